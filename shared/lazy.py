@@ -1,0 +1,48 @@
+"""Lazy imports: heavy packages load when a command first touches them, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from shared.errors import EnvironmentLacks
+
+
+class _LazyModule(ModuleType):
+    """Stands for a module until its first attribute is asked for."""
+
+    def __init__(self, name: str, install: str) -> None:
+        super().__init__(name)
+        self._install = install
+        self._module: ModuleType | None = None
+
+    def _load(self) -> ModuleType:
+        if self._module is None:
+            try:
+                self._module = importlib.import_module(self.__name__)
+            except ImportError as error:
+                raise EnvironmentLacks(
+                    f"Python package '{self.__name__}' can't be imported ({error})",
+                    hint=f"install it with: {self._install}",
+                ) from error
+        return self._module
+
+    def __getattr__(self, attribute: str) -> Any:
+        # Dunder look-ups come from introspection (inspect, doctest, copy), which must not trigger the import.
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return getattr(self._load(), attribute)
+
+
+def lazy_import(name: str, install: str = "make setup") -> Any:
+    """A stand-in for module ``name`` that imports it at the first attribute access.
+
+    Args:
+        name: dotted module name.
+        install: the command that installs it, for the error message.
+
+    Raises:
+        EnvironmentLacks: at first use, when the module can't be imported.
+    """
+    return _LazyModule(name, install)
