@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +69,7 @@ class Boxes3D:
         centers_array = np.asarray(centers, np.float32).reshape(-1, 3)
         count = len(centers_array)
 
-        def column(values: npt.ArrayLike | None, default: float, dtype: type) -> npt.NDArray[np.generic]:
+        def column(values: npt.ArrayLike | None, default: float, dtype: type[np.generic]) -> npt.NDArray[Any]:
             return np.full(count, default, dtype) if values is None else np.asarray(values, dtype).reshape(count)
 
         return Boxes3D(

@@ -1,0 +1,157 @@
+"""Files that are whole or not there: atomic writes, hashes, and paths that stay where they belong.
+
+A file is written under a temporary name in the folder it goes to, flushed to disk, and renamed: a reader sees the old
+file or the new one, and a killed writer leaves the old one. Temporaries carry host and process id in their names, so
+that the next tool knows which are orphans.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from shared.errors import EnvironmentLacks, InputError, ManifestError
+
+_TEMPORARY_MARK = ".partial-"
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes.
+
+    Raises:
+        InputError: the file is not there or can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if _HAS_FILE_DIGEST else _digest_by_chunks(file)
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
+
+
+# hashlib.file_digest came with Python 3.11; edge devices (JetPack) carry 3.10.
+_HAS_FILE_DIGEST = "file_digest" in vars(hashlib)
+
+
+def _digest_by_chunks(file: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Hex sha256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into a line that a user can act on.
+
+    Raises:
+        EnvironmentLacks: no space, read-only file system, no permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: ("no space left on the device", "free some space and run the command again; nothing was lost"),
+            errno.EDQUOT: ("disk quota exceeded", "free some space and run the command again; nothing was lost"),
+            errno.EFBIG: ("the file would be larger than the limit set here", "raise the limit (ulimit -f)"),
+            errno.EROFS: ("the file system is read-only", "mount it writable, or choose another --work folder"),
+            errno.EACCES: ("no permission to write", "check the owner of the folder, or choose another --work folder"),
+            errno.EPERM: ("no permission to write", "check the owner of the folder, or choose another --work folder"),
+        }
+        if error.errno not in reasons:
+            raise
+        message, hint = reasons[error.errno]
+        raise EnvironmentLacks(message, where=str(path), hint=hint) from error
+
+
+def _temporary_for(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_TEMPORARY_MARK}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, renamed to ``path`` when the block ends well, removed when it does not.
+
+    Raises:
+        EnvironmentLacks: the disk is full or the folder read-only.
+    """
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_for(path)
+        try:
+            yield temporary
+            flush_to_disk(temporary)
+            os.replace(temporary, path)
+            flush_to_disk(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """fsync a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file (indented, keys in the given order) whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def remove_orphans(folder: Path) -> list[Path]:
+    """Remove temporaries that processes of this host left when they were killed; returns what was removed.
+
+    Temporaries of other hosts (containers that share the volume) are left alone: their processes can't be seen here.
+    """
+    removed = []
+    for path in folder.rglob(f".*{_TEMPORARY_MARK}*"):
+        host, _, rest = path.name.rsplit(_TEMPORARY_MARK, 1)[1].rpartition("-")[0].rpartition("-")
+        if host == socket.gethostname() and rest.isdigit() and not _is_alive(int(rest)):
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The path ``relative`` under ``root``; symbolic links are followed before the check.
+
+    Raises:
+        ManifestError: the path is absolute or leaves ``root``.
+    """
+    path = (root / relative).resolve()
+    if Path(relative).is_absolute() or not path.is_relative_to(root.resolve()):
+        raise ManifestError(
+            f"path '{relative}' leaves the workspace", where=str(root), hint="paths in a workspace are relative to it"
+        )
+    return root / relative
