@@ -84,7 +84,10 @@ def tool_group(name: str, help_text: str) -> ToolGroup:
     @click.version_option(__version__, prog_name=name)
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @click.option(
-        "--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="INFO", show_default=True,
+        "--log-level",
+        type=click.Choice(LOG_LEVELS, case_sensitive=False),
+        default="INFO",
+        show_default=True,
         help="What to log on standard error.",
     )
     @click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Log to this file too.")
@@ -98,7 +101,10 @@ def tool_group(name: str, help_text: str) -> ToolGroup:
 def workspace_option(command: Command) -> Command:
     """``--work``: the workspace folder, given to the command as ``work``."""
     return click.option(
-        "--work", type=click.Path(path_type=Path, file_okay=False), required=True, envvar="WORK",
+        "--work",
+        type=click.Path(path_type=Path, file_okay=False),
+        required=True,
+        envvar="WORK",
         help="The workspace: the folder that holds manifest.json.",
     )(command)
 
@@ -106,11 +112,16 @@ def workspace_option(command: Command) -> Command:
 def config_option(command: Command) -> Command:
     """``--config`` and ``--set``: the deploy config and overrides, as ``config`` and ``overrides``."""
     command = click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
         help="Override a key of the config, for example --set export.mode=onnx. Repeatable.",
     )(command)
     return click.option(
-        "--config", type=click.Path(path_type=Path, dir_okay=False), required=True,
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        required=True,
         help="Deploy config: YAML, or a deploy_config.py of AWML.",
     )(command)
 
@@ -118,7 +129,10 @@ def config_option(command: Command) -> Command:
 def data_option(command: Command) -> Command:
     """``--data``: where the data set lies on this machine, as ``data_root``."""
     return click.option(
-        "--data", "data_root", type=click.Path(path_type=Path, file_okay=False), envvar="DATA_ROOT",
+        "--data",
+        "data_root",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="DATA_ROOT",
         help="Root folder of the data set, when it lies elsewhere than the config says (a mount).",
     )(command)
 

@@ -63,7 +63,10 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reasons = {
-            errno.ENOSPC: ("no space left on the device", "free some space and run the command again; nothing was lost"),
+            errno.ENOSPC: (
+                "no space left on the device",
+                "free some space and run the command again; nothing was lost",
+            ),
             errno.EDQUOT: ("disk quota exceeded", "free some space and run the command again; nothing was lost"),
             errno.EFBIG: ("the file would be larger than the limit set here", "raise the limit (ulimit -f)"),
             errno.EROFS: ("the file system is read-only", "mount it writable, or choose another --work folder"),
@@ -76,7 +79,8 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         raise EnvironmentLacks(message, where=str(path), hint=hint) from error
 
 
-def _temporary_for(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` for writing it; `remove_orphans` knows such names and whose they are."""
     return path.with_name(f".{path.name}{_TEMPORARY_MARK}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
@@ -89,11 +93,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_for(path)
+        temporary = temporary_path(path)
         try:
             yield temporary
             flush_to_disk(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             flush_to_disk(path.parent)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,0 +1,255 @@
+"""A run: what a backend (or the training framework) answered on a list of samples.
+
+On disk, in a folder of the workspace (``runs/<backend>-<device>``, ``reference``)::
+
+    run.json          header: backend, device, classes, samples; written first
+    journal.jsonl     one line per finished sample, appended and flushed: the commit log
+    raw/000003.npz    raw outputs of sample 3 (verification samples only), whole before the journal names it
+    predictions.npz   written at the end: all boxes, parallel arrays, `offsets` (S + 1,) delimits the samples
+    latency.json      written at the end: per sample, per stage, in milliseconds
+
+A killed run keeps its journal; the same run, started again, goes on at the first sample that is not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.errors import InputError
+from shared.files import atomic_path, explain_os_errors, write_json, write_text
+from shared.tasks import Boxes3D
+
+RawOutputs = dict[str, npt.NDArray[Any]]
+
+_HEADER = "run.json"
+_JOURNAL = "journal.jsonl"
+_PREDICTIONS = "predictions.npz"
+_LATENCY = "latency.json"
+
+
+class RunHeader(BaseModel):
+    """What was run on what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backend: str = Field(description="pytorch, onnx, tensorrt, or framework for the reference")
+    device: str
+    model: str
+    task: str
+    classes: list[str]
+    dataset: str = Field(description="Digest of the data set")
+    tokens: list[str] = Field(description="Tokens of the samples, in order")
+    raw_samples: list[int] = Field(description="Positions in `tokens` whose raw outputs are kept")
+    fingerprint: str = Field(description="Fingerprint of the stage; another one starts the run afresh")
+    details: dict[str, Any] = Field(default_factory=dict, description="Threads, target, versions, ...")
+
+
+def _write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+class RunWriter:
+    """Writes a run, sample by sample, so that a kill at any moment costs one sample at most."""
+
+    def __init__(self, folder: Path, header: RunHeader, finished: dict[int, dict[str, Any]]) -> None:
+        self._folder = folder
+        self._header = header
+        self._finished = finished
+
+    @staticmethod
+    def open(folder: Path, header: RunHeader, *, resume: bool = True) -> RunWriter:
+        """Begin a run, or go on with one of the same header.
+
+        Args:
+            folder: where the run is kept.
+            header: what is run; a different one in the folder is discarded, with its samples.
+            resume: False discards what is there in any case.
+
+        Raises:
+            EnvironmentLacks: the disk is full or read-only.
+        """
+        header_path = folder / _HEADER
+        value = header.model_dump(mode="json")
+        same = resume and header_path.is_file() and _read_json(header_path) == value
+        with explain_os_errors(folder):
+            if not same:
+                if folder.exists():
+                    shutil.rmtree(folder)
+                folder.mkdir(parents=True)
+                write_json(header_path, value)
+            finished = _read_journal(folder / _JOURNAL)
+            # A torn last line (power cut in mid-write) must not be continued by the next one.
+            lines = "".join(json.dumps(entry) + "\n" for entry in finished.values())
+            write_text(folder / _JOURNAL, lines)
+        return RunWriter(folder, header, finished)
+
+    @property
+    def done(self) -> set[int]:
+        """Positions of the samples that are committed already."""
+        return set(self._finished)
+
+    def commit(
+        self,
+        index: int,
+        boxes: Boxes3D,
+        latency_ms: dict[str, float],
+        counters: dict[str, int] | None = None,
+        raw: RawOutputs | None = None,
+    ) -> None:
+        """Commit one sample.
+
+        Args:
+            index: position in the header's tokens.
+            boxes: the predictions.
+            latency_ms: per stage and ``total``, milliseconds.
+            counters: voxels, dropped points and the like.
+            raw: raw outputs by name, for a verification sample.
+
+        Raises:
+            EnvironmentLacks: the disk is full.
+        """
+        if raw is not None:
+            _write_arrays(self._folder / "raw" / f"{index:06d}.npz", raw)
+        entry = {
+            "index": index,
+            "latency_ms": latency_ms,
+            "counters": counters or {},
+            "boxes": {field.name: getattr(boxes, field.name).tolist() for field in fields(boxes)},
+        }
+        with explain_os_errors(self._folder), (self._folder / _JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+        self._finished[index] = entry
+
+    def finish(self) -> list[str]:
+        """Write the packed files; returns what the run consists of, relative to its folder.
+
+        Raises:
+            InputError: samples are missing.
+        """
+        missing = [index for index in range(len(self._header.tokens)) if index not in self._finished]
+        if missing:
+            raise InputError(
+                f"{len(missing)} samples are not finished, the first is {missing[0]}", where=str(self._folder)
+            )
+        entries = [self._finished[index] for index in range(len(self._header.tokens))]
+        frames = [Boxes3D.build(**entry["boxes"]) for entry in entries]
+        offsets = np.concatenate([[0], np.cumsum([len(frame) for frame in frames])]).astype(np.int64)
+        packed: dict[str, npt.NDArray[Any]] = {"offsets": offsets}
+        for field in fields(Boxes3D):
+            columns = [getattr(frame, field.name) for frame in [*frames, Boxes3D.empty()]]
+            packed[field.name] = np.concatenate(columns)
+        _write_arrays(self._folder / _PREDICTIONS, packed)
+        latency = [{"latency_ms": entry["latency_ms"], "counters": entry["counters"]} for entry in entries]
+        write_json(self._folder / _LATENCY, latency)
+        raw = [f"raw/{index:06d}.npz" for index in self._header.raw_samples]
+        return [_HEADER, _PREDICTIONS, _LATENCY, *raw]
+
+
+class Run:
+    """A finished run, read. Raw outputs are loaded one sample at a time."""
+
+    def __init__(
+        self, folder: Path, header: RunHeader, packed: dict[str, npt.NDArray[Any]], latency: list[dict[str, Any]]
+    ) -> None:
+        self.folder = folder
+        self.header = header
+        self._packed = packed
+        self._latency = latency
+
+    @staticmethod
+    def open(folder: Path) -> Run:
+        """Open the run in ``folder``.
+
+        Raises:
+            InputError: not a run, half a run, or files that don't fit together.
+        """
+        try:
+            header = RunHeader.model_validate(_read_json(folder / _HEADER))
+        except ValidationError as error:
+            raise InputError(
+                f"not the header of a run: {error.errors()[0]['msg']}", where=f"{folder}/{_HEADER}"
+            ) from error
+        if not (folder / _PREDICTIONS).is_file():
+            raise InputError(
+                "the run is not finished", where=str(folder), hint="run it again; it goes on where it stopped"
+            )
+        packed = _read_arrays(folder / _PREDICTIONS)
+        latency = _read_json(folder / _LATENCY)
+        names = {field.name for field in fields(Boxes3D)} | {"offsets"}
+        if set(packed) != names:
+            raise InputError(f"holds {sorted(packed)}, expected {sorted(names)}", where=f"{folder}/{_PREDICTIONS}")
+        count = len(header.tokens)
+        if len(packed["offsets"]) != count + 1 or not isinstance(latency, list) or len(latency) != count:
+            raise InputError(f"does not hold the {count} samples of its header", where=str(folder))
+        return Run(folder, header, packed, latency)
+
+    def __len__(self) -> int:
+        return len(self.header.tokens)
+
+    def boxes(self, index: int) -> Boxes3D:
+        """Predictions of the sample at position ``index``."""
+        first, last = self._packed["offsets"][index], self._packed["offsets"][index + 1]
+        return Boxes3D(**{field.name: self._packed[field.name][first:last] for field in fields(Boxes3D)})
+
+    def all_boxes(self) -> Iterator[Boxes3D]:
+        """Predictions of every sample, in order."""
+        return (self.boxes(index) for index in range(len(self)))
+
+    def raw(self, index: int) -> RawOutputs:
+        """Raw outputs of the sample at position ``index``, by name.
+
+        Raises:
+            InputError: they were not kept, or can't be read.
+        """
+        return _read_arrays(self.folder / "raw" / f"{index:06d}.npz")
+
+    @property
+    def latencies(self) -> list[dict[str, float]]:
+        """Per sample: milliseconds by stage, and ``total``."""
+        return [entry["latency_ms"] for entry in self._latency]
+
+    @property
+    def counters(self) -> list[dict[str, int]]:
+        """Per sample: voxels, dropped points and the like."""
+        return [entry["counters"] for entry in self._latency]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't be read as JSON ({error})", where=str(path)) from error
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error
+
+
+def _read_journal(path: Path) -> dict[int, dict[str, Any]]:
+    finished: dict[int, dict[str, Any]] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            finished[entry["index"]] = entry
+    return finished

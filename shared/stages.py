@@ -1,0 +1,226 @@
+"""A stage: what a tool does to a workspace, with its fingerprint, its lock, and its commit.
+
+A stage is up to date when its key (config part, hashes of inputs, versions, our own code) is that of the last run that
+finished, and everything it made is still there, unchanged. Its artifacts are written under temporary names; all of
+them get their names, and the manifest its record, when the stage ends well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from shared import __version__, provenance
+from shared.errors import DeployError, ManifestError
+from shared.files import (
+    atomic_path,
+    explain_os_errors,
+    flush_to_disk,
+    inside,
+    remove_orphans,
+    sha256_of_file,
+    sha256_of_json,
+    temporary_path,
+)
+from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, read_manifest, update_manifest
+from shared.spec import ModelSpec
+
+_log = logging.getLogger("stage")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+class StageRun:
+    """One run of a stage. Use as a context manager, after asking `up_to_date`."""
+
+    def __init__(self, root: Path, name: str, tool: str, key: dict[str, Any]) -> None:
+        self.root = root
+        self.name = name
+        self._tool = tool
+        self._key = {**key, "code": provenance.code_digest("shared", tool)}
+        self.fingerprint = sha256_of_json(self._key)
+        self._started = _now()
+        self._lock = FileLock(root / ".locks" / f"{name.replace(':', '-').replace('/', '-')}.lock")
+        self._pending: dict[str, tuple[Path, str]] = {}
+        self._in_place: dict[str, str] = {}
+        self._results: dict[str, dict[str, Any]] = {}
+        self._spec: ModelSpec | None = None
+        self._config: dict[str, Any] | None = None
+
+    # -- before -----------------------------------------------------------------------------------------------------
+
+    def up_to_date(self) -> bool:
+        """Whether the last run had the same key, finished, and all that it made is intact. Says so when it is."""
+        manifest = read_manifest(self.root / MANIFEST_NAME)
+        last = manifest.stages.get(self.name)
+        if last is None or last.status != "done" or last.fingerprint != self.fingerprint:
+            return False
+        for relative in last.outputs:
+            record = manifest.artifacts.get(relative)
+            path = inside(self.root, relative)
+            if record is None or not path.is_file() or path.stat().st_size != record.bytes:
+                return False
+            if sha256_of_file(path) != record.sha256:
+                return False
+        _log.info("%s: up to date", self.name)
+        return True
+
+    def changes(self) -> list[str]:
+        """Why the stage would run: the differences between the last key and this one, a line each."""
+        last = read_manifest(self.root / MANIFEST_NAME).stages.get(self.name)
+        if last is None:
+            return ["it never ran"]
+        if last.status != "done":
+            return [f"the last run is '{last.status}'"]
+        return _differences(last.key, self._key, "")
+
+    # -- during -----------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> StageRun:
+        with explain_os_errors(self.root):
+            Path(self._lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                _log.info("%s: another process is at it, waiting", self.name)
+                self._lock.acquire()
+        remove_orphans(self.root)
+        self._record("running", None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._commit()
+            else:
+                reason = str(error) if isinstance(error, DeployError) else f"{type(error).__name__}: {error}"
+                # What failed may be the disk itself: the first error is the one that the user must see.
+                with contextlib.suppress(DeployError, OSError):
+                    self._record("failed", reason)
+        finally:
+            for temporary, _ in self._pending.values():
+                temporary.unlink(missing_ok=True)
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def artifact(self, relative: str, kind: str) -> Iterator[Path]:
+        """A temporary path to write an artifact to; it gets its name when the stage ends well.
+
+        Raises:
+            ManifestError: the path leaves the workspace.
+            EnvironmentLacks: the disk is full or read-only.
+        """
+        final = inside(self.root, relative)
+        staged = temporary_path(final)
+        with atomic_path(staged) as temporary:
+            yield temporary
+        self._pending[relative] = (staged, kind)
+
+    def add_artifact(self, relative: str, kind: str) -> None:
+        """Record a file that is whole and in place already (runs write theirs as they go)."""
+        if not inside(self.root, relative).is_file():
+            raise ManifestError("was to be recorded, but is not there", where=f"{self.root}/{relative}")
+        self._in_place[relative] = kind
+
+    def result(self, kind: str, name: str, value: dict[str, Any]) -> None:
+        """Record a result, for example ``("metrics", "onnx-cpu", {...})``."""
+        self._results.setdefault(kind, {})[name] = value
+
+    def spec(self, spec: ModelSpec) -> None:
+        """Record the model spec."""
+        self._spec = spec
+
+    def config(self, config: dict[str, Any]) -> None:
+        """Record the resolved deploy config."""
+        self._config = config
+
+    def skip(self, reason: str) -> None:
+        """Record that the stage can't run here, and why. Not used together with ``with``."""
+        _log.info("%s: skipped: %s", self.name, reason)
+        self._record("skipped", reason)
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _stage(self, status: str, reason: str | None, outputs: list[str]) -> Stage:
+        gpu, driver = provenance.gpu()
+        return Stage.model_validate(
+            {
+                "tool": self._tool,
+                "tool_version": __version__,
+                "status": status,
+                "reason": reason,
+                "fingerprint": self.fingerprint,
+                "key": self._key,
+                "outputs": outputs,
+                "command": provenance.command_line(),
+                "host": provenance.host(),
+                "image": provenance.image(),
+                "gpu": gpu,
+                "driver": driver,
+                "started": self._started,
+                "ended": None if status == "running" else _now(),
+            }
+        )
+
+    def _record(self, status: str, reason: str | None) -> None:
+        def change(manifest: Manifest) -> None:
+            last = manifest.stages.get(self.name)
+            manifest.stages[self.name] = self._stage(status, reason, last.outputs if last else [])
+
+        update_manifest(self.root / MANIFEST_NAME, change)
+
+    def _commit(self) -> None:
+        records = {}
+        for relative, (staged, kind) in self._pending.items():
+            records[relative] = self._artifact_record(staged, kind)
+        for relative, kind in self._in_place.items():
+            records[relative] = self._artifact_record(inside(self.root, relative), kind)
+
+        def change(manifest: Manifest) -> None:
+            last = manifest.stages.get(self.name)
+            for relative, (staged, _) in self._pending.items():
+                final = inside(self.root, relative)
+                staged.replace(final)
+                flush_to_disk(final.parent)
+            for stale in set(last.outputs if last else []) - set(records):
+                manifest.artifacts.pop(stale, None)
+                inside(self.root, stale).unlink(missing_ok=True)
+            manifest.artifacts.update(records)
+            manifest.stages[self.name] = self._stage("done", None, sorted(records))
+            for kind, values in self._results.items():
+                manifest.results.setdefault(kind, {}).update(values)
+            if self._spec is not None:
+                manifest.spec = self._spec
+            if self._config is not None:
+                manifest.config = self._config
+
+        update_manifest(self.root / MANIFEST_NAME, change)
+
+    def _artifact_record(self, path: Path, kind: str) -> Artifact:
+        return Artifact(sha256=sha256_of_file(path), bytes=path.stat().st_size, kind=kind, stage=self.name)
+
+
+def _differences(old: Any, new: Any, place: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted(old.keys() | new.keys()):
+            below = f"{place}.{key}" if place else str(key)
+            if key not in old:
+                lines.append(f"{below}: new, {new[key]!r}")
+            elif key not in new:
+                lines.append(f"{below}: gone, was {old[key]!r}")
+            else:
+                lines += _differences(old[key], new[key], below)
+        return lines
+    return [] if old == new else [f"{place}: {old!r} -> {new!r}"]

@@ -1,0 +1,139 @@
+"""The workspace: the folder in which the tools meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from shared.errors import ManifestError
+from shared.files import explain_os_errors, inside, sha256_of_file
+from shared.manifest import MANIFEST_NAME, Manifest, read_manifest, update_manifest
+from shared.spec import ModelSpec
+from shared.stages import StageRun
+
+
+class Workspace:
+    """A workspace on disk. Holds no state but its root: the manifest is read anew whenever it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @staticmethod
+    def open(root: Path) -> Workspace:
+        """The existing workspace at ``root``.
+
+        Raises:
+            ManifestError: there is none, or its manifest can't be read.
+        """
+        read_manifest(root / MANIFEST_NAME)
+        return Workspace(root)
+
+    @staticmethod
+    def create(root: Path) -> Workspace:
+        """The workspace at ``root``, made when it is not there yet.
+
+        Raises:
+            ManifestError: a manifest is there and can't be read.
+            EnvironmentLacks: the folder can't be written.
+        """
+        with explain_os_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+        if not (root / MANIFEST_NAME).exists():
+            update_manifest(root / MANIFEST_NAME, lambda manifest: None)
+        return Workspace.open(root)
+
+    def manifest(self) -> Manifest:
+        """The manifest as it is now."""
+        return read_manifest(self.root / MANIFEST_NAME)
+
+    def path(self, relative: str) -> Path:
+        """Where ``relative`` lies.
+
+        Raises:
+            ManifestError: the path leaves the workspace.
+        """
+        return inside(self.root, relative)
+
+    def artifact(self, relative: str) -> Path:
+        """The path of an artifact whose content is what the manifest says.
+
+        Raises:
+            ManifestError: not in the manifest, its stage did not finish, missing, or changed; says what rebuilds it.
+        """
+        manifest = self.manifest()
+        where = f"{self.root}/{relative}"
+        record = manifest.artifacts.get(relative)
+        if record is None:
+            raise ManifestError("not in the manifest", where=where, hint="run the stage that makes it first")
+        stage = manifest.stages.get(record.stage)
+        rebuild = f"run again: {stage.command} --force" if stage else f"run stage '{record.stage}' again"
+        if stage is not None and stage.status != "done":
+            raise ManifestError(
+                f"stage '{record.stage}' that makes it is '{stage.status}', not 'done'", where=where, hint=rebuild
+            )
+        path = self.path(relative)
+        if not path.is_file():
+            raise ManifestError("is in the manifest but not on disk", where=where, hint=rebuild)
+        if path.stat().st_size != record.bytes or sha256_of_file(path) != record.sha256:
+            raise ManifestError("differs from its hash in the manifest; not loaded", where=where, hint=rebuild)
+        return path
+
+    def spec(self) -> ModelSpec:
+        """The model spec.
+
+        Raises:
+            ManifestError: no model was exported here yet.
+        """
+        spec = self.manifest().spec
+        if spec is None:
+            raise ManifestError(
+                "no model here yet", where=str(self.root), hint="export one: exporter export --config … --work …"
+            )
+        return spec
+
+    def config(self) -> dict[str, Any]:
+        """The resolved deploy config that the export recorded, as JSON.
+
+        Raises:
+            ManifestError: nothing was exported here yet.
+        """
+        config = self.manifest().config
+        if config is None:
+            raise ManifestError(
+                "no config here yet", where=str(self.root), hint="export a model: exporter export --config … --work …"
+            )
+        return config
+
+    def input_hash(self, relative: str) -> str:
+        """Sha256 of an artifact as the manifest has it, for the key of a stage that uses it.
+
+        Raises:
+            ManifestError: not in the manifest.
+        """
+        record = self.manifest().artifacts.get(relative)
+        if record is None:
+            raise ManifestError(
+                "not in the manifest", where=f"{self.root}/{relative}", hint="run the stage that makes it first"
+            )
+        return record.sha256
+
+    def stage(
+        self,
+        name: str,
+        *,
+        tool: str,
+        config: dict[str, Any] | None = None,
+        inputs: dict[str, str] | None = None,
+        versions: dict[str, str] | None = None,
+    ) -> StageRun:
+        """A stage of this workspace, not begun yet.
+
+        Args:
+            name: name of the stage, for example ``export`` or ``run:onnx-cpu``.
+            tool: the tool, and the package whose code the result depends on.
+            config: the part of the config and command line that the result depends on, as JSON.
+            inputs: sha256 of what it reads, by a name of the caller's choice.
+            versions: versions of the packages that matter.
+        """
+        key = {"config": config or {}, "inputs": inputs or {}, "versions": versions or {}}
+        return StageRun(self.root, name, tool, key)
