@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,7 @@ class RunHeader(BaseModel):
 
 def _write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **cast("dict[str, Any]", arrays))
 
 
 class RunWriter:
