@@ -1,0 +1,149 @@
+"""Greedy matching of predictions with ground truth, for every frame, class and threshold at once.
+
+The rule (nuScenes; perception_eval's is the same with its default label policy): within a frame and class, predictions
+choose by descending score; each takes the nearest ground truth that is still free, if that is closer than the
+threshold, and is a false positive otherwise. The nearest free one is tested, never a second choice, so pairs that are
+further apart than the largest threshold can be dropped before: that leaves a few pairs a prediction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.boxes3d.table import Bool, BoxTable, Int
+
+# Pairs compared at a time: bounds the memory at about 100 MB for any data set.
+_PAIRS_PER_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Candidate pairs of one prediction and one ground truth of the same frame and class. Rows are parallel.
+
+    Attributes:
+        predictions: (P,) int64, row of the prediction.
+        truths: (P,) int64, row of the ground truth.
+        costs: (P,) float64, how far apart they are; the unit is the matching rule's (metres for distances).
+    """
+
+    predictions: Int
+    truths: Int
+    costs: npt.NDArray[np.float64]
+
+    def select(self, index: Bool | Int) -> Pairs:
+        """The pairs at ``index``."""
+        return Pairs(self.predictions[index], self.truths[index], self.costs[index])
+
+
+def center_distances(
+    predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int
+) -> npt.NDArray[np.float64]:
+    """(P,) distance in the ground plane [m] between predictions ``rows`` (P,) and ground truths ``columns`` (P,)."""
+    offset = predictions.centers[rows, :2].astype(np.float64) - truths.centers[columns, :2]
+    return np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
+
+
+def pairs_within(predictions: BoxTable, truths: BoxTable, limit: float) -> Pairs:
+    """Every pair of the same frame and class whose centres are closer than ``limit`` metres in the ground plane.
+
+    Pairs are ordered by prediction, then distance, then row of the ground truth (the order in which equally near
+    ones are taken).
+    """
+    classes = 1 + max(int(predictions.labels.max(initial=0)), int(truths.labels.max(initial=0)))
+    truth_order = np.argsort(truths.frames * classes + truths.labels, kind="stable")
+    truth_groups = (truths.frames * classes + truths.labels)[truth_order]
+    groups = predictions.frames * classes + predictions.labels
+    first = np.searchsorted(truth_groups, groups, side="left")
+    counts = np.searchsorted(truth_groups, groups, side="right") - first
+
+    found: list[Pairs] = []
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(groups):
+        budget = (ends[start - 1] if start else 0) + _PAIRS_PER_CHUNK
+        stop = max(start + 1, int(np.searchsorted(ends, budget, side="right")))
+        rows = np.repeat(np.arange(start, stop), counts[start:stop])
+        before = np.repeat(np.cumsum(counts[start:stop]) - counts[start:stop], counts[start:stop])
+        columns = truth_order[first[rows] + np.arange(len(rows)) - before]
+        costs = center_distances(predictions, truths, rows, columns)
+        near = costs < limit
+        found.append(Pairs(rows[near], columns[near], costs[near]))
+        start = stop
+
+    pairs = Pairs(
+        np.concatenate([np.zeros(0, np.int64), *(part.predictions for part in found)]),
+        np.concatenate([np.zeros(0, np.int64), *(part.truths for part in found)]),
+        np.concatenate([np.zeros(0), *(part.costs for part in found)]),
+    )
+    return pairs.select(np.lexsort((pairs.truths, pairs.costs, pairs.predictions)))
+
+
+def descending_scores(scores: npt.NDArray[np.floating]) -> Int:
+    """(N,) rows by descending score; of equal scores the later row comes first, as in nuscenes-devkit."""
+    return np.argsort(scores, kind="stable")[::-1]
+
+
+def match_greedily(
+    pairs: Pairs, predictions: BoxTable, num_truths: int, order: Int, thresholds: npt.NDArray[np.float64]
+) -> Int:
+    """Match at every threshold.
+
+    Args:
+        pairs: candidate pairs, ordered by prediction, cost, ground truth; only these can match.
+        predictions: the predictions that the pairs' rows index.
+        num_truths: number of ground truths that the pairs' rows index.
+        order: (N,) rows of the predictions in the order in which they choose.
+        thresholds: (T,) a pair matches when its cost is strictly below.
+
+    Returns:
+        (T, N) int64, the ground truth that each prediction takes, -1 for none.
+    """
+    matched = np.full((len(thresholds), len(predictions)), -1, np.int64)
+    if not len(pairs.predictions):
+        return matched
+    rounds = _rounds(pairs.predictions, predictions, order)
+    by_round = np.argsort(rounds, kind="stable")
+    rows, columns, costs = pairs.predictions[by_round], pairs.truths[by_round], pairs.costs[by_round]
+    starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+    choosers = rows[starts]
+    segment_ends = np.searchsorted(rounds[by_round][starts], np.arange(rounds.max() + 1), side="right")
+
+    free = np.ones((len(thresholds), num_truths), np.bool_)
+    close = costs < thresholds[:, None]
+    begin = 0
+    for end in segment_ends:
+        low, high = starts[begin], starts[end] if end < len(starts) else len(rows)
+        available = free[:, columns[low:high]] & close[:, low:high]
+        # Pairs of a prediction lie nearest first, so its choice is the first available one.
+        positions = np.where(available, np.arange(low, high), len(rows))
+        choice = np.minimum.reduceat(positions, starts[begin:end] - low, axis=1)
+        level, chooser = np.nonzero(choice < len(rows))
+        taken = columns[choice[level, chooser]]
+        matched[level, choosers[begin:end][chooser]] = taken
+        free[level, taken] = False
+        begin = end
+    return matched
+
+
+def _rounds(rows: Int, predictions: BoxTable, order: Int) -> Int:
+    """(P,) round in which each pair's prediction chooses: its rank among the choosers of its frame and class.
+
+    Choosers of one round belong to different frames or classes and can't be after the same ground truth, so a round
+    is one array operation.
+    """
+    rank = np.empty(len(predictions), np.int64)
+    rank[order] = np.arange(len(order))
+    choosers = np.unique(rows)
+    frames, labels = predictions.frames[choosers], predictions.labels[choosers]
+    by_group = np.lexsort((rank[choosers], labels, frames))
+    ordered_frames, ordered_labels = frames[by_group], labels[by_group]
+    new_group = np.r_[
+        True, (ordered_frames[1:] != ordered_frames[:-1]) | (ordered_labels[1:] != ordered_labels[:-1])
+    ]
+    positions = np.arange(len(choosers))
+    round_of = np.empty(len(predictions), np.int64)
+    round_of[choosers[by_group]] = positions - np.maximum.accumulate(np.where(new_group, positions, 0))
+    return round_of[rows]

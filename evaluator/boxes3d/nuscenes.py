@@ -1,0 +1,270 @@
+"""The nuScenes detection metric: AP on centre distance, errors of the true positives, NDS.
+
+Definitions: nuscenes-devkit 1.2, ``eval/detection`` (Caesar et al., "nuScenes: A multimodal dataset for autonomous
+driving", CVPR 2020, section 3.1). Results equal the devkit's on the same boxes; what it does with Python objects, box
+by box, is done here on columns, for all frames at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.boxes3d.matching import Pairs, descending_scores, match_greedily, pairs_within
+from evaluator.boxes3d.table import NO_ATTRIBUTE, Bool, BoxTable, Int
+
+Float64 = npt.NDArray[np.float64]
+
+#: Centre distances [m] at which a prediction counts as a hit.
+DISTANCES = (0.5, 1.0, 2.0, 4.0)
+#: The one at which the errors of the hits are measured.
+ERROR_DISTANCE = 2.0
+#: Parts of the precision-recall curve below these don't count: there noise rules.
+MIN_RECALL = 0.1
+MIN_PRECISION = 0.1
+#: Recalls 0, 0.01 ... 1 at which curves are sampled.
+RECALLS = np.linspace(0.0, 1.0, 101)
+_FIRST = round(100 * MIN_RECALL) + 1
+#: mAP counts five times as much in the NDS as one error.
+MAP_WEIGHT = 5.0
+
+ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
+#: Errors that say nothing for a class: a cone has no heading, cones and barriers don't move.
+UNDEFINED_ERRORS: Mapping[str, frozenset[str]] = {
+    "traffic_cone": frozenset({"AOE", "AVE", "AAE"}),
+    "barrier": frozenset({"AVE", "AAE"}),
+}
+#: A barrier looks the same from both sides.
+_HALF_TURN_CLASSES = frozenset({"barrier"})
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """What the metric says of one class.
+
+    Attributes:
+        average_precision: AP per distance of ``DISTANCES``.
+        errors: mean error of the hits per name of ``ERRORS``; NaN where the error says nothing for the class.
+        num_truths, num_predictions: boxes of the class that took part.
+        precision: (T, 101) precision at ``RECALLS``, per distance.
+        confidence: (T, 101) score at which each recall is reached, per distance.
+    """
+
+    average_precision: dict[float, float]
+    errors: dict[str, float]
+    num_truths: int
+    num_predictions: int
+    precision: Float64
+    confidence: Float64
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Mean of the AP over the distances."""
+        return float(np.mean(list(self.average_precision.values())))
+
+
+@dataclass(frozen=True)
+class NuscenesScore:
+    """The metric of a whole set.
+
+    Attributes:
+        classes: score per class, in the order of the class list.
+    """
+
+    classes: dict[str, ClassScore]
+
+    @property
+    def mean_average_precision(self) -> float:
+        """mAP: mean over *all* classes; one without ground truth counts 0, as in nuscenes-devkit."""
+        return float(np.mean([score.mean_average_precision for score in self.classes.values()]))
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Mean over the classes per error, without those for which it says nothing; NaN when that leaves none."""
+        means = {}
+        for name in ERRORS:
+            values = [score.errors[name] for score in self.classes.values() if not np.isnan(score.errors[name])]
+            means[name] = float(np.mean(values)) if values else float("nan")
+        return means
+
+    @property
+    def nds(self) -> float:
+        """nuScenes detection score in [0, 1]; unknown attributes count as all wrong, as in nuscenes-devkit."""
+        credit = [max(0.0, 1.0 - error) for error in self.errors.values()]
+        return float((MAP_WEIGHT * self.mean_average_precision + np.sum(credit)) / (MAP_WEIGHT + len(credit)))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Predictions, ground truth, and the pairs near enough to match: found once, used for every range.
+
+    Attributes:
+        predictions, truths: the boxes; ground truth without lidar points left out.
+        pairs: pairs within the largest distance.
+        order: (N,) rows of the predictions in the order in which they choose.
+    """
+
+    predictions: BoxTable
+    truths: BoxTable
+    pairs: Pairs
+    order: Int
+
+
+def find_candidates(predictions: BoxTable, truths: BoxTable) -> Candidates:
+    """Prepare matching. Ground truth with exactly 0 points is left out, as nobody could have seen it."""
+    truths = truths.select(truths.num_points != 0)
+    return Candidates(
+        predictions, truths, pairs_within(predictions, truths, max(DISTANCES)), descending_scores(predictions.scores)
+    )
+
+
+def in_range(table: BoxTable, low: float, high: float) -> Bool:
+    """(N,) whether the centre is at ``low <= distance < high`` metres from the ego, in the ground plane."""
+    distances = table.distances_to_ego()
+    return (low <= distances) & (distances < high)
+
+
+def score_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> NuscenesScore:
+    """The metric of the boxes at ``low <= distance < high`` metres. Both sides are filtered first, then matched."""
+    return score_subset(
+        candidates, classes, in_range(candidates.predictions, low, high), in_range(candidates.truths, low, high)
+    )
+
+
+def score_subset(
+    candidates: Candidates, classes: Sequence[str], keep_predictions: Bool, keep_truths: Bool
+) -> NuscenesScore:
+    """The metric of some of the boxes.
+
+    Args:
+        candidates: all boxes and their near pairs.
+        classes: the class list.
+        keep_predictions: (N,) predictions that take part.
+        keep_truths: (M,) ground truths that take part.
+    """
+    predictions, truths = candidates.predictions, candidates.truths
+    inside = keep_predictions[candidates.pairs.predictions] & keep_truths[candidates.pairs.truths]
+    matched = match_greedily(
+        candidates.pairs.select(inside), predictions, len(truths), candidates.order, np.array(DISTANCES)
+    )
+    order = candidates.order[keep_predictions[candidates.order]]
+    labels = predictions.labels[order]
+    truth_counts = np.bincount(truths.labels[keep_truths], minlength=len(classes))
+    return NuscenesScore(
+        {
+            name: _score_class(name, predictions, truths, order[labels == label], matched, int(truth_counts[label]))
+            for label, name in enumerate(classes)
+        }
+    )
+
+
+def _score_class(
+    name: str, predictions: BoxTable, truths: BoxTable, order: Int, matched: Int, num_truths: int
+) -> ClassScore:
+    """Score one class. ``order`` (K,): its predictions by descending score; ``matched`` (T, N): of all predictions."""
+    scores = predictions.scores[order].astype(np.float64)
+    precision = np.zeros((len(DISTANCES), len(RECALLS)))
+    confidence = np.zeros((len(DISTANCES), len(RECALLS)))
+    for level in range(len(DISTANCES)):
+        hits = matched[level, order] >= 0
+        if num_truths and hits.any():
+            precision[level], confidence[level] = sampled_curve(hits, scores, num_truths)
+    ap = {distance: average_precision(precision[level]) for level, distance in enumerate(DISTANCES)}
+    level = DISTANCES.index(ERROR_DISTANCE)
+    hit_rows = order[matched[level, order] >= 0]
+    values = _errors_of_matches(name, predictions, truths, hit_rows, matched[level, hit_rows])
+    hit_scores = predictions.scores[hit_rows].astype(np.float64)
+    errors = {
+        error: float("nan")
+        if error in UNDEFINED_ERRORS.get(name, frozenset())
+        else mean_error(values[error], hit_scores, confidence[level])
+        for error in ERRORS
+    }
+    return ClassScore(ap, errors, num_truths, len(order), precision, confidence)
+
+
+def sampled_curve(hits: Bool, scores: Float64, num_truths: int) -> tuple[Float64, Float64]:
+    """Precision and score at the recalls of ``RECALLS``, by straight lines between the points of the curve.
+
+    No monotone envelope is taken. Where recall repeats (after false positives) ``np.interp`` uses the last of the
+    equal points at that recall, which is part of the definition.
+
+    Args:
+        hits: (K,) whether each prediction is a true positive, by descending score; at least one is.
+        scores: (K,) their scores.
+        num_truths: ground truths, > 0.
+
+    Returns:
+        (101,) precision and (101,) score; 0 beyond the recall that is reached.
+    """
+    true_positives = np.cumsum(hits).astype(np.float64)
+    precision = true_positives / np.arange(1, len(hits) + 1)
+    recall = true_positives / num_truths
+    return np.interp(RECALLS, recall, precision, right=0), np.interp(RECALLS, recall, scores, right=0)
+
+
+def average_precision(precision: Float64) -> float:
+    """AP of a sampled curve (101,): mean of what exceeds ``MIN_PRECISION`` beyond ``MIN_RECALL``, scaled to [0, 1]."""
+    return float(np.mean(np.maximum(precision[_FIRST:] - MIN_PRECISION, 0.0))) / (1.0 - MIN_PRECISION)
+
+
+def _errors_of_matches(
+    name: str, predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int
+) -> dict[str, Float64]:
+    """Errors of K matched pairs, each (K,); NaN where the ground truth doesn't know the velocity or attribute."""
+    predicted, actual = predictions.select(rows), truths.select(columns)
+    offset = predicted.centers[:, :2].astype(np.float64) - actual.centers[:, :2]
+    known = actual.attributes != NO_ATTRIBUTE
+    return {
+        "ATE": np.sqrt(np.sum(offset**2, axis=1)),
+        "ASE": 1.0 - aligned_iou(predicted.sizes.astype(np.float64), actual.sizes.astype(np.float64)),
+        "AOE": yaw_error(
+            actual.yaws.astype(np.float64),
+            predicted.yaws.astype(np.float64),
+            np.pi if name in _HALF_TURN_CLASSES else 2 * np.pi,
+        ),
+        "AVE": np.sqrt(np.sum((predicted.velocities.astype(np.float64) - actual.velocities) ** 2, axis=1)),
+        "AAE": np.where(known, (predicted.attributes != actual.attributes).astype(np.float64), np.nan),
+    }
+
+
+def aligned_iou(first: Float64, second: Float64) -> Float64:
+    """(K,) 3D IoU of boxes with sizes (K, 3) > 0 laid over one another, same centre and heading."""
+    intersection = np.prod(np.minimum(first, second), axis=1)
+    return intersection / (np.prod(first, axis=1) + np.prod(second, axis=1) - intersection)
+
+
+def yaw_error(first: Float64, second: Float64, period: float = 2 * np.pi) -> Float64:
+    """(K,) unsigned angle [rad] between two headings, in [0, period / 2]."""
+    return np.abs((first - second + period / 2) % period - period / 2)
+
+
+def mean_error(values: Float64, scores: Float64, confidence: Float64) -> float:
+    """Mean error over the recalls from 0.11 to the highest that is reached.
+
+    The running mean of the errors, by descending score, is read off at the score of each recall. A class that never
+    reaches recall 0.11 scores 1.
+
+    Args:
+        values: (K,) errors of the matches by descending score, NaN where unknown.
+        scores: (K,) their scores.
+        confidence: (101,) score at each recall, from ``sampled_curve``; zeros beyond the recall reached.
+    """
+    reached = np.flatnonzero(confidence)
+    last = int(reached[-1]) if len(reached) else 0
+    if last < _FIRST:
+        return 1.0
+    sampled = np.interp(confidence[::-1], scores[::-1], running_mean(values)[::-1])[::-1]
+    return float(np.mean(sampled[_FIRST : last + 1]))
+
+
+def running_mean(values: Float64) -> Float64:
+    """(K,) mean of the values so far, without NaN; ones when all are NaN, 0 before the first that is known."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return np.ones(len(values))
+    counts = np.cumsum(known)
+    return np.divide(np.nancumsum(values), counts, out=np.zeros(len(values)), where=counts != 0)
