@@ -1,0 +1,112 @@
+"""Sections that say what is checked after the export: ``verification`` and ``evaluation``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from shared.config.section import Count, Flag, Name, Positive, Section
+
+Backend = Literal["pytorch", "onnx", "tensorrt"]
+
+
+def _samples(value: int) -> int:
+    if value == 0 or value < -1:
+        raise PydanticCustomError("samples", "should be at least 1, or -1 for all samples")
+    return value
+
+
+SampleCount = Annotated[int, Field(strict=True), AfterValidator(_samples)]
+
+
+class Scenario(Section):
+    """One comparison: the test backend against the reference backend, on the same samples."""
+
+    ref_backend: Literal["framework", "pytorch", "onnx", "tensorrt"] = Field(
+        description="What counts as right: a backend, or `framework`, what the training framework itself answered at export."
+    )
+    ref_device: Name = Field(
+        default="cpu", description="Its device: an alias of `devices`, or cpu, cuda, cuda:N. Not used for `framework`."
+    )
+    test_backend: Backend = Field(description="Backend under test.")
+    test_device: Name = Field(default="cpu", description="Its device: an alias of `devices`, or cpu, cuda, cuda:N.")
+    tolerance: Positive | None = Field(
+        default=None, description="Tolerance of this scenario where it differs from `verification.tolerance`."
+    )
+    optional: Flag = Field(
+        default=False, description="true: skipped, and said so, where one of its runs is missing. Otherwise that is a failure."
+    )
+
+    @model_validator(mode="after")
+    def _two_things(self) -> Scenario:
+        if self.ref_backend == self.test_backend and self.ref_device == self.test_device:
+            raise PydanticCustomError("itself", "compares {backend} with itself", {"backend": self.test_backend})
+        return self
+
+
+_FRAMEWORK_PYTORCH = Scenario(ref_backend="framework", test_backend="pytorch")
+_FRAMEWORK_ONNX = Scenario(ref_backend="framework", test_backend="onnx")
+_PYTORCH_ONNX = Scenario(ref_backend="pytorch", test_backend="onnx")
+_ONNX_TENSORRT = Scenario(
+    ref_backend="onnx", ref_device="cpu", test_backend="tensorrt", test_device="cuda", optional=True
+)
+
+
+class Scenarios(Section):
+    """Scenarios by export mode: those of the config's `export.mode` run."""
+
+    both: tuple[Scenario, ...] = Field(
+        default=(_FRAMEWORK_PYTORCH, _FRAMEWORK_ONNX, _PYTORCH_ONNX, _ONNX_TENSORRT),
+        description="Comparisons of mode `both`.",
+    )
+    onnx: tuple[Scenario, ...] = Field(
+        default=(_FRAMEWORK_PYTORCH, _FRAMEWORK_ONNX, _PYTORCH_ONNX), description="Comparisons of mode `onnx`."
+    )
+    trt: tuple[Scenario, ...] = Field(default=(_ONNX_TENSORRT,), description="Comparisons of mode `trt`.")
+    none: tuple[Scenario, ...] = Field(default=(), description="Comparisons of mode `none`.")
+
+
+class Verification(Section):
+    """Do the backends compute the same?"""
+
+    enabled: Flag = Field(default=True, description="Whether `verifier` compares at all.")
+    num_verify_samples: Count = Field(
+        default=3, description="How many samples, from the first, are recorded by the export and compared."
+    )
+    tolerance: Positive = Field(
+        default=0.1, description="Largest absolute difference of any raw output that passes; logits, before any sigmoid."
+    )
+    output_tolerances: dict[Name, Positive] = Field(
+        default_factory=dict, description="Output name to its own tolerance, for example `heatmap: 0.05`."
+    )
+    scenarios: Scenarios = Field(
+        default=Scenarios(), description="What is compared with what, by export mode."
+    )
+
+
+class EvaluatedBackend(Section):
+    """Whether and where a backend is run over the evaluation samples."""
+
+    enabled: Flag = Field(default=True, description="Whether this backend is run and evaluated.")
+    device: Name = Field(default="cpu", description="An alias of `devices`, or cpu, cuda, cuda:N.")
+
+
+class Backends(Section):
+    """The backends that are run and evaluated."""
+
+    pytorch: EvaluatedBackend = Field(default=EvaluatedBackend(), description="The exported `torch.export` programs.")
+    onnx: EvaluatedBackend = Field(default=EvaluatedBackend(), description="The ONNX files in ONNX Runtime.")
+    tensorrt: EvaluatedBackend = Field(
+        default=EvaluatedBackend(device="cuda"), description="The engines in TensorRT; needs a CUDA device."
+    )
+
+
+class Evaluation(Section):
+    """How good are the results, and how fast do they come?"""
+
+    enabled: Flag = Field(default=False, description="Whether the backends are run over the data set and evaluated.")
+    num_samples: SampleCount = Field(default=10, description="How many samples, from the first; -1 for all.")
+    verbose: Flag = Field(default=False, description="Log every sample.")
+    backends: Backends = Field(default=Backends(), description="Which backends, and on which devices.")

@@ -1,0 +1,191 @@
+"""Sections that say what is deployed and on which data: ``model``, ``data``, ``export``, ``components``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from shared.config.section import ConfigPath, Count, DataPath, FileName, Flag, Index, Name, Pattern, Section
+
+Mode = Literal["onnx", "trt", "both", "none"]
+TaskType = Literal["detection3d", "detection2d", "classification"]
+PrecisionPolicy = Literal[
+    "auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "explicit_int8", "strongly_typed"
+]
+TensorShape = Annotated[tuple[Count, ...], Field(min_length=1)]
+AxisIndex = Annotated[int, Field(ge=0)]  # not strict: JSON, which the manifest is, has text for keys
+
+
+class Model(Section):
+    """The trained model."""
+
+    type: Name = Field(
+        description="Kind of model, for example `centerpoint`. `exporter models` lists those that are installed."
+    )
+    config: ConfigPath | None = Field(
+        default=None, description="Training config of the model (mmengine Python file). Needed to export."
+    )
+    checkpoint: ConfigPath | None = Field(
+        default=None,
+        description="Weights. The one place that names them: export, reference and the PyTorch backend all use this file.",
+    )
+    random_weights: Index | None = Field(
+        default=None,
+        description="Seed for random weights instead of a checkpoint, to try shapes, speed and memory of a network.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of this kind of model, checked by its exporter. `centerpoint`: `rot_y_axis_reference` "
+        "(true: boxes w, l, h and yaw from the y axis, as Autoware's node needs them; the runtime undoes it).",
+    )
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Model:
+        if self.checkpoint is not None and self.random_weights is not None:
+            raise PydanticCustomError("weights", "has both checkpoint and random_weights; give one of them")
+        return self
+
+
+class Data(Section):
+    """The data set that is traced, verified and evaluated on."""
+
+    format: Literal["t4", "nuscenes", "t4_tables", "kitti", "argoverse2"] = Field(
+        default="t4",
+        description="How the data set is stored. `t4`: mmdet3d info pickle, paths of sweeps kept whole, as AWML writes it; "
+        "`nuscenes`: mmdet3d info pickle of nuScenes; `t4_tables`: a T4 scene's own JSON tables; `kitti`; `argoverse2`.",
+    )
+    root: ConfigPath | None = Field(
+        default=None, description="Folder of the data set. `--data` of the tools takes its place, for example a mount."
+    )
+    info_file: DataPath | None = Field(
+        default=None, description="Info file, relative to `data.root` (or absolute). Formats that have one need it."
+    )
+    classes: tuple[Name, ...] = Field(
+        default=(),
+        description="Classes of the ground truth, in label order. Empty: those of the info file.",
+    )
+    sample_idx: Index = Field(default=0, description="Position of the sample that the export is traced with.")
+
+
+class Export(Section):
+    """PyTorch to ONNX."""
+
+    mode: Mode = Field(
+        default="both",
+        description="`onnx`: PyTorch to ONNX; `trt`: engines from ONNX files that exist already (`onnx_path`, or those in "
+        "the workspace); `both`: PyTorch to ONNX to TensorRT; `none`: run, verify and evaluate what the workspace holds.",
+    )
+    onnx_path: ConfigPath | None = Field(
+        default=None,
+        description="Mode `trt` and `none`: folder of ONNX files made elsewhere (one component: the file), taken into the workspace.",
+    )
+    exporter: Literal["torchscript", "dynamo"] = Field(
+        default="torchscript", description="Which of PyTorch's two ONNX exporters writes the graph."
+    )
+    opset_version: Annotated[int, Field(strict=True, ge=16, le=20)] = Field(
+        default=17, description="ONNX opset of the exported files."
+    )
+    do_constant_folding: Flag = Field(default=True, description="Compute what is constant at export.")
+    simplify: Literal["none", "onnxsim", "onnxslim"] = Field(
+        default="none", description="Tool that simplifies the graph. Its result is checked against PyTorch as any export is."
+    )
+
+
+class Tensor(Section):
+    """An input or output of a component."""
+
+    name: Name = Field(description="Name of the tensor in the ONNX file.")
+    dtype: Literal["float32", "float16", "int64", "int32", "uint8", "bool"] = Field(
+        default="float32", description="Its type; an exported file with another one is an error."
+    )
+
+
+class Io(Section):
+    """Inputs and outputs of a component. What is left out is the model's own."""
+
+    inputs: tuple[Tensor, ...] = Field(default=(), description="Inputs in order.")
+    outputs: tuple[Tensor, ...] = Field(default=(), description="Outputs in order.")
+    dynamic_axes: dict[Name, dict[AxisIndex, Name]] | None = Field(
+        default=None,
+        description="Tensor name to axis to axis name, for the axes whose size may change. `{}`: every axis is fixed.",
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> Io:
+        names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise PydanticCustomError("names", "names {repeated} more than once", {"repeated": ", ".join(repeated)})
+        if self.inputs and self.outputs and self.dynamic_axes:
+            for name in self.dynamic_axes:
+                if name not in names:
+                    raise PydanticCustomError(
+                        "axes",
+                        "dynamic_axes names '{name}', which is neither input nor output; there are {names}",
+                        {"name": name, "names": ", ".join(names)},
+                    )
+        return self
+
+
+class Profile(Section):
+    """The sizes of one input that an engine is built for."""
+
+    min_shape: TensorShape = Field(description="Smallest shape.")
+    opt_shape: TensorShape = Field(description="Shape that the engine is tuned for.")
+    max_shape: TensorShape = Field(description="Largest shape.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Profile:
+        ranks = {len(self.min_shape), len(self.opt_shape), len(self.max_shape)}
+        if len(ranks) > 1:
+            raise PydanticCustomError("rank", "min_shape, opt_shape and max_shape should have equally many axes")
+        for axis, sizes in enumerate(zip(self.min_shape, self.opt_shape, self.max_shape, strict=True)):
+            if list(sizes) != sorted(sizes):
+                raise PydanticCustomError(
+                    "order",
+                    "axis {axis} has min {low}, opt {middle}, max {high}; each should be at least the one before",
+                    {"axis": axis, "low": sizes[0], "middle": sizes[1], "high": sizes[2]},
+                )
+        return self
+
+
+class Component(Section):
+    """One exported part of the model: its files, tensors and engine settings. The key is the component's name."""
+
+    onnx_file: FileName = Field(
+        default="", validate_default=False, description="File under `onnx/` in the workspace; by default `<name>.onnx`."
+    )
+    engine_file: FileName = Field(
+        default="",
+        validate_default=False,
+        description="File under `tensorrt/<target>/` in the workspace; by default `<name>.engine`.",
+    )
+    io: Io = Field(default=Io(), description="Inputs, outputs and dynamic axes; by default the model's own.")
+    tensorrt_profile: dict[Name, Profile] = Field(
+        default_factory=dict,
+        description="Input name to its sizes. An input with dynamic axes that is missing here gets those of the model spec.",
+    )
+    extra_tensorrt_profiles: tuple[dict[Name, Profile], ...] = Field(
+        default=(), description="More profiles for the same engine, in order; each names every dynamic input."
+    )
+    precision_policy: PrecisionPolicy | None = Field(
+        default=None, description="Policy of this component where it differs from `tensorrt.precision_policy`."
+    )
+    keep_fp32: tuple[Pattern, ...] = Field(
+        default=(),
+        description="Regular expressions on ONNX node names (`/head/.*`, matched from the start): these stay in FP32.",
+    )
+
+    @model_validator(mode="after")
+    def _profiles_name_inputs(self) -> Component:
+        inputs = [tensor.name for tensor in self.io.inputs]
+        for profile in (self.tensorrt_profile, *self.extra_tensorrt_profiles):
+            for name in profile:
+                if inputs and name not in inputs:
+                    raise PydanticCustomError(
+                        "profile",
+                        "has a profile for '{name}', which is no input; inputs are {inputs}",
+                        {"name": name, "inputs": ", ".join(inputs)},
+                    )
+        return self

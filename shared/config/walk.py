@@ -1,0 +1,95 @@
+"""Walks the types of the config: which keys a section has, what lies under a key path, which values are paths."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from shared.config.section import PathField, Section
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a value of some type may hold.
+
+    Attributes:
+        kind: ``section`` has named keys, ``mapping`` any keys, ``sequence`` positions, ``path`` is a path, ``value``
+            anything else that holds no further keys, ``free`` is JSON of any form.
+        section: the section's class.
+        item: type of a mapping's or sequence's items.
+        path: how the path is meant.
+    """
+
+    kind: Literal["section", "mapping", "sequence", "path", "value", "free"]
+    section: type[Section] | None = None
+    item: Any = None
+    path: PathField | None = None
+
+
+def shape_of(annotation: Any) -> Shape:
+    """The `Shape` of a type; ``Annotated`` and ``| None`` are looked through."""
+    if get_origin(annotation) is Annotated:
+        base, *metadata = get_args(annotation)
+        for item in metadata:
+            if isinstance(item, PathField):
+                return Shape("path", path=item)
+        return shape_of(base)
+    arguments = get_args(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return shape_of(next(argument for argument in arguments if argument is not type(None)))
+    if annotation is Any:
+        return Shape("free")
+    if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, Section):
+        return Shape("section", section=annotation)
+    if get_origin(annotation) is dict:
+        return Shape("mapping", item=arguments[1])
+    if get_origin(annotation) in (list, tuple):
+        return Shape("sequence", item=arguments[0])
+    return Shape("value")
+
+
+@functools.cache
+def field_types(section: type[Section]) -> dict[str, Any]:
+    """Name and full type (``Annotated`` kept) of every field, in the order of their declaration."""
+    hints = get_type_hints(section, include_extras=True)
+    return {name: hints[name] for name in section.model_fields}
+
+
+def type_at(annotation: Any, keys: Sequence[str | int]) -> Any | None:
+    """The type under a key path, or None when no such key exists.
+
+    Args:
+        annotation: the type to start from, for example `DeployConfig`.
+        keys: names, and positions in lists.
+    """
+    for key in keys:
+        shape = shape_of(annotation)
+        if shape.kind == "free":
+            return Any
+        if shape.kind == "section" and shape.section is not None and key in field_types(shape.section):
+            annotation = field_types(shape.section)[str(key)]
+        elif shape.kind == "mapping" or (shape.kind == "sequence" and isinstance(key, int)):
+            annotation = shape.item
+        else:
+            return None
+    return annotation
+
+
+def names_at(annotation: Any, keys: Sequence[str | int]) -> list[str]:
+    """The keys that a section under a key path has; empty when it is no section."""
+    found = type_at(annotation, keys)
+    shape = shape_of(found) if found is not None else Shape("value")
+    return list(field_types(shape.section)) if shape.section is not None else []
+
+
+def key_text(keys: Sequence[str | int]) -> str:
+    """A key path as users write it: ``verification.scenarios.both[0].ref_backend``."""
+    text = ""
+    for key in keys:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text
