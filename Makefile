@@ -1,0 +1,160 @@
+# make centerpoint-all   everything, from nothing to the results (second call: up to date, stage by stage)
+# make test              all set-up, then lint, types, import rules and every test that this machine can run
+# make help              the rest
+#
+# Variables: MODEL WORK CONFIG, and for a model of your own: MODEL_CONFIG CHECKPOINT DATA [DATA_ROOT]. REAL_DATA adds real
+# lidar frames (README). DEVICE is where the backends run. SET="key=value ..." overrides keys of the deploy config.
+# Put yours into a file `local.mk` if you don't want to type them.
+-include local.mk
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+MODEL ?= centerpoint
+WORK ?= work/$(MODEL)
+CONFIG ?= configs/$(MODEL).yaml
+DEVICE ?= cpu
+DEMO_DATA ?= work/demo
+# An index with CPU builds of torch saves some GB on a machine without a GPU (README, "Set-up").
+TORCH_INDEX ?=
+PIP_OPTIONS := -q --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+TOOLS := .venv/tools
+EXPORTER := .venv/exporter
+EXPORTER_FULL := .venv/exporter-full
+WHEELS := .cache/wheels
+MMCV_WHEEL := $(WHEELS)/mmcv.ready
+# The exporter's compiled-ops environment is taken where it was set up.
+EXPORTER_BIN = $(if $(wildcard $(EXPORTER_FULL)/.ready),$(EXPORTER_FULL),$(EXPORTER))/bin
+
+# The user's own model, as overrides of the deploy config. DATA: an info file (.pkl), a T4 scene, or a folder of sweeps.
+data_format = $(if $(wildcard $(DATA)/annotation/.),t4,$(if $(wildcard $(DATA)/.),folder,info))
+overrides := $(if $(MODEL_CONFIG),--set model.config=$(MODEL_CONFIG)) \
+    $(if $(CHECKPOINT),--set model.checkpoint=$(CHECKPOINT)) \
+    $(if $(DATA),--set data.format=$(data_format) $(if $(filter info,$(data_format)),--set data.info_file=$(DATA)) \
+        --set data.root=$(or $(DATA_ROOT),$(if $(filter info,$(data_format)),$(dir $(DATA)),$(DATA)))) \
+    $(foreach pair,$(SET),--set $(pair))
+
+.PHONY: help
+help: ## this text
+	@grep -hE '^[a-zA-Z0-9_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
+
+# -- the main job -----------------------------------------------------------------------------------------------------
+
+.PHONY: centerpoint-all centerpoint-121m
+centerpoint-all: setup ## CenterPoint from checkpoint to report; with REAL_DATA on real frames too
+	@$(if $(DATA),,$(MAKE) demo-data)
+	@$(MAKE) pipeline MODEL=centerpoint
+	@$(if $(REAL_DATA),$(if $(DATA),,$(MAKE) pipeline MODEL=centerpoint WORK=$(WORK)-real CONFIG=configs/centerpoint_real.yaml))
+
+centerpoint-121m: setup ## the full size 121 m network (random weights) on a real frame, on the CPU
+	@$(if $(REAL_DATA),,echo "centerpoint-121m: set REAL_DATA to a folder of real frames (README, Real data)" >&2; exit 2)
+	@$(EXPORTER_BIN)/python -m exporter.demo_models.random_checkpoint --config configs/train/centerpoint_121m.py \
+	    --out work/centerpoint-121m-random.pth --seed 0
+	@$(MAKE) pipeline MODEL=centerpoint WORK=work/centerpoint-121m CONFIG=configs/centerpoint_121m.yaml
+
+# The stages in their order. Each tool sees for itself whether there is anything to do.
+.PHONY: pipeline
+pipeline:
+	@$(MAKE) export
+	@$(MAKE) build
+	@$(MAKE) run
+	@$(MAKE) verify
+	@$(MAKE) evaluate
+	@$(TOOLS)/bin/evaluator summary --work $(WORK)
+
+.PHONY: export build run verify evaluate
+export: setup ## one stage: PyTorch to ONNX, with the framework's reference
+	@$(EXPORTER_BIN)/exporter export --config $(CONFIG) --work $(WORK) $(overrides)
+build: setup ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT
+	@$(TOOLS)/bin/trt_builder build --work $(WORK) --if-available
+run: setup ## one stage: both backends over the data set
+	@$(TOOLS)/bin/runtime run --work $(WORK) --backend pytorch --device $(DEVICE)
+	@$(TOOLS)/bin/runtime run --work $(WORK) --backend onnx --device $(DEVICE)
+verify: setup ## one stage: do the backends agree with one another and with the framework?
+	@$(TOOLS)/bin/verifier verify --work $(WORK)
+evaluate: setup ## one stage: metrics and latency
+	@$(TOOLS)/bin/evaluator evaluate --work $(WORK)
+
+.PHONY: demo-data
+demo-data: setup
+	@$(TOOLS)/bin/python -m demo generate --out $(DEMO_DATA)
+
+# -- set-up -----------------------------------------------------------------------------------------------------------
+
+.PHONY: setup setup-full setup-dev clean
+setup: $(TOOLS)/.ready $(EXPORTER)/.ready ## the virtual environments (mmcv without compiled ops)
+setup-full: setup $(EXPORTER_FULL)/.ready ## the same with mmcv's compiled ops (builds for 10 minutes, then cached)
+setup-dev: setup $(TOOLS)/.dev-ready $(EXPORTER)/.dev-ready ## what tests and checks need
+clean: ## remove results and environments, but keep built wheels
+	rm -rf work .venv
+
+$(TOOLS)/.ready: requirements/tools.txt pyproject.toml
+	@echo "setting up $(TOOLS): runtime, trt_builder, verifier, evaluator"
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) -r requirements/tools.txt
+	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(EXPORTER)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt pyproject.toml
+	@echo "setting up $(EXPORTER): exporter"
+	@$(PYTHON) -m venv $(EXPORTER)
+	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) -r requirements/exporter.txt
+	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) --no-deps -r requirements/exporter-nodeps.txt mmcv-lite==2.1.0
+	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(EXPORTER_FULL)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt pyproject.toml $(MMCV_WHEEL)
+	@echo "setting up $(EXPORTER_FULL): exporter with mmcv's compiled ops"
+	@$(PYTHON) -m venv $(EXPORTER_FULL)
+	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) -r requirements/exporter.txt -r requirements/dev.txt
+	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) --no-deps -r requirements/exporter-nodeps.txt $(WHEELS)/mmcv-2.1.0-*.whl
+	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# mmcv 2.1.0 needs setuptools<70 and torch at build time, so it is built in an environment of its own.
+$(MMCV_WHEEL):
+	@echo "building mmcv 2.1.0 with its ops; this takes about 10 minutes on 2 cores"
+	@mkdir -p $(WHEELS)
+	@$(PYTHON) -m venv .venv/mmcv-build
+	@.venv/mmcv-build/bin/pip install $(PIP_OPTIONS) torch==2.13.0
+	@.venv/mmcv-build/bin/pip install $(PIP_OPTIONS) 'setuptools<70' wheel ninja psutil numpy
+	@MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-$$(nproc)} \
+	    .venv/mmcv-build/bin/pip wheel $(PIP_OPTIONS) --no-build-isolation --no-deps mmcv==2.1.0 -w $(WHEELS)
+	@rm -rf .venv/mmcv-build
+	@touch $@
+
+$(TOOLS)/.dev-ready: $(TOOLS)/.ready requirements/dev.txt requirements/dev-nodeps.txt
+	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) -r requirements/dev.txt
+	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) --no-deps -r requirements/dev-nodeps.txt
+	@touch $@
+
+$(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
+	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) -r requirements/dev.txt
+	@touch $@
+
+# -- tests and checks -------------------------------------------------------------------------------------------------
+
+.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-gpu
+test: setup-dev lint test-tools test-exporter ## lint, and every test that needs no GPU, Docker or compiled ops
+
+lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
+	@$(TOOLS)/bin/ruff check .
+	@$(TOOLS)/bin/ruff format --check .
+	@$(TOOLS)/bin/mypy shared exporter trt_builder runtime verifier evaluator demo
+
+test-tools: setup-dev
+	@$(TOOLS)/bin/pytest -m "not exporter and not mmcv_ops and not gpu and not docker" $(PYTEST)
+test-exporter: setup-dev
+	@$(EXPORTER)/bin/pytest -m "exporter and not mmcv_ops" $(PYTEST)
+test-mmcv-ops: setup-full ## the tests that compare with mmcv's compiled ops
+	@$(EXPORTER_FULL)/bin/pytest -m "mmcv_ops" $(PYTEST)
+test-gpu: setup-dev ## the tests that need a GPU with TensorRT
+	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
+
+docs: setup-dev ## write the generated pages
+	@$(TOOLS)/bin/python -m shared.config.reference --write
+	@$(TOOLS)/bin/python -m tools.docs --write
