@@ -96,7 +96,7 @@ $(TOOLS)/.ready: requirements/tools.txt pyproject.toml
 	@echo "setting up $(TOOLS): runtime, trt_builder, verifier, evaluator"
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) -r requirements/tools.txt
-	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation -e .
+	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(EXPORTER)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt pyproject.toml
@@ -104,7 +104,7 @@ $(EXPORTER)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt p
 	@$(PYTHON) -m venv $(EXPORTER)
 	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) -r requirements/exporter.txt
 	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) --no-deps -r requirements/exporter-nodeps.txt mmcv-lite==2.1.0
-	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation -e .
+	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(EXPORTER_FULL)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt pyproject.toml $(MMCV_WHEEL)
@@ -112,7 +112,7 @@ $(EXPORTER_FULL)/.ready: requirements/exporter.txt requirements/exporter-nodeps.
 	@$(PYTHON) -m venv $(EXPORTER_FULL)
 	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) -r requirements/exporter.txt -r requirements/dev.txt
 	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) --no-deps -r requirements/exporter-nodeps.txt $(WHEELS)/mmcv-2.1.0-*.whl
-	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation -e .
+	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 # mmcv 2.1.0 needs setuptools<70 and torch at build time, so it is built in an environment of its own.
@@ -156,5 +156,4 @@ test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
 
 docs: setup-dev ## write the generated pages
-	@$(TOOLS)/bin/python -m shared.config.reference --write
-	@$(TOOLS)/bin/python -m tools.docs --write
+	@$(TOOLS)/bin/python docs/generate.py --write

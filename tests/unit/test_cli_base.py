@@ -1,0 +1,90 @@
+"""The tools feel like one: the same options, one line an error, the right exit code, a quick --help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from shared.cli import ToolGroup, tool_group
+from shared.errors import ConfigError, DeployError, EnvironmentLacks, GateFailed, InferenceError, InputError
+
+ROOT = Path(__file__).parents[2]
+TOOLS = {
+    "exporter": "exporter.cli",
+    "trt_builder": "trt_builder.cli",
+    "runtime": "runtime.cli",
+    "verifier": "verifier.cli",
+    "evaluator": "evaluator.cli",
+    "manifest": "shared.manifest_cli",
+}
+
+
+def _group_that_raises(error: BaseException) -> ToolGroup:
+    group = tool_group("tool", "help")
+
+    @group.command()
+    @click.option("--debug", is_flag=True)
+    def go(debug: bool) -> None:
+        raise error
+
+    return group
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("unknown key 'exprot'", where="a.yaml", hint="did you mean 'export'?"), 2),
+        (InputError("is empty", where="a.pkl"), 3),
+        (EnvironmentLacks("no GPU"), 4),
+        (InferenceError("failed"), 5),
+        (GateFailed("mAP 0.1 < 0.2"), 6),
+        (RuntimeError("surprise"), 1),
+        (KeyboardInterrupt(), 130),
+        (click.UsageError("no such option"), 2),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        _group_that_raises(error).main(["go"])
+    assert stop.value.code == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    if isinstance(error, DeployError):
+        assert output.err == f"error: {error}\n"
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(InputError):
+        _group_that_raises(InputError("x")).main(["--debug", "go"])
+
+
+def test_error_text() -> None:
+    error = ConfigError("unknown key 'exprot'", where="a.yaml", hint="did you mean 'export'?")
+    assert str(error) == "a.yaml: unknown key 'exprot'. did you mean 'export'?"
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_is_quick(name: str) -> None:
+    """Under 0.5 s of processor time (elapsed time would measure the other tests of this machine)."""
+    code = f"import sys, {TOOLS[name]} as t, time; t.cli.main(['--help'], **{{}})"
+    probe = f"import time, atexit; atexit.register(lambda: print('seconds', time.process_time()))\n{code}"
+    started = time.monotonic()
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert time.monotonic() - started < 20
+    assert "Usage" in answer.stdout
+    assert float(answer.stdout.split("seconds")[1]) < 0.5
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_unknown_option_and_command(name: str) -> None:
+    for arguments in (["--nonsense"], ["nonsense"]):
+        command = [sys.executable, "-c", f"from {TOOLS[name]} import cli; cli.main({arguments!r})"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert answer.returncode == 2
+        assert "Traceback" not in answer.stderr
