@@ -25,7 +25,7 @@ PIP_OPTIONS := -q --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-
 TOOLS := .venv/tools
 EXPORTER := .venv/exporter
 EXPORTER_FULL := .venv/exporter-full
-WHEELS := .cache/wheels
+WHEELS ?= .cache/wheels
 MMCV_WHEEL := $(WHEELS)/mmcv.ready
 # The exporter's compiled-ops environment is taken where it was set up.
 EXPORTER_BIN = $(if $(wildcard $(EXPORTER_FULL)/.ready),$(EXPORTER_FULL),$(EXPORTER))/bin
