@@ -1,0 +1,90 @@
+"""Backends: what runs the components of a model. Each is a module here, with the same names in the same order.
+
+A module ``runtime/backends/<name>.py`` is the backend ``<name>``; there is no list to add it to. It has what
+`BackendModule` says, and its sessions what `Session` says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.devices import Device
+from shared.errors import UsageError
+from shared.spec import ModelSpec
+from shared.workspace import Workspace
+
+Tensors = Mapping[str, npt.NDArray[np.generic]]
+
+
+class Session(Protocol):
+    """The components of a model, loaded on a device."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is in force: threads, providers and the like, for the record."""
+
+    def run(self, component: str, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """Run one component.
+
+        Args:
+            component: its name in the model spec.
+            inputs: C-contiguous arrays by input name; not written to.
+
+        Returns:
+            Arrays by output name, valid for as long as the caller holds them.
+
+        Raises:
+            InferenceError: the backend failed.
+        """
+
+
+class BackendModule(Protocol):
+    """What a module of this package has."""
+
+    PACKAGES: tuple[str, ...]
+    """Packages whose versions the results depend on."""
+
+    def artifacts(self, workspace: Workspace, spec: ModelSpec) -> dict[str, str]:
+        """The artifact of the workspace that each component is loaded from, by name of the component.
+
+        Raises:
+            InputError: the workspace has none for this backend; says what makes it.
+        """
+
+    def load(self, files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: int | None) -> Session:
+        """Load the components.
+
+        Args:
+            files: a file per component, checked against the manifest.
+            spec: names of inputs and outputs.
+            device: where to run; nothing else will do.
+            threads: threads within an operation on the CPU; None leaves the choice to the backend.
+
+        Raises:
+            EnvironmentLacks: the package or the device is missing.
+            ModelLoadError: a file can't be loaded, or is not the component of the spec.
+        """
+
+
+def available_backends() -> list[str]:
+    """Names of the backends, from the modules of this package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def backend(name: str) -> BackendModule:
+    """The backend called ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = available_backends()
+    if name not in names:
+        raise UsageError(f"no backend is called '{name}'", hint=f"there are: {', '.join(names)}")
+    return cast(BackendModule, importlib.import_module(f"{__name__}.{name}"))

@@ -1,0 +1,158 @@
+"""Decoding of a centre head: from the raw outputs of one task to boxes, before suppression.
+
+The rules of mmdetection3d 1.4 (``dense_heads/centerpoint_head.py`` ``predict_by_feat``, and
+``coders/centerpoint_bbox_coders.py``): the ``max_num`` best cells of each class, of those the ``max_num`` best of all
+classes, then those above the score threshold whose centre lies in ``post_center_range``. As both limits are the same,
+that is the ``max_num`` best of all cells, and the threshold can come first. There is no local-maximum search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.buffers import Float32, Int64
+from shared.tasks import Boxes3D
+
+# Logits this far below the threshold's are let through to the exact comparison of scores: float32 rounding of either
+# is a millionth of that.
+_LOGIT_MARGIN = 1e-3
+
+
+@dataclass(frozen=True)
+class BoxDecoding:
+    """How a head's outputs become boxes.
+
+    Attributes:
+        minimum: x, y of the point cloud range's lower corner [m].
+        voxel_size: edge lengths of a voxel along x, y [m].
+        out_size_factor: voxels per output cell, along either axis.
+        norm_bbox: sizes are logarithms.
+        max_num: boxes per task at most.
+        score_threshold: scores must lie above it; None: no threshold.
+        post_center_range: x, y, z minimum, x, y, z maximum of centres [m], bounds included.
+        y_axis_reference: sizes and rotation come in Autoware's convention, see `undo_y_axis_reference`.
+    """
+
+    minimum: tuple[float, float]
+    voxel_size: tuple[float, float]
+    out_size_factor: int
+    norm_bbox: bool
+    max_num: int
+    score_threshold: float | None
+    post_center_range: tuple[float, float, float, float, float, float]
+    y_axis_reference: bool = False
+
+
+def undo_y_axis_reference(dim: Float32, rot: Float32) -> tuple[Float32, Float32]:
+    """Bring sizes and rotation of a ``rot_y_axis_reference`` export back to the convention of training.
+
+    Such an export has w, l, h for l, w, h, and (-cos, -sin) for (sin, cos): Autoware's convention.
+
+    Args:
+        dim: (3, ...) float32, w, l, h.
+        rot: (2, ...) float32, -cos, -sin.
+
+    Returns:
+        The same two as l, w, h and sin, cos. Exact: nothing is rounded.
+    """
+    return dim[[1, 0, 2]], -rot[[1, 0]]
+
+
+def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
+    """Boxes of one task, best score first, labels from 0.
+
+    Args:
+        outputs: raw outputs (1, channels, H, W) float32 of one task: ``heatmap`` (logits, a channel a class), ``reg``
+            (offset in the cell: x, y), ``height`` (z of the gravity centre), ``dim`` (l, w, h), ``rot`` (sin, cos),
+            and, where the head has it, ``vel`` (x, y [m/s]).
+        decoding: how.
+
+    Returns:
+        At most ``max_num`` boxes. Equal scores are ordered by class, then by cell (row by row).
+    """
+    heatmap = outputs["heatmap"][0]
+    width = heatmap.shape[2]
+    cells_per_class = heatmap.shape[1] * width
+    chosen, scores = _best_cells(heatmap.reshape(-1), decoding)
+    labels, cells = np.divmod(chosen, cells_per_class)
+    rows, columns = np.divmod(cells, width)
+
+    def gather(name: str) -> Float32:
+        """(channels, K) values of an output at the chosen cells."""
+        return outputs[name][0].reshape(-1, cells_per_class)[:, cells]
+
+    offset = gather("reg")
+    sizes, rotation = gather("dim"), gather("rot")
+    if decoding.y_axis_reference:
+        sizes, rotation = undo_y_axis_reference(sizes, rotation)
+    if decoding.norm_bbox:
+        # A size that float32 can't hold is infinite, in the framework too.
+        with np.errstate(over="ignore"):
+            sizes = np.exp(sizes)
+    centers = np.stack(
+        [
+            _metres(columns, offset[0], decoding, axis=0),
+            _metres(rows, offset[1], decoding, axis=1),
+            gather("height")[0],
+        ],
+        axis=1,
+    )
+    low, high = np.float32(decoding.post_center_range[:3]), np.float32(decoding.post_center_range[3:])
+    in_range = ((centers >= low) & (centers <= high)).all(axis=1)
+    return Boxes3D.build(
+        centers=centers,
+        sizes=sizes.T,
+        yaws=np.arctan2(rotation[0], rotation[1]),
+        velocities=gather("vel").T if "vel" in outputs else None,
+        labels=labels,
+        scores=scores,
+    ).select(in_range)
+
+
+def _best_cells(logits: Float32, decoding: BoxDecoding) -> tuple[Int64, Float32]:
+    """The best cells of a task's flattened heatmap (classes * H * W,): numbers and scores, best first.
+
+    NaN is never chosen.
+    """
+    if decoding.score_threshold:
+        # The sigmoid is computed where it can matter: of a million cells a few hundred.
+        threshold = decoding.score_threshold
+        candidates = np.flatnonzero(logits > np.float32(math.log(threshold / (1 - threshold)) - _LOGIT_MARGIN))
+        scores = _sigmoid(logits[candidates])
+        above = scores > np.float32(threshold)
+    else:
+        candidates = np.arange(len(logits))
+        scores = _sigmoid(logits)
+        above = ~np.isnan(scores)
+    candidates, scores = candidates[above], scores[above]
+    if len(scores) > decoding.max_num:
+        # Everything that ties with the last one stays until the order among ties is settled below.
+        limit = np.partition(scores, len(scores) - decoding.max_num)[len(scores) - decoding.max_num]
+        contenders = scores >= limit
+        candidates, scores = candidates[contenders], scores[contenders]
+    best = np.argsort(-scores, kind="stable")[: decoding.max_num]
+    return candidates[best], scores[best]
+
+
+def _sigmoid(logits: Float32) -> Float32:
+    """1 / (1 + exp(-x)). Below x = -88 exp overflows to infinity, and the score is the zero that it should be."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))
+
+
+def _metres(cells: Int64, offset: Float32, decoding: BoxDecoding, axis: int) -> Float32:
+    """Centres along x (0) or y (1) [m] from cells and offsets in cells: float32, in the framework's order."""
+    position = (cells.astype(np.float32) + offset) * np.float32(decoding.out_size_factor)
+    return position * np.float32(decoding.voxel_size[axis]) + np.float32(decoding.minimum[axis])
+
+
+def count_nan(heatmap: npt.NDArray[np.float32]) -> int:
+    """Cells of a heatmap that are NaN: detections lost to a numeric failure. One pass when there are none."""
+    if not np.isnan(heatmap.max(initial=-np.inf)):
+        return 0
+    return int(np.count_nonzero(np.isnan(heatmap)))

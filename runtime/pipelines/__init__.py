@@ -1,0 +1,119 @@
+"""Pipelines: pre-processing, components and post-processing of one kind of model, whatever the backend.
+
+A module ``runtime/pipelines/<model>.py`` with a function ``build`` is the pipeline of the models whose spec says
+``model: <model>``. Another package adds one by an entry point of the group ``awml_deploy.pipelines`` whose name is the
+model and whose object is such a function.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.backends import Session
+from shared.data.types import Sample
+from shared.errors import ManifestError
+from shared.spec import ModelSpec
+from shared.tasks import Boxes3D
+
+ENTRY_POINTS = "awml_deploy.pipelines"
+
+
+@dataclass(frozen=True)
+class PipelineInput:
+    """A model's input for one sample.
+
+    Attributes:
+        data: what `Pipeline.infer` takes.
+        counters: what reading it left out, by name.
+    """
+
+    data: npt.NDArray[np.float32]
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What one request gave.
+
+    Attributes:
+        boxes: the predictions.
+        outputs: raw outputs of the last component, as the backend gave them.
+        latency_ms: milliseconds by stage, in the order in which they ran, and ``total``.
+        counters: what the input and the outputs were like, by name; for example voxels that did not fit.
+    """
+
+    boxes: Boxes3D
+    outputs: Mapping[str, npt.NDArray[Any]]
+    latency_ms: dict[str, float]
+    counters: dict[str, int]
+
+
+class Pipeline(Protocol):
+    """One model on one session. It owns buffers, and so serves one request at a time."""
+
+    def read(self, sample: Sample) -> PipelineInput:
+        """The model's input for a sample of a data set. Not part of a request.
+
+        Raises:
+            InputError: a file of the sample is missing or corrupt.
+        """
+
+    def infer(self, data: npt.NDArray[np.float32]) -> Inference:
+        """One request, from the input in host memory to predictions in host memory.
+
+        Raises:
+            InferenceError: the input does not fit the model, or the backend failed.
+        """
+
+    def comparable(self, outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Raw outputs in the conventions of the training framework, so that they compare with its own."""
+
+    def alerts(self, counters: Mapping[str, int]) -> list[str]:
+        """What a user must know: one line each, with the numbers.
+
+        Args:
+            counters: those of `PipelineInput` and `Inference`, summed over a run.
+        """
+
+
+Builder = Callable[[ModelSpec, Session], Pipeline]
+
+
+def build_pipeline(spec: ModelSpec, session: Session) -> Pipeline:
+    """The pipeline of a model.
+
+    Raises:
+        ManifestError: there is none for this kind of model, or the spec's parameters are not what it needs.
+    """
+    return _builder(spec.model)(spec, session)
+
+
+def available_pipelines() -> list[str]:
+    """Kinds of models that there is a pipeline for."""
+    own = {module.name for module in pkgutil.iter_modules(__path__)}
+    return sorted(own | set(_outside()))
+
+
+def _builder(model: str) -> Builder:
+    if model in {module.name for module in pkgutil.iter_modules(__path__)}:
+        return cast(Builder, importlib.import_module(f"{__name__}.{model}").build)
+    outside = _outside()
+    if model in outside:
+        return cast(Builder, outside[model].load())
+    raise ManifestError(
+        f"there is no pipeline for models of kind '{model}'",
+        where="model spec",
+        hint=f"there are: {', '.join(available_pipelines())}; a package can add one (docs/extending.md)",
+    )
+
+
+def _outside() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
