@@ -1,0 +1,175 @@
+"""Checkpoints: read without running what is in them, and loaded whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.errors import ModelLoadError
+from shared.files import sha256_of_file
+from shared.lazy import lazy_import
+
+torch = lazy_import("torch")
+
+# Enough to recognise what is wrong, not a screenful.
+_LISTED = 8
+# Checkpoints of one architecture share all names; below this share it is another one.
+_SAME_MODEL_SHARE = 0.5
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """The weights in a checkpoint: mmengine's form (``state_dict`` among other things) or a bare state dict.
+
+    Nothing in the file is executed (``weights_only``); files are mapped, not read whole.
+
+    Returns:
+        Tensors by name, without the prefix ``module.`` of distributed training.
+
+    Raises:
+        ModelLoadError: missing, truncated, refused, or no state dict in it.
+    """
+    where = str(path)
+    if not path.is_file():
+        raise ModelLoadError("no such checkpoint", where=where, hint="give its path as model.checkpoint")
+    try:
+        with torch.serialization.safe_globals(_training_log_types()):
+            content = _load(path)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"(?:GLOBAL|class|function) (\S+)", str(error))
+        what = f"it contains '{refused[1]}'" if refused else "it contains more than weights"
+        raise ModelLoadError(
+            f"refused: {what}, which could run code when loaded", where=where,
+            hint="save the weights alone: torch.save({'state_dict': model.state_dict()}, path)",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelLoadError(
+            f"not a whole PyTorch checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            where=where, hint="copy or download it again",
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state:
+        raise ModelLoadError("holds no state dict", where=where)
+    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise ModelLoadError(f"holds no state dict: {_some(strangers)} are not tensors", where=where)
+    prefix = "module." if all(name.startswith("module.") for name in state) else ""
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        # Files older than PyTorch 1.6 are no archives and can't be mapped.
+        if "mmap can only be used" not in str(error):
+            raise
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _training_log_types() -> list[Any]:
+    """Types in the training log that mmengine saves beside the weights: NumPy arrays and its history buffers.
+
+    They hold numbers only. The buffers' methods are stored as ``getattr(HistoryBuffer, name)``: that name is given a
+    function that does nothing.
+    """
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    reconstruct: Any = np.zeros(1).__reduce__()[0]
+    numbers = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")}
+    return [
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        *numbers,
+        (reconstruct, "numpy.core.multiarray._reconstruct"),
+        (reconstruct, "numpy._core.multiarray._reconstruct"),
+        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+        (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+        (_no_method, "builtins.getattr"),
+    ]
+
+
+def _no_method(_owner: Any, _name: str) -> None:
+    """Stands for the builtin ``getattr`` in a checkpoint."""
+
+
+def load_weights(model: Any, path: Path) -> str:
+    """Load a checkpoint into a model, strictly: every weight must be there, fit, and be a number.
+
+    Weights stored in half precision are cast to the model's own type.
+
+    Args:
+        model: a torch.nn.Module; changed in place.
+        path: the checkpoint.
+
+    Returns:
+        sha256 of the file.
+
+    Raises:
+        ModelLoadError: the file can't be read, or does not fit; lists what is missing, unexpected, or of another shape.
+    """
+    state = read_state_dict(path)
+    expected = model.state_dict()
+    # How many batches a batch norm has seen plays no part in inference, and old checkpoints don't have it.
+    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in expected]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
+    if missing or unexpected or shapes:
+        problems = [
+            f"{len(names)} {what}: {_some(names)}"
+            for what, names in (
+                ("weights are missing", missing),
+                ("are unknown to the model", unexpected),
+                ("have another shape", shapes),
+            )
+            if names
+        ]
+        raise ModelLoadError(
+            "does not fit the model of the training config; " + "; ".join(problems),
+            where=str(path), hint=_diagnosis(set(expected), set(state), missing, unexpected, shapes),
+        )
+    broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise ModelLoadError(
+            f"{len(broken)} weights are NaN or infinite: {_some(broken)}", where=str(path),
+            hint="the training diverged; use an earlier checkpoint",
+        )
+    model.load_state_dict(
+        {name: value.to(expected[name].dtype) for name, value in state.items()} | _untracked(expected, state),
+        strict=True,
+    )
+    return sha256_of_file(path)
+
+
+def _untracked(expected: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in expected.items() if name not in state}
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _diagnosis(
+    expected: set[str], found: set[str], missing: list[str], unexpected: list[str], shapes: list[str]
+) -> str:
+    """What kind of mistake the differences look like."""
+    if len(expected & found) < _SAME_MODEL_SHARE * len(expected):
+        return "this looks like the checkpoint of another model; check model.config and model.checkpoint"
+    norms_gone = any(name.endswith("running_mean") for name in missing)
+    if norms_gone and any(name.endswith(".bias") for name in unexpected):
+        return (
+            "its batch norms look fused into the convolutions, as quantisation does; "
+            "give the checkpoint from before the fusion"
+        )
+    if not missing and not unexpected and any("voxel_encoder" in shape or "pfn_layers" in shape for shape in shapes):
+        return "the number of point features differs (with or without intensity?); check in_channels of the voxel encoder"
+    return "check that model.config is the config that this checkpoint was trained with"

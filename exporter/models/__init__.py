@@ -1,0 +1,95 @@
+"""The models that can be exported: one module each, found by its name.
+
+A model is a module with the functions of `ExportableModel`. Those here are found by their file names; a package
+outside this repository adds one by an entry point of the group ``awml_deploy.exporter_models``: name of the model to
+module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from exporter.component import Component
+from exporter.training_config import TrainingConfig
+from shared.data import Sample
+from shared.errors import ConfigError, EnvironmentLacks
+from shared.runs import RawOutputs
+from shared.tasks import Boxes3D
+
+ENTRY_POINTS = "awml_deploy.exporter_models"
+
+
+class ExportableModel(Protocol):
+    """What a module of this package provides. ``options`` is what its own ``read_options`` returned."""
+
+    TASK: str
+
+    def read_options(self, options: Mapping[str, Any]) -> Any:
+        """``model.options`` of the deploy config, checked.
+
+        Raises:
+            ConfigError: an unknown option or a wrong value.
+        """
+        ...
+
+    def build(self, config: TrainingConfig, options: Any) -> Any:
+        """The model with random weights, in evaluation mode.
+
+        Raises:
+            ConfigError: the config is of another model, or of a variant that can't be deployed.
+        """
+        ...
+
+    def classes(self, model: Any) -> list[str]:
+        """Class names, in label order."""
+        ...
+
+    def parameters(self, model: Any, config: TrainingConfig, options: Any) -> dict[str, Any]:
+        """What the runtime needs to know for pre- and post-processing, as JSON."""
+        ...
+
+    def load_input(self, sample: Sample, parameters: Mapping[str, Any]) -> Any:
+        """What the framework's own data preprocessor takes, for one sample of a data set."""
+        ...
+
+    def components(self, model: Any, model_input: Any, options: Any) -> list[Component]:
+        """The parts to export, in the order in which they run.
+
+        Raises:
+            ExportError: the sample is of no use for tracing.
+        """
+        ...
+
+    def answer(self, model: Any, model_input: Any, options: Any) -> tuple[RawOutputs, Boxes3D, dict[str, int]]:
+        """What the training framework itself answers: raw outputs by name, boxes, counters."""
+        ...
+
+
+def available() -> list[str]:
+    """Names of the models that can be exported here."""
+    own = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted({*own, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))})
+
+
+def find(name: str) -> ExportableModel:
+    """The model called ``name``.
+
+    Raises:
+        ConfigError: there is none; says which there are.
+        EnvironmentLacks: an outside package's model can't be imported.
+    """
+    if name in {module.name for module in pkgutil.iter_modules(__path__)}:
+        return cast(ExportableModel, importlib.import_module(f"{__name__}.{name}"))
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            try:
+                return cast(ExportableModel, point.load())
+            except ImportError as error:
+                raise EnvironmentLacks(f"model '{name}' of {point.value} can't be imported ({error})") from error
+    raise ConfigError(
+        f"no model '{name}'", where="model.type", hint=f"there are: {', '.join(available())}"
+    )

@@ -1,0 +1,202 @@
+"""Training configs: mmengine Python files, read, and the model in them built."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter import awml_modules
+from exporter.mmcv_ops import provide_mmcv_ops
+from shared.errors import ConfigError, ModelLoadError
+from shared.files import sha256_of_json
+from shared.lazy import lazy_import
+
+torch = lazy_import("torch")
+mmengine = lazy_import("mmengine")
+
+_log = logging.getLogger("exporter")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training config with its bases merged and its imports done.
+
+    Attributes:
+        path: the file.
+        model: the ``model`` section, plain dicts and lists.
+        pipeline: the steps of the test pipeline, flat, in order; empty when the config has none.
+        voxelisation: what mmdet3d voxelises with here: mmcv's compiled operator or our stand-in.
+        imports: modules of AWML that our own types stand in for.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    pipeline: tuple[dict[str, Any], ...]
+    voxelisation: str
+    imports: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of what an export depends on: the resolved model and test pipeline, not comments or learning rates."""
+        return sha256_of_json({"model": _plain(self.model), "pipeline": _plain(list(self.pipeline))})
+
+
+def load_training_config(path: Path) -> TrainingConfig:
+    """Read a training config.
+
+    Raises:
+        ConfigError: missing, not valid, without a model, or a module that it imports is not there.
+        EnvironmentLacks: the exporter's packages are not installed.
+    """
+    voxelisation = provide_mmcv_ops()
+    where = str(path)
+    if not path.is_file():
+        raise ConfigError("no such training config", where=where, hint="give its path as model.config")
+    try:
+        config = mmengine.Config.fromfile(path, import_custom_modules=False)
+    # A config is a Python program: whatever it raises is a mistake in it, not ours.
+    except Exception as error:  # noqa: BLE001
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ConfigError(f"can't be read as a training config ({type(error).__name__}: {reason})", where=where) from error
+    if "model" not in config or "type" not in config.model:
+        raise ConfigError("has no model", where=where, hint="a training config defines model = dict(type=…, …)")
+    replaced = _import_custom_modules(config, where)
+    values = config.to_dict()
+    return TrainingConfig(
+        path=path,
+        model=values["model"],
+        pipeline=tuple(_flat(_test_pipeline(values))),
+        voxelisation=voxelisation,
+        imports=tuple(replaced),
+    )
+
+
+def _import_custom_modules(config: Any, where: str) -> list[str]:
+    """Import what ``custom_imports`` names; our own types stand in for modules of AWML that can't be imported."""
+    importlib.import_module("mmdet3d.models")
+    wanted = config.get("custom_imports") or {}
+    names = wanted.get("imports") or []
+    replaced = []
+    for name in dict.fromkeys([names] if isinstance(names, str) else names):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            if name.split(".")[0] in awml_modules.AWML_PACKAGES:
+                types = awml_modules.stand_in_for(name)
+                _log.info(
+                    "%s can't be imported (%s): %s", name, error,
+                    f"our own {', '.join(types)} stand in" if types else "nothing in it is needed to build a model",
+                )
+                replaced.append(name)
+            elif wanted.get("allow_failed_imports", False):
+                _log.warning("%s can't be imported (%s); the config allows that", name, error)
+            else:
+                raise ConfigError(
+                    f"custom_imports: '{name}' can't be imported ({error})", where=where,
+                    hint="install it, or add the folder that holds it to PYTHONPATH",
+                ) from error
+    return replaced
+
+
+def _test_pipeline(config: dict[str, Any]) -> list[dict[str, Any]]:
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    while "dataset" in dataset and "pipeline" not in dataset:
+        dataset = dataset["dataset"]
+    return list(dataset.get("pipeline") or config.get("test_pipeline") or [])
+
+
+def _flat(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Steps in order, those inside test-time augmentation wrappers included."""
+    for step in steps:
+        yield step
+        yield from _flat([inner for inner in step.get("transforms", []) if isinstance(inner, dict)])
+
+
+def build_model(config: TrainingConfig) -> Any:
+    """Build the model of a training config, in evaluation mode, with random weights.
+
+    Training-only parts are dropped: losses whose types are not installed, pretrained weights, gradient checkpointing.
+
+    Returns:
+        A torch.nn.Module.
+
+    Raises:
+        ConfigError: a type is not known or refuses its arguments.
+    """
+    from mmdet3d.registry import MODELS
+    from mmengine.registry import DefaultScope, init_default_scope
+
+    if DefaultScope.get_current_instance() is None:
+        init_default_scope("mmdet3d")
+    section = _for_inference(config.model, MODELS)
+    try:
+        model = MODELS.build(section)
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
+        reason = str(error.args[0] if error.args else error).splitlines()[0]
+        raise ConfigError(
+            f"the model can't be built: {reason}", where=str(config.path),
+            hint="a type of another package needs custom_imports; check its arguments",
+        ) from error
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def _for_inference(section: Any, registry: Any, key: str = "") -> Any:
+    """A copy of a model section without what only training needs."""
+    if isinstance(section, dict):
+        if key.startswith("loss") and "type" in section and registry.get(_type_name(section["type"])) is None:
+            _log.info("loss %s is not installed; an export does not need it", section["type"])
+            return {"type": "mmdet.L1Loss"}
+        pretrained = section.get("type") == "Pretrained"
+        if pretrained and key == "init_cfg":
+            return None
+        kept = {name: _for_inference(value, registry, name) for name, value in section.items() if name != "pretrained"}
+        if "with_cp" in kept:
+            kept["with_cp"] = False
+        return kept
+    if isinstance(section, (list, tuple)):
+        return type(section)(_for_inference(value, registry, key) for value in section)
+    return section
+
+
+def _type_name(value: Any) -> str:
+    return value if isinstance(value, str) else getattr(value, "__name__", str(value))
+
+
+def random_weights(model: Any, seed: int) -> None:
+    """Give a model random weights that depend on the seed alone, with batch norms as if it had been trained.
+
+    Raises:
+        ModelLoadError: the model has no weights.
+    """
+    if not any(True for _ in model.parameters()):
+        raise ModelLoadError("the model has no weights")
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in model.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        draw = torch.randn(value.shape, generator=generator)
+        if name.endswith("running_var"):
+            value.copy_(0.5 + draw.abs())
+        elif value.dim() > 1:
+            # Kaiming's scale keeps activations of the same size through the layers.
+            value.copy_(draw * (2.0 / (value[0].numel())) ** 0.5)
+        elif name.endswith("weight"):
+            value.copy_(1.0 + 0.1 * draw)
+        else:
+            value.copy_(0.1 * draw)
+
+
+def _plain(value: Any) -> Any:
+    """JSON of a config value; types and functions become their names."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else _type_name(value)
