@@ -1,0 +1,55 @@
+"""Several data sets one after the other, with one class list and tokens that stay unique."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from shared.data.indexed import IndexedDataset
+from shared.data.types import Dataset, Sample
+from shared.errors import ConfigError
+
+
+def concatenate(name: str, parts: Sequence[Dataset]) -> IndexedDataset:
+    """Data sets in order. A sample's token becomes ``<data set>/<token>``.
+
+    Raises:
+        ConfigError: there are none, or those with labels have different classes.
+    """
+    if not parts:
+        raise ConfigError("a concatenation needs at least one source", where="data.sources")
+    class_lists = {part.classes for part in parts if part.classes}
+    if len(class_lists) > 1:
+        raise ConfigError(
+            f"the sources have different classes: {' / '.join(', '.join(names) for names in sorted(class_lists))}",
+            where="data.sources",
+            hint="give all of them the same data.classes",
+        )
+    names = _unique([part.name for part in parts])
+    ends = list(itertools.accumulate(len(part) for part in parts))
+
+    def build(index: int) -> Sample:
+        position = bisect.bisect_right(ends, index)
+        sample = parts[position].sample(index - (ends[position] - len(parts[position])))
+        return replace(sample, index=index, token=f"{names[position]}/{sample.token}")
+
+    return IndexedDataset(
+        name=name,
+        classes=next(iter(class_lists), ()),
+        length=ends[-1],
+        build=build,
+        digest_parts=lambda: [[name, part.digest()] for name, part in zip(names, parts, strict=True)],
+    )
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names, with #2, #3 ... after those that came before."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        unique.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return unique

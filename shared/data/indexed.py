@@ -1,0 +1,102 @@
+"""The data set behind every format: a builder of samples, called when one is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.data.types import DataSource, Sample
+from shared.errors import ConfigError, InputError
+from shared.files import sha256_of_file
+
+# Part of every digest: raise it when the code comes to read the same files as other samples.
+SAMPLE_RULES = 1
+
+
+@dataclass(frozen=True)
+class IndexedDataset:
+    """``Dataset`` made of functions.
+
+    Attributes:
+        build: sample of an index within range.
+        digest_parts: what defines the samples, as JSON values; computed only when the digest is asked for.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    length: int
+    build: Callable[[int], Sample]
+    digest_parts: Callable[[], list[Any]]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def sample(self, index: int) -> Sample:
+        """See ``Dataset.sample``."""
+        if not 0 <= index < self.length:
+            raise IndexError(f"sample {index} of data set '{self.name}', which has {self.length}")
+        return self.build(index)
+
+    def digest(self) -> str:
+        """See ``Dataset.digest``."""
+        text = json.dumps([SAMPLE_RULES, self.digest_parts()], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def settings_part(settings: DataSource, classes: Iterable[str]) -> dict[str, Any]:
+    """The settings that change samples, as a JSON value; where the data lies does not."""
+    return {
+        "format": settings.format,
+        "classes": list(classes),
+        "label_map": dict(settings.label_map),
+        "filter_attributes": sorted(list(pair) for pair in settings.filter_attributes),
+        "num_features": settings.num_features,
+        "pad_to": settings.pad_to,
+        "intensity_scale": settings.intensity_scale,
+        "data_prefix": dict(settings.data_prefix),
+        "max_sweeps": settings.max_sweeps,
+    }
+
+
+def files_part(root: Path, files: Iterable[Path]) -> list[list[str]]:
+    """Name relative to ``root`` and sha256 of each file, as a JSON value."""
+    return [[file.relative_to(root).as_posix(), sha256_of_file(file)] for file in files]
+
+
+def data_root(settings: DataSource, root: Path | None) -> Path:
+    """The data folder: ``root`` if given, else the settings' own.
+
+    Raises:
+        ConfigError: neither is given.
+        InputError: it is no folder.
+    """
+    folder = root if root is not None else settings.root
+    if folder is None:
+        raise ConfigError(f"data format '{settings.format}' needs a data folder", where="data.root")
+    if not folder.is_dir():
+        raise InputError("no such data folder", where=str(folder), hint="check data.root")
+    return folder
+
+
+@contextlib.contextmanager
+def explain_malformed(where: str) -> Iterator[None]:
+    """Turn what malformed entries raise while they are taken apart into one line that says which entry.
+
+    Raises:
+        InputError: a key is missing, or a value has the wrong type or shape.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise InputError(
+            f"lacks the key {error}", where=where, hint="the file is of another format or version"
+        ) from error
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"is malformed ({error})", where=where, hint="the file is of another format or version"
+        ) from error

@@ -1,0 +1,163 @@
+"""KITTI 3D object: ``velodyne/*.bin``, ``label_2``, ``calib``, ``image_2`` side by side.
+
+Points are x, y, z (x forward, y left, z up) and reflectance 0-1, four columns. Labels are in the rectified camera
+frame: bottom centre, (h, w, l), rotation about the camera's y axis; they are turned into lidar boxes exactly, the small
+tilt between the frames included. KITTI says neither how many points a box has (they are counted), nor how fast it
+moves.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
+from shared.data.labels import IGNORED, class_index
+from shared.data.points import read_points
+from shared.data.types import Camera, DataSource, PointFile, Sample
+from shared.errors import InputError
+from shared.geometry import count_points_in_boxes, transform_points
+from shared.tasks import Boxes3D
+
+Float64 = npt.NDArray[np.float64]
+
+CLASSES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
+_FEATURES = 4
+_LABEL_COLUMNS = 15
+
+
+def open_kitti(settings: DataSource, root: Path | None = None) -> IndexedDataset:
+    """Data set of the frames that have a point file, by number.
+
+    Raises:
+        InputError: no point files there.
+    """
+    folder = data_root(settings, root)
+    frames = sorted(file.stem for file in (folder / "velodyne").glob("*.bin"))
+    if not frames:
+        raise InputError("no velodyne/*.bin here", where=str(folder), hint="check data.root")
+    classes = tuple(settings.classes) or CLASSES
+
+    def describing(frame: str) -> list[Path]:
+        files = (folder / "label_2" / f"{frame}.txt", folder / "calib" / f"{frame}.txt")
+        return [file for file in files if file.is_file()]
+
+    return IndexedDataset(
+        name=folder.name,
+        classes=classes,
+        length=len(frames),
+        build=lambda index: _sample(folder, index, frames[index], settings, classes),
+        digest_parts=lambda: [
+            settings_part(settings, classes),
+            frames,
+            files_part(folder, (file for frame in frames for file in describing(frame))),
+        ],
+    )
+
+
+def _sample(folder: Path, index: int, frame: str, settings: DataSource, classes: tuple[str, ...]) -> Sample:
+    lidar = PointFile(
+        path=folder / "velodyne" / f"{frame}.bin",
+        root=folder,
+        num_features=settings.num_features or _FEATURES,
+        pad_to=settings.pad_to,
+        intensity_scale=settings.intensity_scale,
+    )
+    calibration_file = folder / "calib" / f"{frame}.txt"
+    label_file = folder / "label_2" / f"{frame}.txt"
+    cameras: dict[str, Camera] = {}
+    ground_truth: Boxes3D | None = None
+    names: tuple[str, ...] = ()
+    if calibration_file.is_file():
+        with explain_malformed(str(calibration_file)):
+            calibration = _read_calibration(calibration_file)
+            lidar2rect = _homogeneous(calibration["R0_rect"]) @ _homogeneous(calibration["Tr_velo_to_cam"])
+            cameras = {"image_2": _camera(folder / "image_2" / f"{frame}.png", calibration["P2"], lidar2rect)}
+        if label_file.is_file():
+            with explain_malformed(str(label_file)):
+                ground_truth, names = _ground_truth(label_file, lidar2rect, lidar, settings, classes)
+    elif label_file.is_file():
+        raise InputError("labels without calibration", where=str(label_file), hint=f"expected {calibration_file}")
+    return Sample(
+        index=index,
+        token=frame,
+        timestamp=0.0,
+        scene="kitti",
+        lidar=lidar,
+        sweeps=(),
+        lists_sweeps=False,
+        cameras=cameras,
+        lidar2ego=np.eye(4),
+        ego2global=None,
+        ground_truth=ground_truth,
+        ground_truth_names=names,
+    )
+
+
+def _read_calibration(file: Path) -> dict[str, Float64]:
+    """Matrices by name: P0-P3 and Tr_* (3, 4), R0_rect (3, 3)."""
+    matrices = {}
+    for line in file.read_text(encoding="ascii").splitlines():
+        name, _, numbers = line.partition(":")
+        if numbers.strip():
+            matrices[name] = np.array(numbers.split(), np.float64).reshape(3, -1)
+    return matrices
+
+
+def _homogeneous(matrix: Float64) -> Float64:
+    """(3, 3) or (3, 4) as (4, 4)."""
+    full = np.eye(4)
+    full[:3, : matrix.shape[1]] = matrix
+    return full
+
+
+def _camera(image: Path, projection: Float64, lidar2rect: Float64) -> Camera:
+    """The left colour camera. Its projection is ``K [I | K^-1 p]``: the offset from the reference camera is a pose."""
+    intrinsics = projection[:, :3]
+    rect2cam = np.eye(4)
+    rect2cam[:3, 3] = np.linalg.solve(intrinsics, projection[:, 3])
+    lidar2cam = rect2cam @ lidar2rect
+    return Camera(
+        image=image if image.is_file() else None,
+        intrinsics=intrinsics,
+        distortion=np.zeros(0),
+        sensor2ego=np.asarray(np.linalg.inv(lidar2cam), np.float64),
+        lidar2cam=lidar2cam,
+        width=None,
+        height=None,
+        timestamp=None,
+    )
+
+
+def _ground_truth(
+    file: Path, lidar2rect: Float64, lidar: PointFile, settings: DataSource, classes: tuple[str, ...]
+) -> tuple[Boxes3D, tuple[str, ...]]:
+    rows, labels, names = [], [], []
+    for line in file.read_text(encoding="ascii").splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != _LABEL_COLUMNS:
+            raise ValueError(f"{len(words)} columns instead of {_LABEL_COLUMNS}")
+        label = class_index(words[0], classes, settings.label_map, generalise=True)
+        if label != IGNORED:
+            rows.append([float(word) for word in words[8:]])
+            labels.append(label)
+            names.append(words[0])
+    height, width, length, x, y, z, rotation_y = np.array(rows, np.float64).reshape(-1, 7).T
+    # Inverted as a general matrix: KITTI's rotations are rounded, so their transpose is not quite their inverse.
+    rect2lidar = np.linalg.inv(lidar2rect)
+    centers = transform_points(rect2lidar, np.stack([x, y - height / 2, z], axis=1))  # camera y points down
+    headings = np.stack([np.cos(rotation_y), np.zeros_like(rotation_y), -np.sin(rotation_y)], axis=1)
+    headings = headings @ rect2lidar[:3, :3].T
+    sizes = np.stack([length, width, height], axis=1)
+    yaws = np.arctan2(headings[:, 1], headings[:, 0])
+    return Boxes3D.build(
+        centers=centers,
+        sizes=sizes,
+        yaws=yaws,
+        labels=np.array(labels, np.int64),
+        num_points=count_points_in_boxes(read_points(lidar), centers, sizes, yaws),
+    ), tuple(names)

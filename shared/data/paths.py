@@ -1,0 +1,29 @@
+"""Paths that data files name: they stay under the data folder."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from shared.errors import InputError
+
+
+def data_path(root: Path, name: str, *, where: str, allow_absolute: bool = False) -> Path:
+    """The file that an info file or table calls ``name``, relative to ``root``.
+
+    Symbolic links inside the data folder are followed: data sets are often stitched together with them.
+
+    Raises:
+        InputError: ``name`` is empty, has a NUL, climbs with ``..``, or is absolute and ``allow_absolute`` is off.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InputError(f"{name!r} is no file name", where=where)
+    pure = PurePosixPath(name)
+    if ".." in pure.parts:
+        raise InputError(f"path '{name}' climbs out of its folder", where=where, hint="'..' is not allowed here")
+    if pure.is_absolute() and not allow_absolute:
+        raise InputError(
+            f"path '{name}' is absolute",
+            where=where,
+            hint="paths are relative to data.root; set data.allow_absolute_paths if you trust the file",
+        )
+    return root / name

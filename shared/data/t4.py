@@ -1,0 +1,302 @@
+"""T4 scenes, read from their annotation tables (t4-devkit 0.8 schema, and the older one without camera_distortion).
+
+A scene folder has ``annotation/*.json`` and ``data/<CHANNEL>/...``. The tables give annotations in the global frame
+with sizes (w, l, h); samples give them in the lidar frame with (l, w, h). LIDAR_CONCAT has an identity
+``calibrated_sensor``, so its lidar frame is base_link.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
+from shared.data.labels import IGNORED, class_index
+from shared.data.paths import data_path
+from shared.data.types import Camera, DataSource, PointFile, Sample, Sweep
+from shared.errors import InputError
+from shared.geometry import invert_pose, pose, quaternion_to_matrix, transform_points, yaw_of
+from shared.tasks import Boxes3D
+
+Record = Mapping[str, Any]
+Float64 = npt.NDArray[np.float64]
+
+_TABLES = (
+    *("sample", "sample_data", "sample_annotation", "calibrated_sensor", "sensor", "ego_pose"),
+    *("instance", "category", "scene", "attribute"),
+)
+_LIDAR_CHANNELS = ("LIDAR_CONCAT", "LIDAR_TOP")  # the one to use where a vehicle has several
+_DEFAULT_FEATURES = 5
+_MICROSECONDS = 1e6
+# Velocity from neighbouring annotations, as nuScenes defines it: at most this far apart, in seconds; twice as far where
+# there is one on either side.
+_NEIGHBOUR_SECONDS = 1.5
+
+
+def open_t4(settings: DataSource, root: Path | None = None) -> IndexedDataset:
+    """Data set of the scene in a folder, or of all scenes under it, in the order of their paths.
+
+    Below a data base's folder (``<uuid>/<version>/annotation``) the highest version of each scene is taken.
+
+    Raises:
+        InputError: no scene there, or a table is missing or malformed.
+    """
+    folder = data_root(settings, root)
+    scenes = [_Scene(path, settings) for path in _scene_folders(folder)]
+    if not scenes:
+        raise InputError(
+            "no T4 scene here", where=str(folder), hint="a scene has annotation/sample.json; check data.root"
+        )
+    samples = [(scene, sample) for scene in scenes for sample in scene.samples]
+    if not samples:
+        raise InputError("has no samples", where=str(folder), hint="the sample tables are empty")
+    classes = tuple(settings.classes) or tuple(sorted({name for scene in scenes for name in scene.category_names}))
+
+    def build(index: int) -> Sample:
+        scene, record = samples[index]
+        with explain_malformed(f"{scene.root}: sample {record['token']}"):
+            return scene.sample(index, record, classes)
+
+    return IndexedDataset(
+        name=folder.name,
+        classes=classes,
+        length=len(samples),
+        build=build,
+        digest_parts=lambda: [
+            settings_part(settings, classes),
+            files_part(folder, (scene.table_path(table) for scene in scenes for table in _TABLES)),
+        ],
+    )
+
+
+def _scene_folders(folder: Path) -> Iterator[Path]:
+    """Scenes at most three levels down: data base, scene, version."""
+    if (folder / "annotation" / "sample.json").is_file():
+        yield folder
+        return
+    by_parent: dict[Path, list[Path]] = defaultdict(list)
+    for depth in range(1, 4):
+        for table in folder.glob("/".join("*" * depth) + "/annotation/sample.json"):
+            by_parent[table.parents[2]].append(table.parents[1])
+    for _parent, scenes in sorted(by_parent.items()):
+        versions = [scene for scene in scenes if scene.name.isdigit()]
+        yield from sorted(set(scenes) - set(versions))
+        if versions:
+            yield max(versions, key=lambda scene: int(scene.name))
+
+
+@dataclass(frozen=True)
+class _LidarFrame:
+    """A lidar sample_data record with its poses."""
+
+    record: Record
+    lidar2ego: Float64
+    ego2global: Float64
+
+    @property
+    def lidar2global(self) -> Float64:
+        return self.ego2global @ self.lidar2ego
+
+    @property
+    def seconds(self) -> float:
+        return float(self.record["timestamp"]) / _MICROSECONDS
+
+
+class _Scene:
+    """The tables of a scene, indexed by token."""
+
+    def __init__(self, root: Path, settings: DataSource) -> None:
+        self.root = root
+        self.settings = settings
+        self.tables = {table: self._load(table) for table in _TABLES}
+        with explain_malformed(f"{root / 'annotation'}"):
+            self._index()
+
+    def table_path(self, table: str) -> Path:
+        return self.root / "annotation" / f"{table}.json"
+
+    def _load(self, table: str) -> list[Record]:
+        path = self.table_path(table)
+        try:
+            records = json.loads(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"table can't be read ({error.strerror})", where=str(path)) from error
+        except ValueError as error:
+            raise InputError(f"is no JSON ({error})", where=str(path)) from error
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise InputError("is no list of records", where=str(path))
+        return records
+
+    def _index(self) -> None:
+        self.by_token = {
+            table: {str(record["token"]): record for record in records} for table, records in self.tables.items()
+        }
+        self.samples = sorted(self.tables["sample"], key=lambda record: (int(record["timestamp"]), record["token"]))
+        self.category_names = {str(record["name"]) for record in self.tables["category"]}
+        self.annotations: dict[str, list[Record]] = defaultdict(list)
+        for annotation in self.tables["sample_annotation"]:
+            self.annotations[annotation["sample_token"]].append(annotation)
+        self.key_data: dict[str, dict[str, Record]] = defaultdict(dict)
+        lidars = set()
+        for record in self.tables["sample_data"]:
+            sensor = self._sensor(record)
+            if sensor["modality"] == "lidar":
+                lidars.add(str(sensor["channel"]))
+            if record["is_key_frame"]:
+                self.key_data[record["sample_token"]][str(sensor["channel"])] = record
+        self.lidar_channel = self._choose_lidar(lidars)
+
+    def _choose_lidar(self, channels: set[str]) -> str:
+        for channel in (*_LIDAR_CHANNELS, *channels):
+            if channel in channels and (channel in _LIDAR_CHANNELS or len(channels) == 1):
+                return channel
+        found = ", ".join(sorted(channels)) or "none"
+        raise InputError(
+            f"has no lidar to use (found: {found})", where=str(self.root), hint=f"expected {_LIDAR_CHANNELS[0]}"
+        )
+
+    def _sensor(self, data: Record) -> Record:
+        calibrated = self.by_token["calibrated_sensor"][data["calibrated_sensor_token"]]
+        return self.by_token["sensor"][calibrated["sensor_token"]]
+
+    def _calibration(self, data: Record) -> tuple[Record, Float64, Float64]:
+        """calibrated_sensor record, sensor-to-ego and ego-to-global pose of a sample_data record."""
+        calibrated = self.by_token["calibrated_sensor"][data["calibrated_sensor_token"]]
+        ego = self.by_token["ego_pose"][data["ego_pose_token"]]
+        return (
+            calibrated,
+            pose(calibrated["translation"], calibrated["rotation"]),
+            pose(ego["translation"], ego["rotation"]),
+        )
+
+    def sample(self, index: int, record: Record, classes: tuple[str, ...]) -> Sample:
+        token = str(record["token"])
+        key_data = self.key_data[token]
+        if self.lidar_channel not in key_data:
+            raise InputError(f"sample {token} has no {self.lidar_channel} key frame", where=str(self.root))
+        data = key_data[self.lidar_channel]
+        _calibrated, lidar2ego, ego2global = self._calibration(data)
+        frame = _LidarFrame(data, lidar2ego, ego2global)
+        ground_truth, names = self._ground_truth(token, frame, classes)
+        return Sample(
+            index=index,
+            token=token,
+            timestamp=frame.seconds,
+            scene=str(record["scene_token"]),
+            lidar=self._point_file(data),
+            sweeps=tuple(self._sweeps(frame)),
+            lists_sweeps=True,
+            cameras={
+                channel: self._camera(camera, frame)
+                for channel, camera in sorted(key_data.items())
+                if self._sensor(camera)["modality"] == "camera"
+            },
+            lidar2ego=lidar2ego,
+            ego2global=ego2global,
+            ground_truth=ground_truth,
+            ground_truth_names=names,
+        )
+
+    def _point_file(self, data: Record) -> PointFile:
+        return PointFile(
+            path=data_path(self.root, data["filename"], where=str(self.table_path("sample_data"))),
+            root=self.root,
+            num_features=self.settings.num_features or self._num_features(data),
+            pad_to=self.settings.pad_to,
+            intensity_scale=self.settings.intensity_scale,
+        )
+
+    def _num_features(self, data: Record) -> int:
+        """``num_pts_feats`` of the frame's info file, where it has one that says."""
+        if not data.get("info_filename"):
+            return _DEFAULT_FEATURES
+        path = data_path(self.root, data["info_filename"], where=str(self.table_path("sample_data")))
+        if not path.is_file():
+            return _DEFAULT_FEATURES
+        return int(json.loads(path.read_bytes()).get("num_pts_feats", _DEFAULT_FEATURES))
+
+    def _sweeps(self, frame: _LidarFrame) -> Iterator[Sweep]:
+        """Earlier lidar frames, the most recent first: ``lidar2sensor`` as AWML's converter stores it (float32)."""
+        data = frame.record
+        for _ in range(self.settings.max_sweeps):
+            previous = self.by_token["sample_data"].get(data.get("prev") or "")
+            if previous is None:
+                return
+            data = previous
+            _calibrated, lidar2ego, ego2global = self._calibration(data)
+            sweep = _LidarFrame(data, lidar2ego, ego2global)
+            lidar2sensor = invert_pose(sweep.lidar2global) @ frame.lidar2global
+            yield Sweep(self._point_file(data), sweep.seconds, lidar2sensor.astype(np.float32))
+
+    def _camera(self, data: Record, frame: _LidarFrame) -> Camera:
+        calibrated, sensor2ego, ego2global = self._calibration(data)
+        return Camera(
+            image=data_path(self.root, data["filename"], where=str(self.table_path("sample_data"))),
+            intrinsics=np.asarray(calibrated["camera_intrinsic"], np.float64),
+            distortion=np.asarray(calibrated.get("camera_distortion") or (), np.float64),
+            sensor2ego=sensor2ego,
+            lidar2cam=invert_pose(ego2global @ sensor2ego) @ frame.lidar2global,
+            width=int(data["width"]) or None,
+            height=int(data["height"]) or None,
+            timestamp=float(data["timestamp"]) / _MICROSECONDS,
+        )
+
+    def _category(self, annotation: Record) -> str:
+        instance = self.by_token["instance"][annotation["instance_token"]]
+        return str(self.by_token["category"][instance["category_token"]]["name"])
+
+    def _is_filtered(self, annotation: Record, category: str) -> bool:
+        pairs = set(self.settings.filter_attributes)
+        attributes = (self.by_token["attribute"].get(token) for token in annotation.get("attribute_tokens", ()))
+        return any((category, attribute["name"]) in pairs for attribute in attributes if attribute is not None)
+
+    def _ground_truth(
+        self, token: str, frame: _LidarFrame, classes: tuple[str, ...]
+    ) -> tuple[Boxes3D, tuple[str, ...]]:
+        kept: list[Record] = []
+        labels: list[int] = []
+        names: list[str] = []
+        for annotation in self.annotations[token]:
+            name = self._category(annotation)
+            label = class_index(name, classes, self.settings.label_map, generalise=True)
+            if label != IGNORED and not self._is_filtered(annotation, name):
+                kept.append(annotation)
+                labels.append(label)
+                names.append(name)
+        global2lidar = invert_pose(frame.lidar2global)
+        rotation = global2lidar[:3, :3]
+        positions = np.array([annotation["translation"] for annotation in kept], np.float64).reshape(-1, 3)
+        widths_lengths = np.array([annotation["size"] for annotation in kept], np.float64).reshape(-1, 3)
+        velocities = np.array([self._velocity(annotation) for annotation in kept], np.float64).reshape(-1, 3)
+        return Boxes3D.build(
+            centers=transform_points(global2lidar, positions),
+            sizes=widths_lengths[:, [1, 0, 2]],
+            yaws=np.array([yaw_of(rotation @ quaternion_to_matrix(annotation["rotation"])) for annotation in kept]),
+            velocities=(velocities @ rotation.T)[:, :2],
+            labels=np.array(labels, np.int64),
+            num_points=np.array([annotation["num_lidar_pts"] for annotation in kept], np.int64),
+        ), tuple(names)
+
+    def _velocity(self, annotation: Record) -> Float64:
+        """Global velocity (3,) in m/s: the table's own where it has one, else from the neighbouring annotations."""
+        if annotation.get("velocity") is not None:
+            return np.asarray(annotation["velocity"], np.float64)
+        table = self.by_token["sample_annotation"]
+        neighbours = [table.get(annotation.get(side) or "") for side in ("prev", "next")]
+        first, last = (neighbour or annotation for neighbour in neighbours)
+        seconds = self._seconds(last) - self._seconds(first)
+        allowed = _NEIGHBOUR_SECONDS * sum(neighbour is not None for neighbour in neighbours)
+        if not 0 < seconds <= allowed:
+            return np.full(3, np.nan)
+        moved = np.asarray(last["translation"], np.float64) - np.asarray(first["translation"], np.float64)
+        return np.asarray(moved / seconds)
+
+    def _seconds(self, annotation: Record) -> float:
+        return float(self.by_token["sample"][annotation["sample_token"]]["timestamp"]) / _MICROSECONDS

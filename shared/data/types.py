@@ -1,0 +1,240 @@
+"""What a data set is made of: samples, point files, sweeps, cameras, and the settings that open one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.tasks import Boxes3D
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PointFile:
+    """A file of lidar points and how its columns are presented.
+
+    Attributes:
+        path: the file; ``read_points`` goes by its suffix (.bin, .pcd, .npz, .npy).
+        root: the data folder it belongs to, for error messages.
+        num_features: columns in the file (KITTI 4: x, y, z, reflectance; nuScenes and T4 5: x, y, z, intensity, ring).
+        pad_to: present this many columns instead, the missing ones filled with 0. None: as in the file.
+        intensity_scale: factor on column 3. KITTI's reflectance is 0-1 where nuScenes, T4 and Argoverse have 0-255:
+            255 brings it to their scale. 1 leaves the column untouched, bit for bit.
+    """
+
+    path: Path
+    root: Path
+    num_features: int
+    pad_to: int | None = None
+    intensity_scale: float = 1.0
+
+    @property
+    def columns(self) -> int:
+        """Columns that ``read_points`` returns."""
+        return self.num_features if self.pad_to is None else self.pad_to
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """An earlier lidar frame that belongs to a sample.
+
+    Attributes:
+        points: its file.
+        timestamp: seconds.
+        lidar2sensor: (4, 4) pose from the sample's lidar frame into the sweep's, with the number type of the info file
+            (float32 in AWML's, float64 in mmdet3d's): mmdet3d's arithmetic depends on it.
+    """
+
+    points: PointFile
+    timestamp: float
+    lidar2sensor: npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera image of a sample and its calibration.
+
+    Attributes:
+        image: the image file, None where the data set does not say. Not checked to exist.
+        intrinsics: (3, 3) float64, pixels.
+        distortion: (K,) float64, OpenCV's order (k1, k2, p1, p2, k3, ...); empty where unknown or undistorted.
+        sensor2ego: (4, 4) pose of the camera in the ego frame.
+        lidar2cam: (4, 4) lidar frame at the lidar's time to camera frame at the camera's time.
+        width, height: pixels, None where the data set does not say.
+        timestamp: seconds, None where unknown.
+    """
+
+    image: Path | None
+    intrinsics: Float64
+    distortion: Float64
+    sensor2ego: Float64
+    lidar2cam: Float64
+    width: int | None
+    height: int | None
+    timestamp: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One lidar key frame with everything that belongs to it.
+
+    Attributes:
+        index: position in its data set.
+        token: unique in its data set.
+        timestamp: seconds.
+        scene: name or token of the drive it is from.
+        lidar: the key frame's points.
+        sweeps: earlier frames, the most recent first.
+        lists_sweeps: whether the source lists sweeps at all. mmdet3d pads only where the list is absent, not where it
+            is empty (the first frame of a scene).
+        cameras: by channel name.
+        lidar2ego: (4, 4).
+        ego2global: (4, 4) at the lidar's time, None where unknown.
+        ground_truth: boxes of the data set's classes in the lidar frame, those without a point inside included
+            (``num_points`` 0: the evaluator decides); None where there are no labels.
+        ground_truth_names: the source's own category name of each box.
+    """
+
+    index: int
+    token: str
+    timestamp: float
+    scene: str
+    lidar: PointFile
+    sweeps: tuple[Sweep, ...]
+    lists_sweeps: bool
+    cameras: Mapping[str, Camera]
+    lidar2ego: Float64
+    ego2global: Float64 | None
+    ground_truth: Boxes3D | None
+    ground_truth_names: tuple[str, ...]
+
+
+class Dataset(Protocol):
+    """Samples in a fixed order: the same for every tool that opens the same settings."""
+
+    @property
+    def name(self) -> str:
+        """Short name for messages and tokens."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names that ``ground_truth.labels`` index; empty where there are no labels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> Sample:
+        """The sample at ``index``, 0 <= index < len.
+
+        Raises:
+            InputError: its entry, or a file it is built from, is missing or malformed.
+            IndexError: no such index.
+        """
+        ...
+
+    def digest(self) -> str:
+        """Hex sha256 over everything that defines the samples; independent of where the data folder lies."""
+        ...
+
+
+class DataSource(Protocol):
+    """Settings that open a data set (the deploy config's ``data`` section has these fields)."""
+
+    @property
+    def format(self) -> str:
+        """info, t4, kitti, argoverse2, nuscenes_mini_val, folder, concat or real."""
+        ...
+
+    @property
+    def root(self) -> Path | None:
+        """Data folder; an info file's paths are relative to it."""
+        ...
+
+    @property
+    def info_file(self) -> Path | None:
+        """Format info: the .pkl or .json; relative to ``root``."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names of the labels, in order. Empty: those of the data set itself."""
+        ...
+
+    @property
+    def label_map(self) -> Mapping[str, str | None]:
+        """Category name of the source -> class name, or None to ignore such boxes."""
+        ...
+
+    @property
+    def filter_attributes(self) -> Sequence[tuple[str, str]]:
+        """Format t4: (category, attribute) pairs to ignore; AWML: parked and rider-less bicycles."""
+        ...
+
+    @property
+    def sources(self) -> Sequence[DataSource]:
+        """Format concat: the data sets, in order."""
+        ...
+
+    @property
+    def num_features(self) -> int | None:
+        """Columns of point files; None: what the format says (folder: .bin files do not say)."""
+        ...
+
+    @property
+    def pad_to(self) -> int | None:
+        """Present this many columns, the missing ones 0. None: as in the file."""
+        ...
+
+    @property
+    def intensity_scale(self) -> float:
+        """Factor on column 3 of the points."""
+        ...
+
+    @property
+    def data_prefix(self) -> Mapping[str, str]:
+        """Format info: folders of ``pts``, ``sweeps``, ``img`` or a camera, as mmdet3d has them.
+
+        When given, mmdet3d's nuScenes rule holds (of a sweep only the file name counts); when empty, paths are relative
+        to ``root`` as they stand (AWML's T4 rule).
+        """
+        ...
+
+    @property
+    def max_sweeps(self) -> int:
+        """Format t4: how many earlier frames a sample lists."""
+        ...
+
+    @property
+    def allow_absolute_paths(self) -> bool:
+        """Format info: let the file name point files and images by absolute path."""
+        ...
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """``DataSource`` as a plain value, with its defaults."""
+
+    format: str
+    root: Path | None = None
+    info_file: Path | None = None
+    classes: Sequence[str] = ()
+    label_map: Mapping[str, str | None] = field(default_factory=lambda: _NOTHING)
+    filter_attributes: Sequence[tuple[str, str]] = ()
+    sources: Sequence[DataSource] = ()
+    num_features: int | None = None
+    pad_to: int | None = None
+    intensity_scale: float = 1.0
+    data_prefix: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    max_sweeps: int = 10
+    allow_absolute_paths: bool = False
