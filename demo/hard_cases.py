@@ -1,0 +1,143 @@
+"""Recordings that break careless readers, each a small data set of its own with a fixed seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.lidar import GRID, count_points
+from demo.recording import Frame, Recording, Sweep, draw_scene, random_stream, record_frame
+from demo.scene import Annotations
+
+SPLIT = "hard"
+FRAMES = 2
+EVALUATED_RANGE = 121.0  # [m]
+MILLION = 1_000_000
+# Points spread evenly over +-120 m: about 150,000 pillars of 0.4 m, and more of any smaller size.
+OVERFLOW_POINTS = 200_000
+OVERFLOW_RANGE = 120.0
+MISSING_CAMERA = "CAM_BACK_LEFT"
+
+_CASE = 100  # place in the path of the seed, away from those of ordinary recordings
+
+
+def hard_case(name: str, seed: int) -> Recording:
+    """Record the hard case `name` (a key of HARD_CASES): FRAMES frames, cameras included."""
+    number = list(HARD_CASES).index(name)
+    scene = draw_scene(seed, SPLIT, number, FRAMES)
+    change = HARD_CASES[name]
+    frames = []
+    for index in range(FRAMES):
+        frame = record_frame(scene, seed, SPLIT, number, index, cameras=True, previous=index > 0)
+        frames.append(change(frame, random_stream(seed, SPLIT, number, _CASE, index)))
+    return Recording(name=f"{name.replace('_', '-')}-{seed}", ego_speed=scene.ego_speed, frames=tuple(frames))
+
+
+def _with_points(frame: Frame, points: NDArray[np.float32]) -> Frame:
+    """Exchange the key frame's points and count again."""
+    return replace(frame, key=replace(frame.key, points=points), num_lidar_pts=count_points(points, frame.annotations))
+
+
+def _with_objects(frame: Frame, keep: NDArray[np.bool_]) -> Frame:
+    """Keep some of the labels; images keep their pixels, since the objects are still there, unlabelled."""
+    boxes = frame.annotations
+    rows = np.flatnonzero(keep)
+    position = np.cumsum(keep) - 1
+    pictures = {}
+    for channel, picture in frame.pictures.items():
+        kept = keep[picture.boxes.objects]
+        boxes_2d = replace(
+            picture.boxes,
+            corners=picture.boxes.corners[kept],
+            objects=position[picture.boxes.objects[kept]],
+            visibility=picture.boxes.visibility[kept],
+        )
+        pictures[channel] = replace(picture, boxes=boxes_2d)
+    annotations = Annotations(
+        boxes.centers[rows],
+        boxes.sizes[rows],
+        boxes.yaws[rows],
+        boxes.velocities[rows],
+        boxes.labels[rows],
+        boxes.instances[rows],
+        tuple(boxes.states[row] for row in rows),
+    )
+    return replace(frame, annotations=annotations, num_lidar_pts=frame.num_lidar_pts[rows], pictures=pictures)
+
+
+def _empty_frame(frame: Frame, _rng: np.random.Generator) -> Frame:
+    """No point in the key frame, none in the sweep before: the files are 0 bytes long."""
+    nothing = np.zeros((0, 5), np.float32)
+    previous: Sweep | None = replace(frame.previous, points=nothing) if frame.previous is not None else None
+    return replace(_with_points(frame, nothing), previous=previous)
+
+
+def _no_objects_in_range(frame: Frame, _rng: np.random.Generator) -> Frame:
+    """Only labels beyond the range that is evaluated."""
+    distance = np.hypot(frame.annotations.centers[:, 0], frame.annotations.centers[:, 1])
+    return _with_objects(frame, distance > EVALUATED_RANGE)
+
+
+def _zero_point_objects(frame: Frame, _rng: np.random.Generator) -> Frame:
+    """Every second object loses all its points and keeps its label."""
+    half = _with_objects(frame, np.arange(len(frame.annotations)) % 2 == 0)
+    return replace(
+        _with_points(frame, _outside_boxes(frame.key.points, half.annotations)),
+    )
+
+
+def _outside_boxes(points: NDArray[np.float32], boxes: Annotations) -> NDArray[np.float32]:
+    keep = np.ones(len(points), dtype=bool)
+    for row in range(len(boxes)):
+        offset = points[:, :3].astype(np.float64) - boxes.centers[row]
+        cos, sin = np.cos(boxes.yaws[row]), np.sin(boxes.yaws[row])
+        local = np.stack(
+            [cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0], offset[:, 2]], axis=1
+        )
+        keep &= np.any(np.abs(local) > boxes.sizes[row] / 2, axis=1)
+    return points[keep]
+
+
+def _million_points(frame: Frame, rng: np.random.Generator) -> Frame:
+    """One million points: the sweep many times over, each copy a few centimetres off."""
+    chosen = frame.key.points[np.arange(MILLION) % len(frame.key.points)].copy()
+    chosen[:, :3] = np.round((chosen[:, :3] + rng.normal(0.0, 0.02, (MILLION, 3))) * GRID) / GRID
+    return _with_points(frame, chosen)
+
+
+def _nan_points(frame: Frame, rng: np.random.Generator) -> Frame:
+    """Some coordinates and intensities are NaN or infinite, as a faulty driver writes them."""
+    points = frame.key.points.copy()
+    rows = rng.choice(len(points), size=len(points) // 50, replace=False)
+    points[rows, rng.integers(0, 4, size=len(rows))] = rng.choice([np.nan, np.inf, -np.inf], size=len(rows))
+    return _with_points(frame, points)
+
+
+def _pillar_overflow(frame: Frame, rng: np.random.Generator) -> Frame:
+    """More than 128,000 pillars."""
+    points = np.empty((OVERFLOW_POINTS, 5), np.float32)
+    points[:, :2] = rng.uniform(-OVERFLOW_RANGE, OVERFLOW_RANGE, (OVERFLOW_POINTS, 2))
+    points[:, 2] = rng.uniform(-1.0, 3.0, OVERFLOW_POINTS)
+    points[:, 3] = rng.integers(0, 256, OVERFLOW_POINTS)
+    points[:, 4] = rng.integers(0, 40, OVERFLOW_POINTS)
+    points[:, :3] = np.round(points[:, :3] * GRID) / GRID
+    return _with_points(frame, points)
+
+
+def _missing_camera(frame: Frame, _rng: np.random.Generator) -> Frame:
+    """One camera has no image and no entry."""
+    return replace(frame, pictures={c: p for c, p in frame.pictures.items() if c != MISSING_CAMERA})
+
+
+HARD_CASES: dict[str, Callable[[Frame, np.random.Generator], Frame]] = {
+    "empty_frame": _empty_frame,
+    "no_objects_in_range": _no_objects_in_range,
+    "zero_point_objects": _zero_point_objects,
+    "million_points": _million_points,
+    "nan_points": _nan_points,
+    "pillar_overflow": _pillar_overflow,
+    "missing_camera": _missing_camera,
+}

@@ -1,0 +1,151 @@
+"""The lidar: 40 rings of 1,080 rays, one sweep a call, points in base_link.
+
+Range noise, drop-out, blind zone and intensity are simple laws of the kind real devices show; the figures stand beside
+the constants. Coordinates are rounded to 1/512 m, a grid that float32 holds exactly, so that every reader of the file
+computes with the same numbers as the generator.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.objects import Solids
+from demo.rays import GROUND, NOTHING, cast, corners_of, ground_normal, normals_at
+from demo.scene import Annotations, Snapshot
+
+COLUMNS = 1080
+# Elevation of the rings [deg]: a third of a degree apart around the horizon, where far objects are, wider elsewhere,
+# as multi-beam sensors for driving are built.
+ELEVATIONS = np.concatenate(
+    [
+        np.array([-25.0, -21.5, -18.5, -16.0, -14.0, -12.3, -10.8, -9.5, -8.4, -7.5, -6.7]),
+        np.arange(-6.0, 2.01, 1 / 3),
+        np.array([3.0, 5.0, 8.0, 12.0]),
+    ]
+)
+RINGS = len(ELEVATIONS)
+POSITION = np.array([0.9, 0.0, 1.95])  # of the sensor in base_link [m]: on the roof
+BLIND_ZONE = 1.5  # [m]
+MAX_RANGE = 150.0  # [m]
+RANGE_NOISE = 0.02  # standard deviation [m]
+DROP_OUT = (0.05, 0.20)  # share of lost returns at 0 m and at 120 m and beyond
+FADING = 80.0  # distance over which intensity falls to 1/e [m]
+GROUND_REFLECTIVITY = 30.0
+INTENSITY_NOISE = 2.0
+GRID = 512.0  # points are rounded to 1/GRID m
+
+
+@lru_cache(maxsize=1)
+def ray_directions() -> NDArray[np.float64]:
+    """Return the unit directions of the rays, (rings, columns, 3), rings from below, columns ccw from -x."""
+    elevation = np.deg2rad(ELEVATIONS)[:, None]
+    azimuth = (np.arange(COLUMNS)[None] + 0.5) * 2 * np.pi / COLUMNS - np.pi
+    flat = np.cos(elevation)
+    return np.stack(
+        [flat * np.cos(azimuth), flat * np.sin(azimuth), np.broadcast_to(np.sin(elevation), (RINGS, COLUMNS))], -1
+    )
+
+
+def scan(snapshot: Snapshot, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return the sweep of a snapshot, (n, 5) float32: x, y, z [m] in base_link, intensity 0..255, ring.
+
+    Points are in firing order: column by column, rings from below.
+    """
+    directions = ray_directions()
+    solids = snapshot.solids
+    windows = ray_windows(solids)
+    hits = cast(POSITION, directions, solids, windows, snapshot.ground_slope, len(snapshot.annotations))
+    noise = rng.normal(0.0, RANGE_NOISE, size=hits.distances.shape)
+    lot = rng.random(hits.distances.shape)
+    flicker = rng.normal(0.0, INTENSITY_NOISE, size=hits.distances.shape)
+    lost_share = DROP_OUT[0] + (DROP_OUT[1] - DROP_OUT[0]) * np.minimum(hits.distances / 120.0, 1.0)
+    returned = (
+        (hits.solids != NOTHING) & (hits.distances < MAX_RANGE) & (hits.distances > BLIND_ZONE) & (lot >= lost_share)
+    )
+    columns, rings = np.nonzero(returned.T)
+    distance = hits.distances[rings, columns]
+    direction = directions[rings, columns]
+    met = hits.solids[rings, columns]
+    on_solid = met != GROUND
+    normals = np.broadcast_to(ground_normal(snapshot.ground_slope), direction.shape).copy()
+    exact = POSITION + distance[:, None] * direction
+    normals[on_solid] = normals_at(exact[on_solid], met[on_solid], solids)
+    reflectivity = np.full(len(met), GROUND_REFLECTIVITY)
+    reflectivity[on_solid] = solids.reflectivity[met[on_solid]]
+    facing = np.abs(np.einsum("ij,ij->i", normals, direction))
+    intensity = reflectivity * np.sqrt(facing) * np.exp(-distance / FADING) + flicker[rings, columns]
+    xyz = POSITION + (distance + noise[rings, columns])[:, None] * direction
+    points = np.empty((len(met), 5), dtype=np.float32)
+    points[:, :3] = np.round(xyz * GRID) / GRID
+    points[:, 3] = np.clip(np.round(intensity), 0.0, 255.0)
+    points[:, 4] = rings
+    return points
+
+
+def ray_windows(solids: Solids) -> NDArray[np.int64]:
+    """Return for each solid the rings and columns that may meet it, (m, 5): see `rays.cast`.
+
+    A solid across the seam of the columns has two rows, one that no ray meets has none.
+    """
+    offset = solids.centers - POSITION
+    corners = corners_of(offset, solids.sizes, solids.yaws)
+    middle = np.arctan2(offset[:, 1], offset[:, 0])
+    turn = np.arctan2(corners[:, :4, 1], corners[:, :4, 0]) - middle[:, None]
+    turn = (turn + np.pi) % (2 * np.pi) - np.pi
+    nearest, farthest = _ground_distance_bounds(offset, solids, corners)
+    around = (nearest < 0.05) | (np.ptp(turn, axis=1) > np.pi)
+    low = np.where(around, -np.pi, turn.min(axis=1)) + middle
+    high = np.where(around, np.pi, turn.max(axis=1)) + middle
+    step = 2 * np.pi / COLUMNS
+    first = np.ceil((low + np.pi) / step - 0.5).astype(np.int64)
+    end = np.floor((high + np.pi) / step - 0.5).astype(np.int64) + 1
+    bottom, top = offset[:, 2] - solids.sizes[:, 2] / 2, offset[:, 2] + solids.sizes[:, 2] / 2
+    distances = np.stack([np.maximum(nearest, 1e-3), farthest])
+    rings = np.deg2rad(ELEVATIONS)
+    ring_first = np.searchsorted(rings, np.arctan2(bottom, distances).min(axis=0), side="left")
+    ring_end = np.searchsorted(rings, np.arctan2(top, distances).max(axis=0), side="right")
+    seen = (ring_end > ring_first) & (end > first) & (nearest < MAX_RANGE)
+    row = np.flatnonzero(seen)
+    end = np.minimum(end, first + COLUMNS)[row]
+    first = first[row]
+    shift = np.floor_divide(first, COLUMNS) * COLUMNS
+    first, end = first - shift, end - shift
+    whole = np.stack([row, ring_first[row], ring_end[row], first, np.minimum(end, COLUMNS)], axis=1)
+    over = end > COLUMNS
+    rest = np.stack([row[over], ring_first[row][over], ring_end[row][over], 0 * end[over], end[over] - COLUMNS], axis=1)
+    windows = np.concatenate([whole, rest]).astype(np.int64)
+    return windows[np.argsort(windows[:, 0], kind="stable")]
+
+
+def _ground_distance_bounds(
+    offset: NDArray[np.float64], solids: Solids, corners: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the least and the greatest horizontal distance of each footprint to the sensor, (n,) each [m]."""
+    cos, sin = np.cos(solids.yaws), np.sin(solids.yaws)
+    along = np.abs(cos * offset[:, 0] + sin * offset[:, 1]) - solids.sizes[:, 0] / 2
+    across = np.abs(cos * offset[:, 1] - sin * offset[:, 0]) - solids.sizes[:, 1] / 2
+    nearest = np.hypot(np.maximum(along, 0.0), np.maximum(across, 0.0))
+    return nearest, np.hypot(corners[:, :4, 0], corners[:, :4, 1]).max(axis=1)
+
+
+def count_points(points: NDArray[np.float32], boxes: Annotations) -> NDArray[np.int64]:
+    """Count the points (n, >=3) inside each box, faces included, (boxes,) int64."""
+    xyz = points[:, :3].astype(np.float64)
+    order = np.argsort(xyz[:, 0], kind="stable")
+    xyz = xyz[order]
+    counts = np.zeros(len(boxes), dtype=np.int64)
+    radius = np.hypot(boxes.sizes[:, 0], boxes.sizes[:, 1]) / 2
+    first = np.searchsorted(xyz[:, 0], boxes.centers[:, 0] - radius, side="left")
+    end = np.searchsorted(xyz[:, 0], boxes.centers[:, 0] + radius, side="right")
+    for row in range(len(boxes)):
+        offset = xyz[first[row] : end[row]] - boxes.centers[row]
+        cos, sin = np.cos(boxes.yaws[row]), np.sin(boxes.yaws[row])
+        half = boxes.sizes[row] / 2
+        inside = np.abs(offset[:, 2]) <= half[2]
+        inside &= np.abs(cos * offset[:, 0] + sin * offset[:, 1]) <= half[0]
+        inside &= np.abs(cos * offset[:, 1] - sin * offset[:, 0]) <= half[1]
+        counts[row] = np.count_nonzero(inside)
+    return counts

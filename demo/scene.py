@@ -1,0 +1,444 @@
+"""One driving scene: a curved road with traffic, people and street furniture, as a function of time.
+
+Three frames: *road* (s along the centre line, d to its left), *local* (the road's start, x along it, z up; the scene's
+own flat map), *global* (local turned by a heading and moved far away, as map coordinates are). Traffic keeps to the
+left, as in Japan: own lanes have positive d. The ground is a plane with a slight slope; objects stay upright on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.objects import CLASSES, Color, Part, Solids, build_parts, concatenate, draw_size, solids_of
+
+REACH = 125.0  # objects stand up to this far from the ego's start [m]: a little more than the 121 m that are evaluated
+SWEEP_PERIOD = 0.1  # [s]
+KEY_FRAME_PERIOD = 0.5  # [s], annotated at 2 Hz
+
+INNER_LANE, OUTER_LANE = 1.75, 5.25  # d of the lane centres [m]
+CYCLE_LANE = 7.9
+PARKING_LANE = 10.2
+KERB = 11.6
+SIDEWALK = (12.2, 15.2)
+BUILDING_LINE = 16.5
+CROSSING_HALF_WIDTH = 5.0
+EGO_SIZE = (4.9, 1.95)  # l, w [m]
+EGO_CENTER_AHEAD = 1.4  # base_link is the rear axle
+
+MAX_OBJECT_SPEED = 14.0  # [m/s]
+
+
+@dataclass(frozen=True)
+class Road:
+    """A circular arc through the local origin, which it leaves along +x. curvature [1/m], positive to the left."""
+
+    curvature: float
+
+    def pose(self, s: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return x, y, heading (..., 3) in the local frame."""
+        angle = self.curvature * s
+        if self.curvature == 0.0:
+            return np.stack([s, d, angle], axis=-1)
+        radius = 1.0 / self.curvature - d
+        return np.stack([np.sin(angle) * radius, 1.0 / self.curvature - np.cos(angle) * radius, angle], axis=-1)
+
+    def coordinates(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return s, d (..., 2) of local points (..., 2); the inverse of `pose` for |d| below the radius."""
+        if self.curvature == 0.0:
+            return xy
+        side = np.sign(self.curvature)
+        to_center = 1.0 / self.curvature - xy[..., 1]
+        angle = np.arctan2(side * xy[..., 0], side * to_center)
+        d = 1.0 / self.curvature - side * np.hypot(xy[..., 0], to_center)
+        return np.stack([angle / self.curvature, d], axis=-1)
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One road user. It follows the road at fixed d (`on_road`) or goes straight from x, y along `yaw`.
+
+    `start` is (s, d) or (x, y) [m] at time 0; `yaw` is measured against the road's heading at the place or against
+    local +x [rad]; `speed` [m/s] >= 0 is along its own heading.
+    """
+
+    kind: str
+    size: NDArray[np.float64]
+    parts: tuple[Part, ...]
+    on_road: bool
+    start: tuple[float, float]
+    yaw: float
+    speed: float
+    state: str  # moving, stopped, parked, standing: the name of its T4 attribute
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Objects as base_link sees them at one time; rows parallel.
+
+    centers (n, 3) [m], centre of the box; sizes (n, 3) l, w, h; yaws (n,) [rad]; velocities (n, 2) [m/s], over ground,
+    in base_link axes; labels (n,) index into CLASSES; instances (n,) number of the actor; states: see `Actor.state`.
+    """
+
+    centers: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    yaws: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    instances: NDArray[np.int64]
+    states: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.yaws)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The scene at one time, in base_link."""
+
+    ego2global: NDArray[np.float64]  # (4, 4)
+    ego2local: NDArray[np.float64]  # (4, 4)
+    ground_slope: NDArray[np.float64]  # (2,): ground is z = slope . (x, y)
+    solids: Solids  # owners: rows of `annotations`
+    annotations: Annotations
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything about a scene that does not change with time."""
+
+    road: Road
+    local2global: NDArray[np.float64]
+    ground_slope: NDArray[np.float64]  # in the local frame
+    ego_lane: float
+    ego_speed: float
+    actors: tuple[Actor, ...]
+    actor_solids: Solids  # in the actors' own frames
+    clutter: Solids  # in the local frame
+
+    def at(self, time: float) -> Snapshot:
+        """Return what stands where at `time` [s], seen from base_link. Objects beyond REACH are left out."""
+        ego2local = self._ego2local(time)
+        placed = _poses(self.actors, self.road, np.array([time]))[0]
+        heading = np.arctan2(ego2local[1, 0], ego2local[0, 0])
+        slope = _rotated(self.ground_slope[None], -heading)[0]
+        xy = _rotated(placed[:, :2] - ego2local[:2, 3], -heading)
+        yaws = _wrapped(placed[:, 2] - heading)
+        speeds = np.array([a.speed for a in self.actors])
+        near = np.hypot(xy[:, 0], xy[:, 1]) < REACH
+        rows = np.flatnonzero(near)
+        sizes = np.array([a.size for a in self.actors]).reshape(-1, 3)[rows]
+        ground = xy[rows] @ slope
+        annotations = Annotations(
+            centers=np.column_stack([xy[rows], ground + sizes[:, 2] / 2]),
+            sizes=sizes,
+            yaws=yaws[rows],
+            velocities=(speeds[:, None] * np.stack([np.cos(yaws), np.sin(yaws)], axis=1))[rows],
+            labels=np.array([CLASSES.index(self.actors[i].kind) for i in rows], dtype=np.int64),
+            instances=rows.astype(np.int64),
+            states=tuple(self.actors[i].state for i in rows),
+        )
+        return Snapshot(
+            ego2global=self.local2global @ ego2local,
+            ego2local=ego2local,
+            ground_slope=slope,
+            solids=self._solids(ego2local, heading, slope, xy, yaws, near),
+            annotations=annotations,
+        )
+
+    def _ego2local(self, time: float) -> NDArray[np.float64]:
+        x, y, heading = self.road.pose(np.array(self.ego_speed * time), np.array(self.ego_lane))
+        return pose_matrix(np.array([x, y, np.array([x, y]) @ self.ground_slope]), heading)
+
+    def _solids(
+        self,
+        ego2local: NDArray[np.float64],
+        heading: float,
+        slope: NDArray[np.float64],
+        xy: NDArray[np.float64],
+        yaws: NDArray[np.float64],
+        near: NDArray[np.bool_],
+    ) -> Solids:
+        """Place the parts of the near actors, and the clutter, in base_link."""
+        parts = self.actor_solids.select(near[self.actor_solids.owners])
+        who = parts.owners
+        turned = _rotated(parts.centers[:, :2], yaws[who])
+        base = np.column_stack([xy[who], xy[who] @ slope])
+        moving = Solids(
+            centers=np.column_stack([turned, parts.centers[:, 2]]) + base,
+            sizes=parts.sizes,
+            yaws=yaws[who],
+            reflectivity=parts.reflectivity,
+            colors=parts.colors,
+            owners=(np.cumsum(near) - 1)[who],
+        )
+        offset = self.clutter.centers - ego2local[:3, 3]
+        still = Solids(
+            centers=np.column_stack([_rotated(offset[:, :2], -heading), offset[:, 2]]),
+            sizes=self.clutter.sizes,
+            yaws=self.clutter.yaws - heading,
+            reflectivity=self.clutter.reflectivity,
+            colors=self.clutter.colors,
+            owners=self.clutter.owners,
+        )
+        return concatenate([moving, still])
+
+
+def pose_matrix(translation: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
+    """Return the 4x4 pose of a frame that is turned by yaw about z."""
+    pose = np.eye(4)
+    pose[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
+    pose[:3, 3] = translation
+    return pose
+
+
+def build_scene(rng: np.random.Generator, duration: float) -> Scene:
+    """Draw a scene in which nothing collides from one sweep before time 0 to `duration` [s]."""
+    curvature = float(rng.uniform(1 / 600, 1 / 250) * rng.choice([-1.0, 0.0, 1.0], p=[0.4, 0.2, 0.4]))
+    road = Road(curvature)
+    ego_lane = float(rng.choice([INNER_LANE, OUTER_LANE]))
+    ego_speed = float(rng.uniform(3.0, 12.0)) if rng.random() < 0.85 else 0.0
+    crossing = float(rng.uniform(15.0, 80.0) * rng.choice([-1.0, 1.0]))
+    times = np.append(np.arange(-SWEEP_PERIOD, duration, KEY_FRAME_PERIOD), duration)
+    span = (-REACH - 5.0, REACH + 5.0 + ego_speed * duration)
+    candidates = [
+        *_traffic(rng, span, ego_lane, ego_speed),
+        *_crossing_traffic(rng, road, crossing),
+        *_parked(rng, span, crossing),
+        *_cyclists(rng, span),
+        *_pedestrians(rng, road, span, crossing),
+    ]
+    actors = _without_collisions(candidates, road, times, ego_lane, ego_speed)
+    actor_solids = concatenate(
+        [solids_of([], 0), *(solids_of(list(actor.parts), row) for row, actor in enumerate(actors))]
+    )
+    slope = rng.uniform(-0.012, 0.012, size=2)
+    far_away = np.array([rng.uniform(40_000, 90_000), rng.uniform(40_000, 90_000), rng.uniform(0, 60)])
+    return Scene(
+        road=road,
+        local2global=pose_matrix(far_away, float(rng.uniform(-np.pi, np.pi))),
+        ground_slope=slope,
+        ego_lane=ego_lane,
+        ego_speed=ego_speed,
+        actors=tuple(actors),
+        actor_solids=actor_solids,
+        clutter=_clutter(rng, road, span, crossing, slope),
+    )
+
+
+def _rotated(xy: NDArray[np.float64], angle: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([cos * xy[:, 0] - sin * xy[:, 1], sin * xy[:, 0] + cos * xy[:, 1]], axis=1)
+
+
+def _wrapped(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def _poses(actors: tuple[Actor, ...] | list[Actor], road: Road, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x, y, yaw of every actor at every time in the local frame, (times, actors, 3)."""
+    if not actors:
+        return np.zeros((len(times), 0, 3))
+    start = np.array([a.start for a in actors])
+    yaw = np.array([a.yaw for a in actors])
+    travelled = np.array([a.speed for a in actors])[None] * times[:, None]
+    on_road = np.array([a.on_road for a in actors])
+    # Followers of the road head along it or against it: cos(yaw) is +1 or -1 for those that move.
+    s = start[:, 0] + travelled * np.where(on_road, np.cos(yaw), 0.0)
+    following = road.pose(s, np.broadcast_to(start[:, 1], s.shape)) + np.stack([0 * yaw, 0 * yaw, yaw], axis=1)
+    straight = np.stack(
+        [
+            start[:, 0] + travelled * np.cos(yaw),
+            start[:, 1] + travelled * np.sin(yaw),
+            np.broadcast_to(yaw, travelled.shape),
+        ],
+        axis=-1,
+    )
+    return np.where(on_road[None, :, None], following, straight)
+
+
+def _actor(
+    rng: np.random.Generator,
+    kind: str,
+    start: tuple[float, float],
+    yaw: float,
+    speed: float,
+    state: str,
+    *,
+    on_road: bool = True,
+) -> Actor:
+    size = draw_size(kind, rng)
+    return Actor(kind, size, tuple(build_parts(kind, size, rng)), on_road, start, yaw, speed, state)
+
+
+def _vehicle_kind(rng: np.random.Generator) -> str:
+    return str(rng.choice(["car", "truck", "bus"], p=[0.64, 0.20, 0.16]))
+
+
+def _traffic(rng: np.random.Generator, span: tuple[float, float], ego_lane: float, ego_speed: float) -> list[Actor]:
+    """Fill the four lanes; all vehicles of a lane share its speed, so that they never meet."""
+    found = []
+    for lane in (INNER_LANE, OUTER_LANE, -INNER_LANE, -OUTER_LANE):
+        jammed = rng.random() < 0.2
+        speed = 0.0 if jammed else float(rng.uniform(4.0, MAX_OBJECT_SPEED))
+        if lane == ego_lane:
+            speed = ego_speed
+        s = span[0] + rng.uniform(0.0, 15.0)
+        while s < span[1]:
+            heading = 0.0 if lane > 0 else np.pi
+            sway = float(rng.normal(0.0, 0.15))
+            state = "moving" if speed > 0 else "stopped"
+            found.append(_actor(rng, _vehicle_kind(rng), (float(s), lane + sway), heading, speed, state))
+            s += 12.0 + rng.exponential(8.0 if speed == 0.0 else 26.0)
+    return found
+
+
+def _crossing_traffic(rng: np.random.Generator, road: Road, crossing: float) -> list[Actor]:
+    """Vehicles on a straight side road, driving towards the crossing, across it or away from it."""
+    found = []
+    x, y, heading = road.pose(np.array(crossing), np.array(0.0))
+    for direction in (1.0, -1.0):
+        speed = 0.0 if rng.random() < 0.4 else float(rng.uniform(3.0, 9.0))
+        yaw = float(heading + direction * np.pi / 2)
+        along, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
+        position = -rng.uniform(17.0, 22.0) if speed == 0.0 else -rng.uniform(30.0, 70.0)
+        while position < 80.0:
+            if not (speed == 0.0 and -16.0 < position < 16.0):
+                start = np.array([x, y]) + position * along + INNER_LANE * left
+                state = "moving" if speed > 0 else "stopped"
+                kind = _vehicle_kind(rng)
+                found.append(_actor(rng, kind, (float(start[0]), float(start[1])), yaw, speed, state, on_road=False))
+            position += 14.0 + rng.exponential(25.0)
+    return found
+
+
+def _parked(rng: np.random.Generator, span: tuple[float, float], crossing: float) -> list[Actor]:
+    found = []
+    for side in (1.0, -1.0):
+        s = span[0]
+        while s < span[1]:
+            s += 6.5 + rng.exponential(14.0)
+            if abs(s - crossing) < CROSSING_HALF_WIDTH + 6.0:
+                continue
+            kind = str(rng.choice(["car", "truck"], p=[0.88, 0.12]))
+            against = rng.random() < 0.1  # a few park facing the traffic
+            yaw = float((0.0 if side > 0 else np.pi) + (np.pi if against else 0.0) + rng.normal(0.0, 0.03))
+            place = (float(s), side * PARKING_LANE + float(rng.normal(0.0, 0.1)))
+            found.append(_actor(rng, kind, place, yaw, 0.0, "parked"))
+    return found
+
+
+def _cyclists(rng: np.random.Generator, span: tuple[float, float]) -> list[Actor]:
+    found = []
+    for side in (1.0, -1.0):
+        speed = float(rng.uniform(2.5, 6.5))
+        s = span[0] + rng.uniform(0.0, 20.0)
+        while s < span[1]:
+            place = (float(s), side * CYCLE_LANE + float(rng.normal(0.0, 0.12)))
+            found.append(_actor(rng, "bicycle", place, 0.0 if side > 0 else np.pi, speed, "moving"))
+            s += 5.0 + rng.exponential(14.0)
+    return found
+
+
+def _pedestrians(rng: np.random.Generator, road: Road, span: tuple[float, float], crossing: float) -> list[Actor]:
+    found = []
+    for side in (1.0, -1.0):
+        s = span[0]
+        while s < span[1]:
+            s += rng.exponential(15.0)
+            heading = float(rng.choice([0.0, np.pi]))
+            walking = rng.random() < 0.8
+            place = (float(s), side * float(rng.uniform(*SIDEWALK)))
+            if walking:
+                found.append(_actor(rng, "pedestrian", place, heading, float(rng.uniform(0.8, 1.7)), "moving"))
+            else:
+                turned = float(rng.uniform(-np.pi, np.pi))
+                found.append(_actor(rng, "pedestrian", place, turned, 0.0, "standing"))
+    for _ in range(int(rng.integers(2, 7))):
+        s = crossing + float(rng.choice([-1.0, 1.0])) * (CROSSING_HALF_WIDTH + float(rng.uniform(1.0, 4.0)))
+        direction = float(rng.choice([-1.0, 1.0]))
+        x, y, heading = road.pose(np.array(s), np.array(float(rng.uniform(-10.0, 10.0))))
+        yaw = float(heading + direction * np.pi / 2)
+        speed = float(rng.uniform(0.9, 1.8))
+        found.append(_actor(rng, "pedestrian", (float(x), float(y)), yaw, speed, "moving", on_road=False))
+    return found
+
+
+def _discs(poses: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cover each footprint by three discs: centres (times, actors, 3 discs, 2) and radii (actors,) [m]."""
+    shift = sizes[:, 0, None] / 3 * np.array([-1.0, 0.0, 1.0])
+    ahead = np.stack([np.cos(poses[..., 2]), np.sin(poses[..., 2])], axis=-1)
+    centers = poses[..., None, :2] + shift[None, :, :, None] * ahead[..., None, :]
+    return centers, np.hypot(sizes[:, 0] / 6, sizes[:, 1] / 2)
+
+
+def _without_collisions(
+    candidates: list[Actor], road: Road, times: NDArray[np.float64], ego_lane: float, ego_speed: float
+) -> list[Actor]:
+    """Keep the candidates, in order, that meet neither the ego nor one kept before, at any of the times."""
+    ego = road.pose(ego_speed * times, np.full(len(times), ego_lane))
+    ego[:, 0] += EGO_CENTER_AHEAD * np.cos(ego[:, 2])
+    ego[:, 1] += EGO_CENTER_AHEAD * np.sin(ego[:, 2])
+    poses = np.concatenate([ego[:, None], _poses(candidates, road, times)], axis=1)
+    sizes = np.array([[*EGO_SIZE, 0.0], *(c.size for c in candidates)])
+    centers, radii = _discs(poses, sizes)
+    kept = [0]
+    for row in range(1, len(sizes)):
+        gaps = centers[:, row, None, :, None] - centers[:, kept, None, :]  # (times, kept, 3, 3, 2)
+        room = radii[row] + radii[kept] + 0.2
+        if not np.any(np.einsum("tkabc,tkabc->tkab", gaps, gaps) < (room**2)[None, :, None, None]):
+            kept.append(row)
+    return [candidates[row - 1] for row in kept[1:]]
+
+
+def _clutter(
+    rng: np.random.Generator, road: Road, span: tuple[float, float], crossing: float, slope: NDArray[np.float64]
+) -> Solids:
+    """Buildings, walls, poles, trees, bushes and bollards beside the road: seen by the sensors, never labelled."""
+    rows: list[tuple[float, float, float, tuple[float, float, float], float, float, Color]] = []
+
+    def add(
+        s: float, d: float, size: tuple[float, float, float], bottom: float, reflectivity: float, color: Color
+    ) -> None:
+        if abs(s - crossing) > CROSSING_HALF_WIDTH + size[0] / 2 or abs(d) < CYCLE_LANE:
+            rows.append((s, d, bottom, size, float(rng.normal(0.0, 0.02)), reflectivity, color))
+
+    for side in (1.0, -1.0):
+        s = span[0] - 20.0
+        while s < span[1] + 20.0:
+            length, depth = float(rng.uniform(8, 26)), float(rng.uniform(8, 14))
+            tone = int(rng.uniform(110, 200))
+            color = (tone, int(tone * rng.uniform(0.85, 1.0)), int(tone * rng.uniform(0.7, 1.0)))
+            d = side * (BUILDING_LINE + depth / 2 + float(rng.exponential(2.5)))
+            add(s + length / 2, d, (length, depth, float(rng.uniform(4, 16))), -1.0, 70.0, color)
+            if rng.random() < 0.3:
+                wall = (float(rng.uniform(4, 10)), 0.25, float(rng.uniform(1.0, 1.8)))
+                add(s + length / 2, side * (BUILDING_LINE - 0.4), wall, -0.2, 60.0, (150, 150, 145))
+            s += length + float(rng.exponential(5.0)) + 0.5
+        for s in np.arange(span[0], span[1], 32.0) + rng.uniform(0, 20):
+            add(float(s), side * KERB, (0.22, 0.22, float(rng.uniform(5, 8))), -0.2, 55.0, (120, 125, 130))
+        for s in rng.uniform(*span, size=8):
+            d = side * float(rng.uniform(SIDEWALK[0], SIDEWALK[1] + 8))
+            crown = float(rng.uniform(1.5, 3.5))
+            add(float(s), d, (0.35, 0.35, 2.6), -0.2, 35.0, (90, 70, 50))
+            add(float(s), d, (crown, crown, crown), 2.3, 45.0, (60, int(rng.uniform(90, 140)), 50))
+        for s in rng.uniform(*span, size=12):
+            d = side * float(rng.uniform(KERB, SIDEWALK[1] + 1.0))
+            bush = (float(rng.uniform(0.2, 2.5)), float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.4, 1.6)))
+            add(float(s), d, bush, -0.2, 40.0, (50, int(rng.uniform(80, 130)), 45))
+        for s in rng.uniform(*span, size=6):
+            add(float(s), side * KERB, (0.18, 0.18, 0.9), -0.1, 90.0, (200, 160, 40))
+    sd = np.array([row[:2] for row in rows])
+    poses = road.pose(sd[:, 0], sd[:, 1])
+    sizes = np.array([row[3] for row in rows])
+    bottoms = np.array([row[2] for row in rows]) + poses[:, :2] @ slope
+    return Solids(
+        centers=np.column_stack([poses[:, :2], bottoms + sizes[:, 2] / 2]),
+        sizes=sizes,
+        yaws=poses[:, 2] + np.array([row[4] for row in rows]),
+        reflectivity=np.array([row[5] for row in rows]),
+        colors=np.array([row[6] for row in rows], dtype=np.uint8),
+        owners=np.full(len(rows), -1, dtype=np.int64),
+    )

@@ -1,0 +1,162 @@
+"""Write recordings as a T4 data set with its info files: whole, or not at all.
+
+    <folder>/
+      dataset.json                                       what made it, and the sha256 of every other file
+      db_demo_v1/<scene>/0/{annotation,data,map}/...     T4 scenes
+      info/t4dataset_demo_infos_<split>.pkl              3D detection
+      info/yolox_infos_<split>.json                      2D detection
+      info/t4dataset_demo_calibration_infos_<split>.pkl  calibration status
+
+All is written to a hidden folder beside, which is renamed at the end. What a killed run left there is removed by the
+next one.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from demo.info_files import VERSION, calibration_info, detection2d_info, detection3d_info, scene_folder
+from demo.recording import Recording, Sweep
+from demo.t4_tables import build_tables, image_file, point_file
+from shared.errors import UsageError
+from shared.files import explain_os_errors, sha256_of_file
+
+CONTENTS = "dataset.json"
+JPEG_QUALITY = 90
+PICKLE_PROTOCOL = 4  # read by every Python from 3.4 on
+
+
+def info_name(split: str) -> str:
+    """Return the path of a split's 3D info file inside the data set."""
+    return f"info/t4dataset_{VERSION}_infos_{split}.pkl"
+
+
+def is_up_to_date(folder: Path, arguments: dict[str, Any]) -> bool:
+    """Tell whether `folder` holds the data set of these arguments, every file intact."""
+    contents = folder / CONTENTS
+    if not contents.is_file():
+        return False
+    try:
+        stated = json.loads(contents.read_text())
+    except ValueError:
+        return False
+    if stated.get("arguments") != arguments:
+        return False
+    files: dict[str, str] = stated["files"]
+    return all((folder / name).is_file() and sha256_of_file(folder / name) == digest for name, digest in files.items())
+
+
+def write_dataset(folder: Path, split: str, recordings: Iterable[Recording], arguments: dict[str, Any]) -> bool:
+    """Write a data set, unless `folder` holds it already.
+
+    Args:
+        folder: where it goes; a data set of other arguments there is replaced.
+        split: names the info files.
+        recordings: the scenes, made one at a time as they are written.
+        arguments: what the data set depends on, as JSON; equal arguments give equal bytes.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        UsageError: `folder` exists and is no data set of this generator.
+        EnvironmentLacks: disk full, or no permission.
+    """
+    with explain_os_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if is_up_to_date(folder, arguments):
+                return False
+            if folder.exists() and any(folder.iterdir()) and not (folder / CONTENTS).is_file():
+                raise UsageError(
+                    "the folder holds something that this generator did not write",
+                    where=str(folder),
+                    hint="choose an empty or a new folder with --out",
+                )
+            partial = folder.with_name(f".{folder.name}.partial")
+            replaced = folder.with_name(f".{folder.name}.replaced")
+            for leftover in (partial, replaced):
+                shutil.rmtree(leftover, ignore_errors=True)
+            try:
+                partial.mkdir()
+                _write_all(partial, split, recordings, arguments)
+                if folder.exists():
+                    folder.rename(replaced)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(replaced, ignore_errors=True)
+    return True
+
+
+def _write_all(folder: Path, split: str, recordings: Iterable[Recording], arguments: dict[str, Any]) -> None:
+    written = []
+    for recording in recordings:
+        _write_scene(folder / scene_folder(recording), recording)
+        written.append(_without_arrays(recording))
+    info = folder / "info"
+    info.mkdir()
+    (folder / info_name(split)).write_bytes(pickle.dumps(detection3d_info(written), protocol=PICKLE_PROTOCOL))
+    if any(frame.pictures for recording in written for frame in recording.frames):
+        _write_json(info / f"yolox_infos_{split}.json", detection2d_info(written))
+        calibration = pickle.dumps(calibration_info(written), protocol=PICKLE_PROTOCOL)
+        (info / f"t4dataset_{VERSION}_calibration_infos_{split}.pkl").write_bytes(calibration)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    _write_json(
+        folder / CONTENTS,
+        {"arguments": arguments, "files": {name: sha256_of_file(folder / name) for name in names}},
+    )
+
+
+def _write_scene(folder: Path, recording: Recording) -> None:
+    for index, frame in enumerate(recording.frames):
+        _write_bytes(folder / point_file(index, previous=False), frame.key.points.tobytes())
+        if frame.previous is not None:
+            _write_bytes(folder / point_file(index, previous=True), frame.previous.points.tobytes())
+        for channel, picture in frame.pictures.items():
+            path = folder / image_file(channel, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.image).save(path, quality=JPEG_QUALITY)
+    (folder / "map").mkdir(parents=True, exist_ok=True)
+    (folder / "annotation").mkdir(parents=True, exist_ok=True)
+    for name, rows in build_tables(recording).items():
+        _write_json(folder / "annotation" / f"{name}.json", rows)
+    _write_json(folder / "status.json", {"generator": "demo", "scene": recording.name})
+
+
+def _without_arrays(recording: Recording) -> Recording:
+    """Drop points and pixels once they are on disk: the info files need neither, and long recordings are large."""
+    no_points, no_pixels = np.zeros((0, 5), np.float32), np.zeros((0, 0, 3), np.uint8)
+
+    def light(sweep: Sweep) -> Sweep:
+        return replace(sweep, points=no_points)
+
+    frames = tuple(
+        replace(
+            frame,
+            key=light(frame.key),
+            previous=light(frame.previous) if frame.previous is not None else None,
+            pictures={channel: replace(picture, image=no_pixels) for channel, picture in frame.pictures.items()},
+        )
+        for frame in recording.frames
+    )
+    return replace(recording, frames=frames)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
