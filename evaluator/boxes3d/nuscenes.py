@@ -234,7 +234,8 @@ def _errors_of_matches(
 def aligned_iou(first: Float64, second: Float64) -> Float64:
     """(K,) 3D IoU of boxes with sizes (K, 3) > 0 laid over one another, same centre and heading."""
     intersection = np.prod(np.minimum(first, second), axis=1)
-    return intersection / (np.prod(first, axis=1) + np.prod(second, axis=1) - intersection)
+    union = np.prod(first, axis=1) + np.prod(second, axis=1) - intersection
+    return np.asarray(intersection / union)
 
 
 def yaw_error(first: Float64, second: Float64, period: float = 2 * np.pi) -> Float64:
@@ -267,4 +268,6 @@ def running_mean(values: Float64) -> Float64:
     if not known.any():
         return np.ones(len(values))
     counts = np.cumsum(known)
-    return np.divide(np.nancumsum(values), counts, out=np.zeros(len(values)), where=counts != 0)
+    mean = np.zeros(len(values))
+    np.divide(np.nancumsum(values), counts, out=mean, where=counts != 0)
+    return mean

@@ -87,9 +87,9 @@ def check_table(table: BoxTable, classes: Sequence[str], what: str) -> None:
         "centre": table.centers, "size": table.sizes, "yaw": table.yaws[:, None], "score": table.scores[:, None],
     }
     for name, values in columns.items():
-        bad = ~np.isfinite(values).all(axis=1)
+        bad = np.asarray(~np.isfinite(values).all(axis=1))
         _refuse(bad, table, f"the {name} is not a finite number", what)
-    _refuse((table.sizes <= 0).any(axis=1), table, "a box side is not longer than 0 m", what)
+    _refuse(np.asarray((table.sizes <= 0).any(axis=1)), table, "a box side is not longer than 0 m", what)
     outside = (table.labels < 0) | (table.labels >= len(classes))
     _refuse(outside, table, f"the label is outside the list of {len(classes)} classes ({', '.join(classes)})", what)
 

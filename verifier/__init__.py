@@ -1,0 +1,1 @@
+"""verifier: compares recorded outputs of backends with one another and with the training framework. Loads no model."""

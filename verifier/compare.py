@@ -1,0 +1,116 @@
+"""Two runs compared, sample by sample: raw outputs where both kept them, boxes on every sample that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shared.errors import InputError
+from shared.progress import track
+from shared.runs import Run
+from verifier.boxes import BoxStatistics
+from verifier.statistics import OutputStatistics
+
+#: Tasks whose results are `Boxes3D`.
+_BOX_TASK = "detection3d"
+
+
+def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> dict[str, Any]:
+    """Compare ``test`` with ``reference``.
+
+    Args:
+        reference: what is right.
+        test: what is compared.
+        score_threshold: score below which the model drops results, None when it has none.
+
+    Returns:
+        JSON, without any limit in it: ``reference``, ``test`` (who), ``samples`` (tokens whose raw outputs were
+        compared), ``score_threshold``, ``problems`` (what could not be compared), ``outputs`` (statistics by name),
+        ``boxes`` (statistics, or None for a task without boxes).
+
+    Raises:
+        InputError: the runs are of different models or data, have no sample in common, or can't be read.
+    """
+    _check_same_subject(reference, test)
+    positions = {token: position for position, token in enumerate(test.header.tokens)}
+    common = [(i, positions[token]) for i, token in enumerate(reference.header.tokens) if token in positions]
+    if not common:
+        raise InputError(
+            "the two runs have no sample in common",
+            where=f"{reference.folder} and {test.folder}",
+            hint="run both on the same samples of the same data set",
+        )
+    problems = _missing_samples(reference, test, positions)
+    statistics: dict[str, OutputStatistics] = {}
+    boxes = BoxStatistics() if reference.header.task == _BOX_TASK else None
+    raw_reference, raw_test = set(reference.header.raw_samples), set(test.header.raw_samples)
+    compared = []
+    for i, j in track(common, f"{reference.folder.name} and {test.folder.name}", len(common)):
+        if boxes is not None:
+            boxes.add(i, reference.boxes(i), test.boxes(j))
+        if i in raw_reference and j in raw_test:
+            compared.append(reference.header.tokens[i])
+            problems += _compare_raw(i, reference.raw(i), test.raw(j), statistics)
+    return {
+        "reference": _who(reference),
+        "test": _who(test),
+        "samples": compared,
+        "score_threshold": score_threshold,
+        "problems": problems,
+        "outputs": {name: output.summary() for name, output in statistics.items()},
+        "boxes": None if boxes is None else boxes.summary(),
+    }
+
+
+def _check_same_subject(reference: Run, test: Run) -> None:
+    for what, hint in (
+        ("model", "run both on the same export"),
+        ("task", "run both on the same export"),
+        ("classes", "run both on the same export"),
+        ("dataset", "run both on the same data set, with the same data section of the config"),
+    ):
+        ours, theirs = getattr(reference.header, what), getattr(test.header, what)
+        if ours != theirs:
+            raise InputError(
+                f"the runs differ in their {what}: {ours} and {theirs}",
+                where=f"{reference.folder} and {test.folder}",
+                hint=hint,
+            )
+
+
+def _missing_samples(reference: Run, test: Run, positions: Mapping[str, int]) -> list[str]:
+    """Verification samples of the reference that the test lacks.
+
+    Backends may be run on more samples than the framework was, or on fewer of those that have no raw outputs; what was
+    recorded to be verified must be there.
+    """
+    problems = []
+    raw_test = set(test.header.raw_samples)
+    for i in reference.header.raw_samples:
+        token = reference.header.tokens[i]
+        if token not in positions:
+            problems.append(f"sample {i} ({token}): not in {test.folder.name}; run it on more samples")
+        elif positions[token] not in raw_test:
+            problems.append(f"sample {i} ({token}): {test.folder.name} kept no raw outputs of it")
+    return problems
+
+
+def _compare_raw(
+    sample: int, reference: Mapping[str, Any], test: Mapping[str, Any], statistics: dict[str, OutputStatistics]
+) -> list[str]:
+    """Add one sample's raw outputs to ``statistics``; the outputs that only the reference has, as problems."""
+    for name, values in reference.items():
+        if name in test:
+            statistics.setdefault(name, OutputStatistics()).add(sample, values, test[name])
+    return [f"sample {sample}: output '{name}' is missing" for name in reference if name not in test]
+
+
+def _who(run: Run) -> dict[str, Any]:
+    header = run.header
+    return {
+        "run": run.folder.name,
+        "backend": header.backend,
+        "device": header.device,
+        "samples": len(header.tokens),
+        "details": header.details,
+    }

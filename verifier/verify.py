@@ -1,0 +1,251 @@
+"""The recipe: which runs, compare, judge, record, and fail when anything is not as it should be."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import InputError, VerificationFailed
+from shared.table import Table, number
+from shared.workspace import Workspace
+from verifier.compare import compare_runs
+from verifier.scenarios import Comparison, Plan, RecordedRun, plan_comparisons, precision_of, recorded_runs
+from verifier.tolerances import DEFAULTS, Tolerance, Verdict, apply_overrides, coarser, judge, tolerance_from_json
+
+if TYPE_CHECKING:
+    from shared.config import DeployConfig
+
+STAGE = "verify"
+#: Name of the one result of kind ``verification`` in the manifest.
+SUMMARY = "summary"
+
+_log = logging.getLogger(STAGE)
+
+
+def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
+    """Compare the runs of a workspace and record the result.
+
+    Args:
+        work: the workspace.
+        overrides: ``--tolerance`` values.
+        force: compare although nothing changed.
+
+    Returns:
+        What to print.
+
+    Raises:
+        VerificationFailed: runs disagree, a scenario can't run, or nothing could be compared.
+        InputError: runs of different models or data.
+    """
+    from shared.config import from_resolved, part
+
+    workspace = Workspace.open(work)
+    config = from_resolved(workspace.config(), str(work))
+    settings = part(config, "verification", "devices")
+    policy = config.tensorrt.precision_policy
+    stage_config = {**settings, "mode": config.export.mode, "precision_policy": policy, "tolerance": list(overrides)}
+    if not config.verification.enabled:
+        reason = "verification.enabled is false"
+        workspace.stage(STAGE, tool="verifier", config=stage_config).skip(reason)
+        return f"verification skipped: {reason}"
+
+    runs = recorded_runs(workspace)
+    plan = plan_comparisons(config, runs)
+    stage = workspace.stage(STAGE, tool="verifier", config=stage_config, inputs=_hashes(workspace, runs))
+    if force or not stage.up_to_date():
+        score_threshold = find_score_threshold(workspace.spec().parameters)
+        with stage:
+            results = {}
+            for comparison in plan.comparisons:
+                stored = compare_runs(comparison.reference.run, comparison.test.run, score_threshold)
+                stored["tolerance"] = asdict(tolerance_of(comparison, config, overrides))
+                with stage.artifact(f"verification/{comparison.name}.json", kind="verification") as path:
+                    path.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+                results[comparison.name] = _result(stored, judge_stored(stored, ()))
+            stage.result("verification", SUMMARY, _summary(plan, results))
+    return report(workspace, ())
+
+
+def check(work: Path, overrides: Sequence[str]) -> str:
+    """Judge the stored statistics again, with other limits; nothing is compared or recorded.
+
+    Args:
+        work: the workspace.
+        overrides: ``--tolerance`` values, on top of the limits of the last ``verify``.
+
+    Returns:
+        What to print.
+
+    Raises:
+        VerificationFailed: a comparison is outside the limits.
+        InputError: nothing was verified here yet.
+    """
+    return report(Workspace.open(work), overrides)
+
+
+def tolerance_of(comparison: Comparison, config: DeployConfig, overrides: Sequence[str]) -> Tolerance:
+    """Limits of a comparison: the defaults of the coarser precision of the two, then the config, then the command."""
+    policies = [precision_of(recorded.run, config) for recorded in (comparison.reference, comparison.test)]
+    default = DEFAULTS[coarser(*policies)]
+    settings, scenario = config.verification, comparison.scenario
+    own = scenario.tolerance if scenario is not None else None
+    tensors = replace(default.tensors, max_abs=settings.tolerance if own is None else own)
+    configured = replace(default, tensors=tensors, output_max_abs=dict(settings.output_tolerances))
+    return apply_overrides(configured, overrides)
+
+
+def find_score_threshold(parameters: Mapping[str, Any]) -> float | None:
+    """The model's score threshold: the value called ``score_threshold`` in its parameters, wherever it stands there."""
+    for name, value in parameters.items():
+        if name == "score_threshold" and isinstance(value, (int, float)):
+            return float(value)
+        if isinstance(value, Mapping):
+            found = find_score_threshold(value)
+            if found is not None:
+                return found
+    return None
+
+
+def stored_comparisons(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """The comparisons of the last ``verify``, by name.
+
+    Raises:
+        InputError: nothing was verified here yet.
+        ManifestError: a file was changed.
+    """
+    stage = workspace.manifest().stages.get(STAGE)
+    if stage is None or stage.status != "done":
+        status = "nothing was verified here yet" if stage is None else f"the last verification is '{stage.status}'"
+        raise InputError(status, where=str(workspace.root), hint=f"verifier verify --work {workspace.root}")
+    return {
+        Path(relative).stem: json.loads(workspace.artifact(relative).read_text(encoding="utf-8"))
+        for relative in stage.outputs
+    }
+
+
+def judge_stored(stored: Mapping[str, Any], overrides: Sequence[str]) -> Verdict:
+    """The verdict on a stored comparison, by the limits stored with it and ``overrides``."""
+    return judge(stored, apply_overrides(tolerance_from_json(stored["tolerance"]), overrides))
+
+
+def report(workspace: Workspace, overrides: Sequence[str]) -> str:
+    """The stored comparisons as tables, when all is well.
+
+    Raises:
+        VerificationFailed: something is not; the tables are in the log then.
+        InputError: nothing was verified here yet.
+    """
+    comparisons = stored_comparisons(workspace)
+    summary = workspace.manifest().results["verification"][SUMMARY]
+    verdicts = {name: judge_stored(stored, overrides) for name, stored in comparisons.items()}
+    text = "\n\n".join(table.text() for table in _tables(comparisons, verdicts))
+    notes = [f"skipped (optional): {line}" for line in summary["skipped"]]
+    failures = list(summary["unable"])
+    failures += [f"{name}: {line}" for name, verdict in verdicts.items() for line in verdict.failures]
+    if not comparisons:
+        failures.append("nothing was compared")
+    if failures:
+        lines = [text, *notes, *(f"FAILED {failure}" for failure in failures)]
+        _log.error("%s", "\n".join(line for line in lines if line))
+        raise VerificationFailed(
+            f"{failures[0]} ({len(failures)} in all)",
+            where="verification",
+            hint="the lines above say what differs where; verification/*.json holds all statistics",
+        )
+    return "\n".join([text, *notes, f"verification passed: {len(comparisons)} comparisons"])
+
+
+def _hashes(workspace: Workspace, runs: Sequence[RecordedRun]) -> dict[str, str]:
+    """Hashes of all files of the runs, by path."""
+    manifest = workspace.manifest()
+    return {
+        relative: manifest.artifacts[relative].sha256
+        for recorded in runs
+        for relative in manifest.stages[recorded.stage].outputs
+        if relative.startswith(f"{recorded.folder}/")
+    }
+
+
+def _summary(plan: Plan, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the manifest records of the verification: the verdict, what was skipped or unable to run, and why."""
+    passed = bool(results) and not plan.failures and all(result["passed"] for result in results.values())
+    return {"passed": passed, "skipped": plan.skipped, "unable": plan.failures, "comparisons": dict(results)}
+
+
+def _result(stored: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """What the manifest records of a comparison."""
+    keep = ("max_abs", "mean_abs", "cosine", "snr_db")
+    return {
+        "passed": verdict.passed,
+        "failures": verdict.failures,
+        "samples": len(stored["samples"]),
+        "outputs": {name: {key: values[key] for key in keep} for name, values in stored["outputs"].items()},
+        "boxes": None if stored["boxes"] is None else _box_result(stored["boxes"]),
+    }
+
+
+def _box_result(boxes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "matched": boxes["matched"],
+        "reference_unmatched": boxes["num_reference_unmatched"],
+        "test_unmatched": boxes["num_test_unmatched"],
+        "label_flips": boxes["label_flips"],
+        "max_errors": {name: values["max"] for name, values in boxes["errors"].items()},
+    }
+
+
+def _tables(comparisons: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, Verdict]) -> list[Table]:
+    return [
+        table
+        for name, stored in comparisons.items()
+        for table in (_output_table(stored, verdicts[name]), *_box_table(stored))
+    ]
+
+
+def _output_table(stored: Mapping[str, Any], verdict: Verdict) -> Table:
+    rows = []
+    for output, values in stored["outputs"].items():
+        quantiles = values["quantiles_abs"]
+        identical = values["compared"] and values["noise_energy"] == 0.0
+        rows.append(
+            [
+                output,
+                _short(values["max_abs"]),
+                _short(values["mean_abs"]),
+                _short(quantiles.get("0.99")),
+                _short(values["max_relative"]),
+                number(values["worst_cosine"], 6),
+                "exact" if identical else number(values["snr_db"], 1),
+                str(values["test_nan"] + values["test_inf"]),
+            ]
+        )
+    reference, test = stored["reference"]["run"], stored["test"]["run"]
+    status = "passed" if verdict.passed else "FAILED"
+    return Table(
+        f"{reference} -> {test}: {status}, raw outputs of {len(stored['samples'])} samples",
+        ["output", "max abs", "mean abs", "p99 abs", "max rel", "cosine", "SNR dB", "NaN/Inf"],
+        rows,
+    )
+
+
+def _box_table(stored: Mapping[str, Any]) -> list[Table]:
+    boxes = stored["boxes"]
+    if boxes is None:
+        return []
+    rows = [
+        [name, _short(values["max"]), _short(values["mean"]), _short(values["quantiles"]["0.99"])]
+        for name, values in boxes["errors"].items()
+    ]
+    title = (
+        f"  boxes of {boxes['samples']} samples: {boxes['matched']} matched, {boxes['num_reference_unmatched']} and "
+        f"{boxes['num_test_unmatched']} unmatched, {boxes['label_flips']} label flips"
+    )
+    return [Table(title, ["  error", "max", "mean", "p99"], [[f"  {row[0]}", *row[1:]] for row in rows])]
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2e}"
