@@ -46,24 +46,17 @@ class Scenario(Section):
         return self
 
 
-_FRAMEWORK_PYTORCH = Scenario(ref_backend="framework", test_backend="pytorch")
-_FRAMEWORK_ONNX = Scenario(ref_backend="framework", test_backend="onnx")
 _PYTORCH_ONNX = Scenario(ref_backend="pytorch", test_backend="onnx")
-_ONNX_TENSORRT = Scenario(
-    ref_backend="onnx", ref_device="cpu", test_backend="tensorrt", test_device="cuda", optional=True
-)
+_ONNX_TENSORRT = Scenario(ref_backend="onnx", test_backend="tensorrt", test_device="cuda", optional=True)
 
 
 class Scenarios(Section):
     """Scenarios by export mode: those of the config's `export.mode` run."""
 
     both: tuple[Scenario, ...] = Field(
-        default=(_FRAMEWORK_PYTORCH, _FRAMEWORK_ONNX, _PYTORCH_ONNX, _ONNX_TENSORRT),
-        description="Comparisons of mode `both`.",
+        default=(_PYTORCH_ONNX, _ONNX_TENSORRT), description="Comparisons of mode `both`."
     )
-    onnx: tuple[Scenario, ...] = Field(
-        default=(_FRAMEWORK_PYTORCH, _FRAMEWORK_ONNX, _PYTORCH_ONNX), description="Comparisons of mode `onnx`."
-    )
+    onnx: tuple[Scenario, ...] = Field(default=(_PYTORCH_ONNX,), description="Comparisons of mode `onnx`.")
     trt: tuple[Scenario, ...] = Field(default=(_ONNX_TENSORRT,), description="Comparisons of mode `trt`.")
     none: tuple[Scenario, ...] = Field(default=(), description="Comparisons of mode `none`.")
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.config.section import ConfigPath, Count, DataPath, FileName, Flag, Index, Name, Pattern, Section
+from shared.config.section import ConfigPath, Count, DataPath, FileName, Flag, Index, Name, Pattern, Positive, Section
 
 Mode = Literal["onnx", "trt", "both", "none"]
 TaskType = Literal["detection3d", "detection2d", "classification"]
 PrecisionPolicy = Literal[
     "auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "explicit_int8", "strongly_typed"
 ]
+Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 TensorShape = Annotated[tuple[Count, ...], Field(min_length=1)]
 AxisIndex = Annotated[int, Field(ge=0)]  # not strict: JSON, which the manifest is, has text for keys
 
@@ -49,24 +50,59 @@ class Model(Section):
 
 
 class Data(Section):
-    """The data set that is traced, verified and evaluated on."""
+    """The data set that is traced, verified and evaluated on. `shared.data.open_dataset` takes this section."""
 
-    format: Literal["t4", "nuscenes", "t4_tables", "kitti", "argoverse2"] = Field(
-        default="t4",
-        description="How the data set is stored. `t4`: mmdet3d info pickle, paths of sweeps kept whole, as AWML writes it; "
-        "`nuscenes`: mmdet3d info pickle of nuScenes; `t4_tables`: a T4 scene's own JSON tables; `kitti`; `argoverse2`.",
+    format: Literal["info", "t4", "kitti", "argoverse2", "nuscenes_mini_val", "folder", "concat", "real"] = Field(
+        default="info",
+        description="How the data set is stored. `info`: info file of mmdet3d or AWML (.pkl or .json); `t4`: a T4 scene's "
+        "own tables; `kitti`; `argoverse2`; `nuscenes_mini_val`; `folder`: point files without labels; `concat`: several, "
+        "one after another (`sources`); `real`: whatever of these lies under `root`.",
     )
     root: ConfigPath | None = Field(
-        default=None, description="Folder of the data set. `--data` of the tools takes its place, for example a mount."
+        default=None,
+        description="Folder of the data set, and what an info file's paths are relative to. `--data` of the tools takes "
+        "its place, for example a mount.",
     )
-    info_file: DataPath | None = Field(
-        default=None, description="Info file, relative to `data.root` (or absolute). Formats that have one need it."
-    )
+    info_file: DataPath | None = Field(default=None, description="Format `info`: the file, relative to `data.root`.")
     classes: tuple[Name, ...] = Field(
-        default=(),
-        description="Classes of the ground truth, in label order. Empty: those of the info file.",
+        default=(), description="Classes of the labels, in order. Empty: those of the data set itself."
     )
+    label_map: dict[Name, Name | None] = Field(
+        default_factory=dict,
+        description="Category name of the source to class; null: boxes of this category are ignored.",
+    )
+    filter_attributes: tuple[tuple[Name, Name], ...] = Field(
+        default=(),
+        description="Format `t4`: pairs of category and attribute; such boxes are ignored, for example "
+        "`[vehicle.bicycle, vehicle_state.parked]`.",
+    )
+    sources: tuple[Data, ...] = Field(default=(), description="Format `concat`: the data sets, in order.")
+    num_features: Count | None = Field(
+        default=None, description="Columns of .bin point files where the format does not fix them."
+    )
+    pad_to: Count | None = Field(
+        default=None, description="Present this many columns, the missing ones 0. Left out: as in the file."
+    )
+    intensity_scale: Positive = Field(
+        default=1.0, description="Factor on column 3 of the points: 255 brings KITTI's 0-1 to the 0-255 of the others."
+    )
+    data_prefix: dict[Name, str] = Field(
+        default_factory=dict,
+        description="Format `info`, as in mmdet3d: folders for `pts`, `sweeps`, `img` or a camera's name. Given: only the "
+        "file name of a sweep counts, as for nuScenes; empty: paths are taken whole, as AWML writes them.",
+    )
+    max_sweeps: Index = Field(default=10, description="Format `t4`: how many earlier frames a sample lists.")
+    allow_absolute_paths: Flag = Field(default=False, description="Let an info file name files by absolute path.")
     sample_idx: Index = Field(default=0, description="Position of the sample that the export is traced with.")
+
+    @model_validator(mode="after")
+    def _format_has_what_it_needs(self) -> Data:
+        if (self.format == "concat") != bool(self.sources):
+            raise PydanticCustomError(
+                "sources", "has format {format}; format concat needs sources, and no other has them",
+                {"format": self.format},
+            )
+        return self
 
 
 class Export(Section):
@@ -88,6 +124,9 @@ class Export(Section):
         default=17, description="ONNX opset of the exported files."
     )
     do_constant_folding: Flag = Field(default=True, description="Compute what is constant at export.")
+    keep_initializers_as_inputs: Flag = Field(
+        default=False, description="List the weights as graph inputs too. Old tools need it; optimisers are better without."
+    )
     simplify: Literal["none", "onnxsim", "onnxslim"] = Field(
         default="none", description="Tool that simplifies the graph. Its result is checked against PyTorch as any export is."
     )
@@ -97,7 +136,7 @@ class Tensor(Section):
     """An input or output of a component."""
 
     name: Name = Field(description="Name of the tensor in the ONNX file.")
-    dtype: Literal["float32", "float16", "int64", "int32", "uint8", "bool"] = Field(
+    dtype: Dtype = Field(
         default="float32", description="Its type; an exported file with another one is an error."
     )
 

@@ -75,13 +75,6 @@ def _cross_checks(config: DeployConfig) -> Iterator[Problem]:
     yield from _repeated_files(config)
     mode = config.export.mode
     if mode in ("onnx", "both"):
-        if config.model.config is None:
-            yield ("model", "config"), None, f"export.mode {mode} needs the training config; name it, or use mode trt or none"
-        if config.model.checkpoint is None and config.model.random_weights is None:
-            yield (
-                ("model", "checkpoint"), None,
-                f"export.mode {mode} needs a checkpoint (or model.random_weights); name it, or use mode trt or none",
-            )
         if config.export.onnx_path is not None:
             yield (
                 ("export", "onnx_path"), str(config.export.onnx_path),

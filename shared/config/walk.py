@@ -93,3 +93,12 @@ def key_text(keys: Sequence[str | int]) -> str:
     for key in keys:
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
     return text
+
+
+def choices_of(annotation: Any) -> list[str]:
+    """The values that a type allows by name; empty when it does not list them."""
+    if get_origin(annotation) is Annotated:
+        return choices_of(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [choice for argument in get_args(annotation) for choice in choices_of(argument)]
+    return [str(choice) for choice in get_args(annotation)] if get_origin(annotation) is Literal else []

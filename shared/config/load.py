@@ -1,0 +1,252 @@
+"""From a file and overrides to a `DeployConfig`, and from a `DeployConfig` to what the manifest and fingerprints hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.config.problems import as_error, explain, place, unknown_key, value_text
+from shared.config.schema import DeployConfig
+from shared.config.section import PathField
+from shared.config.walk import KeyPath, field_types, key_text, shape_of, type_at
+from shared.config.yaml_tree import Tree, line_of, parse_yaml, read_yaml
+from shared.errors import ConfigError, ManifestError
+
+log = logging.getLogger(__name__)
+
+_KEY = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$(\{?)")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> DeployConfig:
+    """Read and validate a deploy config.
+
+    Args:
+        path: YAML, or a Python deploy config of AWML (``.py``, read without being executed).
+        overrides: ``key.path=value`` each, the value as YAML; later ones win. Paths in them are relative to the current
+            directory, those in the file to the file's folder.
+
+    Raises:
+        ConfigError: everything that is wrong, one line each: file, line, key, value, and what would be right.
+    """
+    if path.suffix == ".py":
+        from shared.config.awml import read_awml
+
+        converted = read_awml(path)
+        for warning in converted.warnings:
+            log.warning("%s", warning)
+        tree = Tree(converted.value, converted.lines)
+    else:
+        tree = read_yaml(path)
+    return build(tree, path, overrides)
+
+
+def build(tree: Tree, path: Path, overrides: Sequence[str] = ()) -> DeployConfig:
+    """Validate a document that has been read.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    problems: list[tuple[str, str]] = []
+    value = _absolute(tree.value, DeployConfig, path.absolute().parent, (), problems, path, tree.lines)
+    sources: dict[KeyPath, str] = {}
+    for override in overrides:
+        value = _apply(value, override, sources, problems)
+    try:
+        config = DeployConfig.model_validate(value)
+    except ValidationError as error:
+        problems += [(_where(keys, path, tree, sources), text) for keys, text in explain(error)]
+        raise as_error(problems) from error
+    if problems:
+        raise as_error(problems)
+    return config
+
+
+def resolved(config: DeployConfig) -> dict[str, Any]:
+    """The config as JSON, defaults filled in and paths absolute: what the manifest records."""
+    return config.model_dump(mode="json")
+
+
+def from_resolved(value: Mapping[str, Any], where: str) -> DeployConfig:
+    """The config that a manifest holds.
+
+    Args:
+        value: what `resolved` gave.
+        where: the manifest, for the error.
+
+    Raises:
+        ManifestError: it does not fit this version's config.
+    """
+    try:
+        return DeployConfig.model_validate(dict(value))
+    except ValidationError as error:
+        keys, text = explain(error)[0]
+        raise ManifestError(
+            f"its config does not fit this version: {key_text(keys)} {text}",
+            where=where,
+            hint="export again with this version: exporter export --force",
+        ) from error
+
+
+def part(config: DeployConfig, *sections: str) -> dict[str, Any]:
+    """The named sections as JSON without paths, for a stage's fingerprint.
+
+    What lies behind a path enters a fingerprint by its hash, so that a workspace or a data set that moved is not new.
+    """
+    dumped = resolved(config)
+    return {name: _without_paths(dumped[name], field_types(DeployConfig)[name]) for name in sections}
+
+
+def _without_paths(value: Any, annotation: Any) -> Any:
+    shape = shape_of(annotation)
+    if shape.section is not None and isinstance(value, dict):
+        types = field_types(shape.section)
+        return {
+            key: _without_paths(item, types[key])
+            for key, item in value.items()
+            if not _holds_only_paths(types[key])
+        }
+    if shape.kind == "mapping" and isinstance(value, dict):
+        return {key: _without_paths(item, shape.item) for key, item in value.items()}
+    if shape.kind == "sequence" and isinstance(value, list):
+        return [_without_paths(item, shape.item) for item in value]
+    return value
+
+
+def _holds_only_paths(annotation: Any) -> bool:
+    shape = shape_of(annotation)
+    return shape.kind == "path" or (shape.kind == "sequence" and shape_of(shape.item).kind == "path")
+
+
+def _absolute(
+    value: Any,
+    annotation: Any,
+    base: Path,
+    keys: KeyPath,
+    problems: list[tuple[str, str]],
+    source: Path | str,
+    lines: dict[KeyPath, int],
+) -> Any:
+    """A copy of ``value`` with its paths expanded and made absolute from ``base``."""
+    shape = shape_of(annotation)
+    if shape.path is not None and isinstance(value, str):
+        try:
+            return expand_path(value, shape.path, base)
+        except ConfigError as error:
+            problems.append((place(source, line_of(lines, keys), keys), str(error)))
+            return value
+    if shape.section is not None and isinstance(value, dict):
+        types = field_types(shape.section)
+        return {
+            key: _absolute(item, types[key], base, (*keys, key), problems, source, lines) if key in types else item
+            for key, item in value.items()
+        }
+    if shape.kind == "mapping" and isinstance(value, dict):
+        return {
+            key: _absolute(item, shape.item, base, (*keys, key), problems, source, lines)
+            for key, item in value.items()
+        }
+    if shape.kind == "sequence" and isinstance(value, list):
+        return [
+            _absolute(item, shape.item, base, (*keys, position), problems, source, lines)
+            for position, item in enumerate(value)
+        ]
+    return value
+
+
+def expand_path(text: str, field: PathField, base: Path) -> str:
+    """A path of the config as the tools need it.
+
+    Args:
+        text: as it stands in the config; ``${NAME}`` is an environment variable, ``~`` the home folder.
+        field: how it is meant.
+        base: folder that a relative path starts from.
+
+    Raises:
+        ConfigError: a variable that is not set, or a lone ``$``.
+    """
+
+    def variable(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            raise ConfigError(f"is {value_text(text)}; write an environment variable as ${{NAME}}")
+        if name not in os.environ:
+            raise ConfigError(
+                f"is {value_text(text)}, but the environment variable {name} is not set; set it (export {name}=...), "
+                "or write the path itself"
+            )
+        return os.environ[name]
+
+    expanded = Path(_VARIABLE.sub(variable, text)).expanduser()
+    if field.relative_to == "data":
+        return str(expanded)
+    return os.path.normpath(base / expanded)
+
+
+def _where(keys: KeyPath, path: Path, tree: Tree, sources: dict[KeyPath, str]) -> str:
+    """File, line and key of a problem, or the override that it came from."""
+    for length in range(len(keys), 0, -1):
+        if keys[:length] in sources:
+            return f"{sources[keys[:length]]}: {key_text(keys)}"
+    return place(path, line_of(tree.lines, keys), keys)
+
+
+def split_key(text: str) -> KeyPath:
+    """``a.b[0].c`` as ``("a", "b", 0, "c")``; empty when it is no key path."""
+    keys: list[str | int] = []
+    position = 0
+    while position < len(text):
+        if keys and text[position] == ".":
+            position += 1
+        match = _KEY.match(text, position)
+        if match is None or (match[2] is not None and not keys):
+            return ()
+        keys.append(match[1] if match[1] is not None else int(match[2]))
+        position = match.end()
+    return tuple(keys)
+
+
+def _apply(value: Any, override: str, sources: dict[KeyPath, str], problems: list[tuple[str, str]]) -> Any:
+    """``value`` with one override set; what is wrong with the override goes to ``problems``."""
+    name, separator, text = override.partition("=")
+    source = f"--set {override}"
+    keys = split_key(name.strip())
+    if not separator or not keys:
+        problems.append((source, "should be KEY=VALUE, for example --set export.mode=onnx"))
+        return value
+    for length in range(1, len(keys) + 1):
+        if type_at(DeployConfig, keys[:length]) is None:
+            problems.append((f"{source}: {key_text(keys[:length])}", unknown_key(keys[:length])))
+            return value
+    annotation = type_at(DeployConfig, keys)
+    try:
+        new = parse_yaml(text, source).value
+    except ConfigError as error:
+        problems.append((source, f"the value is not valid YAML ({error.message})"))
+        return value
+    shape = shape_of(annotation)
+    if shape.path is not None and isinstance(new, (int, float)):
+        new = text.strip()
+    new = _absolute(new, annotation, Path.cwd(), keys, problems, source, {})
+    sources[keys] = source
+    return _with(value, keys, new, source, problems)
+
+
+def _with(value: Any, keys: KeyPath, new: Any, source: str, problems: list[tuple[str, str]]) -> Any:
+    """A copy of ``value`` with ``new`` under ``keys``; mappings on the way are made when they are missing."""
+    if not keys:
+        return new
+    key, rest = keys[0], keys[1:]
+    if isinstance(value, (list, tuple)):
+        if not isinstance(key, int) or key >= len(value):
+            problems.append((source, f"there is no entry [{key}]; the list has {len(value)}"))
+            return value
+        return [_with(item, rest, new, source, problems) if at == key else item for at, item in enumerate(value)]
+    inner = value if isinstance(value, dict) else {}
+    return {**inner, key: _with(inner.get(key), rest, new, source, problems)}

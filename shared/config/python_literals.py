@@ -1,0 +1,321 @@
+"""Evaluates a Python file that only assigns values, without executing it.
+
+AWML's deploy configs are Python, but data: names set to dictionaries, lists, numbers and texts. They are read from the
+syntax tree, so that a config from elsewhere can't run code. Understood: assignments, ``dict(...)``, ``{...}``, lists,
+tuples, ``**`` and ``*`` unpacking, arithmetic such as ``2 << 30``, earlier names, subscripts, f-strings, ``strip`` and its
+kin on texts, and ``_base_`` with files of the same kind. Anything else is an error that names the line.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import operator
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from shared.config.walk import KeyPath
+from shared.errors import ConfigError
+
+_MAX_BITS = 128
+_MAX_LENGTH = 100_000
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift,
+    ast.BitOr: operator.or_,
+    ast.BitAnd: operator.and_,
+}
+
+_TEXT_METHODS: dict[str, Callable[..., str]] = {
+    "strip": str.strip,
+    "lstrip": str.lstrip,
+    "rstrip": str.rstrip,
+    "removeprefix": str.removeprefix,
+    "removesuffix": str.removesuffix,
+    "lower": str.lower,
+    "upper": str.upper,
+}
+
+
+class LinedDict(dict[Any, Any]):
+    """A dictionary that knows the file and line of each key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[Any, tuple[Path, int]] = {}
+
+    def put(self, key: Any, value: Any, place: tuple[Path, int]) -> None:
+        """Set ``key`` and where it was set."""
+        self[key] = value
+        self.lines[key] = place
+
+    def absorb(self, other: dict[Any, Any], place: tuple[Path, int]) -> None:
+        """Take over all keys of ``other``; those without a line of their own get ``place``."""
+        lines = other.lines if isinstance(other, LinedDict) else {}
+        for key, value in other.items():
+            self.put(key, value, lines.get(key, place))
+
+
+def read_python_literals(path: Path) -> LinedDict:
+    """The names that a Python file assigns, helpers (names that begin with ``_``) left out.
+
+    Raises:
+        ConfigError: missing, not Python, or something in it that is more than a value.
+    """
+    names = _evaluate_file(path, ())
+    public = LinedDict()
+    for name, value in names.items():
+        if not name.startswith("_"):
+            public.put(name, value, names.lines[name])
+    return public
+
+
+def place_of(value: Any, keys: KeyPath) -> tuple[Path, int] | None:
+    """File and line of a key path, or of the nearest one above it."""
+    found = None
+    for key in keys:
+        if isinstance(value, LinedDict) and key in value.lines:
+            found = value.lines[key]
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            break
+    return found
+
+
+def _evaluate_file(path: Path, above: tuple[Path, ...]) -> LinedDict:
+    if path.resolve() in above:
+        raise ConfigError("is its own _base_", where=str(path), hint="remove the circle of _base_")
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except FileNotFoundError as error:
+        raise ConfigError("no such config file", where=str(path)) from error
+    except OSError as error:
+        raise ConfigError(f"can't be read ({error.strerror})", where=str(path)) from error
+    except SyntaxError as error:
+        raise ConfigError(f"is not valid Python: {error.msg}", where=f"{path}:{error.lineno or 1}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"is not valid Python: {error}", where=str(path)) from error
+    return _File(path, above).run(tree)
+
+
+class _File:
+    """The evaluation of one file: its path for messages, and the names set so far."""
+
+    def __init__(self, path: Path, above: tuple[Path, ...]) -> None:
+        self.path = path
+        self.above = above
+        self.names = LinedDict()
+
+    def run(self, tree: ast.Module) -> LinedDict:
+        bases = LinedDict()
+        for statement in tree.body:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                continue  # a docstring
+            if isinstance(statement, ast.Assign):
+                targets, value = statement.targets, statement.value
+            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+                targets, value = [statement.target], statement.value
+            else:
+                self.refuse(statement, "only assignments of values are read from a Python config")
+            result = self.value(value)
+            for target in targets:
+                if not isinstance(target, ast.Name):
+                    self.refuse(target, "only plain names are assigned in a Python config")
+                if target.id == "_base_":
+                    bases = self.base(result, target)
+                else:
+                    self.names.put(target.id, result, (self.path, target.lineno))
+        return _merge(bases, self.names)
+
+    def base(self, names: Any, node: ast.AST) -> LinedDict:
+        merged = LinedDict()
+        for name in [names] if isinstance(names, str) else names:
+            if not isinstance(name, str):
+                self.refuse(node, "_base_ should be a file name or a list of them")
+            merged = _merge(merged, _evaluate_file(self.path.parent / name, (*self.above, self.path.resolve())))
+        return merged
+
+    def refuse(self, node: ast.AST, reason: str) -> NoReturn:
+        line = getattr(node, "lineno", 1)
+        text = " ".join(ast.unparse(node).split())
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        raise ConfigError(
+            f"'{shown}': {reason}",
+            where=f"{self.path}:{line}",
+            hint="the file is read without being executed; write the value itself, or a YAML config",
+        )
+
+    def value(self, node: ast.expr) -> Any:
+        """The value of an expression."""
+        match node:
+            case ast.Constant(value=bool() | int() | float() | str() | None):
+                return node.value
+            case ast.Name(id=name):
+                return self.name(name, node)
+            case ast.Dict():
+                return self.dictionary(node)
+            case ast.List(elts=elements):
+                return self.elements(elements)
+            case ast.Tuple(elts=elements):
+                return tuple(self.elements(elements))
+            case ast.Call():
+                return self.call(node)
+            case ast.BinOp():
+                return self.binary(node)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -self.number(operand)
+            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+                return +self.number(operand)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return not self.value(operand)
+            case ast.Subscript(value=container, slice=key):
+                return self.item(self.value(container), self.value(key), node)
+            case ast.JoinedStr(values=parts):
+                return "".join(self.text_part(part) for part in parts)
+        self.refuse(node, f"{type(node).__name__} is not a plain value")
+
+    def name(self, name: str, node: ast.AST) -> Any:
+        if name not in self.names:
+            close = difflib.get_close_matches(name, list(self.names), n=1)
+            self.refuse(node, f"no such name above{f'; did you mean {close[0]}?' if close else ''}")
+        return self.names[name]
+
+    def dictionary(self, node: ast.Dict) -> LinedDict:
+        result = LinedDict()
+        written: dict[Any, int] = {}
+        for key_node, value_node in zip(node.keys, node.values, strict=True):
+            if key_node is None:
+                result.absorb(self.mapping(value_node), (self.path, value_node.lineno))
+                continue
+            key = self.value(key_node)
+            if not isinstance(key, (str, int)):
+                self.refuse(key_node, "a key should be a text or a whole number")
+            if key in written:
+                self.refuse(key_node, f"the key stands twice (first on line {written[key]})")
+            written[key] = key_node.lineno
+            result.put(key, self.value(value_node), (self.path, key_node.lineno))
+        return result
+
+    def mapping(self, node: ast.expr) -> dict[Any, Any]:
+        found = self.value(node)
+        if not isinstance(found, dict):
+            self.refuse(node, "should be a dictionary")
+        return found
+
+    def elements(self, nodes: list[ast.expr]) -> list[Any]:
+        result: list[Any] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                inner = self.value(node.value)
+                if not isinstance(inner, (list, tuple)):
+                    self.refuse(node, "should be a list")
+                result.extend(inner)
+            else:
+                result.append(self.value(node))
+        return result
+
+    def call(self, node: ast.Call) -> Any:
+        match node.func:
+            case ast.Name(id="dict"):
+                result = LinedDict()
+                for argument in node.args:
+                    result.absorb(self.mapping(argument), (self.path, argument.lineno))
+                if len(node.args) > 1:
+                    self.refuse(node, "dict takes one dictionary and keywords")
+                for keyword in node.keywords:
+                    if keyword.arg is None:
+                        result.absorb(self.mapping(keyword.value), (self.path, keyword.value.lineno))
+                    else:
+                        result.put(keyword.arg, self.value(keyword.value), (self.path, keyword.lineno))
+                return result
+            case ast.Name(id="list" | "tuple" as kind) if len(node.args) <= 1 and not node.keywords:
+                inner = self.value(node.args[0]) if node.args else ()
+                if not isinstance(inner, (list, tuple)):
+                    self.refuse(node, "should be given a list")
+                return list(inner) if kind == "list" else tuple(inner)
+            case ast.Attribute(value=owner, attr=method) if method in _TEXT_METHODS and not node.keywords:
+                arguments = [self.value(owner), *(self.value(argument) for argument in node.args)]
+                if len(arguments) <= 2 and all(isinstance(argument, str) for argument in arguments):
+                    return _TEXT_METHODS[method](*arguments)
+        self.refuse(node, "only dict(), list(), tuple() and strip() of texts are called in a Python config")
+
+    def number(self, node: ast.expr) -> Any:
+        found = self.value(node)
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            self.refuse(node, "should be a number")
+        return found
+
+    def binary(self, node: ast.BinOp) -> Any:
+        left, right = self.value(node.left), self.value(node.right)
+        compute = _BINARY.get(type(node.op))
+        if compute is None:
+            self.refuse(node, f"{type(node.op).__name__} is not understood here")
+        if isinstance(node.op, ast.BitOr) and isinstance(left, dict) and isinstance(right, dict):
+            merged = LinedDict()
+            for side in (left, right):
+                merged.absorb(side, (self.path, node.lineno))
+            return merged
+        if isinstance(node.op, ast.Add) and type(left) is type(right) and isinstance(left, (str, list, tuple)):
+            if len(left) + len(right) > _MAX_LENGTH:
+                self.refuse(node, "is too long")
+            return left + right
+        for side in (left, right):
+            if isinstance(side, bool) or not isinstance(side, (int, float)):
+                self.refuse(node, f"can't compute with {type(side).__name__}")
+        if isinstance(node.op, (ast.LShift, ast.Pow)) and (
+            abs(right) > _MAX_BITS or (isinstance(node.op, ast.Pow) and abs(left) > 2**_MAX_BITS)
+        ):
+            self.refuse(node, "is too large a number")
+        try:
+            result = compute(left, right)
+        except (ArithmeticError, ValueError, TypeError) as error:
+            self.refuse(node, str(error))
+        if isinstance(result, complex) or (isinstance(result, int) and result.bit_length() > _MAX_BITS):
+            self.refuse(node, "is too large a number")
+        return result
+
+    def item(self, container: Any, key: Any, node: ast.AST) -> Any:
+        try:
+            if isinstance(container, (dict, list, tuple)):
+                return container[key]
+        except (KeyError, IndexError, TypeError):
+            there = ", ".join(map(repr, container)) if isinstance(container, dict) else f"{len(container)} entries"
+            self.refuse(node, f"there is no {key!r}; there are {there}")
+        self.refuse(node, "only dictionaries, lists and tuples have items")
+
+    def text_part(self, node: ast.expr) -> str:
+        match node:
+            case ast.Constant(value=str() as text):
+                return text
+            case ast.FormattedValue(value=inner, conversion=-1, format_spec=None):
+                found = self.value(inner)
+                if isinstance(found, (str, int, float)):
+                    return str(found)
+        self.refuse(node, "an f-string may hold texts and numbers, without a format")
+
+
+def _merge(base: dict[Any, Any], child: dict[Any, Any]) -> LinedDict:
+    """mmengine's rule for ``_base_``: dictionaries merge key by key, unless the child's has ``_delete_=True``."""
+    result = LinedDict()
+    result.absorb(base, (Path(), 0))
+    lines = child.lines if isinstance(child, LinedDict) else {}
+    for key, value in child.items():
+        if isinstance(value, dict):
+            delete = value.get("_delete_", False)
+            kept = LinedDict()
+            kept.absorb({k: v for k, v in value.items() if k != "_delete_"}, (Path(), 0))
+            kept.lines.update({k: v for k, v in getattr(value, "lines", {}).items() if k in kept})
+            old = result.get(key)
+            value = _merge(old, kept) if isinstance(old, dict) and not delete else kept
+        result.put(key, value, lines.get(key, (Path(), 0)))
+    return result
