@@ -1,1 +1,1 @@
-"""Runs a backend (PyTorch, ONNX Runtime, TensorRT) over a data set, and measures it."""
+"""runtime: runs a backend (PyTorch, ONNX Runtime) over a data set, and measures it. Knows no training framework."""

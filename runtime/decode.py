@@ -84,7 +84,8 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
 
     def gather(name: str) -> Float32:
         """(channels, K) values of an output at the chosen cells."""
-        return outputs[name][0].reshape(-1, cells_per_class)[:, cells]
+        channels: Float32 = outputs[name][0].reshape(-1, cells_per_class)
+        return channels[:, cells]
 
     offset = gather("reg")
     sizes, rotation = gather("dim"), gather("rot")
@@ -102,8 +103,8 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
         ],
         axis=1,
     )
-    low, high = np.float32(decoding.post_center_range[:3]), np.float32(decoding.post_center_range[3:])
-    in_range = ((centers >= low) & (centers <= high)).all(axis=1)
+    low, high = np.array(decoding.post_center_range, np.float32).reshape(2, 3)
+    in_range = np.logical_and(centers >= low, centers <= high).all(axis=1)
     return Boxes3D.build(
         centers=centers,
         sizes=sizes.T,
@@ -142,7 +143,7 @@ def _best_cells(logits: Float32, decoding: BoxDecoding) -> tuple[Int64, Float32]
 def _sigmoid(logits: Float32) -> Float32:
     """1 / (1 + exp(-x)). Below x = -88 exp overflows to infinity, and the score is the zero that it should be."""
     with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-logits))
+        return np.float32(1) / (np.float32(1) + np.exp(-logits))
 
 
 def _metres(cells: Int64, offset: Float32, decoding: BoxDecoding, axis: int) -> Float32:

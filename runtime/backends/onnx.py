@@ -53,9 +53,7 @@ class OnnxSession:
 
     def __init__(self, sessions: dict[str, Any], settings: dict[str, Any]) -> None:
         self._sessions = sessions
-        self._outputs = {
-            name: [output.name for output in session.get_outputs()] for name, session in sessions.items()
-        }
+        self._outputs = {name: [output.name for output in session.get_outputs()] for name, session in sessions.items()}
         self._errors = _errors()
         self.settings = settings
 
@@ -126,4 +124,3 @@ def _errors() -> tuple[type[Exception], ...]:
         state.Fail, state.InvalidArgument, state.NoSuchFile, state.NoModel, state.EngineError, state.RuntimeException,
         state.InvalidProtobuf, state.NotImplemented, state.InvalidGraph, state.EPFail, ValueError, RuntimeError,
     )  # fmt: skip
-

@@ -63,9 +63,7 @@ class PyTorchSession:
 
     def __init__(self, modules: dict[str, Any], spec: ModelSpec, device: Device, settings: dict[str, Any]) -> None:
         self._modules = modules
-        self._inputs = {
-            component.name: [tensor.name for tensor in component.inputs] for component in spec.components
-        }
+        self._inputs = {component.name: [tensor.name for tensor in component.inputs] for component in spec.components}
         self._outputs = {component.name: component.output_names() for component in spec.components}
         self._device = str(device)
         self.settings = settings
@@ -121,4 +119,3 @@ def _load_component(path: Path, component: ComponentSpec, device: Device) -> Any
             hint="export the model again",
         )
     return program.module()
-

@@ -24,7 +24,9 @@ def naive(centers, scores, radius, post_max_size):
 @settings(max_examples=300, deadline=None)
 @given(
     centers=hnp.arrays(
-        np.float32, st.tuples(st.integers(0, 40), st.just(2)), elements=st.one_of(st.integers(-3, 3), st.floats(-4, 4, width=32))
+        np.float32,
+        st.tuples(st.integers(0, 40), st.just(2)),
+        elements=st.one_of(st.integers(-3, 3), st.floats(-4, 4, width=32)),
     ),
     radius=st.sampled_from([0.175, 0.85, 1.0, 4.0]),
     post_max_size=st.sampled_from([1, 5, 100]),

@@ -56,13 +56,23 @@ def naive(out, rules):
         if not all(limits[axis] <= center[axis] <= limits[axis + 3] for axis in range(3)):
             continue
         size = np.exp(pick["dim"]) if rules.norm_bbox else pick["dim"]
-        boxes.append((*center, *size, math.atan2(pick["rot"][0], pick["rot"][1]), *pick.get("vel", [np.nan] * 2), label, value))
+        boxes.append(
+            (*center, *size, math.atan2(pick["rot"][0], pick["rot"][1]), *pick.get("vel", [np.nan] * 2), label, value)
+        )
     return np.array(boxes).reshape(-1, 11)
 
 
 def as_rows(boxes):
     return np.concatenate(
-        [boxes.centers, boxes.sizes, boxes.yaws[:, None], boxes.velocities, boxes.labels[:, None], boxes.scores[:, None]], axis=1
+        [
+            boxes.centers,
+            boxes.sizes,
+            boxes.yaws[:, None],
+            boxes.velocities,
+            boxes.labels[:, None],
+            boxes.scores[:, None],
+        ],
+        axis=1,
     )
 
 
@@ -118,7 +128,10 @@ def test_the_y_axis_export_decodes_to_the_same_boxes():
         "dim": np.ascontiguousarray(out["dim"][:, [1, 0, 2]]),
         "rot": np.ascontiguousarray(out["rot"][:, [1, 0]] * -1),
     }
-    assert as_rows(decode(exported, decoding(y_axis_reference=True))).tobytes() == as_rows(decode(out, decoding())).tobytes()
+    assert (
+        as_rows(decode(exported, decoding(y_axis_reference=True))).tobytes()
+        == as_rows(decode(out, decoding())).tobytes()
+    )
     dim, rot = undo_y_axis_reference(exported["dim"][0], exported["rot"][0])
     np.testing.assert_array_equal(dim, out["dim"][0])
     np.testing.assert_array_equal(rot, out["rot"][0])

@@ -25,7 +25,8 @@ def naive(voxels, decoration):
     for number, (start, count) in enumerate(zip(voxels.starts, voxels.num_points, strict=True)):
         points = voxels.points[start : start + count].astype(np.float64)
         center = [
-            GRID.minimum[axis] + (voxels.coordinates[number][2 - axis] + 0.5) * GRID.voxel_size[axis] for axis in range(3)
+            GRID.minimum[axis] + (voxels.coordinates[number][2 - axis] + 0.5) * GRID.voxel_size[axis]
+            for axis in range(3)
         ]
         mean = points[:, :3].mean(axis=0)
         for slot, point in enumerate(points):
@@ -45,8 +46,12 @@ def naive(voxels, decoration):
 
 @pytest.mark.parametrize(
     ("features", "cluster", "axes", "distance", "legacy"),
-    [(4, True, 3, False, False), (5, True, 3, False, False), (4, True, 2, False, False)]
-    + list(itertools.product([3, 5], [True, False], [0, 3], [True, False], [True, False])),
+    [
+        (4, True, 3, False, False),
+        (5, True, 3, False, False),
+        (4, True, 2, False, False),
+        *itertools.product([3, 5], [True, False], [0, 3], [True, False], [True, False]),
+    ],
 )
 def test_equals_the_formula(features, cluster, axes, distance, legacy):
     decoration = Decoration(features, cluster, axes, distance, legacy)

@@ -34,9 +34,7 @@ def test_a_reused_canvas_equals_a_new_one():
     # Few and many pillars: both ways of clearing.
     for seed, count in enumerate([500, 3, 0, 5, 1, 600, 2]):
         features, coordinates = pillars(count, 2, 20, 30, seed)
-        np.testing.assert_array_equal(
-            canvas.scatter(features, coordinates), naive(features, coordinates, 2, 20, 30)
-        )
+        np.testing.assert_array_equal(canvas.scatter(features, coordinates), naive(features, coordinates, 2, 20, 30))
 
 
 def test_features_without_the_middle_axis():

@@ -1,4 +1,4 @@
-"""Hard voxelisation against a sequential reference written from the operator's definition, and on adversarial frames."""
+"""Hard voxelisation against a sequential reference written from its definition, and on adversarial frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def sequential(points, grid):
     for point in points:
         cell = []
         for axis in range(3):
-            quotient = np.float32(np.float32(point[axis] - np.float32(grid.minimum[axis])) / np.float32(grid.voxel_size[axis]))
+            quotient = np.float32(
+                np.float32(point[axis] - np.float32(grid.minimum[axis])) / np.float32(grid.voxel_size[axis])
+            )
             cell.append(np.floor(quotient))
         if not np.isfinite(point).all() or any(not 0 <= c < n for c, n in zip(cell, grid.shape, strict=True)):
             continue
@@ -49,7 +51,9 @@ def assert_same(points, grid, table=None):
     np.testing.assert_array_equal(voxels.num_points, counts)
     assert voxels.counters["voxels_dropped"] == dropped
     assert voxels.counters["voxels"] == len(counts)
-    lost = sum(voxels.counters[f"points_{why}"] for why in ("nan", "out_of_range", "in_dropped_voxels", "over_voxel_limit"))
+    lost = sum(
+        voxels.counters[f"points_{why}"] for why in ("nan", "out_of_range", "in_dropped_voxels", "over_voxel_limit")
+    )
     assert voxels.counters["points"] == len(points) == lost + int(counts.sum())
     return voxels
 

@@ -1,0 +1,132 @@
+"""Command line of the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from shared.cli import data_option, device_option, force_option, tool_group, workspace_option
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+cli = tool_group("runtime", "Run a backend over a data set, and measure it.")
+
+
+def _backend_option(command: Command) -> Command:
+    return click.option(
+        "--backend",
+        "backend_name",
+        required=True,
+        metavar="NAME",
+        help="pytorch or onnx; `runtime backends` lists them.",
+    )(command)
+
+
+def _threads_option(command: Command) -> Command:
+    return click.option(
+        "--threads", type=click.IntRange(min=1), help="Threads within an operation on the CPU. [default: the backend's]"
+    )(command)
+
+
+@cli.command("run")
+@workspace_option
+@_backend_option
+@device_option
+@click.option(
+    "--num-samples",
+    type=int,
+    help="How many samples, from the first; -1 for all. [default: the config's evaluation.num_samples]",
+)
+@data_option
+@_threads_option
+@force_option
+def run_command(
+    work: Path,
+    backend_name: str,
+    device: str,
+    num_samples: int | None,
+    data_root: Path | None,
+    threads: int | None,
+    force: bool,
+) -> None:
+    """Run a backend over the data set: predictions, raw outputs of the verification samples, latencies.
+
+    Interrupted, it goes on at the first sample that is missing.
+
+    Example: runtime run --work work/centerpoint --backend onnx --num-samples 40
+    """
+    from runtime.run import run
+
+    report = run(work, backend_name, device, num_samples=num_samples, data_root=data_root, threads=threads, force=force)
+    click.echo(report)
+
+
+@cli.command("bench")
+@workspace_option
+@_backend_option
+@device_option
+@click.option("--sample", type=click.IntRange(min=0), help="Which sample. [default: the config's data.sample_idx]")
+@click.option("--requests", type=click.IntRange(min=1), default=20, show_default=True, help="Measure at least so many.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="Measure at least so long."
+)
+@click.option(
+    "--warm-up",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Longest warm-up [s]; it ends as soon as the median is stable.",
+)
+@data_option
+@_threads_option
+def bench_command(
+    work: Path,
+    backend_name: str,
+    device: str,
+    sample: int | None,
+    requests: int,
+    seconds: float,
+    warm_up: float,
+    data_root: Path | None,
+    threads: int | None,
+) -> None:
+    """Measure the latency of a model on one sample, stage by stage, after a warm-up.
+
+    Percentiles are given where at least ten requests lie above them.
+
+    Example: runtime bench --work work/centerpoint --backend onnx --threads 1
+    """
+    from runtime.bench import bench
+
+    report = bench(
+        work,
+        backend_name,
+        device,
+        sample_index=sample,
+        min_requests=requests,
+        min_seconds=seconds,
+        max_warm_up_seconds=warm_up,
+        data_root=data_root,
+        threads=threads,
+    )
+    click.echo(report)
+
+
+@cli.command("backends")
+def backends_command() -> None:
+    """List the backends and the kinds of models that this installation knows.
+
+    Example: runtime backends
+    """
+    from runtime.backends import available_backends
+    from runtime.pipelines import available_pipelines
+
+    click.echo(f"backends:  {', '.join(available_backends())}")
+    click.echo(f"pipelines: {', '.join(available_pipelines())}")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,109 @@
+"""A model of a workspace, ready to run: what `run` and `bench` have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.backends import Session, backend
+from runtime.devices import Device, parse_device
+from runtime.pipelines import Pipeline, build_pipeline
+from shared.config import from_resolved
+from shared.data import open_dataset
+from shared.data.types import Dataset
+from shared.errors import InputError
+from shared.files import sha256_of_json
+from shared.provenance import package_versions
+from shared.spec import ModelSpec
+from shared.workspace import Workspace
+
+if TYPE_CHECKING:
+    from shared.config import DeployConfig
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is to be run on what: names and hashes, nothing loaded yet.
+
+    Attributes:
+        workspace: where it lies.
+        spec: the model.
+        config: the deploy config that the export recorded.
+        backend: name of the backend.
+        device: where it runs.
+        threads: threads within an operation, None for the backend's default.
+        dataset: the samples.
+    """
+
+    workspace: Workspace
+    spec: ModelSpec
+    config: DeployConfig
+    backend: str
+    device: Device
+    threads: int | None
+    dataset: Dataset
+
+    @property
+    def name(self) -> str:
+        """Name of a run of it, and of the run's folder: ``onnx-cpu``, ``onnx-cuda0``."""
+        return f"{self.backend}-{str(self.device).replace(':', '')}"
+
+    def inputs(self) -> dict[str, str]:
+        """Hashes of everything that the results depend on, for the key of a stage."""
+        artifacts = backend(self.backend).artifacts(self.workspace, self.spec)
+        return {
+            **{path: self.workspace.input_hash(path) for path in artifacts.values()},
+            "spec": sha256_of_json(self.spec.model_dump(mode="json")),
+            "dataset": self.dataset.digest(),
+        }
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that the results depend on."""
+        return package_versions(backend(self.backend).PACKAGES)
+
+    def load(self) -> tuple[Session, Pipeline]:
+        """The session of the backend, and the pipeline on it.
+
+        Raises:
+            ManifestError: a file differs from its hash in the manifest, or the spec is not one for the pipeline.
+            EnvironmentLacks: package or device missing.
+            ModelLoadError: a file can't be loaded.
+        """
+        module = backend(self.backend)
+        files: dict[str, Path] = {
+            component: self.workspace.artifact(path)
+            for component, path in module.artifacts(self.workspace, self.spec).items()
+        }
+        session = module.load(files, self.spec, self.device, self.threads)
+        return session, build_pipeline(self.spec, session)
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, for the key of a stage."""
+        return {"backend": self.backend, "device": str(self.device), "threads": self.threads}
+
+
+def open_model(work: Path, backend_name: str, device: str, data_root: Path | None, threads: int | None) -> Model:
+    """The model of a workspace, on a backend and a device.
+
+    Args:
+        work: the workspace.
+        backend_name: name of the backend.
+        device: cpu, cuda, cuda:N, or an alias of the config.
+        data_root: where the data set lies, when not where the config says.
+        threads: threads within an operation, None for the backend's default.
+
+    Raises:
+        UsageError: no such backend or device.
+        ManifestError: nothing was exported to the workspace.
+        InputError: the data set can't be opened, or is empty.
+    """
+    backend(backend_name)
+    workspace = Workspace.open(work)
+    spec = workspace.spec()
+    config = from_resolved(workspace.config(), where=str(work))
+    chosen = parse_device(device, config.devices)
+    dataset = open_dataset(config.data, root=data_root)
+    if len(dataset) == 0:
+        raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
+    return Model(workspace, spec, config, backend_name, chosen, threads, dataset)

@@ -1,0 +1,153 @@
+"""`runtime run`: a backend over the samples of a data set, recorded for the verifier and the evaluator."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime.model import Model, open_model
+from runtime.pipelines import Pipeline
+from shared.errors import UsageError
+from shared.latency import TOTAL, summarise_stages
+from shared.progress import track
+from shared.runs import Run, RunHeader, RunWriter
+from shared.table import Table, number
+
+_log = logging.getLogger("runtime")
+
+# What the files of a run are, by name; the rest are raw outputs.
+_KINDS = {"run.json": "run", "predictions.npz": "predictions", "latency.json": "latency"}
+
+
+def run(
+    work: Path,
+    backend_name: str,
+    device: str,
+    *,
+    num_samples: int | None = None,
+    data_root: Path | None = None,
+    threads: int | None = None,
+    force: bool = False,
+) -> str:
+    """Run a backend over the first samples of the data set. Interrupted, the next call goes on at the first sample
+    that is missing; the same command on unchanged input does nothing.
+
+    Args:
+        work: the workspace, with an exported model.
+        backend_name: name of the backend.
+        device: cpu, cuda, cuda:N, or an alias of the config.
+        num_samples: how many samples, -1 for all; None: as the config's evaluation.num_samples says, and the
+            verification samples in any case.
+        data_root: where the data set lies, when not where the config says.
+        threads: threads within an operation, None for the backend's default.
+        force: run afresh, whatever is there.
+
+    Returns:
+        What a user wants to see of it, as text.
+    """
+    model = open_model(work, backend_name, device, data_root, threads)
+    count = _sample_count(model, num_samples)
+    verified = model.config.verification.num_verify_samples if model.config.verification.enabled else 0
+    raw_samples = list(range(min(verified, count)))
+    stage = model.workspace.stage(
+        f"run:{model.name}",
+        tool="runtime",
+        config={**model.settings(), "num_samples": count, "raw_samples": len(raw_samples)},
+        inputs=model.inputs(),
+        versions=model.versions(),
+    )
+    folder = f"runs/{model.name}"
+    if not force and stage.up_to_date():
+        return _report(Run.open(model.workspace.path(folder)), f"{stage.name}: up to date")
+    with stage:
+        session, pipeline = model.load()
+        header = RunHeader(
+            backend=model.backend,
+            device=str(model.device),
+            model=model.spec.model,
+            task=model.spec.task,
+            classes=list(model.spec.classes),
+            dataset=model.dataset.digest(),
+            tokens=[model.dataset.sample(index).token for index in range(count)],
+            raw_samples=raw_samples,
+            fingerprint=stage.fingerprint,
+            details=session.settings,
+        )
+        writer = RunWriter.open(model.workspace.path(folder), header, resume=not force)
+        _run_samples(model, pipeline, writer, header)
+        for name in writer.finish():
+            stage.add_artifact(f"{folder}/{name}", _KINDS.get(name, "raw"))
+        finished = Run.open(model.workspace.path(folder))
+        counters = _sum(finished.counters)
+        alerts = pipeline.alerts(counters)
+        stage.result("runs", model.name, {"samples": count, "counters": counters, "alerts": alerts})
+    for alert in alerts:
+        _log.warning("%s: %s", stage.name, alert)
+    return _report(finished, f"{stage.name}: done")
+
+
+def _sample_count(model: Model, asked: int | None) -> int:
+    available = len(model.dataset)
+    if asked is not None and (asked == 0 or asked < -1):
+        raise UsageError(f"--num-samples {asked}", hint="give at least 1, or -1 for all samples")
+    wanted = model.config.evaluation.num_samples if asked is None else asked
+    if wanted == -1:
+        return available
+    if asked is None and model.config.verification.enabled:
+        wanted = max(wanted, model.config.verification.num_verify_samples)
+    if asked is not None and asked > available:
+        _log.warning("%d samples were asked for, the data set has %d", asked, available)
+    return min(wanted, available)
+
+
+def _run_samples(model: Model, pipeline: Pipeline, writer: RunWriter, header: RunHeader) -> None:
+    """Infer and commit every sample that is not committed yet."""
+    left = [index for index in range(len(header.tokens)) if index not in writer.done]
+    if writer.done and left:
+        _log.info(
+            "%s: goes on at sample %d, %d of %d are done", model.name, left[0], len(writer.done), len(header.tokens)
+        )
+    if left:
+        # The first request pays for page faults and the backend's own set-up: it is made once for nothing.
+        pipeline.infer(pipeline.read(model.dataset.sample(left[0])).data)
+    raw_samples = set(header.raw_samples)
+    for index in track(left, model.name, total=len(left)):
+        sample = model.dataset.sample(index)
+        started = time.perf_counter()
+        read = pipeline.read(sample)
+        read_seconds = time.perf_counter() - started
+        answer = pipeline.infer(read.data)
+        _log.debug(
+            "%s: read in %.1f ms, inferred in %.1f ms, %d boxes",
+            sample.token, read_seconds * 1e3, answer.latency_ms[TOTAL], len(answer.boxes),
+        )  # fmt: skip
+        writer.commit(
+            index,
+            answer.boxes,
+            answer.latency_ms,
+            {**read.counters, **answer.counters},
+            pipeline.comparable(answer.outputs) if index in raw_samples else None,
+        )
+
+
+def _sum(counters: Sequence[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for sample in counters:
+        total.update(sample)
+    return dict(total)
+
+
+def _report(finished: Run, title: str) -> str:
+    counters: dict[str, Any] = _sum(finished.counters)
+    statistics = summarise_stages(finished.latencies)
+    rows = [
+        [stage, number(values["median"], 2), number(values["mean"], 2), number(values["max"], 2)]
+        for stage, values in statistics.items()
+    ]
+    what = ", ".join(f"{name} {value}" for name, value in counters.items())
+    table = Table(f"{title}, {len(finished)} samples ({what})", ["stage [ms]", "median", "mean", "max"], rows)
+    return table.text()

@@ -1,0 +1,51 @@
+"""Statistics of latencies, the same wherever a latency is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+TOTAL = "total"
+"""The stage that stands for the whole request."""
+
+_PERCENTILES = (50, 90, 95, 99)
+# A percentile p rests on the samples above it: it is given from ten of those on.
+_SAMPLES_ABOVE = 10
+
+
+def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Statistics of one stage.
+
+    Args:
+        milliseconds: one latency per request, at least one.
+
+    Returns:
+        ``samples``, ``mean``, ``std`` (of the sample, n - 1; 0 for one), ``min``, ``max``, ``median``, those of
+        ``p50``, ``p90``, ``p95``, ``p99`` that have at least ten samples above them, and ``throughput`` (requests a
+        second, one after the other).
+    """
+    values = np.asarray(milliseconds, np.float64)
+    count = len(values)
+    summary = {
+        "samples": count,
+        "mean": float(values.mean()),
+        "std": float(values.std(ddof=1)) if count > 1 else 0.0,
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "median": float(np.median(values)),
+    }
+    for percent in _PERCENTILES:
+        if count * (100 - percent) >= _SAMPLES_ABOVE * 100:
+            summary[f"p{percent}"] = float(np.percentile(values, percent))
+    summary["throughput"] = 1000 / summary["mean"]
+    return summary
+
+
+def summarise_stages(requests: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Statistics by stage, in the order of the first request.
+
+    Args:
+        requests: milliseconds by stage, one mapping per request, at least one.
+    """
+    return {stage: summarise([request[stage] for request in requests]) for stage in requests[0]}
