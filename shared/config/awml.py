@@ -180,7 +180,9 @@ def _data(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
     if info_file:
         data["info_file"] = info_file
         key = "info_file" if io.info_file else "info_pkl" if io.info_pkl else "ann_file"
-        notes.add(("runtime_io", key), "is relative to data.root, which AWML takes from the model's config; give it with --data")
+        notes.add(
+            ("runtime_io", key), "is relative to data.root, which AWML takes from the training config; give --data"
+        )
     if io.sample_idx or notes.stands("runtime_io", "sample_idx"):
         data["sample_idx"] = io.sample_idx
     if io.img_prefix:
@@ -198,7 +200,8 @@ def _export(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
         "simplify": "onnxsim" if onnx.simplify else "none",
     }
     former = config.runtime_io.onnx_file
-    onnx_path, keys = (export.onnx_path, ("export", "onnx_path")) if export.onnx_path else (former, ("runtime_io", "onnx_file"))
+    onnx_path = export.onnx_path or former
+    keys = ("export", "onnx_path") if export.onnx_path else ("runtime_io", "onnx_file")
     if onnx_path:
         if export.mode in ("trt", "none"):
             result["onnx_path"] = onnx_path
@@ -219,7 +222,7 @@ def _tensorrt(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
     if settings is None:
         return {}
     if settings.precision_policy == "int8":
-        notes.add(("tensorrt_config",), "precision_policy int8 needs Q/DQ nodes in the graph here: no calibration at build time")
+        notes.add(("tensorrt_config",), "precision_policy int8 needs Q/DQ nodes in the graph here")
     result: dict[str, Any] = {
         "precision_policy": settings.precision_policy,
         "max_workspace_size": settings.max_workspace_size,
@@ -251,7 +254,7 @@ def _verification(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
         result["enabled"] = False
         notes.add(
             ("verification", "scenarios"),
-            f"no scenario for mode {config.export.mode}: AWML compares nothing and passes; verification.enabled is false here",
+            f"none for mode {config.export.mode}: AWML compares nothing and passes; verification is off here",
         )
     return result
 
@@ -260,8 +263,8 @@ def _evaluation(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
     source = config.evaluation
     backends: dict[str, Any] = {}
     for name in ("pytorch", "onnx", "tensorrt"):
-        former = name in source.models_to_evaluate or bool(source.models.get(name))  # type: ignore[call-overload]
-        settings = source.backends.get(name)  # type: ignore[call-overload]
+        former = name in source.models_to_evaluate or bool(source.models.get(name))
+        settings = source.backends.get(name)
         backends[name] = {"enabled": former if settings is None else settings.enabled}
         device = settings.device if settings is not None else None
         if device is not None:

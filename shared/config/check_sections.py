@@ -25,7 +25,7 @@ class Scenario(Section):
     """One comparison: the test backend against the reference backend, on the same samples."""
 
     ref_backend: Literal["framework", "pytorch", "onnx", "tensorrt"] = Field(
-        description="What counts as right: a backend, or `framework`, what the training framework itself answered at export."
+        description="What counts as right: a backend, or `framework`: what the training framework answered at export."
     )
     ref_device: Name = Field(
         default="cpu", description="Its device: an alias of `devices`, or cpu, cuda, cuda:N. Not used for `framework`."
@@ -36,7 +36,7 @@ class Scenario(Section):
         default=None, description="Tolerance of this scenario where it differs from `verification.tolerance`."
     )
     optional: Flag = Field(
-        default=False, description="true: skipped, and said so, where one of its runs is missing. Otherwise that is a failure."
+        default=False, description="true: skipped, and said so, where a run is missing. Otherwise that is a failure."
     )
 
     @model_validator(mode="after")
@@ -69,14 +69,13 @@ class Verification(Section):
         default=3, description="How many samples, from the first, are recorded by the export and compared."
     )
     tolerance: Positive = Field(
-        default=0.1, description="Largest absolute difference of any raw output that passes; logits, before any sigmoid."
+        default=0.1,
+        description="Largest absolute difference of any raw output that passes (logits: before the sigmoid).",
     )
     output_tolerances: dict[Name, Positive] = Field(
         default_factory=dict, description="Output name to its own tolerance, for example `heatmap: 0.05`."
     )
-    scenarios: Scenarios = Field(
-        default=Scenarios(), description="What is compared with what, by export mode."
-    )
+    scenarios: Scenarios = Field(default=Scenarios(), description="What is compared with what, by export mode.")
 
 
 class EvaluatedBackend(Section):

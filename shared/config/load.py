@@ -1,4 +1,4 @@
-"""From a file and overrides to a `DeployConfig`, and from a `DeployConfig` to what the manifest and fingerprints hold."""
+"""From a file and overrides to a `DeployConfig`, and from there to what manifest and fingerprints hold."""
 
 from __future__ import annotations
 
@@ -108,9 +108,7 @@ def _without_paths(value: Any, annotation: Any) -> Any:
     if shape.section is not None and isinstance(value, dict):
         types = field_types(shape.section)
         return {
-            key: _without_paths(item, types[key])
-            for key, item in value.items()
-            if not _holds_only_paths(types[key])
+            key: _without_paths(item, types[key]) for key, item in value.items() if not _holds_only_paths(types[key])
         }
     if shape.kind == "mapping" and isinstance(value, dict):
         return {key: _without_paths(item, shape.item) for key, item in value.items()}
@@ -149,8 +147,7 @@ def _absolute(
         }
     if shape.kind == "mapping" and isinstance(value, dict):
         return {
-            key: _absolute(item, shape.item, base, (*keys, key), problems, source, lines)
-            for key, item in value.items()
+            key: _absolute(item, shape.item, base, (*keys, key), problems, source, lines) for key, item in value.items()
         }
     if shape.kind == "sequence" and isinstance(value, list):
         return [

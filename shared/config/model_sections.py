@@ -11,9 +11,7 @@ from shared.config.section import ConfigPath, Count, DataPath, FileName, Flag, I
 
 Mode = Literal["onnx", "trt", "both", "none"]
 TaskType = Literal["detection3d", "detection2d", "classification"]
-PrecisionPolicy = Literal[
-    "auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "explicit_int8", "strongly_typed"
-]
+PrecisionPolicy = Literal["auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "explicit_int8", "strongly_typed"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 TensorShape = Annotated[tuple[Count, ...], Field(min_length=1)]
 AxisIndex = Annotated[int, Field(ge=0)]  # not strict: JSON, which the manifest is, has text for keys
@@ -30,7 +28,7 @@ class Model(Section):
     )
     checkpoint: ConfigPath | None = Field(
         default=None,
-        description="Weights. The one place that names them: export, reference and the PyTorch backend all use this file.",
+        description="Weights. The one place that names them: export, reference and PyTorch backend all use this file.",
     )
     random_weights: Index | None = Field(
         default=None,
@@ -54,14 +52,14 @@ class Data(Section):
 
     format: Literal["info", "t4", "kitti", "argoverse2", "nuscenes_mini_val", "folder", "concat", "real"] = Field(
         default="info",
-        description="How the data set is stored. `info`: info file of mmdet3d or AWML (.pkl or .json); `t4`: a T4 scene's "
-        "own tables; `kitti`; `argoverse2`; `nuscenes_mini_val`; `folder`: point files without labels; `concat`: several, "
-        "one after another (`sources`); `real`: whatever of these lies under `root`.",
+        description="How the data set is stored. `info`: info file of mmdet3d or AWML (.pkl or .json); `t4`: a T4 "
+        "scene's own tables; `kitti`; `argoverse2`; `nuscenes_mini_val`; `folder`: point files without labels; "
+        "`concat`: several, one after another (`sources`); `real`: whatever of these lies under `root`.",
     )
     root: ConfigPath | None = Field(
         default=None,
-        description="Folder of the data set, and what an info file's paths are relative to. `--data` of the tools takes "
-        "its place, for example a mount.",
+        description="Folder of the data set, and what an info file's paths are relative to. `--data` of the tools "
+        "takes its place, for example a mount.",
     )
     info_file: DataPath | None = Field(default=None, description="Format `info`: the file, relative to `data.root`.")
     classes: tuple[Name, ...] = Field(
@@ -88,8 +86,8 @@ class Data(Section):
     )
     data_prefix: dict[Name, str] = Field(
         default_factory=dict,
-        description="Format `info`, as in mmdet3d: folders for `pts`, `sweeps`, `img` or a camera's name. Given: only the "
-        "file name of a sweep counts, as for nuScenes; empty: paths are taken whole, as AWML writes them.",
+        description="Format `info`, as in mmdet3d: folders for `pts`, `sweeps`, `img` or a camera's name. Given: only "
+        "the file name of a sweep counts, as for nuScenes; empty: paths are taken whole, as AWML writes them.",
     )
     max_sweeps: Index = Field(default=10, description="Format `t4`: how many earlier frames a sample lists.")
     allow_absolute_paths: Flag = Field(default=False, description="Let an info file name files by absolute path.")
@@ -99,7 +97,8 @@ class Data(Section):
     def _format_has_what_it_needs(self) -> Data:
         if (self.format == "concat") != bool(self.sources):
             raise PydanticCustomError(
-                "sources", "has format {format}; format concat needs sources, and no other has them",
+                "sources",
+                "has format {format}; format concat needs sources, and no other has them",
                 {"format": self.format},
             )
         return self
@@ -110,12 +109,13 @@ class Export(Section):
 
     mode: Mode = Field(
         default="both",
-        description="`onnx`: PyTorch to ONNX; `trt`: engines from ONNX files that exist already (`onnx_path`, or those in "
-        "the workspace); `both`: PyTorch to ONNX to TensorRT; `none`: run, verify and evaluate what the workspace holds.",
+        description="`onnx`: PyTorch to ONNX; `trt`: engines from ONNX files that exist already (`onnx_path`, or those "
+        "in the workspace); `both`: PyTorch to ONNX to TensorRT; `none`: run, verify and evaluate what the workspace "
+        "holds.",
     )
     onnx_path: ConfigPath | None = Field(
         default=None,
-        description="Mode `trt` and `none`: folder of ONNX files made elsewhere (one component: the file), taken into the workspace.",
+        description="Mode `trt` and `none`: folder of ONNX files made elsewhere (one component: the file itself).",
     )
     exporter: Literal["torchscript", "dynamo"] = Field(
         default="torchscript", description="Which of PyTorch's two ONNX exporters writes the graph."
@@ -125,10 +125,10 @@ class Export(Section):
     )
     do_constant_folding: Flag = Field(default=True, description="Compute what is constant at export.")
     keep_initializers_as_inputs: Flag = Field(
-        default=False, description="List the weights as graph inputs too. Old tools need it; optimisers are better without."
+        default=False, description="List the weights as graph inputs too. Optimisers do better without."
     )
     simplify: Literal["none", "onnxsim", "onnxslim"] = Field(
-        default="none", description="Tool that simplifies the graph. Its result is checked against PyTorch as any export is."
+        default="none", description="Tool that simplifies the graph; its result is checked as any export is."
     )
 
 
@@ -136,9 +136,7 @@ class Tensor(Section):
     """An input or output of a component."""
 
     name: Name = Field(description="Name of the tensor in the ONNX file.")
-    dtype: Dtype = Field(
-        default="float32", description="Its type; an exported file with another one is an error."
-    )
+    dtype: Dtype = Field(default="float32", description="Its type; an exported file with another one is an error.")
 
 
 class Io(Section):
@@ -203,7 +201,7 @@ class Component(Section):
     io: Io = Field(default=Io(), description="Inputs, outputs and dynamic axes; by default the model's own.")
     tensorrt_profile: dict[Name, Profile] = Field(
         default_factory=dict,
-        description="Input name to its sizes. An input with dynamic axes that is missing here gets those of the model spec.",
+        description="Input name to its sizes. A dynamic input that is missing here gets those of the model spec.",
     )
     extra_tensorrt_profiles: tuple[dict[Name, Profile], ...] = Field(
         default=(), description="More profiles for the same engine, in order; each names every dynamic input."

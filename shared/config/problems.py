@@ -92,7 +92,8 @@ def explain(error: ValidationError, root: type[Section] = DeployConfig) -> list[
             found.append((keys, "is missing and has no default"))
         elif kind in _SHOULD_BE:
             right = _SHOULD_BE[kind].format(**{name: _plain(value) for name, value in context.items()})
-            found.append((keys, f"is {value_text(item['input'])}; {right}{_close_choice(type_at(root, keys), kind, item['input'])}"))
+            guess = _close_choice(type_at(root, keys), kind, item["input"])
+            found.append((keys, f"is {value_text(item['input'])}; {right}{guess}"))
         elif isinstance(item["input"], Mapping):
             found.append((keys, item["msg"]))
         else:

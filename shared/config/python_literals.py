@@ -2,8 +2,8 @@
 
 AWML's deploy configs are Python, but data: names set to dictionaries, lists, numbers and texts. They are read from the
 syntax tree, so that a config from elsewhere can't run code. Understood: assignments, ``dict(...)``, ``{...}``, lists,
-tuples, ``**`` and ``*`` unpacking, arithmetic such as ``2 << 30``, earlier names, subscripts, f-strings, ``strip`` and its
-kin on texts, and ``_base_`` with files of the same kind. Anything else is an error that names the line.
+tuples, ``**`` and ``*`` unpacking, arithmetic such as ``2 << 30``, earlier names, subscripts, f-strings, ``strip`` and
+its kin on texts, and ``_base_`` with files of the same kind. Anything else is an error that names the line.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import difflib
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from shared.config.walk import KeyPath
 from shared.errors import ConfigError
 
 _MAX_BITS = 128
 _MAX_LENGTH = 100_000
+_SHOWN = 60
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -105,7 +106,10 @@ def _evaluate_file(path: Path, above: tuple[Path, ...]) -> LinedDict:
         raise ConfigError(f"is not valid Python: {error.msg}", where=f"{path}:{error.lineno or 1}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"is not valid Python: {error}", where=str(path)) from error
-    return _File(path, above).run(tree)
+    try:
+        return _File(path, above).run(tree)
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply", where=str(path)) from error
 
 
 class _File:
@@ -126,11 +130,11 @@ class _File:
             elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
                 targets, value = [statement.target], statement.value
             else:
-                self.refuse(statement, "only assignments of values are read from a Python config")
+                raise self.refusal(statement, "only assignments of values are read from a Python config")
             result = self.value(value)
             for target in targets:
                 if not isinstance(target, ast.Name):
-                    self.refuse(target, "only plain names are assigned in a Python config")
+                    raise self.refusal(target, "only plain names are assigned in a Python config")
                 if target.id == "_base_":
                     bases = self.base(result, target)
                 else:
@@ -141,54 +145,45 @@ class _File:
         merged = LinedDict()
         for name in [names] if isinstance(names, str) else names:
             if not isinstance(name, str):
-                self.refuse(node, "_base_ should be a file name or a list of them")
+                raise self.refusal(node, "_base_ should be a file name or a list of them")
             merged = _merge(merged, _evaluate_file(self.path.parent / name, (*self.above, self.path.resolve())))
         return merged
 
-    def refuse(self, node: ast.AST, reason: str) -> NoReturn:
-        line = getattr(node, "lineno", 1)
+    def refusal(self, node: ast.AST, reason: str) -> ConfigError:
+        """The error for something that is more than a plain value."""
         text = " ".join(ast.unparse(node).split())
-        shown = text if len(text) <= 60 else f"{text[:57]}..."
-        raise ConfigError(
+        shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+        return ConfigError(
             f"'{shown}': {reason}",
-            where=f"{self.path}:{line}",
-            hint="the file is read without being executed; write the value itself, or a YAML config",
+            where=f"{self.path}:{getattr(node, 'lineno', 1)}",
+            hint="The file is read without being executed; write the value itself, or a YAML config",
         )
 
     def value(self, node: ast.expr) -> Any:
         """The value of an expression."""
-        match node:
-            case ast.Constant(value=bool() | int() | float() | str() | None):
-                return node.value
-            case ast.Name(id=name):
-                return self.name(name, node)
-            case ast.Dict():
-                return self.dictionary(node)
-            case ast.List(elts=elements):
-                return self.elements(elements)
-            case ast.Tuple(elts=elements):
-                return tuple(self.elements(elements))
-            case ast.Call():
-                return self.call(node)
-            case ast.BinOp():
-                return self.binary(node)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -self.number(operand)
-            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-                return +self.number(operand)
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return not self.value(operand)
-            case ast.Subscript(value=container, slice=key):
-                return self.item(self.value(container), self.value(key), node)
-            case ast.JoinedStr(values=parts):
-                return "".join(self.text_part(part) for part in parts)
-        self.refuse(node, f"{type(node).__name__} is not a plain value")
+        evaluate = _EVALUATE.get(type(node))
+        if evaluate is None:
+            raise self.refusal(node, f"{type(node).__name__} is not a plain value")
+        return evaluate(self, node)
 
-    def name(self, name: str, node: ast.AST) -> Any:
-        if name not in self.names:
-            close = difflib.get_close_matches(name, list(self.names), n=1)
-            self.refuse(node, f"no such name above{f'; did you mean {close[0]}?' if close else ''}")
-        return self.names[name]
+    def constant(self, node: ast.Constant) -> Any:
+        if node.value is None or isinstance(node.value, (bool, int, float, str)):
+            return node.value
+        raise self.refusal(node, f"{type(node.value).__name__} is not understood here")
+
+    def name(self, node: ast.Name) -> Any:
+        if node.id not in self.names:
+            close = difflib.get_close_matches(node.id, list(self.names), n=1)
+            raise self.refusal(node, f"no such name above{f'; did you mean {close[0]}?' if close else ''}")
+        return self.names[node.id]
+
+    def unary(self, node: ast.UnaryOp) -> Any:
+        if isinstance(node.op, ast.Not):
+            return not self.value(node.operand)
+        found = self.value(node.operand)
+        if isinstance(found, bool) or not isinstance(found, (int, float)) or isinstance(node.op, ast.Invert):
+            raise self.refusal(node, "a sign belongs to a number")
+        return -found if isinstance(node.op, ast.USub) else found
 
     def dictionary(self, node: ast.Dict) -> LinedDict:
         result = LinedDict()
@@ -199,9 +194,9 @@ class _File:
                 continue
             key = self.value(key_node)
             if not isinstance(key, (str, int)):
-                self.refuse(key_node, "a key should be a text or a whole number")
+                raise self.refusal(key_node, "a key should be a text or a whole number")
             if key in written:
-                self.refuse(key_node, f"the key stands twice (first on line {written[key]})")
+                raise self.refusal(key_node, f"the key stands twice (first on line {written[key]})")
             written[key] = key_node.lineno
             result.put(key, self.value(value_node), (self.path, key_node.lineno))
         return result
@@ -209,7 +204,7 @@ class _File:
     def mapping(self, node: ast.expr) -> dict[Any, Any]:
         found = self.value(node)
         if not isinstance(found, dict):
-            self.refuse(node, "should be a dictionary")
+            raise self.refusal(node, "should be a dictionary")
         return found
 
     def elements(self, nodes: list[ast.expr]) -> list[Any]:
@@ -218,7 +213,7 @@ class _File:
             if isinstance(node, ast.Starred):
                 inner = self.value(node.value)
                 if not isinstance(inner, (list, tuple)):
-                    self.refuse(node, "should be a list")
+                    raise self.refusal(node, "should be a list")
                 result.extend(inner)
             else:
                 result.append(self.value(node))
@@ -231,7 +226,7 @@ class _File:
                 for argument in node.args:
                     result.absorb(self.mapping(argument), (self.path, argument.lineno))
                 if len(node.args) > 1:
-                    self.refuse(node, "dict takes one dictionary and keywords")
+                    raise self.refusal(node, "dict takes one dictionary and keywords")
                 for keyword in node.keywords:
                     if keyword.arg is None:
                         result.absorb(self.mapping(keyword.value), (self.path, keyword.value.lineno))
@@ -241,25 +236,19 @@ class _File:
             case ast.Name(id="list" | "tuple" as kind) if len(node.args) <= 1 and not node.keywords:
                 inner = self.value(node.args[0]) if node.args else ()
                 if not isinstance(inner, (list, tuple)):
-                    self.refuse(node, "should be given a list")
+                    raise self.refusal(node, "should be given a list")
                 return list(inner) if kind == "list" else tuple(inner)
             case ast.Attribute(value=owner, attr=method) if method in _TEXT_METHODS and not node.keywords:
                 arguments = [self.value(owner), *(self.value(argument) for argument in node.args)]
                 if len(arguments) <= 2 and all(isinstance(argument, str) for argument in arguments):
                     return _TEXT_METHODS[method](*arguments)
-        self.refuse(node, "only dict(), list(), tuple() and strip() of texts are called in a Python config")
-
-    def number(self, node: ast.expr) -> Any:
-        found = self.value(node)
-        if isinstance(found, bool) or not isinstance(found, (int, float)):
-            self.refuse(node, "should be a number")
-        return found
+        raise self.refusal(node, "only dict(), list(), tuple() and strip() of texts are called in a Python config")
 
     def binary(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)
         compute = _BINARY.get(type(node.op))
         if compute is None:
-            self.refuse(node, f"{type(node.op).__name__} is not understood here")
+            raise self.refusal(node, f"{type(node.op).__name__} is not understood here")
         if isinstance(node.op, ast.BitOr) and isinstance(left, dict) and isinstance(right, dict):
             merged = LinedDict()
             for side in (left, right):
@@ -267,41 +256,56 @@ class _File:
             return merged
         if isinstance(node.op, ast.Add) and type(left) is type(right) and isinstance(left, (str, list, tuple)):
             if len(left) + len(right) > _MAX_LENGTH:
-                self.refuse(node, "is too long")
+                raise self.refusal(node, "is too long")
             return left + right
         for side in (left, right):
             if isinstance(side, bool) or not isinstance(side, (int, float)):
-                self.refuse(node, f"can't compute with {type(side).__name__}")
+                raise self.refusal(node, f"can't compute with {type(side).__name__}")
         if isinstance(node.op, (ast.LShift, ast.Pow)) and (
             abs(right) > _MAX_BITS or (isinstance(node.op, ast.Pow) and abs(left) > 2**_MAX_BITS)
         ):
-            self.refuse(node, "is too large a number")
+            raise self.refusal(node, "is too large a number")
         try:
             result = compute(left, right)
         except (ArithmeticError, ValueError, TypeError) as error:
-            self.refuse(node, str(error))
+            raise self.refusal(node, str(error)) from error
         if isinstance(result, complex) or (isinstance(result, int) and result.bit_length() > _MAX_BITS):
-            self.refuse(node, "is too large a number")
+            raise self.refusal(node, "is too large a number")
         return result
 
-    def item(self, container: Any, key: Any, node: ast.AST) -> Any:
+    def subscript(self, node: ast.Subscript) -> Any:
+        container, key = self.value(node.value), self.value(node.slice)
+        if not isinstance(container, (dict, list, tuple)):
+            raise self.refusal(node, "only dictionaries, lists and tuples have items")
         try:
-            if isinstance(container, (dict, list, tuple)):
-                return container[key]
-        except (KeyError, IndexError, TypeError):
+            return container[key]
+        except (KeyError, IndexError, TypeError) as error:
             there = ", ".join(map(repr, container)) if isinstance(container, dict) else f"{len(container)} entries"
-            self.refuse(node, f"there is no {key!r}; there are {there}")
-        self.refuse(node, "only dictionaries, lists and tuples have items")
+            raise self.refusal(node, f"there is no {key!r}; there are {there}") from error
 
-    def text_part(self, node: ast.expr) -> str:
-        match node:
-            case ast.Constant(value=str() as text):
-                return text
-            case ast.FormattedValue(value=inner, conversion=-1, format_spec=None):
-                found = self.value(inner)
-                if isinstance(found, (str, int, float)):
-                    return str(found)
-        self.refuse(node, "an f-string may hold texts and numbers, without a format")
+    def text(self, node: ast.JoinedStr) -> str:
+        parts = []
+        for part in node.values:
+            plain = isinstance(part, ast.FormattedValue) and part.conversion == -1 and part.format_spec is None
+            found = self.value(part.value if isinstance(part, ast.FormattedValue) else part)
+            if not isinstance(found, (str, int, float)) or not (plain or isinstance(part, ast.Constant)):
+                raise self.refusal(node, "an f-string may hold texts and numbers, without a format")
+            parts.append(str(found))
+        return "".join(parts)
+
+
+_EVALUATE: dict[type[ast.expr], Callable[[_File, Any], Any]] = {
+    ast.BinOp: _File.binary,
+    ast.Call: _File.call,
+    ast.Constant: _File.constant,
+    ast.Dict: _File.dictionary,
+    ast.JoinedStr: _File.text,
+    ast.List: lambda file, node: file.elements(node.elts),
+    ast.Name: _File.name,
+    ast.Subscript: _File.subscript,
+    ast.Tuple: lambda file, node: tuple(file.elements(node.elts)),
+    ast.UnaryOp: _File.unary,
+}
 
 
 def _merge(base: dict[Any, Any], child: dict[Any, Any]) -> LinedDict:
@@ -310,12 +314,11 @@ def _merge(base: dict[Any, Any], child: dict[Any, Any]) -> LinedDict:
     result.absorb(base, (Path(), 0))
     lines = child.lines if isinstance(child, LinedDict) else {}
     for key, value in child.items():
+        merged = value
         if isinstance(value, dict):
-            delete = value.get("_delete_", False)
-            kept = LinedDict()
-            kept.absorb({k: v for k, v in value.items() if k != "_delete_"}, (Path(), 0))
-            kept.lines.update({k: v for k, v in getattr(value, "lines", {}).items() if k in kept})
             old = result.get(key)
-            value = _merge(old, kept) if isinstance(old, dict) and not delete else kept
-        result.put(key, value, lines.get(key, (Path(), 0)))
+            keeps = isinstance(old, dict) and not value.get("_delete_", False)
+            merged = _merge(old if keeps and old is not None else {}, value)
+        if key != "_delete_":
+            result.put(key, merged, lines.get(key, (Path(), 0)))
     return result

@@ -74,22 +74,18 @@ def _cross_checks(config: DeployConfig) -> Iterator[Problem]:
     yield from _unknown_devices(config)
     yield from _repeated_files(config)
     mode = config.export.mode
-    if mode in ("onnx", "both"):
-        if config.export.onnx_path is not None:
-            yield (
-                ("export", "onnx_path"), str(config.export.onnx_path),
-                f"export.mode {mode} makes the ONNX files itself; leave onnx_path out, or use mode trt or none",
-            )
+    if mode in ("onnx", "both") and config.export.onnx_path is not None:
+        yield (
+            ("export", "onnx_path"),
+            str(config.export.onnx_path),
+            f"export.mode {mode} makes the ONNX files itself; leave onnx_path out, or use mode trt or none",
+        )
     verification = config.verification
     if verification.enabled and mode != "none" and not getattr(verification.scenarios, mode):
         yield (
-            ("verification", "scenarios", mode), [],
+            ("verification", "scenarios", mode),
+            [],
             "verification.enabled with nothing to compare; add a scenario, or set verification.enabled: false",
-        )
-    if config.evaluation.backends.tensorrt.enabled and _resolves_to_cpu(config, config.evaluation.backends.tensorrt.device):
-        yield (
-            ("evaluation", "backends", "tensorrt", "device"), config.evaluation.backends.tensorrt.device,
-            "TensorRT runs on CUDA devices only; use cuda or cuda:N",
         )
 
 
@@ -112,12 +108,8 @@ def _unknown_devices(config: DeployConfig) -> Iterator[Problem]:
             guess = f"did you mean {close[0]}? " if close else ""
             aliases = ", ".join(config.devices)
             yield keys, device, f"no such device; {guess}use cpu, cuda, cuda:N or an alias of devices ({aliases})"
-        elif backend == "tensorrt" and keys[0] == "verification" and _resolves_to_cpu(config, device):
+        elif backend == "tensorrt" and config.devices.get(device, device) == "cpu":
             yield keys, device, "TensorRT runs on CUDA devices only; use cuda or cuda:N"
-
-
-def _resolves_to_cpu(config: DeployConfig, device: str) -> bool:
-    return config.devices.get(device, device) == "cpu"
 
 
 def _repeated_files(config: DeployConfig) -> Iterator[Problem]:
@@ -126,5 +118,5 @@ def _repeated_files(config: DeployConfig) -> Iterator[Problem]:
         for name, component in config.components.items():
             file = getattr(component, key)
             if file in owners:
-                yield ("components", name, key), file, f"is also the file of components.{owners[file]}; give each its own"
+                yield ("components", name, key), file, f"components.{owners[file]} has the same; give each its own"
             owners[file] = name

@@ -1,4 +1,4 @@
-"""Section ``tensorrt``: how engines are built from the ONNX files. Read by trt_builder; the runtime needs none of it."""
+"""Section ``tensorrt``: how engines are built from the ONNX files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TensorRT(Section):
     precision_policy: PrecisionPolicy = Field(
         default="auto",
         description="`auto`: TensorRT's defaults (FP32, with TF32 where the GPU has it); `fp32`: FP32 with TF32 off; "
-        "`fp32_tf32`: FP32 with TF32; `fp16`, `bf16`: FP32 or this, whichever is faster; `int8`, `explicit_int8`: the Q/DQ "
-        "nodes in the graph decide, the rest as `fp16`; `strongly_typed`: the types in the graph, exactly.",
+        "`fp32_tf32`: FP32 with TF32; `fp16`, `bf16`: FP32 or this, whichever is faster; `int8`, `explicit_int8`: the "
+        "Q/DQ nodes in the graph decide, the rest as `fp16`; `strongly_typed`: the types in the graph, exactly.",
     )
     max_workspace_size: Bytes = Field(
         default=1 << 30, description="Most scratch memory that a layer may use: bytes, or a text such as `2 GiB`."
@@ -30,9 +30,9 @@ class TensorRT(Section):
     max_aux_streams: Index | None = Field(
         default=None, description="Most additional streams that one request may use; TensorRT decides when left out."
     )
-    tactic_sources: tuple[
-        Literal["cublas", "cublas_lt", "cudnn", "edge_mask_convolutions", "jit_convolutions"], ...
-    ] | None = Field(default=None, description="Libraries that kernels may come from; TensorRT's own set when left out.")
+    tactic_sources: (
+        tuple[Literal["cublas", "cublas_lt", "cudnn", "edge_mask_convolutions", "jit_convolutions"], ...] | None
+    ) = Field(default=None, description="Libraries that kernels may come from; by default TensorRT's set.")
     fixed_profile: Flag = Field(
         default=False,
         description="Build for one size per input: min and opt are set to `max_shape`, as Autoware's nodes do.",
@@ -41,7 +41,7 @@ class TensorRT(Section):
         default=False, description="Engines that later minor versions of the same TensorRT major version load too."
     )
     hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = Field(
-        default="none", description="Engines that other GPUs load too: those from Ampere on, or of the same architecture."
+        default="none", description="Engines that other GPUs load too: from Ampere on, or of the same architecture."
     )
     strip_weights: Flag = Field(
         default=False, description="Engines without weights, which are refitted from the ONNX file where they run."

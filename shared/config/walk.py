@@ -33,24 +33,33 @@ class Shape:
 
 def shape_of(annotation: Any) -> Shape:
     """The `Shape` of a type; ``Annotated`` and ``| None`` are looked through."""
-    if get_origin(annotation) is Annotated:
-        base, *metadata = get_args(annotation)
-        for item in metadata:
-            if isinstance(item, PathField):
-                return Shape("path", path=item)
-        return shape_of(base)
-    arguments = get_args(annotation)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return shape_of(next(argument for argument in arguments if argument is not type(None)))
-    if annotation is Any:
-        return Shape("free")
-    if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, Section):
-        return Shape("section", section=annotation)
-    if get_origin(annotation) is dict:
-        return Shape("mapping", item=arguments[1])
-    if get_origin(annotation) in (list, tuple):
-        return Shape("sequence", item=arguments[0])
-    return Shape("value")
+    bare, path = _bare(annotation)
+    kind: Literal["section", "mapping", "sequence", "path", "value", "free"] = "value"
+    if path is not None:
+        kind = "path"
+    elif bare is Any:
+        kind = "free"
+    elif get_origin(bare) is dict:
+        kind = "mapping"
+    elif get_origin(bare) in (list, tuple):
+        kind = "sequence"
+    elif isinstance(bare, type) and get_origin(bare) is None and issubclass(bare, Section):
+        return Shape("section", section=bare)
+    arguments = get_args(bare)
+    item = arguments[1] if kind == "mapping" else arguments[0] if kind == "sequence" else None
+    return Shape(kind, item=item, path=path)
+
+
+def _bare(annotation: Any) -> tuple[Any, PathField | None]:
+    """A type without ``Annotated`` and ``| None``, and how it is meant when it is a path."""
+    path = None
+    while get_origin(annotation) in (Annotated, Union, types.UnionType):
+        if get_origin(annotation) is Annotated:
+            annotation, *metadata = get_args(annotation)
+            path = next((item for item in metadata if isinstance(item, PathField)), path)
+        else:
+            annotation = next(argument for argument in get_args(annotation) if argument is not type(None))
+    return annotation, path
 
 
 @functools.cache

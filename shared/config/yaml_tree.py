@@ -69,7 +69,7 @@ def read_yaml(path: Path) -> Tree:
     tree = parse_yaml(text, str(path))
     if not isinstance(tree.value, dict):
         raise ConfigError(
-            f"holds {'nothing' if tree.value is None else type(tree.value).__name__} at the top, where sections should be",
+            "is empty" if tree.value is None else f"is a {type(tree.value).__name__}, where sections should be",
             where=str(path),
             hint="start from `exporter config init`",
         )
@@ -173,4 +173,3 @@ def line_of(lines: dict[KeyPath, int], keys: KeyPath) -> int | None:
         if keys[:length] in lines:
             return lines[keys[:length]]
     return None
-
