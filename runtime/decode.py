@@ -104,7 +104,7 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
         axis=1,
     )
     low, high = np.array(decoding.post_center_range, np.float32).reshape(2, 3)
-    in_range = np.logical_and(centers >= low, centers <= high).all(axis=1)
+    in_range = np.flatnonzero(((centers >= low) & (centers <= high)).all(axis=1))
     return Boxes3D.build(
         centers=centers,
         sizes=sizes.T,
