@@ -1,0 +1,51 @@
+"""What all tests share: the folder of real data, and which tests this environment can run.
+
+A test says what it needs with a marker (see pyproject.toml); where that is missing it is skipped, with the reason and
+what to do. A module that imports torch or mm* at its top calls ``pytest.importorskip`` first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def _has(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
+def _has_compiled_mmcv() -> bool:
+    return _has("mmcv") and importlib.util.find_spec("mmcv._ext") is not None
+
+
+_NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "exporter": (lambda: _has("torch", "mmdet3d"), "mmdet3d is not installed here; run: make test-exporter"),
+    "mmcv_ops": (_has_compiled_mmcv, "mmcv's compiled ops are not installed here; run: make test-mmcv-ops"),
+    "gpu": (lambda: shutil.which("nvidia-smi") is not None, "no NVIDIA GPU here"),
+    "docker": (lambda: shutil.which("docker") is not None, "no Docker here"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = {marker: reason for marker, (is_there, reason) in _NEEDS.items() if not is_there()}
+    for item in items:
+        for marker, reason in missing.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real driving data, as REAL_DATA names it."""
+    folder = os.environ.get("REAL_DATA")
+    if not folder:
+        pytest.skip("REAL_DATA is not set; set it to a folder of real data (README, 'Real data') to run this")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"REAL_DATA={folder} is no folder")
+    return path
