@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from shared.config.problems import as_error, explain, place, unknown_key, value_text
 from shared.config.schema import DeployConfig
-from shared.config.section import PathField
+from shared.config.section import ConfigPath, PathField
 from shared.config.walk import KeyPath, field_types, key_text, shape_of, type_at
 from shared.config.yaml_tree import Tree, line_of, parse_yaml, read_yaml
 from shared.errors import ConfigError, ManifestError
@@ -230,7 +230,8 @@ def _apply(value: Any, override: str, sources: dict[KeyPath, str], problems: lis
     shape = shape_of(annotation)
     if shape.path is not None and isinstance(new, (int, float)):
         new = text.strip()
-    new = _absolute(new, annotation, Path.cwd(), keys, problems, source, {})
+    # Typed at a prompt, every path starts from the current directory, also one that a file gives relative to data.root.
+    new = _absolute(new, ConfigPath if shape.path is not None else annotation, Path.cwd(), keys, problems, source, {})
     sources[keys] = source
     return _with(value, keys, new, source, problems)
 

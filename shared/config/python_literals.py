@@ -156,7 +156,7 @@ class _File:
         return ConfigError(
             f"'{shown}': {reason}",
             where=f"{self.path}:{getattr(node, 'lineno', 1)}",
-            hint="The file is read without being executed; write the value itself, or a YAML config",
+            hint="the file is read without being executed; write the value itself, or a YAML config",
         )
 
     def value(self, node: ast.expr) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 DEVICE_PATTERN = re.compile(r"cpu|cuda(:\d+)?")
@@ -77,7 +77,15 @@ Index = Annotated[int, Strict(), Field(ge=0)]
 Number = Annotated[float, Strict()]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
-Bytes = Annotated[int, BeforeValidator(_bytes_of), Strict(), Field(gt=0)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_bytes_of),
+    Strict(),
+    Field(gt=0),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(\.\d+)? *([KMG]i?B|B)?$"}]}
+    ),
+]
 FileName = Annotated[str, AfterValidator(_file_name)]
 Device = Annotated[str, AfterValidator(_device)]
 Pattern = Annotated[str, AfterValidator(_pattern)]

@@ -1,0 +1,104 @@
+"""``exporter config``: show, convert and start deploy configs, and the schema that editors use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from shared.cli import config_option, force_option
+from shared.errors import UsageError
+from shared.files import write_text
+
+TEMPLATES = ("centerpoint", "yolox", "calibration")
+
+
+@click.group(name="config")
+def config_group() -> None:
+    """Show, convert and start deploy configs."""
+
+
+@config_group.command()
+@config_option
+@click.option("--section", multiple=True, help="Show this section only, for example export. Repeatable.")
+def show(config: Path, overrides: tuple[str, ...], section: tuple[str, ...]) -> None:
+    """Check a config and show what it means: overrides applied, defaults filled in, paths absolute.
+
+    Example: exporter config show --config configs/centerpoint.yaml --set export.mode=onnx --section export
+    """
+    from shared.config import load_config, resolved
+    from shared.config.problems import suggestion
+    from shared.config.write import to_yaml
+
+    values = resolved(load_config(config, overrides))
+    for name in section:
+        if name not in values:
+            raise UsageError(f"--section {name}: there is no such section", hint=suggestion(name, list(values)))
+    shown = {name: value for name, value in values.items() if not section or name in section}
+    click.echo(to_yaml(shown), nl=False)
+
+
+@config_group.command()
+@click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The YAML file to write.")
+@force_option
+def convert(source: Path, out: Path, force: bool) -> None:
+    """Convert a deploy_config.py of AWML to YAML. SOURCE is read without being executed.
+
+    What AWML ignores, and what means something else here, is told, and stands in the file as a comment.
+
+    Example: exporter config convert deploy_config.py --out configs/my_model.yaml
+    """
+    from shared.config.convert import convert_awml
+
+    _refuse_to_overwrite(out, force)
+    text, warnings = convert_awml(source, out)
+    write_text(out, text)
+    for warning in warnings:
+        click.echo(f"note: {warning}", err=True)
+    click.echo(f"{out}: written")
+
+
+@config_group.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of the screen."
+)
+def schema(out: Path | None) -> None:
+    """Print the JSON Schema of the deploy config, for editors that complete and check YAML.
+
+    Example: exporter config schema --out config.schema.json
+    """
+    from shared.config.reference import json_schema
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        click.echo(f"{out}: written")
+
+
+@config_group.command()
+@click.argument("model", type=click.Choice(TEMPLATES))
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; by default MODEL.yaml."
+)
+@force_option
+def init(model: str, out: Path | None, force: bool) -> None:
+    """Write a commented deploy config to start from, for MODEL.
+
+    Example: exporter config init centerpoint --out configs/my_model.yaml
+    """
+    from shared.config.convert import template
+
+    path = Path(f"{model}.yaml") if out is None else out
+    _refuse_to_overwrite(path, force)
+    write_text(path, template(model).replace("THIS_FILE", str(path)))
+    click.echo(f"{path}: written; put your paths into its sections model and data")
+
+
+def _refuse_to_overwrite(path: Path, force: bool) -> None:
+    """Raises UsageError when the file is there and the user did not say --force."""
+    if path.exists() and not force:
+        raise UsageError("is there already", where=str(path), hint="choose another name with --out, or say --force")
