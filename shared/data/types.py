@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shared.errors import ConfigError
 from shared.tasks import Boxes3D
 
 Float64 = npt.NDArray[np.float64]
@@ -27,6 +28,9 @@ class PointFile:
         pad_to: present this many columns instead, the missing ones filled with 0. None: as in the file.
         intensity_scale: factor on column 3. KITTI's reflectance is 0-1 where nuScenes, T4 and Argoverse have 0-255:
             255 brings it to their scale. 1 leaves the column untouched, bit for bit.
+
+    Raises:
+        ConfigError: ``pad_to`` is less than ``num_features``.
     """
 
     path: Path
@@ -34,6 +38,12 @@ class PointFile:
     num_features: int
     pad_to: int | None = None
     intensity_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.pad_to is not None and self.pad_to < self.num_features:
+            raise ConfigError(
+                f"{self.pad_to} is less than the {self.num_features} columns of {self.path}", where="data.pad_to"
+            )
 
     @property
     def columns(self) -> int:
