@@ -20,6 +20,17 @@ _LISTED = 8
 _SAME_MODEL_SHARE = 0.5
 
 
+def checkpoint_digest(path: Path) -> str:
+    """sha256 of a checkpoint file.
+
+    Raises:
+        ModelLoadError: missing.
+    """
+    if not path.is_file():
+        raise ModelLoadError("no such checkpoint", where=str(path), hint="give its path as model.checkpoint")
+    return sha256_of_file(path)
+
+
 def read_state_dict(path: Path) -> dict[str, Any]:
     """The weights in a checkpoint: mmengine's form (``state_dict`` among other things) or a bare state dict.
 
@@ -97,7 +108,7 @@ def _no_method(_owner: Any, _name: str) -> None:
     """Stands for the builtin ``getattr`` in a checkpoint."""
 
 
-def load_weights(model: Any, path: Path) -> str:
+def load_weights(model: Any, path: Path) -> None:
     """Load a checkpoint into a model, strictly: every weight must be there, fit, and be a number.
 
     Weights stored in half precision are cast to the model's own type.
@@ -105,9 +116,6 @@ def load_weights(model: Any, path: Path) -> str:
     Args:
         model: a torch.nn.Module; changed in place.
         path: the checkpoint.
-
-    Returns:
-        sha256 of the file.
 
     Raises:
         ModelLoadError: the file can't be read, or does not fit; lists what is missing, unexpected, or of another shape.
@@ -146,7 +154,6 @@ def load_weights(model: Any, path: Path) -> str:
         {name: value.to(expected[name].dtype) for name, value in state.items()} | _untracked(expected, state),
         strict=True,
     )
-    return sha256_of_file(path)
 
 
 def _untracked(expected: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:

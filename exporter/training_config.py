@@ -23,83 +23,61 @@ _log = logging.getLogger("exporter")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A training config with its bases merged and its imports done.
+    """A training config with its bases merged, before anything that it names is imported.
 
     Attributes:
         path: the file.
         model: the ``model`` section, plain dicts and lists.
         pipeline: the steps of the test pipeline, flat, in order; empty when the config has none.
-        voxelisation: what mmdet3d voxelises with here: mmcv's compiled operator or our stand-in.
-        imports: modules of AWML that our own types stand in for.
+        imports: modules that the config wants imported (``custom_imports``).
+        may_fail: whether the config is content without them.
     """
 
     path: Path
     model: dict[str, Any]
     pipeline: tuple[dict[str, Any], ...]
-    voxelisation: str
-    imports: tuple[str, ...]
+    imports: tuple[str, ...] = ()
+    may_fail: bool = False
 
     @property
     def digest(self) -> str:
         """Sha256 of what an export depends on: the resolved model and test pipeline, not comments or learning rates."""
-        return sha256_of_json({"model": _plain(self.model), "pipeline": _plain(list(self.pipeline))})
+        return sha256_of_json(
+            {"model": _plain(self.model), "pipeline": _plain(list(self.pipeline)), "imports": list(self.imports)}
+        )
 
 
-def load_training_config(path: Path) -> TrainingConfig:
+def read_training_config(path: Path) -> TrainingConfig:
     """Read a training config.
 
     Raises:
-        ConfigError: missing, not valid, without a model, or a module that it imports is not there.
+        ConfigError: missing, not valid, or without a model.
         EnvironmentLacks: the exporter's packages are not installed.
     """
-    voxelisation = provide_mmcv_ops()
     where = str(path)
     if not path.is_file():
         raise ConfigError("no such training config", where=where, hint="give its path as model.config")
+    read = mmengine.Config.fromfile
     try:
-        config = mmengine.Config.fromfile(path, import_custom_modules=False)
+        config = read(path, import_custom_modules=False)
     # A config is a Python program: whatever it raises is a mistake in it, not ours.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise ConfigError(f"can't be read as a training config ({type(error).__name__}: {reason})", where=where) from error
-    if "model" not in config or "type" not in config.model:
-        raise ConfigError("has no model", where=where, hint="a training config defines model = dict(type=…, …)")
-    replaced = _import_custom_modules(config, where)
+        raise ConfigError(
+            f"can't be read as a training config ({type(error).__name__}: {reason})", where=where
+        ) from error
     values = config.to_dict()
+    if not isinstance(values.get("model"), dict) or "type" not in values["model"]:
+        raise ConfigError("has no model", where=where, hint="a training config defines model = dict(type=…, …)")
+    wanted = values.get("custom_imports") or {}
+    names = wanted.get("imports") or []
     return TrainingConfig(
         path=path,
         model=values["model"],
         pipeline=tuple(_flat(_test_pipeline(values))),
-        voxelisation=voxelisation,
-        imports=tuple(replaced),
+        imports=tuple(dict.fromkeys([names] if isinstance(names, str) else names)),
+        may_fail=bool(wanted.get("allow_failed_imports", False)),
     )
-
-
-def _import_custom_modules(config: Any, where: str) -> list[str]:
-    """Import what ``custom_imports`` names; our own types stand in for modules of AWML that can't be imported."""
-    importlib.import_module("mmdet3d.models")
-    wanted = config.get("custom_imports") or {}
-    names = wanted.get("imports") or []
-    replaced = []
-    for name in dict.fromkeys([names] if isinstance(names, str) else names):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            if name.split(".")[0] in awml_modules.AWML_PACKAGES:
-                types = awml_modules.stand_in_for(name)
-                _log.info(
-                    "%s can't be imported (%s): %s", name, error,
-                    f"our own {', '.join(types)} stand in" if types else "nothing in it is needed to build a model",
-                )
-                replaced.append(name)
-            elif wanted.get("allow_failed_imports", False):
-                _log.warning("%s can't be imported (%s); the config allows that", name, error)
-            else:
-                raise ConfigError(
-                    f"custom_imports: '{name}' can't be imported ({error})", where=where,
-                    hint="install it, or add the folder that holds it to PYTHONPATH",
-                ) from error
-    return replaced
 
 
 def _test_pipeline(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -116,6 +94,31 @@ def _flat(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from _flat([inner for inner in step.get("transforms", []) if isinstance(inner, dict)])
 
 
+def _import_custom_modules(config: TrainingConfig) -> None:
+    """Import what ``custom_imports`` names; our own types stand in for modules of AWML that can't be imported.
+
+    Raises:
+        ConfigError: a module of another package can't be imported.
+    """
+    for name in config.imports:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            if name.split(".")[0] in awml_modules.AWML_PACKAGES:
+                types = awml_modules.stand_in_for(name)
+                _log.info(
+                    "%s can't be imported (%s): %s", name, error,
+                    f"our own {', '.join(types)} stand in" if types else "no model is built of what is in it",
+                )  # fmt: skip
+            elif config.may_fail:
+                _log.warning("%s can't be imported (%s); the config allows that", name, error)
+            else:
+                raise ConfigError(
+                    f"custom_imports: '{name}' can't be imported ({error})", where=str(config.path),
+                    hint="install it, or add the folder that holds it to PYTHONPATH",
+                ) from error  # fmt: skip
+
+
 def build_model(config: TrainingConfig) -> Any:
     """Build the model of a training config, in evaluation mode, with random weights.
 
@@ -125,14 +128,20 @@ def build_model(config: TrainingConfig) -> Any:
         A torch.nn.Module.
 
     Raises:
-        ConfigError: a type is not known or refuses its arguments.
+        ConfigError: a type is not known or refuses its arguments, or a module that the config imports is not there.
+        EnvironmentLacks: the exporter's packages are not installed.
     """
+    provide_mmcv_ops()
+    importlib.import_module("mmdet3d.models")
     from mmdet3d.registry import MODELS
     from mmengine.registry import DefaultScope, init_default_scope
 
+    _import_custom_modules(config)
+
     if DefaultScope.get_current_instance() is None:
         init_default_scope("mmdet3d")
-    section = _for_inference(config.model, MODELS)
+    # mmdet3d reads parts of it as attributes.
+    section = mmengine.ConfigDict(_for_inference(config.model, MODELS))
     try:
         model = MODELS.build(section)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:

@@ -64,7 +64,7 @@ class ExportableModel(Protocol):
         """
         ...
 
-    def answer(self, model: Any, model_input: Any, options: Any) -> tuple[RawOutputs, Boxes3D, dict[str, int]]:
+    def answer(self, model: Any, model_input: Any) -> tuple[RawOutputs, Boxes3D, dict[str, int]]:
         """What the training framework itself answers: raw outputs by name, boxes, counters."""
         ...
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
@@ -23,9 +23,13 @@ from exporter.component import Component, Sizes
 from exporter.training_config import TrainingConfig, build_model
 from shared.data import PointLoading, Sample, load_points
 from shared.errors import ConfigError, ExportError
+from shared.lazy import lazy_import
 from shared.runs import RawOutputs
 from shared.spec import TensorSpec
 from shared.tasks import Boxes3D
+
+# Imports mmcv's operators: not before `build_model` has provided them.
+mmdet3d_structures = lazy_import("mmdet3d.structures")
 
 TASK = "detection3d"
 
@@ -35,12 +39,13 @@ HEAD = "pts_backbone_neck_head"
 # Autoware binds the head's outputs by position, in this order.
 _OUTPUT_ORDER = ("heatmap", "reg", "height", "dim", "rot", "vel")
 
-# Spatial sizes to trace and check with: enough for every stride, little enough for a CPU. Multiples of the alignment
-# pass through all strides of the backbones in use (16 at most) without remainder.
+# Sizes to trace and check with: enough for every stride, little enough for a CPU (and for programs, which keep the
+# inputs that they were traced with). Multiples of the alignment pass through all strides of the backbones in use (16 at
+# most) without remainder.
 _LARGEST_CHECK = 512
-_LARGEST_TRACE = 128
+_LARGEST_TRACE = 64
 _ALIGNMENT = 32
-_TRACED_PILLARS = 1024
+_TRACED_PILLARS = 256
 _CHECKED_PILLARS = 20_000
 
 _log = logging.getLogger("exporter")
@@ -103,8 +108,7 @@ def build(config: TrainingConfig, options: Options) -> Any:
         raise ConfigError("the head has deformable convolutions, which ONNX lacks", where=where)
     if (section.get("pts_voxel_encoder") or {}).get("mode", "max") != "max":
         raise ConfigError("the voxel encoder averages over points; only mode='max' can be deployed", where=where)
-    plain = {**config.model, "type": "CenterPoint"}
-    model = build_model(TrainingConfig(config.path, plain, config.pipeline, config.voxelisation, config.imports))
+    model = build_model(replace(config, model={**section, "type": "CenterPoint"}))
     head = model.pts_bbox_head
     if options.nms_type is not None:
         head.test_cfg["nms_type"] = options.nms_type
@@ -501,31 +505,36 @@ def load_input(sample: Sample, parameters: Mapping[str, Any]) -> Tensor:
     return torch.from_numpy(load_points(sample, loading))
 
 
-def answer(model: Any, model_input: Tensor, options: Options) -> tuple[RawOutputs, Boxes3D, dict[str, int]]:
+def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, Boxes3D, dict[str, int]]:
     """What mmdet3d answers: its own data preprocessor, model and head prediction, nothing of ours between.
 
     Args:
         model: mmdet3d's CenterPoint.
         model_input: (N, columns) float32 points.
-        options: see `Options`.
 
     Returns:
-        raw: the head's maps by output name, (1, C, H, W) each, in the convention that the components are exported in;
-        boxes: its final boxes, with gravity centres; counters: points and voxels.
+        raw: the head's maps by output name, (1, C, H, W) each, with dim as l, w, h and rot as [sin, cos] whatever the
+        components are exported with; boxes: its final boxes, with gravity centres; counters: points and voxels.
     """
-    if not len(model_input):
-        return {}, Boxes3D.empty(), {"points": 0, "voxels": 0}
-    with torch.no_grad(), _recorded(model.pts_bbox_head) as maps:
+    with torch.no_grad(), warnings.catch_warnings(), _recorded(model.pts_bbox_head) as maps:
+        # mmdet3d copies a tensor in a way that PyTorch advises against, at every call.
+        warnings.simplefilter("ignore", UserWarning)
         data = model.data_preprocessor(
             {"inputs": {"points": [model_input]}, "data_samples": [_data_sample()]}, training=False
         )
-        if not len(data["inputs"]["voxels"]["voxels"]):
-            return {}, Boxes3D.empty(), {"points": len(model_input), "voxels": 0}
-        result = model.predict(data["inputs"], data["data_samples"])[0].pred_instances_3d
+        if len(data["inputs"]["voxels"]["voxels"]):
+            result = model.predict(data["inputs"], data["data_samples"])[0].pred_instances_3d
+        else:
+            # mmdet3d takes the batch size from the last voxel and fails without one: an empty frame is an empty map.
+            scatter = model.pts_middle_encoder
+            empty = model_input.new_zeros(1, scatter.in_channels, scatter.ny, scatter.nx)
+            features = model.pts_neck(model.pts_backbone(empty))
+            result = model.pts_bbox_head.predict(features, data["data_samples"])[0]
     tasks = [task[0] for task in maps[-1].output]
-    to_y_axis = options.rot_y_axis_reference and not _trained_on_y_axis(model)
     names = [name for task in _output_names(model) for name in task.values()]
-    raw = {name: value.cpu().numpy() for name, value in zip(names, _ordered_outputs(tasks, to_y_axis), strict=True)}
+    # The conversion is its own inverse: this undoes what the network itself was trained to do.
+    values = _ordered_outputs(tasks, _trained_on_y_axis(model))
+    raw = {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
     counters = {"points": len(model_input), "voxels": len(data["inputs"]["voxels"]["voxels"])}
     return raw, _boxes(result), counters
 
@@ -546,7 +555,7 @@ def _boxes(result: Any) -> Boxes3D:
 
 
 def _data_sample() -> Any:
-    return Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
+    return mmdet3d_structures.Det3DDataSample(metainfo={"box_type_3d": mmdet3d_structures.LiDARInstance3DBoxes})
 
 
 @dataclass(frozen=True)

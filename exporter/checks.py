@@ -1,0 +1,158 @@
+"""Checks of what was exported, before anyone else sees it: it is valid, has the right tensors, and computes the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.component import Component, Sizes, as_tuple
+from shared.errors import ExportError
+from shared.lazy import lazy_import
+from shared.spec import TensorSpec
+
+torch = lazy_import("torch")
+onnx = lazy_import("onnx")
+onnxruntime = lazy_import("onnxruntime")
+
+# Largest difference allowed between two float32 computations of the same network, relative to the largest value of the
+# output: kernels sum in other orders and fold batch norms into convolutions, and some forty layers add that up. Wrong
+# graphs (a forgotten layer, a swapped channel) are off by whole percents.
+TOLERANCE = 1e-4
+# The same kernels in the same order, only captured: anything above rounding of a single operation is a mistake.
+PROGRAM_TOLERANCE = 1e-5
+
+Runner = Callable[[tuple[Any, ...]], Sequence[npt.NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well an exported file computes what the module computes, at one choice of sizes.
+
+    Attributes:
+        sizes: of the dynamic axes.
+        largest_difference: over all outputs, absolute.
+        largest_relative: over all outputs, relative to the largest value of the output.
+    """
+
+    sizes: Sizes
+    largest_difference: float
+    largest_relative: float
+
+
+def check_onnx(path: Path, component: Component, opset_version: int) -> list[Agreement]:
+    """Check an ONNX file: validity, header, tensors, and ONNX Runtime against PyTorch at three sizes.
+
+    Args:
+        path: the file.
+        component: what it should be.
+        opset_version: opset it should have.
+
+    Returns:
+        The agreement at each size.
+
+    Raises:
+        ExportError: it is not what it should be.
+    """
+    # By path, not by content: a model in memory can't be checked when it is large or has weights beside it.
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"not a valid ONNX file ({str(error).splitlines()[0]})", where=component.name) from error
+    model = onnx.load(str(path), load_external_data=False)
+    opset = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
+    if opset != opset_version:
+        raise ExportError(f"has opset {opset} instead of {opset_version}", where=component.name)
+    weights = {initializer.name for initializer in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    _check_tensors("input", inputs, component.inputs, component.name)
+    _check_tensors("output", model.graph.output, component.outputs, component.name)
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; warnings about unused initialisers are no concern of a user
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's exceptions have no public base class but RuntimeError's sibling Exception.
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime can't load it ({error})", where=component.name) from error
+
+    def run(inputs: tuple[Any, ...]) -> Sequence[npt.NDArray[Any]]:
+        feed = {name: value.numpy() for name, value in zip(component.input_names(), inputs, strict=True)}
+        return list(session.run(component.output_names(), feed))
+
+    return compare(component, run, TOLERANCE, "ONNX Runtime")
+
+
+def _check_tensors(kind: str, actual: Sequence[Any], expected: Sequence[TensorSpec], where: str) -> None:
+    names = [value.name for value in actual]
+    if names != [tensor.name for tensor in expected]:
+        raise ExportError(f"has the {kind}s {names} instead of {[tensor.name for tensor in expected]}", where=where)
+    for value, tensor in zip(actual, expected, strict=True):
+        kind_of = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        if kind_of != tensor.dtype:
+            raise ExportError(f"{kind} '{tensor.name}' is {kind_of} instead of {tensor.dtype}", where=where)
+        shape = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        if shape != list(tensor.shape):
+            raise ExportError(f"{kind} '{tensor.name}' has the shape {shape} instead of {tensor.shape}", where=where)
+
+
+def compare(component: Component, run: Runner, tolerance: float, runner_name: str) -> list[Agreement]:
+    """Run an exported file and the module on the same inputs, at every size to check.
+
+    Args:
+        component: the module and its inputs.
+        run: runs the exported file.
+        tolerance: largest difference, relative to the largest value of the output.
+        runner_name: for messages.
+
+    Raises:
+        ExportError: it fails, or its outputs have other shapes, are not finite, or differ by more than ``tolerance``.
+    """
+    agreements = []
+    for sizes in component.check_sizes:
+        where = f"{component.name} at {', '.join(f'{axis} {size}' for axis, size in sizes.items())}"
+        inputs = component.inputs_of(sizes)
+        with torch.no_grad():
+            expected = [value.numpy() for value in as_tuple(component.module(*inputs))]
+        try:
+            actual = run(inputs)
+        # Whatever a runtime raises on inputs that the module takes is a mistake in the exported file.
+        except Exception as error:
+            raise ExportError(f"{runner_name} fails ({str(error).splitlines()[0]})", where=where) from error
+        agreements.append(_agreement(component, sizes, expected, actual, tolerance, where, runner_name))
+    return agreements
+
+
+def _agreement(
+    component: Component,
+    sizes: Sizes,
+    expected: Sequence[npt.NDArray[Any]],
+    actual: Sequence[npt.NDArray[Any]],
+    tolerance: float,
+    where: str,
+    runner_name: str,
+) -> Agreement:
+    largest = relative = 0.0
+    for name, wanted, got in zip(component.output_names(), expected, actual, strict=True):
+        if wanted.shape != got.shape:
+            raise ExportError(f"{runner_name} gives '{name}' the shape {got.shape}, PyTorch {wanted.shape}", where=where)
+        if not np.isfinite(wanted).all():
+            raise ExportError(f"the model itself gives NaN or infinity in '{name}'", where=where)
+        difference = float(np.abs(wanted - got).max(initial=0.0))
+        scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-6)
+        # Written so that NaN fails.
+        if not difference / scale <= tolerance:
+            raise ExportError(
+                f"{runner_name} and PyTorch differ in '{name}' by {difference:.3g}, "
+                f"{difference / scale:.3g} of its largest value; {tolerance:g} is allowed",
+                where=where,
+            )
+        largest, relative = max(largest, difference), max(relative, difference / scale)
+    if math.isnan(largest):
+        raise ExportError(f"{runner_name} gives NaN", where=where)
+    return Agreement(dict(sizes), largest, relative)

@@ -1,0 +1,46 @@
+"""Command line of the exporter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from exporter.config_commands import config_group
+from shared.cli import config_option, data_option, device_option, force_option, tool_group, workspace_option
+
+cli = tool_group("exporter", "Export a trained model to ONNX, and record what its training framework answers.")
+cli.add_command(config_group)
+
+
+@cli.command("export")
+@config_option
+@workspace_option
+@data_option
+@device_option
+@force_option
+def export_command(
+    config: Path, overrides: tuple[str, ...], work: Path, data_root: Path | None, device: str, force: bool
+) -> None:
+    """Export a model: ONNX files, torch.export programs, model spec and framework reference.
+
+    Every file is checked before it is committed: the ONNX checker, ONNX Runtime against PyTorch on a real sample at
+    several sizes. --device is where the framework reference runs.
+
+    Example: exporter export --config configs/centerpoint.yaml --work work/centerpoint
+    """
+    from exporter.export import export
+
+    export(config, work, overrides, device=device, data_root=data_root, force=force)
+
+
+@cli.command("models")
+def models_command() -> None:
+    """List the models that can be exported here.
+
+    Example: exporter models
+    """
+    from exporter.models import available
+
+    for name in available():
+        click.echo(name)

@@ -1,0 +1,283 @@
+"""`exporter export`: a trained model becomes ONNX files, torch.export programs, a model spec and a reference."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter import models
+from exporter.checkpoints import checkpoint_digest, load_weights
+from exporter.checks import Agreement, check_onnx
+from exporter.component import Component
+from exporter.mmcv_ops import provide_mmcv_ops
+from exporter.onnx_export import export_onnx
+from exporter.programs import export_program
+from exporter.reference import BACKEND, FOLDER, record_reference
+from exporter.simplify import simplify
+from exporter.stamp import stamp
+from exporter.training_config import TrainingConfig, read_training_config
+from shared.config import load_config, part, resolved
+from shared.data import Dataset, open_dataset
+from shared.errors import ConfigError, EnvironmentLacks, UsageError
+from shared.lazy import lazy_import
+from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
+from shared.provenance import package_versions
+from shared.runs import RunHeader
+from shared.spec import ComponentSpec, ModelSpec
+from shared.stages import StageRun
+from shared.workspace import Workspace
+
+if TYPE_CHECKING:
+    from shared.config.schema import DeployConfig
+
+torch = lazy_import("torch")
+
+_log = logging.getLogger("exporter")
+
+# What an export depends on beside the config and the files.
+_PACKAGES = (
+    "torch", "mmengine", "mmdet", "mmdet3d", "mmcv", "mmcv-lite", "numpy", "onnx", "onnxruntime", "onnxscript",
+    "onnxsim", "onnxslim",
+)  # fmt: skip
+
+
+def export(
+    config_path: Path,
+    work: Path,
+    overrides: Sequence[str],
+    *,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Export a model to a workspace.
+
+    Args:
+        config_path: the deploy config.
+        work: the workspace; made when it is not there.
+        overrides: ``key=value`` for the config.
+        device: where the framework reference runs; tracing and checks are on the CPU.
+        data_root: where the data set lies, when not where the config says.
+        force: export although nothing changed.
+
+    Raises:
+        ConfigError, ModelLoadError, InputError, ExportError, EnvironmentLacks: as the steps below say.
+    """
+    config = load_config(config_path, overrides)
+    workspace = Workspace.create(work)
+    if config.export.mode in ("trt", "none"):
+        _record_config(workspace, config)
+        _log.info("export: nothing to do, export.mode is %s", config.export.mode)
+        return
+    training = read_training_config(_required(config.model.config, "model.config"))
+    checkpoint = _required(config.model.checkpoint, "model.checkpoint")
+    weights = checkpoint_digest(checkpoint)
+    dataset = open_dataset(config.data, root=data_root)
+    reference_samples = min(config.verification.num_verify_samples, len(dataset))
+    stage = workspace.stage(
+        "export",
+        tool="exporter",
+        config={**_relevant(config), "device": device, "reference_samples": reference_samples},
+        inputs={"checkpoint": weights, "training_config": training.digest, "dataset": dataset.digest()},
+        versions=package_versions(_PACKAGES),
+    )
+    if not force and stage.up_to_date():
+        _record_config(workspace, config)
+        return
+    with stage:
+        for reason in stage.changes():
+            _log.debug("export runs because of %s", reason)
+        adapter = models.find(config.model.type)
+        options = adapter.read_options(config.model.options)
+        model = adapter.build(training, options)
+        load_weights(model, checkpoint)
+        parameters = adapter.parameters(model, training, options)
+        sample = dataset.sample(_in_range(config.data.sample_idx, dataset))
+        components = [
+            _configured(component, config)
+            for component in adapter.components(model, adapter.load_input(sample, parameters), options)
+        ]
+        _check_component_names(config, components)
+
+        specs: list[ComponentSpec] = []
+        agreements: dict[str, Any] = {}
+        for component in components:
+            onnx_path, program_path = f"onnx/{_onnx_file(component, config)}", f"pytorch/{component.name}.pt2"
+            with _announced(stage, onnx_path, "onnx") as path:
+                export_onnx(
+                    component,
+                    path,
+                    exporter=config.export.exporter,
+                    opset_version=config.export.opset_version,
+                    do_constant_folding=config.export.do_constant_folding,
+                )
+                simplify(path, config.export.simplify)
+                stamp(
+                    path,
+                    component=component.name,
+                    model_name=config.model.type,
+                    task=adapter.TASK,
+                    classes=adapter.classes(model),
+                    parameters=parameters,
+                    origin=_origin(config, training, weights),
+                )
+                against_onnx = check_onnx(path, component, config.export.opset_version)
+            with _announced(stage, program_path, "program") as path:
+                against_program = export_program(component, path)
+            specs.append(component.spec(onnx_path, program_path))
+            agreements[component.name] = {"onnx": _told(against_onnx), "program": _told(against_program)}
+
+        model.to(_torch_device(device))
+        spec = ModelSpec(
+            model=config.model.type,
+            task=adapter.TASK,
+            classes=adapter.classes(model),
+            components=specs,
+            parameters=parameters,
+        )
+        header = _reference_header(spec, dataset, reference_samples, device, stage.fingerprint)
+        files = record_reference(
+            adapter, model, dataset, parameters, workspace.path(FOLDER), header, resume=not force
+        )
+        for name in files:
+            stage.add_artifact(f"{FOLDER}/{name}", "reference")
+        stage.spec(spec)
+        stage.config(resolved(config))
+        stage.result("export", "agreement", agreements)
+    _log.info("export: done, %d components and the framework's answers on %d samples", len(specs), reference_samples)
+
+
+# -- what the export depends on ---------------------------------------------------------------------------------------
+
+
+def _relevant(config: DeployConfig) -> dict[str, Any]:
+    """The part of the config that the files depend on; engine settings, for example, don't count."""
+    chosen = part(config, "model", "export")
+    components = part(config, "components")["components"]
+    return {
+        **chosen,
+        "components": {name: {"onnx_file": c["onnx_file"], "io": c["io"]} for name, c in components.items()},
+        "sample_idx": config.data.sample_idx,
+    }
+
+
+def _origin(config: DeployConfig, training: TrainingConfig, weights: str) -> dict[str, str]:
+    versions = package_versions(("torch", "mmdet3d"))
+    return {
+        "checkpoint_sha256": weights,
+        "training_config": training.path.name,
+        "training_config_sha256": training.digest,
+        "framework": f"torch {versions.get('torch')}, mmdet3d {versions.get('mmdet3d')}",
+        "onnx_exporter": config.export.exporter,
+        "simplifier": config.export.simplify,
+    }
+
+
+def _record_config(workspace: Workspace, config: DeployConfig) -> None:
+    """Keep the manifest's config the one in use: later stages read tolerances and the like from there."""
+    value = resolved(config)
+    if workspace.manifest().config == value:
+        return
+
+    def change(manifest: Manifest) -> None:
+        manifest.config = value
+
+    update_manifest(workspace.root / MANIFEST_NAME, change)
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _configured(component: Component, config: DeployConfig) -> Component:
+    """The component with the dynamic axes that the config asks for, after checking the tensors that it names.
+
+    Raises:
+        ConfigError: the config names tensors or axes that the model does not have.
+    """
+    settings = config.components.get(component.name)
+    if settings is None:
+        return component
+    for kind, named, own in (
+        ("inputs", settings.io.inputs, component.inputs),
+        ("outputs", settings.io.outputs, component.outputs),
+    ):
+        wanted = [(tensor.name, tensor.dtype) for tensor in named]
+        actual = [(tensor.name, tensor.dtype) for tensor in own]
+        if wanted and wanted != actual:
+            raise ConfigError(
+                f"names {wanted}, the model has {actual}", where=f"components.{component.name}.io.{kind}",
+                hint="leave it out: the export knows its tensors",
+            )  # fmt: skip
+    if settings.io.dynamic_axes is None:
+        return component
+    return component.with_dynamic_axes(settings.io.dynamic_axes)
+
+
+def _check_component_names(config: DeployConfig, components: Sequence[Component]) -> None:
+    names = [component.name for component in components]
+    for name in config.components:
+        if name not in names:
+            raise ConfigError(
+                f"the model has no component '{name}'", where=f"components.{name}", hint=f"it has {', '.join(names)}"
+            )
+
+
+def _onnx_file(component: Component, config: DeployConfig) -> str:
+    settings = config.components.get(component.name)
+    return settings.onnx_file if settings is not None else f"{component.name}.onnx"
+
+
+@contextlib.contextmanager
+def _announced(stage: StageRun, relative: str, kind: str) -> Iterator[Path]:
+    _log.info("export: %s", relative)
+    with stage.artifact(relative, kind=kind) as path:
+        yield path
+
+
+def _reference_header(
+    spec: ModelSpec, dataset: Dataset, count: int, device: str, fingerprint: str
+) -> RunHeader:
+    return RunHeader(
+        backend=BACKEND,
+        device=device,
+        model=spec.model,
+        task=spec.task,
+        classes=spec.classes,
+        dataset=dataset.digest(),
+        tokens=[dataset.sample(index).token for index in range(count)],
+        raw_samples=list(range(count)),
+        fingerprint=fingerprint,
+        details={"voxelisation": provide_mmcv_ops(), **package_versions(_PACKAGES)},
+    )
+
+
+def _in_range(index: int, dataset: Dataset) -> int:
+    if index >= len(dataset):
+        raise ConfigError(
+            f"is {index}, the data set has {len(dataset)} samples", where="data.sample_idx", hint="0 is the first"
+        )
+    return index
+
+
+def _torch_device(device: str) -> Any:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"no such device '{device}'", where="--device", hint="use cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentLacks("PyTorch finds no CUDA device", where=f"--device {device}", hint="use --device cpu")
+    return chosen
+
+
+def _required(value: Path | None, key: str) -> Path:
+    if value is None:
+        raise ConfigError("is missing", where=key)
+    return value
+
+
+def _told(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
+    return [asdict(agreement) for agreement in agreements]

@@ -1,0 +1,125 @@
+"""PyTorch to ONNX, by either of PyTorch's two exporters."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from exporter.component import Component
+from shared.errors import ExportError
+from shared.lazy import lazy_import
+
+torch = lazy_import("torch")
+onnx = lazy_import("onnx")
+
+_log = logging.getLogger("exporter")
+
+# Above this, protobuf can't hold the file, and the weights go into a file beside it.
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+def export_onnx(
+    component: Component,
+    path: Path,
+    *,
+    exporter: Literal["torchscript", "dynamo"],
+    opset_version: int,
+    do_constant_folding: bool = True,
+) -> None:
+    """Write a component as an ONNX file.
+
+    Args:
+        component: what to export.
+        path: the file to write.
+        exporter: ``torchscript`` traces the module; ``dynamo`` captures it with torch.export.
+        opset_version: opset of the default domain.
+        do_constant_folding: compute what is constant; the dynamo exporter's optimiser always does.
+
+    Raises:
+        ExportError: PyTorch can't export the module, or not with this opset.
+    """
+    options: dict[str, Any] = {
+        "input_names": component.input_names(),
+        "output_names": component.output_names(),
+        "opset_version": opset_version,
+        "export_params": True,
+        "keep_initializers_as_inputs": False,
+    }
+    if exporter == "torchscript":
+        options |= {
+            "dynamo": False,
+            "dynamic_axes": component.dynamic_axes(),
+            "do_constant_folding": do_constant_folding,
+        }
+    else:
+        axes = component.dynamic_axes()
+        options |= {
+            "dynamo": True,
+            "external_data": False,
+            "optimize": do_constant_folding,
+            "verbose": False,
+            "dynamic_shapes": tuple(
+                {axis: torch.export.Dim(name) for axis, name in axes[tensor.name].items()} or None
+                for tensor in component.inputs
+            ),
+        }
+    try:
+        with _quiet(), torch.no_grad():
+            torch.onnx.export(component.module, component.trace_inputs(), str(path), **options)
+    # PyTorch's exporters raise whatever the module's code and their own passes raise; all of it means one thing.
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ExportError(
+            f"PyTorch's {exporter} exporter failed ({type(error).__name__}: {lines[0] if lines else ''})",
+            where=component.name, hint="try the other one with --set export.exporter=…; --debug shows where",
+        ) from error
+    if exporter == "dynamo":
+        _name_axes(component, path)
+    actual = _opset(path)
+    if actual != opset_version:
+        raise ExportError(
+            f"PyTorch's {exporter} exporter wrote opset {actual}, not {opset_version}", where=component.name,
+            hint=f"use export.exporter torchscript for opset {opset_version}, or export.opset_version {actual}",
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PyTorch's deprecation notes and progress lines off the terminal; its errors are exceptions anyway."""
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+        warnings.simplefilter("ignore")
+        yield
+    if printed.getvalue().strip():
+        _log.debug("torch.onnx: %s", printed.getvalue().strip())
+
+
+def _opset(path: Path) -> int:
+    model = onnx.load(str(path), load_external_data=False)
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def _name_axes(component: Component, path: Path) -> None:
+    """Give the outputs' dynamic axes the component's names: the dynamo exporter leaves expressions of the inputs'."""
+    model = onnx.load(str(path))
+    axes = component.dynamic_axes()
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, name in axes.get(value.name, {}).items():
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    save(model, path)
+
+
+def save(model: Any, path: Path) -> None:
+    """Write an ONNX model; one file.
+
+    Raises:
+        ExportError: it is larger than one ONNX file can be.
+    """
+    if model.ByteSize() > _PROTOBUF_LIMIT:
+        raise ExportError("the model is larger than 2 GiB, which one ONNX file can't hold", where=path.name)
+    onnx.save(model, str(path))

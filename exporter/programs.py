@@ -1,0 +1,64 @@
+"""torch.export programs of the components: what the PyTorch backend runs, with torch alone."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from exporter.checks import PROGRAM_TOLERANCE, Agreement, compare
+from exporter.component import Component, as_tuple
+from shared.errors import ExportError
+from shared.lazy import lazy_import
+
+torch = lazy_import("torch")
+
+
+def export_program(component: Component, path: Path) -> list[Agreement]:
+    """Write a component as a ``.pt2`` program with its dynamic axes, and check what can be loaded again.
+
+    Args:
+        component: what to export.
+        path: the file to write.
+
+    Returns:
+        The agreement with the module at each size.
+
+    Raises:
+        ExportError: torch.export can't capture the module, fixes an axis that must be dynamic, or computes otherwise.
+    """
+    axes = component.dynamic_axes()
+    # DYNAMIC: the sizes may be related (a stride divides them); the tracer finds out how, and refuses to fix one.
+    shapes = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis in axes[tensor.name]} or None for tensor in component.inputs
+    )
+    quiet = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(component.module, component.trace_inputs(), dynamic_shapes=shapes, strict=False)
+            with path.open("wb") as file:
+                torch.export.save(program, file)
+    # torch.export raises what the module's code and its own passes raise; all of it means one thing.
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ExportError(
+            f"torch.export failed ({type(error).__name__}: {lines[0] if lines else ''})", where=component.name,
+            hint="--debug shows where",
+        ) from error
+    finally:
+        quiet.setLevel(level)
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()
+
+    def run(inputs: tuple[Any, ...]) -> Sequence[npt.NDArray[Any]]:
+        with torch.no_grad():
+            return [value.numpy() for value in as_tuple(module(*inputs))]
+
+    return compare(component, run, PROGRAM_TOLERANCE, "the program")

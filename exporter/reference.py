@@ -1,0 +1,59 @@
+"""The framework reference: what the training framework itself answers on the verification samples.
+
+Recorded as a run (`shared.runs`) with its own data preprocessor, model and post-processing, so that a mistake which all
+our pipelines share can't hide.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.models import ExportableModel
+from shared.data import Dataset
+from shared.progress import track
+from shared.runs import RunHeader, RunWriter
+
+FOLDER = "reference"
+BACKEND = "framework"
+
+
+def record_reference(
+    adapter: ExportableModel,
+    model: Any,
+    dataset: Dataset,
+    parameters: Mapping[str, Any],
+    folder: Path,
+    header: RunHeader,
+    *,
+    resume: bool,
+) -> list[str]:
+    """Run the framework on the samples of ``header`` and record its answers.
+
+    Args:
+        adapter: the kind of model.
+        model: with its weights.
+        dataset: the samples; the header's tokens are its first.
+        parameters: those of the model spec.
+        folder: where the run is kept.
+        header: what is run; a run of the same header goes on where it stopped.
+        resume: False begins afresh in any case.
+
+    Returns:
+        The files of the run, relative to ``folder``.
+
+    Raises:
+        InputError: a sample's files are missing or broken.
+        EnvironmentLacks: the framework needs a compiled operator that is not there; the disk is full.
+    """
+    writer = RunWriter.open(folder, header, resume=resume)
+    left = [index for index in range(len(header.tokens)) if index not in writer.done]
+    for index in track(left, "framework reference", total=len(left)):
+        model_input = adapter.load_input(dataset.sample(index), parameters).to(header.device)
+        started = time.perf_counter()
+        raw, boxes, counters = adapter.answer(model, model_input)
+        elapsed = (time.perf_counter() - started) * 1e3
+        writer.commit(index, boxes, {"total": elapsed}, counters, raw)
+    return writer.finish()

@@ -1,0 +1,65 @@
+"""Simplification of an ONNX graph. Optional; what comes out is checked like any export."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from exporter.onnx_export import save
+from shared.errors import ExportError
+from shared.lazy import lazy_import
+
+onnx = lazy_import("onnx")
+onnxsim = lazy_import("onnxsim")
+onnxslim = lazy_import("onnxslim")
+
+Simplifier = Literal["none", "onnxsim", "onnxslim"]
+
+_log = logging.getLogger("exporter")
+
+
+def simplify(path: Path, simplifier: Simplifier) -> None:
+    """Simplify an ONNX file in place.
+
+    Args:
+        path: the file.
+        simplifier: ``none`` leaves it as it is.
+
+    Raises:
+        ExportError: the simplifier failed, or says itself that its result is wrong.
+        EnvironmentLacks: it is not installed.
+    """
+    if simplifier == "none":
+        return
+    before = onnx.load(str(path))
+    with contextlib.redirect_stdout(io.StringIO()):
+        after = _run(before, simplifier, path.name)
+    # A simplifier makes its own header and may rename nothing that others bind by.
+    for field in ("input", "output"):
+        names = [[value.name for value in getattr(model.graph, field)] for model in (before, after)]
+        if names[0] != names[1]:
+            raise ExportError(f"{simplifier} changed the {field}s from {names[0]} to {names[1]}", where=path.name)
+    _log.info(
+        "%s: %s made %d nodes of %d", path.name, simplifier, len(after.graph.node), len(before.graph.node)
+    )
+    save(after, path)
+
+
+def _run(model: Any, simplifier: Simplifier, where: str) -> Any:
+    hint = "leave it out with --set export.simplify=none, or try the other one"
+    # Resolved before the try: a missing package is no failure of the simplifier.
+    run = onnxsim.simplify if simplifier == "onnxsim" else onnxslim.slim
+    try:
+        result = run(model)
+    # Both are graph rewriters with many passes, any of which may trip over a graph in its own way.
+    except Exception as error:
+        raise ExportError(f"{simplifier} failed ({type(error).__name__}: {error})", where=where, hint=hint) from error
+    if simplifier == "onnxslim":
+        return result
+    simplified, agrees = result
+    if not agrees:
+        raise ExportError("onnxsim's own check says that its result differs", where=where, hint=hint)
+    return simplified
