@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: What stands for a value that there is none of.
+MISSING = "-"
+
 
 @dataclass(frozen=True)
 class Table:
-    """A title, column names, and rows of text.
+    """A title, column names, and rows of text. Columns of numbers are aligned right, others left.
 
     Attributes:
         title: what the table shows.
-        columns: names of the columns; the first is aligned left, the others right.
+        columns: names of the columns.
         rows: one text per column.
     """
 
@@ -23,11 +26,13 @@ class Table:
     def text(self) -> str:
         """The table as lines."""
         lines = [list(self.columns), *[list(row) for row in self.rows]]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(self.columns))]
+        columns = list(zip(*lines, strict=True))
+        widths = [max(len(cell) for cell in column) for column in columns]
+        numeric = [all(_is_number(cell) for cell in column[1:]) for column in columns]
         rendered = [
             "  ".join(
-                cell.ljust(width) if column == 0 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, right in zip(line, widths, numeric, strict=True)
             ).rstrip()
             for line in lines
         ]
@@ -37,4 +42,14 @@ class Table:
 
 def number(value: float | None, digits: int) -> str:
     """``value`` with ``digits`` after the point; a dash for None."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def _is_number(cell: str) -> bool:
+    if cell in ("", MISSING, "exact"):
+        return True
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

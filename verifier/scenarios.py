@@ -152,9 +152,7 @@ def _full_name(device: str) -> str:
 
 
 def _title(scenario: Scenario) -> str:
-    reference = (
-        FRAMEWORK if scenario.ref_backend == FRAMEWORK else f"{scenario.ref_backend} on {scenario.ref_device}"
-    )
+    reference = FRAMEWORK if scenario.ref_backend == FRAMEWORK else f"{scenario.ref_backend} on {scenario.ref_device}"
     return f"scenario {reference} against {scenario.test_backend} on {scenario.test_device}"
 
 

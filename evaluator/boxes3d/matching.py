@@ -38,9 +38,7 @@ class Pairs:
         return Pairs(self.predictions[index], self.truths[index], self.costs[index])
 
 
-def center_distances(
-    predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int
-) -> npt.NDArray[np.float64]:
+def center_distances(predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int) -> npt.NDArray[np.float64]:
     """(P,) distance in the ground plane [m] between predictions ``rows`` (P,) and ground truths ``columns`` (P,)."""
     offset = predictions.centers[rows, :2].astype(np.float64) - truths.centers[columns, :2]
     return np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
@@ -140,9 +138,7 @@ def _rounds(rows: Int, predictions: BoxTable, order: Int) -> Int:
     frames, labels = predictions.frames[choosers], predictions.labels[choosers]
     by_group = np.lexsort((rank[choosers], labels, frames))
     ordered_frames, ordered_labels = frames[by_group], labels[by_group]
-    new_group = np.r_[
-        True, (ordered_frames[1:] != ordered_frames[:-1]) | (ordered_labels[1:] != ordered_labels[:-1])
-    ]
+    new_group = np.r_[True, (ordered_frames[1:] != ordered_frames[:-1]) | (ordered_labels[1:] != ordered_labels[:-1])]
     positions = np.arange(len(choosers))
     round_of = np.empty(len(predictions), np.int64)
     round_of[choosers[by_group]] = positions - np.maximum.accumulate(np.where(new_group, positions, 0))

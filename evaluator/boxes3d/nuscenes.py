@@ -48,6 +48,8 @@ class ClassScore:
     Attributes:
         average_precision: AP per distance of ``DISTANCES``.
         errors: mean error of the hits per name of ``ERRORS``; NaN where the error says nothing for the class.
+        vertical_error: mean distance of the hits' centres in z [m], NaN without hits. Not part of the nuScenes metric,
+            which looks at boxes from above and would not notice a bottom taken for a centre.
         num_truths, num_predictions: boxes of the class that took part.
         precision: (T, 101) precision at ``RECALLS``, per distance.
         confidence: (T, 101) score at which each recall is reached, per distance.
@@ -55,6 +57,7 @@ class ClassScore:
 
     average_precision: dict[float, float]
     errors: dict[str, float]
+    vertical_error: float
     num_truths: int
     num_predictions: int
     precision: Float64
@@ -183,7 +186,9 @@ def _score_class(
         else mean_error(values[error], hit_scores, confidence[level])
         for error in ERRORS
     }
-    return ClassScore(ap, errors, num_truths, len(order), precision, confidence)
+    offsets = predictions.centers[hit_rows, 2].astype(np.float64) - truths.centers[matched[level, hit_rows], 2]
+    vertical = float(np.abs(offsets).mean()) if len(offsets) else float("nan")
+    return ClassScore(ap, errors, vertical, num_truths, len(order), precision, confidence)
 
 
 def sampled_curve(hits: Bool, scores: Float64, num_truths: int) -> tuple[Float64, Float64]:

@@ -84,7 +84,10 @@ def check_table(table: BoxTable, classes: Sequence[str], what: str) -> None:
         InputError: NaN in a centre, size, yaw or score; a size that is not positive; a label outside ``classes``.
     """
     columns: dict[str, Float] = {
-        "centre": table.centers, "size": table.sizes, "yaw": table.yaws[:, None], "score": table.scores[:, None],
+        "centre": table.centers,
+        "size": table.sizes,
+        "yaw": table.yaws[:, None],
+        "score": table.scores[:, None],
     }
     for name, values in columns.items():
         bad = np.asarray(~np.isfinite(values).all(axis=1))

@@ -2,7 +2,7 @@
 
 Another package adds a task through the entry point group ``awml_deploy.metrics``. A task's module has four functions:
 
-- ``ground_truth(samples, classes)`` -> the truth of the samples, in a form of the task's own;
+- ``ground_truth(samples, label_classes, classes)`` -> the truth of the samples, in a form of the task's own;
 - ``evaluate(run, truth, classes)`` -> the result, JSON;
 - ``headline(result)`` -> the few numbers to show and to gate on, by name;
 - ``tables(result)`` -> what to print.
@@ -16,6 +16,7 @@ import pkgutil
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
+from shared.data.types import Sample
 from shared.errors import UsageError
 from shared.runs import Run
 from shared.table import Table
@@ -26,11 +27,16 @@ ENTRY_POINTS = "awml_deploy.metrics"
 class Metric(Protocol):
     """What the module of a task offers."""
 
-    def ground_truth(self, samples: Iterable[Any], classes: Sequence[str]) -> Any:
-        """What is true of the samples.
+    def ground_truth(self, samples: Iterable[Sample], label_classes: Sequence[str], classes: Sequence[str]) -> Any:
+        """What is true of the samples; None when none of them is labelled.
+
+        Args:
+            samples: the samples of the runs, in order.
+            label_classes: class list that the samples' labels index.
+            classes: class list of the model, which results are in.
 
         Raises:
-            InputError: the data set has no usable labels.
+            InputError: labels that no metric can be computed from.
         """
 
     def evaluate(self, run: Run, truth: Any, classes: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""What happened in a workspace, on one screen: stages, verdicts, metrics, latency, and where the files are."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from evaluator.evaluate import side_by_side, stored_evaluations
+from evaluator.metrics import find_metric
+from shared.manifest import Manifest, Stage
+from shared.table import Table
+from shared.workspace import Workspace
+
+
+def summary(work: Path) -> str:
+    """The summary of a workspace.
+
+    Args:
+        work: the workspace.
+
+    Raises:
+        ManifestError: no workspace there, or one of its files was changed.
+    """
+    workspace = Workspace.open(work)
+    manifest = workspace.manifest()
+    blocks = [_stage_table(manifest).text()]
+    verification = manifest.results.get("verification", {}).get("summary")
+    if verification is not None:
+        blocks.append(_verification_text(verification))
+    evaluations = stored_evaluations(workspace)
+    if evaluations:
+        blocks.append(side_by_side(evaluations, find_metric(workspace.spec().task)).text())
+    blocks.append(_where(work, manifest))
+    return "\n\n".join(blocks)
+
+
+def _stage_table(manifest: Manifest) -> Table:
+    rows = [
+        [name, stage.status, _duration(stage), stage.reason or ""]
+        for name, stage in sorted(manifest.stages.items(), key=lambda item: item[1].started)
+    ]
+    title = "Stages" if manifest.spec is None else f"Stages of {manifest.spec.model}"
+    return Table(title, ["stage", "status", "seconds", "reason"], rows)
+
+
+def _duration(stage: Stage) -> str:
+    if stage.ended is None or stage.status == "skipped":
+        return "-"
+    seconds = datetime.datetime.fromisoformat(stage.ended) - datetime.datetime.fromisoformat(stage.started)
+    return f"{seconds.total_seconds():.0f}"
+
+
+def _verification_text(verification: dict[str, Any]) -> str:
+    rows = []
+    for name, result in verification["comparisons"].items():
+        boxes = result["boxes"] or {"max_errors": {}, "matched": 0, "reference_unmatched": 0, "test_unmatched": 0}
+        largest = [values["max_abs"] for values in result["outputs"].values() if values["max_abs"] is not None]
+        center, score = boxes["max_errors"].get("center"), boxes["max_errors"].get("score")
+        rows.append(
+            [
+                name.replace("__", " -> "),
+                "passed" if result["passed"] else "FAILED",
+                f"{max(largest):.1e}" if largest else "-",
+                str(boxes["matched"]),
+                str(boxes["reference_unmatched"] + boxes["test_unmatched"]),
+                "-" if center is None else f"{center:.1e}",
+                "-" if score is None else f"{score:.1e}",
+            ]
+        )
+    columns = ["comparison", "verdict", "max abs", "boxes matched", "unmatched", "center [m]", "score"]
+    lines = [Table("Verification", columns, rows).text()]
+    lines += [f"skipped (optional): {line}" for line in verification["skipped"]]
+    lines += [f"FAILED {line}" for line in verification["unable"]]
+    return "\n".join(lines)
+
+
+def _where(work: Path, manifest: Manifest) -> str:
+    folders = sorted({path.split("/")[0] for path in manifest.artifacts})
+    return f"Results: {work.resolve()} ({', '.join(['manifest.json', *folders])})"

@@ -1,0 +1,215 @@
+"""evaluator evaluate and summary on workspaces with recorded runs, good and broken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluator.evaluate import evaluate
+from evaluator.metrics import find_metric
+from evaluator.summary import summary
+from shared.errors import DeployError, InputError, ManifestError, UsageError
+from shared.workspace import Workspace
+from tests.support.workspaces import CLASSES, SAMPLES, add_run, good_boxes, make_workspace
+
+
+def _evaluate(workspace: Workspace, **options: bool) -> str:
+    return evaluate(workspace.root, None, options.get("force", False))
+
+
+def test_two_runs_are_scored_recorded_and_shown(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "framework", samples=2)
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx")
+    text = _evaluate(workspace)
+    results = workspace.manifest().results
+    assert set(results["metrics"]) == {"pytorch-cpu", "onnx-cpu"} == set(results["latency"])
+    assert 0.9 < results["metrics"]["onnx-cpu"]["mAP"] <= 1.0
+    assert results["metrics"]["onnx-cpu"] == results["metrics"]["pytorch-cpu"]
+    assert results["latency"]["onnx-cpu"]["total"]["mean"] == pytest.approx(10.0 + (SAMPLES - 1) / 2)
+    stored = json.loads(workspace.artifact("evaluation/onnx-cpu.json").read_text())
+    assert list(stored["metrics"]["ranges"]) == ["0-50", "50-90", "90-121", "0-121"]
+    assert stored["metrics"]["frames"] == SAMPLES
+    counts = [stored["metrics"]["ranges"][name]["num_truths"] for name in ("0-50", "50-90", "90-121")]
+    assert sum(counts) == stored["metrics"]["ranges"]["0-121"]["num_truths"] and all(counts)
+    for expected in ("mAP", "0-50", "pedestrian", "latency p99 [ms]", "onnx-cpu"):
+        assert expected in text
+
+
+def test_second_call_is_up_to_date_and_prints_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx")
+    first = _evaluate(workspace)
+    before = workspace.manifest().stages["evaluate"]
+    with caplog.at_level("INFO"):
+        assert _evaluate(workspace) == first
+    assert "evaluate: up to date" in caplog.text
+    assert workspace.manifest().stages["evaluate"] == before
+    # A run that changed is evaluated again.
+    add_run(workspace, "onnx", boxes={0: good_boxes(workspace, 0).select(np.arange(2))})
+    assert _evaluate(workspace) != first
+
+
+def test_summary_tells_stages_verdicts_metrics_and_place(tmp_path: Path) -> None:
+    from verifier.verify import verify
+
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "framework", samples=2)
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx")
+    workspace.stage("build", tool="shared").skip("TensorRT is not installed")
+    verify(workspace.root, (), False)
+    _evaluate(workspace)
+    text = summary(workspace.root)
+    for expected in (
+        "TensorRT is not installed",
+        "skipped",
+        "pytorch-cpu -> onnx-cpu",
+        "passed",
+        "mAP",
+        str(workspace.root),
+    ):
+        assert expected in text
+
+
+def test_disabled_evaluation_is_recorded_as_skipped(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, evaluation={"enabled": False})
+    assert "skipped" in _evaluate(workspace)
+    assert workspace.manifest().stages["evaluate"].status == "skipped"
+
+
+def test_disabled_backends_are_left_out(tmp_path: Path) -> None:
+    backends = {"backends": {"pytorch": {"enabled": False}}}
+    workspace = make_workspace(tmp_path, evaluation={"enabled": True, "num_samples": -1} | backends)
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx")
+    _evaluate(workspace)
+    assert set(workspace.manifest().results["metrics"]) == {"onnx-cpu"}
+
+
+def test_unlabelled_data_gives_latency_only(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    some_boxes = {index: good_boxes(workspace, index) for index in range(SAMPLES)}
+    infos = json.loads((tmp_path / "data" / "infos.json").read_text())
+    for frame in infos["data_list"]:
+        del frame["instances"]
+    (tmp_path / "data" / "infos.json").write_text(json.dumps(infos))
+    add_run(workspace, "onnx", boxes=some_boxes)
+    text = _evaluate(workspace)
+    assert "Latency of onnx-cpu" in text and "mAP" not in text
+    assert "metrics" not in workspace.manifest().results
+
+
+def test_boxes_of_unknown_classes_are_ignored(tmp_path: Path) -> None:
+    # The data set knows three classes, the model two: boxes of the third are neither wanted nor wrong.
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx")
+    _evaluate(workspace)
+    expected = workspace.manifest().results["metrics"]["onnx-cpu"]
+    infos = json.loads((tmp_path / "data" / "infos.json").read_text())
+    infos["metainfo"]["classes"] = ["tram", *CLASSES]
+    for frame in infos["data_list"]:
+        for instance in frame["instances"]:
+            instance["bbox_label_3d"] += 1
+        frame["instances"].append(frame["instances"][0] | {"bbox_label_3d": 0})
+    boxes = {index: good_boxes(workspace, index) for index in range(SAMPLES)}
+    (tmp_path / "data" / "infos.json").write_text(json.dumps(infos))
+    add_run(workspace, "onnx", boxes=boxes)
+    _evaluate(workspace)
+    assert workspace.manifest().results["metrics"]["onnx-cpu"] == pytest.approx(expected)
+
+
+def test_other_samples_are_refused(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx", samples=SAMPLES - 2)
+    with pytest.raises(InputError, match="run all backends on the same samples"):
+        _evaluate(workspace)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"dataset": "another"}, "other data"),
+        ({"tokens": [f"token{index}" for index in (1, 0, 2, 3, 4, 5)]}, "other data"),
+        ({"classes": ["car", "bus"]}, "another model or class list"),
+        ({"model": "pointpillars"}, "another model or class list"),
+    ],
+    ids=["data set", "order", "classes", "model"],
+)
+def test_runs_of_something_else_are_refused(tmp_path: Path, header: dict[str, object], words: str) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx", **header)
+    with pytest.raises(InputError, match=words):
+        _evaluate(workspace)
+
+
+def test_half_a_run_is_refused(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "pytorch")
+    with pytest.raises(InputError):
+        add_run(workspace, "onnx", finish=False)
+    with pytest.raises(InputError, match="run 'onnx-cpu' is 'failed', not finished"):
+        _evaluate(workspace)
+
+
+def test_workspace_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no finished run"):
+        _evaluate(make_workspace(tmp_path))
+
+
+def test_empty_run_is_refused(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx", samples=0)
+    with pytest.raises(InputError, match="no samples"):
+        _evaluate(workspace)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scores": np.float32("nan")}, "score is not a finite number"),
+        ({"centers": np.float32("inf")}, "centre is not a finite number"),
+        ({"sizes": np.float32(0)}, "not longer than 0 m"),
+        ({"labels": np.int64(2)}, "label is outside the list of 2 classes"),
+        ({"labels": np.int64(-1)}, "label is outside the list of 2 classes"),
+    ],
+)
+def test_boxes_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[str, np.generic], words: str) -> None:
+    workspace = make_workspace(tmp_path)
+    boxes = good_boxes(workspace, 3)
+    broken = replace(boxes, **{name: np.full_like(getattr(boxes, name), value) for name, value in changes.items()})
+    add_run(workspace, "onnx", boxes={3: broken})
+    with pytest.raises(InputError, match=words) as caught:
+        _evaluate(workspace)
+    assert "onnx-cpu" in str(caught.value) and "frame 3" in str(caught.value)
+    assert workspace.manifest().stages["evaluate"].status == "failed"
+
+
+@pytest.mark.parametrize("file", ["predictions.npz", "latency.json", "run.json"])
+def test_truncated_run_is_refused(tmp_path: Path, file: str) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx")
+    path = workspace.path(f"runs/onnx-cpu/{file}")
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ManifestError, match="differs from its hash"):
+        _evaluate(workspace)
+
+
+def test_moved_data_is_found_where_the_command_says(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx")
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    with pytest.raises(DeployError):
+        _evaluate(workspace)
+    assert "mAP" in evaluate(workspace.root, tmp_path / "elsewhere", False)
+
+
+def test_unknown_task_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="detection3d"):
+        find_metric("segmentation")

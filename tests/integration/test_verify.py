@@ -1,0 +1,290 @@
+"""verifier verify and check on workspaces with recorded runs: scenarios mean what they say, nothing passes unseen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.errors import InputError, ManifestError, UsageError, VerificationFailed
+from shared.workspace import Workspace
+from tests.support.workspaces import RAW_SAMPLES, SAMPLES, add_run, good_boxes, make_workspace, raw_outputs
+from verifier.verify import check, verify
+
+
+def _scenario(reference: str, test: str, **more: Any) -> dict[str, Any]:
+    return {"ref_backend": reference, "test_backend": test, **more}
+
+
+def _workspace(folder: Path, scenarios: list[dict[str, Any]] | None = None, **verification: Any) -> Workspace:
+    if scenarios is not None:
+        verification["scenarios"] = {"onnx": scenarios}
+    return make_workspace(folder, verification={"num_verify_samples": len(RAW_SAMPLES)} | verification)
+
+
+def _three_runs(workspace: Workspace, **onnx: Any) -> None:
+    add_run(workspace, "framework", samples=len(RAW_SAMPLES))
+    add_run(workspace, "pytorch", noise=1e-6)
+    add_run(workspace, "onnx", **({"noise": 1e-6} | onnx))
+
+
+def _fails(workspace: Workspace, words: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(VerificationFailed) as caught:
+        verify(workspace.root, (), False)
+    assert caught.value.exit_code == 6
+    assert words in caplog.text + str(caught.value)
+    summary = workspace.manifest().results["verification"]["summary"]
+    assert summary["passed"] is False
+    # The second call finds the stage up to date, and must say the same.
+    with pytest.raises(VerificationFailed):
+        verify(workspace.root, (), False)
+    caplog.clear()
+
+
+def test_runs_that_agree_pass(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    text = verify(workspace.root, (), False)
+    assert "verification passed: 3 comparisons" in text
+    summary = workspace.manifest().results["verification"]["summary"]
+    assert summary["passed"] is True
+    assert set(summary["comparisons"]) == {"pytorch-cpu__onnx-cpu", "reference__pytorch-cpu", "reference__onnx-cpu"}
+    stored = json.loads(workspace.artifact("verification/pytorch-cpu__onnx-cpu.json").read_text())
+    assert stored["samples"] == [f"token{index}" for index in RAW_SAMPLES]
+    assert stored["boxes"]["samples"] == SAMPLES
+    assert 0 < stored["outputs"]["heatmap"]["max_abs"] < 1e-4
+    assert json.loads(workspace.artifact("verification/reference__onnx-cpu.json").read_text())["boxes"]["samples"] == 2
+
+
+def test_second_call_is_up_to_date(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    first = verify(workspace.root, (), False)
+    with caplog.at_level("INFO"):
+        assert verify(workspace.root, (), False) == first
+    assert "verify: up to date" in caplog.text
+    before = workspace.manifest().stages["verify"]
+    verify(workspace.root, ("0.2",), False)
+    assert workspace.manifest().stages["verify"].fingerprint != before.fingerprint
+
+
+def test_raw_outputs_that_differ_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace, noise=0.01)
+    _fails(workspace, "heatmap SNR [dB]", caplog)
+
+
+def test_one_element_that_differs_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    outputs = raw_outputs(1)
+    outputs["reg"][0, 1, 15, 15] += 0.5
+    _three_runs(workspace, noise=0.0, raw={1: outputs})
+    _fails(workspace, "reg max |difference|: 0.5, the limit is 0.1", caplog)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_finite_output_fails_in_the_test_and_in_the_reference(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, value: float
+) -> None:
+    outputs = raw_outputs(0)
+    outputs["heatmap"][0, 0, 0, 0] = value
+    kind = "NaN" if np.isnan(value) else "Inf"
+    workspace = _workspace(tmp_path / "test")
+    _three_runs(workspace, noise=0.0, raw={0: outputs})
+    _fails(workspace, f"heatmap: 1 {kind} in the test", caplog)
+    both = _workspace(tmp_path / "both")
+    add_run(both, "framework", samples=2, raw={0: outputs})
+    add_run(both, "pytorch", raw={0: outputs})
+    add_run(both, "onnx", raw={0: outputs})
+    _fails(both, f"heatmap: 1 {kind} in the reference", caplog)
+
+
+def test_missing_output_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    only_heatmap = {index: {"heatmap": raw_outputs(index)["heatmap"]} for index in RAW_SAMPLES}
+    _three_runs(workspace, noise=0.0, raw=only_heatmap)
+    _fails(workspace, "output 'reg' is missing", caplog)
+
+
+def test_other_shape_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    outputs = raw_outputs(0)
+    outputs["heatmap"] = outputs["heatmap"][:, :, :8]
+    _three_runs(workspace, noise=0.0, raw={0: outputs})
+    _fails(workspace, "shape (1, 2, 8, 16), the reference has (1, 2, 16, 16)", caplog)
+
+
+def test_no_raw_outputs_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    for backend in ("framework", "pytorch", "onnx"):
+        add_run(workspace, backend, raw_samples=[], raw={index: {} for index in RAW_SAMPLES})
+    _fails(workspace, "no raw output was compared", caplog)
+
+
+def test_boxes_that_differ_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    boxes = good_boxes(workspace, 4)
+    turned = replace(boxes, yaws=-boxes.yaws)
+    _three_runs(workspace, boxes={4: turned})
+    _fails(workspace, "boxes yaw", caplog)
+
+
+def test_lost_boxes_fail_unless_they_are_at_the_score_threshold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, score in (("kept", np.float32(0.5)), ("at threshold", np.float32(0.1004))):
+        workspace = _workspace(tmp_path / name)
+        boxes = good_boxes(workspace, 2)
+        scores = boxes.scores.copy()
+        scores[0] = score
+        changed = replace(boxes, scores=scores)
+        add_run(workspace, "framework", samples=2)
+        add_run(workspace, "pytorch", boxes={2: changed})
+        add_run(workspace, "onnx", boxes={2: changed.select(np.arange(1, len(boxes)))})
+        if name == "kept":
+            _fails(workspace, "boxes unmatched, share", caplog)
+        else:
+            verify(workspace.root, (), False)
+
+
+def test_missing_run_of_a_scenario_fails_unless_optional(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tensorrt = _scenario("onnx", "tensorrt", test_device="cuda")
+    required = _workspace(tmp_path / "required", [_scenario("pytorch", "onnx"), tensorrt])
+    _three_runs(required)
+    _fails(required, "scenario onnx on cpu against tensorrt on cuda: no finished run of tensorrt on cuda", caplog)
+    optional = _workspace(tmp_path / "optional", [_scenario("pytorch", "onnx"), tensorrt | {"optional": True}])
+    _three_runs(optional)
+    assert "skipped (optional): scenario onnx on cpu against tensorrt on cuda" in verify(optional.root, (), False)
+
+
+def test_missing_reference_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path, [_scenario("pytorch", "onnx")])
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx")
+    _fails(workspace, "the framework reference is missing", caplog)
+
+
+def test_no_runs_at_all_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _fails(_workspace(tmp_path), "nothing was compared", caplog)
+
+
+def test_half_a_run_is_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    add_run(workspace, "framework", samples=2)
+    add_run(workspace, "pytorch")
+    with pytest.raises(InputError):
+        add_run(workspace, "onnx", finish=False)
+    _fails(workspace, "no finished run of onnx on cpu", caplog)
+
+
+def test_device_aliases_mean_their_device(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scenario = _scenario("pytorch", "onnx", test_device="second")
+    workspace = make_workspace(
+        tmp_path,
+        devices={"cpu": "cpu", "second": "cuda:1"},
+        verification={"scenarios": {"onnx": [scenario]}, "num_verify_samples": 2},
+    )
+    add_run(workspace, "framework", samples=2)
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx", "cuda:0")
+    _fails(workspace, "no finished run of onnx on second", caplog)
+    add_run(workspace, "onnx", "cuda:1")
+    assert "pytorch-cpu -> onnx-cuda1: passed" in verify(workspace.root, (), False)
+
+
+def test_devices_decide_the_default_limits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scenarios = [_scenario("pytorch", "onnx", test_device="cuda")]
+    workspace = _workspace(tmp_path, scenarios)
+    add_run(workspace, "framework", samples=2)
+    add_run(workspace, "pytorch")
+    # 50 dB: TF32 explains it, FP32 doesn't.
+    add_run(workspace, "onnx", "cuda:0", noise=2 * 10 ** (-50 / 20))
+    verify(workspace.root, (), False)
+    add_run(workspace, "onnx", "cuda:0", noise=2 * 10 ** (-50 / 20), details={"precision": "fp32"})
+    _fails(workspace, "SNR", caplog)
+
+
+def test_runs_of_other_samples_or_models_are_refused(tmp_path: Path) -> None:
+    for header, words in (
+        ({"dataset": "another"}, "differ in their dataset"),
+        ({"classes": ["car", "bus"]}, "differ in their classes"),
+        ({"model": "pointpillars"}, "differ in their model"),
+        ({"tokens": [f"other{index}" for index in range(SAMPLES)]}, "no sample in common"),
+    ):
+        workspace = _workspace(tmp_path / words)
+        _three_runs(workspace, **header)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=words):
+            verify(workspace.root, (), False)
+
+
+def test_run_on_fewer_samples_than_were_recorded_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace, samples=1)
+    _fails(workspace, "not in onnx-cpu; run it on more samples", caplog)
+
+
+def test_changed_raw_outputs_are_refused(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    path = workspace.path("runs/onnx-cpu/raw/000001.npz")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ManifestError, match="differs from its hash"):
+        verify(workspace.root, (), False)
+
+
+def test_tolerances_of_config_and_command_line(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path, tolerance=1.0, output_tolerances={"reg": 0.4})
+    outputs = raw_outputs(1)
+    outputs["reg"][0, 1, 15, 15] += 0.5
+    _three_runs(workspace, noise=0.0, raw={1: outputs})
+    loose = ("snr_db=20", "cosine=0.99")
+    with pytest.raises(VerificationFailed, match="reg max"):
+        verify(workspace.root, loose, False)
+    for enough in ("0.6", "reg=0.6"):
+        verify(workspace.root, (*loose, enough), False)
+
+
+def test_scenario_has_its_own_tolerance(tmp_path: Path) -> None:
+    outputs = raw_outputs(1)
+    outputs["reg"][0, 1, 15, 15] += 0.001
+    workspace = _workspace(tmp_path, [_scenario("pytorch", "onnx", tolerance=1e-4)])
+    _three_runs(workspace, noise=0.0, raw={1: outputs})
+    with pytest.raises(VerificationFailed, match="pytorch-cpu__onnx-cpu: reg max"):
+        verify(workspace.root, (), False)
+
+
+def test_check_judges_again_without_comparing(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    with pytest.raises(InputError, match="nothing was verified here yet"):
+        check(workspace.root, ())
+    _three_runs(workspace)
+    verify(workspace.root, (), False)
+    manifest = (workspace.root / "manifest.json").read_bytes()
+    assert "passed" in check(workspace.root, ())
+    for strict in ("1e-9", "heatmap=1e-9", "snr_db=150", "cosine=1.1"):
+        with pytest.raises(VerificationFailed):
+            check(workspace.root, (strict,))
+    assert (workspace.root / "manifest.json").read_bytes() == manifest
+    # The runs themselves are not needed for it.
+    for path in workspace.path("runs").rglob("*.npz"):
+        path.unlink()
+    assert "passed" in check(workspace.root, ())
+
+
+@pytest.mark.parametrize("text", ["loose", "heatmap=", "boxes.colour=1"])
+def test_tolerance_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    verify(workspace.root, (), False)
+    with pytest.raises(UsageError):
+        check(workspace.root, (text,))
+
+
+def test_disabled_verification_is_recorded_as_skipped(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path, enabled=False)
+    assert "skipped" in verify(workspace.root, (), False)
+    assert workspace.manifest().stages["verify"].status == "skipped"

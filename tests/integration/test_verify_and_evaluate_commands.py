@@ -1,0 +1,64 @@
+"""verifier and evaluator as a user calls them: exit codes, one line for a mistake, help at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.workspaces import add_run, make_workspace
+
+
+def _call(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = f"from {tool}.cli import cli; cli()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_agreement_is_0_and_disagreement_is_6(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "framework", samples=2)
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx")
+    work = str(workspace.root)
+    passed = _call("verifier", "verify", "--work", work)
+    assert (passed.returncode, "verification passed" in passed.stdout) == (0, True)
+    assert _call("verifier", "check", "--work", work).returncode == 0
+    assert _call("evaluator", "evaluate", "--work", work).returncode == 0
+    assert "mAP" in _call("evaluator", "summary", "--work", work).stdout
+
+    add_run(workspace, "onnx", noise=1.0)
+    failed = _call("verifier", "verify", "--work", work)
+    assert failed.returncode == 6
+    assert "FAILED" in failed.stderr and "Traceback" not in failed.stderr
+    assert "FAILED" in _call("evaluator", "summary", "--work", work).stdout
+
+
+@pytest.mark.parametrize(
+    ("tool", "command", "exit_code"),
+    [("verifier", "verify", 6), ("verifier", "check", 3), ("evaluator", "evaluate", 3)],
+)
+def test_workspace_without_runs(tmp_path: Path, tool: str, command: str, exit_code: int) -> None:
+    answer = _call(tool, command, "--work", str(make_workspace(tmp_path).root))
+    assert answer.returncode == exit_code
+    assert answer.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("tool", "command"), [("verifier", "verify"), ("evaluator", "evaluate"), ("evaluator", "summary")]
+)
+def test_no_workspace(tmp_path: Path, tool: str, command: str) -> None:
+    answer = _call(tool, command, "--work", str(tmp_path))
+    assert answer.returncode == 3
+    assert "no manifest here" in answer.stderr
+
+
+def test_tolerance_without_number_is_a_usage_error(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    for backend in ("framework", "pytorch", "onnx"):
+        add_run(workspace, backend)
+    answer = _call("verifier", "verify", "--work", str(workspace.root), "--tolerance", "heatmap")
+    assert (answer.returncode, "'heatmap' has no number" in answer.stderr) == (2, True)

@@ -1,0 +1,125 @@
+"""Decoded boxes of two runs: partners are found, errors are those of the partners, the rest is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.tasks import Boxes3D
+from verifier.boxes import BoxStatistics, match_nearest
+
+
+def _boxes(seed: int, count: int = 30) -> Boxes3D:
+    """Boxes on a grid of 3 m, as NMS leaves them."""
+    rng = np.random.default_rng(seed)
+    cells = rng.choice(40 * 40, count, replace=False)
+    centers = np.column_stack([cells % 40 * 3.0 - 60, cells // 40 * 3.0 - 60, rng.normal(0, 1, count)])
+    return Boxes3D.build(
+        centers,
+        rng.uniform(0.5, 5, (count, 3)),
+        rng.uniform(-np.pi, np.pi, count),
+        rng.normal(0, 3, (count, 2)),
+        labels=rng.integers(0, 3, count),
+        scores=rng.uniform(0.1, 1, count),
+    )
+
+
+def _summary(reference: Boxes3D, test: Boxes3D) -> dict:
+    collected = BoxStatistics()
+    collected.add(0, reference, test)
+    return collected.summary()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_partners_are_found_in_any_order(seed: int) -> None:
+    boxes = _boxes(seed)
+    order = np.random.default_rng(seed + 1).permutation(len(boxes))
+    moved = replace(boxes, centers=boxes.centers + np.float32(0.01)).select(order)
+    rows, columns = match_nearest(boxes, moved, same_label=True)
+    assert len(rows) == len(boxes)
+    assert (order[columns] == rows).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_matching_is_symmetric(seed: int) -> None:
+    first, second = _boxes(seed), _boxes(seed + 1)
+    rows, columns = match_nearest(first, second, same_label=True)
+    back_rows, back_columns = match_nearest(second, first, same_label=True)
+    assert set(zip(rows, columns, strict=True)) == set(zip(back_columns, back_rows, strict=True))
+
+
+def test_nearest_pair_wins_over_order() -> None:
+    reference = Boxes3D.build([[0, 0, 0], [0.4, 0, 0]], np.ones((2, 3)), [0, 0])
+    test = Boxes3D.build([[0.39, 0, 0]], np.ones((1, 3)), [0])
+    rows, columns = match_nearest(reference, test, same_label=True)
+    assert (rows.tolist(), columns.tolist()) == ([1], [0])
+
+
+def test_errors_are_those_of_the_pairs() -> None:
+    boxes = _boxes(1)
+    changed = replace(
+        boxes,
+        centers=boxes.centers + np.array([0.03, 0.04, 0], np.float32),
+        sizes=boxes.sizes + np.array([0.1, -0.2, 0], np.float32),
+        yaws=boxes.yaws - np.float32(2 * np.pi - 0.25),
+        velocities=boxes.velocities + np.array([3, 4], np.float32),
+        scores=boxes.scores - np.float32(0.05),
+    )
+    errors = _summary(boxes, changed)["errors"]
+    expected = {"center": 0.05, "size": 0.2, "yaw": 0.25, "velocity": 5.0, "score": 0.05}
+    assert {name: values["max"] for name, values in errors.items()} == pytest.approx(expected, abs=1e-4)
+    assert all(values["pairs"] == len(boxes) for values in errors.values())
+
+
+def test_unmatched_are_counted_on_their_side_with_scores() -> None:
+    boxes = _boxes(2)
+    summary = _summary(boxes, boxes.select(np.arange(5, 30)))
+    assert (summary["num_reference_unmatched"], summary["num_test_unmatched"]) == (5, 0)
+    assert summary["reference_unmatched"] == sorted(boxes.scores[:5].tolist(), reverse=True)
+    far = replace(boxes, centers=boxes.centers + np.float32(0.6))
+    assert _summary(boxes, far)["matched"] == 0
+
+
+def test_label_flips_are_not_unmatched() -> None:
+    boxes = _boxes(3)
+    labels = boxes.labels.copy()
+    labels[:4] = (labels[:4] + 1) % 3
+    summary = _summary(boxes, replace(boxes, labels=labels))
+    assert (summary["label_flips"], summary["matched"], summary["num_reference_unmatched"]) == (4, 26, 0)
+
+
+def test_boxes_that_are_not_finite_are_counted_and_left_out() -> None:
+    boxes = _boxes(4)
+    centers = boxes.centers.copy()
+    centers[0, 2] = np.nan
+    summary = _summary(boxes, replace(boxes, centers=centers))
+    assert (summary["non_finite"], summary["matched"], summary["num_reference_unmatched"]) == (1, 29, 1)
+
+
+def test_unknown_velocities_agree_only_with_unknown_ones() -> None:
+    boxes = _boxes(5)
+    unknown = replace(boxes, velocities=np.full_like(boxes.velocities, np.nan))
+    assert _summary(unknown, unknown)["velocity_known_once"] == 0
+    assert "velocity" not in _summary(unknown, unknown)["errors"]
+    assert _summary(boxes, unknown)["velocity_known_once"] == len(boxes)
+
+
+def test_empty_frames() -> None:
+    empty = Boxes3D.empty()
+    assert _summary(empty, empty)["matched"] == 0
+    assert _summary(_boxes(6), empty)["num_reference_unmatched"] == 30
+    assert _summary(empty, _boxes(6))["num_test_unmatched"] == 30
+
+
+def test_worst_sample_is_kept() -> None:
+    boxes = _boxes(7)
+    collected = BoxStatistics()
+    for sample, shift in enumerate((0.0, 0.2, 0.1)):
+        collected.add(sample, boxes, replace(boxes, centers=boxes.centers + np.float32(shift)))
+    assert collected.summary()["worst_sample"] == 1
