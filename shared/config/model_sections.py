@@ -30,22 +30,12 @@ class Model(Section):
         default=None,
         description="Weights. The one place that names them: export, reference and PyTorch backend all use this file.",
     )
-    random_weights: Index | None = Field(
-        default=None,
-        description="Seed for random weights instead of a checkpoint, to try shapes, speed and memory of a network.",
-    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="Options of this kind of model, checked by its exporter. `centerpoint`: `rot_y_axis_reference` "
         "(true: boxes as Autoware's node needs them, w, l, h and yaw from the y axis; our runtime turns them back) and "
         "`nms_type` (`circle` replaces a training config's rotated suppression).",
     )
-
-    @model_validator(mode="after")
-    def _one_source_of_weights(self) -> Model:
-        if self.checkpoint is not None and self.random_weights is not None:
-            raise PydanticCustomError("weights", "has both checkpoint and random_weights; give one of them")
-        return self
 
 
 class Data(Section):
