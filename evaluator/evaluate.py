@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluator.latency import TOTAL, latency_statistics, latency_table
+from evaluator.latency import latency_table, run_latency
 from evaluator.metrics import Metric, find_metric
 from shared.errors import InputError
+from shared.latency import TOTAL
 from shared.manifest import Manifest
 from shared.runs import Run
 from shared.table import Table, number
@@ -102,7 +103,7 @@ def evaluate_run(run: Run, truth: Any, metric: Metric, classes: Sequence[str]) -
             "details": run.header.details,
         },
         "metrics": None if truth is None else metric.evaluate(run, truth, classes),
-        "latency": latency_statistics(run.latencies),
+        "latency": run_latency(run),
     }
 
 
@@ -219,5 +220,5 @@ def side_by_side(evaluations: dict[str, dict[str, Any]], metric: Metric) -> Tabl
     names = list(dict.fromkeys(name for headline in headlines.values() for name in headline))
     rows = [[name, *(number(headline.get(name), 4) for headline in headlines.values())] for name in names]
     totals = [evaluation["latency"][TOTAL] for evaluation in evaluations.values()]
-    rows += [[f"latency {name} [ms]", *(number(total[name], 1) for total in totals)] for name in ("mean", "p50", "p99")]
+    rows += [[f"latency {name} [ms]", *(number(total.get(name), 1) for total in totals)] for name in ("mean", "median", "p99")]
     return Table("Runs side by side", ["", *evaluations], rows)

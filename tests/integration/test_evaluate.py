@@ -37,7 +37,7 @@ def test_two_runs_are_scored_recorded_and_shown(tmp_path: Path) -> None:
     assert stored["metrics"]["frames"] == SAMPLES
     counts = [stored["metrics"]["ranges"][name]["num_truths"] for name in ("0-50", "50-90", "90-121")]
     assert sum(counts) == stored["metrics"]["ranges"]["0-121"]["num_truths"] and all(counts)
-    for expected in ("mAP", "0-50", "pedestrian", "latency p99 [ms]", "onnx-cpu"):
+    for expected in ("mAP", "0-50", "pedestrian", "latency median [ms]", "onnx-cpu"):
         assert expected in text
 
 

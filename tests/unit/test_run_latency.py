@@ -1,0 +1,40 @@
+"""Latency of a run: statistics by stage, and refusal of times that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluator.latency import latency_table, run_latency
+from shared.errors import InputError
+from shared.runs import Run
+from tests.support.workspaces import SAMPLES, add_run, make_workspace
+
+
+def _run_with(folder: Path, latencies: list[dict[str, Any]]) -> Run:
+    workspace = make_workspace(folder)
+    add_run(workspace, "onnx", samples=len(latencies))
+    run = workspace.path("runs/onnx-cpu")
+    (run / "latency.json").write_text(json.dumps([{"latency_ms": entry, "counters": {}} for entry in latencies]))
+    return Run.open(run)
+
+
+def test_statistics_by_stage(tmp_path: Path) -> None:
+    times = [3.0, 9.0, 4.0, 7.0, 5.0, 2.0]
+    statistics = run_latency(_run_with(tmp_path, [{"model": time / 2, "total": time} for time in times]))
+    assert [statistics[stage]["mean"] for stage in ("model", "total")] == pytest.approx([2.5, 5.0])
+    assert statistics["total"]["std"] == pytest.approx(np.std(times, ddof=1))
+    text = latency_table(statistics, "onnx-cpu").text()
+    assert f"{SAMPLES} requests, 200.0 requests/s" in text and "model" in text
+
+
+@pytest.mark.parametrize(
+    "broken", [{"model": 3.0}, {"total": float("nan"), "model": 1.0}, {"total": -1.0, "model": 1.0}, {"total": 3.0}]
+)
+def test_times_that_are_none_are_refused(tmp_path: Path, broken: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="latency of sample 1 is not whole"):
+        run_latency(_run_with(tmp_path, [{"model": 1.0, "total": 2.0}, broken]))
