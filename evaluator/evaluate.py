@@ -220,7 +220,6 @@ def side_by_side(evaluations: dict[str, dict[str, Any]], metric: Metric) -> Tabl
     names = list(dict.fromkeys(name for headline in headlines.values() for name in headline))
     rows = [[name, *(number(headline.get(name), 4) for headline in headlines.values())] for name in names]
     totals = [evaluation["latency"][TOTAL] for evaluation in evaluations.values()]
-    rows += [
-        [f"latency {name} [ms]", *(number(total.get(name), 1) for total in totals)] for name in ("mean", "median", "p99")
-    ]
+    for name in ("mean", "median", "p99"):
+        rows.append([f"latency {name} [ms]", *(number(total.get(name), 1) for total in totals)])
     return Table("Runs side by side", ["", *evaluations], rows)
