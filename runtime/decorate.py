@@ -68,12 +68,12 @@ def decorate(voxels: Voxels, decoration: Decoration, grid: VoxelGrid, buffer: Ro
     column = decoration.raw_features
     if decoration.cluster_center:
         for axis in range(3):
-            mean = _sum_by_voxel(columns[axis], voxels) / voxels.num_points.astype(np.float32)
-            np.subtract(columns[axis], np.repeat(mean, voxels.num_points), out=decorated[:, column])
+            mean = _means(columns[axis], voxels)
+            np.subtract(columns[axis], mean[voxels.voxel_of_point], out=decorated[:, column])
             column += 1
     for axis in range(decoration.voxel_center_axes):
         center = _pillar_centers(voxels, grid, axis)
-        np.subtract(columns[axis], np.repeat(center, voxels.num_points), out=decorated[:, column])
+        np.subtract(columns[axis], center[voxels.voxel_of_point], out=decorated[:, column])
         if decoration.legacy:
             decorated[:, axis] = decorated[:, column]
         column += 1
@@ -84,11 +84,11 @@ def decorate(voxels: Voxels, decoration: Decoration, grid: VoxelGrid, buffer: Ro
     return buffer.array.reshape(grid.max_voxels, grid.max_points, decoration.num_features)
 
 
-def _sum_by_voxel(column: Float32, voxels: Voxels) -> Float32:
-    """(V,) float32, the sum of a column (P,) over the points of each voxel."""
-    if len(voxels.starts) == 0:
-        return np.zeros(0, np.float32)
-    return np.add.reduceat(column, voxels.starts)
+def _means(column: Float32, voxels: Voxels) -> Float32:
+    """(V,) float32, the mean of a column (P,) over the points of each voxel, summed in double."""
+    sums = np.bincount(voxels.voxel_of_point, weights=column, minlength=len(voxels.num_points))
+    means: Float32 = (sums / voxels.num_points).astype(np.float32)
+    return means
 
 
 def _pillar_centers(voxels: Voxels, grid: VoxelGrid, axis: int) -> Float32:

@@ -49,25 +49,28 @@ class Voxels:
 
     Attributes:
         points: (P, C) float32, voxel after voxel; within a voxel in the order of the frame.
+        voxel_of_point: (P,) int64, ascending.
         rows: (P,) int64, ascending: ``voxel * max_points + slot``, the row of a point in the dense tensor.
-        starts: (V,) int64, where a voxel's points begin in ``points``.
         num_points: (V,) int32, at least 1.
         coordinates: (V, 3) int32, cell along z, y, x.
         counters: what became of the frame's points, see `voxelise`.
     """
 
     points: Float32
+    voxel_of_point: Int64
     rows: Int64
-    starts: Int64
     num_points: Int32
     coordinates: Int32
     counters: dict[str, int]
 
+    def __len__(self) -> int:
+        return len(self.num_points)
+
     def dense(self, max_points: int) -> Float32:
         """The tensor (V, max_points, C) that mmdetection3d makes, unused slots zero."""
-        tensor = np.zeros((len(self.starts) * max_points, self.points.shape[1]), np.float32)
+        tensor = np.zeros((len(self) * max_points, self.points.shape[1]), np.float32)
         tensor[self.rows] = self.points
-        return tensor.reshape(len(self.starts), max_points, self.points.shape[1])
+        return tensor.reshape(len(self), max_points, self.points.shape[1])
 
 
 def cell_table(grid: VoxelGrid) -> Int32:
@@ -109,28 +112,24 @@ def voxelise(points: Float32, grid: VoxelGrid, table: Int32) -> Voxels:
     first_points = first_points[: counters["voxels"]]
 
     order, voxels = _group(voxel_of_point)
-    fitting = len(order)
     if counters["voxels_dropped"]:
         # Grouped by voxel number, the points of the voxels that do not fit are the last ones.
-        fitting = int(np.searchsorted(voxels, grid.max_voxels))
+        fitting = np.searchsorted(voxels, grid.max_voxels)
         order, voxels = order[:fitting], voxels[:fitting]
-    counters["points_in_dropped_voxels"] = len(points) - fitting
+    counters["points_in_dropped_voxels"] = len(points) - len(order)
 
-    all_in_voxel = np.bincount(voxels, minlength=counters["voxels"])
-    slots = np.arange(fitting) - (np.cumsum(all_in_voxel) - all_in_voxel)[voxels]
-    rows = voxels * grid.max_points + slots
-    num_points = np.minimum(all_in_voxel, grid.max_points)
-    kept = int(num_points.sum())
-    counters["points_over_voxel_limit"] = fitting - kept
+    in_voxel = np.bincount(voxels, minlength=counters["voxels"])
+    slots = np.arange(len(voxels)) - (np.cumsum(in_voxel) - in_voxel)[voxels]
+    counters["points_over_voxel_limit"] = int(np.maximum(in_voxel - grid.max_points, 0).sum())
     if counters["points_over_voxel_limit"]:
         has_slot = slots < grid.max_points
-        order, rows = order[has_slot], rows[has_slot]
+        order, voxels, slots = order[has_slot], voxels[has_slot], slots[has_slot]
 
     return Voxels(
         points=_take_rows(points, order),
-        rows=rows,
-        starts=np.cumsum(num_points) - num_points,
-        num_points=num_points.astype(np.int32),
+        voxel_of_point=voxels,
+        rows=voxels * grid.max_points + slots,
+        num_points=np.minimum(in_voxel, grid.max_points).astype(np.int32),
         coordinates=_coordinates(cells[first_points], grid),
         counters=counters,
     )

@@ -78,7 +78,7 @@ class CenterPoint:
         clock.lap("voxelise")
         features = decorate(voxels, self._decoration, self._grid, self._features)
         clock.lap("decorate")
-        pillars = self._encode(features, len(voxels.starts))
+        pillars = self._encode(features, len(voxels))
         clock.lap(ENCODER)
         canvas = self._canvas.scatter(pillars, voxels.coordinates)
         clock.lap("scatter")

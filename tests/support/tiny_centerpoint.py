@@ -36,7 +36,7 @@ def parameters(*, max_voxels: int = 400, two_tasks: bool = False, y_axis: bool =
             "use_dim": [0, 1, 2, 4],
             "sweeps_num": 1,
             "remove_close": True,
-            "pad_empty_sweeps": True,
+            "pad_empty_sweeps": False,
             "range_filter": [-16.0, -16.0, -3.0, 16.0, 16.0, 5.0],
         },
         "decoration": {

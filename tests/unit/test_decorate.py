@@ -21,9 +21,9 @@ def frame(count, features=4, seed=0):
 
 def naive(voxels, decoration):
     """(V, max_points, F) float64, straight from the definition."""
-    out = np.zeros((len(voxels.starts), GRID.max_points, decoration.num_features))
-    for number, (start, count) in enumerate(zip(voxels.starts, voxels.num_points, strict=True)):
-        points = voxels.points[start : start + count].astype(np.float64)
+    out = np.zeros((len(voxels), GRID.max_points, decoration.num_features))
+    for number in range(len(voxels)):
+        points = voxels.points[voxels.voxel_of_point == number].astype(np.float64)
         center = [
             GRID.minimum[axis] + (voxels.coordinates[number][2 - axis] + 0.5) * GRID.voxel_size[axis]
             for axis in range(3)
@@ -60,8 +60,8 @@ def test_equals_the_formula(features, cluster, axes, distance, legacy):
     decorated = decorate(voxels, decoration, GRID, buffer)
     assert decorated.shape == (GRID.max_voxels, GRID.max_points, decoration.num_features)
     assert voxels.counters["points_over_voxel_limit"] > 0
-    np.testing.assert_allclose(decorated[: len(voxels.starts)], naive(voxels, decoration), rtol=0, atol=3e-6)
-    assert not decorated[len(voxels.starts) :].any()
+    np.testing.assert_allclose(decorated[: len(voxels)], naive(voxels, decoration), rtol=0, atol=3e-6)
+    assert not decorated[len(voxels) :].any()
 
 
 def test_feature_counts_of_the_known_models():
@@ -74,7 +74,7 @@ def test_raw_features_are_copied_bit_for_bit():
     voxels = frame(300)
     decoration = Decoration(4, True, 3, False, False)
     decorated = decorate(voxels, decoration, GRID, RowBuffer(GRID.max_voxels * GRID.max_points, 10))
-    assert decorated[: len(voxels.starts), :, :4].tobytes() == voxels.dense(GRID.max_points).tobytes()
+    assert decorated[: len(voxels), :, :4].tobytes() == voxels.dense(GRID.max_points).tobytes()
 
 
 def test_a_reused_buffer_equals_a_new_one():

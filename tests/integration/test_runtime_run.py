@@ -1,0 +1,243 @@
+"""`runtime run` and `runtime bench` on a workspace: both backends, what is recorded, resuming, and bad input."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from support import tiny_centerpoint as tiny
+
+from runtime.bench import bench
+from runtime.cli import cli
+from runtime.run import run
+from shared.errors import EnvironmentLacks, InputError, ManifestError, ModelLoadError, UsageError
+from shared.runs import Run
+from shared.workspace import Workspace
+
+COUNTS = [500, 0, 1, 900, 300]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiny")
+    frames = tiny.write_frames(root / "frames", COUNTS)
+    tiny.make_workspace(root / "work", frames, max_voxels=250)
+    return root
+
+
+@pytest.fixture
+def work(exported, tmp_path):
+    return Path(shutil.copytree(exported / "work", tmp_path / "work"))
+
+
+def same_boxes(one: Run, other: Run) -> bool:
+    return len(one) == len(other) and all(
+        getattr(one.boxes(index), name).tobytes() == getattr(other.boxes(index), name).tobytes()
+        for index in range(len(one))
+        for name in ("centers", "sizes", "yaws", "velocities", "labels", "scores")
+    )
+
+
+def test_both_backends_give_the_same_and_record_it(work, caplog):
+    caplog.set_level(logging.WARNING)
+    for backend in ("onnx", "pytorch"):
+        assert f"run:{backend}-cpu: done, 5 samples" in run(work, backend, "cpu")
+    onnx, pytorch = (Run.open(work / "runs" / f"{backend}-cpu") for backend in ("onnx", "pytorch"))
+    assert onnx.header.backend == "onnx"
+    assert onnx.header.device == "cpu"
+    assert onnx.header.tokens == [f"{number:03d}.bin" for number in range(5)]
+    assert onnx.header.raw_samples == [0, 1]
+    boxes = 0
+    for index in range(5):
+        one, other = onnx.boxes(index), pytorch.boxes(index)
+        np.testing.assert_allclose(one.centers, other.centers, atol=1e-4)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+        boxes += len(one)
+    assert boxes > 0
+    for name, value in onnx.raw(0).items():
+        np.testing.assert_allclose(value, pytorch.raw(0)[name], atol=1e-5)
+    assert [sample["read"] for sample in onnx.counters] == COUNTS
+    assert all(sample["total"] > 0 for sample in onnx.latencies)
+    manifest = Workspace.open(work).manifest()
+    result = manifest.results["runs"]["onnx-cpu"]
+    assert result["samples"] == 5
+    assert result["counters"]["voxels_dropped"] > 0
+    assert "voxels did not fit" in result["alerts"][0]
+    assert "run:onnx-cpu" in caplog.text
+    assert "voxels did not fit" in caplog.text
+    assert manifest.artifacts["runs/onnx-cpu/predictions.npz"].stage == "run:onnx-cpu"
+
+
+def test_the_second_call_does_nothing_and_a_change_does_it_again(work):
+    run(work, "onnx", "cpu", num_samples=2)
+    before = (work / "runs/onnx-cpu/predictions.npz").stat().st_mtime_ns
+    assert "up to date" in run(work, "onnx", "cpu", num_samples=2)
+    assert (work / "runs/onnx-cpu/predictions.npz").stat().st_mtime_ns == before
+    assert "done, 2 samples" in run(work, "onnx", "cpu", num_samples=2, force=True)
+    assert "done, 3 samples" in run(work, "onnx", "cpu", num_samples=3)
+    assert "done, 3 samples" in run(work, "onnx", "cpu", num_samples=3, threads=1)
+    assert Run.open(work / "runs/onnx-cpu").header.details["threads"] == 1
+
+
+def test_more_samples_than_there_are_is_all_of_them_and_said(work, caplog):
+    caplog.set_level(logging.WARNING)
+    run(work, "onnx", "cpu", num_samples=99)
+    assert len(Run.open(work / "runs/onnx-cpu")) == 5
+    assert "99 samples were asked for, the data set has 5" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_a_killed_run_goes_on_and_gives_what_an_uninterrupted_one_gives(exported, tmp_path):
+    frames = tiny.write_frames(tmp_path / "frames", [60 + index % 40 for index in range(400)])
+    interrupted, whole = (Path(shutil.copytree(exported / "work", tmp_path / name)) for name in ("a", "b"))
+    options = ["--work", str(interrupted), "--backend", "onnx", "--data", str(frames)]
+    command = [sys.executable, "-m", "runtime.cli", "run", *options]
+    journal = interrupted / "runs/onnx-cpu/journal.jsonl"
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (journal.is_file() and journal.read_bytes().count(b"\n") >= 10):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = journal.read_bytes().count(b"\n")
+    assert 10 <= done < 400
+    assert Workspace.open(interrupted).manifest().stages["run:onnx-cpu"].status == "running"
+    survivors = [json.loads(line)["latency_ms"] for line in journal.read_text().splitlines()[: done - 1]]
+
+    run(interrupted, "onnx", "cpu", data_root=frames)
+    run(whole, "onnx", "cpu", data_root=frames)
+    resumed, reference = Run.open(interrupted / "runs/onnx-cpu"), Run.open(whole / "runs/onnx-cpu")
+    assert resumed.latencies[: done - 1] == survivors, "finished samples were run again"
+    assert same_boxes(resumed, reference)
+    assert resumed.counters == reference.counters
+    for index in (0, 1):
+        for name, value in reference.raw(index).items():
+            assert resumed.raw(index)[name].tobytes() == value.tobytes()
+
+
+def test_bench_records_statistics_and_every_latency(work):
+    text = bench(work, "onnx", "cpu", sample_index=3, min_requests=25, min_seconds=0.0, threads=1)
+    assert "pts_voxel_encoder" in text
+    manifest = Workspace.open(work).manifest()
+    latency = manifest.results["latency"]["onnx-cpu"]
+    assert latency["stages"]["total"]["samples"] == 25
+    assert "p50" in latency["stages"]["total"]
+    assert "p99" not in latency["stages"]["total"]
+    assert latency["sample"] == "003.bin"
+    assert latency["backend"]["threads"] == 1
+    raw = json.loads((work / "bench/onnx-cpu.json").read_text())
+    assert len(raw["requests_ms"]) == 25
+    with pytest.raises(UsageError, match="choose 0 to 4"):
+        bench(work, "onnx", "cpu", sample_index=5)
+
+
+def test_a_changed_file_is_refused_before_it_is_loaded(work):
+    path = work / "onnx/pts_voxel_encoder.onnx"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ManifestError, match="differs from its hash"):
+        run(work, "onnx", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("backend", "artifact"),
+    [("onnx", "onnx/pts_backbone_neck_head.onnx"), ("pytorch", "pytorch/pts_voxel_encoder.pt2")],
+)
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_a_file_that_is_no_model_is_one_clear_line(work, backend, artifact, damage):
+    workspace = Workspace.open(work)
+    whole = (work / artifact).read_bytes()
+    content = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"not a model\n" * 50}[damage]
+    with workspace.stage("export", tool="exporter") as stage:
+        for path in workspace.manifest().stages["export"].outputs:
+            if path != artifact:
+                stage.add_artifact(path, kind="model")
+        with stage.artifact(artifact, kind="model") as path:
+            path.write_bytes(content)
+    with pytest.raises(ModelLoadError, match="export it again") as caught:
+        run(work, backend, "cpu")
+    assert "\n" not in str(caught.value)
+    assert workspace.manifest().stages[f"run:{backend}-cpu"].status == "failed"
+
+
+def test_a_component_with_other_tensors_is_refused(work):
+    workspace = Workspace.open(work)
+    spec = workspace.spec()
+    encoder = spec.components[0]
+    renamed = encoder.model_copy(update={"inputs": [encoder.inputs[0].model_copy(update={"name": "voxels"})]})
+    with workspace.stage("export", tool="exporter") as stage:
+        for path in workspace.manifest().stages["export"].outputs:
+            stage.add_artifact(path, kind="model")
+        stage.spec(spec.model_copy(update={"components": [renamed, spec.components[1]]}))
+    with pytest.raises(ModelLoadError, match=r"inputs \['input_features'\], the model spec says \['voxels'\]"):
+        run(work, "onnx", "cpu")
+
+
+@pytest.mark.parametrize("backend", ["onnx", "pytorch"])
+def test_a_device_that_is_not_there_is_an_error_not_the_cpu(work, backend):
+    import torch
+
+    if torch.cuda.device_count() > 7:
+        pytest.skip("this machine has more than 7 GPUs")
+    with pytest.raises(EnvironmentLacks):
+        run(work, backend, "cuda:7")
+    assert not (work / "runs").exists()
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(arguments))
+    return int(caught.value.code or 0)
+
+
+def test_exit_codes(work, tmp_path, capsys):
+    def one_line() -> str:
+        error = capsys.readouterr().err
+        assert error.count("error:") == 1
+        assert "Traceback" not in error
+        return error
+
+    assert exit_code("run", "--work", str(work), "--backend", "onnx", "--num-samples", "1") == 0
+    assert "run:onnx-cpu: done, 1 samples" in capsys.readouterr().out
+    assert exit_code("run", "--work", str(work), "--backend", "caffe") == 2
+    assert "there are: onnx, pytorch" in one_line()
+    assert exit_code("run", "--work", str(work), "--backend", "onnx", "--device", "tpu") == 2
+    assert "no device is called 'tpu'" in one_line()
+    assert exit_code("run", "--work", str(work), "--backend", "onnx", "--num-samples", "0") == 2
+    assert "at least 1, or -1" in one_line()
+    assert exit_code("run", "--work", str(tmp_path / "nothing"), "--backend", "onnx") == 3
+    assert "no manifest here" in one_line()
+    assert exit_code("run", "--work", str(work), "--backend", "onnx", "--data", str(tmp_path / "gone")) == 3
+    one_line()
+    assert exit_code("backends") == 0
+    assert "centerpoint" in capsys.readouterr().out
+
+
+def test_a_broken_point_file_stops_at_its_sample_and_keeps_the_others(exported, work, tmp_path):
+    frames = Path(shutil.copytree(exported / "frames", tmp_path / "frames"))
+    broken = frames / "003.bin"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-3])
+    with pytest.raises(InputError, match=r"003\.bin"):
+        run(work, "onnx", "cpu", data_root=frames)
+    assert (work / "runs/onnx-cpu/journal.jsonl").read_bytes().count(b"\n") == 3
+    assert Workspace.open(work).manifest().stages["run:onnx-cpu"].status == "failed"
+    broken.write_bytes(whole)
+    assert "done, 5 samples" in run(work, "onnx", "cpu", data_root=frames)
