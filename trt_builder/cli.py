@@ -24,15 +24,23 @@ TARGETS = ("auto", "tensorrt", "rtx")
     help="What to build for. auto: TensorRT where it and a GPU are, else TensorRT for RTX where that is installed.",
 )
 @click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the workspace's config, for example --set tensorrt.precision_policy=fp16. Repeatable.",
+)
+@click.option(
     "--if-available",
     is_flag=True,
     help="Where TensorRT or a GPU is missing, record the stage as skipped, with the reason, and end well.",
 )
-def build(work: Path, force: bool, target: str, if_available: bool) -> None:
+@click.option("--explain", is_flag=True, help="Build nothing; say what would be built, and why.")
+def build(work: Path, force: bool, target: str, overrides: tuple[str, ...], if_available: bool, explain: bool) -> None:
     """Build the engines of every component in the workspace.
 
-    Example: trt_builder build --work work/centerpoint
+    Example: trt_builder build --work work/centerpoint --set tensorrt.precision_policy=fp16
     """
     from trt_builder.build import build_all
 
-    build_all(work, target=target, if_available=if_available, force=force)
+    build_all(work, target=target, overrides=overrides, if_available=if_available, force=force, explain=explain)

@@ -1,9 +1,17 @@
 """The only module that knows that TensorRT versions differ.
 
-Names are probed, never derived from a version number: `has` asks the installed package. The table says where each
+Names are probed, never derived from a version number: `has` asks the installed package. `OPTIONAL` says where each
 optional name is to be found, for messages and for the contract test, which checks it against the real bindings of
-8.6.0 to 11.4 and TensorRT for RTX. Code elsewhere uses only names that every version has. Version numbers are compared
-for known bugs alone.
+8.6.0 to 11.4 and of TensorRT for RTX. Code elsewhere uses only names that every version has. Version numbers are
+compared for known bugs alone.
+
+What differs, in short:
+
+- 8.6 and 10.x are *weakly typed*: builder flags and layer precisions say what a layer may compute in. In 11.x and
+  TensorRT for RTX they are gone: the types in the graph decide, so the precision is baked into it (`cast_graph`).
+- 10.x and later show their progress and can be cancelled.
+- Stripped weights came with 10.0, editable timing caches with 10.9.
+- TensorRT for RTX builds without a GPU and times nothing, so it has no use for a timing cache, and no inspector there.
 """
 
 from __future__ import annotations
@@ -20,6 +28,38 @@ MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 INSTALL: dict[Flavour, str] = {
     "tensorrt": "pip install the tensorrt wheel that fits the driver, or use the trt_builder image",
     "rtx": "make setup-rtx",
+}
+
+# Optional name -> the TensorRT versions that have it. Everything else that this package uses is in all of them.
+OPTIONAL: dict[str, str] = {
+    "NetworkDefinitionCreationFlag.EXPLICIT_BATCH": "8.6 to 10.x",
+    "NetworkDefinitionCreationFlag.STRONGLY_TYPED": "10.0 and newer",
+    "BuilderFlag.FP16": "8.6 to 10.x",
+    "BuilderFlag.INT8": "8.6 to 10.x",
+    "BuilderFlag.BF16": "10.x",
+    "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": "8.6 to 10.x",
+    "BuilderFlag.STRIP_PLAN": "10.0 and newer",
+    "BuilderFlag.EDITABLE_TIMING_CACHE": "10.9 and newer",
+    "BuilderFlag.ERROR_ON_TIMING_CACHE_MISS": "10.0 and newer",
+    "BuilderFlag.DISABLE_COMPILATION_CACHE": "10.0 and newer",
+    "DataType.BF16": "10.0 and newer",
+    "ILayer.precision": "8.6 to 10.x",
+    "ILayer.set_output_type": "8.6 to 10.x",
+    "IProgressMonitor": "10.0 and newer",
+    "IBuilderConfig.progress_monitor": "10.0 and newer",
+    "ITimingCache.queryKeys": "10.9 and newer",
+    "ITimingCache.query": "10.9 and newer",
+    "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY": "10.9 and newer",
+    "TacticSource.CUBLAS": "8.6 to 10.x",
+    "TacticSource.CUBLAS_LT": "8.6 to 10.x",
+    "TacticSource.CUDNN": "8.6 to 10.x",
+    "ParserError.node_name": "10.0 and newer",
+    "ParserError.node_operator": "10.0 and newer",
+    "ICudaEngine.device_memory_size": "8.6 to 10.x",
+    "ICudaEngine.device_memory_size_v2": "10.9 and newer",
+    "init_libnvinfer_plugins": "all but TensorRT for RTX",
+    "OnnxParserRefitter": "10.0 and newer",
+    "SerializationFlag.INCLUDE_REFIT": "10.16 and newer",
 }
 
 
@@ -61,6 +101,16 @@ class TensorRT:
         """Name and version, for messages."""
         return f"{'TensorRT for RTX' if self.flavour == 'rtx' else 'TensorRT'} {self.version}"
 
+    @property
+    def weakly_typed(self) -> bool:
+        """Whether builder flags and layer precisions decide what a layer computes in, rather than the graph."""
+        return has(self.trt, "BuilderFlag.FP16")
+
+    @property
+    def times_kernels(self) -> bool:
+        """Whether it times kernels on a GPU while it builds, and so has a use for a timing cache."""
+        return self.flavour == "tensorrt"
+
 
 def load(flavour: Flavour) -> TensorRT:
     """Import TensorRT.
@@ -90,3 +140,90 @@ def known_bad(installed: TensorRT) -> Known | None:
     if installed.flavour == "rtx":
         return None
     return KNOWN_BAD.get(".".join(installed.version.split(".")[:3]))
+
+
+def _look_up(trt: Any, name: str) -> Any | None:
+    assert name in OPTIONAL, f"'{name}' is not in compat.OPTIONAL"
+    value = trt
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def has(trt: Any, name: str) -> bool:
+    """Whether this TensorRT has an optional name of the table, for example ``BuilderFlag.FP16``."""
+    return _look_up(trt, name) is not None
+
+
+def need(installed: TensorRT, name: str, what: str) -> Any:
+    """An optional name of the table.
+
+    Args:
+        installed: the TensorRT.
+        name: an entry of `OPTIONAL`.
+        what: what the user asked for, for the error.
+
+    Raises:
+        EnvironmentLacks: this version has no such name.
+    """
+    value = _look_up(installed.trt, name)
+    if value is None:
+        raise EnvironmentLacks(
+            f"{installed.title} has no {what}", hint=f"TensorRT {OPTIONAL[name]} has it; change the config or the image"
+        )
+    return value
+
+
+def network_flags(installed: TensorRT, *, strongly_typed: bool) -> int:
+    """Flags for `Builder.create_network`.
+
+    Args:
+        installed: the TensorRT.
+        strongly_typed: the types in the graph decide. 11.x and TensorRT for RTX know nothing else; 8.6 has no such
+            mode, there the builder sets every layer's precision from the graph instead.
+    """
+    names = ["NetworkDefinitionCreationFlag.EXPLICIT_BATCH"]
+    if strongly_typed:
+        names.append("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
+    flags = [_look_up(installed.trt, name) for name in names]
+    return sum(1 << int(flag) for flag in flags if flag is not None)
+
+
+def parser_error(trt: Any, error: Any) -> tuple[int, str, str, str]:
+    """Position, name and operator of the node that a parser error is about, and the parser's words.
+
+    Name and operator are empty on 8.6, which gives the position alone.
+    """
+    named = has(trt, "ParserError.node_name")
+    return (
+        int(error.node()),
+        str(error.node_name()) if named else "",
+        str(error.node_operator()) if named else "",
+        str(error.desc()).strip(),
+    )
+
+
+def engine_memory(trt: Any, engine: Any) -> int:
+    """Bytes of device memory that a context of the engine needs for activations."""
+    if has(trt, "ICudaEngine.device_memory_size_v2"):
+        return int(engine.device_memory_size_v2)
+    return int(engine.device_memory_size)
+
+
+def set_precision(layer: Any, precision: Any, outputs: list[int]) -> None:
+    """Make a layer of a weakly typed network compute in ``precision``, and give some of its outputs that type."""
+    layer.precision = precision
+    for index in outputs:
+        layer.set_output_type(index, precision)
+
+
+def lacks_strong_typing(installed: TensorRT) -> bool:
+    """Whether the types in a graph can't be made binding as a whole (8.6), only layer by layer."""
+    return not has(installed.trt, "NetworkDefinitionCreationFlag.STRONGLY_TYPED")
+
+
+def init_plugins(installed: TensorRT, logger: Any) -> None:
+    """Register TensorRT's own plugins, where it has any."""
+    register = _look_up(installed.trt, "init_libnvinfer_plugins")
+    if register is not None:
+        register(logger, "")

@@ -1,0 +1,115 @@
+"""From an ONNX file to a TensorRT network with the policy's precisions set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from shared.errors import BuildError
+from trt_builder import compat, onnx_graph
+from trt_builder.compat import TensorRT
+from trt_builder.policies import Resolved
+
+
+def parse(tensorrt: TensorRT, builder: Any, logger: Any, path: Path, *, strongly_typed: bool, component: str) -> Any:
+    """Parse an ONNX file.
+
+    Args:
+        tensorrt: the TensorRT.
+        builder: its builder.
+        logger: its logger.
+        path: the file; weights in files beside it are found.
+        strongly_typed: the types in the graph are binding.
+        component: for errors.
+
+    Raises:
+        BuildError: the parser refuses a node; names it, its operator and its position.
+    """
+    trt = tensorrt.trt
+    network = builder.create_network(compat.network_flags(tensorrt, strongly_typed=strongly_typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(path)):
+        errors = [compat.parser_error(trt, parser.get_error(index)) for index in range(parser.num_errors)]
+        raise parse_failure(component, path, errors)
+    # The parser owns the weights that the network points to.
+    return network, parser
+
+
+def parse_failure(component: str, path: Path, errors: list[tuple[int, str, str, str]]) -> BuildError:
+    """The error for a graph that the parser refused.
+
+    Args:
+        component: what was parsed.
+        path: the ONNX file; names what the parser gives by position alone.
+        errors: position, name, operator (both may be empty) and the parser's words, per error.
+    """
+    if not errors:
+        return BuildError("the ONNX parser refused the graph and gave no reason", where=component)
+    position, name, operator, description = errors[0]
+    nodes = onnx_graph.load(path).graph.node
+    if not operator and 0 <= position < len(nodes):
+        operator, name = nodes[position].op_type, onnx_graph.node_name(nodes[position])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    unknown = any(words in description for words in ("Plugin not found", "No importer registered", "plugin"))
+    advice = (
+        "export without it, name a library that has it in tensorrt.plugin_libraries, or use a newer TensorRT"
+        if unknown
+        else "try another opset (export.opset_version) or a simplified graph (export.simplify)"
+    )
+    said = " ".join(description.split())
+    return BuildError(
+        f"node {position} '{name}' ({operator}) can't be parsed: {said}{more}", where=component, hint=advice
+    )
+
+
+def set_precisions(tensorrt: TensorRT, network: Any, resolved: Resolved) -> None:
+    """Make the policy binding, layer by layer, on a weakly typed TensorRT (8.6, 10.x).
+
+    Matrix layers get the precision that the policy asks for, layers of ``keep_fp32`` get FP32; under ``strongly_typed``
+    every layer gets the type that the graph gives it. INT8 layers are left alone: their Q/DQ nodes say it already.
+
+    Args:
+        tensorrt: the TensorRT.
+        network: the parsed network; changed.
+        resolved: the policy.
+    """
+    types = _data_types(tensorrt)
+    wanted = {} if resolved.policy.low is None else dict(resolved.expected)
+    for name in resolved.keep:
+        wanted[name] = "fp32"
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if resolved.policy.typed:
+            _bind_to_graph(tensorrt, layer)
+        elif (precision := wanted.get(layer.name)) in types:
+            _bind(tensorrt, layer, types[precision], outputs=layer.name in resolved.keep)
+
+
+def _data_types(tensorrt: TensorRT) -> dict[str, Any]:
+    trt = tensorrt.trt
+    types = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
+    if compat.has(trt, "DataType.BF16"):
+        types["bf16"] = compat.need(tensorrt, "DataType.BF16", "BF16")
+    return types
+
+
+def _floating_outputs(tensorrt: TensorRT, layer: Any) -> list[int]:
+    floating = tuple(_data_types(tensorrt).values())
+    return [index for index in range(layer.num_outputs) if layer.get_output(index).dtype in floating]
+
+
+def _bind(tensorrt: TensorRT, layer: Any, precision: Any, *, outputs: bool) -> None:
+    floating = _floating_outputs(tensorrt, layer)
+    if not floating:
+        return
+    compat.set_precision(layer, precision, floating if outputs else [])
+
+
+def _bind_to_graph(tensorrt: TensorRT, layer: Any) -> None:
+    trt = tensorrt.trt
+    # Constants, shapes and quantisation keep what they have; a cast's output type is the cast.
+    if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE):
+        return
+    floating = _floating_outputs(tensorrt, layer)
+    if floating:
+        compat.set_precision(layer, layer.get_output(floating[0]).dtype, floating)

@@ -1,0 +1,145 @@
+"""What the builder asks of an ONNX graph: its content's hash, inputs, node names, types, and quantised nodes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.errors import InputError
+from shared.files import sha256_of_file
+from shared.lazy import lazy_import
+
+if TYPE_CHECKING:
+    import onnx
+else:
+    onnx = lazy_import("onnx")
+
+# Operators that do nearly all of a network's arithmetic; a precision policy is about these.
+MATRIX_OPERATORS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """An input of the graph.
+
+    Attributes:
+        name: as in the file.
+        shape: a size, or for a dynamic axis its name (empty when it has none), per axis.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether any axis may change its size."""
+        return any(isinstance(size, str) for size in self.shape)
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file, external data included.
+
+    Raises:
+        InputError: not an ONNX file, truncated, or its external data is missing.
+    """
+    # Protobuf's DecodeError lives in a package that is not ours to import; it is what is left of Exception here.
+    try:
+        return onnx.load(str(path))
+    except Exception as error:
+        raise InputError(
+            f"not a whole ONNX file ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            where=str(path),
+            hint="export it again: exporter export --force",
+        ) from error
+
+
+def content_hash(path: Path) -> str:
+    """Sha256 over an ONNX file and the external data files that it names."""
+    digest = hashlib.sha256(sha256_of_file(path).encode())
+    for location in sorted(external_files(path)):
+        digest.update(location.encode())
+        digest.update(sha256_of_file(path.parent / location).encode())
+    return digest.hexdigest()
+
+
+def external_files(path: Path) -> set[str]:
+    """Names of the files beside an ONNX file that hold its weights; empty when it holds them itself."""
+    model = onnx.load(str(path), load_external_data=False)
+    return {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+
+
+def node_name(node: onnx.NodeProto) -> str:
+    """Name of a node; TensorRT's parser gives nodes without a name the same one."""
+    return node.name or f"node_of_{node.output[0]}"
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
+    """The inputs that a caller must give: those that are no initialisers."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    found = []
+    for value in model.graph.input:
+        if value.name in weights:
+            continue
+        sizes = value.type.tensor_type.shape.dim
+        shape = tuple(size.dim_value if size.HasField("dim_value") else size.dim_param for size in sizes)
+        found.append(GraphInput(value.name, shape))
+    return found
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether the graph has Q/DQ nodes."""
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
+
+
+def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type (``onnx.TensorProto.FLOAT`` ...) of every tensor whose type can be told."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    graph = inferred.graph
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.value_info, *graph.input, *graph.output)
+        if value.type.HasField("tensor_type")
+    }
+    types.update({tensor.name: tensor.data_type for tensor in graph.initializer})
+    return types
+
+
+def matrix_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that multiply matrices of activations, in order; products of shapes (integers) are not among them."""
+    types = tensor_types(model)
+    floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in MATRIX_OPERATORS and types.get(node.output[0], onnx.TensorProto.FLOAT) in floating
+    ]
+
+
+def producers(model: onnx.ModelProto) -> Callable[[str], onnx.NodeProto | None]:
+    """A function that gives the node that makes a tensor, or None for inputs and initialisers."""
+    table = {output: node for node in model.graph.node for output in node.output}
+    return table.get
+
+
+def quantised_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Matrix nodes whose activations and weights come from DequantizeLinear: the ones that can run in INT8."""
+    made_by = producers(model)
+    for node in matrix_nodes(model):
+        sources = [made_by(name) for name in node.input[:2]]
+        if all(source is not None and source.op_type == "DequantizeLinear" for source in sources):
+            yield node
+
+
+def low_types(model: onnx.ModelProto) -> set[str]:
+    """Which of ``fp16`` and ``bf16`` some tensor of the graph has."""
+    names: dict[int, str] = {onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.BFLOAT16: "bf16"}
+    return {names[kind] for kind in tensor_types(model).values() if kind in names}

@@ -1,0 +1,169 @@
+"""Precision policies: what each means, whatever the version of TensorRT, and what it asks of every matrix node.
+
+| policy | matrix nodes (Conv, ConvTranspose, MatMul, Gemm) | everything else |
+|---|---|---|
+| ``auto`` | the types in the graph; FP32 may use TF32; Q/DQ nodes run in INT8 | likewise |
+| ``fp32`` | FP32, TF32 off | FP32 |
+| ``fp32_tf32`` | FP32, TF32 allowed | FP32 |
+| ``fp16`` | FP16 | FP16 or FP32 |
+| ``bf16`` | BF16 | BF16 or FP32 |
+| ``int8``, ``explicit_int8`` | with Q/DQ: INT8; without: FP16 | FP16 or FP32 |
+| ``strongly_typed`` | the types in the graph, exactly | likewise |
+
+``keep_fp32`` patterns take nodes out of ``fp16``, ``bf16`` and ``int8``; with such nodes TF32 is off, since TF32's
+mantissa is FP16's and nothing would be kept.
+
+8.6 and 10.x get there by builder flags and layer precisions, 11.x and TensorRT for RTX by a derived graph
+(`cast_graph`): `flags_do` says which. Everything here is plain Python on an ONNX graph: no TensorRT.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from shared.errors import ConfigError
+from shared.lazy import lazy_import
+from trt_builder import onnx_graph
+
+if TYPE_CHECKING:
+    import onnx
+else:
+    onnx = lazy_import("onnx")
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a policy means.
+
+    Attributes:
+        name: as in the config.
+        low: type that unquantised matrix nodes run in, or None: the graph's.
+        quantised: the graph must have Q/DQ nodes, and matrix nodes between them run in INT8.
+        tf32: whether FP32 may be computed in TF32; None leaves TensorRT's default (it may).
+        typed: the types in the graph are binding for every layer.
+    """
+
+    name: str
+    low: Literal["fp16", "bf16"] | None
+    quantised: bool
+    tf32: bool | None
+    typed: bool = False
+
+
+POLICIES = {
+    policy.name: policy
+    for policy in (
+        Policy("auto", low=None, quantised=False, tf32=None),
+        Policy("fp32", low=None, quantised=False, tf32=False),
+        Policy("fp32_tf32", low=None, quantised=False, tf32=True),
+        Policy("fp16", low="fp16", quantised=False, tf32=None),
+        Policy("bf16", low="bf16", quantised=False, tf32=None),
+        Policy("int8", low="fp16", quantised=True, tf32=None),
+        Policy("explicit_int8", low="fp16", quantised=True, tf32=None),
+        Policy("strongly_typed", low=None, quantised=False, tf32=None, typed=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A policy applied to one graph.
+
+    Attributes:
+        policy: the policy.
+        tf32: whether FP32 may be computed in TF32; None leaves the default.
+        keep: names of the nodes that ``keep_fp32`` names.
+        int8: the graph has Q/DQ nodes, which the builder must honour.
+        expected: per matrix node what it must run in.
+    """
+
+    policy: Policy
+    tf32: bool | None
+    keep: frozenset[str]
+    int8: bool
+    expected: dict[str, Precision]
+
+
+def resolve(name: str, model: onnx.ModelProto, keep_fp32: Sequence[str], *, where: str) -> Resolved:
+    """Apply a policy to a graph.
+
+    Args:
+        name: name of the policy.
+        model: the graph.
+        keep_fp32: regular expressions on node names, matched from the start.
+        where: the ONNX file, for errors.
+
+    Raises:
+        ConfigError: INT8 without Q/DQ nodes, a pattern that names no node, or patterns under a policy that lowers
+            nothing.
+    """
+    policy = POLICIES[name]
+    int8 = onnx_graph.is_quantised(model)
+    if policy.quantised and not int8:
+        raise ConfigError(
+            f"precision_policy {name} needs Q/DQ nodes, and this graph has none",
+            where=where,
+            hint="quantise the model first, or use fp16",
+        )
+    if keep_fp32 and policy.low is None:
+        raise ConfigError(
+            f"keep_fp32 has no meaning under precision_policy {name}, which lowers nothing",
+            where=where,
+            hint="remove keep_fp32, or use fp16, bf16 or int8",
+        )
+    keep = frozenset(nodes_matching(model, keep_fp32, where=where))
+    return Resolved(policy, False if keep else policy.tf32, keep, int8, _expected(policy, model, keep))
+
+
+def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str], *, where: str) -> list[str]:
+    """Names of the nodes that a pattern matches, in the order of the graph.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+    """
+    names = [onnx_graph.node_name(node) for node in model.graph.node]
+    for pattern in patterns:
+        if not any(re.match(pattern, name) for name in names):
+            raise ConfigError(
+                f"keep_fp32 pattern '{pattern}' matches no node",
+                where=where,
+                hint=f"node names look like {', '.join(names[:3])}",
+            )
+    return [name for name in names if any(re.match(pattern, name) for pattern in patterns)]
+
+
+def flags_do(resolved: Resolved, *, weakly_typed: bool) -> bool:
+    """Whether builder flags and layer precisions reach the policy, so that the graph can stay as it is.
+
+    Args:
+        resolved: the policy on this graph.
+        weakly_typed: whether this TensorRT has such flags.
+    """
+    return weakly_typed or resolved.policy.low is None
+
+
+def _expected(policy: Policy, model: onnx.ModelProto, keep: frozenset[str]) -> dict[str, Precision]:
+    types = onnx_graph.tensor_types(model)
+    of_type: dict[int, Precision] = {
+        onnx.TensorProto.FLOAT: "fp32",
+        onnx.TensorProto.FLOAT16: "fp16",
+        onnx.TensorProto.BFLOAT16: "bf16",
+    }
+    quantised = {onnx_graph.node_name(node) for node in onnx_graph.quantised_nodes(model)}
+    expected: dict[str, Precision] = {}
+    for node in onnx_graph.matrix_nodes(model):
+        name = onnx_graph.node_name(node)
+        in_graph = of_type.get(types.get(node.output[0], onnx.TensorProto.FLOAT), "fp32")
+        if name in quantised:
+            expected[name] = "int8"
+        elif name in keep:
+            expected[name] = "fp32"
+        else:
+            # A graph that holds FP16 nodes already is not raised to FP32 again.
+            expected[name] = policy.low if policy.low and in_graph == "fp32" else in_graph
+    return expected

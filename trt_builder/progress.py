@@ -1,0 +1,141 @@
+"""Building in the background: progress, a sign of life, and Ctrl-C that ends it cleanly.
+
+TensorRT builds for minutes without returning to Python. So it builds in a thread; the main thread waits, shows where it
+is, and on Ctrl-C asks it to stop, which versions with a progress monitor (10.0 and newer) do.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from trt_builder import compat
+from trt_builder.compat import TensorRT
+
+_log = logging.getLogger("build")
+
+Result = TypeVar("Result")
+
+_SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+class Phases:
+    """Where a build is; TensorRT's threads write it, the main thread reads it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[int, int]] = {}  # phase -> steps done, steps in all
+        self._cancelled = threading.Event()
+
+    def start(self, name: str, steps: int) -> None:
+        """A phase begins."""
+        with self._lock:
+            self._open[name] = (0, steps)
+
+    def step(self, name: str, done: int) -> bool:
+        """A step of it is done; False asks TensorRT to stop."""
+        with self._lock:
+            if name in self._open:
+                self._open[name] = (done + 1, self._open[name][1])
+        return not self._cancelled.is_set()
+
+    def finish(self, name: str) -> None:
+        """A phase ends."""
+        with self._lock:
+            self._open.pop(name, None)
+
+    def cancel(self) -> None:
+        """Ask TensorRT to stop at its next step."""
+        self._cancelled.set()
+
+    def cancelled(self) -> bool:
+        """Whether it was asked to."""
+        return self._cancelled.is_set()
+
+    def text(self) -> str:
+        """The innermost phase and how far it is, or nothing."""
+        with self._lock:
+            if not self._open:
+                return ""
+            name, (done, steps) = list(self._open.items())[-1]
+            return f"{name} {done}/{steps}"
+
+
+def make_monitor(tensorrt: TensorRT, phases: Phases) -> Any | None:
+    """TensorRT's progress monitor, or None where it has none (8.6)."""
+    if not compat.has(tensorrt.trt, "IProgressMonitor"):
+        return None
+    base = compat.need(tensorrt, "IProgressMonitor", "progress monitor")
+
+    class Monitor(base):  # type: ignore[misc,valid-type]
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002 - TensorRT's signature
+            phases.start(phase_name, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return phases.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            phases.finish(phase_name)
+
+    return Monitor()
+
+
+def run(work: Callable[[], Result], description: str, phases: Phases, *, can_cancel: bool) -> Result:
+    """Do ``work`` in a thread, and show that it lives.
+
+    Args:
+        work: the build.
+        description: what is built.
+        phases: where it is.
+        can_cancel: whether TensorRT listens to `Phases.cancel`; if not, Ctrl-C leaves at once and the thread behind.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C; the build has stopped, where it can be stopped.
+    """
+    outcome: list[Result] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, below
+            errors.append(error)
+
+    thread = threading.Thread(target=target, name=description, daemon=True)
+    started = time.monotonic()
+    thread.start()
+    try:
+        _watch(thread, description, phases, started)
+    except KeyboardInterrupt:
+        phases.cancel()
+        _log.info("%s: stopping", description)
+        if can_cancel:
+            thread.join()
+        raise
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+def _watch(thread: threading.Thread, description: str, phases: Phases, started: float) -> None:
+    on_terminal = sys.stderr.isatty()
+    last = started
+    while thread.is_alive():
+        thread.join(_SECONDS_BETWEEN_LOOKS)
+        now = time.monotonic()
+        if on_terminal:
+            sys.stderr.write(f"\r\x1b[K{description}: {now - started:.0f} s {phases.text()}")
+            sys.stderr.flush()
+        elif now - last >= _SECONDS_BETWEEN_LINES:
+            last = now
+            _log.info("%s: building for %.0f s %s", description, now - started, phases.text())
+    if on_terminal:
+        sys.stderr.write("\r\x1b[K")

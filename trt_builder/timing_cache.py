@@ -1,0 +1,89 @@
+"""The timing cache: what TensorRT measured about kernels, shared by all builds in a workspace.
+
+One file per TensorRT version and GPU, since a cache is worth nothing elsewhere. Builds read it at their start; at their
+end they lock, read again, combine, and replace it, so that two builds at once lose nothing. A line in front of
+TensorRT's bytes holds their sha256: a corrupt cache is dropped, never given to TensorRT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from shared.files import atomic_path
+from trt_builder.target import Target
+
+_log = logging.getLogger("timing cache")
+
+_TITLE = b"awml-deploy timing cache 1 sha256 "
+
+
+def cache_path(folder: Path, target: Target) -> Path:
+    """The cache file for a target.
+
+    Args:
+        folder: ``tensorrt/`` of the workspace.
+        target: its TensorRT and GPU; kernels' times depend on both.
+    """
+    gpu = target.gpu
+    hardware = f"{gpu.architecture}-{gpu.multiprocessors}sm-{gpu.name}" if gpu else target.architecture
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{target.tensorrt.version}-{hardware}").strip("-").lower()
+    return folder / "timing" / f"{name}.cache"
+
+
+def read(path: Path) -> bytes:
+    """TensorRT's bytes in a cache file; none when it is not there or corrupt."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    line, _, payload = content.partition(b"\n")
+    if line != _TITLE + hashlib.sha256(payload).hexdigest().encode():
+        _log.warning("%s is corrupt; starting anew", path)
+        return b""
+    return payload
+
+
+def write(path: Path, payload: bytes) -> None:
+    """Replace a cache file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_TITLE + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
+def use(config: Any, payload: bytes) -> Any:
+    """Give a build the cache; returns it, and it must live as long as the build.
+
+    Args:
+        config: TensorRT's builder config.
+        payload: what `read` gave.
+    """
+    cache = config.create_timing_cache(payload)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        _log.warning("TensorRT does not take the timing cache; starting anew")
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
+
+
+def save(path: Path, config: Any) -> None:
+    """Add what a build measured to the cache file.
+
+    Args:
+        path: the cache file.
+        config: TensorRT's builder config after the build.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        cache = config.get_timing_cache()
+        others = read(path)
+        if others:
+            # Where both have measured the same kernel, either is right; ours is the newer one.
+            newest = config.create_timing_cache(others)
+            if newest is not None:
+                cache.combine(newest, ignore_mismatch=False)
+        write(path, bytes(cache.serialize()))
