@@ -1,0 +1,326 @@
+"""Train the demo CenterPoint on scenes that are generated as it trains.
+
+    PYTHONPATH=. python -m exporter.demo_models.train_centerpoint --out models/centerpoint_demo.pth
+
+One pass over fresh scenes of split ``train``; held-out figures come from split ``eval`` with the demo's own seed, which
+training never sees. The learning rate follows one cycle over the steps, or over the time allowed where that is shorter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from demo.objects import CLASSES
+from demo.recording import record_scene, scene_lengths
+from exporter.demo_models.frames import (
+    Grid,
+    augmented,
+    head_targets,
+    labelled_boxes,
+    merged_points,
+    training_frame,
+)
+from exporter.demo_models.heldout import Detections, evaluate
+from exporter.mmcv_ops import provide_mmcv_ops
+
+HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on
+RANGES = (50.0, 121.0)  # [m]
+
+MAX_LEARNING_RATE = 3e-3
+WARM_UP = 0.3  # share of the training in which the learning rate rises
+START_DIVISOR, END_DIVISOR = 10.0, 1e4  # of the greatest learning rate
+BETAS = (0.95, 0.99)
+WEIGHT_DECAY = 0.01
+MAX_GRADIENT_NORM = 10.0
+LOG_EVERY = 50  # steps
+
+
+class Frames(Dataset[dict[str, Any]]):
+    """Sample i is training frame i, augmented: points (n, 4) and the head's targets."""
+
+    def __init__(self, seed: int, count: int, grid: Grid) -> None:
+        self.seed, self.count, self.grid = seed, count, grid
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        frame = training_frame(self.seed, index)
+        points, boxes = augmented(
+            merged_points(frame), labelled_boxes(frame), np.random.default_rng([self.seed, index])
+        )
+        return {"points": points, **head_targets(boxes, self.grid)}
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Stack targets; join points to one tensor (n, 5) with the sample's number in front."""
+    points = [
+        np.concatenate([np.full((len(s["points"]), 1), i, np.float32), s["points"]], axis=1)
+        for i, s in enumerate(samples)
+    ]
+    batch = {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in ("cells", "values", "mask")}
+    batch["heatmap"] = torch.from_numpy(np.stack([s["heatmap"] for s in samples]).astype(np.float16))
+    batch["points"] = torch.from_numpy(np.concatenate(points))
+    return batch
+
+
+def voxelise(points: Tensor, layer: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Group points into pillars, the first `max_num_points` of each; there is no limit on pillars.
+
+    Args:
+        points: (n, 1 + F), sample number, x, y, z and other features.
+        layer: the config's ``voxel_layer``.
+
+    Returns:
+        voxels (V, max_num_points, F), padded with zeros; number of points (V,); cells (V, 4) as sample, z, y, x.
+    """
+    low = points.new_tensor(layer["point_cloud_range"][:3])
+    high = points.new_tensor(layer["point_cloud_range"][3:])
+    size = points.new_tensor(layer["voxel_size"])
+    limit: int = layer["max_num_points"]
+    grid = torch.round((high - low) / size).long()
+    cell = torch.floor((points[:, 1:4] - low) / size).long()
+    inside = ((cell >= 0) & (cell < grid)).all(dim=1)
+    points, cell = points[inside], cell[inside]
+    flat = ((points[:, 0].long() * grid[2] + cell[:, 2]) * grid[1] + cell[:, 1]) * grid[0] + cell[:, 0]
+    order = torch.argsort(flat, stable=True)
+    pillars, pillar, counts = torch.unique_consecutive(flat[order], return_inverse=True, return_counts=True)
+    slot = torch.arange(len(order), device=points.device) - (torch.cumsum(counts, 0) - counts)[pillar]
+    kept = slot < limit
+    voxels = points.new_zeros(len(pillars), limit, points.shape[1] - 1)
+    voxels[pillar[kept], slot[kept]] = points[order[kept], 1:]
+    x, rest = pillars % grid[0], pillars // grid[0]
+    y, rest = rest % grid[1], rest // grid[1]
+    cells = torch.stack([rest // grid[2], rest % grid[2], y, x], dim=1).int()
+    return voxels, counts.clamp(max=limit), cells
+
+
+def head_outputs(model: Any, points: Tensor, batch_size: int, layer: dict[str, Any], amp: bool) -> dict[str, Tensor]:
+    """Run the model on joined points; returns the head's raw maps by name."""
+    voxels, counts, cells = voxelise(points, layer)
+    # The encoder stays in float32: coordinates of 100 m need more digits than bfloat16 has.
+    pillars = model.pts_voxel_encoder(voxels, counts, cells)
+    with torch.autocast(points.device.type, torch.bfloat16, enabled=amp):
+        canvas = model.pts_middle_encoder(pillars, cells, batch_size)
+        canvas = canvas.contiguous(memory_format=torch.channels_last)
+        outputs: dict[str, Tensor] = model.pts_bbox_head(model.pts_neck(model.pts_backbone(canvas)))[0][0]
+    return {name: value.float() for name, value in outputs.items()}
+
+
+def losses(outputs: dict[str, Tensor], batch: dict[str, Tensor], code_weights: list[float]) -> tuple[Tensor, Tensor]:
+    """Return CenterHead's two losses: Gaussian focal loss of the heat map, L1 of the boxes (weight 0.25)."""
+    target = batch["heatmap"].float()
+    score = torch.sigmoid(outputs["heatmap"]).clamp(1e-4, 1 - 1e-4)
+    centre = (target == 1.0).float()
+    positive = -torch.log(score) * (1 - score) ** 2 * centre
+    negative = -torch.log(1 - score) * score**2 * (1 - target) ** 4
+    heat = (positive + negative).sum() / centre.sum().clamp(min=1.0)
+    maps = torch.cat([outputs[name] for name in ("reg", "height", "dim", "rot", "vel")], dim=1).flatten(2)
+    predicted = maps.gather(2, batch["cells"][:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
+    weights = batch["mask"][..., None] * maps.new_tensor(code_weights)
+    box = 0.25 * ((predicted - batch["values"]).abs() * weights).sum() / batch["mask"].sum().clamp(min=1.0)
+    return heat, box
+
+
+def one_cycle(progress: float) -> float:
+    """Return the learning rate at a share of the training: cosine up, cosine down."""
+    if progress < WARM_UP:
+        start, end, share = MAX_LEARNING_RATE / START_DIVISOR, MAX_LEARNING_RATE, progress / WARM_UP
+    else:
+        start, end = MAX_LEARNING_RATE, MAX_LEARNING_RATE / END_DIVISOR
+        share = min((progress - WARM_UP) / (1 - WARM_UP), 1.0)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def build(config_path: Path) -> tuple[Any, dict[str, Any]]:
+    """Build the model of a training config for training; returns it and the ``model`` section."""
+    provide_mmcv_ops()
+    import mmdet3d.models  # noqa: F401  registers the module types
+    from mmdet3d.registry import MODELS
+    from mmengine import Config
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmdet3d")
+    MMLogger.get_instance("mmengine", log_level="WARNING")  # it reports the initialisation of every tensor otherwise
+    config = Config.fromfile(config_path)
+    section = config.model.to_dict()
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return model, section
+
+
+@torch.no_grad()
+def held_out(model: Any, section: dict[str, Any], device: torch.device) -> dict[str, dict[str, float]]:
+    """Return the metrics on the demo's evaluation frames, by range: mmdet3d's own decoding and suppression."""
+    from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+
+    model.eval()
+    predictions, truths = [], []
+    for number, length in enumerate(scene_lengths(HELD_OUT_FRAMES)):
+        for frame in record_scene(HELD_OUT_SEED, "eval", number, length, cameras=False).frames:
+            merged = torch.from_numpy(merged_points(frame)).to(device)
+            points = torch.cat([torch.zeros_like(merged[:, :1]), merged], dim=1)
+            outputs = head_outputs(model, points, 1, section["data_preprocessor"]["voxel_layer"], amp=False)
+            sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
+            found = model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0].cpu().numpy()
+            boxes = found.bboxes_3d.tensor.cpu().numpy().astype(np.float64)
+            predictions.append(
+                Detections(
+                    boxes[:, :2], boxes[:, 6], boxes[:, 7:9], found.labels_3d, found.scores_3d.astype(np.float64)
+                )
+            )
+            truth = labelled_boxes(frame)
+            truths.append(
+                Detections(
+                    truth.centers[:, :2].astype(np.float64),
+                    truth.yaws.astype(np.float64),
+                    truth.velocities.astype(np.float64),
+                    truth.labels,
+                    np.ones(len(truth.labels)),
+                )
+            )
+    return {f"0-{limit:.0f} m": evaluate(predictions, truths, CLASSES, limit) for limit in RANGES}
+
+
+def train(model: Any, section: dict[str, Any], options: argparse.Namespace, log: Log) -> int:
+    """Train in place; returns the number of steps done."""
+    device = torch.device(options.device)
+    amp = device.type == "cuda"
+    layer = section["data_preprocessor"]["voxel_layer"]
+    code_weights = section["train_cfg"]["pts"]["code_weights"]
+    frames = Frames(options.seed, options.steps * options.batch, Grid.from_config(section))
+    loader = DataLoader(
+        frames,
+        batch_size=options.batch,
+        num_workers=options.workers,
+        collate_fn=collate,
+        worker_init_fn=_one_thread,
+        pin_memory=amp,
+        prefetch_factor=2 if options.workers else None,
+    )
+    optimiser = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
+    model.train()
+    started = time.monotonic()
+    step = 0
+    for step, batch in enumerate(_on_device(loader, device), start=1):
+        elapsed = time.monotonic() - started
+        progress = max(step / options.steps, elapsed / (60 * options.minutes))
+        for group in optimiser.param_groups:
+            group["lr"] = one_cycle(progress)
+        heat, box = losses(head_outputs(model, batch["points"], options.batch, layer, amp), batch, code_weights)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(heat + box)
+        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        optimiser.step()
+        if step % LOG_EVERY == 0 or step == 1 or progress >= 1.0:
+            heat_now, box_now = float(heat.detach()), float(box.detach())
+            log.line(
+                f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress):.2e}"
+                f"  heat map {heat_now:.3f}  boxes {box_now:.3f}"
+            )
+            if not math.isfinite(heat_now + box_now):
+                raise FloatingPointError(f"the loss is not finite at step {step}; try another --seed")
+        if progress >= 1.0:
+            break
+    return step
+
+
+class Log:
+    """Lines that go to the screen and, at the end, into the log file."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        """Add a line."""
+        self.lines.append(text)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _on_device(loader: DataLoader[Any], device: torch.device) -> Iterator[dict[str, Tensor]]:
+    for batch in loader:
+        yield {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Round weights to float16, counters left as they are."""
+    return {
+        name: value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu()
+        for name, value in state.items()
+    }
+
+
+def source_digest() -> str:
+    """Return the sha256 over the generator's and the training's sources, in order of their paths."""
+    root = Path(__file__).resolve().parents[2]
+    files = sorted([*(root / "demo").glob("*.py"), *Path(__file__).resolve().parent.glob("*.py")])
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    """Train, round the weights to half precision, evaluate what was rounded, and save it with its log."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/train/centerpoint_demo.py"))
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write; the log goes beside it (.log)")
+    parser.add_argument("--seed", type=int, default=1, help="of scenes, weights and augmentation")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=6.5, help="end after this time at the latest")
+    parser.add_argument("--workers", type=int, default=2, help="processes that generate scenes")
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    torch.backends.cudnn.benchmark = True
+    # Full single precision outside autocast: the encoder's coordinates, and the held-out figures.
+    torch.backends.cudnn.allow_tf32 = False
+    device = torch.device(options.device)
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    log = Log()
+    log.line("command: python -m exporter.demo_models.train_centerpoint " + " ".join(sys.argv[1:]))
+    log.line(f"seed: {options.seed}  sources: {source_digest()}")
+    log.line(f"torch {torch.__version__}, Python {platform.python_version()}, {hardware}, {options.workers} workers")
+    model, section = build(options.config)
+    model.to(device, memory_format=torch.channels_last)
+    log.line(f"parameters: {sum(p.numel() for p in model.parameters())}")
+    started = time.monotonic()
+    steps = train(model, section, options, log)
+    seconds = time.monotonic() - started
+    log.line(f"trained {steps} steps of {options.batch} frames in {seconds:.0f} s")
+    state = half_precision(model.state_dict())
+    model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in state.items()})
+    metrics = held_out(model, section, device)
+    log.line(f"held out: split eval, seed {HELD_OUT_SEED}, {HELD_OUT_FRAMES} frames, weights in half precision")
+    for where, values in metrics.items():
+        log.line(f"{where}: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    meta = {"seed": options.seed, "steps": steps, "classes": list(CLASSES), "held_out": json.dumps(metrics)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": state, "meta": meta}, options.out)
+    options.out.with_suffix(".log").write_text("\n".join(log.lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
