@@ -1,0 +1,47 @@
+"""A checkpoint of random weights for any training config: enough to export, build engines and measure.
+
+The seed alone decides the weights. A checkpoint of the same config and seed that is there already is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from exporter.training_config import build_model, random_weights, read_training_config
+from shared.cli import tool_group
+from shared.files import atomic_path
+from shared.lazy import lazy_import
+
+torch = lazy_import("torch")
+
+_log = logging.getLogger("random_checkpoint")
+
+cli = tool_group("random_checkpoint", __doc__ or "")
+
+
+@cli.command()
+@click.option("--config", type=click.Path(path_type=Path, exists=True), required=True, help="mmengine training config.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The checkpoint to write.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides the weights.")
+def write(config: Path, out: Path, seed: int) -> None:
+    """Write the checkpoint.
+
+    Example: python -m exporter.demo_models.random_checkpoint write --config my_model.py --out my_model_random.pth
+    """
+    training = read_training_config(config)
+    origin = {"random_weights": {"config": training.digest, "seed": seed}}
+    if out.is_file() and torch.load(out, weights_only=True, map_location="cpu").get("meta") == origin:
+        _log.info("%s: up to date", out)
+        return
+    model = build_model(training)
+    random_weights(model, seed)
+    with atomic_path(out) as temporary:
+        torch.save({"meta": origin, "state_dict": model.state_dict()}, temporary)
+    _log.info("%s: random weights of seed %d", out, seed)
+
+
+if __name__ == "__main__":
+    cli()

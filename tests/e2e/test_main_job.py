@@ -1,0 +1,129 @@
+"""`make centerpoint-all`, as a user types it: the demo model on the demo data, on the CPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shared.manifest import Manifest, read_manifest
+from shared.runs import Run
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run make at the root of the repository; REAL_DATA only when given."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("REAL_DATA", "MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(
+        ["make", *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=variables | environment
+    )
+
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The workspace of a whole run, and what it printed."""
+    work = tmp_path_factory.mktemp("main") / "centerpoint"
+    answer = make("centerpoint-all", f"WORK={work}")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return work, answer.stdout
+
+
+@pytest.fixture(scope="module")
+def manifest(main_job: tuple[Path, str]) -> Manifest:
+    return read_manifest(main_job[0] / "manifest.json")
+
+
+def test_every_stage_ends_well(manifest: Manifest) -> None:
+    statuses = {name: stage.status for name, stage in manifest.stages.items()}
+    build = [name for name in statuses if name.startswith("build")]
+    assert len(build) == 1
+    assert {name: status for name, status in statuses.items() if name not in build} == {
+        "export": "done",
+        "run:pytorch-cpu": "done",
+        "run:onnx-cpu": "done",
+        "verify": "done",
+        "evaluate": "done",
+    }
+
+
+def test_tensorrt_is_skipped_with_the_reason(main_job: tuple[Path, str], manifest: Manifest) -> None:
+    stage = next(stage for name, stage in manifest.stages.items() if name.startswith("build"))
+    if stage.status == "done":
+        pytest.skip("this machine has TensorRT and built the engines; run on one without to see the skip")
+    assert stage.status == "skipped"
+    assert stage.reason
+    assert stage.reason.split(";")[0][:40] in " ".join(main_job[1].split())
+
+
+def test_the_demo_model_is_good_enough(manifest: Manifest) -> None:
+    """Held-out mAP (centre distance, 0-50 m) at least 0.65, orientation error under 0.5 rad, PyTorch = ONNX to 0.002."""
+    metrics = manifest.results["metrics"]
+    near = {name: metrics[name]["ranges"]["0-50"] for name in ("pytorch-cpu", "onnx-cpu")}
+    for values in near.values():
+        assert values["mAP"] >= 0.65
+        assert values["mAOE"] < 0.5
+    assert near["pytorch-cpu"]["mAP"] == pytest.approx(near["onnx-cpu"]["mAP"], abs=0.002)
+    assert near["pytorch-cpu"]["mAOE"] == pytest.approx(near["onnx-cpu"]["mAOE"], abs=0.002)
+
+
+def test_both_backends_saw_the_same_samples(main_job: tuple[Path, str]) -> None:
+    runs = [Run.open(main_job[0] / "runs" / name) for name in ("pytorch-cpu", "onnx-cpu")]
+    assert runs[0].header.tokens == runs[1].header.tokens
+    assert 35 <= len(runs[0]) <= 60
+    assert sum(len(boxes) for boxes in runs[0].all_boxes()) > 100
+
+
+def test_the_second_call_has_nothing_to_do(main_job: tuple[Path, str]) -> None:
+    before = (main_job[0] / "manifest.json").read_bytes()
+    answer = make("centerpoint-all", f"WORK={main_job[0]}")
+    assert answer.returncode == 0, answer.stderr
+    for stage in ("export", "run:pytorch-cpu", "run:onnx-cpu", "verify", "evaluate"):
+        assert f"{stage}: up to date" in answer.stderr
+    assert (main_job[0] / "manifest.json").read_bytes() == before
+
+
+def test_make_j_is_safe(main_job: tuple[Path, str]) -> None:
+    answer = make("-j4", "export", "run", "verify", "evaluate", f"WORK={main_job[0]}")
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_summary_names_metrics_and_the_place(main_job: tuple[Path, str]) -> None:
+    work, output = main_job
+    assert str(work) in output.replace("\n", "")
+    assert re.search(r"mAP", output)
+    assert "onnx-cpu" in output
+
+
+def test_a_model_of_your_own(tmp_path: Path) -> None:
+    """MODEL_CONFIG, CHECKPOINT, DATA and WORK; the config and data lie outside the repository."""
+    data = tmp_path / "data"
+    python = ROOT / ".venv/tools/bin/python"
+    command = [python, "-m", "demo", "generate", "--out", data, "--frames", "3", "--seed", "99", "--no-cameras"]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    info = next(data.rglob("*infos*.pkl"))
+    (tmp_path / "my_model.py").write_text((ROOT / "configs/train/centerpoint_demo.py").read_text())
+    (tmp_path / "my_model.pth").write_bytes((ROOT / "models/centerpoint_demo.pth").read_bytes())
+    work = tmp_path / "work"
+    answer = make(
+        "centerpoint-all",
+        f"MODEL_CONFIG={tmp_path}/my_model.py",
+        f"CHECKPOINT={tmp_path}/my_model.pth",
+        f"DATA={info}",
+        f"DATA_ROOT={data}",
+        f"WORK={work}",
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert len(Run.open(work / "runs/onnx-cpu")) == 3
+
+
+def test_a_missing_checkpoint_ends_it_with_one_line(tmp_path: Path) -> None:
+    answer = make("export", f"CHECKPOINT={tmp_path}/missing.pth", f"WORK={tmp_path}/work")
+    assert answer.returncode == 2  # make's own code
+    assert "Error 3" in answer.stderr
+    assert "missing.pth" in answer.stderr
+    assert "Traceback" not in answer.stderr
