@@ -7,7 +7,7 @@ import types
 
 import numpy as np
 import pytest
-from support import tiny_centerpoint as tiny
+from tests.support import tiny_centerpoint as tiny
 
 from runtime import pipelines
 from runtime.backends import available_backends

@@ -19,7 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from support import tiny_centerpoint as tiny
+from tests.support import tiny_centerpoint as tiny
 
 from runtime.bench import bench
 from runtime.cli import cli
