@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import EnvironmentLacks
+from shared.errors import BuildError, EnvironmentLacks
+from shared.files import write_json
 from shared.lazy import lazy_import
 from shared.stages import StageRun
 from shared.workspace import Workspace
@@ -114,7 +115,7 @@ def build_all(
     with stage, _session(found, options, ws.path("tensorrt")) as session:
         for job in jobs:
             with _derived_graph(stage, session, job, name) as graph:
-                built = build_one(session, job, graph)
+                built = build_one(session, job, graph, ws.path(f"tensorrt/{name}/{job.component}.rejected.json"))
             _commit(stage, job, built, name)
 
 
@@ -179,13 +180,14 @@ def _derived_graph(stage: StageRun, session: Session, job: Job, target_name: str
         yield path
 
 
-def build_one(session: Session, job: Job, graph: Path) -> Built:
+def build_one(session: Session, job: Job, graph: Path, rejected: Path) -> Built:
     """Build one engine and prove it.
 
     Args:
         session: TensorRT, its logger and builder.
         job: what to build.
         graph: the ONNX file to parse.
+        rejected: where the record goes when the engine is not what was asked for.
 
     Raises:
         BuildError: TensorRT failed, or built something else than was asked for.
@@ -216,7 +218,12 @@ def build_one(session: Session, job: Job, graph: Path) -> Built:
     report = inspector.look(session.target, session.logger, session.messages, plan)
     summary = achieved.summary(report.layers, job.policy, report.times)
     record = _record(session, job, plan, report, summary, seconds)
-    achieved.require(summary, job.policy, component=job.component)
+    try:
+        achieved.require(summary, job.policy, component=job.component)
+    except BuildError as error:
+        write_json(rejected, record)
+        raise BuildError(f"{error.message} (all of it: {rejected})", where=error.where, hint=error.hint) from error
+    rejected.unlink(missing_ok=True)
     _log.info("%s: %.1f s, %.1f MB, %s", job.component, seconds, len(plan) / 1e6, _in_words(summary))
     return Built(plan, record)
 

@@ -1,7 +1,8 @@
-"""Small networks shaped like CenterPoint's two components, and workspaces that hold them, as the exporter leaves them."""
+"""Small networks shaped like CenterPoint's two components, and workspaces that hold them as the exporter does."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,22 @@ HEAD = "pts_backbone_neck_head"
 HEADS = {"heatmap": 3, "reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 FEATURES, CHANNELS, POINTS = 11, 16, 8
 
-PROFILE = {"input_features": {"min_shape": [1, POINTS, FEATURES], "opt_shape": [50, POINTS, FEATURES],
-                              "max_shape": [200, POINTS, FEATURES]}}  # fmt: skip
+
+def profile(points: int, *voxels: int) -> dict[str, Any]:
+    """Profile of the encoder: smallest, tuned-for and largest number of voxels."""
+    kinds = ("min_shape", "opt_shape", "max_shape")
+    return {"input_features": {kind: [number, points, FEATURES] for kind, number in zip(kinds, voxels, strict=True)}}
 
 
-def encoder() -> onnx.ModelProto:
-    """(num_voxels, num_max_points, 11) -> (num_voxels, 1, 16): linear, batch normalisation, ReLU, maximum over points."""
+def encoder(channels: int = CHANNELS) -> onnx.ModelProto:
+    """(num_voxels, num_max_points, 11) -> (num_voxels, 1, C): linear, batch normalisation, ReLU, maximum."""
     random = np.random.default_rng(0)
     weights = {
-        "weight": random.normal(0, 0.3, (FEATURES, CHANNELS)),
-        "scale": random.uniform(0.5, 1.5, CHANNELS),
-        "bias": random.normal(0, 0.1, CHANNELS),
-        "mean": random.normal(0, 0.1, CHANNELS),
-        "variance": random.uniform(1e-6, 1.0, CHANNELS),
+        "weight": random.normal(0, 0.3, (FEATURES, channels)),
+        "scale": random.uniform(0.5, 1.5, channels),
+        "bias": random.normal(0, 0.1, channels),
+        "mean": random.normal(0, 0.1, channels),
+        "variance": random.uniform(1e-6, 1.0, channels),
     }
     nodes = [
         helper.make_node("MatMul", ["input_features", "weight"], ["linear"], name="/pfn/linear/MatMul"),
@@ -47,57 +51,140 @@ def encoder() -> onnx.ModelProto:
     return _model(
         nodes,
         {"input_features": ["num_voxels", "num_max_points", FEATURES]},
-        {"pillar_features": ["num_voxels", 1, CHANNELS]},
+        {"pillar_features": ["num_voxels", 1, channels]},
         weights,
     )
 
 
-def head(size: int | None = 16) -> onnx.ModelProto:
-    """(batch_size, 16, height, width) -> the six heads: convolutions, a transposed one, a concatenation.
+@dataclass(frozen=True)
+class Network:
+    """Sizes of a SECOND backbone with its neck and heads.
+
+    Attributes:
+        channels_in: channels of the bird's-eye-view image.
+        blocks: per stage, channels, number of further convolutions, stride of the first.
+        neck: per stage, output channels and upsampling: 0.5 is a strided convolution, 1 a 1x1, 2 a transposed one.
+        shared: channels of the heads.
+    """
+
+    channels_in: int
+    blocks: tuple[tuple[int, int, int], ...]
+    neck: tuple[tuple[int, float], ...]
+    shared: int
+
+
+SMALL = Network(CHANNELS, ((16, 0, 1), (32, 0, 2)), ((16, 1), (16, 2)), 16)
+# AWML's 121 m base model: 16 backbone, 3 neck, 1 shared and 12 head convolutions; output at half the grid.
+FULL = Network(32, ((64, 3, 1), (128, 5, 2), (256, 5, 2)), ((128, 0.5), (128, 1), (128, 2)), 64)
+
+
+class _Graph:
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(1)
+        self.weights: dict[str, Any] = {}
+        self.nodes: list[onnx.NodeProto] = []
+
+    def conv(self, source: str, name: str, shape: tuple[int, ...], stride: int = 1, *, relu: bool = True) -> str:
+        """A convolution with weights (out, in, k, k); returns the name of its output."""
+        self._weights(name, shape, shape[0])
+        padding = [(shape[2] - stride + 1) // 2 if shape[2] == 2 else shape[2] // 2] * 4
+        self._node("Conv", source, name, kernel_shape=list(shape[2:]), pads=padding, strides=[stride] * 2)
+        return self._relu(name) if relu else name
+
+    def deconv(self, source: str, name: str, shape: tuple[int, ...]) -> str:
+        """A transposed convolution of stride 2 with weights (in, out, 2, 2)."""
+        self._weights(name, shape, shape[1])
+        self._node("ConvTranspose", source, name, kernel_shape=[2, 2], strides=[2, 2])
+        return self._relu(name)
+
+    def _weights(self, name: str, shape: tuple[int, ...], outputs: int) -> None:
+        self.weights[f"{name}.weight"] = self.random.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+        self.weights[f"{name}.bias"] = self.random.normal(0, 0.1, outputs)
+
+    def _node(self, operator: str, source: str, name: str, **attributes: Any) -> None:
+        inputs = [source, f"{name}.weight", f"{name}.bias"]
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=f"{name}/{operator}", **attributes))
+
+    def _relu(self, name: str) -> str:
+        self.nodes.append(helper.make_node("Relu", [name], [f"{name}.relu"], name=f"{name}/Relu"))
+        return f"{name}.relu"
+
+
+def head(size: int | None = 16, network: Network = SMALL) -> onnx.ModelProto:
+    """(batch_size, C, height, width) -> the six heads: convolutions, transposed ones, a concatenation.
 
     Args:
         size: height and width; None leaves them dynamic.
+        network: the sizes.
     """
-    random = np.random.default_rng(1)
-    weights: dict[str, Any] = {}
-    nodes: list[onnx.NodeProto] = []
-
-    def conv(source: str, target: str, shape: tuple[int, ...], name: str, *, relu: bool = True) -> str:
-        weights[f"{name}.weight"] = random.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape)
-        weights[f"{name}.bias"] = random.normal(0, 0.1, shape[0])
-        made = f"{target}_conv" if relu else target
-        padding = [shape[2] // 2] * 4
-        nodes.append(
-            helper.make_node(
-                "Conv", [source, f"{name}.weight", f"{name}.bias"], [made], name=f"{name}/Conv",
-                kernel_shape=list(shape[2:]), pads=padding, strides=[2, 2] if "down" in name else [1, 1],
-            )
-        )  # fmt: skip
-        if relu:
-            nodes.append(helper.make_node("Relu", [made], [target], name=f"{name}/Relu"))
-        return target
-
-    first = conv("spatial_features", "first", (16, CHANNELS, 3, 3), "/backbone/blocks.0")
-    second = conv(first, "second", (32, 16, 3, 3), "/backbone/down.1")
-    weights["deblock.weight"] = random.normal(0, 0.1, (32, 16, 2, 2))
-    nodes.append(
-        helper.make_node(
-            "ConvTranspose", [second, "deblock.weight"], ["up"], name="/neck/deblocks.1/ConvTranspose",
-            kernel_shape=[2, 2], strides=[2, 2],
-        )
-    )  # fmt: skip
-    nodes.append(helper.make_node("Concat", [first, "up"], ["joined"], name="/neck/Concat", axis=1))
-    shared = conv("joined", "shared", (16, 32, 3, 3), "/head/shared")
-    for name, channels in HEADS.items():
-        inner = conv(shared, f"{name}_inner", (16, 16, 3, 3), f"/head/{name}.0")
-        conv(inner, name, (channels, 16, 1, 1), f"/head/{name}.1", relu=False)
-    height, width = (size, size) if size else ("height", "width")
+    graph = _Graph()
+    tensor, channels = "spatial_features", network.channels_in
+    joined: list[str] = []
+    for stage, ((width, layers, stride), (out, up)) in enumerate(zip(network.blocks, network.neck, strict=True)):
+        for layer in range(layers + 1):
+            name = f"/backbone/blocks.{stage}/blocks.{stage}.{layer}"
+            tensor = graph.conv(tensor, name, (width, channels, 3, 3), stride if layer == 0 else 1)
+            channels = width
+        name = f"/neck/deblocks.{stage}"
+        if up > 1:
+            joined.append(graph.deconv(tensor, name, (width, out, 2, 2)))
+        else:
+            kernel = int(1 / up)
+            joined.append(graph.conv(tensor, name, (out, width, kernel, kernel), kernel))
+    graph.nodes.append(helper.make_node("Concat", joined, ["joined"], name="/neck/Concat", axis=1))
+    joined_channels = sum(out for out, _ in network.neck)
+    shared = graph.conv("joined", "/head/shared", (network.shared, joined_channels, 3, 3))
+    for name, outputs in HEADS.items():
+        inner = graph.conv(shared, f"/head/{name}.0", (network.shared, network.shared, 3, 3))
+        last = graph.conv(inner, f"/head/{name}.1", (outputs, network.shared, 1, 1), relu=False)
+        graph.nodes[-1].output[0] = name
+        assert last == f"/head/{name}.1"
+    ratio = int(1 / network.neck[0][1])
+    sizes: list[Any] = [size, size] if size else ["height", "width"]
+    made: list[Any] = [size // ratio, size // ratio] if size else ["output_height", "output_width"]
     return _model(
-        nodes,
-        {"spatial_features": ["batch_size", CHANNELS, height, width]},
-        {name: ["batch_size", channels, height, width] for name, channels in HEADS.items()},
-        weights,
+        graph.nodes,
+        {"spatial_features": ["batch_size", network.channels_in, *sizes]},
+        {name: ["batch_size", outputs, *made] for name, outputs in HEADS.items()},
+        graph.weights,
     )
+
+
+def quantise(model: onnx.ModelProto, scale: float = 0.05) -> onnx.ModelProto:
+    """A copy with Q/DQ nodes before the activations and weights of every Conv, as ModelOpt places them."""
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    done: dict[str, str] = {}
+
+    def add_pair(tensor: str, scales: Any, axis: int | None) -> str:
+        if tensor not in done:
+            zeros = np.zeros(np.shape(scales), np.int8)
+            graph.initializer.append(numpy_helper.from_array(np.asarray(scales, np.float32), f"{tensor}.scale"))
+            graph.initializer.append(numpy_helper.from_array(zeros, f"{tensor}.zero"))
+            attributes = {} if axis is None else {"axis": axis}
+            for operator, source, target in (
+                ("QuantizeLinear", tensor, f"{tensor}.q"),
+                ("DequantizeLinear", f"{tensor}.q", f"{tensor}.dq"),
+            ):
+                inputs = [source, f"{tensor}.scale", f"{tensor}.zero"]
+                nodes.append(helper.make_node(operator, inputs, [target], name=f"{tensor}/{operator}", **attributes))
+            done[tensor] = f"{tensor}.dq"
+        return done[tensor]
+
+    for node in graph.node:
+        if node.op_type == "Conv":
+            node.input[0] = add_pair(node.input[0], scale, None)
+            weight = weights[node.input[1]]
+            node.input[1] = add_pair(node.input[1], np.abs(weight).max(axis=(1, 2, 3)) / 127, 0)
+        nodes.append(node)
+    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(ordered)
+    onnx.checker.check_model(quantised)
+    return quantised
 
 
 def _model(
@@ -168,3 +255,22 @@ def _component(name: str, model: onnx.ModelProto) -> ComponentSpec:
         outputs=tensors(model.graph.output),
         onnx=f"onnx/{name}.onnx",
     )
+
+
+def full_size_workspace(root: Path) -> Workspace:
+    """A workspace with networks of the 121 m model's size and random weights: 1020 x 1020 grid, 96,000 pillars."""
+    return make_workspace(
+        root,
+        {ENCODER: encoder(32), HEAD: head(1020, FULL)},
+        {"components": {ENCODER: {"tensorrt_profile": profile(32, 1, 40_000, 96_000)}}},
+    )
+
+
+def quantise_workspace(source: Workspace, root: Path) -> Workspace:
+    """A workspace with the same components, those with convolutions quantised, and without those that have none."""
+    models = {
+        component.name: quantise(onnx.load(str(source.path(component.onnx))))
+        for component in source.spec().components
+        if any(node.op_type == "Conv" for node in onnx.load(str(source.path(component.onnx))).graph.node)
+    }
+    return make_workspace(root, models, {"tensorrt": source.config()["tensorrt"]})

@@ -1,0 +1,131 @@
+"""Engines per precision policy: build time cold and warm, size, GPU time, precisions. Needs TensorRT and a GPU.
+
+    python benchmarks/trt_engines.py --out engines.json                         networks of the 121 m model's size
+    python benchmarks/trt_engines.py --work work/centerpoint --out engines.json the user's own
+
+The first policy is built without a timing cache (cold); every policy is then built once more with the cache of all
+builds before (warm). Times are those of the GPU alone: CUDA events around each request, opt shapes of the profile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from shared.errors import DeployError
+from shared.workspace import Workspace
+from tests.support.trt_workspaces import full_size_workspace, quantise_workspace
+from trt_builder import inspector, measure
+from trt_builder import target as targets
+from trt_builder.build import build_all
+from trt_builder.messages import Messages, make_logger
+
+RUNS = 200
+
+
+def main() -> None:
+    """Build, measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--work", type=Path, help="workspace; without it one of full size is made")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument("--policies", nargs="+", default=["fp16", "fp32", "fp32_tf32", "auto", "strongly_typed"])
+    parser.add_argument("--int8", action="store_true", help="build the heads with Q/DQ nodes in INT8 too")
+    parser.add_argument("--set", dest="overrides", nargs="*", default=[], help="overrides of the config")
+    parser.add_argument("--dump", type=Path, help="folder for the inspector's raw JSON")
+    arguments = parser.parse_args()
+    logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+    with tempfile.TemporaryDirectory() as folder:
+        ws = Workspace.open(arguments.work) if arguments.work else full_size_workspace(Path(folder) / "full")
+        shutil.rmtree(ws.path("tensorrt/timing"), ignore_errors=True)
+        session = _Loader()
+        rows: list[dict[str, Any]] = []
+        for index, policy in enumerate(arguments.policies):
+            rows += _measure(ws, policy, session, arguments, cold=index == 0)
+        if arguments.int8:
+            quantised = quantise_workspace(ws, Path(folder) / "int8")
+            rows += _measure(quantised, "int8", session, arguments, cold=True)
+    arguments.out.write_text(json.dumps({"runs": RUNS, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    _print(rows)
+
+
+class _Loader:
+    """TensorRT takes one logger per process."""
+
+    def __init__(self) -> None:
+        self.target = targets.find("auto")
+        self.trt = self.target.tensorrt.trt
+        self.logger = make_logger(self.trt, Messages(), layers=False)
+
+    def load(self, path: Path) -> Any:
+        return self.trt.Runtime(self.logger).deserialize_cuda_engine(path.read_bytes())
+
+
+def _measure(ws: Workspace, policy: str, session: _Loader, arguments: Any, *, cold: bool) -> list[dict[str, Any]]:
+    overrides = [f"tensorrt.precision_policy={policy}", *arguments.overrides]
+    try:
+        build_all(ws.root, target="auto", overrides=overrides, force=True)
+        first = _records(ws, session.target.name(policy))
+        build_all(ws.root, target="auto", overrides=overrides, force=True)
+    except DeployError as error:
+        print(f"{policy}: {error}")
+        return [{"policy": policy, "error": str(error)}]
+    rows = []
+    for component, record in _records(ws, session.target.name(policy)).items():
+        engine = session.load(ws.path(record["engine"]))
+        times = measure.engine_times(session.trt, engine, RUNS)
+        if arguments.dump:
+            arguments.dump.mkdir(parents=True, exist_ok=True)
+            text = inspector.engine_information(session.trt, engine)
+            (arguments.dump / f"{policy}-{component}.json").write_text(text, encoding="utf-8")
+        rows.append(
+            {
+                "policy": policy,
+                "component": component,
+                "first_build_s": first[component]["build_seconds"],
+                "first_build_cold": cold,
+                "warm_build_s": record["build_seconds"],
+                "megabytes": round(record["bytes"] / 1e6, 2),
+                "gpu_ms_median": round(float(np.median(times)), 4),
+                "gpu_ms_p99": round(float(np.percentile(times, 99)), 4),
+                "achieved": record["achieved"],
+                "target": session.target.name(policy),
+                "gpu": record["gpu"],
+            }
+        )
+    return rows
+
+
+def _records(ws: Workspace, target: str) -> dict[str, dict[str, Any]]:
+    engines = ws.manifest().results["engines"]
+    return {name.split("/", 1)[1]: value for name, value in engines.items() if name.split("/", 1)[0] == target}
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    print(
+        f"{'policy':15} {'component':22} {'first s':>8} {'warm s':>7} {'MB':>7} {'median':>8} {'p99':>8} matrix layers"
+    )
+    for row in rows:
+        if "error" in row:
+            print(f"{row['policy']:15} {row['error']}")
+            continue
+        shares = row["achieved"]["share_of_matrix_layers"]
+        print(
+            f"{row['policy']:15} {row['component']:22} {row['first_build_s']:8.1f} {row['warm_build_s']:7.1f} "
+            f"{row['megabytes']:7.1f} {row['gpu_ms_median']:8.3f} {row['gpu_ms_p99']:8.3f} "
+            + ", ".join(f"{share:.0%} {name}" for name, share in shares.items())
+        )
+
+
+if __name__ == "__main__":
+    main()

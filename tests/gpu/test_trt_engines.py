@@ -1,0 +1,156 @@
+"""Engines on a real GPU: every policy that this TensorRT has, what they compute, the cache, and what breaks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from shared.errors import BuildError, EnvironmentLacks
+from shared.workspace import Workspace
+from tests.support import trt_run
+from tests.support.trt_workspaces import CHANNELS, ENCODER, FEATURES, HEAD, POINTS, head, make_workspace, quantise
+from trt_builder import target as targets
+from trt_builder import timing_cache
+from trt_builder.build import build_all
+from trt_builder.target import Target
+
+pytestmark = pytest.mark.gpu
+
+# cuBLAS and cuDNN are no part of what these tests are about, and not everywhere installed.
+CONFIG: dict[str, Any] = {"tensorrt": {"tactic_sources": []}}
+
+# Largest error relative to the largest output, per precision: a few units in the last place of its mantissa
+# (FP32 2^-24, TF32 and FP16 2^-11, BF16 2^-8), for a dozen layers.
+TOLERANCE = {"fp32": 1e-5, "fp32_tf32": 5e-3, "auto": 5e-3, "fp16": 1e-2, "bf16": 6e-2, "strongly_typed": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    try:
+        return targets.find("tensorrt")
+    except EnvironmentLacks as missing:
+        pytest.skip(str(missing))
+
+
+def inputs_of(component: str, voxels: int = 50) -> dict[str, np.ndarray[Any, Any]]:
+    random = np.random.default_rng(3)
+    if component == ENCODER:
+        return {"input_features": random.standard_normal((voxels, POINTS, FEATURES)).astype(np.float32)}
+    return {"spatial_features": random.standard_normal((1, CHANNELS, 16, 16)).astype(np.float32)}
+
+
+def record_of(ws: Workspace, target: Target, policy: str, component: str) -> dict[str, Any]:
+    value: dict[str, Any] = ws.manifest().results["engines"][f"{target.name(policy)}/{component}"]
+    return value
+
+
+def relative_errors(ws: Workspace, target: Target, policy: str, component: str, voxels: int = 50) -> float:
+    runtime, engine = trt_run.load(target, ws.artifact(record_of(ws, target, policy, component)["engine"]))
+    inputs = inputs_of(component, voxels)
+    got = trt_run.run(target, engine, inputs)
+    wanted = trt_run.reference(onnx.load(str(ws.path(f"onnx/{component}.onnx"))), inputs)
+    assert set(got) == set(wanted)
+    del engine, runtime
+    return max(float(np.abs(got[name] - wanted[name]).max() / np.abs(wanted[name]).max()) for name in wanted)
+
+
+@pytest.mark.parametrize("policy", sorted(TOLERANCE))
+def test_every_policy_builds_is_met_and_computes_the_same(target: Target, tmp_path: Path, policy: str) -> None:
+    ws = make_workspace(tmp_path, config=CONFIG)
+    try:
+        build_all(ws.root, target="tensorrt", overrides=[f"tensorrt.precision_policy={policy}"])
+    except EnvironmentLacks as missing:
+        assert policy == "bf16", missing
+        pytest.skip(str(missing))
+    for component in (ENCODER, HEAD):
+        achieved = record_of(ws, target, policy, component)["achieved"]
+        assert achieved["not_as_asked"] == {}
+        assert relative_errors(ws, target, policy, component) < TOLERANCE[policy]
+    assert relative_errors(ws, target, policy, ENCODER, voxels=1) < TOLERANCE[policy]
+    assert relative_errors(ws, target, policy, ENCODER, voxels=200) < TOLERANCE[policy]
+
+
+def test_fp16_differs_from_fp32_so_the_precision_is_real(target: Target, tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, config=CONFIG)
+    for policy in ("fp32", "fp16"):
+        build_all(ws.root, target="tensorrt", overrides=[f"tensorrt.precision_policy={policy}"])
+    assert relative_errors(ws, target, "fp16", HEAD) > 10 * relative_errors(ws, target, "fp32", HEAD)
+    assert record_of(ws, target, "fp16", HEAD)["achieved"]["share_of_matrix_layers"].get("fp16", 0) == 1
+    assert record_of(ws, target, "fp32", HEAD)["achieved"]["tf32_kernels"] == 0
+    assert sum(record_of(ws, target, "fp16", HEAD)["achieved"]["share_of_time"].values()) == pytest.approx(1, abs=0.01)
+
+
+def test_keep_fp32_keeps_the_head(target: Target, tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, config=CONFIG)
+    build_all(
+        ws.root,
+        target="tensorrt",
+        overrides=["tensorrt.precision_policy=fp16", f'components.{HEAD}.keep_fp32=["/head/.*"]'],
+    )
+    record = json.loads(ws.artifact(record_of(ws, target, "fp16", HEAD)["engine"] + ".json").read_text())
+    precisions = {node: layer["precision"] for layer in record["layers"] for node in layer["nodes"]}
+    assert {value for node, value in precisions.items() if node.startswith("/head/") and "Conv" in node} == {"fp32"}
+    assert {value for node, value in precisions.items() if node.startswith("/backbone/") and "Conv" in node} == {"fp16"}
+
+
+def test_int8_runs_the_quantised_convolutions_in_int8(target: Target, tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {HEAD: quantise(head())}, CONFIG)
+    build_all(ws.root, target="tensorrt", overrides=["tensorrt.precision_policy=int8"])
+    achieved = record_of(ws, target, "int8", HEAD)["achieved"]
+    assert achieved["share_of_matrix_layers"]["int8"] > 0.9
+    assert relative_errors(ws, target, "int8", HEAD) < 0.2
+
+
+def test_a_second_build_is_up_to_date_and_a_forced_one_uses_the_cache(
+    target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ws = make_workspace(tmp_path, config=CONFIG)
+    build_all(ws.root, target="tensorrt")
+    cache = timing_cache.cache_path(ws.path("tensorrt"), target)
+    assert len(timing_cache.read(cache)) > 1000
+    cold = record_of(ws, target, "auto", HEAD)["build_seconds"]
+    caplog.set_level("INFO")
+    build_all(ws.root, target="tensorrt")
+    assert "up to date" in caplog.text
+    build_all(ws.root, target="tensorrt", force=True)
+    assert record_of(ws, target, "auto", HEAD)["build_seconds"] < cold
+
+
+def test_a_corrupt_timing_cache_is_rebuilt(target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+    cache = timing_cache.cache_path(ws.path("tensorrt"), target)
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"awml-deploy timing cache 1 sha256 0000\nrubbish")
+    build_all(ws.root, target="tensorrt")
+    assert "corrupt" in caplog.text
+    assert len(timing_cache.read(cache)) > 1000
+
+
+def test_an_unknown_operator_is_named(target: Target, tmp_path: Path) -> None:
+    model = head()
+    model.graph.node[3].op_type, model.graph.node[3].domain = "NoSuchOperator", "my.domain"
+    model.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
+    ws = make_workspace(tmp_path, {HEAD: model}, CONFIG)
+    with pytest.raises(BuildError, match=f"node 3 '{model.graph.node[3].name}' .NoSuchOperator.") as caught:
+        build_all(ws.root, target="tensorrt")
+    assert caught.value.exit_code == 5
+    assert ws.manifest().stages[f"build:{target.name('auto')}"].status == "failed"
+
+
+def test_strip_weights_is_refused_where_this_tensorrt_lacks_it_and_small_where_not(
+    target: Target, tmp_path: Path
+) -> None:
+    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+    build_all(ws.root, target="tensorrt")
+    whole = record_of(ws, target, "auto", HEAD)["bytes"]
+    try:
+        build_all(ws.root, target="tensorrt", overrides=["tensorrt.strip_weights=true"])
+    except EnvironmentLacks as missing:
+        assert "strip_weights" in str(missing)
+    else:
+        assert record_of(ws, target, "auto", HEAD)["bytes"] < whole
