@@ -232,19 +232,28 @@ def _apply(value: Any, override: str, sources: dict[KeyPath, str], problems: lis
         new = text.strip()
     # Typed at a prompt, every path starts from the current directory, also one that a file gives relative to data.root.
     new = _absolute(new, ConfigPath if shape.path is not None else annotation, Path.cwd(), keys, problems, source, {})
+    try:
+        changed = _with(value, keys, new)
+    except ConfigError as error:
+        problems.append((source, error.message))
+        return value
     sources[keys] = source
-    return _with(value, keys, new, source, problems)
+    return changed
 
 
-def _with(value: Any, keys: KeyPath, new: Any, source: str, problems: list[tuple[str, str]]) -> Any:
-    """A copy of ``value`` with ``new`` under ``keys``; mappings on the way are made when they are missing."""
+def _with(value: Any, keys: KeyPath, new: Any) -> Any:
+    """A copy of ``value`` with ``new`` under ``keys``; mappings on the way are made when they are missing.
+
+    Raises:
+        ConfigError: a position in a list that the file does not have.
+    """
     if not keys:
         return new
     key, rest = keys[0], keys[1:]
-    if isinstance(value, (list, tuple)):
-        if not isinstance(key, int) or key >= len(value):
-            problems.append((source, f"there is no entry [{key}]; the list has {len(value)}"))
-            return value
-        return [_with(item, rest, new, source, problems) if at == key else item for at, item in enumerate(value)]
+    if isinstance(key, int) and not isinstance(value, dict):
+        entries = list(value) if isinstance(value, (list, tuple)) else []
+        if key >= len(entries):
+            raise ConfigError(f"there is no entry [{key}]; the file has {len(entries)} of them")
+        return [_with(item, rest, new) if at == key else item for at, item in enumerate(entries)]
     inner = value if isinstance(value, dict) else {}
-    return {**inner, key: _with(inner.get(key), rest, new, source, problems)}
+    return {**inner, key: _with(inner.get(key), rest, new)}

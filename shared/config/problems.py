@@ -39,7 +39,7 @@ _SHOULD_BE = {
     "tuple_type": "should be a list",
 }
 
-_LONGEST_VALUE = 60
+_LONGEST_VALUE = 120
 
 
 def suggestion(name: object, choices: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from shared.config.yaml_tree import ConfigLoader
+
 _WIDTH = 120
 
 
@@ -49,6 +51,18 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
     )
 
 
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    # Unicode line breaks survive in double quotes only.
+    style = '"' if any(character in value for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+# Text that our reader, or a YAML 1.1 reader, would take for a number or a flag is written in quotes.
+for _first, _resolvers in ConfigLoader.yaml_implicit_resolvers.items():
+    for _tag, _form in _resolvers:
+        _Dumper.add_implicit_resolver(_tag, _form, [_first])
+
+_Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(dict, _represent_dict)
 _Dumper.add_representer(list, _represent_list)
 _Dumper.add_representer(tuple, _represent_list)

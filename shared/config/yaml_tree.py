@@ -31,11 +31,11 @@ class Tree:
     lines: dict[KeyPath, int]
 
 
-class _Loader(yaml.SafeLoader):
+class ConfigLoader(yaml.SafeLoader):
     """SafeLoader whose plain scalars are text, int, float, true, false or null, and nothing else."""
 
 
-_Loader.yaml_implicit_resolvers = {}
+ConfigLoader.yaml_implicit_resolvers = {}
 for _tag, _form, _first in (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -48,7 +48,7 @@ for _tag, _form, _first in (
     ),
     ("tag:yaml.org,2002:merge", r"<<", "<"),
 ):
-    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_form})$"), list(_first))
+    ConfigLoader.add_implicit_resolver(_tag, re.compile(f"^(?:{_form})$"), list(_first))
 
 
 def read_yaml(path: Path) -> Tree:
@@ -82,7 +82,7 @@ def parse_yaml(text: str, where: str) -> Tree:
     Raises:
         ConfigError: no YAML, or a key that stands twice.
     """
-    loader = _Loader(text)
+    loader = ConfigLoader(text)
     try:
         node = loader.get_single_node()
         lines: dict[KeyPath, int] = {}
@@ -153,7 +153,7 @@ def _refuse_recursion(root: yaml.Node, where: str) -> None:
     raise ConfigError(f"has more than {_MAX_NODES} values", where=where, hint="check the aliases (*name)")
 
 
-def _lines(loader: _Loader, node: yaml.Node, keys: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+def _lines(loader: ConfigLoader, node: yaml.Node, keys: KeyPath) -> Iterator[tuple[KeyPath, int]]:
     yield keys, node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
