@@ -166,6 +166,10 @@ class _Scene:
         calibrated = self.by_token["calibrated_sensor"][data["calibrated_sensor_token"]]
         return self.by_token["sensor"][calibrated["sensor_token"]]
 
+    def _is_calibrated_camera(self, data: Record) -> bool:
+        calibrated = self.by_token["calibrated_sensor"][data["calibrated_sensor_token"]]
+        return self._sensor(data)["modality"] == "camera" and bool(calibrated.get("camera_intrinsic"))
+
     def _calibration(self, data: Record) -> tuple[Record, Float64, Float64]:
         """calibrated_sensor record, sensor-to-ego and ego-to-global pose of a sample_data record."""
         calibrated = self.by_token["calibrated_sensor"][data["calibrated_sensor_token"]]
@@ -196,7 +200,7 @@ class _Scene:
             cameras={
                 channel: self._camera(camera, frame)
                 for channel, camera in sorted(key_data.items())
-                if self._sensor(camera)["modality"] == "camera"
+                if self._is_calibrated_camera(camera)
             },
             lidar2ego=lidar2ego,
             ego2global=ego2global,
@@ -243,8 +247,8 @@ class _Scene:
             distortion=np.asarray(calibrated.get("camera_distortion") or (), np.float64),
             sensor2ego=sensor2ego,
             lidar2cam=invert_pose(ego2global @ sensor2ego) @ frame.lidar2global,
-            width=int(data["width"]) or None,
-            height=int(data["height"]) or None,
+            width=int(data.get("width") or 0) or None,
+            height=int(data.get("height") or 0) or None,
             timestamp=float(data["timestamp"]) / _MICROSECONDS,
         )
 

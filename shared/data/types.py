@@ -151,7 +151,11 @@ class Dataset(Protocol):
         ...
 
     def digest(self) -> str:
-        """Hex sha256 over everything that defines the samples; independent of where the data folder lies."""
+        """Hex sha256 over everything that defines the samples: settings, info files, tables, labels.
+
+        Independent of where the data folder lies, and of the contents of point files and images, which a machine that
+        only evaluates need not have.
+        """
         ...
 
 

@@ -244,6 +244,8 @@ def test_older_schema(tmp_path: Path) -> None:
     def older(tables: Tables) -> None:
         for record in tables["calibrated_sensor"]:
             del record["camera_distortion"]
+        for record in tables["sample_data"]:
+            del record["width"], record["height"]
         tables["sample_data"][0]["prev"] = "gone"
         tables["sample"][-1]["next"] = "gone"
 
@@ -251,6 +253,12 @@ def test_older_schema(tmp_path: Path) -> None:
     sample = opened(tmp_path).sample(0)
     assert sample.sweeps == ()
     assert sample.cameras["CAM_FRONT"].distortion.shape == (0,)
+    assert sample.cameras["CAM_FRONT"].width is None
+
+
+def test_a_camera_without_calibration_is_left_out(tmp_path: Path) -> None:
+    write_scene(tmp_path, lambda tables: tables["calibrated_sensor"][1].update(camera_intrinsic=[]))
+    assert opened(tmp_path).sample(0).cameras == {}
 
 
 def test_classes_generalise_and_filter(tmp_path: Path) -> None:
