@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,16 +28,26 @@ class Scenario(Section):
         description="What counts as right: a backend, or `framework`: what the training framework answered at export."
     )
     ref_device: Name = Field(
-        default="cpu", description="Its device: an alias of `devices`, or cpu, cuda, cuda:N. Not used for `framework`."
+        default="cpu",
+        description="Its device: an alias of `devices`, or cpu, cuda, cuda:N. Left out: cuda for `tensorrt`, cpu for "
+        "the others. Not used for `framework`.",
     )
     test_backend: Backend = Field(description="Backend under test.")
-    test_device: Name = Field(default="cpu", description="Its device: an alias of `devices`, or cpu, cuda, cuda:N.")
+    test_device: Name = Field(default="cpu", description="Its device, in the same way.")
     tolerance: Positive | None = Field(
         default=None, description="Tolerance of this scenario where it differs from `verification.tolerance`."
     )
     optional: Flag = Field(
         default=False, description="true: skipped, and said so, where a run is missing. Otherwise that is a failure."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _devices_by_backend(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        defaults = {f"{side}_device": "cuda" for side in ("ref", "test") if value.get(f"{side}_backend") == "tensorrt"}
+        return {**defaults, **value}
 
     @model_validator(mode="after")
     def _two_things(self) -> Scenario:
@@ -85,14 +95,18 @@ class EvaluatedBackend(Section):
     device: Name = Field(default="cpu", description="An alias of `devices`, or cpu, cuda, cuda:N.")
 
 
+class EvaluatedTensorRT(EvaluatedBackend):
+    """The same for TensorRT, which runs on CUDA devices only."""
+
+    device: Name = Field(default="cuda", description="An alias of `devices`, or cuda, cuda:N.")
+
+
 class Backends(Section):
     """The backends that are run and evaluated."""
 
     pytorch: EvaluatedBackend = Field(default=EvaluatedBackend(), description="The exported `torch.export` programs.")
     onnx: EvaluatedBackend = Field(default=EvaluatedBackend(), description="The ONNX files in ONNX Runtime.")
-    tensorrt: EvaluatedBackend = Field(
-        default=EvaluatedBackend(device="cuda"), description="The engines in TensorRT; needs a CUDA device."
-    )
+    tensorrt: EvaluatedTensorRT = Field(default=EvaluatedTensorRT(), description="The engines in TensorRT.")
 
 
 class Evaluation(Section):

@@ -44,6 +44,17 @@ def test_every_mode_but_none_compares_something_by_default(tmp_path: Path) -> No
     assert [s.optional for s in scenarios.both if s.test_backend == "tensorrt"] == [True]
 
 
+def test_tensorrt_runs_on_cuda_unless_told_otherwise(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "evaluation: {backends: {tensorrt: {enabled: true}}}\n"
+        "verification: {scenarios: {trt: [{ref_backend: onnx, test_backend: tensorrt}]}}\n",
+    )
+    assert config.evaluation.backends.tensorrt.device == "cuda"
+    scenario = config.verification.scenarios.trt[0]
+    assert (scenario.ref_device, scenario.test_device) == ("cpu", "cuda")
+
+
 def test_paths_start_from_the_config_and_overrides_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = tmp_path / "here"
     here.mkdir()

@@ -1,0 +1,75 @@
+"""The reference and the JSON Schema are what the models say, and every key is described."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.config import reference
+from shared.config.awml_schema import AwmlConfig
+from shared.config.schema import DeployConfig
+from shared.config.section import Section
+from shared.config.walk import field_types, shape_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def sections(section: type[Section]) -> Iterator[type[Section]]:
+    """A section and every one in it."""
+    todo, seen = [section], set()
+    while todo:
+        found = todo.pop()
+        if found in seen:
+            continue
+        seen.add(found)
+        yield found
+        for annotation in field_types(found).values():
+            shape = shape_of(annotation)
+            while shape.item is not None:
+                shape = shape_of(shape.item)
+            if shape.section is not None:
+                todo.append(shape.section)
+
+
+def test_the_pages_are_current() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "shared.config.reference", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_a_stale_page_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reference, "DOCS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["reference", "--write"])
+    reference.main()
+    monkeypatch.setattr(sys, "argv", ["reference", "--check"])
+    reference.main()
+    (tmp_path / "configuration.md").write_text("old", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"stale: .*configuration\.md; write them with: python -m"):
+        reference.main()
+
+
+@pytest.mark.parametrize("section", list(sections(DeployConfig)), ids=lambda section: section.__name__)
+def test_every_key_is_described_and_in_the_reference(section: type[Section]) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for name, field in section.model_fields.items():
+        assert field.description, f"{section.__name__}.{name}"
+        assert field.description.endswith("."), f"{section.__name__}.{name}"
+        assert f"`{name}`" in page, f"{section.__name__}.{name}"
+
+
+def test_every_key_of_awml_has_a_home_in_the_reference() -> None:
+    """Sections of AWML that ours does not have by the same name stand in the table of what changes."""
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").partition("## Deploy configs of AWML")[2]
+    for name in AwmlConfig.model_fields:
+        assert name in DeployConfig.model_fields or f"`{name}" in page, name
