@@ -10,7 +10,7 @@ import click
 from shared.cli import tool_group
 
 # Raise this whenever the same arguments give other bytes than before: existing data sets are then made anew.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 # The splits of demo.recording.SPLITS that `generate` offers; importing them would make --help wait for NumPy.
 ORDINARY_SPLITS = ("train", "val", "eval")
@@ -31,7 +31,7 @@ def generate(out: Path, split: str, frames: int, seed: int, cameras: bool) -> No
 
     The same arguments give the same bytes. A data set that is there already is checked and left alone.
 
-    Example: python -m demo generate --out work/demo-data --split eval --frames 40 --seed 7
+    Example: python -m demo generate --out work/demo --split eval --frames 40 --seed 7
     """
     from demo.recording import record_scene, scene_lengths
     from demo.t4_writer import write_dataset

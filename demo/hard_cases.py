@@ -82,11 +82,9 @@ def _no_objects_in_range(frame: Frame, _rng: np.random.Generator) -> Frame:
 
 
 def _zero_point_objects(frame: Frame, _rng: np.random.Generator) -> Frame:
-    """Every second object loses all its points and keeps its label."""
+    """No label has a point: half of the objects lose their points, the others their labels."""
     half = _with_objects(frame, np.arange(len(frame.annotations)) % 2 == 0)
-    return replace(
-        _with_points(frame, _outside_boxes(frame.key.points, half.annotations)),
-    )
+    return _with_points(half, _outside_boxes(frame.key.points, half.annotations))
 
 
 def _outside_boxes(points: NDArray[np.float32], boxes: Annotations) -> NDArray[np.float32]:

@@ -274,7 +274,7 @@ def _actor(
 
 
 def _vehicle_kind(rng: np.random.Generator) -> str:
-    return str(rng.choice(["car", "truck", "bus"], p=[0.64, 0.20, 0.16]))
+    return str(rng.choice(["car", "truck", "bus"], p=[0.58, 0.22, 0.20]))
 
 
 def _traffic(rng: np.random.Generator, span: tuple[float, float], ego_lane: float, ego_speed: float) -> list[Actor]:

@@ -124,7 +124,7 @@ test_pipeline = [
 test_dataloader = dict(
     dataset=dict(
         type="T4Dataset",
-        data_root="work/demo-data",
+        data_root="work/demo",
         ann_file="info/t4dataset_demo_infos_eval.pkl",
         metainfo=dict(classes=class_names),
         pipeline=test_pipeline,

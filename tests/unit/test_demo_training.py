@@ -36,7 +36,7 @@ def built() -> tuple[Any, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def boxes() -> Boxes:
     found = labelled_boxes(training_frame(seed=3, index=0))
-    # mmdet3d rounds towards zero and so takes objects just outside the grid into its first cells; the training does not.
+    # mmdet3d rounds towards zero and so takes objects just outside the grid into its first cells; we don't.
     kept = np.abs(found.centers[:, :2]).max(axis=1) < 120.0
     return Boxes(found.centers[kept], found.sizes[kept], found.yaws[kept], found.velocities[kept], found.labels[kept])
 
