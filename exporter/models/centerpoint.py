@@ -473,8 +473,9 @@ def _output_size(model: Any, height: int, width: int) -> dict[str, int]:
 
 def _output_channels(model: Any) -> list[dict[str, int]]:
     """Per task: what an output means to its number of channels."""
+    # Not from head.heads: built from a ConfigDict, all tasks share one, which says what the last task has.
     return [
-        {kind: int(head.heads[kind][0]) for kind in _OUTPUT_ORDER if kind in head.heads}
+        {kind: int(getattr(head, kind)[-1].out_channels) for kind in _OUTPUT_ORDER if kind in head.heads}
         for head in model.pts_bbox_head.task_heads
     ]
 
