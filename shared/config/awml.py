@@ -196,7 +196,6 @@ def _export(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
         "mode": export.mode,
         "opset_version": onnx.opset_version,
         "do_constant_folding": onnx.do_constant_folding,
-        "keep_initializers_as_inputs": onnx.keep_initializers_as_inputs,
         "simplify": "onnxsim" if onnx.simplify else "none",
     }
     former = config.runtime_io.onnx_file
@@ -297,6 +296,8 @@ def _note_what_is_dropped(config: AwmlConfig, notes: _Notes) -> None:
     onnx = config.onnx_config
     if not onnx.export_params:
         notes.add(("onnx_config", "export_params"), "dropped: exported files always hold their weights")
+    if onnx.keep_initializers_as_inputs:
+        notes.add(("onnx_config", "keep_initializers_as_inputs"), "dropped: weights are never inputs of the graph")
     if onnx.visualize_qdq_values is not None:
         notes.add(("onnx_config", "visualize_qdq_values"), "dropped: it only changes how a viewer shows the file")
     if onnx.input_shape is not None:

@@ -115,9 +115,6 @@ class Export(Section):
         default=17, description="ONNX opset of the exported files."
     )
     do_constant_folding: Flag = Field(default=True, description="Compute what is constant at export.")
-    keep_initializers_as_inputs: Flag = Field(
-        default=False, description="List the weights as graph inputs too. Optimisers do better without."
-    )
     simplify: Literal["none", "onnxsim", "onnxslim"] = Field(
         default="none", description="Tool that simplifies the graph; its result is checked as any export is."
     )

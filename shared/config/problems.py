@@ -39,6 +39,17 @@ _SHOULD_BE = {
     "tuple_type": "should be a list",
 }
 
+# What AWML calls it, at the top of its deploy configs, and what it is here.
+_AWML_NAMES = {
+    "backend_config": "tensorrt",
+    "checkpoint_path": "model.checkpoint",
+    "codebase_config": "model.type",
+    "model_io": "components",
+    "onnx_config": "export",
+    "runtime_io": "data",
+    "tensorrt_config": "tensorrt",
+}
+
 _LONGEST_VALUE = 120
 
 
@@ -53,6 +64,8 @@ def suggestion(name: object, choices: Sequence[str]) -> str:
 def unknown_key(keys: KeyPath, root: type[Section] = DeployConfig) -> str:
     """What to say of a key that the config does not have: the section that has it, or a close name."""
     *above, name = keys
+    if root is DeployConfig and not above and name in _AWML_NAMES:
+        return f"unknown key; did you mean {_AWML_NAMES[str(name)]}? A deploy config of AWML has the suffix .py"
     homes = [key_text(path) for path in _paths_ending_in(str(name), root)]
     if homes:
         return f"unknown key; did you mean {' or '.join(homes[:3])}?"

@@ -74,7 +74,7 @@ of the same kind. Unknown keys are errors at any depth. Defaults are AWML's. Wha
 | `verification` without scenarios: passes with nothing compared | the default scenarios |
 | `verification.scenarios` without any for the mode: passes | `verification.enabled: false` |
 | `evaluation.backends.*.model_dir`, `engine_dir`; `evaluation.models` | the workspace holds the artifacts |
-| `codebase_config`, `onnx_config.export_params`, `num_warmup` | not needed |
+| `codebase_config`, `onnx_config.export_params`, `keep_initializers_as_inputs`, `num_warmup` | not needed |
 
 Each of these that a file has is a warning when it is read, and a comment in the converted YAML.
 """

@@ -32,6 +32,7 @@ def refusals(folder: Path, text: str, *overrides: str) -> list[str]:
         ("export: {mdoe: onnx}\n", "c.yaml:3: export.mdoe: unknown key; did you mean 'mode'?"),
         ("expotr: {mode: onnx}\n", "c.yaml:3: expotr: unknown key; did you mean 'export'?"),
         ("opset_version: 17\n", "c.yaml:3: opset_version: unknown key; did you mean export.opset_version?"),
+        ("checkpoint_path: a.pth\n", "c.yaml:3: checkpoint_path: unknown key; did you mean model.checkpoint?"),
         ("devices: {gpu: gpu0}\n", "c.yaml:3: devices.gpu: is 'gpu0'; should be cpu, cuda or cuda:N"),
         (
             "export:\n  mode: onxn\n",
