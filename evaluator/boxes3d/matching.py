@@ -21,7 +21,7 @@ _PAIRS_PER_CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Pairs:
-    """Candidate pairs of one prediction and one ground truth of the same frame and class. Rows are parallel.
+    """Candidate pairs of one prediction and one ground truth of the same frame. Rows are parallel.
 
     Attributes:
         predictions: (P,) int64, row of the prediction.
@@ -37,6 +37,10 @@ class Pairs:
         """The pairs at ``index``."""
         return Pairs(self.predictions[index], self.truths[index], self.costs[index])
 
+    def in_order(self) -> Pairs:
+        """Ordered by prediction, then cost, then row of the ground truth: that in which equally near ones are taken."""
+        return self.select(np.lexsort((self.truths, self.costs, self.predictions)))
+
 
 def center_distances(predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int) -> npt.NDArray[np.float64]:
     """(P,) distance in the ground plane [m] between predictions ``rows`` (P,) and ground truths ``columns`` (P,)."""
@@ -44,19 +48,34 @@ def center_distances(predictions: BoxTable, truths: BoxTable, rows: Int, columns
     return np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
 
 
-def pairs_within(predictions: BoxTable, truths: BoxTable, limit: float) -> Pairs:
-    """Every pair of the same frame and class whose centres are closer than ``limit`` metres in the ground plane.
+def families_of(table: BoxTable, families: Int | None) -> Int:
+    """(N,) family of each box: its label, or the label's entry in ``families`` (C,)."""
+    return table.labels if families is None else families[table.labels]
 
-    Pairs are ordered by prediction, then distance, then row of the ground truth (the order in which equally near
-    ones are taken).
+
+def pairs_within(
+    predictions: BoxTable, truths: BoxTable, limit: float, *, between_edges: bool = False, families: Int | None = None
+) -> Pairs:
+    """Every pair of the same frame and family whose centres are closer than ``limit`` metres in the ground plane.
+
+    Args:
+        predictions, truths: the boxes.
+        limit: metres.
+        between_edges: allow ``limit`` between the circles around the footprints instead of between the centres.
+        families: (C,) family of each class; only boxes of one family can match. None: each class is its own.
+
+    Returns:
+        The pairs in order, centre distances as costs.
     """
-    classes = 1 + max(int(predictions.labels.max(initial=0)), int(truths.labels.max(initial=0)))
-    truth_order = np.argsort(truths.frames * classes + truths.labels, kind="stable")
-    truth_groups = (truths.frames * classes + truths.labels)[truth_order]
-    groups = predictions.frames * classes + predictions.labels
+    own, other = families_of(predictions, families), families_of(truths, families)
+    count = 1 + max(int(own.max(initial=0)), int(other.max(initial=0)))
+    truth_order = np.argsort(truths.frames * count + other, kind="stable")
+    truth_groups = (truths.frames * count + other)[truth_order]
+    groups = predictions.frames * count + own
     first = np.searchsorted(truth_groups, groups, side="left")
     counts = np.searchsorted(truth_groups, groups, side="right") - first
 
+    predictions_radius, truths_radius = _footprint_radius(predictions), _footprint_radius(truths)
     found: list[Pairs] = []
     ends = np.cumsum(counts)
     start = 0
@@ -67,7 +86,8 @@ def pairs_within(predictions: BoxTable, truths: BoxTable, limit: float) -> Pairs
         before = np.repeat(np.cumsum(counts[start:stop]) - counts[start:stop], counts[start:stop])
         columns = truth_order[first[rows] + np.arange(len(rows)) - before]
         costs = center_distances(predictions, truths, rows, columns)
-        near = costs < limit
+        reach = limit + predictions_radius[rows] + truths_radius[columns] if between_edges else limit
+        near = costs < reach
         found.append(Pairs(rows[near], columns[near], costs[near]))
         start = stop
 
@@ -76,7 +96,12 @@ def pairs_within(predictions: BoxTable, truths: BoxTable, limit: float) -> Pairs
         np.concatenate([np.zeros(0, np.int64), *(part.truths for part in found)]),
         np.concatenate([np.zeros(0), *(part.costs for part in found)]),
     )
-    return pairs.select(np.lexsort((pairs.truths, pairs.costs, pairs.predictions)))
+    return pairs.in_order()
+
+
+def _footprint_radius(table: BoxTable) -> npt.NDArray[np.float64]:
+    """(N,) radius [m] of the circle around each footprint."""
+    return np.hypot(table.sizes[:, 0].astype(np.float64), table.sizes[:, 1]) / 2
 
 
 def descending_scores(scores: npt.NDArray[np.floating]) -> Int:
@@ -85,7 +110,12 @@ def descending_scores(scores: npt.NDArray[np.floating]) -> Int:
 
 
 def match_greedily(
-    pairs: Pairs, predictions: BoxTable, num_truths: int, order: Int, thresholds: npt.NDArray[np.float64]
+    pairs: Pairs,
+    predictions: BoxTable,
+    num_truths: int,
+    order: Int,
+    thresholds: npt.NDArray[np.float64],
+    families: Int | None = None,
 ) -> Int:
     """Match at every threshold.
 
@@ -95,6 +125,7 @@ def match_greedily(
         num_truths: number of ground truths that the pairs' rows index.
         order: (N,) rows of the predictions in the order in which they choose.
         thresholds: (T,) a pair matches when its cost is strictly below.
+        families: as the pairs were found with.
 
     Returns:
         (T, N) int64, the ground truth that each prediction takes, -1 for none.
@@ -102,7 +133,7 @@ def match_greedily(
     matched = np.full((len(thresholds), len(predictions)), -1, np.int64)
     if not len(pairs.predictions):
         return matched
-    rounds = _rounds(pairs.predictions, predictions, order)
+    rounds = _rounds(pairs.predictions, predictions.frames, families_of(predictions, families), order)
     by_round = np.argsort(rounds, kind="stable")
     rows, columns, costs = pairs.predictions[by_round], pairs.truths[by_round], pairs.costs[by_round]
     starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
@@ -126,20 +157,21 @@ def match_greedily(
     return matched
 
 
-def _rounds(rows: Int, predictions: BoxTable, order: Int) -> Int:
-    """(P,) round in which each pair's prediction chooses: its rank among the choosers of its frame and class.
+def _rounds(rows: Int, frames: Int, families: Int, order: Int) -> Int:
+    """(P,) round in which each pair's prediction chooses: its rank among the choosers of its frame and family.
 
-    Choosers of one round belong to different frames or classes and can't be after the same ground truth, so a round
+    Choosers of one round belong to different frames or families and can't be after the same ground truth, so a round
     is one array operation.
     """
-    rank = np.empty(len(predictions), np.int64)
+    rank = np.empty(len(frames), np.int64)
     rank[order] = np.arange(len(order))
     choosers = np.unique(rows)
-    frames, labels = predictions.frames[choosers], predictions.labels[choosers]
-    by_group = np.lexsort((rank[choosers], labels, frames))
-    ordered_frames, ordered_labels = frames[by_group], labels[by_group]
-    new_group = np.r_[True, (ordered_frames[1:] != ordered_frames[:-1]) | (ordered_labels[1:] != ordered_labels[:-1])]
+    chooser_frames, chooser_families = frames[choosers], families[choosers]
+    by_group = np.lexsort((rank[choosers], chooser_families, chooser_frames))
+    same_frame = np.diff(chooser_frames[by_group]) == 0
+    same_family = np.diff(chooser_families[by_group]) == 0
+    new_group = np.r_[True, ~(same_frame & same_family)]
     positions = np.arange(len(choosers))
-    round_of = np.empty(len(predictions), np.int64)
+    round_of = np.empty(len(frames), np.int64)
     round_of[choosers[by_group]] = positions - np.maximum.accumulate(np.where(new_group, positions, 0))
     return round_of[rows]

@@ -1,13 +1,12 @@
-"""Metric of 3D detection: the nuScenes metric, over all and per range from the vehicle.
+"""Metrics of 3D detection: nuScenes' and TIER IV's, over all and per range from the vehicle.
 
-Ranges are AWML's for 121 m models. A range takes the boxes whose centre is ``low <= distance < high`` metres from the
-ego, on both sides, and matches after that: so every box belongs to exactly one of 0-50, 50-90 and 90-121 m, and
-0-121 m is what nuscenes-devkit gives with a class range of 121 m.
+Ranges are AWML's for 121 m models. A range takes the boxes whose centre is so far from the ego, on both sides, and
+matches after that. nuScenes' takes ``low <= distance < high``: every box belongs to exactly one of 0-50, 50-90 and
+90-121 m, and 0-121 m is what nuscenes-devkit gives with a class range of 121 m. T4's takes ``low < distance < high``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.nuscenes import NuscenesScore, find_candidates, score_range
+from evaluator.boxes3d import nuscenes, t4
+from evaluator.boxes3d.presentation import curves_json, nuscenes_json, nuscenes_tables, t4_json, t4_tables
 from evaluator.boxes3d.table import BoxTable, check_table, table_of, to_ego_frame
 from shared.data.types import Sample
 from shared.errors import InputError
 from shared.runs import Run
-from shared.table import Table, number
+from shared.table import Table
 
 #: Ranges [m] that are reported; the last is the headline.
 RANGES: tuple[tuple[float, float], ...] = ((0, 50), (50, 90), (90, 121), (0, 121))
@@ -91,7 +91,7 @@ def evaluate(run: Run, truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
         classes: class list that the labels index.
 
     Returns:
-        JSON: per range the mAP, NDS, mean errors, and per class AP and errors; curves for the headline range.
+        JSON: ``nuscenes`` and ``t4``, each per range and class; curves for the headline range.
 
     Raises:
         InputError: another number of samples; NaN in a box or score, sizes that are not positive, labels outside the
@@ -105,94 +105,47 @@ def evaluate(run: Run, truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
     ]
     predictions = table_of(frames)
     check_table(predictions, classes, f"predictions of {run.folder.name}")
-    candidates = find_candidates(predictions, truth.boxes)
-    scores = {_range_name(low, high): score_range(candidates, classes, low, high) for low, high in RANGES}
+    nuscenes_candidates = nuscenes.find_candidates(predictions, truth.boxes)
+    t4_candidates = t4.find_candidates(predictions, truth.boxes)
+    nuscenes_scores = {
+        _range_name(low, high): nuscenes.score_range(nuscenes_candidates, classes, low, high) for low, high in RANGES
+    }
+    t4_scores = {_range_name(low, high): t4.score_range(t4_candidates, classes, low, high) for low, high in RANGES}
     headline_range = _range_name(*RANGES[-1])
     return {
-        "metric": "nuscenes",
         "frames": len(frames),
         "frames_without_labels": truth.num_samples - len(frames),
         "classes": list(classes),
         "headline_range": headline_range,
-        "ranges": {name: _as_json(score) for name, score in scores.items()},
-        "curves": {
-            name: {str(d): curve.tolist() for d, curve in zip(score.average_precision, score.precision, strict=True)}
-            for name, score in scores[headline_range].classes.items()
+        "nuscenes": {
+            "ranges": {name: nuscenes_json(score) for name, score in nuscenes_scores.items()},
+            "curves": curves_json(nuscenes_scores[headline_range]),
         },
+        "t4": {"ranges": {name: t4_json(score) for name, score in t4_scores.items()}},
     }
 
 
 def headline(result: dict[str, Any]) -> dict[str, float | None]:
-    """mAP and NDS of the headline range, mAP of the other ranges, mean errors of the headline range."""
-    overall = result["ranges"][result["headline_range"]]
-    numbers = {"mAP": overall["mAP"], "NDS": overall["NDS"]}
-    parts = {name: values for name, values in result["ranges"].items() if name != result["headline_range"]}
-    numbers |= {f"mAP {name} m": values["mAP"] for name, values in parts.items()}
-    return numbers | dict(overall["errors"])
+    """mAP, NDS and mean errors of the headline range, mAP of the other ranges, and the T4 metric's mAP and mAPH."""
+    ranges, headline_range = result["nuscenes"]["ranges"], result["headline_range"]
+    overall = ranges[headline_range]
+    parts = {name: values for name, values in ranges.items() if name != headline_range}
+    official = result["t4"]["ranges"][headline_range][t4.HEADLINE_RULE]
+    return {
+        "mAP": overall["mAP"],
+        "NDS": overall["NDS"],
+        **{f"mAP {name} m": values["mAP"] for name, values in parts.items()},
+        **overall["errors"],
+        "T4 mAP": official["mAP"],
+        "T4 mAPH": official["mAPH"],
+    }
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """mAP per range and class, and the headline range in detail."""
-    ranges: dict[str, Any] = result["ranges"]
-    per_range = [
-        [name, *(number(values["classes"][name]["AP"], 4) for values in ranges.values())] for name in result["classes"]
-    ]
-    per_range.append(["mAP", *(number(values["mAP"], 4) for values in ranges.values())])
-    per_range.append(["ground truth", *(str(values["num_truths"]) for values in ranges.values())])
-    overall = ranges[result["headline_range"]]
-    detail = []
-    for name in result["classes"]:
-        values = overall["classes"][name]
-        detail.append(
-            [
-                name,
-                str(values["num_truths"]),
-                str(values["num_predictions"]),
-                *(number(ap, 4) for ap in values["AP_at"].values()),
-                *(number(error, 3) for error in values["errors"].values()),
-                number(values["vertical_error"], 3),
-            ]
-        )
-    first = next(iter(overall["classes"].values()))
-    return [
-        Table(
-            f"Average precision per range [m], {result['frames']} frames",
-            ["class", *ranges],
-            per_range,
-        ),
-        Table(
-            f"{result['headline_range']} m: AP per centre distance [m], errors of the hits at 2 m",
-            ["class", "truth", "found", *(f"AP@{d}" for d in first["AP_at"]), *first["errors"], "z"],
-            detail,
-        ),
-    ]
+    """Both metrics, per range and class."""
+    headline_range = result["headline_range"]
+    return [*nuscenes_tables(result["nuscenes"], headline_range), *t4_tables(result["t4"], headline_range)]
 
 
 def _range_name(low: float, high: float) -> str:
     return f"{low:g}-{high:g}"
-
-
-def _as_json(score: NuscenesScore) -> dict[str, Any]:
-    return {
-        "mAP": score.mean_average_precision,
-        "NDS": score.nds,
-        "errors": _without_nan(score.errors),
-        "num_truths": sum(value.num_truths for value in score.classes.values()),
-        "num_predictions": sum(value.num_predictions for value in score.classes.values()),
-        "classes": {
-            name: {
-                # Without ground truth there is nothing to be precise about; in the mean it counts 0, see NuscenesScore.
-                "AP": value.mean_average_precision if value.num_truths else None,
-                "AP_at": {str(d): ap if value.num_truths else None for d, ap in value.average_precision.items()},
-                "errors": _without_nan(value.errors),
-                "vertical_error": None if math.isnan(value.vertical_error) else value.vertical_error,
-                "num_truths": value.num_truths,
-                "num_predictions": value.num_predictions,
-            }
-            for name, value in score.classes.items()
-        },
-    }
-
-
-def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

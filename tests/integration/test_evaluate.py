@@ -33,10 +33,12 @@ def test_two_runs_are_scored_recorded_and_shown(tmp_path: Path) -> None:
     assert results["metrics"]["onnx-cpu"] == results["metrics"]["pytorch-cpu"]
     assert results["latency"]["onnx-cpu"]["total"]["mean"] == pytest.approx(10.0 + (SAMPLES - 1) / 2)
     stored = json.loads(workspace.artifact("evaluation/onnx-cpu.json").read_text())
-    assert list(stored["metrics"]["ranges"]) == ["0-50", "50-90", "90-121", "0-121"]
+    assert list(stored["metrics"]["t4"]["ranges"]) == ["0-50", "50-90", "90-121", "0-121"]
     assert stored["metrics"]["frames"] == SAMPLES
-    counts = [stored["metrics"]["ranges"][name]["num_truths"] for name in ("0-50", "50-90", "90-121")]
-    assert sum(counts) == stored["metrics"]["ranges"]["0-121"]["num_truths"] and all(counts)
+    ranges = stored["metrics"]["nuscenes"]["ranges"]
+    counts = [ranges[name]["num_truths"] for name in ("0-50", "50-90", "90-121")]
+    assert sum(counts) == ranges["0-121"]["num_truths"] and all(counts)
+    assert stored["metrics"]["t4"]["ranges"]["0-121"]["center_distance_bev"]["mAP"] >= ranges["0-121"]["mAP"]
     for expected in ("mAP", "0-50", "pedestrian", "latency median [ms]", "onnx-cpu"):
         assert expected in text
 

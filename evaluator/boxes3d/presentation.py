@@ -1,0 +1,134 @@
+"""Scores of 3D boxes as JSON for the files, and as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from evaluator.boxes3d.nuscenes import NuscenesScore
+from evaluator.boxes3d.t4 import HEADLINE_RULE, RuleScore
+from shared.table import Table, number
+
+
+def known(value: float) -> float | None:
+    """The value, None for NaN: JSON has none."""
+    return None if math.isnan(value) else value
+
+
+def nuscenes_json(score: NuscenesScore) -> dict[str, Any]:
+    """mAP, NDS, mean errors, and per class AP, errors and counts.
+
+    AP is null for a class without ground truth, which has nothing to find; in the mean it counts 0, as in
+    nuscenes-devkit.
+    """
+    return {
+        "mAP": score.mean_average_precision,
+        "NDS": score.nds,
+        "errors": {name: known(value) for name, value in score.errors.items()},
+        "num_truths": sum(value.num_truths for value in score.classes.values()),
+        "num_predictions": sum(value.num_predictions for value in score.classes.values()),
+        "classes": {
+            name: {
+                "AP": value.mean_average_precision if value.num_truths else None,
+                "AP_at": {str(d): ap if value.num_truths else None for d, ap in value.average_precision.items()},
+                "errors": {error: known(mean) for error, mean in value.errors.items()},
+                "vertical_error": known(value.vertical_error),
+                "num_truths": value.num_truths,
+                "num_predictions": value.num_predictions,
+            }
+            for name, value in score.classes.items()
+        },
+    }
+
+
+def curves_json(score: NuscenesScore) -> dict[str, Any]:
+    """Per class and distance, precision at recalls 0, 0.01 ... 1."""
+    return {
+        name: {str(d): curve.tolist() for d, curve in zip(value.average_precision, value.precision, strict=True)}
+        for name, value in score.classes.items()
+    }
+
+
+def t4_json(score: Mapping[str, RuleScore]) -> dict[str, Any]:
+    """Per matching rule mAP, mAPH, and per class and threshold AP, APH, best F1 and the score that gives it."""
+    return {
+        rule: {
+            "mAP": known(value.mean_ap),
+            "mAPH": known(value.mean_aph),
+            "classes": {
+                name: {
+                    "AP": known(scores.ap),
+                    "APH": known(scores.aph),
+                    "num_truths": scores.num_truths,
+                    "num_predictions": scores.num_predictions,
+                    "thresholds": {
+                        str(threshold): {
+                            "AP": known(at.ap),
+                            "APH": known(at.aph),
+                            "max_f1": known(at.max_f1),
+                            "optimal_confidence": known(at.optimal_confidence),
+                            "optimal_precision": known(at.optimal_precision),
+                            "optimal_recall": known(at.optimal_recall),
+                        }
+                        for threshold, at in scores.thresholds.items()
+                    },
+                }
+                for name, scores in value.classes.items()
+            },
+        }
+        for rule, value in score.items()
+    }
+
+
+def nuscenes_tables(result: Mapping[str, Any], headline_range: str) -> list[Table]:
+    """AP per range and class; the headline range in detail."""
+    ranges: Mapping[str, Any] = result["ranges"]
+    classes: Mapping[str, Any] = ranges[headline_range]["classes"]
+    rows = [[name, *(number(values["classes"][name]["AP"], 4) for values in ranges.values())] for name in classes]
+    rows.append(["mAP", *(number(values["mAP"], 4) for values in ranges.values())])
+    rows.append(["ground truth", *(str(values["num_truths"]) for values in ranges.values())])
+    detail = [
+        [
+            name,
+            str(values["num_truths"]),
+            str(values["num_predictions"]),
+            *(number(ap, 4) for ap in values["AP_at"].values()),
+            *(number(error, 3) for error in values["errors"].values()),
+            number(values["vertical_error"], 3),
+        ]
+        for name, values in classes.items()
+    ]
+    first = next(iter(classes.values()))
+    columns = ["class", "truth", "found", *(f"AP@{d}" for d in first["AP_at"]), *first["errors"], "z"]
+    return [
+        Table("nuScenes AP per range [m]", ["class", *ranges], rows),
+        Table(f"nuScenes, {headline_range} m: AP per centre distance [m], errors of the hits at 2 m", columns, detail),
+    ]
+
+
+def t4_tables(result: Mapping[str, Any], headline_range: str) -> list[Table]:
+    """mAP and mAPH per range and matching rule; the headline rule and range per class."""
+    ranges: Mapping[str, Any] = result["ranges"]
+    rules = next(iter(ranges.values()))
+    rows = [
+        [f"{rule} {name}", *(number(values[rule][name], 4) for values in ranges.values())]
+        for rule in rules
+        for name in ("mAP", "mAPH")
+    ]
+    detail = []
+    for name, values in ranges[headline_range][HEADLINE_RULE]["classes"].items():
+        best = list(values["thresholds"].values())[-1]
+        keys = ("max_f1", "optimal_confidence", "optimal_precision", "optimal_recall")
+        detail.append(
+            [name, number(values["AP"], 4), number(values["APH"], 4), *(number(best[key], 3) for key in keys)]
+        )
+    threshold = list(next(iter(ranges[headline_range][HEADLINE_RULE]["classes"].values()))["thresholds"])[-1]
+    return [
+        Table("T4 (perception_eval) per range [m]", ["rule", *ranges], rows),
+        Table(
+            f"T4, {headline_range} m, {HEADLINE_RULE}: AP, and the best F1 at {threshold} m",
+            ["class", "AP", "APH", "max F1", "at score", "precision", "recall"],
+            detail,
+        ),
+    ]

@@ -1,0 +1,376 @@
+"""The metric that TIER IV reports for T4 data: AP, APH, greatest F1 on several matching rules.
+
+Definitions: ``perception_eval`` 1.3 (autoware_perception_evaluation), as AWML's ``T4MetricV2`` uses it. Like the
+nuScenes metric up to the matches; then the precision curve gets its monotone envelope, classes without ground truth
+and predictions are left out of means, and ranges are open at both ends (``low < distance < high``).
+
+Three things the original gets wrong are right here; `Compatibility` brings them back to compare numbers:
+
+- APH loses the sign of yaw, since a quaternion's angle is never negative: +0.1 and -0.1 rad count as equal.
+- AWML hands over (l, w, h) where (w, l, h) is expected, so footprints are turned by a quarter.
+- AWML hands over the bottom of a box where the centre is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.boxes3d.matching import Pairs, center_distances, descending_scores, match_greedily, pairs_within
+from evaluator.boxes3d.nuscenes import RECALLS, average_precision, yaw_error
+from evaluator.boxes3d.overlap import center_distances_3d, iou_3d, iou_bev, plane_distances
+from evaluator.boxes3d.table import Bool, BoxTable, Int
+
+Float64 = npt.NDArray[np.float64]
+PairCost = Callable[[BoxTable, BoxTable, Int, Int], Float64]
+
+# perception_eval rounds the weight of a hit in APH so that equal headings weigh exactly 1.
+_WEIGHT_DECIMALS = 10
+
+
+def _negative(overlap: PairCost) -> PairCost:
+    """A cost, less is better, from an overlap, more is better."""
+    return lambda predictions, truths, rows, columns: -overlap(predictions, truths, rows, columns)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A matching rule.
+
+    Attributes:
+        cost: how far apart the boxes of a pair are; less is better.
+        thresholds: a pair matches when its cost is strictly below, or its overlap strictly above.
+        is_overlap: whether thresholds are least overlaps, and costs their negatives.
+    """
+
+    cost: PairCost
+    thresholds: tuple[float, ...]
+    is_overlap: bool = False
+
+    @property
+    def limits(self) -> Float64:
+        """(T,) costs below which a pair matches."""
+        return np.array([-threshold if self.is_overlap else threshold for threshold in self.thresholds])
+
+
+#: Matching rules and thresholds: those of AWML's evaluators, and overlaps at one half.
+RULES: Mapping[str, Rule] = {
+    "center_distance_bev": Rule(center_distances, (0.5, 1.0, 2.0, 4.0)),
+    "plane_distance": Rule(plane_distances, (2.0, 4.0)),
+    "iou_bev": Rule(_negative(iou_bev), (0.5,), is_overlap=True),
+    "iou_3d": Rule(_negative(iou_3d), (0.5,), is_overlap=True),
+}
+#: The rule of the headline mAP.
+HEADLINE_RULE = "center_distance_bev"
+
+#: Further rules of perception_eval, not reported unless asked for.
+OTHER_RULES: Mapping[str, Rule] = {"center_distance": Rule(center_distances_3d, (0.5, 1.0, 2.0, 4.0))}
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """Mistakes of the original to repeat, for a comparison of numbers with AWML's.
+
+    Attributes:
+        unsigned_yaw: APH takes the angle of the rotation, without its sign.
+        swapped_sizes: footprints have length and width exchanged.
+        bottom_centers: z is that of the bottom face.
+    """
+
+    unsigned_yaw: bool = False
+    swapped_sizes: bool = False
+    bottom_centers: bool = False
+
+
+RIGHT = Compatibility()
+AS_AWML = Compatibility(unsigned_yaw=True, swapped_sizes=True, bottom_centers=True)
+
+
+@dataclass(frozen=True)
+class ThresholdScore:
+    """One class at one threshold of a rule; NaN where there is nothing to compute a value from.
+
+    Attributes:
+        ap: average precision.
+        aph: average precision, hits weighted by heading.
+        max_f1: greatest F1 over all scores.
+        optimal_confidence: the score that gives it; a detector with this threshold balances misses and false alarms.
+        optimal_precision, optimal_recall: precision and recall there.
+    """
+
+    ap: float
+    aph: float
+    max_f1: float
+    optimal_confidence: float
+    optimal_precision: float
+    optimal_recall: float
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class under one rule.
+
+    Attributes:
+        thresholds: score per threshold.
+        num_truths: ground truths of the class.
+        num_predictions: results filed under the class: matches of its ground truth, and its own unmatched predictions.
+    """
+
+    thresholds: dict[float, ThresholdScore]
+    num_truths: int
+    num_predictions: int
+
+    @property
+    def ap(self) -> float:
+        """Mean AP over the thresholds; NaN without ground truth and predictions."""
+        return mean_of_known([score.ap for score in self.thresholds.values()])
+
+    @property
+    def aph(self) -> float:
+        """Mean APH over the thresholds; NaN without ground truth and predictions."""
+        return mean_of_known([score.aph for score in self.thresholds.values()])
+
+
+@dataclass(frozen=True)
+class RuleScore:
+    """All classes under one rule."""
+
+    classes: dict[str, ClassScore]
+
+    @property
+    def mean_ap(self) -> float:
+        """mAP: mean over the classes that have ground truth or predictions."""
+        return mean_of_known([score.ap for score in self.classes.values()])
+
+    @property
+    def mean_aph(self) -> float:
+        """mAPH: the same of APH."""
+        return mean_of_known([score.aph for score in self.classes.values()])
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN when all are."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Predictions, ground truth, and pairs with their costs under every rule: computed once, used for every range.
+
+    Attributes:
+        predictions, truths: the boxes that passed the filters.
+        pairs: by name of the rule.
+        rules: the rules.
+        order: (N,) rows of the predictions in the order in which they choose.
+        families: (C,) family of each class; matches are within a family.
+        heading_weights: weight of a hit in APH, for rows of predictions (K,) and ground truths (K,).
+    """
+
+    predictions: BoxTable
+    truths: BoxTable
+    pairs: dict[str, Pairs]
+    rules: Mapping[str, Rule]
+    order: Int
+    families: Int | None
+    heading_weights: Callable[[Int, Int], Float64]
+
+
+def find_candidates(
+    predictions: BoxTable,
+    truths: BoxTable,
+    *,
+    rules: Mapping[str, Rule] = RULES,
+    min_points: int = 1,
+    matchable: npt.NDArray[np.bool_] | None = None,
+    compatibility: Compatibility = RIGHT,
+) -> Candidates:
+    """Filter the boxes and compute the costs of all pairs that may match.
+
+    Args:
+        predictions, truths: the boxes.
+        rules: matching rules by name.
+        min_points: ground truth with fewer lidar points is left out. AWML's data set drops those without any.
+        matchable: (C, C) label policy: whether a prediction of the row's class may match ground truth of the
+            column's. None: of the same class only (perception_eval's DEFAULT).
+        compatibility: mistakes to repeat.
+    """
+    truths = truths.select(truths.num_points >= min_points)
+    families = None if matchable is None else _families(matchable)
+    # A pair with plane distance d has a pair of corners within d, and corners lie on the circle around the footprint;
+    # boxes that overlap have overlapping circles.
+    limit = max([threshold for rule in rules.values() if not rule.is_overlap for threshold in rule.thresholds] + [0.0])
+    near = pairs_within(predictions, truths, limit, between_edges=True, families=families)
+    if matchable is not None:
+        near = near.select(matchable[predictions.labels[near.predictions], truths.labels[near.truths]])
+    shapes = _as_given(predictions, compatibility), _as_given(truths, compatibility)
+    pairs = {}
+    for name, rule in rules.items():
+        costs = _in_chunks(rule.cost, *shapes, near)
+        pairs[name] = replace(near, costs=costs).select(costs < rule.limits.max()).in_order()
+    return Candidates(
+        predictions,
+        truths,
+        pairs,
+        rules,
+        # Python's stable sort, descending: of equal scores the earlier comes first.
+        np.argsort(-predictions.scores.astype(np.float64), kind="stable"),
+        families,
+        lambda rows, columns: heading_weights(predictions.yaws[rows], truths.yaws[columns], compatibility.unsigned_yaw),
+    )
+
+
+def _families(matchable: npt.NDArray[np.bool_]) -> Int:
+    """(C,) classes that can be connected by matches get the same number."""
+    families = np.arange(len(matchable), dtype=np.int64)
+    for first, second in np.argwhere(matchable):
+        families[families == families[second]] = families[first]
+    return families
+
+
+def _as_given(table: BoxTable, compatibility: Compatibility) -> BoxTable:
+    """The boxes with the mistakes of the original."""
+    if compatibility.bottom_centers:
+        bottom = table.centers - np.array([0.0, 0.0, 0.5]) * table.sizes[:, 2:]
+        table = replace(table, centers=bottom)
+    if compatibility.swapped_sizes:
+        table = replace(table, sizes=table.sizes[:, [1, 0, 2]])
+    return table
+
+
+# Pairs whose costs are computed at a time: overlaps need some kilobytes each.
+_PAIRS_PER_CHUNK = 1 << 14
+
+
+def _in_chunks(cost: PairCost, predictions: BoxTable, truths: BoxTable, pairs: Pairs) -> Float64:
+    """(P,) cost of every pair."""
+    parts = [
+        cost(
+            predictions,
+            truths,
+            pairs.predictions[start : start + _PAIRS_PER_CHUNK],
+            pairs.truths[start : start + _PAIRS_PER_CHUNK],
+        )
+        for start in range(0, len(pairs.predictions), _PAIRS_PER_CHUNK)
+    ]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def heading_weights(predicted: npt.ArrayLike, actual: npt.ArrayLike, unsigned: bool = False) -> Float64:
+    """(K,) weight of a hit in APH: 1 for the same heading, 0 for the opposite one.
+
+    Args:
+        predicted, actual: (K,) yaws [rad].
+        unsigned: take angles as pyquaternion's ``radians`` gives them, which is |yaw| for yaws in [-pi, pi].
+    """
+    first, second = np.asarray(predicted, np.float64), np.asarray(actual, np.float64)
+    if unsigned:
+        first, second = _rotation_angle(first), _rotation_angle(second)
+    return np.asarray(np.round(np.maximum(0.0, 1.0 - yaw_error(first, second) / np.pi), _WEIGHT_DECIMALS))
+
+
+def _rotation_angle(yaw: Float64) -> Float64:
+    angle = 2 * np.arctan2(np.abs(np.sin(yaw / 2)), np.cos(yaw / 2))
+    return np.asarray((angle + np.pi) % (2 * np.pi) - np.pi)
+
+
+def in_range(table: BoxTable, low: float, high: float) -> Bool:
+    """(N,) whether the centre is at ``low < distance < high`` metres from the ego, in the ground plane."""
+    distances = table.distances_to_ego()
+    return (low < distances) & (distances < high)
+
+
+def score_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> dict[str, RuleScore]:
+    """The metric of the boxes at ``low < distance < high`` metres, by rule. Both sides are filtered, then matched."""
+    keep_predictions, keep_truths = in_range(candidates.predictions, low, high), in_range(candidates.truths, low, high)
+    order = candidates.order[keep_predictions[candidates.order]]
+    by_score = descending_scores(candidates.predictions.scores)
+    by_score = by_score[keep_predictions[by_score]]
+    truth_counts = np.bincount(candidates.truths.labels[keep_truths], minlength=len(classes))
+    scores = {}
+    for name, rule in candidates.rules.items():
+        pairs = candidates.pairs[name]
+        inside = keep_predictions[pairs.predictions] & keep_truths[pairs.truths]
+        matched = match_greedily(
+            pairs.select(inside),
+            candidates.predictions,
+            len(candidates.truths),
+            order,
+            rule.limits,
+            candidates.families,
+        )
+        scores[name] = _score_rule(candidates, classes, rule, matched, by_score, truth_counts)
+    return scores
+
+
+def _score_rule(
+    candidates: Candidates, classes: Sequence[str], rule: Rule, matched: Int, by_score: Int, truth_counts: Int
+) -> RuleScore:
+    """Score all classes. ``matched`` (T, N); ``by_score`` (K,): rows of the predictions that take part."""
+    predictions, truths = candidates.predictions, candidates.truths
+    thresholds: dict[str, dict[float, ThresholdScore]] = {name: {} for name in classes}
+    counts = dict.fromkeys(classes, 0)
+    for level, threshold in enumerate(rule.thresholds):
+        partners = matched[level, by_score]
+        hits = partners >= 0
+        weights = np.zeros(len(hits))
+        weights[hits] = candidates.heading_weights(by_score[hits], partners[hits])
+        # A match is filed under the class of the ground truth, a false positive under its own.
+        filed = predictions.labels[by_score].copy()
+        filed[hits] = truths.labels[partners[hits]]
+        scores = predictions.scores[by_score].astype(np.float64)
+        for label, name in enumerate(classes):
+            own = filed == label
+            counts[name] = int(own.sum())
+            thresholds[name][threshold] = score_threshold(
+                hits[own], weights[own], scores[own], int(truth_counts[label])
+            )
+    return RuleScore(
+        {
+            name: ClassScore(thresholds[name], int(truth_counts[label]), counts[name])
+            for label, name in enumerate(classes)
+        }
+    )
+
+
+def score_threshold(hits: Bool, weights: Float64, scores: Float64, num_truths: int) -> ThresholdScore:
+    """AP, APH and the best F1 of one class at one threshold.
+
+    Args:
+        hits: (K,) whether each result is a true positive, by descending score.
+        weights: (K,) weight of each hit in APH; 0 for false positives.
+        scores: (K,) the scores.
+        num_truths: ground truths of the class.
+    """
+    nan = float("nan")
+    if not len(hits):
+        ap = nan if num_truths == 0 else 0.0
+        return ThresholdScore(ap, ap, nan, nan, nan, nan)
+    false_positives = np.cumsum(~hits).astype(np.float64)
+    precision, recall = _curve(hits.astype(np.float64), false_positives, num_truths)
+    ap = _envelope_ap(precision, recall)
+    aph = _envelope_ap(*_curve(weights, false_positives, num_truths))
+    total = precision + recall
+    if not total.any():
+        return ThresholdScore(ap, aph, nan, nan, nan, nan)
+    f1 = np.divide(2 * precision * recall, total, out=np.full(len(total), -np.inf), where=total != 0)
+    best = int(f1.argmax())
+    return ThresholdScore(ap, aph, float(f1[best]), float(scores[best]), float(precision[best]), float(recall[best]))
+
+
+def _curve(weights: Float64, false_positives: Float64, num_truths: int) -> tuple[Float64, Float64]:
+    """(K,) precision and recall after each result; 0 recall without ground truth."""
+    true_positives = np.cumsum(weights)
+    total = true_positives + false_positives
+    precision = np.divide(true_positives, total, out=np.zeros(len(total)), where=total != 0)
+    recall = true_positives / num_truths if num_truths else np.zeros(len(total))
+    return precision, recall
+
+
+def _envelope_ap(precision: Float64, recall: Float64) -> float:
+    """AP of a curve whose precision is replaced by the best at its recall or beyond."""
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return average_precision(np.interp(RECALLS, recall, envelope, right=0))
