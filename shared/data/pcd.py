@@ -84,6 +84,8 @@ def _row_dtype(header: dict[str, list[str]]) -> np.dtype[Any]:
     for position, (name, size, kind, count) in enumerate(
         zip(header["FIELDS"], header["SIZE"], header["TYPE"], counts, strict=True)
     ):
+        if count < 1:
+            raise ValueError(f"field {name} has COUNT {count}")
         unique = f"_{position}" if name == "_" else name
         kind_code = f"<{_TYPES[kind]}{int(size)}"
         fields.append((unique, kind_code) if count == 1 else (unique, kind_code, (count,)))

@@ -6,7 +6,9 @@ file: whoever uses the points drops and counts them. A file without points gives
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ from shared.errors import InputError
 Float32 = npt.NDArray[np.float32]
 
 _INTENSITY = 3
+# What numpy.load raises on files that are not, or no longer, what their name says.
+_BROKEN_ARRAY = (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError)
+_BROKEN_ARCHIVE = (KeyError, IndexError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
 ARGOVERSE_COLUMNS = ("x", "y", "z", "intensity", "laser_number")
 
 
@@ -46,6 +52,8 @@ def read_points(file: PointFile) -> Float32:
         points: Float32 = _READERS[suffix](file.path, file.num_features)
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror or error})", where=str(file.path)) from error
+    except MemoryError as error:
+        raise InputError("has more points than there is memory for", where=str(file.path)) from error
     if file.intensity_scale != 1.0 and file.num_features > _INTENSITY:
         points[:, _INTENSITY] *= np.float32(file.intensity_scale)
     if file.columns > file.num_features:
@@ -73,7 +81,7 @@ def _read_npz(path: Path, num_features: int) -> Float32:
         with np.load(path, allow_pickle=False) as arrays:
             columns = [arrays["xyz"], arrays["intensity"][:, None], arrays["laser_number"][:, None]]
             points = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
-    except (KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except (*_BROKEN_ARRAY, *_BROKEN_ARCHIVE) as error:
         raise InputError(
             f"can't be read as an Argoverse 2 sweep ({error})",
             where=str(path),
@@ -86,7 +94,7 @@ def _read_npy(path: Path, num_features: int) -> Float32:
     """A plain (N, F) array of numbers."""
     try:
         array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except _BROKEN_ARRAY as error:
         raise InputError(f"can't be read as a NumPy array ({error})", where=str(path)) from error
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise InputError(f"has shape {array.shape} of {array.dtype}, expected points (N, F)", where=str(path))

@@ -104,6 +104,32 @@ def test_every_format_gives_the_same_points(
     read[:] = 0  # the caller's own
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(WRITERS),
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=4),
+    st.integers(0, 3000),
+)
+def test_damaged_files_give_points_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory,
+    writer: tuple[str, Callable[[Path, np.ndarray], None]],
+    changes: list[tuple[int, int]],
+    cut: int,
+) -> None:
+    name, write = writer
+    folder = tmp_path_factory.mktemp("damaged")
+    write(folder / name, cloud(20))
+    content = bytearray((folder / name).read_bytes())
+    for position, value in changes:
+        content[position % len(content)] = value
+    (folder / name).write_bytes(content[:cut] if cut < len(content) else content)
+    try:
+        points = read_points(PointFile(folder / name, folder, 5))
+        assert points.shape[1] == 5
+    except InputError as error:
+        assert name in str(error)
+
+
 def test_nan_points_are_kept(tmp_path: Path) -> None:
     points = cloud(3)
     points[1, 0] = np.nan
@@ -189,6 +215,7 @@ def test_pcd_fields_are_found_by_name(tmp_path: Path) -> None:
         (pcd_header("x y z intensity", "ascii", 1) + b"1 2 zebra 4\n", "zebra"),
         (pcd_header("x y z", "binary", 1) + bytes(12), "no field 'intensity'"),
         (pcd_header("x y z intensity", "zipped", 1), "DATA zipped"),
+        (pcd_header("x y z intensity", "binary", 1).replace(b"COUNT 1", b"COUNT 0"), "COUNT 0"),
         (pcd_header("x y z intensity", "binary", -1), "POINTS -1"),
         (pcd_header("x y z intensity", "binary_compressed", 1) + b"abc", "can't be read"),
         (b"FIELDS x y z\nSIZE 4 4\nTYPE F F F\nPOINTS 0\nDATA binary\n", "can't be read"),

@@ -31,7 +31,7 @@ def written(tmp_path: Path, content: bytes) -> Path:
 
 
 def old_names(content: bytes) -> bytes:
-    """The same pickle as NumPy 1 writes it. Text protocols only: binary ones carry lengths."""
+    """The same pickle as NumPy 1 writes it. Up to protocol 3: from 4 on, names have their lengths before them."""
     return content.replace(b"numpy._core.", b"numpy.core.")
 
 
@@ -89,9 +89,10 @@ def test_containers_and_dates_come_back(tmp_path: Path, protocol: int) -> None:
     assert load_pickle(written(tmp_path, pickle.dumps(value, protocol))) == value
 
 
-def test_names_of_numpy_1_work_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", range(4))
+def test_names_of_numpy_1_work_too(tmp_path: Path, protocol: int) -> None:
     value = {"box": np.arange(7.0), "valid": np.bool_(True)}
-    content = old_names(pickle.dumps(value, 0))
+    content = old_names(pickle.dumps(value, protocol))
     assert b"numpy.core" in content
     assert b"numpy._core" not in content
     back = load_pickle(written(tmp_path, content))
