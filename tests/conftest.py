@@ -32,10 +32,10 @@ _NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = {marker: reason for marker, (is_there, reason) in _NEEDS.items() if not is_there()}
-    for item in items:
-        for marker, reason in missing.items():
-            if item.get_closest_marker(marker):
+    for marker, (is_there, reason) in _NEEDS.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and not is_there():
+            for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
