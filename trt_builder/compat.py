@@ -39,16 +39,11 @@ OPTIONAL: dict[str, str] = {
     "BuilderFlag.BF16": "10.x",
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": "8.6 to 10.x",
     "BuilderFlag.STRIP_PLAN": "10.0 and newer",
-    "BuilderFlag.EDITABLE_TIMING_CACHE": "10.9 and newer",
-    "BuilderFlag.ERROR_ON_TIMING_CACHE_MISS": "10.0 and newer",
-    "BuilderFlag.DISABLE_COMPILATION_CACHE": "10.0 and newer",
     "DataType.BF16": "10.0 and newer",
     "ILayer.precision": "8.6 to 10.x",
     "ILayer.set_output_type": "8.6 to 10.x",
     "IProgressMonitor": "10.0 and newer",
     "IBuilderConfig.progress_monitor": "10.0 and newer",
-    "ITimingCache.queryKeys": "10.9 and newer",
-    "ITimingCache.query": "10.9 and newer",
     "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY": "10.9 and newer",
     "TacticSource.CUBLAS": "8.6 to 10.x",
     "TacticSource.CUBLAS_LT": "8.6 to 10.x",
@@ -57,9 +52,6 @@ OPTIONAL: dict[str, str] = {
     "ParserError.node_operator": "10.0 and newer",
     "ICudaEngine.device_memory_size": "8.6 to 10.x",
     "ICudaEngine.device_memory_size_v2": "10.9 and newer",
-    "init_libnvinfer_plugins": "all but TensorRT for RTX",
-    "OnnxParserRefitter": "10.0 and newer",
-    "SerializationFlag.INCLUDE_REFIT": "10.16 and newer",
 }
 
 
@@ -207,14 +199,22 @@ def engine_memory(trt: Any, engine: Any) -> int:
     """Bytes of device memory that a context of the engine needs for activations."""
     if has(trt, "ICudaEngine.device_memory_size_v2"):
         return int(engine.device_memory_size_v2)
+    assert has(trt, "ICudaEngine.device_memory_size")
     return int(engine.device_memory_size)
 
 
-def set_precision(layer: Any, precision: Any, outputs: list[int]) -> None:
+def set_precision(installed: TensorRT, layer: Any, precision: Any, outputs: list[int]) -> None:
     """Make a layer of a weakly typed network compute in ``precision``, and give some of its outputs that type."""
+    assert has(installed.trt, "ILayer.precision"), f"{installed.title} has no layer precisions"
     layer.precision = precision
     for index in outputs:
         layer.set_output_type(index, precision)
+
+
+def watch(installed: TensorRT, config: Any, monitor: Any) -> None:
+    """Give a build a progress monitor."""
+    assert has(installed.trt, "IBuilderConfig.progress_monitor"), f"{installed.title} has no progress monitor"
+    config.progress_monitor = monitor
 
 
 def lacks_strong_typing(installed: TensorRT) -> bool:
@@ -224,6 +224,6 @@ def lacks_strong_typing(installed: TensorRT) -> bool:
 
 def init_plugins(installed: TensorRT, logger: Any) -> None:
     """Register TensorRT's own plugins, where it has any."""
-    register = _look_up(installed.trt, "init_libnvinfer_plugins")
-    if register is not None:
-        register(logger, "")
+    # The bindings of TensorRT for RTX have the name, but its library has no plugins to register.
+    if installed.flavour == "tensorrt":
+        installed.trt.init_libnvinfer_plugins(logger, "")

@@ -16,7 +16,6 @@ from trt_builder.profiles import Profile
 from trt_builder.progress import Phases, make_monitor, run
 from trt_builder.settings import Options
 
-_HARDWARE = {"ampere_plus": "AMPERE_PLUS", "same_compute_capability": "SAME_COMPUTE_CAPABILITY"}
 _TACTIC_SOURCES = {
     "cublas": "CUBLAS",
     "cublas_lt": "CUBLAS_LT",
@@ -140,9 +139,10 @@ def set_precision_flags(tensorrt: TensorRT, config: Any, resolved: Resolved, typ
     if not tensorrt.weakly_typed or (resolved.policy.typed and not compat.lacks_strong_typing(tensorrt)):
         return
     low = set(types_in_graph) | ({resolved.policy.low} if resolved.policy.low else set())
-    for name, flag in (("fp16", "FP16"), ("bf16", "BF16")):
-        if name in low:
-            config.set_flag(compat.need(tensorrt, f"BuilderFlag.{flag}", f"precision {name}"))
+    if "fp16" in low:
+        config.set_flag(compat.need(tensorrt, "BuilderFlag.FP16", "precision fp16"))
+    if "bf16" in low:
+        config.set_flag(compat.need(tensorrt, "BuilderFlag.BF16", "precision bf16"))
     if resolved.int8:
         config.set_flag(compat.need(tensorrt, "BuilderFlag.INT8", "INT8"))
     if resolved.policy.low is not None or resolved.policy.typed:
@@ -170,7 +170,7 @@ def build(
     phases = Phases()
     monitor = make_monitor(tensorrt, phases)
     if monitor is not None:
-        config.progress_monitor = monitor
+        compat.watch(tensorrt, config, monitor)
     # The cache must live as long as the build.
     kept = timing_cache.use(config, timing_cache.read(cache)) if cache is not None else None
     serialised = run(

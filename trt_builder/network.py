@@ -102,7 +102,7 @@ def _bind(tensorrt: TensorRT, layer: Any, precision: Any, *, outputs: bool) -> N
     floating = _floating_outputs(tensorrt, layer)
     if not floating:
         return
-    compat.set_precision(layer, precision, floating if outputs else [])
+    compat.set_precision(tensorrt, layer, precision, floating if outputs else [])
 
 
 def _bind_to_graph(tensorrt: TensorRT, layer: Any) -> None:
@@ -112,4 +112,4 @@ def _bind_to_graph(tensorrt: TensorRT, layer: Any) -> None:
         return
     floating = _floating_outputs(tensorrt, layer)
     if floating:
-        compat.set_precision(layer, layer.get_output(floating[0]).dtype, floating)
+        compat.set_precision(tensorrt, layer, layer.get_output(floating[0]).dtype, floating)

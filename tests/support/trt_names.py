@@ -1,0 +1,157 @@
+"""Which names of TensorRT our sources use: read from the code, without running it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPAT = "trt_builder/compat.py"
+
+# What our variables hold, in the modules that talk to TensorRT. A variable of another name can't be checked, so a
+# module that talks to TensorRT must use these.
+VARIABLES = {
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "config": "IBuilderConfig",
+    "parser": "OnnxParser",
+    "profile": "IOptimizationProfile",
+    "layer": "ILayer",
+    "runtime": "Runtime",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
+    "inspector": "EngineInspector",
+    "cache": "ITimingCache",
+    "refitter": "Refitter",
+    "severity": "ILogger.Severity",
+    "error": "ParserError",
+}
+TALKING = (
+    "trt_builder/compat.py",
+    "trt_builder/engine.py",
+    "trt_builder/network.py",
+    "trt_builder/timing_cache.py",
+    "trt_builder/inspector.py",
+    "trt_builder/measure.py",
+    "trt_builder/messages.py",
+    "runtime/backends/tensorrt.py",
+)
+# Not part of the bindings' shared object: functions of the Python package around it, in every release.
+_PYTHON_NAMES = {"nptype", "__version__"}
+# Functions of compat that ask whether a name is there.
+_GUARDS = {"has", "need", "_look_up"}
+
+
+@dataclass(frozen=True)
+class Use:
+    """A name of TensorRT in a source file.
+
+    Attributes:
+        name: ``BuilderFlag.TF32``.
+        place: file and line.
+        guards: optional names whose presence the same function asks for.
+    """
+
+    name: str
+    place: str
+    guards: frozenset[str]
+
+
+def sources() -> dict[str, str]:
+    """The sources that may use TensorRT, by path relative to the repository."""
+    paths = [*ROOT.glob("trt_builder/**/*.py"), *ROOT.glob("runtime/**/*.py")]
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
+
+
+def uses(files: Mapping[str, str]) -> Iterator[Use]:
+    """Every use of a TensorRT name in ``files`` (path to source)."""
+    for path, source in files.items():
+        tree = ast.parse(source)
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                name = _name_of(node, talking=path in TALKING)
+                if name is not None:
+                    yield Use(name, f"{path}:{node.lineno}", _guards(functions, node))
+
+
+def guarded_names(source: str) -> set[str]:
+    """Every literal that a source asks `compat` for."""
+    return _literals_asked_for(ast.parse(source))
+
+
+def _name_of(node: ast.Attribute, *, talking: bool) -> str | None:
+    parts = [node.attr]
+    value = node.value
+    while isinstance(value, ast.Attribute):
+        if value.attr == "trt":
+            return _clean(".".join(reversed(parts)))
+        parts.append(value.attr)
+        value = value.value
+    if not isinstance(value, ast.Name):
+        return None
+    if value.id == "trt":
+        return _clean(".".join(reversed(parts)))
+    if talking and value.id in VARIABLES and len(parts) == 1:
+        return f"{VARIABLES[value.id]}.{parts[0]}"
+    return None
+
+
+def _clean(name: str) -> str | None:
+    parts = name.split(".")
+    return None if parts[0] in _PYTHON_NAMES or parts[-1] == "__init__" else name
+
+
+def _guards(functions: list[ast.FunctionDef], node: ast.Attribute) -> frozenset[str]:
+    asked: set[str] = set()
+    for function in functions:
+        if function.lineno <= node.lineno <= (function.end_lineno or 0):
+            asked |= _literals_asked_for(function)
+    return frozenset(asked)
+
+
+def _literals_asked_for(tree: ast.AST) -> set[str]:
+    asked = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            function = node.func
+            name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            if name in _GUARDS:
+                asked |= {
+                    argument.value
+                    for argument in node.args
+                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and "." in argument.value
+                }
+    return asked
+
+
+def problems(
+    files: Mapping[str, str], optional: Mapping[str, str], releases: Mapping[str, Mapping[str, set[str]]]
+) -> list[str]:
+    """What in ``files`` would fail on some release.
+
+    Args:
+        files: path to source.
+        optional: the table of names that not every release has.
+        releases: release to class name to the names of its members.
+    """
+
+    def having(name: str) -> set[str]:
+        owner, _, member = name.rpartition(".")
+        return {release for release, names in releases.items() if member in names.get(owner, set())}
+
+    found = []
+    for use in uses(files):
+        there = having(use.name)
+        if there == set(releases):
+            continue
+        missing = f"{use.place}: {use.name} is not in {', '.join(sorted(set(releases) - there))}"
+        if not use.place.startswith(COMPAT):
+            found.append(f"{missing}; ask compat for it")
+        elif use.name not in optional:
+            found.append(f"{missing}, and not in compat.OPTIONAL")
+        elif not any(guard in optional and having(guard) <= there for guard in use.guards):
+            found.append(f"{missing}, and the function does not ask whether it is there")
+    return found
