@@ -13,6 +13,7 @@ from exporter import models
 from exporter.checkpoints import checkpoint_digest, load_weights
 from exporter.checks import Agreement, check_onnx
 from exporter.component import Component
+from exporter.given_onnx import given_digest, take_onnx
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.onnx_export import export_onnx
 from exporter.programs import export_program
@@ -69,7 +70,8 @@ def export(
     """
     config = load_config(config_path, overrides)
     workspace = Workspace.create(work)
-    if config.export.mode in ("trt", "none"):
+    given = config.export.onnx_path  # only the modes trt and none have one
+    if config.export.mode in ("trt", "none") and given is None:
         _record_config(workspace, config)
         _log.info("export: nothing to do, export.mode is %s", config.export.mode)
         return
@@ -82,7 +84,12 @@ def export(
         "export",
         tool="exporter",
         config={**_relevant(config), "device": device, "reference_samples": reference_samples},
-        inputs={"checkpoint": weights, "training_config": training.digest, "dataset": dataset.digest()},
+        inputs={
+            "checkpoint": weights,
+            "training_config": training.digest,
+            "dataset": dataset.digest(),
+            **({} if given is None else {"onnx": given_digest(given)}),
+        },
         versions=package_versions(_PACKAGES),
     )
     if not force and stage.up_to_date():
@@ -92,6 +99,7 @@ def export(
         for reason in stage.changes():
             _log.debug("export runs because of %s", reason)
         adapter = models.find(config.model.type)
+        _check_task(config, adapter.TASK)
         options = adapter.read_options(config.model.options)
         model = adapter.build(training, options)
         load_weights(model, checkpoint)
@@ -108,24 +116,20 @@ def export(
         for component in components:
             onnx_path, program_path = f"onnx/{_onnx_file(component, config)}", f"pytorch/{component.name}.pt2"
             with _announced(stage, onnx_path, "onnx") as path:
-                export_onnx(
-                    component,
-                    path,
-                    exporter=config.export.exporter,
-                    opset_version=config.export.opset_version,
-                    do_constant_folding=config.export.do_constant_folding,
-                )
-                simplify(path, config.export.simplify)
-                stamp(
-                    path,
-                    component=component.name,
-                    model_name=config.model.type,
-                    task=adapter.TASK,
-                    classes=adapter.classes(model),
-                    parameters=parameters,
-                    origin=_origin(config, training, weights),
-                )
-                against_onnx = check_onnx(path, component, config.export.opset_version)
+                if given is not None:
+                    opset_version = take_onnx(given, _onnx_file(component, config), path)
+                else:
+                    opset_version = _write_onnx(component, path, config)
+                    stamp(
+                        path,
+                        component=component.name,
+                        model_name=config.model.type,
+                        task=adapter.TASK,
+                        classes=adapter.classes(model),
+                        parameters=parameters,
+                        origin=_origin(config, training, weights),
+                    )
+                against_onnx = check_onnx(path, component, opset_version)
             with _announced(stage, program_path, "program") as path:
                 against_program = export_program(component, path)
             specs.append(component.spec(onnx_path, program_path))
@@ -140,9 +144,7 @@ def export(
             parameters=parameters,
         )
         header = _reference_header(spec, dataset, reference_samples, device, stage.fingerprint)
-        files = record_reference(
-            adapter, model, dataset, parameters, workspace.path(FOLDER), header, resume=not force
-        )
+        files = record_reference(adapter, model, dataset, parameters, workspace.path(FOLDER), header, resume=not force)
         for name in files:
             stage.add_artifact(f"{FOLDER}/{name}", "reference")
         stage.spec(spec)
@@ -192,6 +194,35 @@ def _record_config(workspace: Workspace, config: DeployConfig) -> None:
 # -- steps ------------------------------------------------------------------------------------------------------------
 
 
+def _write_onnx(component: Component, path: Path, config: DeployConfig) -> int:
+    """Export and, if the config says so, simplify a component; returns its opset."""
+    export_onnx(
+        component,
+        path,
+        exporter=config.export.exporter,
+        opset_version=config.export.opset_version,
+        do_constant_folding=config.export.do_constant_folding,
+    )
+    simplify(path, config.export.simplify)
+    return config.export.opset_version
+
+
+def _check_task(config: DeployConfig, task: str) -> None:
+    """Raises ConfigError where the config asks for what this model, or this version, does not do."""
+    if config.task_type != task:
+        raise ConfigError(
+            f"is {config.task_type}, but model.type {config.model.type} does {task}",
+            where="task_type",
+            hint=f"write task_type: {task}",
+        )
+    if config.quantization.enabled:
+        raise ConfigError(
+            "is true, and this version exports in floating point only",
+            where="quantization.enabled",
+            hint="set it to false",
+        )
+
+
 def _configured(component: Component, config: DeployConfig) -> Component:
     """The component with the dynamic axes that the config asks for, after checking the tensors that it names.
 
@@ -238,9 +269,7 @@ def _announced(stage: StageRun, relative: str, kind: str) -> Iterator[Path]:
         yield path
 
 
-def _reference_header(
-    spec: ModelSpec, dataset: Dataset, count: int, device: str, fingerprint: str
-) -> RunHeader:
+def _reference_header(spec: ModelSpec, dataset: Dataset, count: int, device: str, fingerprint: str) -> RunHeader:
     return RunHeader(
         backend=BACKEND,
         device=device,

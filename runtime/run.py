@@ -121,7 +121,8 @@ def _run_samples(model: Model, pipeline: Pipeline, writer: RunWriter, header: Ru
         read = pipeline.read(sample)
         read_seconds = time.perf_counter() - started
         answer = pipeline.infer(read.data)
-        _log.debug(
+        _log.log(
+            logging.INFO if model.config.evaluation.verbose else logging.DEBUG,
             "%s: read in %.1f ms, inferred in %.1f ms, %d boxes",
             sample.token, read_seconds * 1e3, answer.latency_ms[TOTAL], len(answer.boxes),
         )  # fmt: skip
