@@ -22,7 +22,8 @@ def summary(layers: Sequence[Layer], resolved: Resolved, times: Mapping[str, flo
         resolved: the policy that it was built under.
         times: mean milliseconds per layer from a profiled run, where there was one.
     """
-    matrix = [layer for layer in layers if layer.is_matrix]
+    of_nodes = _layers_of_nodes(layers, resolved)
+    matrix = [layer for layer in layers if any(layer in inside for inside in of_nodes.values())]
     wrong, unproven = compare(layers, resolved)
     answer: dict[str, Any] = {
         "layers": len(layers),
@@ -55,22 +56,29 @@ def compare(layers: Sequence[Layer], resolved: Resolved) -> tuple[dict[str, str]
         Nodes that run in something else, with what that is; and nodes that no layer of the engine names, because
         TensorRT merged them into a larger kernel that it says nothing about.
     """
-    by_node: dict[str, list[Layer]] = {}
-    for layer in layers:
-        for node in layer.nodes:
-            by_node.setdefault(node, []).append(layer)
     wrong: dict[str, str] = {}
     unproven: list[str] = []
-    for node, expected in resolved.expected.items():
-        inside = [layer for layer in by_node.get(node, []) if layer.is_matrix] or [
-            layer for layer in by_node.get(node, []) if not layer.is_reformat and layer.precision
-        ]
-        got = {layer.precision for layer in inside} - {""}
+    for node, inside in _layers_of_nodes(layers, resolved).items():
+        got = {layer.precision for layer in inside}
         if not got:
             unproven.append(node)
-        elif expected not in got:
+        elif resolved.expected[node] not in got:
             wrong[node] = "/".join(sorted(got))
     return wrong, unproven
+
+
+def _layers_of_nodes(layers: Sequence[Layer], resolved: Resolved) -> dict[str, list[Layer]]:
+    """Per matrix node, the layers that compute it: matrix kernels, or else the fused kernels that hold it."""
+    by_node: dict[str, list[Layer]] = {}
+    for layer in layers:
+        if layer.precision and not layer.is_reformat:
+            for node in layer.nodes:
+                by_node.setdefault(node, []).append(layer)
+    found = {}
+    for node in resolved.expected:
+        inside = by_node.get(node, [])
+        found[node] = [layer for layer in inside if layer.is_matrix] or inside
+    return found
 
 
 def require(summarised: Mapping[str, Any], resolved: Resolved, *, component: str) -> None:

@@ -1,9 +1,9 @@
 """Precision baked into a graph: a copy of it whose nodes compute in FP16 or BF16, with casts where types meet.
 
 For versions of TensorRT in which the types in the graph decide. Inputs and outputs keep their types, so that every
-engine of a component is called alike. Nodes stay in FP32 when the user keeps them there, when they have no such form,
-when a weight or a value seen on real samples does not fit FP16's range, and between Q and DQ nodes, where casts would
-stand in the way of INT8 kernels.
+engine of a component is called alike. Nodes stay in FP32 when the policy keeps them there (`policies`), when they have
+no such form, when a weight does not fit FP16, and between Q and DQ nodes, where casts would stand in the way of INT8
+kernels.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ import numpy as np
 
 from shared.lazy import lazy_import
 from trt_builder.onnx_graph import node_name, tensor_types
+from trt_builder.policies import FP16_MAX
 
 if TYPE_CHECKING:
     import onnx
 else:
     onnx = lazy_import("onnx")
-
-# Largest finite FP16 number (IEEE 754 binary16).
-FP16_MAX = 65504.0
 
 # These have no 16-bit form in ONNX or TensorRT, make FP32 from an attribute, or hold graphs of their own.
 _FP32_ONLY = frozenset(
@@ -63,18 +61,14 @@ def lower(
     model: onnx.ModelProto,
     low: Literal["fp16", "bf16"],
     *,
-    keep: Collection[str] = (),
-    largest: Mapping[str, float] | None = None,
-    largest_allowed: float = FP16_MAX,
+    keep: Mapping[str, str] | None = None,
 ) -> tuple[onnx.ModelProto, CastReport]:
     """A copy of ``model`` that computes in ``low``.
 
     Args:
         model: the graph; not changed.
         low: the type.
-        keep: names of the nodes that stay in FP32.
-        largest: largest magnitude seen per tensor on real samples, where known.
-        largest_allowed: the magnitude above which a node stays in FP32 (for FP16; BF16 has FP32's range).
+        keep: node name to the reason why it stays in FP32.
     """
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)
@@ -83,11 +77,11 @@ def lower(
     types = tensor_types(lowered)
     report = CastReport()
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in lowered.graph.initializer}
-    too_large = _too_large(weights, largest or {}, largest_allowed) if low == "fp16" else {}
+    too_large = _too_large(weights) if low == "fp16" else {}
     around_int8 = _around_int8(lowered.graph)
     rewriter = _Rewriter(lowered.graph, types, weights, low)
     for node in list(lowered.graph.node):
-        reason = _reason_to_keep(node, set(keep), too_large, around_int8)
+        reason = _reason_to_keep(node, keep or {}, too_large, around_int8)
         if reason is not None:
             rewriter.copy_in_fp32(node)
             if any(types.get(name) == onnx.TensorProto.FLOAT for name in (*node.input, *node.output)):
@@ -103,33 +97,24 @@ def lower(
 
 
 def _reason_to_keep(
-    node: onnx.NodeProto, keep: set[str], too_large: Mapping[str, str], around_int8: Collection[str]
+    node: onnx.NodeProto, keep: Mapping[str, str], too_large: Mapping[str, str], around_int8: Collection[str]
 ) -> str | None:
     name = node_name(node)
     if name in keep:
-        return "keep_fp32"
+        return keep[name]
     if node.op_type in _FP32_ONLY or node.domain not in ("", "ai.onnx"):
         return f"{node.op_type} has no 16-bit form"
     if name in around_int8:
         return "part of an INT8 kernel"
-    for tensor in (*node.input, *node.output):
-        if tensor in too_large:
-            return too_large[tensor]
-    return None
+    return next((too_large[tensor] for tensor in node.input if tensor in too_large), None)
 
 
-def _too_large(
-    weights: Mapping[str, np.ndarray[Any, Any]], largest: Mapping[str, float], allowed: float
-) -> dict[str, str]:
-    reasons = {
+def _too_large(weights: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, str]:
+    return {
         name: f"weight '{name}' reaches {np.abs(value).max():.4g}"
         for name, value in weights.items()
         if value.dtype == np.float32 and value.size and np.abs(value).max() > FP16_MAX
     }
-    reasons.update(
-        {name: f"'{name}' reaches {value:.4g} on real samples" for name, value in largest.items() if value > allowed}
-    )
-    return reasons
 
 
 def _around_int8(graph: onnx.GraphProto) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,15 +128,6 @@ def producers(model: onnx.ModelProto) -> Callable[[str], onnx.NodeProto | None]:
     """A function that gives the node that makes a tensor, or None for inputs and initialisers."""
     table = {output: node for node in model.graph.node for output in node.output}
     return table.get
-
-
-def quantised_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Matrix nodes whose activations and weights come from DequantizeLinear: the ones that can run in INT8."""
-    made_by = producers(model)
-    for node in matrix_nodes(model):
-        sources = [made_by(name) for name in node.input[:2]]
-        if all(source is not None and source.op_type == "DequantizeLinear" for source in sources):
-            yield node
 
 
 def low_types(model: onnx.ModelProto) -> set[str]:

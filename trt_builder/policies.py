@@ -11,7 +11,8 @@
 | ``strongly_typed`` | the types in the graph, exactly | likewise |
 
 ``keep_fp32`` patterns take nodes out of ``fp16``, ``bf16`` and ``int8``; with such nodes TF32 is off, since TF32's
-mantissa is FP16's and nothing would be kept.
+mantissa is FP16's and nothing would be kept. Nodes whose weights, or whose values on recorded samples, do not fit FP16
+stay in FP32 by themselves, as do transposed convolutions under ``bf16``, which TensorRT does not have.
 
 8.6 and 10.x get there by builder flags and layer precisions, 11.x and TensorRT for RTX by a derived graph
 (`cast_graph`): `flags_do` says which. Everything here is plain Python on an ONNX graph: no TensorRT.
@@ -20,9 +21,11 @@ mantissa is FP16's and nothing would be kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from shared.errors import ConfigError
 from shared.lazy import lazy_import
@@ -34,6 +37,14 @@ else:
     onnx = lazy_import("onnx")
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+# Largest finite FP16 number (IEEE 754 binary16).
+FP16_MAX = 65504.0
+# A few samples do not show the largest value that will ever occur; three bits are left for the rest.
+FP16_HEADROOM = 8.0
+# TensorRT's parser types no transposed convolution in BF16; between casts its compiler may run it in BF16 all the same,
+# so either is as asked.
+NO_BF16_FORM = "the ONNX parser takes no BF16 transposed convolution"
 
 
 @dataclass(frozen=True)
@@ -77,19 +88,26 @@ class Resolved:
     Attributes:
         policy: the policy.
         tf32: whether FP32 may be computed in TF32; None leaves the default.
-        keep: names of the nodes that ``keep_fp32`` names.
+        keep: node name to the reason why it stays in FP32 under a policy that lowers precision.
         int8: the graph has Q/DQ nodes, which the builder must honour.
         expected: per matrix node what it must run in.
     """
 
     policy: Policy
     tf32: bool | None
-    keep: frozenset[str]
+    keep: dict[str, str]
     int8: bool
     expected: dict[str, Precision]
 
 
-def resolve(name: str, model: onnx.ModelProto, keep_fp32: Sequence[str], *, where: str) -> Resolved:
+def resolve(
+    name: str,
+    model: onnx.ModelProto,
+    keep_fp32: Sequence[str],
+    *,
+    where: str,
+    largest: Mapping[str, float] | None = None,
+) -> Resolved:
     """Apply a policy to a graph.
 
     Args:
@@ -97,6 +115,7 @@ def resolve(name: str, model: onnx.ModelProto, keep_fp32: Sequence[str], *, wher
         model: the graph.
         keep_fp32: regular expressions on node names, matched from the start.
         where: the ONNX file, for errors.
+        largest: largest magnitude per tensor on recorded samples, where there are any (`ranges`).
 
     Raises:
         ConfigError: INT8 without Q/DQ nodes, a pattern that names no node, or patterns under a policy that lowers
@@ -116,8 +135,34 @@ def resolve(name: str, model: onnx.ModelProto, keep_fp32: Sequence[str], *, wher
             where=where,
             hint="remove keep_fp32, or use fp16, bf16 or int8",
         )
-    keep = frozenset(nodes_matching(model, keep_fp32, where=where))
-    return Resolved(policy, False if keep else policy.tf32, keep, int8, _expected(policy, model, keep))
+    keep: dict[str, str] = {}
+    if policy.low == "fp16":
+        keep |= _out_of_range(model, largest or {})
+    if policy.low == "bf16":
+        keep |= {
+            onnx_graph.node_name(node): NO_BF16_FORM for node in model.graph.node if node.op_type == "ConvTranspose"
+        }
+    asked = nodes_matching(model, keep_fp32, where=where)
+    keep |= dict.fromkeys(asked, "keep_fp32")
+    return Resolved(policy, False if asked else policy.tf32, keep, int8, _expected(policy, model, keep))
+
+
+def _out_of_range(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[str, str]:
+    """Nodes that can't run in FP16: a weight is too large for it, or a value seen on samples comes near its end."""
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    reached = {
+        name: float(np.abs(value).max())
+        for name, value in weights.items()
+        if np.issubdtype(value.dtype, np.floating) and value.size
+    }
+    found = {}
+    for node in model.graph.node:
+        for name in (*node.input, *node.output):
+            if reached.get(name, 0.0) > FP16_MAX and node.op_type != "BatchNormalization":
+                found[onnx_graph.node_name(node)] = f"weight '{name}' reaches {reached[name]:.4g}"
+            elif largest.get(name, 0.0) > FP16_MAX / FP16_HEADROOM:
+                found[onnx_graph.node_name(node)] = f"'{name}' reaches {largest[name]:.4g} on recorded samples"
+    return found
 
 
 def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str], *, where: str) -> list[str]:
@@ -147,23 +192,27 @@ def flags_do(resolved: Resolved, *, weakly_typed: bool) -> bool:
     return weakly_typed or resolved.policy.low is None
 
 
-def _expected(policy: Policy, model: onnx.ModelProto, keep: frozenset[str]) -> dict[str, Precision]:
+def _expected(policy: Policy, model: onnx.ModelProto, keep: Mapping[str, str]) -> dict[str, Precision]:
     types = onnx_graph.tensor_types(model)
     of_type: dict[int, Precision] = {
         onnx.TensorProto.FLOAT: "fp32",
         onnx.TensorProto.FLOAT16: "fp16",
         onnx.TensorProto.BFLOAT16: "bf16",
     }
-    quantised = {onnx_graph.node_name(node) for node in onnx_graph.quantised_nodes(model)}
+    made_by = onnx_graph.producers(model)
     expected: dict[str, Precision] = {}
     for node in onnx_graph.matrix_nodes(model):
         name = onnx_graph.node_name(node)
+        if keep.get(name) == NO_BF16_FORM:
+            continue
         in_graph = of_type.get(types.get(node.output[0], onnx.TensorProto.FLOAT), "fp32")
-        if name in quantised:
+        sources = [made_by(tensor) for tensor in node.input[:2]]
+        dequantised = [source is not None and source.op_type == "DequantizeLinear" for source in sources]
+        if all(dequantised):
             expected[name] = "int8"
-        elif name in keep:
-            expected[name] = "fp32"
+        elif any(dequantised) or name in keep or policy.low is None or in_graph != "fp32":
+            # Half quantised nodes run as the graph says; a graph that holds FP16 nodes is not raised to FP32 again.
+            expected[name] = in_graph
         else:
-            # A graph that holds FP16 nodes already is not raised to FP32 again.
-            expected[name] = policy.low if policy.low and in_graph == "fp32" else in_graph
+            expected[name] = policy.low
     return expected

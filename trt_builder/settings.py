@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import ConfigError
 from shared.files import sha256_of_file
+from shared.spec import ComponentSpec
 from shared.workspace import Workspace
-from trt_builder import onnx_graph, policies, profiles
+from trt_builder import onnx_graph, policies, profiles, ranges
 from trt_builder.policies import Resolved
 from trt_builder.profiles import Profile, Sizes
 
 if TYPE_CHECKING:
+    import onnx
+
     from shared.config import DeployConfig
+
+_log = logging.getLogger("settings")
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Job:
             "policy": self.policy.policy.name,
             "tf32": self.policy.tf32,
             "keep_fp32": list(self.keep_fp32),
+            "kept": self.policy.keep,
             "profiles": profiles.as_json(self.profiles),
             "engine_file": self.engine_file,
         }
@@ -88,9 +95,8 @@ def read_config(ws: Workspace, overrides: Sequence[str]) -> DeployConfig:
 
     where = ws.root / "manifest.json"
     recorded = ws.config()
-    if not overrides:
-        return from_resolved(recorded, str(where))
-    return build(Tree(recorded, {}), where, overrides)
+    config = from_resolved(recorded, str(where))
+    return build(Tree(recorded, {}), where, overrides) if overrides else config
 
 
 def options(config: DeployConfig) -> Options:
@@ -140,6 +146,7 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
             ws.artifact(str(Path(component.onnx).parent / external))
         model = onnx_graph.load(path)
         where = f"components.{component.name}"
+        policy = section.precision_policy or config.tensorrt.precision_policy
         configured = [
             {name: Sizes(shapes.min_shape, shapes.opt_shape, shapes.max_shape) for name, shapes in profile.items()}
             for profile in (section.tensorrt_profile, *section.extra_tensorrt_profiles)
@@ -151,10 +158,11 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                 onnx_hash=onnx_graph.content_hash(path),
                 engine_file=section.engine_file,
                 policy=policies.resolve(
-                    section.precision_policy or config.tensorrt.precision_policy,
+                    policy,
                     model,
                     section.keep_fp32,
                     where=f"{ws.root}/{component.onnx}",
+                    largest=_largest(ws, component, model, policy),
                 ),
                 keep_fp32=section.keep_fp32,
                 profiles=profiles.resolve(
@@ -163,3 +171,14 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
             )
         )
     return found
+
+
+def _largest(ws: Workspace, component: ComponentSpec, model: onnx.ModelProto, policy: str) -> dict[str, float]:
+    """Largest values on the samples that the workspace holds; none for a policy that does not lower to FP16."""
+    if policies.POLICIES[policy].low != "fp16":
+        return {}
+    samples = ranges.samples_of(ws, component)
+    if not samples:
+        _log.info("%s: no recorded inputs, so only weights are checked against FP16's range", component.name)
+        return {}
+    return ranges.largest_values(model, ranges.read_samples(ws, samples))
