@@ -339,3 +339,9 @@ def test_a_file_that_names_no_model_wants_one(tmp_path: Path) -> None:
         tmp_path, 'export = dict(mode="none")\n'
     ) or "model: is missing" in refusal(tmp_path, 'export = dict(mode="none")\n')
     assert load(tmp_path, 'export = dict(mode="none")\n', "model.type=mine").model.type == "mine"
+
+
+def test_a_converted_file_that_names_no_model_says_so(tmp_path: Path) -> None:
+    text, warnings = convert_awml(write(tmp_path, 'export = dict(mode="none")\n'), tmp_path / "c.yaml")
+    assert "type: unknown" in text
+    assert "give it with --set model.type=..." in " ".join(warnings)
