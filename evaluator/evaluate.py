@@ -5,49 +5,53 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from evaluator.bootstrap import differences, draw, intervals, replicate, units_of
+from evaluator.comparison import difference_table, side_by_side
+from evaluator.gates import check_gates, parse_gate
 from evaluator.latency import latency_table, run_latency
-from evaluator.metrics import Metric, find_metric
-from shared.errors import InputError
-from shared.latency import TOTAL
-from shared.manifest import Manifest
+from evaluator.metrics import Metric, Truth, find_metric
+from evaluator.selection import check_runs, finished_runs, run_hashes
+from shared.errors import GateFailed
 from shared.runs import Run
 from shared.table import Table, number
 from shared.workspace import Workspace
 
-if TYPE_CHECKING:
-    from shared.config import DeployConfig
-    from shared.data import Dataset
-
 STAGE = "evaluate"
-#: Folder of the runs in the workspace; the framework reference lies elsewhere and has no latency to speak of.
-RUNS = "runs"
 
 _log = logging.getLogger(STAGE)
 
 
-def evaluate(work: Path, data_root: Path | None, force: bool) -> str:
+def evaluate(
+    work: Path, data_root: Path | None, force: bool, gates: Sequence[str] = (), resample: str = "frames"
+) -> str:
     """Evaluate the runs of a workspace and record the result.
 
     Args:
         work: the workspace.
         data_root: where the data set lies, when elsewhere than the config says.
         force: evaluate although nothing changed.
+        gates: conditions under which a run fails, see `evaluator.gates`.
+        resample: what intervals are made from, ``frames`` or ``scenes``.
 
     Returns:
         What to print.
 
     Raises:
         InputError: no finished run, runs of different samples or data, or a run that no metric can be computed from.
+        GateFailed: a gate did not pass.
     """
     from shared.config import from_resolved, part
     from shared.data import open_dataset
 
     workspace = Workspace.open(work)
     config = from_resolved(workspace.config(), str(work))
-    stage_config = part(config, "evaluation", "data", "task_type")
+    parsed_gates = [parse_gate(text) for text in gates]
+    stage_config = {**part(config, "evaluation", "data", "task_type"), "gates": list(gates), "resample": resample}
     if not config.evaluation.enabled:
         reason = "evaluation.enabled is false"
         workspace.stage(STAGE, tool="evaluator", config=stage_config).skip(reason)
@@ -58,7 +62,10 @@ def evaluate(work: Path, data_root: Path | None, force: bool) -> str:
     dataset = open_dataset(config.data, root=data_root)
     check_runs(runs, dataset, workspace)
     stage = workspace.stage(
-        STAGE, tool="evaluator", config=stage_config, inputs={"data": dataset.digest(), **_hashes(workspace, folders)}
+        STAGE,
+        tool="evaluator",
+        config=stage_config,
+        inputs={"data": dataset.digest(), **run_hashes(workspace, folders)},
     )
     if force or not stage.up_to_date():
         spec = workspace.spec()
@@ -68,117 +75,98 @@ def evaluate(work: Path, data_root: Path | None, force: bool) -> str:
             truth = metric.ground_truth(samples, dataset.classes, spec.classes)
             if truth is None:
                 _log.warning("the data set has no labels: latency only, no metrics")
-            for run in runs:
-                evaluation = evaluate_run(run, truth, metric, spec.classes)
-                name = run.folder.name
+            evaluations = evaluate_runs(runs, truth, metric, spec.classes, resample)
+            for name, evaluation in evaluations.items():
                 with stage.artifact(f"evaluation/{name}.json", kind="evaluation") as path:
                     path.write_text(json.dumps(evaluation, indent=1, allow_nan=False) + "\n", encoding="utf-8")
                 if truth is not None:
-                    stage.result("metrics", name, metric.headline(evaluation["metrics"]))
+                    stage.result("metrics", name, evaluation["headline"])
                 stage.result("latency", name, evaluation["latency"])
-    return "\n\n".join(table.text() for table in evaluation_tables(workspace))
+            results = check_gates(parsed_gates, evaluations)
+            stage.result("gates", "summary", {"gates": [asdict(result) for result in results]})
+    text = "\n\n".join(table.text() for table in evaluation_tables(workspace))
+    return _judge(workspace, text)
 
 
-def evaluate_run(run: Run, truth: Any, metric: Metric, classes: Sequence[str]) -> dict[str, Any]:
-    """Metrics and latency of one run.
+def _judge(workspace: Workspace, text: str) -> str:
+    """``text`` with the gates below it.
+
+    Raises:
+        GateFailed: one did not pass; the text is in the log then.
+    """
+    results = workspace.manifest().results["gates"]["summary"]["gates"]
+    if not results:
+        return text
+    rows = [
+        [result["gate"], result["run"], number(result["value"], 4), "passed" if result["passed"] else "FAILED"]
+        for result in results
+    ]
+    text += "\n\n" + Table("Gates: a run fails if", ["condition", "run", "value", "verdict"], rows).text()
+    failed = [result for result in results if not result["passed"]]
+    if failed:
+        _log.error("%s", text)
+        first = failed[0]
+        reason = f"{first['run']}: {first['gate']}, the value is {number(first['value'], 4)}"
+        raise GateFailed(f"{reason} ({len(failed)} of {len(results)} gates failed)", where="gates")
+    return text
+
+
+def evaluate_runs(
+    runs: Sequence[Run], truth: Truth | None, metric: Metric, classes: Sequence[str], resample: str
+) -> dict[str, dict[str, Any]]:
+    """Metrics, their intervals, and latency of runs over the same samples.
 
     Args:
-        run: the run.
+        runs: the runs.
         truth: what the metric's ``ground_truth`` gave; None: no metrics.
         metric: the metric of the task.
         classes: class list of the model.
+        resample: ``frames`` or ``scenes``.
 
     Returns:
-        JSON: ``run`` (who), ``metrics`` (the metric's result, or None), ``latency`` (statistics by stage).
+        Per run, JSON: ``run`` (who), ``metrics`` (the metric's result, or None), ``headline`` (its numbers),
+        ``intervals`` of those, ``baseline`` (the run it is compared with, or None) and ``differences`` (intervals of
+        run minus baseline), ``latency`` (statistics by stage).
 
     Raises:
-        InputError: the run holds what no metric can be computed from.
+        InputError: a run holds what no metric can be computed from.
     """
+    baseline = baseline_of(runs)
+    copies = None if truth is None else draw(units_of(resample, truth.tokens, truth.scenes))
+    results: dict[str, Any] = {}
+    replicates: dict[str, Any] = {}
+    for run in runs:
+        name = run.folder.name
+        results[name], replicates[name] = None, {}
+        if truth is not None and copies is not None:
+            matched = metric.match(run, truth, classes)
+            results[name] = metric.evaluate(matched)
+            replicates[name] = replicate(copies, partial(metric.resample, matched), f"intervals of {name}")
     return {
-        "run": {
-            "name": run.folder.name,
-            "backend": run.header.backend,
-            "device": run.header.device,
-            "samples": len(run),
-            "details": run.header.details,
-        },
-        "metrics": None if truth is None else metric.evaluate(run, truth, classes),
-        "latency": run_latency(run),
+        run.folder.name: {
+            "run": {
+                "name": run.folder.name,
+                "backend": run.header.backend,
+                "device": run.header.device,
+                "samples": len(run),
+                "details": run.header.details,
+            },
+            "metrics": results[run.folder.name],
+            "headline": {} if truth is None else metric.headline(results[run.folder.name]),
+            "intervals": intervals(replicates[run.folder.name]),
+            "baseline": None if run is baseline else baseline.folder.name,
+            "differences": {}
+            if run is baseline
+            else differences(replicates[run.folder.name], replicates[baseline.folder.name]),
+            "latency": run_latency(run),
+        }
+        for run in runs
     }
 
 
-def finished_runs(workspace: Workspace, config: DeployConfig) -> list[str]:
-    """Folders of the finished runs of the backends that the config enables, files checked against their hashes.
-
-    Raises:
-        InputError: there is none, or a run of an enabled backend was started and did not finish.
-        ManifestError: a file of a run is missing or was changed.
-    """
-    manifest = workspace.manifest()
-    enabled = {backend for backend, settings in config.evaluation.backends if settings.enabled}
-    folders = []
-    for path, record in sorted(manifest.artifacts.items()):
-        parts = Path(path).parts
-        if len(parts) != 3 or parts[0] != RUNS or parts[2] != "run.json" or parts[1].split("-")[0] not in enabled:
-            continue
-        stage = manifest.stages[record.stage]
-        if stage.status == "done":
-            folders.append(f"{RUNS}/{parts[1]}")
-            for relative in run_files(manifest, folders[-1]):
-                workspace.artifact(relative)
-    for name, stage in manifest.stages.items():
-        kind, _, subject = name.partition(":")
-        if kind == "run" and subject.split("-")[0] in enabled and stage.status in ("failed", "running"):
-            raise InputError(
-                f"run '{subject}' is '{stage.status}', not finished ({stage.reason or 'no reason given'})",
-                where=str(workspace.root),
-                hint=f"run it again, it goes on where it stopped: {stage.command}",
-            )
-    if not folders:
-        raise InputError(
-            f"no finished run of {', '.join(sorted(enabled)) or 'any backend'}",
-            where=str(workspace.root),
-            hint=f"run a backend first: runtime run --backend onnx --work {workspace.root}",
-        )
-    return folders
-
-
-def run_files(manifest: Manifest, folder: str) -> list[str]:
-    """Artifacts of the run in ``folder`` that the evaluation reads: all but raw outputs."""
-    return sorted(path for path in manifest.artifacts if str(Path(path).parent) == folder)
-
-
-def check_runs(runs: Sequence[Run], dataset: Dataset, workspace: Workspace) -> None:
-    """Refuse runs that can't be compared with one another or with the data set.
-
-    Raises:
-        InputError: runs of another model, class list or data set, of different samples, or empty.
-    """
-    spec, digest = workspace.spec(), dataset.digest()
-    tokens = [dataset.sample(index).token for index in range(min(len(dataset), max(map(len, runs))))]
-    for run in runs:
-        header, where = run.header, str(run.folder)
-        if not header.tokens:
-            raise InputError("the run holds no samples", where=where, hint="run it again on one sample at least")
-        if header.tokens != runs[0].header.tokens:
-            raise InputError(
-                f"its {len(run)} samples are not the {len(runs[0])} of {runs[0].folder.name}",
-                where=where,
-                hint="run all backends on the same samples",
-            )
-        if (header.model, header.task, header.classes) != (spec.model, spec.task, list(spec.classes)):
-            raise InputError("the run is of another model or class list", where=where, hint="run it again")
-        if header.dataset != digest or header.tokens != tokens[: len(header.tokens)]:
-            raise InputError(
-                f"the run is of other data than data set '{dataset.name}'",
-                where=where,
-                hint="check data in the config and --data, or run it again",
-            )
-
-
-def _hashes(workspace: Workspace, folders: Sequence[str]) -> dict[str, str]:
-    manifest = workspace.manifest()
-    return {path: manifest.artifacts[path].sha256 for folder in folders for path in run_files(manifest, folder)}
+def baseline_of(runs: Sequence[Run]) -> Run:
+    """The run that others are compared with: PyTorch's where there is one, else the first."""
+    return next((run for run in runs if run.header.backend == "pytorch"), runs[0])
 
 
 def stored_evaluations(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -208,18 +196,5 @@ def evaluation_tables(workspace: Workspace) -> list[Table]:
                 for table in metric.tables(evaluation["metrics"])
             ]
         tables.append(latency_table(evaluation["latency"], name))
-    return [*tables, side_by_side(evaluations, metric)]
-
-
-def side_by_side(evaluations: dict[str, dict[str, Any]], metric: Metric) -> Table:
-    """Headline numbers and latency, one column a run."""
-    headlines = {
-        run: {} if evaluation["metrics"] is None else metric.headline(evaluation["metrics"])
-        for run, evaluation in evaluations.items()
-    }
-    names = list(dict.fromkeys(name for headline in headlines.values() for name in headline))
-    rows = [[name, *(number(headline.get(name), 4) for headline in headlines.values())] for name in names]
-    totals = [evaluation["latency"][TOTAL] for evaluation in evaluations.values()]
-    for name in ("mean", "median", "p99"):
-        rows.append([f"latency {name} [ms]", *(number(total.get(name), 1) for total in totals)])
-    return Table("Runs side by side", ["", *evaluations], rows)
+    compared = difference_table(evaluations)
+    return [*tables, side_by_side(evaluations), *([] if compared is None else [compared])]

@@ -6,8 +6,8 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from evaluator.evaluate import side_by_side, stored_evaluations
-from evaluator.metrics import find_metric
+from evaluator.comparison import side_by_side
+from evaluator.evaluate import stored_evaluations
 from shared.manifest import Manifest, Stage
 from shared.table import Table
 from shared.workspace import Workspace
@@ -30,7 +30,7 @@ def summary(work: Path) -> str:
         blocks.append(_verification_text(verification))
     evaluations = stored_evaluations(workspace)
     if evaluations:
-        blocks.append(side_by_side(evaluations, find_metric(workspace.spec().task)).text())
+        blocks.append(side_by_side(evaluations).text())
     blocks.append(_where(work, manifest))
     return "\n\n".join(blocks)
 

@@ -130,17 +130,37 @@ def in_range(table: BoxTable, low: float, high: float) -> Bool:
     return (low <= distances) & (distances < high)
 
 
-def score_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> NuscenesScore:
-    """The metric of the boxes at ``low <= distance < high`` metres. Both sides are filtered first, then matched."""
-    return score_subset(
+@dataclass(frozen=True)
+class Matches:
+    """Which prediction found what, among the boxes that take part.
+
+    Attributes:
+        predictions, truths: all boxes.
+        order: (K,) rows of the predictions that take part, by descending score.
+        keep_truths: (M,) ground truths that take part.
+        matched: (T, N) per distance, the ground truth that each prediction takes, -1 for none.
+        errors: per name of ``ERRORS``, (N,) error of each hit at ``ERROR_DISTANCE``; NaN where unknown or no hit.
+        vertical_errors: (N,) distance of each hit's centres in z [m], NaN for no hit.
+    """
+
+    predictions: BoxTable
+    truths: BoxTable
+    order: Int
+    keep_truths: Bool
+    matched: Int
+    errors: dict[str, Float64]
+    vertical_errors: Float64
+
+
+def match_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> Matches:
+    """Match the boxes at ``low <= distance < high`` metres. Both sides are filtered first, then matched."""
+    return match_subset(
         candidates, classes, in_range(candidates.predictions, low, high), in_range(candidates.truths, low, high)
     )
 
 
-def score_subset(
-    candidates: Candidates, classes: Sequence[str], keep_predictions: Bool, keep_truths: Bool
-) -> NuscenesScore:
-    """The metric of some of the boxes.
+def match_subset(candidates: Candidates, classes: Sequence[str], keep_predictions: Bool, keep_truths: Bool) -> Matches:
+    """Match some of the boxes.
 
     Args:
         candidates: all boxes and their near pairs.
@@ -153,41 +173,75 @@ def score_subset(
     matched = match_greedily(
         candidates.pairs.select(inside), predictions, len(truths), candidates.order, np.array(DISTANCES)
     )
-    order = candidates.order[keep_predictions[candidates.order]]
-    labels = predictions.labels[order]
-    truth_counts = np.bincount(truths.labels[keep_truths], minlength=len(classes))
+    partners = matched[DISTANCES.index(ERROR_DISTANCE)]
+    rows = np.flatnonzero(partners >= 0)
+    hit_predictions, hit_truths = predictions.select(rows), truths.select(partners[rows])
+
+    def column(values: Float64) -> Float64:
+        filled = np.full(len(predictions), np.nan)
+        filled[rows] = values
+        return filled
+
+    values = _errors_of_matches(hit_predictions, hit_truths, classes)
+    vertical = np.abs(hit_predictions.centers[:, 2].astype(np.float64) - hit_truths.centers[:, 2])
+    return Matches(
+        predictions,
+        truths,
+        candidates.order[keep_predictions[candidates.order]],
+        keep_truths,
+        matched,
+        {name: column(errors) for name, errors in values.items()},
+        column(vertical),
+    )
+
+
+def score(matches: Matches, classes: Sequence[str], copies: Int | None = None) -> NuscenesScore:
+    """The metric of matched boxes.
+
+    Args:
+        matches: what `match_range` gave.
+        classes: the class list.
+        copies: (F,) how many times each frame counts; None: once. Resampling the frames needs no new matching.
+    """
+    order, truth_frames = matches.order, matches.truths.frames[matches.keep_truths]
+    weights = None
+    if copies is not None:
+        order = np.repeat(order, copies[matches.predictions.frames[order]])
+        weights = copies[truth_frames]
+    labels = matches.predictions.labels[order]
+    counts = np.bincount(matches.truths.labels[matches.keep_truths], weights=weights, minlength=len(classes))
     return NuscenesScore(
         {
-            name: _score_class(name, predictions, truths, order[labels == label], matched, int(truth_counts[label]))
+            name: _score_class(name, matches, order[labels == label], int(counts[label]))
             for label, name in enumerate(classes)
         }
     )
 
 
-def _score_class(
-    name: str, predictions: BoxTable, truths: BoxTable, order: Int, matched: Int, num_truths: int
-) -> ClassScore:
-    """Score one class. ``order`` (K,): its predictions by descending score; ``matched`` (T, N): of all predictions."""
-    scores = predictions.scores[order].astype(np.float64)
+def score_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> NuscenesScore:
+    """The metric of the boxes at ``low <= distance < high`` metres."""
+    return score(match_range(candidates, classes, low, high), classes)
+
+
+def _score_class(name: str, matches: Matches, order: Int, num_truths: int) -> ClassScore:
+    """Score one class, whose predictions by descending score are the rows ``order`` (K,)."""
+    scores = matches.predictions.scores[order].astype(np.float64)
     precision = np.zeros((len(DISTANCES), len(RECALLS)))
     confidence = np.zeros((len(DISTANCES), len(RECALLS)))
     for level in range(len(DISTANCES)):
-        hits = matched[level, order] >= 0
+        hits = matches.matched[level, order] >= 0
         if num_truths and hits.any():
             precision[level], confidence[level] = sampled_curve(hits, scores, num_truths)
     ap = {distance: average_precision(precision[level]) for level, distance in enumerate(DISTANCES)}
     level = DISTANCES.index(ERROR_DISTANCE)
-    hit_rows = order[matched[level, order] >= 0]
-    values = _errors_of_matches(name, predictions, truths, hit_rows, matched[level, hit_rows])
-    hit_scores = predictions.scores[hit_rows].astype(np.float64)
+    hits = matches.matched[level, order] >= 0
+    rows, hit_scores = order[hits], scores[hits]
+    undefined = UNDEFINED_ERRORS.get(name, frozenset())
     errors = {
-        error: float("nan")
-        if error in UNDEFINED_ERRORS.get(name, frozenset())
-        else mean_error(values[error], hit_scores, confidence[level])
-        for error in ERRORS
+        error: float("nan") if error in undefined else mean_error(values[rows], hit_scores, confidence[level])
+        for error, values in matches.errors.items()
     }
-    offsets = predictions.centers[hit_rows, 2].astype(np.float64) - truths.centers[matched[level, hit_rows], 2]
-    vertical = float(np.abs(offsets).mean()) if len(offsets) else float("nan")
+    vertical = float(matches.vertical_errors[rows].mean()) if len(rows) else float("nan")
     return ClassScore(ap, errors, vertical, num_truths, len(order), precision, confidence)
 
 
@@ -216,21 +270,15 @@ def average_precision(precision: Float64) -> float:
     return float(np.mean(np.maximum(precision[_FIRST:] - MIN_PRECISION, 0.0))) / (1.0 - MIN_PRECISION)
 
 
-def _errors_of_matches(
-    name: str, predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int
-) -> dict[str, Float64]:
+def _errors_of_matches(predicted: BoxTable, actual: BoxTable, classes: Sequence[str]) -> dict[str, Float64]:
     """Errors of K matched pairs, each (K,); NaN where the ground truth doesn't know the velocity or attribute."""
-    predicted, actual = predictions.select(rows), truths.select(columns)
     offset = predicted.centers[:, :2].astype(np.float64) - actual.centers[:, :2]
     known = actual.attributes != NO_ATTRIBUTE
+    periods = np.array([np.pi if name in _HALF_TURN_CLASSES else 2 * np.pi for name in classes])
     return {
         "ATE": np.sqrt(np.sum(offset**2, axis=1)),
         "ASE": 1.0 - aligned_iou(predicted.sizes.astype(np.float64), actual.sizes.astype(np.float64)),
-        "AOE": yaw_error(
-            actual.yaws.astype(np.float64),
-            predicted.yaws.astype(np.float64),
-            np.pi if name in _HALF_TURN_CLASSES else 2 * np.pi,
-        ),
+        "AOE": yaw_error(actual.yaws.astype(np.float64), predicted.yaws.astype(np.float64), periods[actual.labels]),
         "AVE": np.sqrt(np.sum((predicted.velocities.astype(np.float64) - actual.velocities) ** 2, axis=1)),
         "AAE": np.where(known, (predicted.attributes != actual.attributes).astype(np.float64), np.nan),
     }
@@ -243,9 +291,9 @@ def aligned_iou(first: Float64, second: Float64) -> Float64:
     return np.asarray(intersection / union)
 
 
-def yaw_error(first: Float64, second: Float64, period: float = 2 * np.pi) -> Float64:
+def yaw_error(first: Float64, second: Float64, period: float | Float64 = 2 * np.pi) -> Float64:
     """(K,) unsigned angle [rad] between two headings, in [0, period / 2]."""
-    return np.abs((first - second + period / 2) % period - period / 2)
+    return np.asarray(np.abs((first - second + period / 2) % period - period / 2))
 
 
 def mean_error(values: Float64, scores: Float64, confidence: Float64) -> float:

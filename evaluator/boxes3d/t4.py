@@ -283,18 +283,33 @@ def in_range(table: BoxTable, low: float, high: float) -> Bool:
     return (low < distances) & (distances < high)
 
 
-def score_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> dict[str, RuleScore]:
-    """The metric of the boxes at ``low < distance < high`` metres, by rule. Both sides are filtered, then matched."""
+@dataclass(frozen=True)
+class Matches:
+    """Which prediction found what, among the boxes that take part.
+
+    Attributes:
+        candidates: all boxes.
+        by_score: (K,) rows of the predictions that take part, by descending score.
+        keep_truths: (M,) ground truths that take part.
+        matched: per rule, (T, N) the ground truth that each prediction takes, -1 for none.
+    """
+
+    candidates: Candidates
+    by_score: Int
+    keep_truths: Bool
+    matched: dict[str, Int]
+
+
+def match_range(candidates: Candidates, low: float, high: float) -> Matches:
+    """Match the boxes at ``low < distance < high`` metres under every rule. Both sides are filtered, then matched."""
     keep_predictions, keep_truths = in_range(candidates.predictions, low, high), in_range(candidates.truths, low, high)
     order = candidates.order[keep_predictions[candidates.order]]
     by_score = descending_scores(candidates.predictions.scores)
-    by_score = by_score[keep_predictions[by_score]]
-    truth_counts = np.bincount(candidates.truths.labels[keep_truths], minlength=len(classes))
-    scores = {}
+    matched = {}
     for name, rule in candidates.rules.items():
         pairs = candidates.pairs[name]
         inside = keep_predictions[pairs.predictions] & keep_truths[pairs.truths]
-        matched = match_greedily(
+        matched[name] = match_greedily(
             pairs.select(inside),
             candidates.predictions,
             len(candidates.truths),
@@ -302,8 +317,36 @@ def score_range(candidates: Candidates, classes: Sequence[str], low: float, high
             rule.limits,
             candidates.families,
         )
-        scores[name] = _score_rule(candidates, classes, rule, matched, by_score, truth_counts)
-    return scores
+    return Matches(candidates, by_score[keep_predictions[by_score]], keep_truths, matched)
+
+
+def score(
+    matches: Matches, classes: Sequence[str], copies: Int | None = None, rules: Sequence[str] | None = None
+) -> dict[str, RuleScore]:
+    """The metric of matched boxes, by rule.
+
+    Args:
+        matches: what `match_range` gave.
+        classes: the class list.
+        copies: (F,) how many times each frame counts; None: once. Resampling the frames needs no new matching.
+        rules: names of the rules to score; None: all.
+    """
+    truths = matches.candidates.truths
+    by_score, weights = matches.by_score, None
+    if copies is not None:
+        by_score = np.repeat(by_score, copies[matches.candidates.predictions.frames[by_score]])
+        weights = copies[truths.frames[matches.keep_truths]]
+    counts = np.bincount(truths.labels[matches.keep_truths], weights=weights, minlength=len(classes)).astype(np.int64)
+    return {
+        name: _score_rule(matches.candidates, classes, matches.candidates.rules[name], matched, by_score, counts)
+        for name, matched in matches.matched.items()
+        if rules is None or name in rules
+    }
+
+
+def score_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> dict[str, RuleScore]:
+    """The metric of the boxes at ``low < distance < high`` metres, by rule."""
+    return score(match_range(candidates, low, high), classes)
 
 
 def _score_rule(
@@ -313,6 +356,7 @@ def _score_rule(
     predictions, truths = candidates.predictions, candidates.truths
     thresholds: dict[str, dict[float, ThresholdScore]] = {name: {} for name in classes}
     counts = dict.fromkeys(classes, 0)
+    scores = predictions.scores[by_score].astype(np.float64)
     for level, threshold in enumerate(rule.thresholds):
         partners = matched[level, by_score]
         hits = partners >= 0
@@ -321,7 +365,6 @@ def _score_rule(
         # A match is filed under the class of the ground truth, a false positive under its own.
         filed = predictions.labels[by_score].copy()
         filed[hits] = truths.labels[partners[hits]]
-        scores = predictions.scores[by_score].astype(np.float64)
         for label, name in enumerate(classes):
             own = filed == label
             counts[name] = int(own.sum())

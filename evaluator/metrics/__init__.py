@@ -1,11 +1,7 @@
 """Metrics, one module a task, found by the task's name: ``detection3d`` is ``evaluator/metrics/detection3d.py``.
 
-Another package adds a task through the entry point group ``awml_deploy.metrics``. A task's module has four functions:
-
-- ``ground_truth(samples, label_classes, classes)`` -> the truth of the samples, in a form of the task's own;
-- ``evaluate(run, truth, classes)`` -> the result, JSON;
-- ``headline(result)`` -> the few numbers to show and to gate on, by name;
-- ``tables(result)`` -> what to print.
+Another package adds a task through the entry point group ``awml_deploy.metrics``. What a task's module has stands in
+`Metric`.
 """
 
 from __future__ import annotations
@@ -16,6 +12,7 @@ import pkgutil
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
+from evaluator.bootstrap import Copies
 from shared.data.types import Sample
 from shared.errors import UsageError
 from shared.runs import Run
@@ -24,10 +21,24 @@ from shared.table import Table
 ENTRY_POINTS = "awml_deploy.metrics"
 
 
-class Metric(Protocol):
-    """What the module of a task offers."""
+class Truth(Protocol):
+    """What is true of the labelled samples; the rest of it is the task's own."""
 
-    def ground_truth(self, samples: Iterable[Sample], label_classes: Sequence[str], classes: Sequence[str]) -> Any:
+    @property
+    def tokens(self) -> list[str]:
+        """Tokens of the labelled samples, the frames of the metric."""
+
+    @property
+    def scenes(self) -> list[str]:
+        """Per labelled sample, the drive it is from."""
+
+
+class Metric(Protocol):
+    """What the module of a task has."""
+
+    def ground_truth(
+        self, samples: Iterable[Sample], label_classes: Sequence[str], classes: Sequence[str]
+    ) -> Truth | None:
         """What is true of the samples; None when none of them is labelled.
 
         Args:
@@ -39,15 +50,21 @@ class Metric(Protocol):
             InputError: labels that no metric can be computed from.
         """
 
-    def evaluate(self, run: Run, truth: Any, classes: Sequence[str]) -> dict[str, Any]:
-        """Score a run.
+    def match(self, run: Run, truth: Any, classes: Sequence[str]) -> Any:
+        """The results of a run laid beside the truth; the costly part, done once.
 
         Raises:
             InputError: the run holds what no metric can be computed from.
         """
 
+    def evaluate(self, matched: Any) -> dict[str, Any]:
+        """The whole result, JSON."""
+
     def headline(self, result: dict[str, Any]) -> dict[str, float | None]:
-        """The numbers that sum a result up, by name."""
+        """The numbers that sum a result up, by name; None where one could not be computed."""
+
+    def resample(self, matched: Any, copies: Copies) -> dict[str, float | None]:
+        """The headline numbers if each frame counted ``copies`` (F,) times; those that intervals are wanted for."""
 
     def tables(self, result: dict[str, Any]) -> list[Table]:
         """The result for a terminal."""

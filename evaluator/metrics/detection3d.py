@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from evaluator.bootstrap import Copies
 from evaluator.boxes3d import nuscenes, t4
 from evaluator.boxes3d.presentation import curves_json, nuscenes_json, nuscenes_tables, t4_json, t4_tables
 from evaluator.boxes3d.table import BoxTable, check_table, table_of, to_ego_frame
@@ -26,6 +27,13 @@ from shared.table import Table
 RANGES: tuple[tuple[float, float], ...] = ((0, 50), (50, 90), (90, 121), (0, 121))
 
 
+def _range_name(low: float, high: float) -> str:
+    return f"{low:g}-{high:g}"
+
+
+HEADLINE_RANGE = _range_name(*RANGES[-1])
+
+
 @dataclass(frozen=True)
 class Truth:
     """Ground truth of a list of samples.
@@ -33,12 +41,15 @@ class Truth:
     Attributes:
         boxes: the labelled boxes, in the ego frame; frame i is the i-th labelled sample.
         positions: positions of the labelled samples in the list; predictions on the others can't be judged.
+        tokens, scenes: per labelled sample, its token and the drive it is from.
         lidar2ego: per labelled sample, the (4, 4) pose of the lidar on the vehicle, which predictions need too.
         num_samples: length of the list.
     """
 
     boxes: BoxTable
     positions: list[int]
+    tokens: list[str]
+    scenes: list[str]
     lidar2ego: list[npt.NDArray[np.float64]]
     num_samples: int
 
@@ -58,7 +69,7 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
         InputError: labels that make no sense.
     """
     to_model = np.array([classes.index(name) if name in classes else -1 for name in label_classes] + [-1], np.int64)
-    frames, positions, poses = [], [], []
+    frames, labelled_samples = [], []
     count = 0
     for position, sample in enumerate(samples):
         count += 1
@@ -73,25 +84,44 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
         # Label -1 picks the last entry, which is -1 too.
         labelled = replace(boxes, labels=to_model[boxes.labels])
         frames.append(to_ego_frame(labelled.select(labelled.labels >= 0), sample.lidar2ego))
-        positions.append(position)
-        poses.append(sample.lidar2ego)
+        labelled_samples.append((position, sample))
     if not frames:
         return None
     table = table_of(frames)
     check_table(table, classes, "ground truth")
-    return Truth(table, positions, poses, count)
+    return Truth(
+        boxes=table,
+        positions=[position for position, _ in labelled_samples],
+        tokens=[sample.token for _, sample in labelled_samples],
+        scenes=[sample.scene for _, sample in labelled_samples],
+        lidar2ego=[sample.lidar2ego for _, sample in labelled_samples],
+        num_samples=count,
+    )
 
 
-def evaluate(run: Run, truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
-    """Score the run's boxes against ``truth``.
+@dataclass(frozen=True)
+class Matched:
+    """A run's boxes matched with the truth, by range.
+
+    Attributes:
+        truth: the truth.
+        classes: class list that labels index.
+        nuscenes, t4: matches of each metric, by name of the range.
+    """
+
+    truth: Truth
+    classes: Sequence[str]
+    nuscenes: dict[str, nuscenes.Matches]
+    t4: dict[str, t4.Matches]
+
+
+def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
+    """Match the run's boxes with ``truth``, for both metrics and every range.
 
     Args:
         run: the run; its samples are those that ``truth`` was made from, in the same order.
         truth: what `ground_truth` gave.
         classes: class list that the labels index.
-
-    Returns:
-        JSON: ``nuscenes`` and ``t4``, each per range and class; curves for the headline range.
 
     Raises:
         InputError: another number of samples; NaN in a box or score, sizes that are not positive, labels outside the
@@ -99,38 +129,60 @@ def evaluate(run: Run, truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
     """
     if len(run) != truth.num_samples:
         raise InputError(f"holds {len(run)} samples, the ground truth {truth.num_samples}", where=str(run.folder))
-    frames = [
-        to_ego_frame(run.boxes(position), lidar2ego)
-        for position, lidar2ego in zip(truth.positions, truth.lidar2ego, strict=True)
-    ]
-    predictions = table_of(frames)
+    predictions = table_of(
+        [
+            to_ego_frame(run.boxes(position), lidar2ego)
+            for position, lidar2ego in zip(truth.positions, truth.lidar2ego, strict=True)
+        ]
+    )
     check_table(predictions, classes, f"predictions of {run.folder.name}")
     nuscenes_candidates = nuscenes.find_candidates(predictions, truth.boxes)
     t4_candidates = t4.find_candidates(predictions, truth.boxes)
-    nuscenes_scores = {
-        _range_name(low, high): nuscenes.score_range(nuscenes_candidates, classes, low, high) for low, high in RANGES
-    }
-    t4_scores = {_range_name(low, high): t4.score_range(t4_candidates, classes, low, high) for low, high in RANGES}
-    headline_range = _range_name(*RANGES[-1])
+    return Matched(
+        truth,
+        classes,
+        {_range_name(*limits): nuscenes.match_range(nuscenes_candidates, classes, *limits) for limits in RANGES},
+        {_range_name(*limits): t4.match_range(t4_candidates, *limits) for limits in RANGES},
+    )
+
+
+def evaluate(matched: Matched) -> dict[str, Any]:
+    """Both metrics of matched boxes.
+
+    Returns:
+        JSON: ``nuscenes`` and ``t4``, each per range and class; precision curves for the headline range.
+    """
+    truth, classes = matched.truth, matched.classes
+    scores = {name: nuscenes.score(matches, classes) for name, matches in matched.nuscenes.items()}
     return {
-        "frames": len(frames),
-        "frames_without_labels": truth.num_samples - len(frames),
+        "frames": len(truth.positions),
+        "frames_without_labels": truth.num_samples - len(truth.positions),
         "classes": list(classes),
-        "headline_range": headline_range,
+        "headline_range": HEADLINE_RANGE,
         "nuscenes": {
-            "ranges": {name: nuscenes_json(score) for name, score in nuscenes_scores.items()},
-            "curves": curves_json(nuscenes_scores[headline_range]),
+            "ranges": {name: nuscenes_json(score) for name, score in scores.items()},
+            "curves": curves_json(scores[HEADLINE_RANGE]),
         },
-        "t4": {"ranges": {name: t4_json(score) for name, score in t4_scores.items()}},
+        "t4": {"ranges": {name: t4_json(t4.score(matches, classes)) for name, matches in matched.t4.items()}},
     }
+
+
+def resample(matched: Matched, copies: Copies) -> dict[str, float | None]:
+    """The headline numbers if each frame counted ``copies`` (F,) times."""
+    ranges = {
+        name: nuscenes_json(nuscenes.score(matches, matched.classes, copies))
+        for name, matches in matched.nuscenes.items()
+    }
+    official = t4.score(matched.t4[HEADLINE_RANGE], matched.classes, copies, (t4.HEADLINE_RULE,))
+    return headline({"nuscenes": {"ranges": ranges}, "t4": {"ranges": {HEADLINE_RANGE: t4_json(official)}}})
 
 
 def headline(result: dict[str, Any]) -> dict[str, float | None]:
     """mAP, NDS and mean errors of the headline range, mAP of the other ranges, and the T4 metric's mAP and mAPH."""
-    ranges, headline_range = result["nuscenes"]["ranges"], result["headline_range"]
-    overall = ranges[headline_range]
-    parts = {name: values for name, values in ranges.items() if name != headline_range}
-    official = result["t4"]["ranges"][headline_range][t4.HEADLINE_RULE]
+    ranges = result["nuscenes"]["ranges"]
+    overall = ranges[HEADLINE_RANGE]
+    parts = {name: values for name, values in ranges.items() if name != HEADLINE_RANGE}
+    official = result["t4"]["ranges"][HEADLINE_RANGE][t4.HEADLINE_RULE]
     return {
         "mAP": overall["mAP"],
         "NDS": overall["NDS"],
@@ -143,9 +195,4 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
 
 def tables(result: dict[str, Any]) -> list[Table]:
     """Both metrics, per range and class."""
-    headline_range = result["headline_range"]
-    return [*nuscenes_tables(result["nuscenes"], headline_range), *t4_tables(result["t4"], headline_range)]
-
-
-def _range_name(low: float, high: float) -> str:
-    return f"{low:g}-{high:g}"
+    return [*nuscenes_tables(result["nuscenes"], HEADLINE_RANGE), *t4_tables(result["t4"], HEADLINE_RANGE)]

@@ -12,7 +12,7 @@ import pytest
 from evaluator.evaluate import evaluate
 from evaluator.metrics import find_metric
 from evaluator.summary import summary
-from shared.errors import DeployError, InputError, ManifestError, UsageError
+from shared.errors import DeployError, GateFailed, InputError, ManifestError, UsageError
 from shared.workspace import Workspace
 from tests.support.workspaces import CLASSES, SAMPLES, add_run, good_boxes, make_workspace
 
@@ -215,3 +215,37 @@ def test_moved_data_is_found_where_the_command_says(tmp_path: Path) -> None:
 def test_unknown_task_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="detection3d"):
         find_metric("segmentation")
+
+
+def test_gates_fail_and_pass_the_same_on_the_second_call(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "pytorch")
+    worse = {index: good_boxes(workspace, index).select(np.arange(6)) for index in range(SAMPLES)}
+    add_run(workspace, "onnx", boxes=worse)
+    assert "passed" in evaluate(workspace.root, None, False, ("mAP < 0.1",))
+    for _ in range(2):
+        with pytest.raises(GateFailed, match="onnx-cpu: mAP drop > 5%") as caught:
+            evaluate(workspace.root, None, False, ("mAP < 0.1", "mAP drop > 5%"))
+        assert caught.value.exit_code == 6
+    gates = workspace.manifest().results["gates"]["summary"]["gates"]
+    assert [(gate["gate"], gate["run"], gate["passed"]) for gate in gates] == [
+        ("mAP < 0.1", "onnx-cpu", True),
+        ("mAP < 0.1", "pytorch-cpu", True),
+        ("mAP drop > 5%", "onnx-cpu", False),
+    ]
+    with pytest.raises(UsageError, match="is no gate"):
+        evaluate(workspace.root, None, False, ("mAP",))
+
+
+def test_enough_frames_give_intervals_of_values_and_differences(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, samples=12)
+    boxes = {index: good_boxes(workspace, index) for index in range(12)}
+    shifted = {index: replace(value, centers=value.centers + np.float32(0.4)) for index, value in boxes.items()}
+    add_run(workspace, "pytorch", samples=12, boxes=boxes)
+    add_run(workspace, "onnx", samples=12, boxes=shifted)
+    text = _evaluate(workspace)
+    stored = json.loads(workspace.artifact("evaluation/onnx-cpu.json").read_text())
+    bounds, change = stored["intervals"]["mAP"], stored["differences"]["mAP"]
+    assert bounds["low"] < stored["headline"]["mAP"] < bounds["high"]
+    assert change["high"] < 0, "a shift by 0.57 m costs AP at 0.5 m in any set of frames"
+    assert "Differences from the baseline" in text

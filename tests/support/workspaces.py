@@ -60,14 +60,16 @@ def make_labels(root: Path, samples: int = SAMPLES, seed: int = 5) -> None:
     (root / "infos.json").write_text(json.dumps({"metainfo": {"classes": CLASSES}, "data_list": frames}))
 
 
-def make_workspace(folder: Path, **sections: Any) -> Workspace:
+def make_workspace(folder: Path, samples: int = SAMPLES, **sections: Any) -> Workspace:
     """A workspace after an export: spec and config, labels under ``folder/data``; no runs.
 
     Args:
+        folder: where to make it.
+        samples: labelled frames.
         sections: sections of the deploy config that differ.
     """
     data = folder / "data"
-    make_labels(data)
+    make_labels(data, samples)
     settings: dict[str, Any] = {
         "model": {"type": "centerpoint", "config": "model.py", "checkpoint": "weights.pth"},
         "data": {"format": "info", "root": str(data), "info_file": "infos.json"},

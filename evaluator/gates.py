@@ -1,0 +1,160 @@
+"""Quality gates: conditions on metrics and latency under which a run fails.
+
+A gate reads ``[RUN:] METRIC [drop|rise] [low|high] COMPARISON NUMBER[%]``::
+
+    mAP < 0.6                 the value of any run
+    onnx-cpu: mAP < 0.6       of this run
+    mAP drop > 0.5%           baseline minus run; 0.5% is 0.005
+    latency p99 rise > 10     run minus baseline, in ms
+    mAP low < 0.55            lower bound of the value's interval
+    mAP drop high > 1%        upper bound of the drop's interval: fails unless a greater drop is ruled out
+
+The baseline is the PyTorch run where there is one, else the first run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import UsageError
+from shared.latency import TOTAL
+
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_GATE = re.compile(
+    r"\s*(?:(?P<run>[^:]+):)?\s*(?P<metric>.+?)(?:\s+(?P<change>drop|rise))?(?:\s+(?P<bound>low|high))?"
+    r"\s*(?P<comparison><=|>=|<|>)\s*(?P<number>[-+0-9.eE]+)\s*(?P<percent>%?)\s*"
+)
+_LATENCY = "latency "
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition under which a run fails.
+
+    Attributes:
+        text: as it was written.
+        run: the run it is about; None: every run.
+        metric: name of a headline number, or ``latency`` and a statistic.
+        change: ``drop`` or ``rise`` against the baseline; None: the value itself.
+        bound: ``low`` or ``high`` bound of the interval; None: the value.
+        comparison: ``<``, ``<=``, ``>`` or ``>=``.
+        limit: the number.
+    """
+
+    text: str
+    run: str | None
+    metric: str
+    change: str | None
+    bound: str | None
+    comparison: str
+    limit: float
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A gate applied to a run.
+
+    Attributes:
+        gate: the gate as it was written.
+        run: name of the run.
+        value: what was compared with the limit; None where it can't be computed, which fails.
+        passed: the verdict.
+    """
+
+    gate: str
+    run: str
+    value: float | None
+    passed: bool
+
+
+def parse_gate(text: str) -> Gate:
+    """A gate from its text.
+
+    Raises:
+        UsageError: it does not read as a gate.
+    """
+    match = _GATE.fullmatch(text)
+    hint = "write for example: mAP < 0.6, mAP drop > 0.5%, or latency p99 > 100"
+    if match is None:
+        raise UsageError(f"'{text}' is no gate", where="--fail-if", hint=hint)
+    try:
+        limit = float(match["number"]) / (100 if match["percent"] else 1)
+    except ValueError as error:
+        raise UsageError(f"'{text}': {match['number']} is no number", where="--fail-if", hint=hint) from error
+    run = match["run"].strip() if match["run"] else None
+    return Gate(text, run, match["metric"].strip(), match["change"], match["bound"], match["comparison"], limit)
+
+
+def check_gates(gates: Sequence[Gate], evaluations: Mapping[str, Mapping[str, Any]]) -> list[GateResult]:
+    """Apply gates.
+
+    Args:
+        gates: the gates.
+        evaluations: stored evaluations by run, as `evaluator.evaluate` writes them.
+
+    Raises:
+        UsageError: a gate names a metric or run that there is none of, or a change where there is one run only.
+    """
+    results = []
+    for gate in gates:
+        if gate.run is not None and gate.run not in evaluations:
+            raise UsageError(f"no run is called '{gate.run}'", where=gate.text, hint=f"there are: {_list(evaluations)}")
+        runs = [gate.run] if gate.run is not None else list(evaluations)
+        if gate.change is not None:
+            runs = [run for run in runs if evaluations[run]["baseline"] is not None]
+            if not runs:
+                raise UsageError(
+                    "there is no baseline to compare with", where=gate.text, hint="a change needs two runs at least"
+                )
+        for run in runs:
+            value = _value(gate, run, evaluations)
+            failed = value is None or _COMPARISONS[gate.comparison](value, gate.limit)
+            results.append(GateResult(gate.text, run, value, not failed))
+    return results
+
+
+def _value(gate: Gate, run: str, evaluations: Mapping[str, Mapping[str, Any]]) -> float | None:
+    evaluation = evaluations[run]
+    if gate.bound is not None and gate.metric.startswith(_LATENCY):
+        raise UsageError("latency has no interval", where=gate.text, hint="leave out low and high")
+    value = _number(gate, evaluation)
+    if gate.change is None:
+        return value if gate.bound is None else _bound(evaluation["intervals"], gate.metric, gate.bound)
+    # A drop is a rise with its sign turned, so the greatest drop is the least rise.
+    sign = -1.0 if gate.change == "drop" else 1.0
+    if gate.bound is None:
+        before = _number(gate, evaluations[evaluation["baseline"]])
+        return None if value is None or before is None else sign * (value - before)
+    bound = gate.bound if gate.change == "rise" else {"low": "high", "high": "low"}[gate.bound]
+    change = _bound(evaluation["differences"], gate.metric, bound)
+    return None if change is None else sign * change
+
+
+def _number(gate: Gate, evaluation: Mapping[str, Any]) -> float | None:
+    latency = {f"{_LATENCY}{name}": value for name, value in evaluation["latency"][TOTAL].items()}
+    numbers: dict[str, float | None] = {**evaluation["headline"], **latency}
+    if gate.metric not in numbers:
+        by_lower = {name.lower(): name for name in numbers}
+        close = difflib.get_close_matches(gate.metric.lower(), by_lower, n=1)
+        guess = f"did you mean '{by_lower[close[0]]}'? " if close else ""
+        raise UsageError(f"no metric '{gate.metric}'", where=gate.text, hint=f"{guess}there are: {_list(numbers)}")
+    return numbers[gate.metric]
+
+
+def _bound(intervals: Mapping[str, Any], metric: str, bound: str) -> float | None:
+    found = intervals.get(metric)
+    return None if found is None else float(found[bound])
+
+
+def _list(names: Mapping[str, Any]) -> str:
+    return ", ".join(names)

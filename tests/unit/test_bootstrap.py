@@ -1,0 +1,114 @@
+"""Intervals over resampled frames: as wide as they should be, paired where runs are compared, none from too little."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from evaluator.bootstrap import CONFIDENCE, FEWEST_UNITS, differences, draw, interval, intervals, replicate
+from evaluator.boxes3d import nuscenes, t4
+from evaluator.boxes3d.table import BoxTable
+from tests.support.scenes import CLASSES, random_tables
+
+
+def _names(count: int) -> list[str]:
+    return [f"frame{index}" for index in range(count)]
+
+
+def test_draws_keep_the_number_of_frames_and_repeat_with_the_seed() -> None:
+    copies = draw(_names(25))
+    assert (copies.sum(axis=1) == 25).all()
+    assert copies.mean(axis=0) == pytest.approx(np.ones(25), abs=0.25)
+    assert (draw(_names(25)) == copies).all() and (draw(_names(25), seed=1) != copies).any()
+
+
+def test_frames_of_a_scene_are_drawn_together() -> None:
+    scenes = [f"scene{index // 4}" for index in range(80)]
+    copies = draw(scenes)
+    by_scene = copies.reshape(len(copies), 20, 4)
+    assert (by_scene == by_scene[:, :, :1]).all()
+    assert (by_scene[:, :, 0].sum(axis=1) == 20).all()
+
+
+def test_interval_of_a_mean_is_that_of_theory() -> None:
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    found = interval(
+        replicate(draw(_names(400), 2000), lambda copies: {"mean": float(copies @ values) / 400}, "x")["mean"]
+    )
+    expected = 1.96 * values.std() / math.sqrt(400)
+    assert found is not None
+    assert found["high"] - found["low"] == pytest.approx(2 * expected, rel=0.1)
+    assert found["low"] < values.mean() < found["high"]
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        values = rng.normal(0, 1, 60)
+        copies = draw(_names(60), 400, seed=trial)
+        bounds = interval((copies @ values) / 60)
+        assert bounds is not None
+        covered += bounds["low"] <= 0 <= bounds["high"]
+    # A percentile interval of 60 values is a little too narrow; far from the nominal share would be a mistake.
+    assert CONFIDENCE - 0.06 < covered / 200 < CONFIDENCE + 0.05
+
+
+def test_difference_of_runs_is_paired() -> None:
+    rng = np.random.default_rng(2)
+    frames = rng.normal(0, 10, 100)
+    copies = draw(_names(100))
+    first = {"score": (copies @ frames) / 100}
+    second = {"score": (copies @ (frames - 0.5)) / 100}
+    alone, together = intervals(second)["score"], differences(second, first)["score"]
+    assert alone is not None and together is not None
+    assert alone["high"] - alone["low"] > 2
+    assert (together["low"], together["high"]) == (pytest.approx(-0.5), pytest.approx(-0.5))
+
+
+def test_too_few_units_give_no_interval() -> None:
+    assert len(draw(_names(FEWEST_UNITS - 1))) == 0
+    assert replicate(draw(["one scene"] * 50), lambda copies: {"x": 1.0}, "x") == {}
+
+
+def test_numbers_that_can_not_be_computed_give_no_interval() -> None:
+    mostly_nan = np.where(np.arange(100) < 60, np.nan, 1.0)
+    assert interval(mostly_nan) is None
+    assert interval(np.where(np.arange(100) < 10, np.nan, 1.0)) == {"low": 1.0, "high": 1.0}
+
+
+def _copied(table: BoxTable, copies: np.ndarray) -> BoxTable:
+    """The table of a set in which frames really are repeated, copies renamed to frames of their own."""
+    rows, frames = [], []
+    new_frame = 0
+    for frame, times in enumerate(copies):
+        own = np.flatnonzero(table.frames == frame)
+        for _ in range(times):
+            rows.append(own)
+            frames.append(np.full(len(own), new_frame))
+            new_frame += 1
+    selected = table.select(np.concatenate(rows))
+    return BoxTable(**{**vars(selected), "frames": np.concatenate(frames)})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_resampled_metric_is_that_of_a_set_with_the_frames_repeated(seed: int) -> None:
+    predictions, truths = random_tables(seed, frames=12, reach=40.0)
+    copies = draw(_names(12))[seed]
+    assert copies.max() > 1 and copies.min() == 0
+    repeated = _copied(predictions, copies), _copied(truths, copies)
+
+    quick = nuscenes.match_range(nuscenes.find_candidates(predictions, truths), CLASSES, 0, 50)
+    slow = nuscenes.score_range(nuscenes.find_candidates(*repeated), CLASSES, 0, 50)
+    resampled = nuscenes.score(quick, CLASSES, copies)
+    assert resampled.mean_average_precision == pytest.approx(slow.mean_average_precision, abs=1e-12)
+    assert resampled.errors == pytest.approx(slow.errors, abs=1e-9)
+    assert resampled.mean_average_precision != nuscenes.score(quick, CLASSES).mean_average_precision
+
+    t4_resampled = t4.score(t4.match_range(t4.find_candidates(predictions, truths), 0, 50), CLASSES, copies)
+    t4_slow = t4.score_range(t4.find_candidates(*repeated), CLASSES, 0, 50)
+    for rule in t4.RULES:
+        assert t4_resampled[rule].mean_ap == pytest.approx(t4_slow[rule].mean_ap, abs=1e-12)
+        assert t4_resampled[rule].mean_aph == pytest.approx(t4_slow[rule].mean_aph, abs=1e-12)

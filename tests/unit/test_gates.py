@@ -1,0 +1,79 @@
+"""Quality gates: what they read, what they compare, and that a typo is an error and not a pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evaluator.gates import check_gates, parse_gate
+from shared.errors import UsageError
+
+_EVALUATIONS: dict[str, Any] = {
+    "pytorch-cpu": {
+        "headline": {"mAP": 0.70, "mAP 0-50 m": 0.8, "AOE": None},
+        "intervals": {"mAP": {"low": 0.66, "high": 0.73}},
+        "baseline": None,
+        "differences": {},
+        "latency": {"total": {"mean": 20.0, "p99": 30.0}},
+    },
+    "onnx-cpu": {
+        "headline": {"mAP": 0.69, "mAP 0-50 m": 0.8, "AOE": None},
+        "intervals": {"mAP": {"low": 0.65, "high": 0.72}, "mAP 0-50 m": None},
+        "baseline": "pytorch-cpu",
+        "differences": {"mAP": {"low": -0.015, "high": -0.004}},
+        "latency": {"total": {"mean": 25.0, "p99": 50.0}},
+    },
+}
+
+
+def _check(text: str) -> dict[str, tuple[float | None, bool]]:
+    return {result.run: (result.value, result.passed) for result in check_gates([parse_gate(text)], _EVALUATIONS)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mAP < 0.6", {"pytorch-cpu": (0.70, True), "onnx-cpu": (0.69, True)}),
+        ("mAP<0.695", {"pytorch-cpu": (0.70, True), "onnx-cpu": (0.69, False)}),
+        ("onnx-cpu: mAP <= 0.69", {"onnx-cpu": (0.69, False)}),
+        ("mAP 0-50 m > 0.75", {"pytorch-cpu": (0.8, False), "onnx-cpu": (0.8, False)}),
+        ("mAP drop > 0.5%", {"onnx-cpu": (pytest.approx(0.01), False)}),
+        ("mAP drop > 0.02", {"onnx-cpu": (pytest.approx(0.01), True)}),
+        ("mAP rise < -2%", {"onnx-cpu": (pytest.approx(-0.01), True)}),
+        ("mAP low < 0.655", {"pytorch-cpu": (0.66, True), "onnx-cpu": (0.65, False)}),
+        ("mAP drop high > 1.2%", {"onnx-cpu": (pytest.approx(0.015), False)}),
+        ("mAP drop low > 0.2%", {"onnx-cpu": (pytest.approx(0.004), False)}),
+        ("mAP rise high > 0", {"onnx-cpu": (pytest.approx(-0.004), True)}),
+        ("latency p99 >= 50", {"pytorch-cpu": (30.0, True), "onnx-cpu": (50.0, False)}),
+        ("latency mean rise > 10", {"onnx-cpu": (5.0, True)}),
+    ],
+)
+def test_gates_compare_what_they_say(text: str, expected: dict[str, tuple[float, bool]]) -> None:
+    assert _check(text) == expected
+
+
+def test_what_can_not_be_computed_fails() -> None:
+    assert _check("AOE > 0.5") == {"pytorch-cpu": (None, False), "onnx-cpu": (None, False)}
+    assert _check("onnx-cpu: mAP 0-50 m low < 0.1") == {"onnx-cpu": (None, False)}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mAP", "is no gate"),
+        ("mAP = 0.5", "is no gate"),
+        ("mAP < half", "is no gate"),
+        ("mAP < 1.2.3", "is no number"),
+        ("map < 0.5", "did you mean 'mAP'"),
+        ("latency p98 > 3", "did you mean 'latency p99'"),
+        ("mAP dropp > 0.5", "no metric 'mAP dropp'"),
+        ("onxx-cpu: mAP < 0.5", "no run is called 'onxx-cpu'"),
+        ("pytorch-cpu: mAP drop > 0.5", "no baseline"),
+        ("latency mean low > 3", "latency has no interval"),
+    ],
+)
+def test_typos_are_errors(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        _check(text)
+    assert caught.value.exit_code == 2
