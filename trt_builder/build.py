@@ -117,6 +117,8 @@ def build_all(
             with _derived_graph(stage, session, job, name) as graph:
                 built = build_one(session, job, graph, ws.path(f"tensorrt/{name}/{job.component}.rejected.json"))
             _commit(stage, job, built, name)
+    if found.gpu is None:
+        _log.info("%s: these engines can't run here: there is no GPU", name)
 
 
 def stage_of(ws: Workspace, name: str, target: Target, options: Options, jobs: Sequence[Job]) -> StageRun:

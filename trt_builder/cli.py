@@ -44,3 +44,96 @@ def build(work: Path, force: bool, target: str, overrides: tuple[str, ...], if_a
     from trt_builder.build import build_all
 
     build_all(work, target=target, overrides=overrides, if_available=if_available, force=force, explain=explain)
+
+
+@cli.command()
+@workspace_option
+@click.option(
+    "--percentile",
+    type=click.FloatRange(50, 100),
+    default=100.0,
+    show_default=True,
+    help="Share of the samples, in per cent, whose voxels must fit.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(1, 4),
+    default=1.1,
+    show_default=True,
+    help="Room above that, for scenes that the data set does not have.",
+)
+def suggest_profiles(work: Path, percentile: float, margin: float) -> None:
+    """Profiles for the deploy config from the voxel counts of the runs in the workspace.
+
+    Example: trt_builder suggest-profiles --work work/centerpoint --percentile 99.9
+    """
+    from shared.workspace import Workspace
+    from trt_builder.suggest import suggest, voxel_counts
+
+    ws = Workspace.open(work)
+    run, counts = voxel_counts(ws)
+    text, notes = suggest(counts, ws.spec(), percentile=percentile, margin=margin)
+    click.echo(f"# from run {run}\n" + "".join(f"# {note}\n" for note in notes) + text, nl=False)
+
+
+@cli.command()
+@click.argument("engine", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--compare", type=click.Path(path_type=Path, dir_okay=False), help="Another engine to set against it.")
+@click.option("--json", "as_json", is_flag=True, help="The whole record as JSON.")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Write the time per layer as an SVG.")
+def inspect(engine: Path, compare: Path | None, as_json: bool, picture: Path | None) -> None:
+    """Show an engine from inside: layers, precisions, times, memory, inputs.
+
+    Example: trt_builder inspect work/centerpoint/tensorrt/TARGET/pts_voxel_encoder.engine --picture layers.svg
+    """
+    import json
+
+    from shared.files import write_text
+    from trt_builder import show
+
+    record = show.record_of(engine)
+    if picture is not None:
+        write_text(picture, show.picture(record))
+    if as_json:
+        click.echo(json.dumps(record, indent=1))
+        return
+    for line in show.comparison(record, show.record_of(compare)) if compare else show.table(record):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("engine", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), envvar="WORK", help="Check its engines.")
+@click.option("--tensorrt", "version", help="Check for this version instead of the installed one.")
+@click.option("--arch", help="Check for this GPU architecture (sm89) instead of the one here.")
+def check(engine: Path | None, work: Path | None, version: str | None, arch: str | None) -> None:
+    """Say whether engines will load, without loading them: no CUDA and no TensorRT needed.
+
+    Example: trt_builder check --work work/centerpoint
+    """
+    from trt_builder.checks import run_checks
+
+    run_checks(engine, work, version=version, architecture=arch, say=click.echo)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+def doctor(as_json: bool) -> None:
+    """Show what this machine has for building engines, and what is missing.
+
+    Example: trt_builder doctor
+    """
+    import json
+
+    from shared.errors import EnvironmentLacks
+    from trt_builder.doctor import can_build, examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
+    else:
+        marks = {True: "ok  ", False: "MISS", None: "    "}
+        for finding in findings:
+            click.echo(f"{marks[finding.good]} {finding.what:20} {finding.state}")
+    if not can_build(findings):
+        raise EnvironmentLacks("no engines can be built here", hint="the lines marked MISS say what is missing")

@@ -166,6 +166,22 @@ def need(installed: TensorRT, name: str, what: str) -> Any:
     return value
 
 
+def tactic_source(installed: TensorRT, name: str) -> Any:
+    """A library that kernels may come from, by its name in the config.
+
+    Raises:
+        EnvironmentLacks: this version has no such source.
+    """
+    sources = installed.trt.TacticSource
+    if name == "cublas":
+        return need(installed, "TacticSource.CUBLAS", "tactic source cublas")
+    if name == "cublas_lt":
+        return need(installed, "TacticSource.CUBLAS_LT", "tactic source cublas_lt")
+    if name == "cudnn":
+        return need(installed, "TacticSource.CUDNN", "tactic source cudnn")
+    return sources.EDGE_MASK_CONVOLUTIONS if name == "edge_mask_convolutions" else sources.JIT_CONVOLUTIONS
+
+
 def network_flags(installed: TensorRT, *, strongly_typed: bool) -> int:
     """Flags for `Builder.create_network`.
 

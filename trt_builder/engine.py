@@ -16,14 +16,6 @@ from trt_builder.profiles import Profile
 from trt_builder.progress import Phases, make_monitor, run
 from trt_builder.settings import Options
 
-_TACTIC_SOURCES = {
-    "cublas": "CUBLAS",
-    "cublas_lt": "CUBLAS_LT",
-    "cudnn": "CUDNN",
-    "edge_mask_convolutions": "EDGE_MASK_CONVOLUTIONS",
-    "jit_convolutions": "JIT_CONVOLUTIONS",
-}
-
 
 def load_plugins(tensorrt: TensorRT, logger: Any, libraries: Sequence[str]) -> None:
     """Load TensorRT's own plugins and the user's libraries.
@@ -86,16 +78,7 @@ def make_config(tensorrt: TensorRT, builder: Any, options: Options, profiles: Se
 
 
 def _tactic_sources(tensorrt: TensorRT, sources: Sequence[str]) -> int:
-    mask = 0
-    for source in sources:
-        name = _TACTIC_SOURCES[source]
-        optional = f"TacticSource.{name}"
-        if optional in compat.OPTIONAL:
-            member = compat.need(tensorrt, optional, f"tactic source {source}")
-        else:
-            member = getattr(tensorrt.trt.TacticSource, name)
-        mask |= 1 << int(member)
-    return mask
+    return sum(1 << int(compat.tactic_source(tensorrt, source)) for source in sources)
 
 
 def _hardware_level(tensorrt: TensorRT, level: str) -> Any:

@@ -141,20 +141,33 @@ def describe(graph_input: GraphInput) -> str:
     return f"{graph_input.name} [{', '.join(str(size) or '?' for size in graph_input.shape)}]"
 
 
-def _from_spec(graph_input: GraphInput, spec: ModelSpec, *, where: str) -> Sizes:
+def sizes_of_axes(shape: Sequence[int | str], spec: ModelSpec) -> list[Sizes]:
+    """Sizes of every axis of a shape, from the parameters of the model spec.
+
+    Raises:
+        KeyError: the spec says nothing about an axis.
+    """
     axes = []
-    for size in graph_input.shape:
+    for size in shape:
         if isinstance(size, int):
             axes.append(Sizes(size, size, size))
             continue
         try:
             axes.append(_AXES[size](spec.parameters))
         except (KeyError, IndexError) as error:
-            raise ConfigError(
-                f"no sizes for input {describe(graph_input)}: the model spec says nothing about its axis '{size}'",
-                where=where,
-                hint=f"give min_shape, opt_shape and max_shape for '{graph_input.name}'",
-            ) from error
+            raise KeyError(size) from error
+    return axes
+
+
+def _from_spec(graph_input: GraphInput, spec: ModelSpec, *, where: str) -> Sizes:
+    try:
+        axes = sizes_of_axes(graph_input.shape, spec)
+    except KeyError as error:
+        raise ConfigError(
+            f"no sizes for input {describe(graph_input)}: the model spec says nothing about its axis '{error.args[0]}'",
+            where=where,
+            hint=f"give min_shape, opt_shape and max_shape for '{graph_input.name}'",
+        ) from error
     return Sizes(*(tuple(axis[kind] for axis in axes) for kind in range(3)))
 
 

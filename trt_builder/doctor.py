@@ -1,0 +1,107 @@
+"""What this machine has for building engines, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from shared.errors import EnvironmentLacks
+from trt_builder import compat, gpu
+from trt_builder.compat import Flavour
+
+_PACKAGES = ("onnx", "numpy", "polygraphy")
+_LIBRARIES = "libnvinfer*.so*"
+
+
+class Finding(NamedTuple):
+    """One line of the doctor's report: what, its state, and whether it is in order (None: neither)."""
+
+    what: str
+    state: str
+    good: bool | None
+
+
+def examine() -> list[Finding]:
+    """Everything that matters, in the order in which to mend it."""
+    return [*_driver(), *_gpus(), *_packages(), *_tensorrt(), *_libraries()]
+
+
+def can_build(findings: list[Finding]) -> bool:
+    """Whether engines of some kind can be built here: a TensorRT that works, and a GPU unless it is the RTX one."""
+    state = {finding.what: finding.good for finding in findings}
+    return bool(state.get("TensorRT for RTX")) or bool(state.get("TensorRT") and state.get("GPU 0"))
+
+
+def _driver() -> Iterator[Finding]:
+    version, cuda = gpu.driver_version(), gpu.cuda_of_driver()
+    if cuda is None:
+        yield Finding("driver", "no NVIDIA driver (libcuda.so.1); in a container, start it with --gpus all", False)
+    else:
+        yield Finding("driver", f"{version}, knows CUDA {cuda}", True)
+    where = shutil.which("nvidia-smi")
+    yield Finding("nvidia-smi", where or "not on the PATH", None)
+
+
+def _gpus() -> Iterator[Finding]:
+    gpus = gpu.find_gpus()
+    if not gpus:
+        yield Finding("GPU 0", "none", False)
+    for found in gpus:
+        yield Finding(
+            f"GPU {found.index}",
+            f"{found.name}, {found.architecture}, {found.multiprocessors} SM, {found.memory / 2**30:.1f} GiB",
+            True,
+        )
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding("python", platform.python_version(), True)
+    for name in _PACKAGES:
+        try:
+            yield Finding(name, importlib.metadata.version(name), True)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "not installed", name == "polygraphy" or None)
+
+
+def _tensorrt() -> Iterator[Finding]:
+    wheels = sorted(
+        f"{distribution.metadata['Name'].replace('_', '-')} {distribution.version}"
+        for distribution in importlib.metadata.distributions()
+        if (distribution.metadata["Name"] or "").lower().startswith("tensorrt")
+    )
+    yield Finding("wheels", ", ".join(dict.fromkeys(wheels)) or "no tensorrt wheel", None)
+    flavours: tuple[tuple[Flavour, str], ...] = (("tensorrt", "TensorRT"), ("rtx", "TensorRT for RTX"))
+    for flavour, title in flavours:
+        try:
+            installed = compat.load(flavour)
+        except EnvironmentLacks as missing:
+            yield Finding(title, str(missing), False)
+            continue
+        known = compat.known_bad(installed)
+        yield Finding(title, installed.version + (f"; {known.reason}" if known else ""), known is None or None)
+        yield from _fits_driver(title, wheels, flavour)
+
+
+def _fits_driver(title: str, wheels: list[str], flavour: str) -> Iterator[Finding]:
+    """Whether the driver knows the CUDA that the wheels are for, which stands in their names (``-cu13``)."""
+    prefix = "tensorrt-rtx" if flavour == "rtx" else "tensorrt-cu"
+    wanted = [match[1] for wheel in wheels if wheel.startswith(prefix) and (match := re.search(r"-cu(\d+)", wheel))]
+    cuda = gpu.cuda_of_driver()
+    if wanted and cuda is not None and int(cuda.split(".")[0]) < int(wanted[0]):
+        yield Finding(
+            f"{title}'s CUDA", f"it needs CUDA {wanted[0]}, the driver knows {cuda}: update the driver", False
+        )
+
+
+def _libraries() -> Iterator[Finding]:
+    """TensorRT libraries on LD_LIBRARY_PATH, where containers mount them: they come before those of the wheels."""
+    found = []
+    for folder in filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")):
+        found += [str(path) for path in sorted(Path(folder).glob(_LIBRARIES))]
+    yield Finding("mounted libraries", ", ".join(found) or "none on LD_LIBRARY_PATH", None)
