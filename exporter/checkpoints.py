@@ -52,13 +52,16 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         refused = re.search(r"(?:GLOBAL|class|function) (\S+)", str(error))
         what = f"it contains '{refused[1]}'" if refused else "it contains more than weights"
         raise ModelLoadError(
-            f"refused: {what}, which could run code when loaded", where=where,
+            f"refused: {what}, which could run code when loaded",
+            where=where,
             hint="save the weights alone: torch.save({'state_dict': model.state_dict()}, path)",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    # An unpickler that runs on damaged bytes raises whatever these happen to mean.
+    except Exception as error:
         raise ModelLoadError(
             f"not a whole PyTorch checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-            where=where, hint="copy or download it again",
+            where=where,
+            hint="copy or download it again",
         ) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
@@ -89,7 +92,8 @@ def _training_log_types() -> list[Any]:
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    reconstruct: Any = np.zeros(1).__reduce__()[0]
+    # How NumPy itself pickles an array and a number: it has moved these functions, files name the old and new places.
+    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
     numbers = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")}
     return [
         HistoryBuffer,
@@ -98,8 +102,8 @@ def _training_log_types() -> list[Any]:
         *numbers,
         (reconstruct, "numpy.core.multiarray._reconstruct"),
         (reconstruct, "numpy._core.multiarray._reconstruct"),
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-        (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
         (_no_method, "builtins.getattr"),
     ]
 
@@ -142,12 +146,14 @@ def load_weights(model: Any, path: Path) -> None:
         ]
         raise ModelLoadError(
             "does not fit the model of the training config; " + "; ".join(problems),
-            where=str(path), hint=_diagnosis(set(expected), set(state), missing, unexpected, shapes),
+            where=str(path),
+            hint=_diagnosis(set(expected), set(state), missing, unexpected, shapes),
         )
     broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise ModelLoadError(
-            f"{len(broken)} weights are NaN or infinite: {_some(broken)}", where=str(path),
+            f"{len(broken)} weights are NaN or infinite: {_some(broken)}",
+            where=str(path),
             hint="the training diverged; use an earlier checkpoint",
         )
     model.load_state_dict(
@@ -178,5 +184,7 @@ def _diagnosis(
             "give the checkpoint from before the fusion"
         )
     if not missing and not unexpected and any("voxel_encoder" in shape or "pfn_layers" in shape for shape in shapes):
-        return "the number of point features differs (with or without intensity?); check in_channels of the voxel encoder"
+        return (
+            "the number of point features differs (with or without intensity?); check the voxel encoder's in_channels"
+        )
     return "check that model.config is the config that this checkpoint was trained with"

@@ -1,4 +1,4 @@
-"""Checks of what was exported, before anyone else sees it: it is valid, has the right tensors, and computes the same."""
+"""Checks of what was exported, before anyone else sees it: valid, the right tensors, and the same results."""
 
 from __future__ import annotations
 
@@ -140,7 +140,9 @@ def _agreement(
     largest = relative = 0.0
     for name, wanted, got in zip(component.output_names(), expected, actual, strict=True):
         if wanted.shape != got.shape:
-            raise ExportError(f"{runner_name} gives '{name}' the shape {got.shape}, PyTorch {wanted.shape}", where=where)
+            raise ExportError(
+                f"{runner_name} gives '{name}' the shape {got.shape}, PyTorch {wanted.shape}", where=where
+            )
         if not np.isfinite(wanted).all():
             raise ExportError(f"the model itself gives NaN or infinity in '{name}'", where=where)
         difference = float(np.abs(wanted - got).max(initial=0.0))

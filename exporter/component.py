@@ -87,7 +87,9 @@ class Component:
             return {**given, **fixed}
 
         def shape_of(tensor: TensorSpec) -> TensorSpec:
-            shape = [fixed.get(size, renamed.get(size, size)) if isinstance(size, str) else size for size in tensor.shape]
+            shape = [
+                fixed.get(size, renamed.get(size, size)) if isinstance(size, str) else size for size in tensor.shape
+            ]
             return TensorSpec(name=tensor.name, dtype=tensor.dtype, shape=shape)
 
         return replace(

@@ -87,8 +87,8 @@ def _hard_voxelize_forward(
     *,
     max_points: int,
     max_voxels: int,
-    NDim: int,  # noqa: N803  the operator's own argument name
-    deterministic: bool,
+    NDim: int,  # noqa: N803, ARG001  the operator's own signature
+    deterministic: bool,  # noqa: ARG001
 ) -> None:
     """mmcv's operator ``hard_voxelize_forward``: fills the tensors that it is given.
 

@@ -19,6 +19,9 @@ onnx = lazy_import("onnx")
 
 _log = logging.getLogger("exporter")
 
+# The lowest opset that the dynamo exporter writes; lower ones are made from it by ONNX's own converter.
+_DYNAMO_OPSET = 18
+
 # Above this, protobuf can't hold the file, and the weights go into a file beside it.
 _PROTOBUF_LIMIT = 2**31 - 1
 
@@ -60,6 +63,7 @@ def export_onnx(
         axes = component.dynamic_axes()
         options |= {
             "dynamo": True,
+            "opset_version": max(opset_version, _DYNAMO_OPSET),
             "external_data": False,
             "optimize": do_constant_folding,
             "verbose": False,
@@ -76,14 +80,17 @@ def export_onnx(
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ExportError(
             f"PyTorch's {exporter} exporter failed ({type(error).__name__}: {lines[0] if lines else ''})",
-            where=component.name, hint="try the other one with --set export.exporter=…; --debug shows where",
+            where=component.name,
+            hint="try the other one with --set export.exporter=…; --debug shows where",
         ) from error
     if exporter == "dynamo":
+        _convert_down(component, path, opset_version)
         _name_axes(component, path)
     actual = _opset(path)
     if actual != opset_version:
         raise ExportError(
-            f"PyTorch's {exporter} exporter wrote opset {actual}, not {opset_version}", where=component.name,
+            f"PyTorch's {exporter} exporter wrote opset {actual}, not {opset_version}",
+            where=component.name,
             hint=f"use export.exporter torchscript for opset {opset_version}, or export.opset_version {actual}",
         )
 
@@ -102,6 +109,47 @@ def _quiet() -> Iterator[None]:
 def _opset(path: Path) -> int:
     model = onnx.load(str(path), load_external_data=False)
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def _convert_down(component: Component, path: Path, opset_version: int) -> None:
+    """Bring a file of the dynamo exporter to a lower opset, in place.
+
+    Raises:
+        ExportError: an operator has no equivalent there.
+    """
+    if opset_version >= _DYNAMO_OPSET:
+        return
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        _drop_defaults(node)
+    try:
+        converted = onnx.version_converter.convert_version(model, opset_version)
+    # The converter is C++; what it can't do comes as a RuntimeError or its own ConvertError.
+    except (RuntimeError, onnx.version_converter.ConvertError) as error:
+        raise ExportError(
+            f"the dynamo exporter's graph can't be converted to opset {opset_version} ({str(error).splitlines()[0]})",
+            where=component.name, hint=f"use export.exporter torchscript, or export.opset_version {_DYNAMO_OPSET}",
+        ) from error  # fmt: skip
+    save(converted, path)
+
+
+def _drop_defaults(node: Any) -> None:
+    """Remove a node's attributes that say what holds anyway: older opsets don't know some of them."""
+    defaults = onnx.defs.get_schema(node.op_type, _DYNAMO_OPSET, node.domain).attributes
+    kept = [
+        attribute
+        for attribute in node.attribute
+        if attribute.name not in defaults
+        or onnx.helper.get_attribute_value(attribute) != _default(defaults[attribute.name])
+    ]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _default(definition: Any) -> Any:
+    """An attribute's default value, None where it has none."""
+    value = definition.default_value
+    return onnx.helper.get_attribute_value(value) if value.type else None
 
 
 def _name_axes(component: Component, path: Path) -> None:

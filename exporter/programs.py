@@ -33,29 +33,30 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
     """
     axes = component.dynamic_axes()
     # DYNAMIC: the sizes may be related (a stride divides them); the tracer finds out how, and refuses to fix one.
-    shapes = tuple(
-        {axis: torch.export.Dim.DYNAMIC for axis in axes[tensor.name]} or None for tensor in component.inputs
-    )
+    shapes = tuple(dict.fromkeys(axes[tensor.name], torch.export.Dim.DYNAMIC) or None for tensor in component.inputs)
     quiet = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(component.module, component.trace_inputs(), dynamic_shapes=shapes, strict=False)
-            with path.open("wb") as file:
-                torch.export.save(program, file)
+            program = torch.export.export(
+                component.module, component.trace_inputs(), dynamic_shapes=shapes, strict=False
+            )
+            with path.open("wb") as target:
+                torch.export.save(program, target)
     # torch.export raises what the module's code and its own passes raise; all of it means one thing.
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ExportError(
-            f"torch.export failed ({type(error).__name__}: {lines[0] if lines else ''})", where=component.name,
+            f"torch.export failed ({type(error).__name__}: {lines[0] if lines else ''})",
+            where=component.name,
             hint="--debug shows where",
         ) from error
     finally:
         quiet.setLevel(level)
-    with path.open("rb") as file:
-        module = torch.export.load(file).module()
+    with path.open("rb") as source:
+        module = torch.export.load(source).module()
 
     def run(inputs: tuple[Any, ...]) -> Sequence[npt.NDArray[Any]]:
         with torch.no_grad():

@@ -42,9 +42,7 @@ def simplify(path: Path, simplifier: Simplifier) -> None:
         names = [[value.name for value in getattr(model.graph, field)] for model in (before, after)]
         if names[0] != names[1]:
             raise ExportError(f"{simplifier} changed the {field}s from {names[0]} to {names[1]}", where=path.name)
-    _log.info(
-        "%s: %s made %d nodes of %d", path.name, simplifier, len(after.graph.node), len(before.graph.node)
-    )
+    _log.info("%s: %s made %d nodes of %d", path.name, simplifier, len(after.graph.node), len(before.graph.node))
     save(after, path)
 
 

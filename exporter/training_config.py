@@ -147,7 +147,8 @@ def build_model(config: TrainingConfig) -> Any:
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise ConfigError(
-            f"the model can't be built: {reason}", where=str(config.path),
+            f"the model can't be built: {reason}",
+            where=str(config.path),
             hint="a type of another package needs custom_imports; check its arguments",
         ) from error
     model.eval()
@@ -187,15 +188,18 @@ def random_weights(model: Any, seed: int) -> None:
     if not any(True for _ in model.parameters()):
         raise ModelLoadError("the model has no weights")
     generator = torch.Generator().manual_seed(seed)
-    for name, value in model.state_dict().items():
+    state = model.state_dict()
+    for name, value in state.items():
         if not value.is_floating_point():
             continue
         draw = torch.randn(value.shape, generator=generator)
         if name.endswith("running_var"):
             value.copy_(0.5 + draw.abs())
         elif value.dim() > 1:
-            # Kaiming's scale keeps activations of the same size through the layers.
-            value.copy_(draw * (2.0 / (value[0].numel())) ** 0.5)
+            # Kaiming's scale keeps activations of the same size through the layers. Layers with a bias are the last of
+            # a head: a quarter of that keeps its logits where the sigmoid still tells scores apart.
+            scale = 0.25 if name.removesuffix("weight") + "bias" in state else 1.0
+            value.copy_(draw * scale * (2.0 / (value[0].numel())) ** 0.5)
         elif name.endswith("weight"):
             value.copy_(1.0 + 0.1 * draw)
         else:

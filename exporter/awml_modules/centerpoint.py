@@ -18,7 +18,7 @@ class CustomSeparateHead(SeparateHead):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        last_convolution = getattr(self, "heatmap")[-1]
+        last_convolution = self.heatmap[-1]
         nn.init.constant_(last_convolution.bias, self.init_bias)
 
 

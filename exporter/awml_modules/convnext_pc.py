@@ -55,7 +55,8 @@ class _Block(nn.Module):
             y = y.permute(0, 3, 1, 2)
         if self.gamma is not None:
             y = y * self.gamma.view(1, -1, 1, 1)
-        return x + y
+        result: Tensor = x + y
+        return result
 
 
 class ConvNeXtPC(BaseModule):
@@ -97,7 +98,8 @@ class ConvNeXtPC(BaseModule):
             raise ConfigError(f"unknown arguments: {', '.join(sorted(unknown))}", where="ConvNeXt_PC")
         if gap_before_final_norm or large_arch is not None:
             raise ConfigError(
-                "gap_before_final_norm=True and large_arch are not supported", where="ConvNeXt_PC",
+                "gap_before_final_norm=True and large_arch are not supported",
+                where="ConvNeXt_PC",
                 hint="set gap_before_final_norm=False and leave large_arch out, as AWML's configs do",
             )
         if len(out_channels) != len(depths):

@@ -91,4 +91,5 @@ class BackwardPillarFeatureNet(nn.Module):
         stacked = stacked * used[:, :, None].type_as(stacked)
         for layer in self.pfn_layers:
             stacked = layer(stacked, num_points)
-        return stacked.squeeze(1)
+        pillars: Tensor = stacked.squeeze(1)
+        return pillars

@@ -90,6 +90,4 @@ def find(name: str) -> ExportableModel:
                 return cast(ExportableModel, point.load())
             except ImportError as error:
                 raise EnvironmentLacks(f"model '{name}' of {point.value} can't be imported ({error})") from error
-    raise ConfigError(
-        f"no model '{name}'", where="model.type", hint=f"there are: {', '.join(available())}"
-    )
+    raise ConfigError(f"no model '{name}'", where="model.type", hint=f"there are: {', '.join(available())}")

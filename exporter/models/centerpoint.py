@@ -42,7 +42,7 @@ _OUTPUT_ORDER = ("heatmap", "reg", "height", "dim", "rot", "vel")
 # Sizes to trace and check with: enough for every stride, little enough for a CPU (and for programs, which keep the
 # inputs that they were traced with). Multiples of the alignment pass through all strides of the backbones in use (16 at
 # most) without remainder.
-_LARGEST_CHECK = 512
+_LARGEST_CHECK = 256
 _LARGEST_TRACE = 64
 _ALIGNMENT = 32
 _TRACED_PILLARS = 256
@@ -78,11 +78,12 @@ def read_options(options: Mapping[str, Any]) -> Options:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
-            f"{first['msg']}", where="model.options." + ".".join(map(str, first["loc"])),
+            f"{first['msg']}",
+            where="model.options." + ".".join(map(str, first["loc"])),
             hint=f"options of centerpoint: {', '.join(Options.model_fields)}",
         ) from error
     if parsed.nms_type not in (None, "circle"):
-        raise ConfigError(f"'{parsed.nms_type}' is unknown", where="model.options.nms_type", hint="the only one is circle")
+        raise ConfigError(f"'{parsed.nms_type}' is unknown", where="model.options.nms_type", hint="there is: circle")
     return parsed
 
 
@@ -114,7 +115,8 @@ def build(config: TrainingConfig, options: Options) -> Any:
         head.test_cfg["nms_type"] = options.nms_type
     if head.test_cfg.get("nms_type") != "circle":
         raise ConfigError(
-            f"test_cfg.pts.nms_type is '{head.test_cfg.get('nms_type')}'; the runtime has circle suppression", where=where,
+            f"test_cfg.pts.nms_type is '{head.test_cfg.get('nms_type')}'; the runtime has circle suppression",
+            where=where,
             hint=f"set model.options.nms_type: circle to use it, with min_radius {head.test_cfg.get('min_radius')}",
         )
     return model
@@ -189,7 +191,7 @@ def _check_consistency(
         ConfigError: they don't.
     """
     encoder, scatter, coder = model.pts_voxel_encoder, model.pts_middle_encoder, model.pts_bbox_head.bbox_coder
-    pairs = {
+    pairs: dict[str, tuple[list[float], list[float]]] = {
         "the voxel encoder's point_cloud_range": ([float(v) for v in encoder.point_cloud_range], point_range),
         "the voxel encoder's voxel_size": ([float(encoder.vx), float(encoder.vy)], voxel_size[:2]),
         "the box coder's pc_range": ([float(v) for v in coder.pc_range[:2]], point_range[:2]),
@@ -224,6 +226,7 @@ def _decoration(encoder: Any, config: TrainingConfig) -> dict[str, Any]:
     }
 
 
+_LOADING_STEPS = ("LoadPointsFromFile", "LoadPointsFromMultiSweeps", "PointsRangeFilter")
 # Steps of a test pipeline that leave the points as they are (or, in test-time augmentation, are set to do nothing).
 _PASSIVE_STEPS = frozenset(
     {"Pack3DDetInputs", "LoadAnnotations3D", "MultiScaleFlipAug3D", "GlobalRotScaleTrans", "RandomFlip3D"}
@@ -238,22 +241,22 @@ def point_loading(config: TrainingConfig) -> PointLoading:
     """
     where = str(config.path)
     steps = {step["type"].rsplit(".", 1)[-1]: step for step in config.pipeline if isinstance(step.get("type"), str)}
-    unknown = sorted(set(steps) - _PASSIVE_STEPS - {"LoadPointsFromFile", "LoadPointsFromMultiSweeps", "PointsRangeFilter"})
+    unknown = sorted(set(steps) - _PASSIVE_STEPS - set(_LOADING_STEPS))
     if unknown:
         raise ConfigError(
-            f"the test pipeline has the steps {', '.join(unknown)}, which the runtime does not know", where=where,
+            f"the test pipeline has the steps {', '.join(unknown)}, which the runtime does not know",
+            where=where,
             hint="deploy with a config whose test pipeline does without them",
         )
-    load, merge, limits = (
-        steps.get(name) for name in ("LoadPointsFromFile", "LoadPointsFromMultiSweeps", "PointsRangeFilter")
-    )
+    load, merge, limits = (steps.get(name) for name in _LOADING_STEPS)
     if load is None:
         raise ConfigError(
-            "has no test pipeline with LoadPointsFromFile, so how points are loaded is unknown", where=where,
+            "has no test pipeline with LoadPointsFromFile, so how points are loaded is unknown",
+            where=where,
             hint="define test_dataloader.dataset.pipeline or test_pipeline",
         )
     if merge is not None and not merge.get("test_mode", False):
-        _log.info("the test pipeline draws sweeps at random (test_mode is not set); the most recent ones are taken here")
+        _log.info("the test pipeline draws sweeps at random (no test_mode); here the most recent ones are taken")
     columns = load.get("use_dim", [0, 1, 2])
     if merge is not None:
         columns = merge.get("use_dim", [0, 1, 2, 4])
@@ -349,12 +352,11 @@ def to_y_axis_reference(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         maps: by name, (B, C, H, W) each.
     """
-    length, width, height = maps["dim"].split(1, dim=1)
-    sine, cosine = maps["rot"].split(1, dim=1)
+    dim, rot = maps["dim"], maps["rot"]
     return {
         **maps,
-        "dim": torch.cat([width, length, height], dim=1),
-        "rot": torch.cat([-cosine, -sine], dim=1),
+        "dim": torch.cat([dim[:, 1:2], dim[:, 0:1], dim[:, 2:3]], dim=1),
+        "rot": -torch.cat([rot[:, 1:2], rot[:, 0:1]], dim=1),
     }
 
 
@@ -596,12 +598,15 @@ def _intermediate(model: Any, points: Tensor) -> Intermediate:
         _recorded(model.pts_voxel_encoder.pfn_layers[0]) as encoder,
         _recorded(model.pts_middle_encoder) as scatter,
     ):
-        data = model.data_preprocessor({"inputs": {"points": [points]}, "data_samples": [_data_sample()]}, training=False)
+        data = model.data_preprocessor(
+            {"inputs": {"points": [points]}, "data_samples": [_data_sample()]}, training=False
+        )
         voxels = data["inputs"]["voxels"]
         if not len(voxels["voxels"]):
             raise ExportError(
                 "no point of the sample lies in the model's range, so there is nothing to trace with",
-                where="data.sample_idx", hint="choose another sample",
+                where="data.sample_idx",
+                hint="choose another sample",
             )
         features = model.pts_voxel_encoder(voxels["voxels"], voxels["num_points"], voxels["coors"])
         model.pts_middle_encoder(features, voxels["coors"], 1)

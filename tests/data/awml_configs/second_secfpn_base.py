@@ -40,9 +40,7 @@ model = dict(
         type="CenterHead",
         in_channels=384,
         common_heads=dict(reg=(2, 2), height=(1, 2), dim=(3, 2), rot=(2, 2), vel=(2, 2)),
-        bbox_coder=dict(
-            type="CenterPointBBoxCoder", max_num=500, score_threshold=0.1, out_size_factor=1, code_size=9
-        ),
+        bbox_coder=dict(type="CenterPointBBoxCoder", max_num=500, score_threshold=0.1, out_size_factor=1, code_size=9),
         share_conv_channel=64,
         separate_head=dict(type="SeparateHead", init_bias=-2.19, final_kernel=1),
         loss_cls=dict(type="mmdet.GaussianFocalLoss", reduction="mean", loss_weight=1.0),
