@@ -35,7 +35,8 @@ class _Recorder:
     def run(self, component: str, inputs: Tensors) -> dict[str, Any]:
         """Run one component."""
         self.inputs[component] = {name: np.array(value) for name, value in inputs.items()}
-        return self._session.run(component, inputs)
+        outputs: dict[str, Any] = self._session.run(component, inputs)
+        return outputs
 
 
 def bare_sessions(model: Model) -> dict[str, Any]:

@@ -46,14 +46,16 @@ def frame(count: int, seed: int = 0) -> Float32:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def median_ms(function: Callable[[], Any], repeats: int) -> float:
-    """Median wall time [ms] of ``repeats`` calls, after three for warm-up."""
-    times = []
+def medians_ms(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median wall time [ms] of each function, called in turn so that what disturbs the machine disturbs all."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats + 3):
-        started = time.perf_counter()
-        function()
-        times.append((time.perf_counter() - started) * 1e3)
-    return statistics.median(times[3:])
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            times[name].append((time.perf_counter() - started) * 1e3)
+    # The first three calls are warm-up.
+    return {name: statistics.median(values[3:]) for name, values in times.items()}
 
 
 def framework_steps(points: Float32) -> tuple[str, Callable[[], Any], Callable[[], Any], tuple[Any, ...]]:
@@ -101,22 +103,24 @@ def measure(count: int, repeats: int) -> dict[str, Any]:
         np.testing.assert_array_equal(voxels.dense(GRID.max_points), theirs[0].numpy())
         np.testing.assert_array_equal(voxels.coordinates, theirs[1].numpy())
         difference = float(np.abs(ours - theirs[3].numpy()).max())
-        baseline = {
-            "voxelise": median_ms(their_voxelise, repeats),
-            "decorate": median_ms(their_decorate, repeats),
-        }
-    own = {
-        "voxelise": median_ms(lambda: voxelise(points, GRID, table), repeats),
-        "decorate": median_ms(lambda: decorate(voxels, DECORATION, GRID, buffer), repeats),
-    }
+        times = medians_ms(
+            {
+                "baseline voxelise": their_voxelise,
+                "baseline decorate": their_decorate,
+                "runtime voxelise": lambda: voxelise(points, GRID, table),
+                "runtime decorate": lambda: decorate(voxels, DECORATION, GRID, buffer),
+            },
+            repeats,
+        )
+    baseline = times["baseline voxelise"] + times["baseline decorate"]
+    own = times["runtime voxelise"] + times["runtime decorate"]
     return {
         "points": count,
         "pillars": len(voxels),
         "baseline_operator": operator,
         "baseline_is_compiled": operator == COMPILED,
-        "baseline_ms": baseline,
-        "runtime_ms": own,
-        "speed_up": sum(baseline.values()) / sum(own.values()),
+        "milliseconds": {**times, "baseline": baseline, "runtime": own},
+        "speed_up": baseline / own,
         "largest_difference_of_a_feature": difference,
     }
 

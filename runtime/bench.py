@@ -34,7 +34,7 @@ def bench(
     """Measure requests one after the other, from points in host memory to boxes in host memory.
 
     Measuring is what the command is for: it is never up to date. Statistics go into the manifest's results under
-    ``latency``, every single latency into ``bench/<name>.json``.
+    ``bench``, every single latency into ``bench/<name>.json``.
 
     Args:
         work: the workspace, with an exported model.
@@ -86,7 +86,7 @@ def bench(
         }
         with stage.artifact(f"bench/{model.name}.json", kind="latency") as path:
             path.write_text(json.dumps({**result, "requests_ms": requests}), encoding="utf-8")
-        stage.result("latency", model.name, result)
+        stage.result("bench", model.name, result)
     throughput = statistics[TOTAL]["throughput"]
     title = f"{model.name}, sample {index}, {len(requests)} requests, {throughput:.2f} a second"
     rows = [

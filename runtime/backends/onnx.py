@@ -20,8 +20,8 @@ ort = lazy_import("onnxruntime", install="pip install onnxruntime (GPU: onnxrunt
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy")
 
-# ONNX Runtime's own levels: 3 is errors. Warnings (constants folded, nodes moved) are no news to a user.
-_LOG_ERRORS = 3
+# ONNX Runtime's own levels: 4 is fatal. Its errors come as exceptions too, and ours say the same in one line.
+_LOG_FATAL = 4
 
 
 def artifacts(workspace: Workspace, spec: ModelSpec) -> dict[str, str]:  # noqa: ARG001 (other backends look there)
@@ -40,7 +40,7 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = _LOG_ERRORS
+    options.log_severity_level = _LOG_FATAL
     sessions = {
         component.name: _load_component(files[component.name], component, options, providers)
         for component in spec.components

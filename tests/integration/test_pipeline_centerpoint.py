@@ -7,12 +7,12 @@ import types
 
 import numpy as np
 import pytest
-from tests.support import tiny_centerpoint as tiny
 
 from runtime import pipelines
 from runtime.backends import available_backends
 from runtime.pipelines import available_pipelines, build_pipeline
 from shared.errors import InferenceError, ManifestError
+from tests.support import tiny_centerpoint as tiny
 
 
 class StandIn:

@@ -19,14 +19,13 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from tests.support import tiny_centerpoint as tiny
-
 from runtime.bench import bench
 from runtime.cli import cli
 from runtime.run import run
-from shared.errors import EnvironmentLacks, InputError, ManifestError, ModelLoadError, UsageError
+from shared.errors import EnvironmentLacks, InferenceError, InputError, ManifestError, ModelLoadError, UsageError
 from shared.runs import Run
 from shared.workspace import Workspace
+from tests.support import tiny_centerpoint as tiny
 
 COUNTS = [500, 0, 1, 900, 300]
 
@@ -137,7 +136,7 @@ def test_bench_records_statistics_and_every_latency(work):
     text = bench(work, "onnx", "cpu", sample_index=3, min_requests=25, min_seconds=0.0, threads=1)
     assert "pts_voxel_encoder" in text
     manifest = Workspace.open(work).manifest()
-    latency = manifest.results["latency"]["onnx-cpu"]
+    latency = manifest.results["bench"]["onnx-cpu"]
     assert latency["stages"]["total"]["samples"] == 25
     assert "p50" in latency["stages"]["total"]
     assert "p99" not in latency["stages"]["total"]
@@ -156,6 +155,16 @@ def test_a_changed_file_is_refused_before_it_is_loaded(work):
         run(work, "onnx", "cpu")
 
 
+def replace_artifact(workspace: Workspace, artifact: str, content: bytes) -> None:
+    """Another content under the same name, known to the manifest."""
+    with workspace.stage("export", tool="exporter") as stage:
+        for path in workspace.manifest().stages["export"].outputs:
+            if path != artifact:
+                stage.add_artifact(path, kind="model")
+        with stage.artifact(artifact, kind="model") as path:
+            path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("backend", "artifact"),
     [("onnx", "onnx/pts_backbone_neck_head.onnx"), ("pytorch", "pytorch/pts_voxel_encoder.pt2")],
@@ -165,16 +174,52 @@ def test_a_file_that_is_no_model_is_one_clear_line(work, backend, artifact, dama
     workspace = Workspace.open(work)
     whole = (work / artifact).read_bytes()
     content = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"not a model\n" * 50}[damage]
-    with workspace.stage("export", tool="exporter") as stage:
-        for path in workspace.manifest().stages["export"].outputs:
-            if path != artifact:
-                stage.add_artifact(path, kind="model")
-        with stage.artifact(artifact, kind="model") as path:
-            path.write_bytes(content)
+    replace_artifact(workspace, artifact, content)
     with pytest.raises(ModelLoadError, match="export it again") as caught:
         run(work, backend, "cpu")
     assert "\n" not in str(caught.value)
     assert workspace.manifest().stages[f"run:{backend}-cpu"].status == "failed"
+
+
+def onnx_encoder(domain: str = "", operator: str = "Relu", weights: str | None = None) -> bytes:
+    """An encoder of one node, whose weights may lie in another file."""
+    from onnx import TensorProto, helper
+
+    tensors = []
+    if weights is not None:
+        tensor = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[10])
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=weights)
+        tensors.append(tensor)
+    names = ["input_features", *(tensor.name for tensor in tensors)]
+    graph = helper.make_graph(
+        [helper.make_node(operator, names, ["pillar_features"], domain=domain)],
+        "encoder",
+        [helper.make_tensor_value_info("input_features", TensorProto.FLOAT, ["voxels", "points", 10])],
+        [helper.make_tensor_value_info("pillar_features", TensorProto.FLOAT, None)],
+        tensors,
+    )
+    opsets = [helper.make_opsetid("", 17), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    model: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"operator": "Add", "weights": "../manifest.json"}, ModelLoadError, "escapes model directory"),
+        ({"operator": "Add", "weights": "/etc/hostname"}, ModelLoadError, "can't load it"),
+        ({"operator": "Evil", "domain": "some.where"}, ModelLoadError, "can't load it"),
+        ({"operator": "Det"}, InferenceError, "pts_voxel_encoder: ONNX Runtime failed"),
+    ],
+    ids=["reads outside", "reads absolute", "unknown operator", "fails at run time"],
+)
+def test_a_model_that_must_not_or_can_not_run_is_one_clear_line(work, capfd, options, error, message):
+    replace_artifact(Workspace.open(work), "onnx/pts_voxel_encoder.onnx", onnx_encoder(**options))
+    with pytest.raises(error, match=message) as caught:
+        run(work, "onnx", "cpu")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_component_with_other_tensors_is_refused(work):
