@@ -16,12 +16,14 @@ from evaluator.gates import check_gates, parse_gate
 from evaluator.latency import latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
-from shared.errors import GateFailed
+from shared.errors import GateFailed, InputError
 from shared.runs import Run
 from shared.table import Table, number
 from shared.workspace import Workspace
 
 STAGE = "evaluate"
+#: Version of the files in ``evaluation/``; raise it when their meaning changes.
+FORMAT = 1
 
 _log = logging.getLogger(STAGE)
 
@@ -124,7 +126,7 @@ def evaluate_runs(
         resample: ``frames`` or ``scenes``.
 
     Returns:
-        Per run, JSON: ``run`` (who), ``metrics`` (the metric's result, or None), ``headline`` (its numbers),
+        Per run, JSON: ``format``, ``run`` (who), ``metrics`` (the metric's result, or None), ``headline`` (numbers),
         ``intervals`` of those, ``baseline`` (the run it is compared with, or None) and ``differences`` (intervals of
         run minus baseline), ``latency`` (statistics by stage).
 
@@ -144,6 +146,7 @@ def evaluate_runs(
             replicates[name] = replicate(copies, partial(metric.resample, matched), f"intervals of {name}")
     return {
         run.folder.name: {
+            "format": FORMAT,
             "run": {
                 "name": run.folder.name,
                 "backend": run.header.backend,
@@ -174,14 +177,23 @@ def stored_evaluations(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
     Raises:
         ManifestError: a file was changed.
+        InputError: a file was written by another version.
     """
     stage = workspace.manifest().stages.get(STAGE)
     if stage is None or stage.status != "done":
         return {}
-    return {
+    stored = {
         Path(relative).stem: json.loads(workspace.artifact(relative).read_text(encoding="utf-8"))
         for relative in stage.outputs
     }
+    for name, evaluation in stored.items():
+        if evaluation.get("format") != FORMAT:
+            raise InputError(
+                "was written by another version of the evaluator",
+                where=f"{workspace.root}/evaluation/{name}.json",
+                hint=f"evaluate again: evaluator evaluate --work {workspace.root}",
+            )
+    return stored
 
 
 def evaluation_tables(workspace: Workspace) -> list[Table]:

@@ -26,6 +26,9 @@ ERRORS = ("center", "size", "yaw", "velocity", "score")
 # margin, while a comparison of two unlike models still gives a small file.
 _SCORES_KEPT = 1000
 
+# A side of no length has no relative difference; one this short [m] is no object's.
+_SHORTEST_SIDE = 1e-3
+
 Float64 = npt.NDArray[np.float64]
 
 
@@ -138,9 +141,9 @@ def box_errors(reference: Boxes3D, test: Boxes3D) -> dict[str, Float64]:
     """Errors of K matched pairs, (K,) each.
 
     Returns:
-        ``center`` distance in 3D [m]; ``size`` largest difference of a side [m]; ``yaw`` angle between the headings in
-        [0, pi] rad; ``velocity`` length of the difference [m/s], NaN where both don't know it, infinite where one
-        doesn't; ``score`` difference.
+        ``center`` distance in 3D [m]; ``size`` largest relative difference of a side, since sizes are decoded from
+        their logarithms; ``yaw`` angle between the headings in [0, pi] rad; ``velocity`` length of the difference
+        [m/s], NaN where both don't know it, infinite where one doesn't; ``score`` difference.
     """
 
     def difference(column: str) -> Float64:
@@ -151,7 +154,7 @@ def box_errors(reference: Boxes3D, test: Boxes3D) -> dict[str, Float64]:
     one_unknown = np.isnan(reference.velocities).any(axis=1) != np.isnan(test.velocities).any(axis=1)
     return {
         "center": np.sqrt((difference("centers") ** 2).sum(axis=1)),
-        "size": np.abs(difference("sizes")).max(axis=1, initial=0.0),
+        "size": (np.abs(difference("sizes")) / np.maximum(reference.sizes, _SHORTEST_SIDE)).max(axis=1, initial=0.0),
         "yaw": np.abs((yaw + np.pi) % (2 * np.pi) - np.pi),
         "velocity": np.where(one_unknown, np.inf, velocity),
         "score": np.abs(difference("scores")),

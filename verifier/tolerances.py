@@ -12,7 +12,8 @@ Where the defaults come from:
 ``fp32``
     Sums in another order, 24 bit mantissa: relative rounding 6e-8 a step, some 1e-6 (120 dB) at the heads of a 30-layer
     network. 60 dB is a thousandth of the signal: far above rounding, far below what a swapped channel, another pad or a
-    lost voxel makes (under 40 dB). Boxes: 1 cm and a thousandth in score, the bar that the pipelines are built to.
+    lost voxel makes (under 40 dB). Boxes: 1 cm, 1 % of a side and a thousandth in score, the bar that the pipelines
+    are built to.
 ``fp32_tf32`` (also ``auto``, whose layers may use TF32)
     11 bit significand in products: 5e-4 a product, averaged in the sums. 40 dB is one percent of the signal.
 ``fp16``, ``bf16``, ``strongly_typed``
@@ -51,7 +52,7 @@ class BoxLimits:
     """Limits on decoded boxes.
 
     Attributes:
-        center, size: metres. yaw: rad. velocity: m/s. score: difference of scores.
+        center: metres. size: relative to the side. yaw: rad. velocity: m/s. score: difference of scores.
         quantile: how many of the pairs must keep them: 1.0 all, 0.99 all but a hundredth (one of `QUANTILES`, or 1).
         unmatched: largest share of boxes without a partner in the other run, label flips included. Boxes within
             ``score`` of the model's score threshold don't count: there it decides by a hair.

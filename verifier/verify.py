@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from shared.config import DeployConfig
 
 STAGE = "verify"
+#: Version of the files in ``verification/``; raise it when their meaning changes.
+FORMAT = 1
 #: Name of the one result of kind ``verification`` in the manifest.
 SUMMARY = "summary"
 
@@ -62,6 +64,7 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
             results = {}
             for comparison in plan.comparisons:
                 stored = compare_runs(comparison.reference.run, comparison.test.run, score_threshold)
+                stored["format"] = FORMAT
                 stored["tolerance"] = asdict(tolerance_of(comparison, config, overrides))
                 with stage.artifact(f"verification/{comparison.name}.json", kind="verification") as path:
                     path.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -121,10 +124,18 @@ def stored_comparisons(workspace: Workspace) -> dict[str, dict[str, Any]]:
     if stage is None or stage.status != "done":
         status = "nothing was verified here yet" if stage is None else f"the last verification is '{stage.status}'"
         raise InputError(status, where=str(workspace.root), hint=f"verifier verify --work {workspace.root}")
-    return {
+    stored = {
         Path(relative).stem: json.loads(workspace.artifact(relative).read_text(encoding="utf-8"))
         for relative in stage.outputs
     }
+    for name, comparison in stored.items():
+        if comparison.get("format") != FORMAT:
+            raise InputError(
+                "was written by another version of the verifier",
+                where=f"{workspace.root}/verification/{name}.json",
+                hint=f"compare again: verifier verify --work {workspace.root}",
+            )
+    return stored
 
 
 def judge_stored(stored: Mapping[str, Any], overrides: Sequence[str]) -> Verdict:

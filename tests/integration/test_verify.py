@@ -288,3 +288,12 @@ def test_disabled_verification_is_recorded_as_skipped(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path, enabled=False)
     assert "skipped" in verify(workspace.root, (), False)
     assert workspace.manifest().stages["verify"].status == "skipped"
+
+
+def test_statistics_of_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    verify(workspace.root, (), False)
+    monkeypatch.setattr("verifier.verify.FORMAT", 2)
+    with pytest.raises(InputError, match="another version of the verifier"):
+        check(workspace.root, ())

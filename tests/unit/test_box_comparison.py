@@ -66,7 +66,7 @@ def test_errors_are_those_of_the_pairs() -> None:
     changed = replace(
         boxes,
         centers=boxes.centers + np.array([0.03, 0.04, 0], np.float32),
-        sizes=boxes.sizes + np.array([0.1, -0.2, 0], np.float32),
+        sizes=boxes.sizes * np.array([1.1, 0.8, 1], np.float32),
         yaws=boxes.yaws - np.float32(2 * np.pi - 0.25),
         velocities=boxes.velocities + np.array([3, 4], np.float32),
         scores=boxes.scores - np.float32(0.05),
