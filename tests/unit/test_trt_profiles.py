@@ -1,0 +1,108 @@
+"""Optimisation profiles: from config and model spec, complete and checked against the ONNX inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import ConfigError
+from shared.spec import ModelSpec
+from trt_builder.onnx_graph import GraphInput
+from trt_builder.profiles import Sizes, as_json, check, resolve
+
+FEATURES = GraphInput("input_features", ("num_voxels", "num_max_points", 11))
+IMAGE = GraphInput("spatial_features", ("batch_size", 32, "height", "width"))
+FIXED = GraphInput("image", (1, 3, 960, 960))
+COMPONENT = {"name": "c", "inputs": [{"name": "x", "dtype": "float32", "shape": [1]}],
+             "outputs": [{"name": "y", "dtype": "float32", "shape": [1]}], "onnx": "onnx/c.onnx"}  # fmt: skip
+SPEC = ModelSpec.model_validate(
+    {"model": "centerpoint", "task": "detection3d", "classes": ["car"], "components": [COMPONENT],
+     "parameters": {"max_voxels": 96000, "max_points_per_voxel": 32, "grid_size": [1020, 510, 1]}}
+)  # fmt: skip
+
+
+def sizes(*voxels: int) -> Sizes:
+    return Sizes(*((number, 32, 11) for number in voxels))
+
+
+def test_without_a_config_the_spec_gives_the_sizes() -> None:
+    (profile,) = resolve([FEATURES, IMAGE], [{}], SPEC, fixed=False, where="components.c")
+    assert profile["input_features"] == sizes(1, 24000, 96000)
+    assert profile["spatial_features"] == Sizes(*[(1, 32, 510, 1020)] * 3)
+
+
+def test_the_config_wins_and_what_it_leaves_out_comes_from_the_spec() -> None:
+    (profile,) = resolve([FEATURES, IMAGE], [{"input_features": sizes(1000, 2000, 3000)}], SPEC, fixed=False, where="c")
+    assert profile["input_features"] == sizes(1000, 2000, 3000)
+    assert "spatial_features" in profile
+
+
+def test_a_fixed_profile_has_one_size_the_largest() -> None:
+    (profile,) = resolve([FEATURES], [{"input_features": sizes(1, 2, 3)}], SPEC, fixed=True, where="c")
+    assert profile["input_features"] == sizes(3, 3, 3)
+
+
+def test_several_profiles_are_kept_in_order() -> None:
+    configured = [{"input_features": sizes(1, 2, 3)}, {"input_features": sizes(4, 5, 6)}]
+    found = resolve([FEATURES], configured, SPEC, fixed=False, where="c")
+    assert [profile["input_features"].min[0] for profile in found] == [1, 4]
+    assert as_json(found)[1] == {"input_features": {"min": [4, 32, 11], "opt": [5, 32, 11], "max": [6, 32, 11]}}
+
+
+def test_a_graph_with_fixed_inputs_needs_no_profile() -> None:
+    assert resolve([FIXED], [{}], SPEC, fixed=False, where="c") == []
+
+
+def test_a_profile_for_a_fixed_input_must_agree_with_it() -> None:
+    with pytest.raises(ConfigError, match=r"axis 3 is 640, but the ONNX input image .* fixes it at 960"):
+        resolve([FIXED], [{"image": Sizes(*[(1, 3, 960, 640)] * 3)}], SPEC, fixed=False, where="c")
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"points": sizes(1, 2, 3)}, "names input 'points', which the ONNX file does not have. its inputs are input_f"),
+        ({"input_features": sizes(5, 2, 3)}, "axis 0 has min 5, opt 2, max 3; it must be 1 <= min <= opt <= max"),
+        ({"input_features": sizes(1, 4, 3)}, "axis 0 has min 1, opt 4, max 3"),
+        ({"input_features": sizes(0, 4, 5)}, "axis 0 has min 0"),
+        ({"input_features": Sizes((1, 32), (2, 32), (3, 32))}, "has 2 axes, the ONNX input .* has 3"),
+        ({"input_features": Sizes(*[(1, 32, 10)] * 3)}, "axis 2 is 10, but the ONNX input .* fixes it at 11"),
+    ],
+)
+def test_what_does_not_fit_is_named(profile: dict[str, Sizes], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolve([FEATURES], [profile], SPEC, fixed=False, where="components.pts_voxel_encoder")
+    assert str(caught.value).startswith("components.pts_voxel_encoder.tensorrt_profile")
+    assert caught.value.exit_code == 2
+
+
+def test_an_axis_that_the_spec_does_not_know_must_be_configured() -> None:
+    unknown = GraphInput("x", ("tokens", 4))
+    with pytest.raises(ConfigError, match=r"the model spec says nothing about its axis 'tokens'.*give min_shape"):
+        resolve([unknown], [{}], SPEC, fixed=False, where="c")
+    nameless = GraphInput("x", ("", 4))
+    with pytest.raises(ConfigError, match=r"no sizes for input x \[\?, 4\]"):
+        resolve([nameless], [{}], SPEC, fixed=False, where="c")
+
+
+def shapes() -> st.SearchStrategy[Any]:
+    return st.lists(st.tuples(*[st.integers(-2, 40)] * 3), min_size=1, max_size=4)
+
+
+@given(shapes(), st.data())
+def test_check_accepts_exactly_the_ordered_positive_shapes_that_fit(axes: list[Any], data: st.DataObject) -> None:
+    fixed = [data.draw(st.booleans()) for _ in axes]
+    graph_input = GraphInput(
+        "x", tuple(axis[0] if is_fixed else "n" for axis, is_fixed in zip(axes, fixed, strict=True))
+    )
+    given_shapes = Sizes(*(tuple(axis[kind] for axis in axes) for kind in range(3)))
+    ordered = all(1 <= low <= middle <= high for low, middle, high in axes)
+    equal = all(len(set(axis)) == 1 for axis, is_fixed in zip(axes, fixed, strict=True) if is_fixed)
+    if ordered and equal:
+        check(graph_input, given_shapes, where="c")
+    else:
+        with pytest.raises(ConfigError):
+            check(graph_input, given_shapes, where="c")
