@@ -43,17 +43,16 @@ def info_name(split: str) -> str:
 
 def is_up_to_date(folder: Path, arguments: dict[str, Any]) -> bool:
     """Tell whether `folder` holds the data set of these arguments, every file intact."""
-    contents = folder / CONTENTS
-    if not contents.is_file():
-        return False
     try:
-        stated = json.loads(contents.read_text())
-    except ValueError:
+        stated = json.loads((folder / CONTENTS).read_text())
+    except (OSError, ValueError):
         return False
-    if stated.get("arguments") != arguments:
+    if not isinstance(stated, dict) or stated.get("arguments") != arguments:
         return False
-    files: dict[str, str] = stated["files"]
-    return all((folder / name).is_file() and sha256_of_file(folder / name) == digest for name, digest in files.items())
+    files: dict[str, str] = stated.get("files", {})
+    return bool(files) and all(
+        (folder / name).is_file() and sha256_of_file(folder / name) == digest for name, digest in files.items()
+    )
 
 
 def write_dataset(folder: Path, split: str, recordings: Iterable[Recording], arguments: dict[str, Any]) -> bool:

@@ -4,6 +4,9 @@
 
 One pass over fresh scenes of split ``train``; held-out figures come from split ``eval`` with the demo's own seed, which
 training never sees. The learning rate follows one cycle over the steps, or over the time allowed where that is shorter.
+
+8,000 steps of 8 frames take 6.5 minutes on an H200 with 16 cores, of which 15 generate scenes. A CPU trains the same
+way, at about one frame a second on two cores: enough to try a change, too slow for a model.
 """
 
 from __future__ import annotations

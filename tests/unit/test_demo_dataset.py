@@ -31,6 +31,9 @@ from shared.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 3
+# Scene 0 of the demo's evaluation set.
+EVAL_OBJECTS = [92, 91, 91, 92, 91, 89, 88, 87]
+EVAL_POINTS_IN_BOXES = 65_925
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +286,13 @@ def test_every_bucket_has_objects_with_points_of_every_class() -> None:
     assert (counts > 0).all(), counts
 
 
+def test_the_evaluation_frames_are_those_that_the_checkpoint_was_judged_on() -> None:
+    """A change of the generator moves the figures of models/centerpoint_demo.log: train again, then change these."""
+    frames = record_scene(7, "eval", 0, 8, cameras=False).frames
+    assert [len(frame.annotations) for frame in frames] == EVAL_OBJECTS
+    assert sum(int(frame.num_lidar_pts.sum()) for frame in frames) == pytest.approx(EVAL_POINTS_IN_BOXES, rel=1e-3)
+
+
 def test_generate_is_up_to_date_the_second_time_and_repairs_what_was_changed(tmp_path: Path) -> None:
     arguments = ["generate", "--out", str(tmp_path / "d"), "--frames", "1", "--no-cameras", "--seed", "3"]
     run = CliRunner()
@@ -293,6 +303,9 @@ def test_generate_is_up_to_date_the_second_time_and_repairs_what_was_changed(tmp
     cloud.write_bytes(whole[:-20])
     assert "up to date" not in run.invoke(cli, arguments).output
     assert cloud.read_bytes() == whole
+    for broken in ("", "[]", '{"arguments": {}}'):
+        (tmp_path / "d" / CONTENTS).write_text(broken)
+        assert "up to date" not in run.invoke(cli, arguments).output
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
