@@ -42,6 +42,56 @@ def evaluate_command(work: Path, data_root: Path | None, gates: tuple[str, ...],
     click.echo(evaluate(work, data_root, force, gates, resample))
 
 
+@cli.command("score")
+@click.option(
+    "--task",
+    type=click.Choice(["detection3d"]),
+    required=True,
+    expose_value=False,  # one task so far; the option keeps commands valid when others come
+    help="What the files hold.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["nuscenes", "t4"]),
+    default="nuscenes",
+    show_default=True,
+    help="nuscenes: AP, errors, NDS as nuscenes-devkit; t4: AP, APH, best F1 as perception_eval.",
+)
+@click.option(
+    "--ground-truth",
+    "truth",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Ground truth, in the shape of a nuScenes submission.",
+)
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Predictions, as a nuScenes submission.",
+)
+@click.option("--classes", required=True, help="Class names, separated by commas.")
+@click.option(
+    "--class-range",
+    help="Range in metres: 50, or car=50,pedestrian=40. [default: 121]",
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
+def score_command(
+    metric: str, truth: Path, predictions: Path, classes: str, class_range: str | None, output: Path | None
+) -> None:
+    """Score results that another program made, by the same metrics.
+
+    Files are JSON: {"results": {sample_token: [{translation, size (w, l, h), rotation (w, x, y, z), velocity,
+    detection_name, detection_score}]}}, in the ego frame, or with ego_translation.
+
+    Example: evaluator score --task detection3d --ground-truth truth.json --predictions node.json --classes car,truck
+    """
+    from evaluator.score import score_detection3d
+
+    names = [name.strip() for name in classes.split(",")]
+    click.echo(score_detection3d(truth, predictions, names, metric, class_range, output))
+
+
 @cli.command("summary")
 @workspace_option
 def summary_command(work: Path) -> None:

@@ -302,7 +302,17 @@ class Matches:
 
 def match_range(candidates: Candidates, low: float, high: float) -> Matches:
     """Match the boxes at ``low < distance < high`` metres under every rule. Both sides are filtered, then matched."""
-    keep_predictions, keep_truths = in_range(candidates.predictions, low, high), in_range(candidates.truths, low, high)
+    return match_subset(candidates, in_range(candidates.predictions, low, high), in_range(candidates.truths, low, high))
+
+
+def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bool) -> Matches:
+    """Match some of the boxes under every rule.
+
+    Args:
+        candidates: all boxes and their near pairs.
+        keep_predictions: (N,) predictions that take part.
+        keep_truths: (M,) ground truths that take part.
+    """
     order = candidates.order[keep_predictions[candidates.order]]
     by_score = descending_scores(candidates.predictions.scores)
     matched = {}

@@ -27,11 +27,12 @@ from shared.table import Table
 RANGES: tuple[tuple[float, float], ...] = ((0, 50), (50, 90), (90, 121), (0, 121))
 
 
-def _range_name(low: float, high: float) -> str:
+def range_name(low: float, high: float) -> str:
+    """``50-90`` for the range from 50 to 90 m."""
     return f"{low:g}-{high:g}"
 
 
-HEADLINE_RANGE = _range_name(*RANGES[-1])
+HEADLINE_RANGE = range_name(*RANGES[-1])
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
     return Matched(
         truth,
         classes,
-        {_range_name(*limits): nuscenes.match_range(nuscenes_candidates, classes, *limits) for limits in RANGES},
-        {_range_name(*limits): t4.match_range(t4_candidates, *limits) for limits in RANGES},
+        {range_name(*limits): nuscenes.match_range(nuscenes_candidates, classes, *limits) for limits in RANGES},
+        {range_name(*limits): t4.match_range(t4_candidates, *limits) for limits in RANGES},
     )
 
 
