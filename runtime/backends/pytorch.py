@@ -18,6 +18,7 @@ from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
 
 torch = lazy_import("torch", install="make setup")
+export_passes = lazy_import("torch.export.passes", install="make setup")
 
 PACKAGES = ("torch", "numpy")
 
@@ -108,7 +109,7 @@ def _load_component(path: Path, component: ComponentSpec, device: Device) -> Any
             f"PyTorch can't load it: {first_line(error)}", where=str(path), hint="export it again"
         ) from error
     if not device.is_cpu:
-        program = torch.export.passes.move_to_device_pass(program, str(device))
+        program = export_passes.move_to_device_pass(program, str(device))
     inputs = len(program.graph_signature.user_inputs)
     outputs = len(program.graph_signature.user_outputs)
     if (inputs, outputs) != (len(component.inputs), len(component.outputs)):
