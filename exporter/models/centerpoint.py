@@ -157,7 +157,10 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
         "max_points_per_voxel": int(voxels.max_num_points),
         # mmdet3d keeps two limits: the first is for training.
         "max_voxels": int(voxels.max_voxels[1]),
-        "points": asdict(point_loading(config)),
+        "points": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(point_loading(config)).items()
+        },
         "decoration": _decoration(model.pts_voxel_encoder, config),
         "encoder_channels": int(model.pts_middle_encoder.in_channels),
         "out_size_factor": int(coder.out_size_factor),

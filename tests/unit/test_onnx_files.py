@@ -1,0 +1,271 @@
+"""Exported files: every opset, exporter and simplifier; and files that are wrong don't pass."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shared.errors import ConfigError, ExportError
+from shared.spec import TensorSpec
+from tests.support.exporting import SMALL, built, points
+
+pytestmark = pytest.mark.exporter
+
+
+@pytest.fixture(scope="module")
+def centerpoint_components():
+    from exporter.models import centerpoint
+
+    model, _, options = built(SMALL, {"rot_y_axis_reference": True})
+    return centerpoint.components(model, points(4), options)
+
+
+def scaling(factor=2.0):
+    """A component of one convolution: (batch_size, 2, height, 8) to (batch_size, 3, height, 8)."""
+    import torch
+
+    from exporter.component import Component
+
+    torch.manual_seed(0)
+    module = torch.nn.Conv2d(2, 3, 3, padding=1).eval()
+    with torch.no_grad():
+        module.weight.mul_(factor)
+    data = torch.randn(4, 2, 16, 8)
+    return Component(
+        name="scaling",
+        module=module,
+        inputs=(TensorSpec(name="x", dtype="float32", shape=["batch_size", 2, "height", 8]),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=["batch_size", 3, "height", 8]),),
+        inputs_of=lambda sizes: (data[: sizes["batch_size"], :, : sizes["height"]].contiguous(),),
+        trace_sizes={"batch_size": 2, "height": 4},
+        check_sizes=(
+            {"batch_size": 1, "height": 16},
+            {"batch_size": 3, "height": 5},
+            {"batch_size": 4, "height": 8},
+        ),
+        deployed_sizes={"batch_size": 1, "height": 16},
+    )
+
+
+def write(component, path, exporter="torchscript", opset=17):
+    from exporter.onnx_export import export_onnx
+
+    export_onnx(component, path, exporter=exporter, opset_version=opset)
+    return path
+
+
+def check(path, component, opset=17):
+    from exporter.checks import check_onnx
+
+    return check_onnx(path, component, opset)
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("opset", [16, 17, 18, 19, 20])
+def test_every_opset_of_both_exporters(centerpoint_components, exporter, opset, tmp_path):
+    for component in centerpoint_components:
+        path = write(component, tmp_path / f"{component.name}.onnx", exporter, opset)
+        agreements = check(path, component, opset)
+        assert len(agreements) == 3
+        assert max(agreement.largest_relative for agreement in agreements) < 1e-5
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("simplifier", ["onnxsim", "onnxslim"])
+def test_simplified_files_are_smaller_and_compute_the_same(centerpoint_components, exporter, simplifier, tmp_path):
+    import onnx
+
+    from exporter.simplify import simplify
+
+    encoder = centerpoint_components[0]
+    path = write(encoder, tmp_path / "encoder.onnx", exporter, 18)
+    before = len(onnx.load(path).graph.node)
+    simplify(path, simplifier)
+    assert len(onnx.load(path).graph.node) < before
+    check(path, encoder, 18)
+
+
+def test_without_simplifier_the_file_stays_as_it_is(tmp_path):
+    from exporter.simplify import simplify
+
+    path = write(scaling(), tmp_path / "x.onnx")
+    before = path.read_bytes()
+    simplify(path, "none")
+    assert path.read_bytes() == before
+
+
+def test_a_simplifier_that_breaks_the_graph_is_found_out(tmp_path, monkeypatch):
+    """Whatever a simplifier returns is compared with PyTorch: here it returns another network."""
+    import onnx
+    import onnxslim
+
+    from exporter.simplify import simplify
+
+    path = write(scaling(), tmp_path / "x.onnx")
+    other = onnx.load(write(scaling(factor=2.002), tmp_path / "other.onnx"))
+    monkeypatch.setattr(onnxslim, "slim", lambda model: other)
+    simplify(path, "onnxslim")
+    with pytest.raises(
+        ExportError, match=r"scaling at batch_size 1, height 16: ONNX Runtime and PyTorch differ in 'y'"
+    ):
+        check(path, scaling())
+
+
+def test_a_simplifier_that_fails_is_told(tmp_path, monkeypatch):
+    import onnxsim
+
+    from exporter.simplify import simplify
+
+    path = write(scaling(), tmp_path / "x.onnx")
+    monkeypatch.setattr(onnxsim, "simplify", lambda model: (model, False))
+    with pytest.raises(ExportError, match=r"onnxsim's own check.*export.simplify=none"):
+        simplify(path, "onnxsim")
+
+
+# -- files that must not pass ------------------------------------------------------------------------------------------
+
+
+def test_truncated_file(tmp_path):
+    path = write(scaling(), tmp_path / "x.onnx")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ExportError, match="scaling: not a valid ONNX file"):
+        check(path, scaling())
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "message"),
+    [
+        ("outputs", "z", r"outputs \['y'\] instead of \['z'\]"),
+        ("inputs", "input", r"inputs \['x'\] instead of \['input'\]"),
+    ],
+)
+def test_other_names(tmp_path, field, name, message):
+    component = scaling()
+    path = write(component, tmp_path / "x.onnx")
+    expected = replace(component, **{field: (getattr(component, field)[0].model_copy(update={"name": name}),)})
+    with pytest.raises(ExportError, match=message):
+        check(path, expected)
+
+
+def test_an_axis_that_is_fixed_by_mistake(tmp_path):
+    component = scaling()
+    path = write(component.with_dynamic_axes({"x": {0: "batch_size"}, "y": {0: "batch_size"}}), tmp_path / "x.onnx")
+    with pytest.raises(ExportError, match=r"input 'x' has the shape \['batch_size', 2, 16, 8\]"):
+        check(path, component)
+
+
+def test_another_opset(tmp_path):
+    path = write(scaling(), tmp_path / "x.onnx", opset=16)
+    with pytest.raises(ExportError, match="has opset 16 instead of 17"):
+        check(path, scaling())
+
+
+def test_a_network_that_gives_nan(tmp_path):
+    component = scaling(factor=float("nan"))
+    path = write(component, tmp_path / "x.onnx")
+    with pytest.raises(ExportError, match="the model itself gives NaN"):
+        check(path, component)
+
+
+def test_a_module_that_can_not_be_exported(tmp_path):
+    import torch
+
+    class Unexportable(torch.nn.Module):
+        def forward(self, x):
+            if x.sum() > 0:
+                raise ValueError("no such path")
+            return x.numpy()
+
+    component = replace(scaling(), module=Unexportable())
+    for exporter in ("torchscript", "dynamo"):
+        with pytest.raises(ExportError, match=f"scaling: PyTorch's {exporter} exporter failed"):
+            write(component, tmp_path / "x.onnx", exporter)
+    from exporter.programs import export_program
+
+    with pytest.raises(ExportError, match=r"scaling: torch.export failed"):
+        export_program(component, tmp_path / "x.pt2")
+
+
+def test_a_program_whose_axis_the_module_fixes(tmp_path):
+    import torch
+
+    from exporter.programs import export_program
+
+    class Fixed(torch.nn.Module):
+        def forward(self, x):
+            return x[:, :, :, :3].reshape(2, 3, 4, 2)[:, :, :, :1] if x.shape[0] == 2 else x
+
+    with pytest.raises(ExportError, match=r"torch.export failed"):
+        export_program(replace(scaling(), module=Fixed()), tmp_path / "x.pt2")
+
+
+# -- axes and header ---------------------------------------------------------------------------------------------------
+
+
+def test_all_axes_fixed(tmp_path):
+    component = scaling().with_dynamic_axes({})
+    assert component.inputs[0].shape == [1, 2, 16, 8]
+    assert component.check_sizes == ({"batch_size": 1, "height": 16},)
+    check(write(component, tmp_path / "x.onnx"), component)
+
+
+def test_renamed_axes(tmp_path):
+    component = scaling().with_dynamic_axes({"x": {0: "B", 2: "H"}, "y": {0: "B", 2: "H"}})
+    assert component.inputs[0].shape == ["B", 2, "H", 8]
+    for exporter, opset in (("torchscript", 17), ("dynamo", 18)):
+        check(write(component, tmp_path / "x.onnx", exporter, opset), component, opset)
+
+
+def test_axes_that_can_not_be_dynamic():
+    with pytest.raises(ConfigError, match=r"components.scaling.io.dynamic_axes: axis 1 of 'x' can't be dynamic"):
+        scaling().with_dynamic_axes({"x": {1: "channels"}})
+    with pytest.raises(ConfigError, match=r"axis 0 of 'nothing' can't be dynamic"):
+        scaling().with_dynamic_axes({"nothing": {0: "batch"}})
+
+
+def test_header(tmp_path):
+    import onnx
+
+    from exporter.stamp import stamp
+    from shared import __version__
+
+    path = write(scaling(), tmp_path / "x.onnx")
+    stamp(
+        path,
+        component="scaling",
+        model_name="centerpoint",
+        task="detection3d",
+        classes=["car", "bus"],
+        parameters={"voxel_size": [0.1, 0.2, 8.0]},
+        origin={"checkpoint_sha256": "abc"},
+    )
+    check(path, scaling())
+    model = onnx.load(path)
+    values = {entry.key: entry.value for entry in model.metadata_props}
+    assert (model.producer_name, model.producer_version, model.domain) == ("awml-deploy", __version__, "ai.onnx")
+    assert model.model_version == 1 and "centerpoint scaling" in model.doc_string
+    assert json.loads(values["classes"]) == ["car", "bus"]
+    assert json.loads(values["parameters"]) == {"voxel_size": [0.1, 0.2, 8.0]}
+    assert values["checkpoint_sha256"] == "abc" and values["task"] == "detection3d"
+
+
+def test_agreement_reports_what_was_measured():
+    from exporter.checks import compare
+
+    component = scaling()
+
+    def off_by_a_little(inputs):
+        return [component.module(*inputs).detach().numpy() + np.float32(1e-5)]
+
+    agreements = compare(component, off_by_a_little, tolerance=1e-3, runner_name="test")
+    assert [agreement.sizes for agreement in agreements] == list(component.check_sizes)
+    assert all(0.5e-5 < agreement.largest_difference < 2e-5 for agreement in agreements)
+
+    def not_a_number(inputs):
+        return [component.module(*inputs).detach().numpy() * np.float32(np.nan)]
+
+    with pytest.raises(ExportError, match="differ in 'y' by nan"):
+        compare(component, not_a_number, tolerance=1e-3, runner_name="test")

@@ -1,0 +1,185 @@
+"""Training configs: mmengine's forms are read, AWML's imports replaced, mistakes told in one line."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from shared.errors import ConfigError
+from tests.support.exporting import SMALL
+
+pytestmark = pytest.mark.exporter
+
+
+def read(path):
+    from exporter.training_config import read_training_config
+
+    return read_training_config(path)
+
+
+def build(config):
+    from exporter.training_config import build_model
+
+    return build_model(config)
+
+
+def written(tmp_path, text, name="config.py"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_bases_are_merged_and_imports_listed():
+    config = read(SMALL)
+    assert config.model["pts_backbone"]["out_channels"] == [32, 32, 64]
+    assert config.model["pts_backbone"]["layer_strides"] == [1, 2, 2]
+    assert "projects.CenterPoint.models" in config.imports and "autoware_ml.hooks" in config.imports
+    assert [step["type"] for step in config.pipeline][:2] == ["LoadPointsFromFile", "LoadPointsFromMultiSweeps"]
+
+
+def test_digest_follows_the_model_and_not_the_rest(tmp_path):
+    base = read(SMALL).digest
+    assert read(written(tmp_path, f'_base_ = ["{SMALL}"]\nlr = 1e-3  # a comment\n')).digest == base
+    changed = read(written(tmp_path, f'_base_ = ["{SMALL}"]\nmodel = dict(pts_bbox_head=dict(norm_bbox=False))\n'))
+    assert changed.digest != base
+
+
+def test_awml_modules_are_replaced_and_that_is_said(caplog):
+    with caplog.at_level(logging.INFO, "exporter"):
+        model = build(read(SMALL))
+    assert type(model.pts_bbox_head.task_heads[0]).__module__ == "exporter.awml_modules.centerpoint"
+    text = caplog.text
+    assert "projects.CenterPoint.models can't be imported" in text and "CustomSeparateHead" in text
+    assert "AmpGaussianFocalLoss is not installed" in text
+
+
+def test_awml_that_can_be_imported_is_used(tmp_path):
+    """In a process of its own: registrations are global."""
+    package = tmp_path / "projects" / "CenterPoint"
+    package.mkdir(parents=True)
+    (tmp_path / "projects" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "models.py").write_text(
+        "from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead\n"
+        "from mmdet3d.registry import MODELS\n"
+        "@MODELS.register_module(force=True)\n"
+        "class CustomSeparateHead(SeparateHead):\n    pass\n"
+    )
+    code = (
+        "from pathlib import Path\n"
+        "from exporter.training_config import read_training_config, build_model\n"
+        f"model = build_model(read_training_config(Path({str(SMALL)!r})))\n"
+        "print(type(model.pts_bbox_head.task_heads[0]).__module__)\n"
+    )
+    environment = {"PYTHONPATH": f"{tmp_path}:{SMALL.parents[3]}", "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "projects.CenterPoint.models", done.stderr
+
+
+def test_other_missing_imports_end_it(tmp_path):
+    path = written(tmp_path, f'_base_ = ["{SMALL}"]\ncustom_imports = dict(imports=["no_such_package.models"])\n')
+    with pytest.raises(ConfigError, match=r"config.py: custom_imports: 'no_such_package.models'.*PYTHONPATH"):
+        build(read(path))
+
+
+def test_other_missing_imports_that_may_fail(tmp_path):
+    path = written(
+        tmp_path,
+        f'_base_ = ["{SMALL}"]\ncustom_imports = dict(imports=["no_such_package"], allow_failed_imports=True)\n',
+    )
+    build(read(path))
+
+
+def test_weights_are_never_downloaded(tmp_path):
+    """Pretrained weights are for training; a config that names some builds all the same."""
+    pretrained = 'init_cfg=dict(type="Pretrained", checkpoint="https://example.invalid/x.pth")'
+    path = written(tmp_path, f'_base_ = ["{SMALL}"]\nmodel = dict(pts_backbone=dict({pretrained}))\n')
+    build(read(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = dict(", "can't be read as a training config"),
+        ("model = dict(type=no_such_name)", "can't be read as a training config"),
+        ("_base_ = ['nowhere.py']\n", "can't be read as a training config"),
+        ("lr = 1", "has no model"),
+        ("model = dict(backbone=1)", "has no model"),
+    ],
+)
+def test_files_that_are_no_training_configs(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=f"config.py: {message}") as caught:
+        read(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere.py: no such training config"):
+        read(tmp_path / "nowhere.py")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('pts_backbone=dict(type="SECONDD")', "SECONDD is not in the"),
+        ("pts_backbone=dict(layer_numss=[1, 1, 1])", "layer_numss"),
+    ],
+)
+def test_a_type_or_argument_that_does_not_exist(tmp_path, change, message):
+    path = written(tmp_path, f'_base_ = ["{SMALL}"]\nmodel = dict({change})\n')
+    with pytest.raises(ConfigError, match=f"the model can't be built: .*{message}") as caught:
+        build(read(path))
+    assert "\n" not in str(caught.value)
+
+
+# -- how points are loaded ---------------------------------------------------------------------------------------------
+
+
+def loading(config):
+    from exporter.models.centerpoint import point_loading
+
+    return point_loading(config)
+
+
+def test_unknown_pipeline_step_is_refused(tmp_path):
+    path = written(
+        tmp_path,
+        f'_base_ = ["{SMALL}"]\ntest_pipeline = [dict(type="LoadPointsFromFile", load_dim=5, use_dim=5), '
+        'dict(type="PointSample", num_points=1000)]\ntest_dataloader = dict(dataset=dict(pipeline=test_pipeline))\n',
+    )
+    with pytest.raises(ConfigError, match="steps PointSample, which the runtime does not know"):
+        loading(read(path))
+
+
+def test_config_without_pipeline_is_refused(tmp_path):
+    path = written(tmp_path, "model = dict(type='CenterPoint')\n")
+    with pytest.raises(ConfigError, match="no test pipeline with LoadPointsFromFile"):
+        loading(read(path))
+
+
+def test_pipeline_without_sweeps(tmp_path):
+    path = written(
+        tmp_path,
+        "model = dict(type='CenterPoint')\n"
+        "test_pipeline = [dict(type='LoadPointsFromFile', load_dim=4, use_dim=[0, 1, 2])]\n",
+    )
+    found = loading(read(path))
+    assert (found.load_dim, found.use_dim, found.merge_sweeps, found.range_filter) == (4, (0, 1, 2), False, None)
+
+
+def test_pipeline_inside_a_wrapped_data_set(tmp_path):
+    path = written(
+        tmp_path,
+        "model = dict(type='CenterPoint')\n"
+        "pipeline = [dict(type='LoadPointsFromFile', load_dim=5, use_dim=4, norm_intensity=True),\n"
+        "  dict(type='PointsRangeFilter', point_cloud_range=[0, -1, -2, 3, 4, 5])]\n"
+        "test_dataloader = dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline)))\n",
+    )
+    found = loading(read(path))
+    assert found.use_dim == (0, 1, 2, 3)
+    assert found.range_filter == (0, -1, -2, 3, 4, 5)
+    assert found.norm_intensity is True
