@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluator.bootstrap import CONFIDENCE
 from shared.latency import TOTAL
-from shared.table import Table, number
+from shared.table import MISSING, Table, number
 
 
 def side_by_side(evaluations: dict[str, dict[str, Any]]) -> Table:
@@ -35,7 +35,7 @@ def difference_table(evaluations: dict[str, dict[str, Any]]) -> Table | None:
         for key, value in evaluation["headline"].items():
             change = None if value is None or before.get(key) is None else value - before[key]
             interval = evaluation["differences"].get(key) or {"low": None, "high": None}
-            bounds = [number(interval[bound], 5) for bound in ("low", "high")]
-            rows.append([f"{name} - {evaluation['baseline']}", key, number(change, 5), *bounds])
+            numbers = [MISSING if value is None else f"{value:+.1e}" for value in (change, *interval.values())]
+            rows.append([f"{name} - {evaluation['baseline']}", key, *numbers])
     columns = ["runs", "metric", "difference", "low", "high"]
     return Table("Differences from the baseline, same frames", columns, rows) if rows else None

@@ -24,7 +24,7 @@ def summary(work: Path) -> str:
     """
     workspace = Workspace.open(work)
     manifest = workspace.manifest()
-    blocks = [_stage_table(manifest).text()]
+    blocks = [_stages_text(manifest)]
     verification = manifest.results.get("verification", {}).get("summary")
     if verification is not None:
         blocks.append(_verification_text(verification))
@@ -35,13 +35,12 @@ def summary(work: Path) -> str:
     return "\n\n".join(blocks)
 
 
-def _stage_table(manifest: Manifest) -> Table:
-    rows = [
-        [name, stage.status, _duration(stage), stage.reason or ""]
-        for name, stage in sorted(manifest.stages.items(), key=lambda item: item[1].started)
-    ]
+def _stages_text(manifest: Manifest) -> str:
+    stages = sorted(manifest.stages.items(), key=lambda item: item[1].started)
+    rows = [[name, stage.status, _duration(stage)] for name, stage in stages]
     title = "Stages" if manifest.spec is None else f"Stages of {manifest.spec.model}"
-    return Table(title, ["stage", "status", "seconds", "reason"], rows)
+    reasons = [f"{name} is {stage.status}: {stage.reason}" for name, stage in stages if stage.reason]
+    return "\n".join([Table(title, ["stage", "status", "seconds"], rows).text(), *reasons])
 
 
 def _duration(stage: Stage) -> str:

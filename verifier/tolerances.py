@@ -10,14 +10,17 @@ rest compares statistics with limits that follow from the arithmetic of the back
 Where the defaults come from:
 
 ``fp32``
-    Sums in another order, 24 bit mantissa: relative rounding 6e-8 a step, some 1e-6 (120 dB) at the heads of a 30-layer
-    network. 60 dB is a thousandth of the signal: far above rounding, far below what a swapped channel, another pad or a
-    lost voxel makes (under 40 dB). Boxes: 1 cm, 1 % of a side and a thousandth in score, the bar that the pipelines
-    are built to.
+    Sums in another order, 24 bit significand: relative rounding 6e-8 a step, which a trained network amplifies. The
+    demo CenterPoint's worst-conditioned head keeps 73 dB in PyTorch on a CPU against itself in FP64, and 68 dB between
+    PyTorch and ONNX Runtime, its others up to 92 dB. 50 dB is 0.3 % of the signal: below rounding, and above what a
+    swapped channel, another padding or another voxel order leaves. Boxes: 1 cm, 1 % of a side and a thousandth in
+    score, the bar that the pipelines are built to.
 ``fp32_tf32`` (also ``auto``, whose layers may use TF32)
-    11 bit significand in products: 5e-4 a product, averaged in the sums. 40 dB is one percent of the signal.
-``fp16``, ``bf16``, ``strongly_typed``
-    Activations are stored with an 11 (8) bit significand after every layer, so the errors of the layers add up.
+    11 bit significand in products: 5e-4 a product, averaged in the sums; 35 dB is 2 % of the signal.
+``fp16``, ``strongly_typed``
+    Activations are stored with an 11 bit significand after every layer, so the errors of the layers add up.
+``bf16``
+    The same with 8 bits: 18 dB less.
 ``int8``, ``explicit_int8``
     A tensor has 256 steps: 1/127 of its range, some 35 dB a layer, and 20 layers one after another. What INT8 costs is
     for the metric to say; this catches what is broken.
@@ -87,10 +90,10 @@ _CLOSE_BOXES = BoxLimits(center=0.05, size=0.05, yaw=0.05, velocity=0.1, score=0
 _HALF_BOXES = BoxLimits(center=0.1, size=0.1, yaw=0.1, velocity=0.2, score=0.02, quantile=0.99, unmatched=0.02)
 _INT8_BOXES = BoxLimits(center=0.3, size=0.3, yaw=0.5, velocity=1.0, score=0.1, quantile=0.9, unmatched=0.2)
 
-_FP32 = Tolerance(TensorLimits(max_abs=None, snr_db=60.0, cosine=0.99999), _EXACT_BOXES)
-_TF32 = Tolerance(TensorLimits(max_abs=None, snr_db=40.0, cosine=0.9999), _CLOSE_BOXES)
-_FP16 = Tolerance(TensorLimits(max_abs=None, snr_db=35.0, cosine=0.9995), _HALF_BOXES)
-_BF16 = Tolerance(TensorLimits(max_abs=None, snr_db=20.0, cosine=0.99), _HALF_BOXES)
+_FP32 = Tolerance(TensorLimits(max_abs=None, snr_db=50.0, cosine=0.99999), _EXACT_BOXES)
+_TF32 = Tolerance(TensorLimits(max_abs=None, snr_db=35.0, cosine=0.9998), _CLOSE_BOXES)
+_FP16 = Tolerance(TensorLimits(max_abs=None, snr_db=32.0, cosine=0.9995), _HALF_BOXES)
+_BF16 = Tolerance(TensorLimits(max_abs=None, snr_db=15.0, cosine=0.98), _HALF_BOXES)
 _INT8 = Tolerance(TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), _INT8_BOXES)
 
 #: Limits per precision policy, the strictest first.
