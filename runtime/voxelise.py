@@ -8,6 +8,8 @@ mmdetection3d calls (mmcv, ``ops/csrc/pytorch/cpu/voxelization.cpp``), which wal
 - a voxel is numbered when its first point comes, until ``max_voxels`` are; a point of a later voxel is left out;
 - a voxel keeps its first ``max_points`` points.
 
+One difference: a point whose other features (intensity, time) are NaN or infinite is left out here and kept there.
+
 Without a loop over points: a table maps a cell to its first point, numbers follow from a running sum over first
 points, and one sort of (voxel number, point number) brings the points of a voxel together.
 """
