@@ -53,7 +53,7 @@ def record_reference(
     for index in track(left, "framework reference", total=len(left)):
         model_input = adapter.load_input(dataset.sample(index), parameters).to(header.device)
         started = time.perf_counter()
-        raw, boxes, counters = adapter.answer(model, model_input)
+        raw, predictions, counters = adapter.answer(model, model_input)
         elapsed = (time.perf_counter() - started) * 1e3
-        writer.commit(index, boxes, {"total": elapsed}, counters, raw)
+        writer.commit(index, predictions, {"total": elapsed}, counters, raw)
     return writer.finish()

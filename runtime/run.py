@@ -123,12 +123,12 @@ def _run_samples(model: Model, pipeline: Pipeline, writer: RunWriter, header: Ru
         answer = pipeline.infer(read.data)
         _log.log(
             logging.INFO if model.config.evaluation.verbose else logging.DEBUG,
-            "%s: read in %.1f ms, inferred in %.1f ms, %d boxes",
-            sample.token, read_seconds * 1e3, answer.latency_ms[TOTAL], len(answer.boxes),
+            "%s: read in %.1f ms, inferred in %.1f ms, %d results",
+            sample.token, read_seconds * 1e3, answer.latency_ms[TOTAL], len(answer.predictions),
         )  # fmt: skip
         writer.commit(
             index,
-            answer.boxes,
+            answer.predictions,
             answer.latency_ms,
             {**read.counters, **answer.counters},
             pipeline.comparable(answer.outputs) if index in raw_samples else None,

@@ -5,7 +5,8 @@ On disk, in a folder of the workspace (``runs/<backend>-<device>``, ``reference`
     run.json          header: backend, device, classes, samples; written first
     journal.jsonl     one line per finished sample, appended and flushed: the commit log
     raw/000003.npz    raw outputs of sample 3 (verification samples only), whole before the journal names it
-    predictions.npz   written at the end: all boxes, parallel arrays, `offsets` (S + 1,) delimits the samples
+    predictions.npz   written at the end: the columns of all predictions (`shared.tasks`: those of the task), parallel;
+                      `offsets` (S + 1,) delimits the samples
     latency.json      written at the end: per sample, per stage, in milliseconds
 
 A killed run keeps its journal; the same run, started again, goes on at the first sample that is not in it.
@@ -18,9 +19,8 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import InputError
 from shared.files import atomic_path, explain_os_errors, write_json, write_text
-from shared.tasks import Boxes3D
+from shared.tasks import Boxes2D, Boxes3D, ClassScores, Predictions, prediction_type
 
 RawOutputs = dict[str, npt.NDArray[Any]]
+Kind = TypeVar("Kind", Boxes3D, Boxes2D, ClassScores)
 
 _HEADER = "run.json"
 _JOURNAL = "journal.jsonl"
@@ -103,7 +104,7 @@ class RunWriter:
     def commit(
         self,
         index: int,
-        boxes: Boxes3D,
+        predictions: Predictions,
         latency_ms: dict[str, float],
         counters: dict[str, int] | None = None,
         raw: RawOutputs | None = None,
@@ -112,7 +113,7 @@ class RunWriter:
 
         Args:
             index: position in the header's tokens.
-            boxes: the predictions.
+            predictions: those of the task in the header.
             latency_ms: per stage and ``total``, milliseconds.
             counters: voxels, dropped points and the like.
             raw: raw outputs by name, for a verification sample.
@@ -126,7 +127,7 @@ class RunWriter:
             "index": index,
             "latency_ms": latency_ms,
             "counters": counters or {},
-            "boxes": {field.name: getattr(boxes, field.name).tolist() for field in fields(boxes)},
+            "predictions": {name: getattr(predictions, name).tolist() for name in predictions.columns()},
         }
         with explain_os_errors(self._folder), (self._folder / _JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(entry) + "\n")
@@ -146,12 +147,12 @@ class RunWriter:
                 f"{len(missing)} samples are not finished, the first is {missing[0]}", where=str(self._folder)
             )
         entries = [self._finished[index] for index in range(len(self._header.tokens))]
-        frames = [Boxes3D.build(**entry["boxes"]) for entry in entries]
+        kind = prediction_type(self._header.task)
+        frames = [kind.build(**entry["predictions"]) for entry in entries] or [kind.empty()]
         offsets = np.concatenate([[0], np.cumsum([len(frame) for frame in frames])]).astype(np.int64)
-        packed: dict[str, npt.NDArray[Any]] = {"offsets": offsets}
-        for field in fields(Boxes3D):
-            columns = [getattr(frame, field.name) for frame in [*frames, Boxes3D.empty()]]
-            packed[field.name] = np.concatenate(columns)
+        packed: dict[str, npt.NDArray[Any]] = {"offsets": offsets[: len(entries) + 1]}
+        for name in kind.columns():
+            packed[name] = np.concatenate([getattr(frame, name) for frame in frames])
         _write_arrays(self._folder / _PREDICTIONS, packed)
         latency = [{"latency_ms": entry["latency_ms"], "counters": entry["counters"]} for entry in entries]
         write_json(self._folder / _LATENCY, latency)
@@ -189,7 +190,7 @@ class Run:
             )
         packed = _read_arrays(folder / _PREDICTIONS)
         latency = _read_json(folder / _LATENCY)
-        names = {field.name for field in fields(Boxes3D)} | {"offsets"}
+        names = {*prediction_type(header.task).columns(), "offsets"}
         if set(packed) != names:
             raise InputError(f"holds {sorted(packed)}, expected {sorted(names)}", where=f"{folder}/{_PREDICTIONS}")
         count = len(header.tokens)
@@ -200,13 +201,27 @@ class Run:
     def __len__(self) -> int:
         return len(self.header.tokens)
 
-    def boxes(self, index: int) -> Boxes3D:
-        """Predictions of the sample at position ``index``."""
+    def predictions(self, index: int, kind: type[Kind]) -> Kind:
+        """Predictions of the sample at position ``index``.
+
+        Args:
+            index: position in the header's tokens.
+            kind: what they are expected to be.
+
+        Raises:
+            InputError: the run is of another task.
+        """
+        if prediction_type(self.header.task) is not kind:
+            raise InputError(f"holds results of task '{self.header.task}', not {kind.__name__}", where=str(self.folder))
         first, last = self._packed["offsets"][index], self._packed["offsets"][index + 1]
-        return Boxes3D(**{field.name: self._packed[field.name][first:last] for field in fields(Boxes3D)})
+        return kind(**{name: self._packed[name][first:last] for name in kind.columns()})
+
+    def boxes(self, index: int) -> Boxes3D:
+        """3D boxes of the sample at position ``index``, see `predictions`."""
+        return self.predictions(index, Boxes3D)
 
     def all_boxes(self) -> Iterator[Boxes3D]:
-        """Predictions of every sample, in order."""
+        """3D boxes of every sample, in order."""
         return (self.boxes(index) for index in range(len(self)))
 
     def raw(self, index: int) -> RawOutputs:

@@ -18,7 +18,7 @@ from exporter.training_config import TrainingConfig
 from shared.data import Sample
 from shared.errors import ConfigError, EnvironmentLacks
 from shared.runs import RawOutputs
-from shared.tasks import Boxes3D
+from shared.tasks import Predictions
 
 ENTRY_POINTS = "awml_deploy.exporter_models"
 
@@ -64,8 +64,8 @@ class ExportableModel(Protocol):
         """
         ...
 
-    def answer(self, model: Any, model_input: Any) -> tuple[RawOutputs, Boxes3D, dict[str, int]]:
-        """What the training framework itself answers: raw outputs by name, boxes, counters."""
+    def answer(self, model: Any, model_input: Any) -> tuple[RawOutputs, Predictions, dict[str, int]]:
+        """What the training framework itself answers: raw outputs by name, predictions, counters."""
         ...
 
 

@@ -21,7 +21,7 @@ from runtime.backends import Session
 from shared.data.types import Sample
 from shared.errors import ManifestError
 from shared.spec import ModelSpec
-from shared.tasks import Boxes3D
+from shared.tasks import Predictions
 
 ENTRY_POINTS = "awml_deploy.pipelines"
 
@@ -44,13 +44,13 @@ class Inference:
     """What one request gave.
 
     Attributes:
-        boxes: the predictions.
+        predictions: those of the task.
         outputs: raw outputs of the last component, as the backend gave them.
         latency_ms: milliseconds by stage, in the order in which they ran, and ``total``.
         counters: what the input and the outputs were like, by name; for example voxels that did not fit.
     """
 
-    boxes: Boxes3D
+    predictions: Predictions
     outputs: Mapping[str, npt.NDArray[Any]]
     latency_ms: dict[str, float]
     counters: dict[str, int]

@@ -65,7 +65,7 @@ def test_requests_do_not_leak_into_one_another():
         points = frame(count, seed)
         fresh = make().infer(points)
         answer = reused.infer(points)
-        assert rows(answer.boxes).tobytes() == rows(fresh.boxes).tobytes()
+        assert rows(answer.predictions).tobytes() == rows(fresh.predictions).tobytes()
         assert answer.counters == fresh.counters
         assert answer.counters["points"] == count
         for name, value in fresh.outputs.items():
@@ -95,23 +95,23 @@ def test_the_latency_comes_with_the_answer_and_adds_up():
 
 def test_several_tasks_have_global_labels_and_their_own_radius():
     answer = make(two_tasks=True).infer(frame(900))
-    labels = set(answer.boxes.labels.tolist())
+    labels = set(answer.predictions.labels.tolist())
     assert labels <= {0, 1, 2}
     assert 2 in labels
     assert labels & {0, 1}
     # A task suppresses its own boxes only: squared distances are above 1 in the first, above 2 in the second.
     for labels, radius in (((0, 1), 1.0), ((2,), 2.0)):
-        centers = answer.boxes.centers[np.isin(answer.boxes.labels, labels)][:, :2]
+        centers = answer.predictions.centers[np.isin(answer.predictions.labels, labels)][:, :2]
         squared = np.square(centers[:, None] - centers[None]).sum(-1) + 99 * np.eye(len(centers))
         assert squared.min() > radius
-    assert len(answer.boxes) > len(make().infer(frame(900)).boxes)
+    assert len(answer.predictions) > len(make().infer(frame(900)).predictions)
 
 
 def test_a_y_axis_export_gives_the_same_boxes_and_the_same_comparable_outputs():
     plain, swapped = make(), make(y_axis=True)
     expected, answer = plain.infer(frame(900)), swapped.infer(frame(900))
-    assert len(expected.boxes) > 0
-    assert rows(answer.boxes).tobytes() == rows(expected.boxes).tobytes()
+    assert len(expected.predictions) > 0
+    assert rows(answer.predictions).tobytes() == rows(expected.predictions).tobytes()
     comparable = swapped.comparable(answer.outputs)
     for name, value in plain.comparable(expected.outputs).items():
         np.testing.assert_array_equal(comparable[name], value)
