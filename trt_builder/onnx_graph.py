@@ -101,8 +101,19 @@ def is_quantised(model: onnx.ModelProto) -> bool:
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type (``onnx.TensorProto.FLOAT`` ...) of every tensor whose type can be told."""
-    inferred = onnx.shape_inference.infer_shapes(model)
+    """Element type (``onnx.TensorProto.FLOAT`` ...) of every tensor whose type can be told.
+
+    Raises:
+        InputError: types that contradict each other, or a domain that the file does not import.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError as error:
+        raise InputError(
+            f"the types in this graph make no sense: {str(error).splitlines()[0]}",
+            where=f"ONNX graph '{model.graph.name}'",
+            hint="export it again: exporter export --force",
+        ) from error
     graph = inferred.graph
     types = {
         value.name: value.type.tensor_type.elem_type

@@ -179,6 +179,5 @@ def _largest(ws: Workspace, component: ComponentSpec, model: onnx.ModelProto, po
         return {}
     samples = ranges.samples_of(ws, component)
     if not samples:
-        _log.info("%s: no recorded inputs, so only weights are checked against FP16's range", component.name)
-        return {}
+        _log.debug("%s: no recorded inputs, so only weights are checked against FP16's range", component.name)
     return ranges.largest_values(model, ranges.read_samples(ws, samples))

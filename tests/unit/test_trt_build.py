@@ -1,0 +1,340 @@
+"""What the builder asks of TensorRT for each policy and version, and what it makes of the answers (with doubles)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError
+from shared.workspace import Workspace
+from tests.support import fake_tensorrt
+from tests.support.fake_tensorrt import Behaviour, Recorded
+from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantise
+from trt_builder import compat, measure, timing_cache
+from trt_builder import target as targets
+from trt_builder.build import build_all
+from trt_builder.cast_graph import lower
+from trt_builder.compat import TensorRT
+from trt_builder.gpu import Gpu
+from trt_builder.target import Target
+
+H200 = Gpu(0, "NVIDIA H200", (9, 0), 132, 150 << 30)
+
+
+class Machine:
+    """A machine with a GPU and a TensorRT of a version."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.recorded = Recorded()
+        self.behaviour = Behaviour()
+        self._monkeypatch = monkeypatch
+
+    def with_tensorrt(self, version: str) -> Target:
+        trt = fake_tensorrt.make(version, self.recorded, self.behaviour)
+        target = Target(TensorRT("tensorrt", trt, version), H200)
+        self._monkeypatch.setattr(targets, "find", lambda wanted: target)
+        self._monkeypatch.setattr(measure, "layer_times", lambda trt, engine: {})
+        return target
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def build(ws: Workspace, policy: str, *overrides: str, force: bool = False) -> None:
+    build_all(ws.root, target="auto", overrides=[f"tensorrt.precision_policy={policy}", *overrides], force=force)
+
+
+def achieved(ws: Workspace, target: Target, policy: str, component: str) -> dict[str, Any]:
+    value: dict[str, Any] = ws.manifest().results["engines"][f"{target.name(policy)}/{component}"]["achieved"]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("policy", "flags"),
+    [
+        ("auto", {"TF32"}),
+        ("fp32", set()),
+        ("fp32_tf32", {"TF32"}),
+        ("fp16", {"TF32", "FP16", "OBEY_PRECISION_CONSTRAINTS"}),
+    ],
+)
+@pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
+def test_flags_and_precisions_of_a_weakly_typed_version(
+    machine: Machine, tmp_path: Path, version: str, policy: str, flags: set[str]
+) -> None:
+    target = machine.with_tensorrt(version)
+    ws = make_workspace(tmp_path, {HEAD: head()})
+    build(ws, policy)
+    assert machine.recorded.flags == flags
+    assert machine.recorded.network_flags == 1
+    asked = machine.recorded.precisions
+    assert set(asked.values()) == ({"FP16"} if policy == "fp16" else set())
+    assert len(asked) == (17 if policy == "fp16" else 0)
+    assert achieved(ws, target, policy, HEAD)["share_of_matrix_layers"] == {"fp16" if policy == "fp16" else "fp32": 1.0}
+    assert not list(ws.root.rglob("*.fp16.onnx"))
+
+
+def test_bf16_needs_a_version_that_has_it(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    with pytest.raises(EnvironmentLacks, match=r"TensorRT 8.6.0 has no precision bf16. TensorRT 10.x has it"):
+        build(ws, "bf16")
+    machine.with_tensorrt("10.9.0")
+    build(ws, "bf16")
+    assert "BF16" in machine.recorded.flags
+
+
+@pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
+def test_keep_fp32_pins_layers_and_outputs_and_switches_tf32_off(
+    machine: Machine, tmp_path: Path, version: str
+) -> None:
+    machine.with_tensorrt(version)
+    ws = make_workspace(tmp_path, {HEAD: head()}, {"components": {HEAD: {"keep_fp32": ["/head/.*"]}}})
+    build(ws, "fp16")
+    asked = machine.recorded.precisions
+    assert {value for name, value in asked.items() if name.startswith("/head/")} == {"FP32"}
+    assert asked["/backbone/blocks.0/blocks.0.0/Conv"] == "FP16"
+    assert set(machine.recorded.outputs.values()) == {"FLOAT"}
+    assert "TF32" not in machine.recorded.flags
+
+
+@pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
+def test_int8_sets_both_flags_and_leaves_quantised_layers_to_their_qdq(
+    machine: Machine, tmp_path: Path, version: str
+) -> None:
+    machine.with_tensorrt(version)
+    machine.behaviour.precision_of = lambda name, asked: asked or ("INT8" if name.endswith("/Conv") else "FP16")
+    ws = make_workspace(tmp_path, {HEAD: quantise(head())})
+    build(ws, "int8")
+    assert {"INT8", "FP16"} <= machine.recorded.flags
+    assert machine.recorded.precisions == {"/neck/deblocks.1/ConvTranspose": "FP16"}
+
+
+def test_strongly_typed_is_a_network_flag_where_it_exists_and_layer_precisions_on_8_6(
+    machine: Machine, tmp_path: Path
+) -> None:
+    model, _ = lower(encoder(), "fp16", keep={"/pfn/ReduceMax": "keep_fp32"})
+    machine.behaviour.precision_of = lambda name, asked: "FP16"
+    ws = make_workspace(tmp_path, {ENCODER: model})
+    machine.with_tensorrt("10.9.0")
+    build(ws, "strongly_typed")
+    assert machine.recorded.network_flags == 0b11
+    assert machine.recorded.flags == {"TF32"}
+    assert machine.recorded.precisions == {}
+    machine.with_tensorrt("8.6.0")
+    build(ws, "strongly_typed")
+    assert machine.recorded.flags == {"TF32", "FP16", "OBEY_PRECISION_CONSTRAINTS"}
+    assert machine.recorded.precisions["/pfn/linear/MatMul"] == "FP16"
+    assert machine.recorded.precisions["/pfn/ReduceMax"] == "FP32"
+
+
+@pytest.mark.parametrize("policy", ["fp16", "bf16"])
+def test_without_precision_flags_the_graph_is_derived(machine: Machine, tmp_path: Path, policy: str) -> None:
+    target = machine.with_tensorrt("11.1.0")
+    machine.behaviour.precision_of = lambda name, asked: policy.upper()
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    build(ws, policy)
+    assert machine.recorded.flags == {"TF32"}
+    assert machine.recorded.precisions == {}
+    ws.artifact(f"tensorrt/{target.name(policy)}/{ENCODER}.{policy}.onnx")
+
+
+def test_fp16_asked_for_and_fp32_delivered_is_an_error_that_keeps_the_report(machine: Machine, tmp_path: Path) -> None:
+    target = machine.with_tensorrt("8.6.0")
+    machine.behaviour.precision_of = lambda name, asked: "FP32" if "shared" in name else (asked or "FP32")
+    ws = make_workspace(tmp_path, {HEAD: head()})
+    with pytest.raises(BuildError, match=r"1 of 17 matrix nodes .*'/head/shared/Conv' in fp32, not fp16") as caught:
+        build(ws, "fp16")
+    assert caught.value.exit_code == 5
+    assert ws.manifest().stages[f"build:{target.name('fp16')}"].status == "failed"
+    assert ws.path(f"tensorrt/{target.name('fp16')}/{HEAD}.rejected.json").is_file()
+    assert not [path for path, record in ws.manifest().artifacts.items() if record.kind == "engine"]
+    machine.behaviour.precision_of = lambda name, asked: asked or "FP32"
+    build(ws, "fp16")
+    assert not list(ws.root.rglob("*.rejected.json"))
+
+
+def test_tf32_kernels_under_fp32_are_an_error(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.with_tensorrt("10.9.0")
+    real = fake_tensorrt._layer_json
+    monkeypatch.setattr(fake_tensorrt, "_layer_json", lambda *a: {**real(*a), "TacticName": "sm80_xmma_tf32f32_nhwc"})
+    ws = make_workspace(tmp_path, {HEAD: head()})
+    with pytest.raises(BuildError, match="run TF32 kernels"):
+        build(ws, "fp32")
+    build(ws, "fp32_tf32")
+
+
+def test_options_reach_the_builder_config(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("10.9.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    build(
+        ws, "fp32", "tensorrt.max_workspace_size=64 MiB", "tensorrt.tactic_sources=[cublas, jit_convolutions]",
+        "tensorrt.version_compatible=true", "tensorrt.strip_weights=true",
+    )  # fmt: skip
+    assert machine.recorded.options["WORKSPACE"] == 64 << 20
+    assert machine.recorded.tactic_sources == 0b110
+    assert {"VERSION_COMPATIBLE", "STRIP_PLAN"} <= machine.recorded.flags
+    assert machine.recorded.profiles == [{"input_features": ((1, 8, 11), (50, 8, 11), (200, 8, 11))}]
+    build(ws, "fp32", "tensorrt.fixed_profile=true")
+    assert machine.recorded.profiles == [{"input_features": ((200, 8, 11),) * 3}]
+
+
+@pytest.mark.parametrize(
+    ("version", "override", "message"),
+    [
+        (
+            "8.6.0",
+            "tensorrt.strip_weights=true",
+            "TensorRT 8.6.0 has no engines without weights.*10.0 and newer has it",
+        ),
+        ("8.6.0", "tensorrt.hardware_compatibility=same_compute_capability", "8.6.0 has no hardware compatibility"),
+        ("11.1.0", "tensorrt.tactic_sources=[cublas]", "11.1.0 has no tactic source cublas"),
+    ],
+)
+def test_an_option_that_the_version_lacks_is_named(
+    machine: Machine, tmp_path: Path, version: str, override: str, message: str
+) -> None:
+    machine.with_tensorrt(version)
+    with pytest.raises(EnvironmentLacks, match=message):
+        build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32", override)
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning", "advice"),
+    [
+        ("Requested amount of GPU memory (99 bytes) could not be allocated", "out of GPU memory", "nvidia-smi"),
+        ("10: Could not find any implementation for node {ForeignNode[/a.../b]}.", "no kernel for a node", "keep_fp32"),
+        ("CUDA initialization failure: CUDA driver version is insufficient", "the driver is older", "doctor"),
+        ("something else broke", "TensorRT could not build the engine: something else broke", "--debug"),
+    ],
+)
+def test_failures_are_told_apart(machine: Machine, tmp_path: Path, said: str, meaning: str, advice: str) -> None:
+    machine.with_tensorrt("8.6.0")
+    machine.behaviour.fails = True
+    machine.behaviour.says = [("WARNING", "a note"), ("ERROR", said)]
+    with pytest.raises(BuildError) as caught:
+        build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32")
+    text = str(caught.value)
+    assert text.startswith(f"{ENCODER}: ")
+    assert meaning in text
+    assert said[:30] in text
+    assert advice in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
+def test_a_parser_error_names_node_operator_and_position(machine: Machine, tmp_path: Path, version: str) -> None:
+    machine.with_tensorrt(version)
+    model = head()
+    model.graph.node[3].op_type, model.graph.node[3].domain = "Strange", "my.domain"
+    model.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
+    ws = make_workspace(tmp_path, {HEAD: model})
+    with pytest.raises(BuildError, match=f"node 3 '{model.graph.node[3].name}' .Strange. can't be parsed: Plugin not"):
+        build(ws, "fp32")
+
+
+def test_a_graph_whose_types_make_no_sense_is_refused(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    model = head()
+    model.graph.node[3].domain = "domain.that.is.not.imported"
+    with pytest.raises(InputError, match="the types in this graph make no sense"):
+        build(make_workspace(tmp_path, {HEAD: model}), "fp32")
+
+
+def test_an_engine_that_does_not_load_is_an_error(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    machine.behaviour.refuses_to_load = True
+    with pytest.raises(BuildError, match="does not load what it built"):
+        build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32")
+
+
+def test_the_timing_cache_grows_and_is_used(machine: Machine, tmp_path: Path) -> None:
+    target = machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path)
+    build(ws, "fp32")
+    cache = timing_cache.cache_path(ws.path("tensorrt"), target)
+    assert cache.name == "8.6.0-sm90-132sm-nvidia-h200.cache"
+    assert len(fake_tensorrt.FakeCache(timing_cache.read(cache)).entries) == 2
+    build(ws, "fp32", force=True)
+    assert len(fake_tensorrt.FakeCache(machine.recorded.caches[-1]).entries) == 3
+    assert len(fake_tensorrt.FakeCache(timing_cache.read(cache)).entries) == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"awml-deploy timing cache 1 sha256 00\n[]"])
+def test_a_corrupt_timing_cache_is_rebuilt(
+    machine: Machine, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    cache = timing_cache.cache_path(ws.path("tensorrt"), target)
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(content)
+    build(ws, "fp32")
+    assert "corrupt; starting anew" in caplog.text
+    assert machine.recorded.caches == [b""]
+    assert len(fake_tensorrt.FakeCache(timing_cache.read(cache)).entries) == 1
+
+
+def test_a_cache_that_tensorrt_refuses_is_not_fatal(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    build(ws, "fp32")
+    machine.behaviour.takes_cache = False
+    build(ws, "fp32", force=True)
+    assert "does not take the timing cache" in caplog.text
+
+
+@pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
+def test_ctrl_c_stops_the_build_and_records_it(machine: Machine, tmp_path: Path, version: str) -> None:
+    target = machine.with_tensorrt(version)
+    machine.behaviour.seconds = 5.0
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        build(ws, "fp32")
+    timer.join()
+    assert ws.manifest().stages[f"build:{target.name('fp32')}"].status == "failed"
+    assert not [path for path, record in ws.manifest().artifacts.items() if record.kind == "engine"]
+
+
+@pytest.mark.parametrize(("version", "refused"), [("10.2.0.19", True), ("10.3.0", False), ("10.9.0", False)])
+def test_known_bad_versions(monkeypatch: pytest.MonkeyPatch, version: str, refused: bool) -> None:
+    trt = fake_tensorrt.make(version, Recorded())
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", trt)
+    if refused:
+        with pytest.raises(EnvironmentLacks, match=r"10.2.0.19 builds wrong engines"):
+            compat.load("tensorrt")
+    else:
+        known = compat.known_bad(compat.load("tensorrt"))
+        assert (known is not None) == (version == "10.3.0")
+
+
+def test_the_key_covers_version_gpu_and_driver(machine: Machine, tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    target = machine.with_tensorrt("8.6.0")
+    build(ws, "fp32")
+    key = ws.manifest().stages[f"build:{target.name('fp32')}"].key
+    assert key["versions"]["tensorrt"] == "8.6.0"
+    assert key["versions"]["gpu"].startswith("NVIDIA H200, 132 SM")
+    assert key["config"]["components"][ENCODER]["policy"] == "fp32"
+    assert key["config"]["options"]["max_workspace_size"] == 1 << 30
+
+
+def test_every_failure_is_a_deploy_error(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()}, {"components": {"no_such": {}}})
+    with pytest.raises(DeployError, match=r"the model has no component 'no_such'. it has pts_voxel_encoder"):
+        build(ws, "fp32")
