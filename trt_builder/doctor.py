@@ -84,7 +84,7 @@ def _tensorrt() -> Iterator[Finding]:
             yield Finding(title, str(missing), False)
             continue
         known = compat.known_bad(installed)
-        yield Finding(title, installed.version + (f"; {known.reason}" if known else ""), known is None or None)
+        yield Finding(title, installed.version + (f"; {known.reason}" if known else ""), True)
         yield from _fits_driver(title, wheels, flavour)
 
 
