@@ -1,0 +1,386 @@
+"""`exporter export` as a user runs it: what it leaves, when it does nothing, and how it refuses bad input."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from shared.errors import ConfigError
+from shared.runs import Run
+from shared.workspace import Workspace
+from tests.support.exporting import CONFIGS, SMALL, built, save_checkpoint
+
+pytestmark = pytest.mark.exporter
+
+FRAMES = 3
+
+
+def write_frame(path: Path, points: np.ndarray) -> None:
+    points.astype("<f4").tofile(path)
+
+
+def frame(seed: int, count: int = 2500) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.uniform((-28, -20, -2, 0, 0), (28, 20, 3, 255, 31), (count, 5))
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers():
+    """The command line logs to the standard error of its time, which pytest closes after each test."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    root.handlers[:] = before
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A folder with a deploy config, a checkpoint, and three frames of points."""
+    root = tmp_path_factory.mktemp("project")
+    save_checkpoint(built(SMALL)[0], root / "model.pth")
+    (root / "frames").mkdir()
+    for index in range(FRAMES):
+        write_frame(root / "frames" / f"{index}.bin", frame(index))
+    config = {
+        "model": {"type": "centerpoint", "config": str(SMALL), "checkpoint": "model.pth"},
+        "data": {"format": "folder", "root": "frames", "num_features": 5},
+        "export": {"mode": "onnx"},
+        "verification": {"num_verify_samples": 2},
+    }
+    (root / "deploy.yaml").write_text(yaml.safe_dump(config))
+    return root
+
+
+@pytest.fixture(scope="module")
+def exported(project) -> Path:
+    assert run(project, project / "work") == 0
+    return project / "work"
+
+
+@pytest.fixture
+def work(exported, tmp_path) -> Path:
+    """A copy of the exported workspace, to change."""
+    return Path(shutil.copytree(exported, tmp_path / "work"))
+
+
+def run(project: Path, work: Path, *arguments: str) -> int:
+    """The command line, in this process; returns its exit code."""
+    from exporter.cli import cli
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["export", "--config", str(project / "deploy.yaml"), "--work", str(work), *arguments])
+    return int(stopped.value.code or 0)
+
+
+def times(work: Path) -> dict[str, int]:
+    """When each artifact was written."""
+    return {path: (work / path).stat().st_mtime_ns for path in Workspace.open(work).manifest().artifacts}
+
+
+# -- what it leaves ----------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_there_and_in_the_manifest(exported):
+    workspace = Workspace.open(exported)
+    manifest = workspace.manifest()
+    for path in (
+        "onnx/pts_voxel_encoder.onnx",
+        "onnx/pts_backbone_neck_head.onnx",
+        "pytorch/pts_voxel_encoder.pt2",
+        "pytorch/pts_backbone_neck_head.pt2",
+        "reference/predictions.npz",
+        "reference/raw/000001.npz",
+    ):
+        assert workspace.artifact(path).is_file()
+    assert manifest.stages["export"].status == "done"
+    assert {"checkpoint", "training_config", "dataset"} <= set(manifest.stages["export"].key["inputs"])
+    assert {"torch", "mmdet3d", "onnx"} <= set(manifest.stages["export"].key["versions"])
+    assert workspace.config()["verification"]["num_verify_samples"] == 2
+    agreement = manifest.results["export"]["agreement"]["pts_backbone_neck_head"]
+    assert len(agreement["onnx"]) == len(agreement["program"]) == 3
+
+    spec = workspace.spec()
+    assert (spec.model, spec.task) == ("centerpoint", "detection3d")
+    assert [component.name for component in spec.components] == ["pts_voxel_encoder", "pts_backbone_neck_head"]
+    assert spec.components[1].output_names() == ["heatmap", "reg", "height", "dim", "rot", "vel"]
+
+
+def test_the_runtime_accepts_the_parameters(exported):
+    from runtime.centerpoint_parameters import read_parameters
+
+    parameters = read_parameters(Workspace.open(exported).spec())
+    assert parameters.grid_size == (256, 192, 1)
+    assert parameters.points.use_dim == (0, 1, 2, 4)
+
+
+def test_onnx_files_are_stamped(exported):
+    import onnx
+
+    model = onnx.load(exported / "onnx" / "pts_backbone_neck_head.onnx")
+    values = {entry.key: entry.value for entry in model.metadata_props}
+    assert model.producer_name == "awml-deploy"
+    assert values["component"] == "pts_backbone_neck_head" and values["training_config"] == "small.py"
+    assert len(values["checkpoint_sha256"]) == 64
+
+
+def test_reference_is_what_mmdet3d_answers_through_its_own_pipeline(project, exported):
+    """Points by mmdet3d's loading transforms, boxes by ``test_step``: nothing of ours between."""
+    from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+    from mmengine.dataset import Compose
+    from mmengine.registry import init_default_scope
+
+    from exporter.training_config import read_training_config
+
+    model = built(SMALL)[0]
+    init_default_scope("mmdet3d")
+    pipeline = Compose(list(read_training_config(SMALL).pipeline)[:3])
+    reference = Run.open(exported / "reference")
+    assert reference.header.backend == "framework" and len(reference) == 2
+    captured = []
+    hook = model.pts_bbox_head.register_forward_hook(lambda _, __, output: captured.append(output))
+    for index in range(2):
+        path = str(project / "frames" / f"{index}.bin")
+        # The frames of a folder list no earlier ones; to mmdet3d that is an empty list.
+        loaded = pipeline({"lidar_points": {"lidar_path": path}, "timestamp": 0.0, "lidar_sweeps": []})
+        sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
+        answer = model.test_step({"inputs": {"points": [loaded["points"].tensor]}, "data_samples": [sample]})[0]
+        expected, boxes = answer.pred_instances_3d, reference.boxes(index)
+        assert len(boxes) == len(expected.scores_3d) > 0
+        tensor = expected.bboxes_3d.tensor
+        np.testing.assert_array_equal(boxes.labels, expected.labels_3d.numpy())
+        for actual, wanted in (
+            (boxes.centers, expected.bboxes_3d.gravity_center),
+            (boxes.sizes, tensor[:, 3:6]),
+            (boxes.yaws, tensor[:, 6]),
+            (boxes.velocities, tensor[:, 7:]),
+            (boxes.scores, expected.scores_3d),
+        ):
+            # The same kernels, but not always the same memory layout: the last bit may differ.
+            np.testing.assert_allclose(actual, wanted.numpy(), rtol=1e-5, atol=1e-5)
+        raw = reference.raw(index)
+        for name, value in captured[-1][0][0].items():
+            np.testing.assert_allclose(raw[name], value.numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
+    hook.remove()
+
+
+# -- when it does nothing, and when it does not ------------------------------------------------------------------------
+
+
+def test_second_run_changes_nothing(project, work, caplog):
+    before = times(work)
+    assert run(project, work) == 0
+    assert times(work) == before
+
+
+def test_tolerances_reach_the_manifest_without_a_new_export(project, work):
+    before = times(work)
+    assert run(project, work, "--set", "verification.tolerance=0.25") == 0
+    assert times(work) == before
+    assert Workspace.open(work).config()["verification"]["tolerance"] == 0.25
+
+
+def test_what_was_changed_is_made_again(project, work):
+    (work / "onnx" / "pts_voxel_encoder.onnx").write_bytes(b"something else")
+    assert run(project, work) == 0
+    assert Workspace.open(work).artifact("onnx/pts_voxel_encoder.onnx").stat().st_size > 1000
+
+
+def test_options_of_the_model_are_a_reason_to_export_again(project, work):
+    assert run(project, work, "--set", "model.options.rot_y_axis_reference=true") == 0
+    assert Workspace.open(work).spec().parameters["rot_y_axis_reference"] is True
+
+
+def test_files_axes_and_exporter_as_configured(project, work):
+    import onnx
+
+    component = "components.pts_backbone_neck_head"
+    assert (
+        run(
+            project, work,
+            "--set", f"{component}.onnx_file=head_v2.onnx",
+            "--set", f"{component}.io.dynamic_axes={{}}",
+            "--set", "export.exporter=dynamo",
+            "--set", "export.opset_version=18",
+            "--set", "export.simplify=onnxslim",
+        )
+        == 0
+    )  # fmt: skip
+    workspace = Workspace.open(work)
+    assert workspace.spec().components[1].inputs[0].shape == [1, 32, 192, 256]
+    assert workspace.spec().components[1].outputs[0].shape == [1, 5, 96, 128]
+    model = onnx.load(workspace.artifact("onnx/head_v2.onnx"))
+    assert model.opset_import[0].version == 18
+    # The file of the first export is gone: nobody can take it for the current one.
+    assert not (work / "onnx" / "pts_backbone_neck_head.onnx").exists()
+
+
+def test_an_interrupted_reference_goes_on_where_it_stopped(project, tmp_path, monkeypatch):
+    from exporter.models import centerpoint
+
+    calls = []
+    answer = centerpoint.answer
+
+    def interrupted(model, model_input):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return answer(model, model_input)
+
+    monkeypatch.setattr(centerpoint, "answer", interrupted)
+    assert run(project, tmp_path / "work") == 130
+    assert Workspace.open(tmp_path / "work").manifest().stages["export"].status == "failed"
+    assert run(project, tmp_path / "work") == 0
+    assert len(calls) == 3
+
+
+def test_frames_without_points_and_with_nan_are_part_of_the_reference(project, tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    write_frame(frames / "0.bin", frame(0))
+    write_frame(frames / "1.bin", np.zeros((0, 5)))
+    broken = frame(1)
+    broken[::10, 0] = np.nan
+    write_frame(frames / "2.bin", broken)
+    write_frame(frames / "3.bin", frame(1)[np.arange(2500) % 10 != 0])
+    arguments = ("--data", str(frames), "--set", "verification.num_verify_samples=4")
+    assert run(project, tmp_path / "work", *arguments) == 0
+    reference = Run.open(tmp_path / "work" / "reference")
+    assert reference.counters[1] == {"points": 0, "voxels": 0}
+    assert reference.raw(1)["heatmap"].shape == (1, 5, 96, 128)
+    # Points that are NaN are as good as absent.
+    np.testing.assert_array_equal(reference.boxes(2).scores, reference.boxes(3).scores)
+
+
+# -- bad input: one clear line, the right exit code --------------------------------------------------------------------
+
+
+def truncated(project, tmp_path):
+    content = (project / "model.pth").read_bytes()
+    (tmp_path / "model.pth").write_bytes(content[: len(content) // 2])
+    return ["--set", f"model.checkpoint={tmp_path / 'model.pth'}"]
+
+
+def other_model(project, tmp_path):
+    path = save_checkpoint(built(CONFIGS / "small_intensity.py")[0], tmp_path / "other.pth")
+    return ["--set", f"model.checkpoint={path}"]
+
+
+class _Payload:
+    def __reduce__(self):
+        return print, ("run by the checkpoint",)
+
+
+def malicious(project, tmp_path):
+    return ["--set", f"model.checkpoint={save_checkpoint(built(SMALL)[0], tmp_path / 'evil.pth', extra=_Payload())}"]
+
+
+def config_typo(project, tmp_path):
+    path = tmp_path / "typo.py"
+    path.write_text(f'_base_ = ["{SMALL}"]\nmodel = dict(pts_backbone=dict(type="SECONDD"))\n')
+    return ["--set", f"model.config={path}"]
+
+
+def short_frame(project, tmp_path):
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "0.bin").write_bytes(b"\0" * 2001)
+    return ["--data", str(tmp_path / "short")]
+
+
+def empty_frame(project, tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_frame(tmp_path / "empty" / "0.bin", np.zeros((0, 5)))
+    return ["--data", str(tmp_path / "empty")]
+
+
+def no_frames(project, tmp_path):
+    (tmp_path / "none").mkdir()
+    return ["--data", str(tmp_path / "none")]
+
+
+BAD = [
+    (lambda *_: ["--set", "model.checkpoint=/nowhere/model.pth"], 3, "/nowhere/model.pth"),
+    (truncated, 3, "not a whole PyTorch checkpoint"),
+    (other_model, 3, "have another shape"),
+    (malicious, 3, "refused"),
+    (config_typo, 2, "SECONDD"),
+    (lambda *_: ["--set", "model.config=/nowhere/config.py"], 2, "/nowhere/config.py"),
+    (lambda *_: ["--set", "export.opset=17"], 2, "opset_version"),
+    (lambda *_: ["--set", "model.type=centrepoint"], 2, "centerpoint"),
+    (lambda *_: ["--set", "model.options.rot_y=true"], 2, "rot_y_axis_reference"),
+    (lambda *_: ["--set", "data.sample_idx=99"], 2, "has 3 samples"),
+    (lambda *_: ["--set", "components.head.onnx_file=h.onnx"], 2, "pts_backbone_neck_head"),
+    (short_frame, 3, "no whole number of points"),
+    (empty_frame, 5, "no point of the sample"),
+    (no_frames, 3, "none"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "code", "text"), BAD, ids=[row[2] for row in BAD])
+def test_bad_input(project, tmp_path, capsys, spoil, code, text):
+    assert run(project, tmp_path / "work", *spoil(project, tmp_path)) == code
+    told = capsys.readouterr()
+    errors = [line for line in told.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and text in errors[0]
+    assert "Traceback" not in told.err
+    assert "run by the checkpoint" not in told.out
+    assert not list((tmp_path / "work").rglob("*.onnx"))
+
+
+def test_no_gpu_here(project, tmp_path, capsys):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert run(project, tmp_path / "work", "--device", "cuda") == 4
+    assert "--device cuda: PyTorch finds no CUDA device" in capsys.readouterr().err
+
+
+def test_a_failed_export_takes_the_old_files_out_of_use(project, work):
+    """Nobody may run half of a new model with half of an old one."""
+    from shared.errors import ManifestError
+
+    assert run(project, work, "--set", "data.sample_idx=99") == 2
+    with pytest.raises(ManifestError, match="'failed', not 'done'"):
+        Workspace.open(work).artifact("onnx/pts_voxel_encoder.onnx")
+    assert run(project, work) == 0
+    assert Workspace.open(work).artifact("onnx/pts_voxel_encoder.onnx").is_file()
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_package_outside_adds_a_model(monkeypatch):
+    from exporter import models
+
+    point = importlib.metadata.EntryPoint("yoloz", "exporter.models.centerpoint", models.ENTRY_POINTS)
+    broken = importlib.metadata.EntryPoint("broken", "no_such_package", models.ENTRY_POINTS)
+    monkeypatch.setattr(
+        models.importlib.metadata, "entry_points", lambda group: [point, broken] if group == models.ENTRY_POINTS else []
+    )
+    assert {"centerpoint", "yoloz"} <= set(models.available())
+    assert models.find("yoloz").TASK == "detection3d"
+    with pytest.raises(ConfigError, match=r"model.type: no model 'nothing'. there are: .*centerpoint"):
+        models.find("nothing")
+    from shared.errors import EnvironmentLacks
+
+    with pytest.raises(EnvironmentLacks, match="model 'broken' of no_such_package can't be imported"):
+        models.find("broken")
+
+
+def test_help_is_quick():
+    command = [sys.executable, "-m", "exporter.cli", "--help"]
+    best = 9.0
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        best = min(best, time.perf_counter() - started)
+    assert best < 0.5
