@@ -27,6 +27,9 @@ EXPORTER := .venv/exporter
 EXPORTER_FULL := .venv/exporter-full
 WHEELS ?= .cache/wheels
 MMCV_WHEEL := $(WHEELS)/mmcv.ready
+RTX := .venv/rtx
+# TensorRT for RTX, which builds without a GPU, is taken where it was set up.
+TRT_BUILDER = $(if $(wildcard $(RTX)/.ready),$(RTX),$(TOOLS))/bin/trt_builder
 # The exporter's compiled-ops environment is taken where it was set up.
 EXPORTER_BIN = $(if $(wildcard $(EXPORTER_FULL)/.ready),$(EXPORTER_FULL),$(EXPORTER))/bin
 
@@ -69,8 +72,8 @@ pipeline:
 .PHONY: export build run verify evaluate
 export: setup ## one stage: PyTorch to ONNX, with the framework's reference
 	@$(EXPORTER_BIN)/exporter export --config $(CONFIG) --work $(WORK) $(overrides)
-build: setup ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT
-	@$(TOOLS)/bin/trt_builder build --work $(WORK) --if-available
+build: setup ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT, or TensorRT for RTX
+	@$(TRT_BUILDER) build --work $(WORK) --if-available
 run: setup ## one stage: both backends over the data set
 	@$(TOOLS)/bin/runtime run --work $(WORK) --backend pytorch --device $(DEVICE)
 	@$(TOOLS)/bin/runtime run --work $(WORK) --backend onnx --device $(DEVICE)
@@ -85,9 +88,10 @@ demo-data: setup
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
 
-.PHONY: setup setup-full setup-dev clean
+.PHONY: setup setup-full setup-rtx setup-dev clean
 setup: $(TOOLS)/.ready $(EXPORTER)/.ready ## the virtual environments (mmcv without compiled ops)
 setup-full: setup $(EXPORTER_FULL)/.ready ## the same with mmcv's compiled ops (builds for 10 minutes, then cached)
+setup-rtx: $(RTX)/.ready ## TensorRT for RTX (0.4 GB), which builds engines without a GPU
 setup-dev: setup $(TOOLS)/.dev-ready $(EXPORTER)/.dev-ready ## what tests and checks need
 clean: ## remove results and environments, but keep built wheels
 	rm -rf work .venv
@@ -97,6 +101,13 @@ $(TOOLS)/.ready: requirements/tools.txt pyproject.toml
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) -r requirements/tools.txt
 	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@touch $@
+
+$(RTX)/.ready: requirements/rtx.txt pyproject.toml
+	@echo "setting up $(RTX): TensorRT for RTX"
+	@$(PYTHON) -m venv $(RTX)
+	@$(RTX)/bin/pip install $(PIP_OPTIONS) -r requirements/rtx.txt
+	@$(RTX)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(EXPORTER)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt pyproject.toml

@@ -15,7 +15,7 @@ from shared.errors import EnvironmentLacks
 from trt_builder import compat, gpu
 from trt_builder.compat import Flavour
 
-_PACKAGES = ("onnx", "numpy", "polygraphy")
+_PACKAGES = ("onnx", "numpy")
 _LIBRARIES = "libnvinfer*.so*"
 
 
@@ -66,7 +66,7 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding(name, importlib.metadata.version(name), True)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "not installed", name == "polygraphy" or None)
+            yield Finding(name, "not installed", False)
 
 
 def _tensorrt() -> Iterator[Finding]:
