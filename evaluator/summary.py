@@ -9,7 +9,7 @@ from typing import Any
 from evaluator.comparison import side_by_side
 from evaluator.evaluate import stored_evaluations
 from shared.manifest import Manifest, Stage
-from shared.table import Table
+from shared.table import MISSING, Table
 from shared.workspace import Workspace
 
 
@@ -53,21 +53,20 @@ def _duration(stage: Stage) -> str:
 def _verification_text(verification: dict[str, Any]) -> str:
     rows = []
     for name, result in verification["comparisons"].items():
-        boxes = result["boxes"] or {"max_errors": {}, "matched": 0, "reference_unmatched": 0, "test_unmatched": 0}
+        results = result["results"]
         largest = [values["max_abs"] for values in result["outputs"].values() if values["max_abs"] is not None]
-        center, score = boxes["max_errors"].get("center"), boxes["max_errors"].get("score")
+        worst = [f"{error} {value:.0e}" for error, value in results["max_errors"].items()]
         rows.append(
             [
                 name.replace("__", " -> "),
                 "passed" if result["passed"] else "FAILED",
-                f"{max(largest):.1e}" if largest else "-",
-                str(boxes["matched"]),
-                str(boxes["reference_unmatched"] + boxes["test_unmatched"]),
-                "-" if center is None else f"{center:.1e}",
-                "-" if score is None else f"{score:.1e}",
+                f"{max(largest):.1e}" if largest else MISSING,
+                str(results["matched"]),
+                str(results["reference_unmatched"] + results["test_unmatched"] + results["label_flips"]),
+                ", ".join(worst),
             ]
         )
-    columns = ["comparison", "verdict", "max abs", "boxes matched", "unmatched", "center [m]", "score"]
+    columns = ["comparison", "verdict", "max abs", "matched", "unmatched", "largest errors of results"]
     lines = [Table("Verification", columns, rows).text()]
     lines += [f"skipped (optional): {line}" for line in verification["skipped"]]
     lines += [f"FAILED {line}" for line in verification["unable"]]

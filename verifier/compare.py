@@ -1,4 +1,4 @@
-"""Two runs compared, sample by sample: raw outputs where both kept them, boxes on every sample that both have."""
+"""Two runs compared, sample by sample: raw outputs where both kept them, results on every sample that both have."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 from shared.errors import InputError
 from shared.progress import track
 from shared.runs import Run
-from verifier.boxes import BoxStatistics
+from verifier import boxes2d, boxes3d, class_scores
+from verifier.results import ResultKind, ResultStatistics
 from verifier.statistics import OutputStatistics
 
-#: Tasks whose results are `Boxes3D`.
-_BOX_TASK = "detection3d"
+_KINDS: Mapping[str, ResultKind[Any]] = {
+    "detection3d": boxes3d.KIND,
+    "detection2d": boxes2d.KIND,
+    "classification": class_scores.KIND,
+}
 
 
 def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
     Returns:
         JSON, without any limit in it: ``reference``, ``test`` (who), ``samples`` (tokens whose raw outputs were
         compared), ``score_threshold``, ``problems`` (what could not be compared), ``outputs`` (statistics by name),
-        ``boxes`` (statistics, or None for a task without boxes).
+        ``results`` (statistics of the decoded results).
 
     Raises:
         InputError: the runs are of different models or data, have no sample in common, or can't be read.
@@ -42,12 +46,12 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
         )
     problems = _missing_samples(reference, test, positions)
     statistics: dict[str, OutputStatistics] = {}
-    boxes = BoxStatistics() if reference.header.task == _BOX_TASK else None
+    kind = _KINDS[reference.header.task]
+    results: ResultStatistics[Any] = ResultStatistics(kind)
     raw_reference, raw_test = set(reference.header.raw_samples), set(test.header.raw_samples)
     compared = []
     for i, j in track(common, f"{reference.folder.name} and {test.folder.name}", len(common)):
-        if boxes is not None:
-            boxes.add(i, reference.boxes(i), test.boxes(j))
+        results.add(i, reference.predictions(i, kind.type), test.predictions(j, kind.type))
         if i in raw_reference and j in raw_test:
             compared.append(reference.header.tokens[i])
             problems += _compare_raw(i, reference.raw(i), test.raw(j), statistics)
@@ -58,7 +62,7 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
         "score_threshold": score_threshold,
         "problems": problems,
         "outputs": {name: output.summary() for name, output in statistics.items()},
-        "boxes": None if boxes is None else boxes.summary(),
+        "results": results.summary(),
     }
 
 

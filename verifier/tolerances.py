@@ -5,7 +5,7 @@ rest compares statistics with limits that follow from the arithmetic of the back
 
 - *Largest absolute difference* of a raw output: the config's ``verification.tolerance`` (AWML's criterion).
 - *SNR* and *cosine* per output, free of scale, so that one default serves logits and log sizes alike.
-- *Decoded boxes*, which is what a user of the model notices.
+- *Decoded results* (boxes, class scores), which is what a user of the model notices.
 
 Where the defaults come from:
 
@@ -51,21 +51,19 @@ class TensorLimits:
 
 
 @dataclass(frozen=True)
-class BoxLimits:
-    """Limits on decoded boxes.
+class ResultLimits:
+    """Limits on decoded results.
 
     Attributes:
-        center: metres. size: relative to the side. yaw: rad. velocity: m/s. score: difference of scores.
+        errors: limit by name of the error, of every kind of result (3D boxes: ``center`` metres, ``size`` relative to
+            the side, ``yaw`` rad, ``velocity`` m/s; 2D boxes: ``corner`` pixels; both: ``score``; class scores:
+            ``probability``).
         quantile: how many of the pairs must keep them: 1.0 all, 0.99 all but a hundredth (one of `QUANTILES`, or 1).
-        unmatched: largest share of boxes without a partner in the other run, label flips included. Boxes within
+        unmatched: largest share of results without a partner in the other run, label flips included. Results within
             ``score`` of the model's score threshold don't count: there it decides by a hair.
     """
 
-    center: float
-    size: float
-    yaw: float
-    velocity: float
-    score: float
+    errors: Mapping[str, float]
     quantile: float
     unmatched: float
 
@@ -76,25 +74,41 @@ class Tolerance:
 
     Attributes:
         tensors: limits of every output.
-        boxes: limits of decoded boxes.
+        results: limits of decoded results.
         output_max_abs: output name to a largest absolute difference of its own.
     """
 
     tensors: TensorLimits
-    boxes: BoxLimits
+    results: ResultLimits
     output_max_abs: Mapping[str, float] = field(default_factory=dict)
 
 
-_EXACT_BOXES = BoxLimits(center=0.01, size=0.01, yaw=0.01, velocity=0.01, score=0.001, quantile=1.0, unmatched=0.0)
-_CLOSE_BOXES = BoxLimits(center=0.05, size=0.05, yaw=0.05, velocity=0.1, score=0.01, quantile=0.99, unmatched=0.01)
-_HALF_BOXES = BoxLimits(center=0.1, size=0.1, yaw=0.1, velocity=0.2, score=0.02, quantile=0.99, unmatched=0.02)
-_INT8_BOXES = BoxLimits(center=0.3, size=0.3, yaw=0.5, velocity=1.0, score=0.1, quantile=0.9, unmatched=0.2)
+def _results(
+    lengths: float, yaw: float, velocity: float, pixels: float, score: float, *, quantile: float, unmatched: float
+) -> ResultLimits:
+    """Limits with one number for metres and relative sizes, and one for scores and probabilities."""
+    errors = {
+        "center": lengths,
+        "size": lengths,
+        "yaw": yaw,
+        "velocity": velocity,
+        "corner": pixels,
+        "score": score,
+        "probability": score,
+    }
+    return ResultLimits(errors, quantile, unmatched)
 
-_FP32 = Tolerance(TensorLimits(max_abs=None, snr_db=50.0, cosine=0.99999), _EXACT_BOXES)
-_TF32 = Tolerance(TensorLimits(max_abs=None, snr_db=35.0, cosine=0.9998), _CLOSE_BOXES)
-_FP16 = Tolerance(TensorLimits(max_abs=None, snr_db=32.0, cosine=0.9995), _HALF_BOXES)
-_BF16 = Tolerance(TensorLimits(max_abs=None, snr_db=15.0, cosine=0.98), _HALF_BOXES)
-_INT8 = Tolerance(TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), _INT8_BOXES)
+
+_EXACT = _results(0.01, 0.01, 0.01, 0.1, 0.001, quantile=1.0, unmatched=0.0)
+_CLOSE = _results(0.05, 0.05, 0.1, 1.0, 0.01, quantile=0.99, unmatched=0.01)
+_HALF = _results(0.1, 0.1, 0.2, 2.0, 0.02, quantile=0.99, unmatched=0.02)
+_EIGHT_BITS = _results(0.3, 0.5, 1.0, 8.0, 0.1, quantile=0.9, unmatched=0.2)
+
+_FP32 = Tolerance(TensorLimits(max_abs=None, snr_db=50.0, cosine=0.99999), _EXACT)
+_TF32 = Tolerance(TensorLimits(max_abs=None, snr_db=35.0, cosine=0.9998), _CLOSE)
+_FP16 = Tolerance(TensorLimits(max_abs=None, snr_db=32.0, cosine=0.9995), _HALF)
+_BF16 = Tolerance(TensorLimits(max_abs=None, snr_db=15.0, cosine=0.98), _HALF)
+_INT8 = Tolerance(TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), _EIGHT_BITS)
 
 #: Limits per precision policy, the strictest first.
 DEFAULTS: Mapping[str, Tolerance] = {
@@ -121,7 +135,7 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance
     Args:
         tolerance: where to start from.
         overrides: ``0.05`` (largest absolute difference of every output), ``heatmap=0.05`` (of one output),
-            ``snr_db=40``, ``cosine=0.999``, ``boxes.center=0.05``.
+            ``snr_db=40``, ``cosine=0.999``, ``results.center=0.05``, ``results.unmatched=0.01``.
 
     Raises:
         UsageError: not a number, or no such limit.
@@ -132,7 +146,7 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance
             value = float(number)
         except ValueError as error:
             raise UsageError(
-                f"'{text}' has no number", where="--tolerance", hint="write 0.05, heatmap=0.05 or boxes.center=0.05"
+                f"'{text}' has no number", where="--tolerance", hint="write 0.05, heatmap=0.05 or results.center=0.05"
             ) from error
         if not separator:
             # Outputs with a tolerance of their own in the config follow the command line too.
@@ -140,18 +154,24 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance
             tolerance = replace(tolerance, tensors=tensors, output_max_abs={})
         elif name in ("snr_db", "cosine"):
             tolerance = replace(tolerance, tensors=replace(tolerance.tensors, **{name: value}))
-        elif name.startswith("boxes."):
-            tolerance = replace(tolerance, boxes=_with_box_limit(tolerance.boxes, name.removeprefix("boxes."), value))
+        elif name.startswith("results."):
+            limits = _with_result_limit(tolerance.results, name.removeprefix("results."), value)
+            tolerance = replace(tolerance, results=limits)
         else:
             tolerance = replace(tolerance, output_max_abs={**tolerance.output_max_abs, name: value})
     return tolerance
 
 
-def _with_box_limit(limits: BoxLimits, name: str, value: float) -> BoxLimits:
-    known = ("center", "size", "yaw", "velocity", "score", "unmatched")
-    if name not in known:
-        raise UsageError(f"boxes have no limit '{name}'", where="--tolerance", hint=f"there are: {', '.join(known)}")
-    return replace(limits, **{name: value})
+def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultLimits:
+    if name == "unmatched":
+        return replace(limits, unmatched=value)
+    if name not in limits.errors:
+        raise UsageError(
+            f"results have no limit '{name}'",
+            where="--tolerance",
+            hint=f"there are: {', '.join([*limits.errors, 'unmatched'])}",
+        )
+    return replace(limits, errors={**limits.errors, name: value})
 
 
 @dataclass(frozen=True)
@@ -206,11 +226,12 @@ def judge(comparison: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
             failures.append(f"{name}: nothing was compared")
             continue
         checks += _tensor_checks(name, statistics, tolerance)
-    boxes = comparison["boxes"]
-    if boxes is not None:
-        if boxes["non_finite"]:
-            failures.append(f"boxes: {boxes['non_finite']} with NaN or Inf")
-        checks += _box_checks(boxes, tolerance.boxes, comparison["score_threshold"])
+    results = comparison["results"]
+    if results["non_finite"]:
+        failures.append(f"results: {results['non_finite']} with NaN or Inf")
+    if results["known_once"]:
+        failures.append(f"results: {results['known_once']} with a value that only one run knows")
+    checks += _result_checks(results, tolerance.results, comparison["score_threshold"])
     if not any(statistics["compared"] for statistics in outputs.values()):
         failures.append("no raw output was compared")
     failures += [_sentence(check) for check in checks if not check.passed]
@@ -247,34 +268,28 @@ def _tensor_checks(name: str, statistics: Mapping[str, Any], tolerance: Toleranc
     return checks
 
 
-def _box_checks(boxes: Mapping[str, Any], limits: BoxLimits, score_threshold: float | None) -> list[Check]:
+def _result_checks(results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None) -> list[Check]:
     checks = []
-    for name in ("center", "size", "yaw", "velocity", "score"):
-        errors = boxes["errors"].get(name)
-        if errors is None:
-            continue
-        limit = getattr(limits, name)
+    for name, errors in results["errors"].items():
+        limit = limits.errors[name]
         value = errors["max"] if limits.quantile == 1.0 else errors["quantiles"][str(limits.quantile)]
-        checks.append(Check(f"boxes {name}", value, limit, value is not None and value <= limit))
-    if boxes["velocity_known_once"]:
-        count = boxes["velocity_known_once"]
-        checks.append(Check("boxes whose velocity only one run knows", float(count), 0.0, False))
-    total = max(boxes["reference_boxes"], boxes["test_boxes"])
+        checks.append(Check(f"results {name}", value, limit, value is not None and value <= limit))
+    total = max(results["reference_count"], results["test_count"])
     if total:
-        floor = 0.0 if score_threshold is None else score_threshold + limits.score
-        lost = max(_above(boxes, "reference", floor), _above(boxes, "test", floor)) + boxes["label_flips"]
+        floor = 0.0 if score_threshold is None else score_threshold + limits.errors["score"]
+        lost = max(_above(results, side, floor) for side in ("reference", "test")) + results["label_flips"]
         share = lost / total
-        checks.append(Check("boxes unmatched, share", share, limits.unmatched, share <= limits.unmatched))
+        checks.append(Check("results unmatched, share", share, limits.unmatched, share <= limits.unmatched))
     return checks
 
 
-def _above(boxes: Mapping[str, Any], side: str, floor: float) -> int:
-    """Unmatched boxes of a side with a score above ``floor``; those beyond the stored ones count all."""
-    kept = boxes[f"{side}_unmatched"]
-    beyond = boxes[f"num_{side}_unmatched"] - len(kept)
+def _above(results: Mapping[str, Any], side: str, floor: float) -> int:
+    """Unmatched results of a side with a score above ``floor``; those beyond the stored ones count all."""
+    kept = results[f"{side}_unmatched"]
+    beyond = results[f"num_{side}_unmatched"] - len(kept)
     return int(beyond + sum(score > floor for score in kept))
 
 
 def tolerance_from_json(value: Mapping[str, Any]) -> Tolerance:
     """The tolerance that ``dataclasses.asdict`` made JSON of."""
-    return Tolerance(TensorLimits(**value["tensors"]), BoxLimits(**value["boxes"]), dict(value["output_max_abs"]))
+    return Tolerance(TensorLimits(**value["tensors"]), ResultLimits(**value["results"]), dict(value["output_max_abs"]))

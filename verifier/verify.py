@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STAGE = "verify"
 #: Version of the files in ``verification/``; raise it when their meaning changes.
-FORMAT = 1
+FORMAT = 2
 #: Name of the one result of kind ``verification`` in the manifest.
 SUMMARY = "summary"
 
@@ -195,17 +195,18 @@ def _result(stored: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
         "failures": verdict.failures,
         "samples": len(stored["samples"]),
         "outputs": {name: {key: values[key] for key in keep} for name, values in stored["outputs"].items()},
-        "boxes": None if stored["boxes"] is None else _box_result(stored["boxes"]),
+        "results": _result_summary(stored["results"]),
     }
 
 
-def _box_result(boxes: Mapping[str, Any]) -> dict[str, Any]:
+def _result_summary(results: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "matched": boxes["matched"],
-        "reference_unmatched": boxes["num_reference_unmatched"],
-        "test_unmatched": boxes["num_test_unmatched"],
-        "label_flips": boxes["label_flips"],
-        "max_errors": {name: values["max"] for name, values in boxes["errors"].items()},
+        "kind": results["kind"],
+        "matched": results["matched"],
+        "reference_unmatched": results["num_reference_unmatched"],
+        "test_unmatched": results["num_test_unmatched"],
+        "label_flips": results["label_flips"],
+        "max_errors": {name: values["max"] for name, values in results["errors"].items()},
     }
 
 
@@ -213,7 +214,7 @@ def _tables(comparisons: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str,
     return [
         table
         for name, stored in comparisons.items()
-        for table in (_output_table(stored, verdicts[name]), *_box_table(stored))
+        for table in (_output_table(stored, verdicts[name]), _result_table(stored["results"]))
     ]
 
 
@@ -243,19 +244,17 @@ def _output_table(stored: Mapping[str, Any], verdict: Verdict) -> Table:
     )
 
 
-def _box_table(stored: Mapping[str, Any]) -> list[Table]:
-    boxes = stored["boxes"]
-    if boxes is None:
-        return []
+def _result_table(results: Mapping[str, Any]) -> Table:
     rows = [
-        [name, _short(values["max"]), _short(values["mean"]), _short(values["quantiles"]["0.99"])]
-        for name, values in boxes["errors"].items()
+        [f"  {name}", _short(values["max"]), _short(values["mean"]), _short(values["quantiles"]["0.99"])]
+        for name, values in results["errors"].items()
     ]
     title = (
-        f"  boxes of {boxes['samples']} samples: {boxes['matched']} matched, {boxes['num_reference_unmatched']} and "
-        f"{boxes['num_test_unmatched']} unmatched, {boxes['label_flips']} label flips"
+        f"  {results['kind']} of {results['samples']} samples: {results['matched']} matched, "
+        f"{results['num_reference_unmatched']} and {results['num_test_unmatched']} unmatched, "
+        f"{results['label_flips']} label flips"
     )
-    return [Table(title, ["  error", "max", "mean", "p99"], [[f"  {row[0]}", *row[1:]] for row in rows])]
+    return Table(title, ["  error", "max", "mean", "p99"], rows)
 
 
 def _short(value: float | None) -> str:

@@ -55,9 +55,11 @@ def test_runs_that_agree_pass(tmp_path: Path) -> None:
     assert set(summary["comparisons"]) == {"pytorch-cpu__onnx-cpu", "reference__pytorch-cpu", "reference__onnx-cpu"}
     stored = json.loads(workspace.artifact("verification/pytorch-cpu__onnx-cpu.json").read_text())
     assert stored["samples"] == [f"token{index}" for index in RAW_SAMPLES]
-    assert stored["boxes"]["samples"] == SAMPLES
+    assert stored["results"]["samples"] == SAMPLES
     assert 0 < stored["outputs"]["heatmap"]["max_abs"] < 1e-4
-    assert json.loads(workspace.artifact("verification/reference__onnx-cpu.json").read_text())["boxes"]["samples"] == 2
+    assert (
+        json.loads(workspace.artifact("verification/reference__onnx-cpu.json").read_text())["results"]["samples"] == 2
+    )
 
 
 def test_second_call_is_up_to_date(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,7 +132,7 @@ def test_boxes_that_differ_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture
     boxes = good_boxes(workspace, 4)
     turned = replace(boxes, yaws=-boxes.yaws)
     _three_runs(workspace, boxes={4: turned})
-    _fails(workspace, "boxes yaw", caplog)
+    _fails(workspace, "results yaw", caplog)
 
 
 def test_lost_boxes_fail_unless_they_are_at_the_score_threshold(
@@ -146,7 +148,7 @@ def test_lost_boxes_fail_unless_they_are_at_the_score_threshold(
         add_run(workspace, "pytorch", boxes={2: changed})
         add_run(workspace, "onnx", boxes={2: changed.select(np.arange(1, len(boxes)))})
         if name == "kept":
-            _fails(workspace, "boxes unmatched, share", caplog)
+            _fails(workspace, "results unmatched, share", caplog)
         else:
             verify(workspace.root, (), False)
 
@@ -276,7 +278,7 @@ def test_check_judges_again_without_comparing(tmp_path: Path) -> None:
     assert "passed" in check(workspace.root, ())
 
 
-@pytest.mark.parametrize("text", ["loose", "heatmap=", "boxes.colour=1"])
+@pytest.mark.parametrize("text", ["loose", "heatmap=", "results.colour=1"])
 def test_tolerance_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     workspace = _workspace(tmp_path)
     _three_runs(workspace)
@@ -295,6 +297,6 @@ def test_statistics_of_another_version_are_refused(tmp_path: Path, monkeypatch: 
     workspace = _workspace(tmp_path)
     _three_runs(workspace)
     verify(workspace.root, (), False)
-    monkeypatch.setattr("verifier.verify.FORMAT", 2)
+    monkeypatch.setattr("verifier.verify.FORMAT", -1)
     with pytest.raises(InputError, match="another version of the verifier"):
         check(workspace.root, ())

@@ -1,16 +1,18 @@
-"""Decoded boxes of two runs: partners are found, errors are those of the partners, the rest is counted."""
+"""Decoded results of two runs: partners are found, errors are those of the partners, the rest is counted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.tasks import Boxes3D
-from verifier.boxes import BoxStatistics, match_nearest
+from shared.tasks import Boxes2D, Boxes3D, ClassScores
+from verifier import boxes2d, boxes3d, class_scores
+from verifier.results import ResultStatistics, match_nearest
 
 
 def _boxes(seed: int, count: int = 30) -> Boxes3D:
@@ -28,8 +30,14 @@ def _boxes(seed: int, count: int = 30) -> Boxes3D:
     )
 
 
-def _summary(reference: Boxes3D, test: Boxes3D) -> dict:
-    collected = BoxStatistics()
+def _match(reference: Boxes3D, test: Boxes3D) -> tuple[np.ndarray, np.ndarray]:
+    distances = boxes3d.KIND.distances(reference, test)
+    same_label = reference.labels[:, None] == test.labels[None]
+    return match_nearest(distances, (distances <= boxes3d.MATCH_DISTANCE) & same_label)
+
+
+def _summary(reference: Boxes3D, test: Boxes3D) -> dict[str, Any]:
+    collected = ResultStatistics(boxes3d.KIND)
     collected.add(0, reference, test)
     return collected.summary()
 
@@ -40,7 +48,7 @@ def test_partners_are_found_in_any_order(seed: int) -> None:
     boxes = _boxes(seed)
     order = np.random.default_rng(seed + 1).permutation(len(boxes))
     moved = replace(boxes, centers=boxes.centers + np.float32(0.01)).select(order)
-    rows, columns = match_nearest(boxes, moved, same_label=True)
+    rows, columns = _match(boxes, moved)
     assert len(rows) == len(boxes)
     assert (order[columns] == rows).all()
 
@@ -49,15 +57,15 @@ def test_partners_are_found_in_any_order(seed: int) -> None:
 @given(seed=st.integers(0, 10_000))
 def test_matching_is_symmetric(seed: int) -> None:
     first, second = _boxes(seed), _boxes(seed + 1)
-    rows, columns = match_nearest(first, second, same_label=True)
-    back_rows, back_columns = match_nearest(second, first, same_label=True)
+    rows, columns = _match(first, second)
+    back_rows, back_columns = _match(second, first)
     assert set(zip(rows, columns, strict=True)) == set(zip(back_columns, back_rows, strict=True))
 
 
 def test_nearest_pair_wins_over_order() -> None:
     reference = Boxes3D.build([[0, 0, 0], [0.4, 0, 0]], np.ones((2, 3)), [0, 0])
     test = Boxes3D.build([[0.39, 0, 0]], np.ones((1, 3)), [0])
-    rows, columns = match_nearest(reference, test, same_label=True)
+    rows, columns = _match(reference, test)
     assert (rows.tolist(), columns.tolist()) == ([1], [0])
 
 
@@ -105,9 +113,9 @@ def test_boxes_that_are_not_finite_are_counted_and_left_out() -> None:
 def test_unknown_velocities_agree_only_with_unknown_ones() -> None:
     boxes = _boxes(5)
     unknown = replace(boxes, velocities=np.full_like(boxes.velocities, np.nan))
-    assert _summary(unknown, unknown)["velocity_known_once"] == 0
+    assert _summary(unknown, unknown)["known_once"] == 0
     assert "velocity" not in _summary(unknown, unknown)["errors"]
-    assert _summary(boxes, unknown)["velocity_known_once"] == len(boxes)
+    assert _summary(boxes, unknown)["known_once"] == len(boxes)
 
 
 def test_empty_frames() -> None:
@@ -119,7 +127,70 @@ def test_empty_frames() -> None:
 
 def test_worst_sample_is_kept() -> None:
     boxes = _boxes(7)
-    collected = BoxStatistics()
+    collected = ResultStatistics(boxes3d.KIND)
     for sample, shift in enumerate((0.0, 0.2, 0.1)):
         collected.add(sample, boxes, replace(boxes, centers=boxes.centers + np.float32(shift)))
     assert collected.summary()["worst_sample"] == 1
+
+
+def _image_boxes(seed: int, count: int = 20) -> Boxes2D:
+    """Boxes that don't overlap, as NMS leaves them."""
+    rng = np.random.default_rng(seed)
+    cells = rng.choice(100, count, replace=False)
+    corner = np.column_stack([cells % 10, cells // 10]) * 90.0 + rng.uniform(0, 10, (count, 2))
+    corners = np.column_stack([corner, corner + rng.uniform(20, 70, (count, 2))])
+    return Boxes2D.build(corners, rng.integers(0, 3, count), rng.uniform(0.1, 1, count))
+
+
+def test_image_boxes_are_matched_by_overlap() -> None:
+    boxes = _image_boxes(0)
+    order = np.random.default_rng(1).permutation(len(boxes))
+    moved = replace(boxes, corners=boxes.corners + np.float32(0.5), scores=boxes.scores - np.float32(0.02)).select(
+        order
+    )
+    collected = ResultStatistics(boxes2d.KIND)
+    collected.add(0, boxes, moved)
+    collected.add(1, boxes, boxes.select(np.arange(3, 20)))
+    summary = collected.summary()
+    assert (summary["kind"], summary["matched"], summary["num_reference_unmatched"]) == ("Boxes2D", 37, 3)
+    assert summary["errors"]["corner"]["max"] == pytest.approx(0.5, abs=1e-4)
+    assert summary["errors"]["score"]["max"] == pytest.approx(0.02, abs=1e-6)
+    assert summary["worst_sample"] == 0
+
+
+def test_image_boxes_of_another_label_or_place_are_not_the_same() -> None:
+    boxes = _image_boxes(2)
+    collected = ResultStatistics(boxes2d.KIND)
+    collected.add(0, boxes, replace(boxes, labels=(boxes.labels + 1) % 3))
+    collected.add(1, boxes, replace(boxes, corners=boxes.corners + np.float32(80)))
+    summary = collected.summary()
+    assert (summary["label_flips"], summary["matched"], summary["num_test_unmatched"]) == (20, 0, 20)
+
+
+def test_image_boxes_without_area_match_nothing() -> None:
+    flat = Boxes2D.build([[5, 5, 5, 9]])
+    collected = ResultStatistics(boxes2d.KIND)
+    collected.add(0, flat, flat)
+    assert collected.summary()["matched"] == 0
+
+
+def test_class_scores_are_compared_row_by_row() -> None:
+    logits = np.random.default_rng(0).normal(0, 2, (6, 2)).astype(np.float32)
+    shifted = logits + np.float32(3)  # the same probabilities
+    collected = ResultStatistics(class_scores.KIND)
+    collected.add(0, ClassScores(logits), ClassScores(shifted))
+    assert collected.summary()["errors"]["probability"]["max"] < 1e-6
+    swapped = logits.copy()
+    swapped[2] = logits[2, ::-1]
+    collected.add(1, ClassScores(logits), ClassScores(swapped))
+    collected.add(2, ClassScores(logits), ClassScores(logits[:5]))
+    summary = collected.summary()
+    assert (summary["matched"], summary["label_flips"], summary["num_reference_unmatched"]) == (16, 1, 1)
+
+
+def test_class_scores_that_are_not_finite_are_counted() -> None:
+    logits = np.array([[0.0, np.nan], [1.0, 2.0]], np.float32)
+    collected = ResultStatistics(class_scores.KIND)
+    collected.add(0, ClassScores(logits), ClassScores(logits))
+    collected.add(1, ClassScores.empty(), ClassScores.empty())
+    assert (collected.summary()["non_finite"], collected.summary()["matched"]) == (2, 1)
