@@ -48,6 +48,7 @@ class Stage(BaseModel):
     fingerprint: str = Field(description="sha256 over `key`")
     key: dict[str, Any] = Field(description="Everything that the result depends on: config part, inputs, versions")
     outputs: list[str] = Field(default_factory=list, description="Paths of the artifacts it made")
+    results: list[str] = Field(default_factory=list, description="Results it recorded, as kind/name")
     command: str = Field(description="The command line that made it, and makes it again")
     host: str
     image: str | None = Field(default=None, description="Container image, when it ran in one")

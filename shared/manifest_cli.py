@@ -1,16 +1,17 @@
-"""The ``manifest`` command: look into a workspace, and check that it is whole."""
+"""The ``manifest`` command: look into a workspace, check that it is whole, bring back what another machine added."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from shared.cli import tool_group, workspace_option
 from shared.errors import ManifestError
 
-cli = tool_group("manifest", "Look into a workspace: what was made, by whom, from what; and check that it is whole.")
+cli = tool_group("manifest", "Look into a workspace, check that it is whole, and merge what another machine added.")
 
 
 @cli.command()
@@ -59,6 +60,36 @@ def check(work: Path) -> None:
     if wrong:
         raise ManifestError(f"{len(wrong)} of {len(artifacts)} artifacts are not what they should be", where=str(work))
     click.echo(f"{len(artifacts)} artifacts, all as the manifest says")
+
+
+@cli.command("merge")
+@workspace_option
+@click.argument("other", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--prefer", type=click.Choice(["ours", "theirs"]), help="Whose stage counts where both sides differ.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
+def merge_command(work: Path, other: Path, prefer: Literal["ours", "theirs"] | None, dry_run: bool) -> None:
+    """Bring what a copy of the workspace gained on another machine back into --work.
+
+    Stages that are done there and not here come along with their artifacts and results, checked against their hashes.
+    Where both sides differ, the conflicts are shown and nothing is changed, unless --prefer says whose word counts.
+
+    Example: manifest merge --work work/centerpoint back-from-the-vehicle/centerpoint
+    """
+    from shared.merge import merge
+
+    plan = merge(work, other, prefer=prefer, dry_run=dry_run)
+    for conflict in plan.conflicts:
+        click.echo(f"conflict  {conflict}" + (f" ({prefer} counts)" if prefer else ""))
+    for name in plan.stages:
+        click.echo(f"take      stage {name}")
+    for path in plan.artifacts:
+        click.echo(f"take      {path}")
+    for path in plan.removed:
+        click.echo(f"remove    {path}")
+    for name, reason in plan.left_out.items():
+        click.echo(f"leave out stage {name}: {reason}")
+    if plan.changes_nothing:
+        click.echo("nothing to take: all of it is here")
 
 
 @cli.command()

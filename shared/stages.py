@@ -39,6 +39,11 @@ def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
+def stage_lock(root: Path, name: str) -> FileLock:
+    """The lock that whoever runs or replaces stage ``name`` of the workspace at ``root`` holds."""
+    return FileLock(root / ".locks" / f"{name.replace(':', '-').replace('/', '-')}.lock")
+
+
 class StageRun:
     """One run of a stage. Use as a context manager, after asking `up_to_date`."""
 
@@ -49,7 +54,7 @@ class StageRun:
         self._key = {**key, "code": provenance.code_digest("shared", tool)}
         self.fingerprint = sha256_of_json(self._key)
         self._started = _now()
-        self._lock = FileLock(root / ".locks" / f"{name.replace(':', '-').replace('/', '-')}.lock")
+        self._lock = stage_lock(root, name)
         self._pending: dict[str, tuple[Path, str]] = {}
         self._in_place: dict[str, str] = {}
         self._results: dict[str, dict[str, Any]] = {}
@@ -152,7 +157,7 @@ class StageRun:
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def _stage(self, status: str, reason: str | None, outputs: list[str]) -> Stage:
+    def _stage(self, status: str, reason: str | None, outputs: list[str], results: list[str]) -> Stage:
         gpu, driver = provenance.gpu()
         return Stage.model_validate(
             {
@@ -163,6 +168,7 @@ class StageRun:
                 "fingerprint": self.fingerprint,
                 "key": self._key,
                 "outputs": outputs,
+                "results": results,
                 "command": provenance.command_line(),
                 "host": provenance.host(),
                 "image": provenance.image(),
@@ -176,7 +182,8 @@ class StageRun:
     def _record(self, status: str, reason: str | None) -> None:
         def change(manifest: Manifest) -> None:
             last = manifest.stages.get(self.name)
-            manifest.stages[self.name] = self._stage(status, reason, last.outputs if last else [])
+            outputs, results = (last.outputs, last.results) if last else ([], [])
+            manifest.stages[self.name] = self._stage(status, reason, outputs, results)
 
         update_manifest(self.root / MANIFEST_NAME, change)
 
@@ -197,7 +204,8 @@ class StageRun:
                 manifest.artifacts.pop(stale, None)
                 inside(self.root, stale).unlink(missing_ok=True)
             manifest.artifacts.update(records)
-            manifest.stages[self.name] = self._stage("done", None, sorted(records))
+            results = sorted(f"{kind}/{name}" for kind, values in self._results.items() for name in values)
+            manifest.stages[self.name] = self._stage("done", None, sorted(records), results)
             for kind, values in self._results.items():
                 manifest.results.setdefault(kind, {}).update(values)
             if self._spec is not None:
