@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.boxes3d.nuscenes import DISTANCES, ERRORS, NuscenesScore, find_candidates, score_range, score_subset
+from evaluator.boxes3d.nuscenes import (
+    DISTANCES,
+    ERRORS,
+    NuscenesScore,
+    find_candidates,
+    match_subset,
+    score,
+    score_range,
+)
 from evaluator.boxes3d.table import BoxTable
 from tests.support.nuscenes_devkit import DEVKIT_ERRORS, devkit_score
 from tests.support.scenes import CLASSES, random_tables
@@ -123,16 +131,16 @@ def test_real_predictions_give_what_the_devkit_gave(real_data: Path) -> None:
     candidates = find_candidates(table("pd"), table("gt"))
     limits = np.array([expected["class_range"][name] for name in classes])
     keep = [boxes.distances_to_ego() < limits[boxes.labels] for boxes in (candidates.predictions, candidates.truths)]
-    score = score_subset(candidates, classes, *keep)
+    result = score(match_subset(candidates, classes, *keep), classes)
     assert (int(keep[1].sum()), int(keep[0].sum())) == (expected["n_gt"], expected["n_pred"])
-    assert score.mean_average_precision == pytest.approx(expected["mean_ap"], abs=TOLERANCE)
-    assert score.nds == pytest.approx(expected["nd_score"], abs=TOLERANCE)
+    assert result.mean_average_precision == pytest.approx(expected["mean_ap"], abs=TOLERANCE)
+    assert result.nds == pytest.approx(expected["nd_score"], abs=TOLERANCE)
     for name in classes:
         for distance, ap in expected["label_aps"][name].items():
-            assert score.classes[name].average_precision[float(distance)] == pytest.approx(ap, abs=TOLERANCE)
+            assert result.classes[name].average_precision[float(distance)] == pytest.approx(ap, abs=TOLERANCE)
         for error, key in DEVKIT_ERRORS.items():
             value = expected["label_tp_errors"][name][key]
-            ours = score.classes[name].errors[error]
+            ours = result.classes[name].errors[error]
             assert np.isnan(ours) if value is None else ours == pytest.approx(value, abs=TOLERANCE)
 
 
