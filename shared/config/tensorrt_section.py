@@ -16,9 +16,10 @@ class TensorRT(Section):
 
     precision_policy: PrecisionPolicy = Field(
         default="auto",
-        description="`auto`: TensorRT's defaults (FP32, with TF32 where the GPU has it); `fp32`: FP32 with TF32 off; "
-        "`fp32_tf32`: FP32 with TF32; `fp16`, `bf16`: FP32 or this, whichever is faster; `int8`, `explicit_int8`: the "
-        "Q/DQ nodes in the graph decide, the rest as `fp16`; `strongly_typed`: the types in the graph, exactly.",
+        description="What layers compute in. `auto`: the types in the graph (FP32 with TF32 where the GPU has it); `fp32`: "
+        "FP32 with TF32 off; `fp32_tf32`: FP32 with TF32; `fp16`, `bf16`: convolutions and matrix products in this, the "
+        "rest in this or FP32; `int8`, `explicit_int8`: nodes between Q/DQ nodes in INT8, the rest as `fp16`; "
+        "`strongly_typed`: the types in the graph, exactly. Whether it was met is proven after the build.",
     )
     max_workspace_size: Bytes = Field(
         default=1 << 30, description="Most scratch memory that a layer may use: bytes, or a text such as `2 GiB`."
@@ -45,6 +46,9 @@ class TensorRT(Section):
     )
     strip_weights: Flag = Field(
         default=False, description="Engines without weights, which are refitted from the ONNX file where they run."
+    )
+    refittable: Flag = Field(
+        default=False, description="Engines whose weights `trt_builder refit` replaces, in seconds instead of a build."
     )
     plugin_libraries: tuple[ConfigPath, ...] = Field(
         default=(), description="Shared libraries with TensorRT plugins, loaded before the build and before every run."
