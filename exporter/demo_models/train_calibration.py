@@ -1,0 +1,247 @@
+"""Train the demo calibration status classifier on scenes that are generated as it trains.
+
+    PYTHONPATH=. python -m exporter.demo_models.train_calibration --out models/calibration_demo.pth
+
+One pass over fresh scenes of split ``train``, every camera image in both states; held-out figures come from split
+``eval`` with the demo's own seed and its own disturbances, which training never sees. The learning rate follows one
+cycle over the steps, or over the time allowed where that is shorter.
+
+Rendering is what takes the time: a frame of six cameras is half a second's work of one core. A CPU trains the same way,
+slowly: enough to try a change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from demo.camera import camera_rig
+from demo.recording import record_scene, scene_lengths
+from exporter.awml_modules.image_classifier import build_image_classifier
+from exporter.demo_models.calibration_frames import lidar_channels, straight_image, training_frame, training_samples
+from exporter.mmcv_ops import provide_mmcv_ops
+from shared.data.miscalibration import Miscalibration, disturbance_of
+
+HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on
+STATES = ("miscalibrated", "calibrated")
+
+MAX_LEARNING_RATE = 2e-3
+WARM_UP = 0.15  # share of the training in which the learning rate rises
+START_DIVISOR, END_DIVISOR = 10.0, 1e4  # of the greatest learning rate
+WEIGHT_DECAY = 0.01
+MAX_GRADIENT_NORM = 2.0  # AWML's
+LABEL_SMOOTHING = 0.1  # AWML's
+LOG_EVERY = 25  # steps
+
+
+class Frames(Dataset[tuple[Tensor, Tensor]]):
+    """Item i is training frame i: twelve inputs and their labels. Every frame is used `draws` times, newly disturbed."""
+
+    def __init__(self, seed: int, count: int, draws: int, preset: str) -> None:
+        self.seed, self.count, self.draws, self.preset = seed, count, draws, preset
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        frame = training_frame(self.seed, index)
+        parts = [
+            training_samples(frame, np.random.default_rng([self.seed, index, draw]), self.preset)
+            for draw in range(self.draws)
+        ]
+        inputs = np.concatenate([part[0] for part in parts])
+        return torch.from_numpy(inputs), torch.from_numpy(np.concatenate([part[1] for part in parts]))
+
+
+def one_cycle(progress: float) -> float:
+    """Return the learning rate at a share of the training: cosine up, cosine down."""
+    if progress < WARM_UP:
+        start, end, share = MAX_LEARNING_RATE / START_DIVISOR, MAX_LEARNING_RATE, progress / WARM_UP
+    else:
+        start, end = MAX_LEARNING_RATE, MAX_LEARNING_RATE / END_DIVISOR
+        share = min((progress - WARM_UP) / (1 - WARM_UP), 1.0)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def build(config_path: Path) -> Any:
+    """Build the classifier of a training config; the weights are random, by the seed of torch."""
+    provide_mmcv_ops()
+    from mmengine import Config
+
+    model = build_image_classifier(Config.fromfile(config_path).model.to_dict())
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model
+
+
+@torch.no_grad()
+def held_out(model: Any, device: torch.device, preset: str) -> dict[str, float]:
+    """Return accuracy on the demo's evaluation images, over all and by state: as many samples as the evaluator has."""
+    model.eval()
+    law = Miscalibration(preset=preset)
+    right: dict[str, list[bool]] = {state: [] for state in STATES}
+    for number, length in enumerate(scene_lengths(HELD_OUT_FRAMES)):
+        recording = record_scene(HELD_OUT_SEED, "eval", number, length, cameras=True)
+        for index, frame in enumerate(recording.frames):
+            for camera in camera_rig():
+                image = straight_image(frame.pictures[camera.channel].image, camera.channel)
+                name = f"{recording.name}/{index}/{camera.channel}"
+                for label, state in enumerate(STATES):
+                    wrong = disturbance_of(law, name) if label == 0 else None
+                    lidar = lidar_channels(frame.key.points, camera, wrong)
+                    channels = torch.from_numpy(np.concatenate([image, lidar]) / np.float32(255))[None]
+                    right[state].append(int(model(channels.to(device))[0].argmax()) == label)
+    accuracy = {state: float(np.mean(values)) for state, values in right.items()}
+    return {"accuracy": float(np.mean([*accuracy.values()])), **accuracy}
+
+
+def train(model: Any, options: argparse.Namespace, log: Log) -> int:
+    """Train in place; returns the number of steps done."""
+    device = torch.device(options.device)
+    amp = device.type == "cuda"
+    loader = DataLoader(
+        Frames(options.seed, options.steps * options.batch, options.draws, options.preset),
+        batch_size=options.batch,
+        num_workers=options.workers,
+        collate_fn=_joined,
+        worker_init_fn=_one_thread,
+        prefetch_factor=2 if options.workers else None,
+    )
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
+    model.train()
+    started = time.monotonic()
+    step = 0
+    for step, (inputs, labels) in enumerate(loader, start=1):
+        elapsed = time.monotonic() - started
+        progress = max(step / options.steps, elapsed / (60 * options.minutes))
+        for group in optimiser.param_groups:
+            group["lr"] = one_cycle(progress)
+        images = inputs.to(device, torch.float32).contiguous(memory_format=torch.channels_last)
+        target = labels.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+            logits = model(images).float()
+        loss = nn.functional.cross_entropy(logits, target, label_smoothing=LABEL_SMOOTHING)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        optimiser.step()
+        if step % LOG_EVERY == 0 or step == 1 or progress >= 1.0:
+            now = float(loss.detach())
+            accuracy = float((logits.detach().argmax(1) == target).float().mean())
+            log.line(
+                f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress):.2e}  loss {now:.4f}  "
+                f"accuracy of the batch {accuracy:.3f}"
+            )
+            if not math.isfinite(now):
+                raise FloatingPointError(f"the loss is not finite at step {step}; try another --seed")
+        if progress >= 1.0:
+            break
+    return step
+
+
+class Log:
+    """Lines that go to the screen and, at the end, into the log file."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        """Add a line."""
+        self.lines.append(text)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def _joined(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([inputs for inputs, _ in items]), torch.cat([labels for _, labels in items])
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Round weights to float16, counters left as they are."""
+    return {
+        name: value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu()
+        for name, value in state.items()
+    }
+
+
+def source_digest() -> str:
+    """Return the sha256 over the generator's and this training's sources, in order of their paths."""
+    root = Path(__file__).resolve().parents[2]
+    here = Path(__file__).resolve().parent
+    files = sorted(
+        [
+            *(root / "demo").glob("*.py"),
+            here / "calibration_frames.py",
+            here / "train_calibration.py",
+            root / "shared/data/miscalibration.py",
+        ]
+    )
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    """Train, round the weights to half precision, evaluate what was rounded, and save it with its log."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/train/calibration_demo.py"))
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write; the log goes beside it (.log)")
+    parser.add_argument("--seed", type=int, default=1, help="of scenes, weights, disturbances and augmentation")
+    parser.add_argument("--preset", default="awml", help="law of the disturbances: awml or autoware_ml")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=4, help="frames a step")
+    parser.add_argument("--draws", type=int, default=2, help="how often a frame's images are used, newly disturbed")
+    parser.add_argument("--minutes", type=float, default=4.5, help="end after this time at the latest")
+    parser.add_argument("--workers", type=int, default=2, help="processes that generate scenes")
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False  # the held-out figures are those of full single precision
+    device = torch.device(options.device)
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    log = Log()
+    log.line("command: python -m exporter.demo_models.train_calibration " + " ".join(sys.argv[1:]))
+    log.line(f"seed: {options.seed}  sources: {source_digest()}")
+    log.line(f"torch {torch.__version__}, Python {platform.python_version()}, {hardware}, {options.workers} workers")
+    model = build(options.config)
+    model.to(device, memory_format=torch.channels_last)
+    log.line(f"parameters: {sum(p.numel() for p in model.parameters())}")
+    started = time.monotonic()
+    steps = train(model, options, log)
+    seconds = time.monotonic() - started
+    images = 2 * len(camera_rig()) * options.draws * options.batch
+    log.line(f"trained {steps} steps of {images} inputs ({options.batch} frames) in {seconds:.0f} s")
+    state = half_precision(model.state_dict())
+    model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in state.items()})
+    accuracy = held_out(model, device, options.preset)
+    log.line(f"held out: split eval, seed {HELD_OUT_SEED}, {HELD_OUT_FRAMES} frames of {len(camera_rig())} cameras in "
+             "both states, weights in half precision")  # fmt: skip
+    log.line("  ".join(f"{name} {value:.4f}" for name, value in accuracy.items()))
+    meta = {"seed": options.seed, "steps": steps, "classes": list(STATES), "held_out": json.dumps(accuracy)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": state, "meta": meta}, options.out)
+    options.out.with_suffix(".log").write_text("\n".join(log.lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
