@@ -1,8 +1,8 @@
 """mmpretrain's ImageClassifier with a ResNet, for where mmpretrain can't be imported.
 
 mmpretrain needs torchvision, which has no build for every torch that this tool runs with. Its ResNet is mmdet's with
-other defaults, and the rest is a mean and a linear layer: built from mmdet's ResNet, the weights have the same names and
-shapes, and the outputs are the same.
+other defaults, and the rest is a mean and a linear layer: built from mmdet's ResNet, the weights have the same names
+and shapes, and the outputs are the same.
 """
 
 from __future__ import annotations

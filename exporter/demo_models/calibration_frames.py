@@ -18,6 +18,7 @@ from demo.camera import HEIGHT, WIDTH, Camera, camera_rig, distorted
 from demo.recording import Frame, draw_scene, record_frame
 from exporter.awml_modules.calibration_transform import paint
 from shared.data.miscalibration import Disturbance, draw_disturbance
+from shared.geometry import invert_pose
 
 FRAMES_PER_TRAINING_SCENE = 2
 JPEG_QUALITY = 90  # as the demo's data set is written
@@ -93,7 +94,7 @@ def as_stored(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def lidar_channels(points: NDArray[np.float32], camera: Camera, disturbance: Disturbance | None) -> NDArray[np.float32]:
     """Return (2, H, W) float32 depth and intensity 0-255 of points (N, 5) in base_link, wrongly placed if disturbed."""
-    lidar2cam = np.linalg.inv(camera.cam2ego)
+    lidar2cam = invert_pose(camera.cam2ego)
     if disturbance is not None:
         lidar2cam = disturbance.apply(lidar2cam)
     in_camera = points[:, :3].astype(np.float64) @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]
@@ -133,4 +134,4 @@ def training_samples(
 def _in_other_light(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     contrast = 1 + rng.uniform(-CONTRAST, CONTRAST)
     shift = 255 * rng.uniform(-BRIGHTNESS, BRIGHTNESS)
-    return np.clip((image - 127.5) * np.float32(contrast) + np.float32(127.5 + shift), 0, 255).astype(np.float32)
+    return np.asarray(np.clip((image - 127.5) * contrast + 127.5 + shift, 0, 255), np.float32)

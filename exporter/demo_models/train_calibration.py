@@ -47,7 +47,7 @@ LOG_EVERY = 25  # steps
 
 
 class Frames(Dataset[tuple[Tensor, Tensor]]):
-    """Item i is training frame i: twelve inputs and their labels. Every frame is used `draws` times, newly disturbed."""
+    """Item i is training frame i: twelve inputs and their labels, `draws` times, newly disturbed each time."""
 
     def __init__(self, seed: int, count: int, draws: int, preset: str) -> None:
         self.seed, self.count, self.draws, self.preset = seed, count, draws, preset

@@ -1,7 +1,7 @@
 """Miscalibrations made on purpose: what turns a calibrated camera-lidar pair into a miscalibrated one.
 
-Two laws. Every magnitude is drawn from a normal distribution centred at the lower bound of its range, with two thirds of
-the range as standard deviation, truncated to the range: small errors, the hard ones, are the most frequent.
+Two laws. Every magnitude is drawn from a normal distribution centred at the lower bound of its range, with two thirds
+of the range as standard deviation, truncated to the range: small errors, the hard ones, are the most frequent.
 
 - ``awml``: rotation about an axis in any direction, translation in any direction, on the lidar's side:
   ``lidar2cam @ noise``. The law that AWML trains and tests with.
@@ -31,7 +31,7 @@ Float64 = npt.NDArray[np.float64]
 # Ranges in degrees and metres.
 _AWML_ROTATION = (1.0, 10.0)
 _AWML_TRANSLATION = (0.05, 0.20)
-# Per axis of the camera frame (x right, y down, z forward): range of negative values' magnitudes, range of positive ones.
+# Per axis of the camera frame (x right, y down, z forward): magnitudes of negative values, and of positive ones.
 _SUCCESSOR_ROTATION: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = MappingProxyType(
     {"x": ((0.2, 0.4), (0.2, 0.4)), "y": ((0.2, 0.4), (0.2, 0.4)), "z": ((4.2, 8.4), (4.2, 8.4))}
 )
