@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import BuildError, EnvironmentLacks
 from shared.files import write_json
@@ -31,14 +31,19 @@ from trt_builder import (
     network,
     onnx_graph,
     policies,
-    profiles,
+    refit,
     timing_cache,
 )
 from trt_builder import settings as job_settings
 from trt_builder import target as targets
+from trt_builder.check import read_record
 from trt_builder.messages import Messages, make_logger
+from trt_builder.record import engine_record
 from trt_builder.settings import Job, Options
 from trt_builder.target import Target
+
+if TYPE_CHECKING:
+    from shared.config import DeployConfig
 
 onnx = lazy_import("onnx")
 _log = logging.getLogger("build")
@@ -56,14 +61,6 @@ class Session:
     logger: Any
     builder: Any
     cache: Path | None
-
-
-@dataclass(frozen=True)
-class Built:
-    """An engine and its record."""
-
-    plan: bytes
-    record: dict[str, Any]
 
 
 def build_all(
@@ -102,23 +99,88 @@ def build_all(
     if if_available and config.export.mode == "onnx":
         ws.stage("build", tool=TOOL).skip("export.mode is onnx: no engines are asked for")
         return
-    options = job_settings.options(config)
-    jobs = job_settings.jobs(ws, config)
-    name = found.name(config.tensorrt.precision_policy)
-    stage = stage_of(ws, name, found, options, jobs)
+    order = _order(ws, config, found)
     if explain:
-        _explain(stage)
+        _explain(order.stage)
         return
-    if not force and stage.up_to_date():
+    if not force and order.stage.up_to_date():
         return
     _warn_of_known_bugs(found)
-    with stage, _session(found, options, ws.path("tensorrt")) as session:
-        for job in jobs:
-            with _derived_graph(stage, session, job, name) as graph:
-                built = build_one(session, job, graph, ws.path(f"tensorrt/{name}/{job.component}.rejected.json"))
-            _commit(stage, job, built, name)
+    with order.stage as stage, _session(found, order.options, ws.path("tensorrt")) as session:
+        for job in order.jobs:
+            with _derived_graph(stage, session, job, order.name) as graph:
+                started = time.monotonic()
+                plan = build_plan(session, job, graph)
+                seconds = time.monotonic() - started
+                record = prove(session, job, plan, graph, seconds, order.rejected(ws, job))
+            _commit(stage, job, plan, record, order.name)
     if found.gpu is None:
-        _log.info("%s: these engines can't run here: there is no GPU", name)
+        _log.info("%s: these engines can't run here: there is no GPU", order.name)
+
+
+def refit_all(work: Path, *, target: str, overrides: Sequence[str] = ()) -> None:
+    """Give the engines of a target the weights of the ONNX files as they are now; everything else must be as it was.
+
+    Args:
+        work: the workspace.
+        target: ``auto``, ``tensorrt`` or ``rtx``.
+        overrides: ``key=value`` changes to the config in the manifest, as given to the build.
+
+    Raises:
+        ManifestError: there are no engines of this target, or they were changed.
+        EnvironmentLacks: no TensorRT or no GPU here.
+        BuildError: the graph is another one, the engine is not refittable, or is not what was asked for afterwards.
+    """
+    ws = Workspace.open(work)
+    found = targets.find(target)
+    order = _order(ws, job_settings.read_config(ws, overrides), found)
+    if order.stage.up_to_date():
+        return
+    engines = {job.component: ws.artifact(f"tensorrt/{order.name}/{job.engine_file}") for job in order.jobs}
+    before = {name: path.read_bytes() for name, path in engines.items()}
+    records = {name: read_record(path) for name, path in engines.items()}
+    with order.stage as stage, _session(found, order.options, ws.path("tensorrt")) as session:
+        for job in order.jobs:
+            with _derived_graph(stage, session, job, order.name) as graph:
+                started = time.monotonic()
+                _same_graph(job, records[job.component], graph)
+                plan = refit.refit(
+                    found.tensorrt, session.logger, session.messages, before[job.component], graph,
+                    component=job.component,
+                )  # fmt: skip
+                seconds = time.monotonic() - started
+                record = prove(session, job, plan, graph, seconds, order.rejected(ws, job))
+            _commit(stage, job, plan, {**record, "refitted": True}, order.name)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made: the jobs and options of a target, under a name, in a stage."""
+
+    name: str
+    options: Options
+    jobs: list[Job]
+    stage: StageRun
+
+    def rejected(self, ws: Workspace, job: Job) -> Path:
+        """Where the record of an engine goes that is not what was asked for."""
+        return ws.path(f"tensorrt/{self.name}/{job.component}.rejected.json")
+
+
+def _order(ws: Workspace, config: DeployConfig, target: Target) -> Order:
+    options, jobs = job_settings.options(config), job_settings.jobs(ws, config)
+    name = target.name(config.tensorrt.precision_policy)
+    return Order(name, options, jobs, stage_of(ws, name, target, options, jobs))
+
+
+def _same_graph(job: Job, record: dict[str, Any] | None, graph: Path) -> None:
+    structure = refit.structure_hash(onnx_graph.load(graph))
+    if record is None or record["structure_sha256"] != structure:
+        raise BuildError(
+            "the graph is not the one that the engine was built from, more than its weights differ",
+            where=job.component,
+            hint="build it instead: trt_builder build",
+        )
 
 
 def stage_of(ws: Workspace, name: str, target: Target, options: Options, jobs: Sequence[Job]) -> StageRun:
@@ -182,44 +244,59 @@ def _derived_graph(stage: StageRun, session: Session, job: Job, target_name: str
         yield path
 
 
-def build_one(session: Session, job: Job, graph: Path, rejected: Path) -> Built:
-    """Build one engine and prove it.
+def build_plan(session: Session, job: Job, graph: Path) -> bytes:
+    """Build one engine.
 
     Args:
         session: TensorRT, its logger and builder.
         job: what to build.
         graph: the ONNX file to parse.
-        rejected: where the record goes when the engine is not what was asked for.
 
     Raises:
-        BuildError: TensorRT failed, or built something else than was asked for.
+        BuildError: TensorRT failed.
         EnvironmentLacks: an option or precision that this TensorRT does not have.
     """
-    tensorrt = session.target.tensorrt
-    started = time.monotonic()
+    tensorrt, typed = session.target.tensorrt, job.policy.policy.typed
     session.messages.clear()
-    model = onnx_graph.load(graph)
-    config = engine.make_config(tensorrt, session.builder, session.options, job.profiles, where=job.component)
-    engine.set_precision_flags(tensorrt, config, job.policy, onnx_graph.low_types(model))
-    parsed, parser = network.parse(
+    builder_config = engine.make_config(tensorrt, session.builder, session.options, job.profiles, where=job.component)
+    engine.set_precision_flags(tensorrt, builder_config, job.policy, onnx_graph.low_types(onnx_graph.load(graph)))
+    # The network points to weights that the parser owns, so the parser must live until the end of the build.
+    parsed, _parser = network.parse(
         tensorrt,
         session.builder,
         session.logger,
         graph,
-        strongly_typed=job.policy.policy.typed or not tensorrt.weakly_typed,
+        strongly_typed=typed or not tensorrt.weakly_typed,
         component=job.component,
     )
-    if tensorrt.weakly_typed and (not job.policy.policy.typed or compat.lacks_strong_typing(tensorrt)):
+    if tensorrt.weakly_typed and (not typed or compat.lacks_strong_typing(tensorrt)):
         network.set_precisions(tensorrt, parsed, job.policy)
-    plan = engine.build(
-        tensorrt, session.builder, parsed, config, session.messages, cache=session.cache, what=job.component
+    return engine.build(
+        tensorrt, session.builder, parsed, builder_config, session.messages, cache=session.cache, what=job.component
     )
-    seconds = time.monotonic() - started
-    # Parser and network may go only now: the network points to the parser's weights.
-    del parsed, parser
+
+
+def prove(session: Session, job: Job, plan: bytes, graph: Path, seconds: float, rejected: Path) -> dict[str, Any]:
+    """Look into an engine, and compare it with what was asked for.
+
+    Args:
+        session: TensorRT and what it said while it built.
+        job: what was asked for.
+        plan: the engine.
+        graph: the ONNX file that it was made from.
+        seconds: how long that took.
+        rejected: where the record goes when the engine is not what was asked for.
+
+    Returns:
+        The engine's record.
+
+    Raises:
+        BuildError: the policy was not met, or TensorRT does not load what it built.
+    """
     report = inspector.look(session.target, session.logger, session.messages, plan)
     summary = achieved.summary(report.layers, job.policy, report.times)
-    record = _record(session, job, plan, report, summary, seconds)
+    record = engine_record(session.target, session.options, job, plan, report, summary)
+    record |= {"build_seconds": round(seconds, 2), "structure_sha256": refit.structure_hash(onnx_graph.load(graph))}
     try:
         achieved.require(summary, job.policy, component=job.component)
     except BuildError as error:
@@ -227,7 +304,7 @@ def build_one(session: Session, job: Job, graph: Path, rejected: Path) -> Built:
         raise BuildError(f"{error.message} (all of it: {rejected})", where=error.where, hint=error.hint) from error
     rejected.unlink(missing_ok=True)
     _log.info("%s: %.1f s, %.1f MB, %s", job.component, seconds, len(plan) / 1e6, _in_words(summary))
-    return Built(plan, record)
+    return record
 
 
 def _in_words(summary: dict[str, Any]) -> str:
@@ -235,54 +312,11 @@ def _in_words(summary: dict[str, Any]) -> str:
     return ", ".join(f"{share:.0%} {name}" for name, share in shares.items()) + " of the matrix layers"
 
 
-def _record(
-    session: Session, job: Job, plan: bytes, report: inspector.Report, summary: dict[str, Any], seconds: float
-) -> dict[str, Any]:
-    """What is kept beside an engine: enough to say, without TensorRT, what it is and where it loads."""
-    target = session.target
-    hardware = target.gpu
-    return {
-        "format": 1,
-        "component": job.component,
-        "tensorrt": {"flavour": target.tensorrt.flavour, "version": target.tensorrt.version},
-        "architecture": target.architecture,
-        "gpu": {"name": hardware.name, "multiprocessors": hardware.multiprocessors} if hardware else None,
-        "driver": gpu.driver_version() if hardware else None,
-        "version_compatible": session.options.version_compatible,
-        "hardware_compatibility": session.options.hardware_compatibility,
-        "onnx_sha256": job.onnx_hash,
-        "precision_policy": job.policy.policy.name,
-        "kept_in_fp32": job.policy.keep,
-        "profiles": profiles.as_json(job.profiles),
-        "options": session.options.as_key(),
-        "plugins": session.options.plugins,
-        "bytes": len(plan),
-        "build_seconds": round(seconds, 2),
-        "engine_memory": report.memory,
-        "achieved": summary,
-        "times_ms": report.times or None,
-        "layers": [_layer_as_json(layer) for layer in report.layers],
-    }
-
-
-def _layer_as_json(layer: Any) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "precision": layer.precision,
-        "weights": layer.weights,
-        "inputs": [[tensor.name, tensor.dtype] for tensor in layer.inputs],
-        "outputs": [[tensor.name, tensor.dtype] for tensor in layer.outputs],
-        "tactic": layer.tactic,
-        "nodes": list(layer.nodes),
-    }
-
-
-def _commit(stage: StageRun, job: Job, built: Built, target_name: str) -> None:
+def _commit(stage: StageRun, job: Job, plan: bytes, record: dict[str, Any], target_name: str) -> None:
     relative = f"tensorrt/{target_name}/{job.engine_file}"
     with stage.artifact(relative, kind="engine") as path:
-        path.write_bytes(built.plan)
+        path.write_bytes(plan)
     with stage.artifact(f"{relative}.json", kind="engine-record") as path:
-        path.write_text(json.dumps(built.record, indent=1) + "\n", encoding="utf-8")
-    brief = {key: value for key, value in built.record.items() if key not in ("layers", "format", "plugins")}
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    brief = {key: value for key, value in record.items() if key not in ("layers", "format", "plugins")}
     stage.result("engines", f"{target_name}/{job.component}", {"engine": relative, **brief})

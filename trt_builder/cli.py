@@ -48,6 +48,22 @@ def build(work: Path, force: bool, target: str, overrides: tuple[str, ...], if_a
 
 @cli.command()
 @workspace_option
+@click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for build.")
+def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
+    """Give engines that exist the weights of the ONNX files as they are now, without building them anew.
+
+    The engines must have been built with tensorrt.refittable or tensorrt.strip_weights.
+
+    Example: trt_builder refit --work work/centerpoint
+    """
+    from trt_builder.build import refit_all
+
+    refit_all(work, target=target, overrides=overrides)
+
+
+@cli.command()
+@workspace_option
 @click.option(
     "--percentile",
     type=click.FloatRange(50, 100),

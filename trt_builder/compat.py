@@ -52,6 +52,11 @@ OPTIONAL: dict[str, str] = {
     "ParserError.node_operator": "10.0 and newer",
     "ICudaEngine.device_memory_size": "8.6 to 10.x",
     "ICudaEngine.device_memory_size_v2": "10.9 and newer",
+    "ICudaEngine.create_serialization_config": "10.0 and newer",
+    "ICudaEngine.serialize_with_config": "10.0 and newer",
+    "OnnxParserRefitter": "10.0 and newer",
+    "SerializationFlag.EXCLUDE_WEIGHTS": "10.0 and newer",
+    "SerializationFlag.INCLUDE_REFIT": "10.16 and newer",
 }
 
 
@@ -243,3 +248,22 @@ def init_plugins(installed: TensorRT, logger: Any) -> None:
     # The bindings of TensorRT for RTX have the name, but its library has no plugins to register.
     if installed.flavour == "tensorrt":
         installed.trt.init_libnvinfer_plugins(logger, "")
+
+
+def serialise_with_weights(installed: TensorRT, engine: Any) -> Any:
+    """Serialise a refitted engine, weights included even when it came without."""
+    trt = installed.trt
+    if not has(trt, "ICudaEngine.serialize_with_config"):
+        return engine.serialize()
+    how = engine.create_serialization_config()
+    how.clear_flag(need(installed, "SerializationFlag.EXCLUDE_WEIGHTS", "engines with weights"))
+    if has(trt, "SerializationFlag.INCLUDE_REFIT"):
+        how.set_flag(need(installed, "SerializationFlag.INCLUDE_REFIT", "engines that can be refitted again"))
+    return engine.serialize_with_config(how)
+
+
+def onnx_refitter(installed: TensorRT, refitter: Any, logger: Any) -> Any | None:
+    """What refits an engine from an ONNX file, or None where it has to be done by layer and role (8.6)."""
+    if not has(installed.trt, "OnnxParserRefitter"):
+        return None
+    return need(installed, "OnnxParserRefitter", "refits from ONNX files")(refitter, logger)

@@ -65,6 +65,8 @@ def make_config(tensorrt: TensorRT, builder: Any, options: Options, profiles: Se
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatibility != "none":
         config.hardware_compatibility_level = _hardware_level(tensorrt, options.hardware_compatibility)
+    if options.refittable:
+        config.set_flag(trt.BuilderFlag.REFIT)
     if options.strip_weights:
         config.set_flag(compat.need(tensorrt, "BuilderFlag.STRIP_PLAN", "engines without weights (strip_weights)"))
     if options.dla_core is not None:

@@ -91,7 +91,7 @@ def type_of(text: str) -> str:
 def from_inspector(text: str) -> list[Layer]:
     """The layers in the inspector's JSON of a whole engine."""
     found = []
-    for entry in json.loads(text)["Layers"]:
+    for entry in json.loads(text, strict=False)["Layers"]:
         # Engines built without detailed verbosity give names alone.
         if isinstance(entry, dict):
             found.append(_from_json(entry))

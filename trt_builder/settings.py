@@ -39,6 +39,7 @@ class Options:
     version_compatible: bool
     hardware_compatibility: str
     strip_weights: bool
+    refittable: bool
     dla_core: int | None
     gpu_fallback: bool
     plugins: dict[str, str]
@@ -115,6 +116,7 @@ def options(config: DeployConfig) -> Options:
         version_compatible=section.version_compatible,
         hardware_compatibility=section.hardware_compatibility,
         strip_weights=section.strip_weights,
+        refittable=section.refittable,
         dla_core=section.dla_core,
         gpu_fallback=section.gpu_fallback,
         plugins={str(path): sha256_of_file(path) for path in section.plugin_libraries},

@@ -36,6 +36,7 @@ TALKING = (
     "trt_builder/inspector.py",
     "trt_builder/measure.py",
     "trt_builder/messages.py",
+    "trt_builder/refit.py",
     "runtime/backends/tensorrt.py",
 )
 # Not part of the bindings' shared object: functions of the Python package around it, in every release.
