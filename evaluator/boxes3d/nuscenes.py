@@ -136,7 +136,7 @@ class Matches:
 
     Attributes:
         predictions, truths: all boxes.
-        order: (K,) rows of the predictions that take part, by descending score.
+        orders: per class, (K,) rows of the predictions that take part, by descending score.
         keep_truths: (M,) ground truths that take part.
         matched: (T, N) per distance, the ground truth that each prediction takes, -1 for none.
         errors: per name of ``ERRORS``, (N,) error of each hit at ``ERROR_DISTANCE``; NaN where unknown or no hit.
@@ -145,7 +145,7 @@ class Matches:
 
     predictions: BoxTable
     truths: BoxTable
-    order: Int
+    orders: list[Int]
     keep_truths: Bool
     matched: Int
     errors: dict[str, Float64]
@@ -184,10 +184,12 @@ def match_subset(candidates: Candidates, classes: Sequence[str], keep_prediction
 
     values = _errors_of_matches(hit_predictions, hit_truths, classes)
     vertical = np.abs(hit_predictions.centers[:, 2].astype(np.float64) - hit_truths.centers[:, 2])
+    order = candidates.order[keep_predictions[candidates.order]]
+    labels = predictions.labels[order]
     return Matches(
         predictions,
         truths,
-        candidates.order[keep_predictions[candidates.order]],
+        [order[labels == label] for label in range(len(classes))],
         keep_truths,
         matched,
         {name: column(errors) for name, errors in values.items()},
@@ -203,18 +205,13 @@ def score(matches: Matches, classes: Sequence[str], copies: Int | None = None) -
         classes: the class list.
         copies: (F,) how many times each frame counts; None: once. Resampling the frames needs no new matching.
     """
-    order, truth_frames = matches.order, matches.truths.frames[matches.keep_truths]
-    weights = None
+    orders, weights = matches.orders, None
     if copies is not None:
-        order = np.repeat(order, copies[matches.predictions.frames[order]])
-        weights = copies[truth_frames]
-    labels = matches.predictions.labels[order]
+        orders = [np.repeat(order, copies[matches.predictions.frames[order]]) for order in orders]
+        weights = copies[matches.truths.frames[matches.keep_truths]]
     counts = np.bincount(matches.truths.labels[matches.keep_truths], weights=weights, minlength=len(classes))
     return NuscenesScore(
-        {
-            name: _score_class(name, matches, order[labels == label], int(counts[label]))
-            for label, name in enumerate(classes)
-        }
+        {name: _score_class(name, matches, orders[label], int(counts[label])) for label, name in enumerate(classes)}
     )
 
 

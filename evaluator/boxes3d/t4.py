@@ -291,13 +291,16 @@ class Matches:
         candidates: all boxes.
         by_score: (K,) rows of the predictions that take part, by descending score.
         keep_truths: (M,) ground truths that take part.
-        matched: per rule, (T, N) the ground truth that each prediction takes, -1 for none.
+        filed: per rule, (T, N) the class that each prediction counts for: that of the ground truth which it takes, or,
+            as a false positive, its own.
+        weights: per rule, (T, N) what a hit counts in APH; -1 for a false positive.
     """
 
     candidates: Candidates
     by_score: Int
     keep_truths: Bool
-    matched: dict[str, Int]
+    filed: dict[str, Int]
+    weights: dict[str, Float64]
 
 
 def match_range(candidates: Candidates, low: float, high: float) -> Matches:
@@ -315,11 +318,11 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
     """
     order = candidates.order[keep_predictions[candidates.order]]
     by_score = descending_scores(candidates.predictions.scores)
-    matched = {}
+    filed, weights = {}, {}
     for name, rule in candidates.rules.items():
         pairs = candidates.pairs[name]
         inside = keep_predictions[pairs.predictions] & keep_truths[pairs.truths]
-        matched[name] = match_greedily(
+        matched = match_greedily(
             pairs.select(inside),
             candidates.predictions,
             len(candidates.truths),
@@ -327,7 +330,13 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
             rule.limits,
             candidates.families,
         )
-    return Matches(candidates, by_score[keep_predictions[by_score]], keep_truths, matched)
+        levels, rows = np.nonzero(matched >= 0)
+        partners = matched[levels, rows]
+        filed[name] = np.tile(candidates.predictions.labels, (len(matched), 1))
+        filed[name][levels, rows] = candidates.truths.labels[partners]
+        weights[name] = np.full(matched.shape, -1.0)
+        weights[name][levels, rows] = candidates.heading_weights(rows, partners)
+    return Matches(candidates, by_score[keep_predictions[by_score]], keep_truths, filed, weights)
 
 
 def score(
@@ -348,8 +357,8 @@ def score(
         weights = copies[truths.frames[matches.keep_truths]]
     counts = np.bincount(truths.labels[matches.keep_truths], weights=weights, minlength=len(classes)).astype(np.int64)
     return {
-        name: _score_rule(matches.candidates, classes, matches.candidates.rules[name], matched, by_score, counts)
-        for name, matched in matches.matched.items()
+        name: _score_rule(matches, name, classes, by_score, counts)
+        for name in matches.filed
         if rules is None or name in rules
     }
 
@@ -359,28 +368,17 @@ def score_range(candidates: Candidates, classes: Sequence[str], low: float, high
     return score(match_range(candidates, low, high), classes)
 
 
-def _score_rule(
-    candidates: Candidates, classes: Sequence[str], rule: Rule, matched: Int, by_score: Int, truth_counts: Int
-) -> RuleScore:
-    """Score all classes. ``matched`` (T, N); ``by_score`` (K,): rows of the predictions that take part."""
-    predictions, truths = candidates.predictions, candidates.truths
+def _score_rule(matches: Matches, rule: str, classes: Sequence[str], by_score: Int, truth_counts: Int) -> RuleScore:
+    """Score all classes. ``by_score`` (K,): rows of the predictions that take part, by descending score."""
     thresholds: dict[str, dict[float, ThresholdScore]] = {name: {} for name in classes}
     counts = dict.fromkeys(classes, 0)
-    scores = predictions.scores[by_score].astype(np.float64)
-    for level, threshold in enumerate(rule.thresholds):
-        partners = matched[level, by_score]
-        hits = partners >= 0
-        weights = np.zeros(len(hits))
-        weights[hits] = candidates.heading_weights(by_score[hits], partners[hits])
-        # A match is filed under the class of the ground truth, a false positive under its own.
-        filed = predictions.labels[by_score].copy()
-        filed[hits] = truths.labels[partners[hits]]
+    scores = matches.candidates.predictions.scores[by_score].astype(np.float64)
+    for level, threshold in enumerate(matches.candidates.rules[rule].thresholds):
+        filed, weights = matches.filed[rule][level, by_score], matches.weights[rule][level, by_score]
         for label, name in enumerate(classes):
-            own = filed == label
-            counts[name] = int(own.sum())
-            thresholds[name][threshold] = score_threshold(
-                hits[own], weights[own], scores[own], int(truth_counts[label])
-            )
+            own = np.flatnonzero(filed == label)
+            counts[name] = len(own)
+            thresholds[name][threshold] = score_threshold(weights[own], scores[own], int(truth_counts[label]))
     return RuleScore(
         {
             name: ClassScore(thresholds[name], int(truth_counts[label]), counts[name])
@@ -389,23 +387,23 @@ def _score_rule(
     )
 
 
-def score_threshold(hits: Bool, weights: Float64, scores: Float64, num_truths: int) -> ThresholdScore:
+def score_threshold(weights: Float64, scores: Float64, num_truths: int) -> ThresholdScore:
     """AP, APH and the best F1 of one class at one threshold.
 
     Args:
-        hits: (K,) whether each result is a true positive, by descending score.
-        weights: (K,) weight of each hit in APH; 0 for false positives.
+        weights: (K,) what each hit counts in APH, -1 for a false positive; by descending score.
         scores: (K,) the scores.
         num_truths: ground truths of the class.
     """
     nan = float("nan")
-    if not len(hits):
+    if not len(weights):
         ap = nan if num_truths == 0 else 0.0
         return ThresholdScore(ap, ap, nan, nan, nan, nan)
+    hits = weights >= 0
     false_positives = np.cumsum(~hits).astype(np.float64)
     precision, recall = _curve(hits.astype(np.float64), false_positives, num_truths)
     ap = _envelope_ap(precision, recall)
-    aph = _envelope_ap(*_curve(weights, false_positives, num_truths))
+    aph = _envelope_ap(*_curve(np.maximum(weights, 0.0), false_positives, num_truths))
     total = precision + recall
     if not total.any():
         return ThresholdScore(ap, aph, nan, nan, nan, nan)
