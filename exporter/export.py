@@ -203,7 +203,7 @@ def _write_onnx(component: Component, path: Path, config: DeployConfig) -> int:
         opset_version=config.export.opset_version,
         do_constant_folding=config.export.do_constant_folding,
     )
-    simplify(path, config.export.simplify)
+    simplify(path, config.export.simplify, component.name)
     return config.export.opset_version
 
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from exporter.component import Component
+from exporter.quiet import quiet
 from shared.errors import ExportError
 from shared.lazy import lazy_import
 
 torch = lazy_import("torch")
 onnx = lazy_import("onnx")
-
-_log = logging.getLogger("exporter")
 
 # The lowest opset that the dynamo exporter writes; lower ones are made from it by ONNX's own converter.
 _DYNAMO_OPSET = 18
@@ -73,7 +67,7 @@ def export_onnx(
             ),
         }
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             torch.onnx.export(component.module, component.trace_inputs(), str(path), **options)
     # PyTorch's exporters raise whatever the module's code and their own passes raise; all of it means one thing.
     except Exception as error:
@@ -93,17 +87,6 @@ def export_onnx(
             where=component.name,
             hint=f"use export.exporter torchscript for opset {opset_version}, or export.opset_version {actual}",
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep PyTorch's deprecation notes and progress lines off the terminal; its errors are exceptions anyway."""
-    printed = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
-        warnings.simplefilter("ignore")
-        yield
-    if printed.getvalue().strip():
-        _log.debug("torch.onnx: %s", printed.getvalue().strip())
 
 
 def _opset(path: Path) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy.typing as npt
 
 from exporter.checks import PROGRAM_TOLERANCE, Agreement, compare
 from exporter.component import Component, as_tuple
+from exporter.quiet import quiet
 from shared.errors import ExportError
 from shared.lazy import lazy_import
 
@@ -34,12 +33,8 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
     axes = component.dynamic_axes()
     # DYNAMIC: the sizes may be related (a stride divides them); the tracer finds out how, and refuses to fix one.
     shapes = tuple(dict.fromkeys(axes[tensor.name], torch.export.Dim.DYNAMIC) or None for tensor in component.inputs)
-    quiet = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             program = torch.export.export(
                 component.module, component.trace_inputs(), dynamic_shapes=shapes, strict=False
             )
@@ -53,8 +48,6 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             where=component.name,
             hint="--debug shows where",
         ) from error
-    finally:
-        quiet.setLevel(level)
     with path.open("rb") as source:
         module = torch.export.load(source).module()
 

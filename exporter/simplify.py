@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from pathlib import Path
 from typing import Any, Literal
 
 from exporter.onnx_export import save
+from exporter.quiet import quiet
 from shared.errors import ExportError
 from shared.lazy import lazy_import
 
@@ -21,12 +20,13 @@ Simplifier = Literal["none", "onnxsim", "onnxslim"]
 _log = logging.getLogger("exporter")
 
 
-def simplify(path: Path, simplifier: Simplifier) -> None:
+def simplify(path: Path, simplifier: Simplifier, component: str) -> None:
     """Simplify an ONNX file in place.
 
     Args:
         path: the file.
         simplifier: ``none`` leaves it as it is.
+        component: whose file it is, for messages.
 
     Raises:
         ExportError: the simplifier failed, or says itself that its result is wrong.
@@ -35,14 +35,14 @@ def simplify(path: Path, simplifier: Simplifier) -> None:
     if simplifier == "none":
         return
     before = onnx.load(str(path))
-    with contextlib.redirect_stdout(io.StringIO()):
-        after = _run(before, simplifier, path.name)
+    with quiet():
+        after = _run(before, simplifier, component)
     # A simplifier makes its own header and may rename nothing that others bind by.
     for field in ("input", "output"):
         names = [[value.name for value in getattr(model.graph, field)] for model in (before, after)]
         if names[0] != names[1]:
-            raise ExportError(f"{simplifier} changed the {field}s from {names[0]} to {names[1]}", where=path.name)
-    _log.info("%s: %s made %d nodes of %d", path.name, simplifier, len(after.graph.node), len(before.graph.node))
+            raise ExportError(f"{simplifier} changed the {field}s from {names[0]} to {names[1]}", where=component)
+    _log.info("%s: %s made %d nodes of %d", component, simplifier, len(after.graph.node), len(before.graph.node))
     save(after, path)
 
 

@@ -83,7 +83,7 @@ def test_simplified_files_are_smaller_and_compute_the_same(centerpoint_component
     encoder = centerpoint_components[0]
     path = write(encoder, tmp_path / "encoder.onnx", exporter, 18)
     before = len(onnx.load(path).graph.node)
-    simplify(path, simplifier)
+    simplify(path, simplifier, "scaling")
     assert len(onnx.load(path).graph.node) < before
     check(path, encoder, 18)
 
@@ -93,7 +93,7 @@ def test_without_simplifier_the_file_stays_as_it_is(tmp_path):
 
     path = write(scaling(), tmp_path / "x.onnx")
     before = path.read_bytes()
-    simplify(path, "none")
+    simplify(path, "none", "scaling")
     assert path.read_bytes() == before
 
 
@@ -107,7 +107,7 @@ def test_a_simplifier_that_breaks_the_graph_is_found_out(tmp_path, monkeypatch):
     path = write(scaling(), tmp_path / "x.onnx")
     other = onnx.load(write(scaling(factor=2.002), tmp_path / "other.onnx"))
     monkeypatch.setattr(onnxslim, "slim", lambda model: other)
-    simplify(path, "onnxslim")
+    simplify(path, "onnxslim", "scaling")
     with pytest.raises(
         ExportError, match=r"scaling at batch_size 1, height 16: ONNX Runtime and PyTorch differ in 'y'"
     ):
@@ -122,7 +122,7 @@ def test_a_simplifier_that_fails_is_told(tmp_path, monkeypatch):
     path = write(scaling(), tmp_path / "x.onnx")
     monkeypatch.setattr(onnxsim, "simplify", lambda model: (model, False))
     with pytest.raises(ExportError, match=r"onnxsim's own check.*export.simplify=none"):
-        simplify(path, "onnxsim")
+        simplify(path, "onnxsim", "scaling")
 
 
 # -- files that must not pass ------------------------------------------------------------------------------------------
