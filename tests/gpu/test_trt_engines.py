@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
 from shared.errors import BuildError, EnvironmentLacks
+from shared.files import sha256_of_file
 from shared.workspace import Workspace
 from tests.support import trt_run
-from tests.support.trt_workspaces import CHANNELS, ENCODER, FEATURES, HEAD, POINTS, head, make_workspace, quantise
+from tests.support.trt_workspaces import (
+    CHANNELS,
+    ENCODER,
+    FEATURES,
+    HEAD,
+    POINTS,
+    encoder,
+    export,
+    head,
+    make_workspace,
+    quantise,
+    with_other_weights,
+)
 from trt_builder import target as targets
 from trt_builder import timing_cache
-from trt_builder.build import build_all
+from trt_builder.build import build_all, refit_all
+from trt_builder.cli import cli
 from trt_builder.target import Target
 
 pytestmark = pytest.mark.gpu
@@ -154,3 +172,69 @@ def test_strip_weights_is_refused_where_this_tensorrt_lacks_it_and_small_where_n
         assert "strip_weights" in str(missing)
     else:
         assert record_of(ws, target, "auto", HEAD)["bytes"] < whole
+
+
+@pytest.mark.parametrize("policy", ["fp32", "fp16"])
+def test_refit_gives_the_engine_new_weights(target: Target, tmp_path: Path, policy: str) -> None:
+    models = {ENCODER: encoder(), HEAD: head()}
+    ws = make_workspace(tmp_path, models, CONFIG)
+    overrides = [f"tensorrt.precision_policy={policy}", "tensorrt.refittable=true"]
+    build_all(ws.root, target="tensorrt", overrides=overrides)
+    built = record_of(ws, target, policy, HEAD)["build_seconds"]
+    export(ws, {name: with_other_weights(model) for name, model in models.items()}, CONFIG)
+    assert relative_errors(ws, target, policy, HEAD) > 0.05
+    refit_all(ws.root, target="tensorrt", overrides=overrides)
+    for component in models:
+        assert relative_errors(ws, target, policy, component) < TOLERANCE[policy]
+        assert record_of(ws, target, policy, component)["refitted"]
+    assert record_of(ws, target, policy, HEAD)["build_seconds"] < built
+
+
+def test_refit_refuses_another_graph_and_an_engine_that_is_not_refittable(target: Target, tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+    build_all(ws.root, target="tensorrt")
+    export(ws, {HEAD: with_other_weights(head())}, CONFIG)
+    with pytest.raises(BuildError, match="not built refittable"):
+        refit_all(ws.root, target="tensorrt")
+    build_all(ws.root, target="tensorrt", overrides=["tensorrt.refittable=true"])
+    other = head()
+    other.graph.node[1].op_type = "Sigmoid"
+    export(ws, {HEAD: other}, CONFIG)
+    with pytest.raises(BuildError, match="the graph is not the one"):
+        refit_all(ws.root, target="tensorrt", overrides=["tensorrt.refittable=true"])
+
+
+def test_the_command_line_checks_and_shows_what_was_built(target: Target, tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+    build_all(ws.root, target="tensorrt", overrides=["tensorrt.precision_policy=fp16"])
+    checked = CliRunner().invoke(cli, ["check", "--work", str(ws.root)])
+    assert checked.exit_code == 0, checked.output
+    engine = str(ws.path(record_of(ws, target, "fp16", HEAD)["engine"]))
+    assert "share of time" in CliRunner().invoke(cli, ["inspect", engine]).output
+    picture = tmp_path / "layers.svg"
+    assert CliRunner().invoke(cli, ["inspect", engine, "--picture", str(picture)]).exit_code == 0
+    assert picture.read_text(encoding="utf-8").count("<rect") > 10
+    assert CliRunner().invoke(cli, ["doctor"]).exit_code == 0
+
+
+def test_killed_in_mid_build_the_old_engines_stay(target: Target, tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+    build_all(ws.root, target="tensorrt")
+    command = [
+        sys.executable,
+        "-c",
+        "from trt_builder.cli import cli; cli()",
+        "build",
+        "--work",
+        str(ws.root),
+        "--force",
+    ]
+    for seconds in (4.0, 7.0):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)
+        process.kill()
+        process.communicate(timeout=60)
+        for relative, artifact in ws.manifest().artifacts.items():
+            assert sha256_of_file(ws.path(relative)) == artifact.sha256
+    build_all(ws.root, target="tensorrt")
+    ws.artifact(record_of(ws, target, "auto", HEAD)["engine"])

@@ -215,8 +215,13 @@ def make_workspace(
         models: component name to ONNX model; the encoder and the head when left out.
         config: what differs from the default deploy config.
     """
-    models = models if models is not None else {ENCODER: encoder(), HEAD: head()}
     ws = Workspace.create(root)
+    export(ws, models if models is not None else {ENCODER: encoder(), HEAD: head()}, config)
+    return ws
+
+
+def export(ws: Workspace, models: dict[str, onnx.ModelProto], config: dict[str, Any] | None = None) -> None:
+    """Record models in a workspace as the exporter does; again with others is a new export."""
     deploy = DeployConfig.model_validate({"model": {"type": "centerpoint"}, **(config or {})})
     with ws.stage("export", tool="trt_builder") as stage:
         for name, model in models.items():
@@ -232,7 +237,19 @@ def make_workspace(
             )
         )
         stage.config(resolved(deploy))
-    return ws
+
+
+def with_other_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph after more training: every convolution, product and bias is another."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    random = np.random.default_rng(7)
+    for tensor in changed.graph.initializer:
+        if tensor.name.endswith(("weight", "bias")):
+            value = numpy_helper.to_array(tensor)
+            noise = random.normal(1, 0.3, value.shape).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value * noise, tensor.name))
+    return changed
 
 
 def _component(name: str, model: onnx.ModelProto) -> ComponentSpec:
