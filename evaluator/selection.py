@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from shared.errors import InputError
 from shared.manifest import Manifest
 from shared.runs import Run
+from shared.staleness import is_current
 from shared.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ RUNS = "runs"
 def finished_runs(workspace: Workspace, config: DeployConfig) -> list[str]:
     """Folders of the finished runs of the backends that the config enables, files checked against their hashes.
 
+    Runs of an earlier export are left out, with a warning.
+
     Raises:
         InputError: there is none, or a run of an enabled backend was started and did not finish.
         ManifestError: a file of a run is missing or was changed.
@@ -33,8 +36,7 @@ def finished_runs(workspace: Workspace, config: DeployConfig) -> list[str]:
         parts = Path(path).parts
         if len(parts) != 3 or parts[0] != RUNS or parts[2] != "run.json" or parts[1].split("-")[0] not in enabled:
             continue
-        stage = manifest.stages[record.stage]
-        if stage.status == "done":
+        if is_current(manifest, record.stage):
             folders.append(f"{RUNS}/{parts[1]}")
             for relative in run_files(manifest, folders[-1]):
                 workspace.artifact(relative)

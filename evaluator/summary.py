@@ -9,6 +9,7 @@ from typing import Any
 from evaluator.comparison import side_by_side
 from evaluator.evaluate import stored_evaluations
 from shared.manifest import Manifest, Stage
+from shared.staleness import outdated_inputs
 from shared.table import MISSING, Table
 from shared.workspace import Workspace
 
@@ -37,10 +38,15 @@ def summary(work: Path) -> str:
 
 def _stages_text(manifest: Manifest) -> str:
     stages = sorted(manifest.stages.items(), key=lambda item: item[1].started)
-    rows = [[name, stage.status, _duration(stage)] for name, stage in stages]
+    rows = [[name, _status(manifest, name), _duration(stage)] for name, stage in stages]
     title = "Stages" if manifest.spec is None else f"Stages of {manifest.spec.model}"
     reasons = [f"{name} is {stage.status}: {stage.reason}" for name, stage in stages if stage.reason]
     return "\n".join([Table(title, ["stage", "status", "seconds"], rows).text(), *reasons])
+
+
+def _status(manifest: Manifest, name: str) -> str:
+    status = manifest.stages[name].status
+    return f"{status}, outdated" if status == "done" and outdated_inputs(manifest, name) else status
 
 
 def _duration(stage: Stage) -> str:

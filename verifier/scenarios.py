@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import InputError
 from shared.runs import Run
+from shared.staleness import is_current
 from shared.workspace import Workspace
 from verifier.tolerances import DEFAULTS
 
@@ -78,6 +79,8 @@ class Plan:
 def recorded_runs(workspace: Workspace) -> list[RecordedRun]:
     """The finished runs of the workspace, the reference first, each file checked against its hash.
 
+    Runs of an earlier export are left out, with a warning.
+
     Raises:
         ManifestError: a file of a run is missing or was changed.
         InputError: a run that is recorded as finished is not whole.
@@ -85,7 +88,7 @@ def recorded_runs(workspace: Workspace) -> list[RecordedRun]:
     manifest = workspace.manifest()
     found = []
     for path, record in sorted(manifest.artifacts.items()):
-        if Path(path).name != "run.json" or manifest.stages[record.stage].status != "done":
+        if Path(path).name != "run.json" or not is_current(manifest, record.stage):
             continue
         folder = str(Path(path).parent)
         for relative in manifest.stages[record.stage].outputs:

@@ -139,6 +139,7 @@ def add_run(
     raw: Mapping[int, Mapping[str, np.ndarray]] | None = None,
     noise: float = 0.0,
     finish: bool = True,
+    inputs: Mapping[str, str] | None = None,
     **header: Any,
 ) -> None:
     """Record a finished run.
@@ -152,6 +153,7 @@ def add_run(
         raw: raw outputs of samples that differ from `raw_outputs`.
         noise: standard deviation of what is added to raw outputs.
         finish: False leaves the run half done.
+        inputs: hashes of what the run was made from.
         header: fields of the header that differ.
     """
     dataset = open_dataset(DeployConfig.model_validate(workspace.config()).data)
@@ -170,7 +172,8 @@ def add_run(
         "fingerprint": "test",
     }
     rng = np.random.default_rng(list(f"{backend}{device}".encode()))
-    stage = workspace.stage("reference" if backend == "framework" else f"run:{name}", tool="shared", config=fields)
+    stage_name = "reference" if backend == "framework" else f"run:{name}"
+    stage = workspace.stage(stage_name, tool="shared", config=fields, inputs=dict(inputs or {}))
     writer = RunWriter.open(workspace.path(folder), RunHeader.model_validate(fields | header), resume=False)
     with stage:
         for index in range(samples if finish else samples - 1):

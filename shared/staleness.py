@@ -1,0 +1,52 @@
+"""What was made from files that have changed since.
+
+A stage names its inputs in its key; those that are artifacts of the workspace, by path. When the workspace holds
+another version of one now, what the stage made belongs to the old one: a run of an earlier export, a verification of
+earlier runs.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from shared.manifest import Manifest
+
+_log = logging.getLogger("stage")
+
+
+def outdated_inputs(manifest: Manifest, stage: str) -> list[str]:
+    """Artifacts that stage ``stage`` was made from and that are others now, or gone; their paths.
+
+    Args:
+        manifest: the manifest.
+        stage: name of a stage in it.
+    """
+    record = manifest.stages[stage]
+    inputs = record.key.get("inputs", {})
+    return sorted(path for path, sha256 in inputs.items() if "/" in path and _hash_of(manifest, path) != sha256)
+
+
+def is_current(manifest: Manifest, stage: str) -> bool:
+    """Whether ``stage`` finished, from files that are still the same. Warns when they are not.
+
+    Args:
+        manifest: the manifest.
+        stage: name of a stage in it.
+    """
+    record = manifest.stages[stage]
+    if record.status != "done":
+        return False
+    changed = outdated_inputs(manifest, stage)
+    if changed:
+        _log.warning(
+            "%s was made from another %s than is here now, and is left out. To make it again: %s",
+            stage,
+            changed[0],
+            record.command,
+        )
+    return not changed
+
+
+def _hash_of(manifest: Manifest, path: str) -> str | None:
+    artifact = manifest.artifacts.get(path)
+    return None if artifact is None else artifact.sha256

@@ -1,0 +1,65 @@
+"""A run of an earlier export is not taken for one of the present export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluator.evaluate import evaluate
+from evaluator.summary import summary
+from shared.errors import InputError, VerificationFailed
+from shared.staleness import is_current, outdated_inputs
+from shared.workspace import Workspace
+from tests.support.workspaces import add_run, make_workspace
+from verifier.verify import verify
+
+
+def _export(workspace: Workspace, content: bytes) -> None:
+    stage = workspace.stage("export-onnx", tool="shared", config={"content": content.hex()})
+    with stage, stage.artifact("onnx/head.onnx", kind="onnx") as path:
+        path.write_bytes(content)
+
+
+def _run(workspace: Workspace) -> None:
+    inputs = {"onnx/head.onnx": workspace.input_hash("onnx/head.onnx"), "dataset": "digest"}
+    add_run(workspace, "onnx", inputs=inputs)
+
+
+def test_inputs_that_changed_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = make_workspace(tmp_path)
+    _export(workspace, b"first")
+    _run(workspace)
+    assert outdated_inputs(workspace.manifest(), "run:onnx-cpu") == []
+    assert is_current(workspace.manifest(), "run:onnx-cpu")
+    _export(workspace, b"second")
+    assert outdated_inputs(workspace.manifest(), "run:onnx-cpu") == ["onnx/head.onnx"]
+    assert not is_current(workspace.manifest(), "run:onnx-cpu")
+    assert "made from another onnx/head.onnx" in caplog.text
+    _export(workspace, b"first")
+    assert is_current(workspace.manifest(), "run:onnx-cpu")
+
+
+def test_run_of_an_earlier_export_is_neither_verified_nor_evaluated(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    _export(workspace, b"first")
+    add_run(workspace, "framework", samples=2)
+    add_run(workspace, "pytorch")
+    _run(workspace)
+    verify(workspace.root, (), False)
+    evaluate(workspace.root, None, False)
+    assert "outdated" not in summary(workspace.root)
+    _export(workspace, b"second")
+    with pytest.raises(VerificationFailed, match="no finished run of onnx on cpu"):
+        verify(workspace.root, (), False)
+    assert "onnx-cpu" not in evaluate(workspace.root, None, False)
+    assert "done, outdated" in summary(workspace.root)
+
+
+def test_only_outdated_runs_are_no_runs(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    _export(workspace, b"first")
+    _run(workspace)
+    _export(workspace, b"second")
+    with pytest.raises(InputError, match="no finished run"):
+        evaluate(workspace.root, None, False)
