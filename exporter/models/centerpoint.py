@@ -97,19 +97,8 @@ def build(config: TrainingConfig, options: Options) -> Any:
         ConfigError: not a CenterPoint on pillars, or a variant that can't be deployed.
     """
     where = str(config.path)
-    section = config.model
-    if section.get("type") not in ("CenterPoint", "CenterPointONNX"):
-        raise ConfigError(f"model is a {section.get('type')}, not a CenterPoint", where=where, hint="check model.type")
-    scatter = (section.get("pts_middle_encoder") or {}).get("type")
-    if scatter != "PointPillarsScatter":
-        raise ConfigError(
-            f"the middle encoder is {scatter}; only pillars (PointPillarsScatter) can be deployed", where=where
-        )
-    if (section.get("pts_bbox_head") or {}).get("separate_head", {}).get("type") == "DCNSeparateHead":
-        raise ConfigError("the head has deformable convolutions, which ONNX lacks", where=where)
-    if (section.get("pts_voxel_encoder") or {}).get("mode", "max") != "max":
-        raise ConfigError("the voxel encoder averages over points; only mode='max' can be deployed", where=where)
-    model = build_model(replace(config, model={**section, "type": "CenterPoint"}))
+    _check_variant(config.model, where)
+    model = build_model(replace(config, model={**config.model, "type": "CenterPoint"}))
     head = model.pts_bbox_head
     if options.nms_type is not None:
         head.test_cfg["nms_type"] = options.nms_type
@@ -120,6 +109,46 @@ def build(config: TrainingConfig, options: Options) -> Any:
             hint=f"set model.options.nms_type: circle to use it, with min_radius {head.test_cfg.get('min_radius')}",
         )
     return model
+
+
+# Types whose layers and decoding this module knows; AWML's deployment writes those with ONNX into the configs it dumps.
+_TYPES = {
+    "pts_voxel_encoder": (
+        "PillarFeatureNet", "BackwardPillarFeatureNet", "PillarFeatureNetONNX", "BackwardPillarFeatureNetONNX",
+    ),
+    "pts_middle_encoder": ("PointPillarsScatter",),
+    "pts_bbox_head": ("CenterHead", "CenterHeadONNX"),
+}  # fmt: skip
+
+
+def _check_variant(section: Mapping[str, Any], where: str) -> None:
+    """A training config's model section, before it is built.
+
+    Raises:
+        ConfigError: not a CenterPoint on pillars, or a variant that can't be deployed.
+    """
+    if section.get("type") not in ("CenterPoint", "CenterPointONNX"):
+        raise ConfigError(f"model is a {section.get('type')}, not a CenterPoint", where=where, hint="check model.type")
+    parts = {name: section.get(name) or {} for name in (*_TYPES, "data_preprocessor")}
+    for name, known in _TYPES.items():
+        actual = parts[name].get("type")
+        if actual not in known:
+            raise ConfigError(
+                f"{name} is {actual}; only a CenterPoint on pillars can be deployed",
+                where=where,
+                hint=f"known for {name}: {', '.join(known)}",
+            )
+    preprocessor, encoder, head = parts["data_preprocessor"], parts["pts_voxel_encoder"], parts["pts_bbox_head"]
+    if not preprocessor.get("voxel") or preprocessor.get("voxel_type", "hard") != "hard":
+        raise ConfigError("data_preprocessor does not voxelise points, or not into voxels of a fixed size", where=where)
+    if encoder.get("mode", "max") != "max":
+        raise ConfigError("pts_voxel_encoder averages over points; only mode='max' can be deployed", where=where)
+    if head.get("separate_head", {}).get("type") == "DCNSeparateHead":
+        raise ConfigError("the head has deformable convolutions, which ONNX lacks", where=where)
+    if not (section.get("test_cfg") or {}).get("pts"):
+        raise ConfigError("has no test_cfg.pts, so how boxes are suppressed is unknown", where=where)
+    if not head.get("bbox_coder", {}).get("post_center_range"):
+        raise ConfigError("the box coder has no post_center_range, which mmdet3d needs", where=where)
 
 
 def classes(model: Any) -> list[str]:
@@ -144,6 +173,13 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
     low, high = np.asarray(point_range, np.float32).reshape(2, 3)
     grid = [int(cells) for cells in np.round((high - low) / np.asarray(voxel_size, np.float32))]
     _check_consistency(model, point_range, voxel_size, grid, where)
+    loading, decoration = point_loading(config), _decoration(model.pts_voxel_encoder, config)
+    if len(loading.use_dim) != decoration["raw_features"]:
+        raise ConfigError(
+            f"the test pipeline loads {len(loading.use_dim)} columns {list(loading.use_dim)}, the voxel encoder takes "
+            f"{decoration['raw_features']} (in_channels)",
+            where=where,
+        )
     test = head.test_cfg
     radius = [float(value) for value in test["min_radius"]]
     if len(radius) != len(head.task_heads):
@@ -157,11 +193,8 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
         "max_points_per_voxel": int(voxels.max_num_points),
         # mmdet3d keeps two limits: the first is for training.
         "max_voxels": int(voxels.max_voxels[1]),
-        "points": {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(point_loading(config)).items()
-        },
-        "decoration": _decoration(model.pts_voxel_encoder, config),
+        "points": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loading).items()},
+        "decoration": decoration,
         "encoder_channels": int(model.pts_middle_encoder.in_channels),
         "out_size_factor": int(coder.out_size_factor),
         "norm_bbox": bool(head.norm_bbox),

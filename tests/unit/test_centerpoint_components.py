@@ -125,7 +125,7 @@ def test_rotated_suppression_is_refused_unless_circle_suppression_is_asked_for(m
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("centerpoint_voxel01_second_secfpn_8xb4-cyclic-20e_nus-3d.py", "only pillars"),
+        ("centerpoint_voxel01_second_secfpn_8xb4-cyclic-20e_nus-3d.py", "only a CenterPoint on pillars"),
         ("centerpoint_pillar02_second_secfpn_head-dcn-circlenms_8xb4-cyclic-20e_nus-3d.py", "deformable"),
     ],
 )
@@ -298,6 +298,28 @@ def test_wrong_options(options, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ('type="MVXFasterRCNN"', "model is a MVXFasterRCNN, not a CenterPoint"),
+        ('pts_voxel_encoder=dict(type="HardSimpleVFE")', "pts_voxel_encoder is HardSimpleVFE"),
+        ('pts_voxel_encoder=dict(mode="avg")', "averages over points"),
+        ('pts_bbox_head=dict(type="MultiHeadCenterPointHead")', "pts_bbox_head is MultiHeadCenterPointHead"),
+        ("pts_bbox_head=dict(bbox_coder=dict(post_center_range=None))", "no post_center_range"),
+        ("data_preprocessor=dict(voxel=False)", "does not voxelise"),
+        ('data_preprocessor=dict(voxel_type="dynamic")', "not into voxels of a fixed size"),
+        ("test_cfg=dict(pts=None)", "no test_cfg.pts"),
+    ],
+)
+def test_a_config_of_another_kind_of_model(change, message, tmp_path):
+    config = tmp_path / "other.py"
+    config.write_text(f'_base_ = ["{SMALL}"]\nmodel = dict({change})\n')
+    with pytest.raises(ConfigError, match=message) as caught:
+        built(config)
+    assert "other.py" in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("pts_voxel_encoder=dict(in_channels=5)", r"loads 4 columns \[0, 1, 2, 4\], the voxel encoder takes 5"),
         ("pts_voxel_encoder=dict(voxel_size=[0.2, 0.2, 8])", "the voxel encoder's voxel_size"),
         ("pts_voxel_encoder=dict(point_cloud_range=[0, 0, 0, 1, 1, 1])", "the voxel encoder's point_cloud_range"),
         ("pts_bbox_head=dict(bbox_coder=dict(pc_range=[0, 0]))", "the box coder's pc_range"),
