@@ -42,8 +42,13 @@ def build(work: Path, force: bool, target: str, overrides: tuple[str, ...], if_a
     Example: trt_builder build --work work/centerpoint --set tensorrt.precision_policy=fp16
     """
     from trt_builder.build import build_all
+    from trt_builder.progress import leave_behind_builds
 
-    build_all(work, target=target, overrides=overrides, if_available=if_available, force=force, explain=explain)
+    try:
+        build_all(work, target=target, overrides=overrides, if_available=if_available, force=force, explain=explain)
+    except KeyboardInterrupt:
+        leave_behind_builds()
+        raise
 
 
 @cli.command()

@@ -7,12 +7,14 @@ is, and on Ctrl-C asks it to stop, which versions with a progress monitor (10.0 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from shared.cli import EXIT_INTERRUPTED
 from trt_builder import compat
 from trt_builder.compat import TensorRT
 
@@ -20,6 +22,7 @@ _log = logging.getLogger("build")
 
 Result = TypeVar("Result")
 
+_THREAD = "tensorrt builds"
 _SECONDS_BETWEEN_LINES = 15.0
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -109,7 +112,7 @@ def run(work: Callable[[], Result], description: str, phases: Phases, *, can_can
         except BaseException as error:  # noqa: BLE001 - handed to the caller, below
             errors.append(error)
 
-    thread = threading.Thread(target=target, name=description, daemon=True)
+    thread = threading.Thread(target=target, name=f"{_THREAD} {description}", daemon=True)
     started = time.monotonic()
     thread.start()
     try:
@@ -123,6 +126,17 @@ def run(work: Callable[[], Result], description: str, phases: Phases, *, can_can
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+def leave_behind_builds() -> None:
+    """After Ctrl-C: end the process at once when TensorRT still builds and can't be stopped (8.6).
+
+    An orderly end would take TensorRT's libraries down while it uses them.
+    """
+    if any(thread.name.startswith(_THREAD) for thread in threading.enumerate()):
+        sys.stderr.write("interrupted; what was finished is kept, run the command again to go on\n")
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
 
 
 def _watch(thread: threading.Thread, description: str, phases: Phases, started: float) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from trt_builder.compat import TensorRT
 from trt_builder.gpu import Gpu
 from trt_builder.target import Target
 
+ROOT = Path(__file__).resolve().parents[2]
 H200 = Gpu(0, "NVIDIA H200", (9, 0), 132, 150 << 30)
 
 
@@ -313,7 +317,7 @@ def test_ctrl_c_stops_the_build_and_records_it(machine: Machine, tmp_path: Path,
 @pytest.mark.parametrize(("version", "refused"), [("10.2.0.19", True), ("10.3.0", False), ("10.9.0", False)])
 def test_known_bad_versions(monkeypatch: pytest.MonkeyPatch, version: str, refused: bool) -> None:
     trt = fake_tensorrt.make(version, Recorded())
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", trt)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
     if refused:
         with pytest.raises(EnvironmentLacks, match=r"10.2.0.19 builds wrong engines"):
             compat.load("tensorrt")
@@ -338,3 +342,36 @@ def test_every_failure_is_a_deploy_error(machine: Machine, tmp_path: Path) -> No
     ws = make_workspace(tmp_path, {ENCODER: encoder()}, {"components": {"no_such": {}}})
     with pytest.raises(DeployError, match=r"the model has no component 'no_such'. it has pts_voxel_encoder"):
         build(ws, "fp32")
+
+
+_COMMAND = """
+import sys
+from tests.support.fake_tensorrt import Behaviour, Recorded, make
+from trt_builder import target as targets
+from trt_builder.cli import cli
+from trt_builder.compat import TensorRT
+from trt_builder.gpu import Gpu
+version, work = sys.argv[1:]
+trt = make(version, Recorded(), Behaviour(seconds=30.0))
+targets.find = lambda wanted: targets.Target(TensorRT("tensorrt", trt, version), Gpu(0, "GPU", (9, 0), 132, 1 << 30))
+cli(["build", "--work", work])
+"""
+
+
+@pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
+def test_ctrl_c_ends_the_command_with_130_at_once(tmp_path: Path, version: str) -> None:
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    process = subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, version, str(ws.root)], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    stage = f"build:trt{version}-sm90-auto"
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and stage not in ws.manifest().stages:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert ws.manifest().stages[stage].status == "failed"
