@@ -1,11 +1,11 @@
 """mmcv's compiled operators, or what this tool needs of them when only mmcv-lite is installed.
 
 mmdet3d imports ``mmcv._ext`` (compiled C++ and CUDA) when it is imported itself, although exporting and running a
-pillar model needs exactly one operator of it: hard voxelisation. With mmcv-lite this module puts a stand-in in its
-place: voxelisation in NumPy with the semantics of mmcv's sequential CPU operator, and for every other operator a
-function that says which one was called and how to install it.
+pillar model needs exactly one operator of it, hard voxelisation, and a YOLOX exactly one other, suppression of boxes.
+With mmcv-lite this module puts a stand-in in its place: these two in NumPy with the semantics of mmcv's sequential CPU
+operators, and for every other operator a function that says which one was called and how to install it.
 
-Call `provide_mmcv_ops` before the first import of mmdet3d.
+Call `provide_mmcv_ops` before the first import of mmdet or mmdet3d.
 """
 
 from __future__ import annotations
@@ -59,13 +59,15 @@ def provide_mmcv_ops() -> str:
 
 
 class _StandIn(ModuleType):
-    """Stands for ``mmcv._ext``: one operator works, every other one says what it would need."""
+    """Stands for ``mmcv._ext``: two operators work, every other one says what it would need."""
 
     def __getattr__(self, operator: str) -> Any:
         if operator.startswith("__"):
             raise AttributeError(operator)
         if operator == "hard_voxelize_forward":
             return _hard_voxelize_forward
+        if operator == "nms":
+            return _nms
 
         def missing(*_arguments: Any, **_options: Any) -> NoReturn:
             raise EnvironmentLacks(
@@ -103,6 +105,44 @@ def _hard_voxelize_forward(
     coors[:count] = coors.new_tensor(cells)
     num_points_per_voxel[:count] = num_points_per_voxel.new_tensor(counts)
     voxel_num.fill_(count)
+
+
+def _nms(boxes: Any, scores: Any, *, iou_threshold: float, offset: int) -> Any:
+    """mmcv's operator ``nms``: positions of the boxes (N, 4) that are kept, by falling score, as an int64 tensor."""
+    kept = greedy_nms(
+        boxes.detach().cpu().numpy(), scores.detach().cpu().numpy(), iou_threshold=iou_threshold, offset=offset
+    )
+    return boxes.new_tensor(kept).long()
+
+
+def greedy_nms(
+    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], *, iou_threshold: float, offset: int
+) -> npt.NDArray[np.int64]:
+    """Keep the best box, drop what overlaps it by more than the threshold, and so on, as mmcv's CPU operator does.
+
+    Args:
+        boxes: (N, 4) float32, left, top, right, bottom.
+        scores: (N,) float32; of equal ones the first comes first.
+        iou_threshold: boxes whose intersection over union is greater are dropped.
+        offset: added to widths and heights: 1 where boxes are given by their first and last pixels.
+
+    Returns:
+        (K,) positions of the boxes that are kept, by falling score.
+    """
+    left, top, right, bottom = boxes.T
+    extra = np.float32(offset)
+    areas = (right - left + extra) * (bottom - top + extra)
+    order = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        width = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest]) + extra
+        height = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest]) + extra
+        shared_area = np.maximum(width, np.float32(0)) * np.maximum(height, np.float32(0))
+        overlap = shared_area / (areas[best] + areas[rest] - shared_area)
+        order = rest[~(overlap > np.float32(iou_threshold))]
+    return np.array(kept, np.int64)
 
 
 def hard_voxelize(

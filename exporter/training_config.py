@@ -119,10 +119,14 @@ def _import_custom_modules(config: TrainingConfig) -> None:
                 ) from error  # fmt: skip
 
 
-def build_model(config: TrainingConfig) -> Any:
+def build_model(config: TrainingConfig, framework: str = "mmdet3d") -> Any:
     """Build the model of a training config, in evaluation mode, with random weights.
 
     Training-only parts are dropped: losses whose types are not installed, pretrained weights, gradient checkpointing.
+
+    Args:
+        config: the training config.
+        framework: the package whose registry the types are looked up in: mmdet3d, mmdet.
 
     Returns:
         A torch.nn.Module.
@@ -132,18 +136,17 @@ def build_model(config: TrainingConfig) -> Any:
         EnvironmentLacks: the exporter's packages are not installed.
     """
     provide_mmcv_ops()
-    importlib.import_module("mmdet3d.models")
-    from mmdet3d.registry import MODELS
-    from mmengine.registry import DefaultScope, init_default_scope
+    importlib.import_module(f"{framework}.models")
+    registry = importlib.import_module(f"{framework}.registry").MODELS
+    from mmengine.registry import DefaultScope
 
     _import_custom_modules(config)
 
-    if DefaultScope.get_current_instance() is None:
-        init_default_scope("mmdet3d")
-    # mmdet3d reads parts of it as attributes.
-    section = mmengine.ConfigDict(_for_inference(config.model, MODELS))
+    # The frameworks read parts of it as attributes.
+    section = mmengine.ConfigDict(_for_inference(config.model, registry))
     try:
-        model = MODELS.build(section)
+        with DefaultScope.overwrite_default_scope(framework):
+            model = registry.build(section)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""AWML's CenterPoint module types, so that its configs and checkpoints load where AWML itself is not installed.
+"""AWML's module types, so that its configs and checkpoints load where AWML itself is not installed.
 
-AWML derives its types from mmdet3d's. What matters here is that a config which names them builds, that the names of
-the weights are AWML's, and that inference computes the same; training-only parts are left out. Each package of AWML
-that a config imports (``custom_imports``) has its registrations here.
+AWML derives its types from mmdet3d's and mmdet's. What matters here is that a config which names them builds, that the
+names of the weights are AWML's, and that inference computes the same; training-only parts are left out. Each package of
+AWML that a config imports (``custom_imports``) has its registrations here.
 """
 
 from __future__ import annotations
@@ -43,12 +43,25 @@ def _register_convnext_pc() -> list[str]:
     return ["ConvNeXt_PC"]
 
 
+def _register_yolox_opt_elan() -> list[str]:
+    """What ``projects.YOLOX_opt_elan.yolox`` registers."""
+    from mmdet.registry import MODELS
+
+    from exporter.awml_modules import elan
+
+    modules = {"ELANDarknet": elan.ELANDarknet, "YOLOXPAFPN_ELAN": elan.YOLOXPAFPN_ELAN}
+    for name, module in modules.items():
+        MODELS.register_module(name=name, module=module, force=True)
+    return [*modules]
+
+
 # Top-level packages of AWML. A config may import any module of them; for building a model only those below matter.
 AWML_PACKAGES = ("projects", "autoware_ml")
 
 _REGISTRATIONS: dict[str, Callable[[], list[str]]] = {
     "projects.CenterPoint": _register_centerpoint,
     "projects.ConvNeXt_PC": _register_convnext_pc,
+    "projects.YOLOX_opt_elan": _register_yolox_opt_elan,
 }
 
 

@@ -12,7 +12,6 @@ way, at about one frame a second on two cores: enough to try a change, too slow 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import platform
@@ -38,14 +37,13 @@ from exporter.demo_models.frames import (
     training_frame,
 )
 from exporter.demo_models.heldout import Detections, evaluate
+from exporter.demo_models.recipe import Log, half_precision, one_cycle, one_thread, source_digest
 from exporter.mmcv_ops import provide_mmcv_ops
 
 HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on
 RANGES = (50.0, 121.0)  # [m]
 
 MAX_LEARNING_RATE = 3e-3
-WARM_UP = 0.3  # share of the training in which the learning rate rises
-START_DIVISOR, END_DIVISOR = 10.0, 1e4  # of the greatest learning rate
 BETAS = (0.95, 0.99)
 WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 10.0
@@ -139,16 +137,6 @@ def losses(outputs: dict[str, Tensor], batch: dict[str, Tensor], code_weights: l
     return heat, box
 
 
-def one_cycle(progress: float) -> float:
-    """Return the learning rate at a share of the training: cosine up, cosine down."""
-    if progress < WARM_UP:
-        start, end, share = MAX_LEARNING_RATE / START_DIVISOR, MAX_LEARNING_RATE, progress / WARM_UP
-    else:
-        start, end = MAX_LEARNING_RATE, MAX_LEARNING_RATE / END_DIVISOR
-        share = min((progress - WARM_UP) / (1 - WARM_UP), 1.0)
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-
-
 def build(config_path: Path) -> tuple[Any, dict[str, Any]]:
     """Build the model of a training config for training; returns it and the ``model`` section."""
     provide_mmcv_ops()
@@ -212,7 +200,7 @@ def train(model: Any, section: dict[str, Any], options: argparse.Namespace, log:
         batch_size=options.batch,
         num_workers=options.workers,
         collate_fn=collate,
-        worker_init_fn=_one_thread,
+        worker_init_fn=one_thread,
         pin_memory=amp,
         prefetch_factor=2 if options.workers else None,
     )
@@ -224,7 +212,7 @@ def train(model: Any, section: dict[str, Any], options: argparse.Namespace, log:
         elapsed = time.monotonic() - started
         progress = max(step / options.steps, elapsed / (60 * options.minutes))
         for group in optimiser.param_groups:
-            group["lr"] = one_cycle(progress)
+            group["lr"] = one_cycle(progress, MAX_LEARNING_RATE)
         heat, box = losses(head_outputs(model, batch["points"], options.batch, layer, amp), batch, code_weights)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(heat + box)
@@ -233,7 +221,7 @@ def train(model: Any, section: dict[str, Any], options: argparse.Namespace, log:
         if step % LOG_EVERY == 0 or step == 1 or progress >= 1.0:
             heat_now, box_now = float(heat.detach()), float(box.detach())
             log.line(
-                f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress):.2e}"
+                f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress, MAX_LEARNING_RATE):.2e}"
                 f"  heat map {heat_now:.3f}  boxes {box_now:.3f}"
             )
             if not math.isfinite(heat_now + box_now):
@@ -243,45 +231,9 @@ def train(model: Any, section: dict[str, Any], options: argparse.Namespace, log:
     return step
 
 
-class Log:
-    """Lines that go to the screen and, at the end, into the log file."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        """Add a line."""
-        self.lines.append(text)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
-
-
 def _on_device(loader: DataLoader[Any], device: torch.device) -> Iterator[dict[str, Tensor]]:
     for batch in loader:
         yield {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-
-
-def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Round weights to float16, counters left as they are."""
-    return {
-        name: value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu()
-        for name, value in state.items()
-    }
-
-
-def source_digest() -> str:
-    """Return the sha256 over the generator's and the training's sources, in order of their paths."""
-    root = Path(__file__).resolve().parents[2]
-    files = sorted([*(root / "demo").glob("*.py"), *Path(__file__).resolve().parent.glob("*.py")])
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def main() -> None:

@@ -1,0 +1,76 @@
+"""Camera images of the demo's scenes with their 2D boxes, as a detector is trained on and judged by.
+
+Everything is NumPy, so that worker processes can make samples while the accelerator trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.camera import camera_rig, render
+from demo.recording import FRAMES_PER_SCENE, draw_scene, scene_lengths
+from demo.scene import KEY_FRAME_PERIOD
+
+CAMERAS = len(camera_rig())
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """One image: pixels (H, W, 3) uint8 BGR, corners (N, 4) left, top, right, bottom [px], labels (N,)."""
+
+    pixels: NDArray[np.uint8]
+    corners: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def picture(seed: int, split: str, number: int, frames: int, index: int, camera: int) -> LabelledPicture:
+    """What a camera sees at key frame ``index`` of scene ``number``, as `demo.recording` records it.
+
+    Args:
+        seed, split: the data set.
+        number: number of the scene.
+        frames: key frames that the scene is made for.
+        index: number of the key frame.
+        camera: position in the rig.
+    """
+    scene = draw_scene(seed, split, number, frames)
+    snapshot = scene.at(index * KEY_FRAME_PERIOD)
+    seen = render(camera_rig()[camera], snapshot, scene.road)
+    return LabelledPicture(
+        pixels=np.ascontiguousarray(seen.image[..., ::-1]),
+        corners=seen.boxes.corners.astype(np.float32),
+        labels=snapshot.annotations.labels[seen.boxes.objects].astype(np.int64),
+    )
+
+
+def training_picture(seed: int, number: int) -> LabelledPicture:
+    """Training image ``number``: a scene of its own, one camera after another, mirrored half of the time."""
+    taken = picture(seed, "train", number, 1, 0, number % CAMERAS)
+    return mirrored(taken) if np.random.default_rng([seed, number]).random() < 0.5 else taken
+
+
+def mirrored(taken: LabelledPicture) -> LabelledPicture:
+    """The image with left and right exchanged."""
+    width = taken.pixels.shape[1]
+    left, top, right, bottom = taken.corners.T
+    return LabelledPicture(
+        pixels=np.ascontiguousarray(taken.pixels[:, ::-1]),
+        corners=np.stack([width - right, top, width - left, bottom], axis=1).astype(np.float32),
+        labels=taken.labels,
+    )
+
+
+def held_out_picture(seed: int, frames: int, number: int) -> LabelledPicture:
+    """Image ``number`` of what ``python -m demo generate --split eval`` makes of ``frames`` key frames.
+
+    Args:
+        seed: its seed.
+        frames: its number of key frames.
+        number: frames in their order, the cameras of each in theirs.
+    """
+    frame, camera = divmod(number, CAMERAS)
+    scene, index = divmod(frame, FRAMES_PER_SCENE)
+    return picture(seed, "eval", scene, scene_lengths(frames)[scene], index, camera)
