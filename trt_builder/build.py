@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import BuildError, EnvironmentLacks
+from shared.errors import BuildError, EnvironmentLacks, ManifestError
 from shared.files import write_json
 from shared.lazy import lazy_import
 from shared.stages import StageRun
@@ -39,6 +39,7 @@ from trt_builder import target as targets
 from trt_builder.check import read_record
 from trt_builder.messages import Messages, make_logger
 from trt_builder.record import engine_record
+from trt_builder.reproducible import Mode
 from trt_builder.settings import Job, Options
 from trt_builder.target import Target
 
@@ -71,6 +72,7 @@ def build_all(
     if_available: bool = False,
     force: bool = False,
     explain: bool = False,
+    reproduce: Mode | None = None,
 ) -> None:
     """Build the engines of every component.
 
@@ -81,6 +83,7 @@ def build_all(
         if_available: where this machine can't build, or the config asks for no engines, record that and end well.
         force: build although everything is up to date.
         explain: only say what would be built and why.
+        reproduce: ``record`` the choice of kernels, or ``verify`` that a build with the recorded one repeats it.
 
     Raises:
         EnvironmentLacks: no TensorRT or no GPU here, or not the version that an option needs.
@@ -103,17 +106,22 @@ def build_all(
     if explain:
         _explain(order.stage)
         return
-    if not force and order.stage.up_to_date():
+    if not force and reproduce is None and order.stage.up_to_date():
         return
     _warn_of_known_bugs(found)
+    recorded = {job.component: _recorded(ws, order, job) if reproduce == "verify" else b"" for job in order.jobs}
     with order.stage as stage, _session(found, order.options, ws.path("tensorrt")) as session:
         for job in order.jobs:
             with _derived_graph(stage, session, job, order.name) as graph:
                 started = time.monotonic()
-                plan = build_plan(session, job, graph)
+                pinned = (reproduce, recorded[job.component]) if reproduce is not None else None
+                plan, tactics = build_plan(session, job, graph, pinned)
                 seconds = time.monotonic() - started
                 record = prove(session, job, plan, graph, seconds, order.rejected(ws, job))
             _commit(stage, job, plan, record, order.name)
+            if tactics:
+                with stage.artifact(order.tactics(job), kind="tactics") as path:
+                    path.write_bytes(tactics)
     if found.gpu is None:
         _log.info("%s: these engines can't run here: there is no GPU", order.name)
 
@@ -162,6 +170,10 @@ class Order:
     jobs: list[Job]
     stage: StageRun
 
+    def tactics(self, job: Job) -> str:
+        """Where the recorded choice of kernels goes."""
+        return f"tensorrt/{self.name}/{job.component}.tactics"
+
     def rejected(self, ws: Workspace, job: Job) -> Path:
         """Where the record of an engine goes that is not what was asked for."""
         return ws.path(f"tensorrt/{self.name}/{job.component}.rejected.json")
@@ -171,6 +183,16 @@ def _order(ws: Workspace, config: DeployConfig, target: Target) -> Order:
     options, jobs = job_settings.options(config), job_settings.jobs(ws, config)
     name = target.name(config.tensorrt.precision_policy)
     return Order(name, options, jobs, stage_of(ws, name, target, options, jobs))
+
+
+def _recorded(ws: Workspace, order: Order, job: Job) -> bytes:
+    if order.tactics(job) not in ws.manifest().artifacts:
+        raise ManifestError(
+            "no recorded build to verify against",
+            where=f"{ws.root}/{order.tactics(job)}",
+            hint="record one first: trt_builder build --reproducible record",
+        )
+    return ws.artifact(order.tactics(job)).read_bytes()
 
 
 def _same_graph(job: Job, record: dict[str, Any] | None, graph: Path) -> None:
@@ -219,7 +241,12 @@ def _session(target: Target, options: Options, folder: Path) -> Iterator[Session
     # Without a GPU no engine can be loaded, so the layers are read from what the builder logs.
     logger = make_logger(target.tensorrt.trt, messages, layers=target.gpu is None)
     engine.load_plugins(target.tensorrt, logger, sorted(options.plugins))
-    builder = target.tensorrt.trt.Builder(logger)
+    builder = compat.make_builder(target.tensorrt, logger)
+    if builder is None:
+        raise EnvironmentLacks(
+            f"{target.tensorrt.title} does not start: {' '.join(messages.problems()[-1:])}",
+            hint="trt_builder doctor shows driver and versions",
+        )
     cache = timing_cache.cache_path(folder, target) if target.tensorrt.times_kernels else None
     yield Session(target, options, messages, logger, builder, cache)
 
@@ -244,13 +271,17 @@ def _derived_graph(stage: StageRun, session: Session, job: Job, target_name: str
         yield path
 
 
-def build_plan(session: Session, job: Job, graph: Path) -> bytes:
+def build_plan(session: Session, job: Job, graph: Path, reproduce: tuple[Mode, bytes] | None) -> tuple[bytes, bytes]:
     """Build one engine.
 
     Args:
         session: TensorRT, its logger and builder.
         job: what to build.
         graph: the ONNX file to parse.
+        reproduce: record the choice of kernels, or build with the recorded one.
+
+    Returns:
+        The plan, and the recorded choice of kernels (empty unless ``reproduce``).
 
     Raises:
         BuildError: TensorRT failed.
@@ -272,7 +303,14 @@ def build_plan(session: Session, job: Job, graph: Path) -> bytes:
     if tensorrt.weakly_typed and (not typed or compat.lacks_strong_typing(tensorrt)):
         network.set_precisions(tensorrt, parsed, job.policy)
     return engine.build(
-        tensorrt, session.builder, parsed, builder_config, session.messages, cache=session.cache, what=job.component
+        tensorrt,
+        session.builder,
+        parsed,
+        builder_config,
+        session.messages,
+        cache=session.cache,
+        what=job.component,
+        reproduce=reproduce,
     )
 
 

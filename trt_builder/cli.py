@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -36,7 +37,21 @@ TARGETS = ("auto", "tensorrt", "rtx")
     help="Where TensorRT or a GPU is missing, record the stage as skipped, with the reason, and end well.",
 )
 @click.option("--explain", is_flag=True, help="Build nothing; say what would be built, and why.")
-def build(work: Path, force: bool, target: str, overrides: tuple[str, ...], if_available: bool, explain: bool) -> None:
+@click.option(
+    "--reproducible",
+    type=click.Choice(["record", "verify"]),
+    help="record: keep the choice of kernels. verify: build with that choice and prove that it was taken. "
+    "TensorRT 10.9 and newer.",
+)
+def build(
+    work: Path,
+    force: bool,
+    target: str,
+    overrides: tuple[str, ...],
+    if_available: bool,
+    explain: bool,
+    reproducible: Literal["record", "verify"] | None,
+) -> None:
     """Build the engines of every component in the workspace.
 
     Example: trt_builder build --work work/centerpoint --set tensorrt.precision_policy=fp16
@@ -45,7 +60,15 @@ def build(work: Path, force: bool, target: str, overrides: tuple[str, ...], if_a
     from trt_builder.progress import leave_behind_builds
 
     try:
-        build_all(work, target=target, overrides=overrides, if_available=if_available, force=force, explain=explain)
+        build_all(
+            work,
+            target=target,
+            overrides=overrides,
+            if_available=if_available,
+            force=force,
+            explain=explain,
+            reproduce=reproducible,
+        )
     except KeyboardInterrupt:
         leave_behind_builds()
         raise

@@ -39,9 +39,15 @@ OPTIONAL: dict[str, str] = {
     "BuilderFlag.BF16": "10.x",
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": "8.6 to 10.x",
     "BuilderFlag.STRIP_PLAN": "10.0 and newer",
+    "BuilderFlag.EDITABLE_TIMING_CACHE": "10.9 and newer",
+    "BuilderFlag.ERROR_ON_TIMING_CACHE_MISS": "10.0 and newer",
+    "BuilderFlag.DISABLE_COMPILATION_CACHE": "10.0 and newer",
     "DataType.BF16": "10.0 and newer",
     "ILayer.precision": "8.6 to 10.x",
     "ILayer.set_output_type": "8.6 to 10.x",
+    "ITimingCache.queryKeys": "10.9 and newer",
+    "ITimingCache.query": "10.9 and newer",
+    "ITimingCache.update": "10.9 and newer",
     "IProgressMonitor": "10.0 and newer",
     "IBuilderConfig.progress_monitor": "10.0 and newer",
     "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY": "10.9 and newer",
@@ -267,3 +273,39 @@ def onnx_refitter(installed: TensorRT, refitter: Any, logger: Any) -> Any | None
     if not has(installed.trt, "OnnxParserRefitter"):
         return None
     return need(installed, "OnnxParserRefitter", "refits from ONNX files")(refitter, logger)
+
+
+def set_reproducible_flags(installed: TensorRT, config: Any, *, verify: bool) -> None:
+    """Flags for a build whose choice of kernels is recorded, or must be the recorded one.
+
+    Raises:
+        EnvironmentLacks: this version has no editable timing caches.
+    """
+    what = "reproducible builds (editable timing caches)"
+    config.set_flag(need(installed, "BuilderFlag.EDITABLE_TIMING_CACHE", what))
+    config.set_flag(need(installed, "BuilderFlag.DISABLE_COMPILATION_CACHE", what))
+    if verify:
+        config.set_flag(need(installed, "BuilderFlag.ERROR_ON_TIMING_CACHE_MISS", what))
+
+
+def tactics(installed: TensorRT, cache: Any) -> dict[str, str]:
+    """What an editable timing cache chose: key of a problem to hash of its kernel."""
+    assert has(installed.trt, "ITimingCache.queryKeys"), f"{installed.title} has no editable timing caches"
+    return {str(key): str(cache.query(key).tacticHash) for key in cache.queryKeys()}
+
+
+def replay_tactics(installed: TensorRT, cache: Any) -> dict[str, str]:
+    """Pin the kernels that a cache chose, so that a build takes these and no others; returns them."""
+    assert has(installed.trt, "ITimingCache.update"), f"{installed.title} has no editable timing caches"
+    for key in cache.queryKeys():
+        cache.update(key, cache.query(key))
+    return tactics(installed, cache)
+
+
+def make_builder(installed: TensorRT, logger: Any) -> Any | None:
+    """A builder, or None when TensorRT can't reach the GPU; it has said why to the logger."""
+    try:
+        return installed.trt.Builder(logger)
+    except TypeError:
+        # The bindings' way to say that the library gave no builder.
+        return None

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import EnvironmentLacks, InputError
-from trt_builder import compat, timing_cache
+from trt_builder import compat, reproducible, timing_cache
 from trt_builder.compat import TensorRT
 from trt_builder.messages import Messages, failure
 from trt_builder.policies import Resolved
 from trt_builder.profiles import Profile
 from trt_builder.progress import Phases, make_monitor, run
+from trt_builder.reproducible import Mode
 from trt_builder.settings import Options
 
 
@@ -135,8 +136,16 @@ def set_precision_flags(tensorrt: TensorRT, config: Any, resolved: Resolved, typ
 
 
 def build(
-    tensorrt: TensorRT, builder: Any, network: Any, config: Any, messages: Messages, *, cache: Path | None, what: str
-) -> bytes:
+    tensorrt: TensorRT,
+    builder: Any,
+    network: Any,
+    config: Any,
+    messages: Messages,
+    *,
+    cache: Path | None,
+    what: str,
+    reproduce: tuple[Mode, bytes] | None = None,
+) -> tuple[bytes, bytes]:
     """Build and serialise an engine.
 
     Args:
@@ -147,22 +156,38 @@ def build(
         messages: where its logger puts what it says.
         cache: the timing cache file; None where there is none.
         what: the component, for progress and errors.
+        reproduce: record the choice of kernels, or build with the recorded one (`reproducible`); the shared timing
+            cache is left out then.
+
+    Returns:
+        The plan, and the recorded choice of kernels (empty unless ``reproduce``).
 
     Raises:
-        BuildError: TensorRT failed; says why, and what to do.
+        BuildError: TensorRT failed, or chose other kernels than the recorded ones; says why, and what to do.
+        EnvironmentLacks: this TensorRT has no reproducible builds.
         KeyboardInterrupt: the user stopped it.
     """
     phases = Phases()
     monitor = make_monitor(tensorrt, phases)
     if monitor is not None:
         compat.watch(tensorrt, config, monitor)
-    # The cache must live as long as the build.
-    kept = timing_cache.use(config, timing_cache.read(cache)) if cache is not None else None
+    chosen: dict[str, str] = {}
+    # Whatever cache is used must live as long as the build.
+    if reproduce is not None:
+        kept, chosen = reproducible.prepare(tensorrt, config, *reproduce)
+    else:
+        kept = timing_cache.use(config, timing_cache.read(cache)) if cache is not None else None
     serialised = run(
         lambda: builder.build_serialized_network(network, config), what, phases, can_cancel=monitor is not None
     )
     if serialised is None:
         raise failure(what, messages.problems())
-    if cache is not None and kept is not None:
-        timing_cache.save(cache, config)
-    return bytes(memoryview(serialised))
+    plan = bytes(memoryview(serialised))
+    if reproduce is None:
+        if cache is not None and kept is not None:
+            timing_cache.save(cache, config)
+        return plan, b""
+    if reproduce[0] == "verify":
+        reproducible.compare(tensorrt, config, chosen, component=what)
+        return plan, reproduce[1]
+    return plan, bytes(config.get_timing_cache().serialize())

@@ -54,6 +54,7 @@ class Behaviour:
         seconds: how long it takes.
         takes_cache: whether it accepts timing caches that it is given.
         refuses_to_load: the engine does not load.
+        chooses: what editable timing caches hold after a build, from what they held before.
     """
 
     precision_of: Callable[[str, str | None], str] = lambda name, asked: asked or "FP32"
@@ -62,6 +63,7 @@ class Behaviour:
     seconds: float = 0.0
     takes_cache: bool = True
     refuses_to_load: bool = False
+    chooses: Callable[[dict[str, int]], dict[str, int]] | None = None
 
 
 def make(version: str, recorded: Recorded, behaviour: Behaviour | None = None) -> Any:
@@ -79,6 +81,7 @@ def make(version: str, recorded: Recorded, behaviour: Behaviour | None = None) -
         "BuilderFlag", "TF32", "GPU_FALLBACK", "VERSION_COMPATIBLE", "REFIT",
         *(("FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS") if weak else ()),
         *(("BF16",) if weak and modern else ()), *(("STRIP_PLAN",) if modern else ()),
+        *(("EDITABLE_TIMING_CACHE", "DISABLE_COMPILATION_CACHE", "ERROR_ON_TIMING_CACHE_MISS") if modern else ()),
     )  # fmt: skip
     trt.NetworkDefinitionCreationFlag = enum(
         "NetworkDefinitionCreationFlag",
@@ -108,6 +111,7 @@ def make(version: str, recorded: Recorded, behaviour: Behaviour | None = None) -
         trt.ILayer = type("ILayer", (), {})
     trt.ParserError = type("ParserError", (), {"node_name": True, "node_operator": True} if modern else {})
     trt.IBuilderConfig = type("IBuilderConfig", (), {"progress_monitor": True} if modern else {})
+    trt.ITimingCache = EditableCache if modern else FakeCache
     memory = {"device_memory_size": 0} if weak else {"device_memory_size_v2": 0}
     trt.ICudaEngine = type("ICudaEngine", (), memory)
     if modern:
@@ -196,11 +200,18 @@ def _config(trt: Any, recorded: Recorded, how: Behaviour) -> Any:
         clear_flag=lambda flag: recorded.flags.discard(flag.name),
         set_tactic_sources=lambda mask: setattr(recorded, "tactic_sources", mask),
         add_optimization_profile=lambda profile: recorded.profiles.append(profile.shapes),
-        create_timing_cache=FakeCache,
+        create_timing_cache=FakeCache if how.chooses is None else EditableCache,
         set_timing_cache=set_timing_cache,
-        get_timing_cache=lambda: FakeCache.after_build(state["cache"]),
+        get_timing_cache=lambda: _after_build(state["cache"], how),
         progress_monitor=None,
     )
+
+
+def _after_build(cache: Any, how: Behaviour) -> Any:
+    if how.chooses is None:
+        return cache.after_build()
+    cache.choices = how.chooses(cache.choices)
+    return cache
 
 
 class FakeCache:
@@ -273,3 +284,25 @@ class _Parser:
         self._network.num_layers = len(self._network.layers)
         self._network.get_layer = lambda index: self._network.layers[index]
         return not self._errors
+
+
+class EditableCache(FakeCache):
+    """A timing cache as 10.9 and newer have it: what it chose can be read and pinned."""
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(payload)
+        self.choices: dict[str, int] = json.loads(payload) if payload else {}
+        self.pinned: set[str] = set()
+
+    def queryKeys(self) -> list[str]:  # noqa: N802 - TensorRT's name
+        return sorted(self.choices)
+
+    def query(self, key: str) -> Any:
+        return SimpleNamespace(tacticHash=self.choices[key])
+
+    def update(self, key: str, value: Any) -> bool:
+        self.pinned.add(key)
+        return self.choices[key] == value.tacticHash
+
+    def serialize(self) -> bytes:
+        return json.dumps(self.choices).encode()

@@ -37,6 +37,7 @@ TALKING = (
     "trt_builder/measure.py",
     "trt_builder/messages.py",
     "trt_builder/refit.py",
+    "trt_builder/reproducible.py",
     "runtime/backends/tensorrt.py",
 )
 # Not part of the bindings' shared object: functions of the Python package around it, in every release.

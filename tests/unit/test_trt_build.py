@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 import pytest
 
-from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError
+from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError, ManifestError
 from shared.workspace import Workspace
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Behaviour, Recorded
@@ -335,6 +335,46 @@ def test_the_key_covers_version_gpu_and_driver(machine: Machine, tmp_path: Path)
     assert key["versions"]["gpu"].startswith("NVIDIA H200, 132 SM")
     assert key["config"]["components"][ENCODER]["policy"] == "fp32"
     assert key["config"]["options"]["max_workspace_size"] == 1 << 30
+
+
+def test_a_recorded_build_is_repeated_and_a_deviation_is_named(machine: Machine, tmp_path: Path) -> None:
+    target = machine.with_tensorrt("10.9.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    with pytest.raises(ManifestError, match="no recorded build to verify against"):
+        build_all(ws.root, target="auto", reproduce="verify")
+    machine.behaviour.chooses = lambda before: before or {"conv": 1, "gemm": 2}
+    build_all(ws.root, target="auto", reproduce="record")
+    assert {"EDITABLE_TIMING_CACHE", "DISABLE_COMPILATION_CACHE"} <= machine.recorded.flags
+    assert "ERROR_ON_TIMING_CACHE_MISS" not in machine.recorded.flags
+    relative = f"tensorrt/{target.name('auto')}/{ENCODER}.tactics"
+    recorded = ws.artifact(relative).read_bytes()
+    build_all(ws.root, target="auto", reproduce="verify")
+    assert "ERROR_ON_TIMING_CACHE_MISS" in machine.recorded.flags
+    assert machine.recorded.caches[-1] == recorded
+    assert ws.artifact(relative).read_bytes() == recorded
+    machine.behaviour.chooses = lambda before: {"conv": 7, "new": 3}
+    with pytest.raises(BuildError, match="3 of 2: added new; removed gemm; changed conv: 1 -> 7"):
+        build_all(ws.root, target="auto", reproduce="verify")
+
+
+def test_reproducible_builds_need_10_9(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    with pytest.raises(EnvironmentLacks, match=r"8.6.0 has no reproducible builds .*10.9 and newer has it"):
+        build_all(make_workspace(tmp_path, {ENCODER: encoder()}).root, target="auto", reproduce="record")
+
+
+def test_tensorrt_that_does_not_start_says_why(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = machine.with_tensorrt("8.6.0")
+
+    def no_builder(logger: Any) -> Any:
+        logger.log(target.tensorrt.trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(target.tensorrt.trt, "Builder", no_builder)
+    with pytest.raises(EnvironmentLacks, match=r"TensorRT 8.6.0 does not start: CUDA initialization failure"):
+        build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32")
 
 
 def test_every_failure_is_a_deploy_error(machine: Machine, tmp_path: Path) -> None:
