@@ -269,7 +269,7 @@ def _announced(stage: StageRun, relative: str, kind: str) -> Iterator[Path]:
         yield path
 
 
-def _reference_header(spec: ModelSpec, dataset: Dataset, count: int, device: str, fingerprint: str) -> RunHeader:
+def _reference_header(spec: ModelSpec, dataset: Dataset[Any], count: int, device: str, fingerprint: str) -> RunHeader:
     return RunHeader(
         backend=BACKEND,
         device=device,
@@ -284,7 +284,7 @@ def _reference_header(spec: ModelSpec, dataset: Dataset, count: int, device: str
     )
 
 
-def _in_range(index: int, dataset: Dataset) -> int:
+def _in_range(index: int, dataset: Dataset[Any]) -> int:
     if index >= len(dataset):
         raise ConfigError(
             f"is {index}, the data set has {len(dataset)} samples", where="data.sample_idx", hint="0 is the first"

@@ -23,7 +23,7 @@ BACKEND = "framework"
 def record_reference(
     adapter: ExportableModel,
     model: Any,
-    dataset: Dataset,
+    dataset: Dataset[Any],
     parameters: Mapping[str, Any],
     folder: Path,
     header: RunHeader,

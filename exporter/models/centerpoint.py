@@ -293,13 +293,23 @@ def point_loading(config: TrainingConfig) -> PointLoading:
         )
     if merge is not None and not merge.get("test_mode", False):
         _log.info("the test pipeline draws sweeps at random (no test_mode); here the most recent ones are taken")
-    columns = load.get("use_dim", [0, 1, 2])
+    load_dim, columns = int(load.get("load_dim", 6)), _columns(load.get("use_dim", [0, 1, 2]))
+    changed = [name for name in ("shift_height", "use_color", "norm_elongation") if load.get(name)]
+    if changed:
+        raise ConfigError(f"LoadPointsFromFile has {changed[0]}, which the runtime does not know", where=where)
     if merge is not None:
-        columns = merge.get("use_dim", [0, 1, 2, 4])
+        if columns != tuple(range(load_dim)) or int(merge.get("load_dim", 5)) != load_dim:
+            raise ConfigError(
+                f"LoadPointsFromMultiSweeps takes points of {merge.get('load_dim', 5)} columns, "
+                f"LoadPointsFromFile gives {len(columns)} of {load_dim}",
+                where=where,
+                hint="give both the same load_dim, and LoadPointsFromFile use_dim equal to it",
+            )
+        columns = _columns(merge.get("use_dim", [0, 1, 2, 4]))
     try:
         return PointLoading(
-            load_dim=int(load.get("load_dim", 6)),
-            use_dim=tuple(range(columns)) if isinstance(columns, int) else tuple(int(column) for column in columns),
+            load_dim=load_dim,
+            use_dim=columns,
             merge_sweeps=merge is not None,
             sweeps_num=int(merge.get("sweeps_num", 10)) if merge is not None else 0,
             remove_close=bool(merge.get("remove_close", False)) if merge is not None else False,
@@ -309,6 +319,11 @@ def point_loading(config: TrainingConfig) -> PointLoading:
         )
     except ValueError as error:
         raise ConfigError(f"the test pipeline can't be: {error}", where=where) from error
+
+
+def _columns(use_dim: int | Sequence[int]) -> tuple[int, ...]:
+    """mmdet3d's ``use_dim``: columns, or how many of the first."""
+    return tuple(range(use_dim)) if isinstance(use_dim, int) else tuple(int(column) for column in use_dim)
 
 
 def _six(values: Sequence[float]) -> tuple[float, float, float, float, float, float]:

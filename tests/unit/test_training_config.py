@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from shared.errors import ConfigError
-from tests.support.exporting import SMALL
+from tests.support.exporting import CONFIGS, SMALL
 
 pytestmark = pytest.mark.exporter
 
@@ -183,3 +184,64 @@ def test_pipeline_inside_a_wrapped_data_set(tmp_path):
     assert found.use_dim == (0, 1, 2, 3)
     assert found.range_filter == (0, -1, -2, 3, 4, 5)
     assert found.norm_intensity is True
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (
+            "dict(type='LoadPointsFromFile', load_dim=5, use_dim=4), dict(type='LoadPointsFromMultiSweeps')",
+            "takes points of 5 columns, LoadPointsFromFile gives 4 of 5",
+        ),
+        (
+            "dict(type='LoadPointsFromFile', load_dim=6, use_dim=6), dict(type='LoadPointsFromMultiSweeps')",
+            "takes points of 5 columns, LoadPointsFromFile gives 6 of 6",
+        ),
+        ("dict(type='LoadPointsFromFile', load_dim=6, use_dim=6, use_color=True)", "has use_color"),
+    ],
+)
+def test_pipelines_that_can_not_be_reproduced(tmp_path, steps, message):
+    path = written(tmp_path, f"model = dict(type='CenterPoint')\ntest_pipeline = [{steps}]\n")
+    with pytest.raises(ConfigError, match=message):
+        loading(read(path))
+
+
+@pytest.mark.parametrize("name", ["base_121m", "j6gen2_121m", "short_range_backward", "small", "mmdet3d"])
+def test_points_are_those_of_the_configs_own_pipeline(tmp_path, name):
+    """mmdet3d builds the pipeline of the config; we build settings from it: the same bits must come out."""
+    import copy
+    import pickle
+    from dataclasses import asdict
+
+    import mmdet3d
+    import numpy as np
+
+    from exporter.mmcv_ops import provide_mmcv_ops
+    from exporter.models import centerpoint
+    from shared.data import DataSettings, open_dataset
+    from tests.support.multi_sweep import write_scene
+
+    provide_mmcv_ops()
+    from mmdet3d.datasets import transforms
+
+    nuscenes = "centerpoint_pillar02_second_secfpn_head-circlenms_8xb4-cyclic-20e_nus-3d.py"
+    folder = Path(mmdet3d.__file__).parent / ".mim" / "configs" / "centerpoint"
+    config = read(folder / nuscenes if name == "mmdet3d" else CONFIGS / f"{name}.py")
+    info, _ = write_scene(tmp_path, sweeps=3)
+    (tmp_path / "infos.pkl").write_bytes(pickle.dumps({"metainfo": {"classes": ["car"]}, "data_list": [info]}))
+    sample = open_dataset(DataSettings("info", tmp_path, Path("infos.pkl"))).sample(0)
+    ours = centerpoint.load_input(sample, {"points": asdict(loading(config))}).numpy()
+
+    results = copy.deepcopy(info)
+    for entry in (results, *results["lidar_sweeps"]):
+        entry["lidar_points"]["lidar_path"] = str(tmp_path / entry["lidar_points"]["lidar_path"])
+    for step in config.pipeline:
+        if step["type"] not in ("LoadPointsFromFile", "LoadPointsFromMultiSweeps", "PointsRangeFilter"):
+            continue
+        arguments = {key: value for key, value in step.items() if key != "type"}
+        if step["type"] == "LoadPointsFromMultiSweeps":
+            arguments["test_mode"] = True  # else it draws sweeps at random
+        results = getattr(transforms, step["type"])(**arguments)(results)
+    theirs = results["points"].tensor.numpy()
+    assert len(theirs) > 500
+    np.testing.assert_array_equal(ours.view(np.uint32), theirs.view(np.uint32))
