@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from shared.errors import BuildError, EnvironmentLacks, ManifestError
-from shared.files import write_json
+from shared.files import explain_os_errors, write_json
 from shared.lazy import lazy_import
 from shared.stages import StageRun
 from shared.workspace import Workspace
@@ -106,8 +108,31 @@ def build_all(
     if explain:
         _explain(order.stage)
         return
-    if not force and reproduce is None and order.stage.up_to_date():
-        return
+    with _one_at_a_time(ws, order):
+        if force or reproduce is not None or not order.stage.up_to_date():
+            _build(ws, found, order, reproduce)
+    if found.gpu is None:
+        _log.info("%s: these engines can't run here: there is no GPU", order.name)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(ws: Workspace, order: Order) -> Iterator[None]:
+    """Hold a target: a second process waits for the first, and then finds everything up to date."""
+    lock = FileLock(ws.path(f".locks/target-{order.name}.lock"))
+    with explain_os_errors(ws.root):
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _log.info("%s: another process is building it, waiting", order.name)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(ws: Workspace, found: Target, order: Order, reproduce: Mode | None) -> None:
     _warn_of_known_bugs(found)
     recorded = {job.component: _recorded(ws, order, job) if reproduce == "verify" else b"" for job in order.jobs}
     with order.stage as stage, _session(found, order.options, ws.path("tensorrt")) as session:
@@ -122,8 +147,6 @@ def build_all(
             if tactics:
                 with stage.artifact(order.tactics(job), kind="tactics") as path:
                     path.write_bytes(tactics)
-    if found.gpu is None:
-        _log.info("%s: these engines can't run here: there is no GPU", order.name)
 
 
 def refit_all(work: Path, *, target: str, overrides: Sequence[str] = ()) -> None:

@@ -2,8 +2,9 @@
 
 Rules, from TensorRT's documentation: an engine loads with the very version that built it, on GPUs of the architecture
 that it was built on. ``version_compatible`` engines also load with newer versions of the same major (and 10.x ones with
-11.x), never with older ones; ``hardware_compatibility`` widens the GPUs. Engines of TensorRT for RTX are finished on
-the GPU that loads them, from Turing on but not on Hopper, and know no other version.
+11.x), never with older ones; ``hardware_compatibility`` widens the GPUs. Engines of TensorRT for RTX know no other
+version; they are finished on the GPU that loads them, which must be of compute capability 8.0, 8.6, 8.9, or 12.0 and
+newer.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ _DISTRIBUTIONS = {
                  "tensorrt-bindings"),
     "rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
 }  # fmt: skip
+
+
+# What an engine runs on that was built without naming a GPU (TensorRT for RTX's documentation, "CPU-only AOT").
+_RTX_CAPABILITIES = (80, 86, 89)
+_RTX_EVERY_ONE_FROM = 120
 
 
 @dataclass(frozen=True)
@@ -187,8 +193,8 @@ def _hardware_reasons(header: PlanHeader, record: dict[str, Any] | None, here: H
         return ["there is no GPU here"], []
     have = int(here.architecture.removeprefix("sm"))
     if header.flavour == "rtx":
-        # The vendor builds TensorRT for RTX for GeForce and RTX cards: no Hopper kernels.
-        return ([f"TensorRT for RTX does not run on {here.architecture}"], []) if have == 90 or have < 75 else ([], [])
+        runs = have in _RTX_CAPABILITIES or have >= _RTX_EVERY_ONE_FROM
+        return ([] if runs else [f"TensorRT for RTX does not run on {here.architecture}"]), []
     if record is None:
         return [], ["no record beside the engine, so its GPU is not known"]
     built = str(record["architecture"])

@@ -214,9 +214,12 @@ def test_a_truncated_onnx_file_is_refused(tmp_path: Path) -> None:
 def test_two_builds_at_once_both_end_well(tmp_path: Path) -> None:
     ws = make_workspace(tmp_path)
     both = [trt_rtx.start("build", "--work", ws.root, "--target", "rtx") for _ in range(2)]
+    said = []
     for process in both:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
+        said.append(errors)
+    assert sum("up to date" in text for text in said) == 1
     for relative, artifact in ws.manifest().artifacts.items():
         if artifact.kind == "engine":
             ws.artifact(relative)

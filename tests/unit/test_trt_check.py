@@ -135,6 +135,8 @@ def test_rtx_engines_run_on_rtx_cards_only(tmp_path: Path) -> None:
     )
     assert check(path, Here({"rtx": "1.7.1.116"}, "sm89", "RTX 4090")).loads
     assert check(path, H200).reasons == ["TensorRT for RTX does not run on sm90"]
+    assert check(path, Here({"rtx": "1.7.1.116"}, "sm120", "RTX 5090")).loads
+    assert not check(path, Here({"rtx": "1.7.1.116"}, "sm75", "RTX 2080")).loads
     assert not check(path, Here({"rtx": "1.8.0"}, "sm89", "RTX 4090")).loads
 
 
