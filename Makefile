@@ -4,6 +4,7 @@
 #
 # Variables: MODEL WORK CONFIG, and for a model of your own: MODEL_CONFIG CHECKPOINT DATA [DATA_ROOT]. REAL_DATA adds real
 # lidar frames (README). DEVICE is where the backends run. SET="key=value ..." overrides keys of the deploy config.
+# RUN=docker runs each tool in its image, RUN=local in a virtual environment (docs/docker.md). TARGET is the set of images.
 # Put yours into a file `local.mk` if you don't want to type them.
 -include local.mk
 
@@ -35,23 +36,22 @@ EXPORTER_BIN = $(if $(wildcard $(EXPORTER_FULL)/.ready),$(EXPORTER_FULL),$(EXPOR
 
 # The user's own model, as overrides of the deploy config. DATA: an info file (.pkl), a T4 scene, or a folder of sweeps.
 data_format = $(if $(wildcard $(DATA)/annotation/.),t4,$(if $(wildcard $(DATA)/.),folder,info))
-overrides := $(if $(MODEL_CONFIG),--set model.config=$(MODEL_CONFIG)) \
-    $(if $(CHECKPOINT),--set model.checkpoint=$(CHECKPOINT)) \
-    $(if $(DATA),--set data.format=$(data_format) $(if $(filter info,$(data_format)),--set data.info_file=$(DATA)) \
-        --set data.root=$(or $(DATA_ROOT),$(if $(filter info,$(data_format)),$(dir $(DATA)),$(DATA)))) \
+overrides = $(model_overrides) $(if $(DATA),$(data_overrides)) \
     $(foreach pair,$(SET),--set $(pair))
+
+include docker/docker.mk
 
 .PHONY: help
 help: ## this text
-	@grep -hE '^[a-zA-Z0-9_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
+	@grep -hE '^[a-zA-Z0-9_%-]+:.*## ' Makefile docker/docker.mk | sed -E 's/:[^#]*## /\t/' | expand -t 22
 
 # -- the main job -----------------------------------------------------------------------------------------------------
 
 .PHONY: centerpoint-all centerpoint-121m
-centerpoint-all: setup ## CenterPoint from checkpoint to report; with REAL_DATA on real frames too
+centerpoint-all: $(SETUP) ## CenterPoint from checkpoint to report; with REAL_DATA on real frames too
 	@$(if $(DATA),,$(MAKE) demo-data)
 	@$(MAKE) pipeline MODEL=centerpoint
-	@$(if $(REAL_DATA),$(if $(DATA),,$(MAKE) pipeline MODEL=centerpoint WORK=$(WORK)-real CONFIG=configs/centerpoint_real.yaml))
+	@$(if $(REAL_DATA),$(if $(DATA),,$(MAKE) pipeline MODEL=centerpoint WORK=$(WORK)-real CONFIG=configs/centerpoint_real.yaml DATA_FOLDER=$(REAL_DATA)))
 
 centerpoint-121m: setup ## the full size 121 m network (random weights) on a real frame, on the CPU
 	@$(if $(REAL_DATA),,echo "centerpoint-121m: set REAL_DATA to a folder of real frames (README, Real data)" >&2; exit 2)
@@ -67,24 +67,24 @@ pipeline:
 	@$(MAKE) run
 	@$(MAKE) verify
 	@$(MAKE) evaluate
-	@$(TOOLS)/bin/evaluator summary --work $(WORK)
+	@$(EVALUATOR_TOOL) summary --work $(WORK_ARG)
 
 .PHONY: export build run verify evaluate
-export: setup ## one stage: PyTorch to ONNX, with the framework's reference
-	@$(EXPORTER_BIN)/exporter export --config $(CONFIG) --work $(WORK) $(overrides)
-build: setup ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT, or TensorRT for RTX
-	@$(TRT_BUILDER) build --work $(WORK) --if-available
-run: setup ## one stage: both backends over the data set
-	@$(TOOLS)/bin/runtime run --work $(WORK) --backend pytorch --device $(DEVICE)
-	@$(TOOLS)/bin/runtime run --work $(WORK) --backend onnx --device $(DEVICE)
-verify: setup ## one stage: do the backends agree with one another and with the framework?
-	@$(TOOLS)/bin/verifier verify --work $(WORK)
-evaluate: setup ## one stage: metrics and latency
-	@$(TOOLS)/bin/evaluator evaluate --work $(WORK)
+export: $(SETUP) ## one stage: PyTorch to ONNX, with the framework's reference
+	@$(EXPORTER_TOOL) export --config $(CONFIG_ARG) --work $(WORK_ARG) $(overrides)
+build: $(SETUP) ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT, or TensorRT for RTX
+	@$(BUILDER_TOOL) build --work $(WORK_ARG) --if-available
+run: $(SETUP) ## one stage: both backends over the data set
+	@$(call RUNTIME_TOOL,pytorch) run --work $(WORK_ARG) --backend pytorch --device $(DEVICE)
+	@$(call RUNTIME_TOOL,onnx) run --work $(WORK_ARG) --backend onnx --device $(DEVICE)
+verify: $(SETUP) ## one stage: do the backends agree with one another and with the framework?
+	@$(VERIFIER_TOOL) verify --work $(WORK_ARG)
+evaluate: $(SETUP) ## one stage: metrics and latency
+	@$(EVALUATOR_TOOL) evaluate --work $(WORK_ARG)
 
 .PHONY: demo-data
-demo-data: setup
-	@$(TOOLS)/bin/python -m demo generate --out $(DEMO_DATA)
+demo-data: $(SETUP)
+	@$(DEMO_TOOL) generate --out $(DEMO_ARG)
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,35 @@
+# evaluator: metrics, latency, report. Python and NumPy, no framework.
+# Build and run: compose.yaml. Layers are ordered by how often they change: packages, contract library, tool.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS packages
+COPY requirements/lock/evaluator.txt /locks/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m venv --without-pip /opt/venv \
+    && python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check \
+        --require-hashes --no-deps --only-binary :all: -r /locks/evaluator.txt
+
+FROM ${BASE_IMAGE}
+COPY --from=packages /opt/venv /opt/venv
+COPY docker/entrypoint.py /app/
+COPY shared /app/shared
+COPY evaluator /app/evaluator
+RUN /opt/venv/bin/python3 -m compileall -q /app
+ARG IMAGE=awml-deploy/evaluator
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="awml-deploy evaluator" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="Apache-2.0"
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONPATH=/app \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    AWML_DEPLOY_TOOL=evaluator \
+    AWML_DEPLOY_IMAGE=${IMAGE} \
+    AWML_DEPLOY_TENSORRT=
+WORKDIR /app
+USER 10001:10001
+ENTRYPOINT ["python3", "/app/entrypoint.py"]

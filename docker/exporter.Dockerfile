@@ -1,0 +1,49 @@
+# exporter: PyTorch to ONNX, with the training frameworks; and the demo's scene generator.
+# Build and run: compose.yaml. Layers are ordered by how often they change: PyTorch, frameworks, contract library, tool.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS packages
+# PyTorch for "cuda" or "cpu"; the wheel of the latter is not on PyPI: docs/docker.md.
+ARG TORCH=cuda
+COPY docker/wheels /wheels
+COPY requirements/lock/torch-*.txt /locks/
+ENV PIP_CONSTRAINT=
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m venv --without-pip /opt/venv \
+    && python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --find-links /wheels \
+        --require-hashes --no-deps --only-binary :all: -r "/locks/torch-${TORCH}.txt"
+COPY requirements/lock/exporter.txt /locks/
+# nuscenes-devkit's and lyft's friends come as source packages: pure Python, built in isolation.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check \
+        --require-hashes --no-deps -r /locks/exporter.txt
+
+FROM ${BASE_IMAGE}
+COPY --from=packages /opt/venv /opt/venv
+COPY docker/entrypoint.py /app/
+COPY shared /app/shared
+COPY demo /app/demo
+COPY exporter /app/exporter
+RUN /opt/venv/bin/python3 -m compileall -q /app
+ARG IMAGE=awml-deploy/exporter
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="awml-deploy exporter" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="Apache-2.0"
+# Numba and Matplotlib, which the frameworks import, want a folder to write to.
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONPATH=/app \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    NUMBA_CACHE_DIR=/tmp/numba \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    AWML_DEPLOY_TOOL=exporter \
+    AWML_DEPLOY_IMAGE=${IMAGE} \
+    AWML_DEPLOY_TENSORRT=
+WORKDIR /app
+USER 10001:10001
+ENTRYPOINT ["python3", "/app/entrypoint.py"]

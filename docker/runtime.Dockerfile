@@ -1,0 +1,48 @@
+# runtime: a backend over a data set. One file, three images: BACKEND is onnx, pytorch or tensorrt.
+# Build and run: compose.yaml. Layers are ordered by how often they change: packages, contract library, tool.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS packages
+ARG BACKEND=onnx
+# PyTorch for "cuda" or "cpu"; the wheel of the latter is not on PyPI: docs/docker.md.
+ARG TORCH=cuda
+COPY requirements/lock/runtime-*.txt requirements/lock/torch-*.txt /locks/
+COPY docker/wheels /wheels
+ENV PIP_CONSTRAINT=
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    locks="runtime-${BACKEND}" \
+    && if [ "${BACKEND}" = pytorch ]; then locks="${locks} torch-${TORCH}"; fi \
+    && python3 -m venv --without-pip /opt/venv \
+    && if [ "${BACKEND}" = tensorrt ]; then python3 -m venv --without-pip --system-site-packages /opt/venv; fi \
+    && for lock in ${locks}; do \
+        python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
+            --find-links /wheels --require-hashes --no-deps --only-binary :all: -r "/locks/${lock}.txt" || exit 1; \
+    done
+
+FROM ${BASE_IMAGE}
+COPY --from=packages /opt/venv /opt/venv
+COPY docker/entrypoint.py /app/
+COPY shared /app/shared
+COPY runtime /app/runtime
+RUN /opt/venv/bin/python3 -m compileall -q /app
+ARG IMAGE=awml-deploy/runtime
+ARG VERSION=0
+ARG REVISION=unknown
+# What the image of the TensorRT backend is pinned to, for example "tensorrt==10.8"; it does not start with another one.
+ARG TENSORRT=
+LABEL org.opencontainers.image.title="awml-deploy runtime" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    awml-deploy.tensorrt="${TENSORRT}"
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONPATH=/app \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    AWML_DEPLOY_TOOL=runtime \
+    AWML_DEPLOY_IMAGE=${IMAGE} \
+    AWML_DEPLOY_TENSORRT=${TENSORRT}
+WORKDIR /app
+USER 10001:10001
+ENTRYPOINT ["python3", "/app/entrypoint.py"]

@@ -1,0 +1,45 @@
+# trt_builder: ONNX to TensorRT engines. TensorRT is the base image's, or that of a lock file (target rtx).
+# Build and run: compose.yaml. Layers are ordered by how often they change: packages, contract library, tool.
+ARG BASE_IMAGE=nvcr.io/nvidia/tensorrt:25.01-py3
+
+FROM ${BASE_IMAGE} AS packages
+# "tensorrt-rtx", or "none" where the base image has TensorRT.
+ARG TENSORRT_REQUIREMENTS=none
+COPY requirements/lock/trt_builder.txt requirements/lock/tensorrt-*.txt /locks/
+# The vendor's constraints are for the vendor's environment; ours has its own, which sees the vendor's TensorRT.
+ENV PIP_CONSTRAINT=
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m venv --without-pip --system-site-packages /opt/venv \
+    && touch /locks/none.txt \
+    && for lock in trt_builder "${TENSORRT_REQUIREMENTS}"; do \
+        python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
+            --require-hashes --no-deps --only-binary :all: -r "/locks/${lock}.txt" || exit 1; \
+    done
+
+FROM ${BASE_IMAGE}
+COPY --from=packages /opt/venv /opt/venv
+COPY docker/entrypoint.py /app/
+COPY shared /app/shared
+COPY trt_builder /app/trt_builder
+RUN /opt/venv/bin/python3 -m compileall -q /app
+ARG IMAGE=awml-deploy/trt_builder
+ARG VERSION=0
+ARG REVISION=unknown
+# What the image is pinned to, for example "tensorrt==10.8"; it does not start with another one.
+ARG TENSORRT=
+LABEL org.opencontainers.image.title="awml-deploy trt_builder" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    awml-deploy.tensorrt="${TENSORRT}"
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONPATH=/app \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    AWML_DEPLOY_TOOL=trt_builder \
+    AWML_DEPLOY_IMAGE=${IMAGE} \
+    AWML_DEPLOY_TENSORRT=${TENSORRT}
+WORKDIR /app
+USER 10001:10001
+ENTRYPOINT ["python3", "/app/entrypoint.py"]
