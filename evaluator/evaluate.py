@@ -61,7 +61,7 @@ def evaluate(
 
     folders = finished_runs(workspace, config)
     runs = [Run.open(workspace.path(folder)) for folder in folders]
-    dataset = open_dataset(config.data, root=data_root)
+    dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     check_runs(runs, dataset, workspace)
     stage = workspace.stage(
         STAGE,

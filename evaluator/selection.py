@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import InputError
 from shared.manifest import Manifest
@@ -62,7 +62,7 @@ def run_files(manifest: Manifest, folder: str) -> list[str]:
     return sorted(path for path in manifest.artifacts if str(Path(path).parent) == folder)
 
 
-def check_runs(runs: Sequence[Run], dataset: Dataset, workspace: Workspace) -> None:
+def check_runs(runs: Sequence[Run], dataset: Dataset[Any], workspace: Workspace) -> None:
     """Refuse runs that can't be compared with one another or with the data set.
 
     Raises:

@@ -78,7 +78,7 @@ def export(
     training = read_training_config(_required(config.model.config, "model.config"))
     checkpoint = _required(config.model.checkpoint, "model.checkpoint")
     weights = checkpoint_digest(checkpoint)
-    dataset = open_dataset(config.data, root=data_root)
+    dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     reference_samples = min(config.verification.num_verify_samples, len(dataset))
     stage = workspace.stage(
         "export",

@@ -42,7 +42,7 @@ class Model:
     backend: str
     device: Device
     threads: int | None
-    dataset: Dataset
+    dataset: Dataset[Any]
 
     @property
     def name(self) -> str:
@@ -103,7 +103,7 @@ def open_model(work: Path, backend_name: str, device: str, data_root: Path | Non
     spec = workspace.spec()
     config = from_resolved(workspace.config(), where=str(work))
     chosen = parse_device(device, config.devices)
-    dataset = open_dataset(config.data, root=data_root)
+    dataset = open_dataset(config.data, root=data_root, task=spec.task)
     if len(dataset) == 0:
         raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
     return Model(workspace, spec, config, backend_name, chosen, threads, dataset)

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 from evaluator.bootstrap import Copies
-from shared.data.types import Sample
 from shared.errors import UsageError
 from shared.runs import Run
 from shared.table import Table
@@ -37,7 +36,7 @@ class Metric(Protocol):
     """What the module of a task has."""
 
     def ground_truth(
-        self, samples: Iterable[Sample], label_classes: Sequence[str], classes: Sequence[str]
+        self, samples: Iterable[Any], label_classes: Sequence[str], classes: Sequence[str]
     ) -> Truth | None:
         """What is true of the samples; None when none of them is labelled.
 

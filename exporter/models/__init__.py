@@ -15,7 +15,6 @@ from typing import Any, Protocol, cast
 
 from exporter.component import Component
 from exporter.training_config import TrainingConfig
-from shared.data import Sample
 from shared.errors import ConfigError, EnvironmentLacks
 from shared.runs import RawOutputs
 from shared.tasks import Predictions
@@ -52,7 +51,7 @@ class ExportableModel(Protocol):
         """What the runtime needs to know for pre- and post-processing, as JSON."""
         ...
 
-    def load_input(self, sample: Sample, parameters: Mapping[str, Any]) -> Any:
+    def load_input(self, sample: Any, parameters: Mapping[str, Any]) -> Any:
         """What the framework's own data preprocessor takes, for one sample of a data set."""
         ...
 

@@ -14,11 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
-from shared.data.types import Sample
 from shared.errors import ManifestError
 from shared.spec import ModelSpec
 from shared.tasks import Predictions
@@ -35,7 +33,7 @@ class PipelineInput:
         counters: what reading it left out, by name.
     """
 
-    data: npt.NDArray[np.float32]
+    data: Any
     counters: dict[str, int]
 
 
@@ -59,14 +57,14 @@ class Inference:
 class Pipeline(Protocol):
     """One model on one session. It owns buffers, and so serves one request at a time."""
 
-    def read(self, sample: Sample) -> PipelineInput:
+    def read(self, sample: Any) -> PipelineInput:
         """The model's input for a sample of a data set. Not part of a request.
 
         Raises:
             InputError: a file of the sample is missing or corrupt.
         """
 
-    def infer(self, data: npt.NDArray[np.float32]) -> Inference:
+    def infer(self, data: Any) -> Inference:
         """One request, from the input in host memory to predictions in host memory.
 
         Raises:

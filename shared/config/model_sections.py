@@ -13,6 +13,7 @@ Mode = Literal["onnx", "trt", "both", "none"]
 TaskType = Literal["detection3d", "detection2d", "classification"]
 PrecisionPolicy = Literal["auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "explicit_int8", "strongly_typed"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
+DataFormat = Literal["info", "t4", "kitti", "argoverse2", "nuscenes_mini_val", "coco", "folder", "concat", "real"]
 TensorShape = Annotated[tuple[Count, ...], Field(min_length=1)]
 AxisIndex = Annotated[int, Field(ge=0)]  # not strict: JSON, which the manifest is, has text for keys
 
@@ -41,18 +42,21 @@ class Model(Section):
 class Data(Section):
     """The data set that is traced, verified and evaluated on. `shared.data.open_dataset` takes this section."""
 
-    format: Literal["info", "t4", "kitti", "argoverse2", "nuscenes_mini_val", "folder", "concat", "real"] = Field(
+    format: DataFormat = Field(
         default="info",
         description="How the data set is stored. `info`: info file of mmdet3d or AWML (.pkl or .json); `t4`: a T4 "
-        "scene's own tables; `kitti`; `argoverse2`; `nuscenes_mini_val`; `folder`: point files without labels; "
-        "`concat`: several, one after another (`sources`); `real`: whatever of these lies under `root`.",
+        "scene's own tables; `kitti`; `argoverse2`; `nuscenes_mini_val`; `coco`: COCO's annotation file (2D "
+        "detection); `folder`: point files or images without labels; `concat`: several, one after another (`sources`); "
+        "`real`: whatever of these lies under `root`. What a format means depends on the task: docs/data.md.",
     )
     root: ConfigPath | None = Field(
         default=None,
         description="Folder of the data set, and what an info file's paths are relative to. `--data` of the tools "
         "takes its place, for example a mount.",
     )
-    info_file: DataPath | None = Field(default=None, description="Format `info`: the file, relative to `data.root`.")
+    info_file: DataPath | None = Field(
+        default=None, description="Format `info`, `coco`: the file, relative to `data.root`."
+    )
     classes: tuple[Name, ...] = Field(
         default=(), description="Classes of the labels, in order. Empty: those of the data set itself."
     )

@@ -25,7 +25,7 @@ _NANOSECONDS = 1e9
 _CAMERA_PREFIXES = ("ring_", "stereo_")
 
 
-def open_argoverse(settings: DataSource, root: Path | None = None) -> IndexedDataset:
+def open_argoverse(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
     """Data set of all sweeps of all logs in a folder, by log name and time.
 
     Raises:

@@ -7,13 +7,14 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from shared.data.indexed import IndexedDataset
-from shared.data.types import Dataset, Sample
+from shared.data.types import Dataset
 from shared.errors import ConfigError
 
 
-def concatenate(name: str, parts: Sequence[Dataset]) -> IndexedDataset:
+def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> IndexedDataset[Any]:
     """Data sets in order. A sample's token becomes ``<data set>/<token>``.
 
     Raises:
@@ -31,7 +32,7 @@ def concatenate(name: str, parts: Sequence[Dataset]) -> IndexedDataset:
     names = _unique([part.name for part in parts])
     ends = list(itertools.accumulate(len(part) for part in parts))
 
-    def build(index: int) -> Sample:
+    def build(index: int) -> Any:
         position = bisect.bisect_right(ends, index)
         sample = parts[position].sample(index - (ends[position] - len(parts[position])))
         return replace(sample, index=index, token=f"{names[position]}/{sample.token}")

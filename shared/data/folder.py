@@ -16,7 +16,7 @@ from shared.errors import ConfigError, InputError
 _FEATURES = {".npz": len(ARGOVERSE_COLUMNS), ".pcd": len(ARGOVERSE_COLUMNS)}
 
 
-def open_folder(settings: DataSource, root: Path | None = None) -> IndexedDataset:
+def open_folder(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
     """Data set of the point files directly in a folder; numbers in names sort as numbers (2 before 10).
 
     Raises:

@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from shared.data.types import DataSource, Sample
+from shared.data.types import DataSource
 from shared.errors import ConfigError, InputError
 from shared.files import sha256_of_file
 
@@ -18,8 +18,11 @@ from shared.files import sha256_of_file
 SAMPLE_RULES = 1
 
 
+SampleT = TypeVar("SampleT")
+
+
 @dataclass(frozen=True)
-class IndexedDataset:
+class IndexedDataset(Generic[SampleT]):
     """``Dataset`` made of functions.
 
     Attributes:
@@ -30,13 +33,13 @@ class IndexedDataset:
     name: str
     classes: tuple[str, ...]
     length: int
-    build: Callable[[int], Sample]
+    build: Callable[[int], SampleT]
     digest_parts: Callable[[], list[Any]]
 
     def __len__(self) -> int:
         return self.length
 
-    def sample(self, index: int) -> Sample:
+    def sample(self, index: int) -> SampleT:
         """See ``Dataset.sample``."""
         if not 0 <= index < self.length:
             raise IndexError(f"sample {index} of data set '{self.name}', which has {self.length}")

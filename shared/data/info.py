@@ -35,7 +35,7 @@ from shared.tasks import Boxes3D
 _DEFAULT_FEATURES = 5
 
 
-def open_info(settings: DataSource, root: Path | None = None) -> IndexedDataset:
+def open_info(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
     """Data set of an info file.
 
     Raises:
@@ -47,7 +47,7 @@ def open_info(settings: DataSource, root: Path | None = None) -> IndexedDataset:
         raise ConfigError("data format 'info' needs an info file", where="data.info_file")
     file = folder / settings.info_file
     where = str(file)
-    content = _load(file)
+    content = load_info(file)
     if not isinstance(content, Mapping) or "data_list" not in content:
         hint = "an info file has 'metainfo' and 'data_list'; convert older ones with mmdet3d's update_infos_to_v2"
         raise InputError("is no info file of mmdet3d 1.x or AWML", where=where, hint=hint)
@@ -55,7 +55,7 @@ def open_info(settings: DataSource, root: Path | None = None) -> IndexedDataset:
     if not isinstance(entries, Sequence) or not entries:
         raise InputError("has no frames", where=where, hint="its data_list is empty: was it made for another split?")
     with explain_malformed(f"{where}: metainfo"):
-        own_classes = _own_classes(content.get("metainfo", {}))
+        own_classes = own_class_names(content.get("metainfo", {}))
     classes = tuple(settings.classes) or tuple(name for name in own_classes if name)
     if not classes and any(entry.get("instances") for entry in entries if isinstance(entry, Mapping)):
         raise ConfigError("the info file does not name its classes", where=where, hint="list them in data.classes")
@@ -74,7 +74,12 @@ def open_info(settings: DataSource, root: Path | None = None) -> IndexedDataset:
     )
 
 
-def _load(file: Path) -> Any:
+def load_info(file: Path) -> Any:
+    """Content of an info file, ``.json`` or pickle.
+
+    Raises:
+        InputError: missing, refused, or malformed.
+    """
     if not file.is_file():
         raise InputError("no such info file", where=str(file), hint="check data.root and data.info_file")
     if file.suffix != ".json":
@@ -85,7 +90,7 @@ def _load(file: Path) -> Any:
         raise InputError(f"is no JSON ({error})", where=str(file)) from error
 
 
-def _own_classes(metainfo: Mapping[str, Any]) -> tuple[str, ...]:
+def own_class_names(metainfo: Mapping[str, Any]) -> tuple[str, ...]:
     """Class names by label; an empty name where a label has none."""
     if "classes" in metainfo:
         return tuple(str(name) for name in metainfo["classes"])

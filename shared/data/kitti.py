@@ -25,10 +25,10 @@ Float64 = npt.NDArray[np.float64]
 
 CLASSES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
 _FEATURES = 4
-_LABEL_COLUMNS = 15
+LABEL_COLUMNS = 15
 
 
-def open_kitti(settings: DataSource, root: Path | None = None) -> IndexedDataset:
+def open_kitti(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
     """Data set of the frames that have a point file, by number.
 
     Raises:
@@ -139,8 +139,8 @@ def _ground_truth(
         words = line.split()
         if not words:
             continue
-        if len(words) != _LABEL_COLUMNS:
-            raise ValueError(f"{len(words)} columns instead of {_LABEL_COLUMNS}")
+        if len(words) != LABEL_COLUMNS:
+            raise ValueError(f"{len(words)} columns instead of {LABEL_COLUMNS}")
         label = class_index(words[0], classes, settings.label_map, generalise=True)
         if label != IGNORED:
             rows.append([float(word) for word in words[8:]])

@@ -30,6 +30,8 @@ MORE_GENERAL: dict[str, str] = {
     "construction_vehicle": "truck",
     "motorcycle": "bicycle",
     "trailer": "truck",
+    # AWML's classes -> COCO's
+    "pedestrian": "person",
     # KITTI
     "Car": "car",
     "Van": "car",

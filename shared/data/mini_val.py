@@ -31,7 +31,9 @@ _FEATURES = 5
 _MICROSECONDS = 1e6
 
 
-def open_mini_val(settings: DataSource, root: Path | None = None, *, only_with_points: bool = True) -> IndexedDataset:
+def open_mini_val(
+    settings: DataSource, root: Path | None = None, *, only_with_points: bool = True
+) -> IndexedDataset[Sample]:
     """Data set of the frames, in the file's order.
 
     Args:

@@ -18,7 +18,7 @@ from shared.data.kitti import open_kitti
 from shared.data.labels import COMMON_CLASSES
 from shared.data.mini_val import INFO_FILE, open_mini_val
 from shared.data.t4 import open_t4
-from shared.data.types import Dataset, DataSettings, DataSource
+from shared.data.types import Dataset, DataSettings, DataSource, Sample
 from shared.errors import InputError
 
 _COLUMNS = 5
@@ -27,7 +27,7 @@ _REFLECTANCE_TO_INTENSITY = 255.0
 _NUSCENES_LABELS = {"trailer": "truck", "construction_vehicle": "truck", "motorcycle": "bicycle"}
 
 
-def open_real(settings: DataSource, root: Path | None = None) -> IndexedDataset:
+def open_real(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
     """Concatenation of what is there; parts that are not are left out.
 
     Raises:
@@ -36,7 +36,7 @@ def open_real(settings: DataSource, root: Path | None = None) -> IndexedDataset:
     folder = data_root(settings, root)
     classes = tuple(settings.classes) or COMMON_CLASSES
     base = DataSettings(format="real", classes=classes, label_map=settings.label_map)
-    parts: list[Dataset] = []
+    parts: list[Dataset[Sample]] = []
     for info in sorted((folder / "nuscenes_demo").glob("*.pkl")):
         label_map = {
             **{name: common for name, common in _NUSCENES_LABELS.items() if name not in classes},

@@ -40,7 +40,7 @@ _MICROSECONDS = 1e6
 _NEIGHBOUR_SECONDS = 1.5
 
 
-def open_t4(settings: DataSource, root: Path | None = None) -> IndexedDataset:
+def open_t4(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
     """Data set of the scene in a folder, or of all scenes under it, in the order of their paths.
 
     Below a data base's folder (``<uuid>/<version>/annotation``) the highest version of each scene is taken.
@@ -49,7 +49,7 @@ def open_t4(settings: DataSource, root: Path | None = None) -> IndexedDataset:
         InputError: no scene there, or a table is missing or malformed.
     """
     folder = data_root(settings, root)
-    scenes = [_Scene(path, settings) for path in _scene_folders(folder)]
+    scenes = [_Scene(path, settings) for path in scene_folders(folder)]
     if not scenes:
         raise InputError(
             "no T4 scene here", where=str(folder), hint="a scene has annotation/sample.json; check data.root"
@@ -76,7 +76,7 @@ def open_t4(settings: DataSource, root: Path | None = None) -> IndexedDataset:
     )
 
 
-def _scene_folders(folder: Path) -> Iterator[Path]:
+def scene_folders(folder: Path) -> Iterator[Path]:
     """Scenes at most three levels down: data base, scene, version."""
     if (folder / "annotation" / "sample.json").is_file():
         yield folder

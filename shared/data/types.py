@@ -1,4 +1,4 @@
-"""What a data set is made of: samples, point files, sweeps, cameras, and the settings that open one."""
+"""What a data set is made of: samples, point files, sweeps, cameras, images, and the settings that open one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from shared.data.miscalibration import Miscalibration
 from shared.errors import ConfigError
-from shared.tasks import Boxes3D
+from shared.tasks import Boxes2D, Boxes3D
 
 Float64 = npt.NDArray[np.float64]
 
@@ -126,8 +127,57 @@ class Sample:
     ground_truth_names: tuple[str, ...]
 
 
-class Dataset(Protocol):
-    """Samples in a fixed order: the same for every tool that opens the same settings."""
+@dataclass(frozen=True)
+class ImageLabels:
+    """What is labelled in an image. Rows are parallel.
+
+    Attributes:
+        boxes: of the data set's classes, in pixels of the image as it is stored.
+        ignored: (N,) bool, boxes that are neither wanted nor wrong when they are found (crowds, ``ignore_flag``).
+        areas: (N,) float64, square pixels, what COCO's size classes go by: the source's own where it has one (COCO:
+            of the segmentation), else width times height.
+        names: the source's own category name of each box.
+    """
+
+    boxes: Boxes2D
+    ignored: npt.NDArray[np.bool_]
+    areas: Float64
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageSample:
+    """One image with its 2D labels.
+
+    Attributes:
+        index: position in its data set.
+        token: unique in its data set.
+        timestamp: seconds, 0 where unknown.
+        scene: name of the drive, or of the data set where there are none.
+        image: the file. Not checked to exist.
+        width, height: pixels, None where the data set does not say.
+        labels: None where there are no labels.
+    """
+
+    index: int
+    token: str
+    timestamp: float
+    scene: str
+    image: Path
+    width: int | None
+    height: int | None
+    labels: ImageLabels | None
+
+
+SampleT_co = TypeVar("SampleT_co", covariant=True)
+
+
+class Dataset(Protocol[SampleT_co]):
+    """Samples in a fixed order: the same for every tool that opens the same settings.
+
+    What a sample is depends on the task: `Sample` for 3D detection, `ImageSample` for 2D detection. All have ``index``,
+    ``token`` and ``scene``.
+    """
 
     @property
     def name(self) -> str:
@@ -141,7 +191,7 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int) -> Sample:
+    def sample(self, index: int) -> SampleT_co:
         """The sample at ``index``, 0 <= index < len.
 
         Raises:
@@ -222,6 +272,11 @@ class DataSource(Protocol):
         ...
 
     @property
+    def miscalibration(self) -> Miscalibration:
+        """Calibration status: how calibrations are disturbed."""
+        ...
+
+    @property
     def max_sweeps(self) -> int:
         """Format t4: how many earlier frames a sample lists."""
         ...
@@ -250,5 +305,6 @@ class DataSettings:
     pad_to: int | None = None
     intensity_scale: float = 1.0
     data_prefix: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    miscalibration: Miscalibration = field(default_factory=Miscalibration)
     max_sweeps: int = 10
     allow_absolute_paths: bool = False

@@ -342,5 +342,5 @@ def test_absolute_paths_where_allowed(tmp_path: Path) -> None:
 
 
 def test_unknown_format(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown data format 'waymo'"):
+    with pytest.raises(ConfigError, match="data format 'waymo' is not known for task detection3d"):
         open_dataset(DataSettings("waymo", tmp_path))

@@ -1,0 +1,125 @@
+"""2D boxes in info files: AWML's ``yolox_infos_*.json`` (an entry an image), mmdet3d's ``.pkl`` (``cam_instances``).
+
+In both a label indexes the file's own class list, and -1 means ignored: such boxes are left out. An ``ignore_flag`` of
+1 marks a box as neither wanted nor wrong, as mmdet takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.data.images import LabelCollector
+from shared.data.indexed import IndexedDataset, data_root, explain_malformed, settings_part
+from shared.data.info import load_info, own_class_names
+from shared.data.labels import IGNORED
+from shared.data.paths import data_path
+from shared.data.types import DataSource, ImageLabels, ImageSample
+from shared.errors import ConfigError, InputError
+from shared.files import sha256_of_file
+
+
+def open_image_info(settings: DataSource, root: Path | None = None) -> IndexedDataset[ImageSample]:
+    """Data set of the images of an info file.
+
+    Raises:
+        ConfigError: no info file is named, or it has labels and no class names.
+        InputError: the file is missing, refused, malformed, or has no images.
+    """
+    folder = data_root(settings, root)
+    if settings.info_file is None:
+        raise ConfigError("data format 'info' needs an info file", where="data.info_file")
+    file = folder / settings.info_file
+    where = str(file)
+    content = load_info(file)
+    if not isinstance(content, Mapping) or not isinstance(content.get("data_list"), Sequence):
+        raise InputError(
+            "is no info file of AWML or mmdet3d", where=where, hint="it has metainfo and data_list; COCO: format coco"
+        )
+    with explain_malformed(f"{where}: metainfo"):
+        own = own_class_names(content.get("metainfo", {}))
+    with explain_malformed(where):
+        entries = [entry for frame in content["data_list"] for entry in _image_entries(frame)]
+    if not entries:
+        raise InputError("has no images", where=where, hint="was it made for another split, or without cameras?")
+    classes = tuple(settings.classes) or tuple(name for name in own if name)
+    if not own and any(entry.get("instances") for entry in entries):
+        raise ConfigError("the info file does not name its classes", where=where, hint="list them in its metainfo")
+
+    def build(index: int) -> ImageSample:
+        place = f"{where}: image {index}"
+        with explain_malformed(place):
+            return _sample(index, entries[index], folder, settings, classes, own, place)
+
+    return IndexedDataset(
+        name=file.stem,
+        classes=classes,
+        length=len(entries),
+        build=build,
+        digest_parts=lambda: ["images", settings_part(settings, classes), sha256_of_file(file)],
+    )
+
+
+def _image_entries(frame: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One entry an image: AWML's as it stands, mmdet3d's frame taken apart into its cameras."""
+    if "img_path" in frame:
+        path = str(frame["img_path"])
+        # AWML's paths are <data base>/<scene>/<version>/data/<camera>/<file>.
+        return [
+            {
+                **frame, "token": str(frame.get("img_id", path)), "timestamp": frame.get("timestamp", 0.0),
+                "scene": path.split("/data/", maxsplit=1)[0] if "/data/" in path else "", "camera": "",
+            }
+        ]  # fmt: skip
+    instances = frame.get("cam_instances")
+    return [
+        {
+            **image,
+            "token": f"{frame.get('token', frame.get('sample_idx'))}/{camera}",
+            "timestamp": image.get("timestamp", frame.get("timestamp", 0.0)),
+            "scene": str(frame.get("scene_token") or frame.get("scene_name") or ""),
+            "camera": str(camera),
+            **({} if instances is None else {"instances": instances.get(camera, [])}),
+        }
+        for camera, image in frame.get("images", {}).items()
+        if image.get("img_path") is not None
+    ]
+
+
+def _sample(
+    index: int,
+    entry: Mapping[str, Any],
+    root: Path,
+    settings: DataSource,
+    classes: tuple[str, ...],
+    own: tuple[str, ...],
+    where: str,
+) -> ImageSample:
+    prefix = settings.data_prefix.get(entry["camera"], settings.data_prefix.get("img", ""))
+    name = f"{prefix}/{entry['img_path']}" if prefix else str(entry["img_path"])
+    size = [entry.get(side) for side in ("width", "height")]
+    return ImageSample(
+        index=index,
+        token=entry["token"],
+        timestamp=float(entry["timestamp"]),
+        scene=entry["scene"],
+        image=data_path(root, name, where=where, allow_absolute=settings.allow_absolute_paths),
+        width=None if size[0] is None else int(size[0]),
+        height=None if size[1] is None else int(size[1]),
+        labels=_labels(entry, settings, classes, own, where) if "instances" in entry else None,
+    )
+
+
+def _labels(
+    entry: Mapping[str, Any], settings: DataSource, classes: tuple[str, ...], own: tuple[str, ...], where: str
+) -> ImageLabels:
+    collector = LabelCollector(classes, settings, generalise=False)
+    for instance in entry["instances"]:
+        label = int(instance["bbox_label"])
+        if label == IGNORED:
+            continue
+        if not 0 <= label < len(own):
+            raise InputError(f"has label {label}, but the file names {len(own)} classes", where=where)
+        collector.add(own[label], instance["bbox"], ignored=bool(instance.get("ignore_flag", 0)))
+    return collector.labels()
