@@ -56,7 +56,7 @@ def five_channels(
     pixels = project(in_camera, matrix)
     lidar = paint(pixels, in_camera[:, 2], intensity, height, width, max_depth=max_depth, dilation_size=dilation_size)
     channels = np.concatenate([straight.transpose(2, 0, 1).astype(np.float32), lidar])
-    return channels / np.float32(255)
+    return np.asarray(channels / np.float32(255), np.float32)
 
 
 def undistort(image: UInt8, intrinsics: Float64, distortion: Float64) -> tuple[UInt8, Float64]:

@@ -39,6 +39,17 @@ class Model(Section):
     )
 
 
+class Miscalibration(Section):
+    """Calibration status: how the miscalibrated samples are made, see `shared.data.miscalibration`."""
+
+    preset: Literal["awml", "autoware_ml"] = Field(
+        default="awml",
+        description="Law and ranges. `awml`: rotation of 1 to 10 degrees about any axis and translation of 0.05 to "
+        "0.2 m, on the lidar's side; `autoware_ml`: AWML's successor, an angle and an offset an axis of the camera.",
+    )
+    seed: Index = Field(default=0, description="Together with a sample's name it decides its disturbance.")
+
+
 class Data(Section):
     """The data set that is traced, verified and evaluated on. `shared.data.open_dataset` takes this section."""
 
@@ -82,7 +93,11 @@ class Data(Section):
     data_prefix: dict[Name, str] = Field(
         default_factory=dict,
         description="Format `info`, as in mmdet3d: folders for `pts`, `sweeps`, `img` or a camera's name. Given: only "
-        "the file name of a sweep counts, as for nuScenes; empty: paths are taken whole, as AWML writes them.",
+        "the file name of a sweep counts, as for nuScenes; empty: paths are taken whole, as AWML writes them. Format "
+        "`kitti`: `pts` is the folder of the points (`velodyne`).",
+    )
+    miscalibration: Miscalibration = Field(
+        default=Miscalibration(), description="Calibration status: how the miscalibrated samples are made."
     )
     max_sweeps: Index = Field(default=10, description="Format `t4`: how many earlier frames a sample lists.")
     allow_absolute_paths: Flag = Field(default=False, description="Let an info file name files by absolute path.")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
 from shared.data.labels import IGNORED, class_index
+from shared.data.paths import data_path
 from shared.data.points import read_points
 from shared.data.types import Camera, DataSource, PointFile, Sample
 from shared.errors import InputError
@@ -25,6 +26,7 @@ Float64 = npt.NDArray[np.float64]
 
 CLASSES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
 _FEATURES = 4
+_CLOUDS = "velodyne"  # folder of the points; data_prefix.pts names another (velodyne_reduced)
 LABEL_COLUMNS = 15
 
 
@@ -35,9 +37,10 @@ def open_kitti(settings: DataSource, root: Path | None = None) -> IndexedDataset
         InputError: no point files there.
     """
     folder = data_root(settings, root)
-    frames = sorted(file.stem for file in (folder / "velodyne").glob("*.bin"))
+    clouds = data_path(folder, settings.data_prefix.get("pts", _CLOUDS), where="data.data_prefix.pts")
+    frames = sorted(file.stem for file in clouds.glob("*.bin"))
     if not frames:
-        raise InputError("no velodyne/*.bin here", where=str(folder), hint="check data.root")
+        raise InputError(f"no {clouds.name}/*.bin here", where=str(folder), hint="check data.root")
     classes = tuple(settings.classes) or CLASSES
 
     def describing(frame: str) -> list[Path]:
@@ -48,7 +51,7 @@ def open_kitti(settings: DataSource, root: Path | None = None) -> IndexedDataset
         name=folder.name,
         classes=classes,
         length=len(frames),
-        build=lambda index: _sample(folder, index, frames[index], settings, classes),
+        build=lambda index: _sample(folder, clouds, index, frames[index], settings, classes),
         digest_parts=lambda: [
             settings_part(settings, classes),
             frames,
@@ -57,9 +60,11 @@ def open_kitti(settings: DataSource, root: Path | None = None) -> IndexedDataset
     )
 
 
-def _sample(folder: Path, index: int, frame: str, settings: DataSource, classes: tuple[str, ...]) -> Sample:
+def _sample(
+    folder: Path, clouds: Path, index: int, frame: str, settings: DataSource, classes: tuple[str, ...]
+) -> Sample:
     lidar = PointFile(
-        path=folder / "velodyne" / f"{frame}.bin",
+        path=clouds / f"{frame}.bin",
         root=folder,
         num_features=settings.num_features or _FEATURES,
         pad_to=settings.pad_to,

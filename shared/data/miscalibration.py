@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,21 +43,26 @@ _STANDARD_DEVIATION = 2 / 3  # of the range
 PRESETS = ("awml", "autoware_ml")
 
 
+class Law(Protocol):
+    """How calibrations are disturbed (the deploy config's ``data.miscalibration`` has these fields)."""
+
+    @property
+    def preset(self) -> str:
+        """One of `PRESETS`."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Together with a sample's name it decides its disturbance."""
+        ...
+
+
 @dataclass(frozen=True)
 class Miscalibration:
-    """How calibrations are disturbed.
-
-    Attributes:
-        preset: one of `PRESETS`.
-        seed: together with a sample's name it decides its disturbance.
-    """
+    """``Law`` as a plain value."""
 
     preset: str = "awml"
     seed: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """For a digest."""
-        return {"preset": self.preset, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Disturbance:
         }
 
 
-def disturbance_of(law: Miscalibration, name: str) -> Disturbance:
+def disturbance_of(law: Law, name: str) -> Disturbance:
     """The disturbance of the sample called ``name``: the same for the same law and name.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.miscalibration import Miscalibration
+from shared.data.miscalibration import Law, Miscalibration
 from shared.errors import ConfigError
 from shared.tasks import Boxes2D, Boxes3D
 
@@ -272,7 +272,7 @@ class DataSource(Protocol):
         ...
 
     @property
-    def miscalibration(self) -> Miscalibration:
+    def miscalibration(self) -> Law:
         """Calibration status: how calibrations are disturbed."""
         ...
 
@@ -305,6 +305,6 @@ class DataSettings:
     pad_to: int | None = None
     intensity_scale: float = 1.0
     data_prefix: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    miscalibration: Miscalibration = field(default_factory=Miscalibration)
+    miscalibration: Law = field(default_factory=Miscalibration)
     max_sweeps: int = 10
     allow_absolute_paths: bool = False

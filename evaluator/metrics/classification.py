@@ -1,0 +1,416 @@
+"""Metrics of classification: what is decided, how well the logits separate, and what the confidence is worth.
+
+Everything but the confusion matrix and the confidence's calibration comes from scikit-learn. With two classes the first
+is the one to be found (miscalibrated): a *false alarm* is a sample of the second class taken for the first. How common
+the two are in a data set of samples in both states says nothing about a vehicle, which is calibrated nearly always:
+recall at a fixed share of false alarms is what to compare models by, not accuracy.
+
+A decision is the class with the largest logit, unless the run recorded another one: a pipeline that decides by a
+threshold counts, for every sample, 1 under the name of the class that it decided for (Autoware's node takes a pair for
+calibrated when that logit is above the other by more than a threshold).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.bootstrap import Copies
+from shared.data.camera_pairs import CameraPair
+from shared.errors import InputError
+from shared.lazy import lazy_import
+from shared.runs import Run
+from shared.table import Table, number
+from shared.tasks import ClassScores
+
+sklearn_metrics = lazy_import("sklearn.metrics", install="make setup")
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+#: Shares of false alarms at which the recall of the first class is reported.
+FALSE_ALARM_RATES = (0.001, 0.01, 0.05)
+#: The one of them in the headline.
+HEADLINE_FALSE_ALARMS = 0.01
+#: Bins of confidence from 0 to 1 (Guo et al., "On calibration of modern neural networks", 2017, use 15).
+CONFIDENCE_BINS = 15
+#: Upper bounds of rotation [degrees] by which recall is broken down.
+ROTATION_BOUNDS = (1.0, 2.0, 4.0, 6.0, 180.0)
+_CURVE_POINTS = 101
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of the samples.
+
+    Attributes:
+        tokens: per sample, the name of what it is made of without its state: the states of one image are drawn together
+            when intervals are made.
+        scenes: per sample, the drive.
+        samples: the samples.
+        labels: (F,) index into the model's classes.
+    """
+
+    tokens: list[str]
+    scenes: list[str]
+    samples: list[CameraPair]
+    labels: Int64
+
+
+def ground_truth(samples: Iterable[CameraPair], label_classes: Sequence[str], classes: Sequence[str]) -> Truth | None:
+    """The labels of ``samples`` in the class list of the model; None without samples.
+
+    Raises:
+        InputError: the data set has a class that the model does not have.
+    """
+    strangers = [name for name in label_classes if name not in classes]
+    if strangers:
+        raise InputError(
+            f"the data set has the class '{strangers[0]}', the model has {', '.join(classes)}", where="ground truth"
+        )
+    listed = list(samples)
+    if not listed:
+        return None
+    to_model = np.array([classes.index(name) for name in label_classes], np.int64)
+    return Truth(
+        tokens=[sample.token.rsplit("/", maxsplit=1)[0] for sample in listed],
+        scenes=[sample.scene for sample in listed],
+        samples=listed,
+        labels=to_model[[sample.label for sample in listed]],
+    )
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A run's answers beside the truth.
+
+    Attributes:
+        truth: the truth.
+        classes: names of the classes.
+        logits: (F, C).
+        decisions: (F,) the class that was decided for.
+    """
+
+    truth: Truth
+    classes: Sequence[str]
+    logits: Float64
+    decisions: Int64
+
+    @property
+    def margins(self) -> Float64:
+        """(F,) how far the second class's logit is above the first's."""
+        return np.asarray(self.logits[:, 1] - self.logits[:, 0])
+
+
+def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
+    """The answers of a run over the samples of ``truth``.
+
+    Raises:
+        InputError: another number of samples or classes, or logits that are not finite.
+    """
+    if len(run) != len(truth.labels):
+        raise InputError(f"holds {len(run)} samples, the ground truth {len(truth.labels)}", where=str(run.folder))
+    answers = [run.predictions(index, ClassScores).logits for index in range(len(run))]
+    for token, answer in zip(run.header.tokens, answers, strict=True):
+        if answer.shape != (1, len(classes)):
+            raise InputError(
+                f"sample {token} has logits of shape {answer.shape}, expected (1, {len(classes)})",
+                where=str(run.folder),
+            )
+        if not np.isfinite(answer).all():
+            raise InputError(f"sample {token} has a logit that is NaN or infinite", where=str(run.folder))
+    logits = np.concatenate(answers).astype(np.float64)
+    decided = [_decided(counters, classes) for counters in run.counters]
+    largest = logits.argmax(axis=1)
+    decisions = [int(row) if own is None else own for own, row in zip(decided, largest, strict=True)]
+    return Matched(truth, classes, logits, np.array(decisions, np.int64))
+
+
+def _decided(counters: Mapping[str, int], classes: Sequence[str]) -> int | None:
+    """The class that the run counted a sample for; None where it counted none."""
+    if not all(name in counters for name in classes):
+        return None
+    return max(range(len(classes)), key=lambda label: counters[classes[label]])
+
+
+def evaluate(matched: Matched) -> dict[str, Any]:
+    """Everything about the answers.
+
+    Returns:
+        JSON: ``decisions`` (accuracy, per class, confusion matrix with the truth in rows), ``separation`` (two classes:
+        ROC and precision-recall, recall and threshold at shares of false alarms), ``confidence``, ``by_camera``,
+        ``by_rotation``, ``samples`` (each one, with its disturbance).
+    """
+    everything = np.ones(len(matched.decisions), np.int64)
+    return {
+        "frames": len(matched.decisions),
+        "classes": list(matched.classes),
+        "decisions": _decisions(matched, everything),
+        "separation": _separation(matched, everything) | {"roc": _roc_curve(matched)} if _binary(matched) else None,
+        "confidence": _confidence(matched),
+        "by_camera": _by_camera(matched),
+        "by_rotation": _by_rotation(matched),
+        "samples": _samples(matched),
+    }
+
+
+def resample(matched: Matched, copies: Copies) -> dict[str, float | None]:
+    """The headline numbers if each frame counted ``copies`` (F,) times; without the confidence's."""
+    separation = _separation(matched, copies) if _binary(matched) else None
+    numbers = headline({"decisions": _decisions(matched, copies), "separation": separation, "confidence": None})
+    return {name: value for name, value in numbers.items() if not name.startswith("confidence")}
+
+
+def headline(result: dict[str, Any]) -> dict[str, float | None]:
+    """Accuracy, mean recall and F1, each class's recall, and with two classes AUC and recall at few false alarms."""
+    decisions, separation, confidence = result["decisions"], result["separation"], result["confidence"]
+    numbers = {
+        "accuracy": decisions["accuracy"],
+        "balanced accuracy": decisions["balanced_accuracy"],
+        "macro F1": decisions["macro"]["f1"],
+        **{f"recall {name}": values["recall"] for name, values in decisions["classes"].items()},
+    }
+    if separation is not None:
+        at = next(row for row in separation["at_false_alarms"] if row["rate"] == HEADLINE_FALSE_ALARMS)
+        first = next(iter(decisions["classes"]))
+        numbers |= {
+            "ROC AUC": separation["roc_auc"],
+            f"AP {first}": separation["average_precision"],
+            f"recall {first} at {HEADLINE_FALSE_ALARMS:.0%} false alarms": at["recall"],
+        }
+    if confidence is not None:
+        numbers["confidence error"] = confidence["expected_calibration_error"]
+    return numbers
+
+
+# -- what is decided --------------------------------------------------------------------------------------------------
+
+
+def _decisions(matched: Matched, copies: Copies) -> dict[str, Any]:
+    labels, decisions, count = matched.truth.labels, matched.decisions, len(matched.classes)
+    matrix = np.bincount(labels * count + decisions, weights=copies, minlength=count * count).reshape(count, count)
+    total = matrix.sum()
+    hits, truths, claims = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    rows = {
+        name: {
+            "precision": _share(hits[index], claims[index]),
+            "recall": _share(hits[index], truths[index]),
+            "f1": _share(2 * hits[index], claims[index] + truths[index]),
+            "support": int(truths[index]),
+        }
+        for index, name in enumerate(matched.classes)
+    }
+    return {
+        "accuracy": _share(hits.sum(), total),
+        "balanced_accuracy": _mean([row["recall"] for row in rows.values()]),
+        "macro": {key: _mean([row[key] for row in rows.values()]) for key in ("precision", "recall", "f1")},
+        "classes": rows,
+        "confusion": matrix.astype(int).tolist(),
+    }
+
+
+def _share(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None where one of the values could not be computed."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+# -- how well the logits separate -------------------------------------------------------------------------------------
+
+
+def _binary(matched: Matched) -> bool:
+    return len(matched.classes) == 2
+
+
+def _separation(matched: Matched, copies: Copies) -> dict[str, Any]:
+    """ROC AUC, average precision of the first class, and recall at shares of false alarms; None where undefined."""
+    used = copies > 0
+    wanted, score, weight = (matched.truth.labels == 0)[used], -matched.margins[used], copies[used]
+    if wanted.all() or not wanted.any():
+        nothing = [{"rate": rate, "recall": None, "threshold": None} for rate in FALSE_ALARM_RATES]
+        return {"roc_auc": None, "average_precision": None, "at_false_alarms": nothing}
+    alarms, recalls, thresholds = sklearn_metrics.roc_curve(
+        wanted, score, sample_weight=weight, drop_intermediate=False
+    )
+    rows = []
+    for rate in FALSE_ALARM_RATES:
+        at = int(np.flatnonzero(alarms <= rate)[-1])
+        # The first point of the curve takes nothing for the first class: no margin is that low.
+        threshold = float(-thresholds[at]) if np.isfinite(thresholds[at]) else None
+        rows.append({"rate": rate, "recall": float(recalls[at]), "threshold": threshold})
+    return {
+        "roc_auc": float(sklearn_metrics.auc(alarms, recalls)),
+        "average_precision": float(sklearn_metrics.average_precision_score(wanted, score, sample_weight=weight)),
+        "at_false_alarms": rows,
+    }
+
+
+def _roc_curve(matched: Matched) -> list[list[float]]:
+    """Share of false alarms and recall of the first class, at evenly spaced points of the curve; for a figure."""
+    wanted = matched.truth.labels == 0
+    if wanted.all() or not wanted.any():
+        return []
+    alarms, recalls, _ = sklearn_metrics.roc_curve(wanted, -matched.margins)
+    chosen = np.unique(np.linspace(0, len(alarms) - 1, _CURVE_POINTS).round().astype(int))
+    return [[float(alarms[at]), float(recalls[at])] for at in chosen]
+
+
+# -- what the confidence is worth -------------------------------------------------------------------------------------
+
+
+def _confidence(matched: Matched) -> dict[str, Any]:
+    """Softmax confidence against how often it is right.
+
+    Returns:
+        expected_calibration_error: mean over the samples of |confidence - accuracy| of their bin; brier: mean squared
+        distance of the probabilities from the truth; log_loss: mean -log of the truth's probability; bins: bounds,
+        count, mean confidence and accuracy of the bins that are not empty.
+    """
+    labels = matched.truth.labels
+    shifted = matched.logits - matched.logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    probabilities = np.exp(log_probabilities)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
+    place = np.clip(np.ceil(confidence * CONFIDENCE_BINS).astype(int) - 1, 0, CONFIDENCE_BINS - 1)
+    bins = [
+        {
+            "low": float(edges[index]),
+            "high": float(edges[index + 1]),
+            "count": int((place == index).sum()),
+            "confidence": float(confidence[place == index].mean()),
+            "accuracy": float(right[place == index].mean()),
+        }
+        for index in np.unique(place)
+    ]
+    error = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(labels)
+    truth = np.eye(len(matched.classes))[labels]
+    return {
+        "expected_calibration_error": float(error),
+        "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()),
+        "log_loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "bins": bins,
+    }
+
+
+# -- where it goes wrong ----------------------------------------------------------------------------------------------
+
+
+def _by_camera(matched: Matched) -> list[dict[str, Any]]:
+    channels = np.array([sample.channel for sample in matched.truth.samples])
+    right = matched.decisions == matched.truth.labels
+    return [
+        {
+            "camera": str(channel),
+            "count": int((channels == channel).sum()),
+            "accuracy": float(right[channels == channel].mean()),
+        }
+        for channel in np.unique(channels)
+    ]
+
+
+def _by_rotation(matched: Matched) -> list[dict[str, Any]]:
+    """How many disturbances of which rotation are found."""
+    angles = np.array(
+        [np.nan if sample.disturbance is None else sample.disturbance.rotation_deg for sample in matched.truth.samples]
+    )
+    found = matched.decisions == matched.truth.labels
+    rows = []
+    low = 0.0
+    for high in ROTATION_BOUNDS:
+        inside = (angles >= low) & (angles < high)
+        if inside.any():
+            rows.append({"low": low, "high": high, "count": int(inside.sum()), "recall": float(found[inside].mean())})
+        low = high
+    return rows
+
+
+def _samples(matched: Matched) -> list[dict[str, Any]]:
+    return [
+        {
+            "token": sample.token,
+            "label": int(label),
+            "decision": int(decision),
+            "logits": logits.tolist(),
+            "disturbance": None if sample.disturbance is None else sample.disturbance.as_json(),
+        }
+        for sample, label, decision, logits in zip(
+            matched.truth.samples, matched.truth.labels, matched.decisions, matched.logits, strict=True
+        )
+    ]
+
+
+# -- for a terminal ---------------------------------------------------------------------------------------------------
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Per class with the confusion matrix, separation, confidence, and recall by rotation."""
+    decisions, names = result["decisions"], result["classes"]
+    rows = [
+        [
+            name,
+            str(values["support"]),
+            *(number(values[key], 4) for key in ("precision", "recall", "f1")),
+            *(str(count) for count in decisions["confusion"][index]),
+        ]
+        for index, (name, values) in enumerate(decisions["classes"].items())
+    ]
+    macro = [number(decisions["macro"][key], 4) for key in ("precision", "recall", "f1")]
+    rows.append(["mean", str(result["frames"]), *macro, *("" for _ in names)])
+    found = [
+        Table(
+            f"decisions, accuracy {number(decisions['accuracy'], 4)} of {result['frames']} samples",
+            ["class", "samples", "precision", "recall", "F1", *(f"said {name}" for name in names)],
+            rows,
+        )
+    ]
+    if result["separation"] is not None:
+        found.append(_separation_table(result["separation"], names[0]))
+    if result["by_rotation"]:
+        found.append(
+            Table(
+                "disturbances found, by rotation",
+                ["rotation [deg]", "samples", "recall"],
+                [
+                    [f"{row['low']:g}-{row['high']:g}", str(row["count"]), number(row["recall"], 4)]
+                    for row in result["by_rotation"]
+                ],
+            )
+        )
+    confidence = result["confidence"]
+    title = ", ".join(
+        (
+            f"confidence: expected calibration error {number(confidence['expected_calibration_error'], 4)}",
+            f"Brier {number(confidence['brier'], 4)}",
+            f"log loss {number(confidence['log_loss'], 4)}",
+        )
+    )
+    bins = [
+        [f"{row['low']:.2f}-{row['high']:.2f}", str(row["count"]), *(number(row[key], 3) for key in _BIN_COLUMNS)]
+        for row in confidence["bins"]
+    ]
+    found.append(Table(title, ["confidence", "samples", "mean", "accuracy"], bins))
+    return found
+
+
+_BIN_COLUMNS = ("confidence", "accuracy")
+
+
+def _separation_table(separation: Mapping[str, Any], first: str) -> Table:
+    rows = [
+        [f"{row['rate']:.1%}", number(row["recall"], 4), number(row["threshold"], 3)]
+        for row in separation["at_false_alarms"]
+    ]
+    return Table(
+        f"separation, ROC AUC {number(separation['roc_auc'], 4)}, AP {number(separation['average_precision'], 4)}",
+        ["false alarms", f"recall {first}", "margin of the logits"],
+        rows,
+    )

@@ -1,0 +1,58 @@
+"""Images of calibrated cameras: the pixels that the calibration is of, or an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import InputError
+from shared.lazy import lazy_import
+
+cv2 = lazy_import("cv2", install="make setup")
+
+_CHANNELS = 3
+
+
+def read_camera_image(path: Path) -> npt.NDArray[np.uint8]:
+    """The pixels of a colour image as they are stored.
+
+    Unlike `shared.images.read_image`, nothing is made to fit: an orientation note in the file is not applied (pixel
+    coordinates of a calibration are those of the sensor), and a grey image does not pass for a coloured one.
+
+    Returns:
+        (H, W, 3) uint8: blue, green, red.
+
+    Raises:
+        InputError: the file is missing, is no image, or has another number of channels or of bits.
+    """
+    where = str(path)
+    if not path.is_file():
+        raise InputError("no such image file", where=where, hint="check data.root and data.data_prefix")
+    try:
+        encoded = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", where=where) from error
+    image = _decode(encoded)
+    if image is None:
+        raise InputError("can't be decoded as an image", where=where, hint="the file is truncated or no image")
+    channels = image.shape[2] if image.ndim == _CHANNELS else 1
+    if channels != _CHANNELS or image.dtype != np.uint8:
+        raise InputError(
+            f"has {channels} channel{'s' if channels != 1 else ''} of {image.dtype}, expected {_CHANNELS} of uint8",
+            where=where,
+            hint="convert it to a colour image with 8 bits a channel",
+        )
+    return image
+
+
+def _decode(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    if not len(encoded):
+        return None
+    try:
+        image: npt.NDArray[np.uint8] | None = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    # Sizes that OpenCV refuses, for example.
+    except cv2.error:
+        return None
+    return image
