@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run make at the root of the repository; REAL_DATA only when given."""
-    variables = {name: value for name, value in os.environ.items() if name not in ("REAL_DATA", "MAKEFLAGS", "MAKELEVEL")}
+    hidden = ("REAL_DATA", "MAKEFLAGS", "MAKELEVEL")
+    variables = {name: value for name, value in os.environ.items() if name not in hidden}
     return subprocess.run(
         ["make", *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=variables | environment
     )
@@ -61,14 +62,13 @@ def test_tensorrt_is_skipped_with_the_reason(main_job: tuple[Path, str], manifes
 
 
 def test_the_demo_model_is_good_enough(manifest: Manifest) -> None:
-    """Held-out mAP (centre distance, 0-50 m) at least 0.65, orientation error under 0.5 rad, PyTorch = ONNX to 0.002."""
+    """Held-out mAP (0-50 m) at least 0.65, orientation error under 0.5 rad, PyTorch = ONNX to 0.002."""
     metrics = manifest.results["metrics"]
-    near = {name: metrics[name]["ranges"]["0-50"] for name in ("pytorch-cpu", "onnx-cpu")}
-    for values in near.values():
-        assert values["mAP"] >= 0.65
-        assert values["mAOE"] < 0.5
-    assert near["pytorch-cpu"]["mAP"] == pytest.approx(near["onnx-cpu"]["mAP"], abs=0.002)
-    assert near["pytorch-cpu"]["mAOE"] == pytest.approx(near["onnx-cpu"]["mAOE"], abs=0.002)
+    pytorch, onnx = metrics["pytorch-cpu"], metrics["onnx-cpu"]
+    assert min(pytorch["mAP 0-50 m"], onnx["mAP 0-50 m"]) >= 0.65
+    assert max(pytorch["AOE"], onnx["AOE"]) < 0.5
+    for name in ("mAP", "mAP 0-50 m", "AOE"):
+        assert pytorch[name] == pytest.approx(onnx[name], abs=0.002)
 
 
 def test_both_backends_saw_the_same_samples(main_job: tuple[Path, str]) -> None:

@@ -29,21 +29,20 @@ def _imports(path: Path) -> Iterator[str]:
                 yield node.args[0].value
 
 
+# Packages that only some places may import; a place is a room, or a file or folder in one.
+RESTRICTED = {
+    **{name: ("exporter",) for name in TRAINING},
+    **{name: ("exporter", "runtime/backends/pytorch.py") for name in ("torch", "modelopt")},
+    **{name: ("trt_builder", "runtime") for name in ("tensorrt", "tensorrt_rtx", "pycuda")},
+    "onnxruntime": ("runtime", "exporter"),
+    **{name: (name,) for name in TOOLS},
+    # Training of the demo's models generates scenes as it goes; no tool imports it.
+    "demo": ("demo", "exporter/demo_models"),
+}
+
+
 def _allowed(package: str, importer: Path) -> bool:
-    room = importer.parts[0]
-    if package == "demo" and importer.parts[:2] == ("exporter", "demo_models"):
-        return True  # training of the demo's models, which no tool imports: it generates scenes as it trains
-    if package in ROOMS:
-        return package in (room, "shared")
-    if package in TRAINING:
-        return room == "exporter"
-    if package in ("torch", "modelopt"):
-        return room == "exporter" or importer == Path("runtime/backends/pytorch.py")
-    if package in ("tensorrt", "tensorrt_rtx", "pycuda"):
-        return room in ("trt_builder", "runtime")
-    if package == "onnxruntime":
-        return room in ("runtime", "exporter")
-    return True
+    return package not in RESTRICTED or any(importer.is_relative_to(place) for place in RESTRICTED[package])
 
 
 def _violations(root: Path) -> list[str]:
