@@ -31,9 +31,9 @@ def _imports(path: Path) -> Iterator[str]:
 
 # Packages that only some places may import; a place is a room, or a file or folder in one.
 RESTRICTED = {
-    **{name: ("exporter",) for name in TRAINING},
-    **{name: ("exporter", "runtime/backends/pytorch.py") for name in ("torch", "modelopt")},
-    **{name: ("trt_builder", "runtime") for name in ("tensorrt", "tensorrt_rtx", "pycuda")},
+    **dict.fromkeys(TRAINING, ("exporter",)),
+    **dict.fromkeys(("torch", "modelopt"), ("exporter", "runtime/backends/pytorch.py")),
+    **dict.fromkeys(("tensorrt", "tensorrt_rtx", "pycuda"), ("trt_builder", "runtime")),
     "onnxruntime": ("runtime", "exporter"),
     **{name: (name,) for name in TOOLS},
     # Training of the demo's models generates scenes as it goes; no tool imports it.
