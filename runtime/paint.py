@@ -57,4 +57,5 @@ def _patches(rows: Int64, columns: Int64, reach: int, height: int, width: int) -
     steps = np.arange(-reach, reach + 1)
     patch_rows = np.clip(rows[:, None] + steps, 0, height - 1) * width
     patch_columns = np.clip(columns[:, None] + steps, 0, width - 1)
-    return (patch_rows[:, :, None] + patch_columns[:, None, :]).reshape(len(rows), -1)
+    flat = patch_rows[:, :, None] + patch_columns[:, None, :]
+    return np.asarray(flat.reshape(len(rows), -1), np.int64)

@@ -26,7 +26,7 @@ class Straightening:
 
     Attributes:
         intrinsics: (3, 3) of the undistorted image, which has no distortion left.
-        source: (H, W, 2) int16, the pixel that each pixel comes from, rounded down; None: the image is straight already.
+        source: (H, W, 2) int16, the pixel that each pixel comes from, rounded down; None: the image is straight.
         fraction: (H, W) uint16, the rest in steps of 1/32 pixel, as OpenCV interpolates.
     """
 

@@ -1,6 +1,6 @@
 """CalibrationStatusClassification: one component, the parameters of its input, and what mmpretrain answers.
 
-``end2end``: blue, green, red, depth and intensity, (B, 5, H, W) / 255, to logits (B, 2), miscalibrated first; no softmax.
+``end2end``: blue, green, red, depth and intensity, (B, 5, H, W) / 255, to logits (B, 2), miscalibrated first.
 How image and points become the five channels is the runtime's; the framework reference has AWML's way of its own.
 """
 
@@ -23,8 +23,8 @@ from exporter.component import Component, Sizes
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.training_config import TrainingConfig
 from shared.data import read_points
+from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import STATES, CameraPair
-from shared.images import read_image
 from shared.errors import ConfigError
 from shared.runs import RawOutputs
 from shared.spec import TensorSpec
@@ -80,7 +80,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
 # -- the model ------------------------------------------------------------------------------------------------------
 
 
-def build(config: TrainingConfig, options: Options) -> Any:
+def build(config: TrainingConfig, options: Options) -> Any:  # noqa: ARG001  every model has these arguments
     """The classifier of a training config, with random weights: mmpretrain's where that imports, else of our modules.
 
     Raises:
@@ -150,12 +150,12 @@ def _check_no_normalisation(section: Mapping[str, Any], where: str) -> None:
         )
 
 
-def classes(model: Any) -> list[str]:
+def classes(model: Any) -> list[str]:  # noqa: ARG001  as above
     """Class names, in label order."""
     return list(STATES)
 
 
-def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str, Any]:
+def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str, Any]:  # noqa: ARG001  as above
     """How the five channels are made, as the test pipeline says, and from which margin a pair counts as calibrated.
 
     Raises:
@@ -199,7 +199,7 @@ class Classifier(nn.Module):
         return logits
 
 
-def components(model: Any, model_input: Tensor, options: Options) -> list[Component]:
+def components(model: Any, model_input: Tensor, options: Options) -> list[Component]:  # noqa: ARG001  as above
     """The one component, with real data of one sample.
 
     Args:
@@ -252,7 +252,7 @@ def load_input(sample: CameraPair, parameters: Mapping[str, Any]) -> Tensor:
     points = read_points(sample.lidar)
     points = points[np.isfinite(points[:, :4]).all(axis=1)]
     channels = five_channels(
-        read_image(sample.image),
+        read_camera_image(sample.image),
         points,
         sample.camera.intrinsics,
         sample.camera.distortion if parameters["undistort"] else np.zeros(0),

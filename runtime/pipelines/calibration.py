@@ -20,8 +20,8 @@ from runtime.project import project
 from runtime.stage_clock import StageClock
 from runtime.undistort import Straightening, straightening, undistort
 from shared.data import read_points
+from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import CameraPair
-from shared.images import read_image
 from shared.errors import InferenceError, InputError
 from shared.spec import ModelSpec
 from shared.tasks import ClassScores
@@ -74,7 +74,7 @@ class Calibration:
         Raises:
             InputError: a file is missing or broken, the image is not in colour, or points have no intensity.
         """
-        image = read_image(sample.image)
+        image = read_camera_image(sample.image)
         points = read_points(sample.lidar)
         if points.shape[1] < _POINT_COLUMNS:
             raise InputError(
@@ -122,6 +122,8 @@ class Calibration:
             "pixels_painted": painted,
             "without_points": int(not len(seen)),
             "logit_nan": int(np.isnan(logits).sum()),
+            # Under the names of the classes: the decision, as the evaluator reads it.
+            "miscalibrated": int(not calibrated),
             "calibrated": int(calibrated),
         }
         return Inference(ClassScores.build(logits), outputs, clock.stop(), counters)
