@@ -115,6 +115,23 @@ def bench_command(
     click.echo(report)
 
 
+@cli.command("overlay")
+@workspace_option
+@click.option("--sample", type=click.IntRange(min=0), default=0, show_default=True, help="Which sample.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The picture, .png or .jpg."
+)
+@data_option
+def overlay_command(work: Path, sample: int, out: Path, data_root: Path | None) -> None:
+    """Draw what a calibration status model is shown: the points on the image, calibrated above, miscalibrated below.
+
+    Example: runtime overlay --work work/calibration --sample 0 --out overlay.png
+    """
+    from runtime.overlay import overlay
+
+    click.echo(overlay(work, sample, out, data_root=data_root))
+
+
 @cli.command("backends")
 def backends_command() -> None:
     """List the backends and the kinds of models that this installation knows.
