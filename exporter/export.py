@@ -61,7 +61,8 @@ def export(
         config_path: the deploy config.
         work: the workspace; made when it is not there.
         overrides: ``key=value`` for the config.
-        device: where the framework reference runs; tracing and checks are on the CPU.
+        device: where the framework reference runs, a device or an alias of the config; tracing and checks are on the
+            CPU.
         data_root: where the data set lies, when not where the config says.
         force: export although nothing changed.
 
@@ -69,6 +70,7 @@ def export(
         ConfigError, ModelLoadError, InputError, ExportError, EnvironmentLacks: as the steps below say.
     """
     config = load_config(config_path, overrides)
+    resolved_device = _resolved_device(config, device)
     workspace = Workspace.create(work)
     given = config.export.onnx_path  # only the modes trt and none have one
     if config.export.mode in ("trt", "none") and given is None:
@@ -83,7 +85,7 @@ def export(
     stage = workspace.stage(
         "export",
         tool="exporter",
-        config={**_relevant(config), "device": device, "reference_samples": reference_samples},
+        config={**_relevant(config), "device": resolved_device, "reference_samples": reference_samples},
         inputs={
             "checkpoint": weights,
             "training_config": training.digest,
@@ -98,6 +100,7 @@ def export(
     with stage:
         for reason in stage.changes():
             _log.debug("export runs because of %s", reason)
+        reference_device = _torch_device(resolved_device, device)
         adapter = models.find(config.model.type)
         _check_task(config, adapter.TASK)
         options = adapter.read_options(config.model.options)
@@ -135,7 +138,7 @@ def export(
             specs.append(component.spec(onnx_path, program_path))
             agreements[component.name] = {"onnx": _told(against_onnx), "program": _told(against_program)}
 
-        model.to(_torch_device(device))
+        model.to(reference_device)
         spec = ModelSpec(
             model=config.model.type,
             task=adapter.TASK,
@@ -143,7 +146,7 @@ def export(
             components=specs,
             parameters=parameters,
         )
-        header = _reference_header(spec, dataset, reference_samples, device, stage.fingerprint)
+        header = _reference_header(spec, dataset, reference_samples, resolved_device, stage.fingerprint)
         files = record_reference(adapter, model, dataset, parameters, workspace.path(FOLDER), header, resume=not force)
         for name in files:
             stage.add_artifact(f"{FOLDER}/{name}", "reference")
@@ -292,14 +295,20 @@ def _in_range(index: int, dataset: Dataset[Any]) -> int:
     return index
 
 
-def _torch_device(device: str) -> Any:
+def _resolved_device(config: DeployConfig, asked: str) -> str:
     try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"no such device '{device}'", where="--device", hint="use cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentLacks("PyTorch finds no CUDA device", where=f"--device {device}", hint="use --device cpu")
-    return chosen
+        return config.device(asked)
+    except KeyError as error:
+        aliases = ", ".join(config.devices)
+        raise UsageError(
+            f"no such device '{asked}'", where="--device", hint=f"use cpu, cuda, cuda:N or an alias ({aliases})"
+        ) from error
+
+
+def _torch_device(device: str, asked: str) -> Any:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EnvironmentLacks("PyTorch finds no CUDA device", where=f"--device {asked}", hint="use --device cpu")
+    return torch.device(device)
 
 
 def _required(value: Path | None, key: str) -> Path:

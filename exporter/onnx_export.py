@@ -69,6 +69,8 @@ def export_onnx(
     try:
         with quiet(), torch.no_grad():
             torch.onnx.export(component.module, component.trace_inputs(), str(path), **options)
+    except OSError:
+        raise  # a full disk says nothing about the module
     # PyTorch's exporters raise whatever the module's code and their own passes raise; all of it means one thing.
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             program = torch.export.export(
                 component.module, component.trace_inputs(), dynamic_shapes=shapes, strict=False
             )
-            with path.open("wb") as target:
-                torch.export.save(program, target)
+            # Through memory: on a full disk, PyTorch's own writer reports something else.
+            content = io.BytesIO()
+            torch.export.save(program, content)
     # torch.export raises what the module's code and its own passes raise; all of it means one thing.
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
@@ -48,6 +50,7 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             where=component.name,
             hint="--debug shows where",
         ) from error
+    path.write_bytes(content.getbuffer())
     with path.open("rb") as source:
         module = torch.export.load(source).module()
 

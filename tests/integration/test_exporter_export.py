@@ -344,6 +344,12 @@ def test_no_gpu_here(project, tmp_path, capsys):
     assert "--device cuda: PyTorch finds no CUDA device" in capsys.readouterr().err
 
 
+def test_devices_by_alias(project, work, capsys):
+    assert run(project, work, "--device", "car", "--set", "devices.car=cpu") == 0
+    assert run(project, work, "--device", "gpu") == 2
+    assert "--device: no such device 'gpu'" in capsys.readouterr().err
+
+
 def test_a_failed_export_takes_the_old_files_out_of_use(project, work):
     """Nobody may run half of a new model with half of an old one."""
     from shared.errors import ManifestError
@@ -353,6 +359,61 @@ def test_a_failed_export_takes_the_old_files_out_of_use(project, work):
         Workspace.open(work).artifact("onnx/pts_voxel_encoder.onnx")
     assert run(project, work) == 0
     assert Workspace.open(work).artifact("onnx/pts_voxel_encoder.onnx").is_file()
+
+
+# -- kills and full disks: real processes ------------------------------------------------------------------------------
+
+
+def start(project: Path, work: Path, **options) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "exporter",
+        "export",
+        "--config",
+        str(project / "deploy.yaml"),
+        "--work",
+        str(work),
+    ]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("last_words", ["onnx/pts_backbone_neck_head.onnx", "pytorch/pts_backbone_neck_head.pt2"])
+def test_a_killed_export_leaves_no_half_file_and_the_next_one_succeeds(project, work, last_words):
+    """Killed when an earlier export is there, which the new one was to replace."""
+    (work / "onnx" / "pts_voxel_encoder.onnx").write_bytes(b"changed, so that the export runs")
+    process = start(project, work)
+    for line in process.stderr:
+        if last_words in line:
+            break
+    process.kill()
+    process.wait()
+    workspace = Workspace.open(work)
+    assert workspace.manifest().stages["export"].status == "running"
+    for relative, record in workspace.manifest().artifacts.items():
+        if relative != "onnx/pts_voxel_encoder.onnx":
+            assert (work / relative).stat().st_size == record.bytes
+    assert run(project, work) == 0
+    assert not [path for path in work.rglob("*") if "partial" in path.name]
+    for relative in workspace.manifest().artifacts:
+        workspace.artifact(relative)
+
+
+@pytest.mark.parametrize("limit", [300_000, 780_000])
+def test_a_full_disk(project, tmp_path, limit):
+    """A limit on the size of files stands for the disk: the first stops the ONNX file, the second the program."""
+    import resource
+
+    work = tmp_path / "work"
+    process = start(
+        project, work, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    )
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 4, told
+    errors = [line for line in told.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "larger than the limit" in errors[0]
+    assert Workspace.open(work).manifest().stages["export"].status == "failed"
+    assert not list(work.rglob("*.onnx")) and not list(work.rglob("*.pt2"))
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
@@ -377,10 +438,11 @@ def test_a_package_outside_adds_a_model(monkeypatch):
 
 
 def test_help_is_quick():
-    command = [sys.executable, "-m", "exporter.cli", "--help"]
+    command = [sys.executable, "-m", "exporter", "export", "--help"]
     best = 9.0
     for _ in range(3):
         started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert "Example: exporter export" in done.stdout
         best = min(best, time.perf_counter() - started)
     assert best < 0.5
