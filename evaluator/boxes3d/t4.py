@@ -273,8 +273,7 @@ def heading_weights(predicted: npt.ArrayLike, actual: npt.ArrayLike, unsigned: b
 
 
 def _rotation_angle(yaw: Float64) -> Float64:
-    angle = 2 * np.arctan2(np.abs(np.sin(yaw / 2)), np.cos(yaw / 2))
-    return np.asarray((angle + np.pi) % (2 * np.pi) - np.pi)
+    return np.asarray(2 * np.arctan2(np.abs(np.sin(yaw / 2)), np.cos(yaw / 2)))
 
 
 def in_range(table: BoxTable, low: float, high: float) -> Bool:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluator.boxes3d import matching
 from evaluator.boxes3d.nuscenes import (
     DISTANCES,
     ERRORS,
@@ -96,6 +97,33 @@ def test_equals_devkit_on_degenerate_sets() -> None:
         (far, truths, CLASSES),
     ):
         _assert_equal_to_devkit(first, second, classes, 4)
+
+
+@pytest.mark.parametrize("count", [8, 9, 10, 11])
+def test_equals_devkit_around_the_least_recall(count: int) -> None:
+    # One hit among 9 ground truths just reaches recall 0.11, where errors begin to count.
+    _, truths = random_tables(13, frames=count, truths=1, reach=30.0, classes=1)
+    prediction = truths.select(np.arange(1))
+    prediction = replace(prediction, centers=prediction.centers + 0.3, scores=np.array([0.7]))
+    _assert_equal_to_devkit(prediction, truths, ["car"], count)
+
+
+def test_pairs_are_found_in_any_number_of_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions, truths = random_tables(14, frames=6, reach=20.0)
+    whole = matching.pairs_within(predictions, truths, 4.0)
+    for size in (1, 7, 1000):
+        monkeypatch.setattr(matching, "_PAIRS_PER_CHUNK", size)
+        pieces = matching.pairs_within(predictions, truths, 4.0)
+        assert (pieces.predictions == whole.predictions).all() and (pieces.truths == whole.truths).all()
+    expected = {
+        (i, j)
+        for i in range(len(predictions))
+        for j in range(len(truths))
+        if predictions.frames[i] == truths.frames[j]
+        and predictions.labels[i] == truths.labels[j]
+        and np.hypot(*(predictions.centers[i, :2] - truths.centers[j, :2])) < 4.0
+    }
+    assert set(zip(whole.predictions.tolist(), whole.truths.tolist(), strict=True)) == expected
 
 
 def test_equals_devkit_for_classes_with_rules_of_their_own() -> None:

@@ -103,6 +103,7 @@ def test_relative_error_survives_zeros() -> None:
     summary = _compare([(reference, reference + np.array([0.5, 0.0, 0.0]))]).summary()
     scale = math.sqrt(25 / 3)
     assert summary["max_relative"] == pytest.approx(0.5 / scale)
+    assert summary["mean_relative"] == pytest.approx(0.5 / scale / 3)
     assert _compare([(np.zeros(3), np.zeros(3))]).summary()["max_relative"] == 0.0
     assert _compare([(np.zeros(3), np.ones(3))]).max_relative == math.inf
 
@@ -112,6 +113,11 @@ def test_identical_outputs_have_no_noise() -> None:
     summary = _compare([(values, values.copy())]).summary()
     assert summary["noise_energy"] == 0.0 and summary["snr_db"] is None
     assert summary["cosine"] == 1.0 and summary["histogram_octaves"] == {"0 error": 50}
+
+
+def test_histogram_counts_by_binary_exponent() -> None:
+    errors = np.array([0.0, 0.25, 0.3, 0.49, 0.5, 6.0, 0.0])
+    assert _compare([(np.zeros(7), errors)]).summary()["histogram_octaves"] == {"0 error": 2, "-2": 3, "-1": 1, "2": 1}
 
 
 def test_silent_output_against_a_loud_one_has_no_cosine() -> None:

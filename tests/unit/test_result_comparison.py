@@ -89,6 +89,7 @@ def test_unmatched_are_counted_on_their_side_with_scores() -> None:
     boxes = _boxes(2)
     summary = _summary(boxes, boxes.select(np.arange(5, 30)))
     assert (summary["num_reference_unmatched"], summary["num_test_unmatched"]) == (5, 0)
+    assert (summary["reference_count"], summary["test_count"], summary["matched"]) == (30, 25, 25)
     assert summary["reference_unmatched"] == sorted(boxes.scores[:5].tolist(), reverse=True)
     far = replace(boxes, centers=boxes.centers + np.float32(0.6))
     assert _summary(boxes, far)["matched"] == 0

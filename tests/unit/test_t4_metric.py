@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyquaternion import Quaternion
 
 from evaluator.boxes3d import t4
 from evaluator.boxes3d.overlap import intersection_areas, iou_3d, iou_bev, plane_distances
@@ -190,6 +191,49 @@ def test_label_policies() -> None:
             for label, expected in zip(CLASSES, theirs, strict=True):
                 score = ours["center_distance_bev"].classes[label].thresholds[threshold]
                 assert (score.ap, score.aph) == pytest.approx((expected["ap"], expected["aph"]), nan_ok=True)
+
+
+def test_weights_of_unsigned_yaws_are_those_of_quaternions() -> None:
+    rng = np.random.default_rng(0)
+    predicted, actual = rng.uniform(-8, 8, (2, 200))
+    differences = [
+        abs(Quaternion(axis=[0, 0, 1], angle=a).radians - Quaternion(axis=[0, 0, 1], angle=b).radians)
+        for a, b in zip(predicted, actual, strict=True)
+    ]
+    expected = [1 - min(difference, 2 * np.pi - difference) / np.pi for difference in differences]
+    assert t4.heading_weights(predicted, actual, unsigned=True) == pytest.approx(expected, abs=1e-9)
+
+
+def test_distance_between_centres_in_3d_is_a_rule_too() -> None:
+    predictions, truths = random_tables(14, frames=5, truths=25, predictions=50, reach=25.0)
+    ours = _scores(predictions, truths, rules=t4.OTHER_RULES)["center_distance"]
+    for threshold in (0.5, 2.0):
+        theirs = t4_reference.reference_score(
+            predictions,
+            truths,
+            5,
+            lambda a, i, b, j: math.dist(a.centers[i], b.centers[j]),
+            threshold,
+            *_LIMITS,
+        )
+        for label, expected in zip(CLASSES, theirs, strict=True):
+            assert ours.classes[label].thresholds[threshold].ap == pytest.approx(expected["ap"], nan_ok=True)
+
+
+def test_near_faces_match_however_far_the_centres_are() -> None:
+    # A road train, of which the detector saw the cab: the faces towards the ego coincide, the centres are 19 m apart.
+    _, truths = random_tables(1, 1, truths=1)
+    truth = replace(
+        truths,
+        labels=np.ones(1, np.int64),
+        centers=np.array([[30.0, 0.0, 1.0]]),
+        sizes=np.array([[40.0, 2.5, 3.0]]),
+        yaws=np.zeros(1),
+    )
+    cab = replace(truth, centers=np.array([[11.0, 0.0, 1.0]]), sizes=np.array([[2.0, 2.5, 3.0]]))
+    score = _scores(cab, truth, (0.0, 121.0))
+    assert score["plane_distance"].classes["truck"].ap == pytest.approx(1.0)
+    assert score["center_distance_bev"].classes["truck"].ap == 0.0
 
 
 @settings(max_examples=200, deadline=None)
