@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from shared.errors import BuildError
 from trt_builder.layers import Layer
 from trt_builder.policies import Resolved
+
+_log = logging.getLogger("build")
 
 # So many offending nodes are named in an error; the record holds them all.
 _NAMED = 3
@@ -35,6 +38,7 @@ def summary(layers: Sequence[Layer], resolved: Resolved, times: Mapping[str, flo
         "tf32_kernels": sum("tf32" in layer.tactic.lower() for layer in layers),
         "not_as_asked": wrong,
         "not_proven": unproven,
+        "opaque_layers": sum(layer.is_opaque for layer in layers),
     }
     if times:
         by_precision: Counter[str] = Counter()
@@ -71,7 +75,7 @@ def _layers_of_nodes(layers: Sequence[Layer], resolved: Resolved) -> dict[str, l
     """Per matrix node, the layers that compute it: matrix kernels, or else the fused kernels that hold it."""
     by_node: dict[str, list[Layer]] = {}
     for layer in layers:
-        if layer.precision and not layer.is_reformat:
+        if layer.precision and not layer.is_reformat and not layer.is_opaque:
             for node in layer.nodes:
                 by_node.setdefault(node, []).append(layer)
     found = {}
@@ -104,7 +108,15 @@ def require(summarised: Mapping[str, Any], resolved: Resolved, *, component: str
             f"precision_policy {name} was not met: {summarised['tf32_kernels']} layers run TF32 kernels",
             where=component,
         )
-    if resolved.expected and len(summarised["not_proven"]) == len(resolved.expected):
+    not_proven = summarised["not_proven"]
+    if not_proven and summarised["opaque_layers"]:
+        _log.warning(
+            "%s: %d matrix nodes are inside regions whose precision TensorRT does not tell: %s",
+            component,
+            len(not_proven),
+            ", ".join(not_proven[:_NAMED]),
+        )
+    elif resolved.expected and len(not_proven) == len(resolved.expected):
         raise BuildError(
             f"precision_policy {name} can't be proven: the engine's report names none of the "
             f"{len(resolved.expected)} matrix nodes",

@@ -85,7 +85,7 @@ def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
 
     Example: trt_builder refit --work work/centerpoint
     """
-    from trt_builder.build import refit_all
+    from trt_builder.refit_engines import refit_all
 
     refit_all(work, target=target, overrides=overrides)
 

@@ -74,6 +74,11 @@ class Layer:
         return _SCALE_KINDS.search(self.kind) is not None
 
     @property
+    def is_opaque(self) -> bool:
+        """Whether it is a region that TensorRT's compiler made of many nodes, and tells nothing about."""
+        return "ForeignNode" in self.name and not self.is_matrix
+
+    @property
     def precision(self) -> str:
         """What it computes in: the type of its first input, or of its output when it reads none."""
         tensors = self.inputs or self.outputs

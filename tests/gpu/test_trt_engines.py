@@ -33,8 +33,9 @@ from tests.support.trt_workspaces import (
 )
 from trt_builder import target as targets
 from trt_builder import timing_cache
-from trt_builder.build import build_all, refit_all
+from trt_builder.build import build_all
 from trt_builder.cli import cli
+from trt_builder.refit_engines import refit_all
 from trt_builder.target import Target
 
 pytestmark = pytest.mark.gpu

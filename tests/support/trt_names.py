@@ -54,11 +54,13 @@ class Use:
         name: ``BuilderFlag.TF32``.
         place: file and line.
         guards: optional names whose presence the same function asks for.
+        probed: names that the same function looks up with ``getattr(…, name, None)``.
     """
 
     name: str
     place: str
     guards: frozenset[str]
+    probed: frozenset[str]
 
 
 def sources() -> dict[str, str]:
@@ -76,7 +78,10 @@ def uses(files: Mapping[str, str]) -> Iterator[Use]:
             if isinstance(node, ast.Attribute):
                 name = _name_of(node, talking=path in TALKING)
                 if name is not None:
-                    yield Use(name, f"{path}:{node.lineno}", _guards(functions, node))
+                    inside = [function for function in functions if _holds(function, node)]
+                    guards = frozenset[str]().union(*(_literals_asked_for(function) for function in inside))
+                    probed = frozenset[str]().union(*(_probed(function) for function in inside))
+                    yield Use(name, f"{path}:{node.lineno}", guards, probed)
 
 
 def guarded_names(source: str) -> set[str]:
@@ -106,12 +111,20 @@ def _clean(name: str) -> str | None:
     return None if parts[0] in _PYTHON_NAMES or parts[-1] == "__init__" else name
 
 
-def _guards(functions: list[ast.FunctionDef], node: ast.Attribute) -> frozenset[str]:
-    asked: set[str] = set()
-    for function in functions:
-        if function.lineno <= node.lineno <= (function.end_lineno or 0):
-            asked |= _literals_asked_for(function)
-    return frozenset(asked)
+def _holds(function: ast.FunctionDef, node: ast.Attribute) -> bool:
+    return function.lineno <= node.lineno <= (function.end_lineno or 0)
+
+
+def _probed(function: ast.FunctionDef) -> set[str]:
+    """Names that a function looks up with a default: ``getattr(engine, "name", None)``."""
+    found = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr" and len(node.args) == 3:
+            owner, name = node.args[:2]
+            if isinstance(owner, ast.Name) and isinstance(name, ast.Constant):
+                prefix = VARIABLES.get(owner.id, "")
+                found.add(f"{prefix}.{name.value}" if prefix else str(name.value))
+    return found
 
 
 def _literals_asked_for(tree: ast.AST) -> set[str]:
@@ -148,6 +161,9 @@ def problems(
     for use in uses(files):
         there = having(use.name)
         if there == set(releases):
+            continue
+        if any(having(name) | there == set(releases) for name in use.probed):
+            # One of two names is in every release, and the function looks for the other first.
             continue
         missing = f"{use.place}: {use.name} is not in {', '.join(sorted(set(releases) - there))}"
         if not use.place.startswith(COMPAT):

@@ -44,6 +44,7 @@ class Machine:
         target = Target(TensorRT("tensorrt", trt, version), H200)
         self._monkeypatch.setattr(targets, "find", lambda wanted: target)
         self._monkeypatch.setattr(measure, "layer_times", lambda trt, engine: {})
+        self._monkeypatch.setattr(measure, "engine_information", lambda trt, engine: engine.text)
         return target
 
 

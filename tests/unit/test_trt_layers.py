@@ -135,10 +135,29 @@ def test_a_fused_kernel_that_is_no_matrix_kind_counts_when_nothing_else_holds_th
 
 
 def test_nothing_proven_is_not_met() -> None:
-    found = summary([layer("{ForeignNode[a...b]}", "fp16", "Myelin", nodes=("something",))], fp16())
+    found = summary([layer("something", "fp16", "PointWiseV2")], fp16())
     assert found["not_proven"] == ["/pfn/linear/MatMul"]
     with pytest.raises(BuildError, match="can't be proven"):
         require(found, fp16(), component="c")
+
+
+def test_a_region_that_tells_nothing_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    region = layer(
+        "{ForeignNode[/pfn/linear/MatMul.../pfn/ReduceMax]}", "fp32", "Myelin", nodes=("/pfn/linear/MatMul",)
+    )
+    found = summary([region], fp16())
+    assert (found["not_proven"], found["opaque_layers"]) == (["/pfn/linear/MatMul"], 1)
+    require(found, fp16(), component="c")
+    assert "inside regions whose precision TensorRT does not tell: /pfn/linear/MatMul" in caplog.text
+
+
+def test_control_characters_in_the_report_are_read() -> None:
+    # TensorRT 8.6 separates the names in a layer's metadata with a bare 0x1e, which JSON does not allow.
+    text = (
+        '{"Layers": [{"Name": "a", "LayerType": "gemm", "Inputs": [], "Outputs": [], '
+        '"Metadata": "[ONNX Layer: /a]\x1e[ONNX Layer: /b]"}]}'
+    )
+    assert from_inspector(text)[0].nodes == ("/a", "/b")
 
 
 def test_fp32_without_tf32_is_proven_by_the_kernels_names() -> None:
