@@ -16,14 +16,13 @@ from evaluator.gates import check_gates, parse_gate
 from evaluator.latency import latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
+from shared import formats
 from shared.errors import GateFailed, InputError
 from shared.runs import Run
 from shared.table import Table, number
 from shared.workspace import Workspace
 
 STAGE = "evaluate"
-#: Version of the files in ``evaluation/``; raise it when their meaning changes.
-FORMAT = 1
 
 _log = logging.getLogger(STAGE)
 
@@ -146,7 +145,7 @@ def evaluate_runs(
             replicates[name] = replicate(copies, partial(metric.resample, matched), f"intervals of {name}")
     return {
         run.folder.name: {
-            "format": FORMAT,
+            "format": formats.EVALUATION,
             "run": {
                 "name": run.folder.name,
                 "backend": run.header.backend,
@@ -187,7 +186,7 @@ def stored_evaluations(workspace: Workspace) -> dict[str, dict[str, Any]]:
         for relative in stage.outputs
     }
     for name, evaluation in stored.items():
-        if evaluation.get("format") != FORMAT:
+        if evaluation.get("format") != formats.EVALUATION:
             raise InputError(
                 "was written by another version of the evaluator",
                 where=f"{workspace.root}/evaluation/{name}.json",

@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluator.comparison import side_by_side
 from evaluator.evaluate import stored_evaluations
+from shared import formats
 from shared.manifest import Manifest, Stage
 from shared.staleness import outdated_inputs
 from shared.table import MISSING, Table
@@ -57,6 +58,8 @@ def _duration(stage: Stage) -> str:
 
 
 def _verification_text(verification: dict[str, Any]) -> str:
+    if verification.get("format") != formats.VERIFICATION:
+        return "Verification was recorded by another version of the verifier; run it again: verifier verify"
     rows = []
     for name, result in verification["comparisons"].items():
         results = result["results"]

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared import formats
 from shared.errors import InputError, VerificationFailed
 from shared.table import Table, number
 from shared.workspace import Workspace
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from shared.config import DeployConfig
 
 STAGE = "verify"
-#: Version of the files in ``verification/``; raise it when their meaning changes.
-FORMAT = 2
 #: Name of the one result of kind ``verification`` in the manifest.
 SUMMARY = "summary"
 
@@ -64,7 +63,7 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
             results = {}
             for comparison in plan.comparisons:
                 stored = compare_runs(comparison.reference.run, comparison.test.run, score_threshold)
-                stored["format"] = FORMAT
+                stored["format"] = formats.VERIFICATION
                 stored["tolerance"] = asdict(tolerance_of(comparison, config, overrides))
                 with stage.artifact(f"verification/{comparison.name}.json", kind="verification") as path:
                     path.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -129,7 +128,7 @@ def stored_comparisons(workspace: Workspace) -> dict[str, dict[str, Any]]:
         for relative in stage.outputs
     }
     for name, comparison in stored.items():
-        if comparison.get("format") != FORMAT:
+        if comparison.get("format") != formats.VERIFICATION:
             raise InputError(
                 "was written by another version of the verifier",
                 where=f"{workspace.root}/verification/{name}.json",
@@ -184,7 +183,13 @@ def _hashes(workspace: Workspace, runs: Sequence[RecordedRun]) -> dict[str, str]
 def _summary(plan: Plan, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What the manifest records of the verification: the verdict, what was skipped or unable to run, and why."""
     passed = bool(results) and not plan.failures and all(result["passed"] for result in results.values())
-    return {"passed": passed, "skipped": plan.skipped, "unable": plan.failures, "comparisons": dict(results)}
+    return {
+        "format": formats.VERIFICATION,
+        "passed": passed,
+        "skipped": plan.skipped,
+        "unable": plan.failures,
+        "comparisons": dict(results),
+    }
 
 
 def _result(stored: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:

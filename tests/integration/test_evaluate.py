@@ -12,6 +12,7 @@ import pytest
 from evaluator.evaluate import evaluate
 from evaluator.metrics import find_metric
 from evaluator.summary import summary
+from shared import formats
 from shared.errors import DeployError, GateFailed, InputError, ManifestError, UsageError
 from shared.workspace import Workspace
 from tests.support.workspaces import CLASSES, SAMPLES, add_run, good_boxes, make_workspace
@@ -249,3 +250,19 @@ def test_enough_frames_give_intervals_of_values_and_differences(tmp_path: Path) 
     assert bounds["low"] < stored["headline"]["mAP"] < bounds["high"]
     assert change["high"] < 0, "a shift by 0.57 m costs AP at 0.5 m in any set of frames"
     assert "Differences from the baseline" in text
+
+
+def test_results_of_another_version_are_not_misread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from verifier.verify import verify
+
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "framework", samples=2)
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx")
+    verify(workspace.root, (), False)
+    monkeypatch.setattr(formats, "VERIFICATION", -1)
+    assert "another version of the verifier" in summary(workspace.root)
+    _evaluate(workspace)
+    monkeypatch.setattr(formats, "EVALUATION", -1)
+    with pytest.raises(InputError, match="another version of the evaluator"):
+        summary(workspace.root)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shared import formats
 from shared.errors import InputError, ManifestError, UsageError, VerificationFailed
 from shared.workspace import Workspace
 from tests.support.workspaces import RAW_SAMPLES, SAMPLES, add_run, good_boxes, make_workspace, raw_outputs
@@ -297,6 +298,6 @@ def test_statistics_of_another_version_are_refused(tmp_path: Path, monkeypatch: 
     workspace = _workspace(tmp_path)
     _three_runs(workspace)
     verify(workspace.root, (), False)
-    monkeypatch.setattr("verifier.verify.FORMAT", -1)
+    monkeypatch.setattr(formats, "VERIFICATION", -1)
     with pytest.raises(InputError, match="another version of the verifier"):
         check(workspace.root, ())
