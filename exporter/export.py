@@ -28,7 +28,7 @@ from shared.lazy import lazy_import
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.provenance import package_versions
 from shared.runs import RunHeader
-from shared.spec import ComponentSpec, ModelSpec
+from shared.spec import ModelSpec
 from shared.stages import StageRun
 from shared.workspace import Workspace
 
@@ -114,38 +114,31 @@ def export(
         ]
         _check_component_names(config, components)
 
-        specs: list[ComponentSpec] = []
-        agreements: dict[str, Any] = {}
-        for component in components:
-            onnx_path, program_path = f"onnx/{_onnx_file(component, config)}", f"pytorch/{component.name}.pt2"
-            with _announced(stage, onnx_path, "onnx") as path:
-                if given is not None:
-                    opset_version = take_onnx(given, _onnx_file(component, config), path)
-                else:
-                    opset_version = _write_onnx(component, path, config)
-                    stamp(
-                        path,
-                        component=component.name,
-                        model_name=config.model.type,
-                        task=adapter.TASK,
-                        classes=adapter.classes(model),
-                        parameters=parameters,
-                        origin=_origin(config, training, weights),
-                    )
-                against_onnx = check_onnx(path, component, opset_version)
-            with _announced(stage, program_path, "program") as path:
-                against_program = export_program(component, path)
-            specs.append(component.spec(onnx_path, program_path))
-            agreements[component.name] = {"onnx": _told(against_onnx), "program": _told(against_program)}
-
-        model.to(reference_device)
         spec = ModelSpec(
             model=config.model.type,
             task=adapter.TASK,
             classes=adapter.classes(model),
-            components=specs,
+            components=[
+                component.spec(f"onnx/{_onnx_file(component, config)}", _program_path(component))
+                for component in components
+            ],
             parameters=parameters,
         )
+        origin = _origin(config, training, weights)
+        agreements: dict[str, Any] = {}
+        for component in components:
+            with _announced(stage, spec.component(component.name).onnx, "onnx") as path:
+                if given is not None:
+                    opset_version = take_onnx(given, _onnx_file(component, config), path)
+                else:
+                    opset_version = _write_onnx(component, path, config)
+                    stamp(path, spec, component.name, origin)
+                against_onnx = check_onnx(path, component, opset_version)
+            with _announced(stage, _program_path(component), "program") as path:
+                against_program = export_program(component, path)
+            agreements[component.name] = {"onnx": _told(against_onnx), "program": _told(against_program)}
+
+        model.to(reference_device)
         header = _reference_header(spec, dataset, reference_samples, resolved_device, stage.fingerprint)
         files = record_reference(adapter, model, dataset, parameters, workspace.path(FOLDER), header, resume=not force)
         for name in files:
@@ -153,7 +146,9 @@ def export(
         stage.spec(spec)
         stage.config(resolved(config))
         stage.result("export", "agreement", agreements)
-    _log.info("export: done, %d components and the framework's answers on %d samples", len(specs), reference_samples)
+    _log.info(
+        "export: done, %d components and the framework's answers on %d samples", len(components), len(header.tokens)
+    )
 
 
 # -- what the export depends on ---------------------------------------------------------------------------------------
@@ -263,6 +258,10 @@ def _check_component_names(config: DeployConfig, components: Sequence[Component]
 def _onnx_file(component: Component, config: DeployConfig) -> str:
     settings = config.components.get(component.name)
     return settings.onnx_file if settings is not None else f"{component.name}.onnx"
+
+
+def _program_path(component: Component) -> str:
+    return f"pytorch/{component.name}.pt2"
 
 
 @contextlib.contextmanager

@@ -9,11 +9,11 @@ import datetime
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from exporter.onnx_export import save
 from shared import __version__
 from shared.lazy import lazy_import
+from shared.spec import ModelSpec
 
 onnx = lazy_import("onnx")
 
@@ -21,25 +21,13 @@ PRODUCER = "awml-deploy"
 DOMAIN = "ai.onnx"
 
 
-def stamp(
-    path: Path,
-    *,
-    component: str,
-    model_name: str,
-    task: str,
-    classes: list[str],
-    parameters: Mapping[str, Any],
-    origin: Mapping[str, str],
-) -> None:
+def stamp(path: Path, spec: ModelSpec, component: str, origin: Mapping[str, str]) -> None:
     """Write header and ``metadata_props`` into an ONNX file, in place.
 
     Args:
         path: the file.
-        component: which part of the model it is.
-        model_name: for example ``centerpoint``.
-        task: for example ``detection3d``.
-        classes: class names in label order.
-        parameters: parameters of pre- and post-processing; stored as JSON.
+        spec: the model; its classes and parameters are stored as JSON.
+        component: which part of the model the file is.
         origin: checkpoint hash, config name, exporter and the like, as text.
     """
     model = onnx.load(str(path))
@@ -47,13 +35,13 @@ def stamp(
     model.producer_version = __version__
     model.domain = DOMAIN
     model.model_version = 1
-    model.doc_string = f"{model_name} {component}, exported by {PRODUCER} {__version__}"
+    model.doc_string = f"{spec.model} {component}, exported by {PRODUCER} {__version__}"
     values = {
-        "model_name": model_name,
+        "model_name": spec.model,
         "component": component,
-        "task": task,
-        "classes": json.dumps(classes),
-        "parameters": json.dumps(dict(parameters)),
+        "task": spec.task,
+        "classes": json.dumps(spec.classes),
+        "parameters": json.dumps(spec.parameters),
         "exported_with": f"{PRODUCER} {__version__}",
         "export_date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         **origin,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shared.errors import ConfigError, ExportError
-from shared.spec import TensorSpec
+from shared.spec import ModelSpec, TensorSpec
 from tests.support.exporting import SMALL, built, points
 
 pytestmark = pytest.mark.exporter
@@ -233,15 +233,14 @@ def test_header(tmp_path):
     from shared import __version__
 
     path = write(scaling(), tmp_path / "x.onnx")
-    stamp(
-        path,
-        component="scaling",
-        model_name="centerpoint",
+    spec = ModelSpec(
+        model="centerpoint",
         task="detection3d",
         classes=["car", "bus"],
+        components=[scaling().spec("onnx/x.onnx", None)],
         parameters={"voxel_size": [0.1, 0.2, 8.0]},
-        origin={"checkpoint_sha256": "abc"},
     )
+    stamp(path, spec, "scaling", {"checkpoint_sha256": "abc"})
     check(path, scaling())
     model = onnx.load(path)
     values = {entry.key: entry.value for entry in model.metadata_props}
