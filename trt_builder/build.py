@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shared.errors import EnvironmentLacks, ManifestError
+from shared.manifest import MANIFEST_NAME, update_manifest
 from shared.stages import StageRun
 from shared.workspace import Workspace
 from trt_builder import compat, one_engine, settings
@@ -24,6 +25,9 @@ from trt_builder.settings import Job
 from trt_builder.target import Target
 
 _log = logging.getLogger("build")
+
+# The stage that says why there are no engines at all; those of a target are called ``build:<target>``.
+SKIPPED = "build"
 
 
 def build_all(
@@ -58,11 +62,11 @@ def build_all(
     except EnvironmentLacks as missing:
         if not if_available:
             raise
-        ws.stage("build", tool=TOOL).skip(str(missing))
+        ws.stage(SKIPPED, tool=TOOL).skip(str(missing))
         return
     config = settings.read_config(ws, overrides)
     if if_available and config.export.mode == "onnx":
-        ws.stage("build", tool=TOOL).skip("export.mode is onnx: no engines are asked for")
+        ws.stage(SKIPPED, tool=TOOL).skip("export.mode is onnx: no engines are asked for")
         return
     order = make_order(ws, config, found)
     if explain:
@@ -71,6 +75,7 @@ def build_all(
     with one_at_a_time(ws, order):
         if force or reproduce is not None or not order.stage.up_to_date():
             _build(ws, found, order, reproduce)
+    _forget_skip(ws)
     if found.gpu is None:
         _log.info("%s: these engines can't run here: there is no GPU", order.name)
 
@@ -91,6 +96,13 @@ def _build(ws: Workspace, found: Target, order: Order, reproduce: Mode | None) -
             if tactics:
                 with stage.artifact(order.tactics(job), kind="tactics") as path:
                     path.write_bytes(tactics)
+
+
+def _forget_skip(ws: Workspace) -> None:
+    """Take back the note of an earlier call that nothing could be built here."""
+    last = ws.manifest().stages.get(SKIPPED)
+    if last is not None and last.status == "skipped":
+        update_manifest(ws.root / MANIFEST_NAME, lambda manifest: manifest.stages.pop(SKIPPED, None))
 
 
 def _recorded(ws: Workspace, order: Order, job: Job) -> bytes:

@@ -17,9 +17,12 @@ from shared.workspace import Workspace
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Recorded
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, make_workspace
-from trt_builder import gpu
+from trt_builder import gpu, measure
+from trt_builder import target as targets
 from trt_builder.cli import cli
+from trt_builder.compat import TensorRT
 from trt_builder.gpu import Gpu
+from trt_builder.target import Target
 
 H200 = Gpu(0, "NVIDIA H200", (9, 0), 132, 150 << 30)
 
@@ -54,6 +57,18 @@ def test_if_available_records_the_skip_and_its_reason(tmp_path: Path) -> None:
     assert stage.status == "skipped"
     assert stage.reason is not None
     assert "no TensorRT" in stage.reason
+
+
+def test_a_build_takes_an_earlier_skip_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    ws.stage("build", tool="trt_builder").skip("no TensorRT")
+    target = Target(TensorRT("tensorrt", fake_tensorrt.make("10.9.0", Recorded()), "10.9.0"), H200)
+    monkeypatch.setattr(targets, "find", lambda wanted: target)
+    monkeypatch.setattr(measure, "layer_times", lambda trt, engine: {})
+    monkeypatch.setattr(measure, "engine_information", lambda trt, engine: engine.text)
+    answer = invoke("build", "--work", ws.root, "--if-available")
+    assert answer.exit_code == 0, answer.output
+    assert {name for name in ws.manifest().stages if name.startswith("build")} == {f"build:{target.name('auto')}"}
 
 
 def test_tensorrt_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
