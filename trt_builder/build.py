@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shared.errors import EnvironmentLacks, ManifestError
-from shared.manifest import MANIFEST_NAME, update_manifest
+from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.stages import StageRun
 from shared.workspace import Workspace
 from trt_builder import compat, one_engine, settings
@@ -100,9 +100,13 @@ def _build(ws: Workspace, found: Target, order: Order, reproduce: Mode | None) -
 
 def _forget_skip(ws: Workspace) -> None:
     """Take back the note of an earlier call that nothing could be built here."""
-    last = ws.manifest().stages.get(SKIPPED)
-    if last is not None and last.status == "skipped":
-        update_manifest(ws.root / MANIFEST_NAME, lambda manifest: manifest.stages.pop(SKIPPED, None))
+
+    def forget(manifest: Manifest) -> None:
+        if SKIPPED in manifest.stages and manifest.stages[SKIPPED].status == "skipped":
+            del manifest.stages[SKIPPED]
+
+    if SKIPPED in ws.manifest().stages:
+        update_manifest(ws.root / MANIFEST_NAME, forget)
 
 
 def _recorded(ws: Workspace, order: Order, job: Job) -> bytes:
