@@ -77,6 +77,8 @@ def export(
         _record_config(workspace, config)
         _log.info("export: nothing to do, export.mode is %s", config.export.mode)
         return
+    adapter = models.find(config.model.type)
+    _check_task(config, adapter.TASK)
     training = read_training_config(_required(config.model.config, "model.config"))
     checkpoint = _required(config.model.checkpoint, "model.checkpoint")
     weights = checkpoint_digest(checkpoint)
@@ -101,8 +103,6 @@ def export(
         for reason in stage.changes():
             _log.debug("export runs because of %s", reason)
         reference_device = _torch_device(resolved_device, device)
-        adapter = models.find(config.model.type)
-        _check_task(config, adapter.TASK)
         options = adapter.read_options(config.model.options)
         model = adapter.build(training, options)
         load_weights(model, checkpoint)
