@@ -8,7 +8,7 @@ that is the ``max_num`` best of all cells, and the threshold can come first. The
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,10 +17,6 @@ import numpy.typing as npt
 
 from runtime.buffers import Float32, Int64
 from shared.tasks import Boxes3D
-
-# Logits this far below the threshold's are let through to the exact comparison of scores: float32 rounding of either
-# is a millionth of that.
-_LOGIT_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
     if decoding.norm_bbox:
         # A size that float32 can't hold is infinite, in the framework too.
         with np.errstate(over="ignore"):
-            sizes = np.exp(sizes)
+            sizes = np.exp(sizes.astype(np.float64)).astype(np.float32)
     centers = np.stack(
         [
             _metres(columns, offset[0], decoding, axis=0),
@@ -108,7 +104,7 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
     return Boxes3D.build(
         centers=centers,
         sizes=sizes.T,
-        yaws=np.arctan2(rotation[0], rotation[1]),
+        yaws=np.arctan2(rotation[0].astype(np.float64), rotation[1].astype(np.float64)),
         velocities=gather("vel").T if "vel" in outputs else None,
         labels=labels,
         scores=scores,
@@ -120,17 +116,9 @@ def _best_cells(logits: Float32, decoding: BoxDecoding) -> tuple[Int64, Float32]
 
     NaN is never chosen.
     """
-    if decoding.score_threshold:
-        # The sigmoid is computed where it can matter: of a million cells a few hundred.
-        threshold = decoding.score_threshold
-        candidates = np.flatnonzero(logits > np.float32(math.log(threshold / (1 - threshold)) - _LOGIT_MARGIN))
-        scores = _sigmoid(logits[candidates])
-        above = scores > np.float32(threshold)
-    else:
-        candidates = np.arange(len(logits))
-        scores = _sigmoid(logits)
-        above = ~np.isnan(scores)
-    candidates, scores = candidates[above], scores[above]
+    # The sigmoid is computed where it can matter: of a million cells a few hundred.
+    candidates = np.flatnonzero(logits >= logit_threshold(decoding.score_threshold))
+    scores = _sigmoid(logits[candidates])
     if len(scores) > decoding.max_num:
         # Everything that ties with the last one stays until the order among ties is settled below.
         limit = np.partition(scores, len(scores) - decoding.max_num)[len(scores) - decoding.max_num]
@@ -140,10 +128,53 @@ def _best_cells(logits: Float32, decoding: BoxDecoding) -> tuple[Int64, Float32]
     return candidates[best], scores[best]
 
 
+@functools.lru_cache
+def logit_threshold(score_threshold: float | None) -> np.float32:
+    """The smallest logit whose score, as `_sigmoid` rounds it, lies above the threshold.
+
+    A GPU that compares logits with it chooses the same cells to the bit.
+
+    Args:
+        score_threshold: at least 0 and below 1; None or 0: no threshold.
+
+    Returns:
+        float32; minus infinity without a threshold, NaN (no logit reaches it) where no score is above.
+    """
+    if not score_threshold:
+        return np.float32(-np.inf)
+    limit = np.float32(score_threshold)
+    # Bisection over the float32 numbers from -inf to inf, in their order: about 2**32 of them.
+    below, above = _place(np.float32(-np.inf)), _place(np.float32(np.inf))
+    if not _sigmoid(_at(above))[0] > limit:
+        return np.float32(np.nan)
+    while above - below > 1:
+        middle = (below + above) // 2
+        if _sigmoid(_at(middle))[0] > limit:
+            above = middle
+        else:
+            below = middle
+    return np.float32(_at(above)[0])
+
+
+def _place(value: np.float32) -> int:
+    """The place of a float32 number among all of them in their order; 0 for zero."""
+    bits = int(value.view(np.int32))
+    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+
+
+def _at(place: int) -> Float32:
+    """(1,) the float32 number at a place."""
+    bits = np.array([place if place >= 0 else -place | 0x80000000], np.uint32)
+    return bits.view(np.float32)
+
+
 def _sigmoid(logits: Float32) -> Float32:
-    """1 / (1 + exp(-x)). Below x = -88 exp overflows to infinity, and the score is the zero that it should be."""
+    """1 / (1 + exp(-x)), in double and rounded once: the same number wherever it is computed.
+
+    Below x = -709 exp overflows to infinity, and the score is the zero that it should be.
+    """
     with np.errstate(over="ignore"):
-        return np.float32(1) / (np.float32(1) + np.exp(-logits))
+        return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
 def _metres(cells: Int64, offset: Float32, decoding: BoxDecoding, axis: int) -> Float32:

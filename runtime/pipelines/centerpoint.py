@@ -1,10 +1,14 @@
 """CenterPoint with pillars: points to boxes.
 
 points -> voxelise -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
+
+The steps between the components run in NumPy, or, when the session runs components on device memory, as CUDA kernels
+(`runtime.cuda.centerpoint`), with the same results.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +19,11 @@ from runtime.backends import Session
 from runtime.buffers import Float32, RowBuffer
 from runtime.centerpoint_parameters import CenterPointParameters, Task, read_parameters
 from runtime.circle_nms import circle_nms
+from runtime.cuda.centerpoint import CenterPointCuda, unsupported
+from runtime.cuda.session import DeviceSession
 from runtime.decode import BoxDecoding, count_nan, decode, undo_y_axis_reference
 from runtime.decorate import Decoration, decorate
-from runtime.pipelines import Inference, PipelineInput
+from runtime.pipelines import Inference, Pipeline, PipelineInput
 from runtime.scatter import Canvas
 from runtime.stage_clock import StageClock
 from runtime.voxelise import VoxelGrid, cell_table, voxelise
@@ -27,6 +33,8 @@ from shared.errors import InferenceError
 from shared.spec import ModelSpec
 from shared.tasks import Boxes3D
 
+_log = logging.getLogger("runtime")
+
 ENCODER = "pts_voxel_encoder"
 HEAD = "pts_backbone_neck_head"
 
@@ -35,63 +43,28 @@ HEAD = "pts_backbone_neck_head"
 _MIN_ENCODER_ROWS = 2
 
 
-def build(spec: ModelSpec, session: Session) -> CenterPoint:
+def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of a CenterPoint model, see `runtime.pipelines.build_pipeline`."""
-    return CenterPoint(spec, session)
+    parameters = read_parameters(spec)
+    if isinstance(session, DeviceSession):
+        reason = unsupported(parameters)
+        if reason is None:
+            return CenterPointOnDevice(parameters, CenterPointCuda(spec, parameters, session))
+        _log.warning("%s: the steps between the components run in NumPy, and tensors pass through the host", reason)
+    return CenterPoint(spec, parameters, session)
 
 
-class CenterPoint:
-    """A CenterPoint model on a session, with its buffers. One request at a time."""
+class _CenterPoint:
+    """What does not depend on where the steps run."""
 
-    def __init__(self, spec: ModelSpec, session: Session) -> None:
-        parameters = read_parameters(spec)
+    def __init__(self, parameters: CenterPointParameters) -> None:
         self._parameters = parameters
-        self._session = session
-        self._encoder_input = spec.component(ENCODER).inputs[0].name
-        self._encoder_output = spec.component(ENCODER).outputs[0].name
-        self._head_input = spec.component(HEAD).inputs[0].name
-        self._grid = _grid(parameters)
-        self._decoration = _decoration(parameters)
-        self._decoding = _decoding(parameters)
-        self._table = cell_table(self._grid)
-        self._features = RowBuffer(self._grid.max_voxels * self._grid.max_points, self._decoration.num_features)
-        self._canvas = Canvas(parameters.encoder_channels, ny=self._grid.shape[1], nx=self._grid.shape[0])
 
     def read(self, sample: Sample) -> PipelineInput:
         """(N, C) float32 points of a sample, with the sweeps and the range filter of the model's training."""
         loaded = load_points_counted(sample, self._parameters.points)
         counters = {"read": loaded.read, "read_nan": loaded.invalid, "read_out_of_range": loaded.outside}
         return PipelineInput(loaded.points, counters)
-
-    def infer(self, data: Float32) -> Inference:
-        """Boxes in the lidar frame from one frame of points.
-
-        Args:
-            data: (N, C) float32; x, y, z [m] and the model's other raw features.
-
-        Raises:
-            InferenceError: another number of features, or the backend failed.
-        """
-        clock = StageClock()
-        points = self._checked(data)
-        voxels = voxelise(points, self._grid, self._table)
-        clock.lap("voxelise")
-        features = decorate(voxels, self._decoration, self._grid, self._features)
-        clock.lap("decorate")
-        pillars = self._encode(features, len(voxels))
-        clock.lap(ENCODER)
-        canvas = self._canvas.scatter(pillars, voxels.coordinates)
-        clock.lap("scatter")
-        outputs = self._session.run(HEAD, {self._head_input: canvas})
-        clock.lap(HEAD)
-        tasks = [_task_outputs(outputs, task) for task in self._parameters.tasks]
-        decoded = [decode(task, self._decoding) for task in tasks]
-        heatmap_nan = sum(count_nan(task["heatmap"]) for task in tasks)
-        clock.lap("decode")
-        boxes = self._suppress(decoded)
-        clock.lap("circle_nms")
-        counters = {**voxels.counters, "heatmap_nan": heatmap_nan, "boxes": len(boxes)}
-        return Inference(boxes, outputs, clock.stop(), counters)
 
     def comparable(self, outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """The head's outputs with a ``rot_y_axis_reference`` export undone: (1, channels, H, W) each."""
@@ -110,7 +83,7 @@ class CenterPoint:
             lines.append(
                 f"{counters['voxels_dropped']} of {counters['voxels'] + counters['voxels_dropped']} voxels did not fit "
                 f"({counters['points_in_dropped_voxels']} of {counters['points']} points lost): the limit is "
-                f"{self._grid.max_voxels} a frame (max_voxels of the training config)"
+                f"{self._parameters.max_voxels} a frame (max_voxels of the training config)"
             )
         if counters["read_nan"]:
             lines.append(f"{counters['read_nan']} of {counters['read']} points are NaN or infinite and were left out")
@@ -121,12 +94,76 @@ class CenterPoint:
             )
         return lines
 
-    def _checked(self, data: Float32) -> Float32:
-        if data.ndim != 2 or data.shape[1] != self._decoration.raw_features:
+    def checked(self, data: Float32) -> Float32:
+        """The points, C-contiguous.
+
+        Raises:
+            InferenceError: another number of features.
+        """
+        if data.ndim != 2 or data.shape[1] != self._parameters.decoration.raw_features:
             raise InferenceError(
-                f"points have the shape {data.shape}, the model takes (N, {self._decoration.raw_features})"
+                f"points have the shape {data.shape}, the model takes (N, {self._parameters.decoration.raw_features})"
             )
         return np.ascontiguousarray(data, np.float32)
+
+
+class CenterPointOnDevice(_CenterPoint):
+    """A CenterPoint model whose steps are CUDA kernels. One request at a time."""
+
+    def __init__(self, parameters: CenterPointParameters, lane: CenterPointCuda) -> None:
+        super().__init__(parameters)
+        self.lane = lane
+
+    def infer(self, data: Float32) -> Inference:
+        """Boxes in the lidar frame from one frame of points, see `CenterPoint.infer`."""
+        return self.lane.infer(self.checked(data))
+
+
+class CenterPoint(_CenterPoint):
+    """A CenterPoint model on a session, with its steps in NumPy and their buffers. One request at a time."""
+
+    def __init__(self, spec: ModelSpec, parameters: CenterPointParameters, session: Session) -> None:
+        super().__init__(parameters)
+        self._session = session
+        self._encoder_input = spec.component(ENCODER).inputs[0].name
+        self._encoder_output = spec.component(ENCODER).outputs[0].name
+        self._head_input = spec.component(HEAD).inputs[0].name
+        self._grid = _grid(parameters)
+        self._decoration = _decoration(parameters)
+        self._decoding = _decoding(parameters)
+        self._table = cell_table(self._grid)
+        self._features = RowBuffer(self._grid.max_voxels * self._grid.max_points, self._decoration.num_features)
+        self._canvas = Canvas(parameters.encoder_channels, ny=self._grid.shape[1], nx=self._grid.shape[0])
+
+    def infer(self, data: Float32) -> Inference:
+        """Boxes in the lidar frame from one frame of points.
+
+        Args:
+            data: (N, C) float32; x, y, z [m] and the model's other raw features.
+
+        Raises:
+            InferenceError: another number of features, or the backend failed.
+        """
+        clock = StageClock()
+        points = self.checked(data)
+        voxels = voxelise(points, self._grid, self._table)
+        clock.lap("voxelise")
+        features = decorate(voxels, self._decoration, self._grid, self._features)
+        clock.lap("decorate")
+        pillars = self._encode(features, len(voxels))
+        clock.lap(ENCODER)
+        canvas = self._canvas.scatter(pillars, voxels.coordinates)
+        clock.lap("scatter")
+        outputs = self._session.run(HEAD, {self._head_input: canvas})
+        clock.lap(HEAD)
+        tasks = [task_outputs(outputs, task) for task in self._parameters.tasks]
+        decoded = [decode(task, self._decoding) for task in tasks]
+        heatmap_nan = sum(count_nan(task["heatmap"]) for task in tasks)
+        clock.lap("decode")
+        boxes = self._suppress(decoded)
+        clock.lap("circle_nms")
+        counters = {**voxels.counters, "heatmap_nan": heatmap_nan, "boxes": len(boxes)}
+        return Inference(boxes, outputs, clock.stop(), counters)
 
     def _encode(self, features: Float32, count: int) -> Float32:
         """(V, 1, C) pillar features of the first ``count`` pillars; no call for a frame without any."""
@@ -190,6 +227,6 @@ def _decoding(parameters: CenterPointParameters) -> BoxDecoding:
     )
 
 
-def _task_outputs(outputs: Mapping[str, npt.NDArray[Any]], task: Task) -> dict[str, Float32]:
+def task_outputs(outputs: Mapping[str, npt.NDArray[Any]], task: Task) -> dict[str, Float32]:
     """The outputs of one task under the names that `decode` knows, as float32."""
     return {role: outputs[name].astype(np.float32, copy=False) for role, name in task.outputs.items()}

@@ -262,7 +262,7 @@ def test_exit_codes(work, tmp_path, capsys):
     assert exit_code("run", "--work", str(work), "--backend", "onnx", "--num-samples", "1") == 0
     assert "run:onnx-cpu: done, 1 samples" in capsys.readouterr().out
     assert exit_code("run", "--work", str(work), "--backend", "caffe") == 2
-    assert "there are: onnx, pytorch" in one_line()
+    assert "there are: onnx, pytorch, tensorrt" in one_line()
     assert exit_code("run", "--work", str(work), "--backend", "onnx", "--device", "tpu") == 2
     assert "no device is called 'tpu'" in one_line()
     assert exit_code("run", "--work", str(work), "--backend", "onnx", "--num-samples", "0") == 2

@@ -1,0 +1,402 @@
+"""TensorRT backend, 8.6 to 11.x, by the tensor address API that all of them have."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.backends import Tensors
+from runtime.cuda.gpu import DeviceArray, Gpu, driver, open_gpu
+from runtime.cuda.session import Bound, DeviceSession, Lane
+from runtime.devices import Device
+from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
+from shared.lazy import lazy_import
+from shared.plan import read_header
+from shared.provenance import package_versions
+from shared.spec import ComponentSpec, ModelSpec
+from shared.workspace import Workspace
+
+trt = lazy_import("tensorrt", install="pip install the tensorrt wheel that fits the driver, or use the runtime image")
+_log = logging.getLogger("tensorrt")
+
+PACKAGES = ("tensorrt", "pycuda", "numpy")
+
+
+def artifacts(workspace: Workspace, spec: ModelSpec, target: str | None = None) -> dict[str, str]:
+    """The engine of each component.
+
+    Args:
+        workspace: where they are.
+        spec: the model.
+        target: name of a folder under ``tensorrt/``; None: the one of the installed TensorRT and, where there are
+            several, of the config's precision policy.
+
+    Raises:
+        InputError: there is none, none for the installed TensorRT, or no telling which.
+    """
+    engines = workspace.manifest().results.get("engines", {})
+    names = [component.name for component in spec.components]
+    targets = sorted({key.split("/", 1)[0] for key in engines})
+    complete = [name for name in targets if all(f"{name}/{component}" in engines for component in names)]
+    where = str(workspace.root)
+    if target is not None and target not in complete:
+        there = ", ".join(complete) or "none"
+        raise InputError(f"there are no engines '{target}'", where=where, hint=f"there are: {there}")
+    if not complete:
+        raise InputError("no engines were built", where=where, hint=f"trt_builder build --work {where}")
+    chosen = target or _choose(complete, engines, names[0], workspace)
+    return {component: engines[f"{chosen}/{component}"]["engine"] for component in names}
+
+
+def _choose(targets: list[str], engines: Mapping[str, Any], component: str, workspace: Workspace) -> str:
+    installed = package_versions(("tensorrt",)).get("tensorrt")
+    where = str(workspace.root)
+
+    def version(target: str) -> str:
+        return _three(engines[f"{target}/{component}"]["tensorrt"]["version"])
+
+    fitting = [target for target in targets if installed is None or version(target) == _three(installed)]
+    if not fitting:
+        raise InputError(
+            f"the engines are for TensorRT {', '.join(sorted({version(target) for target in targets}))}, installed is "
+            f"{installed}",
+            where=where,
+            hint=f"trt_builder build --work {where}, with the TensorRT that runs them",
+        )
+    if len(fitting) == 1:
+        return fitting[0]
+    policy = workspace.config().get("tensorrt", {}).get("precision_policy")
+    named = [target for target in fitting if target.endswith(f"-{policy}")]
+    if len(named) == 1:
+        return named[0]
+    raise InputError("there are several sets of engines", where=where, hint=f"--target {' | '.join(fitting)}")
+
+
+def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: int | None) -> TensorRTSession:  # noqa: ARG001 (engines have no threads)
+    """Load engines onto a GPU. What a file says of itself is checked before CUDA starts.
+
+    Raises:
+        EnvironmentLacks: TensorRT, pycuda or the GPU is missing.
+        ModelLoadError: an engine of another TensorRT or GPU, or not the component of the spec.
+    """
+    if device.is_cpu:
+        raise EnvironmentLacks("TensorRT runs on GPUs", where="tensorrt on cpu", hint="choose --device cuda")
+    for path in files.values():
+        _check_header(path)
+    gpu = open_gpu(device)
+    for path in files.values():
+        _check_architecture(path, gpu)
+    runtime = trt.Runtime(_logger())
+    engines = {
+        component.name: _load_component(runtime, files[component.name], component) for component in spec.components
+    }
+    return TensorRTSession(gpu, runtime, engines, {"tensorrt": trt.__version__, "gpu": gpu.name})
+
+
+class TensorRTSession(DeviceSession):
+    """The components as engines."""
+
+    def __init__(self, gpu: Gpu, runtime: Any, engines: dict[str, Any], settings: dict[str, Any]) -> None:
+        self.gpu = gpu
+        self.settings = settings
+        # Engines need the runtime that loaded them.
+        self._runtime = runtime
+        self._engines = engines
+        self._hosts: dict[str, _HostBinding] = {}
+
+    def run(self, component: str, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """Run one component on arrays in host memory. Fewer rows than the engine's profile are filled up with zeros.
+
+        Raises:
+            InferenceError: a shape outside the profile, or TensorRT failed.
+        """
+        if component not in self._hosts:
+            self._hosts[component] = _HostBinding(self.gpu, component, self._engines[component])
+        return self._hosts[component].run(inputs)
+
+    def rows(self, component: str) -> tuple[int, int | None]:
+        """See `DeviceSession`."""
+        engine = self._engines[component]
+        low, _, high = profile(engine, tensor_names(engine, inputs=True)[0])
+        return low[0], high[0]
+
+    def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
+        """See `DeviceSession`."""
+        return dtype_of(self._engines[component], tensor)
+
+    def engine(self, component: str) -> Any:
+        """The engine itself, for measuring it."""
+        return self._engines[component]
+
+    def open_lane(self) -> TensorRTLane:
+        """See `DeviceSession`."""
+        return TensorRTLane(self.gpu, self._engines)
+
+
+class TensorRTLane(Lane):
+    """A stream, and one block of scratch memory for all contexts of the lane: they never run at the same time."""
+
+    recordable = True
+
+    def __init__(self, gpu: Gpu, engines: Mapping[str, Any]) -> None:
+        self.stream = gpu.stream()
+        self._gpu = gpu
+        self._engines = engines
+        self._scratch = gpu.allocate((max(scratch_bytes(engine) for engine in engines.values()),), np.uint8)
+
+    def bind(
+        self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
+    ) -> TensorRTBound:
+        """See `Lane`."""
+        return TensorRTBound(
+            self._gpu, component, self._engines[component], self.stream, self._scratch, inputs, outputs
+        )
+
+
+class TensorRTBound(Bound):
+    """A context of an engine with its shapes and addresses set: a context per shape, as CUDA graphs want it."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        component: str,
+        engine: Any,
+        stream: Any,
+        scratch: DeviceArray,
+        inputs: Mapping[str, DeviceArray],
+        outputs: Mapping[str, DeviceArray],
+    ) -> None:
+        self._component = component
+        self._stream = stream.handle
+        self.context = new_context(engine, scratch)
+        for name in tensor_names(engine, inputs=True):
+            set_shape(self.context, engine, component, name, inputs[name].shape)
+        self.outputs = {}
+        for name in tensor_names(engine, inputs=False):
+            shape = tuple(self.context.get_tensor_shape(name))
+            given = outputs.get(name)
+            dtype = dtype_of(engine, name)
+            array = gpu.allocate(shape, dtype) if given is None else DeviceArray(given.address, shape, dtype, given)
+            self.outputs[name] = array
+        # Everything that the context points to lives as long as it does.
+        self._keep = (scratch, dict(inputs))
+        for name, array in (*inputs.items(), *self.outputs.items()):
+            set_address(self.context, component, name, array.address)
+
+    def enqueue(self) -> None:
+        """See `Bound`."""
+        if not self.context.execute_async_v3(self._stream):
+            raise InferenceError(f"TensorRT failed: {last_error()}", where=self._component)
+
+
+class _HostBinding:
+    """An engine with buffers on both sides, allocated once for the largest shapes of the profile."""
+
+    def __init__(self, gpu: Gpu, component: str, engine: Any) -> None:
+        self._component = component
+        self._engine = engine
+        self._stream = gpu.stream()
+        self._scratch = gpu.allocate((scratch_bytes(engine),), np.uint8)
+        self._context = new_context(engine, self._scratch)
+        self._inputs = tensor_names(engine, inputs=True)
+        self._outputs = tensor_names(engine, inputs=False)
+        for name in self._inputs:
+            set_shape(self._context, engine, component, name, profile(engine, name)[2])
+        self._device, self._host = {}, {}
+        for name in (*self._inputs, *self._outputs):
+            shape = tuple(self._context.get_tensor_shape(name))
+            self._device[name] = gpu.allocate(shape, dtype_of(engine, name))
+            self._host[name] = gpu.pinned((int(np.prod(shape)),), dtype_of(engine, name))
+            set_address(self._context, component, name, self._device[name].address)
+
+    def run(self, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """See `TensorRTSession.run`."""
+        rows = padded = len(inputs[self._inputs[0]])
+        for name in self._inputs:
+            array = inputs[name]
+            padded = max(len(array), profile(self._engine, name)[0][0])
+            set_shape(self._context, self._engine, self._component, name, (padded, *array.shape[1:]))
+            size = int(np.prod(array.shape[1:])) * padded
+            staged = self._host[name][:size]
+            staged[: array.size] = array.reshape(-1)
+            staged[array.size :] = 0
+            driver.memcpy_htod_async(self._device[name].address, staged, self._stream)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise InferenceError(f"TensorRT failed: {last_error()}", where=self._component)
+        results = {}
+        for name in self._outputs:
+            shape = tuple(self._context.get_tensor_shape(name))
+            results[name] = self._host[name][: int(np.prod(shape))].reshape(shape)
+            driver.memcpy_dtoh_async(results[name], self._device[name].address, self._stream)
+        self._stream.synchronize()
+        return {
+            name: (array[:rows] if padded > rows and array.shape[0] == padded else array).copy()
+            for name, array in results.items()
+        }
+
+
+def tensor_names(engine: Any, *, inputs: bool) -> list[str]:
+    """Names of an engine's inputs or outputs, in its order."""
+    wanted = trt.TensorIOMode.INPUT if inputs else trt.TensorIOMode.OUTPUT
+    names = [str(engine.get_tensor_name(index)) for index in range(engine.num_io_tensors)]
+    return [name for name in names if engine.get_tensor_mode(name) == wanted]
+
+
+def profile(engine: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Smallest, tuned-for and largest shape of an input; its own three times where that is fixed."""
+    shape = tuple(engine.get_tensor_shape(name))
+    if -1 not in shape:
+        return shape, shape, shape
+    low, opt, high = (tuple(shapes) for shapes in engine.get_tensor_profile_shape(name, 0))
+    return low, opt, high
+
+
+def dtype_of(engine: Any, name: str) -> np.dtype[Any]:
+    """NumPy dtype of a tensor of an engine."""
+    dtype: np.dtype[Any] = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+    return dtype
+
+
+def scratch_bytes(engine: Any) -> int:
+    """Device memory that a context needs for activations.
+
+    ``device_memory_size_v2`` came with 10.9, and 11 knows no other.
+    """
+    newer = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if newer is None else newer)
+
+
+def new_context(engine: Any, scratch: DeviceArray) -> Any:
+    """A context that works in ``scratch``.
+
+    The allocation strategy came with 10.0; 11 lacks the older name. ``set_device_memory`` came with 10.9.
+    """
+    strategies = getattr(trt, "ExecutionContextAllocationStrategy", None)
+    if strategies is None:
+        context = engine.create_execution_context_without_device_memory()
+    else:
+        context = engine.create_execution_context(strategies.USER_MANAGED)
+    if context is None:
+        raise ModelLoadError(f"TensorRT makes no context: {last_error()}")
+    setter = getattr(context, "set_device_memory", None)
+    if setter is None:
+        context.device_memory = scratch.address
+    else:
+        setter(scratch.address, scratch.nbytes)
+    return context
+
+
+def set_shape(context: Any, engine: Any, component: str, name: str, shape: tuple[int, ...]) -> None:
+    """Set an input's shape.
+
+    Raises:
+        InferenceError: outside the engine's profile.
+    """
+    low, _, high = profile(engine, name)
+    fits = len(shape) == len(low) and all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True))
+    if not fits or not context.set_input_shape(name, shape):
+        raise InferenceError(
+            f"input '{name}' has shape {list(shape)}, the engine takes {list(low)} to {list(high)}",
+            where=component,
+            hint="change the component's tensorrt_profile and build again",
+        )
+
+
+def set_address(context: Any, component: str, name: str, address: int) -> None:
+    """Bind a tensor to device memory.
+
+    Raises:
+        InferenceError: TensorRT refuses.
+    """
+    if not context.set_tensor_address(name, address):
+        raise InferenceError(f"tensor '{name}' can't be bound: {last_error()}", where=component)
+
+
+_MESSAGES: list[str] = []
+_LOGGERS: list[Any] = []
+
+
+def last_error() -> str:
+    """What TensorRT complained about last."""
+    return _MESSAGES[-1] if _MESSAGES else "no message"
+
+
+def _logger() -> Any:
+    """TensorRT's logger: it takes one a process."""
+    if not _LOGGERS:
+
+        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    _MESSAGES.append(message.splitlines()[0] if message else "")
+                _log.debug("%s", message)
+
+        _LOGGERS.append(Logger())
+    return _LOGGERS[0]
+
+
+def _check_header(path: Path) -> None:
+    """Whether a plan is one of this TensorRT.
+
+    Raises:
+        ModelLoadError: it is not; says what to do.
+    """
+    header = read_header(path)
+    installed = _three(str(trt.__version__))
+    if header.flavour != "tensorrt":
+        raise ModelLoadError("an engine of TensorRT for RTX", where=str(path), hint="build with --target tensorrt")
+    if header.version_text == installed or _record(path).get("version_compatible", False):
+        return
+    raise ModelLoadError(
+        f"built with TensorRT {header.version_text}, here is {installed}",
+        where=str(path),
+        hint="build the engines here (trt_builder build), or use the image with that version",
+    )
+
+
+def _check_architecture(path: Path, gpu: Gpu) -> None:
+    built = _record(path).get("architecture")
+    if built is None or built == gpu.architecture.replace("_", ""):
+        return
+    if _record(path).get("hardware_compatibility", "none") == "none":
+        raise ModelLoadError(
+            f"built for {built}, this {gpu.name} is {gpu.architecture.replace('_', '')}",
+            where=str(path),
+            hint="build the engines on this machine (trt_builder build)",
+        )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What trt_builder wrote beside an engine; empty where it lies alone."""
+    record = path.with_name(f"{path.name}.json")
+    if not record.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    return content
+
+
+def _three(version: str) -> str:
+    return ".".join(version.split(".")[:3])
+
+
+def _load_component(runtime: Any, path: Path, component: ComponentSpec) -> Any:
+    """One engine, checked against the spec."""
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise ModelLoadError(f"TensorRT can't load it: {last_error()}", where=str(path), hint="build the engines again")
+    for kind, expected, is_input in (("inputs", component.inputs, True), ("outputs", component.outputs, False)):
+        names, wanted = tensor_names(engine, inputs=is_input), [tensor.name for tensor in expected]
+        if sorted(names) != sorted(wanted):
+            raise ModelLoadError(
+                f"has the {kind} {names}, the model spec says {wanted}", where=str(path), hint="build the engines again"
+            )
+    return engine

@@ -1,0 +1,69 @@
+"""The kernels of this folder: compiled once by nvcc, for one GPU architecture and one model's sizes, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shared.errors import EnvironmentLacks, ModelLoadError
+
+FOLDER = Path(__file__).parent
+# -fmad=false: products and sums are rounded one by one, as NumPy rounds them.
+FLAGS = ("-std=c++17", "-O3", "-fmad=false", "-lineinfo")
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: under XDG_CACHE_HOME or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "awml-deploy" / "kernels"
+
+
+def source(names: Sequence[str]) -> str:
+    """The kernel files ``common``, then ``names``, as one text; compiler messages keep file and line."""
+    return "".join(
+        f'#line 1 "{name}.cu"\n{(FOLDER / f"{name}.cu").read_text(encoding="utf-8")}' for name in ("common", *names)
+    )
+
+
+def compile_kernels(names: Sequence[str], constants: Mapping[str, str], architecture: str) -> bytes:
+    """Machine code (cubin) of kernel files.
+
+    Args:
+        names: files of this folder, without ``.cu``, in the order in which they build on each other.
+        constants: macros.
+        architecture: ``sm_90`` and the like.
+
+    Raises:
+        EnvironmentLacks: they are not in the cache, and there is no nvcc.
+        ModelLoadError: nvcc refuses them.
+    """
+    text = source(names)
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    key = hashlib.sha256(json.dumps([text, sorted(constants.items()), architecture, FLAGS]).encode("utf-8")).hexdigest()
+    cached = cache_folder() / f"{key}.cubin"
+    if cached.is_file():
+        return cached.read_bytes()
+    if nvcc is None:
+        raise EnvironmentLacks(
+            "the CUDA kernels are not compiled yet, and there is no nvcc",
+            hint="install the CUDA toolkit's compiler, or choose --steps numpy",
+        )
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
+        file, result = Path(scratch) / "kernels.cu", Path(scratch) / "kernels.cubin"
+        file.write_text(text, encoding="utf-8")
+        macros = [f"-D{name}={value}" for name, value in sorted(constants.items())]
+        command = [nvcc, "--cubin", f"-arch={architecture}", *FLAGS, *macros, "-o", str(result), str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+            raise ModelLoadError(f"nvcc can't compile the kernels: {errors[0] if errors else 'no message'}")
+        # A rename: another process sees the whole file or none.
+        result.replace(cached)
+    return cached.read_bytes()

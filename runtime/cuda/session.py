@@ -1,0 +1,76 @@
+"""Sessions that run components on device memory, so that a pipeline's own kernels stand between them without a copy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from runtime.cuda.gpu import DeviceArray, Gpu
+
+
+class Bound(ABC):
+    """A component with its inputs and their shapes fixed, ready to run over and over.
+
+    Attributes:
+        outputs: by name; written anew by every run.
+    """
+
+    outputs: dict[str, DeviceArray]
+
+    @abstractmethod
+    def enqueue(self) -> None:
+        """Put a run on the lane's stream; does not wait.
+
+        Raises:
+            InferenceError: the backend refuses.
+        """
+
+
+class Lane(ABC):
+    """What one request at a time needs: a stream, and the backend's own scratch memory.
+
+    Attributes:
+        stream: everything of the lane runs there, in order.
+        recordable: whether runs can become part of a CUDA graph.
+    """
+
+    stream: Any
+    recordable: bool
+
+    @abstractmethod
+    def bind(self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]) -> Bound:
+        """Fix a component's inputs.
+
+        Args:
+            component: its name in the model spec.
+            inputs: by name, of the dtype that `DeviceSession.dtype` says.
+            outputs: where outputs go, by name; those that are not named get memory of their own.
+
+        Raises:
+            InferenceError: the component does not take these shapes.
+        """
+
+
+class DeviceSession(ABC):
+    """The components of a model on a GPU. Sessions of this kind are `runtime.backends.Session` too.
+
+    Attributes:
+        gpu: the GPU.
+    """
+
+    gpu: Gpu
+
+    @abstractmethod
+    def rows(self, component: str) -> tuple[int, int | None]:
+        """Smallest and largest size of the first axis of a component's first input; None: no limit."""
+
+    @abstractmethod
+    def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
+        """Type of an input or output."""
+
+    @abstractmethod
+    def open_lane(self) -> Lane:
+        """A lane of its own for a pipeline; several lanes of a session run at the same time."""

@@ -1,0 +1,80 @@
+"""What a plan (a serialised engine) says of itself in its first bytes: no CUDA and no TensorRT needed.
+
+Layout, as trtexec reads it: little-endian uint32 magic, uint32 version of the serialisation, and in bytes 24 to 27
+major, minor, patch and build of the TensorRT that wrote it, one byte each. Plans since 8.6 have it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shared.errors import InputError
+
+HEADER_BYTES = 64
+_MAGIC: dict[bytes, Literal["tensorrt", "rtx"]] = {b"ftrt": "tensorrt", b"vtrt": "rtx"}
+
+
+@dataclass(frozen=True)
+class PlanHeader:
+    """The start of a plan.
+
+    Attributes:
+        flavour: TensorRT, or TensorRT for RTX.
+        version: major, minor, patch, build; the build number is cut to eight bits there.
+    """
+
+    flavour: Literal["tensorrt", "rtx"]
+    version: tuple[int, int, int, int]
+
+    @property
+    def version_text(self) -> str:
+        """Major, minor and patch, for example ``8.6.0``."""
+        return ".".join(str(part) for part in self.version[:3])
+
+
+def read_header(path: Path) -> PlanHeader:
+    """Read the header of a plan.
+
+    Raises:
+        InputError: not there, too short, no plan, or a plan with something in front of it.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(HEADER_BYTES)
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
+    if len(start) < HEADER_BYTES:
+        raise InputError(f"only {len(start)} bytes: a truncated engine", where=str(path), hint="build it again")
+    flavour = _MAGIC.get(start[:4])
+    if flavour is None:
+        raise InputError(_explain(path, start), where=str(path))
+    return PlanHeader(flavour, (start[24], start[25], start[26], start[27]))
+
+
+def _explain(path: Path, start: bytes) -> str:
+    """What a file that is no plan is instead."""
+    # Ultralytics and others put the length of a JSON text and the text itself in front of the plan.
+    length = int.from_bytes(start[:4], "little")
+    if start[4:5] == b"{" and 2 <= length < min(path.stat().st_size, 1 << 20):
+        with path.open("rb") as file:
+            text = file.read(4 + length)[4:]
+        try:
+            json.loads(text)
+        except ValueError:
+            pass
+        else:
+            return (
+                f"JSON metadata of {length} bytes stands in front of the plan (Ultralytics does that); TensorRT "
+                f"can't load it like this: cut the first {length + 4} bytes off"
+            )
+    if start[:1] == b"{":
+        return "JSON stands in front of the plan, or this is no engine at all"
+    # Field 1 of ModelProto, ir_version, as protobuf writes it.
+    if start[:1] == b"\x08":
+        return "an ONNX file, not an engine"
+    if start[:2] == b"PK":
+        return "a zip archive (PyTorch file?), not an engine"
+    return f"not a TensorRT engine (it starts with {start[:4]!r})"

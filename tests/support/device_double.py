@@ -1,0 +1,83 @@
+"""A device session without networks: the encoder and the head answer with tensors that the test chose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from runtime.cuda.gpu import DeviceArray, Gpu, driver
+from runtime.cuda.session import Bound, DeviceSession, Lane
+from runtime.pipelines.centerpoint import ENCODER
+from shared.spec import ModelSpec
+
+
+class DeviceDouble(DeviceSession):
+    """Components that copy prepared tensors.
+
+    Args:
+        gpu: the GPU.
+        spec: the model.
+        pillars: (rows, 1, C) what the encoder answers with, whatever it is asked.
+        outputs: what the head answers with, by name.
+        recordable: whether requests may be recorded as CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        spec: ModelSpec,
+        pillars: np.ndarray[Any, Any],
+        outputs: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        recordable: bool = True,
+    ) -> None:
+        self.gpu = gpu
+        self.settings: dict[str, Any] = {}
+        self.recordable = recordable
+        self.pillars = upload(gpu, pillars)
+        self.outputs = {name: upload(gpu, array) for name, array in outputs.items()}
+
+    def run(self, component: str, inputs: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def rows(self, component: str) -> tuple[int, int | None]:
+        return 10, self.pillars.shape[0]
+
+    def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
+        if component == ENCODER or tensor not in self.outputs:
+            return self.pillars.dtype
+        return self.outputs[tensor].dtype
+
+    def open_lane(self) -> Lane:
+        return _Lane(self)
+
+
+class _Lane(Lane):
+    def __init__(self, session: DeviceDouble) -> None:
+        self._session = session
+        self.stream = session.gpu.stream()
+        self.recordable = session.recordable
+
+    def bind(self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]) -> Bound:
+        if component == ENCODER:
+            return _Copy(self._session.pillars, dict(outputs), self.stream)
+        return _Copy(None, self._session.outputs, self.stream)
+
+
+class _Copy(Bound):
+    def __init__(self, source: DeviceArray | None, outputs: dict[str, DeviceArray], stream: Any) -> None:
+        self.outputs = outputs
+        self._source, self._stream = source, stream
+
+    def enqueue(self) -> None:
+        if self._source is not None:
+            (target,) = self.outputs.values()
+            driver.memcpy_dtod_async(target.address, self._source.address, target.nbytes, self._stream)
+
+
+def upload(gpu: Gpu, array: np.ndarray[Any, Any]) -> DeviceArray:
+    target = gpu.allocate(array.shape, array.dtype)
+    driver.memcpy_htod(target.address, np.ascontiguousarray(array))
+    return target
