@@ -106,7 +106,12 @@ def prove(session: Session, job: Job, plan: bytes, graph: Path, seconds: float, 
     report = inspector.look(session.target, session.logger, session.messages, plan)
     summary = achieved.summary(report.layers, job.policy, report.times)
     record = engine_record(session.target, session.options, job, plan, report, summary)
-    record |= {"build_seconds": round(seconds, 2), "structure_sha256": refit.structure_hash(onnx_graph.load(graph))}
+    model = onnx_graph.load(graph)
+    record |= {
+        "build_seconds": round(seconds, 2),
+        "structure_sha256": refit.structure_hash(model),
+        **onnx_graph.tensors(model),
+    }
     try:
         achieved.require(summary, job.policy, component=job.component)
     except BuildError as error:

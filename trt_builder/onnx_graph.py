@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import InputError
 from shared.files import sha256_of_file
@@ -89,10 +89,31 @@ def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
     for value in model.graph.input:
         if value.name in weights:
             continue
-        sizes = value.type.tensor_type.shape.dim
-        shape = tuple(size.dim_value if size.HasField("dim_value") else size.dim_param for size in sizes)
-        found.append(GraphInput(value.name, shape))
+        found.append(GraphInput(value.name, _shape(value)))
     return found
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    sizes = value.type.tensor_type.shape.dim
+    return tuple(size.dim_value if size.HasField("dim_value") else size.dim_param for size in sizes)
+
+
+def tensors(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
+    """Inputs and outputs as JSON: name, dtype (NumPy's name of it), and shape with the names of dynamic axes."""
+
+    def described(values: Iterable[onnx.ValueInfoProto]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": value.name,
+                "dtype": onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+                "shape": list(_shape(value)),
+            }
+            for value in values
+        ]
+
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    return {"inputs": described(inputs), "outputs": described(model.graph.output)}
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:

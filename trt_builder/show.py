@@ -40,9 +40,12 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"built in {record['build_seconds']} s"
     if record["engine_memory"] is not None:
         yield f"memory for activations: {record['engine_memory'] / 2**20:.1f} MiB"
-    for profile in record["profiles"]:
+    for kind in ("inputs", "outputs"):
+        for tensor in record[kind]:
+            yield f"{kind[:-1]} {tensor['name']}: {tensor['dtype']} {tensor['shape']}"
+    for index, profile in enumerate(record["profiles"]):
         for name, shapes in profile.items():
-            yield f"input {name}: min {shapes['min']}, opt {shapes['opt']}, max {shapes['max']}"
+            yield f"profile {index}, {name}: min {shapes['min']}, opt {shapes['opt']}, max {shapes['max']}"
     for title, key in (
         ("layers", "share_of_layers"),
         ("matrix layers", "share_of_matrix_layers"),

@@ -304,6 +304,8 @@ def test_check_and_inspect_read_what_was_built(tmp_path: Path) -> None:
     engine = next(ws.root.glob(f"tensorrt/*/{HEAD}.engine"))
     shown = trt_builder("inspect", engine)
     assert "share of matrix layers: fp16 100.0%" in shown.stdout
+    assert "input spatial_features: float32 ['batch_size', 16, 16, 16]" in shown.stdout
+    assert "output heatmap: float32 ['batch_size', 3, 16, 16]" in shown.stdout
     assert json.loads(trt_builder("inspect", engine, "--json").stdout)["component"] == HEAD
     no_times = trt_builder("inspect", engine, "--picture", tmp_path / "x.svg")
     assert no_times.returncode == 3
