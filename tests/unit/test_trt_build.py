@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -416,3 +417,17 @@ def test_ctrl_c_ends_the_command_with_130_at_once(tmp_path: Path, version: str) 
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert ws.manifest().stages[stage].status == "failed"
+
+
+def test_recorded_inputs_of_a_component_keep_nodes_out_of_fp16(machine: Machine, tmp_path: Path) -> None:
+    target = machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    for value, kept in ((1.0, set()), (2e4, {"/pfn/linear/MatMul"})):
+        with ws.stage("samples", tool="trt_builder") as stage:
+            path = stage.artifact(f"samples/{ENCODER}/000000.npz", kind="component-inputs")
+            with path as temporary, temporary.open("wb") as file:
+                np.savez(file, input_features=np.full((3, 8, 11), value, np.float32))
+        build(ws, "fp16")
+        record = ws.manifest().results["engines"][f"{target.name('fp16')}/{ENCODER}"]
+        assert set(record["kept_in_fp32"]) & {"/pfn/linear/MatMul"} == kept
+        assert machine.recorded.precisions["/pfn/linear/MatMul"] == ("FP32" if kept else "FP16")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
