@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter import models
+from exporter.adopt import adopt
 from exporter.checkpoints import checkpoint_digest, load_weights
 from exporter.checks import Agreement, check_onnx
 from exporter.component import Component
@@ -73,9 +74,8 @@ def export(
     resolved_device = _resolved_device(config, device)
     workspace = Workspace.create(work)
     given = config.export.onnx_path  # only the modes trt and none have one
-    if config.export.mode in ("trt", "none") and given is None:
-        _record_config(workspace, config)
-        _log.info("export: nothing to do, export.mode is %s", config.export.mode)
+    if config.export.mode in ("trt", "none") and (given is None or config.model.checkpoint is None):
+        _without_training(config, workspace, given, force=force)
         return
     adapter = models.find(config.model.type)
     _check_task(config, adapter.TASK)
@@ -187,6 +187,17 @@ def _record_config(workspace: Workspace, config: DeployConfig) -> None:
         manifest.config = value
 
     update_manifest(workspace.root / MANIFEST_NAME, change)
+
+
+def _without_training(config: DeployConfig, workspace: Workspace, given: Path | None, *, force: bool) -> None:
+    """A workspace without a checkpoint: of ONNX files that are in it already, or of one made elsewhere."""
+    if given is None:
+        _log.info("export: nothing to do, export.mode is %s", config.export.mode)
+    else:
+        adapter = models.find(config.model.type)
+        _check_task(config, adapter.TASK)
+        adopt(config, workspace, given, adapter, force=force)
+    _record_config(workspace, config)
 
 
 # -- steps ------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class TrainingConfig:
         pipeline: the steps of the test pipeline, flat, in order; empty when the config has none.
         imports: modules that the config wants imported (``custom_imports``).
         may_fail: whether the config is content without them.
+        classes: class names of the test data set, where the config says them.
+        dataset: type of the test data set.
     """
 
     path: Path
@@ -38,12 +40,19 @@ class TrainingConfig:
     pipeline: tuple[dict[str, Any], ...]
     imports: tuple[str, ...] = ()
     may_fail: bool = False
+    classes: tuple[str, ...] = ()
+    dataset: str | None = None
 
     @property
     def digest(self) -> str:
         """Sha256 of what an export depends on: the resolved model and test pipeline, not comments or learning rates."""
         return sha256_of_json(
-            {"model": _plain(self.model), "pipeline": _plain(list(self.pipeline)), "imports": list(self.imports)}
+            {
+                "model": _plain(self.model),
+                "pipeline": _plain(list(self.pipeline)),
+                "imports": list(self.imports),
+                "classes": list(self.classes),
+            }
         )
 
 
@@ -77,14 +86,27 @@ def read_training_config(path: Path) -> TrainingConfig:
         pipeline=tuple(_flat(_test_pipeline(values))),
         imports=tuple(dict.fromkeys([names] if isinstance(names, str) else names)),
         may_fail=bool(wanted.get("allow_failed_imports", False)),
+        classes=_class_names(values),
+        dataset=_test_dataset(values).get("type"),
     )
 
 
-def _test_pipeline(config: dict[str, Any]) -> list[dict[str, Any]]:
+def _test_dataset(config: dict[str, Any]) -> dict[str, Any]:
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
     while "dataset" in dataset and "pipeline" not in dataset:
         dataset = dataset["dataset"]
-    return list(dataset.get("pipeline") or config.get("test_pipeline") or [])
+    return dict(dataset)
+
+
+def _test_pipeline(config: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(_test_dataset(config).get("pipeline") or config.get("test_pipeline") or [])
+
+
+def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
+    """Class names of the test data set: its own ``metainfo``, or the config's variable that AWML and others use."""
+    metainfo = _test_dataset(config).get("metainfo") or config.get("metainfo") or {}
+    names = metainfo.get("classes") or config.get("classes") or config.get("class_names") or ()
+    return tuple(str(name) for name in names)
 
 
 def _flat(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,123 @@
+"""Models that exist as ONNX files only: taken into the workspace with what the deploy config says of them.
+
+There is no training framework to ask, so there is no framework reference and no PyTorch program; what the ONNX file
+says of itself (tensors, opset) is checked, and the rest is the config's word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+from exporter.given_onnx import given_digest, take_onnx
+from shared.config import part, resolved
+from shared.errors import ConfigError, InputError
+from shared.lazy import lazy_import
+from shared.provenance import package_versions
+from shared.spec import ComponentSpec, ModelSpec, TensorSpec
+from shared.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.config.schema import DeployConfig
+
+onnx = lazy_import("onnx")
+
+_log = logging.getLogger("exporter")
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What a kind of model (`exporter.models`) makes of an ONNX file.
+
+    Attributes:
+        component: the one part of the model.
+        classes: class names, in label order.
+        parameters: what the runtime needs to know.
+    """
+
+    component: ComponentSpec
+    classes: list[str]
+    parameters: Mapping[str, Any]
+
+
+def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: Any, *, force: bool) -> None:
+    """Make a workspace of an ONNX file.
+
+    Args:
+        config: the deploy config, with ``export.onnx_path`` and without ``model.checkpoint``.
+        workspace: where to.
+        given: the file, or a folder with the one file.
+        adapter: the kind of model.
+        force: although nothing changed.
+
+    Raises:
+        ConfigError: this kind of model needs its training config and checkpoint.
+        InputError: not one valid ONNX file, or not such a model.
+    """
+    # Not every kind of model can be told from its ONNX files.
+    function = vars(cast(ModuleType, adapter)).get("adopt")
+    if function is None:
+        raise ConfigError(
+            "is missing", where="model.checkpoint", hint=f"{config.model.type} can't be made of ONNX files alone"
+        )
+    stage = workspace.stage(
+        "export",
+        tool="exporter",
+        config=part(config, "model", "export"),
+        inputs={"onnx": given_digest(given)},
+        versions=package_versions(("onnx",)),
+    )
+    if not force and stage.up_to_date():
+        return
+    with stage:
+        source = _one_file(given)
+        adopted = cast("Callable[[Path, Any], Adopted]", function)(source, adapter.read_options(config.model.options))
+        with stage.artifact(adopted.component.onnx, kind="onnx") as path:
+            take_onnx(source, source.name, path)
+            try:
+                onnx.checker.check_model(str(path), full_check=True)
+            except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+                raise InputError(f"not a valid ONNX file ({str(error).splitlines()[0]})", where=str(source)) from error
+        stage.spec(
+            ModelSpec(
+                model=config.model.type,
+                task=adapter.TASK,
+                classes=adopted.classes,
+                components=[adopted.component],
+                parameters=dict(adopted.parameters),
+            )
+        )
+        stage.config(resolved(config))
+    _log.info("export: took %s as it is; there is no framework reference to compare with", source.name)
+
+
+def tensors_of(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Inputs and outputs of an ONNX file."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    weights = {initializer.name for initializer in graph.initializer}
+
+    def specs(values: Sequence[Any]) -> list[TensorSpec]:
+        return [
+            TensorSpec(
+                name=value.name,
+                dtype=onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+                shape=[axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim],
+            )
+            for value in values
+            if value.name not in weights
+        ]
+
+    return specs(graph.input), specs(graph.output)
+
+
+def _one_file(given: Path) -> Path:
+    files = [given] if given.is_file() else sorted(given.glob("*.onnx"))
+    if len(files) != 1:
+        raise InputError(f"{len(files)} ONNX files here, one is wanted", where=str(given), hint="name the file itself")
+    return files[0]

@@ -1,0 +1,64 @@
+"""Test pipelines of mmdet that letterbox, read as the numbers that describe the letterbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from exporter.training_config import TrainingConfig
+from shared.errors import ConfigError
+
+_PASSIVE_STEPS = frozenset({"LoadAnnotations", "PackDetInputs"})
+
+
+def letterbox_of(config: TrainingConfig, coarsest: int) -> dict[str, Any]:
+    """The training config's test pipeline as a letterbox: size, fill, channels, normalisation.
+
+    Args:
+        config: the training config.
+        coarsest: the network's greatest stride, which the input is a multiple of [px].
+
+    Raises:
+        ConfigError: it is none, or one that the runtime can't do.
+    """
+    where = str(config.path)
+    steps = {str(step.get("type")).rsplit(".", 1)[-1]: step for step in config.pipeline}
+    unknown = sorted(set(steps) - _PASSIVE_STEPS - {"LoadImageFromFile", "Resize", "Pad"})
+    if unknown:
+        raise ConfigError(f"the test pipeline has the steps {', '.join(unknown)}, which the runtime does not know",
+                          where=where)  # fmt: skip
+    load, resize, pad = (steps.get(name) for name in ("LoadImageFromFile", "Resize", "Pad"))
+    if load is None or resize is None or pad is None:
+        raise ConfigError(
+            "has no test pipeline of LoadImageFromFile, Resize and Pad", where=where, hint="define test_pipeline"
+        )
+    if load.get("color_type", "color") != "color" or load.get("imdecode_backend", "cv2") != "cv2":
+        raise ConfigError("LoadImageFromFile does not load colour images by OpenCV", where=where)
+    scale = tuple(int(side) for side in resize.get("scale") or ())
+    square = len(scale) == 2 and scale[0] == scale[1]
+    padded = pad.get("pad_to_square", False) or tuple(pad.get("size") or ()) == scale
+    if not (square and resize.get("keep_ratio", False) and padded):
+        raise ConfigError(
+            "Resize and Pad make no square letterbox (scale of two equal sides, keep_ratio, pad_to_square)", where=where
+        )
+    preprocessor = config.model.get("data_preprocessor") or {}
+    multiple = max(int(preprocessor.get("pad_size_divisor", 1)), coarsest)
+    if scale[0] % multiple:
+        raise ConfigError(f"the input of {scale[0]} px is no multiple of {multiple}", where=where)
+    values = pad.get("pad_val", 0)
+    fills = np.unique(values.get("img", 0) if isinstance(values, Mapping) else values)
+    if len(fills) != 1 or fills[0] != int(fills[0]):
+        raise ConfigError(f"Pad fills with {values}, which is no grey", where=where)
+    mean, std = preprocessor.get("mean"), preprocessor.get("std")
+    if preprocessor.get("rgb_to_bgr"):
+        raise ConfigError("data_preprocessor.rgb_to_bgr turns images that are read as BGR", where=where)
+    return {
+        "height": scale[1],
+        "width": scale[0],
+        "fill": int(fills[0]),
+        "color": "rgb" if preprocessor.get("bgr_to_rgb") else "bgr",
+        "mean": None if mean is None else [float(value) for value in mean],
+        "std": None if std is None else [float(value) for value in std],
+    }

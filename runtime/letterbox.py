@@ -1,0 +1,122 @@
+"""Letterboxing: an image scaled to fit the network's input, aligned to its top left corner, the rest filled.
+
+Programs agree on the idea and differ in the details, which have names here: `CONVENTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.lazy import lazy_import
+
+cv2 = lazy_import("cv2", install="make setup")
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a program scales.
+
+    Attributes:
+        cubic: cubic interpolation; otherwise linear.
+        round_size: the scaled size is rounded to whole pixels; otherwise cut off.
+        scale_per_axis: boxes go back by the ratio of the sizes of each axis; otherwise by the common scale.
+    """
+
+    cubic: bool
+    round_size: bool
+    scale_per_axis: bool
+
+
+#: mmdet 3 (mmcv's ``imrescale``); Megvii's YOLOX (``preproc``); Autoware's node where it scales on the CPU (its GPU
+#: path interpolates linearly: that is ``megvii``).
+CONVENTIONS: Mapping[str, Convention] = {
+    "mmdet": Convention(cubic=False, round_size=True, scale_per_axis=True),
+    "megvii": Convention(cubic=False, round_size=False, scale_per_axis=False),
+    "autoware": Convention(cubic=True, round_size=False, scale_per_axis=False),
+}
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """What the network's input is made of.
+
+    Attributes:
+        height, width: of the input [px].
+        fill: grey level of what the image does not cover, 0-255.
+        rgb: channels are red, green, blue; otherwise blue, green, red, as images are read.
+        mean, std: subtracted from and divided by, per channel in the network's order, on the scale of 0-255; None:
+            values stay 0-255.
+        convention: name in `CONVENTIONS`.
+    """
+
+    height: int
+    width: int
+    fill: int
+    rgb: bool
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+    convention: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in the network's input.
+
+    Attributes:
+        scale_x, scale_y: input pixels per image pixel.
+        width, height: of the image [px].
+    """
+
+    scale_x: float
+    scale_y: float
+    width: int
+    height: int
+
+
+def place(width: int, height: int, settings: Letterbox) -> tuple[Placement, int, int]:
+    """Where an image of a size goes.
+
+    Args:
+        width, height: of the image [px].
+        settings: the letterbox.
+
+    Returns:
+        The placement, and the scaled width and height [px].
+    """
+    convention = CONVENTIONS[settings.convention]
+    scale = min(settings.width / width, settings.height / height)
+    extra = 0.5 if convention.round_size else 0.0
+    # A strip of an image must not vanish.
+    scaled = max(1, int(width * scale + extra)), max(1, int(height * scale + extra))
+    scales = (scaled[0] / width, scaled[1] / height) if convention.scale_per_axis else (scale, scale)
+    return Placement(scales[0], scales[1], width, height), *scaled
+
+
+def letterbox(image: UInt8, settings: Letterbox, out: Float32) -> Placement:
+    """Write the network's input for an image.
+
+    Args:
+        image: (H, W, 3) uint8, blue, green, red.
+        settings: how.
+        out: (3, settings.height, settings.width) float32, written to.
+
+    Returns:
+        Where the image lies in it.
+    """
+    placement, width, height = place(image.shape[1], image.shape[0], settings)
+    canvas = np.full((settings.height, settings.width, 3), settings.fill, np.uint8)
+    method = cv2.INTER_CUBIC if CONVENTIONS[settings.convention].cubic else cv2.INTER_LINEAR
+    canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=method)
+    for channel in range(3):
+        np.copyto(out[channel], canvas[:, :, 2 - channel if settings.rgb else channel])
+        if settings.mean is not None and settings.std is not None:
+            out[channel] -= np.float32(settings.mean[channel])
+            out[channel] /= np.float32(settings.std[channel])
+    return placement

@@ -1,0 +1,158 @@
+"""YOLOX: an image to 2D boxes.
+
+image -> letterbox -> the network -> decode -> nms; in-graph decoding and suppression leave the later steps out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.backends import Session
+from runtime.decode2d import Candidates, cells, decode
+from runtime.letterbox import Letterbox, Placement, letterbox
+from runtime.nms2d import suppress, suppress_by_class, to_whole_pixels
+from runtime.pipelines import Inference, PipelineInput
+from runtime.stage_clock import StageClock
+from runtime.yolox_parameters import YoloxParameters, read_parameters
+from shared.data.types import ImageSample
+from shared.errors import InferenceError
+from shared.images import read_image
+from shared.spec import ModelSpec
+from shared.tasks import Boxes2D
+
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+
+
+def build(spec: ModelSpec, session: Session) -> Yolox:
+    """The pipeline of a YOLOX model, see `runtime.pipelines.build_pipeline`."""
+    return Yolox(spec, session)
+
+
+class Yolox:
+    """A YOLOX model on a session, with its input buffer. One request, of one image, at a time."""
+
+    def __init__(self, spec: ModelSpec, session: Session) -> None:
+        parameters = read_parameters(spec)
+        component = spec.components[0]
+        self._parameters = parameters
+        self._session = session
+        self._component = component.name
+        self._input_name = component.inputs[0].name
+        self._output_name = component.outputs[0].name
+        self._letterbox = _letterbox(parameters)
+        image = parameters.image
+        self._cells = cells(image.height, image.width, parameters.strides) if parameters.output == "raw" else None
+        batch = component.inputs[0].shape[0]
+        # A network of a fixed batch gets the image in its first place; the others stay black.
+        self._images = np.zeros((batch if isinstance(batch, int) else 1, 3, image.height, image.width), np.float32)
+
+    def read(self, sample: ImageSample) -> PipelineInput:
+        """(H, W, 3) uint8 pixels of a sample: blue, green, red."""
+        return PipelineInput(read_image(sample.image), {})
+
+    def infer(self, data: UInt8) -> Inference:
+        """Boxes in pixels of the image.
+
+        Args:
+            data: (H, W, 3) uint8, blue, green, red.
+
+        Raises:
+            InferenceError: not such an image, or the backend failed.
+        """
+        clock = StageClock()
+        placement = letterbox(_checked(data), self._letterbox, self._images[0])
+        clock.lap("letterbox")
+        outputs = self._session.run(self._component, {self._input_name: self._images})
+        clock.lap(self._component)
+        if self._parameters.output == "detections":
+            candidates = _detections(outputs)
+            boxes = self._placed(candidates, np.arange(len(candidates.scores)), placement)
+            counters = {"boxes": len(boxes)}
+            clock.lap("place")
+        else:
+            rows = np.asarray(outputs[self._output_name][0], np.float32)
+            candidates = decode(
+                rows, self._cells, self._parameters.score_threshold,
+                inclusive=self._parameters.nms.convention == "mmdet",
+            )  # fmt: skip
+            clock.lap("decode")
+            boxes = self._suppressed(candidates, placement)
+            clock.lap("nms")
+            rows_nan = int(np.isnan(rows).any(axis=1).sum())
+            counters = {"candidates": len(candidates.scores), "rows_nan": rows_nan, "boxes": len(boxes)}
+        return Inference(boxes, outputs, clock.stop(), counters)
+
+    def comparable(self, outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The first image's part of the output: (1, N, 5 + C); of in-graph detections the scores, by falling score.
+
+        Boxes and classes of in-graph detections swap places where two scores are equal but for rounding; as boxes they
+        are compared all the same.
+        """
+        if self._parameters.output == "detections":
+            return {"detection_scores": outputs["detection_scores"][:1]}
+        return {self._output_name: outputs[self._output_name][:1]}
+
+    def alerts(self, counters: Mapping[str, int]) -> list[str]:
+        """Rows that are not numbers: what is there is lost."""
+        if counters.get("rows_nan", 0):
+            return [f"{counters['rows_nan']} rows of the output are NaN: look for an overflow with the verifier"]
+        return []
+
+    def _suppressed(self, candidates: Candidates, placement: Placement) -> Boxes2D:
+        """What is left of the candidates, in pixels of the image."""
+        nms = self._parameters.nms
+        if nms.convention == "mmdet":
+            placed = self._placed(candidates, np.arange(len(candidates.scores)), placement)
+            if nms.class_agnostic:
+                kept = suppress(placed.corners, placed.scores, nms.iou_threshold)
+            else:
+                kept = suppress_by_class(placed.corners, placed.scores, placed.labels, nms.iou_threshold)
+            return placed.select(kept[: nms.max_boxes])
+        whole = Candidates(to_whole_pixels(candidates.corners), candidates.scores, candidates.labels)
+        if nms.class_agnostic:
+            kept = suppress(whole.corners, whole.scores, nms.iou_threshold)
+        else:
+            kept = suppress_by_class(whole.corners, whole.scores, whole.labels, nms.iou_threshold)
+        boxes = self._placed(whole, kept[: nms.max_boxes], placement)
+        edges = np.array([placement.width - 1, placement.height - 1] * 2, np.float32)
+        corners = to_whole_pixels(np.clip(boxes.corners, 0, edges))
+        return Boxes2D(corners, boxes.labels, boxes.scores)
+
+    def _placed(self, candidates: Candidates, rows: npt.NDArray[np.int64], placement: Placement) -> Boxes2D:
+        """Candidates at ``rows``, in pixels of the image."""
+        scales = np.array([placement.scale_x, placement.scale_y] * 2, np.float32)
+        return Boxes2D(candidates.corners[rows] / scales, candidates.labels[rows], candidates.scores[rows])
+
+
+def _checked(data: UInt8) -> UInt8:
+    if data.ndim != 3 or data.shape[2] != 3 or data.dtype != np.uint8 or not data.size:
+        raise InferenceError(f"the image has the shape {data.shape} and is {data.dtype}, expected (H, W, 3) uint8")
+    return data
+
+
+def _detections(outputs: Mapping[str, npt.NDArray[Any]]) -> Candidates:
+    """What a network that suppresses itself found in the first image."""
+    count = int(outputs["num_detections"].reshape(-1)[0])
+    return Candidates(
+        np.asarray(outputs["detection_boxes"][0, :count], np.float32),
+        np.asarray(outputs["detection_scores"][0, :count], np.float32),
+        np.asarray(outputs["detection_classes"][0, :count], np.int64),
+    )
+
+
+def _letterbox(parameters: YoloxParameters) -> Letterbox:
+    image = parameters.image
+    return Letterbox(
+        height=image.height,
+        width=image.width,
+        fill=image.fill,
+        rgb=image.color == "rgb",
+        mean=image.mean,
+        std=image.std,
+        convention=image.resize,
+    )
