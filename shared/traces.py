@@ -1,0 +1,70 @@
+"""A trace: a run whose steps' outputs were kept, so that another implementation can take over after any of them.
+
+On disk, a run (`shared.runs`) in ``traces/<backend>-<device>`` whose header says under ``details.steps`` which steps it
+has, and beside it::
+
+    steps/000003/decode.npz    what step `decode` gave for sample 3: arrays by name, compressed
+
+A step's arrays are all that the steps after it need. Those that are a component's inputs or outputs carry the names that
+the model spec gives them.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import InputError
+from shared.files import atomic_path
+from shared.runs import Run
+
+#: Folder of the traces in a workspace.
+TRACES = "traces"
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def step_path(index: int, step: str) -> str:
+    """Where the output of a step lies, relative to the run's folder.
+
+    Args:
+        index: position of the sample in the run.
+        step: name of the step.
+    """
+    return f"steps/{index:06d}/{step}.npz"
+
+
+def write_step(folder: Path, index: int, step: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Keep a step's output, whole or not at all; see `step_path`.
+
+    Raises:
+        EnvironmentLacks: the disk is full.
+    """
+    path = folder / step_path(index, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **cast("dict[str, Any]", dict(arrays)))
+
+
+def read_step(folder: Path, index: int, step: str) -> Arrays:
+    """A step's output, see `write_step`.
+
+    Raises:
+        InputError: it was not kept, or can't be read.
+    """
+    path = folder / step_path(index, step)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error
+
+
+def traced_steps(run: Run) -> list[str]:
+    """The steps whose outputs a run kept, in order; empty for a run that is no trace."""
+    return [str(step) for step in run.header.details.get("steps", [])]
