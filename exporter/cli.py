@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from exporter.config_commands import config_group
+from exporter.package_commands import package_group
 from shared.cli import config_option, data_option, device_option, force_option, tool_group, workspace_option
 
 cli = tool_group("exporter", "Export a trained model to ONNX, and record what its training framework answers.")
 cli.add_command(config_group)
+cli.add_command(package_group)
 
 
 @cli.command("export")

@@ -1,0 +1,113 @@
+"""`exporter package autoware`: from a workspace to the folder that an Autoware node loads a model from."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exporter.autoware import EXPORT_AGAIN, Bundle, Wishes, bundler
+from exporter.stamp import PRODUCER
+from shared import __version__
+from shared.errors import InputError, UsageError
+from shared.files import explain_os_errors, sha256_of_file, temporary_path
+from shared.lazy import lazy_import
+from shared.manifest import Manifest
+from shared.spec import ComponentSpec, ModelSpec
+from shared.workspace import Workspace
+
+onnx = lazy_import("onnx")
+
+METADATA = "deploy_metadata.yaml"
+
+
+def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = False) -> Bundle:
+    """Write the bundle of a workspace's model, whole or not at all.
+
+    Args:
+        work: the workspace, after an export.
+        out: the folder to make.
+        wishes: what the user chose.
+        force: replace the folder when it is there.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: nothing was exported, a file is not what the manifest says, or the node would misread the model.
+        UsageError: the folder is there already, or a wish that the node can't fulfil.
+        EnvironmentLacks: the disk is full or read-only.
+    """
+    if out.exists() and not force:
+        raise UsageError("is there already", where=str(out), hint="choose another folder, or --force replaces it")
+    workspace = Workspace.open(work)
+    spec, manifest = workspace.spec(), workspace.manifest()
+    bundle = bundler(spec.model)(spec, workspace.config(), wishes)
+    sources = {name: workspace.artifact(component.onnx) for name, component in bundle.onnx.items()}
+    for name, component in bundle.onnx.items():
+        check_onnx_is_component(sources[name], component)
+    with explain_os_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = temporary_path(out)
+        try:
+            scratch.mkdir()
+            for name, source in sources.items():
+                shutil.copyfile(source, scratch / name)
+            for name, values in bundle.parameters.items():
+                (scratch / name).write_text(ros_parameters(values), encoding="utf-8")
+            for name, text in bundle.texts.items():
+                (scratch / name).write_text(text, encoding="utf-8")
+            hashes = {path.name: sha256_of_file(path) for path in sorted(scratch.iterdir())}
+            about = _metadata(spec, manifest, wishes, hashes)
+            (scratch / METADATA).write_text(yaml.safe_dump(about, sort_keys=False), encoding="utf-8")
+            if out.exists():
+                shutil.rmtree(out)
+            scratch.rename(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return bundle
+
+
+def ros_parameters(values: Mapping[str, Any]) -> str:
+    """A ROS 2 parameter file for any node. Whole numbers stay integers and others floats: ROS tells them apart."""
+    return yaml.safe_dump(
+        {"/**": {"ros__parameters": dict(values)}}, sort_keys=False, default_flow_style=None, width=120
+    )
+
+
+def check_onnx_is_component(path: Path, component: ComponentSpec) -> None:
+    """Raises InputError unless the file is whole in itself and has the tensors that the model spec says."""
+    model = onnx.load(str(path), load_external_data=False)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise InputError(
+            "keeps its weights in another file, which a bundle has no place for", where=str(path),
+            hint=f"{EXPORT_AGAIN} weights inside",
+        )  # fmt: skip
+    weights = {tensor.name for tensor in model.graph.initializer}
+    tensors = [*(tensor for tensor in model.graph.input if tensor.name not in weights), *model.graph.output]
+    as_numpy = onnx.helper.tensor_dtype_to_np_dtype
+    found = [f"{tensor.name} {as_numpy(tensor.type.tensor_type.elem_type)}" for tensor in tensors]
+    wanted = [f"{tensor.name} {tensor.dtype}" for tensor in (*component.inputs, *component.outputs)]
+    if found != wanted:
+        raise InputError(
+            f"has the tensors {found}, the model spec {wanted}", where=str(path), hint=f"{EXPORT_AGAIN} this version"
+        )
+
+
+def _metadata(spec: ModelSpec, manifest: Manifest, wishes: Wishes, hashes: Mapping[str, str]) -> dict[str, Any]:
+    stage = manifest.stages["export"]
+    return {
+        "version": wishes.version,
+        "model": spec.model,
+        "task": spec.task,
+        "classes": list(spec.classes),
+        "packaged": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "packaged_with": f"{PRODUCER} {__version__}",
+        "exported": stage.ended,
+        "made_from": dict(stage.key.get("inputs", {})),
+        "sha256": dict(hashes),
+    }

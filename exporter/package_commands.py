@@ -1,0 +1,86 @@
+"""``exporter package``: bundles for the software that runs in the vehicle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shared.cli import force_option, workspace_option
+from shared.errors import UsageError
+
+
+@click.group(name="package")
+def package_group() -> None:
+    """Make the bundle that other software loads a model from."""
+
+
+@package_group.command("autoware")
+@workspace_option
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to make.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    help="What the node builds engines in. [default: as tensorrt.precision_policy of the config]",
+)
+@click.option(
+    "--score-threshold",
+    "thresholds",
+    multiple=True,
+    metavar="[CLASS=]VALUE[,…]",
+    help="Least score: 0.4, CAR=0.4, or CAR=0.4,0.35,0.3,0.3 (up to 50, 90, 121, 200 m). Repeatable. [default: 0.35]",
+)
+@click.option("--bundle-version", default="v4.1", show_default=True, help="Version of a CenterPoint bundle.")
+@click.option(
+    "--ego-box",
+    type=(float, float, float, float, float, float),
+    default=(0.0,) * 6,
+    help="Box of the vehicle that the calibration node masks: x y z x y z in metres. [default: none]",
+)
+@force_option
+def autoware(
+    work: Path,
+    out: Path,
+    precision: str | None,
+    thresholds: tuple[str, ...],
+    bundle_version: str,
+    ego_box: tuple[float, float, float, float, float, float],
+    force: bool,
+) -> None:
+    """Make the folder that Autoware's CenterPoint, YOLOX or calibration status node loads the model from.
+
+    Files and parameters are named as the node expects them, and filled from the model spec. A model that the node would
+    misread is refused: CenterPoint needs an export with model.options.rot_y_axis_reference.
+
+    Example: exporter package autoware --work work/centerpoint --out centerpoint/base --score-threshold CAR=0.4
+    """
+    from exporter.autoware import Wishes
+    from exporter.package_autoware import METADATA, package_autoware
+
+    wishes = Wishes(
+        precision=precision,
+        version=bundle_version,
+        score_thresholds=dict(_threshold(text) for text in thresholds),
+        ego_box=ego_box,
+    )
+    bundle = package_autoware(work, out, wishes, force=force)
+    for name in (*bundle.onnx, *bundle.parameters, *bundle.texts, METADATA):
+        click.echo(out / name)
+    for note in bundle.notes:
+        click.echo(f"note: {note}")
+
+
+def _threshold(text: str) -> tuple[str, tuple[float, ...]]:
+    """``CAR=0.4,0.3`` as ("CAR", (0.4, 0.3)); without a class, the name is empty: all others.
+
+    Raises:
+        UsageError: not numbers from 0 to 1.
+    """
+    name, _, values = text.rpartition("=")
+    try:
+        numbers = tuple(float(value) for value in values.split(","))
+    except ValueError:
+        numbers = (-1.0,)
+    if not all(0 <= number <= 1 for number in numbers):
+        raise UsageError(f"'{text}' is not a score", where="--score-threshold", hint="for example 0.4 or CAR=0.4")
+    return name.upper(), numbers

@@ -1,0 +1,415 @@
+"""Bundles for Autoware: named and filled as its nodes read them; models that a node would misread are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import yaml
+from click.testing import CliRunner
+from onnx import TensorProto, helper
+
+from exporter.autoware import Wishes
+from exporter.cli import cli
+from exporter.package_autoware import package_autoware
+from shared.errors import InputError, ManifestError, UsageError
+from shared.files import sha256_of_file
+from shared.manifest import Manifest, update_manifest
+from shared.spec import ComponentSpec, ModelSpec, TensorSpec
+from shared.workspace import Workspace
+
+CLASSES = ["car", "truck", "bus", "bicycle", "pedestrian"]
+
+# Keys of the nodes' parameter files and the types that ROS must see there (autoware_universe, 2026-08).
+CENTERPOINT_KEYS = {
+    "version": str, "encoder_onnx_path": str, "encoder_engine_path": str, "head_onnx_path": str,
+    "head_engine_path": str, "class_remapper_param_path": str, "trt_precision": str, "model_params": dict,
+}  # fmt: skip
+MODEL_KEYS = {
+    "class_names": [str], "has_twist": bool, "point_feature_size": int, "has_variance": bool, "max_voxel_size": int,
+    "point_cloud_range": [float], "voxel_size": [float], "downsample_factor": int, "encoder_in_feature_size": int,
+    "yaw_norm_thresholds": [float], "detection_score_thresholds": dict,
+}  # fmt: skip
+YOLOX_KEYS = {
+    "precision": str, "calibration_algorithm": str, "quantize_first_layer": bool, "quantize_last_layer": bool,
+    "profile_per_layer": bool, "clip_value": float, "score_threshold": float, "nms_threshold": float,
+}  # fmt: skip
+CALIBRATION_KEYS = {"max_depth": float, "dilation_size": int, "height": [int], "width": [int], "ego_box": [float]}
+
+
+def _has_types(values: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
+    def fits(value: Any, wanted: Any) -> bool:
+        if isinstance(wanted, list):
+            return isinstance(value, list) and all(type(entry) is wanted[0] for entry in value)
+        return type(value) is wanted
+
+    return values.keys() == types.keys() and all(fits(values[key], types[key]) for key in types)
+
+
+def _tensor(name: str, *shape: int | str) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=list(shape))
+
+
+def centerpoint(**changes: Any) -> ModelSpec:
+    """The spec of an AWML CenterPoint exported for Autoware; ``changes`` to its parameters."""
+    cells = ("batch_size", "output_height", "output_width")
+    channels = {"heatmap": len(CLASSES), "reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
+    features = changes.pop("features", 11)
+    parameters = {
+        "point_cloud_range": [-122.4, -122.4, -3.0, 122.4, 122.4, 5.0],
+        "voxel_size": [0.24, 0.24, 8.0],
+        "grid_size": [1020, 1020, 1],
+        "max_points_per_voxel": 32,
+        "max_voxels": 96000,
+        "points": {"sweeps_num": 1},
+        "decoration": {
+            "raw_features": 5, "cluster_center": True, "voxel_center": "xyz", "distance": False, "legacy": False,
+        },
+        "encoder_channels": 32,
+        "out_size_factor": 2,
+        "norm_bbox": True,
+        "rot_y_axis_reference": True,
+        "bbox_coder": {"max_num": 500},
+        "tasks": [{"classes": CLASSES}],
+    }  # fmt: skip
+    return ModelSpec(
+        model="centerpoint",
+        task="detection3d",
+        classes=changes.pop("classes", CLASSES),
+        components=[
+            ComponentSpec(
+                name="pts_voxel_encoder",
+                inputs=[_tensor("input_features", "num_voxels", "num_max_points", features)],
+                outputs=[_tensor("pillar_features", "num_voxels", 1, 32)],
+                onnx="onnx/pts_voxel_encoder.onnx",
+            ),
+            ComponentSpec(
+                name="pts_backbone_neck_head",
+                inputs=[_tensor("spatial_features", "batch_size", 32, "height", "width")],
+                outputs=[_tensor(name, cells[0], count, *cells[1:]) for name, count in channels.items()],
+                onnx="onnx/pts_backbone_neck_head.onnx",
+            ),
+        ],
+        parameters=parameters | changes,
+    )
+
+
+def yolox(**changes: Any) -> ModelSpec:
+    """The spec of AWML's YOLOX; ``changes`` to its parameters."""
+    classes = ["unknown", "car", "truck", "bus", "trailer", "motorcycle", "pedestrian", "bicycle"]
+    image = {"height": 960, "width": 960, "fill": 114, "color": "bgr", "mean": None, "std": None, "resize": "mmdet"}
+    return ModelSpec(
+        model="yolox",
+        task="detection2d",
+        classes=classes,
+        components=[
+            ComponentSpec(
+                name="yolox",
+                inputs=[_tensor("images", 1, 3, 960, 960)],
+                outputs=[_tensor("output", 1, 18900, 13)],
+                onnx="onnx/yolox.onnx",
+            )
+        ],
+        parameters={
+            "image": image | changes.pop("image", {}), "strides": [8, 16, 32], "output": "raw", "score_threshold": 0.01,
+        } | changes,
+    )  # fmt: skip
+
+
+def calibration(**changes: Any) -> ModelSpec:
+    """The spec of AWML's calibration status classifier; ``changes`` to its parameters."""
+    return ModelSpec(
+        model="calibration",
+        task="classification",
+        classes=["miscalibrated", "calibrated"],
+        components=[
+            ComponentSpec(
+                name="end2end",
+                inputs=[_tensor("input", "batch_size", 5, "height", "width")],
+                outputs=[_tensor("output", "batch_size", 2)],
+                onnx="onnx/end2end.onnx",
+            )
+        ],
+        parameters={
+            "max_depth": 128.0, "dilation_size": 1, "undistort": True, "miscalibration_confidence_threshold": 0.5,
+        } | changes,
+    )  # fmt: skip
+
+
+def _write_onnx(path: Path, component: ComponentSpec, *, dtype: int = TensorProto.FLOAT) -> None:
+    """A graph with a component's inputs and outputs, and nothing sensible between them."""
+
+    def info(tensor: TensorSpec) -> Any:
+        return helper.make_tensor_value_info(tensor.name, dtype, tensor.shape)
+
+    nodes = [helper.make_node("Identity", [component.inputs[0].name], [output.name]) for output in component.outputs]
+    graph = helper.make_graph(
+        nodes, component.name, [info(t) for t in component.inputs], [info(t) for t in component.outputs]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(path))
+
+
+def exported(root: Path, spec: ModelSpec, *, dtype: int = TensorProto.FLOAT, **config: Any) -> Path:
+    """A workspace after an export of ``spec``; ``config``: sections of its deploy config."""
+    ws = Workspace.create(root)
+    stage = ws.stage("export", tool="exporter", inputs={"checkpoint": "c" * 64})
+    with stage:
+        for component in spec.components:
+            with stage.artifact(component.onnx, kind="onnx") as path:
+                _write_onnx(path, component, dtype=dtype)
+        stage.spec(spec)
+        stage.config({"tensorrt": {"precision_policy": "fp16"}} | config)
+    return root
+
+
+def _parameters(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text())
+    assert list(content) == ["/**"]
+    assert list(content["/**"]) == ["ros__parameters"]
+    return content["/**"]["ros__parameters"]
+
+
+# -- CenterPoint ------------------------------------------------------------------------------------------------------
+
+
+def test_centerpoint_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    package_autoware(work, tmp_path / "base", Wishes())
+    assert {path.name for path in (tmp_path / "base").iterdir()} == {
+        "pts_voxel_encoder.onnx", "pts_backbone_neck_head.onnx", "ml_package.param.yaml",
+        "detection_class_remapper.param.yaml", "deploy_metadata.yaml",
+    }  # fmt: skip
+    package = _parameters(tmp_path / "base" / "ml_package.param.yaml")
+    assert _has_types(package, CENTERPOINT_KEYS)
+    assert _has_types(package["model_params"], MODEL_KEYS)
+    for key in ("encoder_onnx_path", "head_onnx_path", "class_remapper_param_path"):
+        assert (tmp_path / "base" / package[key]).is_file()
+    model = package["model_params"]
+    assert model["class_names"] == ["CAR", "TRUCK", "BUS", "BICYCLE", "PEDESTRIAN"]
+    assert (model["point_feature_size"], model["encoder_in_feature_size"]) == (5, 11)
+    assert model["max_voxel_size"] == 96000
+    assert model["downsample_factor"] == 2
+    assert model["yaw_norm_thresholds"] == [0.3, 0.3, 0.3, 0.3, 0.0]
+    assert model["detection_score_thresholds"] == {
+        "distance_bin_upper_limits": [50.0, 90.0, 121.0, 200.0],
+        "min_confidence_scores": {name: [0.35] * 4 for name in model["class_names"]},
+    }
+
+
+def test_the_class_remapper_changes_no_class(tmp_path: Path) -> None:
+    package_autoware(exported(tmp_path / "work", centerpoint()), tmp_path / "base", Wishes())
+    remapper = _parameters(tmp_path / "base" / "detection_class_remapper.param.yaml")
+    types = {"allow_remapping_by_area_matrix": [int], "min_area_matrix": [float], "max_area_matrix": [float]}
+    assert _has_types(remapper, types)
+    assert {len(matrix) for matrix in remapper.values()} == {64}
+    assert not any(remapper["allow_remapping_by_area_matrix"])
+
+
+def test_files_are_those_of_the_manifest_and_metadata_says_so(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    package_autoware(work, tmp_path / "base", Wishes())
+    about = yaml.safe_load((tmp_path / "base" / "deploy_metadata.yaml").read_text())
+    assert about["version"] == "v4.1"
+    assert about["made_from"] == {"checkpoint": "c" * 64}
+    artifacts = Workspace.open(work).manifest().artifacts
+    for name, sha256 in about["sha256"].items():
+        assert sha256_of_file(tmp_path / "base" / name) == sha256
+    assert about["sha256"]["pts_voxel_encoder.onnx"] == artifacts["onnx/pts_voxel_encoder.onnx"].sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rot_y_axis_reference": False}, r"rot_y_axis_reference=true"),
+        ({"max_points_per_voxel": 20}, "20 points a pillar"),
+        ({"encoder_channels": 64}, "64 channels"),
+        ({"norm_bbox": False}, "sizes are not logarithms"),
+        ({"tasks": [{}, {}]}, "2 heads"),
+        ({"features": 10}, r"encoder's input is .*, the node's is \[96000, 32, 11\]"),
+        ({"decoration": {"raw_features": 5, "cluster_center": True, "voxel_center": "xy"}}, "encoder's input"),
+        (
+            {"decoration": {"raw_features": 5, "cluster_center": True, "voxel_center": "xyz", "distance": True}},
+            "encoder's input",
+        ),
+        ({"classes": ["car", "truck", "bus", "bicycle", "barrier"]}, "no label for class BARRIER"),
+    ],
+)
+def test_a_model_that_the_node_would_misread_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    work = exported(tmp_path / "work", centerpoint(**changes))
+    with pytest.raises(InputError, match=says) as error:
+        package_autoware(work, tmp_path / "base", Wishes())
+    assert error.value.exit_code == 3
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_head_without_velocity_is_refused(tmp_path: Path) -> None:
+    value = centerpoint().model_dump()
+    value["components"][1]["outputs"].pop()
+    work = exported(tmp_path / "work", ModelSpec.model_validate(value))
+    with pytest.raises(InputError, match="binds them by position"):
+        package_autoware(work, tmp_path / "base", Wishes())
+
+
+def test_an_onnx_file_of_other_tensors_is_refused(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint(), dtype=TensorProto.FLOAT16)
+    with pytest.raises(InputError, match="input_features float16"):
+        package_autoware(work, tmp_path / "base", Wishes())
+
+
+def test_a_changed_onnx_file_is_refused(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    with (work / "onnx" / "pts_voxel_encoder.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ManifestError, match="differs from its hash"):
+        package_autoware(work, tmp_path / "base", Wishes())
+    assert not (tmp_path / "base").exists()
+
+
+def test_thresholds_by_class_and_distance(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    arguments = ["package", "autoware", "--work", str(work), "--out", str(tmp_path / "base")]
+    scores = ["--score-threshold", "0.2", "--score-threshold", "car=0.5,0.4,0.3,0.2", "--score-threshold", "BUS=0.6"]
+    answer = CliRunner().invoke(cli, [*arguments, *scores])
+    assert answer.exit_code == 0, answer.output
+    assert "num_past_frames: 1" in answer.output
+    package = _parameters(tmp_path / "base" / "ml_package.param.yaml")
+    found = package["model_params"]["detection_score_thresholds"]["min_confidence_scores"]
+    assert found["CAR"] == [0.5, 0.4, 0.3, 0.2]
+    assert found["BUS"] == [0.6] * 4
+    assert found["TRUCK"] == [0.2] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--score-threshold", "CAR=1.5"], "not a score"),
+        (["--score-threshold", "CAR=0.1,0.2"], "2 values for CAR"),
+        (["--score-threshold", "TRAM=0.1"], "no class TRAM"),
+        (["--bundle-version", "v3.0"], "'v3.0' is not read"),
+        (["--bundle-version", "4"], "'4' is not read"),
+        (["--precision", "int8"], "int8"),
+    ],
+)
+def test_wishes_that_make_no_sense(tmp_path: Path, arguments: list[str], says: str) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    answer = CliRunner().invoke(
+        cli, ["package", "autoware", "--work", str(work), "--out", str(tmp_path / "base"), *arguments]
+    )
+    assert answer.exit_code == 2
+    assert says in answer.output
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize(
+    ("policy", "wished", "expected"),
+    [("fp16", None, "fp16"), ("explicit_int8", None, "fp16"), ("fp32_tf32", None, "fp32"), ("auto", "fp32", "fp32")],
+)
+def test_precision_follows_the_policy(tmp_path: Path, policy: str, wished: str | None, expected: str) -> None:
+    work = exported(tmp_path / "work", centerpoint(), tensorrt={"precision_policy": policy})
+    package_autoware(work, tmp_path / "base", Wishes(precision=wished))
+    assert _parameters(tmp_path / "base" / "ml_package.param.yaml")["trt_precision"] == expected
+
+
+def test_a_policy_without_a_counterpart_needs_a_decision(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint(), tensorrt={"precision_policy": "bf16"})
+    with pytest.raises(UsageError, match="--precision fp16"):
+        package_autoware(work, tmp_path / "base", Wishes())
+
+
+def test_an_existing_folder_is_replaced_only_by_force(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "old").write_text("old")
+    with pytest.raises(UsageError, match="--force"):
+        package_autoware(work, tmp_path / "base", Wishes())
+    package_autoware(work, tmp_path / "base", Wishes(), force=True)
+    assert not (tmp_path / "base" / "old").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+# -- YOLOX ------------------------------------------------------------------------------------------------------------
+
+
+def test_yolox_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", yolox())
+    package_autoware(work, tmp_path / "yolox", Wishes(score_thresholds={"": (0.4,)}))
+    package = _parameters(tmp_path / "yolox" / "ml_package_yolox_s_plus_opt.param.yaml")
+    assert _has_types(package, YOLOX_KEYS)
+    assert (package["score_threshold"], package["nms_threshold"]) == (0.4, 0.7)
+    labels = (tmp_path / "yolox" / "label.txt").read_text().split()
+    assert labels[:3] == ["UNKNOWN", "CAR", "TRUCK"]
+    header, *rows = (tmp_path / "yolox" / "roi_remap.csv").read_text().splitlines()
+    assert header == "label_name,label_id"
+    # The node stops when a label of label.txt has no row; numbers are those of autoware_perception_msgs.
+    assert dict(row.split(",") for row in rows) == {
+        "UNKNOWN": "0", "CAR": "1", "TRUCK": "2", "BUS": "3", "TRAILER": "4", "MOTORCYCLE": "5", "BICYCLE": "6",
+        "PEDESTRIAN": "7",
+    }  # fmt: skip
+    assert (tmp_path / "yolox" / "yolox_s_plus_opt.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"image": {"color": "rgb"}}, "blue, green, red"),
+        ({"image": {"mean": [1.0, 1.0, 1.0], "std": [1.0, 1.0, 1.0]}}, "without mean"),
+        ({"image": {"fill": 0}}, "fills with 114"),
+        ({"output": "decoded"}, "decodes boxes itself"),
+        ({"strides": [8, 16]}, "strides"),
+    ],
+)
+def test_a_yolox_that_the_node_would_misread_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    work = exported(tmp_path / "work", yolox(**changes))
+    with pytest.raises(InputError, match=says):
+        package_autoware(work, tmp_path / "yolox", Wishes())
+
+
+# -- calibration ------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
+    profile = {"min_shape": [1, 5, 300, 480], "opt_shape": [1, 5, 300, 480], "max_shape": [1, 5, 300, 480]}
+    large = {"min_shape": [1, 5, 720, 1280], "opt_shape": [1, 5, 1860, 2880], "max_shape": [1, 5, 2160, 3840]}
+    components = {"end2end": {"tensorrt_profile": {"input": profile}, "extra_tensorrt_profiles": [{"input": large}]}}
+    work = exported(tmp_path / "work", calibration(), components=components)
+    box = (-1.5, -1.0, -0.1, 5.7, 1.0, 3.1)
+    bundle = package_autoware(work, tmp_path / "calibration", Wishes(ego_box=box))
+    package = _parameters(tmp_path / "calibration" / "ml_package_calibration_status_classifier.param.yaml")
+    assert _has_types(package, CALIBRATION_KEYS)
+    assert package["height"] == [720, 1860, 2160]
+    assert package["width"] == [1280, 2880, 3840]
+    assert package["ego_box"] == list(box)
+    assert any("miscalibration_confidence_threshold: 0.5" in note for note in bundle.notes)
+
+
+def test_calibration_sizes_default_to_those_of_the_node(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", calibration())
+    package_autoware(work, tmp_path / "calibration", Wishes())
+    package = _parameters(tmp_path / "calibration" / "ml_package_calibration_status_classifier.param.yaml")
+    assert (package["height"], package["width"]) == ([1080, 1860, 2160], [1920, 2880, 3840])
+
+
+def test_a_calibration_model_of_fixed_size_is_refused(tmp_path: Path) -> None:
+    value = calibration().model_dump()
+    value["components"][0]["inputs"][0]["shape"] = [1, 5, 1080, 1920]
+    work = exported(tmp_path / "work", ModelSpec.model_validate(value))
+    with pytest.raises(InputError, match="any size"):
+        package_autoware(work, tmp_path / "calibration", Wishes())
+
+
+# -- other models -----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_without_a_node(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", yolox())
+
+    def rename(manifest: Manifest) -> None:
+        manifest.spec = ModelSpec.model_validate(json.loads(yolox().model_dump_json()) | {"model": "bevfusion"})
+
+    update_manifest(work / "manifest.json", rename)
+    with pytest.raises(UsageError, match="there is one for calibration, centerpoint, yolox"):
+        package_autoware(work, tmp_path / "out", Wishes())
