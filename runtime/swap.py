@@ -119,8 +119,8 @@ def swap(
         for name, writer in writers.items():
             for file in writer.finish():
                 stage.add_artifact(f"{relative}/{name}/{file}", "swap")
-            for file in sorted((folder / name).glob("steps/*/*.npz")):
-                stage.add_artifact(f"{relative}/{name}/{file.relative_to(folder / name)}", "swap")
+            for path in sorted((folder / name).glob("steps/*/*.npz")):
+                stage.add_artifact(f"{relative}/{name}/{path.relative_to(folder / name)}", "swap")
     return f"{stage.name}: done, {count} samples, {len(names)} steps swapped one after another: {', '.join(names)}"
 
 
@@ -140,7 +140,7 @@ def open_trace(work: Path, name: str) -> Reference:
         raise InputError(
             f"no current trace '{name}'; there are: {', '.join(there) or 'none'}",
             where=str(work),
-            hint=f"make it: runtime trace --work {work} --backend {name.split('-')[0]}",
+            hint=f"make it: runtime trace --work {work} --backend {name.partition('-')[0]}",
         )
     for file in ("run.json", "predictions.npz", "latency.json"):
         workspace.artifact(f"{folder}/{file}")
@@ -199,11 +199,8 @@ def _swap_sample(
     writers[REFERENCE].commit(index, predictions, {})
     for number in reversed(range(len(segments))):
         segment, before = segments[number], segments[number - 1]
-        if number:
-            state = before.steps[-1].unpack(states[before.name])
-        else:
-            state = model.dataset.sample(index)
-        state = run_steps(segment.steps, state)
+        given = before.steps[-1].unpack(states[before.name]) if number else model.dataset.sample(index)
+        state = run_steps(segment.steps, given)
         ours, theirs = segment.steps[-1].pack(state), states[segment.name]
         if not _identical(ours, theirs):
             write_step(folder / segment.name, index, "test", ours)

@@ -5,8 +5,8 @@ has, and beside it::
 
     steps/000003/decode.npz    what step `decode` gave for sample 3: arrays by name, compressed
 
-A step's arrays are all that the steps after it need. Those that are a component's inputs or outputs carry the names that
-the model spec gives them.
+A step's arrays are all that the steps after it need. Those that are a component's inputs or outputs carry the names
+that the model spec gives them.
 """
 
 from __future__ import annotations

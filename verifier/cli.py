@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shared.cli import force_option, tool_group, workspace_option
+from shared.cli import data_option, force_option, tool_group, workspace_option
 
 cli = tool_group("verifier", "Compare recorded outputs of backends, and of the training framework. Loads no model.")
 
@@ -46,3 +46,20 @@ def check_command(work: Path, tolerances: tuple[str, ...]) -> None:
     from verifier.verify import check
 
     click.echo(check(work, tolerances))
+
+
+@cli.command("attribute")
+@workspace_option
+@click.option("--run", "run_name", metavar="NAME", help="The swapped run, as in onnx-cpu. [default: the only one]")
+@data_option
+@force_option
+def attribute_command(work: Path, run_name: str | None, data_root: Path | None, force: bool) -> None:
+    """Say which step of the pipeline loses how much of the metric, after `runtime trace` and `runtime swap`.
+
+    Metrics are against the labels of the data set, or, where there are none, against the reference's results.
+
+    Example: verifier attribute --work work/centerpoint --run onnx-cpu
+    """
+    from verifier.attribute import attribute
+
+    click.echo(attribute(work, run_name, data_root, force))

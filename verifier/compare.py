@@ -46,7 +46,7 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
         )
     problems = _missing_samples(reference, test, positions)
     statistics: dict[str, OutputStatistics] = {}
-    kind = _KINDS[reference.header.task]
+    kind = result_kind(reference.header.task)
     results: ResultStatistics[Any] = ResultStatistics(kind)
     raw_reference, raw_test = set(reference.header.raw_samples), set(test.header.raw_samples)
     compared = []
@@ -64,6 +64,15 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
         "outputs": {name: output.summary() for name, output in statistics.items()},
         "results": results.summary(),
     }
+
+
+def result_kind(task: str) -> ResultKind[Any]:
+    """How results of a task are compared.
+
+    Args:
+        task: one that `shared.tasks` knows.
+    """
+    return _KINDS[task]
 
 
 def _check_same_subject(reference: Run, test: Run) -> None:

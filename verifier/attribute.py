@@ -1,0 +1,285 @@
+"""`verifier attribute`: which step of a pipeline loses how much, from runs that take over from a trace step by step.
+
+`runtime swap` leaves a run for every step: the reference's steps before it, the test's from it on. Two neighbours
+differ in who does one step, so the difference of their metrics is what that step costs with everything before it right,
+and the differences add up to the whole loss exactly. Beside it stands what the step itself did: how far its output is
+from the reference's for the very same input, and what that changed in the results.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import InputError
+from shared.runs import Run
+from shared.staleness import is_current
+from shared.table import Table, number
+from shared.traces import read_step, step_path
+from shared.workspace import Workspace
+from verifier.agreement import agreement
+from verifier.compare import result_kind
+from verifier.results import ResultStatistics
+from verifier.statistics import OutputStatistics
+
+#: Version of the files in ``attribution/``; raise it when their meaning changes.
+FORMAT = 1
+SWAPS = "swaps"
+REFERENCE = "reference"
+
+# A step is responsible when it accounts for so much of a metric's movement, and for more than a rounding of it: a
+# thousandth is less than the metric changes when one box in a thousand goes.
+_SHARE = 0.05
+_LEAST = 0.001
+
+_log = logging.getLogger("attribute")
+
+
+def attribute(work: Path, test: str | None, data_root: Path | None, force: bool) -> str:
+    """Attribute the loss of a swapped run to its steps, and record it.
+
+    Args:
+        work: the workspace.
+        test: name of the run, as in ``onnx-cpu``; None: the only one that was swapped.
+        data_root: where the data set lies, when not where the config says.
+        force: compute although nothing changed.
+
+    Returns:
+        What to print.
+
+    Raises:
+        InputError: nothing was swapped here, or it was made from other files than are here now.
+    """
+    workspace = Workspace.open(work)
+    name = _chosen(workspace, test)
+    manifest = workspace.manifest()
+    files = [path for path in manifest.stages[f"swap:{name}"].outputs if path.startswith(f"{SWAPS}/{name}/")]
+    stage = workspace.stage(
+        f"attribute:{name}",
+        tool="verifier",
+        inputs={path: manifest.artifacts[path].sha256 for path in files},
+        config={"data": None if data_root is None else str(data_root)},
+    )
+    relative = f"attribution/{name}.json"
+    if force or not stage.up_to_date():
+        for path in files:
+            workspace.artifact(path)
+        with stage:
+            found = attribution(workspace, name, data_root)
+            with stage.artifact(relative, kind="attribution") as file:
+                file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            keep = ("reference", "truth", "samples", "total", "responsible")
+            stage.result("attribution", name, {key: found[key] for key in keep})
+    return _text(json.loads(workspace.artifact(relative).read_text(encoding="utf-8")))
+
+
+def _chosen(workspace: Workspace, test: str | None) -> str:
+    """The swapped run to look at.
+
+    Raises:
+        InputError: none, several to choose from, or an outdated one.
+    """
+    manifest = workspace.manifest()
+    there = sorted(name.removeprefix("swap:") for name in manifest.stages if name.startswith("swap:"))
+    where = str(workspace.root)
+    make = f"runtime swap --work {where} --backend NAME --trace NAME (after runtime trace)"
+    if test is None and len(there) > 1:
+        raise InputError(f"several runs were swapped: {', '.join(there)}", where=where, hint="choose one with --run")
+    if not there or (test is not None and test not in there):
+        known = f"; there are: {', '.join(there)}" if there else ""
+        raise InputError(f"no run {test or ''} was swapped here{known}".replace("  ", " "), where=where, hint=make)
+    name = test or there[0]
+    if not is_current(manifest, f"swap:{name}"):
+        raise InputError(f"the swapped run '{name}' is not finished, or of an earlier export", where=where, hint=make)
+    return name
+
+
+def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict[str, Any]:
+    """The loss by step.
+
+    Args:
+        workspace: where it was swapped.
+        name: of the swapped run.
+        data_root: where the data set lies, when not where the config says.
+
+    Returns:
+        JSON: ``reference``, ``test`` (names), ``truth`` ("labels" or "reference"), ``samples``, ``metrics`` of the
+        reference and the test, ``total`` loss by metric, ``steps`` (in order: name, loss by metric, samples whose
+        output differs, ``outputs`` statistics, ``results`` that changed), ``responsible`` (names, the worst first).
+    """
+    folder = workspace.path(f"{SWAPS}/{name}")
+    reference = Run.open(folder / REFERENCE)
+    steps = [str(step) for step in reference.header.details["steps"]]
+    runs = [Run.open(folder / step) for step in steps] + [reference]
+    task, classes = reference.header.task, len(reference.header.classes)
+    kind = result_kind(task)
+    wanted = [reference.predictions(index, kind.type) for index in range(len(reference))]
+    labels = _labels(workspace, reference, kind.type, data_root)
+    truth = wanted if labels is None else labels
+    metrics = [
+        agreement(task, truth, [run.predictions(index, kind.type) for index in range(len(run))], classes)
+        for run in runs
+    ]
+    rows = []
+    for number_, step in enumerate(steps):
+        run, after = runs[number_], runs[number_ + 1]
+        changed: ResultStatistics[Any] = ResultStatistics(kind)
+        for index in range(len(run)):
+            changed.add(index, after.predictions(index, kind.type), run.predictions(index, kind.type))
+        rows.append(
+            {
+                "step": step,
+                "loss": {metric: metrics[number_ + 1][metric] - value for metric, value in metrics[number_].items()},
+                **_own_difference(folder / step, len(run)),
+                "results": changed.summary(),
+            }
+        )
+    return {
+        "format": FORMAT,
+        "reference": str(reference.header.details["reference"]),
+        "test": name,
+        "truth": "reference" if labels is None else "labels",
+        "samples": len(reference),
+        "metrics": {"reference": metrics[-1], "test": metrics[0]},
+        "total": {metric: metrics[-1][metric] - value for metric, value in metrics[0].items()},
+        "steps": rows,
+        "responsible": responsible(rows),
+    }
+
+
+def responsible(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The steps that move a metric, the one with the largest share first."""
+    shares: dict[str, float] = {}
+    for metric in rows[0]["loss"]:
+        moved = sum(abs(row["loss"][metric]) for row in rows)
+        for row in rows:
+            loss = abs(row["loss"][metric])
+            if loss >= max(_LEAST, _SHARE * moved):
+                shares[row["step"]] = max(shares.get(row["step"], 0.0), loss)
+    return sorted(shares, key=lambda step: -shares[step])
+
+
+def _labels(workspace: Workspace, reference: Run, kind: type[Any], data_root: Path | None) -> list[Any] | None:
+    """The labels of the samples with the model's classes; None where one of them has none of this task."""
+    from shared.config import from_resolved
+    from shared.data import open_dataset
+
+    config = from_resolved(workspace.config(), str(workspace.root))
+    dataset = open_dataset(config.data, root=data_root, task=reference.header.task)
+    if dataset.digest() != reference.header.dataset:
+        raise InputError(
+            f"the swapped runs are of other data than data set '{dataset.name}'",
+            where=str(reference.folder),
+            hint="check data in the config and --data",
+        )
+    classes = reference.header.classes
+    to_model = np.array([classes.index(name) if name in classes else -1 for name in dataset.classes] + [-1], np.int64)
+    labels = []
+    for index in range(len(reference)):
+        truth = getattr(dataset.sample(index), "ground_truth", None)
+        if not isinstance(truth, kind):
+            return None
+        of_model = to_model[truth.labels]
+        labels.append(_relabelled(truth, of_model).select(of_model >= 0))
+    return labels
+
+
+def _relabelled(truth: Any, labels: npt.NDArray[np.int64]) -> Any:
+    columns = {name: getattr(truth, name) for name in truth.columns()}
+    return type(truth)(**{**columns, "labels": labels})
+
+
+def _own_difference(folder: Path, samples: int) -> dict[str, Any]:
+    """How a step's output differs from the reference's for the same input, over the samples where it does.
+
+    Returns:
+        ``differs_in`` (samples), ``reordered`` (all of them: the same rows in another order), ``outputs``: statistics
+        by name of the array, where the shapes allow it.
+    """
+    statistics: dict[str, OutputStatistics] = {}
+    differing = [index for index in range(samples) if (folder / step_path(index, "test")).is_file()]
+    reordered = bool(differing)
+    for index in differing:
+        reference, test = read_step(folder, index, REFERENCE), read_step(folder, index, "test")
+        reordered &= reference.keys() == test.keys() and all(_same_rows(reference[key], test[key]) for key in test)
+        for key, values in reference.items():
+            if key in test:
+                statistics.setdefault(key, OutputStatistics()).add(index, values, test[key])
+    return {
+        "differs_in": len(differing),
+        "reordered": reordered,
+        "outputs": {key: values.summary() for key, values in statistics.items()},
+    }
+
+
+def _same_rows(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Whether two arrays hold the same rows, each as often, in whatever order."""
+    if one.shape != other.shape or one.dtype != other.dtype or one.ndim == 0:
+        return False
+    return not one.size or bool(np.array_equal(_sorted_rows(one), _sorted_rows(other)))
+
+
+def _sorted_rows(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    rows = np.ascontiguousarray(array).reshape(len(array), -1)
+    as_bytes = rows.view(np.uint8).reshape(len(array), -1)
+    return as_bytes[np.lexsort(as_bytes.T[::-1])]
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    """The attribution for a terminal."""
+    metrics = list(found["total"])
+    rows = []
+    for row in found["steps"]:
+        results = row["results"]
+        lost = results["num_reference_unmatched"] + results["num_test_unmatched"]
+        rows.append(
+            [
+                row["step"],
+                *[number(row["loss"][metric], 4) for metric in metrics],
+                _difference(row, found["samples"]),
+                str(lost + results["label_flips"]),
+                *[number(results["errors"].get(name, {}).get("max"), 3) for name in ("center", "yaw", "score")],
+            ]
+        )
+    rows.append(["total", *[number(found["total"][metric], 4) for metric in metrics], "", "", "", "", ""])
+    against = "the labels" if found["truth"] == "labels" else f"the results of {found['reference']} (no labels)"
+    title = (
+        f"{found['test']}: what each step loses when it replaces that of {found['reference']}, {found['samples']} "
+        f"samples, metrics against {against}"
+    )
+    columns = ["step", *[f"{name} lost" for name in metrics], "its own output", "results changed", "max centre [m]",
+               "max yaw", "max score"]  # fmt: skip
+    return f"{Table(title, columns, rows).text()}\n{_sentence(found)}"
+
+
+def _difference(row: Mapping[str, Any], samples: int) -> str:
+    if not row["differs_in"]:
+        return "identical"
+    if row["reordered"]:
+        return "same rows, other order"
+    where = f" in {row['differs_in']} of {samples}" if row["differs_in"] < samples else ""
+    if any(values["problems"] for values in row["outputs"].values()):
+        return f"other shape{where}"
+    ratios = [values["snr_db"] for values in row["outputs"].values() if values["noise_energy"] and values["compared"]]
+    if not ratios:
+        return f"differs{where}"
+    return "no signal in common" if None in ratios else f"SNR {min(ratios):.0f} dB{where}"
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    if not found["responsible"]:
+        differing = [row["step"] for row in found["steps"] if row["differs_in"]]
+        suffix = f" Outputs differ in: {', '.join(differing)}." if differing else " All outputs are identical."
+        return f"No step loses anything of the metric.{suffix}"
+    by_name = {row["step"]: row["loss"] for row in found["steps"]}
+    lines = []
+    for step in found["responsible"]:
+        parts = ", ".join(f"{loss:.4f} of {metric}" for metric, loss in by_name[step].items())
+        lines.append(f"{step} loses {parts}")
+    return "Responsible: " + "; ".join(lines) + "."
