@@ -28,3 +28,12 @@ def test_the_pipeline_adds_next_to_nothing_to_session_run(tmp_path):
     result = measure(tmp_path / "work", None, 0, requests=200)
     # Dictionaries and a name look-up: microseconds, and 3 % of the smallest model worth deploying is a millisecond.
     assert result["median_difference_ms"] < 0.1
+
+
+def test_the_calibration_input_is_faster_than_its_reference_and_equal_to_it():
+    pytest.importorskip("torch")
+    from benchmarks.projection import measure
+
+    result = measure(count=50_000, height=930, width=1440, repeats=5)
+    assert result["points_seen"] > 49_000
+    assert result["speed_up"] > 1.2
