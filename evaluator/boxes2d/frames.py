@@ -1,0 +1,39 @@
+"""Images' boxes as the metrics take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import InputError
+from shared.tasks import Boxes2D
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """What is true of one image, labels in the class list of the model. Rows are parallel.
+
+    Attributes:
+        boxes: the labelled boxes.
+        ignored: (N,) bool, neither wanted nor wrong.
+        areas: (N,) float64, square pixels, for COCO's size classes.
+    """
+
+    boxes: Boxes2D
+    ignored: npt.NDArray[np.bool_]
+    areas: npt.NDArray[np.float64]
+
+
+def check_boxes(boxes: Boxes2D, classes: Sequence[str], where: str) -> None:
+    """Refuse boxes that no metric can be computed from.
+
+    Raises:
+        InputError: NaN or infinity, or a label outside the list.
+    """
+    if not (np.isfinite(boxes.corners).all() and np.isfinite(boxes.scores).all()):
+        raise InputError("a box or score is NaN or infinite", where=where)
+    if len(boxes) and not (boxes.labels.min() >= 0 and boxes.labels.max() < len(classes)):
+        raise InputError(f"a label is outside the list of {len(classes)} classes", where=where)
