@@ -5,18 +5,31 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from runtime.model import open_model
-from runtime.warm_up import warm_up
+from runtime import engine_times
+from runtime.backends import Session
+from runtime.backends.tensorrt import TensorRTSession
+from runtime.conditions import gpu_conditions
+from runtime.model import Model, open_model
+from runtime.pipelines import DevicePipeline, Inference, Pipeline
+from runtime.warm_up import WarmUp, warm_up
 from shared.errors import UsageError
-from shared.latency import TOTAL, summarise_stages
-from shared.table import Table, number
+from shared.latency import TOTAL, compare, median_interval, summarise, summarise_stages
+from shared.table import MISSING, Table, number
 
 _log = logging.getLogger("runtime")
 
 _COLUMNS = ("mean", "std", "min", "median", "p90", "p95", "p99", "max")
+# Requests with an event at every stage, where those slow a request down.
+_STAGED_REQUESTS = 200
+# Layers beyond these are in the file alone.
+_LAYERS_SHOWN = 15
+
+Requests = list[dict[str, float]]
 
 
 def bench(
@@ -30,8 +43,15 @@ def bench(
     max_warm_up_seconds: float = 60.0,
     data_root: Path | None = None,
     threads: int | None = None,
+    target: str | None = None,
+    steps: str = "auto",
+    streams: int = 1,
+    like: str | None = None,
+    profile: bool = False,
+    trace: bool = False,
+    against: str | None = None,
 ) -> str:
-    """Measure requests one after the other, from points in host memory to boxes in host memory.
+    """Measure requests from points in host memory to boxes in host memory.
 
     Measuring is what the command is for: it is never up to date. Statistics go into the manifest's results under
     ``bench``, every single latency into ``bench/<name>.json``.
@@ -46,14 +66,25 @@ def bench(
         max_warm_up_seconds: the warm-up ends here, stable or not.
         data_root: where the data set lies, when not where the config says.
         threads: threads within an operation, None for the backend's default.
+        target: set of engines, None for the one that fits.
+        steps: where the pipeline's own steps run, see `runtime.model.Model`.
+        streams: requests in flight; more than one needs a pipeline on a GPU, and measures throughput besides.
+        like: measure the bare engines too, as ``trtexec-10`` or ``trtexec-11`` does.
+        profile: time every layer of the engines too, in a pass of its own.
+        trace: write the stages of the staged requests as a Chrome trace.
+        against: name of an earlier result to compare the total with.
 
     Returns:
-        A table.
+        Tables.
+
+    Raises:
+        UsageError: an option that this backend or pipeline does not have, or no such sample or result.
     """
-    model = open_model(work, backend_name, device, data_root, threads)
+    model = open_model(work, backend_name, device, data_root, threads, target=target, steps=steps)
     index = model.config.data.sample_idx if sample_index is None else sample_index
     if not 0 <= index < len(model.dataset):
         raise UsageError(f"sample {index} is not in the data set", hint=f"choose 0 to {len(model.dataset) - 1}")
+    other = _earlier(model, against)
     stage = model.workspace.stage(
         f"bench:{model.name}",
         tool="runtime",
@@ -63,34 +94,243 @@ def bench(
     )
     with stage:
         session, pipeline = model.load()
+        _check_options(pipeline, session, streams=streams, bare=like is not None or profile)
         sample = model.dataset.sample(index)
         data = pipeline.read(sample).data
-        warmth = warm_up(lambda: pipeline.infer(data).latency_ms[TOTAL], max_warm_up_seconds)
-        if not warmth.stable:
-            _log.warning(
-                "the median did not settle within %.0f s of warm-up; is something else using this machine?",
-                max_warm_up_seconds,
-            )
-        requests: list[dict[str, float]] = []
-        started = time.perf_counter()
-        while len(requests) < min_requests or time.perf_counter() - started < min_seconds:
-            answer = pipeline.infer(data)
-            requests.append(answer.latency_ms)
-        statistics = summarise_stages(requests)
-        result = {
+        warmth = _warm_up(pipeline, data, max_warm_up_seconds)
+        totals, staged, answer = _measure(pipeline, data, min_requests, min_seconds)
+        conditions = {} if model.device.is_cpu else gpu_conditions(model.device.index)
+        statistics = _statistics(totals, staged)
+        result: dict[str, Any] = {
             "stages": statistics,
             "warm_up": asdict(warmth),
             "sample": sample.token,
             "counters": answer.counters,
             "backend": session.settings,
+            "conditions": conditions,
         }
+        parts = [_stage_table(model, index, len(totals), statistics)]
+        parts += _findings(statistics, list(model.spec.components), conditions)
+        if streams > 1:
+            result["streams"] = _throughput(pipeline, data, streams, min_seconds)
+            parts.append(_in_words(result["streams"], statistics))
+        if like is not None:
+            result["engines"] = _bare_engines(session, pipeline, answer, like)
+            parts.append(_engine_table(result["engines"], statistics, like))
+        if profile:
+            result["layers"] = _layers(session, pipeline, answer)
+            parts += [_layer_table(name, layers) for name, layers in result["layers"].items()]
+        if other is not None:
+            parts.append(f"total: {compare(statistics[TOTAL], other)} against {against}")
         with stage.artifact(f"bench/{model.name}.json", kind="latency") as path:
-            path.write_text(json.dumps({**result, "requests_ms": requests}), encoding="utf-8")
-        stage.result("bench", model.name, result)
+            path.write_text(json.dumps({**result, "requests_ms": totals, "staged_ms": staged}), encoding="utf-8")
+        if trace:
+            with stage.artifact(f"bench/{model.name}.trace.json", kind="trace") as path:
+                path.write_text(json.dumps(_chrome_trace(staged)), encoding="utf-8")
+            parts.append(f"stages for chrome://tracing or Perfetto: bench/{model.name}.trace.json")
+        stage.result("bench", model.name, {key: value for key, value in result.items() if key != "layers"})
+    return "\n\n".join(parts)
+
+
+def _earlier(model: Model, name: str | None) -> Mapping[str, float] | None:
+    """The total of an earlier result."""
+    if name is None:
+        return None
+    results = model.workspace.manifest().results.get("bench", {})
+    if name not in results:
+        raise UsageError(f"there is no bench result '{name}'", hint=f"there are: {', '.join(results) or 'none'}")
+    total: Mapping[str, float] = results[name]["stages"][TOTAL]
+    if "median_low" not in total:
+        raise UsageError(f"bench result '{name}' has no interval", hint="measure it again with this version")
+    return total
+
+
+def _check_options(pipeline: Pipeline, session: Session, *, streams: int, bare: bool) -> None:
+    if streams > 1 and not isinstance(pipeline, DevicePipeline):
+        raise UsageError(f"--streams {streams}", hint="several requests in flight need a pipeline on a GPU")
+    if bare and not (isinstance(pipeline, DevicePipeline) and _is_tensorrt(session)):
+        raise UsageError("--like and --profile measure engines", hint="they need --backend tensorrt, without --steps")
+
+
+def _is_tensorrt(session: Session) -> bool:
+    return isinstance(session, TensorRTSession)
+
+
+def _request(pipeline: Pipeline, data: Any, *, stages: bool) -> Inference:
+    """One request; without the events of the stages where they can be left out."""
+    if stages or not isinstance(pipeline, DevicePipeline):
+        return pipeline.infer(data)
+    pipeline.submit(data)
+    return pipeline.collect()
+
+
+def _warm_up(pipeline: Pipeline, data: Any, max_seconds: float) -> WarmUp:
+    warmth = warm_up(lambda: _request(pipeline, data, stages=False).latency_ms[TOTAL], max_seconds)
+    if not warmth.stable:
+        _log.warning(
+            "the median did not settle within %.0f s of warm-up; is something else using this machine?", max_seconds
+        )
+    return warmth
+
+
+def _measure(
+    pipeline: Pipeline, data: Any, min_requests: int, min_seconds: float
+) -> tuple[Requests, Requests, Inference]:
+    """Latencies of requests, of requests with stages (the same ones where stages cost nothing), and the last answer."""
+    requests: Requests = []
+    started = time.perf_counter()
+    while len(requests) < min_requests or time.perf_counter() - started < min_seconds:
+        answer = _request(pipeline, data, stages=False)
+        requests.append(answer.latency_ms)
+    if not isinstance(pipeline, DevicePipeline):
+        return requests, requests, answer
+    staged = [pipeline.infer(data).latency_ms for _ in range(_STAGED_REQUESTS)]
+    return requests, staged, answer
+
+
+def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float]]:
+    """Statistics by stage; stages that the plain requests have too, the total first of all, are taken from those."""
+    statistics = {**summarise_stages(staged), **summarise_stages(totals)}
+    for name, values in statistics.items():
+        source = totals if name in totals[0] else staged
+        values["median_low"], values["median_high"] = median_interval([request[name] for request in source])
+    return statistics
+
+
+def _stage_table(model: Model, index: int, count: int, statistics: Mapping[str, Mapping[str, float]]) -> str:
     throughput = statistics[TOTAL]["throughput"]
-    title = f"{model.name}, sample {index}, {len(requests)} requests, {throughput:.2f} a second"
+    title = f"{model.name}, sample {index}, {count} requests, {throughput:.2f} a second"
     rows = [
-        [name, *(number(values[column], 3) if column in values else "-" for column in _COLUMNS)]
+        [
+            name,
+            *(number(values[column], 3) if column in values else MISSING for column in _COLUMNS),
+            f"{values['median_low']:.3f}..{values['median_high']:.3f}",
+        ]
         for name, values in statistics.items()
     ]
-    return Table(title, ["stage [ms]", *_COLUMNS], rows).text()
+    return Table(title, ["stage [ms]", *_COLUMNS, "median 95 %"], rows).text()
+
+
+def _findings(
+    statistics: Mapping[str, Mapping[str, float]], components: Sequence[Any], conditions: Mapping[str, str]
+) -> list[str]:
+    """The bottleneck, the components' share, and the state of the GPU."""
+    names = [component.name for component in components]
+    stages = {name: values["median"] for name, values in statistics.items() if name not in (TOTAL, "enqueue")}
+    whole = sum(stages.values())
+    if whole == 0:
+        return []
+    slowest = max(stages, key=lambda name: stages[name])
+    share = sum(stages.get(name, 0.0) for name in names) / whole
+    lines = [f"bottleneck: {slowest}, {stages[slowest] / whole:.0%} of the stages; the components are {share:.0%}"]
+    if conditions:
+        lines.append(", ".join(f"{name} {value}" for name, value in conditions.items()))
+    return lines
+
+
+def _throughput(pipeline: Pipeline, data: Any, streams: int, min_seconds: float) -> dict[str, float]:
+    """Requests a second with one lane, and with ``streams`` of them taken in turn."""
+    assert isinstance(pipeline, DevicePipeline)
+    lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
+    alone = _rounds(lanes[:1], data, min_seconds)
+    together = _rounds(lanes, data, min_seconds)
+    return {"streams": streams, "one_per_second": alone, "per_second": together, "gain": together / alone}
+
+
+def _rounds(lanes: Sequence[DevicePipeline], data: Any, min_seconds: float) -> float:
+    """Requests a second: each lane in turn answers and gets the next request."""
+    for lane in lanes:
+        lane.submit(data)
+    finished = 0
+    # One round for nothing: clocks and caches.
+    started = time.perf_counter() + min_seconds / 10
+    while True:
+        for lane in lanes:
+            lane.collect()
+            lane.submit(data)
+            finished += time.perf_counter() >= started
+        elapsed = time.perf_counter() - started
+        if elapsed >= min_seconds:
+            break
+    for lane in lanes:
+        lane.collect()
+    return finished / elapsed
+
+
+def _in_words(streams: Mapping[str, float], statistics: Mapping[str, Mapping[str, float]]) -> str:
+    latency = statistics[TOTAL]["median"]
+    return (
+        f"{streams['streams']} streams: {streams['per_second']:.1f} requests a second, {streams['gain']:.2f} times one "
+        f"stream's {streams['one_per_second']:.1f} (one at a time takes {latency:.3f} ms)"
+    )
+
+
+def _bare_engines(session: Session, pipeline: Pipeline, answer: Inference, like: str) -> dict[str, dict[str, Any]]:
+    assert isinstance(session, TensorRTSession)
+    assert isinstance(pipeline, DevicePipeline)
+    results = {}
+    for component, shapes in pipeline.input_shapes(answer.counters).items():
+        times = engine_times.measure(session, component, shapes, like)
+        results[component] = {
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "compute": summarise(times.compute_ms),
+            "latency": summarise(times.latency_ms),
+            "enqueue": summarise(times.enqueue_ms),
+            "throughput": times.throughput,
+        }
+    return results
+
+
+def _engine_table(
+    engines: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, Mapping[str, float]], like: str
+) -> str:
+    rows = [
+        [
+            name,
+            *(number(values["compute"].get(column), 3) for column in ("median", "p99")),
+            number(values["latency"]["median"], 3),
+            number(values["enqueue"]["median"], 3),
+            number(values["throughput"], 1),
+        ]
+        for name, values in engines.items()
+    ]
+    columns = ["engine [ms]", "compute", "compute p99", "latency", "enqueue", "a second"]
+    engines_alone = sum(values["compute"]["median"] for values in engines.values())
+    total = statistics[TOTAL]["median"]
+    overhead = (
+        f"the pipeline takes {total:.3f} ms, the engines alone {engines_alone:.3f}: {total / engines_alone:.3f} times, "
+        f"{total - engines_alone:.3f} ms above"
+    )
+    return f"{Table(f'bare engines as {like} measures them', columns, rows).text()}\n{overhead}"
+
+
+def _layers(session: Session, pipeline: Pipeline, answer: Inference) -> dict[str, dict[str, float]]:
+    assert isinstance(session, TensorRTSession)
+    assert isinstance(pipeline, DevicePipeline)
+    shapes = pipeline.input_shapes(answer.counters)
+    return {component: engine_times.layer_times(session, component, shapes[component]) for component in shapes}
+
+
+def _layer_table(component: str, layers: Mapping[str, float]) -> str:
+    whole = sum(layers.values())
+    slowest = sorted(layers.items(), key=lambda item: -item[1])[:_LAYERS_SHOWN]
+    rows = [[name[:100], number(value, 3), f"{value / whole:.1%}"] for name, value in slowest]
+    title = f"{component}: {len(layers)} layers, {whole:.3f} ms with the profiler on"
+    return Table(title, ["layer", "ms", "share"], rows).text()
+
+
+def _chrome_trace(staged: Requests) -> dict[str, Any]:
+    """Stages one after the other, in the format of Chrome's tracing (times in microseconds)."""
+    events: list[dict[str, Any]] = []
+    now = 0.0
+    for number_of_request, request in enumerate(staged):
+        begin = now
+        for stage, milliseconds in request.items():
+            if stage in (TOTAL, "enqueue"):
+                continue
+            events.append({"name": stage, "ph": "X", "ts": now, "dur": milliseconds * 1e3, "pid": 0, "tid": 1})
+            now += milliseconds * 1e3
+        name = f"request {number_of_request}"
+        events.append({"name": name, "ph": "X", "ts": begin, "dur": request[TOTAL] * 1e3, "pid": 0, "tid": 0})
+        now = max(now, begin + request[TOTAL] * 1e3)
+    return {"traceEvents": events, "displayTimeUnit": "ms"}

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.backends import Session, backend
+import numpy.typing as npt
+
+from runtime.backends import Session, Tensors, backend
 from runtime.devices import Device, parse_device
 from runtime.pipelines import Pipeline, build_pipeline
 from shared.config import from_resolved
@@ -34,6 +36,9 @@ class Model:
         device: where it runs.
         threads: threads within an operation, None for the backend's default.
         dataset: the samples.
+        target: set of engines, None for the one that fits; the TensorRT backend has such.
+        steps: where the pipeline's own steps run: ``auto``, the GPU where the backend and the pipeline can, or
+            ``numpy``.
     """
 
     workspace: Workspace
@@ -43,15 +48,18 @@ class Model:
     device: Device
     threads: int | None
     dataset: Dataset[Any]
+    target: str | None = None
+    steps: str = "auto"
 
     @property
     def name(self) -> str:
-        """Name of a run of it, and of the run's folder: ``onnx-cpu``, ``onnx-cuda0``."""
-        return f"{self.backend}-{str(self.device).replace(':', '')}"
+        """Name of a run of it, and of the run's folder: ``onnx-cpu``, ``onnx-cuda0``, ``tensorrt-cuda0-<target>``."""
+        name = f"{self.backend}-{str(self.device).replace(':', '')}"
+        return name if self.target is None else f"{name}-{self.target}"
 
     def inputs(self) -> dict[str, str]:
         """Hashes of everything that the results depend on, for the key of a stage."""
-        artifacts = backend(self.backend).artifacts(self.workspace, self.spec)
+        artifacts = backend(self.backend).artifacts(self.workspace, self.spec, self.target)
         return {
             **{path: self.workspace.input_hash(path) for path in artifacts.values()},
             "spec": sha256_of_json(self.spec.model_dump(mode="json")),
@@ -73,17 +81,43 @@ class Model:
         module = backend(self.backend)
         files: dict[str, Path] = {
             component: self.workspace.artifact(path)
-            for component, path in module.artifacts(self.workspace, self.spec).items()
+            for component, path in module.artifacts(self.workspace, self.spec, self.target).items()
         }
         session = module.load(files, self.spec, self.device, self.threads)
-        return session, build_pipeline(self.spec, session)
+        return session, build_pipeline(self.spec, session if self.steps == "auto" else HostOnly(session))
 
     def settings(self) -> dict[str, Any]:
         """What was asked for, for the key of a stage."""
-        return {"backend": self.backend, "device": str(self.device), "threads": self.threads}
+        settings = {"backend": self.backend, "device": str(self.device), "threads": self.threads}
+        return settings if self.steps == "auto" else {**settings, "steps": self.steps}
 
 
-def open_model(work: Path, backend_name: str, device: str, data_root: Path | None, threads: int | None) -> Model:
+class HostOnly:
+    """A session without its device memory: pipelines run their steps in NumPy on it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Session`."""
+        return {**self._session.settings, "steps": "numpy"}
+
+    def run(self, component: str, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """See `Session`."""
+        return self._session.run(component, inputs)
+
+
+def open_model(
+    work: Path,
+    backend_name: str,
+    device: str,
+    data_root: Path | None,
+    threads: int | None,
+    *,
+    target: str | None = None,
+    steps: str = "auto",
+) -> Model:
     """The model of a workspace, on a backend and a device.
 
     Args:
@@ -92,6 +126,8 @@ def open_model(work: Path, backend_name: str, device: str, data_root: Path | Non
         device: cpu, cuda, cuda:N, or an alias of the config.
         data_root: where the data set lies, when not where the config says.
         threads: threads within an operation, None for the backend's default.
+        target: set of engines, None for the one that fits.
+        steps: ``auto`` or ``numpy``, see `Model`.
 
     Raises:
         UsageError: no such backend or device.
@@ -106,4 +142,4 @@ def open_model(work: Path, backend_name: str, device: str, data_root: Path | Non
     dataset = open_dataset(config.data, root=data_root, task=spec.task)
     if len(dataset) == 0:
         raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
-    return Model(workspace, spec, config, backend_name, chosen, threads, dataset)
+    return Model(workspace, spec, config, backend_name, chosen, threads, dataset, target, steps)

@@ -32,6 +32,8 @@ def run(
     data_root: Path | None = None,
     threads: int | None = None,
     force: bool = False,
+    target: str | None = None,
+    steps: str = "auto",
 ) -> str:
     """Run a backend over the first samples of the data set. Interrupted, the next call goes on at the first sample
     that is missing; the same command on unchanged input does nothing.
@@ -45,11 +47,13 @@ def run(
         data_root: where the data set lies, when not where the config says.
         threads: threads within an operation, None for the backend's default.
         force: run afresh, whatever is there.
+        target: set of engines, None for the one that fits.
+        steps: where the pipeline's own steps run, see `runtime.model.Model`.
 
     Returns:
         What a user wants to see of it, as text.
     """
-    model = open_model(work, backend_name, device, data_root, threads)
+    model = open_model(work, backend_name, device, data_root, threads, target=target, steps=steps)
     count = _sample_count(model, num_samples)
     verified = model.config.verification.num_verify_samples if model.config.verification.enabled else 0
     raw_samples = list(range(min(verified, count)))

@@ -12,6 +12,7 @@ TOTAL = "total"
 _PERCENTILES = (50, 90, 95, 99)
 # A percentile p rests on the samples above it: it is given from ten of those on.
 _SAMPLES_ABOVE = 10
+_RESAMPLES = 500
 
 
 def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
@@ -49,3 +50,36 @@ def summarise_stages(requests: Sequence[Mapping[str, float]]) -> dict[str, dict[
         requests: milliseconds by stage, one mapping per request, at least one.
     """
     return {stage: summarise([request[stage] for request in requests]) for stage in requests[0]}
+
+
+def median_interval(milliseconds: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of the median: what it would be in repetitions that differ by chance alone.
+
+    Args:
+        milliseconds: one latency per request, at least one.
+        seed: of the resampling.
+
+    Returns:
+        Lower and upper end.
+    """
+    values = np.asarray(milliseconds, np.float64)
+    generator = np.random.default_rng(seed)
+    medians = [float(np.median(generator.choice(values, len(values)))) for _ in range(_RESAMPLES)]
+    low, high = np.percentile(medians, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def compare(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """How one median compares with another, in words.
+
+    Args:
+        ours: ``median``, and ``median_low`` and ``median_high`` of its interval.
+        theirs: the same of the other.
+
+    Returns:
+        ``1.52 times faster``, ``1.10 times slower``, or ``no difference`` where the intervals overlap.
+    """
+    if ours["median_low"] <= theirs["median_high"] and theirs["median_low"] <= ours["median_high"]:
+        return "no difference"
+    ratio = theirs["median"] / ours["median"]
+    return f"{ratio:.2f} times faster" if ratio > 1 else f"{1 / ratio:.2f} times slower"

@@ -51,10 +51,16 @@ class BackendModule(Protocol):
     PACKAGES: tuple[str, ...]
     """Packages whose versions the results depend on."""
 
-    def artifacts(self, workspace: Workspace, spec: ModelSpec) -> dict[str, str]:
+    def artifacts(self, workspace: Workspace, spec: ModelSpec, target: str | None) -> dict[str, str]:
         """The artifact of the workspace that each component is loaded from, by name of the component.
 
+        Args:
+            workspace: where they are.
+            spec: the model.
+            target: which of several sets, where the backend has such; None for the one that fits.
+
         Raises:
+            UsageError: a target, and the backend has none.
             InputError: the workspace has none for this backend; says what makes it.
         """
 
@@ -71,6 +77,16 @@ class BackendModule(Protocol):
             EnvironmentLacks: the package or the device is missing.
             ModelLoadError: a file can't be loaded, or is not the component of the spec.
         """
+
+
+def no_target(target: str | None, backend_name: str) -> None:
+    """For backends that have one set of artifacts.
+
+    Raises:
+        UsageError: a target was asked for.
+    """
+    if target is not None:
+        raise UsageError(f"--target {target}", hint=f"{backend_name} has no targets; --backend tensorrt has")
 
 
 def available_backends() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtime.backends import Tensors
+from runtime.backends import Tensors, no_target
 from runtime.backends._messages import first_line
 from runtime.devices import Device
 from shared.errors import EnvironmentLacks, InferenceError, ModelLoadError
@@ -24,8 +24,9 @@ PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy")
 _LOG_FATAL = 4
 
 
-def artifacts(workspace: Workspace, spec: ModelSpec) -> dict[str, str]:  # noqa: ARG001 (other backends look there)
+def artifacts(workspace: Workspace, spec: ModelSpec, target: str | None = None) -> dict[str, str]:  # noqa: ARG001 (other backends look there)
     """The ONNX file of each component."""
+    no_target(target, "onnx")
     return {component.name: component.onnx for component in spec.components}
 
 

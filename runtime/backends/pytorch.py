@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtime.backends import Tensors
+from runtime.backends import Tensors, no_target
 from runtime.backends._messages import first_line
 from runtime.devices import Device
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
@@ -23,12 +23,13 @@ export_passes = lazy_import("torch.export.passes", install="make setup")
 PACKAGES = ("torch", "numpy")
 
 
-def artifacts(workspace: Workspace, spec: ModelSpec) -> dict[str, str]:
+def artifacts(workspace: Workspace, spec: ModelSpec, target: str | None = None) -> dict[str, str]:
     """The exported program of each component.
 
     Raises:
         InputError: a component has none.
     """
+    no_target(target, "pytorch")
     programs = {}
     for component in spec.components:
         if component.program is None:

@@ -12,9 +12,11 @@ from typing import Any
 
 from shared.errors import InferenceError
 
-# Values of CUDA's driver API (cuda.h): CU_STREAM_CAPTURE_MODE_RELAXED, CU_EVENT_RECORD_EXTERNAL.
+# Values of CUDA's driver API (cuda.h): CU_STREAM_CAPTURE_MODE_RELAXED, CU_EVENT_RECORD_EXTERNAL and
+# CU_EVENT_BLOCKING_SYNC.
 _RELAXED = 2
 _EXTERNAL = 1
+_BLOCKING_SYNC = 1
 
 
 @functools.cache
@@ -38,14 +40,19 @@ def _call(name: str, *arguments: Any) -> None:
 class Event:
     """A point in a stream, with the time at which the device reached it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, blocking: bool = False) -> None:
+        """``blocking``: waiting for it frees the processor, and takes longer to wake up."""
         self._handle = ctypes.c_void_p()
-        _call("cuEventCreate", ctypes.byref(self._handle), 0)
+        _call("cuEventCreate", ctypes.byref(self._handle), _BLOCKING_SYNC if blocking else 0)
 
     def record(self, stream: Any, *, in_graph: bool = False) -> None:
         """Set it when the stream comes here; ``in_graph``: on every launch of the graph that is being recorded."""
         flags = _EXTERNAL if in_graph else 0
         _call("cuEventRecordWithFlags", self._handle, ctypes.c_void_p(stream.handle), ctypes.c_uint(flags))
+
+    def hold(self, stream: Any) -> None:
+        """What is put on the stream from now on waits for it."""
+        _call("cuStreamWaitEvent", ctypes.c_void_p(stream.handle), self._handle, 0)
 
     def synchronise(self) -> None:
         """Wait for it."""

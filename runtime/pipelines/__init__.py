@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -80,6 +81,34 @@ class Pipeline(Protocol):
         Args:
             counters: those of `PipelineInput` and `Inference`, summed over a run.
         """
+
+
+class DevicePipeline(ABC):
+    """A `Pipeline` whose requests run on a GPU from end to end, so that several can be in flight: one a lane.
+
+    ``Pipeline.infer`` takes the time of every stage, by events that cost some microseconds each.
+    """
+
+    @abstractmethod
+    def submit(self, data: Any, *, stages: bool = False) -> None:
+        """Enqueue a request without waiting for it; `collect` has to follow before the next one.
+
+        Args:
+            data: as for `Pipeline.infer`.
+            stages: take the time of every stage.
+        """
+
+    @abstractmethod
+    def collect(self) -> Inference:
+        """Wait for the request in flight."""
+
+    @abstractmethod
+    def another(self) -> DevicePipeline:
+        """A second lane on the same session, with buffers of its own."""
+
+    @abstractmethod
+    def input_shapes(self, counters: Mapping[str, int]) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Input shapes of each component, by name, for a request with these counters."""
 
 
 Builder = Callable[[ModelSpec, Session], Pipeline]

@@ -23,7 +23,7 @@ from runtime.cuda.centerpoint import CenterPointCuda, unsupported
 from runtime.cuda.session import DeviceSession
 from runtime.decode import BoxDecoding, count_nan, decode, undo_y_axis_reference
 from runtime.decorate import Decoration, decorate
-from runtime.pipelines import Inference, Pipeline, PipelineInput
+from runtime.pipelines import DevicePipeline, Inference, Pipeline, PipelineInput
 from runtime.scatter import Canvas
 from runtime.stage_clock import StageClock
 from runtime.voxelise import VoxelGrid, cell_table, voxelise
@@ -49,7 +49,7 @@ def build(spec: ModelSpec, session: Session) -> Pipeline:
     if isinstance(session, DeviceSession):
         reason = unsupported(parameters)
         if reason is None:
-            return CenterPointOnDevice(parameters, CenterPointCuda(spec, parameters, session))
+            return CenterPointOnDevice(spec, parameters, session)
         _log.warning("%s: the steps between the components run in NumPy, and tensors pass through the host", reason)
     return CenterPoint(spec, parameters, session)
 
@@ -107,16 +107,46 @@ class _CenterPoint:
         return np.ascontiguousarray(data, np.float32)
 
 
-class CenterPointOnDevice(_CenterPoint):
+class CenterPointOnDevice(_CenterPoint, DevicePipeline):
     """A CenterPoint model whose steps are CUDA kernels. One request at a time."""
 
-    def __init__(self, parameters: CenterPointParameters, lane: CenterPointCuda) -> None:
+    def __init__(self, spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession) -> None:
         super().__init__(parameters)
-        self.lane = lane
+        self._spec = spec
+        self._session = session
+        self.lane = CenterPointCuda(spec, parameters, session)
 
     def infer(self, data: Float32) -> Inference:
         """Boxes in the lidar frame from one frame of points, see `CenterPoint.infer`."""
-        return self.lane.infer(self.checked(data))
+        self.submit(data, stages=True)
+        return self.collect()
+
+    def submit(self, data: Float32, *, stages: bool = False) -> None:
+        """See `DevicePipeline`."""
+        self.lane.submit(self.checked(data), stages=stages)
+
+    def collect(self) -> Inference:
+        """See `DevicePipeline`."""
+        return self.lane.collect()
+
+    def another(self) -> DevicePipeline:
+        """See `DevicePipeline`."""
+        return CenterPointOnDevice(self._spec, self._parameters, self._session)
+
+    def input_shapes(self, counters: Mapping[str, int]) -> dict[str, dict[str, tuple[int, ...]]]:
+        """See `DevicePipeline`; the encoder has a row a voxel, or the fewest that it takes."""
+        nx, ny, _ = self._parameters.grid_size
+        rows = max(counters["voxels"], self._session.rows(ENCODER)[0])
+        return {
+            ENCODER: {
+                self._spec.component(ENCODER).inputs[0].name: (
+                    rows,
+                    self._parameters.max_points_per_voxel,
+                    _decoration(self._parameters).num_features,
+                )
+            },
+            HEAD: {self._spec.component(HEAD).inputs[0].name: (1, self._parameters.encoder_channels, ny, nx)},
+        }
 
 
 class CenterPoint(_CenterPoint):
