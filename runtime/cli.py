@@ -21,13 +21,31 @@ def _backend_option(command: Command) -> Command:
         "backend_name",
         required=True,
         metavar="NAME",
-        help="pytorch or onnx; `runtime backends` lists them.",
+        help="pytorch, onnx or tensorrt; `runtime backends` lists them.",
     )(command)
 
 
 def _threads_option(command: Command) -> Command:
     return click.option(
         "--threads", type=click.IntRange(min=1), help="Threads within an operation on the CPU. [default: the backend's]"
+    )(command)
+
+
+def _target_option(command: Command) -> Command:
+    return click.option(
+        "--target",
+        metavar="NAME",
+        help="Set of engines: a folder under tensorrt/. [default: the one that fits the installed TensorRT]",
+    )(command)
+
+
+def _steps_option(command: Command) -> Command:
+    return click.option(
+        "--steps",
+        type=click.Choice(["auto", "numpy"]),
+        default="auto",
+        show_default=True,
+        help="Where the steps between the components run: on the GPU where backend and model can, or in NumPy.",
     )(command)
 
 
@@ -42,6 +60,8 @@ def _threads_option(command: Command) -> Command:
 )
 @data_option
 @_threads_option
+@_target_option
+@_steps_option
 @force_option
 def run_command(
     work: Path,
@@ -50,6 +70,8 @@ def run_command(
     num_samples: int | None,
     data_root: Path | None,
     threads: int | None,
+    target: str | None,
+    steps: str,
     force: bool,
 ) -> None:
     """Run a backend over the data set: predictions, raw outputs of the verification samples, latencies.
@@ -60,7 +82,17 @@ def run_command(
     """
     from runtime.run import run
 
-    report = run(work, backend_name, device, num_samples=num_samples, data_root=data_root, threads=threads, force=force)
+    report = run(
+        work,
+        backend_name,
+        device,
+        num_samples=num_samples,
+        data_root=data_root,
+        threads=threads,
+        force=force,
+        target=target,
+        steps=steps,
+    )
     click.echo(report)
 
 
@@ -80,8 +112,25 @@ def run_command(
     show_default=True,
     help="Longest warm-up [s]; it ends as soon as the median is stable.",
 )
+@click.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Measure the throughput with so many requests in flight too (GPU).",
+)
+@click.option(
+    "--like",
+    type=click.Choice(["trtexec-10", "trtexec-11"]),
+    help="Measure the bare engines too, as that trtexec does (TensorRT).",
+)
+@click.option("--profile", is_flag=True, help="Time every layer of the engines too, in a pass of its own (TensorRT).")
+@click.option("--trace", is_flag=True, help="Write the stages as a Chrome trace.")
+@click.option("--against", metavar="RUN", help="Earlier result to compare the total with, for example onnx-cpu.")
 @data_option
 @_threads_option
+@_target_option
+@_steps_option
 def bench_command(
     work: Path,
     backend_name: str,
@@ -90,14 +139,22 @@ def bench_command(
     requests: int,
     seconds: float,
     warm_up: float,
+    streams: int,
+    like: str | None,
+    profile: bool,
+    trace: bool,
+    against: str | None,
     data_root: Path | None,
     threads: int | None,
+    target: str | None,
+    steps: str,
 ) -> None:
     """Measure the latency of a model on one sample, stage by stage, after a warm-up.
 
-    Percentiles are given where at least ten requests lie above them.
+    Percentiles are given where at least ten requests lie above them; the interval of the median is a 95 % bootstrap
+    interval. On a GPU the total is measured without the events of the stages, which have requests of their own.
 
-    Example: runtime bench --work work/centerpoint --backend onnx --threads 1
+    Example: runtime bench --work work/centerpoint --backend tensorrt --device cuda --like trtexec-11 --streams 2
     """
     from runtime.bench import bench
 
@@ -111,6 +168,13 @@ def bench_command(
         max_warm_up_seconds=warm_up,
         data_root=data_root,
         threads=threads,
+        target=target,
+        steps=steps,
+        streams=streams,
+        like=like,
+        profile=profile,
+        trace=trace,
+        against=against,
     )
     click.echo(report)
 
