@@ -35,7 +35,8 @@ class Model(Section):
         default_factory=dict,
         description="Options of this kind of model, checked by its exporter. `centerpoint`: `rot_y_axis_reference` "
         "(true: boxes as Autoware's node needs them, w, l, h and yaw from the y axis; our runtime turns them back) and "
-        "`nms_type` (`circle` replaces a training config's rotated suppression).",
+        "`nms_type` (`circle` replaces a training config's rotated suppression). `calibration`: "
+        "`miscalibration_confidence_threshold` (by how much the logit of calibrated must be above the other one).",
     )
 
 
