@@ -1,4 +1,5 @@
-# make centerpoint-all   everything, from nothing to the results (second call: up to date, stage by stage)
+# make centerpoint-all   everything, from nothing to the results (second call: up to date, stage by stage);
+#                        yolox-all and calibration-all do the same for the other models
 # make test              all set-up, then lint, types, import rules and every test that this machine can run
 # make help              the rest
 #
@@ -47,11 +48,21 @@ help: ## this text
 
 # -- the main job -----------------------------------------------------------------------------------------------------
 
-.PHONY: centerpoint-all centerpoint-121m
-centerpoint-all: $(SETUP) ## CenterPoint from checkpoint to report; with REAL_DATA on real frames too
+.PHONY: all-of centerpoint-121m yolox-nano
+%-all: $(SETUP) ## centerpoint-all, yolox-all, calibration-all: checkpoint to report; with REAL_DATA on real data too
+	@$(MAKE) all-of MODEL=$*
+
+all-of:
+	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-all runs configs/MODEL.yaml" >&2; exit 2; }
 	@$(if $(DATA),,$(MAKE) demo-data)
-	@$(MAKE) pipeline MODEL=centerpoint
-	@$(if $(REAL_DATA),$(if $(DATA),,$(MAKE) pipeline MODEL=centerpoint WORK=$(WORK)-real CONFIG=configs/centerpoint_real.yaml DATA_FOLDER=$(REAL_DATA)))
+	@$(MAKE) pipeline
+	@$(if $(REAL_DATA),$(if $(DATA),,$(if $(wildcard configs/$(MODEL)_real.yaml),$(MAKE) pipeline WORK=$(WORK)-real CONFIG=configs/$(MODEL)_real.yaml DATA_FOLDER=$(REAL_DATA))))
+
+yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx REAL_DATA=folder
+	@$(if $(and $(REAL_DATA),$(ONNX)),,echo "yolox-nano: set ONNX to the file and REAL_DATA to a folder of real images" >&2; exit 2)
+	@$(EXPORTER_BIN)/exporter export --config configs/yolox_nano.yaml --work work/yolox-nano --set export.onnx_path=$(abspath $(ONNX))
+	@$(TOOLS)/bin/runtime run --work work/yolox-nano --backend onnx --device $(DEVICE)
+	@$(TOOLS)/bin/evaluator evaluate --work work/yolox-nano
 
 centerpoint-121m: setup ## the full size 121 m network (random weights) on a real frame, on the CPU
 	@$(if $(REAL_DATA),,echo "centerpoint-121m: set REAL_DATA to a folder of real frames (README, Real data)" >&2; exit 2)
