@@ -19,6 +19,17 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
             --find-links /wheels --require-hashes --no-deps --only-binary :all: -r "/locks/${lock}.txt" || exit 1; \
     done
+COPY requirements/lock/build-tools.txt requirements/lock/pycuda.txt /locks/
+# pycuda is compiled with the base image's CUDA toolkit; on a base without one there is no GPU to run on either.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    if [ "${BACKEND}" = tensorrt ] && [ -x /usr/local/cuda/bin/nvcc ]; then \
+        export PATH="/usr/local/cuda/bin:${PATH}"; \
+        for lock in build-tools pycuda; do \
+            python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
+                --require-hashes --no-deps --no-build-isolation -r "/locks/${lock}.txt" || exit 1; \
+        done; \
+    fi
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv

@@ -8,10 +8,12 @@ cd "$(dirname "$0")"
 uv=${UV:-uv}
 options=(-q --generate-hashes --no-header --no-annotate)
 
-for name in verifier evaluator runtime-tensorrt runtime-pytorch runtime-onnx trt_builder tensorrt-rtx; do
+for name in verifier runtime-tensorrt runtime-pytorch runtime-onnx trt_builder tensorrt-rtx pycuda build-tools; do
     "$uv" pip compile "${options[@]}" --universal --python-version 3.10 -c pins.txt -o "$name.txt" "$name.in"
 done
-"$uv" pip compile "${options[@]}" --universal --python-version 3.11 -c pins.txt -o torch-cuda.txt torch-cuda.in
+for name in evaluator torch-cuda; do
+    "$uv" pip compile "${options[@]}" --universal --python-version 3.11 -c pins.txt -o "$name.txt" "$name.in"
+done
 "$uv" pip compile "${options[@]}" --universal --python-version 3.11 --no-deps --no-emit-package torch -o exporter.txt \
     ../exporter.txt ../exporter-nodeps.txt exporter.in
 if [ -n "${UV_FIND_LINKS:-}" ]; then
