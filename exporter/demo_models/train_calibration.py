@@ -13,7 +13,6 @@ slowly: enough to try a change.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import platform
@@ -31,6 +30,7 @@ from demo.camera import camera_rig
 from demo.recording import record_scene, scene_lengths
 from exporter.awml_modules.image_classifier import build_image_classifier
 from exporter.demo_models.calibration_frames import lidar_channels, straight_image, training_frame, training_samples
+from exporter.demo_models.recipe import Log, half_precision, one_cycle, one_thread, source_digest
 from exporter.mmcv_ops import provide_mmcv_ops
 from shared.data.miscalibration import Miscalibration, disturbance_of
 
@@ -38,8 +38,6 @@ HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes b
 STATES = ("miscalibrated", "calibrated")
 
 MAX_LEARNING_RATE = 2e-3
-WARM_UP = 0.15  # share of the training in which the learning rate rises
-START_DIVISOR, END_DIVISOR = 10.0, 1e4  # of the greatest learning rate
 WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 2.0  # AWML's
 LABEL_SMOOTHING = 0.1  # AWML's
@@ -63,16 +61,6 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
         ]
         inputs = np.concatenate([part[0] for part in parts])
         return torch.from_numpy(inputs), torch.from_numpy(np.concatenate([part[1] for part in parts]))
-
-
-def one_cycle(progress: float) -> float:
-    """Return the learning rate at a share of the training: cosine up, cosine down."""
-    if progress < WARM_UP:
-        start, end, share = MAX_LEARNING_RATE / START_DIVISOR, MAX_LEARNING_RATE, progress / WARM_UP
-    else:
-        start, end = MAX_LEARNING_RATE, MAX_LEARNING_RATE / END_DIVISOR
-        share = min((progress - WARM_UP) / (1 - WARM_UP), 1.0)
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def build(config_path: Path) -> Any:
@@ -117,7 +105,7 @@ def train(model: Any, options: argparse.Namespace, log: Log) -> int:
         batch_size=options.batch,
         num_workers=options.workers,
         collate_fn=_joined,
-        worker_init_fn=_one_thread,
+        worker_init_fn=one_thread,
         prefetch_factor=2 if options.workers else None,
     )
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
@@ -128,7 +116,7 @@ def train(model: Any, options: argparse.Namespace, log: Log) -> int:
         elapsed = time.monotonic() - started
         progress = max(step / options.steps, elapsed / (60 * options.minutes))
         for group in optimiser.param_groups:
-            group["lr"] = one_cycle(progress)
+            group["lr"] = one_cycle(progress, MAX_LEARNING_RATE)
         images = inputs.to(device, torch.float32).contiguous(memory_format=torch.channels_last)
         target = labels.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
@@ -142,7 +130,7 @@ def train(model: Any, options: argparse.Namespace, log: Log) -> int:
             now = float(loss.detach())
             accuracy = float((logits.detach().argmax(1) == target).float().mean())
             log.line(
-                f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress):.2e}  loss {now:.4f}  "
+                f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress, MAX_LEARNING_RATE):.2e}  loss {now:.4f}  "
                 f"accuracy of the batch {accuracy:.3f}"
             )
             if not math.isfinite(now):
@@ -152,52 +140,8 @@ def train(model: Any, options: argparse.Namespace, log: Log) -> int:
     return step
 
 
-class Log:
-    """Lines that go to the screen and, at the end, into the log file."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        """Add a line."""
-        self.lines.append(text)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
 def _joined(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([inputs for inputs, _ in items]), torch.cat([labels for _, labels in items])
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
-
-
-def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Round weights to float16, counters left as they are."""
-    return {
-        name: value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu()
-        for name, value in state.items()
-    }
-
-
-def source_digest() -> str:
-    """Return the sha256 over the generator's and this training's sources, in order of their paths."""
-    root = Path(__file__).resolve().parents[2]
-    here = Path(__file__).resolve().parent
-    files = sorted(
-        [
-            *(root / "demo").glob("*.py"),
-            here / "calibration_frames.py",
-            here / "train_calibration.py",
-            root / "shared/data/miscalibration.py",
-        ]
-    )
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def main() -> None:
