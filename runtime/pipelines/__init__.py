@@ -84,10 +84,14 @@ class Pipeline(Protocol):
 
 
 class DevicePipeline(ABC):
-    """A `Pipeline` whose requests run on a GPU from end to end, so that several can be in flight: one a lane.
+    """A `Pipeline` whose requests run on a GPU from end to end, so that several can be in flight, one a lane.
 
-    ``Pipeline.infer`` takes the time of every stage, by events that cost some microseconds each.
+    Taking the time of every stage costs some microseconds a stage.
     """
+
+    @abstractmethod
+    def infer(self, data: Any) -> Inference:
+        """See `Pipeline`; with the time of every stage."""
 
     @abstractmethod
     def submit(self, data: Any, *, stages: bool = False) -> None:

@@ -1,0 +1,307 @@
+"""CenterPoint on a GPU against the bare engines and against a driver like AWML's, all in one run.
+
+The engines are those of the workspace. Frames are synthetic, of 200,000 points; the score threshold is chosen so that
+the model, whatever its weights, has about a thousand cells above it.
+
+    python benchmarks/gpu_latency.py --work work/centerpoint-121m --out gpu_latency.json
+    python benchmarks/gpu_latency.py --work work/centerpoint-121m --out gpu_latency.json --soak 20000
+
+AWML's driver allocates device memory and a stream for every request, copies from pageable memory, and takes every
+tensor through the host; its steps are NumPy here. They are not part of ``engines_only_ms``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from runtime import engine_times
+from runtime.backends import tensorrt as backend
+from runtime.backends.tensorrt import TensorRTSession
+from runtime.centerpoint_parameters import read_parameters
+from runtime.conditions import gpu_conditions
+from runtime.cuda.gpu import driver
+from runtime.devices import Device
+from runtime.pipelines import DevicePipeline
+from runtime.pipelines.centerpoint import ENCODER, HEAD, CenterPoint, build
+from shared.latency import median_interval, summarise
+from shared.spec import ModelSpec
+from shared.workspace import Workspace
+
+Float32 = npt.NDArray[np.float32]
+
+CELLS_ABOVE = 1000
+COLUMNS = ("centers", "sizes", "yaws", "velocities", "labels", "scores")
+
+
+def frame(count: int, features: int, seed: int) -> Float32:
+    """(count, features) x, y, z, then zeros, thinning out with range; 200,000 points fill 89,000 pillars of 0.24 m."""
+    rng = np.random.default_rng(seed)
+    distance = np.minimum(rng.gamma(1.82, 13.0, count), 122.0)
+    angle = rng.uniform(-np.pi, np.pi, count)
+    points = np.zeros((count, features), np.float32)
+    points[:, 0], points[:, 1] = distance * np.cos(angle), distance * np.sin(angle)
+    points[:, 2] = rng.uniform(-2.5, 4.5, count)
+    return points
+
+
+class AwmlDriver:
+    """Engines driven as AWML's TensorRT pipeline drives them, with `CenterPoint`'s NumPy steps around them.
+
+    Attributes:
+        engines_ms: what the two engine calls of the last request took, copies and allocations included.
+    """
+
+    def __init__(self, spec: ModelSpec, session: TensorRTSession) -> None:
+        self.settings: dict[str, Any] = {}
+        self.engines_ms = 0.0
+        self._engines = {name: session.engine(name) for name in (ENCODER, HEAD)}
+        self._contexts = {name: engine.create_execution_context() for name, engine in self._engines.items()}
+        self._session = session
+        self._pipeline = CenterPoint(spec, read_parameters(spec), self)
+
+    def infer(self, points: Float32) -> Any:
+        """One request."""
+        self.engines_ms = 0.0
+        return self._pipeline.infer(points)
+
+    def run(self, component: str, inputs: Any) -> dict[str, npt.NDArray[Any]]:
+        """One engine: memory, stream and copies anew."""
+        started = time.perf_counter()
+        engine, context = self._engines[component], self._contexts[component]
+        stream = driver.Stream()
+        memory = []
+        for name, array in inputs.items():
+            contiguous = np.ascontiguousarray(array)
+            context.set_input_shape(name, contiguous.shape)
+            device = driver.mem_alloc(contiguous.nbytes)
+            memory.append(device)
+            context.set_tensor_address(name, int(device))
+            driver.memcpy_htod_async(device, contiguous, stream)
+        outputs = {}
+        for name in backend.tensor_names(engine, inputs=False):
+            host = np.empty(tuple(context.get_tensor_shape(name)), backend.dtype_of(engine, name))
+            device = driver.mem_alloc(host.nbytes)
+            memory.append(device)
+            context.set_tensor_address(name, int(device))
+            outputs[name] = (host, device)
+        context.execute_async_v3(stream.handle)
+        for host, device in outputs.values():
+            driver.memcpy_dtoh_async(host, device, stream)
+        stream.synchronize()
+        for device in memory:
+            device.free()
+        self.engines_ms += (time.perf_counter() - started) * 1e3
+        return {name: host for name, (host, _) in outputs.items()}
+
+
+def with_threshold(spec: ModelSpec, session: TensorRTSession, points: Float32) -> ModelSpec:
+    """The model with the score threshold that about a thousand cells of the frame pass."""
+    parameters = read_parameters(spec)
+    outputs = CenterPoint(spec, parameters, session).infer(points).outputs
+    logits = np.concatenate([outputs[task.outputs["heatmap"]].ravel() for task in parameters.tasks])
+    limit = float(np.partition(logits, -CELLS_ABOVE)[-CELLS_ABOVE])
+    coder = {**spec.parameters["bbox_coder"], "score_threshold": 1 / (1 + np.exp(-limit))}
+    return spec.model_copy(update={"parameters": {**spec.parameters, "bbox_coder": coder}})
+
+
+def same_boxes(ours: Any, theirs: Any) -> str:
+    """``identical`` to the bit, ``same set`` when values differ in rounding, or what differs."""
+    if len(ours) != len(theirs) or not np.array_equal(ours.labels, theirs.labels):
+        return "different"
+    differences = [
+        np.nanmax(np.abs(getattr(ours, name).astype(np.float64) - getattr(theirs, name)), initial=0.0)
+        for name in COLUMNS
+    ]
+    if max(differences) == 0:
+        return "identical"
+    return "same set" if max(differences) < 1e-4 else "different"
+
+
+def request_times(pipeline: DevicePipeline, points: Float32, count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of requests from host to host, and of enqueueing them."""
+    total, enqueue = [], []
+    for _ in range(count):
+        pipeline.submit(points)
+        latency = pipeline.collect().latency_ms
+        total.append(latency["total"])
+        enqueue.append(latency["enqueue"])
+    return total, enqueue
+
+
+def measured(milliseconds: list[float]) -> dict[str, Any]:
+    """Statistics with the interval of the median."""
+    return {**summarise(milliseconds), "median_interval": median_interval(milliseconds[:5000])}
+
+
+def throughput(lanes: list[DevicePipeline], points: Float32, seconds: float) -> float:
+    """Requests a second, the lanes taken in turn."""
+    for lane in lanes:
+        lane.submit(points)
+    count = 0
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        for lane in lanes:
+            lane.collect()
+            lane.submit(points)
+            count += 1
+    for lane in lanes:
+        lane.collect()
+    return count / seconds
+
+
+def soak(pipeline: DevicePipeline, frames: list[Float32], count: int, used: Any) -> dict[str, Any]:
+    """Many requests of changing frames: memory before and after, medians of tenths."""
+    before = used()
+    times = []
+    for number in range(count):
+        pipeline.submit(frames[number % len(frames)])
+        times.append(pipeline.collect().latency_ms["total"])
+    tenths = [float(np.median(part)) for part in np.array_split(np.array(times), 10)]
+    return {"requests": count, "grown_bytes": used() - before, "medians_of_tenths": tenths, **summarise(times)}
+
+
+class Notes:
+    """Results by name: printed, and saved at once, so that a run that is cut short leaves what it has."""
+
+    def __init__(self, path: Path) -> None:
+        self.values: dict[str, Any] = {}
+        self._path = path
+
+    def add(self, name: str, value: Any) -> None:
+        """Note a result."""
+        self.values[name] = value
+        self._path.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: {json.dumps(value)}", flush=True)
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="a workspace with engines")
+    parser.add_argument("--target", help="set of engines, where there are several")
+    parser.add_argument("--points", type=int, default=200_000)
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--frames", type=int, default=50, help="frames compared with the NumPy pipeline")
+    parser.add_argument("--streams", type=int, default=2)
+    parser.add_argument("--soak", type=int, default=0, help="requests of the soak at the end")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    options = parser.parse_args()
+
+    ws = Workspace.open(options.work)
+    spec = ws.spec()
+    files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, spec, options.target).items()}
+    session = backend.load(files, spec, Device("cuda"), None)
+    features = read_parameters(spec).decoration.raw_features
+    points = frame(options.points, features, 0)
+    spec = with_threshold(spec, session, points)
+    notes = Notes(options.out)
+    notes.add("settings", session.settings)
+    started = time.perf_counter()
+    pipeline = build(spec, session)
+    assert isinstance(pipeline, DevicePipeline)
+    notes.add("pipeline_seconds", time.perf_counter() - started)
+
+    against_engines(notes, session, pipeline, points, options.requests)
+    against_awml(notes, spec, session, pipeline, points)
+    frames = [
+        frame(int(options.points * (0.2 + 0.9 * seed / options.frames)), features, seed)
+        for seed in range(options.frames)
+    ]
+    against_numpy(notes, spec, session, pipeline, frames)
+    several_streams(notes, pipeline, points, options.streams)
+    if options.soak:
+        changing = [frame(options.points - 1000 * number, features, number) for number in range(8)]
+        request_times(pipeline, changing[0], 50)
+        notes.add("soak", soak(pipeline, changing, options.soak, session.gpu.used_memory))
+
+
+def against_engines(
+    notes: Notes, session: TensorRTSession, pipeline: DevicePipeline, points: Float32, requests: int
+) -> None:
+    """Latency, memory and stages, beside the engines' own times."""
+    used = session.gpu.used_memory
+    request_times(pipeline, points, 100)
+    before = used()
+    total, enqueue = request_times(pipeline, points, requests)
+    notes.add("grown_bytes", used() - before)
+    notes.add("total", measured(total))
+    notes.add("enqueue", summarise(enqueue))
+    notes.add("conditions", gpu_conditions(0))
+    staged = [pipeline.infer(points).latency_ms for _ in range(200)]
+    answer = pipeline.infer(points)
+    notes.add("counters", answer.counters)
+    notes.add("stages", {name: round(float(np.median([one[name] for one in staged])), 4) for name in staged[0]})
+    for like in engine_times.LIKE:
+        alone = {}
+        for component, shapes in pipeline.input_shapes(answer.counters).items():
+            times = engine_times.measure(session, component, shapes, like, min_seconds=1.0)
+            alone[component] = summarise(times.compute_ms)
+        engines = sum(values["median"] for values in alone.values())
+        ours = notes.values["total"]["median"]
+        notes.add(f"engines as {like}", alone)
+        notes.add(f"against {like}", {"engines_ms": engines, "times": ours / engines, "above_ms": ours - engines})
+    again, _ = request_times(pipeline, points, requests)
+    notes.add("total_again", measured(again))
+
+
+def against_awml(
+    notes: Notes, spec: ModelSpec, session: TensorRTSession, pipeline: DevicePipeline, points: Float32
+) -> None:
+    """The same engines in AWML's driver."""
+    awml = AwmlDriver(spec, session)
+    whole, engines = [], []
+    for _ in range(20):
+        begin = time.perf_counter()
+        theirs = awml.infer(points)
+        whole.append((time.perf_counter() - begin) * 1e3)
+        engines.append(awml.engines_ms)
+    # The first three requests are warm-up.
+    notes.add("awml_like", {"total": measured(whole[3:]), "engines_only": measured(engines[3:])})
+    ours = notes.values["total"]["median"]
+    faster = {"total": float(np.median(whole[3:])) / ours, "engines_only": float(np.median(engines[3:])) / ours}
+    notes.add("times_faster_than_awml_like", faster)
+    pipeline.submit(points)
+    notes.add("boxes_against_awml_like", same_boxes(pipeline.collect().predictions, theirs.predictions))
+
+
+def against_numpy(
+    notes: Notes, spec: ModelSpec, session: TensorRTSession, pipeline: DevicePipeline, frames: list[Float32]
+) -> None:
+    """The boxes of the NumPy pipeline on the same engines, and of a second run."""
+    host = CenterPoint(spec, read_parameters(spec), session)
+    verdicts: dict[str, int] = {}
+    repeats: dict[str, int] = {}
+    boxes = 0
+    for points in frames:
+        pipeline.submit(points)
+        ours = pipeline.collect()
+        verdict = same_boxes(ours.predictions, host.infer(points).predictions)
+        verdicts[verdict] = verdicts.get(verdict, 0) + 1
+        pipeline.submit(points)
+        repeat = same_boxes(ours.predictions, pipeline.collect().predictions)
+        repeats[repeat] = repeats.get(repeat, 0) + 1
+        boxes += len(ours.predictions)
+    notes.add("against_numpy", {"frames": len(frames), "boxes": boxes, **verdicts})
+    notes.add("against_itself", repeats)
+
+
+def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, streams: int) -> None:
+    """Throughput with several requests in flight."""
+    lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
+    alone = throughput(lanes[:1], points, 2.0)
+    together = throughput(lanes, points, 2.0)
+    notes.add("streams", {"streams": streams, "one": alone, "several": together, "gain": together / alone})
+
+
+if __name__ == "__main__":
+    main()
