@@ -289,6 +289,18 @@ def test_networks_of_full_size_build_in_fp32_and_fp16(tmp_path: Path) -> None:
     assert records(ws, "fp16")[HEAD]["bytes"] < 0.7 * records(ws, "fp32")[HEAD]["bytes"]
 
 
+@pytest.mark.parametrize("name", ["squeezenet", "vgg19", "bvlc_alexnet", "zfnet512"])
+def test_well_known_networks_run_in_fp16_all_through(tmp_path: Path, name: str) -> None:
+    """Graphs that nobody here wrote: ONNX's own copies of them, whose weights are made by nodes (ConstantOfShape)."""
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    model = onnx.load(str(folder / f"light_{name}.onnx"))
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"/{node.op_type}_{index}"
+    answer = build(make_workspace(tmp_path, {name: model}), policy="fp16")
+    assert answer.returncode == 0, answer.stderr
+    assert "100% fp16 of the matrix layers" in answer.stderr
+
+
 def test_check_and_inspect_read_what_was_built(tmp_path: Path) -> None:
     ws = make_workspace(tmp_path)
     assert build(ws, policy="fp16").returncode == 0
