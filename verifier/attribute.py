@@ -241,13 +241,13 @@ def _text(found: Mapping[str, Any]) -> str:
         rows.append(
             [
                 row["step"],
-                *[number(row["loss"][metric], 4) for metric in metrics],
+                *[_loss(row["loss"][metric]) for metric in metrics],
                 _difference(row, found["samples"]),
                 str(lost + results["label_flips"]),
                 *[number(results["errors"].get(name, {}).get("max"), 3) for name in ("center", "yaw", "score")],
             ]
         )
-    rows.append(["total", *[number(found["total"][metric], 4) for metric in metrics], "", "", "", "", ""])
+    rows.append(["total", *[_loss(found["total"][metric]) for metric in metrics], "", "", "", "", ""])
     against = "the labels" if found["truth"] == "labels" else f"the results of {found['reference']} (no labels)"
     title = (
         f"{found['test']}: what each step loses when it replaces that of {found['reference']}, {found['samples']} "
@@ -256,6 +256,11 @@ def _text(found: Mapping[str, Any]) -> str:
     columns = ["step", *[f"{name} lost" for name in metrics], "its own output", "results changed", "max centre [m]",
                "max yaw", "max score"]  # fmt: skip
     return f"{Table(title, columns, rows).text()}\n{_sentence(found)}"
+
+
+def _loss(value: float) -> str:
+    """Four digits; no minus before zeros."""
+    return f"{round(value, 4) + 0.0:.4f}"
 
 
 def _difference(row: Mapping[str, Any], samples: int) -> str:
@@ -280,6 +285,6 @@ def _sentence(found: Mapping[str, Any]) -> str:
     by_name = {row["step"]: row["loss"] for row in found["steps"]}
     lines = []
     for step in found["responsible"]:
-        parts = ", ".join(f"{loss:.4f} of {metric}" for metric, loss in by_name[step].items())
+        parts = ", ".join(f"{_loss(loss)} of {metric}" for metric, loss in by_name[step].items())
         lines.append(f"{step} loses {parts}")
     return "Responsible: " + "; ".join(lines) + "."

@@ -63,3 +63,64 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
     from verifier.attribute import attribute
 
     click.echo(attribute(work, run_name, data_root, force))
+
+
+@cli.command("bisect")
+@workspace_option
+@click.option("--component", metavar="NAME", help="The component. [default: each]")
+@click.option(
+    "--reference-work",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Workspace whose ONNX files are right. [default: the same; then backends are compared]",
+)
+@click.option("--trace", "trace_name", metavar="NAME", help="Whose inputs to use, as in onnx-cpu. [default: any]")
+@click.option("--num-samples", type=click.IntRange(min=1), help="How many of its samples. [default: all]")
+@click.option(
+    "--runner-command",
+    metavar="COMMAND",
+    help="What runs a window: a command with {model}, {inputs} and {outputs} in it. [default: ONNX Runtime]",
+)
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    metavar="POLICY",
+    help="Whose default signal to noise limit counts.",
+)
+@click.option("--snr-db", type=float, help="The limit [dB] itself.")
+@force_option
+def bisect_command(
+    work: Path,
+    component: str | None,
+    reference_work: Path | None,
+    trace_name: str | None,
+    num_samples: int | None,
+    runner_command: str | None,
+    precision: str,
+    snr_db: float | None,
+    force: bool,
+) -> None:
+    """Name the ONNX nodes that are responsible when two runs disagree, after `runtime trace`.
+
+    The reference is ONNX Runtime, node by node, without optimisation.
+
+    Example: verifier bisect --work work/new --reference-work work/centerpoint --component pts_backbone_neck_head
+    """
+    from shared.errors import UsageError
+    from verifier.bisect.recipe import bisect
+    from verifier.bisect.runners import CommandRunner, OnnxRunner
+    from verifier.tolerances import DEFAULTS
+
+    if precision not in DEFAULTS:
+        raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {', '.join(DEFAULTS)}")
+    report = bisect(
+        work,
+        OnnxRunner(optimise=True) if runner_command is None else CommandRunner(runner_command),
+        DEFAULTS[precision].tensors.snr_db if snr_db is None else snr_db,
+        component=component,
+        reference_work=reference_work,
+        trace_name=trace_name,
+        num_samples=num_samples,
+        force=force,
+    )
+    click.echo(report)

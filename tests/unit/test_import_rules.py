@@ -34,7 +34,8 @@ RESTRICTED = {
     **dict.fromkeys(TRAINING, ("exporter",)),
     **dict.fromkeys(("torch", "modelopt"), ("exporter", "runtime/backends/pytorch.py")),
     **dict.fromkeys(("tensorrt", "tensorrt_rtx", "pycuda"), ("trt_builder", "runtime")),
-    "onnxruntime": ("runtime", "exporter"),
+    # In the verifier, finding the node that is wrong means running windows of the graph; the rest of it loads nothing.
+    "onnxruntime": ("runtime", "exporter", "verifier/bisect"),
     **{name: (name,) for name in TOOLS},
     # Training of the demo's models generates scenes as it goes; no tool imports it.
     "demo": ("demo", "exporter/demo_models"),

@@ -1,0 +1,353 @@
+"""`verifier bisect`: the recipe. Which graph, which inputs, ask window by window, record who is responsible."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.errors import InputError
+from shared.runs import Run
+from shared.spec import ComponentSpec
+from shared.staleness import is_current
+from shared.table import Table, number
+from shared.traces import TRACES, Arrays, read_step, step_path, traced_steps
+from shared.workspace import Workspace
+from verifier.bisect.graph import Graph, as_types_of, node_title
+from verifier.bisect.runners import OnnxRunner, Runner
+from verifier.bisect.search import find_bad
+from verifier.statistics import OutputStatistics
+
+#: Version of the files in ``bisect/``; raise it when their meaning changes.
+FORMAT = 1
+
+_log = logging.getLogger("bisect")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compared: one component on some samples.
+
+    Attributes:
+        graph: the graph under test.
+        reference: the graph that is right; the same one when two backends are compared.
+        samples: inputs of the component, per sample.
+        runner: what runs the graph under test.
+        limit: signal to noise ratio [dB] below which a window is bad.
+    """
+
+    graph: Graph
+    reference: Graph
+    samples: list[Arrays]
+    runner: Runner
+    limit: float
+
+
+def bisect(
+    work: Path,
+    runner: Runner,
+    limit: float,
+    *,
+    component: str | None = None,
+    reference_work: Path | None = None,
+    trace_name: str | None = None,
+    num_samples: int | None = None,
+    force: bool = False,
+) -> str:
+    """Find the responsible nodes of one component, or of each. Interrupted, the next call goes on.
+
+    Args:
+        work: the workspace under test.
+        runner: what runs its graphs. The reference is ONNX Runtime without optimisation.
+        limit: signal to noise ratio [dB] below which outputs disagree.
+        component: which one; None: all of them, one after another.
+        reference_work: workspace whose graphs are right; None: the same, to compare backends.
+        trace_name: the trace whose inputs are used, of the reference's workspace; None: any.
+        num_samples: how many of its samples; None: all.
+        force: ask again whatever was asked before.
+
+    Returns:
+        What to print.
+
+    Raises:
+        InputError: no trace, no such component, or graphs that can't be compared.
+        InferenceError: the reference can't be run.
+    """
+    workspace, reference = Workspace.open(work), Workspace.open(reference_work or work)
+    spec = workspace.spec()
+    names = [each.name for each in spec.components]
+    if component is not None and component not in names:
+        raise InputError(f"no component '{component}'", where=str(work), hint=f"there are: {', '.join(names)}")
+    texts = []
+    for each in spec.components:
+        if component in (None, each.name):
+            texts.append(_component(workspace, reference, each, runner, limit, trace_name, num_samples, force))
+    return "\n\n".join(texts)
+
+
+def _component(
+    workspace: Workspace,
+    reference: Workspace,
+    component: ComponentSpec,
+    runner: Runner,
+    limit: float,
+    trace_name: str | None,
+    num_samples: int | None,
+    force: bool,
+) -> str:
+    trace = _trace(reference, trace_name)
+    files = {"test": workspace.artifact(component.onnx), "reference": reference.artifact(component.onnx)}
+    stage = workspace.stage(
+        f"bisect:{component.name}",
+        tool="verifier",
+        config={"runner": runner.name, "limit": limit, "num_samples": num_samples},
+        inputs={
+            component.onnx: workspace.input_hash(component.onnx),
+            "reference": reference.input_hash(component.onnx),
+            "trace": trace.header.fingerprint,
+        },
+    )
+    relative = f"bisect/{component.name}.json"
+    if force or not stage.up_to_date():
+        with stage:
+            graph, right = Graph.load(files["test"]), Graph.load(files["reference"])
+            samples = _samples(reference, trace, component, num_samples)
+            journal = Journal.open(workspace.path(f"bisect/{component.name}.journal"), stage.fingerprint, force)
+            found = find_nodes(Case(graph, right, samples, runner, limit), journal, component.name)
+            with stage.artifact(relative, kind="bisect") as file:
+                file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            keep = ("runner", "limit", "nodes", "runs")
+            responsible = [name for window in found["responsible"] for name in window["nodes"]]
+            stage.result("bisect", component.name, {**{key: found[key] for key in keep}, "responsible": responsible})
+            journal.path.unlink(missing_ok=True)
+    return _text(json.loads(workspace.artifact(relative).read_text(encoding="utf-8")))
+
+
+def _trace(workspace: Workspace, name: str | None) -> Run:
+    """A trace of a workspace, for the inputs of its components.
+
+    Raises:
+        InputError: none is there, or not that one.
+    """
+    manifest = workspace.manifest()
+    there = sorted(stage.removeprefix("trace:") for stage in manifest.stages if stage.startswith("trace:"))
+    current = [each for each in there if name in (None, each) and is_current(manifest, f"trace:{each}")]
+    if not current:
+        raise InputError(
+            f"no current trace{f' {name!r}' if name else ''} with the components' inputs",
+            where=str(workspace.root),
+            hint=f"make one: runtime trace --work {workspace.root} --backend onnx",
+        )
+    return Run.open(workspace.path(f"{TRACES}/{current[0]}"))
+
+
+def _samples(workspace: Workspace, trace: Run, component: ComponentSpec, count: int | None) -> list[Arrays]:
+    """The inputs of a component, per sample of a trace; samples without any data (no pillar) are left out.
+
+    Raises:
+        InputError: the trace does not hold them.
+        ManifestError: a file was changed.
+    """
+    names = [tensor.name for tensor in component.inputs]
+    found = []
+    for index in range(len(trace) if count is None else min(count, len(trace))):
+        for step in traced_steps(trace):
+            workspace.artifact(f"{TRACES}/{trace.folder.name}/{step_path(index, step)}")
+            arrays = read_step(trace.folder, index, step)
+            if all(name in arrays for name in names):
+                if all(arrays[name].size for name in names):
+                    found.append({name: arrays[name] for name in names})
+                break
+    if not found:
+        raise InputError(
+            f"holds no inputs of {component.name} ({', '.join(names)})",
+            where=str(trace.folder),
+            hint="trace a model of the same kind, on samples that are not empty",
+        )
+    return found
+
+
+class Journal:
+    """Answers so far, a line each, flushed as they come: an interrupted search does not ask again."""
+
+    def __init__(self, path: Path, answers: dict[str, dict[str, Any]]) -> None:
+        self.path = path
+        self.answers = answers
+
+    @staticmethod
+    def open(path: Path, fingerprint: str, afresh: bool) -> Journal:
+        """The journal of a search.
+
+        Args:
+            path: where it is kept.
+            fingerprint: of the search; the journal of another one is discarded.
+            afresh: discard it in any case.
+        """
+        answers = {} if afresh else dict(_answers(path, fingerprint))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"fingerprint": fingerprint}), *map(json.dumps, answers.values())]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return Journal(path, answers)
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """Keep an answer; its key is ``window``."""
+        self.answers[answer["window"]] = answer
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(answer) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _answers(path: Path, fingerprint: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not path.is_file():
+        return
+    for number_, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return  # the last line of a killed search
+        if number_ == 0 and entry != {"fingerprint": fingerprint}:
+            return
+        if number_:
+            yield entry["window"], entry
+
+
+def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:
+    """The nodes that are responsible.
+
+    Args:
+        case: what is compared.
+        journal: answers so far.
+        title: for the log.
+
+    Returns:
+        JSON: ``component``, ``runner``, ``limit``, ``samples``, ``nodes`` (how many there are), ``runs`` (how many
+        windows were run), ``responsible`` (per window, in order: ``nodes``, ``types``, ``outputs`` with their
+        statistics, ``reason`` when the runner failed), ``whole`` (the statistics of the whole component).
+    """
+    groups = case.graph.groups(case.reference.tensors())
+
+    def ask(first: int, last: int) -> dict[str, Any]:
+        key = f"{groups[first].start}-{groups[last - 1].stop}"
+        if key not in journal.answers:
+            journal.add({"window": key, **_answer(case, groups[first].start, groups[last - 1].stop)})
+            answer = journal.answers[key]
+            verdict = "disagree" if answer["bad"] else "agree"
+            _log.info("%s: run %d, nodes %s of %d %s", title, len(journal.answers), key, len(case.graph.nodes), verdict)
+        return journal.answers[key]
+
+    windows = find_bad(len(groups), lambda first, last: bool(ask(first, last)["bad"]))
+    responsible = []
+    for first, last in windows:
+        nodes = case.graph.nodes[groups[first].start : groups[last - 1].stop]
+        answer = ask(first, last)
+        responsible.append(
+            {
+                "nodes": [node_title(node) for node in nodes],
+                "types": [node.op_type for node in nodes],
+                "outputs": answer["outputs"],
+                "reason": answer["reason"],
+            }
+        )
+    return {
+        "format": FORMAT,
+        "component": title,
+        "runner": case.runner.name,
+        "limit": case.limit,
+        "samples": len(case.samples),
+        "nodes": len(case.graph.nodes),
+        "runs": len(journal.answers),
+        "responsible": responsible,
+        "whole": ask(0, len(groups))["outputs"],
+    }
+
+
+def _answer(case: Case, first: int, last: int) -> dict[str, Any]:
+    """Whether the test disagrees on a window, and by how much: JSON.
+
+    A window that the test's runner can't load or run is bad too: that it can't is what is looked for then.
+    """
+    from shared.errors import InferenceError
+
+    entering, leaving = case.graph.boundary(first, last)
+    if not leaving:
+        return {"bad": False, "outputs": {}, "reason": None}
+    values = _reference_values(case, [*entering, *leaving])
+    given = [as_types_of(case.graph, {name: sample[name] for name in entering}) for sample in values]
+    try:
+        answers = case.runner.run(case.graph.window(first, last, given, leaving), given)
+    except InferenceError as error:
+        return {"bad": True, "outputs": {}, "reason": str(error)}
+    outputs, bad = {}, False
+    for name in leaving:
+        statistics = OutputStatistics()
+        for index, (right, answer) in enumerate(zip(values, answers, strict=True)):
+            statistics.add(index, right[name], answer[name])
+        summary = statistics.summary()
+        bad |= disagrees(summary, exact=not np.issubdtype(values[0][name].dtype, np.floating), limit=case.limit)
+        keep = ("max_abs", "mean_abs", "snr_db", "cosine", "noise_energy", "test_nan", "test_inf", "problems")
+        outputs[name] = {key: summary[key] for key in keep}
+    return {"bad": bool(bad), "outputs": outputs, "reason": None}
+
+
+def disagrees(summary: Mapping[str, Any], *, exact: bool, limit: float) -> bool:
+    """Whether an output differs too much.
+
+    Args:
+        summary: of `OutputStatistics`.
+        exact: whole numbers and truth values must be equal.
+        limit: signal to noise ratio [dB] that others must have.
+    """
+    if summary["problems"] or any(summary[f"reference_{kind}"] != summary[f"test_{kind}"] for kind in ("nan", "inf")):
+        return True
+    if not summary["noise_energy"]:
+        return False
+    return exact or summary["snr_db"] is None or summary["snr_db"] < limit
+
+
+def _reference_values(case: Case, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Tensors of the reference, per sample; only these are kept, so memory does not grow with the graph."""
+    computed = [name for name in dict.fromkeys(names) if name not in case.reference.inputs]
+    if not computed:
+        return [dict(sample) for sample in case.samples]
+    given = [as_types_of(case.reference, sample) for sample in case.samples]
+    model = case.reference.up_to(computed, given)
+    used = {value.name for value in model.graph.input}
+    answers = OnnxRunner(optimise=False).run(
+        model, [{name: sample[name] for name in sample if name in used} for sample in given]
+    )
+    return [{**sample, **answer} for sample, answer in zip(case.samples, answers, strict=True)]
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    """The result for a terminal."""
+    title = f"{found['component']}, {found['runner']}"
+    if not found["responsible"]:
+        ratios = [values["snr_db"] for values in found["whole"].values() if values["noise_energy"]]
+        worst = f"SNR {min(ratios):.0f} dB" if ratios and None not in ratios else "identical"
+        return f"{title}: agrees with the reference ({worst}, the limit is {found['limit']:g} dB)"
+    rows = []
+    for window in found["responsible"]:
+        loudest = min(window["outputs"].values(), key=_ratio, default=None)
+        numbers = ["-", "-"] if loudest is None else [number(loudest["snr_db"], 1), number(loudest["max_abs"], 4)]
+        for position, (name, kind) in enumerate(zip(window["nodes"], window["types"], strict=True)):
+            first = position == 0
+            rows.append([name, kind, *(numbers if first else ["with it", ""]), (first and window["reason"]) or ""])
+    count = sum(len(window["nodes"]) for window in found["responsible"])
+    heading = (
+        f"{title}: {count} of {found['nodes']} nodes responsible, found with {found['runs']} runs "
+        f"(samples: {found['samples']}, limit: {found['limit']:g} dB)"
+    )
+    return Table(heading, ["node", "type", "SNR [dB]", "max abs", "reason"], rows).text()
+
+
+def _ratio(values: Mapping[str, Any]) -> float:
+    if not values["noise_energy"]:
+        return float("inf")
+    return float("-inf") if values["snr_db"] is None else float(values["snr_db"])
