@@ -6,7 +6,7 @@ OpenCV's pixel convention: the centre of the top left pixel is (0, 0). All senso
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -111,7 +111,7 @@ def distorted(xy: NDArray[np.float64], coefficients: NDArray[np.float64]) -> NDA
 
 def render(camera: Camera, snapshot: Snapshot, road: Road) -> Picture:
     """Render what a camera sees, with the 2D boxes of the objects in it."""
-    grid = _ray_grid(camera.channel)
+    grid = _rays_of(camera)
     solids = snapshot.solids
     normalised, seen = _projected_outlines(camera, solids.centers, solids.sizes, solids.yaws)
     windows = _pixel_windows(grid, normalised, seen)
@@ -128,7 +128,7 @@ def render(camera: Camera, snapshot: Snapshot, road: Road) -> Picture:
 def project_boxes(camera: Camera, boxes: Annotations) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Project 3D boxes: x1, y1, x2, y2 clipped to the image (n, 4) [px], and which have any extent in it (n,)."""
     normalised, seen = _projected_outlines(camera, boxes.centers, boxes.sizes, boxes.yaws)
-    grid = _ray_grid(camera.channel)
+    grid = _rays_of(camera)
     # The lens polynomial is meant for the field of view only: points are first drawn to its border.
     border = 0.05
     low = np.array([grid.column_bounds.min() - border, grid.row_bounds.min() - border])
@@ -166,6 +166,16 @@ def _turn(roll: float, pitch: float, yaw: float) -> NDArray[np.float64]:
     about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
     about_z = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
     return np.asarray(about_z @ about_y @ about_x)
+
+
+def _rays_of(camera: Camera) -> _RayGrid:
+    """Return the rays of a camera. One that is mounted otherwise than the rig's of its channel has the same lens."""
+    grid = _ray_grid(camera.channel)
+    own = next(c for c in camera_rig() if c.channel == camera.channel)
+    if camera is own:
+        return grid
+    turn = camera.cam2ego[:3, :3] @ own.cam2ego[:3, :3].T
+    return replace(grid, directions=grid.directions @ turn.T)
 
 
 @lru_cache(maxsize=6)

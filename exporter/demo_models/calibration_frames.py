@@ -7,17 +7,18 @@ accelerator trains. The input is the same as AWML's transform gives, to within t
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo.camera import HEIGHT, WIDTH, Camera, camera_rig, distorted
-from demo.recording import Frame, draw_scene, record_frame
+from demo.camera import HEIGHT, WIDTH, Camera, camera_rig, distorted, render
+from demo.recording import draw_scene, record_frame
+from demo.scene import KEY_FRAME_PERIOD
 from exporter.awml_modules.calibration_transform import paint
-from shared.data.miscalibration import Disturbance, draw_disturbance
+from shared.data.miscalibration import Disturbance, draw_disturbance, rotation_about
 from shared.geometry import invert_pose
 
 FRAMES_PER_TRAINING_SCENE = 2
@@ -26,6 +27,8 @@ MAX_DEPTH, DILATION = 128.0, 1
 GRID = 9  # OpenCV finds the border of an undistorted image from so many points a side
 INVERSION_STEPS = 25  # of the lens model, by fixed-point iteration: far below a thousandth of a pixel
 
+# How differently from the demo's rig a camera is mounted at most [degrees], [m]: as much as AWML's disturbances.
+MOUNT_ROTATION, MOUNT_TRANSLATION = 10.0, 0.2
 BRIGHTNESS, CONTRAST = 0.15, 0.2  # largest change, as a share
 FLIP_PROBABILITY = 0.5
 
@@ -105,30 +108,61 @@ def lidar_channels(points: NDArray[np.float32], camera: Camera, disturbance: Dis
     return paint(pixels, in_camera[:, 2], points[ahead, 3], HEIGHT, WIDTH, max_depth=MAX_DEPTH, dilation_size=DILATION)
 
 
-def training_frame(seed: int, index: int) -> Frame:
-    """Record training frame `index` with its images: the scenes of split ``train`` in order, a few frames of each."""
+@dataclass(frozen=True)
+class Views:
+    """One moment of a scene: points (N, 5) in base_link, and a picture (H, W, 3) uint8 RGB of each camera."""
+
+    points: NDArray[np.float32]
+    cameras: tuple[Camera, ...]
+    images: tuple[NDArray[np.uint8], ...]
+
+
+def training_views(seed: int, index: int, rng: np.random.Generator) -> Views:
+    """Record training frame `index` by a vehicle of its own: the scenes of split ``train`` in order.
+
+    Every camera is mounted otherwise than in the demo's rig, by as much as a disturbance may be. With one rig for all,
+    calibrated images would have the lidar's rings at the same places always, and the network would learn these places
+    instead of comparing points and image.
+    """
     number, which = divmod(index, FRAMES_PER_TRAINING_SCENE)
     scene = draw_scene(seed, "train", number, FRAMES_PER_TRAINING_SCENE)
-    return record_frame(scene, seed, "train", number, which, cameras=True, previous=False)
+    frame = record_frame(scene, seed, "train", number, which, cameras=False, previous=False)
+    cameras = tuple(mounted_otherwise(camera, rng) for camera in camera_rig())
+    snapshot = scene.at(which * KEY_FRAME_PERIOD)
+    images = tuple(render(camera, snapshot, scene.road).image for camera in cameras)
+    return Views(frame.key.points, cameras, images)
+
+
+def mounted_otherwise(camera: Camera, rng: np.random.Generator) -> Camera:
+    """Return the camera turned and moved at random."""
+    mount = np.eye(4)
+    mount[:3, :3] = rotation_about(_direction(rng), np.deg2rad(rng.uniform(0, MOUNT_ROTATION)))
+    mount[:3, 3] = _direction(rng) * rng.uniform(0, MOUNT_TRANSLATION)
+    return replace(camera, cam2ego=camera.cam2ego @ mount)
+
+
+def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
+    vector = rng.normal(size=3)
+    return np.asarray(vector / np.linalg.norm(vector), np.float64)
 
 
 def training_samples(
-    frame: Frame, rng: np.random.Generator, preset: str
+    views: Views, rng: np.random.Generator, preset: str
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
     """Return inputs (12, 5, H, W) float16 in 0..1 and labels (12,): six cameras, miscalibrated (0) and calibrated (1).
 
     Light, contrast and left-right are changed at random, for both states of a camera alike.
     """
-    inputs = np.empty((2 * len(camera_rig()), 5, HEIGHT, WIDTH), np.float16)
-    for number, camera in enumerate(camera_rig()):
-        image = _in_other_light(straight_image(frame.pictures[camera.channel].image, camera.channel), rng)
+    inputs = np.empty((2 * len(views.cameras), 5, HEIGHT, WIDTH), np.float16)
+    for number, (camera, rendered) in enumerate(zip(views.cameras, views.images, strict=True)):
+        image = _in_other_light(straight_image(rendered, camera.channel), rng)
         turned = rng.random() < FLIP_PROBABILITY
         for label in (0, 1):
             wrong = draw_disturbance(preset, rng) if label == 0 else None
-            lidar = lidar_channels(frame.key.points, camera, wrong)
+            lidar = lidar_channels(views.points, camera, wrong)
             channels = np.concatenate([image, lidar]) / np.float32(255)
             inputs[2 * number + label] = channels[..., ::-1] if turned else channels
-    return inputs, np.tile(np.array([0, 1], np.int64), len(camera_rig()))
+    return inputs, np.tile(np.array([0, 1], np.int64), len(views.cameras))
 
 
 def _in_other_light(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
