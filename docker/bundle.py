@@ -85,7 +85,7 @@ def pack(content: Path, bundle: Path) -> None:
     temporary = bundle.with_suffix(".partial")
     with temporary.open("wb") as file:
         file.write(b"#!/usr/bin/env python3\n")
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             for path in files_of(content):
                 entry = zipfile.ZipInfo(str(path.relative_to(content)), _EPOCH)
                 entry.compress_type = zipfile.ZIP_DEFLATED

@@ -1,4 +1,4 @@
-# evaluator: metrics, latency, report. Python and NumPy, no framework.
+# evaluator: metrics, latency, report. No framework.
 # Build and run: compose.yaml. Layers are ordered by how often they change: packages, contract library, tool.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -8,7 +8,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check \
-        --require-hashes --no-deps --only-binary :all: -r /locks/evaluator.txt
+        --require-hashes --no-deps --only-binary :all: -r /locks/evaluator.txt \
+    && find /opt/venv -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -r {} +
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv

@@ -15,7 +15,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && for lock in trt_builder "${TENSORRT_REQUIREMENTS}"; do \
         python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
             --require-hashes --no-deps --only-binary :all: -r "/locks/${lock}.txt" || exit 1; \
-    done
+    done \
+    && find /opt/venv -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -r {} +
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv
