@@ -10,8 +10,11 @@ import click
 
 from shared.cli import tool_group, workspace_option
 from shared.errors import ManifestError
+from shared.version_commands import COMMANDS
 
 cli = tool_group("manifest", "Look into a workspace, check that it is whole, and merge what another machine added.")
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 @cli.command()

@@ -27,12 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import Timeout
-
 from shared.errors import ManifestError, UsageError
 from shared.files import explain_os_errors, flush_to_disk, inside, sha256_of_file, temporary_path
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, update_manifest
-from shared.stages import stage_lock
+from shared.stages import hold_stages
 from shared.workspace import Workspace
 
 Side = Literal["ours", "theirs"]
@@ -149,7 +147,7 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
             flush_to_disk(inside(work, relative).parent)
         _write_records(manifest, theirs, plan)
 
-    with _locked(work, plan.stages), _copied(copy, work, plan.artifacts) as staged, explain_os_errors(work):
+    with hold_stages(work, plan.stages), _copied(copy, work, plan.artifacts) as staged, explain_os_errors(work):
         update_manifest(work / MANIFEST_NAME, take)
     return plan
 
@@ -243,27 +241,6 @@ def _write_records(manifest: Manifest, theirs: Manifest, plan: Plan) -> None:
         manifest.stages[name] = stage
     if plan.config:
         manifest.spec, manifest.config = theirs.spec, theirs.config
-
-
-@contextlib.contextmanager
-def _locked(work: Path, stages: list[str]) -> Iterator[None]:
-    """Hold the locks of stages that are replaced.
-
-    Raises:
-        ManifestError: one of them is running here.
-    """
-    with contextlib.ExitStack() as held:
-        for name in stages:
-            lock = stage_lock(work, name)
-            with explain_os_errors(work):
-                Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    held.enter_context(lock.acquire(timeout=0))
-                except Timeout as error:
-                    raise ManifestError(
-                        f"stage '{name}' is running here", where=str(work), hint="merge again when it has ended"
-                    ) from error
-        yield
 
 
 @contextlib.contextmanager

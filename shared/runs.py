@@ -160,6 +160,11 @@ class RunWriter:
         return [_HEADER, _PREDICTIONS, _LATENCY, *raw]
 
 
+def discard_progress(folder: Path) -> None:
+    """Forget how far the run in ``folder`` came: its files are another run's now. Does nothing where there is none."""
+    (folder / _JOURNAL).unlink(missing_ok=True)
+
+
 class Run:
     """A finished run, read. Raw outputs are loaded one sample at a time."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,6 +42,27 @@ def _now() -> str:
 def stage_lock(root: Path, name: str) -> FileLock:
     """The lock that whoever runs or replaces stage ``name`` of the workspace at ``root`` holds."""
     return FileLock(root / ".locks" / f"{name.replace(':', '-').replace('/', '-')}.lock")
+
+
+@contextlib.contextmanager
+def hold_stages(root: Path, names: Sequence[str]) -> Iterator[None]:
+    """Hold the locks of stages whose artifacts are replaced or kept.
+
+    Raises:
+        ManifestError: one of them is running here.
+    """
+    with contextlib.ExitStack() as held:
+        for name in names:
+            lock = stage_lock(root, name)
+            with explain_os_errors(root):
+                Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    held.enter_context(lock.acquire(timeout=0))
+                except Timeout as error:
+                    raise ManifestError(
+                        f"stage '{name}' is running here", where=str(root), hint="try again when it has ended"
+                    ) from error
+        yield
 
 
 class StageRun:
