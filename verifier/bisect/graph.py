@@ -199,5 +199,6 @@ def as_types_of(graph: Graph, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
     converted = {}
     for name, array in arrays.items():
         dtype = graph.element_type(name)
-        converted[name] = np.ascontiguousarray(array if dtype is None else array.astype(dtype, copy=False))
+        # Not np.ascontiguousarray: that makes vectors of scalars.
+        converted[name] = np.asarray(array, dtype, order="C")
     return converted
