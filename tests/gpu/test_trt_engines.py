@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,21 @@ def target() -> Target:
         pytest.skip(str(missing))
 
 
+@pytest.fixture(scope="module")
+def timings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kernel timings shared by the tests, as builds of one workspace share them: it saves minutes."""
+    return tmp_path_factory.mktemp("timings")
+
+
+@pytest.fixture
+def work(tmp_path: Path, timings: Path) -> Iterator[Path]:
+    """A folder for a workspace that starts with the timings of the tests before."""
+    folder = tmp_path / "tensorrt" / "timing"
+    shutil.copytree(timings, folder)
+    yield tmp_path
+    shutil.copytree(folder, timings, dirs_exist_ok=True)
+
+
 def inputs_of(component: str, voxels: int = 50) -> dict[str, np.ndarray[Any, Any]]:
     random = np.random.default_rng(3)
     if component == ENCODER:
@@ -79,8 +96,8 @@ def relative_errors(ws: Workspace, target: Target, policy: str, component: str, 
 
 
 @pytest.mark.parametrize("policy", sorted(TOLERANCE))
-def test_every_policy_builds_is_met_and_computes_the_same(target: Target, tmp_path: Path, policy: str) -> None:
-    ws = make_workspace(tmp_path, config=CONFIG)
+def test_every_policy_builds_is_met_and_computes_the_same(target: Target, work: Path, policy: str) -> None:
+    ws = make_workspace(work, config=CONFIG)
     try:
         build_all(ws.root, target="tensorrt", overrides=[f"tensorrt.precision_policy={policy}"])
     except EnvironmentLacks as missing:
@@ -94,8 +111,8 @@ def test_every_policy_builds_is_met_and_computes_the_same(target: Target, tmp_pa
     assert relative_errors(ws, target, policy, ENCODER, voxels=200) < TOLERANCE[policy]
 
 
-def test_fp16_differs_from_fp32_so_the_precision_is_real(target: Target, tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, config=CONFIG)
+def test_fp16_differs_from_fp32_so_the_precision_is_real(target: Target, work: Path) -> None:
+    ws = make_workspace(work, config=CONFIG)
     for policy in ("fp32", "fp16"):
         build_all(ws.root, target="tensorrt", overrides=[f"tensorrt.precision_policy={policy}"])
     assert relative_errors(ws, target, "fp16", HEAD) > 10 * relative_errors(ws, target, "fp32", HEAD)
@@ -104,8 +121,8 @@ def test_fp16_differs_from_fp32_so_the_precision_is_real(target: Target, tmp_pat
     assert sum(record_of(ws, target, "fp16", HEAD)["achieved"]["share_of_time"].values()) == pytest.approx(1, abs=0.01)
 
 
-def test_keep_fp32_keeps_the_head(target: Target, tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, config=CONFIG)
+def test_keep_fp32_keeps_the_head(target: Target, work: Path) -> None:
+    ws = make_workspace(work, config=CONFIG)
     build_all(
         ws.root,
         target="tensorrt",
@@ -117,8 +134,8 @@ def test_keep_fp32_keeps_the_head(target: Target, tmp_path: Path) -> None:
     assert {value for node, value in precisions.items() if node.startswith("/backbone/") and "Conv" in node} == {"fp16"}
 
 
-def test_int8_runs_the_quantised_convolutions_in_int8(target: Target, tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, {HEAD: quantise(head())}, CONFIG)
+def test_int8_runs_the_quantised_convolutions_in_int8(target: Target, work: Path) -> None:
+    ws = make_workspace(work, {HEAD: quantise(head())}, CONFIG)
     build_all(ws.root, target="tensorrt", overrides=["tensorrt.precision_policy=int8"])
     achieved = record_of(ws, target, "int8", HEAD)["achieved"]
     assert achieved["share_of_matrix_layers"]["int8"] > 0.9
@@ -150,21 +167,19 @@ def test_a_corrupt_timing_cache_is_rebuilt(target: Target, tmp_path: Path, caplo
     assert len(timing_cache.read(cache)) > 1000
 
 
-def test_an_unknown_operator_is_named(target: Target, tmp_path: Path) -> None:
+def test_an_unknown_operator_is_named(target: Target, work: Path) -> None:
     model = head()
     model.graph.node[3].op_type, model.graph.node[3].domain = "NoSuchOperator", "my.domain"
     model.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
-    ws = make_workspace(tmp_path, {HEAD: model}, CONFIG)
+    ws = make_workspace(work, {HEAD: model}, CONFIG)
     with pytest.raises(BuildError, match=f"node 3 '{model.graph.node[3].name}' .NoSuchOperator.") as caught:
         build_all(ws.root, target="tensorrt")
     assert caught.value.exit_code == 5
     assert ws.manifest().stages[f"build:{target.name('auto')}"].status == "failed"
 
 
-def test_strip_weights_is_refused_where_this_tensorrt_lacks_it_and_small_where_not(
-    target: Target, tmp_path: Path
-) -> None:
-    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+def test_strip_weights_is_refused_where_this_tensorrt_lacks_it_and_small_where_not(target: Target, work: Path) -> None:
+    ws = make_workspace(work, {HEAD: head()}, CONFIG)
     build_all(ws.root, target="tensorrt")
     whole = record_of(ws, target, "auto", HEAD)["bytes"]
     try:
@@ -176,9 +191,9 @@ def test_strip_weights_is_refused_where_this_tensorrt_lacks_it_and_small_where_n
 
 
 @pytest.mark.parametrize("policy", ["fp32", "fp16"])
-def test_refit_gives_the_engine_new_weights(target: Target, tmp_path: Path, policy: str) -> None:
+def test_refit_gives_the_engine_new_weights(target: Target, work: Path, policy: str) -> None:
     models = {ENCODER: encoder(), HEAD: head()}
-    ws = make_workspace(tmp_path, models, CONFIG)
+    ws = make_workspace(work, models, CONFIG)
     overrides = [f"tensorrt.precision_policy={policy}", "tensorrt.refittable=true"]
     build_all(ws.root, target="tensorrt", overrides=overrides)
     built = record_of(ws, target, policy, HEAD)["build_seconds"]
@@ -191,8 +206,8 @@ def test_refit_gives_the_engine_new_weights(target: Target, tmp_path: Path, poli
     assert record_of(ws, target, policy, HEAD)["build_seconds"] < built
 
 
-def test_refit_refuses_another_graph_and_an_engine_that_is_not_refittable(target: Target, tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+def test_refit_refuses_another_graph_and_an_engine_that_is_not_refittable(target: Target, work: Path) -> None:
+    ws = make_workspace(work, {HEAD: head()}, CONFIG)
     build_all(ws.root, target="tensorrt")
     export(ws, {HEAD: with_other_weights(head())}, CONFIG)
     with pytest.raises(BuildError, match="not built refittable"):
@@ -205,21 +220,21 @@ def test_refit_refuses_another_graph_and_an_engine_that_is_not_refittable(target
         refit_all(ws.root, target="tensorrt", overrides=["tensorrt.refittable=true"])
 
 
-def test_the_command_line_checks_and_shows_what_was_built(target: Target, tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+def test_the_command_line_checks_and_shows_what_was_built(target: Target, work: Path) -> None:
+    ws = make_workspace(work, {HEAD: head()}, CONFIG)
     build_all(ws.root, target="tensorrt", overrides=["tensorrt.precision_policy=fp16"])
     checked = CliRunner().invoke(cli, ["check", "--work", str(ws.root)])
     assert checked.exit_code == 0, checked.output
     engine = str(ws.path(record_of(ws, target, "fp16", HEAD)["engine"]))
     assert "share of time" in CliRunner().invoke(cli, ["inspect", engine]).output
-    picture = tmp_path / "layers.svg"
+    picture = work / "layers.svg"
     assert CliRunner().invoke(cli, ["inspect", engine, "--picture", str(picture)]).exit_code == 0
     assert picture.read_text(encoding="utf-8").count("<rect") > 10
     assert CliRunner().invoke(cli, ["doctor"]).exit_code == 0
 
 
-def test_killed_in_mid_build_the_old_engines_stay(target: Target, tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+def test_killed_in_mid_build_the_old_engines_stay(target: Target, work: Path) -> None:
+    ws = make_workspace(work, {HEAD: head()}, CONFIG)
     build_all(ws.root, target="tensorrt")
     command = [
         sys.executable,
@@ -230,7 +245,7 @@ def test_killed_in_mid_build_the_old_engines_stay(target: Target, tmp_path: Path
         str(ws.root),
         "--force",
     ]
-    for seconds in (4.0, 7.0):
+    for seconds in (3.0, 6.0):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         time.sleep(seconds)
         process.kill()
