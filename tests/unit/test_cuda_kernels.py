@@ -1,15 +1,17 @@
-"""Every CUDA kernel against the NumPy step it stands for, on random and on adversarial frames: equal to the bit."""
+"""Every CUDA kernel against the NumPy step it stands for, on random and on adversarial frames: equal to the bit.
+
+On a GPU, and everywhere on a CPU that runs the same source with threads in random order (`tests.support.cuda_on_cpu`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("pycuda", reason="pycuda is not installed here; make test-gpu runs where it is")
 
 from runtime.centerpoint_parameters import CenterPointParameters
 from runtime.cuda import centerpoint as cuda_steps
@@ -20,16 +22,24 @@ from runtime.devices import Device
 from runtime.pipelines.centerpoint import CenterPoint
 from shared.errors import EnvironmentLacks, InferenceError
 from shared.spec import ModelSpec
+from tests.support import cuda_on_cpu
 from tests.support import tiny_centerpoint as tiny
 from tests.support.device_double import DeviceDouble
-
-pytestmark = pytest.mark.gpu
 
 Points = np.ndarray[Any, np.dtype[np.float32]]
 
 
-@pytest.fixture(scope="module")
-def gpu() -> Gpu:
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(params=["on a CPU", pytest.param("on a GPU", marks=pytest.mark.gpu)])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Any:
+    if request.param == "on a CPU":
+        if cuda_on_cpu.compiler() is None:
+            pytest.skip("no C++ compiler here")
+        return cuda_on_cpu.use(monkeypatch, compiled)
     try:
         return open_gpu(Device("cuda"))
     except EnvironmentLacks as missing:
@@ -66,7 +76,8 @@ class Pair:
         dtype = options.pop("dtype", np.float32)
         self.pillars = rng.normal(0, 1, (rows, 1, self.parameters.encoder_channels)).astype(dtype)
         self.outputs = {name: array.astype(dtype) for name, array in (outputs or head_outputs(spec, 1)).items()}
-        session = DeviceDouble(gpu, spec, self.pillars, self.outputs, recordable=options.pop("recordable", True))
+        recordable = options.pop("recordable", not isinstance(gpu, cuda_on_cpu.HostGpu))
+        session = DeviceDouble(gpu, spec, self.pillars, self.outputs, recordable=recordable)
         assert isinstance(session, DeviceSession)
         self.device = CenterPointCuda(spec, self.parameters, session)
         self.asked: dict[str, np.ndarray[Any, Any]] = {}
@@ -140,13 +151,13 @@ FRAMES: dict[str, Callable[[], Points]] = {
     "empty": lambda: np.zeros((0, 4), np.float32),
     "one point": lambda: cloud(1),
     "all in one voxel": lambda: np.tile(np.array([[0.3, 0.4, 0.5, 1.0]], np.float32), (5000, 1)),
-    "one voxel, distinct": lambda: (cloud(70_000) % 1.0).astype(np.float32),
+    "one voxel, distinct": lambda: (cloud(10_000) % 1.0).astype(np.float32),
     "nothing inside": lambda: cloud(300) + np.float32(1000),
     "all NaN": lambda: np.full((300, 4), np.nan, np.float32),
     "borders": on_borders,
     "broken values": broken,
     "few": lambda: cloud(60),
-    "many": lambda: cloud(30_000),
+    "many": lambda: cloud(12_000),
     "more than the buffers": lambda: cloud(cuda_steps.POINT_CAPACITY + 77, spread=9.0),
 }
 
@@ -159,8 +170,9 @@ def test_frames(gpu: Gpu, name: str) -> None:
 
 def test_one_frame_after_the_other_leaves_nothing_behind(gpu: Gpu) -> None:
     pair = Pair(gpu, make_spec(max_voxels=2000))
-    for number, make in enumerate((*FRAMES.values(), *FRAMES.values())):
+    for number, make in enumerate(FRAMES.values()):
         pair.check(make(), stages=number % 2 == 1)
+        pair.check(cloud(1000, number), stages=number % 2 == 0)
 
 
 def test_more_voxels_than_fit(gpu: Gpu) -> None:
@@ -205,7 +217,7 @@ def test_decorations(gpu: Gpu, voxel_center: str, cluster_center: bool, distance
 @pytest.mark.parametrize("max_points", [1, 5, 32, 40])
 def test_points_per_voxel(gpu: Gpu, max_points: int) -> None:
     pair = Pair(gpu, make_spec(max_points_per_voxel=max_points))
-    pair.check(cloud(20_000))
+    pair.check(cloud(9_000))
     pair.check(FRAMES["one voxel, distinct"]())
 
 
@@ -234,7 +246,7 @@ HEATMAPS: dict[str, Callable[[ModelSpec], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", HEATMAPS)
-@pytest.mark.parametrize("threshold", [None, 0.0, 0.1, 0.5])
+@pytest.mark.parametrize("threshold", [None, 0.1])
 def test_heatmaps(gpu: Gpu, name: str, threshold: float | None) -> None:
     spec = make_spec(bbox_coder__score_threshold=threshold, out_size_factor=1)
     Pair(gpu, spec, HEATMAPS[name](spec)).check(cloud(100))
@@ -249,8 +261,9 @@ def test_nan_in_outputs(gpu: Gpu) -> None:
     Pair(gpu, spec, outputs).check(cloud(100))
 
 
-@pytest.mark.parametrize("max_num", [1, 33, 500, 1000])
-@pytest.mark.parametrize("radius", [0.0, 0.85, 30.0])
+@pytest.mark.parametrize(
+    ("max_num", "radius"), [(1, 0.85), (33, 0.85), (500, 0.0), (500, 0.85), (500, 30.0), (1000, 0.85)]
+)
 def test_suppression(gpu: Gpu, max_num: int, radius: float) -> None:
     nms = {"type": "circle", "radius": [radius], "pre_max_size": None, "post_max_size": 83}
     spec = make_spec(bbox_coder__max_num=max_num, nms=nms, out_size_factor=1)
@@ -259,7 +272,7 @@ def test_suppression(gpu: Gpu, max_num: int, radius: float) -> None:
 
 def test_a_repeat_is_equal_to_the_bit(gpu: Gpu) -> None:
     pair = Pair(gpu, make_spec(max_voxels=900))
-    frames = [cloud(30_000, seed, spread=3.0) for seed in range(3)]
+    frames = [cloud(10_000, seed, spread=3.0) for seed in range(2)]
 
     def answers() -> list[bytes]:
         found = []
@@ -271,7 +284,8 @@ def test_a_repeat_is_equal_to_the_bit(gpu: Gpu) -> None:
         return found
 
     first = answers()
-    for _ in range(20):
+    # On a CPU every launch has another order of threads, and every change of thread costs time.
+    for _ in range(3 if isinstance(gpu, cuda_on_cpu.HostGpu) else 30):
         assert answers() == first
 
 

@@ -1,0 +1,180 @@
+"""The kernels of runtime/cuda on a CPU: compiled as C++ with `cuda_on_cpu.h`, and a GPU whose memory is the host's.
+
+So that every machine with a C++ compiler tests the kernels' logic, under thread orders drawn from a seed. What it can't
+show: reads that a GPU reorders, and speed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.cuda import centerpoint, gpu
+from runtime.cuda.compile import source
+from runtime.cuda.gpu import DeviceArray
+from tests.support import device_double
+
+HEADER = Path(__file__).with_suffix(".h")
+_C_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float, "d": ctypes.c_double}
+_HALF = {
+    'asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));': "value = half_to_float(bits);",
+    'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));': "bits = float_to_half(value);",
+}
+
+
+class HostDriver:
+    """The calls of pycuda.driver that the steps make, on host memory."""
+
+    class Context:
+        """No waiting."""
+
+        @staticmethod
+        def synchronize() -> None:
+            """Everything is done already."""
+
+    @staticmethod
+    def memcpy_htod_async(address: int, array: np.ndarray[Any, Any], stream: Any = None) -> None:
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    memcpy_htod = memcpy_htod_async
+
+    @staticmethod
+    def memcpy_dtoh_async(array: np.ndarray[Any, Any], address: int, stream: Any = None) -> None:
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    memcpy_dtoh = memcpy_dtoh_async
+
+    @staticmethod
+    def memcpy_dtod_async(target: int, origin: int, size: int, stream: Any = None) -> None:
+        ctypes.memmove(target, origin, size)
+
+    @staticmethod
+    def memset_d32_async(address: int, value: int, count: int, stream: Any = None) -> None:
+        np.frombuffer((ctypes.c_uint32 * count).from_address(address), np.uint32)[:] = value
+
+
+class HostStream:
+    """Work is done when it is enqueued."""
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+
+class HostEvent:
+    """A point in a stream; takes no time."""
+
+    def record(self, stream: Any, *, in_graph: bool = False) -> None:
+        """Passed."""
+
+    def synchronise(self) -> None:
+        """Passed."""
+
+    def milliseconds_until(self, later: HostEvent) -> float:
+        """None."""
+        return 0.0
+
+
+class HostGpu:
+    """A GPU of one multiprocessor in host memory."""
+
+    index = 0
+    name = "CPU"
+    architecture = "host"
+    multiprocessors = 1
+
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+        memory = np.zeros(max(int(np.prod(shape)), 1), dtype)
+        return DeviceArray(memory.ctypes.data, shape, np.dtype(dtype), memory)
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        return np.zeros(shape, dtype)
+
+    def stream(self) -> HostStream:
+        return HostStream()
+
+
+class _Kernel:
+    def __init__(self, function: Any, signature: str, seeds: Any) -> None:
+        self._function, self._types, self._seeds = function, [_C_TYPES[letter] for letter in signature], seeds
+
+    def prepared_async_call(self, grid: Any, block: Any, stream: Any, *arguments: Any) -> None:
+        values = [kind(value) for kind, value in zip(self._types, arguments, strict=True)]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        self._function(grid[0], block[0], next(self._seeds), pointers)
+
+
+def compiler() -> str | None:
+    """A C++ compiler; None without one."""
+    return shutil.which("g++") or shutil.which("clang++")
+
+
+def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0) -> HostGpu:
+    """Make the steps run on the CPU for a test.
+
+    Args:
+        monkeypatch: of the test.
+        folder: where compiled kernels are kept.
+        seed: of the order of threads.
+    """
+
+    def load_kernels(constants: Mapping[str, str], architecture: str) -> dict[str, Any]:
+        library = _compile(constants, folder)
+        seeds = itertools.count(seed)
+        return {
+            name: _Kernel(getattr(library, f"run_{name}"), signature, seeds)
+            for name, signature in centerpoint._SIGNATURES.items()
+        }
+
+    monkeypatch.setattr(centerpoint, "load_kernels", load_kernels)
+    monkeypatch.setattr(centerpoint, "driver", HostDriver)
+    monkeypatch.setattr(centerpoint, "Event", HostEvent)
+    monkeypatch.setattr(centerpoint, "POINT_CAPACITY", 1 << 14)
+    monkeypatch.setattr(gpu, "driver", HostDriver)
+    monkeypatch.setattr(device_double, "driver", HostDriver)
+    return HostGpu()
+
+
+def _compile(constants: Mapping[str, str], folder: Path) -> Any:
+    text = source(centerpoint.FILES)
+    for original, replacement in _HALF.items():
+        assert original in text
+        text = text.replace(original, replacement)
+    runners = "".join(
+        f'extern "C" void run_{name}(unsigned blocks, unsigned threads, unsigned seed, void** arguments) '
+        f"{{ launch({name}, blocks, threads, seed, arguments); }}\n"
+        for name in centerpoint._SIGNATURES
+    )
+    macros = "".join(f"#define {name} {value}\n" for name, value in sorted(constants.items()))
+    text = f'{HEADER.read_text()}\n{macros}{text}\n#line 1 "runners"\n{runners}'
+    text = re.sub(r'extern "C" __global__', "static", text)
+    name = hashlib.sha256(text.encode()).hexdigest()
+    library = folder / f"{name}.so"
+    if not library.is_file():
+        file = folder / f"{name}.cpp"
+        file.write_text(text)
+        chosen = compiler()
+        assert chosen is not None
+        command = [
+            chosen,
+            "-std=c++17",
+            "-O1",
+            "-ffp-contract=off",
+            "-w",
+            "-fPIC",
+            "-shared",
+            "-o",
+            str(library),
+            str(file),
+        ]
+        subprocess.run(command, check=True)
+    return ctypes.CDLL(str(library))
