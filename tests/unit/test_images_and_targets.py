@@ -1,0 +1,216 @@
+"""What images are made from, read as files: targets, Dockerfiles, compose, locks. No engine is needed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import yaml
+
+from shared.errors import EnvironmentLacks
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+TARGETS = sorted((ROOT / "docker" / "targets").glob("*.env"))
+LOCKS = ROOT / "requirements" / "lock"
+ROOMS = {"shared", "exporter", "trt_builder", "runtime", "verifier", "evaluator", "demo"}
+# Modules whose package has another name, and modules that base images bring or that a tool can do without.
+PACKAGES = {
+    "cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn", "mmcv": "mmcv-lite",
+    "google": "protobuf",
+}  # fmt: skip
+NOT_LOCKED = {"tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "modelopt"}
+# Which lock files make up an image, and whose code it holds.
+IMAGES = {
+    "verifier": (["verifier"], ["verifier"]),
+    "evaluator": (["evaluator"], ["evaluator"]),
+    "trt_builder": (["trt_builder"], ["trt_builder"]),
+    "runtime": (["runtime-onnx", "torch-cuda"], ["runtime", "shared"]),
+    "exporter": (["exporter", "torch-cuda"], ["exporter", "demo", "shared"]),
+}
+
+
+def _variables(target: Path) -> dict[str, str]:
+    lines = [line for line in target.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def _entrypoint() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("entrypoint", ROOT / "docker" / "entrypoint.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# -- targets ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_targets_of_the_issue_are_there() -> None:
+    expected = {"x86-trt10.8", "x86-trt8.6", "x86-trt10.13", "x86-trt11", "jetson-jp6", "jetson-jp7", "rtx", "cpu"}
+    assert {target.stem for target in TARGETS} == expected
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.stem)
+def test_a_target_pins_everything(target: Path) -> None:
+    variables = _variables(target)
+    keys = ["TARGET_NAME", "PYTHON_BASE", "TENSORRT_BASE", "TENSORRT", "TENSORRT_REQUIREMENTS", "TORCH", "CUDA",
+            "PYTHON", "ARCH"]  # fmt: skip
+    assert list(variables) == keys
+    assert variables["TARGET_NAME"] == target.stem
+    for base in (variables["PYTHON_BASE"], variables["TENSORRT_BASE"]):
+        image, _, tag = base.rpartition(":")
+        assert image, f"{base} has no tag"
+        assert tag != "latest"
+    assert re.fullmatch(r"|tensorrt(_rtx)?==\d+(\.\d+)+", variables["TENSORRT"])
+    assert (
+        variables["TENSORRT_REQUIREMENTS"] == "none" or (LOCKS / f"{variables['TENSORRT_REQUIREMENTS']}.txt").exists()
+    )
+    assert (LOCKS / f"torch-{variables['TORCH']}.txt").exists()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.stem)
+def test_the_page_of_targets_says_what_the_file_says(target: Path) -> None:
+    page = (ROOT / "docs" / "targets.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{target.stem}` |"))
+    variables = _variables(target)
+    assert variables["TENSORRT_BASE"] in row
+    assert (variables["TENSORRT"].rpartition("==")[2] or "none") in row
+    for key in ("CUDA", "PYTHON", "ARCH"):
+        assert f" {variables[key]} " in row, f"{key} {variables[key]}"
+
+
+# -- Dockerfiles and compose ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_a_dockerfile_keeps_to_the_rules(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    users = [line for line in lines if line.startswith("USER ")]
+    last_stage = max(index for index, line in enumerate(lines) if line.startswith("FROM "))
+    assert users == ["USER 10001:10001"]
+    assert lines.index(users[0]) > last_stage
+    assert lines[-1] == 'ENTRYPOINT ["python3", "/app/entrypoint.py"]'
+    text = path.read_text()
+    assert not re.search(r"^(ADD|VOLUME|HEALTHCHECK|EXPOSE|MAINTAINER)\b", text, re.MULTILINE)
+    assert "chmod" not in text
+    assert "apt-get" not in text
+    installs = [command for command in re.split(r"^(?=[A-Z]+ )", text, flags=re.MULTILINE) if " install " in command]
+    assert installs
+    for command in installs:
+        assert "--require-hashes" in command
+        assert "--mount=type=cache" in command
+    # Our code comes last, so that a change of it rebuilds nothing else.
+    assert text.index("COPY shared") > text.index("COPY --from=packages")
+
+
+def _services() -> dict[str, dict[str, object]]:
+    services = yaml.safe_load((ROOT / "docker" / "services.yaml").read_text())["services"]
+    assert isinstance(services, dict)
+    return services
+
+
+@pytest.mark.parametrize("name", sorted(_services()))
+def test_a_service_is_shut_in(name: str) -> None:
+    service = _services()[name]
+    assert service["read_only"] is True
+    assert service["network_mode"] == "none"
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"depends_on", "privileged", "ports", "healthcheck", "devices", "deploy"} & service.keys()
+    volumes = service["volumes"]
+    assert isinstance(volumes, list)
+    for volume in volumes:
+        if isinstance(volume, dict):
+            assert volume["target"] == "/workspace" or volume["read_only"] is True
+        else:
+            assert volume.endswith(":ro")
+
+
+def test_every_tool_has_a_service() -> None:
+    expected = {
+        "exporter",
+        "trt_builder",
+        "runtime-pytorch",
+        "runtime-onnx",
+        "runtime-tensorrt",
+        "verifier",
+        "evaluator",
+    }
+    assert expected <= _services().keys()
+
+
+# -- locks ------------------------------------------------------------------------------------------------------------
+
+
+def _imports(room: str) -> Iterator[str]:
+    for path in (ROOT / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                names = [node.module]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "lazy_import":
+                names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+            yield from (name.split(".")[0] for name in names)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_has_the_packages_that_its_tool_imports(image: str) -> None:
+    locks, rooms = IMAGES[image]
+    text = "\n".join((LOCKS / f"{lock}.txt").read_text() for lock in locks)
+    locked = {line.split("==")[0] for line in text.splitlines() if "==" in line and not line.startswith(" ")}
+    imported = {name for room in rooms for name in _imports(room)} - ROOMS - set(sys.stdlib_module_names) - NOT_LOCKED
+    missing = {name for name in imported if PACKAGES.get(name, name.replace("_", "-")) not in locked}
+    assert not missing, f"add to requirements/lock/{locks[0]}.in, then make lock"
+
+
+def test_locks_name_no_host_and_no_folder() -> None:
+    for path in LOCKS.glob("*.txt"):
+        assert "://" not in path.read_text(), path.name
+        assert "--find-links" not in path.read_text(), path.name
+
+
+def test_locks_pin_what_the_local_environments_have() -> None:
+    """`make setup` and the images install the same versions of what the tools import."""
+    local = dict(
+        line.split("==") for line in (ROOT / "requirements" / "tools.txt").read_text().splitlines() if "==" in line
+    )
+    pinned = [line.split("==") for line in (LOCKS / "pins.txt").read_text().splitlines() if "==" in line]
+    for name, rest in pinned:
+        version, _, marker = rest.partition(" ; ")
+        if name in local and "<" not in marker:
+            assert version == local[name], f"{name}: requirements/tools.txt has {local[name]}"
+
+
+# -- the pinned TensorRT ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", ["10.8.0.43", "10.8.1", "10.8"])
+def test_the_pinned_tensorrt_is_taken(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=found))
+    _entrypoint().check_tensorrt("tensorrt==10.8")
+
+
+@pytest.mark.parametrize("found", ["10.13.0", "10.80", "8.6.1", "11.1.0"])
+def test_another_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=found))
+    with pytest.raises(EnvironmentLacks, match=rf"pinned to tensorrt==10\.8, and finds tensorrt {found}"):
+        _entrypoint().check_tensorrt("tensorrt==10.8")
+
+
+def test_a_missing_tensorrt_is_refused() -> None:
+    with pytest.raises(EnvironmentLacks, match=r"can't be imported"):
+        _entrypoint().check_tensorrt("tensorrt_that_is_not_here==10.8")
+
+
+def test_an_image_without_tensorrt_checks_nothing() -> None:
+    _entrypoint().check_tensorrt("")
