@@ -17,8 +17,8 @@ from typing import Any
 
 from shared.errors import InputError
 from shared.files import sha256_of_file
+from shared.plan import PlanHeader, read_header
 from trt_builder import gpu
-from trt_builder.plan import PlanHeader, read_header
 
 # Distributions that carry TensorRT, newest naming first; the first that is installed counts.
 _DISTRIBUTIONS = {

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shared.errors import EnvironmentLacks, UsageError
+from shared.plan import read_header
 from shared.workspace import Workspace
 from trt_builder.check import Here, Verdict, check, this_machine
-from trt_builder.plan import read_header
 
 
 def run_checks(

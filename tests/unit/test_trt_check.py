@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from shared.errors import EnvironmentLacks, InputError
+from shared.plan import HEADER_BYTES, read_header
 from trt_builder import check as check_module
 from trt_builder import checks, gpu
 from trt_builder.check import Here, check, read_record
 from trt_builder.checks import run_checks
 from trt_builder.cli import cli
-from trt_builder.plan import HEADER_BYTES, read_header
 
 H200 = Here({"tensorrt": "8.6.0", "rtx": "1.7.1.116"}, "sm90", "NVIDIA H200")
 ADA = Here({"tensorrt": "11.4.0.106"}, "sm89", "NVIDIA RTX 4090")
