@@ -187,6 +187,12 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
     return numbers
 
 
+def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Precision and recall."""
+    classes = result["decisions"]["classes"]
+    return {name: {key: classes[name][key] for key in ("precision", "recall")} for name in result["classes"]}
+
+
 # -- what is decided --------------------------------------------------------------------------------------------------
 
 
@@ -242,7 +248,8 @@ def _separation(matched: Matched, copies: Copies) -> dict[str, Any]:
     )
     rows = []
     for rate in FALSE_ALARM_RATES:
-        at = int(np.flatnonzero(alarms <= rate)[-1])
+        # The greatest recall that the rate allows, with the fewest alarms that give it.
+        at = int(np.argmax(recalls[alarms <= rate]))
         # The first point of the curve takes nothing for the first class: no margin is that low.
         threshold = float(-thresholds[at]) if np.isfinite(thresholds[at]) else None
         rows.append({"rate": rate, "recall": float(recalls[at]), "threshold": threshold})
