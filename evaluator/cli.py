@@ -102,3 +102,41 @@ def summary_command(work: Path) -> None:
     from evaluator.summary import summary
 
     click.echo(summary(work))
+
+
+@cli.command("compare")
+@click.argument("subjects", nargs=-1, required=True, metavar="SUBJECT...")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="WORK",
+    help="The workspace of subjects that name none.",
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
+def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path | None) -> None:
+    """Show evaluated runs, workspaces and versions side by side, and whether they differ.
+
+    A SUBJECT is [WORKSPACE][@VERSION][:RUN]; without a run it is every evaluated one. The first is what the others are
+    compared with. Where the frames are the same, differences are paired, frame by frame.
+
+    Example: evaluator compare --work work/centerpoint @v1:onnx-cpu :onnx-cpu
+    """
+    from evaluator.compare import compare_subjects
+
+    click.echo(compare_subjects(subjects, work, output))
+
+
+@cli.command("history")
+@workspace_option
+@click.option(
+    "--metric", "metrics", multiple=True, help="A headline number to show. Repeatable. [default: the first 3]"
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
+def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -> None:
+    """Show the headline metrics of a workspace over its versions, which `manifest tag` makes.
+
+    Example: evaluator history --work work/centerpoint --metric mAP --metric NDS
+    """
+    from evaluator.history import history
+
+    click.echo(history(work, metrics, output))

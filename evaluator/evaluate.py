@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from evaluator.bootstrap import differences, draw, intervals, replicate, units_of
 from evaluator.comparison import difference_table, side_by_side
 from evaluator.gates import check_gates, parse_gate
@@ -18,11 +21,16 @@ from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
 from shared import formats
 from shared.errors import GateFailed, InputError
+from shared.files import sha256_of_json
 from shared.runs import Run
 from shared.table import Table, number
+from shared.versions import KeptWorkspace
 from shared.workspace import Workspace
 
 STAGE = "evaluate"
+
+#: Per headline number, its value in each replicate (B,).
+Replicates = dict[str, npt.NDArray[np.float64]]
 
 _log = logging.getLogger(STAGE)
 
@@ -76,10 +84,15 @@ def evaluate(
             truth = metric.ground_truth(samples, dataset.classes, spec.classes)
             if truth is None:
                 _log.warning("the data set has no labels: latency only, no metrics")
-            evaluations = evaluate_runs(runs, truth, metric, spec.classes, resample)
+            evaluations, replicates = evaluate_runs(runs, truth, metric, spec.classes, resample)
             for name, evaluation in evaluations.items():
                 with stage.artifact(f"evaluation/{name}.json", kind="evaluation") as path:
                     path.write_text(json.dumps(evaluation, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+                with (
+                    stage.artifact(f"evaluation/{name}.npz", kind="replicates") as path,
+                    path.open("wb") as file,
+                ):
+                    np.savez_compressed(file, allow_pickle=False, **replicates[name])
                 if truth is not None:
                     stage.result("metrics", name, evaluation["headline"])
                 stage.result("latency", name, evaluation["latency"])
@@ -114,7 +127,7 @@ def _judge(workspace: Workspace, text: str) -> str:
 
 def evaluate_runs(
     runs: Sequence[Run], truth: Truth | None, metric: Metric, classes: Sequence[str], resample: str
-) -> dict[str, dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, Replicates]]:
     """Metrics, their intervals, and latency of runs over the same samples.
 
     Args:
@@ -125,9 +138,10 @@ def evaluate_runs(
         resample: ``frames`` or ``scenes``.
 
     Returns:
-        Per run, JSON: ``format``, ``run`` (who), ``metrics`` (the metric's result, or None), ``headline`` (numbers),
+        Per run, JSON: ``format``, ``run`` (who), ``frames`` (sha256 of what was drawn from: replicates of evaluations
+        with the same are of the same frames), ``metrics`` (the metric's result, or None), ``headline`` (numbers),
         ``intervals`` of those, ``baseline`` (the run it is compared with, or None) and ``differences`` (intervals of
-        run minus baseline), ``latency`` (statistics by stage).
+        run minus baseline), ``latency`` (statistics by stage). And per run, the replicates that intervals come from.
 
     Raises:
         InputError: a run holds what no metric can be computed from.
@@ -135,7 +149,7 @@ def evaluate_runs(
     baseline = baseline_of(runs)
     copies = None if truth is None else draw(units_of(resample, truth.tokens, truth.scenes))
     results: dict[str, Any] = {}
-    replicates: dict[str, Any] = {}
+    replicates: dict[str, Replicates] = {}
     for run in runs:
         name = run.folder.name
         results[name], replicates[name] = None, {}
@@ -143,7 +157,7 @@ def evaluate_runs(
             matched = metric.match(run, truth, classes)
             results[name] = metric.evaluate(matched)
             replicates[name] = replicate(copies, partial(metric.resample, matched), f"intervals of {name}")
-    return {
+    evaluations = {
         run.folder.name: {
             "format": formats.EVALUATION,
             "run": {
@@ -153,6 +167,7 @@ def evaluate_runs(
                 "samples": len(run),
                 "details": run.header.details,
             },
+            "frames": _frames(run, truth, classes, resample),
             "metrics": results[run.folder.name],
             "headline": {} if truth is None else metric.headline(results[run.folder.name]),
             "intervals": intervals(replicates[run.folder.name]),
@@ -164,6 +179,12 @@ def evaluate_runs(
         }
         for run in runs
     }
+    return evaluations, replicates
+
+
+def _frames(run: Run, truth: Truth | None, classes: Sequence[str], resample: str) -> str:
+    drawn = None if truth is None else [resample, truth.tokens, truth.scenes]
+    return sha256_of_json([run.header.task, list(classes), run.header.dataset, run.header.tokens, drawn])
 
 
 def baseline_of(runs: Sequence[Run]) -> Run:
@@ -171,7 +192,7 @@ def baseline_of(runs: Sequence[Run]) -> Run:
     return next((run for run in runs if run.header.backend == "pytorch"), runs[0])
 
 
-def stored_evaluations(workspace: Workspace) -> dict[str, dict[str, Any]]:
+def stored_evaluations(workspace: Workspace | KeptWorkspace) -> dict[str, dict[str, Any]]:
     """The evaluations of the last ``evaluate``, by run.
 
     Raises:
@@ -184,6 +205,7 @@ def stored_evaluations(workspace: Workspace) -> dict[str, dict[str, Any]]:
     stored = {
         Path(relative).stem: json.loads(workspace.artifact(relative).read_text(encoding="utf-8"))
         for relative in stage.outputs
+        if relative.endswith(".json")
     }
     for name, evaluation in stored.items():
         if evaluation.get("format") != formats.EVALUATION:
@@ -193,6 +215,16 @@ def stored_evaluations(workspace: Workspace) -> dict[str, dict[str, Any]]:
                 hint=f"evaluate again: evaluator evaluate --work {workspace.root}",
             )
     return stored
+
+
+def stored_replicates(workspace: Workspace | KeptWorkspace, run: str) -> Replicates:
+    """The replicates behind the intervals of ``run``, of the last ``evaluate``.
+
+    Raises:
+        ManifestError: the file is missing or was changed.
+    """
+    with np.load(workspace.artifact(f"evaluation/{run}.npz"), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def evaluation_tables(workspace: Workspace) -> list[Table]:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 #: ``verification/*.json`` and the manifest's result ``verification/summary``.
-VERIFICATION = 2
+VERIFICATION = 3
 #: ``evaluation/*.json``.
-EVALUATION = 1
+EVALUATION = 2

@@ -232,6 +232,22 @@ def rollback(work: Path, name: str, *, discard: bool = False) -> RolledBack:
     return RolledBack(kept, restored, removed)
 
 
+class KeptWorkspace:
+    """A version to read from, as if it were the workspace."""
+
+    def __init__(self, root: Path, version: Version) -> None:
+        self.root = root
+        self.version = version
+
+    def manifest(self) -> Manifest:
+        """The manifest of what was finished then."""
+        return self.version.manifest
+
+    def artifact(self, relative: str) -> Path:
+        """See `version_artifact`."""
+        return version_artifact(self.root, self.version, relative)
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 

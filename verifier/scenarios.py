@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared import precision
 from shared.errors import InputError
 from shared.runs import Run
 from shared.staleness import is_current
@@ -166,17 +167,10 @@ def _title(scenario: Scenario) -> str:
 def precision_of(run: Run, config: DeployConfig) -> str:
     """The precision policy that a run computed with, which decides the default limits.
 
-    TF32 counts for CUDA devices, since cuDNN's convolutions and ONNX Runtime's CUDA provider use it by default.
-
     Raises:
         InputError: the run says it computed with a policy that has no limits.
     """
-    if "precision" in run.header.details:
-        policy = str(run.header.details["precision"])
-    elif run.header.backend == "tensorrt":
-        policy = config.tensorrt.precision_policy
-    else:
-        policy = "fp32" if run.header.device == "cpu" else "fp32_tf32"
+    policy = precision.precision_of(run.header, config.tensorrt.precision_policy)
     if policy not in DEFAULTS:
         raise InputError(
             f"no tolerances for precision '{policy}'", where=str(run.folder), hint=f"there are: {', '.join(DEFAULTS)}"

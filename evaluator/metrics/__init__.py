@@ -65,6 +65,9 @@ class Metric(Protocol):
     def resample(self, matched: Any, copies: Copies) -> dict[str, float | None]:
         """The headline numbers if each frame counted ``copies`` (F,) times; those that intervals are wanted for."""
 
+    def per_class(self, result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+        """The numbers to compare models by class with: by class, then by name."""
+
     def tables(self, result: dict[str, Any]) -> list[Table]:
         """The result for a terminal."""
 

@@ -160,6 +160,12 @@ def resample(matched: Matched, copies: Copies) -> dict[str, float | None]:
     return {"mAP": voc.mean_ap([voc.score(matches, copies) for matches in matched.voc])}
 
 
+def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """AP of Pascal VOC and of COCO."""
+    own, other = result["voc"]["classes"], result["coco"]["classes"]
+    return {name: {"AP": own[name]["AP"], "COCO AP": other[name]["AP"]} for name in result["classes"]}
+
+
 def tables(result: dict[str, Any]) -> list[Table]:
     """Both metrics, per class with labelled boxes, and over all."""
     rows = []

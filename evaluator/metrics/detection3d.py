@@ -194,6 +194,13 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
+def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """nuScenes' AP and the T4 metric's of the headline range."""
+    ours = result["nuscenes"]["ranges"][HEADLINE_RANGE]["classes"]
+    official = result["t4"]["ranges"][HEADLINE_RANGE][t4.HEADLINE_RULE]["classes"]
+    return {name: {"AP": ours[name]["AP"], "T4 AP": official[name]["AP"]} for name in result["classes"]}
+
+
 def tables(result: dict[str, Any]) -> list[Table]:
     """Both metrics, per range and class."""
     return [*nuscenes_tables(result["nuscenes"], HEADLINE_RANGE), *t4_tables(result["t4"], HEADLINE_RANGE)]

@@ -1,0 +1,172 @@
+"""`evaluator compare`: runs, workspaces and versions side by side, and how sure their differences are.
+
+A difference is *paired* where both were evaluated on the same frames: their replicates are of the same draws, so that
+what is hard in a frame is hard for both and drops out of the interval. Otherwise there is no interval of the
+difference, and two values differ where their own intervals are apart. Latencies differ where the intervals of their
+medians are apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluator.bootstrap import CONFIDENCE, Interval, differences
+from evaluator.comparison import side_by_side
+from evaluator.subjects import Subject, find_subjects
+from shared.errors import InputError, UsageError
+from shared.files import write_json
+from shared.latency import TOTAL, compare
+from shared.table import MISSING, Table, number
+
+SAME = "no difference"
+HIGHER, LOWER, UNKNOWN = "higher", "lower", "unknown"
+
+
+def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | None) -> str:
+    """Compare evaluated runs; the first is what the others are compared with.
+
+    Args:
+        texts: what to compare, see `evaluator.subjects`.
+        work: the workspace of those that name none.
+        output: JSON file to write; None: none.
+
+    Returns:
+        What to print.
+
+    Raises:
+        UsageError: fewer than two runs, or one named twice.
+        InputError: runs of different tasks, or not evaluated.
+    """
+    subjects = find_subjects(texts, work)
+    if len(subjects) < 2:
+        raise UsageError("one run only", where="compare", hint="name two runs, workspaces or versions at least")
+    first = subjects[0]
+    for subject in subjects:
+        if subject.task != first.task:
+            raise InputError(
+                f"is of task {subject.task}, {first.label} of {first.task}",
+                where=subject.label,
+                hint="only runs of the same task can be compared",
+            )
+    changes = {subject.label: change(first, subject) for subject in subjects[1:]}
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(
+            output,
+            {
+                "task": first.task,
+                "baseline": first.label,
+                "subjects": [subject_json(subject) for subject in subjects],
+                "differences": changes,
+            },
+        )
+    return "\n\n".join(table.text() for table in _tables(subjects, changes))
+
+
+def subject_json(subject: Subject) -> dict[str, Any]:
+    """What there is to say of one run."""
+    run = subject.evaluation["run"]
+    return {
+        "label": subject.label,
+        "workspace": str(subject.workspace),
+        "version": subject.version,
+        "run": subject.run,
+        "created": subject.created,
+        "backend": run["backend"],
+        "device": run["device"],
+        "samples": run["samples"],
+        "precision": subject.precision,
+        "model_bytes": subject.model_bytes,
+        "metrics": subject.evaluation["headline"],
+        "intervals": subject.evaluation["intervals"],
+        "classes": subject.per_class(),
+        "latency": subject.evaluation["latency"],
+    }
+
+
+def change(before: Subject, after: Subject) -> dict[str, Any]:
+    """How ``after`` differs from ``before``.
+
+    Returns:
+        ``paired``; ``metrics``: by name ``difference`` (after minus before), ``interval`` of it (paired ones), and
+        ``verdict``; ``latency``: a verdict.
+    """
+    old, new = before.evaluation, after.evaluation
+    paired = old["frames"] == new["frames"] and bool(before.replicates)
+    intervals = differences(after.replicates, before.replicates) if paired else {}
+    metrics: dict[str, Any] = {}
+    for name, value in new["headline"].items():
+        earlier = old["headline"].get(name)
+        if earlier is None or value is None:
+            continue
+        bounds = intervals.get(name)
+        if paired:
+            verdict = _paired_verdict(bounds)
+        else:
+            verdict = _unpaired_verdict(old["intervals"].get(name), new["intervals"].get(name))
+        metrics[name] = {"difference": value - earlier, "interval": bounds, "verdict": verdict}
+    return {"paired": paired, "metrics": metrics, "latency": compare(new["latency"][TOTAL], old["latency"][TOTAL])}
+
+
+def _paired_verdict(difference: Interval | None) -> str:
+    if difference is None:
+        return UNKNOWN
+    if difference["low"] <= 0 <= difference["high"]:
+        return SAME
+    return HIGHER if difference["low"] > 0 else LOWER
+
+
+def _unpaired_verdict(before: Interval | None, after: Interval | None) -> str:
+    if before is None or after is None:
+        return UNKNOWN
+    if after["low"] <= before["high"] and before["low"] <= after["high"]:
+        return SAME
+    return HIGHER if after["low"] > before["high"] else LOWER
+
+
+# -- for a terminal ---------------------------------------------------------------------------------------------------
+
+
+def _tables(subjects: Sequence[Subject], changes: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    table = side_by_side({subject.label: subject.evaluation for subject in subjects})
+    about = [
+        ["samples", *(str(subject.evaluation["run"]["samples"]) for subject in subjects)],
+        ["precision", *(subject.precision for subject in subjects)],
+        ["model [MB]", *(_megabytes(subject.model_bytes) for subject in subjects)],
+    ]
+    found = [Table(table.title, table.columns, [*table.rows, *about])]
+    classes = _class_table(subjects)
+    return [*found, *([] if classes is None else [classes]), _change_table(subjects[0], changes)]
+
+
+def _megabytes(size: int | None) -> str:
+    return MISSING if size is None else f"{size / 1e6:.2f}"
+
+
+def _class_table(subjects: Sequence[Subject]) -> Table | None:
+    """A row for each class and number; None where no metric was computed."""
+    scores = [subject.per_class() for subject in subjects]
+    rows = []
+    for name in dict.fromkeys(name for score in scores for name in score):
+        numbers = dict.fromkeys(key for score in scores for key in score.get(name, {}))
+        rows += [[name, key, *(number(score.get(name, {}).get(key), 4) for score in scores)] for key in numbers]
+    columns = ["class", "", *(subject.label for subject in subjects)]
+    return Table("By class", columns, rows) if rows else None
+
+
+def _change_table(first: Subject, changes: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = []
+    for label, found in changes.items():
+        for name, values in found["metrics"].items():
+            bounds = values["interval"] or {"low": np.nan, "high": np.nan}
+            numbers = [MISSING if np.isnan(v) else f"{v:+.1e}" for v in (values["difference"], *bounds.values())]
+            rows.append([label, name, *numbers, values["verdict"]])
+        rows.append([label, "latency (median)", "", "", "", found["latency"]])
+    paired = {found["paired"] for found in changes.values()}
+    frames = {(True,): "same frames", (False,): "other frames"}.get(tuple(paired), "paired where frames are the same")
+    title = f"Differences from {first.label}, {frames} ({CONFIDENCE:.0%} intervals)"
+    return Table(title, ["", "metric", "difference", "low", "high", "verdict"], rows)

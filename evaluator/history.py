@@ -1,0 +1,95 @@
+"""`evaluator history`: the headline metrics of a workspace over its versions, oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluator.compare import change, subject_json
+from evaluator.subjects import Subject, subjects_of
+from shared.errors import InputError, UsageError
+from shared.files import write_json
+from shared.latency import TOTAL
+from shared.table import MISSING, Table, number
+from shared.versions import versions
+from shared.workspace import Workspace
+
+#: What the state of the workspace is called that is no version.
+NOW = "now"
+#: How many headline numbers are shown when none is asked for.
+_SHOWN = 3
+
+
+def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
+    """Headline numbers and latency of every evaluated run, by version.
+
+    A number is compared with the same run's in the version before.
+
+    Args:
+        work: the workspace.
+        metrics: names of headline numbers to show; none: the first three.
+        output: JSON file to write; None: none.
+
+    Returns:
+        What to print.
+
+    Raises:
+        UsageError: no such metric.
+        InputError: nothing was evaluated yet.
+    """
+    Workspace.open(work)
+    names: list[str | None] = [version.name for version in versions(work)]
+    subjects, unevaluated = [], []
+    for name in [*names, None]:
+        try:
+            subjects.append((name, subjects_of(work, name, None)))
+        except InputError as error:
+            unevaluated.append(f"{name or NOW}: left out, {error.message}")
+    if not subjects:
+        raise InputError("nothing is evaluated here", where=str(work), hint=f"evaluator evaluate --work {work}")
+    shown = _chosen(metrics, [subject for _, found in subjects for subject in found])
+    rows, records = [], []
+    before: dict[str, Subject] = {}
+    for name, found in subjects:
+        for subject in found:
+            earlier = before.get(subject.run)
+            changed = None if earlier is None else change(earlier, subject)
+            rows.append(_row(name or NOW, subject, shown, changed))
+            records.append({**subject_json(subject), "change": changed})
+            before[subject.run] = subject
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, {"workspace": str(work), "history": records})
+    columns = [
+        "version",
+        "made (UTC)",
+        "run",
+        *shown,
+        f"change of {shown[0]}" if shown else "change",
+        "median [ms]",
+        "latency",
+    ]
+    return "\n".join([Table(f"History of {work}", columns, rows).text(), *unevaluated])
+
+
+def _chosen(metrics: Sequence[str], subjects: Sequence[Subject]) -> list[str]:
+    known = list(dict.fromkeys(name for subject in subjects for name in subject.evaluation["headline"]))
+    for name in metrics:
+        if name not in known:
+            raise UsageError(f"no metric '{name}'", where="--metric", hint=f"there are: {', '.join(known)}")
+    return list(metrics) or known[:_SHOWN]
+
+
+def _row(version: str, subject: Subject, shown: Sequence[str], changed: dict[str, Any] | None) -> list[str]:
+    headline, latency = subject.evaluation["headline"], subject.evaluation["latency"][TOTAL]
+    of_first = None if changed is None or not shown else changed["metrics"].get(shown[0])
+    return [
+        version,
+        subject.created[:16],
+        subject.run,
+        *(number(headline.get(name), 4) for name in shown),
+        MISSING if of_first is None else f"{of_first['difference']:+.4f} ({of_first['verdict']})",
+        number(latency["median"], 1),
+        MISSING if changed is None else str(changed["latency"]),
+    ]
