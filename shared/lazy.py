@@ -30,7 +30,8 @@ class _LazyModule(ModuleType):
 
     def __getattr__(self, attribute: str) -> Any:
         # Dunder look-ups come from introspection (inspect, doctest, copy), which must not trigger the import.
-        if attribute.startswith("__"):
+        # `__version__` is what people ask a module for first.
+        if attribute.startswith("__") and attribute != "__version__":
             raise AttributeError(attribute)
         return getattr(self._load(), attribute)
 
