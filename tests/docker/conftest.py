@@ -1,0 +1,53 @@
+"""Fixtures of the tests with a Docker engine: the images, built once a session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.containers import ROOT, TAG, TARGET, docker, image
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine that answers, with Compose."""
+    answer = docker("info", "--format", "{{.ServerVersion}}")
+    if answer.returncode != 0:
+        pytest.skip("no Docker engine answers; start one, or set DOCKER_HOST")
+    if docker("compose", "version").returncode != 0:
+        pytest.skip("Docker has no Compose v2 here")
+
+
+def _build(*services: str) -> None:
+    variables = {**os.environ, "TARGET": TARGET, "TARGET_NAME": TAG, "VERSION": "0.test", "REVISION": "0123abc"}
+    answer = subprocess.run(
+        ["docker", "compose", "--progress", "plain", "build", *services],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=variables,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+
+
+@pytest.fixture(scope="session")
+def images(engine: None) -> None:
+    """The images that need no PyTorch."""
+    _build("verifier", "evaluator", "runtime-onnx", "trt_builder")
+
+
+@pytest.fixture(scope="session")
+def pytorch_images(images: None) -> None:
+    """The images with PyTorch, from its CPU wheel; skips where that is not in docker/wheels and no image has it yet."""
+    wheels = list((ROOT / "docker" / "wheels").glob("torch-*.whl"))
+    if not wheels and docker("image", "inspect", image("exporter")).returncode != 0:
+        pytest.skip("exporter and runtime-pytorch: no CPU wheel of PyTorch in docker/wheels (docs/docker.md)")
+    _build("exporter", "runtime-pytorch")
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """A folder of workspaces."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    return folder

@@ -1,0 +1,209 @@
+"""Tools in their images: shut in, stage after stage on a shared volume, killed in mid-write, two at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from shared.runs import Run
+from shared.workspace import Workspace
+from tests.support import tiny_centerpoint
+from tests.support.containers import ROOT, USER, Compose, docker, image
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("images")]
+
+# What an image adds to its base; python:3.11-slim-bookworm has 130 MB, and the sum is to stay below 400 MB.
+MOST_ADDED = 270e6
+SMALL = ("verifier", "evaluator")
+BUILT = ("verifier", "evaluator", "runtime-onnx", "trt_builder")
+
+# Runs inside a container; says what its user can do there.
+PROBE = """
+import json, os, pathlib, socket
+def fails(action):
+    try:
+        action()
+    except OSError:
+        return True
+    return False
+lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+status = dict(line.split(":\\t", 1) for line in lines if ":\\t" in line)
+print(json.dumps({
+    "uid": os.getuid(),
+    "capabilities": int(status["CapEff"], 16),
+    "no_new_privileges": status["NoNewPrivs"],
+    "code_is_read_only": fails(lambda: open("/app/shared/new.py", "w")) and fails(lambda: open("/opt/venv/new", "w")),
+    "root_is_read_only": fails(lambda: open("/new", "w")) and fails(lambda: open("/var/new", "w")),
+    "data_is_read_only": fails(lambda: open("/data/new", "w")),
+    "interfaces": [name for _, name in socket.if_nameindex() if name != "lo"],
+    "no_network": fails(lambda: socket.create_connection(("1.1.1.1", 53), timeout=2)),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A workspace after an export, and its frames."""
+    pytest.importorskip("torch")
+    root = tmp_path_factory.mktemp("exported")
+    frames = tiny_centerpoint.write_frames(root / "frames", [400] * 60)
+    return tiny_centerpoint.make_workspace(root / "work", frames).root, frames
+
+
+@pytest.fixture
+def compose(volume: Path, exported: tuple[Path, Path]) -> Compose:
+    """Compose on a volume that holds a copy of the workspace, as ``tiny``."""
+    work, frames = exported
+    subprocess.run(["cp", "-r", str(work), str(volume / "tiny")], check=True)
+    for folder in (frames.parent, frames):
+        folder.chmod(0o755)
+    for parent in (volume, *list(volume.parents)[:3]):
+        if parent.stat().st_uid == os.geteuid():
+            parent.chmod(0o755)
+    return Compose(volume, frames)
+
+
+RUN_ONNX = ("run", "--work", "/workspace/tiny", "--backend", "onnx")
+
+
+# -- the images -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", BUILT)
+def test_an_image_says_what_it_is_and_is_not_root(service: str) -> None:
+    about = json.loads(docker("image", "inspect", image(service)).stdout)[0]["Config"]
+    assert about["User"] == "10001:10001"
+    assert about["Labels"]["org.opencontainers.image.version"] == "0.test"
+    assert about["Labels"]["org.opencontainers.image.revision"] == "0123abc"
+    assert about.get("Healthcheck") is None
+
+
+@pytest.mark.parametrize("service", SMALL)
+def test_small_images_are_small(service: str) -> None:
+    base = os.environ.get("BASE_IMAGE", "python:3.11-slim-bookworm")
+    whole, below = (json.loads(docker("image", "inspect", name).stdout)[0]["Size"] for name in (image(service), base))
+    assert whole - below < MOST_ADDED
+
+
+def test_a_container_is_shut_in(compose: Compose) -> None:
+    answer = compose.run("evaluator", "-c", PROBE, options=("--entrypoint", "/opt/venv/bin/python3"))
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout) == {
+        "uid": USER, "capabilities": 0, "no_new_privileges": "1", "code_is_read_only": True, "root_is_read_only": True,
+        "data_is_read_only": True, "interfaces": [], "no_network": True,
+    }  # fmt: skip
+
+
+def test_pip_settings_of_the_build_are_in_no_image(compose: Compose, tmp_path: Path) -> None:
+    marker = "user-of-the-mirror-4711"
+    (tmp_path / "pip.conf").write_text(f"[global]\n# {marker}\ntimeout = 61\n")
+    answer = subprocess.run(
+        compose.command("build", "verifier"), capture_output=True, text=True, check=False, cwd=ROOT,
+        env=compose.variables | {"PIP_CONF": str(tmp_path / "pip.conf")},
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    assert marker not in docker("history", "--no-trunc", image("verifier")).stdout
+    search = ["-c", f"grep -rls {marker} /etc /opt /app /tmp /root; true"]
+    answer = compose.run("verifier", *search, options=("--entrypoint", "bash"))
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == ""
+
+
+def test_an_image_with_another_tensorrt_than_its_pin_does_not_start(compose: Compose) -> None:
+    answer = compose.run("trt_builder", "--help", options=("-e", "AWML_DEPLOY_TENSORRT=tensorrt==10.8"))
+    assert answer.returncode == 4
+    assert "error: this image is pinned to tensorrt==10.8, and tensorrt can't be imported" in answer.stderr
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tool_that_runs_too_early_says_what_is_missing(compose: Compose) -> None:
+    answer = compose.run("verifier", "verify", "--work", "/workspace/nothing")
+    assert answer.returncode == 3
+    assert "no manifest here" in answer.stderr
+
+
+def test_stages_on_a_shared_volume(compose: Compose) -> None:
+    answer = compose.run("runtime-onnx", *RUN_ONNX, "--num-samples", "4")
+    assert answer.returncode == 0, answer.stderr
+    answer = compose.run("trt_builder", "build", "--work", "/workspace/tiny", "--if-available")
+    assert answer.returncode == 0, answer.stderr
+    answer = compose.run("manifest", "check", "--work", "/workspace/tiny")
+    assert answer.returncode == 0, answer.stderr
+    work = compose.work / "tiny"
+    stages = Workspace.open(work).manifest().stages
+    assert stages["run:onnx-cpu"].status == "done"
+    assert stages["run:onnx-cpu"].image == image("runtime-onnx")
+    assert stages["build"].status == "skipped"
+    assert stages["build"].reason is not None
+    assert "tensorrt" in stages["build"].reason
+    assert {path.stat().st_uid for path in work.rglob("*")} == {USER}
+    # A second call finds nothing to do, in a new container with another host name.
+    answer = compose.run("runtime-onnx", *RUN_ONNX, "--num-samples", "4")
+    assert "up to date" in answer.stderr
+
+
+def test_a_manifest_cannot_lead_out_of_the_volume(compose: Compose) -> None:
+    work = compose.work / "tiny"
+    (work / "onnx" / "pts_voxel_encoder.onnx").unlink()
+    (work / "onnx" / "pts_voxel_encoder.onnx").symlink_to("/etc/passwd")
+    answer = compose.run("runtime-onnx", *RUN_ONNX)
+    assert answer.returncode == 3
+    assert "leaves the workspace" in answer.stderr
+
+
+# -- kills, and two at once -------------------------------------------------------------------------------------------
+
+
+def _journal_lines(work: Path) -> int:
+    journal = work / "runs" / "onnx-cpu" / "journal.jsonl"
+    return len(journal.read_text().splitlines()) if journal.exists() else 0
+
+
+def _wait_for_samples(work: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while _journal_lines(work) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no sample was finished"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("signal", ["KILL", "TERM"])
+def test_a_container_killed_in_mid_write_loses_nothing(compose: Compose, signal: str) -> None:
+    work = compose.work / "tiny"
+    name, process = compose.start("runtime-onnx", *RUN_ONNX)
+    _wait_for_samples(work, 3, process)
+    assert docker("kill", "--signal", signal, name).returncode == 0
+    process.communicate(timeout=60)
+    assert process.returncode == {"KILL": 137, "TERM": 130}[signal]
+    workspace = Workspace.open(work)
+    assert workspace.manifest().stages["run:onnx-cpu"].status == {"KILL": "running", "TERM": "failed"}[signal]
+    assert not (work / "runs" / "onnx-cpu" / "predictions.npz").exists()
+    finished = _journal_lines(work)
+    assert 3 <= finished < 60
+
+    answer = compose.run("runtime-onnx", *RUN_ONNX)
+    assert answer.returncode == 0, answer.stderr
+    assert workspace.manifest().stages["run:onnx-cpu"].status == "done"
+    assert compose.run("manifest", "check", "--work", "/workspace/tiny").returncode == 0
+    assert len(Run.open(work / "runs" / "onnx-cpu")) == 60
+
+
+def test_two_services_at_once_lose_nothing(compose: Compose) -> None:
+    _, run = compose.start("runtime-onnx", *RUN_ONNX, "--num-samples", "8")
+    _, build = compose.start("trt_builder", "build", "--work", "/workspace/tiny", "--if-available")
+    _, same_run = compose.start("runtime-onnx", *RUN_ONNX, "--num-samples", "8")
+    for process in (run, build, same_run):
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, output + errors
+    manifest = Workspace.open(compose.work / "tiny").manifest()
+    statuses = {name: stage.status for name, stage in manifest.stages.items()}
+    assert statuses == {"export": "done", "build": "skipped", "run:onnx-cpu": "done"}
+    for relative in manifest.artifacts:
+        Workspace.open(compose.work / "tiny").artifact(relative)
