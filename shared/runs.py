@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -59,6 +59,23 @@ class RunHeader(BaseModel):
 def _write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **cast("dict[str, Any]", arrays))
+
+
+def flat_outputs(outputs: Mapping[str, Any]) -> RawOutputs:
+    """Outputs by name, however nested: the scores of the second of ``boxes`` become ``boxes.1.scores``.
+
+    Args:
+        outputs: arrays, numbers, or mappings and sequences of such, by name.
+    """
+    flat: RawOutputs = {}
+    for name, value in outputs.items():
+        if isinstance(value, (list, tuple)):
+            value = {str(position): each for position, each in enumerate(value)}  # noqa: PLW2901
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{inner}": array for inner, array in flat_outputs(value).items()})
+        else:
+            flat[name] = np.asarray(value)
+    return flat
 
 
 class RunWriter:
@@ -107,7 +124,7 @@ class RunWriter:
         predictions: Predictions,
         latency_ms: dict[str, float],
         counters: dict[str, int] | None = None,
-        raw: RawOutputs | None = None,
+        raw: Mapping[str, Any] | None = None,
     ) -> None:
         """Commit one sample.
 
@@ -116,13 +133,13 @@ class RunWriter:
             predictions: those of the task in the header.
             latency_ms: per stage and ``total``, milliseconds.
             counters: voxels, dropped points and the like.
-            raw: raw outputs by name, for a verification sample.
+            raw: raw outputs by name, for a verification sample; nested ones are kept flat, see `flat_outputs`.
 
         Raises:
             EnvironmentLacks: the disk is full.
         """
         if raw is not None:
-            _write_arrays(self._folder / "raw" / f"{index:06d}.npz", raw)
+            _write_arrays(self._folder / "raw" / f"{index:06d}.npz", flat_outputs(raw))
         entry = {
             "index": index,
             "latency_ms": latency_ms,

@@ -3,7 +3,7 @@
 Small relatives of the evaluator's metrics, to weigh one run against another. For 3D boxes ``mAP`` is nuScenes' over the
 whole range, equal to the evaluator's on boxes within its range; ``mAPH`` counts a hit by how well its heading fits
 (1 - angle / pi), so that it sees what mAP does not: a wrong yaw. For 2D boxes ``mAP`` is at an overlap of one half. For
-class scores there is ``accuracy``. Classes of which there is none in the truth are left out.
+class scores there is ``accuracy``. Classes of which there is none in the truth are left out, as are results with NaN.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _accuracy(truth: Sequence[ClassScores], results: Sequence[ClassScores]) -> d
 
 
 def _of_label(kind: ResultKind[Any], results: Any, label: int) -> Any:
-    return results.select(kind.labels(results) == label)
+    return results.select((kind.labels(results) == label) & kind.finite(results))
 
 
 def _average_precisions(rule: _Rule, truth: Sequence[Any], results: Sequence[Any], limit: float) -> dict[str, float]:

@@ -9,6 +9,7 @@ from shared.errors import InputError
 from shared.progress import track
 from shared.runs import Run
 from verifier import boxes2d, boxes3d, class_scores
+from verifier.agreement import agreement
 from verifier.results import ResultKind, ResultStatistics
 from verifier.statistics import OutputStatistics
 
@@ -30,7 +31,8 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
     Returns:
         JSON, without any limit in it: ``reference``, ``test`` (who), ``samples`` (tokens whose raw outputs were
         compared), ``score_threshold``, ``problems`` (what could not be compared), ``outputs`` (statistics by name),
-        ``results`` (statistics of the decoded results).
+        ``results`` (statistics of the decoded results), ``agreement`` (the task's metric of the test's results, taking
+        the reference's for the truth).
 
     Raises:
         InputError: the runs are of different models or data, have no sample in common, or can't be read.
@@ -63,6 +65,12 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
         "problems": problems,
         "outputs": {name: output.summary() for name, output in statistics.items()},
         "results": results.summary(),
+        "agreement": agreement(
+            reference.header.task,
+            [reference.predictions(i, kind.type) for i, _ in common],
+            [test.predictions(j, kind.type) for _, j in common],
+            len(reference.header.classes),
+        ),
     }
 
 

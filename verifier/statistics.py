@@ -1,8 +1,7 @@
 """How far two recordings of the same output are apart: statistics in float64, one sample at a time.
 
-Memory is bounded by one sample, whatever the number of samples: sums, extremes and a histogram are kept. The histogram
-has one bin per binary exponent and leading five bits of the mantissa, read straight off the bits of the error, so it
-covers every magnitude from 0 to the largest number with bins 1/32 of an octave wide: quantiles are exact to 3.2 %.
+Memory is bounded by one sample, whatever the number of samples: sums, extremes and a histogram (`verifier.histogram`,
+quantiles exact to 3.2 %) are kept.
 
 Thresholds live elsewhere (`verifier.tolerances`): what is stored can be judged again without comparing again.
 """
@@ -16,16 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from verifier.histogram import Histogram
+
 Float64 = npt.NDArray[np.float64]
 
-_MANTISSA_BITS_KEPT = 5
-_SHIFT = 52 - _MANTISSA_BITS_KEPT
-_BINS = 1 << (11 + _MANTISSA_BITS_KEPT)
-_BINS_PER_OCTAVE = 1 << _MANTISSA_BITS_KEPT
 # Elements handled at a time, so that an output of any size needs some 50 MB besides itself.
 _CHUNK = 1 << 20
-
-QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
 @dataclass
@@ -70,7 +65,7 @@ class OutputStatistics:
     worst_cosine_sample: int | None = None
     worst: Worst | None = None
     problems: list[str] = field(default_factory=list)
-    histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+    histogram: Histogram = field(default_factory=Histogram)
 
     def add(self, sample: int, reference: npt.NDArray[Any], test: npt.NDArray[Any]) -> None:
         """Compare one sample's output.
@@ -134,13 +129,12 @@ class OutputStatistics:
         self.sum_relative += float(relative.sum())
         self.sum_abs += float(error.sum())
         self.noise_energy += float(error @ error)
-        bins = error.view(np.uint64) >> np.uint64(_SHIFT)
-        self.histogram += np.bincount(bins.astype(np.int64), minlength=_BINS)
+        self.histogram.add(error)
 
     @property
     def compared(self) -> int:
         """Elements that were finite on both sides."""
-        return int(self.histogram.sum())
+        return len(self.histogram)
 
     def summary(self) -> dict[str, Any]:
         """What is stored: JSON, without NaN and infinities (null: infinite or nothing to compute it from).
@@ -159,7 +153,7 @@ class OutputStatistics:
             "max_abs": _json(self.max_abs) if count else None,
             "mean_abs": _json(self.sum_abs / count) if count else None,
             "rmse": _json(math.sqrt(self.noise_energy / count)) if count else None,
-            "quantiles_abs": {str(q): self.quantile(q) for q in QUANTILES} if count else {},
+            "quantiles_abs": self.histogram.quantiles(),
             "max_relative": _json(self.max_relative) if count else None,
             "mean_relative": _json(self.sum_relative / count) if count else None,
             "cosine": _cosine(self.dot, self.signal_energy, self.test_energy) if count else None,
@@ -178,29 +172,9 @@ class OutputStatistics:
                 "reference": self.worst.reference,
                 "test": self.worst.test,
             },
-            "histogram_octaves": self._octaves(),
+            "histogram_octaves": self.histogram.octaves(),
             "problems": self.problems,
         }
-
-    def quantile(self, q: float) -> float:
-        """Upper bound of the ``q`` quantile of the absolute error, at most 3.2 % above it.
-
-        Args:
-            q: in (0, 1].
-        """
-        rank = max(1, math.ceil(q * self.compared))
-        bin_index = int(np.searchsorted(np.cumsum(self.histogram), rank))
-        if bin_index == 0:
-            # Zero and numbers below the smallest bin edge, which are denormal.
-            return 0.0
-        edge = np.array([(bin_index + 1) << _SHIFT], np.uint64).view(np.float64)[0]
-        return float(min(edge, self.max_abs))
-
-    def _octaves(self) -> dict[str, int]:
-        """Elements per binary exponent of the absolute error: "-10" counts errors in [2^-10, 2^-9), "0 error" zeros."""
-        counts = self.histogram.reshape(-1, _BINS_PER_OCTAVE).sum(axis=1)
-        octaves = {str(exponent - 1023): int(counts[exponent]) for exponent in np.flatnonzero(counts) if exponent}
-        return {"0 error": int(counts[0]), **octaves} if counts[0] else octaves
 
 
 def _root_mean_square(values: npt.NDArray[Any]) -> float:

@@ -76,11 +76,16 @@ class Tolerance:
         tensors: limits of every output.
         results: limits of decoded results.
         output_max_abs: output name to a largest absolute difference of its own.
+        output_limits: output name to ``snr_db`` and ``cosine`` of its own.
+        metric: least agreement of the test's results with the reference's (`verifier.agreement`); None: not judged,
+            since what a difference costs on a data set is for the evaluator's gates to say.
     """
 
     tensors: TensorLimits
     results: ResultLimits
     output_max_abs: Mapping[str, float] = field(default_factory=dict)
+    output_limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metric: float | None = None
 
 
 def _results(
@@ -123,6 +128,9 @@ DEFAULTS: Mapping[str, Tolerance] = {
 }
 
 
+_RATIOS = ("snr_db", "cosine")
+
+
 def coarser(first: str, second: str) -> str:
     """Of two precision policies the one with the wider limits."""
     order = list(DEFAULTS)
@@ -135,7 +143,8 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance
     Args:
         tolerance: where to start from.
         overrides: ``0.05`` (largest absolute difference of every output), ``heatmap=0.05`` (of one output),
-            ``snr_db=40``, ``cosine=0.999``, ``results.center=0.05``, ``results.unmatched=0.01``.
+            ``snr_db=40``, ``cosine=0.999`` (of every output), ``heatmap.snr_db=40`` (of one), ``results.center=0.05``,
+            ``results.unmatched=0.01``, ``metric=0.99``.
 
     Raises:
         UsageError: not a number, or no such limit.
@@ -152,14 +161,26 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance
             # Outputs with a tolerance of their own in the config follow the command line too.
             tensors = replace(tolerance.tensors, max_abs=value)
             tolerance = replace(tolerance, tensors=tensors, output_max_abs={})
-        elif name in ("snr_db", "cosine"):
-            tolerance = replace(tolerance, tensors=replace(tolerance.tensors, **{name: value}))
+        elif name in _RATIOS:
+            tensors = replace(tolerance.tensors, **{name: value})
+            tolerance = replace(tolerance, tensors=tensors, output_limits=_without(tolerance.output_limits, name))
+        elif name == "metric":
+            tolerance = replace(tolerance, metric=value)
         elif name.startswith("results."):
             limits = _with_result_limit(tolerance.results, name.removeprefix("results."), value)
             tolerance = replace(tolerance, results=limits)
+        elif name.rpartition(".")[2] in _RATIOS:
+            output, _, ratio = name.rpartition(".")
+            own = {**tolerance.output_limits.get(output, {}), ratio: value}
+            tolerance = replace(tolerance, output_limits={**tolerance.output_limits, output: own})
         else:
             tolerance = replace(tolerance, output_max_abs={**tolerance.output_max_abs, name: value})
     return tolerance
+
+
+def _without(limits: Mapping[str, Mapping[str, float]], ratio: str) -> dict[str, dict[str, float]]:
+    """The outputs' own limits but for one kind: a command that names every output means these too."""
+    return {output: {name: value for name, value in own.items() if name != ratio} for output, own in limits.items()}
 
 
 def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultLimits:
@@ -232,6 +253,11 @@ def judge(comparison: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
     if results["known_once"]:
         failures.append(f"results: {results['known_once']} with a value that only one run knows")
     checks += _result_checks(results, tolerance.results, comparison["score_threshold"])
+    if tolerance.metric is not None:
+        least = tolerance.metric
+        checks += [
+            Check(f"results {name}", value, least, value >= least) for name, value in comparison["agreement"].items()
+        ]
     if not any(statistics["compared"] for statistics in outputs.values()):
         failures.append("no raw output was compared")
     failures += [_sentence(check) for check in checks if not check.passed]
@@ -260,11 +286,13 @@ def _tensor_checks(name: str, statistics: Mapping[str, Any], tolerance: Toleranc
         value = statistics["max_abs"]
         checks.append(Check(f"{name} max |difference|", value, max_abs, value is not None and value <= max_abs))
     # No noise at all is an infinite ratio; noise without any signal is none.
+    own = tolerance.output_limits.get(name, {})
+    least_snr, least_cosine = own.get("snr_db", limits.snr_db), own.get("cosine", limits.cosine)
     snr, identical = statistics["snr_db"], statistics["noise_energy"] == 0.0
-    passed = identical or (snr is not None and snr >= limits.snr_db)
-    checks.append(Check(f"{name} SNR [dB]", snr, limits.snr_db, passed))
+    passed = identical or (snr is not None and snr >= least_snr)
+    checks.append(Check(f"{name} SNR [dB]", snr, least_snr, passed))
     cosine = statistics["worst_cosine"]
-    checks.append(Check(f"{name} cosine", cosine, limits.cosine, cosine >= limits.cosine))
+    checks.append(Check(f"{name} cosine", cosine, least_cosine, cosine >= least_cosine))
     return checks
 
 
@@ -292,4 +320,5 @@ def _above(results: Mapping[str, Any], side: str, floor: float) -> int:
 
 def tolerance_from_json(value: Mapping[str, Any]) -> Tolerance:
     """The tolerance that ``dataclasses.asdict`` made JSON of."""
-    return Tolerance(TensorLimits(**value["tensors"]), ResultLimits(**value["results"]), dict(value["output_max_abs"]))
+    rest = {name: value[name] for name in ("output_max_abs", "output_limits", "metric")}
+    return Tolerance(TensorLimits(**value["tensors"]), ResultLimits(**value["results"]), **rest)

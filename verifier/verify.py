@@ -201,6 +201,7 @@ def _result(stored: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
         "samples": len(stored["samples"]),
         "outputs": {name: {key: values[key] for key in keep} for name, values in stored["outputs"].items()},
         "results": _result_summary(stored["results"]),
+        "agreement": stored["agreement"],
     }
 
 
@@ -219,7 +220,7 @@ def _tables(comparisons: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str,
     return [
         table
         for name, stored in comparisons.items()
-        for table in (_output_table(stored, verdicts[name]), _result_table(stored["results"]))
+        for table in (_output_table(stored, verdicts[name]), _result_table(stored["results"], stored["agreement"]))
     ]
 
 
@@ -249,7 +250,7 @@ def _output_table(stored: Mapping[str, Any], verdict: Verdict) -> Table:
     )
 
 
-def _result_table(results: Mapping[str, Any]) -> Table:
+def _result_table(results: Mapping[str, Any], agreement: Mapping[str, float]) -> Table:
     rows = [
         [f"  {name}", _short(values["max"]), _short(values["mean"]), _short(values["quantiles"]["0.99"])]
         for name, values in results["errors"].items()
@@ -259,6 +260,8 @@ def _result_table(results: Mapping[str, Any]) -> Table:
         f"{results['num_reference_unmatched']} and {results['num_test_unmatched']} unmatched, "
         f"{results['label_flips']} label flips"
     )
+    if agreement:
+        title += f"; against the reference {', '.join(f'{name} {value:.4f}' for name, value in agreement.items())}"
     return Table(title, ["  error", "max", "mean", "p99"], rows)
 
 

@@ -279,6 +279,64 @@ def test_check_judges_again_without_comparing(tmp_path: Path) -> None:
     assert "passed" in check(workspace.root, ())
 
 
+def test_an_output_has_limits_of_its_own(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path, tolerance=10.0)
+    outputs = raw_outputs(1)
+    outputs["reg"] *= 1.01  # 40 dB
+    _three_runs(workspace, noise=0.0, raw={1: outputs})
+    with pytest.raises(VerificationFailed, match="reg SNR"):
+        verify(workspace.root, (), False)
+    assert "passed" in check(workspace.root, ("reg.snr_db=30",))
+    with pytest.raises(VerificationFailed, match="heatmap cosine"):
+        check(workspace.root, ("reg.snr_db=30", "heatmap.cosine=1.1"))
+    # Later words count: a limit for every output is one for this output too.
+    with pytest.raises(VerificationFailed, match="reg SNR"):
+        check(workspace.root, ("reg.snr_db=30", "snr_db=60"))
+
+
+def test_the_metric_is_stored_and_can_be_judged(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    boxes = good_boxes(workspace, 3)
+    lost = boxes.select(np.arange(len(boxes) - 6))
+    loose = ("results.unmatched=1",)
+    _three_runs(workspace, boxes={3: lost})
+    text = verify(workspace.root, loose, False)
+    assert "against the reference mAP 0.9" in text
+    comparison = workspace.manifest().results["verification"]["summary"]["comparisons"]["pytorch-cpu__onnx-cpu"]
+    assert 0.8 < comparison["agreement"]["mAP"] < 1.0
+    assert "passed" in check(workspace.root, ("metric=0.8",))
+    with pytest.raises(VerificationFailed, match=r"results mAP: 0\.9"):
+        check(workspace.root, ("metric=0.999",))
+
+
+def test_nested_outputs_are_compared_by_their_place(tmp_path: Path) -> None:
+    def nested(shift: float) -> dict[str, Any]:
+        first, second = np.arange(6.0), np.ones((2, 2))
+        return {"levels": [{"boxes": first, "scores": second}, (first, second + shift)], "heatmap": first}
+
+    workspace = _workspace(tmp_path)
+    for backend, shift in (("framework", 0.0), ("pytorch", 0.0), ("onnx", 0.5)):
+        add_run(workspace, backend, raw={index: nested(shift) for index in RAW_SAMPLES})
+    with pytest.raises(VerificationFailed, match=r"levels\.1\.1 max"):
+        verify(workspace.root, (), False)
+    stored = json.loads(workspace.artifact("verification/pytorch-cpu__onnx-cpu.json").read_text())
+    assert set(stored["outputs"]) == {"levels.0.boxes", "levels.0.scores", "levels.1.0", "levels.1.1", "heatmap"}
+    assert stored["outputs"]["levels.1.1"]["worst"]["index"] == [0, 0]
+    assert "passed" in check(workspace.root, ("levels.1.1=1", "levels.1.1.snr_db=0", "levels.1.1.cosine=0.5"))
+
+
+def test_traces_and_swapped_runs_are_not_verified(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    with workspace.stage("trace:onnx-cpu", tool="shared") as stage:
+        target = workspace.path("traces/onnx-cpu")
+        target.mkdir(parents=True)
+        for name in ("run.json", "predictions.npz", "latency.json"):
+            (target / name).write_bytes(workspace.path(f"runs/onnx-cpu/{name}").read_bytes())
+            stage.add_artifact(f"traces/onnx-cpu/{name}", "trace")
+    assert "verification passed: 3 comparisons" in verify(workspace.root, (), False)
+
+
 @pytest.mark.parametrize("text", ["loose", "heatmap=", "results.colour=1"])
 def test_tolerance_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     workspace = _workspace(tmp_path)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from verifier import statistics
-from verifier.statistics import QUANTILES, OutputStatistics
+from verifier.histogram import QUANTILES
+from verifier.statistics import OutputStatistics
 
 _VALUES = st.floats(-1e6, 1e6, width=32)
 # One histogram bin is 1/32 of an octave wide: at most so much above the exact quantile.
@@ -141,7 +142,7 @@ def test_integers_and_half_precision_are_compared_in_double() -> None:
 
 def test_memory_does_not_grow_with_samples() -> None:
     collected = OutputStatistics()
-    size = collected.histogram.nbytes
+    size = collected.histogram.counts.nbytes
     for sample in range(50):
         collected.add(sample, np.ones(100), np.zeros(100))
-    assert collected.histogram.nbytes == size < 1 << 20
+    assert collected.histogram.counts.nbytes == size < 1 << 20
