@@ -21,6 +21,7 @@ from shared.errors import InputError
 from shared.runs import Run
 from shared.staleness import is_current
 from shared.table import Table, number
+from shared.tasks import Boxes3D
 from shared.traces import read_step, step_path
 from shared.workspace import Workspace
 from verifier.agreement import agreement
@@ -186,7 +187,9 @@ def _labels(workspace: Workspace, reference: Run, kind: type[Any], data_root: Pa
         if not isinstance(truth, kind):
             return None
         of_model = to_model[truth.labels]
-        labels.append(_relabelled(truth, of_model).select(of_model >= 0))
+        # As in the evaluator: nobody could have seen a box that is known to have no point.
+        seen = truth.num_points != 0 if isinstance(truth, Boxes3D) else np.ones(len(truth), np.bool_)
+        labels.append(_relabelled(truth, of_model).select((of_model >= 0) & seen))
     return labels
 
 

@@ -26,6 +26,7 @@ def frame(rng: np.random.Generator, count: int, *, scored: bool) -> Boxes3D:
         rng.normal(0, 3, (count, 2)),
         labels=np.arange(count) % len(CLASSES),
         scores=rng.uniform(0.1, 1, count) if scored else np.ones(count),
+        num_points=np.full(count, 9),
     )
 
 
