@@ -203,6 +203,7 @@ def overlay_command(work: Path, sample: int, out: Path, data_root: Path | None) 
 @click.option("--num-samples", type=int, help="How many samples. [default: verification.num_verify_samples]")
 @data_option
 @_threads_option
+@_target_option
 @force_option
 def trace_command(
     work: Path,
@@ -211,19 +212,28 @@ def trace_command(
     num_samples: int | None,
     data_root: Path | None,
     threads: int | None,
+    target: str | None,
     force: bool,
 ) -> None:
     """Run a backend and keep what every step gives: for `runtime swap` and `verifier bisect`.
 
-    A 121 m frame takes some 10 MB on disk, compressed.
+    The steps between the components run in NumPy. A 121 m frame takes some 10 MB on disk, compressed.
 
     Example: runtime trace --work work/centerpoint --backend pytorch
     """
     from runtime.trace import trace
 
-    click.echo(
-        trace(work, backend_name, device, num_samples=num_samples, data_root=data_root, threads=threads, force=force)
+    report = trace(
+        work,
+        backend_name,
+        device,
+        num_samples=num_samples,
+        data_root=data_root,
+        threads=threads,
+        target=target,
+        force=force,
     )
+    click.echo(report)
 
 
 @cli.command("swap")
@@ -238,6 +248,7 @@ def trace_command(
 )
 @data_option
 @_threads_option
+@_target_option
 @force_option
 def swap_command(
     work: Path,
@@ -247,6 +258,7 @@ def swap_command(
     trace_work: Path | None,
     data_root: Path | None,
     threads: int | None,
+    target: str | None,
     force: bool,
 ) -> None:
     """Run a backend from every step of a trace on, for `verifier attribute`: the trace's steps before, ours after.
@@ -256,7 +268,15 @@ def swap_command(
     from runtime.swap import swap
 
     report = swap(
-        work, backend_name, device, trace_name, trace_work=trace_work, data_root=data_root, threads=threads, force=force
+        work,
+        backend_name,
+        device,
+        trace_name,
+        trace_work=trace_work,
+        data_root=data_root,
+        threads=threads,
+        target=target,
+        force=force,
     )
     click.echo(report)
 

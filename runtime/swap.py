@@ -71,6 +71,7 @@ def swap(
     trace_work: Path | None = None,
     data_root: Path | None = None,
     threads: int | None = None,
+    target: str | None = None,
     force: bool = False,
 ) -> str:
     """Run a backend from every step of a trace on. Interrupted, the next call goes on.
@@ -83,6 +84,7 @@ def swap(
         trace_work: the workspace that holds it, when not the same.
         data_root: where the data set lies, when not where the config says.
         threads: threads within an operation, None for the backend's default.
+        target: set of engines, None for the one that fits.
         force: run afresh, whatever is there.
 
     Returns:
@@ -91,7 +93,7 @@ def swap(
     Raises:
         InputError: no such trace, or one of another model, data set or other steps.
     """
-    model = open_model(work, backend_name, device, data_root, threads)
+    model = open_model(work, backend_name, device, data_root, threads, target=target, steps="numpy")
     reference = open_trace(trace_work or work, trace_name)
     count = len(reference.run)
     stage = model.workspace.stage(

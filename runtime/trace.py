@@ -21,6 +21,7 @@ def trace(
     num_samples: int | None = None,
     data_root: Path | None = None,
     threads: int | None = None,
+    target: str | None = None,
     force: bool = False,
 ) -> str:
     """Run a backend step by step and keep what each step gives. Interrupted, the next call goes on.
@@ -32,12 +33,13 @@ def trace(
         num_samples: how many samples, from the first; None: as many as are verified.
         data_root: where the data set lies, when not where the config says.
         threads: threads within an operation, None for the backend's default.
+        target: set of engines, None for the one that fits.
         force: run afresh, whatever is there.
 
     Returns:
         What a user wants to see of it, as text.
     """
-    model = open_model(work, backend_name, device, data_root, threads)
+    model = open_model(work, backend_name, device, data_root, threads, target=target, steps="numpy")
     count = sample_count(model, num_samples)
     stage = model.workspace.stage(
         f"trace:{model.name}",
