@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from shared.cli import data_option, force_option, tool_group, workspace_option
+from shared.errors import UsageError
 
 cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no model.")
 
@@ -45,9 +46,8 @@ def evaluate_command(work: Path, data_root: Path | None, gates: tuple[str, ...],
 @cli.command("score")
 @click.option(
     "--task",
-    type=click.Choice(["detection3d"]),
+    type=click.Choice(["detection3d", "detection2d", "classification"]),
     required=True,
-    expose_value=False,  # one task so far; the option keeps commands valid when others come
     help="What the files hold.",
 )
 @click.option(
@@ -55,40 +55,64 @@ def evaluate_command(work: Path, data_root: Path | None, gates: tuple[str, ...],
     type=click.Choice(["nuscenes", "t4"]),
     default="nuscenes",
     show_default=True,
-    help="nuscenes: AP, errors, NDS as nuscenes-devkit; t4: AP, APH, best F1 as perception_eval.",
+    help="Of detection3d. nuscenes: AP, errors, NDS as nuscenes-devkit; t4: AP, APH, best F1 as perception_eval.",
 )
 @click.option(
     "--ground-truth",
     "truth",
     type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="Ground truth, in the shape of a nuScenes submission.",
+    help="Ground truth: in the shape of a nuScenes submission; COCO annotations; CSV of sample,label.",
 )
 @click.option(
     "--predictions",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
-    help="Predictions, as a nuScenes submission.",
+    help="Predictions: a nuScenes submission; COCO results; CSV of sample,score_<class>,... with or without label.",
 )
-@click.option("--classes", required=True, help="Class names, separated by commas.")
+@click.option(
+    "--classes",
+    default="",
+    help="Class names, separated by commas. detection3d needs them; others: [default: all of the file]",
+)
 @click.option(
     "--class-range",
-    help="Range in metres: 50, or car=50,pedestrian=40. [default: 121]",
+    help="Of detection3d. Range in metres: 50, or car=50,pedestrian=40. [default: 121]",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
 def score_command(
-    metric: str, truth: Path, predictions: Path, classes: str, class_range: str | None, output: Path | None
+    task: str,
+    metric: str,
+    truth: Path | None,
+    predictions: Path,
+    classes: str,
+    class_range: str | None,
+    output: Path | None,
 ) -> None:
     """Score results that another program made, by the same metrics.
 
-    Files are JSON: {"results": {sample_token: [{translation, size (w, l, h), rotation (w, x, y, z), velocity,
-    detection_name, detection_score}]}}, in the ego frame, or with ego_translation.
+    detection3d: JSON, {"results": {sample_token: [{translation, size (w, l, h), rotation (w, x, y, z), velocity,
+    detection_name, detection_score}]}}, in the ego frame, or with ego_translation. detection2d: COCO's annotations and
+    results. classification: CSV of sample,label,score_<class>,...; label is what is true.
 
     Example: evaluator score --task detection3d --ground-truth truth.json --predictions node.json --classes car,truck
     """
+    names = [name.strip() for name in classes.split(",")] if classes else []
+    if task == "classification":
+        from evaluator.score_classification import score_classification
+
+        click.echo(score_classification(truth, predictions, names, output))
+        return
+    if truth is None:
+        raise UsageError(f"task {task} needs ground truth", where="score", hint="give --ground-truth FILE")
+    if task == "detection2d":
+        from evaluator.score_detection2d import score_detection2d
+
+        click.echo(score_detection2d(truth, predictions, names, output))
+        return
+    if not names:
+        raise UsageError("task detection3d needs classes", where="score", hint="give --classes car,truck")
     from evaluator.score import score_detection3d
 
-    names = [name.strip() for name in classes.split(",")]
     click.echo(score_detection3d(truth, predictions, names, metric, class_range, output))
 
 
@@ -140,3 +164,25 @@ def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -
     from evaluator.history import history
 
     click.echo(history(work, metrics, output))
+
+
+@cli.command("report")
+@workspace_option
+@data_option
+@click.option(
+    "--rerun",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.rrd",
+    help="Write points and boxes for the Rerun viewer, too (pip install 'awml-deploy[rerun]').",
+)
+@force_option
+def report_command(work: Path, data_root: Path | None, rerun: Path | None, force: bool) -> None:
+    """Write everything that is known about the model as one HTML file that opens offline: report/index.html.
+
+    Pictures of frames need the data set; where it is not there, the report says so and leaves them out.
+
+    Example: evaluator report --work work/centerpoint
+    """
+    from evaluator.report.report import report
+
+    click.echo(report(work, data_root, force, rerun))

@@ -1,0 +1,78 @@
+"""Section: which step of the pipeline loses how much, where `verifier attribute` found out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from evaluator.report.blocks import Block, Cell, Grid, Section, Text
+from evaluator.report.material import Material
+from evaluator.report.tasks import TaskReport
+from shared.staleness import outdated_inputs
+from shared.table import MISSING, number
+
+_KIND = "attribution"
+#: Version of the files in ``attribution/`` that is understood here.
+_FORMAT = 1
+
+
+def section(material: Material, _: TaskReport | None) -> Section | None:
+    """One table a run that was attributed."""
+    blocks: list[Block] = []
+    for path, record in sorted(material.manifest.artifacts.items()):
+        if record.kind != _KIND or material.manifest.stages[record.stage].status != "done":
+            continue
+        found = json.loads(material.workspace.artifact(path).read_text(encoding="utf-8"))
+        if found.get("format") != _FORMAT:
+            blocks.append(Text(f"{path} was written by another version of the verifier", "muted"))
+            continue
+        blocks += _attribution(found)
+        if outdated_inputs(material.manifest, record.stage):
+            command = material.manifest.stages[record.stage].command
+            blocks.append(Text(f"This is of earlier files than are here now. To make it again: {command}", "bad"))
+    return Section("attribution", "Loss by step", blocks) if blocks else None
+
+
+def _attribution(found: dict[str, Any]) -> list[Block]:
+    metrics = list(found["total"])
+    largest = max((abs(step["loss"][metric]) for step in found["steps"] for metric in metrics), default=0.0)
+    rows: list[list[str | Cell]] = []
+    for step in found["steps"]:
+        results = step["results"]
+        changed = results["num_reference_unmatched"] + results["num_test_unmatched"] + results["label_flips"]
+        guilty = step["step"] in found["responsible"]
+        rows.append(
+            [
+                Cell(step["step"], "bad" if guilty else ""),
+                *(_loss(step["loss"][metric], largest) for metric in metrics),
+                _own_output(step, found["samples"]),
+                str(changed),
+            ]
+        )
+    rows.append([Cell("total"), *(number(found["total"][metric], 4) for metric in metrics), "", ""])
+    against = "the labels" if found["truth"] == "labels" else f"the results of {found['reference']}"
+    title = (
+        f"{found['test']} in place of {found['reference']}, step by step: {found['samples']} samples, against {against}"
+    )
+    columns = ["step", *(f"{metric} lost" for metric in metrics), "its own output", "results changed"]
+    if found["responsible"]:
+        sentence = Text(f"Responsible: {', '.join(found['responsible'])}.", "bad")
+    else:
+        sentence = Text("No step loses anything of the metric.", "good")
+    return [sentence, Grid(title, columns, rows)]
+
+
+def _loss(value: float, largest: float) -> Cell:
+    # Below half of what is shown, a bar would be one of rounding.
+    share = abs(value) / largest if largest >= 0.5e-4 else 0.0
+    return Cell(f"{value + 0.0:.4f}" if abs(value) >= 0.5e-4 else "0", share=share, series=1)
+
+
+def _own_output(step: dict[str, Any], samples: int) -> str:
+    if not step["differs_in"]:
+        return "identical"
+    if step["reordered"]:
+        return "same rows, other order"
+    ratios = [values["snr_db"] for values in step["outputs"].values() if values["snr_db"] is not None]
+    text = f"SNR {min(ratios):.0f} dB" if ratios else MISSING
+    return text if step["differs_in"] == samples else f"{text} in {step['differs_in']} of {samples}"

@@ -1,0 +1,174 @@
+"""What a report is made of. The template draws each kind of block; nothing here knows HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Union
+
+from shared.table import MISSING, Table
+
+#: Starts like a number: such columns are aligned right.
+_NUMBER = re.compile(r"[-+]?\.?\d")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that is more than text.
+
+    Attributes:
+        text: what it says.
+        tone: ``good``, ``bad`` or ``muted``; empty for none.
+        share: draws a bar of this share (0 to 1) behind the text.
+        heat: shades the cell by this share (0 to 1).
+        series: number of the colour of the bar.
+    """
+
+    text: str
+    tone: str = ""
+    share: float | None = None
+    heat: float | None = None
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; ``tone`` as a cell's."""
+
+    text: str
+    tone: str = ""
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table; the first column heads the rows.
+
+    Attributes:
+        title: its caption.
+        columns: names of the columns.
+        rows: text or cells, one a column.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    kind: ClassVar[str] = "grid"
+
+    def cells(self) -> list[list[Cell]]:
+        """The rows, every cell a `Cell`."""
+        return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
+
+    def numeric(self) -> list[bool]:
+        """Per column, whether it holds numbers alone."""
+        columns = list(zip(*self.cells(), strict=True)) or [()] * len(self.columns)
+        return [all(cell.text in ("", MISSING) or _NUMBER.match(cell.text) for cell in column) for column in columns]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing.
+
+    Attributes:
+        title: what it shows.
+        svg: the drawing, from `evaluator.report.svg`.
+        note: a line below.
+    """
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts side by side as the width allows, with one legend.
+
+    Attributes:
+        charts: the charts.
+        legend: per entry, the CSS classes of its line and what it stands for.
+        title: above all of them.
+    """
+
+    charts: Sequence[Chart]
+    legend: Sequence[tuple[str, str]] = ()
+    title: str = ""
+    kind: ClassVar[str] = "charts"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sample with layers that can be shown and hidden.
+
+    Attributes:
+        key: unique in the report; names the controls.
+        title: which sample it is.
+        svg: the picture; a layer is a group of class ``layer-<key>``.
+        layers: per layer, its key and what it shows.
+        views: per view, its name and the SVG's view box; the first is what is shown at first.
+        note: a line below.
+    """
+
+    key: str
+    title: str
+    svg: str
+    layers: Sequence[tuple[str, str]] = ()
+    views: Sequence[tuple[str, str]] = ()
+    note: str = ""
+    kind: ClassVar[str] = "picture"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that are opened by whoever wants them; ``open``: shown at first."""
+
+    title: str
+    blocks: Sequence[Block]
+    open: bool = False
+    kind: ClassVar[str] = "details"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it stands."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Headline facts: per card a name, a value, a line below, and a tone."""
+
+    cards: Sequence[tuple[str, str, str, str]]
+    kind: ClassVar[str] = "cards"
+
+
+# Not `Text | ...`: this is evaluated when the module is imported, by Python 3.10 too.
+Block = Union[Text, Grid, Charts, Picture, Details, Code, Cards]  # noqa: UP007
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report.
+
+    Attributes:
+        key: its anchor.
+        title: its heading, also in the navigation.
+        blocks: what is in it.
+    """
+
+    key: str
+    title: str
+    blocks: Sequence[Block] = field(default_factory=list)
+
+
+def grid(table: Table) -> Grid:
+    """A terminal's table as a block."""
+    return Grid(table.title, table.columns, table.rows)
+
+
+def verdict(passed: bool) -> Cell:
+    """``passed`` or ``FAILED``, in its tone."""
+    return Cell("passed", "good") if passed else Cell("FAILED", "bad")

@@ -1,0 +1,152 @@
+"""What the sections are made from: evaluations and runs of the workspace, and samples where the data set is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluator.evaluate import STAGE as EVALUATE
+from evaluator.evaluate import baseline_of, stored_evaluations
+from evaluator.metrics import find_metric
+from evaluator.selection import check_runs, finished_runs
+from shared.data import open_dataset
+from shared.data.types import Dataset
+from shared.errors import DeployError, InputError
+from shared.manifest import Manifest
+from shared.runs import Run
+from shared.spec import ModelSpec
+from shared.staleness import outdated_inputs
+from shared.workspace import Workspace
+
+if TYPE_CHECKING:
+    from shared.config import DeployConfig
+
+#: The stage of the report itself, which the report does not tell of: it runs while it is written.
+OWN_STAGE = "report"
+
+# What is nearest to the vehicle is what the report looks at most closely.
+_ON_THE_WAY = ("tensorrt", "onnx")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of the runs with their labels, and the runs laid beside those.
+
+    Attributes:
+        dataset: the data set.
+        truth: what the metric's ``ground_truth`` gave; its frames are the labelled samples.
+        matched: per run, what the metric's ``match`` gave.
+    """
+
+    dataset: Dataset[Any]
+    truth: Any
+    matched: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that sections are made from.
+
+    Attributes:
+        workspace: where it is from.
+        manifest: as it was when the report was begun.
+        spec: the model.
+        evaluations: stored evaluations by run; empty where the config switches evaluation off.
+        runs: the runs of those.
+        samples: None where the data set can't be opened, or has no labels.
+        missing: why there are no samples.
+    """
+
+    workspace: Workspace
+    manifest: Manifest
+    spec: ModelSpec
+    evaluations: Mapping[str, dict[str, Any]]
+    runs: Mapping[str, Run]
+    samples: Samples | None
+    missing: str
+
+    @property
+    def first(self) -> str:
+        """The run that the others are compared with."""
+        return baseline_of(list(self.runs.values())).folder.name
+
+    @property
+    def shown(self) -> str:
+        """The run that the report looks at most closely: TensorRT's where there is one, then ONNX Runtime's."""
+        for backend in _ON_THE_WAY:
+            for name, run in self.runs.items():
+                if run.header.backend == backend:
+                    return name
+        return self.first
+
+    @property
+    def pair(self) -> Sequence[str]:
+        """The runs to be drawn together: the first, and the shown one where that is another."""
+        return list(dict.fromkeys((self.first, self.shown)))
+
+
+def evaluated_runs(workspace: Workspace, config: DeployConfig) -> tuple[dict[str, dict[str, Any]], dict[str, Run]]:
+    """Evaluations and their runs; both empty where the config switches evaluation off.
+
+    Raises:
+        InputError: nothing was evaluated, the evaluation did not finish or is of other runs than are here now, or a run
+            is half done.
+        ManifestError: a file was changed.
+    """
+    manifest, where = workspace.manifest(), str(workspace.root)
+    stage = manifest.stages.get(EVALUATE)
+    if stage is None or stage.status in ("failed", "running"):
+        problem = "nothing was evaluated here" if stage is None else f"the evaluation is '{stage.status}'"
+        reason = f" ({stage.reason})" if stage is not None and stage.reason else ""
+        raise InputError(f"{problem}{reason}", where=where, hint=f"evaluate first: evaluator evaluate --work {where}")
+    if stage.status == "skipped":
+        return {}, {}
+    folders = finished_runs(workspace, config)
+    changed = outdated_inputs(manifest, EVALUATE)
+    if changed:
+        raise InputError(
+            f"the evaluation is of another {changed[0]} than is here now",
+            where=where,
+            hint=f"evaluate again: {stage.command}",
+        )
+    evaluations = stored_evaluations(workspace)
+    runs = {
+        Path(folder).name: Run.open(workspace.path(folder)) for folder in folders if Path(folder).name in evaluations
+    }
+    return evaluations, runs
+
+
+def find_dataset(
+    workspace: Workspace, config: DeployConfig, runs: Mapping[str, Run], root: Path | None
+) -> tuple[Dataset[Any] | None, str]:
+    """The data set of the runs, or why it is not there.
+
+    Raises:
+        InputError: ``root`` was given, and is not the data of the runs.
+    """
+    if not runs:
+        return None, "nothing was evaluated"
+    try:
+        dataset = open_dataset(config.data, root=root, task=config.task_type)
+        check_runs(list(runs.values()), dataset, workspace)
+    except DeployError as error:
+        if root is not None:
+            raise
+        return None, f"{error.where}: {error.message}" if error.where else error.message
+    return dataset, ""
+
+
+def read_samples(
+    dataset: Dataset[Any] | None, missing: str, runs: Mapping[str, Run], spec: ModelSpec
+) -> tuple[Samples | None, str]:
+    """The labels of ``dataset`` and the runs laid beside them, or why there are none."""
+    if dataset is None:
+        return None, missing
+    metric = find_metric(spec.task)
+    count = len(next(iter(runs.values())))
+    truth = metric.ground_truth((dataset.sample(index) for index in range(count)), dataset.classes, spec.classes)
+    if truth is None:
+        return None, "the data set has no labels"
+    return Samples(dataset, truth, {name: metric.match(run, truth, spec.classes) for name, run in runs.items()}), ""

@@ -1,0 +1,30 @@
+"""Section: how good the runs are."""
+
+from __future__ import annotations
+
+from evaluator.comparison import difference_table
+from evaluator.metrics import find_metric
+from evaluator.report.blocks import Block, Details, Section, Text, grid
+from evaluator.report.material import Material
+from evaluator.report.tasks import TaskReport
+
+
+def section(material: Material, task: TaskReport | None) -> Section | None:
+    """Curves and confusion of the task, tables per range and class, differences between runs."""
+    evaluated = {name: value for name, value in material.evaluations.items() if value["metrics"] is not None}
+    if not material.evaluations:
+        return None
+    if not evaluated:
+        return Section("metrics", "Metrics", [Text("The data set has no labels: there are no metrics.", "muted")])
+    metric = find_metric(material.spec.task)
+    blocks: list[Block] = [] if task is None else list(task.metric_blocks(material))
+    blocks.append(Text(f"Tables of {material.shown}:"))
+    blocks += [grid(table) for table in metric.tables(evaluated[material.shown]["metrics"])]
+    for name, evaluation in evaluated.items():
+        if name != material.shown:
+            tables = [grid(table) for table in metric.tables(evaluation["metrics"])]
+            blocks.append(Details(f"The same of {name}", tables))
+    differences = difference_table(dict(material.evaluations))
+    if differences is not None:
+        blocks.append(Details("Differences between the runs, on the same frames", [grid(differences)]))
+    return Section("metrics", "Metrics", blocks)

@@ -1,0 +1,95 @@
+"""Section: did it pass, and the numbers that matter most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluator.comparison import side_by_side
+from evaluator.report.blocks import Block, Cards, Cell, Grid, Section, Text, grid, verdict
+from evaluator.report.material import OWN_STAGE, Material
+from evaluator.report.tasks import TaskReport
+from shared import formats
+from shared.latency import TOTAL
+from shared.table import MISSING, number
+
+# Headline numbers that get a card; the others stand in the table.
+_CARDS = 3
+
+
+def section(material: Material, _: TaskReport | None) -> Section:
+    """Verdict, cards, what was judged, and the runs side by side."""
+    judged = [*_verification_rows(material), *_gate_rows(material), *_stage_rows(material)]
+    failed = [row for row in judged if row[2].tone == "bad"]
+    blocks: list[Block] = [Cards([_verdict_card(judged, failed), *_number_cards(material)])]
+    for row in failed:
+        blocks.append(Text(f"{row[0].text} {row[1].text}: {row[3].text or 'failed'}", "bad"))
+    if judged:
+        blocks.append(Grid("What was judged", ["by", "what", "verdict", "detail"], judged))
+    else:
+        blocks.append(Text("Nothing was judged: there is no verification, and there are no gates.", "muted"))
+    if material.evaluations:
+        blocks.append(grid(side_by_side(dict(material.evaluations))))
+    return Section("summary", "Summary", blocks)
+
+
+def _verdict_card(judged: list[list[Cell]], failed: list[list[Cell]]) -> tuple[str, str, str, str]:
+    checks = [row for row in judged if row[2].tone in ("good", "bad")]
+    if not checks:
+        return "Verdict", "not judged", "", ""
+    if failed:
+        return "Verdict", "FAILED", f"{len(failed)} of {len(checks)} checks", "bad"
+    return "Verdict", "passed", f"all {len(checks)} checks", "good"
+
+
+def _number_cards(material: Material) -> list[tuple[str, str, str, str]]:
+    if not material.evaluations:
+        return []
+    shown = material.evaluations[material.shown]
+    cards = []
+    for name, value in list(shown["headline"].items())[:_CARDS]:
+        interval = shown["intervals"].get(name)
+        between = f", {interval['low']:.3f} to {interval['high']:.3f}" if interval else ""
+        cards.append((name, number(value, 3), f"{material.shown}{between}", ""))
+    for name, evaluation in material.evaluations.items():
+        total = evaluation["latency"][TOTAL]
+        cards.append((f"Latency of {name}", f"{total['median']:.1f} ms", f"median of {total['samples']:.0f}", ""))
+    return cards
+
+
+def _verification_rows(material: Material) -> list[list[Cell]]:
+    summary: dict[str, Any] | None = material.manifest.results.get("verification", {}).get("summary")
+    if summary is None:
+        return []
+    if summary.get("format") != formats.VERIFICATION:
+        old = Cell("recorded by another version of the verifier; run it again: verifier verify")
+        return [[Cell("verification"), Cell("all"), Cell("unknown", "muted"), old]]
+    rows = []
+    for name, result in summary["comparisons"].items():
+        detail = "; ".join(result["failures"]) or f"{result['samples']} samples, {result['results']['matched']} results"
+        rows.append([Cell("verification"), Cell(name.replace("__", " → ")), verdict(result["passed"]), Cell(detail)])
+    rows += [[Cell("verification"), Cell("scenario"), Cell("FAILED", "bad"), Cell(line)] for line in summary["unable"]]
+    rows += [
+        [Cell("verification"), Cell("scenario"), Cell("skipped", "muted"), Cell(line)] for line in summary["skipped"]
+    ]
+    return rows
+
+
+def _gate_rows(material: Material) -> list[list[Cell]]:
+    gates = material.manifest.results.get("gates", {}).get("summary", {}).get("gates", [])
+    return [
+        [
+            Cell("gate"),
+            Cell(f"{gate['run']} fails if {gate['gate']}"),
+            verdict(gate["passed"]),
+            Cell(f"value {number(gate['value'], 4)}" if gate["value"] is not None else f"no value ({MISSING})"),
+        ]
+        for gate in gates
+    ]
+
+
+def _stage_rows(material: Material) -> list[list[Cell]]:
+    return [
+        [Cell("stage"), Cell(name), Cell("FAILED", "bad"), Cell(stage.reason or "")]
+        for name, stage in material.manifest.stages.items()
+        if stage.status == "failed" and name != OWN_STAGE
+    ]

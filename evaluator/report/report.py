@@ -1,0 +1,116 @@
+"""The recipe: evaluations, runs, samples; the sections; one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from evaluator.report import attribution, engines, latency, metrics, origin, overview, page, pictures, verification
+from evaluator.report.material import OWN_STAGE, Material, evaluated_runs, find_dataset, read_samples
+from evaluator.report.tasks import TaskReport, find_task
+from shared import __version__
+from shared.errors import BuildError
+from shared.workspace import Workspace
+
+OUTPUT = "report/index.html"
+
+#: A report is sent by mail and opened on a phone.
+MOST_BYTES = 10_000_000
+
+# The sections in the order of the page; those that have nothing to say are left out.
+_SECTIONS = (
+    overview.section,
+    metrics.section,
+    pictures.section,
+    verification.section,
+    attribution.section,
+    latency.section,
+    engines.section,
+    origin.section,
+)
+# Artifacts that the page is made from.
+_KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency")
+
+
+def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None = None) -> str:
+    """Write the report of a workspace.
+
+    Args:
+        work: the workspace.
+        data_root: where the data set lies, when elsewhere than the config says.
+        force: write it although nothing changed.
+        rerun: a file for the Rerun viewer, written besides.
+
+    Returns:
+        What to print.
+
+    Raises:
+        InputError: nothing was evaluated, half a run, or ``data_root`` is not the data of the runs.
+        EnvironmentLacks: a package is missing.
+        BuildError: the page would be larger than a report may be.
+    """
+    from shared.config import from_resolved
+
+    workspace = Workspace.open(work)
+    spec = workspace.spec()
+    config = from_resolved(workspace.config(), str(work))
+    evaluations, runs = evaluated_runs(workspace, config)
+    dataset, missing = find_dataset(workspace, config, runs, data_root)
+    task = find_task(spec.task)
+    stage = workspace.stage(
+        OWN_STAGE,
+        tool="evaluator",
+        config={"stages": _what_happened(workspace), "files": task is not None and _has_files(task, dataset)},
+        inputs={
+            **_hashes(workspace),
+            "page": page.digest(),
+            "data": "none" if dataset is None else dataset.digest(),
+        },
+    )
+    lines = []
+    if force or rerun is not None or not stage.up_to_date():
+        samples, missing = read_samples(dataset, missing, runs, spec)
+        material = Material(workspace, workspace.manifest(), spec, evaluations, runs, samples, missing)
+        with stage, stage.artifact(OUTPUT, kind="report") as path:
+            path.write_text(_page(material, task), encoding="utf-8")
+        if rerun is not None:
+            from evaluator.report.rerun_file import write_rerun
+
+            lines.append(write_rerun(rerun, material, task))
+    path = workspace.artifact(OUTPUT)
+    return "\n".join([f"Report: {path.resolve()} ({path.stat().st_size / 1e6:.1f} MB)", *lines])
+
+
+def _page(material: Material, task: TaskReport | None) -> str:
+    sections = [found for section in _SECTIONS if (found := section(material, task)) is not None]
+    spec = material.spec
+    counts = {len(run) for run in material.runs.values()}
+    samples = f", {max(counts)} samples" if counts else ""
+    html = page.render(
+        f"{spec.model}: deployment report",
+        f"{spec.task}, {len(spec.classes)} classes{samples}; runs: {', '.join(material.runs) or 'none'}",
+        sections,
+        {"Workspace": material.workspace.root.resolve().name, "Made by": f"evaluator {__version__}"},
+    )
+    if len(html.encode()) > MOST_BYTES:
+        raise BuildError(
+            f"the report would have {len(html.encode()) / 1e6:.1f} MB, at most {MOST_BYTES / 1e6:.0f} are allowed"
+        )
+    return html
+
+
+def _hashes(workspace: Workspace) -> dict[str, str]:
+    """Hashes of the artifacts that the page is made from, by path."""
+    artifacts = workspace.manifest().artifacts
+    return {path: record.sha256 for path, record in artifacts.items() if record.kind in _KINDS or "runs/" in path}
+
+
+def _what_happened(workspace: Workspace) -> dict[str, Any]:
+    """Status of the other stages: the page tells of all of them."""
+    stages = workspace.manifest().stages
+    return {name: [stage.fingerprint, stage.status, stage.ended] for name, stage in stages.items() if name != OWN_STAGE}
+
+
+def _has_files(task: TaskReport, dataset: Any) -> bool:
+    """Whether the files that pictures are drawn from are there, going by the first sample."""
+    return dataset is not None and task.source(dataset.sample(0)).is_file()

@@ -1,0 +1,128 @@
+"""Charts as inline SVG: small, crisp at any size, coloured by the page's style sheet (classes ``s0``, ``s1``, ...).
+
+A chart is as wide as a phone, so that its letters have the size of the text around it; wide screens show several side
+by side.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 360, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 38
+# About so many ticks fit an axis.
+_TICKS = 5
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis.
+
+    Attributes:
+        title: quantity and unit.
+        low, high: its ends.
+        ticks: per tick, its place and its label.
+    """
+
+    title: str
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through points (x, y), drawn in the CSS classes ``style``."""
+
+    points: Sequence[tuple[float, float]]
+    style: str
+
+
+def linear_axis(title: str, low: float, high: float) -> Axis:
+    """An axis from ``low`` to ``high`` or a little further, with round ticks."""
+    if not high > low:
+        high = low + 1.0
+    step = _round_step((high - low) / _TICKS)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    ticks = [(index * step, f"{index * step:.{decimals}f}") for index in range(first, last + 1)]
+    return Axis(title, first * step, last * step, ticks)
+
+
+def _round_step(rough: float) -> float:
+    """1, 2 or 5 times a power of ten, not below ``rough``."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+
+
+def line_chart(label: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
+    """Lines over two axes; ``label`` says to those who can't see it what it shows."""
+    body = [_frame(x, y)]
+    for line in lines:
+        places = " ".join(f"{_x(x, px):.1f},{_y(y, py):.1f}" for px, py in line.points)
+        body.append(f'<polyline class="line {line.style}" points="{places}"/>')
+    return _svg(label, body)
+
+
+def bar_chart(label: str, bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis, style: str = "s0") -> str:
+    """Bars (from, to, height) over two axes, as in a histogram."""
+    body = [_frame(x, y)]
+    for low, high, value in bars:
+        left, right, top = _x(x, low), _x(x, high), _y(y, value)
+        width = max(0.8, right - left - 0.6)
+        body.append(
+            f'<rect class="area {style}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
+            f'height="{_y(y, y.low) - top:.1f}"/>'
+        )
+    return _svg(label, body)
+
+
+def mark(svg: str, x: Axis, value: float, text: str) -> str:
+    """``svg`` with a vertical line at ``value``, named; unchanged where the axis does not reach it."""
+    if not x.low <= value <= x.high:
+        return svg
+    place = _x(x, value)
+    right_of_middle = place > WIDTH / 2
+    anchor, shift = ("end", -4) if right_of_middle else ("start", 4)
+    line = f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
+    name = (
+        f'<text class="mark" x="{place + shift:.1f}" y="{_TOP + 11}" text-anchor="{anchor}">{html.escape(text)}</text>'
+    )
+    return svg.replace("</svg>", f"{line}{name}</svg>")
+
+
+def _svg(label: str, body: Sequence[str]) -> str:
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label)}">'
+        f"{''.join(body)}</svg>"
+    )
+
+
+def _x(axis: Axis, value: float) -> float:
+    return _LEFT + (WIDTH - _LEFT - _RIGHT) * (value - axis.low) / (axis.high - axis.low)
+
+
+def _y(axis: Axis, value: float) -> float:
+    return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (value - axis.low) / (axis.high - axis.low)
+
+
+def _frame(x: Axis, y: Axis) -> str:
+    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    parts = []
+    for value, text in y.ticks:
+        place = _y(y, value)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{place:.1f}" y2="{place:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 5}" y="{place + 4:.1f}" text-anchor="end">{html.escape(text)}</text>')
+    for value, text in x.ticks:
+        place = _x(x, value)
+        parts.append(f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
+        parts.append(f'<text x="{place:.1f}" y="{bottom + 15}" text-anchor="middle">{html.escape(text)}</text>')
+    middle = (_TOP + bottom) / 2
+    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x.title)}</text>')
+    parts.append(
+        f'<text transform="translate(10 {middle}) rotate(-90)" text-anchor="middle">{html.escape(y.title)}</text>'
+    )
+    return "".join(parts)

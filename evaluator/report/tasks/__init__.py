@@ -1,0 +1,54 @@
+"""What a task adds to the report, one module a task, found by the task's name as its metric is.
+
+Another package adds a task through the entry point group ``awml_deploy.report``. What a module has stands in
+`TaskReport`. A task without one has a report all the same, without curves and pictures.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from evaluator.report.blocks import Block, Picture
+from evaluator.report.material import Material
+
+ENTRY_POINTS = "awml_deploy.report"
+
+
+class TaskReport(Protocol):
+    """What the module of a task has. Positions are frames of the truth, which are the labelled samples."""
+
+    def metric_blocks(self, material: Material) -> list[Block]:
+        """Curves, confusion and the like; ``material.samples`` may be None."""
+
+    def source(self, sample: Any) -> Path:
+        """The file that pictures of a sample are drawn from."""
+
+    def frame_scores(self, material: Material) -> list[float | None]:
+        """How good the shown run is in each frame, 0 to 1; None where there is nothing to find and nothing found."""
+
+    def picture(self, material: Material, position: int, key: str, title: str) -> Picture:
+        """A frame with ground truth and the pair of runs.
+
+        Raises:
+            InputError: its file is missing or broken.
+        """
+
+    def log(self, stream: Any, material: Material, position: int) -> None:
+        """Log a frame to a Rerun stream.
+
+        Raises:
+            InputError: its file is missing or broken.
+        """
+
+
+def find_task(task: str) -> TaskReport | None:
+    """The module of ``task``; None when there is none."""
+    if task in {module.name for module in pkgutil.iter_modules(__path__)}:
+        return cast(TaskReport, importlib.import_module(f"{__name__}.{task}"))
+    entries: Sequence[importlib.metadata.EntryPoint] = list(importlib.metadata.entry_points(group=ENTRY_POINTS))
+    return next((cast(TaskReport, entry.load()) for entry in entries if entry.name == task), None)

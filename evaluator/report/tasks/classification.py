@@ -1,0 +1,163 @@
+"""Classification of calibration: ROC, confidence, confusion, recall by disturbance, images with points over them."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.report.blocks import Block, Chart, Charts, Picture
+from evaluator.report.counts import confusion_table
+from evaluator.report.images import UInt8, jpeg
+from evaluator.report.material import Material
+from evaluator.report.svg import Line, bar_chart, line_chart, linear_axis
+from shared.data import read_points
+from shared.data.camera_image import read_camera_image
+from shared.data.camera_pairs import CameraPair
+from shared.geometry import transform_points
+from shared.lazy import lazy_import
+
+cv2 = lazy_import("cv2", install="make setup")
+rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
+
+# Colours run from near (red) to this distance (blue) [m].
+_COLOR_RANGE = 60.0
+# Beyond the image's edge lens models run wild: points that far out [image sizes] are not looked at.
+_MARGIN = 0.25
+
+
+def metric_blocks(material: Material) -> list[Block]:
+    """ROC and confidence of the runs, and the confusion of the shown one."""
+    result = material.evaluations[material.shown]["metrics"]
+    names = result["classes"]
+    blocks: list[Block] = [_curves(material)]
+    matrix = np.array(result["decisions"]["confusion"], np.int64)
+    blocks.append(confusion_table(f"Confusion of {material.shown}", matrix, names, [f"said {name}" for name in names]))
+    return blocks
+
+
+def _curves(material: Material) -> Charts:
+    result = material.evaluations[material.shown]["metrics"]
+    unit_x, unit_y = linear_axis("share of false alarms", 0, 1), linear_axis("recall", 0, 1)
+    charts = []
+    if result["separation"] is not None:
+        lines = [Line([(0, 0), (1, 1)], "s7")]
+        for index, run in enumerate(material.pair):
+            roc = material.evaluations[run]["metrics"]["separation"]["roc"]
+            lines.append(Line([(x, y) for x, y in roc], f"s{index} dashed" if run != material.shown else f"s{index}"))
+        auc = result["separation"]["roc_auc"]
+        note = "" if auc is None else f"area {auc:.4f}"
+        charts.append(Chart("Recall over false alarms (ROC)", line_chart(f"ROC, {note}", lines, unit_x, unit_y), note))
+    charts += [_reliability(material), _rotations(material)]
+    legend = [("s7", "chance, or a confidence that is right")]
+    legend += [(f"s{i} dashed" if run != material.shown else f"s{i}", run) for i, run in enumerate(material.pair)]
+    return Charts(charts, legend)
+
+
+def _reliability(material: Material) -> Chart:
+    confidence = material.evaluations[material.shown]["metrics"]["confidence"]
+    lines = [Line([(0, 0), (1, 1)], "s7")]
+    style = f"s{list(material.pair).index(material.shown)}"
+    lines.append(Line([(row["confidence"], row["accuracy"]) for row in confidence["bins"]], style))
+    x, y = linear_axis("confidence", 0, 1), linear_axis("share that is right", 0, 1)
+    note = f"expected calibration error {confidence['expected_calibration_error']:.4f}"
+    return Chart("What the confidence is worth", line_chart(f"Accuracy over confidence, {note}", lines, x, y), note)
+
+
+def _rotations(material: Material) -> Chart:
+    rows = material.evaluations[material.shown]["metrics"]["by_rotation"]
+    # The last bound stands for "any larger one".
+    end = max((row["low"] for row in rows), default=0.0) + 2.0
+    bars = [(row["low"], min(row["high"], end), row["recall"]) for row in rows]
+    x, y = linear_axis("rotation of the disturbance [deg]", 0, end), linear_axis("recall", 0, 1)
+    style = f"s{list(material.pair).index(material.shown)}"
+    svg = bar_chart("Share of the disturbances found, by their rotation", bars, x, y, style)
+    return Chart("Disturbances found", svg, f"{sum(row['count'] for row in rows)} disturbed samples")
+
+
+def source(sample: CameraPair) -> Path:
+    """The image."""
+    return sample.image
+
+
+def frame_scores(material: Material) -> list[float | None]:
+    """Probability that the shown run gives to the true class of each sample."""
+    samples = material.evaluations[material.shown]["metrics"]["samples"]
+    return [_probability(row["logits"], row["label"]) for row in samples]
+
+
+def _probability(logits: list[float], label: int) -> float:
+    exponents = np.exp(np.array(logits) - max(logits))
+    return float(exponents[label] / exponents.sum())
+
+
+def picture(material: Material, position: int, key: str, title: str) -> Picture:
+    """The image with the lidar's points where the calibration puts them."""
+    sample = _sample(material, position)
+    image = _overlay(sample)
+    height, width = image.shape[:2]
+    names = material.spec.classes
+    said = []
+    for run in material.pair:
+        row = material.evaluations[run]["metrics"]["samples"][position]
+        said.append(
+            f"{run} says {names[row['decision']]}, {_probability(row['logits'], row['label']):.1%} for the truth"
+        )
+    truth = names[material.evaluations[material.shown]["metrics"]["samples"][position]["label"]]
+    by = ""
+    if sample.disturbance is not None:
+        by = f" by {sample.disturbance.rotation_deg:.1f} deg and {sample.disturbance.translation_m:.2f} m"
+    label = html.escape(f"{title}: lidar points over the image of {sample.channel}, {truth}")
+    svg = (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
+        f'<image width="{width}" height="{height}" href="{jpeg(image)}"/></svg>'
+    )
+    note = f"{sample.channel}, {truth}{by}. {'; '.join(said)}. Red points are near, blue ones {_COLOR_RANGE:g} m away."
+    return Picture(key, f"{title.split(':', maxsplit=1)[0]}: {sample.token}", svg, (), (), note)
+
+
+def _sample(material: Material, position: int) -> CameraPair:
+    assert material.samples is not None
+    sample: CameraPair = material.samples.truth.samples[position]
+    return sample
+
+
+def _overlay(sample: CameraPair) -> UInt8:
+    """(H, W, 3) the image as it was taken, points at where lens and calibration put them, coloured by distance."""
+    image = read_camera_image(sample.image)
+    height, width = image.shape[:2]
+    pixels, depths = _project(sample, height, width)
+    order = np.argsort(-depths)
+    shades = np.clip(255 * (1 - depths[order] / _COLOR_RANGE), 0, 255).astype(np.uint8)
+    colors = cv2.applyColorMap(shades[:, None], cv2.COLORMAP_JET)[:, 0]
+    radius = max(1, width // 640)
+    for (x, y), color in zip(pixels[order], colors, strict=True):
+        cv2.circle(image, (int(x), int(y)), radius, color.tolist(), -1)
+    return image
+
+
+def _project(sample: CameraPair, height: int, width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(N, 2) pixels and (N,) distances along the optical axis [m] of the points that the image shows."""
+    points = read_points(sample.lidar)[:, :3]
+    camera = sample.camera
+    seen = transform_points(camera.lidar2cam, points[np.isfinite(points).all(axis=1)])
+    seen = seen[seen[:, 2] > 0.1]
+    straight = seen[:, :2] / seen[:, 2:] * np.diag(camera.intrinsics)[:2] + camera.intrinsics[:2, 2]
+    size = np.array([width, height])
+    near = ((straight > -_MARGIN * size) & (straight < (1 + _MARGIN) * size)).all(axis=1)
+    seen = seen[near]
+    if not len(seen):
+        return np.zeros((0, 2)), np.zeros(0)
+    nothing = np.zeros(3)
+    pixels = cv2.projectPoints(seen, nothing, nothing, camera.intrinsics, camera.distortion)[0][:, 0]
+    inside = ((pixels >= 0) & (pixels < size)).all(axis=1)
+    return pixels[inside], seen[inside, 2]
+
+
+def log(stream: Any, material: Material, position: int) -> None:
+    """The image with the points over it."""
+    sample = _sample(material, position)
+    stream.log(f"image/{sample.channel}", rr.Image(_overlay(sample), color_model="BGR").compress())

@@ -1,0 +1,199 @@
+"""2D detection: precision-recall curves, confusion, images with boxes."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.boxes2d import voc
+from evaluator.report.blocks import Block, Chart, Charts, Picture, Text
+from evaluator.report.counts import detection_confusion, f1
+from evaluator.report.images import jpeg
+from evaluator.report.material import Material
+from evaluator.report.svg import Line, line_chart, linear_axis
+from shared.data.types import ImageSample
+from shared.images import read_image
+from shared.lazy import lazy_import
+from shared.tasks import Boxes2D
+
+rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
+
+# Curves of data sets with many classes: those with the most labelled boxes.
+_MOST_CURVES = 12
+# Points of a curve that is drawn.
+_CURVE_POINTS = 120
+
+
+def metric_blocks(material: Material) -> list[Block]:
+    """Precision-recall curves of the pair of runs, and the confusion of the shown one."""
+    if material.samples is None:
+        return [Text(f"No curves and no table of confusion: {material.missing}.", "muted")]
+    return [_curves(material), _confusion(material)]
+
+
+def _curves(material: Material) -> Charts:
+    assert material.samples is not None
+    classes = material.evaluations[material.shown]["metrics"]["voc"]["classes"]
+    wanted = [(int(values["truths"]), name) for name, values in classes.items() if values["AP"] is not None]
+    names = [name for _, name in sorted(wanted, reverse=True)[:_MOST_CURVES]]
+    x, y = linear_axis("recall", 0, 1), linear_axis("precision", 0, 1)
+    charts = []
+    for name in names:
+        label = material.spec.classes.index(name)
+        lines = [
+            Line(_curve(material.samples.matched[run].voc[label]), "s0" if run == material.shown else "s1 dashed")
+            for run in (material.shown, *(run for run in material.pair if run != material.shown))
+        ]
+        ap = classes[name]["AP"]
+        text = f"AP {ap:.4f}, {int(classes[name]['truths'])} labelled"
+        charts.append(Chart(name, line_chart(f"Precision over recall of {name}; AP {ap:.3f}", lines, x, y), text))
+    legend = [("s0", material.shown)]
+    if len(material.pair) > 1:
+        legend.append(("s1 dashed", material.first))
+    cut = f", the {_MOST_CURVES} classes with the most boxes" if len(wanted) > _MOST_CURVES else ""
+    return Charts(charts, legend, f"Precision over recall, IoU {voc.IOU_THRESHOLD:g}{cut}")
+
+
+def _curve(matches: voc.ClassMatches) -> list[tuple[float, float]]:
+    right, wrong = np.cumsum(matches.right), np.cumsum(matches.wrong)
+    judged = right + wrong
+    if not len(judged) or not judged[-1]:
+        return []
+    first = int(np.flatnonzero(judged)[0])
+    chosen = np.unique(np.linspace(first, len(judged) - 1, _CURVE_POINTS).round().astype(int))
+    whole = max(1, int(matches.wanted.sum()))
+    return [(float(right[at] / whole), float(right[at] / judged[at])) for at in chosen]
+
+
+def _thresholds(material: Material, run: str) -> npt.NDArray[np.float64]:
+    """(C,) score of the best F1; of a class where nothing was found, the lowest of the others'."""
+    classes = material.evaluations[run]["metrics"]["voc"]["classes"]
+    best = [classes[name]["optimal_score"] for name in material.spec.classes]
+    known = [value for value in best if value is not None]
+    return np.array([min(known, default=0.0) if value is None else value for value in best])
+
+
+def _sure(material: Material, run: str, position: int) -> Boxes2D:
+    """The boxes of a run on a labelled image that reach the score of the best F1 of their class."""
+    assert material.samples is not None
+    boxes: Boxes2D = material.samples.matched[run].predictions[position]
+    return boxes.select(boxes.scores >= _thresholds(material, run)[boxes.labels])
+
+
+def _pairs(predictions: Boxes2D, truths: Boxes2D, *, same_class: bool) -> list[tuple[int, int]]:
+    """Rows of predictions and labelled boxes that overlap enough, the surest prediction first, one to one."""
+    overlaps = _overlaps(predictions.corners, truths.corners)
+    if same_class:
+        overlaps[predictions.labels[:, None] != truths.labels] = 0
+    pairs = []
+    for row in np.argsort(-predictions.scores, kind="stable"):
+        if len(truths) and overlaps[row].max() >= voc.IOU_THRESHOLD:
+            column = int(overlaps[row].argmax())
+            pairs.append((int(row), column))
+            overlaps[:, column] = 0
+    return pairs
+
+
+def _overlaps(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """(N, M) intersection over union of corners (N, 4) and (M, 4)."""
+    a, b = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    common = sides.prod(axis=-1)
+    areas = [np.clip(box[..., 2:] - box[..., :2], 0, None).prod(axis=-1) for box in (a, b)]
+    union = areas[0] + areas[1] - common
+    overlaps: npt.NDArray[np.float64] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return overlaps
+
+
+def _labelled(material: Material, position: int) -> Boxes2D:
+    """The labelled boxes of an image that count."""
+    assert material.samples is not None
+    image = material.samples.truth.images[position]
+    boxes: Boxes2D = image.boxes.select(~image.ignored)
+    return boxes
+
+
+def _confusion(material: Material) -> Block:
+    assert material.samples is not None
+    pairs: list[tuple[int, int]] = []
+    truths: list[int] = []
+    predictions: list[int] = []
+    for position in range(len(material.samples.truth.images)):
+        found, wanted = _sure(material, material.shown, position), _labelled(material, position)
+        truths += wanted.labels.tolist()
+        predictions += found.labels.tolist()
+        pairs += [
+            (int(wanted.labels[column]), int(found.labels[row]))
+            for row, column in _pairs(found, wanted, same_class=False)
+        ]
+    title = f"Confusion of {material.shown}, IoU from {voc.IOU_THRESHOLD:g} on, scores from the best F1 on"
+    return detection_confusion(pairs, truths, predictions, material.spec.classes, title)
+
+
+def source(sample: ImageSample) -> Path:
+    """The image."""
+    return sample.image
+
+
+def frame_scores(material: Material) -> list[float | None]:
+    """F1 of the shown run in each image."""
+    assert material.samples is not None
+    scores = []
+    for position in range(len(material.samples.truth.images)):
+        found, wanted = _sure(material, material.shown, position), _labelled(material, position)
+        scores.append(f1(len(_pairs(found, wanted, same_class=True)), len(found), len(wanted)))
+    return scores
+
+
+def _sample(material: Material, position: int) -> ImageSample:
+    assert material.samples is not None
+    sample: ImageSample = material.samples.dataset.sample(material.samples.truth.positions[position])
+    return sample
+
+
+def picture(material: Material, position: int, key: str, title: str) -> Picture:
+    """The image with ground truth and the pair of runs."""
+    image = read_image(_sample(material, position).image)
+    height, width = image.shape[:2]
+    wanted = _labelled(material, position)
+    body = [
+        f'<image width="{width}" height="{height}" href="{jpeg(image)}"/>',
+        _boxes(wanted, "truth", material.spec.classes, scores=False),
+    ]
+    controls, notes = [("truth", "ground truth")], []
+    for style, run in zip(("first", "second"), material.pair, strict=False):
+        found = _sure(material, run, position)
+        hits = len(_pairs(found, wanted, same_class=True))
+        body.append(_boxes(found, style, material.spec.classes, scores=True))
+        controls.append((style, run))
+        notes.append(f"{run}: {hits} found, {len(wanted) - hits} missed, {len(found) - hits} wrong")
+    label = html.escape(f"{title}: {len(wanted)} labelled boxes")
+    svg = f'<svg class="on-image" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(body)}</svg>'
+    return Picture(key, title, svg, controls, (), f"{'; '.join(notes)}. Boxes from the score of the best F1 on.")
+
+
+def _boxes(boxes: Boxes2D, style: str, classes: Sequence[str], *, scores: bool) -> str:
+    parts = []
+    for (left, top, right, bottom), label, score in zip(boxes.corners, boxes.labels, boxes.scores, strict=True):
+        name = html.escape(classes[label]) + (f" {score:.2f}" if scores else "")
+        parts.append(
+            f'<rect class="box" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}">'
+            f"<title>{name}</title></rect>"
+        )
+    return f'<g class="layer-{style}">{"".join(parts)}</g>'
+
+
+def log(stream: Any, material: Material, position: int) -> None:
+    """Image, ground truth and boxes."""
+    image = read_image(_sample(material, position).image)
+    stream.log("image", rr.Image(image, color_model="BGR").compress())
+    tables = {"ground_truth": _labelled(material, position)}
+    tables |= {run: _sure(material, run, position) for run in material.pair}
+    for name, boxes in tables.items():
+        labels = [material.spec.classes[label] for label in boxes.labels]
+        stream.log(f"image/{name}", rr.Boxes2D(array=boxes.corners, array_format="XYXY", labels=labels))
