@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
 from shared.data.camera_pairs import CameraPair
+from shared.data.miscalibration import Disturbance
 from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.runs import Run
@@ -43,6 +44,22 @@ ROTATION_BOUNDS = (1.0, 2.0, 4.0, 6.0, 180.0)
 _CURVE_POINTS = 101
 
 
+class Classified(Protocol):
+    """What the metric wants to know of a sample; `shared.data.camera_pairs.CameraPair` has it."""
+
+    @property
+    def token(self) -> str:
+        """Its name."""
+
+    @property
+    def channel(self) -> str:
+        """Its camera; empty where there is none."""
+
+    @property
+    def disturbance(self) -> Disturbance | None:
+        """What its calibration was disturbed by; None where it was not, or nothing is known of it."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """What is true of the samples.
@@ -57,7 +74,7 @@ class Truth:
 
     tokens: list[str]
     scenes: list[str]
-    samples: list[CameraPair]
+    samples: Sequence[Classified]
     labels: Int64
 
 
@@ -321,6 +338,7 @@ def _by_camera(matched: Matched) -> list[dict[str, Any]]:
             "accuracy": float(right[channels == channel].mean()),
         }
         for channel in np.unique(channels)
+        if channel
     ]
 
 

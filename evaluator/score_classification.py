@@ -1,0 +1,175 @@
+"""The metrics of this tool for classes that our runtime did not decide: CSV files ``sample,label,score_<class>…``.
+
+``label`` is the name of the class that is true. It stands in the file of predictions, or in a file of its own
+(``sample,label``); where both have it they must agree. Scores are logits, or, where every row is positive and adds up
+to 1, probabilities.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.metrics import classification
+from shared.errors import InputError, UsageError
+from shared.files import write_json
+
+Float64 = npt.NDArray[np.float64]
+
+_SCORE = "score_"
+#: How far a row of probabilities may be from 1: they are written with three digits at least.
+_SUM_TOLERANCE = 2e-3
+#: A probability of 0 is one that was rounded to it.
+_SMALLEST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A row of the file. There is no camera here, and nothing is known of a disturbance."""
+
+    token: str
+    label: int
+    channel: str = ""
+    disturbance: None = None
+
+
+def score_classification(
+    truth_file: Path | None, predictions_file: Path, classes: Sequence[str], output: Path | None
+) -> str:
+    """Score a CSV file of class scores.
+
+    Args:
+        truth_file: CSV with ``sample`` and ``label``; None: labels stand in the other file.
+        predictions_file: CSV with ``sample``, a column ``score_<class>`` for each class, and perhaps ``label``.
+        classes: the classes, of two the one to be found first; none: in the order of the columns.
+        output: JSON file to write; None: none.
+
+    Returns:
+        What to print.
+
+    Raises:
+        UsageError: classes that are not those of the columns.
+        InputError: a file that is not what it should be.
+    """
+    rows, columns = _read(predictions_file)
+    named = [column.removeprefix(_SCORE) for column in columns if column.startswith(_SCORE)]
+    if len(named) < 2:
+        raise InputError(
+            "has no two columns score_<class>", where=str(predictions_file), hint=f"it has: {', '.join(columns)}"
+        )
+    if classes and sorted(classes) != sorted(named):
+        raise UsageError(
+            f"{', '.join(classes)} are not the classes of {predictions_file}",
+            where="--classes",
+            hint=f"its columns are of: {', '.join(named)}",
+        )
+    names = list(classes) or named
+    labels = _labels(rows, columns, predictions_file)
+    if truth_file is not None:
+        labels = _merged(labels, truth_file, rows, predictions_file)
+    elif labels is None:
+        raise InputError("has no column 'label'", where=str(predictions_file), hint="give --ground-truth as well")
+    strangers = sorted(set(labels.values()) - set(names))
+    if strangers:
+        raise InputError(
+            f"label '{strangers[0]}' is outside the list of classes ({', '.join(names)})",
+            where=str(truth_file or predictions_file),
+        )
+    scores = _scores(rows, names, predictions_file)
+    probabilities = bool((scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) <= _SUM_TOLERANCE).all())
+    logits = np.log(np.maximum(scores, _SMALLEST_PROBABILITY)) if probabilities else scores
+    samples = [_Sample(token, names.index(labels[token])) for token in rows]
+    truth = classification.Truth(
+        tokens=list(rows),
+        scenes=list(rows),
+        samples=samples,
+        labels=np.array([sample.label for sample in samples], np.int64),
+    )
+    matched = classification.Matched(truth, names, logits, logits.argmax(axis=1))
+    result = classification.evaluate(matched)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        kind = "probabilities" if probabilities else "logits"
+        write_json(output, {"task": "classification", "scores": kind, **result})
+    return "\n\n".join(table.text() for table in classification.tables(result))
+
+
+def _read(path: Path) -> tuple[dict[str, Mapping[str, str]], list[str]]:
+    """Rows by sample, in the order of the file, and the columns."""
+    where = str(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            lines, columns = list(reader), list(reader.fieldnames or [])
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"can't be read as CSV ({error})", where=where) from error
+    if "sample" not in columns:
+        raise InputError(
+            "has no column 'sample'", where=where, hint="the first line is: sample,label,score_<class>,score_<class>"
+        )
+    if not lines:
+        raise InputError("holds no samples", where=where)
+    rows: dict[str, Mapping[str, str]] = {}
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values():
+            raise InputError(f"line {number} has not the {len(columns)} columns of the first", where=where)
+        if line["sample"] in rows:
+            raise InputError(
+                f"sample {line['sample']} stands there twice, the second time in line {number}", where=where
+            )
+        rows[line["sample"]] = line
+    return rows, columns
+
+
+def _labels(rows: Mapping[str, Mapping[str, str]], columns: Sequence[str], path: Path) -> dict[str, str] | None:
+    if "label" not in columns:
+        return None
+    labels = {token: row["label"].strip() for token, row in rows.items()}
+    missing = [token for token, label in labels.items() if not label]
+    if missing:
+        raise InputError(f"sample {missing[0]} has no label", where=str(path))
+    return labels
+
+
+def _merged(
+    beside: Mapping[str, str] | None, truth_file: Path, rows: Mapping[str, Mapping[str, str]], predictions_file: Path
+) -> dict[str, str]:
+    """The labels of ``truth_file``, which has the samples of ``rows`` and contradicts no label beside them."""
+    truth_rows, truth_columns = _read(truth_file)
+    labels = _labels(truth_rows, truth_columns, truth_file)
+    if labels is None:
+        raise InputError("has no column 'label'", where=str(truth_file))
+    odd = sorted(labels.keys() ^ rows.keys())
+    if odd:
+        raise InputError(
+            f"its samples are not those of {predictions_file}: {len(odd)} differ, for example {odd[0]}",
+            where=str(truth_file),
+            hint="both files must list the same samples",
+        )
+    wrong = [token for token, label in (beside or {}).items() if labels[token] != label]
+    if wrong:
+        raise InputError(
+            f"sample {wrong[0]} is '{labels[wrong[0]]}' here and '{(beside or {})[wrong[0]]}' in {predictions_file}",
+            where=str(truth_file),
+            hint="'label' is the true class in both files; call a decision otherwise",
+        )
+    return labels
+
+
+def _scores(rows: Mapping[str, Mapping[str, str]], names: Sequence[str], path: Path) -> Float64:
+    scores = np.empty((len(rows), len(names)))
+    for place, (token, row) in enumerate(rows.items()):
+        for column, name in enumerate(names):
+            text = row[f"{_SCORE}{name}"]
+            try:
+                scores[place, column] = float(text)
+            except ValueError as error:
+                raise InputError(f"'{text}' is no number", where=f"{path}: sample {token}, {_SCORE}{name}") from error
+        if not np.isfinite(scores[place]).all():
+            raise InputError("a score is NaN or infinite", where=f"{path}: sample {token}")
+    return scores

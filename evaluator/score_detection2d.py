@@ -1,0 +1,174 @@
+"""The metrics of this tool for 2D boxes that our runtime did not make: COCO's annotations and results.
+
+Ground truth: ``{"images": [{id}], "categories": [{id, name}], "annotations": [{image_id, category_id, bbox, area,
+iscrowd}]}``; predictions: ``[{image_id, category_id, bbox, score}]``. A box is left, top, width, height in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.boxes2d import voc
+from evaluator.boxes2d.frames import LabelledImage
+from evaluator.metrics import detection2d
+from shared.errors import InputError, UsageError
+from shared.files import write_json
+from shared.tasks import Boxes2D
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+def score_detection2d(truth_file: Path, predictions_file: Path, classes: Sequence[str], output: Path | None) -> str:
+    """Score a file of COCO results against a file of COCO annotations.
+
+    Args:
+        truth_file, predictions_file: as COCO has them.
+        classes: categories that count; none: all of the ground truth, by their ids. Ground truth of others is left out.
+        output: JSON file to write; None: none.
+
+    Returns:
+        What to print.
+
+    Raises:
+        UsageError: a class that is no category, or one that repeats.
+        InputError: a file that is not what it should be.
+    """
+    content = _json(truth_file)
+    if not isinstance(content, Mapping) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
+    ):
+        raise InputError(
+            "is no COCO annotation file", where=str(truth_file), hint="it has images, annotations and categories"
+        )
+    images = [_integer(image, "id", f"{truth_file}: images[{row}]") for row, image in enumerate(content["images"])]
+    if not images:
+        raise InputError("lists no images", where=str(truth_file), hint="was it made for another split?")
+    names = _categories(content["categories"], truth_file)
+    chosen = _chosen(classes, names)
+    results = _json(predictions_file)
+    if not isinstance(results, list):
+        raise InputError(
+            "is no COCO results file", where=str(predictions_file), hint="it is a list of boxes with scores"
+        )
+    truths = _truths(content["annotations"], images, names, chosen, f"{truth_file}: annotations")
+    predictions = _predictions(results, images, names, chosen, str(predictions_file))
+    truth = detection2d.Truth(
+        images=truths,
+        positions=list(range(len(images))),
+        tokens=[str(image) for image in images],
+        scenes=[str(image) for image in images],
+        num_samples=len(images),
+    )
+    matched = detection2d.Matched(truth, chosen, predictions, voc.match(predictions, truths, len(chosen)))
+    result = detection2d.evaluate(matched)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, {"task": "detection2d", **result})
+    return "\n\n".join(table.text() for table in detection2d.tables(result))
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't be read as JSON ({error})", where=str(path)) from error
+
+
+def _integer(row: Any, key: str, where: str) -> int:
+    value = row.get(key) if isinstance(row, Mapping) else None
+    if not isinstance(value, int):
+        raise InputError(f"{key} is {value!r}, not a whole number", where=where)
+    return value
+
+
+def _categories(rows: Sequence[Any], path: Path) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for index, row in enumerate(rows):
+        where = f"{path}: categories[{index}]"
+        number = _integer(row, "id", where)
+        if number in names or not isinstance(row.get("name"), str):
+            raise InputError("has no name, or an id that repeats", where=where)
+        names[number] = row["name"]
+    if not names:
+        raise InputError("lists no categories", where=str(path))
+    return names
+
+
+def _chosen(classes: Sequence[str], names: Mapping[int, str]) -> list[str]:
+    known = [names[number] for number in sorted(names)]
+    unknown = [name for name in classes if name not in known]
+    if unknown:
+        raise UsageError(
+            f"there is no category '{unknown[0]}'", where="--classes", hint=f"there are: {', '.join(known)}"
+        )
+    if len(set(classes)) != len(classes):
+        raise UsageError(f"class names repeat: {', '.join(classes)}", where="--classes")
+    return list(classes) or known
+
+
+def _rows(
+    rows: Sequence[Any], images: Sequence[int], names: Mapping[int, str], classes: Sequence[str], where: str
+) -> tuple[list[Mapping[str, Any]], Int64, Int64, Float64]:
+    """Boxes of the wanted classes: the rows, (N,) position of their image, (N,) label, and (N, 4) corners."""
+    place = {image: position for position, image in enumerate(images)}
+    label = {number: classes.index(name) for number, name in names.items() if name in classes}
+    kept, frames, labels, boxes = [], [], [], []
+    for index, row in enumerate(rows):
+        here = f"{where}[{index}]"
+        image, category = _integer(row, "image_id", here), _integer(row, "category_id", here)
+        if image not in place:
+            raise InputError(f"image {image} is not among those of the ground truth", where=here)
+        if category not in names:
+            raise InputError(f"category {category} is not among those of the ground truth", where=here)
+        box = row.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
+            raise InputError(f"bbox is {box!r}, not left, top, width, height", where=here)
+        if not np.isfinite(box).all():
+            raise InputError("a box is NaN or infinite", where=here)
+        if min(box[2:]) <= 0:
+            raise InputError(f"a box of {box[2]:g} x {box[3]:g} pixels has no size", where=here)
+        if category in label:
+            kept.append(row)
+            frames.append(place[image])
+            labels.append(label[category])
+            boxes.append((box[0], box[1], box[0] + box[2], box[1] + box[3]))
+    corners = np.array(boxes, np.float64).reshape(-1, 4)
+    return kept, np.array(frames, np.int64), np.array(labels, np.int64), corners
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]], key: str, default: Sequence[float] | None, where: str) -> Float64:
+    values = [row.get(key, None if default is None else default[index]) for index, row in enumerate(rows)]
+    for value in values:
+        if not isinstance(value, (int, float)) or not np.isfinite(value):
+            raise InputError(f"a box has the {key} {value!r}, which is no finite number", where=where)
+    return np.array(values, np.float64)
+
+
+def _truths(
+    rows: Sequence[Any], images: Sequence[int], names: Mapping[int, str], classes: Sequence[str], where: str
+) -> list[LabelledImage]:
+    kept, frames, labels, corners = _rows(rows, images, names, classes, where)
+    own_areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    areas = _numbers(kept, "area", own_areas.tolist(), where)
+    crowds = _numbers(kept, "iscrowd", [0.0] * len(kept), where).astype(np.bool_)
+    found = []
+    for frame in range(len(images)):
+        own = frames == frame
+        found.append(LabelledImage(Boxes2D.build(corners[own], labels[own]), crowds[own], areas[own]))
+    return found
+
+
+def _predictions(
+    rows: Sequence[Any], images: Sequence[int], names: Mapping[int, str], classes: Sequence[str], where: str
+) -> list[Boxes2D]:
+    kept, frames, labels, corners = _rows(rows, images, names, classes, where)
+    scores = _numbers(kept, "score", None, where)
+    by_frame = (frames == frame for frame in range(len(images)))
+    return [Boxes2D.build(corners[own], labels[own], scores[own]) for own in by_frame]
