@@ -81,7 +81,7 @@ def export_onnx(
         ) from error
     if exporter == "dynamo":
         _convert_down(component, path, opset_version)
-        _name_axes(component, path)
+    _name_axes(component, path)
     actual = _opset(path)
     if actual != opset_version:
         raise ExportError(
@@ -138,13 +138,22 @@ def _default(definition: Any) -> Any:
 
 
 def _name_axes(component: Component, path: Path) -> None:
-    """Give the outputs' dynamic axes the component's names: the dynamo exporter leaves expressions of the inputs'."""
+    """Give axes the component's names and sizes where the exporter left others.
+
+    The dynamo exporter leaves expressions of the inputs' names, TorchScript's names of its own where it lost a size on
+    the way. What stands there is checked with what ONNX Runtime gives.
+    """
     model = onnx.load(str(path))
-    axes = component.dynamic_axes()
+    shapes = {tensor.name: tensor.shape for tensor in (*component.inputs, *component.outputs)}
+    changed = False
     for value in (*model.graph.input, *model.graph.output):
-        for axis, name in axes.get(value.name, {}).items():
-            value.type.tensor_type.shape.dim[axis].dim_param = name
-    save(model, path)
+        for axis, wanted in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+            if isinstance(wanted, str) and axis.dim_param != wanted:
+                axis.dim_param, changed = wanted, True
+            elif isinstance(wanted, int) and axis.dim_param:
+                axis.dim_value, changed = wanted, True
+    if changed:
+        save(model, path)
 
 
 def save(model: Any, path: Path) -> None:

@@ -38,10 +38,12 @@ class RawRows(nn.Module):
 
 def rows_of(maps: Sequence[Sequence[Tensor]]) -> Tensor:
     """Class scores, boxes and objectness of each level (what mmdet's head gives) as rows (B, N, 5 + C)."""
-    levels = [
-        torch.cat([boxes, objectness.sigmoid(), scores.sigmoid()], dim=1).flatten(2)
-        for scores, boxes, objectness in zip(*maps, strict=True)
-    ]
+    levels = []
+    for scores, boxes, objectness in zip(*maps, strict=True):
+        level = torch.cat([boxes, objectness.sigmoid(), scores.sigmoid()], dim=1)
+        # Sizes as numbers: only the batch may be dynamic, and a traced graph says so only if the rest is constant.
+        columns, height, width = (int(size) for size in level.shape[1:])
+        levels.append(level.reshape(-1, columns, height * width))
     return torch.cat(levels, dim=2).transpose(1, 2)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -320,7 +321,8 @@ def _cells(model: Any, height: int, width: int) -> Tensor:
     """mmdet's own priors: (N, 3) x, y and stride of each row [px]."""
     generator = model.bbox_head.prior_generator
     sizes = [(height // stride, width // stride) for stride in _STRIDES]
-    priors: Tensor = torch.cat(generator.grid_priors(sizes, device="cpu", with_stride=True))
+    with _quiet():
+        priors: Tensor = torch.cat(generator.grid_priors(sizes, device="cpu", with_stride=True))
     return priors[:, :3]
 
 
@@ -349,7 +351,7 @@ class ModelInput:
             try:
                 packed = pipeline({"img_path": str(self.path), "img_id": 0, "instances": []})
             # mmcv reports what it can't read or decode in several ways.
-            except (OSError, AttributeError, TypeError, ValueError) as error:
+            except (OSError, AttributeError, TypeError, ValueError, AssertionError) as error:
                 raise InputError(f"the image can't be read ({error})", where=str(self.path)) from error
         return {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}
 
@@ -379,7 +381,7 @@ def answer(model: Any, model_input: ModelInput) -> tuple[RawOutputs, Boxes2D, di
     options = model.deploy.options
     suppression = _suppression(options, model.bbox_head.test_cfg)
     data = model_input.prepared(model)
-    with torch.no_grad(), _mmdet_scope(), _recorded(model.bbox_head) as maps, _test_settings(model, suppression):
+    with torch.no_grad(), _quiet(), _mmdet_scope(), _recorded(model.bbox_head) as maps, _settings(model, suppression):
         result = model.test_step(data)[0]
     found = result.pred_instances.cpu()
     rows = rows_of(maps[-1])[0].cpu()
@@ -392,7 +394,7 @@ def answer(model: Any, model_input: ModelInput) -> tuple[RawOutputs, Boxes2D, di
 
 
 @contextlib.contextmanager
-def _test_settings(model: Any, suppression: Mapping[str, Any]) -> Iterator[None]:
+def _settings(model: Any, suppression: Mapping[str, Any]) -> Iterator[None]:
     """mmdet's head with the thresholds that are asked for, while the block runs."""
     head, nms = model.bbox_head, suppression["nms"]
     before = head.test_cfg
@@ -463,6 +465,14 @@ def _recorded(head: nn.Module) -> Iterator[list[Any]]:
         yield calls
     finally:
         hook.remove()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """mmdet makes its grids in a way that PyTorch advises against, at every call."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 @contextlib.contextmanager

@@ -1,0 +1,254 @@
+"""YOLOX exported and run by our pipeline gives what mmdet's own test pipeline gives, in every form of the output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.errors import ConfigError, InputError
+from tests.support import tiny_yolox as tiny
+
+pytestmark = pytest.mark.exporter
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+FORMS: dict[str, dict[str, Any]] = {
+    "raw": {},
+    "decoded": {"output": "decoded"},
+    "detections": {"output": "detections", "nms": {"convention": "mmdet", "max_boxes": 60}},
+    "autoware": {"nms": {"convention": "autoware", "score_threshold": 0.2}},
+    "agnostic": {"nms": {"convention": "mmdet", "class_agnostic": True, "score_threshold": 0.05}},
+    "agnostic detections": {
+        "output": "detections",
+        "nms": {"convention": "mmdet", "class_agnostic": True, "max_boxes": 40},
+    },
+    "batch of 6": {"batch_size": 6},
+    "dynamic": {"batch_size": "dynamic"},
+    "dynamic detections": {"batch_size": "dynamic", "output": "detections"},
+    "dynamic decoded": {"batch_size": "dynamic", "output": "decoded"},
+}
+
+
+class OnnxSession:
+    """A component's ONNX file in ONNX Runtime."""
+
+    settings: dict = {}  # noqa: RUF012 (never written)
+
+    def __init__(self, path: Path) -> None:
+        self.session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def run(self, component: str, inputs: Any) -> dict[str, Any]:
+        return dict(zip(self.names, self.session.run(self.names, dict(inputs)), strict=True))
+
+
+def exported(
+    folder: Path, options: dict[str, Any], text: str = tiny.TRAINING_CONFIG, seed: int | None = 0
+) -> tuple[Any, Any, Any, Path]:
+    """Model, pipeline on the ONNX file, adapter, and the file; the export's own check has passed."""
+    from exporter.checks import check_onnx
+    from exporter.models import yolox
+    from exporter.onnx_export import export_onnx
+    from runtime.pipelines import build_pipeline
+    from shared.data import ImageSample
+    from shared.spec import ModelSpec
+
+    model, training, checked = tiny.built(folder, options, text, seed)
+    parameters = yolox.parameters(model, training, checked)
+    image = tiny.write_images(folder / "images")[0]
+    sample = ImageSample(0, "0", 0.0, "", image, None, None, None)
+    (component,) = yolox.components(model, yolox.load_input(sample, parameters), checked)
+    path = folder / "yolox.onnx"
+    export_onnx(component, path, exporter="torchscript", opset_version=17)
+    check_onnx(path, component, 17)
+    spec = ModelSpec(
+        model="yolox",
+        task="detection2d",
+        classes=yolox.classes(model),
+        components=[component.spec("onnx/yolox.onnx", None)],
+        parameters=parameters,
+    )
+    return model, build_pipeline(spec, OnnxSession(path)), yolox, path
+
+
+def samples(folder: Path) -> list[Any]:
+    from shared.data import ImageSample
+
+    return [
+        ImageSample(i, str(i), 0.0, "", path, None, None, None)
+        for i, path in enumerate(sorted((folder / "images").glob("*.png")))
+    ]
+
+
+def same_boxes(ours: Any, theirs: Any) -> None:
+    """The same boxes, in an order that differs at most where scores are equal but for rounding."""
+    assert len(ours) == len(theirs) > 0
+    np.testing.assert_allclose(np.sort(ours.scores), np.sort(theirs.scores), atol=1e-5)
+    distances = np.abs(ours.corners[:, None] - theirs.corners[None]).max(axis=2)
+    distances += 1e6 * (ours.labels[:, None] != theirs.labels[None])
+    # Of boxes at one place (whole pixels) the scores tell which is which.
+    distances += 1e2 * np.abs(ours.scores[:, None] - theirs.scores[None])
+    partners = distances.argmin(axis=1)
+    assert sorted(partners) == list(range(len(theirs)))
+    assert distances.min(axis=1).max() < 2e-3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_boxes_are_those_of_mmdets_own_pipeline(form: str, tmp_path: Path) -> None:
+    model, pipeline, adapter, _ = exported(tmp_path, FORMS[form])
+    for sample in samples(tmp_path):
+        raw, boxes, _ = adapter.answer(model, adapter.load_input(sample, {}))
+        answer = pipeline.infer(pipeline.read(sample).data)
+        same_boxes(answer.predictions, boxes)
+        ours = pipeline.comparable(answer.outputs)
+        assert ours.keys() == raw.keys()
+        for name, values in raw.items():
+            np.testing.assert_allclose(ours[name], values, atol=1e-3, rtol=1e-4)
+
+
+def test_the_layout_is_autowares(tmp_path: Path) -> None:
+    model, pipeline, _, path = exported(tmp_path, {})
+    graph = onnx.load(str(path)).graph
+    assert [value.name for value in graph.input] == ["images"]
+    assert [value.name for value in graph.output] == ["output"]
+    shape = [axis.dim_value for axis in graph.output[0].type.tensor_type.shape.dim]
+    assert shape == [1, tiny.ROWS, 5 + len(tiny.CLASSES)]
+    answer = pipeline.infer(pipeline.read(samples(tmp_path)[0]).data)
+    rows = answer.outputs["output"][0]
+    images = torch.from_numpy(pipeline._images)
+    with torch.no_grad():
+        scores, boxes, objectness = model.bbox_head(model.neck(model.backbone(images)))
+    # The row of stride 16, line 2, column 4: after all cells of stride 8.
+    row = rows[12 * 12 + 2 * 6 + 4]
+    np.testing.assert_allclose(row[:4], boxes[1][0, :, 2, 4].numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(row[4], objectness[1][0, 0, 2, 4].sigmoid().item(), atol=1e-5)
+    np.testing.assert_allclose(row[5:], scores[1][0, :, 2, 4].sigmoid().numpy(), atol=1e-5)
+
+
+def test_full_size_has_18900_rows(tmp_path: Path) -> None:
+    from exporter.models import yolox
+    from shared.data import ImageSample
+
+    text = tiny.TRAINING_CONFIG.replace("(96, 96)", "(960, 960)")
+    model, _, checked = tiny.built(tmp_path, {"batch_size": 6}, text)
+    image = tiny.write_images(tmp_path / "images")[0]
+    (component,) = yolox.components(
+        model, yolox.load_input(ImageSample(0, "0", 0.0, "", image, None, None, None), {}), checked
+    )
+    assert component.inputs[0].shape == [6, 3, 960, 960]
+    assert component.outputs[0].shape == [6, 18900, 5 + len(tiny.CLASSES)]
+
+
+def operators(path: Path) -> set[str]:
+    return {node.op_type for node in onnx.load(str(path)).graph.node}
+
+
+def test_relu6_stays_a_clip_unless_asked(tmp_path: Path) -> None:
+    for folder in ("kept", "replaced"):
+        (tmp_path / folder).mkdir()
+    _, _, _, path = exported(tmp_path / "kept", {})
+    assert "Clip" in operators(path)
+    assert "Relu" not in operators(path)
+    model, pipeline, adapter, path = exported(tmp_path / "replaced", {"relu6_to_relu": True})
+    assert "Relu" in operators(path)
+    assert "Clip" not in operators(path)
+    # The reference is the model as it was trained: where activations exceed 6 the difference shows.
+    sample = samples(tmp_path / "replaced")[0]
+    raw, _, _ = adapter.answer(model, adapter.load_input(sample, {}))
+    answer = pipeline.infer(pipeline.read(sample).data)
+    assert np.abs(pipeline.comparable(answer.outputs)["output"] - raw["output"]).max() > 1e-2
+
+
+def test_suppression_is_onnx_own_operator(tmp_path: Path) -> None:
+    _, _, _, path = exported(tmp_path, FORMS["detections"])
+    assert "NonMaxSuppression" in operators(path)
+    outputs = onnx.load(str(path)).graph.output
+    assert [value.name for value in outputs] == [
+        "num_detections", "detection_boxes", "detection_scores", "detection_classes",
+    ]  # fmt: skip
+
+
+def test_mmdets_own_yolox_tiny(tmp_path: Path) -> None:
+    text = tiny.TRAINING_CONFIG
+    start, end = text.index("    backbone="), text.index("    test_cfg=")
+    text = text[:start] + (
+        '    backbone=dict(type="CSPDarknet", deepen_factor=0.33, widen_factor=0.125),\n'
+        '    neck=dict(type="YOLOXPAFPN", in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1),\n'
+        '    bbox_head=dict(type="YOLOXHead", num_classes=3, in_channels=16, feat_channels=16),\n'
+    ) + text[end:]  # fmt: skip
+    model, pipeline, adapter, _ = exported(tmp_path, {}, text, seed=None)
+    sample = samples(tmp_path)[0]
+    _, boxes, _ = adapter.answer(model, adapter.load_input(sample, {}))
+    same_boxes(pipeline.infer(pipeline.read(sample).data).predictions, boxes)
+
+
+def test_a_program_suppresses_as_the_onnx_file_does(tmp_path: Path) -> None:
+    from exporter.models import yolox
+    from exporter.programs import export_program
+    from shared.data import ImageSample
+
+    model, _, checked = tiny.built(tmp_path, FORMS["detections"])
+    image = tiny.write_images(tmp_path / "images")[0]
+    (component,) = yolox.components(
+        model, yolox.load_input(ImageSample(0, "0", 0.0, "", image, None, None, None), {}), checked
+    )
+    agreement = export_program(component, tmp_path / "yolox.pt2")
+    assert agreement[0].largest_relative < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("keep_ratio=True", "keep_ratio=False"), "no square letterbox"),
+        (("scale=(96, 96)", "scale=(96, 64)"), "no square letterbox"),
+        (("scale=(96, 96)", "scale=(100, 100)"), "no multiple of 32"),
+        (('dict(type="LoadAnnotations", with_bbox=True)', 'dict(type="RandomFlip", prob=0.5)'), "RandomFlip"),
+        (('dict(type="LoadImageFromFile")', 'dict(type="LoadImageFromFile", color_type="grayscale")'), "colour"),
+        (("pad_val=dict(img=(114.0, 114.0, 114.0))", "pad_val=dict(img=(1.0, 2.0, 3.0))"), "no grey"),
+        (('type="YOLOX"', 'type="FasterRCNN"'), "not a YOLOX"),
+        (('nms=dict(type="nms"', 'nms=dict(type="soft_nms"'), "soft_nms"),
+        (("num_classes=3", "num_classes=4"), "names 3 classes, the head has 4"),
+    ],
+)
+def test_configs_that_cant_be_deployed(change: tuple[str, str], message: str, tmp_path: Path) -> None:
+    from exporter.models import yolox
+
+    text = tiny.TRAINING_CONFIG.replace(*change)
+    assert text != tiny.TRAINING_CONFIG
+    with pytest.raises(ConfigError, match=message):
+        model, training, options = tiny.built(tmp_path, {}, text)
+        yolox.parameters(model, training, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size should be at least 1"),
+        ({"output": "boxes"}, "model.options.output"),
+        ({"nms": {"convention": "yolov5"}}, "model.options.nms.convention"),
+        ({"nms": {"iou_threshold": 1.5}}, "model.options.nms.iou_threshold"),
+        ({"relu6": True}, "model.options.relu6"),
+    ],
+)
+def test_options_that_are_wrong(options: dict[str, Any], message: str) -> None:
+    from exporter.models import yolox
+
+    with pytest.raises(ConfigError, match=message):
+        yolox.read_options(options)
+
+
+def test_an_image_that_cant_be_read_is_one_line(tmp_path: Path) -> None:
+    from exporter.models import yolox
+    from shared.data import ImageSample
+
+    model, _, _ = tiny.built(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for name in ("broken.png", "missing.png"):
+        sample = ImageSample(0, "0", 0.0, "", tmp_path / name, None, None, None)
+        with pytest.raises(InputError, match=name):
+            yolox.answer(model, yolox.load_input(sample, {}))
