@@ -1,6 +1,9 @@
 """Calibration status: a camera image and lidar points to "calibrated" or "miscalibrated".
 
 image, points -> undistort -> project -> paint -> fuse -> end2end -> decide
+
+The steps before the component run in NumPy and OpenCV, or, when the session runs components on device memory, as CUDA
+kernels (`runtime.cuda.calibration`), with the same results.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
-from runtime.calibration_parameters import CHANNELS, read_parameters
+from runtime.calibration_parameters import CHANNELS, CalibrationParameters, read_parameters
+from runtime.cuda.calibration import CalibrationCuda
+from runtime.cuda.session import DeviceSession
 from runtime.paint import paint
-from runtime.pipelines import Inference, PipelineInput
+from runtime.pipelines import Inference, Pipeline, PipelineInput
 from runtime.project import project
 from runtime.stage_clock import StageClock
 from runtime.undistort import Straightening, straightening, undistort
@@ -50,23 +55,21 @@ class CameraView:
     lidar2cam: npt.NDArray[np.float64]
 
 
-def build(spec: ModelSpec, session: Session) -> Calibration:
+def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of a calibration status model, see `runtime.pipelines.build_pipeline`."""
+    if isinstance(session, DeviceSession):
+        return CalibrationOnDevice(spec, session)
     return Calibration(spec, session)
 
 
-class Calibration:
-    """A calibration status model on a session, with its buffers. One request at a time."""
+class _Calibration:
+    """What does not depend on where the steps run."""
 
-    def __init__(self, spec: ModelSpec, session: Session) -> None:
-        self._parameters = read_parameters(spec)
-        self._session = session
-        self._component = spec.components[0].name
-        self._input = spec.components[0].inputs[0].name
+    def __init__(self, spec: ModelSpec) -> None:
+        self._parameters: CalibrationParameters = read_parameters(spec)
         self._output = spec.components[0].outputs[0].name
         self._fixed_shape = spec.components[0].inputs[0].shape
         self._straightenings: dict[tuple[Any, ...], Straightening] = {}
-        self._fused = np.zeros((1, CHANNELS, 0, 0), np.float32)
 
     def read(self, sample: CameraPair) -> PipelineInput:
         """Image, points and calibration of a sample.
@@ -86,47 +89,6 @@ class Calibration:
             points = points[np.isfinite(points[:, :_POINT_COLUMNS]).all(axis=1)]
         view = CameraView(image, points, camera.intrinsics, camera.distortion, camera.lidar2cam)
         return PipelineInput(view, {"read": len(points) + invalid, "read_nan": invalid})
-
-    def infer(self, data: CameraView) -> Inference:
-        """The logits of one camera-lidar pair, miscalibrated first.
-
-        Raises:
-            InferenceError: image or points of another form, a size that the model was not exported for, or the
-                backend failed.
-        """
-        self._check(data)
-        parameters = self._parameters
-        height, width = data.image.shape[:2]
-        clock = StageClock()
-        how = self._straightening(data)
-        image = undistort(data.image, how)
-        clock.lap("undistort")
-        seen = project(data.points, data.lidar2cam, how.intrinsics, height, width, parameters.max_depth)
-        clock.lap("project")
-        fused = self._buffer(height, width)
-        painted = paint(
-            seen, data.points[:, 3], parameters.max_depth, parameters.dilation_size, fused[0, 3], fused[0, 4]
-        )
-        clock.lap("paint")
-        for channel in range(3):
-            np.divide(image[..., channel], np.float32(255), out=fused[0, channel])
-        clock.lap("fuse")
-        outputs = self._session.run(self._component, {self._input: fused})
-        clock.lap(self._component)
-        logits = outputs[self._output].astype(np.float32, copy=False)
-        calibrated = bool(logits[0, 1] - logits[0, 0] > parameters.miscalibration_confidence_threshold)
-        clock.lap("decide")
-        counters = {
-            "points": len(data.points),
-            "points_seen": len(seen),
-            "pixels_painted": painted,
-            "without_points": int(not len(seen)),
-            "logit_nan": int(np.isnan(logits).sum()),
-            # Under the names of the classes: the decision, as the evaluator reads it.
-            "miscalibrated": int(not calibrated),
-            "calibrated": int(calibrated),
-        }
-        return Inference(ClassScores.build(logits), outputs, clock.stop(), counters)
 
     def comparable(self, outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """The logits as they are: (1, 2)."""
@@ -173,6 +135,79 @@ class Calibration:
                 self._straightenings.pop(next(iter(self._straightenings)))
             self._straightenings[key] = straightening(data.intrinsics, data.distortion, height, width)
         return self._straightenings[key]
+
+    def _answer(
+        self, outputs: Mapping[str, npt.NDArray[Any]], points: int, points_seen: int, pixels_painted: int
+    ) -> tuple[ClassScores, dict[str, int]]:
+        """The logits, and what the request was like, the decision included."""
+        logits = outputs[self._output].astype(np.float32, copy=False)
+        calibrated = bool(logits[0, 1] - logits[0, 0] > self._parameters.miscalibration_confidence_threshold)
+        return ClassScores.build(logits), {
+            "points": points,
+            "points_seen": points_seen,
+            "pixels_painted": pixels_painted,
+            "without_points": int(not points_seen),
+            "logit_nan": int(np.isnan(logits).sum()),
+            # Under the names of the classes: the decision, as the evaluator reads it.
+            "miscalibrated": int(not calibrated),
+            "calibrated": int(calibrated),
+        }
+
+
+class CalibrationOnDevice(_Calibration):
+    """A calibration status model whose steps are CUDA kernels. One request at a time."""
+
+    def __init__(self, spec: ModelSpec, session: DeviceSession) -> None:
+        super().__init__(spec)
+        self.lane = CalibrationCuda(spec, self._parameters, session)
+
+    def infer(self, data: CameraView) -> Inference:
+        """The logits of one camera-lidar pair, see `Calibration.infer`; stages are times on the device."""
+        self._check(data)
+        answer = self.lane.infer(data.image, data.points, data.lidar2cam, self._straightening(data))
+        scores, counters = self._answer(answer.outputs, len(data.points), answer.points_seen, answer.pixels_painted)
+        return Inference(scores, answer.outputs, answer.latency_ms, counters)
+
+
+class Calibration(_Calibration):
+    """A calibration status model on a session, with its steps in NumPy and OpenCV. One request at a time."""
+
+    def __init__(self, spec: ModelSpec, session: Session) -> None:
+        super().__init__(spec)
+        self._session = session
+        self._component = spec.components[0].name
+        self._input = spec.components[0].inputs[0].name
+        self._fused = np.zeros((1, CHANNELS, 0, 0), np.float32)
+
+    def infer(self, data: CameraView) -> Inference:
+        """The logits of one camera-lidar pair, miscalibrated first.
+
+        Raises:
+            InferenceError: image or points of another form, a size that the model was not exported for, or the
+                backend failed.
+        """
+        self._check(data)
+        parameters = self._parameters
+        height, width = data.image.shape[:2]
+        clock = StageClock()
+        how = self._straightening(data)
+        image = undistort(data.image, how)
+        clock.lap("undistort")
+        seen = project(data.points, data.lidar2cam, how.intrinsics, height, width, parameters.max_depth)
+        clock.lap("project")
+        fused = self._buffer(height, width)
+        painted = paint(
+            seen, data.points[:, 3], parameters.max_depth, parameters.dilation_size, fused[0, 3], fused[0, 4]
+        )
+        clock.lap("paint")
+        for channel in range(3):
+            np.divide(image[..., channel], np.float32(255), out=fused[0, channel])
+        clock.lap("fuse")
+        outputs = self._session.run(self._component, {self._input: fused})
+        clock.lap(self._component)
+        scores, counters = self._answer(outputs, len(data.points), len(seen), painted)
+        clock.lap("decide")
+        return Inference(scores, outputs, clock.stop(), counters)
 
     def _buffer(self, height: int, width: int) -> npt.NDArray[np.float32]:
         if self._fused.shape[2:] != (height, width):

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from demo.recording import record_scene
@@ -64,6 +63,8 @@ def entry(index: int = 0, **image: Any) -> dict[str, Any]:
 
 def write_pair(folder: Path, entries: list[dict[str, Any]], shape: tuple[int, ...] = (80, 120, 3)) -> Path:
     """``infos.json`` with the entries, ``image.png`` and ``points.bin``."""
+    import cv2
+
     rng = np.random.default_rng(3)
     folder.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(folder / "image.png"), rng.integers(0, 256, shape, dtype=np.uint8))

@@ -12,7 +12,7 @@ import itertools
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,27 @@ class HostDriver:
 class HostStream:
     """Work is done when it is enqueued."""
 
+    handle = 1
+
     def synchronize(self) -> None:
         """Nothing to wait for."""
 
 
+class HostGraph:
+    """What would be recorded is called at every launch."""
+
+    def __init__(self, stream: Any, enqueue: Callable[[], None]) -> None:
+        self.launch = enqueue
+
+
 class HostEvent:
     """A point in a stream; takes no time."""
+
+    def __init__(self, *, blocking: bool = False) -> None:
+        """Either way."""
+
+    def hold(self, stream: Any) -> None:
+        """Passed."""
 
     def record(self, stream: Any, *, in_graph: bool = False) -> None:
         """Passed."""
@@ -102,6 +117,9 @@ class HostGpu:
     def stream(self) -> HostStream:
         return HostStream()
 
+    def synchronise(self) -> None:
+        """Everything is done already."""
+
 
 class _Kernel:
     def __init__(self, function: Any, signature: str, seeds: Any) -> None:
@@ -118,41 +136,42 @@ def compiler() -> str | None:
     return shutil.which("g++") or shutil.which("clang++")
 
 
-def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0) -> HostGpu:
+def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0, steps: Any = centerpoint) -> HostGpu:
     """Make the steps run on the CPU for a test.
 
     Args:
         monkeypatch: of the test.
         folder: where compiled kernels are kept.
         seed: of the order of threads.
+        steps: the module of the steps.
     """
 
     def load_kernels(constants: Mapping[str, str], architecture: str) -> dict[str, Any]:
-        library = _compile(constants, folder)
+        library = _compile(constants, folder, steps)
         seeds = itertools.count(seed)
         return {
             name: _Kernel(getattr(library, f"run_{name}"), signature, seeds)
-            for name, signature in centerpoint._SIGNATURES.items()
+            for name, signature in steps._SIGNATURES.items()
         }
 
-    monkeypatch.setattr(centerpoint, "load_kernels", load_kernels)
-    monkeypatch.setattr(centerpoint, "driver", HostDriver)
-    monkeypatch.setattr(centerpoint, "Event", HostEvent)
-    monkeypatch.setattr(centerpoint, "POINT_CAPACITY", 1 << 14)
+    monkeypatch.setattr(steps, "load_kernels", load_kernels)
+    monkeypatch.setattr(steps, "driver", HostDriver)
+    monkeypatch.setattr(steps, "Event", HostEvent)
+    monkeypatch.setattr(steps, "POINT_CAPACITY", 1 << 14)
     monkeypatch.setattr(gpu, "driver", HostDriver)
     monkeypatch.setattr(device_double, "driver", HostDriver)
     return HostGpu()
 
 
-def _compile(constants: Mapping[str, str], folder: Path) -> Any:
-    text = source(centerpoint.FILES)
+def _compile(constants: Mapping[str, str], folder: Path, steps: Any) -> Any:
+    text = source(steps.FILES)
     for original, replacement in _HALF.items():
         assert original in text
         text = text.replace(original, replacement)
     runners = "".join(
         f'extern "C" void run_{name}(unsigned blocks, unsigned threads, unsigned seed, void** arguments) '
         f"{{ launch({name}, blocks, threads, seed, arguments); }}\n"
-        for name in centerpoint._SIGNATURES
+        for name in steps._SIGNATURES
     )
     macros = "".join(f"#define {name} {value}\n" for name, value in sorted(constants.items()))
     text = f'{HEADER.read_text()}\n{macros}{text}\n#line 1 "runners"\n{runners}'

@@ -1,0 +1,115 @@
+// The five channels of the calibration status classifier, see runtime/{undistort,project,paint}.py.
+//
+// points    (count, 4) float32: x, y, z [m] in the lidar frame, intensity 0-255
+// camera    (16,) float64: lidar2cam's first three rows, then fx, fy, cx, cy
+// cells     (count,) int32: the pixel that a point falls on, row * width + column; -1: the image does not show it
+// depths    (count,) float64, along the optical axis [m]
+// nearest   (height * width,) uint64: bits of the least depth at a pixel; positive doubles are in the order of their bits
+// latest    (height * width,) uint32: LAST - (number of the latest of the points at that depth); UNUSED: no point
+// image     (height, width, 3) uint8, as the camera gave it
+// source    (height, width, 2) int16, fraction (height, width) uint16: OpenCV's maps; null: the image is straight already
+// fused     (1, 5, height, width) INPUT_T: blue, green, red, depth, intensity
+// header    (2,) int32: points that the image shows, pixels that show a point
+
+#define INPUT_BLOCK 256
+#define SEEN 0
+#define PAINTED 1
+#define LAST (UNUSED - 1u)
+// OpenCV interpolates in steps of 1/32 pixel, with weights that add up to 2^15.
+#define STEPS 32
+#define WEIGHT_BITS 15
+
+__device__ inline u64 bits_of(double value) {
+    u64 bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+// Where each point falls, and how near the nearest point at each pixel is.
+extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
+project_points(const float* points, const double* camera, int count, int height, int width, double max_depth, int reach,
+               int* cells, double* depths, u64* nearest, int* header) {
+    int seen = 0;
+    for (int point = blockIdx.x * INPUT_BLOCK + threadIdx.x; point < count; point += gridDim.x * INPUT_BLOCK) {
+        const double x = points[4 * (long long)point], y = points[4 * (long long)point + 1],
+                     z = points[4 * (long long)point + 2];
+        const double depth = camera[8] * x + camera[9] * y + camera[10] * z + camera[11];
+        int cell = -1;
+        if (depth > 0 && depth < max_depth) {
+            const double nearness = 1.0 / depth;
+            const double column =
+                (camera[0] * x + camera[1] * y + camera[2] * z + camera[3]) * nearness * camera[12] + camera[14];
+            const double row =
+                (camera[4] * x + camera[5] * y + camera[6] * z + camera[7]) * nearness * camera[13] + camera[15];
+            if (column >= 0 && column <= width - 1 && row >= 0 && row <= height - 1) {
+                const int u = (int)column, v = (int)row;
+                cell = v * width + u;
+                const u64 bits = bits_of(depth);
+                for (int y_of_patch = max(v - reach, 0); y_of_patch <= min(v + reach, height - 1); y_of_patch++)
+                    for (int x_of_patch = max(u - reach, 0); x_of_patch <= min(u + reach, width - 1); x_of_patch++)
+                        atomicMin(&nearest[(long long)y_of_patch * width + x_of_patch], bits);
+                seen++;
+            }
+        }
+        cells[point] = cell;
+        depths[point] = depth;
+    }
+    add_to_counter(&header[SEEN], seen);
+}
+
+// Which point is the nearest at each pixel; of several at the same depth the latest.
+extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
+choose_points(int count, int height, int width, int reach, const int* cells, const double* depths, const u64* nearest,
+              u32* latest) {
+    for (int point = blockIdx.x * INPUT_BLOCK + threadIdx.x; point < count; point += gridDim.x * INPUT_BLOCK) {
+        const int cell = cells[point];
+        if (cell < 0) continue;
+        const int u = cell % width, v = cell / width;
+        const u64 bits = bits_of(depths[point]);
+        for (int row = max(v - reach, 0); row <= min(v + reach, height - 1); row++)
+            for (int column = max(u - reach, 0); column <= min(u + reach, width - 1); column++) {
+                const long long pixel = (long long)row * width + column;
+                if (nearest[pixel] == bits) atomicMin(&latest[pixel], LAST - (u32)point);
+            }
+    }
+}
+
+// A channel of the image at a place between pixels, 0 outside: bilinear, in OpenCV's fixed point.
+__device__ inline int interpolated(const unsigned char* image, int height, int width, int column, int row, int fraction,
+                                   int channel) {
+    const int right = fraction % STEPS, low = fraction / STEPS;
+    int sum = 1 << (WEIGHT_BITS - 1);
+    for (int corner = 0; corner < 4; corner++) {
+        const int x = column + corner % 2, y = row + corner / 2;
+        if (x < 0 || x >= width || y < 0 || y >= height) continue;
+        const int weight = (corner % 2 ? right : STEPS - right) * (corner / 2 ? low : STEPS - low) * STEPS;
+        sum += weight * image[3 * ((long long)y * width + x) + channel];
+    }
+    return sum >> WEIGHT_BITS;
+}
+
+extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
+fuse_channels(const unsigned char* image, const short* source, const unsigned short* fraction, const float* points,
+              const double* depths, const u32* latest, int height, int width, double max_depth, INPUT_T* fused,
+              int* header) {
+    const long long pixels = (long long)height * width;
+    int painted = 0;
+    for (long long pixel = blockIdx.x * INPUT_BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * INPUT_BLOCK) {
+        for (int channel = 0; channel < 3; channel++) {
+            const int value = source == nullptr ? image[3 * pixel + channel]
+                                                : interpolated(image, height, width, source[2 * pixel],
+                                                               source[2 * pixel + 1], fraction[pixel], channel);
+            write_value(fused, channel * pixels + pixel, (float)value / 255.0f);
+        }
+        float depth = 0.0f, intensity = 0.0f;
+        if (latest[pixel] != UNUSED) {
+            const u32 point = LAST - latest[pixel];
+            depth = (float)(255.0 * depths[point] / max_depth) / 255.0f;
+            intensity = points[4 * (long long)point + 3] / 255.0f;
+            painted++;
+        }
+        write_value(fused, 3 * pixels + pixel, depth);
+        write_value(fused, 4 * pixels + pixel, intensity);
+    }
+    add_to_counter(&header[PAINTED], painted);
+}
