@@ -66,7 +66,7 @@ class Workspace:
         if record is None:
             raise ManifestError("not in the manifest", where=where, hint="run the stage that makes it first")
         stage = manifest.stages.get(record.stage)
-        rebuild = f"run again: {stage.command} --force" if stage else f"run stage '{record.stage}' again"
+        rebuild = f"run again: {_forced(stage.command)}" if stage else f"run stage '{record.stage}' again"
         if stage is not None and stage.status != "done":
             raise ManifestError(
                 f"stage '{record.stage}' that makes it is '{stage.status}', not 'done'", where=where, hint=rebuild
@@ -137,3 +137,8 @@ class Workspace:
         """
         key = {"config": config or {}, "inputs": inputs or {}, "versions": versions or {}}
         return StageRun(self.root, name, tool, key)
+
+
+def _forced(command: str) -> str:
+    """The command with ``--force``, once."""
+    return command if "--force" in command.split() else f"{command} --force"
