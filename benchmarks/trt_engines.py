@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shared.errors import DeployError
 from shared.workspace import Workspace
 from tests.support.trt_workspaces import full_size_workspace, quantise_workspace
-from trt_builder import measure
+from trt_builder import inspector, measure
 from trt_builder import target as targets
 from trt_builder.build import build_all
 from trt_builder.messages import Messages, make_logger
@@ -86,7 +86,7 @@ def _measure(ws: Workspace, policy: str, session: _Loader, arguments: Any, *, co
         times = measure.engine_times(session.trt, engine, RUNS)
         if arguments.dump:
             arguments.dump.mkdir(parents=True, exist_ok=True)
-            text = measure.engine_information(session.trt, engine)
+            text = inspector.engine_information(session.trt, engine)
             (arguments.dump / f"{policy}-{component}.json").write_text(text, encoding="utf-8")
         rows.append(
             {

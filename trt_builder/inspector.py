@@ -49,7 +49,13 @@ def look(target: Target, logger: Any, messages: Messages, plan: bytes) -> Report
     if engine is None:
         raise BuildError(f"TensorRT does not load what it built: {' '.join(messages.problems()[-1:])}")
     return Report(
-        layers=layers.from_inspector(measure.engine_information(trt, engine)),
+        layers=layers.from_inspector(engine_information(trt, engine)),
         times=measure.layer_times(trt, engine),
         memory=compat.engine_memory(trt, engine),
     )
+
+
+def engine_information(trt: Any, engine: Any) -> str:
+    """The inspector's JSON of a whole engine."""
+    inspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

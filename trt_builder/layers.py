@@ -2,7 +2,8 @@
 
 Two sources with the same content: the engine inspector's JSON where the engine can be loaded, and the dump in the
 builder's log where it can't (TensorRT for RTX on a machine without a GPU). Their words for a type changed over the
-versions: "Row major linear FP16 format", "Half", "Channel major INT8 format where channel % 4 == 0".
+versions: "Row major linear FP16 format", "Half", "Channel major INT8 format where channel % 4 == 0". Of tensors with
+dynamic shapes 8.6 and 10 tell no type at all ("N/A due to dynamic shapes").
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ _TYPES = (
     ("int32", r"\b(INT32|Int32)\b"),
     ("bool", r"\b(BOOL|Bool)\b"),
 )
+_KERNEL_TYPES = {
+    "tf32tf32": "fp32",
+    "f32f32": "fp32",
+    "f16f16": "fp16",
+    "bf16bf16": "bf16",
+    "i8i8": "int8",
+    "e4m3e4m3": "fp8",
+}
 _MATRIX_KINDS = re.compile(r"conv|correlation|gemm|matrixmultiply|matrix_multiply|fullyconnected|matmul", re.IGNORECASE)
 _REFORMAT_KINDS = re.compile(r"reformat", re.IGNORECASE)
 _SCALE_KINDS = re.compile(r"^(quantize|dequantize)$", re.IGNORECASE)
@@ -80,9 +89,12 @@ class Layer:
 
     @property
     def precision(self) -> str:
-        """What it computes in: the type of its first input, or of its output when it reads none."""
+        """What it computes in: the type of its first input, or of its output when it reads none; empty when not told.
+
+        Where TensorRT tells no types of tensors, the type of the layer's weights says it, and else its kernel's name.
+        """
         tensors = self.inputs or self.outputs
-        return tensors[0].dtype if tensors else ""
+        return (tensors[0].dtype if tensors else "") or self.weights or type_in_kernel(self.tactic)
 
 
 def type_of(text: str) -> str:
@@ -91,6 +103,12 @@ def type_of(text: str) -> str:
         if re.search(pattern, text):
             return name
     return ""
+
+
+def type_in_kernel(name: str) -> str:
+    """The type that a kernel's name begins its operands with (``…_gemm_f16f16_f16f32_…``); empty when there is none."""
+    match = re.search(r"_(tf32tf32|bf16bf16|f32f32|f16f16|i8i8|e4m3e4m3)_", name)
+    return _KERNEL_TYPES[match[1]] if match else ""
 
 
 def from_inspector(text: str) -> list[Layer]:

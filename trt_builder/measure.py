@@ -16,22 +16,6 @@ _WARM_UP_RUNS = 5
 _PROFILED_RUNS = 10
 
 
-def engine_information(trt: Any, engine: Any) -> str:
-    """The inspector's JSON of a whole engine, for the opt shapes of the first profile.
-
-    Without shapes it says nothing about the types of layers that have dynamic ones.
-    """
-    inspector = engine.create_engine_inspector()
-    with cuda.primary_context():
-        context = engine.create_execution_context()
-        for name in inputs_of(trt, engine):
-            context.set_input_shape(name, opt_shape(engine, name))
-        inspector.execution_context = context
-        text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-        del inspector, context
-    return text
-
-
 def layer_times(trt: Any, engine: Any) -> dict[str, float]:
     """Mean milliseconds per layer over a few runs with the opt shapes of the first profile."""
     sums: dict[str, float] = defaultdict(float)
@@ -91,7 +75,7 @@ def prepare(trt: Any, engine: Any, gpu: Cuda, shapes: Mapping[str, tuple[int, ..
     """
     context = engine.create_execution_context()
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    inputs = inputs_of(trt, engine)
+    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     for name in inputs:
         shape = (shapes or {}).get(name) or opt_shape(engine, name)
         if not context.set_input_shape(name, shape):
@@ -106,12 +90,6 @@ def prepare(trt: Any, engine: Any, gpu: Cuda, shapes: Mapping[str, tuple[int, ..
             gpu.upload(address, generator.standard_normal(shape).astype(trt.nptype(kind)).tobytes())
         context.set_tensor_address(name, address)
     return context
-
-
-def inputs_of(trt: Any, engine: Any) -> list[str]:
-    """Names of an engine's inputs."""
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    return [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
 
 
 def opt_shape(engine: Any, name: str) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from shared.workspace import Workspace
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Behaviour, Recorded
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantise
-from trt_builder import compat, measure, timing_cache
+from trt_builder import compat, inspector, measure, timing_cache
 from trt_builder import target as targets
 from trt_builder.build import build_all
 from trt_builder.cast_graph import lower
@@ -45,7 +45,7 @@ class Machine:
         target = Target(TensorRT("tensorrt", trt, version), H200)
         self._monkeypatch.setattr(targets, "find", lambda wanted: target)
         self._monkeypatch.setattr(measure, "layer_times", lambda trt, engine: {})
-        self._monkeypatch.setattr(measure, "engine_information", lambda trt, engine: engine.text)
+        self._monkeypatch.setattr(inspector, "engine_information", lambda trt, engine: engine.text)
         return target
 
 

@@ -17,7 +17,7 @@ from shared.workspace import Workspace
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Recorded
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, make_workspace
-from trt_builder import gpu, measure
+from trt_builder import gpu, inspector, measure
 from trt_builder import target as targets
 from trt_builder.cli import cli
 from trt_builder.compat import TensorRT
@@ -65,7 +65,7 @@ def test_a_build_takes_an_earlier_skip_back(monkeypatch: pytest.MonkeyPatch, tmp
     target = Target(TensorRT("tensorrt", fake_tensorrt.make("10.9.0", Recorded()), "10.9.0"), H200)
     monkeypatch.setattr(targets, "find", lambda wanted: target)
     monkeypatch.setattr(measure, "layer_times", lambda trt, engine: {})
-    monkeypatch.setattr(measure, "engine_information", lambda trt, engine: engine.text)
+    monkeypatch.setattr(inspector, "engine_information", lambda trt, engine: engine.text)
     answer = invoke("build", "--work", ws.root, "--if-available")
     assert answer.exit_code == 0, answer.output
     assert {name for name in ws.manifest().stages if name.startswith("build")} == {f"build:{target.name('auto')}"}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from shared.errors import BuildError
-from tests.support.trt_workspaces import encoder, head
+from tests.support.trt_workspaces import FULL, encoder, head, quantise
 from trt_builder.achieved import compare, require, summary
-from trt_builder.layers import Layer, LayerTensor, from_inspector, from_log, type_of
+from trt_builder.layers import Layer, LayerTensor, from_inspector, from_log, type_in_kernel, type_of
 from trt_builder.policies import Resolved, resolve
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "trt"
 
 
 @pytest.mark.parametrize(
@@ -175,3 +178,39 @@ def test_shares_of_time_reformats_and_unfused_qdq() -> None:
     assert found["reformat_layers"] == 1
     assert found["qdq_not_fused"] == ["q"]
     assert found["share_of_layers"] == {"fp16": 0.25, "fp32": 0.75}
+
+
+def test_kernels_names_tell_types() -> None:
+    assert type_in_kernel("sm80_xmma_gemm_f32f32_tf32f32_f32_nn_n_tilesize32x32x8") == "fp32"
+    assert type_in_kernel("sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f16f16_f16f16_f16_nhwckrsc_nhwc") == "fp16"
+    assert type_in_kernel("sm90_xmma_fprop_implicit_gemm_i8i8_i8i32_f32_nchw_vect_c_32kcrs") == "int8"
+    assert type_in_kernel("__myl_Tran_0xda596f98") == ""
+
+
+# What TensorRT 8.6.0 reported on an H200 of engines that this builder made there (names and kernels are its own; of the
+# encoder, whose shapes are dynamic, it tells no tensor's type).
+@pytest.mark.parametrize(
+    ("policy", "precision"),
+    [("auto", "fp32"), ("fp32", "fp32"), ("fp32_tf32", "fp32"), ("fp16", "fp16"), ("strongly_typed", "fp32")],
+)
+def test_a_real_report_of_a_dynamic_engine_proves_its_policy(policy: str, precision: str) -> None:
+    reports = json.loads((DATA / "8.6.0-h200-encoder.json").read_text(encoding="utf-8"))
+    layers = from_inspector(json.dumps(reports[policy]))
+    resolved = resolve(policy, encoder(), (), where="x.onnx")
+    found = summary(layers, resolved)
+    require(found, resolved, component="pts_voxel_encoder")
+    assert found["share_of_matrix_layers"] == {precision: 1.0}
+    assert (found["not_proven"], found["not_as_asked"]) == ([], {})
+    asked_for_more = resolve("fp16" if precision == "fp32" else "fp32", encoder(), (), where="x.onnx")
+    with pytest.raises(BuildError, match="was not met"):
+        require(summary(layers, asked_for_more), asked_for_more, component="pts_voxel_encoder")
+
+
+def test_a_real_report_of_an_int8_engine_proves_its_policy() -> None:
+    layers = from_inspector((DATA / "8.6.0-h200-int8-head.json").read_text(encoding="utf-8"))
+    resolved = resolve("int8", quantise(head(64, FULL)), (), where="x.onnx")
+    found = summary(layers, resolved)
+    require(found, resolved, component="pts_backbone_neck_head")
+    assert (found["not_proven"], found["not_as_asked"]) == ([], {})
+    assert found["share_of_matrix_layers"] == {"fp16": 0.037, "int8": 0.963}
+    assert found["reformat_layers"] == 4
