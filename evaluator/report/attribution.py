@@ -9,11 +9,13 @@ from evaluator.report.blocks import Block, Cell, Grid, Section, Text
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport
 from shared.staleness import outdated_inputs
-from shared.table import MISSING, number
+from shared.table import MISSING
 
 _KIND = "attribution"
 #: Version of the files in ``attribution/`` that is understood here.
 _FORMAT = 1
+# Half of the last digit that is shown: less is rounding.
+_LEAST = 0.5e-4
 
 
 def section(material: Material, _: TaskReport | None) -> Section | None:
@@ -49,7 +51,7 @@ def _attribution(found: dict[str, Any]) -> list[Block]:
                 str(changed),
             ]
         )
-    rows.append([Cell("total"), *(number(found["total"][metric], 4) for metric in metrics), "", ""])
+    rows.append([Cell("total"), *(_text(found["total"][metric]) for metric in metrics), "", ""])
     against = "the labels" if found["truth"] == "labels" else f"the results of {found['reference']}"
     title = (
         f"{found['test']} in place of {found['reference']}, step by step: {found['samples']} samples, against {against}"
@@ -63,9 +65,12 @@ def _attribution(found: dict[str, Any]) -> list[Block]:
 
 
 def _loss(value: float, largest: float) -> Cell:
-    # Below half of what is shown, a bar would be one of rounding.
-    share = abs(value) / largest if largest >= 0.5e-4 else 0.0
-    return Cell(f"{value + 0.0:.4f}" if abs(value) >= 0.5e-4 else "0", share=share, series=1)
+    share = abs(value) / largest if largest >= _LEAST else 0.0
+    return Cell(_text(value), share=share, series=1)
+
+
+def _text(value: float) -> str:
+    return f"{value:.4f}" if abs(value) >= _LEAST else "0"
 
 
 def _own_output(step: dict[str, Any], samples: int) -> str:

@@ -61,9 +61,13 @@ class Grid:
         return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
 
     def numeric(self) -> list[bool]:
-        """Per column, whether it holds numbers alone."""
+        """Per column, whether it holds numbers alone, without bars, which begin at the left."""
         columns = list(zip(*self.cells(), strict=True)) or [()] * len(self.columns)
-        return [all(cell.text in ("", MISSING) or _NUMBER.match(cell.text) for cell in column) for column in columns]
+        return [all(cell.share is None and _is_number(cell.text) for cell in column) for column in columns]
+
+
+def _is_number(text: str) -> bool:
+    return text in ("", MISSING) or _NUMBER.match(text) is not None
 
 
 @dataclass(frozen=True)

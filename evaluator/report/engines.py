@@ -11,6 +11,7 @@ from typing import Any
 from evaluator.report.blocks import Block, Cell, Details, Grid, Section, Text
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport
+from shared.staleness import outdated_inputs
 from shared.table import MISSING
 
 _KIND = "engine-record"
@@ -28,6 +29,11 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
             continue
         engine = json.loads(material.workspace.artifact(path).read_text(encoding="utf-8"))
         blocks += _engine(Path(path).parent.name, engine)
+        if outdated_inputs(material.manifest, record.stage):
+            command = material.manifest.stages[record.stage].command
+            blocks.append(
+                Text(f"This engine is of another ONNX file than is here now. To build it again: {command}", "bad")
+            )
     return Section("engines", "Engines", blocks) if blocks else None
 
 

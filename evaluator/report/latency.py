@@ -9,10 +9,11 @@ import numpy as np
 
 from evaluator.report.blocks import Block, Cell, Chart, Charts, Grid, Section, Text
 from evaluator.report.material import Material
-from evaluator.report.svg import Line, bar_chart, line_chart, linear_axis
+from evaluator.report.svg import SERIES, Line, bar_chart, line_chart, linear_axis
 from evaluator.report.tasks import TaskReport
 from shared.latency import TOTAL
 from shared.runs import Run
+from shared.staleness import outdated_inputs
 from shared.table import number
 
 # Time on the host that runs beside the GPU's stages, not one of them.
@@ -30,10 +31,13 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
     for name, evaluation in material.evaluations.items():
         blocks += _stages(f"{name}, over the data set", evaluation["latency"], components)
     charts = []
-    for name, run in material.runs.items():
-        charts += _distribution(name, run)
+    for index, (name, run) in enumerate(material.runs.items()):
+        charts += _distribution(name, run, f"s{index % SERIES}")
     blocks.append(Charts(charts, title="Every request of the runs"))
     for name, result in material.manifest.results.get("bench", {}).items():
+        stage = f"bench:{name}"
+        if material.manifest.stages[stage].status != "done" or outdated_inputs(material.manifest, stage):
+            continue
         blocks += _stages(f"{name}, runtime bench on one sample", result["stages"], components)
     return Section("latency", "Latency", blocks)
 
@@ -42,13 +46,14 @@ def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], component
     """A sentence on the bottleneck, and a bar a stage."""
     medians = {name: values["median"] for name, values in statistics.items() if name not in _NOT_A_STAGE}
     whole = sum(medians.values())
-    rows = []
+    columns = [column for column in _COLUMNS if column in statistics[TOTAL]]
+    rows: list[list[str | Cell]] = []
     for name, values in statistics.items():
         share = medians[name] / whole if name in medians and whole else None
         series = 0 if name in components else 1
         bar: str | Cell = Cell(f"{share:.1%}", share=share, series=series) if share is not None else ""
-        rows.append([name, bar, *(number(values.get(column), 2) for column in _COLUMNS)])
-    table = Grid(f"{title} [ms]", ["stage", "share of the stages", *_COLUMNS], rows)
+        rows.append([name, bar, *(number(values.get(column), 2) for column in columns)])
+    table = Grid(f"{title} [ms]", ["stage", "share of the stages", *columns], rows)
     if not whole:
         return [table]
     slowest = max(medians, key=lambda name: medians[name])
@@ -60,7 +65,7 @@ def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], component
     return [Text(sentence), table]
 
 
-def _distribution(name: str, run: Run) -> list[Chart]:
+def _distribution(name: str, run: Run, style: str) -> list[Chart]:
     totals = np.array([latency[TOTAL] for latency in run.latencies])
     counts, edges = np.histogram(totals, bins=min(_BINS, max(1, len(totals))))
     x = linear_axis("total [ms]", float(edges[0]), float(edges[-1]))
@@ -70,11 +75,11 @@ def _distribution(name: str, run: Run) -> list[Chart]:
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
         if count
     ]
-    histogram = bar_chart(f"Histogram of the total latency of {name}", bars, x, y)
+    histogram = bar_chart(f"Histogram of the total latency of {name}", bars, x, y, style)
     course_x = linear_axis("request", 0, max(1, len(totals) - 1))
     course_y = linear_axis("total [ms]", 0, float(totals.max()))
     points = [(float(index), float(total)) for index, total in _thinned(totals)]
-    course = line_chart(f"Total latency of {name}, request by request", [Line(points, "s0")], course_x, course_y)
+    course = line_chart(f"Total latency of {name}, request by request", [Line(points, style)], course_x, course_y)
     return [
         Chart(f"{name}: distribution", histogram, f"median {np.median(totals):.1f} ms, {len(totals)} requests"),
         Chart(f"{name}: over the run", course, _drift(totals)),

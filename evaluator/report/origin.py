@@ -64,7 +64,7 @@ def _artifacts(manifest: Manifest) -> Grid:
         [path, record.kind, f"{record.bytes / 1e6:.2f}", record.sha256[:16], record.stage]
         for path, record in loaded.items()
     ]
-    others = len(manifest.artifacts) - len(loaded)
+    others = sum(1 for record in manifest.artifacts.values() if record.stage != OWN_STAGE) - len(loaded)
     title = f"Models ({others} more files are in manifest.json)"
     return Grid(title, ["file", "kind", "MB", "sha256, first 16 digits", "stage"], rows)
 

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 360, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 38
+#: Colours in the style sheet: classes s0, s1, ...
+SERIES = 8
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 38
 # About so many ticks fit an axis.
 _TICKS = 5
 

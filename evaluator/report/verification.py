@@ -136,7 +136,7 @@ def _histogram(name: str, values: dict[str, Any], tolerance: dict[str, Any]) -> 
 
 
 def _without_tail(counts: dict[int, int]) -> dict[int, int]:
-    """The smallest errors, down to a few in ten thousand values, all in the first bar: they would squeeze the others."""
+    """The few smallest errors all in the first bar: on the way to them the others would be squeezed."""
     least = _TAIL * sum(counts.values())
     first, below = min(counts), 0
     for octave in sorted(counts):

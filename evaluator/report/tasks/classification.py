@@ -45,7 +45,8 @@ def _curves(material: Material) -> Charts:
     charts = []
     if result["separation"] is not None:
         lines = [Line([(0, 0), (1, 1)], "s7")]
-        for index, run in enumerate(material.pair):
+        # The first run's dashes come last, so that both are seen where they agree.
+        for index, run in reversed(list(enumerate(material.pair))):
             roc = material.evaluations[run]["metrics"]["separation"]["roc"]
             lines.append(Line([(x, y) for x, y in roc], f"s{index} dashed" if run != material.shown else f"s{index}"))
         auc = result["separation"]["roc_auc"]

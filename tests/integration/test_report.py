@@ -1,0 +1,251 @@
+"""The report: what it tells, that it stands alone, when it is made again, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluator.cli import cli
+from evaluator.report.report import OUTPUT, report
+from shared.config import DeployConfig, resolved
+from shared.errors import EnvironmentLacks, GateFailed, InputError, VerificationFailed
+from shared.files import sha256_of_file
+from shared.tasks import Boxes3D
+from shared.workspace import Workspace
+from tests.support.report_workspaces import add_attribution, add_engine, classification, detection2d, detection3d
+from tests.support.workspaces import add_run, make_workspace
+
+
+class _Page(HTMLParser):
+    """The page's text, its headings, and everything that it refers to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.sections: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        if tag == "section":
+            self.sections.append(attributes["id"] or "")
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def _report(workspace: Workspace) -> _Page:
+    report(workspace.root, None, False)
+    return _Page(workspace.artifact(OUTPUT))
+
+
+def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path, gates=("mAP < 0.01",))
+    add_engine(workspace)
+    add_attribution(workspace)
+    page = _report(workspace)
+    assert page.sections == [
+        "summary", "metrics", "frames", "verification", "attribution", "latency", "engines", "origin"
+    ]  # fmt: skip
+    for told in (
+        "all 5 checks",  # three comparisons, and one gate of two runs
+        "onnx-cpu fails if mAP < 0.01",
+        "Confusion of onnx-cpu",
+        "nuScenes AP per range",
+        "Worst frame: token",
+        "Best frame: token",
+        "Error histograms, pytorch-cpu → onnx-cpu",
+        "Responsible: head.",
+        "the bottleneck is model",
+        "head (trt10.8-sm90-fp16): fp16, TensorRT 10.8.0, NVIDIA H200, 12.0 MB",
+        "5 more layers of head",
+        "The deploy config",
+    ):
+        assert told in page.text, told
+    assert page.tags.count("polyline") >= 2 * 2 * 4  # both classes and runs, four distances
+    assert workspace.artifact(OUTPUT).stat().st_size < 10_000_000
+
+
+@pytest.mark.parametrize("make", [detection3d, detection2d, classification])
+def test_nothing_is_fetched_and_every_anchor_is_there(tmp_path: Path, make: object) -> None:
+    page = _report(make(tmp_path))  # type: ignore[operator]
+    assert "frames" in page.sections and "image" in page.tags
+    assert all(reference.startswith(("#", "data:")) for reference in page.references)
+    assert {reference[1:] for reference in page.references if reference.startswith("#")} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_worst_frame_comes_first(tmp_path: Path) -> None:
+    lost = {3: Boxes3D.build(np.full((2, 3), 60.0), np.ones((2, 3)), np.zeros(2), labels=[0, 1], scores=[0.9, 0.9])}
+    workspace = make_workspace(tmp_path)
+    for index in range(6):
+        np.zeros((10, 5), np.float32).tofile(tmp_path / "data" / f"{index}.bin")
+    for backend in ("pytorch", "onnx"):
+        add_run(workspace, backend, boxes=lost)
+    _evaluated(workspace)
+    assert re.search(r"Worst frame: (\w+)", _report(workspace).text)[1] == "token3"  # type: ignore[index]
+    assert "Worst frame: 3" in _report(detection2d(tmp_path / "2d")).text
+
+
+def _evaluated(workspace: Workspace, *gates: str) -> None:
+    from evaluator.evaluate import evaluate
+
+    evaluate(workspace.root, None, False, gates)
+
+
+def test_what_failed_is_said_first(tmp_path: Path) -> None:
+    with pytest.raises(GateFailed):
+        detection3d(tmp_path / "gate", gates=("mAP < 0.999999",))
+    page = _report(Workspace.open(tmp_path / "gate" / "work"))
+    assert "Verdict FAILED" in page.text and "gate onnx-cpu fails if mAP < 0.999999" in page.text
+
+    with pytest.raises(VerificationFailed):
+        detection3d(tmp_path / "noise", noise=1.0)
+    workspace = Workspace.open(tmp_path / "noise" / "work")
+    _evaluated(workspace)
+    page = _report(workspace)
+    assert "Verdict FAILED" in page.text and "verification pytorch-cpu → onnx-cpu: " in page.text
+
+
+def test_up_to_date_until_something_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = detection3d(tmp_path)
+    caplog.set_level("INFO")
+    report(workspace.root, None, False)
+    first = sha256_of_file(workspace.path(OUTPUT))
+    caplog.clear()
+    report(workspace.root, None, False)
+    assert "report: up to date" in caplog.text
+    caplog.clear()
+    report(workspace.root, None, force=True)
+    assert "up to date" not in caplog.text
+    assert sha256_of_file(workspace.path(OUTPUT)) == first, "the same workspace, another page"
+    add_engine(workspace, times=False)
+    page = _report(workspace)
+    assert "engines" in page.sections and "The layers were not timed" in page.text
+
+
+def test_without_the_data_it_says_so_and_has_no_pictures(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path)
+    moved = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "data", moved)
+    page = _report(workspace)
+    assert "No pictures: " in page.text and "image" not in page.tags
+    assert "No table of confusion: " in page.text and "nuScenes AP per range" in page.text
+
+    report(workspace.root, moved, False)
+    assert "image" in _Page(workspace.artifact(OUTPUT)).tags
+
+    other = detection3d(tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "data")
+    make_workspace(tmp_path / "third", samples=3)
+    with pytest.raises(InputError, match="other data"):
+        report(other.root, tmp_path / "third" / "data", False)
+
+
+def test_without_point_files_the_rest_is_there(tmp_path: Path) -> None:
+    page = _report(detection3d(tmp_path, points=False))
+    assert "No pictures: " in page.text and "Confusion of onnx-cpu" in page.text
+    assert "image" not in page.tags
+
+
+def test_runs_with_nothing_in_them(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    nothing = dict.fromkeys(range(6), Boxes3D.empty())
+    add_run(workspace, "onnx", boxes=nothing)
+    _evaluated(workspace)
+    assert "not judged" in _report(workspace).text
+
+
+def test_names_are_text_not_markup(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path)
+    stage = workspace.stage("odd", tool="shared")
+    stage.skip("<script>alert(1)</script>")
+    page = workspace.path(OUTPUT)
+    report(workspace.root, None, False)
+    assert "<script>alert(1)" not in page.read_text()
+    assert "<script>alert(1)" in _Page(page).text
+
+
+def test_evaluation_switched_off(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    config = DeployConfig.model_validate(workspace.config() | {"evaluation": {"enabled": False}})
+    with workspace.stage("export", tool="shared") as stage:
+        stage.config(resolved(config))
+    _evaluated(workspace)
+    page = _report(workspace)
+    assert page.sections == ["summary", "origin"]
+
+
+def test_not_evaluated(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx")
+    with pytest.raises(InputError, match="nothing was evaluated here") as error:
+        report(workspace.root, None, False)
+    assert "evaluator evaluate" in (error.value.hint or "")
+
+
+def test_half_a_run(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path)
+    with pytest.raises(InputError, match="not finished"):
+        add_run(workspace, "onnx", finish=False, dataset="f" * 64)
+    with pytest.raises(InputError, match="'onnx-cpu' is 'failed', not finished"):
+        report(workspace.root, None, False)
+
+
+def test_evaluation_of_earlier_runs(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path)
+    add_run(workspace, "onnx", boxes={0: Boxes3D.empty()})
+    with pytest.raises(InputError, match="is of another runs/onnx-cpu") as error:
+        report(workspace.root, None, False)
+    assert "evaluate again" in (error.value.hint or "")
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, make_workspace(tmp_path / "made").root):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["report", "--work", str(folder)])
+        assert stop.value.code == 3
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("make", [detection3d, detection2d, classification])
+def test_rerun_recording(tmp_path: Path, make: object) -> None:
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed; run: pip install 'awml-deploy[rerun]'")
+    from rerun.recording import load_archive
+
+    file = tmp_path / "boxes.rrd"
+    text = report(make(tmp_path / "made").root, None, False, file)  # type: ignore[operator]
+    assert f"Rerun recording: {file}" in text and " of " in text
+    entities = {
+        str(chunk.entity_path) for recording in load_archive(file).all_recordings() for chunk in recording.chunks()
+    }
+    assert any(path.startswith(("/points", "/image")) for path in entities)
+
+
+def test_rerun_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    workspace = detection3d(tmp_path)
+    monkeypatch.setattr("evaluator.report.rerun_file.rr", _unloaded("rerun"))
+    with pytest.raises(EnvironmentLacks, match="rerun"):
+        report(workspace.root, None, False, tmp_path / "boxes.rrd")
+    assert not (tmp_path / "boxes.rrd").exists()
+
+
+def _unloaded(name: str) -> object:
+    from shared.lazy import lazy_import
+
+    return lazy_import(name, install="pip install it")
