@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from demo.camera import camera_rig
-from demo.recording import record_scene
+from demo.camera import camera_rig, render
+from demo.recording import draw_scene, record_scene
 from exporter.awml_modules.calibration_transform import five_channels
 from exporter.awml_modules.image_classifier import build_image_classifier
 from exporter.cli import cli as exporter_cli
-from exporter.demo_models.calibration_frames import as_stored, lidar_channels, straight_image, training_samples
+from exporter.demo_models.calibration_frames import (
+    as_stored,
+    lidar_channels,
+    straight_image,
+    training_samples,
+    training_views,
+)
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.models import calibration, find
 from exporter.training_config import TrainingConfig, random_weights, read_training_config
@@ -210,11 +217,40 @@ def test_training_samples_are_the_same_input_within_rounding() -> None:
         assert difference[:3].max() <= 5
         assert difference[:3].mean() < 0.1
         assert (difference[3:] > 0.01).mean() < 1e-3
-    inputs, labels = training_samples(frame, np.random.default_rng(0), "awml")
+
+
+def test_training_frames_come_from_vehicles_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    views = training_views(3, 0, rng)
+    for camera, own, image in zip(views.cameras, camera_rig(), views.images, strict=True):
+        turned = camera.cam2ego[:3, :3] @ own.cam2ego[:3, :3].T
+        np.testing.assert_allclose(turned @ turned.T, np.eye(3), atol=1e-12)
+        angle = np.rad2deg(np.arccos((np.trace(turned) - 1) / 2))
+        assert 0.01 < angle <= 10
+        assert np.linalg.norm(camera.cam2ego[:3, 3] - own.cam2ego[:3, 3]) <= 0.2
+        assert image.shape == (300, 480, 3)
+    inputs, labels = training_samples(views, rng, "awml")
     assert inputs.shape == (12, 5, 300, 480)
     np.testing.assert_array_equal(labels, [0, 1] * 6)
     np.testing.assert_array_equal(inputs[0, :3], inputs[1, :3])
     assert (inputs[0, 3:] != inputs[1, 3:]).mean() > 0.05
+
+
+def test_a_camera_mounted_otherwise_sees_what_lies_there() -> None:
+    """Turned by 56 degrees about the vehicle's upward axis, the front camera's lens looks where its neighbour does."""
+    scene = draw_scene(3, "train", 0, 1)
+    front, right = camera_rig()[:2]
+    turned = render(replace(front, cam2ego=right.cam2ego), scene.at(0.0), scene.road).image
+    own = render(front, scene.at(0.0), scene.road).image
+    beside = render(right, scene.at(0.0), scene.road).image
+    middle = (slice(100, 200), slice(180, 300))
+
+    def difference(a, b) -> float:
+        return float(np.abs(a[middle].astype(float) - b[middle].astype(float)).mean())
+
+    assert difference(turned, beside) < 0.7 * difference(turned, own)
+    same = render(replace(front, cam2ego=front.cam2ego.copy()), scene.at(0.0), scene.road).image
+    assert difference(same, own) < 0.5
 
 
 @pytest.fixture(scope="module")
