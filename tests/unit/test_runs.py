@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from shared.errors import InputError
 from shared.runs import Run, RunHeader, RunWriter
-from shared.tasks import Boxes3D
+from shared.tasks import Boxes2D, Boxes3D, ClassScores, prediction_type
 
 
 def _header(count: int = 3, **changes: object) -> RunHeader:
@@ -134,3 +134,38 @@ def test_packed_files_have_the_same_bytes_every_time(tmp_path: Path) -> None:
     _write(tmp_path / "b")
     assert (tmp_path / "a" / "predictions.npz").read_bytes() == (tmp_path / "b" / "predictions.npz").read_bytes()
     assert json.loads((tmp_path / "a" / "run.json").read_text())["backend"] == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("task", "answers"),
+    [
+        ("detection2d", [Boxes2D.empty(), Boxes2D.build([[0, 1, 2, 3], [4, 5, 6, 7]], [1, 0], [0.5, 0.25])]),
+        ("classification", [ClassScores.build([0.5, -1.0]), ClassScores.build([[1.0, 2.0]])]),
+    ],
+)
+def test_other_tasks_round_trip(task: str, answers: list, tmp_path: Path) -> None:
+    kind = type(answers[0])
+    writer = RunWriter.open(tmp_path, _header(2, task=task))
+    writer.commit(0, answers[0], {"total": 1.0}, {}, {"x": np.zeros(1, np.float32)})
+    # A kill here: the next writer goes on.
+    writer = RunWriter.open(tmp_path, _header(2, task=task))
+    assert writer.done == {0}
+    writer.commit(1, answers[1], {"total": 1.0})
+    writer.finish()
+    run = Run.open(tmp_path)
+    for index, answer in enumerate(answers):
+        back = run.predictions(index, kind)
+        for name in kind.columns():
+            assert getattr(back, name).dtype == getattr(answer, name).dtype
+            assert getattr(back, name).tolist() == getattr(answer, name).tolist()
+    with pytest.raises(InputError, match=f"results of task '{task}', not Boxes3D"):
+        run.boxes(0)
+
+
+def test_columns_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Boxes2D.corners has shape \(2, 3\)"):
+        Boxes2D(np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match=r"Boxes2D.labels has shape \(1,\)"):
+        Boxes2D(np.zeros((2, 4), np.float32), np.zeros(1, np.int64), np.zeros(2, np.float32))
+    with pytest.raises(InputError, match="no task 'segmentation'"):
+        prediction_type("segmentation")
