@@ -64,7 +64,7 @@ class AwmlDriver:
     def __init__(self, spec: ModelSpec, session: TensorRTSession) -> None:
         self.settings: dict[str, Any] = {}
         self.engines_ms = 0.0
-        self._engines = {name: session.engine(name) for name in (ENCODER, HEAD)}
+        self._engines = {name: session.new_engine(name) for name in (ENCODER, HEAD)}
         self._contexts = {name: engine.create_execution_context() for name, engine in self._engines.items()}
         self._session = session
         self._pipeline = CenterPoint(spec, read_parameters(spec), self)

@@ -84,7 +84,9 @@ class Model:
             for component, path in module.artifacts(self.workspace, self.spec, self.target).items()
         }
         session = module.load(files, self.spec, self.device, self.threads)
-        return session, build_pipeline(self.spec, session if self.steps == "auto" else HostOnly(session))
+        if self.steps == "numpy":
+            session = HostOnly(session)
+        return session, build_pipeline(self.spec, session)
 
     def settings(self) -> dict[str, Any]:
         """What was asked for, for the key of a stage."""

@@ -93,20 +93,46 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
     for path in files.values():
         _check_architecture(path, gpu)
     runtime = trt.Runtime(_logger())
-    engines = {
-        component.name: _load_component(runtime, files[component.name], component) for component in spec.components
-    }
-    return TensorRTSession(gpu, runtime, engines, {"tensorrt": trt.__version__, "gpu": gpu.name})
+    plans = {component.name: Plan(runtime, files[component.name]) for component in spec.components}
+    engines = {component.name: _checked(plans[component.name], component) for component in spec.components}
+    return TensorRTSession(gpu, plans, engines, {"tensorrt": trt.__version__, "gpu": gpu.name})
+
+
+class Plan:
+    """A serialised engine, in host memory.
+
+    Every context gets an engine of its own: in 8.6 a profile belongs to one context at a time, and a second context of
+    the same engine can't run.
+    """
+
+    def __init__(self, runtime: Any, path: Path) -> None:
+        self.path = path
+        # Engines need the runtime that loaded them.
+        self._runtime = runtime
+        self._bytes = path.read_bytes()
+
+    def engine(self) -> Any:
+        """An engine, with its weights in device memory.
+
+        Raises:
+            ModelLoadError: TensorRT refuses.
+        """
+        engine = self._runtime.deserialize_cuda_engine(self._bytes)
+        if engine is None:
+            raise ModelLoadError(
+                f"TensorRT can't load it: {last_error()}", where=str(self.path), hint="build the engines again"
+            )
+        return engine
 
 
 class TensorRTSession(DeviceSession):
     """The components as engines."""
 
-    def __init__(self, gpu: Gpu, runtime: Any, engines: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(self, gpu: Gpu, plans: dict[str, Plan], engines: dict[str, Any], settings: dict[str, Any]) -> None:
         self.gpu = gpu
         self.settings = settings
-        # Engines need the runtime that loaded them.
-        self._runtime = runtime
+        self._plans = plans
+        # These answer questions; contexts have their own.
         self._engines = engines
         self._hosts: dict[str, _HostBinding] = {}
 
@@ -117,7 +143,7 @@ class TensorRTSession(DeviceSession):
             InferenceError: a shape outside the profile, or TensorRT failed.
         """
         if component not in self._hosts:
-            self._hosts[component] = _HostBinding(self.gpu, component, self._engines[component])
+            self._hosts[component] = _HostBinding(self.gpu, component, self._plans[component].engine())
         return self._hosts[component].run(inputs)
 
     def rows(self, component: str) -> tuple[int, int | None]:
@@ -130,13 +156,14 @@ class TensorRTSession(DeviceSession):
         """See `DeviceSession`."""
         return dtype_of(self._engines[component], tensor)
 
-    def engine(self, component: str) -> Any:
-        """The engine itself, for measuring it."""
-        return self._engines[component]
+    def new_engine(self, component: str) -> Any:
+        """An engine that has no context yet, for measuring it."""
+        return self._plans[component].engine()
 
     def open_lane(self) -> TensorRTLane:
         """See `DeviceSession`."""
-        return TensorRTLane(self.gpu, self._engines)
+        scratch = max(scratch_bytes(engine) for engine in self._engines.values())
+        return TensorRTLane(self.gpu, self._plans, scratch)
 
 
 class TensorRTLane(Lane):
@@ -144,18 +171,18 @@ class TensorRTLane(Lane):
 
     recordable = True
 
-    def __init__(self, gpu: Gpu, engines: Mapping[str, Any]) -> None:
+    def __init__(self, gpu: Gpu, plans: Mapping[str, Plan], scratch: int) -> None:
         self.stream = gpu.stream()
         self._gpu = gpu
-        self._engines = engines
-        self._scratch = gpu.allocate((max(scratch_bytes(engine) for engine in engines.values()),), np.uint8)
+        self._plans = plans
+        self._scratch = gpu.allocate((scratch,), np.uint8)
 
     def bind(
         self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
     ) -> TensorRTBound:
         """See `Lane`."""
         return TensorRTBound(
-            self._gpu, component, self._engines[component], self.stream, self._scratch, inputs, outputs
+            self._gpu, component, self._plans[component].engine(), self.stream, self._scratch, inputs, outputs
         )
 
 
@@ -174,7 +201,7 @@ class TensorRTBound(Bound):
     ) -> None:
         self._component = component
         self._stream = stream.handle
-        self.context = new_context(engine, scratch)
+        self.context = new_context(engine, scratch, stream)
         for name in tensor_names(engine, inputs=True):
             set_shape(self.context, engine, component, name, inputs[name].shape)
         self.outputs = {}
@@ -185,7 +212,7 @@ class TensorRTBound(Bound):
             array = gpu.allocate(shape, dtype) if given is None else DeviceArray(given.address, shape, dtype, given)
             self.outputs[name] = array
         # Everything that the context points to lives as long as it does.
-        self._keep = (scratch, dict(inputs))
+        self._keep = (engine, scratch, dict(inputs))
         for name, array in (*inputs.items(), *self.outputs.items()):
             set_address(self.context, component, name, array.address)
 
@@ -203,7 +230,7 @@ class _HostBinding:
         self._engine = engine
         self._stream = gpu.stream()
         self._scratch = gpu.allocate((scratch_bytes(engine),), np.uint8)
-        self._context = new_context(engine, self._scratch)
+        self._context = new_context(engine, self._scratch, self._stream)
         self._inputs = tensor_names(engine, inputs=True)
         self._outputs = tensor_names(engine, inputs=False)
         for name in self._inputs:
@@ -272,8 +299,8 @@ def scratch_bytes(engine: Any) -> int:
     return int(engine.device_memory_size if newer is None else newer)
 
 
-def new_context(engine: Any, scratch: DeviceArray) -> Any:
-    """A context that works in ``scratch``.
+def new_context(engine: Any, scratch: DeviceArray, stream: Any) -> Any:
+    """The context of an engine that has none yet, working in ``scratch``.
 
     The allocation strategy came with 10.0; 11 lacks the older name. ``set_device_memory`` came with 10.9.
     """
@@ -289,6 +316,8 @@ def new_context(engine: Any, scratch: DeviceArray) -> Any:
         context.device_memory = scratch.address
     else:
         setter(scratch.address, scratch.nbytes)
+    if context.active_optimization_profile != 0:
+        context.set_optimization_profile_async(0, stream.handle)
     return context
 
 
@@ -388,15 +417,15 @@ def _three(version: str) -> str:
     return ".".join(version.split(".")[:3])
 
 
-def _load_component(runtime: Any, path: Path, component: ComponentSpec) -> Any:
-    """One engine, checked against the spec."""
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
-    if engine is None:
-        raise ModelLoadError(f"TensorRT can't load it: {last_error()}", where=str(path), hint="build the engines again")
+def _checked(plan: Plan, component: ComponentSpec) -> Any:
+    """An engine whose inputs and outputs are those of the spec."""
+    engine = plan.engine()
     for kind, expected, is_input in (("inputs", component.inputs, True), ("outputs", component.outputs, False)):
         names, wanted = tensor_names(engine, inputs=is_input), [tensor.name for tensor in expected]
         if sorted(names) != sorted(wanted):
             raise ModelLoadError(
-                f"has the {kind} {names}, the model spec says {wanted}", where=str(path), hint="build the engines again"
+                f"has the {kind} {names}, the model spec says {wanted}",
+                where=str(plan.path),
+                hint="build the engines again",
             )
     return engine

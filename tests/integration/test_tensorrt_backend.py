@@ -1,0 +1,240 @@
+"""The TensorRT backend and CenterPoint's CUDA pipeline, from the command line, on doubles of TensorRT and CUDA.
+
+The engines of the double are the ONNX files, so that the answers must be those of the ONNX backend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from click.testing import CliRunner
+
+from runtime.backends import tensorrt as backend
+from runtime.cli import cli
+from runtime.devices import Device
+from runtime.run import run
+from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
+from shared.runs import Run
+from shared.workspace import Workspace
+from tests.support import cuda_on_cpu, tensorrt_double
+from tests.support import tiny_centerpoint as tiny
+
+pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
+
+FRAMES = [300, 0, 1, 600, 40]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    root = tmp_path_factory.mktemp("tiny")
+    ws = tiny.make_workspace(root / "work", tiny.write_frames(root / "frames", FRAMES))
+    tensorrt_double.add_engines(ws)
+    return ws
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def work(exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    tensorrt_double.use(monkeypatch, kernels)
+    yield exported.root
+
+
+def load(ws: Workspace, target: str | None = None, device: str = "cuda") -> backend.TensorRTSession:
+    spec = ws.spec()
+    files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, spec, target).items()}
+    return backend.load(files, spec, Device(device), None)
+
+
+def test_the_boxes_are_those_of_the_onnx_backend(work: Path) -> None:
+    run(work, "onnx", "cpu")
+    run(work, "tensorrt", "cuda")
+    assert_same(Run.open(work / "runs/tensorrt-cuda0"), Run.open(work / "runs/onnx-cpu"))
+    assert Run.open(work / "runs/tensorrt-cuda0").header.details["gpu"] == "CPU"
+    stages = list(Run.open(work / "runs/tensorrt-cuda0").latencies[0])
+    assert stages[:2] == ["upload", "voxelise"]
+    assert stages[-3:] == ["download", "enqueue", "total"]
+
+
+def test_steps_in_numpy_give_the_same(work: Path) -> None:
+    run(work, "tensorrt", "cuda")
+    on_device = [Run.open(work / "runs/tensorrt-cuda0").boxes(index) for index in range(len(FRAMES))]
+    run(work, "tensorrt", "cuda", steps="numpy")
+    in_numpy = Run.open(work / "runs/tensorrt-cuda0")
+    assert in_numpy.header.details["steps"] == "numpy"
+    for index, boxes in enumerate(on_device):
+        assert len(boxes) == len(in_numpy.boxes(index))
+        np.testing.assert_allclose(boxes.centers, in_numpy.boxes(index).centers, atol=1e-5)
+
+
+def assert_same(ours: Run, theirs: Run) -> None:
+    assert ours.counters == theirs.counters
+    assert sum(counters["boxes"] for counters in ours.counters) > 10
+    for index in range(len(FRAMES)):
+        got, wanted = ours.boxes(index), theirs.boxes(index)
+        np.testing.assert_array_equal(got.labels, wanted.labels)
+        for name in ("centers", "sizes", "yaws", "velocities", "scores"):
+            np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), rtol=1e-4, atol=1e-5, err_msg=name)
+    for index in theirs.header.raw_samples:
+        for name, value in theirs.raw(index).items():
+            np.testing.assert_allclose(ours.raw(index)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_named_set_of_engines_gets_a_run_of_its_own(work: Path) -> None:
+    target = "trt8.6.0-sm90-fp16"
+    invoke("run", "--work", str(work), "--backend", "tensorrt", "--device", "cuda", "--target", target)
+    assert (work / f"runs/tensorrt-cuda0-{target}/predictions.npz").is_file()
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("like", ["trtexec-10", "trtexec-11"])
+def test_bench_shows_stages_engines_streams_and_layers(work: Path, like: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.engine_times.measure.__defaults__", ("trtexec-11", 0.1))
+    monkeypatch.setattr("runtime.bench._STAGED_REQUESTS", 3)
+    monkeypatch.setattr("runtime.warm_up._WINDOW", 1)
+    options = ["--backend", "tensorrt", "--device", "cuda", "--requests", "4", "--seconds", "0.1", "--warm-up", "0"]
+    options += ["--sample", "4"]
+    output = invoke(
+        "bench", "--work", str(work), *options, "--streams", "2", "--like", like, "--profile", "--trace"
+    )  # fmt: skip
+    for text in ("bottleneck: ", "2 streams: ", f"bare engines as {like}", "times, ", "1 layers", "trace.json"):
+        assert text in output
+    written = json.loads((work / "bench/tensorrt-cuda0.json").read_text())
+    assert len(written["requests_ms"]) >= 4
+    assert set(written["staged_ms"][0]) > {"upload", "voxelise", "circle_nms", "download"}
+    assert "voxelise" not in written["requests_ms"][0]
+    assert written["engines"]["pts_voxel_encoder"]["shapes"]["input_features"][1:] == [8, 10]
+    events = json.loads((work / "bench/tensorrt-cuda0.trace.json").read_text())["traceEvents"]
+    assert {event["ph"] for event in events} == {"X"}
+    again = invoke("bench", "--work", str(work), *options, "--against", "tensorrt-cuda0")
+    assert "against tensorrt-cuda0" in again
+
+
+def test_options_that_a_backend_lacks_are_refused(work: Path) -> None:
+    for arguments, message in (
+        (["bench", "--backend", "onnx", "--streams", "2"], "pipeline on a GPU"),
+        (["bench", "--backend", "onnx", "--like", "trtexec-10"], "--backend tensorrt"),
+        (["bench", "--backend", "onnx", "--against", "caffe-cpu"], "no bench result"),
+        (["run", "--backend", "onnx", "--target", "trt8.6.0-sm90-fp16"], "onnx has no targets"),
+    ):
+        result = CliRunner().invoke(cli, [arguments[0], "--work", str(work), *arguments[1:]])
+        assert result.exit_code == 2, result.output
+        assert message in result.output
+
+
+def test_rows_are_filled_up_to_the_profile(work: Path) -> None:
+    session = load(Workspace.open(work))
+    features = np.random.default_rng(0).normal(0, 1, (3, 8, 10)).astype(np.float32)
+    answer = session.run("pts_voxel_encoder", {"input_features": features})["pillar_features"]
+    more = session.run("pts_voxel_encoder", {"input_features": np.concatenate([features] * 10)})["pillar_features"]
+    assert answer.shape == (3, 1, tiny.CHANNELS)
+    np.testing.assert_allclose(answer, more[:3], rtol=1e-5)
+
+
+def test_a_shape_outside_the_profile_is_named(work: Path) -> None:
+    session = load(Workspace.open(work))
+    with pytest.raises(InferenceError, match=r"'input_features' has shape \[401, 8, 10\].*\[20, 8, 10\] to \[400"):
+        session.run("pts_voxel_encoder", {"input_features": np.zeros((401, 8, 10), np.float32)})
+
+
+def test_what_tensorrt_says_is_in_the_error(work: Path) -> None:
+    session = load(Workspace.open(work))
+    lane = session.open_lane()
+    gpu: Any = session.gpu
+    bound = lane.bind("pts_voxel_encoder", {"input_features": gpu.allocate((30, 8, 10), np.float32)}, {})
+    bound.context.device_memory = 0
+    with pytest.raises(InferenceError, match=r"not everything is bound$"):
+        bound.enqueue()
+
+
+def test_engines_are_chosen_by_version_policy_and_name(
+    tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt_double.use(monkeypatch, kernels)
+    ws = tiny.make_workspace(tmp_path / "work", tiny.write_frames(tmp_path / "frames", [10]))
+    spec = ws.spec()
+    with pytest.raises(InputError, match=r"no engines were built.*trt_builder build"):
+        backend.artifacts(ws, spec)
+    tensorrt_double.add_engines(ws, target="trt10.9.0-sm90-auto", version="10.9.0")
+    with pytest.raises(InputError, match=r"for TensorRT 10\.9\.0, installed is 8\.6\.0"):
+        backend.artifacts(ws, spec)
+    tensorrt_double.add_engines(ws, target="trt8.6.0-sm90-fp16")
+    assert backend.artifacts(ws, spec)["pts_voxel_encoder"].startswith("tensorrt/trt8.6.0-sm90-fp16/")
+    tensorrt_double.add_engines(ws, target="trt8.6.0-sm90-int8")
+    with pytest.raises(InputError, match=r"several sets.*--target trt8.6.0-sm90-fp16 | trt8.6.0-sm90-int8"):
+        backend.artifacts(ws, spec)
+    # The config's policy decides, where it names one.
+    tensorrt_double.add_engines(ws, target="trt8.6.0-sm90-auto")
+    assert backend.artifacts(ws, spec)["pts_voxel_encoder"].startswith("tensorrt/trt8.6.0-sm90-auto/")
+    with pytest.raises(InputError, match=r"no engines 'trt9'.*there are: trt10.9.0-sm90-auto, trt8"):
+        backend.artifacts(ws, spec, "trt9")
+
+
+@pytest.mark.parametrize(
+    ("engines", "error", "message"),
+    [
+        ({"version": "8.6.1"}, ModelLoadError, r"built with TensorRT 8\.6\.1, here is 8\.6\.0.*trt_builder build"),
+        ({"magic": b"vtrt"}, ModelLoadError, "TensorRT for RTX"),
+        ({"magic": b"\x08onx"}, InputError, "ONNX file, not an engine"),
+        ({"architecture": "sm86"}, ModelLoadError, "built for sm86, this CPU is sm90"),
+    ],
+)
+def test_engines_that_do_not_fit_are_refused_in_one_line(
+    exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch, engines: Any, error: Any, message: str
+) -> None:
+    tensorrt_double.use(monkeypatch, kernels)
+    tensorrt_double.add_engines(exported, target="trt8.6.0-sm90-other", **engines)
+    with pytest.raises(error, match=message) as caught:
+        load(exported, "trt8.6.0-sm90-other")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_version_is_said_before_cuda_starts(
+    exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt_double.use(monkeypatch, kernels, version="8.6.1")
+
+    def no_gpu(device: Device) -> Any:
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr(backend, "open_gpu", no_gpu)
+    with pytest.raises(ModelLoadError, match=r"built with TensorRT 8.6.0"):
+        load(exported, "trt8.6.0-sm90-fp16")
+
+
+def test_a_broken_engine_is_named(work: Path) -> None:
+    ws = Workspace.open(work)
+    files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, ws.spec(), "trt8.6.0-sm90-fp16").items()}
+    broken = work / "broken.engine"
+    broken.write_bytes(next(iter(files.values())).read_bytes()[:64] + bytes(4))
+    with pytest.raises(ModelLoadError, match=r"broken\.engine: TensorRT can't load it: magic tag does not match"):
+        backend.load({**files, "pts_voxel_encoder": broken}, ws.spec(), Device("cuda"), None)
+
+
+def test_engines_do_not_run_on_a_cpu(exported: Workspace) -> None:
+    with pytest.raises(EnvironmentLacks, match="TensorRT runs on GPUs"):
+        load(exported, "trt8.6.0-sm90-fp16", "cpu")
+
+
+def test_without_pycuda_the_error_says_what_to_install(work: Path) -> None:
+    from runtime.cuda.gpu import open_gpu
+
+    with pytest.raises(EnvironmentLacks, match="'pycuda' is missing"):
+        open_gpu(Device("cuda"))
