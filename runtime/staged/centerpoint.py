@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
-from runtime.buffers import Float32
+from runtime.buffers import Float32, RowBuffer
 from runtime.centerpoint_parameters import read_parameters
 from runtime.decode import decode
 from runtime.decorate import decorate
@@ -21,7 +21,8 @@ from shared.data.types import Sample
 from shared.spec import ModelSpec
 from shared.tasks import Boxes3D
 
-_VOXEL_ARRAYS = ("points", "voxel_of_point", "rows", "num_points", "coordinates")
+_VOXEL_ARRAYS = ("points", "voxel_of_point", "num_points", "coordinates")
+_SLOTS = "slots"
 _COORDINATES = "coordinates"
 # The encoder's programs want two rows, see `runtime.pipelines.centerpoint`.
 _MIN_ROWS = 2
@@ -52,7 +53,7 @@ class _StagedCenterPoint(CenterPoint):
         """The steps, in order."""
         return [
             Step("read", self._read_points, lambda points: {"points": points}, lambda arrays: arrays["points"]),
-            Step("voxelise", self._voxelise, _pack_voxels, _unpack_voxels),
+            Step("voxelise", self._voxelise, self._pack_voxels, self._unpack_voxels),
             Step("decorate", self._decorate, self._packer(self._encoder_input), self._unpack_decorated),
             Step(ENCODER, self._encode_pillars, self._packer(self._encoder_output), self._unpack_encoded),
             Step(
@@ -73,7 +74,26 @@ class _StagedCenterPoint(CenterPoint):
         return voxelise(points, self._grid, self._table)
 
     def _decorate(self, voxels: Voxels) -> Pillars:
-        return Pillars(decorate(voxels, self._decoration, self._grid, self._features), voxels.coordinates)
+        """Voxels of another implementation may be more, or fuller, than this model's own could be."""
+        slots, count = self._slots(voxels.num_points), max(self._grid.max_voxels, len(voxels))
+        grid, buffer = self._grid, self._features
+        if (slots, count) != (grid.max_points, grid.max_voxels):
+            grid = replace(grid, max_points=slots, max_voxels=count)
+            buffer = RowBuffer(count * slots, self._decoration.num_features)
+        return Pillars(decorate(voxels, self._decoration, grid, buffer), voxels.coordinates)
+
+    def _slots(self, num_points: npt.NDArray[np.int32]) -> int:
+        """Points that a voxel has room for in the dense tensor."""
+        return max(self._grid.max_points, int(num_points.max(initial=0)))
+
+    def _pack_voxels(self, voxels: Voxels) -> dict[str, npt.NDArray[Any]]:
+        slots = voxels.rows - voxels.voxel_of_point * self._slots(voxels.num_points)
+        return {**{name: getattr(voxels, name) for name in _VOXEL_ARRAYS}, _SLOTS: slots}
+
+    def _unpack_voxels(self, arrays: Arrays) -> Voxels:
+        rows = arrays["voxel_of_point"] * self._slots(arrays["num_points"]) + arrays[_SLOTS]
+        # What became of the other points is known to whoever made the voxels.
+        return Voxels(**{name: arrays[name] for name in _VOXEL_ARRAYS}, rows=rows, counters={})
 
     def _encode_pillars(self, pillars: Pillars) -> Pillars:
         return Pillars(self._encode(pillars.values, len(pillars.coordinates)), pillars.coordinates)
@@ -116,15 +136,6 @@ def pack_boxes(boxes: Boxes3D) -> dict[str, npt.NDArray[Any]]:
 def unpack_boxes(arrays: Arrays) -> Boxes3D:
     """Boxes from arrays by column."""
     return Boxes3D(**{name: arrays[name] for name in Boxes3D.columns()})
-
-
-def _pack_voxels(voxels: Voxels) -> dict[str, npt.NDArray[Any]]:
-    return {name: getattr(voxels, name) for name in _VOXEL_ARRAYS}
-
-
-def _unpack_voxels(arrays: Arrays) -> Voxels:
-    # What became of the other points is known to whoever made the voxels.
-    return Voxels(**{name: arrays[name] for name in _VOXEL_ARRAYS}, counters={})
 
 
 def _pack_tasks(tasks: list[Boxes3D]) -> dict[str, npt.NDArray[Any]]:

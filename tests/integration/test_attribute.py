@@ -108,6 +108,13 @@ def test_another_voxel_order(reference: Workspace, tmp_path: Path, monkeypatch: 
     assert found["responsible"] == ["voxelise"] == differing(found)
 
 
+@pytest.mark.parametrize("limit", [{"max_voxels": 60}, {"max_points_per_voxel": 3}])
+def test_smaller_limits_of_voxels(reference: Workspace, tmp_path: Path, limit: dict[str, int]) -> None:
+    """The reference's voxels don't fit into this model's buffers, and are still its steps' input."""
+    found = attributed(planted(reference, tmp_path, parameters=limit), reference)
+    assert found["responsible"] == ["voxelise"]
+
+
 def test_voxels_that_are_only_numbered_otherwise_cost_nothing(
     reference: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,99 @@
+"""The demo CenterPoint with faults in it: attribution names the step, on labelled scenes, and bisection the node."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.planted import planted, scale_weights
+
+pytestmark = [pytest.mark.exporter, pytest.mark.e2e]
+
+ROOT = Path(__file__).parents[2]
+FRAMES = 4
+HEAD = "pts_backbone_neck_head"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The workspace of the demo model on a few of its scenes, with a trace of ONNX Runtime."""
+    from click.testing import CliRunner
+
+    from demo.cli import cli
+    from exporter.export import export
+    from runtime.trace import trace
+    from shared.workspace import Workspace
+
+    root = tmp_path_factory.mktemp("demo")
+    arguments = ["generate", "--out", str(root / "data"), "--frames", str(FRAMES), "--no-cameras"]
+    CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    overrides = [f"data.root={root / 'data'}", "verification.num_verify_samples=1"]
+    export(ROOT / "configs" / "centerpoint.yaml", root / "work", overrides)
+    trace(root / "work", "onnx", "cpu", num_samples=FRAMES)
+    return Workspace.open(root / "work")
+
+
+def attributed(workspace: Any, demo: Any) -> dict[str, Any]:
+    from runtime.swap import swap
+    from verifier.attribute import attribute
+
+    swap(workspace.root, "onnx", "cpu", "onnx-cpu", trace_work=demo.root)
+    attribute(workspace.root, None, None, False)
+    found: dict[str, Any] = json.loads(workspace.artifact("attribution/onnx-cpu.json").read_text())
+    assert found["truth"] == "labels"
+    assert found["metrics"]["reference"]["mAP"] > 0.3, "the demo model finds things"
+    return found
+
+
+@pytest.mark.parametrize("fault", ["nms", "voxels", "weights", "yaw"])
+def test_the_step_with_the_fault_is_named(demo: Any, tmp_path: Path, fault: str) -> None:
+    parameters = demo.spec().parameters
+    changes: dict[str, tuple[str, dict[str, Any]]] = {
+        "nms": ("circle_nms", {"parameters": {"nms": {**parameters["nms"], "radius": [400.0]}}}),
+        # Another order of voxels shows in which are left when there are too many: here, those that come first.
+        "voxels": ("voxelise", {"parameters": {"max_voxels": 2000}}),
+        "weights": (
+            HEAD,
+            {"component": HEAD, "change": lambda model: scale_weights(model, convolutions(model)[2], 2.0)},
+        ),
+        "yaw": ("decode", {"parameters": {"rot_y_axis_reference": True}}),
+    }
+    step, change = changes[fault]
+    found = attributed(planted(demo, tmp_path / "work", **change), demo)
+    assert found["responsible"] == [step]
+    lost = {row["step"]: row["loss"] for row in found["steps"]}
+    assert lost[step] == pytest.approx(found["total"]) and found["total"]["mAPH"] > 0.01
+    shutil.rmtree(tmp_path / "work")
+
+
+@pytest.mark.parametrize("places", [[3], [1, 14]])
+def test_the_node_with_the_fault_is_named(demo: Any, tmp_path: Path, places: list[int]) -> None:
+    from verifier.bisect.recipe import bisect
+    from verifier.bisect.runners import OnnxRunner
+
+    names: list[str] = []
+
+    def change(model: Any) -> None:
+        names.extend(convolutions(model)[place] for place in places)
+        for name in names:
+            scale_weights(model, name, 1.05)
+
+    workspace = planted(demo, tmp_path / "work", component=HEAD, change=change)
+    text = bisect(
+        workspace.root, OnnxRunner(optimise=True), 50.0, component=HEAD, reference_work=demo.root, num_samples=1
+    )
+    found = json.loads(workspace.artifact(f"bisect/{HEAD}.json").read_text())
+    assert [window["nodes"] for window in found["responsible"]] == [[name] for name in names]
+    assert all(name in text for name in names)
+    # k log2(N), with k = 2 runs a fault.
+    assert found["runs"] <= 2 * len(names) * math.log2(found["nodes"])
+
+
+def convolutions(model: Any) -> list[str]:
+    """Names of the convolutions, in order."""
+    return [node.name for node in model.graph.node if node.op_type == "Conv"]
