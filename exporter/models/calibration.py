@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from exporter.awml_modules.calibration_transform import five_channels
-from exporter.awml_modules.image_classifier import build_image_classifier
+from exporter.awml_modules.image_classifier import ImageClassifier, build_image_classifier
 from exporter.component import Component, Sizes
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.training_config import TrainingConfig
@@ -114,14 +114,12 @@ def build(config: TrainingConfig, options: Options) -> Any:  # noqa: ARG001  eve
 
 
 def has_mmpretrain() -> bool:
-    """Whether mmpretrain can be imported here: it needs torchvision, and mmcv's compiled operators."""
-    needed = ("mmpretrain", "torchvision", "mmcv._ext")
-    if any(importlib.util.find_spec(name.split(".", maxsplit=1)[0]) is None for name in needed):
-        return False
-    return importlib.util.find_spec("mmcv._ext") is not None
+    """Whether mmpretrain is installed with what it needs: torchvision."""
+    return all(importlib.util.find_spec(name) is not None for name in ("mmpretrain", "torchvision"))
 
 
 def _mmpretrain_model(section: Mapping[str, Any]) -> Any:
+    provide_mmcv_ops()
     build_classifier = importlib.import_module("mmpretrain.models").build_classifier
     # The loss is training's; mmpretrain's data preprocessor has no part in what is exported.
     head = {name: value for name, value in section["head"].items() if name != "loss"}
@@ -274,8 +272,9 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, ClassScores, di
         raw: logits (1, 2) as ``output``; the same as scores; counters: pixels that show a point.
     """
     with torch.no_grad():
-        # mmpretrain's classifier gives logits in mode "tensor" only when asked for the head as well.
-        logits = model(model_input) if not has_mmpretrain() else model.head(model.extract_feat(model_input))
+        own = isinstance(model, ImageClassifier)
+        # Called as a whole, mmpretrain's classifier gives features, not logits.
+        logits = model(model_input) if own else model.head(model.extract_feat(model_input))
     values = logits.float().cpu().numpy()
     painted = int((model_input[:, 3] > 0).sum())
     return {OUTPUT: values}, ClassScores.build(values), {"pixels_painted": painted}
