@@ -15,6 +15,8 @@ WIDTH, HEIGHT = 360, 220
 #: Colours in the style sheet: classes s0, s1, ...
 SERIES = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 38
+# Less than this, next to the values themselves (or to 1), has no ticks that could be told apart.
+_NARROWEST = 1e-6
 # About so many ticks fit an axis.
 _TICKS = 5
 
@@ -45,7 +47,7 @@ class Line:
 
 def linear_axis(title: str, low: float, high: float) -> Axis:
     """An axis from ``low`` to ``high`` or a little further, with round ticks."""
-    if not high > low:
+    if not high - low > _NARROWEST * max(1.0, abs(low), abs(high)):
         high = low + 1.0
     step = _round_step((high - low) / _TICKS)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

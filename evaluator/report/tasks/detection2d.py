@@ -196,4 +196,5 @@ def log(stream: Any, material: Material, position: int) -> None:
     tables |= {run: _sure(material, run, position) for run in material.pair}
     for name, boxes in tables.items():
         labels = [material.spec.classes[label] for label in boxes.labels]
-        stream.log(f"image/{name}", rr.Boxes2D(array=boxes.corners, array_format="XYXY", labels=labels))
+        left_top, sizes = boxes.corners[:, :2], boxes.corners[:, 2:] - boxes.corners[:, :2]
+        stream.log(f"image/{name}", rr.Boxes2D(mins=left_top, sizes=sizes, labels=labels))
