@@ -30,6 +30,7 @@ EXPORTER_FULL := .venv/exporter-full
 WHEELS ?= .cache/wheels
 MMCV_WHEEL := $(WHEELS)/mmcv.ready
 RTX := .venv/rtx
+MLFLOW_SERVER := .cache/mlflow
 # TensorRT for RTX, which builds without a GPU, is taken where it was set up.
 TRT_BUILDER = $(if $(wildcard $(RTX)/.ready),$(RTX),$(TOOLS))/bin/trt_builder
 # The exporter's compiled-ops environment is taken where it was set up.
@@ -99,10 +100,11 @@ demo-data: $(SETUP)
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
 
-.PHONY: setup setup-full setup-rtx setup-dev clean
+.PHONY: setup setup-full setup-rtx setup-mlflow setup-dev clean
 setup: $(TOOLS)/.ready $(EXPORTER)/.ready ## the virtual environments (mmcv without compiled ops)
 setup-full: setup $(EXPORTER_FULL)/.ready ## the same with mmcv's compiled ops (builds for 10 minutes, then cached)
 setup-rtx: $(RTX)/.ready ## TensorRT for RTX (0.4 GB), which builds engines without a GPU
+setup-mlflow: $(TOOLS)/.mlflow-ready ## the evaluator's --mlflow (100 MB)
 setup-dev: setup $(TOOLS)/.dev-ready $(EXPORTER)/.dev-ready ## what tests and checks need
 clean: ## remove results and environments, but keep built wheels
 	rm -rf work .venv
@@ -154,13 +156,24 @@ $(TOOLS)/.dev-ready: $(TOOLS)/.ready requirements/dev.txt requirements/dev-nodep
 	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) --no-deps -r requirements/dev-nodeps.txt
 	@touch $@
 
+$(TOOLS)/.mlflow-ready: $(TOOLS)/.ready requirements/mlflow.txt
+	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) -r requirements/mlflow.txt
+	@touch $@
+
+# A tracking server for the tests of --mlflow, in an environment of its own.
+$(MLFLOW_SERVER)/.ready:
+	@echo "setting up $(MLFLOW_SERVER): MLflow's server, for tests"
+	@$(PYTHON) -m venv $(MLFLOW_SERVER)
+	@$(MLFLOW_SERVER)/bin/pip install $(PIP_OPTIONS) mlflow==3.18.0
+	@touch $@
+
 $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
 	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) -r requirements/dev.txt
 	@touch $@
 
 # -- tests and checks -------------------------------------------------------------------------------------------------
 
-.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-gpu
+.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu
 test: setup-dev lint test-tools test-exporter ## lint, and every test that needs no GPU, Docker or compiled ops
 
 lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
@@ -174,6 +187,8 @@ test-exporter: setup-dev
 	@$(EXPORTER)/bin/pytest -m "exporter and not mmcv_ops" $(PYTEST)
 test-mmcv-ops: setup-full ## the tests that compare with mmcv's compiled ops
 	@$(EXPORTER_FULL)/bin/pytest -m "mmcv_ops" $(PYTEST)
+test-mlflow: setup-dev setup-mlflow $(MLFLOW_SERVER)/.ready ## the tests of --mlflow, with a real server (0.9 GB)
+	@$(TOOLS)/bin/pytest tests/integration/test_mlflow.py $(PYTEST)
 test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
 

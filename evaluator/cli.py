@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from shared.cli import data_option, force_option, tool_group, workspace_option
-from shared.errors import UsageError
+from shared.errors import GateFailed, UsageError
 
 cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no model.")
 
@@ -30,8 +30,18 @@ cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no mo
     show_default=True,
     help="What the intervals are drawn from.",
 )
+@click.option(
+    "--mlflow",
+    "mlflow_uri",
+    is_flag=False,
+    flag_value="",
+    metavar="[URI]",
+    help="Log the evaluation to MLflow as well, see `evaluator log-mlflow`.",
+)
 @force_option
-def evaluate_command(work: Path, data_root: Path | None, gates: tuple[str, ...], resample: str, force: bool) -> None:
+def evaluate_command(
+    work: Path, data_root: Path | None, gates: tuple[str, ...], resample: str, mlflow_uri: str | None, force: bool
+) -> None:
     """Score every finished run that the config enables against the labels of the data set, and its latency.
 
     Results: evaluation/<run>.json, the manifest, and tables here.
@@ -40,7 +50,17 @@ def evaluate_command(work: Path, data_root: Path | None, gates: tuple[str, ...],
     """
     from evaluator.evaluate import evaluate
 
-    click.echo(evaluate(work, data_root, force, gates, resample))
+    failed = None
+    try:
+        click.echo(evaluate(work, data_root, force, gates, resample))
+    except GateFailed as error:
+        failed = error
+    if mlflow_uri is not None:
+        from evaluator.mlflow_log import log_evaluation
+
+        click.echo(log_evaluation(work, mlflow_uri).text())
+    if failed is not None:
+        raise failed
 
 
 @cli.command("score")
@@ -186,3 +206,22 @@ def report_command(work: Path, data_root: Path | None, rerun: Path | None, force
     from evaluator.report.report import report
 
     click.echo(report(work, data_root, force, rerun))
+
+
+@cli.command("log-mlflow")
+@workspace_option
+@click.option(
+    "--uri", default="", help="Tracking server. [default: MLFLOW_TRACKING_URI, or mlflow.db beside the workspace]"
+)
+@click.option("--experiment", help="Name of the experiment. [default: that of the model]")
+@click.option("--model-name", help="Name to register the model under. [default: that of the model]")
+def log_mlflow_command(work: Path, uri: str, experiment: str | None, model_name: str | None) -> None:
+    """Log the last evaluation to MLflow: parameters, metrics, artifacts, and a version of the model.
+
+    Needs the extra mlflow (make setup-mlflow). An evaluation that is there already is not logged again.
+
+    Example: evaluator log-mlflow --work work/centerpoint --uri http://localhost:5000
+    """
+    from evaluator.mlflow_log import log_evaluation
+
+    click.echo(log_evaluation(work, uri, experiment, model_name).text())
