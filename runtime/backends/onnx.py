@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Tensors, no_target
 from runtime.backends._messages import first_line
+from runtime.cuda.gpu import DeviceArray, Gpu
+from runtime.cuda.session import Bound, DeviceSession, Lane, gpu_of_steps
 from runtime.devices import Device
 from shared.errors import EnvironmentLacks, InferenceError, ModelLoadError
 from shared.lazy import lazy_import
@@ -19,6 +22,10 @@ from shared.workspace import Workspace
 ort = lazy_import("onnxruntime", install="pip install onnxruntime (GPU: onnxruntime-gpu)")
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy")
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+# Where bound tensors lie, in ONNX Runtime's words.
+_DEVICE = "cuda"
 
 # ONNX Runtime's own levels: 4 is fatal. Its errors come as exceptions too, and ours say the same in one line.
 _LOG_FATAL = 4
@@ -31,22 +38,30 @@ def artifacts(workspace: Workspace, spec: ModelSpec, target: str | None = None) 
 
 
 def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: int | None) -> OnnxSession:
-    """Load the ONNX files into ONNX Runtime.
+    """Load the ONNX files into ONNX Runtime. On a GPU components run on device memory, where pycuda is installed.
 
     Raises:
         EnvironmentLacks: ONNX Runtime, its CUDA provider or the GPU is missing.
         ModelLoadError: a file is no valid ONNX model, or not the component of the spec.
     """
-    providers = _providers(device)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = _LOG_FATAL
+    providers = _providers(device)
+    gpu = None if device.is_cpu else gpu_of_steps(device, "onnx")
+    stream = None if gpu is None else gpu.stream()
+    if stream is not None:
+        # ONNX Runtime works on our stream: what our kernels put there before and after needs no waiting.
+        providers[0][1]["user_compute_stream"] = str(stream.handle)
     sessions = {
         component.name: _load_component(files[component.name], component, options, providers)
         for component in spec.components
     }
-    return OnnxSession(sessions, {"threads": threads or "default", "providers": [name for name, _ in providers]})
+    settings = {"threads": threads or "default", "providers": [name for name, _ in providers]}
+    if gpu is None:
+        return OnnxSession(sessions, settings)
+    return OnnxDeviceSession(sessions, {**settings, "gpu": gpu.name}, gpu, stream)
 
 
 class OnnxSession:
@@ -69,6 +84,105 @@ class OnnxSession:
             return dict(zip(names, self._sessions[component].run(names, inputs), strict=True))
         except self._errors as error:
             raise InferenceError(f"ONNX Runtime failed: {first_line(error)}", where=component) from error
+
+
+class OnnxDeviceSession(OnnxSession, DeviceSession):
+    """The components on device memory, by I/O binding. ONNX Runtime knows one stream, so there is one lane."""
+
+    def __init__(self, sessions: dict[str, Any], settings: dict[str, Any], gpu: Gpu, stream: Any) -> None:
+        super().__init__(sessions, settings)
+        self.gpu = gpu
+        self._stream = stream
+        self._tensors = {
+            name: {tensor.name: tensor for tensor in (*session.get_inputs(), *session.get_outputs())}
+            for name, session in sessions.items()
+        }
+
+    def rows(self, component: str) -> tuple[int, int | None]:  # noqa: ARG002 (an ONNX file takes any number)
+        """See `DeviceSession`."""
+        return 1, None
+
+    def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
+        """See `DeviceSession`."""
+        return np.dtype(_DTYPES[self._tensors[component][tensor].type])
+
+    def open_lane(self) -> OnnxLane:
+        """See `DeviceSession`.
+
+        Raises:
+            InferenceError: there is a lane already.
+        """
+        if self._stream is None:
+            raise InferenceError("ONNX Runtime serves one request at a time", where="onnx", hint="leave --streams at 1")
+        lane = OnnxLane(self, self._sessions, self._stream)
+        self._stream = None
+        return lane
+
+
+class OnnxLane(Lane):
+    """The stream that ONNX Runtime works on."""
+
+    recordable = False
+
+    def __init__(self, session: OnnxDeviceSession, sessions: Mapping[str, Any], stream: Any) -> None:
+        self.stream = stream
+        self._session = session
+        self._sessions = sessions
+
+    def bind(self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]) -> OnnxBound:
+        """See `Lane`."""
+        return OnnxBound(self._session, component, self._sessions[component], inputs, outputs)
+
+
+class OnnxBound(Bound):
+    """A component's I/O binding."""
+
+    def __init__(
+        self,
+        session: OnnxDeviceSession,
+        component: str,
+        model: Any,
+        inputs: Mapping[str, DeviceArray],
+        outputs: Mapping[str, DeviceArray],
+    ) -> None:
+        self._component = component
+        self._model = model
+        self._index = session.gpu.index
+        self._errors = _errors()
+        self._binding = model.io_binding()
+        self._inputs = dict(inputs)
+        for name, array in inputs.items():
+            self._binding.bind_input(name, _DEVICE, self._index, array.dtype.type, array.shape, array.address)
+        self._options = ort.RunOptions()
+        # The stream is ours: who needs the outputs on the host waits for it.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        names = [tensor.name for tensor in model.get_outputs()]
+        self.outputs = dict(outputs) if set(outputs) == set(names) else self._allocate(session, names, outputs)
+        for name, array in self.outputs.items():
+            self._binding.bind_output(name, _DEVICE, self._index, array.dtype.type, array.shape, array.address)
+
+    def _allocate(
+        self, session: OnnxDeviceSession, names: list[str], given: Mapping[str, DeviceArray]
+    ) -> dict[str, DeviceArray]:
+        """Memory for the outputs: the shapes are known after a run that ONNX Runtime allocates for."""
+        for name in names:
+            self._binding.bind_output(name, _DEVICE, self._index)
+        self.enqueue()
+        shapes = {name: tuple(value.shape()) for name, value in zip(names, self._binding.get_outputs(), strict=True)}
+        self._binding.clear_binding_outputs()
+        return {
+            name: given[name]
+            if name in given
+            else session.gpu.allocate(shapes[name], session.dtype(self._component, name))
+            for name in names
+        }
+
+    def enqueue(self) -> None:
+        """See `Bound`."""
+        try:
+            self._model.run_with_iobinding(self._binding, self._options)
+        except self._errors as error:
+            raise InferenceError(f"ONNX Runtime failed: {first_line(error)}", where=self._component) from error
 
 
 def _providers(device: Device) -> list[tuple[str, dict[str, Any]]]:

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Tensors, no_target
 from runtime.backends._messages import first_line
+from runtime.cuda.gpu import DeviceArray, Gpu
+from runtime.cuda.session import Bound, DeviceSession, Lane, gpu_of_steps
 from runtime.devices import Device
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.lazy import lazy_import
@@ -43,7 +46,7 @@ def artifacts(workspace: Workspace, spec: ModelSpec, target: str | None = None) 
 
 
 def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: int | None) -> PyTorchSession:
-    """Load the programs onto the device.
+    """Load the programs onto the device. On a GPU they run on device memory, where pycuda is installed.
 
     The number of threads holds for the whole process: PyTorch has one pool.
 
@@ -57,7 +60,11 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
     modules = {
         component.name: _load_component(files[component.name], component, device) for component in spec.components
     }
-    return PyTorchSession(modules, spec, device, {"threads": torch.get_num_threads()})
+    settings: dict[str, Any] = {"threads": torch.get_num_threads()}
+    gpu = None if device.is_cpu else gpu_of_steps(device, "pytorch")
+    if gpu is None:
+        return PyTorchSession(modules, spec, device, settings)
+    return PyTorchDeviceSession(modules, spec, device, {**settings, "gpu": gpu.name}, gpu)
 
 
 class PyTorchSession:
@@ -83,10 +90,110 @@ class PyTorchSession:
                 outputs = self._modules[component](*arguments)
         except RuntimeError as error:
             raise InferenceError(f"PyTorch failed: {first_line(error)}", where=component) from error
-        tensors = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+        tensors = _as_list(outputs)
         if len(tensors) != len(names):
             raise InferenceError(f"gave {len(tensors)} outputs, the model spec names {len(names)}", where=component)
         return {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
+
+
+class PyTorchDeviceSession(PyTorchSession, DeviceSession):
+    """The components on device memory."""
+
+    def __init__(
+        self, modules: dict[str, Any], spec: ModelSpec, device: Device, settings: dict[str, Any], gpu: Gpu
+    ) -> None:
+        super().__init__(modules, spec, device, settings)
+        self.gpu = gpu
+        self._dtypes = {
+            (component.name, tensor.name): np.dtype(tensor.dtype)
+            for component in spec.components
+            for tensor in (*component.inputs, *component.outputs)
+        }
+
+    def rows(self, component: str) -> tuple[int, int | None]:  # noqa: ARG002 (the same for all)
+        """See `DeviceSession`. torch.export takes an axis of length 1 for a constant: programs want two rows."""
+        return 2, None
+
+    def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
+        """See `DeviceSession`."""
+        return self._dtypes[component, tensor]
+
+    def open_lane(self) -> PyTorchLane:
+        """See `DeviceSession`."""
+        return PyTorchLane(self)
+
+    def bind(
+        self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray], stream: Any
+    ) -> PyTorchBound:
+        """A component with its tensors, see `Lane.bind`."""
+        arguments = [_tensor(inputs[name], self._device) for name in self._inputs[component]]
+        names = self._outputs[component]
+        with _on_stream(stream, self._device), torch.inference_mode():
+            answers = _as_list(self._modules[component](*arguments))
+        arrays = {
+            name: outputs[name]
+            if name in outputs
+            else self.gpu.allocate(tuple(answer.shape), self.dtype(component, name))
+            for name, answer in zip(names, answers, strict=True)
+        }
+        return PyTorchBound(component, self._modules[component], arguments, arrays, stream, self._device)
+
+
+class PyTorchLane(Lane):
+    """A stream that PyTorch works on while a component runs."""
+
+    recordable = False
+
+    def __init__(self, session: PyTorchDeviceSession) -> None:
+        self.stream = session.gpu.stream()
+        self._session = session
+
+    def bind(
+        self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
+    ) -> PyTorchBound:
+        """See `Lane`."""
+        return self._session.bind(component, inputs, outputs, self.stream)
+
+
+class PyTorchBound(Bound):
+    """A program, its input tensors on our memory, and where its outputs are kept: PyTorch's own change every run."""
+
+    def __init__(
+        self,
+        component: str,
+        module: Any,
+        arguments: list[Any],
+        outputs: dict[str, DeviceArray],
+        stream: Any,
+        device: str,
+    ) -> None:
+        self._component, self._module, self._arguments = component, module, arguments
+        self._stream, self._device = stream, device
+        self.outputs = outputs
+        self._kept = [_tensor(array, device) for array in outputs.values()]
+
+    def enqueue(self) -> None:
+        """See `Bound`."""
+        try:
+            with _on_stream(self._stream, self._device), torch.inference_mode():
+                for kept, answer in zip(self._kept, _as_list(self._module(*self._arguments)), strict=True):
+                    kept.copy_(answer)
+        except RuntimeError as error:
+            raise InferenceError(f"PyTorch failed: {first_line(error)}", where=self._component) from error
+
+
+def _as_list(outputs: Any) -> list[Any]:
+    return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+
+
+def _tensor(array: DeviceArray, device: str) -> Any:
+    """A tensor on the same memory."""
+    return torch.as_tensor(array, device=device)
+
+
+def _on_stream(stream: Any, device: str) -> Any:
+    """PyTorch works on a stream of pycuda inside of this context."""
+    return torch.cuda.stream(torch.cuda.ExternalStream(stream.handle, device=device))
 
 
 def _check_device(device: Device) -> None:

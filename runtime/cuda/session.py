@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from runtime.cuda.gpu import DeviceArray, Gpu
+from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
+from runtime.devices import Device
+
+_log = logging.getLogger("runtime")
 
 
 class Bound(ABC):
@@ -74,3 +79,22 @@ class DeviceSession(ABC):
     @abstractmethod
     def open_lane(self) -> Lane:
         """A lane of its own for a pipeline; several lanes of a session run at the same time."""
+
+
+def gpu_of_steps(device: Device, backend_name: str) -> Gpu | None:
+    """The GPU for a pipeline's own kernels; None, with a warning, where pycuda is not installed.
+
+    For backends that run without pycuda too. Tensors then pass through the host.
+
+    Raises:
+        EnvironmentLacks: pycuda is there, and the GPU is not.
+    """
+    if importlib.util.find_spec("pycuda") is None:
+        _log.warning(
+            "%s on %s: pycuda is not installed, so the steps between the components run in NumPy and tensors pass "
+            "through the host",
+            backend_name,
+            device,
+        )
+        return None
+    return open_gpu(device)
