@@ -181,3 +181,47 @@ def doctor(as_json: bool) -> None:
             click.echo(f"{marks[finding.good]} {finding.what:20} {finding.state}")
     if not can_build(findings):
         raise EnvironmentLacks("no engines can be built here", hint="the lines marked MISS say what is missing")
+
+
+@cli.command()
+@click.option("--onnx", "model", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True)
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    required=True,
+    help="An .npz of arrays by input name; the engine is built for their shapes.",
+)
+@click.option(
+    "--outputs",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The .npz to write: arrays by output name.",
+)
+@click.option("--precision-policy", "policy", default="fp32", show_default=True, help="As tensorrt.precision_policy.")
+@click.option("--keep-fp32", multiple=True, metavar="PATTERN", help="Nodes that stay in FP32. Repeatable.")
+@click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build.")
+@click.option(
+    "--timings",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that keeps kernel timings between calls. [default: not kept]",
+)
+def probe(
+    model: Path,
+    inputs: Path,
+    outputs: Path,
+    policy: str,
+    keep_fp32: tuple[str, ...],
+    target: str,
+    timings: Path | None,
+) -> None:
+    """Build any ONNX file and run it once, outside a workspace: the runner of `verifier bisect`.
+
+    Example: trt_builder probe --onnx part.onnx --inputs in.npz --outputs out.npz --precision-policy fp16
+    """
+    from shared.errors import UsageError
+    from trt_builder.policies import POLICIES
+    from trt_builder.probe import probe as run_probe
+
+    if policy not in POLICIES:
+        raise UsageError(f"no policy '{policy}'", where="--precision-policy", hint=f"there are: {', '.join(POLICIES)}")
+    run_probe(model, inputs, outputs, policy=policy, target=target, timings=timings, keep_fp32=keep_fp32)

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +112,7 @@ class CommandRunner:
     def _run_sample(self, model: Any, sample: Arrays, files: dict[str, Path]) -> dict[str, npt.NDArray[Any]]:
         files["outputs"].unlink(missing_ok=True)
         with files["inputs"].open("wb") as file:
-            np.savez(file, allow_pickle=False, **sample)
+            np.savez(file, **cast("dict[str, Any]", dict(sample)))
         words = [word.format(**{key: str(path) for key, path in files.items()}) for word in shlex.split(self._command)]
         try:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
