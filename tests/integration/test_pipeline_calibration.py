@@ -14,8 +14,10 @@ from runtime.pipelines import build_pipeline
 from runtime.pipelines.calibration import Calibration, CameraView
 from shared.data import DataSettings, open_dataset
 from shared.errors import InferenceError, InputError, ManifestError
+from shared.runs import Run, RunHeader, RunWriter
 from shared.spec import ModelSpec, TensorSpec
-from tests.support.calibration_data import DEMO_INFO, FakeSession, entry, make_demo, spec, write_pair
+from shared.tasks import ClassScores
+from tests.support.calibration_data import CLASSES, DEMO_INFO, FakeSession, entry, make_demo, spec, write_pair
 
 
 def pipeline(session: Session | None = None, **parameters: object) -> Calibration:
@@ -259,3 +261,29 @@ def edge_agreement(channels: np.ndarray) -> float:
     far = cv2.dilate(np.where(depth > 0, depth, 0).astype(np.float32), np.ones((15, 15), np.uint8))
     jumps = (depth > 0) & (depth <= 1.02 * near) & (far > near * 1.5)
     return float(edges[jumps].mean())
+
+
+def test_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    header = RunHeader(
+        backend="onnx",
+        device="cpu",
+        model="calibration",
+        task="classification",
+        classes=CLASSES,
+        dataset="d",
+        tokens=["a", "b", "c"],
+        raw_samples=[0],
+        fingerprint="f",
+    )
+    logits = [np.array([[0.5, -1.25]], np.float32), np.array([[2.0, 3.0]], np.float32), np.array([[-9, 9]], np.float32)]
+    first = RunWriter.open(tmp_path / "run", header)
+    first.commit(0, ClassScores(logits[0]), {"total": 1.0}, {"calibrated": 0}, {"output": logits[0]})
+    again = RunWriter.open(tmp_path / "run", header)
+    assert again.done == {0}
+    for index in (1, 2):
+        again.commit(index, ClassScores(logits[index]), {"total": 1.0}, {"calibrated": 1})
+    again.finish()
+    finished = Run.open(tmp_path / "run")
+    for index in range(3):
+        np.testing.assert_array_equal(finished.predictions(index, ClassScores).logits, logits[index])
+    assert [counters["calibrated"] for counters in finished.counters] == [0, 1, 1]
