@@ -1,4 +1,4 @@
-"""Two real YOLOX-Nano for COCO, as ONNX files alone, on real images, each with its own and the other's preprocessing."""
+"""Two real YOLOX-Nano for COCO, as ONNX files alone, on real images: each with its own input, and the other one's."""
 
 from __future__ import annotations
 

@@ -99,3 +99,20 @@ def test_mmcv_with_its_own_or_our_operator_gives_the_same(seed: int) -> None:
         _, kept = batched_nms(torch.from_numpy(corners), torch.from_numpy(scores), torch.from_numpy(labels), settings_)
         ours = suppress(corners, scores, 0.5) if agnostic else suppress_by_class(corners, scores, labels, 0.5)
         assert ours.tolist() == kept.tolist()
+
+
+@pytest.mark.mmcv_ops
+@pytest.mark.parametrize("seed", range(8))
+def test_the_stand_in_for_mmcvs_operator_gives_what_the_operator_gives(seed: int) -> None:
+    import torch
+    from mmcv.ops import nms
+
+    from exporter.mmcv_ops import greedy_nms
+
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(0, 300, (500, 2))
+    corners = np.concatenate([start, start + rng.uniform(1, 150, (500, 2))], axis=1).astype(np.float32)
+    scores = rng.permutation(500).astype(np.float32) / 500
+    for threshold, offset in ((0.3, 0), (0.65, 1)):
+        _, kept = nms(torch.from_numpy(corners), torch.from_numpy(scores), threshold, offset=offset)
+        assert greedy_nms(corners, scores, iou_threshold=threshold, offset=offset).tolist() == kept.tolist()

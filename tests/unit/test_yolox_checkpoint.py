@@ -1,0 +1,81 @@
+"""The demo's YOLOX checkpoint is the one that its config describes, small, and as good as its log says."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo.objects import CLASSES
+from exporter.demo_models.pictures import CAMERAS, held_out_picture, mirrored, training_picture
+
+pytestmark = pytest.mark.exporter
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("mmengine")
+
+from exporter.checkpoints import load_weights  # noqa: E402
+from exporter.demo_models import train_yolox as training  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "models" / "yolox_elan_demo.pth"
+CONFIG = ROOT / "configs" / "train" / "yolox_elan_demo.py"
+
+
+def test_it_fits_its_config_and_is_small() -> None:
+    model, size = training.build(CONFIG)
+    load_weights(model, CHECKPOINT)
+    assert size == 640
+    assert CHECKPOINT.stat().st_size <= 3_000_000
+
+
+def test_its_log_says_how_it_was_made_and_how_good_it_is() -> None:
+    log = CHECKPOINT.with_suffix(".log").read_text()
+    assert re.search(r"^command: python -m exporter\.demo_models\.train_yolox ", log, re.MULTILINE)
+    assert re.search(r"^seed: \d+  sources: [0-9a-f]{64}$", log, re.MULTILINE)
+    meta = torch.load(CHECKPOINT, weights_only=True)["meta"]
+    assert meta["classes"] == list(CLASSES)
+    assert json.loads(meta["held_out"])["mAP"] >= 0.5
+    assert f"mAP {json.loads(meta['held_out'])['mAP']:.4f}" in log
+
+
+def test_a_few_held_out_images_confirm_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, size = training.build(CONFIG)
+    load_weights(model, CHECKPOINT)
+    monkeypatch.setattr(training.Pictures, "__len__", lambda self: 2 * CAMERAS)
+    metrics = training.held_out(model, size, torch.device("cpu"), workers=0)
+    assert metrics["AP/car"] > 0.5
+
+
+def test_a_training_step_lowers_the_loss() -> None:
+    torch.manual_seed(0)
+    model, size = training.build(CONFIG)
+    model.train()
+    batch = training.collate([training_picture(1, number) for number in range(2)])
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(4):
+        loss = training.loss_of(model, batch, size // 2, amp=False)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+
+
+def test_training_and_held_out_images_are_never_the_same() -> None:
+    trained, held_out = training_picture(7, 0), held_out_picture(7, 40, 0)
+    assert trained.pixels.shape == held_out.pixels.shape
+    assert np.abs(trained.pixels.astype(int) - held_out.pixels).mean() > 5
+
+
+def test_mirroring_twice_changes_nothing() -> None:
+    taken = held_out_picture(7, 40, 0)
+    twice = mirrored(mirrored(taken))
+    np.testing.assert_array_equal(twice.pixels, taken.pixels)
+    np.testing.assert_allclose(twice.corners, taken.corners, atol=1e-4)
+    once = mirrored(taken)
+    assert (once.corners[:, 2] > once.corners[:, 0]).all()
