@@ -71,17 +71,17 @@ centerpoint-121m: setup ## the full size 121 m network (random weights) on a rea
 	    --out work/centerpoint-121m-random.pth --seed 0
 	@$(MAKE) pipeline MODEL=centerpoint WORK=work/centerpoint-121m CONFIG=configs/centerpoint_121m.yaml
 
-# The stages in their order. Each tool sees for itself whether there is anything to do.
+# The stages in their order. Each tool sees for itself whether there is anything to do. A verification or a gate that did
+# not pass is in the report too, and make fails after it.
 .PHONY: pipeline
 pipeline:
 	@$(MAKE) export
 	@$(MAKE) build
 	@$(MAKE) run
-	@$(MAKE) verify
-	@$(MAKE) evaluate
-	@$(EVALUATOR_TOOL) summary --work $(WORK_ARG)
+	@status=0; for stage in verify evaluate report; do $(MAKE) $$stage || status=$$?; done; \
+	    $(EVALUATOR_TOOL) summary --work $(WORK_ARG); exit $$status
 
-.PHONY: export build run verify evaluate
+.PHONY: export build run verify evaluate report
 export: $(SETUP) ## one stage: PyTorch to ONNX, with the framework's reference
 	@$(EXPORTER_TOOL) export --config $(CONFIG_ARG) --work $(WORK_ARG) $(overrides)
 build: $(SETUP) ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT, or TensorRT for RTX
@@ -93,6 +93,8 @@ verify: $(SETUP) ## one stage: do the backends agree with one another and with t
 	@$(VERIFIER_TOOL) verify --work $(WORK_ARG)
 evaluate: $(SETUP) ## one stage: metrics and latency
 	@$(EVALUATOR_TOOL) evaluate --work $(WORK_ARG)
+report: $(SETUP) ## one stage: everything about the model in one file, WORK/report/index.html
+	@$(EVALUATOR_TOOL) report --work $(WORK_ARG)
 
 .PHONY: demo-data
 demo-data: $(SETUP)
@@ -182,7 +184,7 @@ lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
 	@$(TOOLS)/bin/mypy shared exporter trt_builder runtime verifier evaluator demo
 
 test-tools: setup-dev
-	@$(TOOLS)/bin/pytest -m "not exporter and not mmcv_ops and not gpu and not docker" $(PYTEST)
+	@$(TOOLS)/bin/pytest -m "not exporter and not mmcv_ops and not gpu and not docker and not packages" $(PYTEST)
 test-exporter: setup-dev
 	@$(EXPORTER)/bin/pytest -m "exporter and not mmcv_ops" $(PYTEST)
 test-mmcv-ops: setup-full ## the tests that compare with mmcv's compiled ops

@@ -67,7 +67,7 @@ class Grid:
 
 
 def _is_number(text: str) -> bool:
-    return text in ("", MISSING) or _NUMBER.match(text) is not None
+    return text in ("", MISSING, "exact") or _NUMBER.match(text) is not None
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,14 @@ def _output_table(title: str, comparison: dict[str, Any]) -> Grid:
         rows.append(
             [
                 name,
-                f"{values['compared']:,}".replace(",", " "),
+                _thousands(values["compared"]),
                 *(_small(values[key]) for key in ("max_abs", "mean_abs")),
                 _small(values["quantiles_abs"].get("0.99")),
                 _small(values["max_relative"]),
                 "exact" if not values["noise_energy"] else _fixed(values["snr_db"], 1),
                 _fixed(values["cosine"], 7),
                 Cell(str(strange), "bad" if strange else ""),
-                _place(values["worst"]),
+                _place(values["worst"]) if values["noise_energy"] else MISSING,
             ]
         )
     columns = [
@@ -119,7 +119,7 @@ def _histogram(name: str, values: dict[str, Any], tolerance: dict[str, Any]) -> 
     if not total:
         return None
     if not counts:
-        return Chart(name, "", f"all {total:,} values are equal, bit for bit".replace(",", " "))
+        return Chart(name, "", f"all {_thousands(total)} values are equal, bit for bit")
     counts = _without_tail(counts)
     limit = tolerance["output_max_abs"].get(name, tolerance["tensors"]["max_abs"])
     low, high = min(counts), max(counts) + 1
@@ -153,6 +153,10 @@ def _decades(title: str, low: int, high: int) -> Axis:
     step = max(1, math.ceil((last - first + 1) / 6))
     ticks = [(power * _LOG2_OF_10, f"1e{power}") for power in range(first, last + 1, step)]
     return Axis(title, low, high, ticks)
+
+
+def _thousands(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
 
 
 def _small(value: float | None) -> str:
