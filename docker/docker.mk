@@ -63,7 +63,7 @@ DEMO_ARG = $(DEMO_DATA)
 
 endif
 
-.PHONY: images bundle lock
+.PHONY: images bundle lock audit test-docker
 images: ## the images of TARGET (docs/docker.md); then the main job runs in them
 	@VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' shared/__init__.py) \
 	    REVISION=$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown) \
@@ -80,6 +80,13 @@ bundle: $(LOCK)/.ready ## one file with TOOL=trt_builder|runtime|verifier for a 
 
 lock: $(LOCK)/.ready ## write requirements/lock anew, after a change of versions
 	@UV=$(abspath $(LOCK))/bin/uv requirements/lock/update.sh
+
+audit: $(LOCK)/.ready ## known vulnerabilities of the locked versions; lists them, and fails nothing
+	@for lock in requirements/lock/*.txt; do case $$lock in *pins.txt|*torch-cpu.txt) continue ;; esac; echo "== $$lock"; \
+	    $(LOCK)/bin/pip-audit --disable-pip --require-hashes --progress-spinner off -r $$lock || true; done
+
+test-docker: setup-dev $(LOCK)/.ready ## images, compose, locks, bundles: needs an index; a Docker engine for most
+	@UV=$(abspath $(LOCK))/bin/uv PATH=$(abspath $(LOCK))/bin:$$PATH $(TOOLS)/bin/pytest -m "docker or packages" tests/docker $(PYTEST)
 
 $(LOCK)/.ready: docker/docker.mk
 	@$(PYTHON) -m venv $(LOCK)

@@ -14,11 +14,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --find-links /wheels \
         --require-hashes --no-deps --only-binary :all: -r "/locks/torch-${TORCH}.txt"
 COPY requirements/lock/exporter.txt /locks/
-# nuscenes-devkit's and lyft's friends come as source packages: pure Python, built in isolation.
+# Some come as source packages: pure Python, built with the setuptools that came with PyTorch.
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check \
-        --require-hashes --no-deps -r /locks/exporter.txt
+        --require-hashes --no-deps --no-build-isolation -r /locks/exporter.txt
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv

@@ -5,18 +5,25 @@ ARG BASE_IMAGE=nvcr.io/nvidia/tensorrt:25.01-py3
 FROM ${BASE_IMAGE} AS packages
 # "tensorrt-rtx", or "none" where the base image has TensorRT.
 ARG TENSORRT_REQUIREMENTS=none
-COPY requirements/lock/trt_builder.txt requirements/lock/tensorrt-*.txt /locks/
+COPY requirements/lock/trt_builder.txt /locks/
 # The vendor's constraints are for the vendor's environment; ours has its own, which sees the vendor's TensorRT.
 ENV PIP_CONSTRAINT=
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     python3 -m venv --without-pip --system-site-packages /opt/venv \
-    && touch /locks/none.txt \
-    && for lock in trt_builder "${TENSORRT_REQUIREMENTS}"; do \
-        python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
-            --require-hashes --no-deps --only-binary :all: -r "/locks/${lock}.txt" || exit 1; \
-    done \
+    && python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
+        --require-hashes --no-deps --only-binary :all: -r /locks/trt_builder.txt \
     && find /opt/venv -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -r {} +
+COPY requirements/lock/build-tools.txt requirements/lock/tensorrt-*.txt /locks/
+# The vendor's wheels hang together by a source package of a few lines.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    if [ "${TENSORRT_REQUIREMENTS}" != none ]; then \
+        for lock in build-tools "${TENSORRT_REQUIREMENTS}"; do \
+            python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
+                --require-hashes --no-deps --no-build-isolation -r "/locks/${lock}.txt" || exit 1; \
+        done; \
+    fi
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv

@@ -21,8 +21,8 @@ def engine() -> None:
         pytest.skip("Docker has no Compose v2 here")
 
 
-def _build(*services: str) -> None:
-    variables = {**os.environ, "TARGET": TARGET, "TARGET_NAME": TAG, "VERSION": "0.test", "REVISION": "0123abc"}
+def _build(*services: str, target: str = TARGET, tag: str = TAG) -> None:
+    variables = {**os.environ, "TARGET": target, "TARGET_NAME": tag, "VERSION": "0.test", "REVISION": "0123abc"}
     answer = subprocess.run(
         ["docker", "compose", "--progress", "plain", "build", *services],
         capture_output=True, text=True, check=False, cwd=ROOT, env=variables,
@@ -51,3 +51,11 @@ def volume(tmp_path: Path) -> Path:
     folder = tmp_path / "volume"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def rtx_image(engine: None) -> str:
+    """The trt_builder image with TensorRT for RTX; returns its tag. Its wheels are 0.2 GB."""
+    tag = f"{TAG}-rtx"
+    _build("trt_builder", target="rtx", tag=tag)
+    return tag

@@ -149,6 +149,18 @@ def test_stages_on_a_shared_volume(compose: Compose) -> None:
     assert "up to date" in answer.stderr
 
 
+def test_engines_are_built_without_a_gpu(compose: Compose, rtx_image: str) -> None:
+    """TensorRT for RTX, in the image that is pinned to it: no GPU, no network, read-only."""
+    compose.variables |= {"TARGET": "rtx", "TARGET_NAME": rtx_image}
+    answer = compose.run("trt_builder", "build", "--work", "/workspace/tiny", "--target", "rtx")
+    assert answer.returncode == 0, answer.stderr
+    manifest = Workspace.open(compose.work / "tiny").manifest()
+    assert [stage.status for name, stage in manifest.stages.items() if name.startswith("build:rtx")] == ["done"]
+    engines = [path for path in manifest.artifacts if path.endswith(".engine")]
+    assert len(engines) == 2
+    assert (compose.work / "tiny" / engines[0]).read_bytes().startswith(b"vtrt")
+
+
 def test_a_manifest_cannot_lead_out_of_the_volume(compose: Compose) -> None:
     work = compose.work / "tiny"
     (work / "onnx" / "pts_voxel_encoder.onnx").unlink()

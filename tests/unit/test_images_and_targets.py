@@ -20,12 +20,15 @@ DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 TARGETS = sorted((ROOT / "docker" / "targets").glob("*.env"))
 LOCKS = ROOT / "requirements" / "lock"
 ROOMS = {"shared", "exporter", "trt_builder", "runtime", "verifier", "evaluator", "demo"}
-# Modules whose package has another name, and modules that base images bring or that a tool can do without.
+# Modules whose package has another name; modules that base images bring, or that a tool offers more with, where a user
+# has them.
 PACKAGES = {
     "cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn", "mmcv": "mmcv-lite",
     "google": "protobuf",
 }  # fmt: skip
-NOT_LOCKED = {"tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "modelopt"}
+NOT_LOCKED = {
+    "tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "modelopt", "mlflow", "rerun", "sqlalchemy",
+}  # fmt: skip
 # Which lock files make up an image, and whose code it holds.
 IMAGES = {
     "verifier": (["verifier"], ["verifier"]),
