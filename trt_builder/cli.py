@@ -184,7 +184,13 @@ def doctor(as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--onnx", "model", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True)
+@click.option(
+    "--onnx",
+    "model",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    required=True,
+    help="The ONNX file.",
+)
 @click.option(
     "--inputs",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
