@@ -40,6 +40,11 @@ from shared.workspace import Workspace
 Float32 = npt.NDArray[np.float32]
 
 CELLS_ABOVE = 1000
+WARM_UP_REQUESTS = 100
+STAGED_REQUESTS = 200
+AWML_REQUESTS = 20
+# For the bare engines and for each throughput.
+SECONDS = 2.0
 COLUMNS = ("centers", "sizes", "yaws", "velocities", "labels", "scores")
 
 
@@ -109,7 +114,8 @@ def with_threshold(spec: ModelSpec, session: TensorRTSession, points: Float32) -
     parameters = read_parameters(spec)
     outputs = CenterPoint(spec, parameters, session).infer(points).outputs
     logits = np.concatenate([outputs[task.outputs["heatmap"]].ravel() for task in parameters.tasks])
-    limit = float(np.partition(logits, -CELLS_ABOVE)[-CELLS_ABOVE])
+    above = min(CELLS_ABOVE, len(logits) // 10)
+    limit = float(np.partition(logits, -above)[-above])
     coder = {**spec.parameters["bbox_coder"], "score_threshold": 1 / (1 + np.exp(-limit))}
     return spec.model_copy(update={"parameters": {**spec.parameters, "bbox_coder": coder}})
 
@@ -197,32 +203,66 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     options = parser.parse_args()
 
-    ws = Workspace.open(options.work)
+    measure(
+        options.work,
+        options.out,
+        target=options.target,
+        points=options.points,
+        requests=options.requests,
+        frames=options.frames,
+        streams=options.streams,
+        soak_requests=options.soak,
+    )
+
+
+def measure(
+    work: Path,
+    out: Path,
+    *,
+    target: str | None = None,
+    points: int = 200_000,
+    requests: int = 2000,
+    frames: int = 50,
+    streams: int = 2,
+    soak_requests: int = 0,
+) -> dict[str, Any]:
+    """All of it; the results by name, which ``out`` holds as JSON.
+
+    Args:
+        work: a workspace with engines.
+        out: the JSON file.
+        target: set of engines, where there are several.
+        points: points of a frame.
+        requests: requests that the latency is taken of.
+        frames: frames compared with the NumPy pipeline.
+        streams: requests in flight for the throughput.
+        soak_requests: requests of the soak at the end.
+    """
+    ws = Workspace.open(work)
     spec = ws.spec()
-    files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, spec, options.target).items()}
+    files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, spec, target).items()}
     session = backend.load(files, spec, Device("cuda"), None)
     features = read_parameters(spec).decoration.raw_features
-    points = frame(options.points, features, 0)
-    spec = with_threshold(spec, session, points)
-    notes = Notes(options.out)
+    one = frame(points, features, 0)
+    spec = with_threshold(spec, session, one)
+    notes = Notes(out)
     notes.add("settings", session.settings)
     started = time.perf_counter()
     pipeline = build(spec, session)
     assert isinstance(pipeline, DevicePipeline)
     notes.add("pipeline_seconds", time.perf_counter() - started)
 
-    against_engines(notes, session, pipeline, points, options.requests)
-    against_awml(notes, spec, session, pipeline, points)
-    frames = [
-        frame(int(options.points * (0.2 + 0.9 * seed / options.frames)), features, seed)
-        for seed in range(options.frames)
-    ]
-    against_numpy(notes, spec, session, pipeline, frames)
-    several_streams(notes, pipeline, points, options.streams)
-    if options.soak:
-        changing = [frame(options.points - 1000 * number, features, number) for number in range(8)]
-        request_times(pipeline, changing[0], 50)
-        notes.add("soak", soak(pipeline, changing, options.soak, session.gpu.used_memory))
+    against_engines(notes, session, pipeline, one, requests)
+    against_awml(notes, spec, session, pipeline, one)
+    sizes = [int(points * (0.2 + 0.9 * number / frames)) for number in range(frames)]
+    different = [frame(size, features, number) for number, size in enumerate(sizes)]
+    against_numpy(notes, spec, session, pipeline, different)
+    several_streams(notes, pipeline, one, streams)
+    if soak_requests:
+        changing = [frame(points - points // 200 * number, features, number) for number in range(8)]
+        request_times(pipeline, changing[0], WARM_UP_REQUESTS)
+        notes.add("soak", soak(pipeline, changing, soak_requests, session.gpu.used_memory))
+    return notes.values
 
 
 def against_engines(
@@ -230,21 +270,21 @@ def against_engines(
 ) -> None:
     """Latency, memory and stages, beside the engines' own times."""
     used = session.gpu.used_memory
-    request_times(pipeline, points, 100)
+    request_times(pipeline, points, WARM_UP_REQUESTS)
     before = used()
     total, enqueue = request_times(pipeline, points, requests)
     notes.add("grown_bytes", used() - before)
     notes.add("total", measured(total))
     notes.add("enqueue", summarise(enqueue))
     notes.add("conditions", gpu_conditions(0))
-    staged = [pipeline.infer(points).latency_ms for _ in range(200)]
+    staged = [pipeline.infer(points).latency_ms for _ in range(STAGED_REQUESTS)]
     answer = pipeline.infer(points)
     notes.add("counters", answer.counters)
     notes.add("stages", {name: round(float(np.median([one[name] for one in staged])), 4) for name in staged[0]})
     for like in engine_times.LIKE:
         alone = {}
         for component, shapes in pipeline.input_shapes(answer.counters).items():
-            times = engine_times.measure(session, component, shapes, like, min_seconds=1.0)
+            times = engine_times.measure(session, component, shapes, like, min_seconds=SECONDS)
             alone[component] = summarise(times.compute_ms)
         engines = sum(values["median"] for values in alone.values())
         ours = notes.values["total"]["median"]
@@ -260,7 +300,7 @@ def against_awml(
     """The same engines in AWML's driver."""
     awml = AwmlDriver(spec, session)
     whole, engines = [], []
-    for _ in range(20):
+    for _ in range(AWML_REQUESTS):
         begin = time.perf_counter()
         theirs = awml.infer(points)
         whole.append((time.perf_counter() - begin) * 1e3)
@@ -298,8 +338,8 @@ def against_numpy(
 def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, streams: int) -> None:
     """Throughput with several requests in flight."""
     lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
-    alone = throughput(lanes[:1], points, 2.0)
-    together = throughput(lanes, points, 2.0)
+    alone = throughput(lanes[:1], points, SECONDS)
+    together = throughput(lanes, points, SECONDS)
     notes.add("streams", {"streams": streams, "one": alone, "several": together, "gain": together / alone})
 
 

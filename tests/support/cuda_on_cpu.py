@@ -33,7 +33,14 @@ _HALF = {
 
 
 class HostDriver:
-    """The calls of pycuda.driver that the steps make, on host memory."""
+    """The calls of pycuda.driver that the steps and benchmarks make, on host memory."""
+
+    @staticmethod
+    def mem_alloc(size: int) -> HostMemory:
+        memory = np.zeros(size, np.uint8)
+        address = HostMemory(memory.ctypes.data)
+        address.memory = memory
+        return address
 
     class Context:
         """No waiting."""
@@ -61,6 +68,16 @@ class HostDriver:
     @staticmethod
     def memset_d32_async(address: int, value: int, count: int, stream: Any = None) -> None:
         np.frombuffer((ctypes.c_uint32 * count).from_address(address), np.uint32)[:] = value
+
+
+class HostMemory(int):
+    """Memory that `HostDriver.mem_alloc` gave: its address."""
+
+    memory: np.ndarray[Any, Any]
+
+    def free(self) -> None:
+        """Let it go."""
+        del self.memory
 
 
 class HostStream:
@@ -119,6 +136,13 @@ class HostGpu:
 
     def synchronise(self) -> None:
         """Everything is done already."""
+
+    def used_memory(self) -> int:
+        """Not counted."""
+        return 0
+
+
+HostDriver.Stream = HostStream  # type: ignore[attr-defined]
 
 
 class _Kernel:

@@ -87,6 +87,11 @@ class Engine:
     def create_execution_context_without_device_memory(self) -> Context:
         return Context(self)
 
+    def create_execution_context(self) -> Context:
+        context = Context(self)
+        context.device_memory = 1
+        return context
+
 
 class Context:
     """What is bound to an engine. Every binding has to be there when it runs."""

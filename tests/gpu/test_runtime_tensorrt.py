@@ -1,0 +1,133 @@
+"""CenterPoint on a GPU at engine speed: a network of the 121 m model's size, FP16, 200,000 points.
+
+One module-wide run of `benchmarks.gpu_latency` measures; each test asks for one figure. SOAK=20000 asks for the long soak.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pycuda", reason="pycuda is not installed here; the runtime image has it")
+pytest.importorskip("tensorrt", reason="TensorRT is not installed here; the runtime image has it")
+
+from benchmarks import gpu_latency
+from runtime.backends import tensorrt as backend
+from runtime.cuda.gpu import open_gpu
+from runtime.devices import Device
+from shared.errors import EnvironmentLacks, InferenceError
+from shared.workspace import Workspace
+from tests.support.trt_workspaces import full_size_workspace
+from trt_builder.build import build_all
+
+pytestmark = pytest.mark.gpu
+
+# The components' stages; the rest are ours.
+ENGINES = ("pts_voxel_encoder", "pts_backbone_neck_head")
+PARAMETERS: dict[str, Any] = {
+    "point_cloud_range": [-122.4, -122.4, -3.0, 122.4, 122.4, 5.0],
+    "voxel_size": [0.24, 0.24, 8.0],
+    "grid_size": [1020, 1020, 1],
+    "max_points_per_voxel": 32,
+    "max_voxels": 96000,
+    "points": {
+        "load_dim": 5,
+        "use_dim": [0, 1, 2, 3, 4],
+        "sweeps_num": 1,
+        "remove_close": True,
+        "pad_empty_sweeps": True,
+        "range_filter": None,
+    },
+    "decoration": {"raw_features": 5, "cluster_center": True, "voxel_center": "xyz"},
+    "encoder_channels": 32,
+    "out_size_factor": 2,
+    "norm_bbox": True,
+    "bbox_coder": {"max_num": 500, "score_threshold": 0.1, "post_center_range": [-200, -200, -10, 200, 200, 10]},
+    "nms": {"type": "circle", "radius": [1.0], "pre_max_size": None, "post_max_size": 100},
+    "tasks": [
+        {
+            "classes": ["car", "truck", "pedestrian"],
+            "outputs": {name: name for name in ("heatmap", "reg", "height", "dim", "rot", "vel")},
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        open_gpu(Device("cuda"))
+    except EnvironmentLacks as missing:
+        pytest.skip(str(missing))
+    ws = full_size_workspace(tmp_path_factory.mktemp("full") / "work")
+    with ws.stage("parameters", tool="test") as stage:
+        stage.spec(ws.spec().model_copy(update={"parameters": PARAMETERS}))
+    overrides = ["tensorrt.precision_policy=fp16", "tensorrt.tactic_sources=[]"]
+    build_all(ws.root, target="tensorrt", overrides=overrides)
+    return ws.root
+
+
+@pytest.fixture(scope="module")
+def figures(work: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("figures") / "gpu_latency.json"
+    return gpu_latency.measure(work, out, requests=1000, soak_requests=int(os.environ.get("SOAK", "2000")))
+
+
+def test_the_pipeline_is_as_fast_as_its_engines(figures: dict[str, Any]) -> None:
+    # The engines as trtexec 11 measures them: without copies, a CUDA graph.
+    against = figures["against trtexec-11"]
+    assert against["times"] <= 1.25, json.dumps(figures["stages"])
+    assert against["above_ms"] <= 0.4, json.dumps(figures["stages"])
+
+
+def test_latency_has_no_tail(figures: dict[str, Any]) -> None:
+    assert figures["total"]["p99"] <= 1.15 * figures["total"]["median"]
+
+
+def test_nothing_is_allocated_after_the_warm_up(figures: dict[str, Any]) -> None:
+    assert figures["grown_bytes"] == 0
+
+
+def test_four_times_faster_than_awmls_driver(figures: dict[str, Any]) -> None:
+    assert figures["times_faster_than_awml_like"]["total"] >= 4
+    assert figures["boxes_against_awml_like"] in ("identical", "same set")
+
+
+def test_the_boxes_are_those_of_the_numpy_steps(figures: dict[str, Any]) -> None:
+    assert figures["against_numpy"]["boxes"] > 50
+    assert "different" not in figures["against_numpy"]
+
+
+def test_a_repeat_gives_the_same_to_the_bit(figures: dict[str, Any]) -> None:
+    assert set(figures["against_itself"]) == {"identical"}
+
+
+def test_two_streams_give_half_as_much_again_or_the_gpu_is_full(figures: dict[str, Any]) -> None:
+    stages = figures["stages"]
+    # Engines of this size leave no multiprocessor idle: what a second stream can hide is the rest of the request.
+    most = figures["total"]["median"] / sum(stages[name] for name in ENGINES)
+    assert figures["streams"]["gain"] >= min(1.5, 0.9 * most)
+
+
+def test_the_soak_neither_grows_nor_drifts(figures: dict[str, Any]) -> None:
+    medians = figures["soak"]["medians_of_tenths"]
+    assert figures["soak"]["grown_bytes"] == 0
+    assert max(medians) <= 1.05 * min(medians)
+
+
+def test_a_shape_outside_the_profile_is_named(work: Path) -> None:
+    ws = Workspace.open(work)
+    files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, ws.spec()).items()}
+    session = backend.load(files, ws.spec(), Device("cuda"), None)
+    with pytest.raises(InferenceError, match="the engine takes"):
+        session.run("pts_voxel_encoder", {"input_features": np.zeros((96_001, 32, 11), np.float32)})
+
+
+def test_a_gpu_that_is_not_there(work: Path) -> None:
+    with pytest.raises(EnvironmentLacks, match="the driver shows"):
+        open_gpu(Device("cuda", 99))
