@@ -67,7 +67,7 @@ def overlay(work: Path, sample_index: int, out: Path, *, data_root: Path | None 
 
 def draw(sample: CameraPair, parameters: CalibrationParameters) -> UInt8:
     """(H, W, 3) uint8 blue, green, red: the straight image with the points on it, coloured by depth, and a caption."""
-    image = read_camera_image(sample.image)
+    image = read_camera_image(sample.image, sample.camera.width, sample.camera.height)
     height, width = image.shape[:2]
     camera = sample.camera
     how = Straightening(camera.intrinsics, None, None)

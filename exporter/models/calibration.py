@@ -250,7 +250,7 @@ def load_input(sample: CameraPair, parameters: Mapping[str, Any]) -> Tensor:
     points = read_points(sample.lidar)
     points = points[np.isfinite(points[:, :4]).all(axis=1)]
     channels = five_channels(
-        read_camera_image(sample.image),
+        read_camera_image(sample.image, sample.camera.width, sample.camera.height),
         points,
         sample.camera.intrinsics,
         sample.camera.distortion if parameters["undistort"] else np.zeros(0),

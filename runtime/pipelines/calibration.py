@@ -77,7 +77,7 @@ class _Calibration:
         Raises:
             InputError: a file is missing or broken, the image is not in colour, or points have no intensity.
         """
-        image = read_camera_image(sample.image)
+        image = read_camera_image(sample.image, sample.camera.width, sample.camera.height)
         points = read_points(sample.lidar)
         if points.shape[1] < _POINT_COLUMNS:
             raise InputError(

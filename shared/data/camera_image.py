@@ -15,17 +15,21 @@ cv2 = lazy_import("cv2", install="make setup")
 _CHANNELS = 3
 
 
-def read_camera_image(path: Path) -> npt.NDArray[np.uint8]:
+def read_camera_image(path: Path, width: int | None = None, height: int | None = None) -> npt.NDArray[np.uint8]:
     """The pixels of a colour image as they are stored.
 
     Unlike `shared.images.read_image`, nothing is made to fit: an orientation note in the file is not applied (pixel
     coordinates of a calibration are those of the sensor), and a grey image does not pass for a coloured one.
 
+    Args:
+        path: the file.
+        width, height: the size that the calibration is for; None where the data set does not say.
+
     Returns:
         (H, W, 3) uint8: blue, green, red.
 
     Raises:
-        InputError: the file is missing, is no image, or has another number of channels or of bits.
+        InputError: the file is missing, is no image, or has another number of channels or of bits, or another size.
     """
     where = str(path)
     if not path.is_file():
@@ -43,6 +47,12 @@ def read_camera_image(path: Path) -> npt.NDArray[np.uint8]:
             f"has {channels} channel{'s' if channels != 1 else ''} of {image.dtype}, expected {_CHANNELS} of uint8",
             where=where,
             hint="convert it to a colour image with 8 bits a channel",
+        )
+    if (width or image.shape[1], height or image.shape[0]) != (image.shape[1], image.shape[0]):
+        raise InputError(
+            f"is {image.shape[1]} x {image.shape[0]}, its calibration is for {width} x {height}",
+            where=where,
+            hint="use the image as it was recorded, or scale its intrinsics with it",
         )
     return image
 

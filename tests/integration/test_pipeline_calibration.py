@@ -210,6 +210,14 @@ def test_image_that_is_none(tmp_path: Path, content: bytes) -> None:
         read(tmp_path)
 
 
+def test_image_of_another_size_than_the_calibration_is_for(tmp_path: Path) -> None:
+    write_pair(tmp_path, [entry(width=1920, height=1280)])
+    with pytest.raises(InputError, match="is 120 x 80, its calibration is for 1920 x 1280"):
+        read(tmp_path)
+    write_pair(tmp_path, [entry(width=..., height=...)])
+    assert read(tmp_path).data.image.shape == (80, 120, 3)
+
+
 def test_missing_image(tmp_path: Path) -> None:
     write_pair(tmp_path, [entry(img_path="gone.png")])
     with pytest.raises(InputError, match="no such image file"):
