@@ -1,6 +1,6 @@
 """CenterPoint on a GPU at engine speed: a network of the 121 m model's size, FP16, 200,000 points.
 
-One module-wide run of `benchmarks.gpu_latency` measures; each test asks for one figure. SOAK=20000 asks for the long soak.
+One run of `benchmarks.gpu_latency` measures; each test asks for one figure. SOAK=20000 asks for the long soak.
 """
 
 from __future__ import annotations
