@@ -24,6 +24,8 @@ from shared.table import MISSING, Table, number
 
 SAME = "no difference"
 HIGHER, LOWER, UNKNOWN = "higher", "lower", "unknown"
+#: Changes that four digits don't show are rounding, however sure they are.
+_RESOLUTION = 5e-5
 
 
 def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | None) -> str:
@@ -115,7 +117,7 @@ def change(before: Subject, after: Subject) -> dict[str, Any]:
 def _paired_verdict(difference: Interval | None) -> str:
     if difference is None:
         return UNKNOWN
-    if difference["low"] <= 0 <= difference["high"]:
+    if difference["low"] <= _RESOLUTION and difference["high"] >= -_RESOLUTION:
         return SAME
     return HIGHER if difference["low"] > 0 else LOWER
 

@@ -133,7 +133,7 @@ def _rows(
         if not np.isfinite(box).all():
             raise InputError("a box is NaN or infinite", where=here)
         if min(box[2:]) <= 0:
-            raise InputError(f"a box of {box[2]:g} x {box[3]:g} pixels has no size", where=here)
+            raise InputError(f"a box of {box[2]:g} x {box[3]:g} pixels has no size", where=here, hint="leave it out")
         if category in label:
             kept.append(row)
             frames.append(place[image])

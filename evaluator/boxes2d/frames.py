@@ -30,10 +30,14 @@ class LabelledImage:
 def check_boxes(boxes: Boxes2D, classes: Sequence[str], where: str) -> None:
     """Refuse boxes that no metric can be computed from.
 
+    A box of zero size is none of them: Autoware's whole pixels, cut at the edge of the image, give such.
+
     Raises:
-        InputError: NaN or infinity, or a label outside the list.
+        InputError: NaN or infinity, a right edge left of the left one, or a label outside the list.
     """
     if not (np.isfinite(boxes.corners).all() and np.isfinite(boxes.scores).all()):
         raise InputError("a box or score is NaN or infinite", where=where)
+    if (boxes.corners[:, 2:] < boxes.corners[:, :2]).any():
+        raise InputError("a box is turned inside out: its right or bottom edge comes first", where=where)
     if len(boxes) and not (boxes.labels.min() >= 0 and boxes.labels.max() < len(classes)):
         raise InputError(f"a label is outside the list of {len(classes)} classes", where=where)
