@@ -42,6 +42,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
 class Grid:
     """A table; the first column heads the rows.
 
@@ -150,7 +158,7 @@ class Cards:
 
 
 # Not `Text | ...`: this is evaluated when the module is imported, by Python 3.10 too.
-Block = Union[Text, Grid, Charts, Picture, Details, Code, Cards]  # noqa: UP007
+Block = Union[Text, Heading, Grid, Charts, Picture, Details, Code, Cards]  # noqa: UP007
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluator.report.blocks import Block, Cell, Details, Grid, Section, Text
+from evaluator.report.blocks import Block, Cell, Details, Grid, Heading, Section, Text
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport
 from shared.staleness import outdated_inputs
@@ -45,9 +45,9 @@ def _engine(target: str, record: dict[str, Any]) -> list[Block]:
     )
     device = record["gpu"]["name"] if record["gpu"] else record["architecture"]
     size = f"{record['bytes'] / 1e6:.1f} MB"
-    facts = f"{record['component']} ({target}): {record['precision_policy']}, {where}, {device}, {size}"
+    facts = f"{record['precision_policy']}, {where}, {device}, {size}"
     times: dict[str, float] = record["times_ms"] or {}
-    blocks: list[Block] = [Text(facts), _precisions(record, times)]
+    blocks: list[Block] = [Heading(f"{record['component']} ({target})"), Text(facts), _precisions(record, times)]
     layers = record["layers"]
     if times:
         layers = sorted(layers, key=lambda layer: -times.get(layer["name"], 0.0))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.report.blocks import Block, Cell, Chart, Charts, Grid, Section, Text
+from evaluator.report.blocks import Block, Cell, Chart, Charts, Grid, Heading, Section, Text
 from evaluator.report.material import Material
 from evaluator.report.svg import SERIES, Line, bar_chart, line_chart, linear_axis
 from evaluator.report.tasks import TaskReport
@@ -53,16 +53,16 @@ def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], component
         series = 0 if name in components else 1
         bar: str | Cell = Cell(f"{share:.1%}", share=share, series=series) if share is not None else ""
         rows.append([name, bar, *(number(values.get(column), 2) for column in columns)])
-    table = Grid(f"{title} [ms]", ["stage", "share of the stages", *columns], rows)
+    heading, table = Heading(title), Grid(f"Stages of {title} [ms]", ["stage", "share of the stages", *columns], rows)
     if not whole:
-        return [table]
+        return [heading, table]
     slowest = max(medians, key=lambda name: medians[name])
     inside = sum(medians.get(name, 0.0) for name in components) / whole
     sentence = (
-        f"{title}: the bottleneck is {slowest} with {medians[slowest] / whole:.0%} of the time; the model's components "
+        f"The bottleneck is {slowest} with {medians[slowest] / whole:.0%} of the time; the model's components "
         f"have {inside:.0%}, the steps around them {1 - inside:.0%}."
     )
-    return [Text(sentence), table]
+    return [heading, Text(sentence), table]
 
 
 def _distribution(name: str, run: Run, style: str) -> list[Chart]:

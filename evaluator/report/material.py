@@ -32,17 +32,15 @@ _ON_THE_WAY = ("tensorrt", "onnx")
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of the runs with their labels, and the runs laid beside those.
+    """The samples of the runs with their labels.
 
     Attributes:
         dataset: the data set.
         truth: what the metric's ``ground_truth`` gave; its frames are the labelled samples.
-        matched: per run, what the metric's ``match`` gave.
     """
 
     dataset: Dataset[Any]
     truth: Any
-    matched: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def find_dataset(
 def read_samples(
     dataset: Dataset[Any] | None, missing: str, runs: Mapping[str, Run], spec: ModelSpec
 ) -> tuple[Samples | None, str]:
-    """The labels of ``dataset`` and the runs laid beside them, or why there are none."""
+    """The labels of ``dataset``, or why there are none."""
     if dataset is None:
         return None, missing
     metric = find_metric(spec.task)
@@ -149,4 +147,4 @@ def read_samples(
     truth = metric.ground_truth((dataset.sample(index) for index in range(count)), dataset.classes, spec.classes)
     if truth is None:
         return None, "the data set has no labels"
-    return Samples(dataset, truth, {name: metric.match(run, truth, spec.classes) for name, run in runs.items()}), ""
+    return Samples(dataset, truth), ""

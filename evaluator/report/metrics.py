@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evaluator.comparison import difference_table
 from evaluator.metrics import find_metric
-from evaluator.report.blocks import Block, Details, Section, Text, grid
+from evaluator.report.blocks import Block, Details, Heading, Section, Text, grid
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport
 
@@ -18,7 +18,7 @@ def section(material: Material, task: TaskReport | None) -> Section | None:
         return Section("metrics", "Metrics", [Text("The data set has no labels: there are no metrics.", "muted")])
     metric = find_metric(material.spec.task)
     blocks: list[Block] = [] if task is None else list(task.metric_blocks(material))
-    blocks.append(Text(f"Tables of {material.shown}:"))
+    blocks.append(Heading(f"Tables of {material.shown}"))
     blocks += [grid(table) for table in metric.tables(evaluated[material.shown]["metrics"])]
     for name, evaluation in evaluated.items():
         if name != material.shown:

@@ -10,10 +10,12 @@ from evaluator.report.material import OWN_STAGE, Material
 from evaluator.report.tasks import TaskReport
 from shared import formats
 from shared.latency import TOTAL
+from shared.staleness import outdated_inputs
 from shared.table import MISSING, number
 
 # Headline numbers that get a card; the others stand in the table.
 _CARDS = 3
+_VERIFY = "verify"
 
 
 def section(material: Material, _: TaskReport | None) -> Section:
@@ -63,10 +65,14 @@ def _verification_rows(material: Material) -> list[list[Cell]]:
     if summary.get("format") != formats.VERIFICATION:
         old = Cell("recorded by another version of the verifier; run it again: verifier verify")
         return [[Cell("verification"), Cell("all"), Cell("unknown", "muted"), old]]
+    outdated = _VERIFY in material.manifest.stages and outdated_inputs(material.manifest, _VERIFY)
+    if outdated:
+        detail = Cell(f"of another {outdated[0]} than is here now; {material.manifest.stages[_VERIFY].command}")
+        return [[Cell("verification"), Cell("all"), Cell("outdated", "bad"), detail]]
     rows = []
     for name, result in summary["comparisons"].items():
-        detail = "; ".join(result["failures"]) or f"{result['samples']} samples, {result['results']['matched']} results"
-        rows.append([Cell("verification"), Cell(name.replace("__", " → ")), verdict(result["passed"]), Cell(detail)])
+        told = "; ".join(result["failures"]) or f"{result['samples']} samples, {result['results']['matched']} results"
+        rows.append([Cell("verification"), Cell(name.replace("__", " → ")), verdict(result["passed"]), Cell(told)])
     rows += [[Cell("verification"), Cell("scenario"), Cell("FAILED", "bad"), Cell(line)] for line in summary["unable"]]
     rows += [
         [Cell("verification"), Cell("scenario"), Cell("skipped", "muted"), Cell(line)] for line in summary["skipped"]

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from evaluator.report.blocks import Block, Cell, Chart, Charts, Details, Grid, Section, Text, verdict
+from evaluator.report.blocks import Block, Cell, Chart, Charts, Details, Grid, Heading, Section, Text, verdict
 from evaluator.report.material import Material
 from evaluator.report.svg import Axis, bar_chart, linear_axis, mark
 from evaluator.report.tasks import TaskReport
@@ -48,10 +48,10 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
 
 def _comparison(name: str, comparison: dict[str, Any], result: dict[str, Any] | None, *, is_first: bool) -> list[Block]:
     title = name.replace("__", " → ")
-    blocks: list[Block] = []
+    blocks: list[Block] = [Heading(title)]
     if result is not None:
         cell = verdict(result["passed"])
-        blocks.append(Text(f"{title}: {cell.text}, {len(comparison['samples'])} samples compared in full", cell.tone))
+        blocks.append(Text(f"{cell.text}, {len(comparison['samples'])} samples compared in full", cell.tone))
         blocks += [Text(failure, "bad") for failure in result["failures"]]
     if comparison["outputs"]:
         blocks.append(_output_table(title, comparison))

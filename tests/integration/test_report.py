@@ -69,8 +69,8 @@ def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
         "Best frame: token",
         "Error histograms, pytorch-cpu → onnx-cpu",
         "Responsible: head.",
-        "the bottleneck is model",
-        "head (trt10.8-sm90-fp16): fp16, TensorRT 10.8.0, NVIDIA H200, 12.0 MB",
+        "The bottleneck is model",
+        "head (trt10.8-sm90-fp16) fp16, TensorRT 10.8.0, NVIDIA H200, 12.0 MB",
         "5 more layers of head",
         "The deploy config",
     ):
@@ -96,7 +96,10 @@ def test_worst_frame_comes_first(tmp_path: Path) -> None:
     for backend in ("pytorch", "onnx"):
         add_run(workspace, backend, boxes=lost)
     _evaluated(workspace)
-    assert re.search(r"Worst frame: (\w+)", _report(workspace).text)[1] == "token3"  # type: ignore[index]
+    text = _report(workspace).text
+    assert re.search(r"Worst frame: (\w+)", text)[1] == "token3"  # type: ignore[index]
+    assert re.search(r"Worst frame: token3 .*? onnx-cpu: 0 found, \d+ missed, 2 wrong, F1 0.000", text)
+    assert re.search(r"Best frame: token\d .*? onnx-cpu: \d+ found, 0 missed, 0 wrong, F1 1.000", text)
     assert "Worst frame: 3" in _report(detection2d(tmp_path / "2d")).text
 
 
@@ -195,6 +198,14 @@ def test_not_evaluated(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing was evaluated here") as error:
         report(workspace.root, None, False)
     assert "evaluator evaluate" in (error.value.hint or "")
+
+
+def test_verification_of_earlier_runs_counts_for_nothing(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path)
+    add_run(workspace, "onnx", boxes={0: Boxes3D.empty()})
+    _evaluated(workspace)
+    page = _report(workspace)
+    assert "Verdict FAILED" in page.text and "of another runs/onnx-cpu" in page.text
 
 
 def test_half_a_run(tmp_path: Path) -> None:

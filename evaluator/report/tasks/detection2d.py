@@ -41,12 +41,17 @@ def _curves(material: Material) -> Charts:
     classes = material.evaluations[material.shown]["metrics"]["voc"]["classes"]
     wanted = [(int(values["truths"]), name) for name, values in classes.items() if values["AP"] is not None]
     names = [name for _, name in sorted(wanted, reverse=True)[:_MOST_CURVES]]
+    truth = material.samples.truth
+    matches = {
+        run: voc.match([_found(material, run, at) for at in range(len(truth.images))], truth.images, len(classes))
+        for run in material.pair
+    }
     x, y = linear_axis("recall", 0, 1), linear_axis("precision", 0, 1)
     charts = []
     for name in names:
         label = material.spec.classes.index(name)
         lines = [
-            Line(_curve(material.samples.matched[run].voc[label]), "s0" if run == material.shown else "s1 dashed")
+            Line(_curve(matches[run][label]), "s0" if run == material.shown else "s1 dashed")
             for run in (material.shown, *(run for run in material.pair if run != material.shown))
         ]
         ap = classes[name]["AP"]
@@ -78,10 +83,15 @@ def _thresholds(material: Material, run: str) -> npt.NDArray[np.float64]:
     return np.array([min(known, default=0.0) if value is None else value for value in best])
 
 
+def _found(material: Material, run: str, position: int) -> Boxes2D:
+    """The boxes of a run on a labelled image."""
+    assert material.samples is not None
+    return material.runs[run].predictions(material.samples.truth.positions[position], Boxes2D)
+
+
 def _sure(material: Material, run: str, position: int) -> Boxes2D:
     """The boxes of a run on a labelled image that reach the score of the best F1 of their class."""
-    assert material.samples is not None
-    boxes: Boxes2D = material.samples.matched[run].predictions[position]
+    boxes = _found(material, run, position)
     return boxes.select(boxes.scores >= _thresholds(material, run)[boxes.labels])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,11 @@ def _thresholds(material: Material, run: str) -> npt.NDArray[np.float64]:
     return np.array([0.0 if value is None else value for value in best])
 
 
-def _frames(material: Material) -> _Frames:
+def _frames(material: Material, only: int | None = None) -> _Frames:
+    """The boxes of all frames; or those of one, as frame 0."""
     assert material.samples is not None
     truth = material.samples.truth
+    chosen = range(len(truth.positions)) if only is None else [only]
     low, high = RANGES[-1]
 
     def within(table: BoxTable) -> npt.NDArray[np.bool_]:
@@ -108,14 +110,17 @@ def _frames(material: Material) -> _Frames:
     for name in material.pair:
         boxes = table_of(
             [
-                to_ego_frame(material.runs[name].boxes(position), pose)
-                for position, pose in zip(truth.positions, truth.lidar2ego, strict=True)
+                to_ego_frame(material.runs[name].boxes(truth.positions[frame]), truth.lidar2ego[frame])
+                for frame in chosen
             ]
         )
         sure = boxes.scores >= _thresholds(material, name)[boxes.labels]
         predictions[name] = boxes.select(sure & within(boxes))
-    seen = truth.boxes.num_points != 0
-    return _Frames(truth.boxes.select(seen & within(truth.boxes)), predictions)
+    truths = truth.boxes
+    if only is not None:
+        own = truths.select(truths.frames == only)
+        truths = replace(own, frames=np.zeros_like(own.frames))
+    return _Frames(truths.select((truths.num_points != 0) & within(truths)), predictions)
 
 
 def _matches(predictions: BoxTable, truths: BoxTable, families: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
@@ -164,10 +169,8 @@ def frame_scores(material: Material) -> list[float | None]:
 
 def picture(material: Material, position: int, key: str, title: str) -> Picture:
     """The frame from above, forward up: points, ground truth, and the pair of runs."""
-    assert material.samples is not None
-    frames = _frames(material)
-    truths = frames.truths.select(frames.truths.frames == position)
-    layers = {name: boxes.select(boxes.frames == position) for name, boxes in frames.predictions.items()}
+    frames = _frames(material, position)
+    truths, layers = frames.truths, frames.predictions
     reach = _reach([truths, *layers.values()])
     points = _points(material, position)
     body = [
@@ -243,12 +246,11 @@ def _boxes(table: BoxTable, style: str, classes: Any, *, scores: bool) -> str:
 
 def log(stream: Any, material: Material, position: int) -> None:
     """Points, ground truth and boxes of the frame, in the ego frame."""
-    frames = _frames(material)
+    frames = _frames(material, position)
     stream.log("points", rr.Points3D(_points(material, position), radii=0.04))
     tables = {"ground truth": frames.truths, **frames.predictions}
     colors = [(60, 220, 100), (80, 170, 255), (255, 160, 60)]
-    for (name, table), color in zip(tables.items(), colors, strict=False):
-        boxes = table.select(table.frames == position)
+    for (name, boxes), color in zip(tables.items(), colors, strict=False):
         half = boxes.yaws / 2
         zeros = np.zeros(len(boxes))
         stream.log(
