@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from shared import versions
-from shared.errors import ManifestError, UsageError
+from shared.errors import EnvironmentLacks, ManifestError, UsageError
 from shared.files import remove_orphans, sha256_of_file
 from shared.manifest import read_manifest
 from shared.manifest_cli import cli
@@ -238,26 +238,18 @@ def _kill_after(seconds: float, code: str, root: Path) -> None:
     process.wait()
 
 
-def test_a_rollback_killed_at_any_moment_can_be_run_again(tmp_path: Path) -> None:
-    ws = Workspace.create(tmp_path)
+def _two_versions(root: Path) -> tuple[Workspace, list[str]]:
+    """A workspace with versions ``one`` and ``two``, which is here now, and the paths of what differs."""
+    ws = Workspace.create(root)
     names = [f"onnx/{index}.onnx" for index in range(12)]
     for version in (b"one", b"two"):
         _do(ws, "export", dict.fromkeys(names, version * 20_000), len(version))
         _do(ws, "build", {"tensorrt/engine": version})
         tag(ws.root, version.decode())
-    random.seed(0)
-    interrupted = 0
-    for _ in range(10):
-        _kill_after(random.uniform(0.0, 0.15), ROLLBACKS, ws.root)
-        manifest = read_manifest(ws.root / "manifest.json")
-        if manifest.stages["export"].status == "done":
-            assert len({ws.artifact(name).read_bytes() for name in names}) == 1
-        else:
-            interrupted += 1
-            assert "run it again: manifest rollback" in str(manifest.stages["export"].reason)
-            with pytest.raises(ManifestError, match="'failed', not 'done'"):
-                ws.artifact(names[0])
-    assert interrupted, "no kill hit a rollback while it changed files"
+    return ws, names
+
+
+def _check_both_come_back(ws: Workspace, names: list[str]) -> None:
     for version in ("one", "two"):
         rollback(ws.root, version)
         assert {ws.artifact(name).read_bytes() for name in names} == {version.encode() * 20_000}
@@ -265,6 +257,73 @@ def test_a_rollback_killed_at_any_moment_can_be_run_again(tmp_path: Path) -> Non
     assert {version.name for version in all_versions(ws.root)} == {"one", "two"}
     remove_orphans(ws.root)
     assert sorted(path.name for path in (ws.root / "onnx").iterdir()) == sorted(Path(name).name for name in names)
+
+
+def test_a_rollback_killed_at_any_moment_can_be_run_again(tmp_path: Path) -> None:
+    ws, names = _two_versions(tmp_path)
+    random.seed(0)
+    for _ in range(8):
+        _kill_after(random.uniform(0.0, 0.15), ROLLBACKS, ws.root)
+        manifest = read_manifest(ws.root / "manifest.json")
+        if manifest.stages["export"].status == "done":
+            assert len({ws.artifact(name).read_bytes() for name in names}) == 1
+    _check_both_come_back(ws, names)
+
+
+KILLED_HALF_WAY = """
+import os, sys
+from pathlib import Path
+from shared import versions
+seen = []
+def count_and_die(folder):
+    seen.append(folder)
+    if len(seen) == 5:
+        os.kill(os.getpid(), 9)
+versions.discard_progress = count_and_die
+versions.rollback(Path(sys.argv[1]), "one")
+"""
+
+
+def test_a_rollback_killed_half_way_says_so_and_is_not_used(tmp_path: Path) -> None:
+    ws, names = _two_versions(tmp_path)
+    answer = subprocess.run([sys.executable, "-c", KILLED_HALF_WAY, str(ws.root)], check=False)
+    assert answer.returncode == -signal.SIGKILL
+    assert len({ws.path(name).read_bytes() for name in names}) == 2, "some files are of one version, some of the other"
+    stage = ws.manifest().stages["export"]
+    assert stage.status == "failed" and "run it again: manifest rollback" in str(stage.reason)
+    for name in names:
+        with pytest.raises(ManifestError, match="'failed', not 'done'"):
+            ws.artifact(name)
+    assert not ws.stage("export", tool="shared", config={"value": 3}).up_to_date()
+    _check_both_come_back(ws, names)
+
+
+def test_a_full_disk_is_told_and_changes_nothing(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = _files(ws)
+    monkeypatch.setattr(os, "link", full)
+    for call in (
+        lambda: tag(ws.root, "v2"),
+        lambda: rollback(ws.root, "v1"),
+        lambda: rollback(ws.root, "v1", discard=True),
+    ):
+        with pytest.raises(EnvironmentLacks, match="no space left"):
+            call()
+        assert _files(ws) == before
+    assert [version.name for version in all_versions(ws.root)] == ["v1"]
+
+
+def test_tools_that_tag_at_once_lose_nothing(ws: Workspace) -> None:
+    code = "import sys; from pathlib import Path; from shared.versions import tag\n"
+    code += "for index in range(4): tag(Path(sys.argv[1]), f'{sys.argv[2]}-{index}')"
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(ws.root), name]) for name in "abc"]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    names = {version.name for version in all_versions(ws.root)}
+    assert names == {"v1", *(f"{name}-{index}" for name in "abc" for index in range(4))}
+    rollback(ws.root, "v1")
+    assert ws.artifact(MODEL).read_bytes() == b"one"
 
 
 def test_a_tag_killed_at_any_moment_is_there_or_not(tmp_path: Path) -> None:
