@@ -170,4 +170,4 @@ def _fixed(value: float | None, digits: int) -> str:
 def _place(worst: dict[str, Any] | None) -> str:
     if worst is None:
         return MISSING
-    return f"sample {worst['sample']}, {worst['index']}: {worst['reference']:.6g} became {worst['test']:.6g}"
+    return f"sample {worst['sample']}, {worst['index']}: {worst['reference']:.9g} became {worst['test']:.9g}"

@@ -49,6 +49,7 @@ def test_every_stage_ends_well(manifest: Manifest) -> None:
         "run:onnx-cpu": "done",
         "verify": "done",
         "evaluate": "done",
+        "report": "done",
     }
 
 
@@ -78,11 +79,17 @@ def test_both_backends_saw_the_same_samples(main_job: tuple[Path, str]) -> None:
     assert sum(len(boxes) for boxes in runs[0].all_boxes()) > 100
 
 
+def test_the_report_shows_frames_of_both_backends(main_job: tuple[Path, str]) -> None:
+    page = (main_job[0] / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.count('<figure class="picture"') == 4
+    assert all(f"{name}: " in page for name in ("pytorch-cpu", "onnx-cpu"))
+
+
 def test_the_second_call_has_nothing_to_do(main_job: tuple[Path, str]) -> None:
     before = (main_job[0] / "manifest.json").read_bytes()
     answer = make("centerpoint-all", f"WORK={main_job[0]}")
     assert answer.returncode == 0, answer.stderr
-    for stage in ("export", "run:pytorch-cpu", "run:onnx-cpu", "verify", "evaluate"):
+    for stage in ("export", "run:pytorch-cpu", "run:onnx-cpu", "verify", "evaluate", "report"):
         assert f"{stage}: up to date" in answer.stderr
     assert (main_job[0] / "manifest.json").read_bytes() == before
 
