@@ -92,7 +92,7 @@ def evaluate(
                     stage.artifact(f"evaluation/{name}.npz", kind="replicates") as path,
                     path.open("wb") as file,
                 ):
-                    np.savez_compressed(file, allow_pickle=False, **replicates[name])
+                    np.savez_compressed(file, **dict[str, Any](replicates[name]))
                 if truth is not None:
                     stage.result("metrics", name, evaluation["headline"])
                 stage.result("latency", name, evaluation["latency"])
