@@ -16,10 +16,10 @@ class TensorRT(Section):
 
     precision_policy: PrecisionPolicy = Field(
         default="auto",
-        description="What layers compute in. `auto`: the types in the graph (FP32 with TF32 where the GPU has it); `fp32`: "
-        "FP32 with TF32 off; `fp32_tf32`: FP32 with TF32; `fp16`, `bf16`: convolutions and matrix products in this, the "
-        "rest in this or FP32; `int8`, `explicit_int8`: nodes between Q/DQ nodes in INT8, the rest as `fp16`; "
-        "`strongly_typed`: the types in the graph, exactly. Whether it was met is proven after the build.",
+        description="What layers compute in. `auto`: the types in the graph (FP32 with TF32 where the GPU has it); "
+        "`fp32`: FP32 with TF32 off; `fp32_tf32`: FP32 with TF32; `fp16`, `bf16`: convolutions and matrix products in "
+        "this, the rest in this or FP32; `int8`, `explicit_int8`: nodes between Q/DQ nodes in INT8, the rest as "
+        "`fp16`; `strongly_typed`: the types in the graph, exactly. Whether it was met is proven after the build.",
     )
     max_workspace_size: Bytes = Field(
         default=1 << 30, description="Most scratch memory that a layer may use: bytes, or a text such as `2 GiB`."
