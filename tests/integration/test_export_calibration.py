@@ -94,8 +94,9 @@ def awml_weights() -> dict[str, tuple[int, ...]]:
 
 
 def test_weights_have_awmls_names_and_shapes() -> None:
-    model = calibration.build(config_of(), calibration.read_options({}))
-    assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == awml_weights()
+    for config in (config_of(), read_training_config(ROOT / "configs/train/calibration_resnet18.py")):
+        model = calibration.build(config, calibration.read_options({}))
+        assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == awml_weights()
 
 
 def test_network_computes_what_its_layers_say() -> None:
