@@ -36,6 +36,23 @@ def export_command(
     export(config, work, overrides, device=device, data_root=data_root, force=force)
 
 
+@cli.command("trace")
+@workspace_option
+@click.option("--num-samples", type=click.IntRange(min=1), help="How many. [default: verification.num_verify_samples]")
+@data_option
+@force_option
+def trace_command(work: Path, num_samples: int | None, data_root: Path | None, force: bool) -> None:
+    """Record what the training framework has between its parts: the reference for `runtime swap --trace framework-cpu`.
+
+    Runs on the CPU, with the checkpoint and training config that were exported.
+
+    Example: exporter trace --work work/centerpoint
+    """
+    from exporter.trace import trace
+
+    click.echo(trace(work, num_samples=num_samples, data_root=data_root, force=force))
+
+
 @cli.command("models")
 def models_command() -> None:
     """List the models that can be exported here.

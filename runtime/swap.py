@@ -142,11 +142,16 @@ def open_trace(work: Path, name: str) -> Reference:
         raise InputError(
             f"no current trace '{name}'; there are: {', '.join(there) or 'none'}",
             where=str(work),
-            hint=f"make it: runtime trace --work {work} --backend {name.partition('-')[0]}",
+            hint=f"make it: {_maker(name)} --work {work}",
         )
     for file in ("run.json", "predictions.npz", "latency.json"):
         workspace.artifact(f"{folder}/{file}")
     return Reference(workspace, folder, Run.open(workspace.path(folder)))
+
+
+def _maker(name: str) -> str:
+    backend = name.partition("-")[0]
+    return "exporter trace" if backend == "framework" else f"runtime trace --backend {backend}"
 
 
 def split(steps: Sequence[Step], kept: Sequence[str], trace_name: str) -> list[Segment]:

@@ -413,10 +413,17 @@ def to_y_axis_reference(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Intermediate:
-    """What flows between the framework's parts for one sample: (V, M, F) decorated points and (1, C, H, W) map."""
+    """What flows between the framework's parts for one sample.
+
+    Attributes:
+        decorated: (V, M, F) decorated points.
+        spatial: (1, C, H, W) map of pillar features.
+        coordinates: (V, 3) cell of each pillar along z, y, x.
+    """
 
     decorated: Tensor
     spatial: Tensor
+    coordinates: Tensor
 
 
 def components(model: Any, model_input: Tensor, options: Options) -> list[Component]:
@@ -430,7 +437,7 @@ def components(model: Any, model_input: Tensor, options: Options) -> list[Compon
     Raises:
         ExportError: no point of the sample lies in range.
     """
-    intermediate = _intermediate(model, model_input)
+    intermediate = run_parts(model, model_input)
     return [encoder_component(model, intermediate.decorated), head_component(model, intermediate.spatial, options)]
 
 
@@ -638,7 +645,7 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _intermediate(model: Any, points: Tensor) -> Intermediate:
+def run_parts(model: Any, points: Tensor) -> Intermediate:
     """Run the framework on a sample and note what its encoder's layers and its backbone are given.
 
     Raises:
@@ -661,4 +668,4 @@ def _intermediate(model: Any, points: Tensor) -> Intermediate:
             )
         features = model.pts_voxel_encoder(voxels["voxels"], voxels["num_points"], voxels["coors"])
         model.pts_middle_encoder(features, voxels["coors"], 1)
-    return Intermediate(decorated=encoder[-1].inputs[0], spatial=scatter[-1].output)
+    return Intermediate(encoder[-1].inputs[0], scatter[-1].output, voxels["coors"][:, 1:])

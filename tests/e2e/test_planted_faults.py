@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.planted import planted, scale_weights
 
-pytestmark = [pytest.mark.exporter, pytest.mark.e2e]
+pytestmark = [pytest.mark.exporter, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 4
@@ -69,6 +69,38 @@ def test_the_step_with_the_fault_is_named(demo: Any, tmp_path: Path, fault: str)
     lost = {row["step"]: row["loss"] for row in found["steps"]}
     assert lost[step] == pytest.approx(found["total"]) and found["total"]["mAPH"] > 0.01
     shutil.rmtree(tmp_path / "work")
+
+
+def test_the_framework_itself_is_a_reference(demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its parts are further apart than ours, several of our steps are swapped as one."""
+    from exporter.trace import trace
+    from runtime.staged import centerpoint as staged
+    from runtime.swap import swap
+    from verifier.attribute import attribute
+
+    trace(demo.root, num_samples=2)
+    assert "up to date" in trace(demo.root, num_samples=2)
+
+    def attributed_to_framework(folder: Path, **change: Any) -> dict[str, Any]:
+        workspace = planted(demo, folder, **change)
+        swap(workspace.root, "onnx", "cpu", "framework-cpu", trace_work=demo.root)
+        attribute(workspace.root, None, None, False)
+        found: dict[str, Any] = json.loads(workspace.artifact("attribution/onnx-cpu.json").read_text())
+        return found
+
+    found = attributed_to_framework(tmp_path / "good")
+    assert [row["step"] for row in found["steps"]] == [
+        "read", "voxelise+decorate", "pts_voxel_encoder+scatter", HEAD, "decode+circle_nms",
+    ]  # fmt: skip
+    assert found["responsible"] == [] and found["metrics"]["reference"]["mAP"] > 0.3
+    for row in found["steps"]:
+        assert all(values["snr_db"] is None or values["snr_db"] > 60 for values in row["outputs"].values()), row["step"]
+
+    # A mistake that every backend of ours shares: no other run of ours would show it.
+    right = staged.decorate
+    monkeypatch.setattr(staged, "decorate", lambda *given: right(*given) * 1.2)
+    found = attributed_to_framework(tmp_path / "shared")
+    assert found["responsible"] == ["voxelise+decorate"]
 
 
 @pytest.mark.parametrize("places", [[3], [1, 14]])

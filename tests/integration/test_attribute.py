@@ -85,6 +85,19 @@ def test_trace_equals_the_run(reference: Workspace) -> None:
     }
 
 
+def test_frames_with_hardly_a_point(tmp_path: Path) -> None:
+    """No pillar at all, and one, which the other backend's program takes only with another row."""
+    frames = tiny.write_frames(tmp_path / "frames", [500, 0, 1])
+    workspace = tiny.make_workspace(tmp_path / "work", frames)
+    trace(workspace.root, "onnx", "cpu", num_samples=3)
+    swap(workspace.root, "pytorch", "cpu", "onnx-cpu")
+    attribute(workspace.root, None, None, False)
+    found = json.loads(workspace.artifact("attribution/pytorch-cpu.json").read_text())
+    assert found["responsible"] == [] and found["samples"] == 3
+    assert set(differing(found)) <= {"pts_voxel_encoder", "pts_backbone_neck_head"}
+    assert "up to date" in swap(workspace.root, "pytorch", "cpu", "onnx-cpu")
+
+
 def test_nothing_is_lost_between_equals(reference: Workspace, tmp_path: Path) -> None:
     found = attributed(planted(reference, tmp_path), reference)
     assert found["responsible"] == [] and differing(found) == []
