@@ -58,6 +58,9 @@ UPLOAD_PARTS = 4
 # Buckets of encoder rows, of equal steps.
 BUCKETS = 24
 
+# Requests that decide whether graphs are faster.
+TRIALS = 9
+
 UPLOAD, DOWNLOAD, ENQUEUE = "upload", "download", "enqueue"
 STAGES = ("voxelise", "decorate", ENCODER, "scatter", HEAD, "decode", "circle_nms", DOWNLOAD)
 
@@ -89,6 +92,14 @@ class _Task:
     boxes: DeviceArray
     masks: DeviceArray
     kept: DeviceArray
+
+
+@dataclass(frozen=True)
+class _Launches:
+    """What a request launches: first the reset, then the body of its bucket, with or without the stages' events."""
+
+    reset: Callable[[], None]
+    bodies: dict[tuple[int, bool], Callable[[], None]]
 
 
 class _Buffers:
@@ -181,10 +192,8 @@ class CenterPointCuda:
         self._in_flight: tuple[int, int, bool, float, float] | None = None
         self._run_once()
         self._tasks = self._bind_tasks()
-        self._graphs = graphs and self._lane.recordable
-        self._reset: Callable[[], None] = self._enqueue_reset
-        self._bodies: dict[tuple[int, bool], Callable[[], None]] = {}
-        self._record()
+        self._may_record = graphs and self._lane.recordable
+        self._launches = self._choose()
 
     def infer(self, points: Float32, *, stages: bool = True) -> Inference:
         """One request.
@@ -205,12 +214,12 @@ class CenterPointCuda:
             self._grow(len(points))
         if stages:
             self._started.record(self._stream)
-        self._reset()
+        self._launches.reset()
         self._upload(points)
         if stages:
             self._uploaded.record(self._stream)
         rows = self._bucket(min(self._expected, len(points)))
-        self._bodies[rows, stages]()
+        self._launches.bodies[rows, stages]()
         self._finished.record(self._stream)
         self._in_flight = (len(points), rows, stages, start, time.perf_counter_ns())
 
@@ -228,10 +237,10 @@ class CenterPointCuda:
             rows = self._bucket(voxels)
             if stages:
                 self._started.record(self._stream)
-            self._reset()
+            self._launches.reset()
             if stages:
                 self._uploaded.record(self._stream)
-            self._bodies[rows, stages]()
+            self._launches.bodies[rows, stages]()
             self._finished.record(self._stream)
             self._finished.synchronise()
         # A quarter of a step above this frame: the next one is much like it.
@@ -411,33 +420,61 @@ class CenterPointCuda:
             first_label += len(task.classes)
         return tasks
 
-    def _record(self) -> None:
-        """Make what a request launches: graphs, or the plain calls."""
+    def _choose(self) -> _Launches:
+        """CUDA graphs, where the backend can be recorded and they are faster than call by call."""
+        plain = self._call_by_call()
+        recorded = self._recorded() if self._may_record else None
+        if recorded is None:
+            return plain
+        with_graphs, without = self._milliseconds(recorded), self._milliseconds(plain)
+        _log.debug("a request takes %.3f ms as CUDA graphs, %.3f ms call by call", with_graphs, without)
+        return recorded if with_graphs <= without else plain
 
-        def no_mark(stage: str) -> None:
-            del stage
-
-        def mark_in_graph(stage: str) -> None:
-            self._events[stage].record(self._stream, in_graph=True)
-
+    def _call_by_call(self) -> _Launches:
         def mark(stage: str) -> None:
             self._events[stage].record(self._stream)
 
-        if self._graphs:
-            self._reset = Graph(self._stream, self._enqueue_reset).launch
-        for rows, stages in itertools.product(self._buckets, (False, True)):
-            if self._graphs:
-                marker = mark_in_graph if stages else no_mark
-                graph = Graph(self._stream, _call(self._enqueue_body, rows, marker))
-                self._bodies[rows, stages] = graph.launch
-            else:
-                self._bodies[rows, stages] = _call(self._enqueue_body, rows, mark if stages else no_mark)
+        bodies = {
+            (rows, stages): _call(self._enqueue_body, rows, mark if stages else _no_mark)
+            for rows, stages in itertools.product(self._buckets, (False, True))
+        }
+        return _Launches(self._enqueue_reset, bodies)
+
+    def _recorded(self) -> _Launches | None:
+        """A graph for every bucket, with and without the events of the stages; None where that fails."""
+
+        def mark(stage: str) -> None:
+            self._events[stage].record(self._stream, in_graph=True)
+
+        try:
+            reset = Graph(self._stream, self._enqueue_reset)
+            bodies = {
+                (rows, stages): Graph(
+                    self._stream, _call(self._enqueue_body, rows, mark if stages else _no_mark)
+                ).launch
+                for rows, stages in itertools.product(self._buckets, (False, True))
+            }
+        except (InferenceError, driver.Error) as error:
+            _log.warning("CUDA graphs can't be recorded (%s): requests are launched call by call", error)
+            return None
+        return _Launches(reset.launch, bodies)
+
+    def _milliseconds(self, launches: _Launches) -> float:
+        """Wall time of a request without points, the median of a few."""
+        times = []
+        for _ in range(TRIALS):
+            start = time.perf_counter()
+            launches.reset()
+            launches.bodies[self._buckets[-1], False]()
+            self._stream.synchronize()
+            times.append((time.perf_counter() - start) * 1e3)
+        return float(np.median(times))
 
     def _grow(self, points: int) -> None:
         capacity = 1 << (points - 1).bit_length()
         _log.warning("a frame of %d points: buffers grow from %d to %d", points, self._buffers.capacity, capacity)
         self._buffers.grow(capacity, self._parameters.decoration.raw_features)
-        self._record()
+        self._launches = self._choose()
 
 
 def buckets(low: int, high: int | None, max_voxels: int) -> list[int]:
@@ -460,6 +497,10 @@ def buckets(low: int, high: int | None, max_voxels: int) -> list[int]:
     most = max(max_voxels, low)
     step = -(-most // BUCKETS)
     return sorted({max(low, min(number * step, most)) for number in range(1, BUCKETS + 1)})
+
+
+def _no_mark(stage: str) -> None:
+    """No event."""
 
 
 def _call(function: Callable[[int, Callable[[str], None]], None], rows: int, mark: Callable[[str], None]) -> Any:

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from runtime.backends import tensorrt as backend
 from runtime.cli import cli
 from runtime.devices import Device
+from runtime.pipelines.centerpoint import build
 from runtime.run import run
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.runs import Run
@@ -104,17 +105,16 @@ def invoke(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("like", ["trtexec-10", "trtexec-11"])
-def test_bench_shows_stages_engines_streams_and_layers(work: Path, like: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_shows_stages_engines_streams_and_layers(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.engine_times.measure.__defaults__", ("trtexec-11", 0.1))
     monkeypatch.setattr("runtime.bench._STAGED_REQUESTS", 3)
     monkeypatch.setattr("runtime.warm_up._WINDOW", 1)
     options = ["--backend", "tensorrt", "--device", "cuda", "--requests", "4", "--seconds", "0.1", "--warm-up", "0"]
     options += ["--sample", "4"]
     output = invoke(
-        "bench", "--work", str(work), *options, "--streams", "2", "--like", like, "--profile", "--trace"
+        "bench", "--work", str(work), *options, "--streams", "2", "--like", "trtexec-10", "--profile", "--trace"
     )  # fmt: skip
-    for text in ("bottleneck: ", "2 streams: ", f"bare engines as {like}", "times, ", "1 layers", "trace.json"):
+    for text in ("bottleneck: ", "2 streams: ", "bare engines as trtexec-10", "times, ", "1 layers", "trace.json"):
         assert text in output
     written = json.loads((work / "bench/tensorrt-cuda0.json").read_text())
     assert len(written["requests_ms"]) >= 4
@@ -137,6 +137,37 @@ def test_options_that_a_backend_lacks_are_refused(work: Path) -> None:
         result = CliRunner().invoke(cli, [arguments[0], "--work", str(work), *arguments[1:]])
         assert result.exit_code == 2, result.output
         assert message in result.output
+
+
+@pytest.mark.parametrize("failure", [InferenceError("not in a graph"), cuda_on_cpu.HostDriver.Error("not in a graph")])
+def test_what_cannot_be_recorded_is_launched_call_by_call(
+    work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
+    class NoGraph:
+        def __init__(self, stream: Any, enqueue: Any) -> None:
+            raise failure
+
+    monkeypatch.setattr("runtime.cuda.centerpoint.Graph", NoGraph)
+    ws = Workspace.open(work)
+    boxes = build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32)).predictions
+    assert len(boxes) > 0
+    assert "CUDA graphs can't be recorded (not in a graph)" in caplog.text
+
+
+@pytest.mark.parametrize("slower", ["graphs", "calls"])
+def test_graphs_are_used_where_they_win(work: Path, monkeypatch: pytest.MonkeyPatch, slower: str) -> None:
+    launched = []
+
+    class CountingGraph(cuda_on_cpu.HostGraph):
+        def __init__(self, stream: Any, enqueue: Any) -> None:
+            self.launch = lambda: (launched.append(1), enqueue())[1]
+
+    times = iter([2.0, 1.0] if slower == "graphs" else [1.0, 2.0])
+    monkeypatch.setattr("runtime.cuda.centerpoint.Graph", CountingGraph)
+    monkeypatch.setattr("runtime.cuda.centerpoint.CenterPointCuda._milliseconds", lambda self, launches: next(times))
+    ws = Workspace.open(work)
+    build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32))
+    assert bool(launched) == (slower == "calls")
 
 
 def test_rows_are_filled_up_to_the_profile(work: Path) -> None:

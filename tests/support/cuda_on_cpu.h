@@ -35,6 +35,8 @@ struct Fiber {
     jmp_buf inside;
     Index thread{};
     bool started = false, done = false;
+    const unsigned* gate = nullptr;  // it waits as long as this has the value `seen`
+    unsigned seen = 0;
     std::vector<char> stack;
 };
 
@@ -62,6 +64,13 @@ __attribute__((noinline)) static void resume(Fiber* fiber) {
     setcontext(&fiber->start);
 }
 
+static void wait_at(const unsigned& gate, unsigned seen) {
+    current->gate = &gate;
+    current->seen = seen;
+    while (gate == seen) yield();
+    current->gate = nullptr;
+}
+
 static Warp& warp_of(const Fiber* fiber) { return warps[fiber->thread.x / 32]; }
 
 static void release_block() {
@@ -82,7 +91,7 @@ static void __syncthreads() {
     const unsigned mine = generation;
     arrived_threads++;
     release_block();
-    while (generation == mine) yield();
+    wait_at(generation, mine);
 }
 
 static void __syncwarp() {
@@ -90,7 +99,7 @@ static void __syncwarp() {
     const unsigned mine = warp.generation;
     warp.arrived++;
     release_warp(warp);
-    while (warp.generation == mine) yield();
+    wait_at(warp.generation, mine);
 }
 
 template <class T>
@@ -193,13 +202,15 @@ static void run_block(unsigned threads) {
         fiber.start.uc_link = nullptr;
         fiber.thread = {thread, 0, 0};
         fiber.started = fiber.done = false;
+        fiber.gate = nullptr;
         makecontext(&fiber.start, run_fiber, 0);
         warps[thread / 32].live++;
         order.push_back(&fiber);
     }
     while (!order.empty()) {
         for (size_t place = order.size(); place > 1; place--) std::swap(order[place - 1], order[schedule() % place]);
-        for (Fiber* fiber : order) resume(fiber);
+        for (Fiber* fiber : order)
+            if (!fiber->gate || *fiber->gate != fiber->seen) resume(fiber);
         std::vector<Fiber*> left;
         for (Fiber* fiber : order)
             if (!fiber->done) left.push_back(fiber);

@@ -42,6 +42,9 @@ class HostDriver:
         address.memory = memory
         return address
 
+    class Error(Exception):
+        """What pycuda raises."""
+
     class Context:
         """No waiting."""
 
