@@ -12,7 +12,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import Any
 from shared.errors import EnvironmentLacks, InputError, ManifestError
 
 _TEMPORARY_MARK = ".partial-"
+# No stage takes so long from its first file to its end.
+_ABANDONED_AFTER_SECONDS = 7 * 24 * 3600
 
 
 def sha256_of_file(path: Path) -> str:
@@ -126,15 +130,24 @@ def write_json(path: Path, value: Any) -> None:
 def remove_orphans(folder: Path) -> list[Path]:
     """Remove temporaries that processes of this host left when they were killed; returns what was removed.
 
-    Temporaries of other hosts (containers that share the volume) are left alone: their processes can't be seen here.
+    Processes of other hosts (containers that share the volume) can't be seen here: their temporaries go when nobody has
+    written to them for a week.
     """
     removed = []
     for path in folder.rglob(f".*{_TEMPORARY_MARK}*"):
         host, _, rest = path.name.rsplit(_TEMPORARY_MARK, 1)[1].rpartition("-")[0].rpartition("-")
-        if host == socket.gethostname() and rest.isdigit() and not _is_alive(int(rest)):
-            path.unlink(missing_ok=True)
+        own = host == socket.gethostname() and rest.isdigit()
+        if not _is_alive(int(rest)) if own else _is_abandoned(path):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_AFTER_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _is_alive(process_id: int) -> bool:
