@@ -25,6 +25,7 @@ from shared.errors import EnvironmentLacks
 from shared.latency import TOTAL
 from shared.lazy import lazy_import
 from shared.manifest import MANIFEST_NAME, Manifest
+from shared.versions import versions
 from shared.workspace import Workspace
 
 _INSTALL = "make setup-mlflow, or pip install 'awml-deploy[mlflow]'"
@@ -35,6 +36,8 @@ sqlalchemy = lazy_import("sqlalchemy", install=_INSTALL)
 FOLDERS = ("onnx", "pytorch", "tensorrt", "verification", "evaluation", "attribution", "report")
 #: Marks an evaluation, so that it is logged once.
 EVALUATION_TAG = "awml_deploy.evaluation"
+#: Names the version of the workspace.
+VERSION_TAG = "awml_deploy.tag"
 _PARENT_TAG = "mlflow.parentRunId"
 # MLflow's limits of one request, and of a value.
 _PARAMETERS_AT_ONCE = 100
@@ -97,13 +100,15 @@ def log_evaluation(work: Path, uri: str = "", experiment: str | None = None, mod
         before = client.search_runs([place], f"tags.`{EVALUATION_TAG}` = '{mark}' and attributes.status = 'FINISHED'")
         if before:
             return Logged(where, name, before[0].info.run_id, model or spec.model, None)
-        run = client.create_run(place, tags=_tags(manifest, mark), run_name=f"{spec.model} {subjects[0].created[:19]}")
+        tags = {**_tags(manifest, mark), **_version_tag(work, manifest)}
+        title = f"{spec.model} {tags.get(VERSION_TAG, subjects[0].created[:19])}"
+        run = client.create_run(place, tags=tags, run_name=title)
         with _ended(client, run.info.run_id):
             _log_parameters(client, run.info.run_id, _flat(workspace.config()))
             _log_artifacts(client, run.info.run_id, workspace, manifest)
             for subject in subjects:
                 _log_subject(client, place, run.info.run_id, subject)
-            version = _register(client, run, model or spec.model, mark)
+            version = _register(client, run, model or spec.model, tags)
     return Logged(where, name, run.info.run_id, model or spec.model, version)
 
 
@@ -179,6 +184,12 @@ def _tags(manifest: Manifest, mark: str) -> dict[str, str]:
     }
 
 
+def _version_tag(work: Path, manifest: Manifest) -> dict[str, str]:
+    """The name of the version that `manifest tag` kept this evaluation as, if it did."""
+    kept = [version.name for version in versions(work) if version.manifest.stages.get(STAGE) == manifest.stages[STAGE]]
+    return {VERSION_TAG: kept[0]} if kept else {}
+
+
 def _flat(value: Any, place: str = "") -> dict[str, str]:
     """Leaves of a config by dotted name, without those that are empty."""
     if isinstance(value, Mapping):
@@ -237,11 +248,11 @@ def metrics_of(subject: Subject) -> dict[str, float]:
     return {_legal(name): float(value) for name, value in numbers.items() if value is not None}
 
 
-def _register(client: Any, run: Any, name: str, mark: str) -> str:
+def _register(client: Any, run: Any, name: str, tags: Mapping[str, str]) -> str:
     """Register the files of an MLflow run as a version of a model; returns the number of the version."""
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     version = client.create_model_version(
-        name, source=run.info.artifact_uri, run_id=run.info.run_id, tags={EVALUATION_TAG: mark}
+        name, source=run.info.artifact_uri, run_id=run.info.run_id, tags=dict(tags), description=tags.get(VERSION_TAG)
     )
     return str(version.version)

@@ -7,6 +7,7 @@ iscrowd}]}``; predictions: ``[{image_id, category_id, bbox, score}]``. A box is 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def _rows(
         box = row.get("bbox")
         if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
             raise InputError(f"bbox is {box!r}, not left, top, width, height", where=here)
-        if not np.isfinite(box).all():
+        if not all(math.isfinite(value) for value in box):
             raise InputError("a box is NaN or infinite", where=here)
         if min(box[2:]) <= 0:
             raise InputError(f"a box of {box[2]:g} x {box[3]:g} pixels has no size", where=here, hint="leave it out")
@@ -158,11 +159,10 @@ def _truths(
     own_areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     areas = _numbers(kept, "area", own_areas.tolist(), where)
     crowds = _numbers(kept, "iscrowd", [0.0] * len(kept), where).astype(np.bool_)
-    found = []
-    for frame in range(len(images)):
-        own = frames == frame
-        found.append(LabelledImage(Boxes2D.build(corners[own], labels[own]), crowds[own], areas[own]))
-    return found
+    return [
+        LabelledImage(Boxes2D.build(corners[own], labels[own]), crowds[own], areas[own])
+        for own in _by_frame(frames, len(images))
+    ]
 
 
 def _predictions(
@@ -170,5 +170,10 @@ def _predictions(
 ) -> list[Boxes2D]:
     kept, frames, labels, corners = _rows(rows, images, names, classes, where)
     scores = _numbers(kept, "score", None, where)
-    by_frame = (frames == frame for frame in range(len(images)))
-    return [Boxes2D.build(corners[own], labels[own], scores[own]) for own in by_frame]
+    return [Boxes2D.build(corners[own], labels[own], scores[own]) for own in _by_frame(frames, len(images))]
+
+
+def _by_frame(frames: Int64, count: int) -> list[Int64]:
+    """Rows of each frame, in their order."""
+    order = np.argsort(frames, kind="stable")
+    return np.split(order, np.searchsorted(frames[order], np.arange(1, count)))

@@ -20,6 +20,7 @@ from evaluator.mlflow_log import log_evaluation, tracking_uri
 from shared.errors import EnvironmentLacks, InputError, ManifestError
 from shared.files import sha256_of_file
 from shared.lazy import lazy_import
+from shared.versions import tag
 from shared.workspace import Workspace
 from tests.support.workspaces import add_run, make_workspace
 
@@ -100,7 +101,12 @@ def test_local_database_beside_the_workspace(
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     newest = max(client.search_model_versions("name = 'centerpoint'"), key=lambda version: int(version.version))
     assert client.get_run(newest.run_id).data.tags["awml_deploy.gates"] == "failed"
+    # A version that manifest tag made goes by its name.
+    tag(workspace.root, "v7")
     assert log_evaluation(workspace.root, uri, "others", "my-model").text().endswith("my-model version 1")
+    (version,) = client.search_model_versions("name = 'my-model'")
+    assert version.tags["awml_deploy.tag"] == "v7"
+    assert client.get_run(version.run_id).info.run_name == "centerpoint v7"
 
 
 def test_a_changed_artifact_is_not_logged(workspace: Workspace, new_database: Path) -> None:
