@@ -1,0 +1,80 @@
+"""Compiled kernels: made once, kept, and what is said where that can't be done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runtime.cuda.compile import cache_folder, compile_kernels, source
+from shared.errors import EnvironmentLacks, ModelLoadError
+
+# What nvcc is to do: note its arguments, and write, or fail as the test says.
+NVCC = """#!/bin/sh
+echo "$@" >> "$(dirname "$0")/calls"
+while [ $# -gt 1 ]; do [ "$1" = -o ] && out=$2; shift; done
+%s
+"""
+WRITES = 'cp "$1" "$out"'
+FAILS = "echo 'kernels.cu(3): note' >&2; echo 'voxelise.cu(12): error: identifier \"x\" is undefined' >&2; exit 2"
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+def install(tools: Path, does: str) -> None:
+    (tools / "nvcc").write_text(NVCC % does)
+    (tools / "nvcc").chmod(0o755)
+
+
+def calls(tools: Path) -> list[str]:
+    return (tools / "calls").read_text().splitlines()
+
+
+def test_kernels_are_compiled_once_for_every_model_and_architecture(tools: Path) -> None:
+    install(tools, WRITES)
+    first = compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_90")
+    assert first.decode() == source(["scatter"])
+    assert compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_90") == first
+    assert len(calls(tools)) == 1
+    assert "-arch=sm_90" in calls(tools)[0]
+    assert "-DCHANNELS=32" in calls(tools)[0]
+    # A fused product and sum would be rounded once, unlike NumPy's.
+    assert "-fmad=false" in calls(tools)[0]
+    compile_kernels(["scatter"], {"CHANNELS": "64"}, "sm_90")
+    compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_87")
+    assert len(calls(tools)) == 3
+    assert len(list(cache_folder().glob("*.cubin"))) == 3
+    assert [entry for entry in cache_folder().iterdir() if entry.suffix != ".cubin"] == []
+
+
+def test_kept_kernels_need_no_compiler(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tools, WRITES)
+    kept = compile_kernels(["scatter"], {}, "sm_90")
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
+    assert compile_kernels(["scatter"], {}, "sm_90") == kept
+    with pytest.raises(EnvironmentLacks, match=r"there is no nvcc.*--steps numpy"):
+        compile_kernels(["scatter"], {}, "sm_75")
+
+
+def test_the_compilers_error_is_shown_and_nothing_kept(tools: Path) -> None:
+    install(tools, FAILS)
+    with pytest.raises(ModelLoadError, match=r'voxelise\.cu\(12\): error: identifier "x" is undefined$'):
+        compile_kernels(["voxelise"], {}, "sm_90")
+    assert list(cache_folder().iterdir()) == []
+
+
+def test_every_file_keeps_its_own_lines_in_messages() -> None:
+    text = source(["voxelise", "decorate"])
+    assert [line for line in text.splitlines() if line.startswith("#line")] == [
+        '#line 1 "common.cu"',
+        '#line 1 "voxelise.cu"',
+        '#line 1 "decorate.cu"',
+    ]
