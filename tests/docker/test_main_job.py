@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("pytorch_images"), pyt
 
 # Enough to show that every stage does the same, little enough for two cores.
 SETTINGS = "SET=evaluation.num_samples=3 verification.num_verify_samples=2"
-STAGES = ["export", "build", "run:pytorch-cpu", "run:onnx-cpu", "verify", "evaluate"]
+STAGES = ["export", "build", "run:pytorch-cpu", "run:onnx-cpu", "verify", "evaluate", "report"]
 
 
 def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
