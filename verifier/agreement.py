@@ -1,9 +1,10 @@
 """How good results are, in one number or two a task: against labels, or against what another run says.
 
 Small relatives of the evaluator's metrics, to weigh one run against another. For 3D boxes ``mAP`` is nuScenes' over the
-whole range, equal to the evaluator's on boxes within its range; ``mAPH`` counts a hit by how well its heading fits
-(1 - angle / pi), so that it sees what mAP does not: a wrong yaw. For 2D boxes ``mAP`` is at an overlap of one half. For
-class scores there is ``accuracy``. Classes of which there is none in the truth are left out, as are results with NaN.
+whole range, equal to the evaluator's on boxes within its range; in ``mAPH`` a hit counts in precision by how well its
+heading fits (1 - angle / pi), so that it sees what mAP does not: a wrong yaw. For 2D boxes ``mAP`` is at an overlap of
+one half. For class scores there is ``accuracy``. Classes of which there is none in the truth are left out, as are
+results with NaN.
 """
 
 from __future__ import annotations
@@ -114,12 +115,14 @@ def _of_label(kind: ResultKind[Any], results: Any, label: int) -> Any:
 def _average_precisions(rule: _Rule, truth: Sequence[Any], results: Sequence[Any], limit: float) -> dict[str, float]:
     """Average precision of one class, for every credit of the rule."""
     scores: list[Float64] = []
+    hits_found: list[npt.NDArray[np.bool_]] = []
     credits: dict[str, list[Float64]] = {name: [] for name in rule.credits}
     for wanted, found in zip(truth, results, strict=True):
         order = np.argsort(-rule.kind.scores(found), kind="stable")
         ranked = found.select(order)
         partners = _greedy(rule.distances(wanted, ranked), limit)
         hits = np.flatnonzero(partners >= 0)
+        hits_found.append(partners >= 0)
         scores.append(rule.kind.scores(ranked).astype(np.float64))
         for name, credit in rule.credits.items():
             values = np.zeros(len(ranked))
@@ -127,7 +130,10 @@ def _average_precisions(rule: _Rule, truth: Sequence[Any], results: Sequence[Any
             credits[name].append(values)
     order = np.argsort(-np.concatenate(scores), kind="stable")
     total = sum(map(len, truth))
-    return {name: _area(np.concatenate(parts)[order], total, rule.skipped) for name, parts in credits.items()}
+    ranked_hits = np.concatenate(hits_found)[order]
+    return {
+        name: _area(ranked_hits, np.concatenate(parts)[order], total, rule.skipped) for name, parts in credits.items()
+    }
 
 
 def _greedy(distances: Float64, limit: float) -> npt.NDArray[np.int64]:
@@ -147,17 +153,20 @@ def _greedy(distances: Float64, limit: float) -> npt.NDArray[np.int64]:
     return partners
 
 
-def _area(credits: Float64, total: int, skipped: float) -> float:
+def _area(hits: npt.NDArray[np.bool_], credits: Float64, total: int, skipped: float) -> float:
     """Area under the curve of precision over recall.
 
+    Recall counts hits in full: if it counted credits, a hair's breadth of heading would lose the last recall.
+
     Args:
-        credits: (K,) in [0, 1], what each result counts, by descending score.
+        hits: (K,) whether each result is one, by descending score.
+        credits: (K,) in [0, 1], what each result counts in precision.
         total: number of truths, > 0.
         skipped: precisions and recalls up to here do not count.
     """
-    if not credits.any():
+    if not hits.any():
         return 0.0
-    found = np.cumsum(credits)
-    precision = np.interp(_RECALLS, found / total, found / np.arange(1, len(credits) + 1), right=0)
+    precision = np.cumsum(credits) / np.arange(1, len(credits) + 1)
+    sampled = np.interp(_RECALLS, np.cumsum(hits) / total, precision, right=0)
     first = round(skipped * 100) + 1 if skipped else 0
-    return float(np.mean(np.maximum(precision[first:] - skipped, 0.0)) / (1.0 - skipped))
+    return float(np.mean(np.maximum(sampled[first:] - skipped, 0.0)) / (1.0 - skipped))

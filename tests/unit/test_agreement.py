@@ -68,6 +68,8 @@ def test_heading_counts_in_maph_alone() -> None:
     back = [replace(boxes[0], yaws=boxes[0].yaws + np.float32(np.pi))]
     found = agreement("detection3d", boxes, back, 3)
     assert found["mAP"] == pytest.approx(1.0) and found["mAPH"] < 1e-6
+    hair = [replace(boxes[0], yaws=boxes[0].yaws + np.float32(1e-5))]
+    assert agreement("detection3d", boxes, hair, 3)["mAPH"] == pytest.approx(1.0, abs=1e-5)
     quarter = [replace(boxes[0], yaws=boxes[0].yaws + np.float32(np.pi / 2))]
     assert 0.1 < agreement("detection3d", boxes, quarter, 3)["mAPH"] < 0.6
 
