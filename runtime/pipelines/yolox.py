@@ -1,10 +1,15 @@
 """YOLOX: an image to 2D boxes.
 
 image -> letterbox -> the network -> decode -> nms; in-graph decoding and suppression leave the later steps out.
+
+On a GPU the letterbox, and the choice of the rows that become boxes, run as CUDA kernels (`runtime.cuda.yolox`), with
+the same results.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
+from runtime.cuda.session import DeviceSession
+from runtime.cuda.yolox import YoloxCuda, unsupported
 from runtime.decode2d import Candidates, cells, decode
 from runtime.letterbox import Letterbox, Placement, letterbox
 from runtime.nms2d import suppress, suppress_by_class, to_whole_pixels
-from runtime.pipelines import Inference, PipelineInput
+from runtime.pipelines import Inference, Pipeline, PipelineInput
 from runtime.stage_clock import StageClock
 from runtime.yolox_parameters import YoloxParameters, read_parameters
 from shared.data.types import ImageSample
@@ -28,64 +35,35 @@ Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
 
 
-def build(spec: ModelSpec, session: Session) -> Yolox:
+_log = logging.getLogger("runtime")
+
+
+def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of a YOLOX model, see `runtime.pipelines.build_pipeline`."""
+    if isinstance(session, DeviceSession):
+        reason = unsupported(read_parameters(spec))
+        if reason is None:
+            return YoloxOnDevice(spec, session)
+        _log.warning("%s: the letterbox runs on the host", reason)
     return Yolox(spec, session)
 
 
-class Yolox:
-    """A YOLOX model on a session, with its input buffer. One request, of one image, at a time."""
+class _Yolox:
+    """What does not depend on where the steps run."""
 
-    def __init__(self, spec: ModelSpec, session: Session) -> None:
-        parameters = read_parameters(spec)
-        component = spec.components[0]
-        self._parameters = parameters
-        self._session = session
-        self._component = component.name
-        self._input_name = component.inputs[0].name
-        self._output_name = component.outputs[0].name
-        self._letterbox = _letterbox(parameters)
-        image = parameters.image
-        self._cells = cells(image.height, image.width, parameters.strides) if parameters.output == "raw" else None
-        batch = component.inputs[0].shape[0]
-        # A network of a fixed batch gets the image in its first place; the others stay black.
-        self._images = np.zeros((batch if isinstance(batch, int) else 1, 3, image.height, image.width), np.float32)
+    def __init__(self, spec: ModelSpec) -> None:
+        self._parameters = read_parameters(spec)
+        self._component = spec.components[0].name
+        self._output_name = spec.components[0].outputs[0].name
+        self._letterbox = _letterbox(self._parameters)
+        image = self._parameters.image
+        raw = self._parameters.output == "raw"
+        self._cells = cells(image.height, image.width, self._parameters.strides) if raw else None
+        self._inclusive = self._parameters.nms.convention == "mmdet"
 
     def read(self, sample: ImageSample) -> PipelineInput:
         """(H, W, 3) uint8 pixels of a sample: blue, green, red."""
         return PipelineInput(read_image(sample.image), {})
-
-    def infer(self, data: UInt8) -> Inference:
-        """Boxes in pixels of the image.
-
-        Args:
-            data: (H, W, 3) uint8, blue, green, red.
-
-        Raises:
-            InferenceError: not such an image, or the backend failed.
-        """
-        clock = StageClock()
-        placement = letterbox(_checked(data), self._letterbox, self._images[0])
-        clock.lap("letterbox")
-        outputs = self._session.run(self._component, {self._input_name: self._images})
-        clock.lap(self._component)
-        if self._parameters.output == "detections":
-            candidates = _detections(outputs)
-            boxes = self._placed(candidates, np.arange(len(candidates.scores)), placement)
-            counters = {"boxes": len(boxes)}
-            clock.lap("place")
-        else:
-            rows = np.asarray(outputs[self._output_name][0], np.float32)
-            candidates = decode(
-                rows, self._cells, self._parameters.score_threshold,
-                inclusive=self._parameters.nms.convention == "mmdet",
-            )  # fmt: skip
-            clock.lap("decode")
-            boxes = self._suppressed(candidates, placement)
-            clock.lap("nms")
-            rows_nan = int(np.isnan(rows).any(axis=1).sum())
-            counters = {"candidates": len(candidates.scores), "rows_nan": rows_nan, "boxes": len(boxes)}
-        return Inference(boxes, outputs, clock.stop(), counters)
 
     def comparable(self, outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """The first image's part of the output: (1, N, 5 + C); of in-graph detections the scores, by falling score.
@@ -127,6 +105,73 @@ class Yolox:
         """Candidates at ``rows``, in pixels of the image."""
         scales = np.array([placement.scale_x, placement.scale_y] * 2, np.float32)
         return Boxes2D(candidates.corners[rows] / scales, candidates.labels[rows], candidates.scores[rows])
+
+
+class Yolox(_Yolox):
+    """A YOLOX model on a session, with its input buffer. One request, of one image, at a time."""
+
+    def __init__(self, spec: ModelSpec, session: Session) -> None:
+        super().__init__(spec)
+        self._session = session
+        self._input_name = spec.components[0].inputs[0].name
+        batch, _, height, width = spec.components[0].inputs[0].shape
+        # A network of a fixed batch gets the image in its first place; the others stay black.
+        self._images = np.zeros((batch if isinstance(batch, int) else 1, 3, int(height), int(width)), np.float32)
+
+    def infer(self, data: UInt8) -> Inference:
+        """Boxes in pixels of the image.
+
+        Args:
+            data: (H, W, 3) uint8, blue, green, red.
+
+        Raises:
+            InferenceError: not such an image, or the backend failed.
+        """
+        clock = StageClock()
+        placement = letterbox(_checked(data), self._letterbox, self._images[0])
+        clock.lap("letterbox")
+        outputs = self._session.run(self._component, {self._input_name: self._images})
+        clock.lap(self._component)
+        if self._parameters.output == "detections":
+            candidates = _detections(outputs)
+            boxes = self._placed(candidates, np.arange(len(candidates.scores)), placement)
+            counters = {"boxes": len(boxes)}
+            clock.lap("place")
+        else:
+            rows = np.asarray(outputs[self._output_name][0], np.float32)
+            candidates = decode(rows, self._cells, self._parameters.score_threshold, inclusive=self._inclusive)
+            clock.lap("decode")
+            boxes = self._suppressed(candidates, placement)
+            clock.lap("nms")
+            rows_nan = int(np.isnan(rows).any(axis=1).sum())
+            counters = {"candidates": len(candidates.scores), "rows_nan": rows_nan, "boxes": len(boxes)}
+        return Inference(boxes, outputs, clock.stop(), counters)
+
+
+class YoloxOnDevice(_Yolox):
+    """A YOLOX model whose requests stay on the GPU until the rows that become boxes are known."""
+
+    def __init__(self, spec: ModelSpec, session: DeviceSession) -> None:
+        super().__init__(spec)
+        self.lane = YoloxCuda(spec, self._parameters, self._letterbox, session)
+
+    def infer(self, data: UInt8) -> Inference:
+        """Boxes in pixels of the image, see `Yolox.infer`."""
+        answer = self.lane.infer(_checked(data))
+        latency = dict(answer.latency_ms)
+        began = time.perf_counter()
+        if self._parameters.output == "detections":
+            candidates = _detections(answer.outputs)
+            boxes = self._placed(candidates, np.arange(len(candidates.scores)), answer.placement)
+            counters = {"boxes": len(boxes)}
+        else:
+            own = None if self._cells is None else self._cells[answer.picks]
+            candidates = decode(answer.values, own, self._parameters.score_threshold, inclusive=self._inclusive)
+            boxes = self._suppressed(candidates, answer.placement)
+            counters = {"candidates": len(candidates.scores), "rows_nan": answer.rows_nan, "boxes": len(boxes)}
+        total = latency.pop("total")
+        latency["decode and nms"] = (time.perf_counter() - began) * 1e3
+        return Inference(boxes, answer.outputs, {**latency, "total": total + latency["decode and nms"]}, counters)
 
 
 def _checked(data: UInt8) -> UInt8:

@@ -1,0 +1,36 @@
+"""The kernels around a YOLOX on a GPU, against OpenCV and NumPy: the same input, the same boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.cuda.gpu import open_gpu
+from runtime.devices import Device
+from runtime.pipelines import build_pipeline
+from tests.support import tiny_yolox as tiny
+from tests.support.yolox_device import RowsSession
+
+pytestmark = pytest.mark.gpu
+
+pytest.importorskip("pycuda")
+
+
+def image(width: int, height: int, seed: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("convention", ["mmdet", "autoware"])
+@pytest.mark.parametrize("size", [(120, 80), (96, 96), (500, 333), (7, 191)])
+def test_equal_to_the_host(size: tuple[int, int], convention: str) -> None:
+    rows, data = tiny.random_rows(1), image(*size, 1)
+    nms = {"convention": convention, "iou_threshold": 0.6, "class_agnostic": True, "max_boxes": None}
+    host = tiny.StandIn(rows)
+    expected = build_pipeline(tiny.spec(nms=nms), host).infer(data)
+    pipeline: Any = build_pipeline(tiny.spec(nms=nms), RowsSession(open_gpu(Device("cuda", 0)), rows))
+    answer = pipeline.infer(data)
+    np.testing.assert_array_equal(pipeline.lane.letterboxed(), host.images)
+    assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
+    assert answer.counters == expected.counters

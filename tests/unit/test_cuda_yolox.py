@@ -1,0 +1,158 @@
+"""The CUDA kernels around a YOLOX, compiled for a CPU, against OpenCV and NumPy: bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.cuda import yolox
+from runtime.pipelines import build_pipeline
+from runtime.pipelines.yolox import Yolox, YoloxOnDevice
+from tests.support import cuda_on_cpu
+from tests.support import tiny_yolox as tiny
+from tests.support.yolox_device import RowsSession
+
+pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+def on_device(monkeypatch, folder: Path, rows: np.ndarray[Any, Any], seed: int = 0, **changes: Any) -> YoloxOnDevice:
+    dtype, batch = changes.pop("dtype", "float32"), changes.pop("batch", 1)
+    monkeypatch.setattr(yolox, "POINT_CAPACITY", 0, raising=False)  # `use` sets it for steps that take points
+    gpu = cuda_on_cpu.use(monkeypatch, folder, seed, yolox)
+    built = build_pipeline(tiny.spec(batch, **changes), RowsSession(gpu, rows, dtype))
+    assert isinstance(built, YoloxOnDevice)
+    return built
+
+
+def image(width: int, height: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def image_settings(**changes: Any) -> dict[str, Any]:
+    return {**tiny.parameters()["image"], **changes}
+
+
+@pytest.mark.parametrize("size", [(120, 80), (33, 95), (96, 96), (192, 192), (500, 333), (7, 191), (1, 1), (48, 30)])
+def test_letterbox_is_opencvs(monkeypatch, folder: Path, size: tuple[int, int]) -> None:
+    host = tiny.StandIn(tiny.random_rows(0))
+    build_pipeline(tiny.spec(), host).infer(image(*size))
+    pipeline = on_device(monkeypatch, folder, tiny.random_rows(0))
+    pipeline.infer(image(*size))
+    np.testing.assert_array_equal(pipeline.lane.letterboxed(), host.images)
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"color": "rgb"},
+        {"color": "rgb", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
+        {"fill": 0, "resize": "megvii"},
+    ],
+)
+def test_channels_normalisation_and_conventions(monkeypatch, folder: Path, settings_: dict[str, Any]) -> None:
+    host = tiny.StandIn(tiny.random_rows(0))
+    build_pipeline(tiny.spec(image=image_settings(**settings_)), host).infer(image(111, 70))
+    pipeline = on_device(monkeypatch, folder, tiny.random_rows(0), image=image_settings(**settings_))
+    pipeline.infer(image(111, 70))
+    np.testing.assert_array_equal(pipeline.lane.letterboxed(), host.images)
+
+
+@pytest.mark.parametrize("convention", ["mmdet", "autoware"])
+@pytest.mark.parametrize("output", ["raw", "decoded"])
+@pytest.mark.parametrize("seed", range(3))
+def test_boxes_are_those_of_the_host(monkeypatch, folder: Path, seed: int, output: str, convention: str) -> None:
+    rows = tiny.random_rows(seed)
+    if output == "decoded":
+        rows[:, :4] = np.abs(rows[:, :4]) * 30 + 1
+    nms = {
+        "convention": convention,
+        "iou_threshold": 0.6,
+        "class_agnostic": convention == "autoware",
+        "max_boxes": None,
+    }
+    changes: dict[str, Any] = {"output": output, "nms": nms, "score_threshold": 0.05}
+    expected = build_pipeline(tiny.spec(**changes), tiny.StandIn(rows)).infer(image(120, 80))
+    answer = on_device(monkeypatch, folder, rows, seed, **changes).infer(image(120, 80))
+    assert len(answer.predictions) > 5
+    for name in ("corners", "labels", "scores"):
+        assert getattr(answer.predictions, name).tobytes() == getattr(expected.predictions, name).tobytes()
+    assert answer.counters == expected.counters
+    np.testing.assert_array_equal(answer.outputs["output"], expected.outputs["output"])
+
+
+def test_more_rows_than_expected_and_none(monkeypatch, folder: Path) -> None:
+    monkeypatch.setattr(yolox, "EXPECTED_ROWS", 10)
+    rows = tiny.random_rows(1)
+    everything = on_device(monkeypatch, folder, rows, score_threshold=0.0).infer(image(96, 96))
+    assert everything.counters["candidates"] == tiny.ROWS
+    nothing = on_device(monkeypatch, folder, rows, score_threshold=0.999).infer(image(96, 96))
+    assert nothing.counters == {"candidates": 0, "rows_nan": 0, "boxes": 0}
+
+
+def test_the_threshold_itself(monkeypatch, folder: Path) -> None:
+    rows = np.zeros((tiny.ROWS, 8), np.float32)
+    rows[7, 4:6] = 0.5
+    for convention, expected in (("mmdet", 1), ("autoware", 0)):
+        nms = {"convention": convention, "iou_threshold": 0.6, "class_agnostic": True, "max_boxes": None}
+        answer = on_device(monkeypatch, folder, rows, nms=nms, score_threshold=0.25).infer(image(96, 96))
+        assert answer.counters["candidates"] == expected
+
+
+def test_rows_that_are_not_numbers(monkeypatch, folder: Path) -> None:
+    rows = tiny.random_rows(0)
+    rows[3, 6], rows[5, 4], rows[9, 0] = np.nan, np.nan, np.nan
+    rows[9, 4:] = 0.0
+    expected = build_pipeline(tiny.spec(), tiny.StandIn(rows)).infer(image(96, 96))
+    answer = on_device(monkeypatch, folder, rows).infer(image(96, 96))
+    assert answer.counters == expected.counters
+    assert answer.counters["rows_nan"] == 3
+
+
+def test_half_precision(monkeypatch, folder: Path) -> None:
+    rows = tiny.random_rows(2)
+    answer = on_device(monkeypatch, folder, rows, dtype="float16").infer(image(96, 96))
+    as_read = rows.astype(np.float16).astype(np.float32)
+    expected = build_pipeline(tiny.spec(), tiny.StandIn(as_read)).infer(image(96, 96))
+    assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
+
+
+def test_requests_of_several_sizes_do_not_mix(monkeypatch, folder: Path) -> None:
+    pipeline = on_device(monkeypatch, folder, tiny.random_rows(0), batch=6)
+    for number in [*range(12), 3, 0]:
+        data = image(50 + number, 40 + 3 * number, number)
+        host = tiny.StandIn(tiny.random_rows(0))
+        expected = build_pipeline(tiny.spec(6), host).infer(data)
+        answer = pipeline.infer(data)
+        np.testing.assert_array_equal(pipeline.lane.letterboxed(), host.images)
+        assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
+    assert len(pipeline.lane._sizes) == yolox.SIZES_KEPT
+
+
+def test_cubic_interpolation_stays_on_the_host(monkeypatch, folder: Path) -> None:
+    monkeypatch.setattr(yolox, "driver", cuda_on_cpu.HostDriver)
+    session = RowsSession(cuda_on_cpu.HostGpu(), tiny.random_rows(0))
+    assert isinstance(build_pipeline(tiny.spec(image=image_settings(resize="autoware")), session), Yolox)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 260), st.integers(1, 260))
+def test_weights_are_opencvs(width: int, height: int, to_width: int, to_height: int) -> None:
+    import cv2
+
+    columns = yolox.neighbours(width, to_width, clamp=True).astype(np.int64)
+    lines = yolox.neighbours(height, to_height, clamp=False).astype(np.int64)
+    data = np.random.default_rng(width + height).integers(0, 256, (height, width), dtype=np.uint8)
+    along = data[:, columns[:, 0]] * columns[:, 2] + data[:, columns[:, 1]] * columns[:, 3]
+    above, below = (along[lines[:, side]] >> 4 for side in (0, 1))
+    ours = ((lines[:, 2:3] * above >> 16) + (lines[:, 3:4] * below >> 16) + 2) >> 2
+    np.testing.assert_array_equal(ours, cv2.resize(data, (to_width, to_height), interpolation=cv2.INTER_LINEAR))
