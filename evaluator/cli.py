@@ -149,12 +149,12 @@ def summary_command(work: Path) -> None:
 
 
 @cli.command("compare")
-@click.argument("subjects", nargs=-1, required=True, metavar="SUBJECT...")
+@click.argument("subjects", nargs=-1, metavar="[SUBJECT]...")
 @click.option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="WORK",
-    help="The workspace of subjects that name none.",
+    help="The workspace of subjects that name none; without any subject, its runs are compared.",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
 def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path | None) -> None:

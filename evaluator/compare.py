@@ -32,7 +32,7 @@ def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | Non
     """Compare evaluated runs; the first is what the others are compared with.
 
     Args:
-        texts: what to compare, see `evaluator.subjects`.
+        texts: what to compare, see `evaluator.subjects`; none: the runs of ``work``.
         work: the workspace of those that name none.
         output: JSON file to write; None: none.
 
@@ -43,7 +43,11 @@ def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | Non
         UsageError: fewer than two runs, or one named twice.
         InputError: runs of different tasks, or not evaluated.
     """
-    subjects = find_subjects(texts, work)
+    if not texts and work is None:
+        raise UsageError(
+            "nothing to compare", where="compare", hint="name runs, workspaces or versions, or give --work"
+        )
+    subjects = find_subjects(texts or [str(work)], work)
     if len(subjects) < 2:
         raise UsageError("one run only", where="compare", hint="name two runs, workspaces or versions at least")
     first = subjects[0]

@@ -78,6 +78,9 @@ def test_versions_are_compared_frame_by_frame(tagged: Workspace) -> None:
 def test_a_workspace_stands_for_all_its_runs(tagged: Workspace) -> None:
     _, result = _compare(str(tagged.root), work=tagged.root)
     assert [subject["run"] for subject in result["subjects"]] == ["onnx-cpu", "pytorch-cpu"]
+    assert _compare(work=tagged.root)[1] == result
+    with pytest.raises(UsageError, match="nothing to compare"):
+        compare_subjects((), None, None)
 
 
 def test_workspaces_of_other_frames_are_compared_by_their_own_intervals(tagged: Workspace, tmp_path: Path) -> None:
