@@ -45,6 +45,7 @@ def bench(
     threads: int | None = None,
     target: str | None = None,
     steps: str = "auto",
+    compiled: bool = False,
     streams: int = 1,
     like: str | None = None,
     profile: bool = False,
@@ -68,6 +69,7 @@ def bench(
         threads: threads within an operation, None for the backend's default.
         target: set of engines, None for the one that fits.
         steps: where the pipeline's own steps run, see `runtime.model.Model`.
+        compiled: components are compiled for this machine.
         streams: requests in flight; more than one needs a pipeline on a GPU, and measures throughput besides.
         like: measure the bare engines too, as ``trtexec-10`` or ``trtexec-11`` does.
         profile: time every layer of the engines too, in a pass of its own.
@@ -80,7 +82,7 @@ def bench(
     Raises:
         UsageError: an option that this backend or pipeline does not have, or no such sample or result.
     """
-    model = open_model(work, backend_name, device, data_root, threads, target=target, steps=steps)
+    model = open_model(work, backend_name, device, data_root, threads, target=target, steps=steps, compiled=compiled)
     index = model.config.data.sample_idx if sample_index is None else sample_index
     if not 0 <= index < len(model.dataset):
         raise UsageError(f"sample {index} is not in the data set", hint=f"choose 0 to {len(model.dataset) - 1}")

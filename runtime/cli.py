@@ -49,6 +49,12 @@ def _steps_option(command: Command) -> Command:
     )(command)
 
 
+def _compile_option(command: Command) -> Command:
+    return click.option(
+        "--compile", "compiled", is_flag=True, help="Compile the components for this machine first (PyTorch)."
+    )(command)
+
+
 @cli.command("run")
 @workspace_option
 @_backend_option
@@ -62,6 +68,7 @@ def _steps_option(command: Command) -> Command:
 @_threads_option
 @_target_option
 @_steps_option
+@_compile_option
 @force_option
 def run_command(
     work: Path,
@@ -72,6 +79,7 @@ def run_command(
     threads: int | None,
     target: str | None,
     steps: str,
+    compiled: bool,
     force: bool,
 ) -> None:
     """Run a backend over the data set: predictions, raw outputs of the verification samples, latencies.
@@ -92,6 +100,7 @@ def run_command(
         force=force,
         target=target,
         steps=steps,
+        compiled=compiled,
     )
     click.echo(report)
 
@@ -131,6 +140,7 @@ def run_command(
 @_threads_option
 @_target_option
 @_steps_option
+@_compile_option
 def bench_command(
     work: Path,
     backend_name: str,
@@ -148,6 +158,7 @@ def bench_command(
     threads: int | None,
     target: str | None,
     steps: str,
+    compiled: bool,
 ) -> None:
     """Measure the latency of a model on one sample, stage by stage, after a warm-up.
 
@@ -170,6 +181,7 @@ def bench_command(
         threads=threads,
         target=target,
         steps=steps,
+        compiled=compiled,
         streams=streams,
         like=like,
         profile=profile,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from runtime.backends import Session, Tensors, backend
+from runtime.backends import Compilable, Session, Tensors, backend
 from runtime.devices import Device, parse_device
 from runtime.pipelines import Pipeline, build_pipeline
 from shared.config import from_resolved
 from shared.data import open_dataset
 from shared.data.types import Dataset
-from shared.errors import InputError
+from shared.errors import InputError, UsageError
 from shared.files import sha256_of_json
 from shared.provenance import package_versions
 from shared.spec import ModelSpec
@@ -39,6 +39,7 @@ class Model:
         target: set of engines, None for the one that fits; the TensorRT backend has such.
         steps: where the pipeline's own steps run: ``auto``, the GPU where the backend and the pipeline can, or
             ``numpy``.
+        compiled: components are compiled for this machine; PyTorch can.
     """
 
     workspace: Workspace
@@ -50,6 +51,7 @@ class Model:
     dataset: Dataset[Any]
     target: str | None = None
     steps: str = "auto"
+    compiled: bool = False
 
     @property
     def name(self) -> str:
@@ -77,6 +79,7 @@ class Model:
             ManifestError: a file differs from its hash in the manifest, or the spec is not one for the pipeline.
             EnvironmentLacks: package or device missing.
             ModelLoadError: a file can't be loaded.
+            UsageError: it is to be compiled, and the backend does not compile.
         """
         module = backend(self.backend)
         files: dict[str, Path] = {
@@ -84,14 +87,22 @@ class Model:
             for component, path in module.artifacts(self.workspace, self.spec, self.target).items()
         }
         session = module.load(files, self.spec, self.device, self.threads)
+        if self.compiled:
+            if not isinstance(session, Compilable):
+                raise UsageError("--compile", hint=f"{self.backend} does not compile; --backend pytorch does")
+            session.compile()
         if self.steps == "numpy":
             session = HostOnly(session)
         return session, build_pipeline(self.spec, session)
 
     def settings(self) -> dict[str, Any]:
         """What was asked for, for the key of a stage."""
-        settings = {"backend": self.backend, "device": str(self.device), "threads": self.threads}
-        return settings if self.steps == "auto" else {**settings, "steps": self.steps}
+        settings: dict[str, Any] = {"backend": self.backend, "device": str(self.device), "threads": self.threads}
+        if self.steps != "auto":
+            settings["steps"] = self.steps
+        if self.compiled:
+            settings["compile"] = True
+        return settings
 
 
 class HostOnly:
@@ -119,6 +130,7 @@ def open_model(
     *,
     target: str | None = None,
     steps: str = "auto",
+    compiled: bool = False,
 ) -> Model:
     """The model of a workspace, on a backend and a device.
 
@@ -130,6 +142,7 @@ def open_model(
         threads: threads within an operation, None for the backend's default.
         target: set of engines, None for the one that fits.
         steps: ``auto`` or ``numpy``, see `Model`.
+        compiled: components are compiled for this machine.
 
     Raises:
         UsageError: no such backend or device.
@@ -144,4 +157,4 @@ def open_model(
     dataset = open_dataset(config.data, root=data_root, task=spec.task)
     if len(dataset) == 0:
         raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
-    return Model(workspace, spec, config, backend_name, chosen, threads, dataset, target, steps)
+    return Model(workspace, spec, config, backend_name, chosen, threads, dataset, target, steps, compiled)

@@ -34,6 +34,7 @@ def run(
     force: bool = False,
     target: str | None = None,
     steps: str = "auto",
+    compiled: bool = False,
 ) -> str:
     """Run a backend over the first samples of the data set. Interrupted, the next call goes on at the first sample
     that is missing; the same command on unchanged input does nothing.
@@ -49,11 +50,12 @@ def run(
         force: run afresh, whatever is there.
         target: set of engines, None for the one that fits.
         steps: where the pipeline's own steps run, see `runtime.model.Model`.
+        compiled: components are compiled for this machine.
 
     Returns:
         What a user wants to see of it, as text.
     """
-    model = open_model(work, backend_name, device, data_root, threads, target=target, steps=steps)
+    model = open_model(work, backend_name, device, data_root, threads, target=target, steps=steps, compiled=compiled)
     count = _sample_count(model, num_samples)
     verified = model.config.verification.num_verify_samples if model.config.verification.enabled else 0
     raw_samples = list(range(min(verified, count)))

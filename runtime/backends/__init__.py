@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -43,6 +44,14 @@ class Session(Protocol):
         Raises:
             InferenceError: the backend failed.
         """
+
+
+class Compilable(ABC):
+    """A session whose components can be compiled for the machine, at the price of a slow first request."""
+
+    @abstractmethod
+    def compile(self) -> None:
+        """Compile every component when it first runs."""
 
 
 class BackendModule(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.backends import Tensors, no_target
+from runtime.backends import Compilable, Tensors, no_target
 from runtime.backends._messages import first_line
 from runtime.cuda.gpu import DeviceArray, Gpu
 from runtime.cuda.session import Bound, DeviceSession, Lane, gpu_of_steps
@@ -67,7 +67,7 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
     return PyTorchDeviceSession(modules, spec, device, {**settings, "gpu": gpu.name}, gpu)
 
 
-class PyTorchSession:
+class PyTorchSession(Compilable):
     """The components as modules of exported programs."""
 
     def __init__(self, modules: dict[str, Any], spec: ModelSpec, device: Device, settings: dict[str, Any]) -> None:
@@ -76,6 +76,11 @@ class PyTorchSession:
         self._outputs = {component.name: component.output_names() for component in spec.components}
         self._device = str(device)
         self.settings = settings
+
+    def compile(self) -> None:
+        """Hand the programs to torch.compile; numbers of rows stay dynamic. Needs a C++ compiler, on a GPU Triton."""
+        self._modules = {name: torch.compile(module, dynamic=True) for name, module in self._modules.items()}
+        self.settings = {**self.settings, "compile": True}
 
     def run(self, component: str, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
         """Run one component; on the CPU PyTorch reads the inputs in place.

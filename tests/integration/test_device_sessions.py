@@ -21,7 +21,7 @@ import torch
 from runtime.backends import onnx, pytorch
 from runtime.cuda.gpu import DeviceArray
 from runtime.run import run
-from shared.errors import InferenceError
+from shared.errors import InferenceError, UsageError
 from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support import cuda_on_cpu
@@ -93,3 +93,26 @@ def test_without_pycuda_it_is_said_that_tensors_pass_through_the_host(caplog: py
 
     assert gpu_of_steps(onnx.Device("cuda"), "onnx") is None
     assert "onnx on cuda:0: pycuda is not installed" in caplog.text
+
+
+def test_compiled_programs_answer_the_same(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def compile_nothing(module: Any, *, dynamic: bool) -> Any:
+        asked.append(dynamic)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    run(exported, "pytorch", "cpu", compiled=True)
+    compiled = Run.open(exported / "runs/pytorch-cpu")
+    assert compiled.header.details["compile"] is True
+    assert asked == [True, True]
+    run(exported, "pytorch", "cpu")
+    plain = Run.open(exported / "runs/pytorch-cpu")
+    assert "compile" not in plain.header.details
+    np.testing.assert_array_equal(plain.boxes(0).centers, compiled.boxes(0).centers)
+
+
+def test_a_backend_that_does_not_compile_says_so(exported: Path) -> None:
+    with pytest.raises(UsageError, match=r"onnx does not compile; --backend pytorch does"):
+        run(exported, "onnx", "cpu", compiled=True)
