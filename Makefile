@@ -96,6 +96,13 @@ evaluate: $(SETUP) ## one stage: metrics and latency
 report: $(SETUP) ## one stage: everything about the model in one file, WORK/report/index.html
 	@$(EVALUATOR_TOOL) report --work $(WORK_ARG)
 
+TEST ?= onnx
+.PHONY: attribute
+attribute: $(SETUP) ## which step of the pipeline loses how much: PyTorch replaced by TEST (onnx), step by step
+	@$(call RUNTIME_TOOL,pytorch) trace --work $(WORK_ARG) --backend pytorch
+	@$(call RUNTIME_TOOL,$(TEST)) swap --work $(WORK_ARG) --backend $(TEST) --device $(DEVICE) --trace pytorch-cpu
+	@$(VERIFIER_TOOL) attribute --work $(WORK_ARG)
+
 .PHONY: demo-data
 demo-data: $(SETUP)
 	@$(DEMO_TOOL) generate --out $(DEMO_ARG)

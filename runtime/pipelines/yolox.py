@@ -128,12 +128,12 @@ class Yolox(_Yolox):
             InferenceError: not such an image, or the backend failed.
         """
         clock = StageClock()
-        placement = letterbox(_checked(data), self._letterbox, self._images[0])
+        placement = letterbox(checked_image(data), self._letterbox, self._images[0])
         clock.lap("letterbox")
         outputs = self._session.run(self._component, {self._input_name: self._images})
         clock.lap(self._component)
         if self._parameters.output == "detections":
-            candidates = _detections(outputs)
+            candidates = detections(outputs)
             boxes = self._placed(candidates, np.arange(len(candidates.scores)), placement)
             counters = {"boxes": len(boxes)}
             clock.lap("place")
@@ -157,11 +157,11 @@ class YoloxOnDevice(_Yolox):
 
     def infer(self, data: UInt8) -> Inference:
         """Boxes in pixels of the image, see `Yolox.infer`."""
-        answer = self.lane.infer(_checked(data))
+        answer = self.lane.infer(checked_image(data))
         latency = dict(answer.latency_ms)
         began = time.perf_counter()
         if self._parameters.output == "detections":
-            candidates = _detections(answer.outputs)
+            candidates = detections(answer.outputs)
             boxes = self._placed(candidates, np.arange(len(candidates.scores)), answer.placement)
             counters = {"boxes": len(boxes)}
         else:
@@ -174,13 +174,18 @@ class YoloxOnDevice(_Yolox):
         return Inference(boxes, answer.outputs, {**latency, "total": total + latency["decode and nms"]}, counters)
 
 
-def _checked(data: UInt8) -> UInt8:
+def checked_image(data: UInt8) -> UInt8:
+    """The image.
+
+    Raises:
+        InferenceError: it is no (H, W, 3) uint8.
+    """
     if data.ndim != 3 or data.shape[2] != 3 or data.dtype != np.uint8 or not data.size:
         raise InferenceError(f"the image has the shape {data.shape} and is {data.dtype}, expected (H, W, 3) uint8")
     return data
 
 
-def _detections(outputs: Mapping[str, npt.NDArray[Any]]) -> Candidates:
+def detections(outputs: Mapping[str, npt.NDArray[Any]]) -> Candidates:
     """What a network that suppresses itself found in the first image."""
     count = int(outputs["num_detections"].reshape(-1)[0])
     return Candidates(
