@@ -43,11 +43,11 @@ _log = logging.getLogger("attribute")
 
 
 def attribute(work: Path, test: str | None, data_root: Path | None, force: bool) -> str:
-    """Attribute the loss of a swapped run to its steps, and record it.
+    """Attribute the loss of swapped runs to their steps, and record it.
 
     Args:
         work: the workspace.
-        test: name of the run, as in ``onnx-cpu``; None: the only one that was swapped.
+        test: name of the run, as in ``onnx-cpu``; None: every one that was swapped.
         data_root: where the data set lies, when not where the config says.
         force: compute although nothing changed.
 
@@ -58,7 +58,10 @@ def attribute(work: Path, test: str | None, data_root: Path | None, force: bool)
         InputError: nothing was swapped here, or it was made from other files than are here now.
     """
     workspace = Workspace.open(work)
-    name = _chosen(workspace, test)
+    return "\n\n".join(_attribute_run(workspace, name, data_root, force) for name in _chosen(workspace, test))
+
+
+def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, force: bool) -> str:
     manifest = workspace.manifest()
     files = [path for path in manifest.stages[f"swap:{name}"].outputs if path.startswith(f"{SWAPS}/{name}/")]
     stage = workspace.stage(
@@ -80,25 +83,24 @@ def attribute(work: Path, test: str | None, data_root: Path | None, force: bool)
     return _text(json.loads(workspace.artifact(relative).read_text(encoding="utf-8")))
 
 
-def _chosen(workspace: Workspace, test: str | None) -> str:
-    """The swapped run to look at.
+def _chosen(workspace: Workspace, test: str | None) -> list[str]:
+    """The swapped runs to look at.
 
     Raises:
-        InputError: none, several to choose from, or an outdated one.
+        InputError: none, or one that is not finished or of an earlier export.
     """
     manifest = workspace.manifest()
     there = sorted(name.removeprefix("swap:") for name in manifest.stages if name.startswith("swap:"))
     where = str(workspace.root)
     make = f"runtime swap --work {where} --backend NAME --trace NAME (after runtime trace)"
-    if test is None and len(there) > 1:
-        raise InputError(f"several runs were swapped: {', '.join(there)}", where=where, hint="choose one with --run")
     if not there or (test is not None and test not in there):
         known = f"; there are: {', '.join(there)}" if there else ""
         raise InputError(f"no run {test or ''} was swapped here{known}".replace("  ", " "), where=where, hint=make)
-    name = test or there[0]
-    if not is_current(manifest, f"swap:{name}"):
-        raise InputError(f"the swapped run '{name}' is not finished, or of an earlier export", where=where, hint=make)
-    return name
+    chosen = there if test is None else [test]
+    for name in chosen:
+        if not is_current(manifest, f"swap:{name}"):
+            raise InputError(f"swapped run '{name}' is not finished, or of an earlier export", where=where, hint=make)
+    return chosen
 
 
 def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def check_command(work: Path, tolerances: tuple[str, ...]) -> None:
 
 @cli.command("attribute")
 @workspace_option
-@click.option("--run", "run_name", metavar="NAME", help="The swapped run, as in onnx-cpu. [default: the only one]")
+@click.option("--run", "run_name", metavar="NAME", help="The swapped run, as in onnx-cpu. [default: each]")
 @data_option
 @force_option
 def attribute_command(work: Path, run_name: str | None, data_root: Path | None, force: bool) -> None:

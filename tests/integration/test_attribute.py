@@ -96,6 +96,11 @@ def test_frames_with_hardly_a_point(tmp_path: Path) -> None:
     assert found["responsible"] == [] and found["samples"] == 3
     assert set(differing(found)) <= {"pts_voxel_encoder", "pts_backbone_neck_head"}
     assert "up to date" in swap(workspace.root, "pytorch", "cpu", "onnx-cpu")
+    # Another run beside it: both are told of, or the one that is asked for.
+    swap(workspace.root, "onnx", "cpu", "onnx-cpu")
+    both, one = (attribute(workspace.root, name, None, False) for name in (None, "onnx-cpu"))
+    assert both.startswith("onnx-cpu: what") and "\n\npytorch-cpu: what" in both
+    assert both.startswith(one) and "pytorch-cpu: what" not in one
 
 
 def test_nothing_is_lost_between_equals(reference: Workspace, tmp_path: Path) -> None:
