@@ -1,0 +1,44 @@
+"""The Makefile's pipeline with stand-ins for the tools: what runs after a stage that did not pass, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+
+
+def _pipeline(**tools: str) -> subprocess.CompletedProcess[str]:
+    variables = {
+        "WORK": "w", "RUN": "local", "SETUP": "", "EXPORTER_TOOL": "true", "BUILDER_TOOL": "true",
+        "RUNTIME_TOOL": "true", "VERIFIER_TOOL": "true", "EVALUATOR_TOOL": "echo",
+    }  # fmt: skip
+    arguments = [f"{name}={value}" for name, value in (variables | tools).items()]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(
+        ["make", "pipeline", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_report_comes_before_the_summary() -> None:
+    answer = _pipeline()
+    assert answer.returncode == 0
+    assert [line.split()[0] for line in answer.stdout.splitlines()] == ["evaluate", "report", "summary"]
+
+
+def test_a_verification_that_fails_is_reported_and_fails_the_job() -> None:
+    answer = _pipeline(VERIFIER_TOOL="false")
+    assert answer.returncode != 0
+    assert [line.split()[0] for line in answer.stdout.splitlines()] == ["evaluate", "report", "summary"]
+
+
+@pytest.mark.parametrize("tool", ["EXPORTER_TOOL", "RUNTIME_TOOL"])
+def test_nothing_is_judged_without_a_run(tool: str) -> None:
+    answer = _pipeline(**{tool: "false"})
+    assert answer.returncode != 0
+    assert "report" not in answer.stdout
