@@ -5,10 +5,12 @@ Everything is NumPy, so that worker processes can make samples while the acceler
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from demo.camera import camera_rig, render
 from demo.recording import FRAMES_PER_SCENE, draw_scene, scene_lengths
@@ -50,6 +52,13 @@ def training_picture(seed: int, number: int) -> LabelledPicture:
     """Training image ``number``: a scene of its own, one camera after another, mirrored half of the time."""
     taken = picture(seed, "train", number, 1, 0, number % CAMERAS)
     return mirrored(taken) if np.random.default_rng([seed, number]).random() < 0.5 else taken
+
+
+def compressed(taken: LabelledPicture, quality: int) -> LabelledPicture:
+    """The image after JPEG compression, which puts noise on even surfaces: a detector that never saw any invents cars."""
+    file = io.BytesIO()
+    Image.fromarray(taken.pixels[..., ::-1]).save(file, "JPEG", quality=quality)
+    return replace(taken, pixels=np.ascontiguousarray(np.asarray(Image.open(file))[..., ::-1]))
 
 
 def mirrored(taken: LabelledPicture) -> LabelledPicture:

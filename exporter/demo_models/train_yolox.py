@@ -29,7 +29,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from demo.objects import CLASSES
-from exporter.demo_models.pictures import CAMERAS, LabelledPicture, held_out_picture, training_picture
+from exporter.demo_models.pictures import (
+    CAMERAS,
+    LabelledPicture,
+    compressed,
+    held_out_picture,
+    training_picture,
+)
 from exporter.demo_models.recipe import Log, half_precision, one_cycle, one_thread, source_digest
 from exporter.training_config import build_model, read_training_config
 
@@ -45,18 +51,20 @@ LOG_EVERY = 50  # steps
 
 
 class Pictures(Dataset[LabelledPicture]):
-    """Sample i is training image i, or held-out image i."""
+    """Sample i is training image i, or held-out image i; compressed, with a JPEG quality."""
 
-    def __init__(self, seed: int, count: int, held_out: bool) -> None:
-        self.seed, self.count, self.held_out = seed, count, held_out
+    def __init__(self, seed: int, count: int, held_out: bool, jpeg: int | None) -> None:
+        self.seed, self.count, self.held_out, self.jpeg = seed, count, held_out, jpeg
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> LabelledPicture:
         if self.held_out:
-            return held_out_picture(self.seed, HELD_OUT_FRAMES, index)
-        return training_picture(self.seed, index)
+            taken = held_out_picture(self.seed, HELD_OUT_FRAMES, index)
+        else:
+            taken = training_picture(self.seed, index)
+        return taken if self.jpeg is None else compressed(taken, self.jpeg)
 
 
 Batch = tuple[Tensor, list[Tensor], list[Tensor]]
@@ -126,13 +134,13 @@ def loss_of(model: Any, batch: Batch, size: int, amp: bool) -> Tensor:
 
 
 @torch.no_grad()
-def held_out(model: Any, size: int, device: torch.device, workers: int) -> dict[str, float]:
+def held_out(model: Any, size: int, device: torch.device, workers: int, jpeg: int | None = None) -> dict[str, float]:
     """AP at IoU 0.5 (11 points, legacy coordinates) on the demo's evaluation images, by mmdet's own prediction."""
     from mmdet.evaluation.functional import eval_map
 
     model.eval()
     detections, truths = [], []
-    pictures = Pictures(HELD_OUT_SEED, HELD_OUT_FRAMES * CAMERAS, held_out=True)
+    pictures = Pictures(HELD_OUT_SEED, HELD_OUT_FRAMES * CAMERAS, held_out=True, jpeg=jpeg)
     loader = DataLoader(pictures, batch_size=8, num_workers=workers, collate_fn=collate, worker_init_fn=one_thread)
     for pixels, corners, labels in loader:
         images, scale = letterboxed(pixels.to(device), size)
@@ -158,7 +166,7 @@ def train(model: Any, size: int, options: argparse.Namespace, log: Log) -> int:
     device = torch.device(options.device)
     amp = device.type == "cuda"
     loader = DataLoader(
-        Pictures(options.seed, options.steps * options.batch, held_out=False),
+        Pictures(options.seed, options.steps * options.batch, held_out=False, jpeg=options.jpeg),
         batch_size=options.batch,
         num_workers=options.workers,
         collate_fn=collate,
@@ -213,6 +221,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=4.5, help="end after this time at the latest")
     parser.add_argument("--workers", type=int, default=2, help="processes that render images")
+    parser.add_argument("--jpeg", type=int, help="compress images with this quality; the demo data set has 90")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.backends.cudnn.benchmark = True
@@ -232,7 +241,7 @@ def main() -> None:
     log.line(f"trained {steps} steps of {options.batch} images in {time.monotonic() - started:.0f} s")
     state = half_precision(model.state_dict())
     model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in state.items()})
-    metrics = held_out(model, size, device, options.workers)
+    metrics = held_out(model, size, device, options.workers, options.jpeg)
     log.line(
         f"held out: split eval, seed {HELD_OUT_SEED}, {HELD_OUT_FRAMES} frames of {CAMERAS} cameras, half precision"
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from demo.objects import CLASSES
-from exporter.demo_models.pictures import CAMERAS, held_out_picture, mirrored, training_picture
+from exporter.demo_models.pictures import CAMERAS, compressed, held_out_picture, mirrored, training_picture
 
 pytestmark = pytest.mark.exporter
 
@@ -79,3 +79,11 @@ def test_mirroring_twice_changes_nothing() -> None:
     np.testing.assert_allclose(twice.corners, taken.corners, atol=1e-4)
     once = mirrored(taken)
     assert (once.corners[:, 2] > once.corners[:, 0]).all()
+
+
+def test_compression_puts_a_little_noise_on_the_image() -> None:
+    taken = held_out_picture(7, 40, 0)
+    noisy = compressed(taken, 90)
+    difference = np.abs(noisy.pixels.astype(int) - taken.pixels)
+    assert 0.1 < difference.mean() < 3
+    assert noisy.corners is taken.corners
