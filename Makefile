@@ -173,7 +173,7 @@ $(TOOLS)/.mlflow-ready: $(TOOLS)/.ready requirements/mlflow.txt
 $(MLFLOW_SERVER)/.ready:
 	@echo "setting up $(MLFLOW_SERVER): MLflow's server, for tests"
 	@$(PYTHON) -m venv $(MLFLOW_SERVER)
-	@$(MLFLOW_SERVER)/bin/pip install $(PIP_OPTIONS) mlflow==3.18.0
+	@$(MLFLOW_SERVER)/bin/pip install $(PIP_OPTIONS) mlflow==3.17.2
 	@touch $@
 
 $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
