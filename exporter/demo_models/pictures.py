@@ -55,7 +55,7 @@ def training_picture(seed: int, number: int) -> LabelledPicture:
 
 
 def compressed(taken: LabelledPicture, quality: int) -> LabelledPicture:
-    """The image after JPEG compression, which puts noise on even surfaces: a detector that never saw any invents cars."""
+    """The image after JPEG compression. It puts noise on even surfaces; a detector that never saw any invents cars."""
     file = io.BytesIO()
     Image.fromarray(taken.pixels[..., ::-1]).save(file, "JPEG", quality=quality)
     return replace(taken, pixels=np.ascontiguousarray(np.asarray(Image.open(file))[..., ::-1]))
