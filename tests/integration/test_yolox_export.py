@@ -144,6 +144,36 @@ def test_full_size_has_18900_rows(tmp_path: Path) -> None:
     assert component.outputs[0].shape == [6, 18900, 5 + len(tiny.CLASSES)]
 
 
+AWML_CLASSES = ["unknown", "car", "truck", "bus", "trailer", "motorcycle", "pedestrian", "bicycle"]
+
+
+def test_awmls_own_config_at_full_size(tmp_path: Path) -> None:
+    from exporter.models import yolox
+    from exporter.training_config import random_weights, read_training_config
+    from shared.data import ImageSample
+
+    training = read_training_config(Path(__file__).parents[1] / "data" / "awml_configs" / "yolox_opt_elan.py")
+    with pytest.raises(ConfigError, match="names 0 classes, the head has 8"):
+        yolox.build(training, yolox.read_options({}))
+    options = yolox.read_options({"classes": AWML_CLASSES})
+    model = yolox.build(training, options)
+    random_weights(model, seed=0)
+    parameters = yolox.parameters(model, training, options)
+    assert (parameters["image"]["height"], parameters["image"]["fill"], parameters["score_threshold"]) == (
+        960,
+        114,
+        0.01,
+    )
+    image = tiny.write_images(tmp_path, ((192, 108),))[0]
+    sample = ImageSample(0, "0", 0.0, "", image, None, None, None)
+    (component,) = yolox.components(model, yolox.load_input(sample, parameters), options)
+    assert component.outputs[0].shape == [1, 18900, 13]
+    with torch.no_grad():
+        rows = component.module(*component.trace_inputs())
+    assert rows.shape == (1, 18900, 13)
+    assert ((rows[..., 4:] >= 0) & (rows[..., 4:] <= 1)).all()
+
+
 def operators(path: Path) -> set[str]:
     return {node.op_type for node in onnx.load(str(path)).graph.node}
 
