@@ -174,7 +174,10 @@ class StageRun:
     def skip(self, reason: str) -> None:
         """Record that the stage can't run here, and why. Not used together with ``with``."""
         _log.info("%s: skipped: %s", self.name, reason)
-        self._record("skipped", reason)
+        last = read_manifest(self.root / MANIFEST_NAME).stages.get(self.name)
+        # The same again changes nothing: what was made from the manifest stays up to date.
+        if last is None or (last.status, last.reason, last.fingerprint) != ("skipped", reason, self.fingerprint):
+            self._record("skipped", reason)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

@@ -77,3 +77,13 @@ def test_workspace_works_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "here").rename(tmp_path / "there")
     assert Workspace.open(tmp_path / "there").artifact("onnx/a.onnx").read_text() == "a {}"
     assert Workspace.open(tmp_path / "there").stage("export", tool="exporter").up_to_date()
+
+
+def test_skipping_again_for_the_same_reason_changes_nothing(tmp_path: Path) -> None:
+    ws = Workspace.create(tmp_path)
+    ws.stage("build", tool="shared").skip("no GPU")
+    before = (tmp_path / "manifest.json").stat().st_mtime_ns
+    ws.stage("build", tool="shared").skip("no GPU")
+    assert (tmp_path / "manifest.json").stat().st_mtime_ns == before
+    ws.stage("build", tool="shared").skip("no TensorRT")
+    assert ws.manifest().stages["build"].reason == "no TensorRT"
