@@ -1,4 +1,4 @@
-"""The kernels of this folder: compiled once by nvcc, for one GPU architecture and one model's sizes, and kept."""
+"""The kernels of this folder: compiled once, for one GPU architecture and one model's sizes, and kept."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from runtime.cuda import nvrtc
 from shared.errors import EnvironmentLacks, ModelLoadError
 
 FOLDER = Path(__file__).parent
 # -fmad=false: products and sums are rounded one by one, as NumPy rounds them.
-FLAGS = ("-std=c++17", "-O3", "-fmad=false", "-lineinfo")
+FLAGS = ("-std=c++17", "-fmad=false", "-lineinfo")
 
 
 def cache_folder() -> Path:
@@ -32,7 +33,7 @@ def source(names: Sequence[str]) -> str:
 
 
 def compile_kernels(names: Sequence[str], constants: Mapping[str, str], architecture: str) -> bytes:
-    """Machine code (cubin) of kernel files.
+    """Machine code (cubin) of kernel files, by nvcc or, where that is missing, NVRTC.
 
     Args:
         names: files of this folder, without ``.cu``, in the order in which they build on each other.
@@ -40,30 +41,40 @@ def compile_kernels(names: Sequence[str], constants: Mapping[str, str], architec
         architecture: ``sm_90`` and the like.
 
     Raises:
-        EnvironmentLacks: they are not in the cache, and there is no nvcc.
-        ModelLoadError: nvcc refuses them.
+        EnvironmentLacks: they are not in the cache, and there is no compiler.
+        ModelLoadError: the compiler refuses them.
     """
     text = source(names)
-    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     key = hashlib.sha256(json.dumps([text, sorted(constants.items()), architecture, FLAGS]).encode("utf-8")).hexdigest()
     cached = cache_folder() / f"{key}.cubin"
     if cached.is_file():
         return cached.read_bytes()
-    if nvcc is None:
-        raise EnvironmentLacks(
-            "the CUDA kernels are not compiled yet, and there is no nvcc",
-            hint="install the CUDA toolkit's compiler, or choose --steps numpy",
-        )
+    macros = [f"-D{name}={value}" for name, value in sorted(constants.items())]
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-        file, result = Path(scratch) / "kernels.cu", Path(scratch) / "kernels.cubin"
-        file.write_text(text, encoding="utf-8")
-        macros = [f"-D{name}={value}" for name, value in sorted(constants.items())]
-        command = [nvcc, "--cubin", f"-arch={architecture}", *FLAGS, *macros, "-o", str(result), str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise ModelLoadError(f"nvcc can't compile the kernels: {errors[0] if errors else 'no message'}")
+        result = Path(scratch) / "kernels.cubin"
+        if nvcc is not None:
+            _by_nvcc(nvcc, text, [f"-arch={architecture}", *FLAGS, *macros], result)
+        else:
+            library = nvrtc.find()
+            if library is None:
+                raise EnvironmentLacks(
+                    "the CUDA kernels are not compiled yet, and there is neither nvcc nor NVRTC",
+                    hint="pip install nvidia-cuda-nvrtc, or choose --steps numpy",
+                )
+            options = [f"--gpu-architecture={architecture}", *FLAGS, *macros]
+            result.write_bytes(nvrtc.compile_to_cubin(library, text, options))
         # A rename: another process sees the whole file or none.
         result.replace(cached)
     return cached.read_bytes()
+
+
+def _by_nvcc(nvcc: str, text: str, options: Sequence[str], result: Path) -> None:
+    file = result.with_suffix(".cu")
+    file.write_text(text, encoding="utf-8")
+    command = [nvcc, "--cubin", *options, "-o", str(result), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        raise ModelLoadError(f"nvcc can't compile the kernels: {errors[0] if errors else 'no message'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,8 +61,56 @@ def test_kept_kernels_need_no_compiler(tools: Path, monkeypatch: pytest.MonkeyPa
     kept = compile_kernels(["scatter"], {}, "sm_90")
     monkeypatch.setattr("shutil.which", lambda name, path=None: None)
     assert compile_kernels(["scatter"], {}, "sm_90") == kept
-    with pytest.raises(EnvironmentLacks, match=r"there is no nvcc.*--steps numpy"):
+    monkeypatch.setattr("runtime.cuda.nvrtc.find", lambda: None)
+    with pytest.raises(EnvironmentLacks, match=r"neither nvcc nor NVRTC.*--steps numpy"):
         compile_kernels(["scatter"], {}, "sm_75")
+
+
+class FakeNvrtc:
+    """The calls of NVRTC; compiles by copying the source, or fails with a log."""
+
+    def __init__(self, log: bytes = b"") -> None:
+        self.log, self.text, self.options, self.destroyed = log, b"", [], 0
+
+    def nvrtcCreateProgram(self, program: Any, text: bytes, *rest: Any) -> int:  # noqa: N802
+        self.text = text
+        return 0
+
+    def nvrtcCompileProgram(self, program: Any, count: int, options: Any) -> int:  # noqa: N802
+        self.options = [option.decode() for option in options]
+        return 6 if self.log else 0
+
+    def nvrtcDestroyProgram(self, program: Any) -> int:  # noqa: N802
+        self.destroyed += 1
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        content = self.log if "Log" in name else self.text
+
+        def answer(program: Any, target: Any) -> int:
+            if name.endswith("Size"):
+                target._obj.value = len(content)
+            else:
+                target.raw = content
+            return 0
+
+        return answer
+
+
+def test_without_nvcc_nvrtc_compiles(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeNvrtc()
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
+    monkeypatch.setattr("runtime.cuda.nvrtc.find", lambda: library)
+    assert compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_90").decode() == source(["scatter"])
+    assert {"--gpu-architecture=sm_90", "-fmad=false", "-DCHANNELS=32"} <= set(library.options)
+    assert library.destroyed == 1
+    failing = FakeNvrtc(b'note\nvoxelise.cu(3): error: expected a ";"\n')
+    monkeypatch.setattr("runtime.cuda.nvrtc.find", lambda: failing)
+    with pytest.raises(
+        ModelLoadError, match=r'NVRTC can.t compile the kernels: voxelise\.cu\(3\): error: expected a ";"$'
+    ):
+        compile_kernels(["scatter"], {"CHANNELS": "64"}, "sm_90")
+    assert failing.destroyed == 1
 
 
 def test_the_compilers_error_is_shown_and_nothing_kept(tools: Path) -> None:
