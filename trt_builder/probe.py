@@ -17,10 +17,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import BuildError, InferenceError, InputError
+from shared.errors import BuildError, EnvironmentLacks, InferenceError, InputError
 from shared.files import atomic_path, sha256_of_file
 from shared.lazy import lazy_import
 from trt_builder import cast_graph, cuda, one_engine, onnx_graph, policies
+from trt_builder import gpu as gpu_devices
 from trt_builder import target as targets
 from trt_builder.profiles import Sizes
 from trt_builder.session import Session, open_session
@@ -80,6 +81,8 @@ def probe(
     if sorted(given) != sorted(names):
         raise InputError(f"holds {sorted(given)}, the graph takes {sorted(names)}", where=str(inputs))
     found = targets.find(target)
+    if not gpu_devices.find_gpus():
+        raise EnvironmentLacks("no GPU to run it on: the driver shows none", hint="run this where the GPU is")
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
         session = open_session(found, _OPTIONS, timings or Path(folder))
         job = Job(

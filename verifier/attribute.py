@@ -9,7 +9,6 @@ from the reference's for the very same input, and what that changed in the resul
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,6 @@ REFERENCE = "reference"
 # thousandth is less than the metric changes when one box in a thousand goes.
 _SHARE = 0.05
 _LEAST = 0.001
-
-_log = logging.getLogger("attribute")
 
 
 def attribute(work: Path, test: str | None, data_root: Path | None, force: bool) -> str:

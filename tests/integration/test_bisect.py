@@ -24,7 +24,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.trace import trace
-from shared.errors import InferenceError, InputError, ModelLoadError, UsageError
+from shared.errors import EnvironmentLacks, InputError, ModelLoadError, UsageError
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.planted import planted, scale_weights
@@ -188,8 +188,12 @@ def test_a_node_that_the_backend_can_not_run_is_named(tmp_path: Path) -> None:
 def test_bad_commands_and_graphs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no \{outputs\}"):
         CommandRunner("run {model} {inputs}")
-    with pytest.raises(InferenceError, match="can't be started"):
+    with pytest.raises(EnvironmentLacks, match="can't be started"):
         CommandRunner("/no/such/command {model} {inputs} {outputs}").run(deep_model(), samples(1))
+    # What the machine lacks is no fault of a node.
+    lacking = shlex.join([sys.executable, "-c", "import sys; sys.exit('no GPU' and 4)"])
+    with pytest.raises(EnvironmentLacks):
+        found_in(deep_model(), tmp_path, CommandRunner(lacking + " {model} {inputs} {outputs}"))
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(ModelLoadError, match="no valid ONNX model"):
         Graph.load(tmp_path / "broken.onnx")

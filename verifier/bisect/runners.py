@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import InferenceError, UsageError
+from shared.errors import EnvironmentLacks, InferenceError, UsageError
 from shared.lazy import lazy_import
 from verifier.bisect.graph import Arrays
 
@@ -23,6 +23,8 @@ _LOG_FATAL = 4
 _NEEDED = ("{model}", "{inputs}", "{outputs}")
 # Lines of a failed command that are shown.
 _LINES_SHOWN = 3
+# How our tools end when not the graph is at fault but the command line, or what the machine lacks.
+_NOT_THE_GRAPH = (UsageError.exit_code, EnvironmentLacks.exit_code)
 
 
 class Runner(Protocol):
@@ -79,7 +81,9 @@ class CommandRunner:
     """A command that runs a model from files.
 
     The command line contains ``{model}`` (an ONNX file), ``{inputs}`` (an .npz of arrays by input name) and
-    ``{outputs}`` (the .npz to write, arrays by output name). It is started once a sample and has to end with 0.
+    ``{outputs}`` (the .npz to write, arrays by output name). It is started once a sample and has to end with 0. Ending
+    with 2 or 4 says that the command is wrong or something is missing here, which stops the search; anything else, that
+    it can't run this window.
     """
 
     def __init__(self, command: str) -> None:
@@ -117,12 +121,17 @@ class CommandRunner:
         try:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
         except OSError as error:
-            raise InferenceError(f"can't be started ({error.strerror})", where=words[0]) from error
+            raise EnvironmentLacks(f"can't be started ({error.strerror})", where=words[0]) from error
+        if done.returncode in _NOT_THE_GRAPH:
+            raise EnvironmentLacks(_last_words(done.stderr), where=shlex.join(words))
         if done.returncode or not files["outputs"].is_file():
-            said = " / ".join(done.stderr.strip().splitlines()[-_LINES_SHOWN:])
-            raise InferenceError(f"ended with {done.returncode}: {said or 'no message'}", where=shlex.join(words))
+            raise InferenceError(f"ended with {done.returncode}: {_last_words(done.stderr)}", where=shlex.join(words))
         with np.load(files["outputs"], allow_pickle=False) as archive:
             missing = [output.name for output in model.graph.output if output.name not in archive.files]
             if missing:
                 raise InferenceError(f"did not write output '{missing[0]}'", where=shlex.join(words))
             return {output.name: archive[output.name] for output in model.graph.output}
+
+
+def _last_words(stderr: str) -> str:
+    return " / ".join(stderr.strip().splitlines()[-_LINES_SHOWN:]) or "no message"
