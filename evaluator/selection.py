@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from shared.manifest import Manifest
 from shared.runs import Run
 from shared.staleness import is_current
 from shared.workspace import Workspace
+
+_log = logging.getLogger("evaluator")
 
 if TYPE_CHECKING:
     from shared.config import DeployConfig
@@ -23,7 +26,8 @@ RUNS = "runs"
 def finished_runs(workspace: Workspace, config: DeployConfig) -> list[str]:
     """Folders of the finished runs of the backends that the config enables, files checked against their hashes.
 
-    Runs of an earlier export are left out, with a warning.
+    Runs of an earlier export, and those that failed before their first sample (a GPU that is not there), are left out,
+    with a warning.
 
     Raises:
         InputError: there is none, or a run of an enabled backend was started and did not finish.
@@ -43,6 +47,9 @@ def finished_runs(workspace: Workspace, config: DeployConfig) -> list[str]:
     for name, stage in manifest.stages.items():
         kind, _, subject = name.partition(":")
         if kind == "run" and subject.split("-")[0] in enabled and stage.status in ("failed", "running"):
+            if stage.status == "failed" and not workspace.path(f"{RUNS}/{subject}").exists():
+                _log.warning("run '%s' failed before its first sample and is left out: %s", subject, stage.reason)
+                continue
             raise InputError(
                 f"run '{subject}' is '{stage.status}', not finished ({stage.reason or 'no reason given'})",
                 where=str(workspace.root),

@@ -13,7 +13,7 @@ from evaluator.evaluate import evaluate
 from evaluator.metrics import find_metric
 from evaluator.summary import summary
 from shared import formats
-from shared.errors import DeployError, GateFailed, InputError, ManifestError, UsageError
+from shared.errors import DeployError, EnvironmentLacks, GateFailed, InputError, ManifestError, UsageError
 from shared.workspace import Workspace
 from tests.support.workspaces import CLASSES, SAMPLES, add_run, good_boxes, make_workspace
 
@@ -159,6 +159,17 @@ def test_half_a_run_is_refused(tmp_path: Path) -> None:
         add_run(workspace, "onnx", finish=False)
     with pytest.raises(InputError, match="run 'onnx-cpu' is 'failed', not finished"):
         _evaluate(workspace)
+
+
+def test_a_run_that_never_began_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A backend tried on a device that is not there must not stand in the way of those that ran."""
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "pytorch")
+    with pytest.raises(EnvironmentLacks), workspace.stage("run:onnx-cuda0", tool="runtime"):
+        raise EnvironmentLacks("no GPU")
+    _evaluate(workspace)
+    assert set(workspace.manifest().results["metrics"]) == {"pytorch-cpu"}
+    assert "run 'onnx-cuda0' failed before its first sample and is left out: no GPU" in caplog.text
 
 
 def test_workspace_without_runs_is_refused(tmp_path: Path) -> None:
