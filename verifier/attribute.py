@@ -127,15 +127,15 @@ def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict
         for run in runs
     ]
     rows = []
-    for number_, step in enumerate(steps):
-        run, after = runs[number_], runs[number_ + 1]
+    for position, step in enumerate(steps):
+        run, after = runs[position], runs[position + 1]
         changed: ResultStatistics[Any] = ResultStatistics(kind)
         for index in range(len(run)):
             changed.add(index, after.predictions(index, kind.type), run.predictions(index, kind.type))
         rows.append(
             {
                 "step": step,
-                "loss": {metric: metrics[number_ + 1][metric] - value for metric, value in metrics[number_].items()},
+                "loss": {metric: metrics[position + 1][metric] - value for metric, value in metrics[position].items()},
                 **_own_difference(folder / step, len(run)),
                 "results": changed.summary(),
             }

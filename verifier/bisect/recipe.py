@@ -207,14 +207,14 @@ class Journal:
 def _answers(path: Path, fingerprint: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         return
-    for number_, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for position, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
         try:
             entry = json.loads(line)
         except ValueError:
             return  # the last line of a killed search
-        if number_ == 0 and entry != {"fingerprint": fingerprint}:
+        if position == 0 and entry != {"fingerprint": fingerprint}:
             return
-        if number_:
+        if position:
             yield entry["window"], entry
 
 
