@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -11,21 +12,24 @@ pytestmark = pytest.mark.exporter
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmengine")
 
-from exporter.mmcv_ops import provide_mmcv_ops  # noqa: E402
-
-provide_mmcv_ops()
-
-from exporter.awml_modules.elan import ELAN, YOLOXPAFPN_ELAN, ELANDarknet  # noqa: E402
-
 RELU6 = {"type": "ReLU6"}
+
+
+@pytest.fixture(scope="module")
+def elan() -> Any:
+    """The module, imported when a test runs: it needs mmcv, and mmcv its operators or a stand-in."""
+    from exporter.mmcv_ops import provide_mmcv_ops
+
+    provide_mmcv_ops()
+    return importlib.import_module("exporter.awml_modules.elan")
 
 
 def shapes(module: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
-def test_full_size_backbone_has_awmls_names_and_shapes() -> None:
-    weights = shapes(ELANDarknet(deepen_factor=2, widen_factor=1, act_cfg=RELU6))
+def test_full_size_backbone_has_awmls_names_and_shapes(elan: Any) -> None:
+    weights = shapes(elan.ELANDarknet(deepen_factor=2, widen_factor=1, act_cfg=RELU6))
     expected = {
         "stem.conv.0.conv.weight": (32, 3, 3, 3),
         "stem.conv.1.conv.weight": (32, 32, 3, 3),
@@ -45,8 +49,10 @@ def test_full_size_backbone_has_awmls_names_and_shapes() -> None:
     assert not any(name.endswith("conv.bias") for name in weights)
 
 
-def test_full_size_neck_has_awmls_names_and_shapes() -> None:
-    weights = shapes(YOLOXPAFPN_ELAN(in_channels=[128, 256, 512], out_channels=128, num_elan_blocks=2, act_cfg=RELU6))
+def test_full_size_neck_has_awmls_names_and_shapes(elan: Any) -> None:
+    weights = shapes(
+        elan.YOLOXPAFPN_ELAN(in_channels=[128, 256, 512], out_channels=128, num_elan_blocks=2, act_cfg=RELU6)
+    )
     expected = {
         "reduce_layers.0.conv.weight": (256, 512, 1, 1),
         "reduce_layers.1.conv.weight": (128, 256, 1, 1),
@@ -61,9 +67,9 @@ def test_full_size_neck_has_awmls_names_and_shapes() -> None:
     assert {name: weights.get(name) for name in expected} == expected
 
 
-def test_maps_have_strides_8_16_32() -> None:
-    backbone = ELANDarknet(deepen_factor=1, widen_factor=0.25, act_cfg=RELU6).eval()
-    neck = YOLOXPAFPN_ELAN(in_channels=[32, 64, 128], out_channels=24, num_elan_blocks=1, act_cfg=RELU6).eval()
+def test_maps_have_strides_8_16_32(elan: Any) -> None:
+    backbone = elan.ELANDarknet(deepen_factor=1, widen_factor=0.25, act_cfg=RELU6).eval()
+    neck = elan.YOLOXPAFPN_ELAN(in_channels=[32, 64, 128], out_channels=24, num_elan_blocks=1, act_cfg=RELU6).eval()
     with torch.no_grad():
         maps = backbone(torch.rand(2, 3, 64, 96))
         outputs = neck(maps)
@@ -71,9 +77,9 @@ def test_maps_have_strides_8_16_32() -> None:
     assert [tuple(level.shape) for level in outputs] == [(2, 24, 8, 12), (2, 24, 4, 6), (2, 24, 2, 3)]
 
 
-def test_every_link_of_the_chain_is_in_the_output() -> None:
+def test_every_link_of_the_chain_is_in_the_output(elan: Any) -> None:
     torch.manual_seed(0)
-    block = ELAN(8, 8, num_blocks=2, expand_ratio=0.5, identity=True, act_cfg=None, norm_cfg=None)
+    block = elan.ELAN(8, 8, num_blocks=2, expand_ratio=0.5, identity=True, act_cfg=None, norm_cfg=None)
     x = torch.rand(1, 8, 5, 5)
     with torch.no_grad():
         first = block.main_conv(x)
@@ -86,6 +92,6 @@ def test_every_link_of_the_chain_is_in_the_output() -> None:
 
 
 @pytest.mark.parametrize("options", [{"arch": "P5_ASPP"}, {"use_depthwise": True}])
-def test_variants_that_are_not_there(options: dict[str, Any]) -> None:
+def test_variants_that_are_not_there(options: dict[str, Any], elan: Any) -> None:
     with pytest.raises(ValueError, match="only arch P5"):
-        ELANDarknet(**options)
+        elan.ELANDarknet(**options)
