@@ -20,11 +20,11 @@ from shared.errors import InputError
 from shared.runs import Run
 from shared.staleness import is_current
 from shared.table import Table, number
-from shared.tasks import Boxes3D
 from shared.traces import read_step, step_path
 from shared.workspace import Workspace
 from verifier.agreement import agreement
 from verifier.compare import result_kind
+from verifier.labels import labels_of
 from verifier.results import ResultStatistics
 from verifier.statistics import OutputStatistics
 
@@ -120,7 +120,7 @@ def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict
     task, classes = reference.header.task, len(reference.header.classes)
     kind = result_kind(task)
     wanted = [reference.predictions(index, kind.type) for index in range(len(reference))]
-    labels = _labels(workspace, reference, kind.type, data_root)
+    labels = _labels(workspace, reference, data_root)
     truth = wanted if labels is None else labels
     metrics = [
         agreement(task, truth, [run.predictions(index, kind.type) for index in range(len(run))], classes)
@@ -165,36 +165,26 @@ def responsible(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(shares, key=lambda step: -shares[step])
 
 
-def _labels(workspace: Workspace, reference: Run, kind: type[Any], data_root: Path | None) -> list[Any] | None:
-    """The labels of the samples with the model's classes; None where one of them has none of this task."""
+def _labels(workspace: Workspace, reference: Run, data_root: Path | None) -> list[Any] | None:
+    """The labels of the samples; None where they have none.
+
+    Raises:
+        InputError: the data set is another one than the runs are of.
+    """
     from shared.config import from_resolved
     from shared.data import open_dataset
 
     config = from_resolved(workspace.config(), str(workspace.root))
-    dataset = open_dataset(config.data, root=data_root, task=reference.header.task)
-    if dataset.digest() != reference.header.dataset:
+    header = reference.header
+    dataset = open_dataset(config.data, root=data_root, task=header.task)
+    if dataset.digest() != header.dataset:
         raise InputError(
             f"the swapped runs are of other data than data set '{dataset.name}'",
             where=str(reference.folder),
             hint="check data in the config and --data",
         )
-    classes = reference.header.classes
-    to_model = np.array([classes.index(name) if name in classes else -1 for name in dataset.classes] + [-1], np.int64)
-    labels = []
-    for index in range(len(reference)):
-        truth = getattr(dataset.sample(index), "ground_truth", None)
-        if not isinstance(truth, kind):
-            return None
-        of_model = to_model[truth.labels]
-        # As in the evaluator: nobody could have seen a box that is known to have no point.
-        seen = truth.num_points != 0 if isinstance(truth, Boxes3D) else np.ones(len(truth), np.bool_)
-        labels.append(_relabelled(truth, of_model).select((of_model >= 0) & seen))
-    return labels
-
-
-def _relabelled(truth: Any, labels: npt.NDArray[np.int64]) -> Any:
-    columns = {name: getattr(truth, name) for name in truth.columns()}
-    return type(truth)(**{**columns, "labels": labels})
+    samples = [dataset.sample(index) for index in range(len(reference))]
+    return labels_of(header.task, samples, dataset.classes, header.classes)
 
 
 def _own_difference(folder: Path, samples: int) -> dict[str, Any]:
