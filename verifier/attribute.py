@@ -226,6 +226,7 @@ def _sorted_rows(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def _text(found: Mapping[str, Any]) -> str:
     """The attribution for a terminal."""
     metrics = list(found["total"])
+    errors = list(dict.fromkeys(name for row in found["steps"] for name in row["results"]["errors"]))
     rows = []
     for row in found["steps"]:
         results = row["results"]
@@ -236,17 +237,17 @@ def _text(found: Mapping[str, Any]) -> str:
                 *[_loss(row["loss"][metric]) for metric in metrics],
                 _difference(row, found["samples"]),
                 str(lost + results["label_flips"]),
-                *[number(results["errors"].get(name, {}).get("max"), 3) for name in ("center", "yaw", "score")],
+                *[number(results["errors"].get(name, {}).get("max"), 3) for name in errors],
             ]
         )
-    rows.append(["total", *[_loss(found["total"][metric]) for metric in metrics], "", "", "", "", ""])
+    rows.append(["total", *[_loss(found["total"][metric]) for metric in metrics], "", "", *["" for _ in errors]])
     against = "the labels" if found["truth"] == "labels" else f"the results of {found['reference']} (no labels)"
     title = (
         f"{found['test']}: what each step loses when it replaces that of {found['reference']}, {found['samples']} "
         f"samples, metrics against {against}"
     )
-    columns = ["step", *[f"{name} lost" for name in metrics], "its own output", "results changed", "max centre [m]",
-               "max yaw", "max score"]  # fmt: skip
+    lost = [f"{metric} lost" for metric in metrics]
+    columns = ["step", *lost, "its own output", "results changed", *[f"max {name}" for name in errors]]
     return f"{Table(title, columns, rows).text()}\n{_sentence(found)}"
 
 
