@@ -8,7 +8,11 @@ ARG BACKEND=onnx
 ARG TORCH=cuda
 COPY requirements/lock/runtime-*.txt requirements/lock/torch-*.txt /locks/
 COPY docker/wheels /wheels
-ENV PIP_CONSTRAINT=
+ENV PIP_CONSTRAINT= PIP_BREAK_SYSTEM_PACKAGES=1
+COPY requirements/lock/pip.txt /locks/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m pip install --disable-pip-version-check --ignore-installed --require-hashes --no-deps -r /locks/pip.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     locks="runtime-${BACKEND}" \

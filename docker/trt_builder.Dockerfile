@@ -7,7 +7,11 @@ FROM ${BASE_IMAGE} AS packages
 ARG TENSORRT_REQUIREMENTS=none
 COPY requirements/lock/trt_builder.txt /locks/
 # The vendor's constraints are for the vendor's environment; ours has its own, which sees the vendor's TensorRT.
-ENV PIP_CONSTRAINT=
+ENV PIP_CONSTRAINT= PIP_BREAK_SYSTEM_PACKAGES=1
+COPY requirements/lock/pip.txt /locks/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m pip install --disable-pip-version-check --ignore-installed --require-hashes --no-deps -r /locks/pip.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     python3 -m venv --without-pip --system-site-packages /opt/venv \

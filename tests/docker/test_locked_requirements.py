@@ -24,7 +24,7 @@ PINNED = [
     *((name, version, machine) for name in ("verifier", "runtime-tensorrt", "runtime-onnx", "trt_builder")
       for version in ("3.10", "3.12") for machine in ("x86_64", "aarch64")),
     *((name, "3.11", "x86_64") for name in ("evaluator", "exporter", "runtime-pytorch", "torch-cuda", "tensorrt-rtx")),
-    *((name, "3.12", "x86_64") for name in ("pycuda", "build-tools")),
+    *((name, "3.12", "x86_64") for name in ("pycuda", "build-tools", "pip")),
 ]  # fmt: skip
 
 
