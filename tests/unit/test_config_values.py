@@ -210,8 +210,10 @@ def test_the_configs_here_load_and_say_how_they_are_used(path: Path, monkeypatch
     head = path.read_text(encoding="utf-8").partition("\n\n")[0]
     for word in ("# Before:", "# Run:", "# Override:", "make "):
         assert word in head
-    assert config.model.config is not None
-    assert config.model.config.parent == ROOT / "configs" / "train"
+    if config.model.config is None:
+        assert config.export.mode == "none"  # ONNX files made elsewhere: nothing is trained or exported
+    else:
+        assert config.model.config.parent == ROOT / "configs" / "train"
 
 
 def test_open_dataset_takes_the_data_section(tmp_path: Path) -> None:
@@ -220,5 +222,7 @@ def test_open_dataset_takes_the_data_section(tmp_path: Path) -> None:
 
     section = load(tmp_path, "").data
     for name in DataSettings.__dataclass_fields__:
-        default = getattr(DataSettings(format="info"), name)
-        assert getattr(section, name) == (dict(default) if isinstance(getattr(section, name), dict) else default), name
+        default, ours = getattr(DataSettings(format="info"), name), getattr(section, name)
+        if name == "miscalibration":
+            default, ours = vars(default), vars(ours)
+        assert ours == (dict(default) if isinstance(ours, dict) else default), name
