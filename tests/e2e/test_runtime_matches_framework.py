@@ -98,9 +98,9 @@ def write_checkpoint(training_config: Path, path: Path) -> None:
         if ".heatmap." in name and name.endswith(".1.bias"):
             value.fill_(-5.0)
         if ".heatmap." in name and name.endswith(".1.weight"):
-            value.mul_(0.5)
+            value.mul_(2.0)
         if ".dim." in name and name.endswith(".1.weight"):
-            value.mul_(0.3)
+            value.mul_(1.2)
     torch.save({"state_dict": state}, path)
 
 
