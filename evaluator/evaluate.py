@@ -16,7 +16,7 @@ import numpy.typing as npt
 from evaluator.bootstrap import differences, draw, intervals, replicate, units_of
 from evaluator.comparison import difference_table, side_by_side
 from evaluator.gates import check_gates, parse_gate
-from evaluator.latency import latency_table, run_latency
+from evaluator.latency import latency_csv, latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
 from shared import formats
@@ -85,6 +85,9 @@ def evaluate(
             if truth is None:
                 _log.warning("the data set has no labels: latency only, no metrics")
             evaluations, replicates = evaluate_runs(runs, truth, metric, spec.classes, resample)
+            for folder, run in zip(folders, runs, strict=True):
+                with stage.artifact(f"evaluation/{Path(folder).name}-latency.csv", kind="latency") as path:
+                    path.write_text(latency_csv(run), encoding="utf-8")
             for name, evaluation in evaluations.items():
                 with stage.artifact(f"evaluation/{name}.json", kind="evaluation") as path:
                     path.write_text(json.dumps(evaluation, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 
 from shared.errors import InputError
@@ -29,6 +31,17 @@ def run_latency(run: Run) -> dict[str, dict[str, float]]:
     low, high = median_interval([sample[TOTAL] for sample in latencies])
     statistics[TOTAL] |= {"median_low": low, "median_high": high}
     return statistics
+
+
+def latency_csv(run: Run) -> str:
+    """Every request of a run as CSV: position, token of the sample, milliseconds by stage, milliseconds in all."""
+    stages = list(run.latencies[0])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "sample", *(f"{stage}_ms" for stage in stages)])
+    for index, (token, latency) in enumerate(zip(run.header.tokens, run.latencies, strict=True)):
+        writer.writerow([index, token, *(latency[stage] for stage in stages)])
+    return text.getvalue()
 
 
 def latency_table(statistics: dict[str, dict[str, float]], run: str) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluator.latency import latency_table, run_latency
+from evaluator.latency import latency_csv, latency_table, run_latency
 from shared.errors import InputError
 from shared.runs import Run
 from tests.support.workspaces import SAMPLES, add_run, make_workspace
@@ -30,6 +31,13 @@ def test_statistics_by_stage(tmp_path: Path) -> None:
     assert statistics["total"]["std"] == pytest.approx(np.std(times, ddof=1))
     text = latency_table(statistics, "onnx-cpu").text()
     assert f"{SAMPLES} requests, 200.0 requests/s" in text and "model" in text
+
+
+def test_every_request_as_csv(tmp_path: Path) -> None:
+    run = _run_with(tmp_path, [{"model": 1.5, "total": 3.0}, {"model": 2.0, "total": 4.25}])
+    lines = list(csv.DictReader(latency_csv(run).splitlines()))
+    assert [line["sample"] for line in lines] == run.header.tokens
+    assert [(float(line["model_ms"]), float(line["total_ms"])) for line in lines] == [(1.5, 3.0), (2.0, 4.25)]
 
 
 @pytest.mark.parametrize(
