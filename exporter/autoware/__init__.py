@@ -15,7 +15,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from shared.errors import InputError, UsageError
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
@@ -24,6 +24,9 @@ from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 LABELS = ("UNKNOWN", "CAR", "TRUCK", "BUS", "TRAILER", "MOTORCYCLE", "BICYCLE", "PEDESTRIAN")
 
 EXPORT_AGAIN = "export the model again, with"
+
+# One of a node's own list of literals, so that a bundle can't be given a precision that its node lacks.
+Choice = TypeVar("Choice", bound=str)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def class_names(classes: list[str]) -> list[str]:
     return named
 
 
-def precision(config: Mapping[str, Any], wished: str | None, allowed: tuple[str, ...]) -> str:
+def precision(config: Mapping[str, Any], wished: str | None, allowed: tuple[Choice, ...]) -> Choice:
     """What the node builds in: as wished, else what the deploy config's policy means to a node.
 
     Raises:
@@ -109,8 +112,9 @@ def precision(config: Mapping[str, Any], wished: str | None, allowed: tuple[str,
     policy = str(config.get("tensorrt", {}).get("precision_policy", "auto"))
     # Quantised graphs carry their scales; the nodes build them on their fp16 path.
     meaning = {"fp16": "fp16", "explicit_int8": "fp16", "int8": "fp16", "fp32": "fp32", "fp32_tf32": "fp32"}
-    chosen = wished or meaning.get(policy)
-    if chosen not in allowed:
+    wanted = wished or meaning.get(policy)
+    chosen = next((choice for choice in allowed if choice == wanted), None)
+    if chosen is None:
         raise UsageError(
             f"the node builds engines in {' or '.join(allowed)}, and tensorrt.precision_policy is {policy}",
             where="--precision",

@@ -31,7 +31,7 @@ REMAPPER = "detection_class_remapper.param.yaml"
 POINTS_PER_PILLAR = 32
 ENCODER_CHANNELS = 32
 # Features after decoration, by raw features and voxel centre: what the node's kernels can make.
-ENCODER_FEATURES = {(4, "xyz"): 10, (5, "xyz"): 11, (4, "xy"): 9}
+ENCODER_FEATURES: dict[tuple[object, object], int] = {(4, "xyz"): 10, (5, "xyz"): 11, (4, "xy"): 9}
 OUTPUTS = {"heatmap": None, "reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 # The node's own defaults: bins in metres, and the thresholds that its released models come with.
 DISTANCE_BINS = (50.0, 90.0, 121.0, 200.0)
@@ -123,7 +123,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
         head_onnx_path=f"{HEAD}.onnx",
         head_engine_path=f"{HEAD}.engine",
         class_remapper_param_path=REMAPPER,
-        trt_precision=precision(config, wishes.precision, ("fp32", "fp16")),  # type: ignore[arg-type]
+        trt_precision=precision(config, wishes.precision, ("fp32", "fp16")),
         model_params=ModelParameters(
             class_names=names,
             has_twist=True,
@@ -192,7 +192,7 @@ def _check_model(spec: ModelSpec, needed: _Needed) -> int:
         hint="train it with these sizes",
     )
     decoration = needed.decoration
-    features = ENCODER_FEATURES.get((decoration.get("raw_features"), decoration.get("voxel_center")))  # type: ignore[arg-type]
+    features = ENCODER_FEATURES.get((decoration.get("raw_features"), decoration.get("voxel_center")))
     plain = decoration.get("cluster_center") and not decoration.get("distance") and not decoration.get("legacy")
     refuse_unless(
         features is not None and bool(plain),

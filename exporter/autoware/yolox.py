@@ -66,7 +66,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
     refuse_unless(len(spec.components) == 1, "it has one network", hint=f"{EXPORT_AGAIN} this version")
     names = class_names(spec.classes)
     package = MlPackage(
-        precision=precision(config, wishes.precision, ("fp32", "fp16")),  # type: ignore[arg-type]
+        precision=precision(config, wishes.precision, ("fp32", "fp16")),
         score_threshold=threshold_row("", wishes, DEFAULT_SCORE, 1)[0],
     )
     remap = "".join(f"{name},{LABELS.index(name)}\n" for name in names)
