@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,9 +41,9 @@ def summary(layers: Sequence[Layer], resolved: Resolved, times: Mapping[str, flo
         "opaque_layers": sum(layer.is_opaque for layer in layers),
     }
     if times:
-        by_precision: Counter[str] = Counter()
+        by_precision: defaultdict[str, float] = defaultdict(float)
         for layer in layers:
-            by_precision[layer.precision or "none"] += times.get(layer.name, 0.0)  # type: ignore[assignment]
+            by_precision[layer.precision or "none"] += times.get(layer.name, 0.0)
         answer["share_of_time"] = _shares(by_precision)
     return answer
 
