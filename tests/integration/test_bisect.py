@@ -250,10 +250,12 @@ def test_killed_it_does_not_ask_again(good: Workspace, tmp_path: Path) -> None:
         *("--component", "pts_backbone_neck_head", "--runner-command", runner, "--num-samples", "1"),
     ]
     journal = workspace.root / "bisect" / "pts_backbone_neck_head.journal"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    # A session of its own, so that the runner dies with bisect: orphaned, it would write its line after the count.
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
     while process.poll() is None and not (journal.is_file() and len(journal.read_text().splitlines()) >= 3):
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     answered = len(journal.read_text().splitlines()) - 1
     assert answered >= 2
