@@ -1,0 +1,257 @@
+"""The linter of Q/DQ nodes: a sound graph has no findings, and each planted fault is found, named and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from exporter.quantize.lint import check, lint, quantised_layers
+from shared.errors import ExportError
+
+
+class Net:
+    """A graph put together node by node; every method returns the name of the tensor that it makes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.outputs: list[str] = []
+
+    def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def node(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(operator, list(inputs), [f"{name}.out"], name=name, **attributes))
+        return f"{name}.out"
+
+    def pair(self, tensor: str, name: str, scale: Any = 0.05, axis: int | None = None) -> str:
+        """Q and DQ after a tensor."""
+        self.constant(f"{name}.scale", scale)
+        self.constant(f"{name}.zero", np.zeros(np.shape(scale)), np.int8)
+        attributes = {} if axis is None else {"axis": axis}
+        quantised = self.node("QuantizeLinear", f"{name}.Q", tensor, f"{name}.scale", f"{name}.zero", **attributes)
+        return self.node("DequantizeLinear", f"{name}.DQ", quantised, f"{name}.scale", f"{name}.zero", **attributes)
+
+    def conv(self, tensor: str, name: str, channels: int = 4, *, quantised: bool = True, scale: float = 0.05) -> str:
+        weight = self.constant(f"{name}.weight", np.ones((channels, 4, 3, 3)))
+        if quantised:
+            tensor = self.pair(tensor, f"{name}/input", scale)
+            weight = self.pair(weight, f"{name}/weight", np.full(channels, 0.01), 0)
+        return self.node("Conv", name, tensor, weight, pads=[1, 1, 1, 1])
+
+    def model(self) -> onnx.ModelProto:
+        used = {name for node in self.nodes for name in node.input}
+        last = [output for node in self.nodes for output in node.output if output not in used]
+        shape = ["b", "c", "h", "w"]
+        graph = helper.make_graph(
+            self.nodes,
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in last],
+            self.constants,
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def chain(layers: int, quantised: list[bool]) -> Net:
+    """Convolutions and ReLUs."""
+    net, tensor = Net(), "x"
+    for index in range(layers):
+        tensor = net.conv(tensor, f"conv{index}", quantised=quantised[index])
+        tensor = net.node("Relu", f"relu{index}", tensor)
+    return net
+
+
+def node_of(model: onnx.ModelProto, name: str) -> Any:
+    return next(node for node in model.graph.node if node.name == name)
+
+
+def set_constant(model: onnx.ModelProto, name: str, value: Any) -> None:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(value, name))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=6))
+def test_a_sound_chain_of_any_mixture_has_no_findings(quantised: list[bool]) -> None:
+    model = chain(len(quantised), quantised).model()
+    assert lint(model) == []
+    assert [len(names) for names in quantised_layers(model)] == [sum(quantised), len(quantised) - sum(quantised)]
+
+
+def _no_activation_pair(model: onnx.ModelProto, layer: str) -> None:
+    node_of(model, layer).input[0] = node_of(model, f"{layer}/input.Q").input[0]
+
+
+def _no_weight_pair(model: onnx.ModelProto, layer: str) -> None:
+    node_of(model, layer).input[1] = f"{layer}.weight"
+
+
+def _weight_axis(model: onnx.ModelProto, layer: str) -> None:
+    for kind in ("Q", "DQ"):
+        node_of(model, f"{layer}/weight.{kind}").attribute[0].i = 1
+
+
+def _one_weight_scale(model: onnx.ModelProto, layer: str) -> None:
+    set_constant(model, f"{layer}/weight.scale", np.float32(0.01))
+    set_constant(model, f"{layer}/weight.zero", np.int8(0))
+
+
+def _activation_per_channel(model: onnx.ModelProto, layer: str) -> None:
+    set_constant(model, f"{layer}/input.scale", np.full(4, 0.05, np.float32))
+
+
+def _uint8(model: onnx.ModelProto, layer: str) -> None:
+    set_constant(model, f"{layer}/input.zero", np.uint8(0))
+
+
+def _zero_point(model: onnx.ModelProto, layer: str) -> None:
+    set_constant(model, f"{layer}/input.zero", np.int8(3))
+
+
+def _no_zero_point(model: onnx.ModelProto, layer: str) -> None:
+    del node_of(model, f"{layer}/input.Q").input[2]
+
+
+def _scale_of_nan(model: onnx.ModelProto, layer: str) -> None:
+    set_constant(model, f"{layer}/input.scale", np.float32("nan"))
+
+
+def _other_scale_at_dq(model: onnx.ModelProto, layer: str) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.06), "other"))
+    node_of(model, f"{layer}/input.DQ").input[1] = "other"
+
+
+FAULTS: dict[str, tuple[Callable[[onnx.ModelProto, str], None], str, str]] = {
+    "activation not quantised": (_no_activation_pair, "{0}", "the first input is not quantised"),
+    "weight not quantised": (_no_weight_pair, "{0}", "the second input is not quantised"),
+    "weight scales on the wrong axis": (_weight_axis, "{0}", "along axis 1; its 4 output channels are axis 0"),
+    "weight with one scale": (_one_weight_scale, "{0}", "one scale for 4 output channels"),
+    "activation with a scale a channel": (_activation_per_channel, "{0}", "an activation with 4 scales"),
+    "uint8": (_uint8, "{0}/input.Q", "its zero point is uint8"),
+    "zero point": (_zero_point, "{0}/input.Q", "its zero point is not 0"),
+    "no zero point": (_no_zero_point, "{0}/input.Q", "has no zero point, which means uint8"),
+    "scale of NaN": (_scale_of_nan, "{0}/input.Q", "not positive and finite"),
+    "Q and DQ of different scales": (_other_scale_at_dq, "{0}/input.DQ", "another scale or axis"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 4), st.data())
+def test_a_planted_fault_is_found_at_its_node(fault: str, layers: int, data: st.DataObject) -> None:
+    plant, node, reason = FAULTS[fault]
+    model = chain(layers, [True] * layers).model()
+    layer = f"conv{data.draw(st.integers(0, layers - 1))}"
+    plant(model, layer)
+    found = {finding.node: finding.problem for finding in lint(model)}
+    assert reason in found[node.format(layer)]
+    assert all(name.startswith(layer) for name in found), "sound layers are left alone"
+
+
+def test_a_pair_around_nothing_or_before_what_has_no_int8_kernel() -> None:
+    net = Net()
+    net.node("Sigmoid", "sigmoid", net.pair("x", "before_sigmoid"))
+    net.pair("x", "before_nothing")
+    found = {finding.node: finding for finding in lint(net.model())}
+    assert set(found) == {"before_sigmoid.DQ", "before_nothing.DQ"}
+    assert {finding.rule for finding in found.values()} == {"fusion"}
+    assert "nothing that TensorRT computes in INT8" in str(found["before_sigmoid.DQ"])
+
+
+def test_a_pair_reaches_its_convolution_through_nodes_that_int8_passes() -> None:
+    net = Net()
+    pooled = net.node("MaxPool", "pool", net.pair("x", "pair"), kernel_shape=[2, 2])
+    weight = net.pair(net.constant("conv.weight", np.ones((4, 4, 3, 3))), "weight", np.full(4, 0.1), 0)
+    net.node("Conv", "conv", pooled, weight)
+    # The matrix node itself reads no DQ: that is what the linter names, not the pair.
+    assert [finding.node for finding in lint(net.model())] == ["conv"]
+
+
+def test_doubled_pairs() -> None:
+    net = Net()
+    net.conv(net.pair("x", "first"), "conv")
+    found = lint(net.model())
+    assert [(finding.node, finding.rule) for finding in found] == [("conv/input.Q", "pairs")]
+    assert "'first.DQ'" in found[0].problem
+
+
+@pytest.mark.parametrize("operator", ["Add", "Concat"])
+@pytest.mark.parametrize("same", [True, False])
+def test_inputs_of_add_and_concat_have_one_scale(operator: str, same: bool) -> None:
+    net = Net()
+    sides = [net.pair(net.conv("x", f"conv{side}"), f"side{side}", 0.1 if same or not side else 0.2) for side in (0, 1)]
+    net.conv(net.node(operator, "join", *sides, **({"axis": 1} if operator == "Concat" else {})), "after")
+    found = lint(net.model())
+    assert [(finding.node, finding.rule) for finding in found] == ([] if same else [("join", "scales")])
+
+
+def test_a_quantised_skip_connection_is_part_of_the_convolution_before_it() -> None:
+    net = Net()
+    skip = net.pair("x", "skip")
+    net.conv(net.node("Relu", "relu", net.node("Add", "add", net.conv("x", "conv0"), skip)), "conv1")
+    assert lint(net.model()) == []
+    # With a convolution in floating point there is no INT8 kernel to take it.
+    net = Net()
+    skip = net.pair("x", "skip")
+    net.conv(net.node("Add", "add", net.conv("x", "conv0", quantised=False), skip), "conv1")
+    assert [(finding.node, finding.rule) for finding in lint(net.model())] == [("skip.DQ", "fusion")]
+
+
+def test_a_tensor_with_two_scales_is_kept_twice() -> None:
+    net = Net()
+    net.conv("x", "conv0", scale=0.1)
+    net.conv("x", "conv1", scale=0.1)
+    assert lint(net.model()) == []
+    net.conv("x", "conv2", scale=0.2)
+    found = lint(net.model())
+    assert [(finding.node, finding.rule) for finding in found] == [("conv2/input.Q", "scales")]
+
+
+@pytest.mark.parametrize("pattern", ["conv1", r"^conv1$", r"^conv[12]"])
+def test_excluded_layers_are_not_quantised(pattern: str) -> None:
+    assert lint(chain(3, [True, False, True]).model(), [r"^conv1$"]) == []
+    found = lint(chain(3, [True, True, False]).model(), [pattern])
+    assert [(finding.node, finding.rule) for finding in found] == [("conv1", "excluded")]
+    assert pattern in found[0].problem
+
+
+def test_gemm_matmul_and_transposed_convolutions_have_their_own_axis() -> None:
+    def matrix(operator: str, shape: tuple[int, ...], axis: int | None, **attributes: Any) -> list[str]:
+        net = Net()
+        channels = 1.0 if axis is None else np.full(shape[axis], 0.1)
+        weight = net.pair(net.constant("layer.weight", np.ones(shape)), "weight", channels, axis)
+        net.node(operator, "layer", net.pair("x", "input"), weight, **attributes)
+        return [finding.rule for finding in lint(net.model())]
+
+    assert matrix("Gemm", (6, 3), 0, transB=1) == []
+    assert matrix("Gemm", (6, 3), 1, transB=1) == ["weights"]
+    assert matrix("Gemm", (3, 6), 1) == []
+    assert matrix("MatMul", (3, 6), 1) == []
+    assert matrix("MatMul", (3, 6), 0) == ["weights"]
+    assert matrix("ConvTranspose", (3, 6, 2, 2), None) == []
+    assert matrix("ConvTranspose", (3, 6, 2, 2), 1) == []
+    assert matrix("ConvTranspose", (3, 6, 2, 2), 0) == ["weights"]
+
+
+def test_check_names_the_first_and_counts_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    model = chain(3, [True] * 3).model()
+    onnx.save(model, str(path))
+    check(path)
+    for layer in ("conv0", "conv2"):
+        _no_weight_pair(model, layer)
+    onnx.save(model, str(path))
+    with pytest.raises(ExportError, match=r"net\.onnx: .*weight.*\(and \d more\)") as raised:
+        check(path)
+    assert raised.value.exit_code == 5
+    assert len(str(raised.value).splitlines()) == 1
