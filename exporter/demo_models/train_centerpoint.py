@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from demo.objects import CLASSES
 from demo.recording import record_scene, scene_lengths
+from exporter.centre_distance import evaluate
 from exporter.demo_models.frames import (
     Grid,
     augmented,
@@ -36,9 +37,9 @@ from exporter.demo_models.frames import (
     merged_points,
     training_frame,
 )
-from exporter.demo_models.heldout import Detections, evaluate
 from exporter.demo_models.recipe import Log, half_precision, one_cycle, one_thread, source_digest
 from exporter.mmcv_ops import provide_mmcv_ops
+from shared.tasks import Boxes3D
 
 HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on
 RANGES = (50.0, 121.0)  # [m]
@@ -169,22 +170,12 @@ def held_out(model: Any, section: dict[str, Any], device: torch.device) -> dict[
             outputs = head_outputs(model, points, 1, section["data_preprocessor"]["voxel_layer"], amp=False)
             sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
             found = model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0].cpu().numpy()
-            boxes = found.bboxes_3d.tensor.cpu().numpy().astype(np.float64)
+            boxes = found.bboxes_3d.tensor
             predictions.append(
-                Detections(
-                    boxes[:, :2], boxes[:, 6], boxes[:, 7:9], found.labels_3d, found.scores_3d.astype(np.float64)
-                )
+                Boxes3D.build(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:9], found.labels_3d, found.scores_3d)
             )
             truth = labelled_boxes(frame)
-            truths.append(
-                Detections(
-                    truth.centers[:, :2].astype(np.float64),
-                    truth.yaws.astype(np.float64),
-                    truth.velocities.astype(np.float64),
-                    truth.labels,
-                    np.ones(len(truth.labels)),
-                )
-            )
+            truths.append(Boxes3D.build(truth.centers, truth.sizes, truth.yaws, truth.velocities, truth.labels))
     return {f"0-{limit:.0f} m": evaluate(predictions, truths, CLASSES, limit) for limit in RANGES}
 
 

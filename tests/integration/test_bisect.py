@@ -25,11 +25,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtime.trace import trace
 from shared.errors import EnvironmentLacks, InputError, ModelLoadError, UsageError
+from shared.journal import Journal
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.planted import planted, scale_weights
 from verifier.bisect.graph import Graph
-from verifier.bisect.recipe import Case, Journal, bisect, find_nodes
+from verifier.bisect.recipe import Case, bisect, find_nodes
 from verifier.bisect.runners import CommandRunner, OnnxRunner
 
 LIMIT = 50.0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import InputError
+from shared.journal import Journal
 from shared.runs import Run
 from shared.spec import ComponentSpec
 from shared.staleness import is_current
@@ -173,51 +173,6 @@ def _samples(workspace: Workspace, trace: Run, component: ComponentSpec, count: 
     return found
 
 
-class Journal:
-    """Answers so far, a line each, flushed as they come: an interrupted search does not ask again."""
-
-    def __init__(self, path: Path, answers: dict[str, dict[str, Any]]) -> None:
-        self.path = path
-        self.answers = answers
-
-    @staticmethod
-    def open(path: Path, fingerprint: str, afresh: bool) -> Journal:
-        """The journal of a search.
-
-        Args:
-            path: where it is kept.
-            fingerprint: of the search; the journal of another one is discarded.
-            afresh: discard it in any case.
-        """
-        answers = {} if afresh else dict(_answers(path, fingerprint))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"fingerprint": fingerprint}), *map(json.dumps, answers.values())]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return Journal(path, answers)
-
-    def add(self, answer: dict[str, Any]) -> None:
-        """Keep an answer; its key is ``window``."""
-        self.answers[answer["window"]] = answer
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(answer) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _answers(path: Path, fingerprint: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not path.is_file():
-        return
-    for position, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            return  # the last line of a killed search
-        if position == 0 and entry != {"fingerprint": fingerprint}:
-            return
-        if position:
-            yield entry["window"], entry
-
-
 def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:
     """The nodes that are responsible.
 
@@ -236,7 +191,7 @@ def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:
     def ask(first: int, last: int) -> dict[str, Any]:
         key = f"{groups[first].start}-{groups[last - 1].stop}"
         if key not in journal.answers:
-            journal.add({"window": key, **_answer(case, groups[first].start, groups[last - 1].stop)})
+            journal.add({"key": key, **_answer(case, groups[first].start, groups[last - 1].stop)})
             answer = journal.answers[key]
             verdict = "disagree" if answer["bad"] else "agree"
             _log.info("%s: run %d, nodes %s of %d %s", title, len(journal.answers), key, len(case.graph.nodes), verdict)

@@ -1,4 +1,4 @@
-"""The metric that the demo's training ends with is nuScenes'."""
+"""The metric of training and quantisation is nuScenes': that of nuscenes-devkit, and of our evaluator."""
 
 from __future__ import annotations
 
@@ -6,22 +6,38 @@ import numpy as np
 import pytest
 
 from demo.objects import CLASSES
-from exporter.demo_models.heldout import Detections, evaluate
+from evaluator.boxes3d import nuscenes
+from evaluator.boxes3d.table import table_of
+from exporter.centre_distance import evaluate
+from shared.tasks import Boxes3D
 
 
-def _detections(rng: np.random.Generator, count: int, scores: bool) -> Detections:
-    return Detections(
-        rng.uniform(-45, 45, (count, 2)),
-        rng.uniform(-np.pi, np.pi, count),
-        rng.normal(0, 3, (count, 2)),
-        rng.integers(0, 5, count),
-        rng.random(count) if scores else np.ones(count),
+def _truth(rng: np.random.Generator, count: int, spread: float = 45) -> Boxes3D:
+    return Boxes3D.build(
+        centers=rng.uniform(-spread, spread, (count, 3)),
+        sizes=np.ones((count, 3)),
+        yaws=rng.uniform(-np.pi, np.pi, count),
+        velocities=rng.normal(0, 3, (count, 2)),
+        labels=rng.integers(0, 5, count),
+        num_points=np.ones(count),
+    )
+
+
+def _found(rng: np.random.Generator, truth: Boxes3D) -> Boxes3D:
+    """Predictions of a mediocre model."""
+    return Boxes3D.build(
+        centers=truth.centers + rng.normal(0, 0.8, truth.centers.shape),
+        sizes=truth.sizes,
+        yaws=truth.yaws + rng.normal(0, 0.2, len(truth)),
+        velocities=truth.velocities,
+        labels=truth.labels,
+        scores=rng.random(len(truth)),
     )
 
 
 def test_ground_truth_as_prediction_is_perfect() -> None:
     rng = np.random.default_rng(0)
-    truths = [_detections(rng, 30, scores=False) for _ in range(4)]
+    truths = [_truth(rng, 30) for _ in range(4)]
     results = evaluate(truths, truths, CLASSES, 50.0)
     assert results["mAP"] == pytest.approx(1.0)
     assert results["mAOE"] == pytest.approx(0.0, abs=1e-9)
@@ -35,17 +51,8 @@ def test_average_precision_equals_the_devkit() -> None:
     from nuscenes.eval.detection.data_classes import DetectionBox
 
     rng = np.random.default_rng(5)
-    truths = [_detections(rng, 40, scores=False) for _ in range(6)]
-    predictions = []
-    for truth in truths:
-        noisy = Detections(
-            truth.centers + rng.normal(0, 0.8, truth.centers.shape),
-            truth.yaws + rng.normal(0, 0.2, len(truth.yaws)),
-            truth.velocities,
-            truth.labels,
-            rng.random(len(truth.labels)),
-        )
-        predictions.append(noisy)
+    truths = [_truth(rng, 40) for _ in range(6)]
+    predictions = [_found(rng, truth) for truth in truths]
     boxes = []
     for group in (predictions, truths):
         found = EvalBoxes()
@@ -55,7 +62,7 @@ def test_average_precision_equals_the_devkit() -> None:
                 [
                     DetectionBox(
                         sample_token=str(index),
-                        translation=(*frame.centers[row].tolist(), 0.0),
+                        translation=frame.centers[row].tolist(),
                         size=(1.0, 1.0, 1.0),
                         rotation=(float(np.cos(frame.yaws[row] / 2)), 0.0, 0.0, float(np.sin(frame.yaws[row] / 2))),
                         velocity=tuple(frame.velocities[row].tolist()),
@@ -74,3 +81,14 @@ def test_average_precision_equals_the_devkit() -> None:
         expected = np.mean([algo.calc_ap(d, 0.1, 0.1) for d in data])
         assert results[f"AP/{name}"] == pytest.approx(expected, abs=1e-9)
         assert results[f"AOE/{name}"] == pytest.approx(algo.calc_tp(data[2], 0.1, "orient_err"), abs=1e-6)
+
+
+def test_map_equals_the_evaluators() -> None:
+    rng = np.random.default_rng(6)
+    truths = [_truth(rng, 60, spread=110) for _ in range(5)]
+    predictions = [_found(rng, truth) for truth in truths]
+    candidates = nuscenes.find_candidates(table_of(predictions), table_of(truths))
+    for limit in (50.0, 121.0):
+        expected = nuscenes.score_range(candidates, CLASSES, 0.0, limit).mean_average_precision
+        assert 0.1 < expected < 0.9
+        assert evaluate(predictions, truths, CLASSES, limit)["mAP"] == pytest.approx(expected, abs=1e-12)

@@ -1,42 +1,24 @@
-"""Centre distance AP and true positive errors as nuScenes defines them, for frames never trained on.
+"""Centre distance AP and true positive errors as nuScenes defines them.
 
-A small, plain implementation: the training needs a number at its end. The evaluator has the complete one.
+A small, plain implementation: training and quantisation need a number. The evaluator has the complete one, and tests
+hold this one against it and against nuscenes-devkit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shared.tasks import Boxes3D
 
 DISTANCE_THRESHOLDS = (0.5, 1.0, 2.0, 4.0)  # [m]
 ERROR_THRESHOLD = 2.0  # true positives within this distance give orientation and velocity errors [m]
 RECALL_GRID = np.linspace(0.0, 1.0, 101)
 FIRST_POINT = 11  # recall above 0.1
 MIN_PRECISION = 0.1
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Boxes of one frame; rows parallel. Ground truth has scores of one.
-
-    centers (n, 2) [m]; yaws (n,) [rad]; velocities (n, 2) [m/s]; labels (n,); scores (n,).
-    """
-
-    centers: NDArray[np.float64]
-    yaws: NDArray[np.float64]
-    velocities: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-    def within(self, low: float, high: float) -> Detections:
-        """Return the boxes whose centres are at least `low` and less than `high` metres away."""
-        distance = np.hypot(self.centers[:, 0], self.centers[:, 1])
-        keep = (distance >= low) & (distance < high)
-        return Detections(
-            self.centers[keep], self.yaws[keep], self.velocities[keep], self.labels[keep], self.scores[keep]
-        )
 
 
 @dataclass(frozen=True)
@@ -51,11 +33,17 @@ class Matches:
 
 
 def evaluate(
-    predictions: list[Detections], truths: list[Detections], classes: tuple[str, ...], max_range: float
+    predictions: Sequence[Boxes3D], truths: Sequence[Boxes3D], classes: Sequence[str], max_range: float
 ) -> dict[str, float]:
-    """Return mAP, mAOE, mAVE and the AP of each class, all frames together, centres nearer than `max_range` [m]."""
-    near_predictions = [p.within(0.0, max_range) for p in predictions]
-    near_truths = [t.within(0.0, max_range) for t in truths]
+    """Return mAP, mAOE, mAVE and the AP of each class, all frames together.
+
+    Args:
+        predictions, truths: per frame, boxes about the vehicle; labels index `classes`.
+        classes: every class counts, one without truths 0.
+        max_range: centres nearer than this to the origin take part, seen from above [m].
+    """
+    near_predictions = [within(boxes, max_range) for boxes in predictions]
+    near_truths = [within(boxes, max_range) for boxes in truths]
     results: dict[str, float] = {}
     orientation, velocity = [], []
     for label, name in enumerate(classes):
@@ -73,11 +61,17 @@ def evaluate(
     return results
 
 
-def match(predictions: list[Detections], truths: list[Detections], label: int, threshold: float) -> Matches:
+def within(boxes: Boxes3D, limit: float) -> Boxes3D:
+    """Return the boxes whose centres are less than `limit` metres away."""
+    distances = np.hypot(boxes.centers[:, 0].astype(np.float64), boxes.centers[:, 1])
+    return boxes.select(distances < limit)
+
+
+def match(predictions: Sequence[Boxes3D], truths: Sequence[Boxes3D], label: int, threshold: float) -> Matches:
     """Let each detection, best first, take the nearest free truth of its frame if it is nearer than the threshold."""
     frame = np.concatenate([np.full(np.count_nonzero(p.labels == label), i) for i, p in enumerate(predictions)])
     row = np.concatenate([np.flatnonzero(p.labels == label) for p in predictions])
-    scores = np.concatenate([p.scores[p.labels == label] for p in predictions])
+    scores = np.concatenate([p.scores[p.labels == label] for p in predictions]).astype(np.float64)
     order = np.argsort(scores, kind="stable")[::-1]
     truth_rows = [np.flatnonzero(t.labels == label) for t in truths]
     free = [np.ones(len(rows), dtype=bool) for rows in truth_rows]
@@ -89,16 +83,17 @@ def match(predictions: list[Detections], truths: list[Detections], label: int, t
             continue
         found, truth = predictions[index], truths[index]
         rows = truth_rows[index]
-        gaps = np.linalg.norm(truth.centers[rows] - found.centers[row[chosen]], axis=1)
+        gaps = np.linalg.norm(truth.centers[rows, :2].astype(np.float64) - found.centers[row[chosen], :2], axis=1)
         gaps[~free[index]] = np.inf
         nearest = int(np.argmin(gaps))
         if gaps[nearest] >= threshold:
             continue
         free[index][nearest] = False
         is_true[position] = True
-        turn = found.yaws[row[chosen]] - truth.yaws[rows[nearest]]
+        turn = float(found.yaws[row[chosen]]) - float(truth.yaws[rows[nearest]])
         yaw_errors[position] = abs((turn + np.pi) % (2 * np.pi) - np.pi)
-        velocity_errors[position] = np.linalg.norm(found.velocities[row[chosen]] - truth.velocities[rows[nearest]])
+        speed_error = found.velocities[row[chosen]].astype(np.float64) - truth.velocities[rows[nearest]]
+        velocity_errors[position] = np.linalg.norm(speed_error)
     return Matches(scores[order], is_true, yaw_errors, velocity_errors, sum(map(len, truth_rows)))
 
 
