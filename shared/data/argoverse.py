@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
+from shared.data.indexed import IndexedDataset, explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.points import ARGOVERSE_COLUMNS
-from shared.data.types import Camera, DataSource, PointFile, Sample
+from shared.data.types import Camera, DataSource, Sample
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, yaw_of
 from shared.tasks import Boxes3D
@@ -25,13 +25,12 @@ _NANOSECONDS = 1e9
 _CAMERA_PREFIXES = ("ring_", "stereo_")
 
 
-def open_argoverse(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
+def open_argoverse(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
     """Data set of all sweeps of all logs in a folder, by log name and time.
 
     Raises:
         InputError: no logs there, or one is malformed.
     """
-    folder = data_root(settings, root)
     files = sorted(folder.glob("*.json"))
     frames: list[tuple[Path, dict[str, Any], dict[str, Any]]] = []
     names = set()
@@ -84,20 +83,12 @@ def _sample(
         token=f"{log['log']}_{sweep['timestamp_ns']}",
         timestamp=int(sweep["timestamp_ns"]) / _NANOSECONDS,
         scene=str(log["log"]),
-        lidar=PointFile(
-            path=data_path(folder, sweep["points_file"], where=where),
-            root=folder,
-            num_features=settings.num_features or len(ARGOVERSE_COLUMNS),
-            pad_to=settings.pad_to,
-            intensity_scale=settings.intensity_scale,
+        lidar=point_file(
+            settings, folder, data_path(folder, sweep["points_file"], where=where), len(ARGOVERSE_COLUMNS)
         ),
-        sweeps=(),
-        lists_sweeps=False,
         cameras=_cameras(log),
-        lidar2ego=np.eye(4),
         ego2global=_pose(sweep["city_SE3_egovehicle"]),
         ground_truth=ground_truth,
-        ground_truth_names=tuple(str(box["category"]) for box in boxes),
     )
 
 
@@ -135,6 +126,5 @@ def _cameras(log: dict[str, Any]) -> dict[str, Camera]:
             lidar2cam=invert_pose(sensor2ego),
             width=int(lens["width_px"]),
             height=int(lens["height_px"]),
-            timestamp=None,
         )
     return cameras

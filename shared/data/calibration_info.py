@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.camera_pairs import CameraPair, Pair, in_both_states
-from shared.data.indexed import IndexedDataset, explain_malformed, settings_part
+from shared.data.camera_pairs import CameraPair, in_both_states
+from shared.data.indexed import IndexedDataset, explain_malformed, point_file, settings_part
 from shared.data.paths import data_path
-from shared.data.types import Camera, DataSource, PointFile
+from shared.data.types import Camera, DataSource
 from shared.errors import InputError
 from shared.files import sha256_of_file
 from shared.geometry import invert_pose
@@ -49,10 +49,10 @@ def open_calibration_info(
     if twice is not None:
         raise InputError(f"has image {twice} more than once", where=str(file))
 
-    def pair(index: int) -> Pair:
+    def pair(index: int) -> CameraPair:
         where = f"{file}: data_list[{index}]"
         with explain_malformed(where):
-            return _pair(names[index], entries[index], settings, folder, where)
+            return _pair(index, names[index], entries[index], settings, folder, where)
 
     return in_both_states(
         file.stem,
@@ -69,29 +69,28 @@ def _name(entry: Any, where: str) -> str:
         return f"{entry['scene_id']}/{entry.get('frame_idx', entry['sample_idx'])}/{entry['frame_id']}"
 
 
-def _pair(name: str, entry: Mapping[str, Any], settings: DataSource, folder: Path, where: str) -> Pair:
+def _pair(
+    index: int, name: str, entry: Mapping[str, Any], settings: DataSource, folder: Path, where: str
+) -> CameraPair:
     image, lidar = entry["image"], entry["lidar_points"]
 
     def path(relative: str) -> Path:
         return data_path(folder, relative, where=where, allow_absolute=settings.allow_absolute_paths)
 
-    return Pair(
-        name=name,
+    return CameraPair(
+        index=index,
+        token=name,
         timestamp=float(lidar["timestamp"]) / _MICROSECONDS,
         scene=str(entry["scene_id"]),
         channel=str(entry["frame_id"]),
-        lidar=PointFile(
-            path=path(lidar["lidar_path"]),
-            root=folder,
-            num_features=settings.num_features or int(lidar.get("num_pts_feats", _DEFAULT_FEATURES)),
-            pad_to=settings.pad_to,
-            intensity_scale=settings.intensity_scale,
+        lidar=point_file(
+            settings, folder, path(lidar["lidar_path"]), int(lidar.get("num_pts_feats", _DEFAULT_FEATURES))
         ),
         image=path(image["img_path"]),
         camera=Camera(
             image=path(image["img_path"]),
             intrinsics=_numbers(image["cam2img"]),
-            distortion=_numbers(image["distortion_coefficients"] if _has_distortion(image) else ()),
+            distortion=_numbers([] if (found := image.get("distortion_coefficients")) is None else found),
             sensor2ego=_numbers(image["cam2ego"]),
             lidar2cam=_lidar2cam(image, lidar),
             width=int(image["width"]) if image.get("width") else None,
@@ -99,10 +98,6 @@ def _pair(name: str, entry: Mapping[str, Any], settings: DataSource, folder: Pat
             timestamp=float(image["timestamp"]) / _MICROSECONDS,
         ),
     )
-
-
-def _has_distortion(image: Mapping[str, Any]) -> bool:
-    return image.get("distortion_coefficients") is not None
 
 
 def _lidar2cam(image: Mapping[str, Any], lidar: Mapping[str, Any]) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ same image with the calibration as it is: the label of sample i is ``i % 2``, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,27 +50,14 @@ class CameraPair:
     lidar: PointFile
     image: Path
     camera: Camera
-    label: int
-    disturbance: Disturbance | None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A pair as the data set has it, before states: see `CameraPair`. ``name`` decides its disturbance."""
-
-    name: str
-    timestamp: float
-    scene: str
-    channel: str
-    lidar: PointFile
-    image: Path
-    camera: Camera
+    label: int = 1
+    disturbance: Disturbance | None = None
 
 
 def in_both_states(
     name: str,
     count: int,
-    pair: Callable[[int], Pair],
+    pair: Callable[[int], CameraPair],
     law: Law,
     digest_parts: Callable[[], list[Any]],
 ) -> IndexedDataset[CameraPair]:
@@ -79,31 +66,20 @@ def in_both_states(
     Args:
         name: of the data set.
         count: number of pairs.
-        pair: the k-th pair.
+        pair: the k-th pair, as the source has it; its token decides its disturbance.
         law: how calibrations are disturbed.
         digest_parts: what defines the pairs, as JSON values.
     """
 
     def build(index: int) -> CameraPair:
-        found = pair(index // 2)
-        check_calibration(found.camera, found.name)
-        label = index % 2
-        disturbance = disturbance_of(law, found.name) if label == 0 else None
+        found, label = pair(index // 2), index % 2
+        check_calibration(found.camera, found.token)
+        disturbance = disturbance_of(law, found.token) if label == 0 else None
         camera = found.camera
         if disturbance is not None:
             camera = replace(camera, lidar2cam=disturbance.apply(camera.lidar2cam))
-        return CameraPair(
-            index=index,
-            token=f"{found.name}/{STATES[label]}",
-            timestamp=found.timestamp,
-            scene=found.scene,
-            channel=found.channel,
-            lidar=found.lidar,
-            image=found.image,
-            camera=camera,
-            label=label,
-            disturbance=disturbance,
-        )
+        token = f"{found.token}/{STATES[label]}"
+        return replace(found, index=index, token=token, camera=camera, label=label, disturbance=disturbance)
 
     return IndexedDataset(
         name=name,
@@ -127,13 +103,14 @@ def pairs_of_frames(frames: Dataset[Sample], law: Law) -> IndexedDataset[CameraP
     if not index:
         raise InputError("none of the frames has a camera image with a calibration", where=frames.name)
 
-    def pair(position: int) -> Pair:
+    def pair(position: int) -> CameraPair:
         number, channel = index[position]
         sample = frames.sample(number)
         camera = sample.cameras[channel]
         assert camera.image is not None
-        return Pair(
-            name=f"{sample.token}/{channel}",
+        return CameraPair(
+            index=position,
+            token=f"{sample.token}/{channel}",
             timestamp=sample.timestamp,
             scene=sample.scene,
             channel=channel,
@@ -160,11 +137,10 @@ def check_calibration(camera: Camera, where: str) -> None:
         )
     coefficients = camera.distortion
     if coefficients.ndim != 1 or len(coefficients) not in DISTORTION_LENGTHS:
-        allowed: Sequence[str] = [str(length) for length in DISTORTION_LENGTHS]
         raise InputError(
             f"has {coefficients.size} distortion coefficients",
             where=where,
-            hint=f"lens models have {', '.join(allowed)}, in OpenCV's order",
+            hint=f"lens models have {', '.join(map(str, DISTORTION_LENGTHS))}, in OpenCV's order",
         )
     if not np.isfinite(coefficients).all():
         raise InputError("a distortion coefficient is not a number", where=where)

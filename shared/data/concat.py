@@ -7,11 +7,12 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from shared.data.indexed import IndexedDataset
 from shared.data.types import Dataset
-from shared.errors import ConfigError
+from shared.errors import ConfigError, InputError
 
 
 def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> IndexedDataset[Any]:
@@ -44,6 +45,17 @@ def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> IndexedDataset[Any]
         build=build,
         digest_parts=lambda: [[name, part.digest()] for name, part in zip(names, parts, strict=True)],
     )
+
+
+def concatenate_real(folder: Path, parts: Sequence[Dataset[Any]], expected: str) -> IndexedDataset[Any]:
+    """What was found of the real data in ``folder``.
+
+    Raises:
+        InputError: nothing; ``expected``: what could have been there.
+    """
+    if not parts:
+        raise InputError("none of the known real data sets is here", where=str(folder), hint=f"expected {expected}")
+    return concatenate("real", parts)
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-import numpy as np
-
-from shared.data.indexed import IndexedDataset, data_root, settings_part
+from shared.data.indexed import IndexedDataset, point_file, settings_part
+from shared.data.paths import by_number
 from shared.data.points import ARGOVERSE_COLUMNS, POINT_SUFFIXES
-from shared.data.types import DataSource, PointFile, Sample
+from shared.data.types import DataSource, Sample
 from shared.errors import ConfigError, InputError
 
 # Columns of the formats that bring their own names.
 _FEATURES = {".npz": len(ARGOVERSE_COLUMNS), ".pcd": len(ARGOVERSE_COLUMNS)}
 
 
-def open_folder(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
-    """Data set of the point files directly in a folder; numbers in names sort as numbers (2 before 10).
+def open_folder(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
+    """Data set of the point files directly in a folder.
 
     Raises:
         InputError: no point files there.
         ConfigError: ``num_features`` is not given, and a file (.bin, .npy) does not say how many columns it has.
     """
-    folder = data_root(settings, root)
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in POINT_SUFFIXES), key=_by_number)
+    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in POINT_SUFFIXES), key=by_number)
     if not files:
         raise InputError("no point files here", where=str(folder), hint=f"expected {', '.join(POINT_SUFFIXES)}")
 
@@ -47,14 +44,7 @@ def open_folder(settings: DataSource, root: Path | None = None) -> IndexedDatase
             token=file.name,
             timestamp=0.0,
             scene=folder.name,
-            lidar=PointFile(file, folder, columns[index], settings.pad_to, settings.intensity_scale),
-            sweeps=(),
-            lists_sweeps=False,
-            cameras={},
-            lidar2ego=np.eye(4),
-            ego2global=None,
-            ground_truth=None,
-            ground_truth_names=(),
+            lidar=point_file(settings, folder, file, columns[index]),
         )
 
     return IndexedDataset(
@@ -64,8 +54,3 @@ def open_folder(settings: DataSource, root: Path | None = None) -> IndexedDatase
         build=build,
         digest_parts=lambda: [settings_part(settings, settings.classes), [[f.name, f.stat().st_size] for f in files]],
     )
-
-
-def _by_number(file: Path) -> list[tuple[int, str]]:
-    """Sort key: digit runs by value, the rest by text."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]

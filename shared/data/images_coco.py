@@ -12,27 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.images import LabelCollector
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, settings_part
-from shared.data.info import load_info
+from shared.data.indexed import IndexedDataset, explain_malformed, settings_part
+from shared.data.info import info_file, load_info
 from shared.data.paths import data_path
 from shared.data.types import DataSource, ImageSample
-from shared.errors import ConfigError, InputError
+from shared.errors import InputError
 from shared.files import sha256_of_file
 
 
-def open_coco(settings: DataSource, root: Path | None = None) -> IndexedDataset[ImageSample]:
+def open_coco(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
     """Data set of the images of a COCO file, in its order.
 
     Raises:
         ConfigError: no annotation file is named.
         InputError: the file is missing, malformed, or lists no images.
     """
-    folder = data_root(settings, root)
-    if settings.info_file is None:
-        raise ConfigError("data format 'coco' needs an annotation file", where="data.info_file")
-    file = folder / settings.info_file
-    where = str(file)
-    content = load_info(file)
+    file = info_file(settings, folder)
+    where, content = str(file), load_info(file)
     if not isinstance(content, Mapping) or "images" not in content:
         raise InputError("is no COCO file", where=where, hint="it has images, annotations and categories")
     with explain_malformed(where):

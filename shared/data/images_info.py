@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.images import LabelCollector
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, settings_part
-from shared.data.info import load_info, own_class_names
+from shared.data.indexed import IndexedDataset, explain_malformed, settings_part
+from shared.data.info import info_file, load_info, own_class_names
 from shared.data.labels import IGNORED
 from shared.data.paths import data_path
 from shared.data.types import DataSource, ImageLabels, ImageSample
@@ -20,19 +20,15 @@ from shared.errors import ConfigError, InputError
 from shared.files import sha256_of_file
 
 
-def open_image_info(settings: DataSource, root: Path | None = None) -> IndexedDataset[ImageSample]:
+def open_image_info(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
     """Data set of the images of an info file.
 
     Raises:
         ConfigError: no info file is named, or it has labels and no class names.
         InputError: the file is missing, refused, malformed, or has no images.
     """
-    folder = data_root(settings, root)
-    if settings.info_file is None:
-        raise ConfigError("data format 'info' needs an info file", where="data.info_file")
-    file = folder / settings.info_file
-    where = str(file)
-    content = load_info(file)
+    file = info_file(settings, folder)
+    where, content = str(file), load_info(file)
     if not isinstance(content, Mapping) or not isinstance(content.get("data_list"), Sequence):
         raise InputError(
             "is no info file of AWML or mmdet3d", where=where, hint="it has metainfo and data_list; COCO: format coco"

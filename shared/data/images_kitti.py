@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared.data.images import LabelCollector
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
+from shared.data.indexed import IndexedDataset, explain_malformed, files_part, settings_part
 from shared.data.kitti import CLASSES, LABEL_COLUMNS
 from shared.data.types import DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
@@ -17,13 +17,12 @@ _DONT_CARE = "DontCare"
 _BOX = slice(4, 8)  # columns of left, top, right, bottom
 
 
-def open_kitti_images(settings: DataSource, root: Path | None = None) -> IndexedDataset[ImageSample]:
+def open_kitti_images(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
     """Data set of the frames that have an image, by number.
 
     Raises:
         InputError: no images there.
     """
-    folder = data_root(settings, root)
     frames = sorted(file.stem for file in (folder / "image_2").glob("*.png"))
     if not frames:
         raise InputError("no image_2/*.png here", where=str(folder), hint="check data.root")
@@ -41,8 +40,6 @@ def open_kitti_images(settings: DataSource, root: Path | None = None) -> Indexed
             timestamp=0.0,
             scene="kitti",
             image=folder / "image_2" / f"{frame}.png",
-            width=None,
-            height=None,
             labels=_labels(labels, settings, classes) if labels.is_file() else None,
         )
 
@@ -71,7 +68,7 @@ def _labels(file: Path, settings: DataSource, classes: tuple[str, ...]) -> Image
                 raise ValueError(f"{len(words)} columns instead of {LABEL_COLUMNS}")
             corners = [float(word) for word in words[_BOX]]
             if words[0] == _DONT_CARE:
-                collector.ignore_region(words[0], corners)
+                collector.ignore_region(corners)
             else:
                 collector.add(words[0], corners)
     return collector.labels()

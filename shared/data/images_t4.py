@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.images import LabelCollector
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
+from shared.data.indexed import IndexedDataset, explain_malformed, files_part, settings_part
 from shared.data.paths import data_path
 from shared.data.t4 import scene_folders
 from shared.data.types import DataSource, ImageLabels, ImageSample
@@ -21,7 +21,7 @@ _MICROSECONDS = 1e6
 Record = Mapping[str, Any]
 
 
-def open_t4_images(settings: DataSource, root: Path | None = None) -> IndexedDataset[ImageSample]:
+def open_t4_images(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
     """Data set of the key frames' images of the scene in a folder, or of all scenes under it.
 
     Images of a scene without the table ``object_ann`` have no labels.
@@ -29,7 +29,6 @@ def open_t4_images(settings: DataSource, root: Path | None = None) -> IndexedDat
     Raises:
         InputError: no scene or no images there, or a table is missing or malformed.
     """
-    folder = data_root(settings, root)
     scenes = list(scene_folders(folder))
     if not scenes:
         raise InputError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from shared.data.types import DataSource
+from shared.data.types import DataSource, PointFile
 from shared.errors import ConfigError, InputError
 from shared.files import sha256_of_file
 
@@ -69,6 +69,11 @@ def settings_part(settings: DataSource, classes: Iterable[str]) -> dict[str, Any
 def files_part(root: Path, files: Iterable[Path]) -> list[list[str]]:
     """Name relative to ``root`` and sha256 of each file, as a JSON value."""
     return [[file.relative_to(root).as_posix(), sha256_of_file(file)] for file in files]
+
+
+def point_file(settings: DataSource, root: Path, path: Path, num_features: int) -> PointFile:
+    """The points in ``path``, presented as the settings say; ``num_features``: columns unless they say otherwise."""
+    return PointFile(path, root, settings.num_features or num_features, settings.pad_to, settings.intensity_scale)
 
 
 def data_root(settings: DataSource, root: Path | None) -> Path:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, settings_part
+from shared.data.indexed import IndexedDataset, explain_malformed, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Camera, DataSource, PointFile, Sample, Sweep
@@ -35,19 +35,15 @@ from shared.tasks import Boxes3D
 _DEFAULT_FEATURES = 5
 
 
-def open_info(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
+def open_info(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
     """Data set of an info file.
 
     Raises:
         ConfigError: no info file is named, or no class names are known.
         InputError: the file is missing, refused, malformed, or has no frames.
     """
-    folder = data_root(settings, root)
-    if settings.info_file is None:
-        raise ConfigError("data format 'info' needs an info file", where="data.info_file")
-    file = folder / settings.info_file
-    where = str(file)
-    content = load_info(file)
+    file = info_file(settings, folder)
+    where, content = str(file), load_info(file)
     if not isinstance(content, Mapping) or "data_list" not in content:
         hint = "an info file has 'metainfo' and 'data_list'; convert older ones with mmdet3d's update_infos_to_v2"
         raise InputError("is no info file of mmdet3d 1.x or AWML", where=where, hint=hint)
@@ -72,6 +68,17 @@ def open_info(settings: DataSource, root: Path | None = None) -> IndexedDataset[
         build=build,
         digest_parts=lambda: [settings_part(settings, classes), sha256_of_file(file)],
     )
+
+
+def info_file(settings: DataSource, folder: Path) -> Path:
+    """Where the settings' info file lies.
+
+    Raises:
+        ConfigError: they name none.
+    """
+    if settings.info_file is None:
+        raise ConfigError(f"data format '{settings.format}' needs an info file", where="data.info_file")
+    return folder / settings.info_file
 
 
 def load_info(file: Path) -> Any:
@@ -114,7 +121,6 @@ class _Reader:
     def sample(self, index: int, entry: Mapping[str, Any], where: str) -> Sample:
         lidar = entry["lidar_points"]
         lidar2ego = _pose(lidar["lidar2ego"])
-        ground_truth, names = self._ground_truth(entry, where)
         return Sample(
             index=index,
             token=str(entry["token"] if "token" in entry else entry["sample_idx"]),
@@ -129,8 +135,7 @@ class _Reader:
             },
             lidar2ego=lidar2ego,
             ego2global=_pose(entry["ego2global"]) if entry.get("ego2global") is not None else None,
-            ground_truth=ground_truth,
-            ground_truth_names=names,
+            ground_truth=self._ground_truth(entry, where),
         )
 
     def _prefixed(self, kind: str, name: str) -> str:
@@ -138,14 +143,8 @@ class _Reader:
         return f"{prefix}/{name}" if prefix else name
 
     def _point_file(self, name: str, entry: Mapping[str, Any], where: str) -> PointFile:
-        features = self.settings.num_features or int(entry.get("num_pts_feats", _DEFAULT_FEATURES))
-        return PointFile(
-            path=data_path(self.root, name, where=where, allow_absolute=self.settings.allow_absolute_paths),
-            root=self.root,
-            num_features=features,
-            pad_to=self.settings.pad_to,
-            intensity_scale=self.settings.intensity_scale,
-        )
+        path = data_path(self.root, name, where=where, allow_absolute=self.settings.allow_absolute_paths)
+        return point_file(self.settings, self.root, path, int(entry.get("num_pts_feats", _DEFAULT_FEATURES)))
 
     def _sweep(self, sweep: Mapping[str, Any], where: str) -> Sweep:
         lidar = sweep["lidar_points"]
@@ -183,12 +182,11 @@ class _Reader:
             timestamp=None if timestamp is None else float(timestamp),
         )
 
-    def _ground_truth(self, entry: Mapping[str, Any], where: str) -> tuple[Boxes3D | None, tuple[str, ...]]:
+    def _ground_truth(self, entry: Mapping[str, Any], where: str) -> Boxes3D | None:
         if "instances" not in entry:
-            return None, ()
+            return None
         kept: list[Mapping[str, Any]] = []
         labels: list[int] = []
-        names: list[str] = []
         for instance in entry["instances"]:
             own_label = int(instance["bbox_label_3d"])
             if own_label == IGNORED:
@@ -199,11 +197,9 @@ class _Reader:
                 )
             name = self.own_classes[own_label]
             label = class_index(name, self.classes, self.settings.label_map, generalise=False)
-            if label == IGNORED:
-                continue
-            kept.append(instance)
-            labels.append(label)
-            names.append(str(instance.get("gt_nusc_name", name)))
+            if label != IGNORED:
+                kept.append(instance)
+                labels.append(label)
         boxes = np.array([instance["bbox_3d"] for instance in kept], np.float64).reshape(-1, 7)
         unknown = (np.nan, np.nan)
         return Boxes3D.build(
@@ -213,7 +209,7 @@ class _Reader:
             velocities=np.array([instance.get("velocity", unknown) for instance in kept], np.float64).reshape(-1, 2),
             labels=np.array(labels, np.int64),
             num_points=np.array([instance["num_lidar_pts"] for instance in kept], np.int64),
-        ), tuple(names)
+        )
 
 
 def _pose(value: Any) -> npt.NDArray[np.float64]:

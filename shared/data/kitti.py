@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
+from shared.data.indexed import IndexedDataset, explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.points import read_points
@@ -30,13 +30,12 @@ _CLOUDS = "velodyne"  # folder of the points; data_prefix.pts names another (vel
 LABEL_COLUMNS = 15
 
 
-def open_kitti(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
+def open_kitti(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
     """Data set of the frames that have a point file, by number.
 
     Raises:
         InputError: no point files there.
     """
-    folder = data_root(settings, root)
     clouds = data_path(folder, settings.data_prefix.get("pts", _CLOUDS), where="data.data_prefix.pts")
     frames = sorted(file.stem for file in clouds.glob("*.bin"))
     if not frames:
@@ -63,18 +62,11 @@ def open_kitti(settings: DataSource, root: Path | None = None) -> IndexedDataset
 def _sample(
     folder: Path, clouds: Path, index: int, frame: str, settings: DataSource, classes: tuple[str, ...]
 ) -> Sample:
-    lidar = PointFile(
-        path=clouds / f"{frame}.bin",
-        root=folder,
-        num_features=settings.num_features or _FEATURES,
-        pad_to=settings.pad_to,
-        intensity_scale=settings.intensity_scale,
-    )
+    lidar = point_file(settings, folder, clouds / f"{frame}.bin", _FEATURES)
     calibration_file = folder / "calib" / f"{frame}.txt"
     label_file = folder / "label_2" / f"{frame}.txt"
     cameras: dict[str, Camera] = {}
     ground_truth: Boxes3D | None = None
-    names: tuple[str, ...] = ()
     if calibration_file.is_file():
         with explain_malformed(str(calibration_file)):
             calibration = _read_calibration(calibration_file)
@@ -82,7 +74,7 @@ def _sample(
             cameras = {"image_2": _camera(folder / "image_2" / f"{frame}.png", calibration["P2"], lidar2rect)}
         if label_file.is_file():
             with explain_malformed(str(label_file)):
-                ground_truth, names = _ground_truth(label_file, lidar2rect, lidar, settings, classes)
+                ground_truth = _ground_truth(label_file, lidar2rect, lidar, settings, classes)
     elif label_file.is_file():
         raise InputError("labels without calibration", where=str(label_file), hint=f"expected {calibration_file}")
     return Sample(
@@ -91,13 +83,8 @@ def _sample(
         timestamp=0.0,
         scene="kitti",
         lidar=lidar,
-        sweeps=(),
-        lists_sweeps=False,
         cameras=cameras,
-        lidar2ego=np.eye(4),
-        ego2global=None,
         ground_truth=ground_truth,
-        ground_truth_names=names,
     )
 
 
@@ -130,16 +117,13 @@ def _camera(image: Path, projection: Float64, lidar2rect: Float64) -> Camera:
         distortion=np.zeros(0),
         sensor2ego=np.asarray(np.linalg.inv(lidar2cam), np.float64),
         lidar2cam=lidar2cam,
-        width=None,
-        height=None,
-        timestamp=None,
     )
 
 
 def _ground_truth(
     file: Path, lidar2rect: Float64, lidar: PointFile, settings: DataSource, classes: tuple[str, ...]
-) -> tuple[Boxes3D, tuple[str, ...]]:
-    rows, labels, names = [], [], []
+) -> Boxes3D:
+    rows, labels = [], []
     for line in file.read_text(encoding="ascii").splitlines():
         words = line.split()
         if not words:
@@ -150,7 +134,6 @@ def _ground_truth(
         if label != IGNORED:
             rows.append([float(word) for word in words[8:]])
             labels.append(label)
-            names.append(words[0])
     height, width, length, x, y, z, rotation_y = np.array(rows, np.float64).reshape(-1, 7).T
     # Inverted as a general matrix: KITTI's rotations are rounded, so their transpose is not quite their inverse.
     rect2lidar = np.linalg.inv(lidar2rect)
@@ -165,4 +148,4 @@ def _ground_truth(
         yaws=yaws,
         labels=np.array(labels, np.int64),
         num_points=count_points_in_boxes(read_points(lidar), centers, sizes, yaws),
-    ), tuple(names)
+    )

@@ -61,6 +61,20 @@ MORE_GENERAL: dict[str, str] = {
 COMMON_CLASSES = ("car", "truck", "bus", "bicycle", "pedestrian")
 
 
+# Categories of nuScenes' info files whose class a model may have under a more general name.
+_NUSCENES_CLASSES = ("trailer", "construction_vehicle", "motorcycle", "pedestrian")
+
+
+def nuscenes_label_map(classes: Sequence[str]) -> dict[str, str]:
+    """nuScenes' detection classes that are no class of the model, to the next more general one that is."""
+    found = {}
+    for name in _NUSCENES_CLASSES:
+        label = class_index(name, classes, {}, generalise=True)
+        if name not in classes and label != IGNORED:
+            found[name] = classes[label]
+    return found
+
+
 def class_index(name: str, classes: Sequence[str], label_map: Mapping[str, str | None], *, generalise: bool) -> int:
     """Index of a category's class, or ``IGNORED``.
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
+from shared.data.indexed import IndexedDataset, explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
-from shared.data.types import Camera, DataSource, PointFile, Sample
+from shared.data.types import Camera, DataSource, Sample
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, wrap_angle
 from shared.tasks import Boxes3D
@@ -31,9 +31,7 @@ _FEATURES = 5
 _MICROSECONDS = 1e6
 
 
-def open_mini_val(
-    settings: DataSource, root: Path | None = None, *, only_with_points: bool = True
-) -> IndexedDataset[Sample]:
+def open_mini_val(settings: DataSource, folder: Path, *, only_with_points: bool = True) -> IndexedDataset[Sample]:
     """Data set of the frames, in the file's order.
 
     Args:
@@ -42,7 +40,6 @@ def open_mini_val(
     Raises:
         InputError: the info file is missing or malformed, or no frame has its sweep.
     """
-    folder = data_root(settings, root)
     file = folder / INFO_FILE
     try:
         with explain_malformed(str(file)):
@@ -83,9 +80,9 @@ def _sample(
     folder: Path, index: int, frame: dict[str, Any], settings: DataSource, classes: tuple[str, ...], where: str
 ) -> Sample:
     lidar2ego = pose(frame["lidar2ego_translation"], frame["lidar2ego_rotation"])
-    names = [str(name) for name in frame["gt_names"]]
-    labels = np.array([class_index(name, classes, settings.label_map, generalise=True) for name in names], np.int64)
-    kept = labels != IGNORED
+    labels = np.array(
+        [class_index(str(name), classes, settings.label_map, generalise=True) for name in frame["gt_names"]], np.int64
+    )
     boxes = np.array(frame["gt_boxes"], np.float64).reshape(-1, 7)
     velocities = [[np.nan, np.nan] if velocity is None else velocity for velocity in frame["gt_velocity"]]
     ground_truth = Boxes3D.build(
@@ -95,38 +92,28 @@ def _sample(
         velocities=np.array(velocities, np.float64).reshape(-1, 2),
         labels=labels,
         num_points=np.array(frame["num_lidar_pts"], np.int64),
-    ).select(kept)
+    ).select(labels != IGNORED)
     return Sample(
         index=index,
         token=str(frame["token"]),
         timestamp=frame["timestamp"] / _MICROSECONDS,
         scene="nuscenes_mini_val",
-        lidar=PointFile(
-            path=_lidar_path(folder, frame, where),
-            root=folder,
-            num_features=settings.num_features or _FEATURES,
-            pad_to=settings.pad_to,
-            intensity_scale=settings.intensity_scale,
-        ),
-        sweeps=(),
-        lists_sweeps=False,
+        lidar=point_file(settings, folder, _lidar_path(folder, frame, where), _FEATURES),
         cameras={channel: _camera(folder, camera, where) for channel, camera in frame["cams"].items()},
         lidar2ego=lidar2ego,
         ego2global=pose(frame["ego2global_translation"], frame["ego2global_rotation"]),
         ground_truth=ground_truth,
-        ground_truth_names=tuple(name for name, keep in zip(names, kept, strict=True) if keep),
     )
 
 
 def _camera(folder: Path, camera: dict[str, Any], where: str) -> Camera:
     """``sensor2lidar`` maps camera points into the lidar frame at the lidar's time, ego motion included."""
+    image = data_path(folder, camera["data_path"], where=where)
     return Camera(
-        image=data_path(folder, camera["data_path"], where=where),
+        image=image if image.is_file() else None,  # this data set comes without most of them
         intrinsics=np.asarray(camera["cam_intrinsic"], np.float64),
         distortion=np.zeros(0),
         sensor2ego=pose(camera["sensor2ego_translation"], camera["sensor2ego_rotation"]),
         lidar2cam=invert_pose(pose(camera["sensor2lidar_translation"], camera["sensor2lidar_rotation"])),
-        width=None,
-        height=None,
         timestamp=camera["timestamp"] / _MICROSECONDS,
     )

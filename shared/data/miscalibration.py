@@ -19,12 +19,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from shared.config.model_sections import Miscalibration as Section
 
 Float64 = npt.NDArray[np.float64]
 
@@ -43,26 +46,21 @@ _STANDARD_DEVIATION = 2 / 3  # of the range
 PRESETS = ("awml", "autoware_ml")
 
 
-class Law(Protocol):
-    """How calibrations are disturbed (the deploy config's ``data.miscalibration`` has these fields)."""
-
-    @property
-    def preset(self) -> str:
-        """One of `PRESETS`."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Together with a sample's name it decides its disturbance."""
-        ...
-
-
 @dataclass(frozen=True)
 class Miscalibration:
-    """``Law`` as a plain value."""
+    """How calibrations are disturbed: the deploy config's ``data.miscalibration`` as a plain value.
+
+    Attributes:
+        preset: one of `PRESETS`.
+        seed: together with a sample's name it decides its disturbance.
+    """
 
     preset: str = "awml"
     seed: int = 0
+
+
+#: Not ``Section | ...``: this is evaluated when the module is imported, by Python 3.10 too.
+Law = Union["Section", Miscalibration]
 
 
 @dataclass(frozen=True)

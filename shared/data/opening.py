@@ -15,7 +15,7 @@ from shared.data.images_info import open_image_info
 from shared.data.images_kitti import open_kitti_images
 from shared.data.images_real import open_real_images
 from shared.data.images_t4 import open_t4_images
-from shared.data.indexed import IndexedDataset
+from shared.data.indexed import IndexedDataset, data_root
 from shared.data.info import open_info
 from shared.data.kitti import open_kitti
 from shared.data.mini_val import open_mini_val
@@ -25,7 +25,7 @@ from shared.data.t4 import open_t4
 from shared.data.types import DataSource
 from shared.errors import ConfigError
 
-_Opener = Callable[[DataSource, "Path | None"], IndexedDataset[Any]]
+_Opener = Callable[[DataSource, Path], IndexedDataset[Any]]
 
 _LIDAR_FRAMES: dict[str, _Opener] = {
     "info": open_info,
@@ -76,7 +76,7 @@ def open_dataset(config: DataSource, *, root: Path | None = None, task: str = "d
             where="data.format",
             hint=f"known: {', '.join([*formats, 'concat'])}",
         )
-    return formats[config.format](config, root)
+    return formats[config.format](config, data_root(config, root))
 
 
 def _open_concat(settings: DataSource, root: Path | None, task: str) -> IndexedDataset[Any]:

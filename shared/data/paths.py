@@ -1,7 +1,8 @@
-"""Paths that data files name: they stay under the data folder."""
+"""Paths that data files name, which stay under the data folder, and the order of files in one."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 
 from shared.errors import InputError
@@ -27,3 +28,8 @@ def data_path(root: Path, name: str, *, where: str, allow_absolute: bool = False
             hint="paths are relative to data.root; set data.allow_absolute_paths if you trust the file",
         )
     return root / name
+
+
+def by_number(file: Path) -> list[tuple[int, str]]:
+    """Sort key of files: digit runs in their names by value (2 before 10), the rest by text."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]

@@ -11,51 +11,37 @@ from dataclasses import replace
 from pathlib import Path
 
 from shared.data.argoverse import open_argoverse
-from shared.data.concat import concatenate
-from shared.data.indexed import IndexedDataset, data_root
+from shared.data.concat import concatenate_real
+from shared.data.indexed import IndexedDataset
 from shared.data.info import open_info
 from shared.data.kitti import open_kitti
-from shared.data.labels import COMMON_CLASSES
+from shared.data.labels import COMMON_CLASSES, nuscenes_label_map
 from shared.data.mini_val import INFO_FILE, open_mini_val
 from shared.data.t4 import open_t4
 from shared.data.types import Dataset, DataSettings, DataSource, Sample
-from shared.errors import InputError
 
 _COLUMNS = 5
-_REFLECTANCE_TO_INTENSITY = 255.0
-# nuScenes' detection classes that are AWML's under another name (its info file has class names, not categories).
-_NUSCENES_LABELS = {"trailer": "truck", "construction_vehicle": "truck", "motorcycle": "bicycle"}
+REFLECTANCE_TO_INTENSITY = 255.0  # KITTI has 0-1
 
 
-def open_real(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
+def open_real(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
     """Concatenation of what is there; parts that are not are left out.
 
     Raises:
         InputError: nothing known is there.
     """
-    folder = data_root(settings, root)
     classes = tuple(settings.classes) or COMMON_CLASSES
     base = DataSettings(format="real", classes=classes, label_map=settings.label_map)
     parts: list[Dataset[Sample]] = []
     for info in sorted((folder / "nuscenes_demo").glob("*.pkl")):
-        label_map = {
-            **{name: common for name, common in _NUSCENES_LABELS.items() if name not in classes},
-            **settings.label_map,
-        }
-        parts.append(open_info(replace(base, root=info.parent, info_file=Path(info.name), label_map=label_map)))
+        label_map = {**nuscenes_label_map(classes), **settings.label_map}
+        parts.append(open_info(replace(base, info_file=Path(info.name), label_map=label_map), info.parent))
     if (folder / "nuscenes_mini_val" / INFO_FILE).is_file():
-        parts.append(open_mini_val(replace(base, root=folder / "nuscenes_mini_val")))
+        parts.append(open_mini_val(base, folder / "nuscenes_mini_val"))
     if any((folder / "kitti" / "velodyne").glob("*.bin")):
-        parts.append(
-            open_kitti(replace(base, root=folder / "kitti", pad_to=_COLUMNS, intensity_scale=_REFLECTANCE_TO_INTENSITY))
-        )
+        kitti = replace(base, pad_to=_COLUMNS, intensity_scale=REFLECTANCE_TO_INTENSITY)
+        parts.append(open_kitti(kitti, folder / "kitti"))
     if any((folder / "argoverse2").glob("*.json")):
-        parts.append(open_argoverse(replace(base, root=folder / "argoverse2")))
-    parts += [open_t4(replace(base, root=scene)) for scene in sorted(folder.glob("t4_*")) if scene.is_dir()]
-    if not parts:
-        raise InputError(
-            "none of the known real data sets is here",
-            where=str(folder),
-            hint="expected nuscenes_demo, nuscenes_mini_val, kitti, argoverse2 or t4_* folders",
-        )
-    return concatenate("real", parts)
+        parts.append(open_argoverse(base, folder / "argoverse2"))
+    parts += [open_t4(base, scene) for scene in sorted(folder.glob("t4_*")) if scene.is_dir()]
+    return concatenate_real(folder, parts, "nuscenes_demo, nuscenes_mini_val, kitti, argoverse2 or t4_* folders")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.indexed import IndexedDataset, data_root, explain_malformed, files_part, settings_part
+from shared.data.indexed import IndexedDataset, explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Camera, DataSource, PointFile, Sample, Sweep
@@ -40,7 +40,7 @@ _MICROSECONDS = 1e6
 _NEIGHBOUR_SECONDS = 1.5
 
 
-def open_t4(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sample]:
+def open_t4(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
     """Data set of the scene in a folder, or of all scenes under it, in the order of their paths.
 
     Below a data base's folder (``<uuid>/<version>/annotation``) the highest version of each scene is taken.
@@ -48,7 +48,6 @@ def open_t4(settings: DataSource, root: Path | None = None) -> IndexedDataset[Sa
     Raises:
         InputError: no scene there, or a table is missing or malformed.
     """
-    folder = data_root(settings, root)
     scenes = [_Scene(path, settings) for path in scene_folders(folder)]
     if not scenes:
         raise InputError(
@@ -188,7 +187,6 @@ class _Scene:
         data = key_data[self.lidar_channel]
         _calibrated, lidar2ego, ego2global = self._calibration(data)
         frame = _LidarFrame(data, lidar2ego, ego2global)
-        ground_truth, names = self._ground_truth(token, frame, classes)
         return Sample(
             index=index,
             token=token,
@@ -204,18 +202,12 @@ class _Scene:
             },
             lidar2ego=lidar2ego,
             ego2global=ego2global,
-            ground_truth=ground_truth,
-            ground_truth_names=names,
+            ground_truth=self._ground_truth(token, frame, classes),
         )
 
     def _point_file(self, data: Record) -> PointFile:
-        return PointFile(
-            path=data_path(self.root, data["filename"], where=str(self.table_path("sample_data"))),
-            root=self.root,
-            num_features=self.settings.num_features or self._num_features(data),
-            pad_to=self.settings.pad_to,
-            intensity_scale=self.settings.intensity_scale,
-        )
+        path = data_path(self.root, data["filename"], where=str(self.table_path("sample_data")))
+        return point_file(self.settings, self.root, path, self._num_features(data))
 
     def _num_features(self, data: Record) -> int:
         """``num_pts_feats`` of the frame's info file, where it has one that says."""
@@ -261,19 +253,15 @@ class _Scene:
         attributes = (self.by_token["attribute"].get(token) for token in annotation.get("attribute_tokens", ()))
         return any((category, attribute["name"]) in pairs for attribute in attributes if attribute is not None)
 
-    def _ground_truth(
-        self, token: str, frame: _LidarFrame, classes: tuple[str, ...]
-    ) -> tuple[Boxes3D, tuple[str, ...]]:
+    def _ground_truth(self, token: str, frame: _LidarFrame, classes: tuple[str, ...]) -> Boxes3D:
         kept: list[Record] = []
         labels: list[int] = []
-        names: list[str] = []
         for annotation in self.annotations[token]:
             name = self._category(annotation)
             label = class_index(name, classes, self.settings.label_map, generalise=True)
             if label != IGNORED and not self._is_filtered(annotation, name):
                 kept.append(annotation)
                 labels.append(label)
-                names.append(name)
         global2lidar = invert_pose(frame.lidar2global)
         rotation = global2lidar[:3, :3]
         positions = np.array([annotation["translation"] for annotation in kept], np.float64).reshape(-1, 3)
@@ -286,7 +274,7 @@ class _Scene:
             velocities=(velocities @ rotation.T)[:, :2],
             labels=np.array(labels, np.int64),
             num_points=np.array([annotation["num_lidar_pts"] for annotation in kept], np.int64),
-        ), tuple(names)
+        )
 
     def _velocity(self, annotation: Record) -> Float64:
         """Global velocity (3,) in m/s: the table's own where it has one, else from the neighbouring annotations."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,12 @@ from shared.data.miscalibration import Law, Miscalibration
 from shared.errors import ConfigError
 from shared.tasks import Boxes2D, Boxes3D
 
+if TYPE_CHECKING:
+    from shared.config.model_sections import Data
+
 Float64 = npt.NDArray[np.float64]
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,9 @@ class Camera:
     distortion: Float64
     sensor2ego: Float64
     lidar2cam: Float64
-    width: int | None
-    height: int | None
-    timestamp: float | None
+    width: int | None = None
+    height: int | None = None
+    timestamp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,6 @@ class Sample:
         ego2global: (4, 4) at the lidar's time, None where unknown.
         ground_truth: boxes of the data set's classes in the lidar frame, those without a point inside included
             (``num_points`` 0: the evaluator decides); None where there are no labels.
-        ground_truth_names: the source's own category name of each box.
     """
 
     index: int
@@ -118,13 +122,12 @@ class Sample:
     timestamp: float
     scene: str
     lidar: PointFile
-    sweeps: tuple[Sweep, ...]
-    lists_sweeps: bool
-    cameras: Mapping[str, Camera]
-    lidar2ego: Float64
-    ego2global: Float64 | None
-    ground_truth: Boxes3D | None
-    ground_truth_names: tuple[str, ...]
+    sweeps: tuple[Sweep, ...] = ()
+    lists_sweeps: bool = False
+    cameras: Mapping[str, Camera] = field(default_factory=lambda: _NOTHING)
+    lidar2ego: Float64 = field(default_factory=lambda: np.eye(4))
+    ego2global: Float64 | None = None
+    ground_truth: Boxes3D | None = None
 
 
 @dataclass(frozen=True)
@@ -136,13 +139,11 @@ class ImageLabels:
         ignored: (N,) bool, boxes that are neither wanted nor wrong when they are found (crowds, ``ignore_flag``).
         areas: (N,) float64, square pixels, what COCO's size classes go by: the source's own where it has one (COCO:
             of the segmentation), else width times height.
-        names: the source's own category name of each box.
     """
 
     boxes: Boxes2D
     ignored: npt.NDArray[np.bool_]
     areas: Float64
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,9 @@ class ImageSample:
     timestamp: float
     scene: str
     image: Path
-    width: int | None
-    height: int | None
-    labels: ImageLabels | None
+    width: int | None = None
+    height: int | None = None
+    labels: ImageLabels | None = None
 
 
 SampleT_co = TypeVar("SampleT_co", covariant=True)
@@ -209,90 +210,9 @@ class Dataset(Protocol[SampleT_co]):
         ...
 
 
-class DataSource(Protocol):
-    """Settings that open a data set (the deploy config's ``data`` section has these fields)."""
-
-    @property
-    def format(self) -> str:
-        """info, t4, kitti, argoverse2, nuscenes_mini_val, folder, concat or real."""
-        ...
-
-    @property
-    def root(self) -> Path | None:
-        """Data folder; an info file's paths are relative to it."""
-        ...
-
-    @property
-    def info_file(self) -> Path | None:
-        """Format info: the .pkl or .json; relative to ``root``."""
-        ...
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Class names of the labels, in order. Empty: those of the data set itself."""
-        ...
-
-    @property
-    def label_map(self) -> Mapping[str, str | None]:
-        """Category name of the source -> class name, or None to ignore such boxes."""
-        ...
-
-    @property
-    def filter_attributes(self) -> Sequence[tuple[str, str]]:
-        """Format t4: (category, attribute) pairs to ignore; AWML: parked and rider-less bicycles."""
-        ...
-
-    @property
-    def sources(self) -> Sequence[DataSource]:
-        """Format concat: the data sets, in order."""
-        ...
-
-    @property
-    def num_features(self) -> int | None:
-        """Columns of point files; None: what the format says (folder: .bin files do not say)."""
-        ...
-
-    @property
-    def pad_to(self) -> int | None:
-        """Present this many columns, the missing ones 0. None: as in the file."""
-        ...
-
-    @property
-    def intensity_scale(self) -> float:
-        """Factor on column 3 of the points."""
-        ...
-
-    @property
-    def data_prefix(self) -> Mapping[str, str]:
-        """Format info: folders of ``pts``, ``sweeps``, ``img`` or a camera, as mmdet3d has them.
-
-        When given, mmdet3d's nuScenes rule holds (of a sweep only the file name counts); when empty, paths are relative
-        to ``root`` as they stand (AWML's T4 rule).
-        """
-        ...
-
-    @property
-    def miscalibration(self) -> Law:
-        """Calibration status: how calibrations are disturbed."""
-        ...
-
-    @property
-    def max_sweeps(self) -> int:
-        """Format t4: how many earlier frames a sample lists."""
-        ...
-
-    @property
-    def allow_absolute_paths(self) -> bool:
-        """Format info: let the file name point files and images by absolute path."""
-        ...
-
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
 @dataclass(frozen=True)
 class DataSettings:
-    """``DataSource`` as a plain value, with its defaults."""
+    """The deploy config's ``data`` section (`shared.config.model_sections.Data` says what is what) as a plain value."""
 
     format: str
     root: Path | None = None
@@ -308,3 +228,7 @@ class DataSettings:
     miscalibration: Law = field(default_factory=Miscalibration)
     max_sweeps: int = 10
     allow_absolute_paths: bool = False
+
+
+#: What opens a data set. Not ``Data | ...``: this is evaluated when the module is imported, by Python 3.10 too.
+DataSource = Union["Data", DataSettings]

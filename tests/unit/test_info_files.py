@@ -113,10 +113,6 @@ def test_ground_truth_rules(tmp_path: Path) -> None:
     assert np.isnan(truth.velocities[2]).all()
 
 
-def test_names_are_those_of_the_source(tmp_path: Path) -> None:
-    assert opened(tmp_path, awml_info()).sample(0).ground_truth_names == ("vehicle.car", "pedestrian", "bus")
-
-
 def test_classes_of_the_config_reorder_and_drop(tmp_path: Path) -> None:
     """As mmdet3d's metainfo does: labels by name, others ignored."""
     truth = opened(tmp_path, awml_info(), classes=("pedestrian", "car")).sample(0).ground_truth
@@ -145,7 +141,6 @@ def test_no_instances_means_no_labels(tmp_path: Path) -> None:
     del content["data_list"][0]["instances"]
     sample = opened(tmp_path, content).sample(0)
     assert sample.ground_truth is None
-    assert sample.ground_truth_names == ()
     content["data_list"][0]["instances"] = []
     truth = opened(tmp_path, content).sample(0).ground_truth
     assert truth is not None

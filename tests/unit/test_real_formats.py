@@ -17,7 +17,7 @@ from shared.data import (
     open_dataset,
     read_points,
 )
-from shared.data.info import open_info
+from shared.data.kitti import CLASSES
 from shared.data.mini_val import open_mini_val
 from shared.data.unpickle import load_pickle
 from shared.geometry import box_corners, count_points_in_boxes, transform_points
@@ -48,7 +48,7 @@ def samples_of(dataset: Dataset) -> list[Sample]:
 def test_nuscenes_demo(real_data: Path) -> None:
     """61 of its 69 boxes have the labelled count (nuScenes counts a little outside too); one of them is ignored."""
     settings = demo_settings(real_data)
-    sample = open_info(settings).sample(0)
+    sample = open_dataset(settings).sample(0)
     assert sample.lidar.columns == 5
     assert read_points(sample.lidar).shape == (34688, 5)
     truth = truth_of(sample)
@@ -80,11 +80,10 @@ def test_nuscenes_mini_val(real_data: Path) -> None:
 
 def test_nuscenes_mini_val_labels(real_data: Path) -> None:
     """All 81 frames have labels: 4,514 boxes, those of ignored categories included."""
-    dataset = open_mini_val(DataSettings("nuscenes_mini_val", real_data / "nuscenes_mini_val"), only_with_points=False)
+    dataset = open_mini_val(DataSettings("nuscenes_mini_val"), real_data / "nuscenes_mini_val", only_with_points=False)
     assert len(dataset) == 81
     boxes = [truth_of(sample) for sample in samples_of(dataset)]
-    names = [name for sample in samples_of(dataset) for name in sample.ground_truth_names]
-    assert sum(map(len, boxes)) == len(names) == 4514 - 54 - 19, "without bicycle racks and pushables"
+    assert sum(map(len, boxes)) == 4514 - 54 - 19, "without bicycle racks and pushables"
     velocities = np.concatenate([part.velocities for part in boxes])
     assert 0 < np.isnan(velocities).any(axis=1).mean() < 0.2
     # Cars drive where they point: nearly all fast ones within 10 degrees of their heading.
@@ -124,7 +123,8 @@ def test_kitti(real_data: Path) -> None:
     """KITTI labels no counts, but every visible object must have points, and none of them below its box."""
     samples = samples_of(open_dataset(DataSettings("kitti", real_data / "kitti")))
     assert [sample.token for sample in samples] == ["000001", "000008"]
-    assert [sample.ground_truth_names for sample in samples] == [("Truck", "Car", "Cyclist"), ("Car",) * 6]
+    names = [[CLASSES[label] for label in truth_of(sample).labels] for sample in samples]
+    assert names == [["Truck", "Car", "Cyclist"], ["Car"] * 6]
     for sample in samples:
         truth = truth_of(sample)
         assert (truth.num_points > 5).all()
@@ -139,7 +139,7 @@ def test_kitti(real_data: Path) -> None:
 def test_t4_scene_is_the_nuscenes_demo_frame(real_data: Path) -> None:
     """The same sweep and pedestrian through T4's tables (quaternions, global frame) and through mmdet3d's info."""
     scene = open_dataset(DataSettings("t4", real_data / "t4_perception_eval_sample", classes=("pedestrian",))).sample(0)
-    demo = open_info(replace(demo_settings(real_data), classes=("pedestrian",))).sample(0)
+    demo = open_dataset(replace(demo_settings(real_data), classes=("pedestrian",))).sample(0)
     assert scene.token == demo.token
     assert scene.timestamp == demo.timestamp
     np.testing.assert_array_equal(read_points(scene.lidar), read_points(demo.lidar))
@@ -186,7 +186,7 @@ def test_kitti_boxes_project_onto_their_2d_labels(real_data: Path) -> None:
 def test_nuscenes_boxes_project_onto_their_2d_labels(real_data: Path) -> None:
     """Centres of the info's own 2D annotations, in all six cameras."""
     settings = demo_settings(real_data)
-    sample = open_info(settings).sample(0)
+    sample = open_dataset(settings).sample(0)
     assert settings.root is not None
     assert settings.info_file is not None
     entry = load_pickle(settings.root / settings.info_file)["data_list"][0]
@@ -235,7 +235,6 @@ def test_all_real_frames_in_one_layout(real_data: Path) -> None:
         assert loaded.points[:, 3].max() > 1, "intensity 0-255 everywhere"
         assert loaded.points[:, 3].max() <= 255
         truth = truth_of(sample)
-        assert len(truth) == len(sample.ground_truth_names)
         assert (truth.labels < 5).all()
     sizes = {sample.token.split("/")[0]: len(truth_of(sample)) for sample in samples}
     assert sizes["kitti"] == 6
@@ -244,7 +243,7 @@ def test_all_real_frames_in_one_layout(real_data: Path) -> None:
 
 def test_a_model_with_other_classes(real_data: Path) -> None:
     """The ten of nuScenes: its own frames keep trailers and motorcycles apart."""
-    nuscenes = open_mini_val(DataSettings("nuscenes_mini_val", real_data / "nuscenes_mini_val")).classes
+    nuscenes = open_mini_val(DataSettings("nuscenes_mini_val"), real_data / "nuscenes_mini_val").classes
     dataset = open_dataset(DataSettings("real", real_data, classes=nuscenes))
     assert dataset.classes == nuscenes
     labels = np.concatenate([truth_of(sample).labels for sample in samples_of(dataset)])

@@ -35,7 +35,7 @@ def test_3d_boxes_get_the_models_classes(tmp_path: Path) -> None:
 
 def test_2d_boxes_leave_out_what_is_to_be_ignored() -> None:
     boxes = Boxes2D.build([[0, 0, 5, 5], [1, 1, 6, 6], [2, 2, 7, 7]], [0, 1, 0])
-    labels = ImageLabels(boxes, np.array([False, False, True]), np.ones(3), ("car", "bus", "car"))
+    labels = ImageLabels(boxes, np.array([False, False, True]), np.ones(3))
     found = labels_of("detection2d", [image(labels)], ["car", "bus"], ["bus", "car"])
     assert found is not None
     assert found[0].labels.tolist() == [1, 0]
