@@ -23,7 +23,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
             --find-links /wheels --require-hashes --no-deps --only-binary :all: -r "/locks/${lock}.txt" || exit 1; \
     done \
-    && find /opt/venv -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -r {} +
+    && find /opt/venv \( -name tests -o -path '*/onnx/backend/test' -o -name '*.py[ix]' -o -name '*.pxd' \) -prune -exec rm -r {} +
 COPY requirements/lock/build-tools.txt requirements/lock/pycuda.txt /locks/
 # pycuda is compiled with the base image's CUDA toolkit; on a base without one there is no GPU to run on either.
 RUN --mount=type=cache,target=/root/.cache/pip \

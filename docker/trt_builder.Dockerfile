@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip --system-site-packages /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
         --require-hashes --no-deps --only-binary :all: -r /locks/trt_builder.txt \
-    && find /opt/venv -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -r {} +
+    && find /opt/venv \( -name tests -o -path '*/onnx/backend/test' -o -name '*.py[ix]' -o -name '*.pxd' \) -prune -exec rm -r {} +
 COPY requirements/lock/build-tools.txt requirements/lock/tensorrt-*.txt /locks/
 # The vendor's wheels hang together by a source package of a few lines.
 RUN --mount=type=cache,target=/root/.cache/pip \

@@ -9,7 +9,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check \
         --require-hashes --no-deps --only-binary :all: -r /locks/verifier.txt \
-    && find /opt/venv -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -r {} +
+    && find /opt/venv \( -name tests -o -path '*/onnx/backend/test' -o -name '*.py[ix]' -o -name '*.pxd' \) -prune -exec rm -r {} +
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv

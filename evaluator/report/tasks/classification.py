@@ -11,16 +11,15 @@ import numpy.typing as npt
 
 from evaluator.report.blocks import Block, Chart, Charts, Picture
 from evaluator.report.counts import confusion_table
-from evaluator.report.images import UInt8, jpeg
+from evaluator.report.images import UInt8, draw_dots, jpeg, read_photo
+from evaluator.report.lens import project_points
 from evaluator.report.material import Material
 from evaluator.report.svg import Line, bar_chart, line_chart, linear_axis
 from shared.data import read_points
-from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import CameraPair
 from shared.geometry import transform_points
 from shared.lazy import lazy_import
 
-cv2 = lazy_import("cv2", install="make setup")
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 
 # Colours run from near (red) to this distance (blue) [m].
@@ -128,16 +127,18 @@ def _sample(material: Material, position: int) -> CameraPair:
 
 def _overlay(sample: CameraPair) -> UInt8:
     """(H, W, 3) the image as it was taken, points at where lens and calibration put them, coloured by distance."""
-    image = read_camera_image(sample.image)
+    image = read_photo(sample.image, upright=False)
     height, width = image.shape[:2]
     pixels, depths = _project(sample, height, width)
     order = np.argsort(-depths)
-    shades = np.clip(255 * (1 - depths[order] / _COLOR_RANGE), 0, 255).astype(np.uint8)
-    colors = cv2.applyColorMap(shades[:, None], cv2.COLORMAP_JET)[:, 0]
-    radius = max(1, width // 640)
-    for (x, y), color in zip(pixels[order], colors, strict=True):
-        cv2.circle(image, (int(x), int(y)), radius, color.tolist(), -1)
-    return image
+    return draw_dots(image, pixels[order], _heat(1 - depths[order] / _COLOR_RANGE), max(1, width // 640))
+
+
+def _heat(shares: npt.NDArray[np.float64]) -> UInt8:
+    """(N, 3) colours from blue (0) over green to red (1)."""
+    steps = 4 * np.clip(shares, 0, 1)[:, None] - np.array([3, 2, 1])
+    colors: UInt8 = (255 * np.clip(1.5 - np.abs(steps), 0, 1)).astype(np.uint8)
+    return colors
 
 
 def _project(sample: CameraPair, height: int, width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -152,8 +153,7 @@ def _project(sample: CameraPair, height: int, width: int) -> tuple[npt.NDArray[n
     seen = seen[near]
     if not len(seen):
         return np.zeros((0, 2)), np.zeros(0)
-    nothing = np.zeros(3)
-    pixels = cv2.projectPoints(seen, nothing, nothing, camera.intrinsics, camera.distortion)[0][:, 0]
+    pixels = project_points(seen, camera.intrinsics, camera.distortion)
     inside = ((pixels >= 0) & (pixels < size)).all(axis=1)
     return pixels[inside], seen[inside, 2]
 
@@ -161,4 +161,4 @@ def _project(sample: CameraPair, height: int, width: int) -> tuple[npt.NDArray[n
 def log(stream: Any, material: Material, position: int) -> None:
     """The image with the points over it."""
     sample = _sample(material, position)
-    stream.log(f"image/{sample.channel}", rr.Image(_overlay(sample), color_model="BGR").compress())
+    stream.log(f"image/{sample.channel}", rr.Image(_overlay(sample)).compress())

@@ -13,11 +13,10 @@ import numpy.typing as npt
 from evaluator.boxes2d import voc
 from evaluator.report.blocks import Block, Chart, Charts, Picture, Text
 from evaluator.report.counts import detection_confusion, f1
-from evaluator.report.images import jpeg
+from evaluator.report.images import jpeg, read_photo
 from evaluator.report.material import Material
 from evaluator.report.svg import Line, line_chart, linear_axis
 from shared.data.types import ImageSample
-from shared.images import read_image
 from shared.lazy import lazy_import
 from shared.tasks import Boxes2D
 
@@ -168,7 +167,7 @@ def _sample(material: Material, position: int) -> ImageSample:
 
 def picture(material: Material, position: int, key: str, title: str) -> Picture:
     """The image with ground truth and the pair of runs."""
-    image = read_image(_sample(material, position).image)
+    image = read_photo(_sample(material, position).image, upright=True)
     height, width = image.shape[:2]
     wanted = _labelled(material, position)
     body = [
@@ -200,8 +199,8 @@ def _boxes(boxes: Boxes2D, style: str, classes: Sequence[str], *, scores: bool) 
 
 def log(stream: Any, material: Material, position: int) -> None:
     """Image, ground truth and boxes."""
-    image = read_image(_sample(material, position).image)
-    stream.log("image", rr.Image(image, color_model="BGR").compress())
+    image = read_photo(_sample(material, position).image, upright=True)
+    stream.log("image", rr.Image(image).compress())
     tables = {"ground_truth": _labelled(material, position)}
     tables |= {run: _sure(material, run, position) for run in material.pair}
     for name, boxes in tables.items():
