@@ -208,6 +208,27 @@ def overlay_command(work: Path, sample: int, out: Path, data_root: Path | None) 
     click.echo(overlay(work, sample, out, data_root=data_root))
 
 
+@cli.command("ranges")
+@workspace_option
+@click.option("--num-samples", type=int, help="How many samples. [default: verification.num_verify_samples]")
+@data_option
+@_threads_option
+@force_option
+def ranges_command(
+    work: Path, num_samples: int | None, data_root: Path | None, threads: int | None, force: bool
+) -> None:
+    """Record how large every tensor of the ONNX graphs gets: for `trt_builder build` in FP16 or INT8.
+
+    Nodes whose values come near the end of FP16 stay in FP32 then. Runs in ONNX Runtime on the CPU.
+
+    Example: runtime ranges --work work/centerpoint
+    """
+    from runtime.ranges import record_ranges
+
+    report = record_ranges(work, num_samples=num_samples, data_root=data_root, threads=threads, force=force)
+    click.echo(report)
+
+
 @cli.command("trace")
 @workspace_option
 @_backend_option

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import ConfigError
 from shared.files import sha256_of_file
-from shared.spec import ComponentSpec
 from shared.workspace import Workspace
 from trt_builder import onnx_graph, policies, profiles, ranges
 from trt_builder.policies import Resolved
 from trt_builder.profiles import Profile, Sizes
 
 if TYPE_CHECKING:
-    import onnx
-
     from shared.config import DeployConfig
 
 _log = logging.getLogger("settings")
@@ -164,7 +161,7 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                     model,
                     section.keep_fp32,
                     where=f"{ws.root}/{component.onnx}",
-                    largest=_largest(ws, component, model, policy),
+                    largest=ranges.largest_values(ws, component) if policies.POLICIES[policy].low == "fp16" else {},
                 ),
                 keep_fp32=section.keep_fp32,
                 profiles=profiles.resolve(
@@ -173,13 +170,3 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
             )
         )
     return found
-
-
-def _largest(ws: Workspace, component: ComponentSpec, model: onnx.ModelProto, policy: str) -> dict[str, float]:
-    """Largest values on the samples that the workspace holds; none for a policy that does not lower to FP16."""
-    if policies.POLICIES[policy].low != "fp16":
-        return {}
-    samples = ranges.samples_of(ws, component)
-    if not samples:
-        _log.debug("%s: no recorded inputs, so only weights are checked against FP16's range", component.name)
-    return ranges.largest_values(model, ranges.read_samples(ws, samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 
@@ -419,15 +419,34 @@ def test_ctrl_c_ends_the_command_with_130_at_once(tmp_path: Path, version: str) 
     assert ws.manifest().stages[stage].status == "failed"
 
 
-def test_recorded_inputs_of_a_component_keep_nodes_out_of_fp16(machine: Machine, tmp_path: Path) -> None:
+def record_ranges(ws: Workspace, value: float, onnx_sha256: str | None = None) -> None:
+    with ws.stage("ranges", tool="runtime") as stage:
+        recorded = {
+            "samples": 1,
+            "onnx_sha256": onnx_sha256 or ws.input_hash(f"onnx/{ENCODER}.onnx"),
+            "largest": {"input_features": value, "linear": 1.0},
+        }
+        with stage.artifact(f"ranges/{ENCODER}.json", kind="tensor-ranges") as path:
+            path.write_text(json.dumps(recorded))
+
+
+def test_recorded_ranges_keep_nodes_out_of_fp16(machine: Machine, tmp_path: Path) -> None:
     target = machine.with_tensorrt("8.6.0")
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     for value, kept in ((1.0, set()), (2e4, {"/pfn/linear/MatMul"})):
-        with ws.stage("samples", tool="trt_builder") as stage:
-            path = stage.artifact(f"samples/{ENCODER}/000000.npz", kind="component-inputs")
-            with path as temporary, temporary.open("wb") as file:
-                np.savez(file, input_features=np.full((3, 8, 11), value, np.float32))
+        record_ranges(ws, value)
         build(ws, "fp16")
         record = ws.manifest().results["engines"][f"{target.name('fp16')}/{ENCODER}"]
         assert set(record["kept_in_fp32"]) & {"/pfn/linear/MatMul"} == kept
         assert machine.recorded.precisions["/pfn/linear/MatMul"] == ("FP32" if kept else "FP16")
+
+
+def test_ranges_of_another_export_are_left_out_with_a_warning(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    record_ranges(ws, 2e4, onnx_sha256="0" * 64)
+    build(ws, "fp16")
+    assert machine.recorded.precisions["/pfn/linear/MatMul"] == "FP16"
+    assert "is of an earlier export" in caplog.text
