@@ -340,13 +340,13 @@ def _output_names(model: Any) -> list[dict[str, str]]:
     ]
 
 
-def _trained_on_y_axis(model: Any) -> bool:
+def trained_on_y_axis(model: Any) -> bool:
     """Whether the network itself answers with w, l, h and the yaw from the y axis (AWML's box coder has a flag)."""
     return bool(vars(model.pts_bbox_head.bbox_coder).get("y_axis_reference", False))
 
 
 def _y_axis_outputs(model: Any, options: Options) -> bool:
-    return options.rot_y_axis_reference or _trained_on_y_axis(model)
+    return options.rot_y_axis_reference or trained_on_y_axis(model)
 
 
 # -- components -----------------------------------------------------------------------------------------------------
@@ -483,7 +483,7 @@ def head_component(model: Any, spatial: Tensor, options: Options) -> Component:
         options: see `Options`.
     """
     _, channels, height, width = spatial.shape
-    to_y_axis = options.rot_y_axis_reference and not _trained_on_y_axis(model)
+    to_y_axis = options.rot_y_axis_reference and not trained_on_y_axis(model)
     y, x = _densest(spatial)
 
     def inputs_of(sizes: Sizes) -> tuple[Tensor]:
@@ -594,7 +594,7 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, Boxes3D, dict[s
     tasks = [task[0] for task in maps[-1].output]
     names = [name for task in _output_names(model) for name in task.values()]
     # The conversion is its own inverse: this undoes what the network itself was trained to do.
-    values = _ordered_outputs(tasks, _trained_on_y_axis(model))
+    values = _ordered_outputs(tasks, trained_on_y_axis(model))
     raw = {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
     counters = {"points": len(model_input), "voxels": len(data["inputs"]["voxels"]["voxels"])}
     return raw, _boxes(result), counters
