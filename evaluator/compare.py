@@ -60,7 +60,6 @@ def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | Non
             )
     changes = {subject.label: change(first, subject) for subject in subjects[1:]}
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(
             output,
             {

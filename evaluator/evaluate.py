@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,8 +19,9 @@ from evaluator.latency import latency_csv, latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
 from shared import formats
+from shared.arrays import read_arrays, write_arrays
 from shared.errors import GateFailed, InputError
-from shared.files import sha256_of_json
+from shared.files import read_json, sha256_of_json
 from shared.runs import Run
 from shared.table import Table, number
 from shared.versions import KeptWorkspace
@@ -89,13 +89,9 @@ def evaluate(
                 with stage.artifact(f"evaluation/{Path(folder).name}-latency.csv", kind="latency") as path:
                     path.write_text(latency_csv(run), encoding="utf-8")
             for name, evaluation in evaluations.items():
-                with stage.artifact(f"evaluation/{name}.json", kind="evaluation") as path:
-                    path.write_text(json.dumps(evaluation, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-                with (
-                    stage.artifact(f"evaluation/{name}.npz", kind="replicates") as path,
-                    path.open("wb") as file,
-                ):
-                    np.savez_compressed(file, **dict[str, Any](replicates[name]))
+                stage.json_artifact(f"evaluation/{name}.json", "evaluation", evaluation)
+                with stage.artifact(f"evaluation/{name}.npz", kind="replicates") as path:
+                    write_arrays(path, replicates[name], compressed=True)
                 if truth is not None:
                     stage.result("metrics", name, evaluation["headline"])
                 stage.result("latency", name, evaluation["latency"])
@@ -206,7 +202,7 @@ def stored_evaluations(workspace: Workspace | KeptWorkspace) -> dict[str, dict[s
     if stage is None or stage.status != "done":
         return {}
     stored = {
-        Path(relative).stem: json.loads(workspace.artifact(relative).read_text(encoding="utf-8"))
+        Path(relative).stem: read_json(workspace.artifact(relative))
         for relative in stage.outputs
         if relative.endswith(".json")
     }
@@ -226,8 +222,7 @@ def stored_replicates(workspace: Workspace | KeptWorkspace, run: str) -> Replica
     Raises:
         ManifestError: the file is missing or was changed.
     """
-    with np.load(workspace.artifact(f"evaluation/{run}.npz"), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    return read_arrays(workspace.artifact(f"evaluation/{run}.npz"))
 
 
 def evaluation_tables(workspace: Workspace) -> list[Table]:

@@ -59,7 +59,6 @@ def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
             records.append({**subject_json(subject), "change": changed})
             before[subject.run] = subject
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, {"workspace": str(work), "history": records})
     columns = [
         "version",

@@ -65,7 +65,6 @@ def score_detection3d(
         else _t4(predictions, truths, classes, limits, truth_file),
     }
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, result)
     tables = nuscenes_tables(result, OVERALL) if metric == "nuscenes" else t4_tables(result, OVERALL)
     return "\n\n".join(table.text() for table in tables)

@@ -93,7 +93,6 @@ def score_classification(
     matched = classification.Matched(truth, names, logits, logits.argmax(axis=1))
     result = classification.evaluate(matched)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         kind = "probabilities" if probabilities else "logits"
         write_json(output, {"task": "classification", "scores": kind, **result})
     return "\n\n".join(table.text() for table in classification.tables(result))

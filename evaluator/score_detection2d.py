@@ -6,7 +6,6 @@ iscrowd}]}``; predictions: ``[{image_id, category_id, bbox, score}]``. A box is 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from evaluator.boxes2d import voc
 from evaluator.boxes2d.frames import LabelledImage
 from evaluator.metrics import detection2d
 from shared.errors import InputError, UsageError
-from shared.files import write_json
+from shared.files import read_json, write_json
 from shared.tasks import Boxes2D
 
 Float64 = npt.NDArray[np.float64]
@@ -41,7 +40,7 @@ def score_detection2d(truth_file: Path, predictions_file: Path, classes: Sequenc
         UsageError: a class that is no category, or one that repeats.
         InputError: a file that is not what it should be.
     """
-    content = _json(truth_file)
+    content = read_json(truth_file)
     if not isinstance(content, Mapping) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
     ):
@@ -53,7 +52,7 @@ def score_detection2d(truth_file: Path, predictions_file: Path, classes: Sequenc
         raise InputError("lists no images", where=str(truth_file), hint="was it made for another split?")
     names = _categories(content["categories"], truth_file)
     chosen = _chosen(classes, names)
-    results = _json(predictions_file)
+    results = read_json(predictions_file)
     if not isinstance(results, list):
         raise InputError(
             "is no COCO results file", where=str(predictions_file), hint="it is a list of boxes with scores"
@@ -70,16 +69,8 @@ def score_detection2d(truth_file: Path, predictions_file: Path, classes: Sequenc
     matched = detection2d.Matched(truth, chosen, predictions, voc.match(predictions, truths, len(chosen)))
     result = detection2d.evaluate(matched)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, {"task": "detection2d", **result})
     return "\n\n".join(table.text() for table in detection2d.tables(result))
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read as JSON ({error})", where=str(path)) from error
 
 
 def _integer(row: Any, key: str, where: str) -> int:

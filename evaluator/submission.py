@@ -17,7 +17,6 @@ Without ``ego_translation`` boxes are in the ego frame.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy.typing as npt
 
 from evaluator.boxes3d.table import NO_ATTRIBUTE, BoxTable, check_table
 from shared.errors import InputError
+from shared.files import read_json
 
 Float64 = npt.NDArray[np.float64]
 
@@ -104,10 +104,7 @@ def read_submission(
 
 
 def _results(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read as JSON ({error})", where=str(path)) from error
+    content = read_json(path)
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict) or not results:
         raise InputError(

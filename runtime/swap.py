@@ -23,11 +23,12 @@ import numpy.typing as npt
 from runtime.model import Model, open_model
 from runtime.staged import Step, run_steps, steps_of
 from runtime.trace import staged_header
+from shared.arrays import Arrays
 from shared.errors import InputError
 from shared.progress import track
 from shared.runs import Run, RunWriter
 from shared.staleness import is_current
-from shared.traces import TRACES, Arrays, read_step, step_path, traced_steps, write_step
+from shared.traces import TRACES, read_step, step_path, traced_steps, write_step
 from shared.workspace import Workspace
 
 SWAPS = "swaps"

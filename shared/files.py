@@ -116,6 +116,18 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        InputError: missing, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't be read as JSON ({error})", where=str(path)) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with atomic_path(path) as temporary:

@@ -17,20 +17,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.errors import InputError
-from shared.files import atomic_path, explain_os_errors, write_json, write_text
+from shared.files import explain_os_errors, read_json, write_json, write_text
 from shared.tasks import Boxes2D, Boxes3D, ClassScores, Predictions, prediction_type
 
-RawOutputs = dict[str, npt.NDArray[Any]]
+#: Raw outputs by name.
+RawOutputs = Arrays
 Kind = TypeVar("Kind", Boxes3D, Boxes2D, ClassScores)
 
 _HEADER = "run.json"
@@ -54,11 +55,6 @@ class RunHeader(BaseModel):
     raw_samples: list[int] = Field(description="Positions in `tokens` whose raw outputs are kept")
     fingerprint: str = Field(description="Fingerprint of the stage; another one starts the run afresh")
     details: dict[str, Any] = Field(default_factory=dict, description="Threads, target, versions, ...")
-
-
-def _write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **cast("dict[str, Any]", arrays))
 
 
 def flat_outputs(outputs: Mapping[str, Any]) -> RawOutputs:
@@ -100,7 +96,7 @@ class RunWriter:
         """
         header_path = folder / _HEADER
         value = header.model_dump(mode="json")
-        same = resume and header_path.is_file() and _read_json(header_path) == value
+        same = resume and header_path.is_file() and read_json(header_path) == value
         with explain_os_errors(folder):
             if not same:
                 if folder.exists():
@@ -139,7 +135,7 @@ class RunWriter:
             EnvironmentLacks: the disk is full.
         """
         if raw is not None:
-            _write_arrays(self._folder / "raw" / f"{index:06d}.npz", flat_outputs(raw))
+            write_arrays(self._folder / "raw" / f"{index:06d}.npz", flat_outputs(raw))
         entry = {
             "index": index,
             "latency_ms": latency_ms,
@@ -170,7 +166,7 @@ class RunWriter:
         packed: dict[str, npt.NDArray[Any]] = {"offsets": offsets[: len(entries) + 1]}
         for name in kind.columns():
             packed[name] = np.concatenate([getattr(frame, name) for frame in frames])
-        _write_arrays(self._folder / _PREDICTIONS, packed)
+        write_arrays(self._folder / _PREDICTIONS, packed)
         latency = [{"latency_ms": entry["latency_ms"], "counters": entry["counters"]} for entry in entries]
         write_json(self._folder / _LATENCY, latency)
         raw = [f"raw/{index:06d}.npz" for index in self._header.raw_samples]
@@ -201,7 +197,7 @@ class Run:
             InputError: not a run, half a run, or files that don't fit together.
         """
         try:
-            header = RunHeader.model_validate(_read_json(folder / _HEADER))
+            header = RunHeader.model_validate(read_json(folder / _HEADER))
         except ValidationError as error:
             raise InputError(
                 f"not the header of a run: {error.errors()[0]['msg']}", where=f"{folder}/{_HEADER}"
@@ -210,8 +206,8 @@ class Run:
             raise InputError(
                 "the run is not finished", where=str(folder), hint="run it again; it goes on where it stopped"
             )
-        packed = _read_arrays(folder / _PREDICTIONS)
-        latency = _read_json(folder / _LATENCY)
+        packed = read_arrays(folder / _PREDICTIONS)
+        latency = read_json(folder / _LATENCY)
         names = {*prediction_type(header.task).columns(), "offsets"}
         if set(packed) != names:
             raise InputError(f"holds {sorted(packed)}, expected {sorted(names)}", where=f"{folder}/{_PREDICTIONS}")
@@ -242,17 +238,13 @@ class Run:
         """3D boxes of the sample at position ``index``, see `predictions`."""
         return self.predictions(index, Boxes3D)
 
-    def all_boxes(self) -> Iterator[Boxes3D]:
-        """3D boxes of every sample, in order."""
-        return (self.boxes(index) for index in range(len(self)))
-
     def raw(self, index: int) -> RawOutputs:
         """Raw outputs of the sample at position ``index``, by name.
 
         Raises:
             InputError: they were not kept, or can't be read.
         """
-        return _read_arrays(self.folder / "raw" / f"{index:06d}.npz")
+        return read_arrays(self.folder / "raw" / f"{index:06d}.npz")
 
     @property
     def latencies(self) -> list[dict[str, float]]:
@@ -263,21 +255,6 @@ class Run:
     def counters(self) -> list[dict[str, int]]:
         """Per sample: voxels, dropped points and the like."""
         return [entry["counters"] for entry in self._latency]
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read as JSON ({error})", where=str(path)) from error
-
-
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error
 
 
 def _read_journal(path: Path) -> dict[int, dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -152,6 +153,11 @@ class StageRun:
         with atomic_path(staged) as temporary:
             yield temporary
         self._pending[relative] = (staged, kind)
+
+    def json_artifact(self, relative: str, kind: str, value: Any) -> None:
+        """Write a JSON artifact, see `artifact`."""
+        with self.artifact(relative, kind) as path:
+            path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     def add_artifact(self, relative: str, kind: str) -> None:
         """Record a file that is whole and in place already (runs write theirs as they go)."""

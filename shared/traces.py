@@ -11,22 +11,17 @@ that the model spec gives them.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from shared.errors import InputError
-from shared.files import atomic_path
+from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.runs import Run
 
 #: Folder of the traces in a workspace.
 TRACES = "traces"
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 def step_path(index: int, step: str) -> str:
@@ -45,10 +40,7 @@ def write_step(folder: Path, index: int, step: str, arrays: Mapping[str, npt.NDA
     Raises:
         EnvironmentLacks: the disk is full.
     """
-    path = folder / step_path(index, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **cast("dict[str, Any]", dict(arrays)))
+    write_arrays(folder / step_path(index, step), arrays, compressed=True)
 
 
 def read_step(folder: Path, index: int, step: str) -> Arrays:
@@ -57,12 +49,7 @@ def read_step(folder: Path, index: int, step: str) -> Arrays:
     Raises:
         InputError: it was not kept, or can't be read.
     """
-    path = folder / step_path(index, step)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error
+    return read_arrays(folder / step_path(index, step))
 
 
 def traced_steps(run: Run) -> list[str]:

@@ -8,7 +8,6 @@ from the reference's for the very same input, and what that changed in the resul
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import InputError
+from shared.files import read_json
 from shared.runs import Run
 from shared.staleness import is_current
 from shared.table import Table, number
@@ -73,11 +73,10 @@ def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, forc
             workspace.artifact(path)
         with stage:
             found = attribution(workspace, name, data_root)
-            with stage.artifact(relative, kind="attribution") as file:
-                file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            stage.json_artifact(relative, "attribution", found)
             keep = ("reference", "truth", "samples", "total", "responsible")
             stage.result("attribution", name, {key: found[key] for key in keep})
-    return _text(json.loads(workspace.artifact(relative).read_text(encoding="utf-8")))
+    return _text(read_json(workspace.artifact(relative)))
 
 
 def _chosen(workspace: Workspace, test: str | None) -> list[str]:

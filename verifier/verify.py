@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared import formats
 from shared.errors import InputError, VerificationFailed
+from shared.files import read_json
 from shared.table import Table, number
 from shared.workspace import Workspace
 from verifier.compare import compare_runs
@@ -65,8 +65,7 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
                 stored = compare_runs(comparison.reference.run, comparison.test.run, score_threshold)
                 stored["format"] = formats.VERIFICATION
                 stored["tolerance"] = asdict(tolerance_of(comparison, config, overrides))
-                with stage.artifact(f"verification/{comparison.name}.json", kind="verification") as path:
-                    path.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+                stage.json_artifact(f"verification/{comparison.name}.json", "verification", stored)
                 results[comparison.name] = _result(stored, judge_stored(stored, ()))
             stage.result("verification", SUMMARY, _summary(plan, results))
     return report(workspace, ())
@@ -123,10 +122,7 @@ def stored_comparisons(workspace: Workspace) -> dict[str, dict[str, Any]]:
     if stage is None or stage.status != "done":
         status = "nothing was verified here yet" if stage is None else f"the last verification is '{stage.status}'"
         raise InputError(status, where=str(workspace.root), hint=f"verifier verify --work {workspace.root}")
-    stored = {
-        Path(relative).stem: json.loads(workspace.artifact(relative).read_text(encoding="utf-8"))
-        for relative in stage.outputs
-    }
+    stored = {Path(relative).stem: read_json(workspace.artifact(relative)) for relative in stage.outputs}
     for name, comparison in stored.items():
         if comparison.get("format") != formats.VERIFICATION:
             raise InputError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from evaluator.report.blocks import Block, Cell, Grid, Section, Text
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport
+from shared.files import read_json
 from shared.staleness import outdated_inputs
 from shared.table import MISSING
 
@@ -24,7 +24,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
     for path, record in sorted(material.manifest.artifacts.items()):
         if record.kind != _KIND or material.manifest.stages[record.stage].status != "done":
             continue
-        found = json.loads(material.workspace.artifact(path).read_text(encoding="utf-8"))
+        found = read_json(material.workspace.artifact(path))
         if found.get("format") != _FORMAT:
             blocks.append(Text(f"{path} was written by another version of the verifier", "muted"))
             continue

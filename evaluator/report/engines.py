@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from evaluator.report.blocks import Block, Cell, Details, Grid, Heading, Section, Text
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport
+from shared.files import read_json
 from shared.staleness import outdated_inputs
 from shared.table import MISSING
 
@@ -27,7 +27,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
     for path, record in sorted(material.manifest.artifacts.items()):
         if record.kind != _KIND or material.manifest.stages[record.stage].status != "done":
             continue
-        engine = json.loads(material.workspace.artifact(path).read_text(encoding="utf-8"))
+        engine = read_json(material.workspace.artifact(path))
         blocks += _engine(Path(path).parent.name, engine)
         if outdated_inputs(material.manifest, record.stage):
             command = material.manifest.stages[record.stage].command

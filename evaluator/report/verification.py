@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from evaluator.report.material import Material
 from evaluator.report.svg import Axis, bar_chart, linear_axis, mark
 from evaluator.report.tasks import TaskReport
 from shared import formats
+from shared.files import read_json
 from shared.table import MISSING
 
 _STAGE = "verify"
@@ -37,7 +37,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
         )
     ]
     for number, relative in enumerate(stage.outputs):
-        comparison = json.loads(material.workspace.artifact(relative).read_text(encoding="utf-8"))
+        comparison = read_json(material.workspace.artifact(relative))
         name = Path(relative).stem
         if comparison.get("format") != formats.VERIFICATION:
             blocks.append(Text(f"{name} was recorded by another version of the verifier", "muted"))

@@ -76,7 +76,7 @@ def test_both_backends_saw_the_same_samples(main_job: tuple[Path, str]) -> None:
     runs = [Run.open(main_job[0] / "runs" / name) for name in ("pytorch-cpu", "onnx-cpu")]
     assert runs[0].header.tokens == runs[1].header.tokens
     assert 35 <= len(runs[0]) <= 60
-    assert sum(len(boxes) for boxes in runs[0].all_boxes()) > 100
+    assert sum(len(runs[0].boxes(index)) for index in range(len(runs[0]))) > 100
 
 
 def test_the_report_shows_frames_of_both_backends(main_job: tuple[Path, str]) -> None:

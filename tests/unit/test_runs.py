@@ -60,7 +60,7 @@ def test_round_trip(tmp_path: Path) -> None:
     _write(tmp_path)
     run = Run.open(tmp_path)
     assert len(run) == 3
-    assert all(_same(boxes, _boxes(index, index)) for index, boxes in enumerate(run.all_boxes()))
+    assert all(_same(boxes, _boxes(index, index)) for index, boxes in enumerate(map(run.boxes, range(len(run)))))
     assert run.raw(0)["heatmap"].tolist() == [0, 1, 2, 3]
     assert [latency["total"] for latency in run.latencies] == [1.5, 2.5, 3.5]
     assert [counters["voxels"] for counters in run.counters] == [0, 1, 2]
@@ -90,7 +90,7 @@ def test_resumes_after_the_last_whole_line(tmp_path: Path) -> None:
     writer.commit(1, _boxes(3), {"total": 1.0})
     writer.commit(2, _boxes(4), {"total": 1.0})
     writer.finish()
-    assert [len(boxes) for boxes in Run.open(tmp_path).all_boxes()] == [2, 3, 4]
+    assert [len(boxes) for boxes in map(Run.open(tmp_path).boxes, range(3))] == [2, 3, 4]
 
 
 @pytest.mark.parametrize("change", [{"fingerprint": "g"}, {"tokens": ["a", "b", "c"]}, {"device": "cuda:0"}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from shared.arrays import Arrays
 from shared.errors import InputError
+from shared.files import read_json
 from shared.journal import Journal
 from shared.runs import Run
 from shared.spec import ComponentSpec
 from shared.staleness import is_current
 from shared.table import Table, number
-from shared.traces import TRACES, Arrays, read_step, step_path, traced_steps
+from shared.traces import TRACES, read_step, step_path, traced_steps
 from shared.workspace import Workspace
 from verifier.bisect.graph import Graph, as_types_of, node_title
 from verifier.bisect.runners import OnnxRunner, Runner
@@ -120,13 +121,12 @@ def _component(
             samples = _samples(reference, trace, component, num_samples)
             journal = Journal.open(workspace.path(f"bisect/{component.name}.journal"), stage.fingerprint, force)
             found = find_nodes(Case(graph, right, samples, runner, limit), journal, component.name)
-            with stage.artifact(relative, kind="bisect") as file:
-                file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            stage.json_artifact(relative, "bisect", found)
             keep = ("runner", "limit", "nodes", "runs")
             responsible = [name for window in found["responsible"] for name in window["nodes"]]
             stage.result("bisect", component.name, {**{key: found[key] for key in keep}, "responsible": responsible})
             journal.path.unlink(missing_ok=True)
-    return _text(json.loads(workspace.artifact(relative).read_text(encoding="utf-8")))
+    return _text(read_json(workspace.artifact(relative)))
 
 
 def _trace(workspace: Workspace, name: str | None) -> Run:

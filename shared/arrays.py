@@ -1,0 +1,40 @@
+"""Arrays by name in .npz files, whole or not there."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import InputError
+from shared.files import atomic_path
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
+    """Write a file.
+
+    Raises:
+        EnvironmentLacks: the disk is full or read-only.
+    """
+    write = np.savez_compressed if compressed else np.savez
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        write(file, **cast("dict[str, Any]", dict(arrays)))
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read a file.
+
+    Raises:
+        InputError: not there, or not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error
