@@ -175,6 +175,11 @@ def _diagnosis(
     expected: set[str], found: set[str], missing: list[str], unexpected: list[str], shapes: list[str]
 ) -> str:
     """What kind of mistake the differences look like."""
+    if any(name.endswith("_quantizer.scale") for name in unexpected):
+        return (
+            "this is a quantised checkpoint, with batch norms folded in; model.checkpoint wants its original; "
+            "quantization.enabled: true takes the quantised one from the workspace"
+        )
     if len(expected & found) < _SAME_MODEL_SHARE * len(expected):
         return "this looks like the checkpoint of another model; check model.config and model.checkpoint"
     norms_gone = any(name.endswith("running_mean") for name in missing)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.config.model_sections import Data
 from shared.config.section import Count, Flag, Pattern, Section
 
 
 class Calibration(Section):
     """How activation ranges are found."""
 
-    num_batches: Count = Field(default=100, description="Batches of the data set that are looked at.")
+    num_batches: Count = Field(
+        default=100, description="Samples of the data set that are looked at, spread evenly over it."
+    )
     method: Literal["histogram", "max"] = Field(
         default="histogram", description="Collect histograms, or only the largest value seen."
     )
     amax_method: Literal["mse", "entropy", "percentile"] = Field(
         default="mse", description="With `histogram`: how a range is chosen from it."
+    )
+    percentile: Annotated[float, Field(gt=50, le=100)] = Field(
+        default=99.99, description="With `percentile`: the share of an activation's values other than 0 in its range."
+    )
+    data: Data | None = Field(
+        default=None,
+        description="The samples, with the keys of the section `data`: others than those that are evaluated. Left out: "
+        "the section `data`, with a warning.",
     )
 
 
@@ -28,12 +39,14 @@ class Fusion(Section):
 
 
 class Quantization(Section):
-    """INT8 quantisation of the PyTorch model."""
+    """INT8 quantisation of the PyTorch model, by `exporter quantize` (docs/quantization.md)."""
 
-    enabled: Flag = Field(default=False, description="Whether the model is quantised before it is exported.")
+    enabled: Flag = Field(default=False, description="Whether the export takes the quantised model.")
     mode: Literal["ptq", "qat"] = Field(default="ptq", description="`ptq`: calibration only; `qat`: with fine-tuning.")
     calibration: Calibration = Field(default=Calibration(), description="How activation ranges are found.")
     fusion: Fusion = Field(default=Fusion(), description="What is fused first.")
     sensitive_layers: tuple[Pattern, ...] = Field(
-        default=(), description="Regular expressions on module names: these layers stay in floating point."
+        default=(),
+        description="Layers that stay in floating point: names of layers or blocks, or regular expressions that match "
+        "anywhere in a layer's name.",
     )

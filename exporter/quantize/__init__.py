@@ -1,0 +1,1 @@
+"""INT8 quantisation: calibration, fine-tuning, sensitivity, search (docs/quantization.md)."""
