@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from config_page import configuration_page
 
-from shared.config import reference
-from shared.manifest import json_schema
+from shared import manifest
+from shared.config import schema
 
 DOCS = Path(__file__).parent
 TOOLS = {
@@ -62,8 +63,9 @@ def pages() -> dict[str, str]:
     """Content of every generated page, by file name."""
     return {
         "cli.md": cli_page(),
-        "manifest.schema.json": json.dumps(json_schema(), indent=2) + "\n",
-        **reference.pages(),
+        "manifest.schema.json": json.dumps(manifest.json_schema(), indent=2) + "\n",
+        "configuration.md": configuration_page(),
+        "config.schema.json": json.dumps(schema.json_schema(), indent=2) + "\n",
     }
 
 

@@ -69,7 +69,7 @@ def schema(out: Path | None) -> None:
 
     Example: exporter config schema --out config.schema.json
     """
-    from shared.config.reference import json_schema
+    from shared.config.schema import json_schema
 
     text = json.dumps(json_schema(), indent=2) + "\n"
     if out is None:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from shared.config.check_sections import Backend, SampleCount
-from shared.config.model_sections import AxisIndex, Dtype, Mode, PrecisionPolicy, TaskType, TensorShape
-from shared.config.section import Bytes, Count, Device, FileName, Flag, Index, Name, Pattern, Positive, Section
+from shared.config.model_sections import AxisIndex, Dtype, Mode, PrecisionPolicy, TaskType, Tensor, TensorShape
+from shared.config.quantization_section import Quantization
+from shared.config.section import Bytes, Count, Device, FileName, Flag, Index, Name, Positive, Section
 
 DynamicAxes = dict[Name, dict[AxisIndex, Name]]
 Opset = Annotated[int, Field(strict=True, ge=16, le=20)]
@@ -28,18 +29,11 @@ class AwmlExport(Section):
     verify: Flag | None = None
 
 
-class AwmlTensor(Section):
-    """An entry of ``components.<id>.io.inputs`` or ``outputs``."""
-
-    name: Name
-    dtype: Dtype = "float32"
-
-
 class AwmlIo(Section):
     """``components.<id>.io``."""
 
-    inputs: Annotated[tuple[AwmlTensor, ...], Field(min_length=1)]
-    outputs: Annotated[tuple[AwmlTensor, ...], Field(min_length=1)]
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     dynamic_axes: DynamicAxes | None = None
 
 
@@ -189,30 +183,6 @@ class AwmlEvaluation(Section):
     num_warmup_samples: Index | None = None
 
 
-class AwmlCalibration(Section):
-    """``quantization.calibration``."""
-
-    num_batches: Count = 100
-    method: Literal["histogram", "max"] = "histogram"
-    amax_method: Literal["mse", "entropy", "percentile"] = "mse"
-
-
-class AwmlFusion(Section):
-    """``quantization.fusion``."""
-
-    fuse_bn: Flag = True
-
-
-class AwmlQuantization(Section):
-    """``quantization``."""
-
-    enabled: Flag = False
-    mode: Literal["ptq", "qat"] = "ptq"
-    calibration: AwmlCalibration = AwmlCalibration()
-    fusion: AwmlFusion = AwmlFusion()
-    sensitive_layers: tuple[Pattern, ...] = ()
-
-
 class AwmlConfig(Section):
     """A whole ``deploy_config.py``."""
 
@@ -230,4 +200,4 @@ class AwmlConfig(Section):
     codebase_config: dict[str, Any] | None = None
     verification: AwmlVerification = AwmlVerification()
     evaluation: AwmlEvaluation = AwmlEvaluation()
-    quantization: AwmlQuantization | None = None
+    quantization: Quantization | None = None

@@ -69,6 +69,12 @@ class DeployConfig(Section):
         return "cuda:0" if found == "cuda" else found
 
 
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the deploy config."""
+    schema = DeployConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "awml-deploy: deploy config"}
+
+
 def _cross_checks(config: DeployConfig) -> Iterator[Problem]:
     """What is wrong between sections: key path, value, and what would be right."""
     yield from _unknown_devices(config)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shared.config import reference
 from shared.config.awml_schema import AwmlConfig
 from shared.config.schema import DeployConfig
 from shared.config.section import Section
@@ -33,30 +30,6 @@ def sections(section: type[Section]) -> Iterator[type[Section]]:
                 shape = shape_of(shape.item)
             if shape.section is not None:
                 todo.append(shape.section)
-
-
-def test_the_pages_are_current() -> None:
-    answer = subprocess.run(
-        [sys.executable, "-m", "shared.config.reference", "--check"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-
-
-def test_a_stale_page_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(reference, "DOCS", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["reference", "--write"])
-    reference.main()
-    monkeypatch.setattr(sys, "argv", ["reference", "--check"])
-    reference.main()
-    (tmp_path / "configuration.md").write_text("old", encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"stale: .*configuration\.md; write them with: python -m"):
-        reference.main()
 
 
 @pytest.mark.parametrize("section", list(sections(DeployConfig)), ids=lambda section: section.__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -17,13 +17,10 @@ from shared.workspace import Workspace
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def generator(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("generate")
 
 
 def test_generated_pages_are_current() -> None:
@@ -33,9 +30,19 @@ def test_generated_pages_are_current() -> None:
     assert answer.returncode == 0, answer.stderr
 
 
+def test_a_stale_page_is_noticed(generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "DOCS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--write"])
+    generator.main()
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
+    generator.main()
+    (tmp_path / "configuration.md").write_text("old", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"stale: configuration\.md; run: make docs"):
+        generator.main()
+
+
 @pytest.mark.parametrize("name", ["exporter", "trt_builder", "runtime", "verifier", "evaluator", "manifest"])
-def test_every_command_helps_and_is_in_the_guide(name: str) -> None:
-    generator = _generator()
+def test_every_command_helps_and_is_in_the_guide(generator: ModuleType, name: str) -> None:
     guide = "\n".join(
         path.read_text() for path in [DOCS.parent / "README.md", *DOCS.glob("*.md")] if path.name != "cli.md"
     )

@@ -1,20 +1,11 @@
-"""Renders the reference of the config (docs/configuration.md) and its JSON Schema from the models.
-
-``python -m shared.config.reference --write`` writes both files, ``--check`` says whether they are up to date.
-"""
+"""Renders the reference of the deploy config (configuration.md) from its JSON Schema, which comes from the models."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from shared.config.schema import DeployConfig
-
-DOCS = Path(__file__).parents[2] / "docs"
+from shared.config.schema import json_schema
 
 _INTRODUCTION = """\
 # Deploy config
@@ -78,12 +69,6 @@ of the same kind. Unknown keys are errors at any depth. Defaults are AWML's. Wha
 
 Each of these that a file has is a warning when it is read, and a comment in the converted YAML.
 """
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of the deploy config."""
-    schema = DeployConfig.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "awml-deploy: deploy config"}
 
 
 def configuration_page() -> str:
@@ -221,37 +206,3 @@ def _default_text(entry: dict[str, Any], required: bool) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
-
-
-def pages() -> dict[str, str]:
-    """Content of the generated files, by name in docs/."""
-    return {
-        "configuration.md": configuration_page(),
-        "config.schema.json": json.dumps(json_schema(), indent=2) + "\n",
-    }
-
-
-def _stale() -> Iterator[Path]:
-    for name, text in pages().items():
-        path = DOCS / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            yield path
-
-
-def main() -> None:
-    """Write or check the generated files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", action="store_true", help="write the files")
-    action.add_argument("--check", action="store_true", help="exit with 1 when a file is stale")
-    arguments = parser.parse_args()
-    stale = list(_stale())
-    if arguments.write:
-        for path in stale:
-            path.write_text(pages()[path.name], encoding="utf-8")
-    elif stale:
-        sys.exit(f"stale: {', '.join(map(str, stale))}; write them with: python -m shared.config.reference --write")
-
-
-if __name__ == "__main__":
-    main()
