@@ -39,11 +39,12 @@ class Bottleneck(BaseModule):
         self.conv1 = ConvModule(channels, channels, 3, padding=1, **conv)
         self.conv2 = ConvModule(channels, channels, 3, padding=1, **conv)
         self.identity = identity
+        self.skip = nn.Identity()  # quantisation puts a quantizer here
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
         y: Tensor = self.conv2(self.conv1(x))
-        return y + x if self.identity else y
+        return y + self.skip(x) if self.identity else y
 
 
 class ELAN(BaseModule):
