@@ -1,0 +1,244 @@
+"""Scales where tensors meet: at the Add of a skip connection, at a Concat, and wherever several layers read one tensor.
+
+TensorRT takes an Add into the INT8 kernel of the convolution before it when the other side, the skip connection, is
+int8 already. So the skip connection is quantised, and the convolution's own output is not:
+
+    x ── Q/DQ ─┬─ conv1 ─ ReLU ─ Q/DQ ─ conv2 ─ Add ─ ReLU ─ Q/DQ ─ …
+               └─────────── (downsample, Q/DQ) ──┘
+
+A tensor that several layers read is held once when they use one scale, and tensors that a Concat joins lie in one
+tensor: their scale is the largest of those found. Nearest upsampling, maximum pooling and reshapes change no value, so
+what is on either side of them counts as one tensor.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from exporter.quantize.frozen import QMAX, FixedQuantizer, frozen_layers
+
+# Name of the quantizer inside `downsample` or `skip`; its scale is in the checkpoint.
+_NAME = "skip_quantizer"
+_KEY = f".{_NAME}.scale"
+# Samples that the ranges behind `downsample` layers are taken from: their largest values are soon seen.
+_SAMPLES = 16
+# What gives out the values that it is given, in other places.
+_SAME_VALUES = frozenset({"cat", "concat", "flatten", "max_pool2d", "reshape", "view"})
+
+
+class SkipQuantizer(FixedQuantizer):
+    """Quantises a skip connection as long as the layer that takes the Add in is quantised.
+
+    Args:
+        scale: float32, ().
+        kernel: the frozen layer whose output is added.
+    """
+
+    def __init__(self, scale: Tensor, kernel: nn.Module) -> None:
+        super().__init__(scale, None)
+        self._kernel = (kernel,)  # in a tuple: it is no part of this module
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The values as int8 would hold them, or as they are."""
+        kernel: Any = self._kernel[0]
+        return super().forward(values) if kernel.input_quantizer.enabled else values
+
+
+def share_scales(model: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> int:
+    """Quantise the skip connections of a frozen model, and give tensors that meet one scale, in place.
+
+    Args:
+        model: after `exporter.quantize.frozen.freeze`, in evaluation mode.
+        forward: runs the model on one batch.
+        batches: the calibration samples; the first few are used.
+
+    Returns:
+        How many skip connections are quantised.
+    """
+    skips = [_place(block, torch.tensor(0.0)) for block in _blocks(model)]
+    for skip in skips:
+        skip.enabled = False
+    ranges = dict.fromkeys(skips, torch.tensor(0.0))
+
+    def widen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, SkipQuantizer)
+        ranges[module] = torch.maximum(ranges[module], inputs[0].detach().abs().amax().float().cpu())
+
+    samples = islice(batches, _SAMPLES)
+    handles = [skip.register_forward_pre_hook(widen) for skip in skips]
+    with torch.no_grad():
+        with _watched(model) as watch:
+            forward(next(samples))
+        for batch in samples:
+            forward(batch)
+    for handle in handles:
+        handle.remove()
+    for skip in skips:
+        skip.enabled = True
+        skip.set_scale(ranges[skip] / QMAX)
+    for group in watch.groups:
+        # A skip connection without a layer of its own is the tensor that its block's first layer reads.
+        readers = [reader for reader in group.readers if reader not in ranges] or group.readers
+        if readers:
+            largest = torch.stack([reader.scale for reader in readers]).max()
+            for reader in group.readers:
+                reader.set_scale(largest)
+    return len(skips)
+
+
+def place_skips(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put quantizers where a checkpoint has scales of skip connections, in place.
+
+    Args:
+        model: with the frozen layers of the checkpoint.
+        state: its state dict; scales of other models are left for the strict loading to refuse.
+    """
+    wanted = {key.removesuffix(_KEY): scale for key, scale in state.items() if key.endswith(_KEY)}
+    for name, block in model.named_modules():
+        for attribute in ("downsample", "skip"):
+            if f"{name}.{attribute}" in wanted and (found := _block(block)) is not None:
+                _place(found, wanted[f"{name}.{attribute}"])
+
+
+# -- skip connections -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A residual block: where its skip connection can be taken hold of, and the layers on either side.
+
+    Attributes:
+        module: the block.
+        attribute: name of the module that the skip connection goes through, where it goes through one.
+        first, last: the layers that read the block's input and make what the skip connection is added to.
+    """
+
+    module: nn.Module
+    attribute: str
+    first: Any
+    last: Any
+
+
+def _block(module: nn.Module) -> _Block | None:
+    """A residual block that is known here, or None: mmdet's and mmpretrain's ResNet, AWML's ELAN."""
+    from exporter.awml_modules.elan import Bottleneck
+
+    block: Any = module
+    if isinstance(block, Bottleneck):
+        return _Block(block, "skip", block.conv1.conv, block.conv2.conv) if block.identity else None
+    basic, bottleneck = _resnet_blocks()
+    if isinstance(block, basic):
+        return _Block(block, "downsample", block.conv1, block.conv2)
+    if isinstance(block, bottleneck):
+        return _Block(block, "downsample", block.conv1, block.conv3)
+    return None
+
+
+def _resnet_blocks() -> tuple[Any, Any]:
+    from exporter.models.calibration import has_mmpretrain
+
+    names = ["mmdet.models.backbones.resnet"]
+    if has_mmpretrain():
+        names.append("mmpretrain.models.backbones.resnet")
+    modules = [importlib.import_module(name) for name in names]
+    return tuple(module.BasicBlock for module in modules), tuple(module.Bottleneck for module in modules)
+
+
+def _blocks(model: nn.Module) -> Iterator[_Block]:
+    """The residual blocks whose layers on either side of the skip connection are quantised."""
+    frozen = set(frozen_layers(model).values())
+    for module in list(model.modules()):
+        block = _block(module)
+        if block is not None and {block.first, block.last} <= frozen:
+            yield block
+
+
+def _place(block: _Block, scale: Tensor) -> SkipQuantizer:
+    quantizer = SkipQuantizer(scale, block.last)
+    before = getattr(block.module, block.attribute)
+    if isinstance(before, nn.Sequential):
+        before.add_module(_NAME, quantizer)
+    else:  # None, or Identity
+        setattr(block.module, block.attribute, nn.Sequential())
+        getattr(block.module, block.attribute).add_module(_NAME, quantizer)
+    return quantizer
+
+
+# -- tensors that meet ------------------------------------------------------------------------------------------------
+
+
+class _Group:
+    """Quantizers that read one tensor, or parts of one."""
+
+    def __init__(self) -> None:
+        self.readers: list[FixedQuantizer] = []
+        self._part_of: _Group | None = None
+
+    def root(self) -> _Group:
+        """The group that this one has become a part of."""
+        return self if self._part_of is None else self._part_of.root()
+
+    def join(self, other: _Group) -> None:
+        """Become one with another group."""
+        one, two = self.root(), other.root()
+        if one is not two:
+            one.readers += two.readers
+            two._part_of = one
+
+
+class _SameValues(TorchFunctionMode):
+    """Notes which tensors have values in common."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[_Group] = []
+        self._of = WeakTensorKeyDictionary()
+
+    def group(self, tensor: Tensor) -> _Group:
+        """The group of a tensor."""
+        if tensor not in self._of:
+            self.groups.append(_Group())
+            self._of[tensor] = self.groups[-1]
+        found: _Group = self._of[tensor]
+        return found.root()
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the function."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        nearest = name == "interpolate" and kwargs.get("mode", "nearest") == "nearest"
+        if (name in _SAME_VALUES or nearest) and args and isinstance(result, Tensor):
+            for tensor in args[0] if isinstance(args[0], (list, tuple)) else [args[0]]:
+                self.group(result).join(self.group(tensor))
+        return result
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[_SameValues]:
+    """Note what each quantizer of activations reads, for one run of the model."""
+    mode = _SameValues()
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, FixedQuantizer)
+        mode.group(inputs[0]).readers.append(module)
+
+    readers: list[nn.Module] = [layer.input_quantizer for layer in frozen_layers(model).values()]
+    readers += [module for module in model.modules() if isinstance(module, SkipQuantizer)]
+    handles = [reader.register_forward_pre_hook(note) for reader in readers]
+    try:
+        with mode:
+            yield mode
+    finally:
+        for handle in handles:
+            handle.remove()
