@@ -2,10 +2,11 @@
 
 points -> voxelise -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
 
-A request copies the points to the device, enqueues everything, waits once, and reads the boxes. The number of pillars
-is known on the device alone, and the encoder's input shape has to be set on the host: so the encoder runs with a
-*bucket* of rows a little above what the frame before had. When a frame has more pillars than its bucket, which the
-counters that come back with the boxes say, the request is enqueued again with one that fits.
+A request copies the points to the device, enqueues everything, waits once, and reads the boxes. Behind it, nobody waits
+for that, the device clears what it wrote, for the next one. The number of pillars is known on the device alone, and the
+encoder's input shape has to be set on the host: so the encoder runs with a *bucket* of rows a little above what the
+frame before had. When a frame has more pillars than its bucket, which the counters that come back with the boxes say,
+the request is enqueued again with one that fits.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ POINT_CAPACITY = 1 << 19
 # Points are copied in parts, so that the device copies one while the host stages the next.
 UPLOAD_PARTS = 4
 # Buckets of encoder rows, of equal steps.
-BUCKETS = 24
+BUCKETS = 32
 
 # Requests that decide whether graphs are faster.
 TRIALS = 9
@@ -96,7 +97,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Launches:
-    """What a request launches: first the reset, then the body of its bucket, with or without the stages' events."""
+    """What a request launches: the body of its bucket, with or without the stages' events, and behind it the reset."""
 
     reset: Callable[[], None]
     bodies: dict[tuple[int, bool], Callable[[], None]]
@@ -164,6 +165,8 @@ class CenterPointCuda:
         self._session = session
         self._lane = session.open_lane()
         self._stream = self._lane.stream
+        # Copies of points run beside the reset that the request before left behind.
+        self._copies = session.gpu.stream()
         self._buffers = _Buffers(session, parameters)
         self._functions = _functions(spec, parameters, session)
         self._grid_blocks = session.gpu.multiprocessors * 4
@@ -174,6 +177,7 @@ class CenterPointCuda:
         encoder_in, encoder_out = encoder.inputs[0].name, encoder.outputs[0].name
         shape = (rows, parameters.max_points_per_voxel, _num_features(parameters))
         self._features = gpu.allocate(shape, session.dtype(ENCODER, encoder_in))
+        self._filled = gpu.allocate((rows,), np.int32)
         pillars = gpu.allocate((rows, 1, parameters.encoder_channels), session.dtype(ENCODER, encoder_out))
         self._encoders = {
             size: self._lane.bind(ENCODER, {encoder_in: self._features.first(size)}, {encoder_out: pillars.first(size)})
@@ -189,6 +193,7 @@ class CenterPointCuda:
         self._finished = Event()
         self._events = {stage: Event() for stage in STAGES}
         self._expected = rows
+        self._is_reset = False
         self._in_flight: tuple[int, int, bool, float, float] | None = None
         self._run_once()
         self._tasks = self._bind_tasks()
@@ -212,16 +217,24 @@ class CenterPointCuda:
         start = time.perf_counter_ns()
         if len(points) > self._buffers.capacity:
             self._grow(len(points))
+        if not self._is_reset:
+            self._launches.reset()
         if stages:
-            self._started.record(self._stream)
-        self._launches.reset()
+            self._started.record(self._copies)
         self._upload(points)
-        if stages:
-            self._uploaded.record(self._stream)
+        self._uploaded.record(self._copies)
+        self._uploaded.hold(self._stream)
         rows = self._bucket(min(self._expected, len(points)))
+        self._run(rows, stages=stages)
+        self._in_flight = (len(points), rows, stages, start, time.perf_counter_ns())
+
+    def _run(self, rows: int, *, stages: bool) -> None:
+        """Enqueue the body of a bucket, and the reset for the next one."""
+        self._is_reset = False
         self._launches.bodies[rows, stages]()
         self._finished.record(self._stream)
-        self._in_flight = (len(points), rows, stages, start, time.perf_counter_ns())
+        self._launches.reset()
+        self._is_reset = True
 
     def collect(self) -> Inference:
         """Wait for the request in flight and read its boxes."""
@@ -237,11 +250,8 @@ class CenterPointCuda:
             rows = self._bucket(voxels)
             if stages:
                 self._started.record(self._stream)
-            self._launches.reset()
-            if stages:
                 self._uploaded.record(self._stream)
-            self._launches.bodies[rows, stages]()
-            self._finished.record(self._stream)
+            self._run(rows, stages=stages)
             self._finished.synchronise()
         # A quarter of a step above this frame: the next one is much like it.
         self._expected = voxels + self._buckets[-1] // (BUCKETS * 4)
@@ -299,10 +309,10 @@ class CenterPointCuda:
             last = min(first + step, words)
             begin = max(first, FRAME_HEADER)
             host[begin:last] = flat[begin - FRAME_HEADER : max(last - FRAME_HEADER, 0)]
-            driver.memcpy_htod_async(device + 4 * first, host[first:last], self._stream)
+            driver.memcpy_htod_async(device + 4 * first, host[first:last], self._copies)
 
     def _enqueue_reset(self) -> None:
-        """What has to be empty when a request starts. The canvas first: it is cleared by what the last request left."""
+        """What has to be empty when a request starts. The canvas first: it is cleared by what this one found."""
         buffers, stream = self._buffers, self._stream
         blocks = -(-self._parameters.max_voxels // 32)
         self._launch("clear_canvas", blocks, 256, buffers.cell_of_voxel, self._canvas, buffers.result)
@@ -351,7 +361,7 @@ class CenterPointCuda:
         b = self._buffers
         self._launch(
             "decorate", -(-rows // 4), 128,
-            b.frame, b.slots, b.in_voxel, b.cell_of_voxel, self._features, b.result, rows,
+            b.frame, b.slots, b.in_voxel, b.cell_of_voxel, self._features, self._filled, b.result, rows,
         )  # fmt: skip
 
     def _scatter(self, rows: int) -> None:
@@ -475,6 +485,7 @@ class CenterPointCuda:
         _log.warning("a frame of %d points: buffers grow from %d to %d", points, self._buffers.capacity, capacity)
         self._buffers.grow(capacity, self._parameters.decoration.raw_features)
         self._launches = self._choose()
+        self._is_reset = False
 
 
 def buckets(low: int, high: int | None, max_voxels: int) -> list[int]:
@@ -550,7 +561,7 @@ _SIGNATURES = {
     "voxelise_count": "PPPP",
     "voxelise_number": "PPPPPPP",
     "voxelise_slots": "PPPPPP",
-    "decorate": "PPPPPPi",
+    "decorate": "PPPPPPPi",
     "scatter": "PPPPi",
     "decode_histogram": "PifPP",
     "decode_collect": "PifPP",

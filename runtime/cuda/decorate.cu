@@ -1,6 +1,7 @@
 // Pillar decoration, see runtime/decorate.py: the encoder's input, row by row, padding included. A warp a voxel.
 //
 // features  (rows, M, F) FEATURE_T; rows behind the last voxel and unused slots are zero
+// filled    (rows,) int32 slots of each row that are not zero; only these and the new ones are written, a tenth of it all
 //
 // A voxel's mean is summed in double in the order of its points, as NumPy does: the result is the same to the bit.
 
@@ -22,18 +23,19 @@ __device__ inline float decorated(const float* point, const float* mean, const f
 
 extern "C" __global__ void __launch_bounds__(DECORATE_WARPS* WARP)
 decorate(const int* frame, const u32* slots, const int* in_voxel, const int* cell_of_voxel, FEATURE_T* features,
-         int* header, int rows) {
+         int* filled, int* header, int rows) {
     __shared__ float staged[DECORATE_WARPS][MAX_POINTS * NUM_FEATURES];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int voxel = blockIdx.x * DECORATE_WARPS + warp;
     if (voxel >= rows) return;
     const float* points = (const float*)(frame + FRAME_HEADER);
     float* row = staged[warp];
-    for (int index = lane; index < MAX_POINTS * NUM_FEATURES; index += WARP) row[index] = 0.0f;
+    const int count = voxel < min(header[VOXELS_FOUND], MAX_VOXELS) ? min(in_voxel[voxel], MAX_POINTS) : 0;
+    const int written = max(count, filled[voxel]) * NUM_FEATURES;
+    for (int index = lane; index < written; index += WARP) row[index] = 0.0f;
     __syncwarp();
 
-    if (voxel < min(header[VOXELS_FOUND], MAX_VOXELS)) {
-        const int count = min(in_voxel[voxel], MAX_POINTS);
+    if (count > 0) {
         const u32* numbers = slots + (long long)voxel * MAX_POINTS;
         double sums[3] = {0.0, 0.0, 0.0};
         for (int start = 0; start < count; start += WARP) {
@@ -64,5 +66,6 @@ decorate(const int* frame, const u32* slots, const int* in_voxel, const int* cel
         __syncwarp();
     }
     FEATURE_T* out = features + (long long)voxel * (MAX_POINTS * NUM_FEATURES);
-    for (int index = lane; index < MAX_POINTS * NUM_FEATURES; index += WARP) write_value(out, index, row[index]);
+    for (int index = lane; index < written; index += WARP) write_value(out, index, row[index]);
+    if (lane == 0) filled[voxel] = count;
 }

@@ -16,6 +16,9 @@ from shared.spec import ModelSpec
 class DeviceDouble(DeviceSession):
     """Components that copy prepared tensors.
 
+    Attributes:
+        canvas: what the head was asked last.
+
     Args:
         gpu: the GPU.
         spec: the model.
@@ -33,6 +36,7 @@ class DeviceDouble(DeviceSession):
         *,
         recordable: bool = True,
     ) -> None:
+        self.canvas: DeviceArray
         self.gpu = gpu
         self.settings: dict[str, Any] = {}
         self.recordable = recordable
@@ -63,18 +67,28 @@ class _Lane(Lane):
     def bind(self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]) -> Bound:
         if component == ENCODER:
             return _Copy(self._session.pillars, dict(outputs), self.stream)
-        return _Copy(None, self._session.outputs, self.stream)
+        (canvas,) = inputs.values()
+        self._session.canvas = self._session.gpu.allocate(canvas.shape, canvas.dtype)
+        return _Head(self._session, canvas, self.stream)
 
 
 class _Copy(Bound):
-    def __init__(self, source: DeviceArray | None, outputs: dict[str, DeviceArray], stream: Any) -> None:
+    def __init__(self, source: DeviceArray, outputs: dict[str, DeviceArray], stream: Any) -> None:
         self.outputs = outputs
         self._source, self._stream = source, stream
 
     def enqueue(self) -> None:
-        if self._source is not None:
-            (target,) = self.outputs.values()
-            driver.memcpy_dtod_async(target.address, self._source.address, target.nbytes, self._stream)
+        (target,) = self.outputs.values()
+        driver.memcpy_dtod_async(target.address, self._source.address, target.nbytes, self._stream)
+
+
+class _Head(Bound):
+    def __init__(self, session: DeviceDouble, canvas: DeviceArray, stream: Any) -> None:
+        self.outputs = session.outputs
+        self._seen, self._canvas, self._stream = session.canvas, canvas, stream
+
+    def enqueue(self) -> None:
+        driver.memcpy_dtod_async(self._seen.address, self._canvas.address, self._canvas.nbytes, self._stream)
 
 
 def upload(gpu: Gpu, array: np.ndarray[Any, Any]) -> DeviceArray:

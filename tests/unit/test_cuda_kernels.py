@@ -79,6 +79,7 @@ class Pair:
         recordable = options.pop("recordable", not isinstance(gpu, cuda_on_cpu.HostGpu))
         session = DeviceDouble(gpu, spec, self.pillars, self.outputs, recordable=recordable)
         assert isinstance(session, DeviceSession)
+        self.session = session
         self.device = CenterPointCuda(spec, self.parameters, session)
         self.asked: dict[str, np.ndarray[Any, Any]] = {}
         self.host = CenterPoint(spec, self.parameters, _HostDouble(self))
@@ -94,7 +95,7 @@ class Pair:
             assert_equal(features[:count], self.asked["pts_voxel_encoder"][:count])
             rows = self.device._bucket(count)
             assert not features[count:rows].any()
-        assert_equal(self.device._canvas.get(), self.asked["pts_backbone_neck_head"])
+        assert_equal(self.session.canvas.get(), self.asked["pts_backbone_neck_head"])
         for column in ("centers", "sizes", "yaws", "velocities", "labels", "scores", "num_points"):
             assert_equal(getattr(got.predictions, column), getattr(wanted.predictions, column), column)
         for name, array in wanted.outputs.items():
@@ -187,6 +188,19 @@ def test_without_graphs(gpu: Gpu) -> None:
     for stages in (False, True):
         pair.check(cloud(2000), stages=stages)
         pair.check(cloud(50), stages=stages)
+
+
+def test_a_request_that_failed_leaves_nothing_behind(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(gpu, make_spec(), recordable=False)
+    pair.check(cloud(2000))
+
+    def refuse() -> None:
+        raise InferenceError("no")
+
+    with monkeypatch.context() as failing, pytest.raises(InferenceError, match="no"):
+        failing.setattr(pair.device._head, "enqueue", refuse)
+        pair.device.infer(cloud(3000, 1))
+    pair.check(cloud(500, 2))
 
 
 def test_float16_tensors(gpu: Gpu) -> None:
