@@ -25,14 +25,26 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
         InputError: no such file, or not a whole image.
         EnvironmentLacks: OpenCV is not installed.
     """
+    return decode_image(path, cv2.IMREAD_COLOR)
+
+
+def decode_image(path: Path, flags: int) -> npt.NDArray[np.uint8]:
+    """An image, read as ``cv2.imdecode`` does with ``flags``.
+
+    Raises:
+        InputError: no such file, or not a whole image.
+    """
+    where = str(path)
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise InputError(
-            f"the image can't be read ({error.strerror or error})", where=str(path), hint="check data.root"
-        ) from error
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+        reason = error.strerror or error
+        hint = "check data.root and data.data_prefix"
+        raise InputError(f"the image can't be read ({reason})", where=where, hint=hint) from error
+    try:
+        image: npt.NDArray[np.uint8] | None = cv2.imdecode(content, flags) if len(content) else None
+    except cv2.error:  # sizes that OpenCV refuses, for example
+        image = None
     if image is None:
-        raise InputError("is no image that OpenCV can decode", where=str(path), hint="copy or download it again")
-    pixels: npt.NDArray[np.uint8] = image
-    return pixels
+        raise InputError("can't be decoded as an image", where=where, hint="the file is truncated or no image")
+    return image

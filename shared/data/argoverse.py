@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from shared.data.indexed import IndexedDataset, explain_malformed, files_part, point_file, settings_part
+from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.points import ARGOVERSE_COLUMNS
-from shared.data.types import Camera, DataSource, Sample
+from shared.data.types import Camera, Dataset, DataSource, Sample
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, yaw_of
 from shared.tasks import Boxes3D
@@ -25,7 +25,7 @@ _NANOSECONDS = 1e9
 _CAMERA_PREFIXES = ("ring_", "stereo_")
 
 
-def open_argoverse(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
+def open_argoverse(settings: DataSource, folder: Path) -> Dataset[Sample]:
     """Data set of all sweeps of all logs in a folder, by log name and time.
 
     Raises:
@@ -49,7 +49,7 @@ def open_argoverse(settings: DataSource, folder: Path) -> IndexedDataset[Sample]
         with explain_malformed(f"{file}: sweep {sweep['timestamp_ns']}"):
             return _sample(folder, index, log, sweep, settings, classes, str(file))
 
-    return IndexedDataset(
+    return Dataset(
         name=folder.name,
         classes=classes,
         length=len(frames),

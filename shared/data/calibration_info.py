@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.data.camera_pairs import CameraPair, in_both_states
-from shared.data.indexed import IndexedDataset, explain_malformed, point_file, settings_part
+from shared.data.common import explain_malformed, point_file, settings_part
 from shared.data.paths import data_path
-from shared.data.types import Camera, DataSource
+from shared.data.types import Camera, Dataset, DataSource
 from shared.errors import InputError
 from shared.files import sha256_of_file
 from shared.geometry import invert_pose
@@ -32,7 +32,7 @@ def is_calibration_info(entries: Sequence[Any]) -> bool:
 
 def open_calibration_info(
     file: Path, entries: Sequence[Any], settings: DataSource, folder: Path
-) -> IndexedDataset[CameraPair]:
+) -> Dataset[CameraPair]:
     """Data set of the entries of an info file, each in both states.
 
     Args:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import InputError
+from shared.images import decode_image
 from shared.lazy import lazy_import
 
 cv2 = lazy_import("cv2", install="make setup")
@@ -32,15 +33,7 @@ def read_camera_image(path: Path, width: int | None = None, height: int | None =
         InputError: the file is missing, is no image, or has another number of channels or of bits, or another size.
     """
     where = str(path)
-    if not path.is_file():
-        raise InputError("no such image file", where=where, hint="check data.root and data.data_prefix")
-    try:
-        encoded = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"can't be read ({error.strerror})", where=where) from error
-    image = _decode(encoded)
-    if image is None:
-        raise InputError("can't be decoded as an image", where=where, hint="the file is truncated or no image")
+    image = decode_image(path, cv2.IMREAD_UNCHANGED)
     channels = image.shape[2] if image.ndim == _CHANNELS else 1
     if channels != _CHANNELS or image.dtype != np.uint8:
         raise InputError(
@@ -54,15 +47,4 @@ def read_camera_image(path: Path, width: int | None = None, height: int | None =
             where=where,
             hint="use the image as it was recorded, or scale its intrinsics with it",
         )
-    return image
-
-
-def _decode(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    if not len(encoded):
-        return None
-    try:
-        image: npt.NDArray[np.uint8] | None = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    # Sizes that OpenCV refuses, for example.
-    except cv2.error:
-        return None
     return image

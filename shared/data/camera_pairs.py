@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.indexed import IndexedDataset
 from shared.data.miscalibration import Disturbance, Law, disturbance_of
 from shared.data.types import Camera, Dataset, PointFile, Sample
 from shared.errors import InputError
@@ -60,7 +59,7 @@ def in_both_states(
     pair: Callable[[int], CameraPair],
     law: Law,
     digest_parts: Callable[[], list[Any]],
-) -> IndexedDataset[CameraPair]:
+) -> Dataset[CameraPair]:
     """The data set of ``count`` pairs, each in both states.
 
     Args:
@@ -81,7 +80,7 @@ def in_both_states(
         token = f"{found.token}/{STATES[label]}"
         return replace(found, index=index, token=token, camera=camera, label=label, disturbance=disturbance)
 
-    return IndexedDataset(
+    return Dataset(
         name=name,
         classes=STATES,
         length=2 * count,
@@ -90,7 +89,7 @@ def in_both_states(
     )
 
 
-def pairs_of_frames(frames: Dataset[Sample], law: Law) -> IndexedDataset[CameraPair]:
+def pairs_of_frames(frames: Dataset[Sample], law: Law) -> Dataset[CameraPair]:
     """The camera images of a data set of lidar frames, in both states; cameras without an image file are left out.
 
     Raises:

@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shared.data.indexed import IndexedDataset
 from shared.data.types import Dataset
 from shared.errors import ConfigError, InputError
 
 
-def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> IndexedDataset[Any]:
+def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> Dataset[Any]:
     """Data sets in order. A sample's token becomes ``<data set>/<token>``.
 
     Raises:
@@ -38,7 +37,7 @@ def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> IndexedDataset[Any]
         sample = parts[position].sample(index - (ends[position] - len(parts[position])))
         return replace(sample, index=index, token=f"{names[position]}/{sample.token}")
 
-    return IndexedDataset(
+    return Dataset(
         name=name,
         classes=next(iter(class_lists), ()),
         length=ends[-1],
@@ -47,7 +46,7 @@ def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> IndexedDataset[Any]
     )
 
 
-def concatenate_real(folder: Path, parts: Sequence[Dataset[Any]], expected: str) -> IndexedDataset[Any]:
+def concatenate_real(folder: Path, parts: Sequence[Dataset[Any]], expected: str) -> Dataset[Any]:
     """What was found of the real data in ``folder``.
 
     Raises:

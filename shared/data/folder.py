@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shared.data.indexed import IndexedDataset, point_file, settings_part
+from shared.data.common import point_file, settings_part
 from shared.data.paths import by_number
 from shared.data.points import ARGOVERSE_COLUMNS, POINT_SUFFIXES
-from shared.data.types import DataSource, Sample
+from shared.data.types import Dataset, DataSource, Sample
 from shared.errors import ConfigError, InputError
 
 # Columns of the formats that bring their own names.
 _FEATURES = {".npz": len(ARGOVERSE_COLUMNS), ".pcd": len(ARGOVERSE_COLUMNS)}
 
 
-def open_folder(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
+def open_folder(settings: DataSource, folder: Path) -> Dataset[Sample]:
     """Data set of the point files directly in a folder.
 
     Raises:
@@ -47,7 +47,7 @@ def open_folder(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
             lidar=point_file(settings, folder, file, columns[index]),
         )
 
-    return IndexedDataset(
+    return Dataset(
         name=folder.name,
         classes=tuple(settings.classes),
         length=len(files),

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.data.indexed import IndexedDataset, settings_part
+from shared.data.common import settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import by_number
-from shared.data.types import DataSource, ImageLabels, ImageSample
+from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
 from shared.images import IMAGE_SUFFIXES
 from shared.tasks import Boxes2D
@@ -66,7 +66,7 @@ class LabelCollector:
         return ImageLabels(Boxes2D.build(corners, labels), np.array(ignored, np.bool_), np.array(areas, np.float64))
 
 
-def open_image_folder(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
+def open_image_folder(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     """Data set of the images directly in a folder, without labels.
 
     Raises:
@@ -78,7 +78,7 @@ def open_image_folder(settings: DataSource, folder: Path) -> IndexedDataset[Imag
     return image_files(folder.name, folder, sorted(files, key=by_number), settings)
 
 
-def image_files(name: str, root: Path, files: Sequence[Path], settings: DataSource) -> IndexedDataset[ImageSample]:
+def image_files(name: str, root: Path, files: Sequence[Path], settings: DataSource) -> Dataset[ImageSample]:
     """Data set of given image files below ``root``, without labels."""
 
     def build(index: int) -> ImageSample:
@@ -90,7 +90,7 @@ def image_files(name: str, root: Path, files: Sequence[Path], settings: DataSour
             image=files[index],
         )
 
-    return IndexedDataset(
+    return Dataset(
         name=name,
         classes=tuple(settings.classes),
         length=len(files),

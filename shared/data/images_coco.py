@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shared.data.common import explain_malformed, settings_part
 from shared.data.images import LabelCollector
-from shared.data.indexed import IndexedDataset, explain_malformed, settings_part
 from shared.data.info import info_file, load_info
 from shared.data.paths import data_path
-from shared.data.types import DataSource, ImageSample
+from shared.data.types import Dataset, DataSource, ImageSample
 from shared.errors import InputError
 from shared.files import sha256_of_file
 
 
-def open_coco(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
+def open_coco(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     """Data set of the images of a COCO file, in its order.
 
     Raises:
@@ -68,7 +68,7 @@ def open_coco(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]
                 labels=collector.labels() if labelled else None,
             )
 
-    return IndexedDataset(
+    return Dataset(
         name=file.stem,
         classes=classes,
         length=len(images),

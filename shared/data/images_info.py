@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.data.common import explain_malformed, settings_part
 from shared.data.images import LabelCollector
-from shared.data.indexed import IndexedDataset, explain_malformed, settings_part
 from shared.data.info import info_file, load_info, own_class_names
 from shared.data.labels import IGNORED
 from shared.data.paths import data_path
-from shared.data.types import DataSource, ImageLabels, ImageSample
+from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import ConfigError, InputError
 from shared.files import sha256_of_file
 
 
-def open_image_info(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
+def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     """Data set of the images of an info file.
 
     Raises:
@@ -48,7 +48,7 @@ def open_image_info(settings: DataSource, folder: Path) -> IndexedDataset[ImageS
         with explain_malformed(place):
             return _sample(index, entries[index], folder, settings, classes, own, place)
 
-    return IndexedDataset(
+    return Dataset(
         name=file.stem,
         classes=classes,
         length=len(entries),

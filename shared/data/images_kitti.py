@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shared.data.common import explain_malformed, files_part, settings_part
 from shared.data.images import LabelCollector
-from shared.data.indexed import IndexedDataset, explain_malformed, files_part, settings_part
 from shared.data.kitti import CLASSES, LABEL_COLUMNS
-from shared.data.types import DataSource, ImageLabels, ImageSample
+from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
 
 _DONT_CARE = "DontCare"
 _BOX = slice(4, 8)  # columns of left, top, right, bottom
 
 
-def open_kitti_images(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
+def open_kitti_images(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     """Data set of the frames that have an image, by number.
 
     Raises:
@@ -43,7 +43,7 @@ def open_kitti_images(settings: DataSource, folder: Path) -> IndexedDataset[Imag
             labels=_labels(labels, settings, classes) if labels.is_file() else None,
         )
 
-    return IndexedDataset(
+    return Dataset(
         name=folder.name,
         classes=classes,
         length=len(frames),

@@ -12,14 +12,13 @@ from shared.data.concat import concatenate_real
 from shared.data.images import image_files, open_image_folder
 from shared.data.images_info import open_image_info
 from shared.data.images_kitti import open_kitti_images
-from shared.data.indexed import IndexedDataset
 from shared.data.labels import COMMON_CLASSES, nuscenes_label_map
 from shared.data.types import Dataset, DataSettings, DataSource, ImageSample
 
 _COCO_PICTURES = "coco_val2017_images"
 
 
-def open_real_images(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
+def open_real_images(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     """Concatenation of what is there; parts that are not are left out.
 
     Raises:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shared.data.common import explain_malformed, files_part, settings_part
 from shared.data.images import LabelCollector
-from shared.data.indexed import IndexedDataset, explain_malformed, files_part, settings_part
 from shared.data.paths import data_path
 from shared.data.t4 import scene_folders
-from shared.data.types import DataSource, ImageLabels, ImageSample
+from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
 
 _TABLES = ("sample_data", "category", "object_ann", "calibrated_sensor", "sensor")
@@ -21,7 +21,7 @@ _MICROSECONDS = 1e6
 Record = Mapping[str, Any]
 
 
-def open_t4_images(settings: DataSource, folder: Path) -> IndexedDataset[ImageSample]:
+def open_t4_images(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     """Data set of the key frames' images of the scene in a folder, or of all scenes under it.
 
     Images of a scene without the table ``object_ann`` have no labels.
@@ -60,7 +60,7 @@ def open_t4_images(settings: DataSource, folder: Path) -> IndexedDataset[ImageSa
                 labels=_labels(boxes[image["token"]], tables[scene], settings, classes),
             )
 
-    return IndexedDataset(
+    return Dataset(
         name=folder.name,
         classes=classes,
         length=len(images),

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.indexed import IndexedDataset, explain_malformed, point_file, settings_part
+from shared.data.common import explain_malformed, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
-from shared.data.types import Camera, DataSource, PointFile, Sample, Sweep
+from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
 from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
 from shared.files import sha256_of_file
@@ -35,7 +35,7 @@ from shared.tasks import Boxes3D
 _DEFAULT_FEATURES = 5
 
 
-def open_info(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
+def open_info(settings: DataSource, folder: Path) -> Dataset[Sample]:
     """Data set of an info file.
 
     Raises:
@@ -61,7 +61,7 @@ def open_info(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
         with explain_malformed(f"{where}: data_list[{index}]"):
             return reader.sample(index, entries[index], f"{where}: data_list[{index}]")
 
-    return IndexedDataset(
+    return Dataset(
         name=file.stem,
         classes=classes,
         length=len(entries),

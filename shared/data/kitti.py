@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.indexed import IndexedDataset, explain_malformed, files_part, point_file, settings_part
+from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.points import read_points
-from shared.data.types import Camera, DataSource, PointFile, Sample
+from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample
 from shared.errors import InputError
 from shared.geometry import count_points_in_boxes, transform_points
 from shared.tasks import Boxes3D
@@ -30,7 +30,7 @@ _CLOUDS = "velodyne"  # folder of the points; data_prefix.pts names another (vel
 LABEL_COLUMNS = 15
 
 
-def open_kitti(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
+def open_kitti(settings: DataSource, folder: Path) -> Dataset[Sample]:
     """Data set of the frames that have a point file, by number.
 
     Raises:
@@ -46,7 +46,7 @@ def open_kitti(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
         files = (folder / "label_2" / f"{frame}.txt", folder / "calib" / f"{frame}.txt")
         return [file for file in files if file.is_file()]
 
-    return IndexedDataset(
+    return Dataset(
         name=folder.name,
         classes=classes,
         length=len(frames),

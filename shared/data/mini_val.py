@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from shared.data.indexed import IndexedDataset, explain_malformed, files_part, point_file, settings_part
+from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
-from shared.data.types import Camera, DataSource, Sample
+from shared.data.types import Camera, Dataset, DataSource, Sample
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, wrap_angle
 from shared.tasks import Boxes3D
@@ -31,7 +31,7 @@ _FEATURES = 5
 _MICROSECONDS = 1e6
 
 
-def open_mini_val(settings: DataSource, folder: Path, *, only_with_points: bool = True) -> IndexedDataset[Sample]:
+def open_mini_val(settings: DataSource, folder: Path, *, only_with_points: bool = True) -> Dataset[Sample]:
     """Data set of the frames, in the file's order.
 
     Args:
@@ -57,7 +57,7 @@ def open_mini_val(settings: DataSource, folder: Path, *, only_with_points: bool 
         with explain_malformed(f"{file}: frames[{index}]"):
             return _sample(folder, index, frames[index], settings, classes, str(file))
 
-    return IndexedDataset(
+    return Dataset(
         name=folder.name,
         classes=classes,
         length=len(frames),

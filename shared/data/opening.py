@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.argoverse import open_argoverse
+from shared.data.common import data_root
 from shared.data.concat import concatenate
 from shared.data.folder import open_folder
 from shared.data.images import open_image_folder
@@ -15,17 +16,16 @@ from shared.data.images_info import open_image_info
 from shared.data.images_kitti import open_kitti_images
 from shared.data.images_real import open_real_images
 from shared.data.images_t4 import open_t4_images
-from shared.data.indexed import IndexedDataset, data_root
 from shared.data.info import open_info
 from shared.data.kitti import open_kitti
 from shared.data.mini_val import open_mini_val
 from shared.data.pairs_opening import PAIR_FORMATS
 from shared.data.real import open_real
 from shared.data.t4 import open_t4
-from shared.data.types import DataSource
+from shared.data.types import Dataset, DataSource
 from shared.errors import ConfigError
 
-_Opener = Callable[[DataSource, Path], IndexedDataset[Any]]
+_Opener = Callable[[DataSource, Path], Dataset[Any]]
 
 _LIDAR_FRAMES: dict[str, _Opener] = {
     "info": open_info,
@@ -52,7 +52,7 @@ _FORMATS: Mapping[str, Mapping[str, _Opener]] = {
 }
 
 
-def open_dataset(config: DataSource, *, root: Path | None = None, task: str = "detection3d") -> IndexedDataset[Any]:
+def open_dataset(config: DataSource, *, root: Path | None = None, task: str = "detection3d") -> Dataset[Any]:
     """Open the data set that the settings describe.
 
     Args:
@@ -79,7 +79,7 @@ def open_dataset(config: DataSource, *, root: Path | None = None, task: str = "d
     return formats[config.format](config, data_root(config, root))
 
 
-def _open_concat(settings: DataSource, root: Path | None, task: str) -> IndexedDataset[Any]:
+def _open_concat(settings: DataSource, root: Path | None, task: str) -> Dataset[Any]:
     """Sources in order. One without a root of its own has the concatenation's; a relative one starts there."""
     folder = root if root is not None else settings.root
     parts = []

@@ -9,20 +9,19 @@ from pathlib import Path
 from shared.data.calibration_info import is_calibration_info, open_calibration_info
 from shared.data.camera_pairs import CameraPair, pairs_of_frames
 from shared.data.concat import concatenate_real
-from shared.data.indexed import IndexedDataset
 from shared.data.info import info_file, load_info, open_info
 from shared.data.kitti import open_kitti
 from shared.data.mini_val import open_mini_val
 from shared.data.real import REFLECTANCE_TO_INTENSITY
 from shared.data.t4 import open_t4
-from shared.data.types import DataSettings, DataSource, Sample
+from shared.data.types import Dataset, DataSettings, DataSource, Sample
 
 _KITTI_CLOUDS = ("velodyne_reduced", "velodyne")  # the first that is there; the reduced are cut to the camera's view
 
-PairOpener = Callable[[DataSource, Path], IndexedDataset[CameraPair]]
+PairOpener = Callable[[DataSource, Path], Dataset[CameraPair]]
 
 
-def open_pairs_info(settings: DataSource, folder: Path) -> IndexedDataset[CameraPair]:
+def open_pairs_info(settings: DataSource, folder: Path) -> Dataset[CameraPair]:
     """Pairs of an info file: AWML's of calibration status (an image an entry), or one of lidar frames with cameras.
 
     Raises:
@@ -37,12 +36,12 @@ def open_pairs_info(settings: DataSource, folder: Path) -> IndexedDataset[Camera
     return pairs_of_frames(open_info(settings, folder), settings.miscalibration)
 
 
-def _of_frames(open_frames: Callable[[DataSource, Path], IndexedDataset[Sample]]) -> PairOpener:
+def _of_frames(open_frames: Callable[[DataSource, Path], Dataset[Sample]]) -> PairOpener:
     """What opens the pairs of the frames' cameras: raises as ``open_frames``, and where no frame has an image."""
     return lambda settings, folder: pairs_of_frames(open_frames(settings, folder), settings.miscalibration)
 
 
-def open_real_pairs(settings: DataSource, folder: Path) -> IndexedDataset[CameraPair]:
+def open_real_pairs(settings: DataSource, folder: Path) -> Dataset[CameraPair]:
     """Every real camera-lidar pair of a folder: nuScenes' demo key frames and KITTI.
 
     Raises:

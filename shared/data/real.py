@@ -12,7 +12,6 @@ from pathlib import Path
 
 from shared.data.argoverse import open_argoverse
 from shared.data.concat import concatenate_real
-from shared.data.indexed import IndexedDataset
 from shared.data.info import open_info
 from shared.data.kitti import open_kitti
 from shared.data.labels import COMMON_CLASSES, nuscenes_label_map
@@ -24,7 +23,7 @@ _COLUMNS = 5
 REFLECTANCE_TO_INTENSITY = 255.0  # KITTI has 0-1
 
 
-def open_real(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
+def open_real(settings: DataSource, folder: Path) -> Dataset[Sample]:
     """Concatenation of what is there; parts that are not are left out.
 
     Raises:

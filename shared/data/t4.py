@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.indexed import IndexedDataset, explain_malformed, files_part, point_file, settings_part
+from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
-from shared.data.types import Camera, DataSource, PointFile, Sample, Sweep
+from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, transform_points, yaw_of
 from shared.tasks import Boxes3D
@@ -40,7 +40,7 @@ _MICROSECONDS = 1e6
 _NEIGHBOUR_SECONDS = 1.5
 
 
-def open_t4(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
+def open_t4(settings: DataSource, folder: Path) -> Dataset[Sample]:
     """Data set of the scene in a folder, or of all scenes under it, in the order of their paths.
 
     Below a data base's folder (``<uuid>/<version>/annotation``) the highest version of each scene is taken.
@@ -63,7 +63,7 @@ def open_t4(settings: DataSource, folder: Path) -> IndexedDataset[Sample]:
         with explain_malformed(f"{scene.root}: sample {record['token']}"):
             return scene.sample(index, record, classes)
 
-    return IndexedDataset(
+    return Dataset(
         name=folder.name,
         classes=classes,
         length=len(samples),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.data.miscalibration import Law, Miscalibration
 from shared.errors import ConfigError
+from shared.files import sha256_of_json
 from shared.tasks import Boxes2D, Boxes3D
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 
+# Part of every digest: raise it when the code comes to read the same files as other samples.
+SAMPLE_RULES = 1
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -170,36 +173,43 @@ class ImageSample:
     labels: ImageLabels | None = None
 
 
-SampleT_co = TypeVar("SampleT_co", covariant=True)
+SampleT = TypeVar("SampleT")
 
 
-class Dataset(Protocol[SampleT_co]):
+@dataclass(frozen=True)
+class Dataset(Generic[SampleT]):
     """Samples in a fixed order: the same for every tool that opens the same settings.
 
     What a sample is depends on the task: `Sample` for 3D detection, `ImageSample` for 2D detection. All have ``index``,
     ``token`` and ``scene``.
+
+    Attributes:
+        name: short name for messages and tokens.
+        classes: class names that labels index; empty where there are no labels.
+        length: number of samples.
+        build: sample of an index within range.
+        digest_parts: what defines the samples, as JSON values; computed only when the digest is asked for.
     """
 
-    @property
-    def name(self) -> str:
-        """Short name for messages and tokens."""
-        ...
+    name: str
+    classes: tuple[str, ...]
+    length: int
+    build: Callable[[int], SampleT]
+    digest_parts: Callable[[], list[Any]]
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names that ``ground_truth.labels`` index; empty where there are no labels."""
-        ...
+    def __len__(self) -> int:
+        return self.length
 
-    def __len__(self) -> int: ...
-
-    def sample(self, index: int) -> SampleT_co:
+    def sample(self, index: int) -> SampleT:
         """The sample at ``index``, 0 <= index < len.
 
         Raises:
             InputError: its entry, or a file it is built from, is missing or malformed.
             IndexError: no such index.
         """
-        ...
+        if not 0 <= index < self.length:
+            raise IndexError(f"sample {index} of data set '{self.name}', which has {self.length}")
+        return self.build(index)
 
     def digest(self) -> str:
         """Hex sha256 over everything that defines the samples: settings, info files, tables, labels.
@@ -207,7 +217,7 @@ class Dataset(Protocol[SampleT_co]):
         Independent of where the data folder lies, and of the contents of point files and images, which a machine that
         only evaluates need not have.
         """
-        ...
+        return sha256_of_json([SAMPLE_RULES, self.digest_parts()])
 
 
 @dataclass(frozen=True)

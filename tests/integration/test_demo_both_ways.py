@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from demo.cli import cli
 from shared.data import DataSettings, PointLoading, Sample, load_points, open_dataset, read_points
-from shared.data.indexed import IndexedDataset
+from shared.data.types import Dataset
 from shared.geometry import count_points_in_boxes
 from shared.tasks import Boxes3D
 
@@ -25,12 +25,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def both(root: Path) -> tuple[IndexedDataset, IndexedDataset]:
+def both(root: Path) -> tuple[Dataset, Dataset]:
     by_info = open_dataset(DataSettings("info", root, Path("info/t4dataset_demo_infos_eval.pkl")))
     return by_info, open_dataset(DataSettings("t4", root, classes=by_info.classes))
 
 
-def samples(dataset: IndexedDataset) -> list[Sample]:
+def samples(dataset: Dataset) -> list[Sample]:
     return [dataset.sample(index) for index in range(len(dataset))]
 
 
@@ -40,7 +40,7 @@ def by_position(boxes: Boxes3D | None) -> Boxes3D:
     return boxes.select(np.lexsort(np.round(boxes.centers.astype(np.float64), 2).T))
 
 
-def test_same_frames_in_the_same_order(both: tuple[IndexedDataset, IndexedDataset]) -> None:
+def test_same_frames_in_the_same_order(both: tuple[Dataset, Dataset]) -> None:
     ours, tables = (samples(dataset) for dataset in both)
     assert len(ours) == 5
     assert [sample.token for sample in ours] == [sample.token for sample in tables]
@@ -48,7 +48,7 @@ def test_same_frames_in_the_same_order(both: tuple[IndexedDataset, IndexedDatase
     assert [sample.timestamp for sample in ours] == pytest.approx([sample.timestamp for sample in tables])
 
 
-def test_same_boxes_with_the_points_they_say(both: tuple[IndexedDataset, IndexedDataset]) -> None:
+def test_same_boxes_with_the_points_they_say(both: tuple[Dataset, Dataset]) -> None:
     for ours, tables in zip(*map(samples, both), strict=True):
         left, right = by_position(ours.ground_truth), by_position(tables.ground_truth)
         assert len(left) > 20
@@ -65,7 +65,7 @@ def test_same_boxes_with_the_points_they_say(both: tuple[IndexedDataset, Indexed
         np.testing.assert_array_equal(counts, left.num_points)
 
 
-def test_swapped_sizes_and_bottom_centres_would_show(both: tuple[IndexedDataset, IndexedDataset]) -> None:
+def test_swapped_sizes_and_bottom_centres_would_show(both: tuple[Dataset, Dataset]) -> None:
     """The count above must fail for the mistakes that it is there to catch."""
     sample = both[0].sample(0)
     boxes = by_position(sample.ground_truth)
@@ -80,7 +80,7 @@ def test_swapped_sizes_and_bottom_centres_would_show(both: tuple[IndexedDataset,
         assert not np.array_equal(counts, boxes.num_points), mistake
 
 
-def test_same_sweeps_and_cameras(both: tuple[IndexedDataset, IndexedDataset]) -> None:
+def test_same_sweeps_and_cameras(both: tuple[Dataset, Dataset]) -> None:
     loading = PointLoading(exact_sweeps=True)
     for ours, tables in zip(*map(samples, both), strict=True):
         assert len(tables.sweeps) >= len(ours.sweeps)

@@ -1,54 +1,15 @@
-"""The data set behind every format: a builder of samples, called when one is asked for."""
+"""What the formats share: digests of settings and files, point files, the data folder, errors of malformed entries."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from shared.data.types import DataSource, PointFile
 from shared.errors import ConfigError, InputError
 from shared.files import sha256_of_file
-
-# Part of every digest: raise it when the code comes to read the same files as other samples.
-SAMPLE_RULES = 1
-
-
-SampleT = TypeVar("SampleT")
-
-
-@dataclass(frozen=True)
-class IndexedDataset(Generic[SampleT]):
-    """``Dataset`` made of functions.
-
-    Attributes:
-        build: sample of an index within range.
-        digest_parts: what defines the samples, as JSON values; computed only when the digest is asked for.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    length: int
-    build: Callable[[int], SampleT]
-    digest_parts: Callable[[], list[Any]]
-
-    def __len__(self) -> int:
-        return self.length
-
-    def sample(self, index: int) -> SampleT:
-        """See ``Dataset.sample``."""
-        if not 0 <= index < self.length:
-            raise IndexError(f"sample {index} of data set '{self.name}', which has {self.length}")
-        return self.build(index)
-
-    def digest(self) -> str:
-        """See ``Dataset.digest``."""
-        text = json.dumps([SAMPLE_RULES, self.digest_parts()], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def settings_part(settings: DataSource, classes: Iterable[str]) -> dict[str, Any]:
