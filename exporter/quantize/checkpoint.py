@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.checkpoints import load_weights, read_state_dict
+from exporter.checkpoints import load_weights, read_checkpoint, read_state_dict
 from exporter.quantize.frozen import freeze_from, quantized_layers
 from exporter.quantize.fusion import fold, fused_pairs
+from exporter.quantize.residual import place_skips
 from shared.errors import ExportError, ModelLoadError
 from shared.files import atomic_path
 
@@ -82,6 +83,8 @@ def take_form(model: nn.Module, record: Mapping[str, Any], state: Mapping[str, A
     try:
         fold(model, record["fused"])
         freeze_from(model, state)
+        place_skips(model, state)
+        place_skips(model, state)
     except ExportError as error:
         raise ModelLoadError(f"does not fit the model of the training config; {error}", where=where) from error
 
@@ -92,7 +95,7 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         ModelLoadError: it is none.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if path.is_file() else None
+    content = read_checkpoint(path)
     record = content.get(RECORD) if isinstance(content, Mapping) else None
     if not isinstance(record, Mapping) or record.get("format") != FORMAT:
         raise ModelLoadError("is no quantised checkpoint", where=str(path), hint="make one with: exporter quantize ptq")

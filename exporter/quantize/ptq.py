@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from exporter.quantize.calibrate import DEFAULT_PERCENTILE, CalibrationManager, Method
+from exporter.quantize.checkpoint import save_ptq_model
 from exporter.quantize.frozen import freeze
 from exporter.quantize.fusion import fuse_model_bn
-from exporter.quantize.layers import select
-from exporter.quantize.session import Session, open_session
+from exporter.quantize.layers import quantizable, select
+from exporter.quantize.residual import share_scales
+from exporter.quantize.session import Session, open_model, open_session, sources
+from shared.config import load_config, part
+from shared.errors import InputError
+from shared.files import atomic_path, sha256_of_file, write_json
+from shared.provenance import package_versions
+from shared.workspace import Workspace
 
 if TYPE_CHECKING:
     from shared.config.quantization_section import Calibration
 
-__all__ = ["Session", "method_of", "open_session", "quantize_ptq"]
+__all__ = ["Session", "method_of", "open_session", "ptq", "quantize_ptq"]
+
+STAGE = "quantize:ptq"
+FOLDER = "quantized"
+CHECKPOINT, CACHE, PROVENANCE = (f"{FOLDER}/{name}" for name in ("ptq.pth", "calibration.json", "provenance.json"))
+# What the result depends on beside the config and the files.
+PACKAGES = ("torch", "nvidia-modelopt", "mmengine", "mmdet", "mmdet3d", "mmcv", "mmcv-lite", "numpy")
+# Of the distribution of a sample's counters (points, voxels, ...), beside least and most.
+_PERCENTILES = (5, 50, 95)
+
+_log = logging.getLogger("exporter")
 
 
 def method_of(calibration: Calibration) -> Method:
@@ -64,4 +87,151 @@ def quantize_ptq(
     manager = CalibrationManager(model, select(model, tuple(skip_names), "skip_names"), run)
     manager.calibrate(chain(first, batches), num_calibration_batches, amax_method, percentile=percentile)
     freeze(model)
+    share_scales(model, run, first)
     return model
+
+
+def ptq(
+    config_path: Path,
+    work: Path,
+    overrides: Sequence[str] = (),
+    *,
+    data_root: Path | None = None,
+    num_samples: int | None = None,
+    method: Method | None = None,
+    skip: Sequence[str] = (),
+    load_cache: Path | None = None,
+    output: Path | None = None,
+    force: bool = False,
+) -> str:
+    """Quantise the model of a deploy config: ``quantized/ptq.pth`` in the workspace.
+
+    Args:
+        config_path: the deploy config.
+        work: the workspace; made when it is not there.
+        overrides: ``key=value`` for the config.
+        data_root: where the section ``data`` lies, when not where the config says.
+        num_samples: how many samples to calibrate on; None: ``quantization.calibration.num_batches``.
+        method: how ranges are chosen; None: as the config says.
+        skip: layers to leave in float, beside the config's.
+        load_cache: take the ranges of this cache instead of calibrating.
+        output: copy the checkpoint there.
+        force: although nothing changed.
+
+    Returns:
+        What to print.
+
+    Raises:
+        ConfigError, InputError, ModelLoadError: config, data, cache or checkpoint are not what they should be.
+        ExportError: the outputs change by folding batch norms.
+    """
+    config = load_config(config_path, overrides)
+    calibration = config.quantization.calibration
+    count = calibration.num_batches if num_samples is None else num_samples
+    chosen = method or method_of(calibration)
+    left_out = (*config.quantization.sensitive_layers, *skip)
+    workspace = Workspace.create(work)
+    stage = workspace.stage(
+        STAGE,
+        tool="exporter",
+        config={
+            **part(config, "model"), "samples": count, "method": chosen, "percentile": calibration.percentile,
+            "fuse_bn": config.quantization.fusion.fuse_bn, "skip": list(left_out),
+        },
+        inputs={
+            **sources(config, data_root),
+            **({} if load_cache is None else {"cache": _cache_digest(load_cache)}),
+        },
+        versions=package_versions(PACKAGES),
+    )  # fmt: skip
+    if force or not stage.up_to_date():
+        with stage:
+            session = open_model(config, data_root)
+            layers = select(session.model, left_out)
+            seen = _Seen(session)
+            manager = CalibrationManager(session.model, layers, seen.forward)
+            if load_cache is None:
+                manager.calibrate(seen.batches(count), count, chosen, percentile=calibration.percentile)
+            else:
+                manager.load_calib_cache(load_cache)
+            with stage.artifact(CACHE, kind="calibration") as path:
+                manager.save_calib_cache(path)
+            freeze(session.model)
+            share_scales(session.model, session.forward, session.calibration_batches(count))
+            record = {
+                **manager.about,
+                "checkpoint": session.weights,
+                "training_config": session.training.digest,
+                "skipped": list(left_out),
+            }
+            with stage.artifact(CHECKPOINT, kind="checkpoint") as path:
+                save_ptq_model(session.model, path, record)
+            with stage.artifact(PROVENANCE, kind="provenance") as path:
+                write_json(path, {**record, "layers": layers, **seen.told(), "cache": load_cache is not None})
+            total = len(quantizable(session.model))
+            stage.result("quantize", "ptq", {**manager.about, "quantised": len(layers), "layers": total})
+            _log.info(
+                "quantize: %d of %d layers in INT8, %d batch norms folded, ranges by %s on %d samples",
+                len(layers), total, len(session.fused), record["method"], record["samples"],
+            )  # fmt: skip
+    if output is not None:
+        with atomic_path(output) as path:
+            shutil.copyfile(workspace.artifact(CHECKPOINT), path)
+    return str(output or workspace.path(CHECKPOINT))
+
+
+def _cache_digest(path: Path) -> str:
+    if not path.is_file():
+        raise InputError("no such calibration cache", where=str(path))
+    return sha256_of_file(path)
+
+
+class _Seen:
+    """Notes what a model is calibrated on: which samples, their content, and how the framework's counters spread."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._samples: list[dict[str, str]] = []
+        self._counters: dict[str, list[int]] = {}
+
+    def batches(self, count: int) -> Iterable[Any]:
+        for index in self._session.calibration_indices(count):
+            sample = self._session.calibration.sample(index)
+            batch = self._session.load(sample)
+            digest = hashlib.sha256()
+            _update(digest, batch)
+            self._samples.append({"token": sample.token, "sha256": digest.hexdigest()})
+            yield batch
+
+    def forward(self, batch: Any) -> None:
+        for name, value in self._session.forward(batch)[2].items():
+            self._counters.setdefault(name, []).append(value)
+
+    def told(self) -> dict[str, Any]:
+        """``samples_seen`` and, by counter (points, voxels, ...), its ``distribution``."""
+        return {
+            "samples_seen": self._samples,
+            "distribution": {
+                name: {
+                    "least": min(values),
+                    **{f"p{share}": float(np.percentile(values, share)) for share in _PERCENTILES},
+                    "most": max(values),
+                }
+                for name, values in self._counters.items()
+            },
+        }
+
+
+def _update(digest: Any, batch: Any) -> None:
+    """Add the arrays in a model's input to a hash."""
+    if isinstance(batch, torch.Tensor):
+        batch = batch.detach().cpu().numpy()
+    if isinstance(batch, np.ndarray):
+        digest.update(f"{batch.dtype} {batch.shape}".encode())
+        digest.update(np.ascontiguousarray(batch).tobytes())
+    elif isinstance(batch, Mapping):
+        for name in sorted(batch):
+            _update(digest, batch[name])
+    elif isinstance(batch, (list, tuple)):
+        for item in batch:
+            _update(digest, item)

@@ -13,8 +13,8 @@ what is on either side of them counts as one tensor.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -30,8 +30,10 @@ from exporter.quantize.frozen import QMAX, FixedQuantizer, frozen_layers
 # Name of the quantizer inside `downsample` or `skip`; its scale is in the checkpoint.
 _NAME = "skip_quantizer"
 _KEY = f".{_NAME}.scale"
-# Samples that the ranges behind `downsample` layers are taken from: their largest values are soon seen.
-_SAMPLES = 16
+# Batches that the ranges behind `downsample` layers are taken from: their largest values are soon seen.
+SHARING_BATCHES = 8
+_RESNETS = ("mmdet.models.backbones.resnet", "mmpretrain.models.backbones.resnet")
+_ELAN = ("exporter.awml_modules.elan",)
 # What gives out the values that it is given, in other places.
 _SAME_VALUES = frozenset({"cat", "concat", "flatten", "max_pool2d", "reshape", "view"})
 
@@ -74,7 +76,7 @@ def share_scales(model: nn.Module, forward: Callable[[Any], Any], batches: Itera
         assert isinstance(module, SkipQuantizer)
         ranges[module] = torch.maximum(ranges[module], inputs[0].detach().abs().amax().float().cpu())
 
-    samples = islice(batches, _SAMPLES)
+    samples = islice(batches, SHARING_BATCHES)
     handles = [skip.register_forward_pre_hook(widen) for skip in skips]
     with torch.no_grad():
         with _watched(model) as watch:
@@ -131,27 +133,19 @@ class _Block:
 
 def _block(module: nn.Module) -> _Block | None:
     """A residual block that is known here, or None: mmdet's and mmpretrain's ResNet, AWML's ELAN."""
-    from exporter.awml_modules.elan import Bottleneck
-
     block: Any = module
-    if isinstance(block, Bottleneck):
+    if isinstance(block, _types(_ELAN, "Bottleneck")):
         return _Block(block, "skip", block.conv1.conv, block.conv2.conv) if block.identity else None
-    basic, bottleneck = _resnet_blocks()
-    if isinstance(block, basic):
+    if isinstance(block, _types(_RESNETS, "BasicBlock")):
         return _Block(block, "downsample", block.conv1, block.conv2)
-    if isinstance(block, bottleneck):
+    if isinstance(block, _types(_RESNETS, "Bottleneck")):
         return _Block(block, "downsample", block.conv1, block.conv3)
     return None
 
 
-def _resnet_blocks() -> tuple[Any, Any]:
-    from exporter.models.calibration import has_mmpretrain
-
-    names = ["mmdet.models.backbones.resnet"]
-    if has_mmpretrain():
-        names.append("mmpretrain.models.backbones.resnet")
-    modules = [importlib.import_module(name) for name in names]
-    return tuple(module.BasicBlock for module in modules), tuple(module.Bottleneck for module in modules)
+def _types(modules: Sequence[str], name: str) -> Any:
+    """The classes of a name in those of the modules that are imported: a model has no block of any other."""
+    return tuple(getattr(sys.modules[module], name) for module in modules if module in sys.modules)
 
 
 def _blocks(model: nn.Module) -> Iterator[_Block]:
