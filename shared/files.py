@@ -16,7 +16,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,43 @@ def _is_alive(process_id: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+@contextlib.contextmanager
+def staged_files(
+    root: Path, sources: Mapping[str, Path], place: Callable[[Path, Path], None]
+) -> Iterator[dict[str, Path]]:
+    """``sources`` under temporary names beside the paths under ``root`` that they are to take, by path.
+
+    What is not renamed in the block is removed after it.
+
+    Args:
+        root: the workspace.
+        sources: path under ``root`` to the file that is to be there.
+        place: puts a source to its temporary path.
+
+    Raises:
+        ManifestError: a path leaves ``root``.
+        EnvironmentLacks: the disk is full or read-only.
+    """
+    staged: dict[str, Path] = {}
+    try:
+        for relative, source in sources.items():
+            final = inside(root, relative)
+            with explain_os_errors(final):
+                final.parent.mkdir(parents=True, exist_ok=True)
+                staged[relative] = temporary_path(final)
+                place(source, staged[relative])
+        yield staged
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+
+
+def copy_flushed(source: Path, target: Path) -> None:
+    """Copy a file's content, and flush it to disk."""
+    shutil.copyfile(source, target)
+    flush_to_disk(target)
 
 
 def inside(root: Path, relative: str) -> Path:

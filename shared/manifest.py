@@ -16,7 +16,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ManifestError
-from shared.files import explain_os_errors, write_text
+from shared.files import explain_os_errors, sha256_of_file, write_text
 from shared.spec import ModelSpec
 
 SCHEMA_VERSION = 1
@@ -34,6 +34,10 @@ class Artifact(BaseModel):
     bytes: int = Field(ge=0)
     kind: str = Field(description="onnx, program, predictions, raw, engine, report, ...")
     stage: str = Field(description="The stage that made it")
+
+    def describes(self, path: Path) -> bool:
+        """Whether the file at ``path`` is there, with this content."""
+        return path.is_file() and path.stat().st_size == self.bytes and sha256_of_file(path) == self.sha256
 
 
 class Stage(BaseModel):

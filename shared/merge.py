@@ -20,15 +20,12 @@ anything              made from inputs    conflict: it is about another model
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from shared.errors import ManifestError, UsageError
-from shared.files import explain_os_errors, flush_to_disk, inside, sha256_of_file, temporary_path
+from shared.files import copy_flushed, explain_os_errors, flush_to_disk, inside, staged_files
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, update_manifest
 from shared.stages import hold_stages
 from shared.workspace import Workspace
@@ -147,7 +144,11 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
             flush_to_disk(inside(work, relative).parent)
         _write_records(manifest, theirs, plan)
 
-    with hold_stages(work, plan.stages), _copied(copy, work, plan.artifacts) as staged, explain_os_errors(work):
+    sources = {relative: copy.artifact(relative) for relative in plan.artifacts}
+    with hold_stages(work, plan.stages), staged_files(work, sources, copy_flushed) as staged, explain_os_errors(work):
+        for relative, temporary in staged.items():
+            if not theirs.artifacts[relative].describes(temporary):
+                raise ManifestError("changed while it was copied", where=f"{other}/{relative}", hint="merge again")
         update_manifest(work / MANIFEST_NAME, take)
     return plan
 
@@ -241,30 +242,3 @@ def _write_records(manifest: Manifest, theirs: Manifest, plan: Plan) -> None:
         manifest.stages[name] = stage
     if plan.config:
         manifest.spec, manifest.config = theirs.spec, theirs.config
-
-
-@contextlib.contextmanager
-def _copied(copy: Workspace, work: Path, artifacts: list[str]) -> Iterator[dict[str, Path]]:
-    """Copies of artifacts under temporary names beside their places, by path; what is not renamed is removed.
-
-    Raises:
-        ManifestError: a file is missing or differs from its hash, or its path leaves one of the workspaces.
-        EnvironmentLacks: the disk is full or read-only.
-    """
-    staged: dict[str, Path] = {}
-    records = copy.manifest().artifacts
-    try:
-        for relative in artifacts:
-            final = inside(work, relative)
-            with explain_os_errors(final):
-                final.parent.mkdir(parents=True, exist_ok=True)
-                staged[relative] = temporary_path(final)
-                source = copy.artifact(relative)
-                shutil.copyfile(source, staged[relative])
-                flush_to_disk(staged[relative])
-            if sha256_of_file(staged[relative]) != records[relative].sha256:
-                raise ManifestError("changed while it was copied", where=f"{copy.root}/{relative}", hint="merge again")
-        yield staged
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)

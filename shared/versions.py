@@ -21,7 +21,6 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,15 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ManifestError, UsageError
-from shared.files import explain_os_errors, flush_to_disk, inside, sha256_of_file, temporary_path, write_json
+from shared.files import (
+    copy_flushed,
+    explain_os_errors,
+    flush_to_disk,
+    inside,
+    staged_files,
+    temporary_path,
+    write_json,
+)
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, update_manifest
 from shared.runs import discard_progress
 from shared.stages import hold_stages
@@ -176,26 +183,6 @@ def read_version(work: Path, name: str) -> Version:
     return _read(_file(work, name))
 
 
-def version_artifact(work: Path, version: Version, relative: str) -> Path:
-    """The path of an artifact of a version whose content is what it was then. Not to be written to.
-
-    Raises:
-        ManifestError: the version has no such artifact, or its object is missing or was changed.
-    """
-    record = version.manifest.artifacts.get(relative)
-    where = f"{work}/{relative} of version '{version.name}'"
-    if record is None:
-        raise ManifestError("is not in that version", where=where)
-    path = _object(work, record)
-    if not path.is_file():
-        raise ManifestError(f"{FOLDER}/{_OBJECTS}/{record.sha256} is missing", where=where)
-    if not _is_intact(path, record):
-        raise ManifestError(
-            "differs from its hash; not loaded", where=where, hint="the artifact was edited in place, or the disk errs"
-        )
-    return path
-
-
 def rollback(work: Path, name: str, *, discard: bool = False) -> RolledBack:
     """Bring back the artifacts, stages, results, spec and config of version ``name``.
 
@@ -216,17 +203,17 @@ def rollback(work: Path, name: str, *, discard: bool = False) -> RolledBack:
     with _versions_lock(work):
         version = read_version(work, name)
         target = version.manifest
-        objects = {relative: version_artifact(work, version, relative) for relative in target.artifacts}
+        objects = {relative: KeptWorkspace(work, version).artifact(relative) for relative in target.artifacts}
         with hold_stages(work, sorted({*workspace.manifest().stages, *target.stages})):
             present = workspace.manifest()
             kept = None if discard else _keep_present(work, name, present)
             restored = [
                 relative
                 for relative, record in target.artifacts.items()
-                if not _is_intact(inside(work, relative), record)
+                if not record.describes(inside(work, relative))
             ]
             removed = [relative for relative in present.artifacts if relative not in target.artifacts]
-            with _linked(work, {relative: objects[relative] for relative in restored}) as staged:
+            with staged_files(work, {path: objects[path] for path in restored}, _link_or_copy) as staged:
                 _announce(work, present, name, {*restored, *removed})
                 _replace(work, present, target, staged, removed)
     return RolledBack(kept, restored, removed)
@@ -244,8 +231,22 @@ class KeptWorkspace:
         return self.version.manifest
 
     def artifact(self, relative: str) -> Path:
-        """See `version_artifact`."""
-        return version_artifact(self.root, self.version, relative)
+        """The path of an artifact whose content is what it was then. Not to be written to.
+
+        Raises:
+            ManifestError: the version has no such artifact, or its object is missing or was changed.
+        """
+        record = self.version.manifest.artifacts.get(relative)
+        where = f"{self.root}/{relative} of version '{self.version.name}'"
+        if record is None:
+            raise ManifestError("is not in that version", where=where)
+        path = _object(self.root, record)
+        if not path.is_file():
+            raise ManifestError(f"{FOLDER}/{_OBJECTS}/{record.sha256} is missing", where=where)
+        if not record.describes(path):
+            hint = "the artifact was edited in place, or the disk errs"
+            raise ManifestError("differs from its hash; not loaded", where=where, hint=hint)
+        return path
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -262,10 +263,6 @@ def _object(work: Path, record: Artifact) -> Path:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise UsageError(f"'{name}' can't be the name of a version", hint="use letters, digits, '.', '-' and '_'")
-
-
-def _is_intact(path: Path, record: Artifact) -> bool:
-    return path.is_file() and path.stat().st_size == record.bytes and sha256_of_file(path) == record.sha256
 
 
 @contextlib.contextmanager
@@ -290,8 +287,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        shutil.copyfile(source, target)
-        flush_to_disk(target)
+        copy_flushed(source, target)
 
 
 # -- keeping ----------------------------------------------------------------------------------------------------------
@@ -309,7 +305,7 @@ def _keep(work: Path, name: str, note: str, manifest: Manifest) -> Version:
 
 def _keep_object(work: Path, relative: str, record: Artifact) -> None:
     final = _object(work, record)
-    if _is_intact(final, record):
+    if record.describes(final):
         return
     source, where = inside(work, relative), f"{work}/{relative}"
     if not source.is_file():
@@ -317,7 +313,7 @@ def _keep_object(work: Path, relative: str, record: Artifact) -> None:
     temporary = temporary_path(final)
     try:
         _link_or_copy(source, temporary)
-        if not _is_intact(temporary, record):
+        if not record.describes(temporary):
             raise ManifestError(
                 "differs from its hash in the manifest; can't be kept",
                 where=where,
@@ -365,22 +361,6 @@ def _collect(work: Path) -> int:
 
 
 # -- bringing back ----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _linked(work: Path, objects: dict[str, Path]) -> Iterator[dict[str, Path]]:
-    """Objects under temporary names beside the artifacts they are to replace, by path."""
-    staged: dict[str, Path] = {}
-    try:
-        for relative, source in objects.items():
-            final = inside(work, relative)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            staged[relative] = temporary_path(final)
-            _link_or_copy(source, staged[relative])
-        yield staged
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
 
 
 def _announce(work: Path, present: Manifest, name: str, changing: set[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import ManifestError
-from shared.files import explain_os_errors, inside, sha256_of_file
+from shared.files import explain_os_errors, inside
 from shared.manifest import MANIFEST_NAME, Manifest, read_manifest, update_manifest
 from shared.spec import ModelSpec
 from shared.stages import StageRun
@@ -74,7 +74,7 @@ class Workspace:
         path = self.path(relative)
         if not path.is_file():
             raise ManifestError("is in the manifest but not on disk", where=where, hint=rebuild)
-        if path.stat().st_size != record.bytes or sha256_of_file(path) != record.sha256:
+        if not record.describes(path):
             raise ManifestError("differs from its hash in the manifest; not loaded", where=where, hint=rebuild)
         return path
 

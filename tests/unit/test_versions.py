@@ -22,7 +22,7 @@ from shared.manifest_cli import cli
 from shared.runs import RunHeader, RunWriter
 from shared.stages import stage_lock
 from shared.tasks import Boxes3D
-from shared.versions import rollback, tag, untag, version_artifact
+from shared.versions import KeptWorkspace, rollback, tag, untag
 from shared.versions import versions as all_versions
 from shared.workspace import Workspace
 
@@ -118,7 +118,7 @@ def test_untag_frees_what_no_other_version_has(ws: Workspace) -> None:
 @pytest.mark.parametrize("damage", ["object edited", "object missing"])
 def test_a_version_that_is_not_whole_is_refused_and_nothing_changes(ws: Workspace, damage: str) -> None:
     version = versions.read_version(ws.root, "v1")
-    victim = version_artifact(ws.root, version, "onnx/gone.onnx")
+    victim = KeptWorkspace(ws.root, version).artifact("onnx/gone.onnx")
     if damage == "object edited":
         victim.write_bytes(b"Gone")
     else:
@@ -334,7 +334,7 @@ def test_a_tag_killed_at_any_moment_is_there_or_not(tmp_path: Path) -> None:
         _kill_after(random.uniform(0.0, 0.06), TAGS, ws.root)
         for version in all_versions(ws.root):
             for relative, record in version.manifest.artifacts.items():
-                assert sha256_of_file(version_artifact(ws.root, version, relative)) == record.sha256
+                assert sha256_of_file(KeptWorkspace(ws.root, version).artifact(relative)) == record.sha256
     tag(ws.root, "last", move=True)
     assert ws.stage("export", tool="shared", config={"value": 5}).up_to_date()
 
