@@ -67,28 +67,44 @@ class Messages:
             self.layers = None
 
 
+_LOGGERS: list[tuple[Any, Any]] = []
+
+
 def make_logger(trt: Any, messages: Messages, *, layers: bool) -> Any:
     """An ``ILogger`` that sends errors and warnings to our log and to ``messages``.
 
-    TensorRT takes one logger per process: make one and pass it around.
+    TensorRT keeps the first logger of a process, by its address: it is made once, never freed, and writes to the
+    messages that were given last.
 
     Args:
         trt: the TensorRT module.
         messages: where they go.
         layers: catch the dump of the engine's layers too, which is logged at the most verbose level.
     """
+    logger = next((known for module, known in _LOGGERS if module is trt), None)
+    if logger is None:
+        logger = _new_logger(trt)
+        _LOGGERS.append((trt, logger))
+    logger.messages, logger.layers = messages, layers
+    return logger
+
+
+def _new_logger(trt: Any) -> Any:
     severity = trt.ILogger.Severity
 
     class BuildLogger(trt.ILogger):  # type: ignore[misc]
+        messages: Messages
+        layers: bool
+
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, level: Any, text: str) -> None:
             if level in (severity.INTERNAL_ERROR, severity.ERROR) or level == severity.WARNING:
-                messages.add_problem(text)
+                self.messages.add_problem(text)
                 _log.debug("%s", text)
-            elif layers and text.startswith("Layers:"):
-                messages.layers = text
+            elif self.layers and text.startswith("Layers:"):
+                self.messages.layers = text
 
     return BuildLogger()
 

@@ -25,6 +25,9 @@ else:
 
 Array = np.ndarray[Any, Any]
 
+# Layers that the parser made up, to compute shapes: their constants are no weights of the graph, and stay.
+_OF_THE_PARSER = "(Unnamed Layer*"
+
 
 def structure_hash(model: onnx.ModelProto) -> str:
     """Sha256 over a graph without the values of its floating-point weights: what must be equal for a refit."""
@@ -86,6 +89,8 @@ def _set_by_role(trt: Any, refitter: Any, model: onnx.ModelProto, *, component: 
     kept = []
     for layer, role in zip(*refitter.get_all(), strict=True):
         value = _value(trt, layer, role, nodes, weights)
+        if value is None and role == trt.WeightsRole.CONSTANT and layer.startswith(_OF_THE_PARSER):
+            continue
         if value is None:
             raise BuildError(
                 f"no weights for layer '{layer}' ({role}) in the ONNX file",

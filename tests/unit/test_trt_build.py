@@ -26,6 +26,7 @@ from trt_builder.build import build_all
 from trt_builder.cast_graph import lower
 from trt_builder.compat import TensorRT
 from trt_builder.gpu import Gpu
+from trt_builder.messages import Messages, make_logger
 from trt_builder.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,15 @@ def build(ws: Workspace, policy: str, *overrides: str, force: bool = False) -> N
 def achieved(ws: Workspace, target: Target, policy: str, component: str) -> dict[str, Any]:
     value: dict[str, Any] = ws.manifest().results["engines"][f"{target.name(policy)}/{component}"]["achieved"]
     return value
+
+
+def test_tensorrt_gets_one_logger_that_tells_the_build_of_today() -> None:
+    trt = fake_tensorrt.make("8.6.0", Recorded(), Behaviour())
+    first, second = Messages(), Messages()
+    logger = make_logger(trt, first, layers=False)
+    assert make_logger(trt, second, layers=False) is logger
+    logger.log(trt.ILogger.Severity.ERROR, "no kernel")
+    assert (first.problems(), second.problems()) == ([], ["no kernel"])
 
 
 @pytest.mark.parametrize(
@@ -393,6 +403,7 @@ from trt_builder import target as targets
 from trt_builder.cli import cli
 from trt_builder.compat import TensorRT
 from trt_builder.gpu import Gpu
+from trt_builder.messages import Messages, make_logger
 version, work = sys.argv[1:]
 trt = make(version, Recorded(), Behaviour(seconds=30.0))
 targets.find = lambda wanted: targets.Target(TensorRT("tensorrt", trt, version), Gpu(0, "GPU", (9, 0), 132, 1 << 30))

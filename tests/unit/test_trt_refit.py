@@ -91,13 +91,14 @@ def saved(model: onnx.ModelProto, folder: Any) -> Any:
 
 def test_weights_go_by_layer_and_role_and_normalisation_is_folded(tmp_path: Any) -> None:
     refitter = Refitter(
-        [("weight", Role.CONSTANT), ("/pfn/norm/BatchNormalization", Role.SCALE),
-         ("/pfn/norm/BatchNormalization", Role.SHIFT)]
+        [("weight", Role.CONSTANT), ("(Unnamed Layer* 3) [Constant]", Role.CONSTANT),
+         ("/pfn/norm/BatchNormalization", Role.SCALE), ("/pfn/norm/BatchNormalization", Role.SHIFT)]
     )  # fmt: skip
     model = encoder()
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     plan = refit(tensorrt_with(refitter), None, Messages(), b"plan", saved(model, tmp_path), component="c")
     assert plan == b"refitted"
+    assert len(refitter.got) == 3  # the parser's own constant stays as it is
     np.testing.assert_array_equal(refitter.got["weight", "CONSTANT"], weights["weight"])
     scale = weights["scale"] / np.sqrt(weights["variance"] + 1e-3)
     np.testing.assert_allclose(refitter.got["/pfn/norm/BatchNormalization", "SCALE"], scale, rtol=1e-6)
