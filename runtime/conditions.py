@@ -1,32 +1,75 @@
-"""The state of a GPU while something is measured: clocks, power, temperature, and what slows it down."""
+"""The state of a GPU while something is measured: clocks, power, temperature, and what slows it down.
+
+By NVML itself: it answers at once, while the clocks are still those of the measurement.
+"""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import ctypes
+from typing import Any
 
-# NVML's values, by the names that nvidia-smi has for them.
-_FIELDS = {
-    "sm_clock_mhz": "clocks.sm",
-    "memory_clock_mhz": "clocks.mem",
-    "max_sm_clock_mhz": "clocks.max.sm",
-    "power_w": "power.draw",
-    "temperature_c": "temperature.gpu",
-    "throttle_reasons": "clocks_throttle_reasons.active",
-    "persistence": "persistence_mode",
-    "compute_mode": "compute_mode",
+# Values of nvml.h: nvmlClockType_t, nvmlTemperatureSensors_t, nvmlClocksThrottleReasons.
+_CLOCKS = {"sm": 1, "memory": 2}
+_TEMPERATURE_OF_GPU = 0
+_THROTTLE_REASONS = {
+    0x1: "idle",
+    0x2: "application clocks",
+    0x4: "software power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+    0x100: "display clocks",
 }
+_BUS_ID_BYTES = 32
 
 
 def gpu_conditions(index: int) -> dict[str, str]:
-    """NVML's values of GPU ``index`` as nvidia-smi prints them; empty where there is none (Jetson)."""
-    if shutil.which("nvidia-smi") is None:
+    """What NVML says about the GPU that CUDA calls ``index``; empty where there is no NVML (Jetson)."""
+    nvml = _load("libnvidia-ml.so.1")
+    if nvml is None or nvml.nvmlInit_v2() != 0:
         return {}
-    query = [
-        "nvidia-smi", f"--id={index}", f"--query-gpu={','.join(_FIELDS.values())}", "--format=csv,noheader,nounits",
-    ]  # fmt: skip
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    values = [value.strip() for value in answer.stdout.strip().split(",")]
-    if answer.returncode != 0 or len(values) != len(_FIELDS):
-        return {}
-    return dict(zip(_FIELDS, values, strict=True))
+    try:
+        device = _device(nvml, index)
+        return {} if device is None else _values(nvml, device)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _load(name: str) -> Any | None:
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
+def _device(nvml: Any, index: int) -> ctypes.c_void_p | None:
+    """NVML's handle; by bus id, since CUDA_VISIBLE_DEVICES renumbers the GPUs for CUDA alone."""
+    device = ctypes.c_void_p()
+    cuda = _load("libcuda.so.1")
+    bus_id = ctypes.create_string_buffer(_BUS_ID_BYTES)
+    if cuda is not None and cuda.cuInit(0) == 0 and cuda.cuDeviceGetPCIBusId(bus_id, len(bus_id), index) == 0:
+        code = nvml.nvmlDeviceGetHandleByPciBusId_v2(bus_id, ctypes.byref(device))
+    else:
+        code = nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device))
+    return device if code == 0 else None
+
+
+def _values(nvml: Any, device: ctypes.c_void_p) -> dict[str, str]:
+    """What the GPU tells; a card that does not support a query leaves it out."""
+    found: dict[str, str] = {}
+    number, bits = ctypes.c_uint(), ctypes.c_ulonglong()
+    for name, kind in _CLOCKS.items():
+        if nvml.nvmlDeviceGetClockInfo(device, kind, ctypes.byref(number)) == 0:
+            found[f"{name}_clock_mhz"] = str(number.value)
+    if nvml.nvmlDeviceGetMaxClockInfo(device, _CLOCKS["sm"], ctypes.byref(number)) == 0:
+        found["max_sm_clock_mhz"] = str(number.value)
+    if nvml.nvmlDeviceGetPowerUsage(device, ctypes.byref(number)) == 0:
+        found["power_w"] = f"{number.value / 1e3:.1f}"
+    if nvml.nvmlDeviceGetTemperature(device, _TEMPERATURE_OF_GPU, ctypes.byref(number)) == 0:
+        found["temperature_c"] = str(number.value)
+    if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device, ctypes.byref(bits)) == 0:
+        reasons = [name for bit, name in _THROTTLE_REASONS.items() if bits.value & bit]
+        found["throttled_by"] = " + ".join(reasons) or "nothing"
+    return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime import conditions
 from runtime.conditions import gpu_conditions
 from shared.latency import compare, median_interval
 
@@ -50,27 +54,62 @@ def test_a_difference_is_one_where_the_intervals_do_not_meet(
     assert compare(ours, theirs) == words
 
 
-def install(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = folder / "nvidia-smi"
-    script.write_text(f'#!/bin/sh\necho "$@" > "{folder}/asked"\n{body}\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+# A card of a driver: the second GPU that CUDA shows is NVML's fifth; its temperature can't be read.
+NVML = """
+#include <string.h>
+int nvmlInit_v2(void) { return START; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
+    if (strcmp(id, "00000000:1B:00.0")) return 6;
+    *device = (void*)5;
+    return 0;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) { *device = (void*)(long)(index + 1); return 0; }
+static int tell(void* device, unsigned* value, unsigned said) { *value = said; return device == (void*)5 ? 0 : 2; }
+int nvmlDeviceGetClockInfo(void* d, int kind, unsigned* v) { return tell(d, v, kind == 1 ? 1980 : 3201); }
+int nvmlDeviceGetMaxClockInfo(void* d, int kind, unsigned* v) { return tell(d, v, 1985); }
+int nvmlDeviceGetPowerUsage(void* d, unsigned* v) { return tell(d, v, 412310); }
+int nvmlDeviceGetTemperature(void* d, int sensor, unsigned* v) { return 3; }
+int nvmlDeviceGetCurrentClocksThrottleReasons(void* d, unsigned long long* v) { *v = 0x24; return 0; }
+"""
+CUDA = """
+#include <string.h>
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetPCIBusId(char* id, int size, int device) {
+    strcpy(id, "00000000:1B:00.0");
+    return device == 1 ? 0 : 101;
+}
+"""
 
 
-def test_the_state_of_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, "echo '1980, 3201, 1980, 412.31, 41, 0x0000000000000004, Enabled, Default'", monkeypatch)
-    state = gpu_conditions(1)
-    assert (state["sm_clock_mhz"], state["throttle_reasons"]) == ("1980", "0x0000000000000004")
-    assert (state["power_w"], state["temperature_c"]) == ("412.31", "41")
-    assert "--id=1" in (tmp_path / "asked").read_text()
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> None:
+    """Driver libraries of these C sources, and no others."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    libraries = {}
+    for name, text in sources.items():
+        (folder / f"{name}.c").write_text(text)
+        command = [compiler, "-shared", "-fPIC", "-w", "-o", str(folder / f"{name}.so"), str(folder / f"{name}.c")]
+        subprocess.run(command, check=True)
+        libraries[name] = ctypes.CDLL(str(folder / f"{name}.so"))
+    by_file = {"libnvidia-ml.so.1": libraries.get("nvml"), "libcuda.so.1": libraries.get("cuda")}
+    monkeypatch.setattr(conditions, "_load", by_file.__getitem__)
 
 
-@pytest.mark.parametrize("body", ["exit 9", "echo 'No devices were found'", "true"])
-def test_no_state_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    install(tmp_path, body, monkeypatch)
-    assert gpu_conditions(0) == {}
+def test_the_state_of_the_gpu_that_cuda_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, nvml=NVML.replace("START", "0"), cuda=CUDA)
+    assert gpu_conditions(1) == {
+        "sm_clock_mhz": "1980",
+        "memory_clock_mhz": "3201",
+        "max_sm_clock_mhz": "1985",
+        "power_w": "412.3",
+        "throttled_by": "software power cap + software thermal slowdown",
+    }
 
 
-def test_no_state_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_no_state_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, nvml=NVML.replace("START", "9"), cuda=CUDA)
+    assert gpu_conditions(1) == {}
+    install(tmp_path, monkeypatch)
     assert gpu_conditions(0) == {}
