@@ -42,12 +42,29 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     Raises:
         ModelLoadError: missing, truncated, refused, or no state dict in it.
     """
+    where, content = str(path), read_checkpoint(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state:
+        raise ModelLoadError("holds no state dict", where=where)
+    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise ModelLoadError(f"holds no state dict: {_some(strangers)} are not tensors", where=where)
+    prefix = "module." if all(name.startswith("module.") for name in state) else ""
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Everything in a checkpoint, read as `read_state_dict` does.
+
+    Raises:
+        ModelLoadError: missing, truncated, or refused.
+    """
     where = str(path)
     if not path.is_file():
         raise ModelLoadError("no such checkpoint", where=where, hint="give its path as model.checkpoint")
     try:
         with torch.serialization.safe_globals(_training_log_types()):
-            content = _load(path)
+            return _load(path)
     except pickle.UnpicklingError as error:
         refused = re.search(r"(?:GLOBAL|class|function) (\S+)", str(error))
         what = f"it contains '{refused[1]}'" if refused else "it contains more than weights"
@@ -63,14 +80,6 @@ def read_state_dict(path: Path) -> dict[str, Any]:
             where=where,
             hint="copy or download it again",
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state:
-        raise ModelLoadError("holds no state dict", where=where)
-    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if strangers:
-        raise ModelLoadError(f"holds no state dict: {_some(strangers)} are not tensors", where=where)
-    prefix = "module." if all(name.startswith("module.") for name in state) else ""
-    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def _load(path: Path) -> Any:

@@ -68,6 +68,12 @@ class ExportError(DeployError):
     exit_code = 5
 
 
+class TrainingError(DeployError):
+    """Fine-tuning a quantised model failed."""
+
+    exit_code = 5
+
+
 class BuildError(DeployError):
     """ONNX to TensorRT failed."""
 

@@ -164,12 +164,12 @@ def freeze(model: nn.Module) -> None:
             continue
         inputs, weights = cast(Any, parts["input_quantizer"]), cast(Any, parts["weight_quantizer"])
         if not (inputs.is_enabled and weights.is_enabled):
-            replace(model, module, _plain_like(module))
+            replace(model, module, plain_like(module))
             continue
         if inputs.amax is None or weights.amax is None:
             raise ExportError("has no calibrated range", where=name, hint="calibrate first")
         axis = None if weights.amax.numel() == 1 else 0
-        replace(model, module, _frozen_like(module, _scale(inputs.amax), _scale(weights.amax), axis))
+        replace(model, module, _frozen_like(module, scale_of(inputs.amax), scale_of(weights.amax), axis))
 
 
 def freeze_from(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -202,7 +202,8 @@ def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 setattr(parent, name, new)
 
 
-def _scale(amax: Tensor) -> Tensor:
+def scale_of(amax: Tensor) -> Tensor:
+    """Scale of a quantizer whose range ends at ``amax``; () or (C,) float32."""
     amax = amax.detach().float().reshape([-1] if amax.numel() > 1 else [])
     return torch.where(amax > _EMPTY_RANGE, amax / QMAX, torch.ones_like(amax))
 
@@ -214,7 +215,8 @@ def _frozen_like(module: FloatLayer, inputs: Tensor, weights: Tensor, axis: int 
     return frozen
 
 
-def _plain_like(module: FloatLayer) -> nn.Module:
+def plain_like(module: FloatLayer) -> nn.Module:
+    """PyTorch's own layer with the module's parameters."""
     return _like(module, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 

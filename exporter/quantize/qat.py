@@ -1,0 +1,224 @@
+"""Quantisation-aware training of a calibrated model: a loop for users without a training set-up of mmengine.
+
+The model is fine-tuned as it will run: frozen layers round inputs and weights to int8 steps, and PyTorch's fake
+quantisation passes gradients straight through the rounding, none where an activation lies outside its range. Ranges of
+activations stay as calibrated, those of weights follow the weights. Batch norms are folded or stay as they are: their
+statistics belong to the weights that are rounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from exporter.demo_models.recipe import one_cycle
+from exporter.quantize.checkpoint import RECORD, record_of
+from exporter.quantize.frozen import frozen_layers, scale_of
+from exporter.quantize.training_batches import Losses, Trainable
+from shared.data import Dataset
+from shared.errors import TrainingError
+from shared.files import atomic_path
+from shared.progress import track
+
+BETAS = (0.9, 0.99)
+WEIGHT_DECAY = 0.01
+MAX_GRADIENT_NORM = 10.0
+# So often in a training its losses are told, and its state is saved.
+_REPORTS = 20
+
+_log = logging.getLogger("exporter")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is fine-tuned.
+
+    Attributes:
+        steps: of the optimiser.
+        batch_size: samples a step.
+        learning_rate: the greatest; it rises over the first 30 % of the steps and falls to nothing by the last.
+        seed: of order and augmentation.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """Samples and losses of a training.
+
+    Attributes:
+        model: what is trained.
+        trainable: how its kind is trained.
+        dataset: labelled samples.
+        parameters: those of the model spec.
+        labels: label of the data set to label of the model.
+    """
+
+    model: Any
+    trainable: Trainable
+    dataset: Dataset[Any]
+    parameters: Mapping[str, Any]
+    labels: Mapping[int, int]
+
+    def losses(self, plan: Plan, step: int) -> Losses:
+        """The losses of a step's samples; none where not one of them is of use. Depends on nothing but the arguments.
+
+        Raises:
+            InputError: a sample has no labels, or its files are broken.
+        """
+        items = []
+        for position in range(step * plan.batch_size, (step + 1) * plan.batch_size):
+            epoch, place = divmod(position, len(self.dataset))
+            index = int(np.random.default_rng([plan.seed, epoch]).permutation(len(self.dataset))[place])
+            rng = np.random.default_rng([plan.seed, epoch, index])
+            item = self.trainable.load(self.model, self.dataset.sample(index), self.parameters, self.labels, rng)
+            if item is not None:
+                items.append(item)
+        return self.trainable.losses(self.model, items) if items else {}
+
+
+def hold_norms(model: nn.Module) -> None:
+    """Keep the batch norms of a model that is being trained as they are: statistics, weights and biases."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval().requires_grad_(False)
+
+
+def fit_weight_ranges(model: nn.Module) -> None:
+    """Give the weights of frozen layers the range that they now have: with a fixed one the largest could not grow, and
+    would learn nothing once they have reached it."""
+    for layer in frozen_layers(model).values():
+        sizes, axis = layer.weight.detach().abs(), layer.weight_quantizer.axis
+        layer.weight_quantizer.set_scale(scale_of(sizes.amax() if axis is None else sizes.flatten(1).amax(1)))
+
+
+def stop_unless_finite(value: float, where: str) -> None:
+    """Raises TrainingError where a loss, or the norm of the gradients, is NaN or infinite."""
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss or its gradient is {value}",
+            where=where,
+            hint="lower the learning rate, keep sensitive layers in float (quantization.sensitive_layers, found by "
+            "`exporter quantize sensitivity`), and check labels and the checkpoint",
+        )
+
+
+def fine_tune(training: Training, plan: Plan, resume: Path, key: str) -> list[dict[str, float]]:
+    """Train a frozen model in place, on the device that it is on.
+
+    Args:
+        training: model and samples.
+        plan: how.
+        resume: file that the state of the training is kept in, twenty times in its course; a training of the same key
+            and plan goes on from there.
+        key: what the training depends on.
+
+    Returns:
+        Mean losses over the course of the training: ``step``, ``loss``, and its parts by name.
+
+    Raises:
+        InputError: a sample has no labels, or its files are broken.
+        TrainingError: the loss is not finite.
+        EnvironmentLacks: the disk is full.
+    """
+    model = training.model
+    # On a CPU convolutions of this layout take half the time.
+    model.requires_grad_(True).to(memory_format=torch.channels_last).train()
+    hold_norms(model)
+    weights = [value for value in model.parameters() if value.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=plan.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    state = _State(resume, {"key": key, "plan": asdict(plan)}, model, optimiser)
+    first, reports = state.load()
+    every = max(1, plan.steps // _REPORTS)
+    means = _Means()
+    for step in track(range(first, plan.steps), "fine-tuning", plan.steps - first):
+        for group in optimiser.param_groups:
+            group["lr"] = one_cycle((step + 1) / plan.steps, plan.learning_rate)
+        losses = training.losses(plan, step)
+        if losses:
+            means.add(_step(losses, weights, optimiser, f"step {step + 1}"))
+            fit_weight_ranges(model)
+        if (step + 1) % every == 0 or step + 1 == plan.steps:
+            reports.append({"step": step + 1, **means.take()})
+            _log.info("fine-tuning: step %d of %d, loss %.4f", step + 1, plan.steps, reports[-1]["loss"])
+            state.save(step + 1, reports)
+    model.requires_grad_(False).to(memory_format=torch.contiguous_format).eval()
+    return reports
+
+
+def _step(losses: Losses, weights: Sequence[Tensor], optimiser: torch.optim.Optimizer, where: str) -> dict[str, float]:
+    total = torch.stack(list(losses.values())).sum()
+    stop_unless_finite(float(total), where)
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(total)
+    stop_unless_finite(float(nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)), where)
+    optimiser.step()
+    return {"loss": float(total), **{name: float(value) for name, value in losses.items()}}
+
+
+class _Means:
+    """Means of losses since they were last taken."""
+
+    def __init__(self) -> None:
+        self._values: list[dict[str, float]] = []
+
+    def add(self, losses: dict[str, float]) -> None:
+        self._values.append(losses)
+
+    def take(self) -> dict[str, float]:
+        values, self._values = self._values, []
+        if not values:
+            return {"loss": math.nan}
+        return {name: sum(each[name] for each in values) / len(values) for name in values[0]}
+
+
+class _State:
+    """The state of a training in a file: a quantised checkpoint with the optimiser's state beside it.
+
+    Args:
+        path: the file.
+        key: the training that it belongs to; that of another one is not taken up.
+        model: frozen.
+        optimiser: over its weights.
+    """
+
+    def __init__(self, path: Path, key: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self._path, self._key, self._model, self._optimiser = path, key, model, optimiser
+
+    def load(self) -> tuple[int, list[dict[str, float]]]:
+        """Steps done, and reports; (0, []) where there is nothing to go on from."""
+        if not self._path.is_file():
+            return 0, []
+        content = torch.load(self._path, map_location="cpu", weights_only=True)
+        if content["key"] != self._key:
+            return 0, []
+        self._model.load_state_dict(content["state_dict"])
+        self._optimiser.load_state_dict(content["optimizer"])
+        _log.info("fine-tuning: going on after step %d", content["step"])
+        return content["step"], content["reports"]
+
+    def save(self, step: int, reports: list[dict[str, float]]) -> None:
+        content = {
+            "key": self._key,
+            "step": step,
+            "reports": reports,
+            "state_dict": self._model.state_dict(),
+            "optimizer": self._optimiser.state_dict(),
+            RECORD: record_of(self._model),
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._path) as temporary:
+            torch.save(content, temporary)

@@ -1,0 +1,202 @@
+"""QATHook in mmengine's own Runner: what is trained, saved, resumed and left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.exporter
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("mmengine")
+pytest.importorskip("modelopt")
+
+from mmengine.model import BaseModel  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+from torch import nn  # noqa: E402
+
+from exporter.quantize import hook  # noqa: E402
+from exporter.quantize.checkpoint import load_ptq_model  # noqa: E402
+from exporter.quantize.frozen import quantized_layers  # noqa: E402
+from shared.errors import ConfigError, TrainingError  # noqa: E402
+from tests.support.quantizing import net  # noqa: E402
+
+
+class Classifier(BaseModel):
+    """The small network of the other tests, with a loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, inputs: Any, labels: Any, mode: str = "tensor") -> Any:
+        logits = self.net(inputs)
+        return {"loss": nn.functional.cross_entropy(logits, labels)} if mode == "loss" else logits
+
+
+def samples() -> list[dict[str, Any]]:
+    """Images of noise, whose class is their tint."""
+    generator = torch.Generator().manual_seed(3)
+    tints = torch.randn(5, 3, 1, 1, generator=generator)
+    return [
+        {"inputs": tints[label] + 0.7 * torch.randn(3, 8, 12, generator=generator), "labels": label}
+        for label in [number % 5 for number in range(24)]
+    ]
+
+
+def runner(work: Path, model: Any = None, epochs: int = 2, lr: float = 1e-3, **options: Any) -> Runner:
+    """A Runner with the hook; ``hook`` holds the hook's own options."""
+    settings = {"type": "QATHook", "calibration_batches": 4, **options.pop("hook", {})}
+    data = options.pop("data", None) or samples()
+    return Runner(
+        model=model or Classifier(),
+        work_dir=str(work),
+        train_dataloader={
+            "dataset": data, "batch_size": 4, "collate_fn": {"type": "default_collate"},
+            "sampler": {"type": "DefaultSampler", "shuffle": True},
+        },
+        optim_wrapper={
+            "optimizer": {"type": "AdamW", "lr": lr, "weight_decay": 0.01},
+            "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_lr_mult": 2.0},
+        },
+        param_scheduler={"type": "MultiStepLR", "milestones": options.pop("milestones", [1])},
+        train_cfg={"by_epoch": True, "max_epochs": epochs},
+        custom_hooks=[settings, *options.pop("more_hooks", [])],
+        default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1}},
+        default_scope="mmengine",
+        log_level="WARNING",
+        randomness={"seed": 0},
+        experiment_name=work.name,
+        **options,
+    )  # fmt: skip
+
+
+def state(model: Any) -> dict[str, Any]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_training_ends_in_a_quantised_checkpoint_that_loads(tmp_path: Path) -> None:
+    run = runner(tmp_path)
+    before = state(run.model)
+    run.train()
+    trained = run.model.eval()
+    fresh = Classifier()
+    record = load_ptq_model(fresh, tmp_path / hook.CHECKPOINT)
+    fresh.eval()
+    assert record["mode"] == "qat"
+    assert record["method"] == "mse"
+    assert record["epochs"] == 2
+    assert set(record["layers"]) == {"net.stem.0", "net.block.0", "net.up.0", "net.linear", "net.out"}
+    inputs, labels = torch.randn(2, 3, 8, 12), torch.tensor([0, 1])
+    torch.testing.assert_close(fresh(inputs, labels), trained(inputs, labels), rtol=0, atol=0)
+    # Weights have learned, and their ranges with them.
+    assert not torch.equal(trained.net.out.weight, before["net.out.weight"])
+    sizes = trained.net.out.weight.detach().abs().amax(1)
+    torch.testing.assert_close(trained.net.out.weight_quantizer.scale, sizes / 127)
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    model = Classifier()
+    batch = {
+        "inputs": torch.stack([sample["inputs"] for sample in samples()]),
+        "labels": torch.tensor([sample["labels"] for sample in samples()]),
+    }
+    before = model(**batch, mode="loss")["loss"].item()
+    runner(tmp_path, model, epochs=20, lr=1e-2, milestones=[18]).train()
+    assert model.eval()(**batch, mode="loss")["loss"].item() < 0.75 * before
+
+
+def test_optimiser_holds_the_folded_layers_parameters_in_their_groups(tmp_path: Path) -> None:
+    run = runner(tmp_path)
+    run.train()
+    groups = run.optim_wrapper.param_groups
+    held = {id(parameter): group for group in groups for parameter in group["params"]}
+    for name, parameter in run.model.named_parameters():
+        assert id(parameter) in held, name
+        assert run.optim_wrapper.optimizer.state[parameter]["step"] > 0
+    # The bias of a folded layer has the settings of the norm's bias, whose place it took.
+    assert held[id(run.model.net.stem[0].bias)]["weight_decay"] == 0.0
+    assert held[id(run.model.net.stem[0].weight)]["weight_decay"] == 0.01
+
+
+def test_resumed_training_equals_one_without_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # mmengine 0.10 resumes with PyTorch's own default, which from 2.6 on refuses the log in its checkpoints.
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    whole = runner(tmp_path / "whole", epochs=3)
+    whole.train()
+    runner(tmp_path / "parts", epochs=2).train()
+    resumed = runner(tmp_path / "parts", epochs=3, resume=True)
+    resumed.train()
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_every_checkpoint_of_the_runner_is_a_quantised_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner(tmp_path, epochs=1).train()
+    model = Classifier()
+    record = load_ptq_model(model, tmp_path / "epoch_1.pth")
+    assert record["layers"] == quantized_layers(model)
+    # And it is what another training begins with.
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    again = runner(tmp_path / "again", epochs=1, load_from=str(tmp_path / "epoch_1.pth"))
+    again.train()
+    assert torch.equal(again.model.net.stem[0].input_quantizer.scale, model.net.stem[0].input_quantizer.scale)
+
+
+def test_calibration_waits_for_its_epoch(tmp_path: Path) -> None:
+    run = runner(tmp_path, epochs=2, hook={"calibration_epoch": 1, "sensitive_layers": ["net.linear"]})
+    run.train()
+    first = torch.load(tmp_path / "epoch_1.pth", weights_only=False)
+    assert first["quantization"]["layers"] == []
+    assert len(first["quantization"]["fused"]) == 4
+    assert quantized_layers(run.model) == ["net.stem.0", "net.block.0", "net.up.0", "net.out"]
+    with pytest.raises(ConfigError, match="calibration_epoch: is 5, and training ended before it"):
+        runner(tmp_path / "late", epochs=1, hook={"calibration_epoch": 5}).train()
+
+
+def test_norms_are_held_or_go_on_learning(tmp_path: Path) -> None:
+    class Normed(Classifier):
+        """A batch norm that follows no layer, and so can't be folded."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.BatchNorm2d(3)
+
+        def forward(self, inputs: Any, labels: Any, mode: str = "tensor") -> Any:
+            return super().forward(self.first(inputs), labels, mode)
+
+    held, learning = Normed(), Normed()
+    before = state(held.first)
+    runner(tmp_path / "held", held).train()
+    assert all(torch.equal(value, before[name]) for name, value in held.first.state_dict().items())
+    runner(tmp_path / "learning", learning, hook={"freeze_bn": False}).train()
+    assert not torch.equal(learning.first.running_mean, before["running_mean"])
+    assert isinstance(learning.net.stem[1], nn.BatchNorm2d)
+    load_ptq_model(Normed(), tmp_path / "learning" / hook.CHECKPOINT)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
+    run = runner(tmp_path, lr=1e30)
+    with pytest.raises(TrainingError, match=r"epoch 0, iteration.*lower the learning rate"):
+        run.train()
+    assert not (tmp_path / hook.CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"amax_method": "median"}, "'median' is unknown.*use max"),
+        ({"calibration_batches": 0}, "must be at least 1"),
+        ({"sensitive_layers": ["net.stam"]}, "matches no layer.*net.stem"),
+    ],
+)
+def test_wrong_arguments(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        runner(tmp_path, hook=options).train()
+
+
+def test_averaged_copies_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="EMAHook"):
+        runner(tmp_path, more_hooks=[{"type": "EMAHook"}]).train()
