@@ -17,12 +17,6 @@ Float64 = npt.NDArray[np.float64]
 _PLANE_DECIMALS = 10
 
 
-def center_distances_3d(predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int) -> Float64:
-    """(K,) distance between the gravity centres [m]."""
-    offset = predictions.centers[rows].astype(np.float64) - truths.centers[columns]
-    return np.asarray(np.sqrt((offset**2).sum(axis=1)))
-
-
 def plane_distances(predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int) -> Float64:
     """(K,) distance [m] of the faces that the ego vehicle would hit first, as perception_eval 1.3 measures it.
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from evaluator.boxes3d.matching import Pairs, center_distances, descending_scores, match_greedily, pairs_within
 from evaluator.boxes3d.nuscenes import RECALLS, average_precision, yaw_error
-from evaluator.boxes3d.overlap import center_distances_3d, iou_3d, iou_bev, plane_distances
+from evaluator.boxes3d.overlap import iou_3d, iou_bev, plane_distances
 from evaluator.boxes3d.table import Bool, BoxTable, Int
 
 Float64 = npt.NDArray[np.float64]
@@ -65,9 +65,6 @@ RULES: Mapping[str, Rule] = {
 }
 #: The rule of the headline mAP.
 HEADLINE_RULE = "center_distance_bev"
-
-#: Further rules of perception_eval, not reported unless asked for.
-OTHER_RULES: Mapping[str, Rule] = {"center_distance": Rule(center_distances_3d, (0.5, 1.0, 2.0, 4.0))}
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ class ClassScore:
     Attributes:
         thresholds: score per threshold.
         num_truths: ground truths of the class.
-        num_predictions: results filed under the class: matches of its ground truth, and its own unmatched predictions.
+        num_predictions: its predictions.
     """
 
     thresholds: dict[float, ThresholdScore]
@@ -166,7 +163,6 @@ class Candidates:
         pairs: by name of the rule.
         rules: the rules.
         order: (N,) rows of the predictions in the order in which they choose.
-        families: (C,) family of each class; matches are within a family.
         heading_weights: weight of a hit in APH, for rows of predictions (K,) and ground truths (K,).
     """
 
@@ -175,7 +171,6 @@ class Candidates:
     pairs: dict[str, Pairs]
     rules: Mapping[str, Rule]
     order: Int
-    families: Int | None
     heading_weights: Callable[[Int, Int], Float64]
 
 
@@ -184,28 +179,22 @@ def find_candidates(
     truths: BoxTable,
     *,
     rules: Mapping[str, Rule] = RULES,
-    min_points: int = 1,
-    matchable: npt.NDArray[np.bool_] | None = None,
     compatibility: Compatibility = RIGHT,
 ) -> Candidates:
-    """Filter the boxes and compute the costs of all pairs that may match.
+    """Filter the boxes and compute the costs of all pairs that may match, which are of the same class.
+
+    Ground truth without lidar points is left out, as AWML's data set drops it.
 
     Args:
         predictions, truths: the boxes.
         rules: matching rules by name.
-        min_points: ground truth with fewer lidar points is left out. AWML's data set drops those without any.
-        matchable: (C, C) label policy: whether a prediction of the row's class may match ground truth of the
-            column's. None: of the same class only (perception_eval's DEFAULT).
         compatibility: mistakes to repeat.
     """
-    truths = truths.select(truths.num_points >= min_points)
-    families = None if matchable is None else _families(matchable)
+    truths = truths.select(truths.num_points >= 1)
     # A pair with plane distance d has a pair of corners within d, and corners lie on the circle around the footprint;
     # boxes that overlap have overlapping circles.
     limit = max([threshold for rule in rules.values() if not rule.is_overlap for threshold in rule.thresholds] + [0.0])
-    near = pairs_within(predictions, truths, limit, between_edges=True, families=families)
-    if matchable is not None:
-        near = near.select(matchable[predictions.labels[near.predictions], truths.labels[near.truths]])
+    near = pairs_within(predictions, truths, limit, between_edges=True)
     shapes = _as_given(predictions, compatibility), _as_given(truths, compatibility)
     pairs = {}
     for name, rule in rules.items():
@@ -218,17 +207,8 @@ def find_candidates(
         rules,
         # Python's stable sort, descending: of equal scores the earlier comes first.
         np.argsort(-predictions.scores.astype(np.float64), kind="stable"),
-        families,
         lambda rows, columns: heading_weights(predictions.yaws[rows], truths.yaws[columns], compatibility.unsigned_yaw),
     )
-
-
-def _families(matchable: npt.NDArray[np.bool_]) -> Int:
-    """(C,) classes that can be connected by matches get the same number."""
-    families = np.arange(len(matchable), dtype=np.int64)
-    for first, second in np.argwhere(matchable):
-        families[families == families[second]] = families[first]
-    return families
 
 
 def _as_given(table: BoxTable, compatibility: Compatibility) -> BoxTable:
@@ -290,15 +270,12 @@ class Matches:
         candidates: all boxes.
         by_score: (K,) rows of the predictions that take part, by descending score.
         keep_truths: (M,) ground truths that take part.
-        filed: per rule, (T, N) the class that each prediction counts for: that of the ground truth which it takes, or,
-            as a false positive, its own.
         weights: per rule, (T, N) what a hit counts in APH; -1 for a false positive.
     """
 
     candidates: Candidates
     by_score: Int
     keep_truths: Bool
-    filed: dict[str, Int]
     weights: dict[str, Float64]
 
 
@@ -317,7 +294,7 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
     """
     order = candidates.order[keep_predictions[candidates.order]]
     by_score = descending_scores(candidates.predictions.scores)
-    filed, weights = {}, {}
+    weights = {}
     for name, rule in candidates.rules.items():
         pairs = candidates.pairs[name]
         inside = keep_predictions[pairs.predictions] & keep_truths[pairs.truths]
@@ -327,15 +304,11 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
             len(candidates.truths),
             order,
             rule.limits,
-            candidates.families,
         )
         levels, rows = np.nonzero(matched >= 0)
-        partners = matched[levels, rows]
-        filed[name] = np.tile(candidates.predictions.labels, (len(matched), 1))
-        filed[name][levels, rows] = candidates.truths.labels[partners]
         weights[name] = np.full(matched.shape, -1.0)
-        weights[name][levels, rows] = candidates.heading_weights(rows, partners)
-    return Matches(candidates, by_score[keep_predictions[by_score]], keep_truths, filed, weights)
+        weights[name][levels, rows] = candidates.heading_weights(rows, matched[levels, rows])
+    return Matches(candidates, by_score[keep_predictions[by_score]], keep_truths, weights)
 
 
 def score(
@@ -357,7 +330,7 @@ def score(
     counts = np.bincount(truths.labels[matches.keep_truths], weights=weights, minlength=len(classes)).astype(np.int64)
     return {
         name: _score_rule(matches, name, classes, by_score, counts)
-        for name in matches.filed
+        for name in matches.weights
         if rules is None or name in rules
     }
 
@@ -369,21 +342,17 @@ def score_range(candidates: Candidates, classes: Sequence[str], low: float, high
 
 def _score_rule(matches: Matches, rule: str, classes: Sequence[str], by_score: Int, truth_counts: Int) -> RuleScore:
     """Score all classes. ``by_score`` (K,): rows of the predictions that take part, by descending score."""
-    thresholds: dict[str, dict[float, ThresholdScore]] = {name: {} for name in classes}
-    counts = dict.fromkeys(classes, 0)
-    scores = matches.candidates.predictions.scores[by_score].astype(np.float64)
-    for level, threshold in enumerate(matches.candidates.rules[rule].thresholds):
-        filed, weights = matches.filed[rule][level, by_score], matches.weights[rule][level, by_score]
-        for label, name in enumerate(classes):
-            own = np.flatnonzero(filed == label)
-            counts[name] = len(own)
-            thresholds[name][threshold] = score_threshold(weights[own], scores[own], int(truth_counts[label]))
-    return RuleScore(
-        {
-            name: ClassScore(thresholds[name], int(truth_counts[label]), counts[name])
-            for label, name in enumerate(classes)
+    predictions = matches.candidates.predictions
+    scores = {}
+    for label, name in enumerate(classes):
+        own = by_score[predictions.labels[by_score] == label]
+        own_scores, num_truths = predictions.scores[own].astype(np.float64), int(truth_counts[label])
+        thresholds = {
+            threshold: score_threshold(weights[own], own_scores, num_truths)
+            for threshold, weights in zip(matches.candidates.rules[rule].thresholds, matches.weights[rule], strict=True)
         }
-    )
+        scores[name] = ClassScore(thresholds, num_truths, len(own))
+    return RuleScore(scores)
 
 
 def score_threshold(weights: Float64, scores: Float64, num_truths: int) -> ThresholdScore:

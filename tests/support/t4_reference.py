@@ -95,7 +95,6 @@ def reference_score(
     *,
     is_overlap: bool = False,
     unsigned: bool = False,
-    matchable: Callable[[int, int], bool] = lambda a, b: a == b,
 ) -> list[dict[str, float]]:
     """Score per class at one threshold of one matching rule, for boxes strictly between ``low`` and ``high`` metres."""
 
@@ -115,7 +114,7 @@ def reference_score(
         for i in sorted(rows, key=lambda row: estimated.scores[row], reverse=True):
             best: tuple[int, float] | None = None
             for j in free:
-                if matchable(int(estimated.labels[i]), int(truth.labels[j])):
+                if estimated.labels[i] == truth.labels[j]:
                     value = cost(estimated, i, truth, j)
                     if best is None or better(value, best[1]):
                         best = (j, value)

@@ -170,29 +170,6 @@ def test_compatibility_is_the_metric_of_boxes_as_awml_hands_them_over() -> None:
     assert actual["iou_bev"].mean_ap != pytest.approx(plain["iou_bev"].mean_ap)
 
 
-def test_label_policies() -> None:
-    predictions, truths = random_tables(11, frames=5, truths=25, predictions=50, reach=25.0)
-    anything = np.ones((5, 5), np.bool_)
-    # Vehicles may match one another, the rest only their own.
-    groups = np.eye(5, dtype=np.bool_)
-    groups[:3, :3] = True
-    for matchable in (anything, groups):
-        ours = _scores(predictions, truths, matchable=matchable)
-        for threshold in (0.5, 4.0):
-            theirs = t4_reference.reference_score(
-                predictions,
-                truths,
-                5,
-                t4_reference.center_distance_bev,
-                threshold,
-                *_LIMITS,
-                matchable=lambda a, b, allowed=matchable: bool(allowed[a, b]),
-            )
-            for label, expected in zip(CLASSES, theirs, strict=True):
-                score = ours["center_distance_bev"].classes[label].thresholds[threshold]
-                assert (score.ap, score.aph) == pytest.approx((expected["ap"], expected["aph"]), nan_ok=True)
-
-
 def test_weights_of_unsigned_yaws_are_those_of_quaternions() -> None:
     rng = np.random.default_rng(0)
     predicted, actual = rng.uniform(-8, 8, (2, 200))
@@ -202,22 +179,6 @@ def test_weights_of_unsigned_yaws_are_those_of_quaternions() -> None:
     ]
     expected = [1 - min(difference, 2 * np.pi - difference) / np.pi for difference in differences]
     assert t4.heading_weights(predicted, actual, unsigned=True) == pytest.approx(expected, abs=1e-9)
-
-
-def test_distance_between_centres_in_3d_is_a_rule_too() -> None:
-    predictions, truths = random_tables(14, frames=5, truths=25, predictions=50, reach=25.0)
-    ours = _scores(predictions, truths, rules=t4.OTHER_RULES)["center_distance"]
-    for threshold in (0.5, 2.0):
-        theirs = t4_reference.reference_score(
-            predictions,
-            truths,
-            5,
-            lambda a, i, b, j: math.dist(a.centers[i], b.centers[j]),
-            threshold,
-            *_LIMITS,
-        )
-        for label, expected in zip(CLASSES, theirs, strict=True):
-            assert ours.classes[label].thresholds[threshold].ap == pytest.approx(expected["ap"], nan_ok=True)
 
 
 def test_near_faces_match_however_far_the_centres_are() -> None:
