@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace.open(arguments.work) if arguments.work else full_size_workspace(Path(folder) / "full")
         shutil.rmtree(ws.path("tensorrt/timing"), ignore_errors=True)
-        session = _Loader()
+        session = Loader()
         rows: list[dict[str, Any]] = []
         for index, policy in enumerate(arguments.policies):
             rows += _measure(ws, policy, session, arguments, cold=index == 0)
@@ -59,7 +59,7 @@ def main() -> None:
     _print(rows)
 
 
-class _Loader:
+class Loader:
     """TensorRT takes one logger per process."""
 
     def __init__(self) -> None:
@@ -68,20 +68,21 @@ class _Loader:
         self.logger = make_logger(self.trt, Messages(), layers=False)
 
     def load(self, path: Path) -> Any:
+        """The engine in a file."""
         return self.trt.Runtime(self.logger).deserialize_cuda_engine(path.read_bytes())
 
 
-def _measure(ws: Workspace, policy: str, session: _Loader, arguments: Any, *, cold: bool) -> list[dict[str, Any]]:
+def _measure(ws: Workspace, policy: str, session: Loader, arguments: Any, *, cold: bool) -> list[dict[str, Any]]:
     overrides = [f"tensorrt.precision_policy={policy}", *arguments.overrides]
     try:
         build_all(ws.root, target="auto", overrides=overrides, force=True)
-        first = _records(ws, session.target.name(policy))
+        first = records(ws, session.target.name(policy))
         build_all(ws.root, target="auto", overrides=overrides, force=True)
     except DeployError as error:
         print(f"{policy}: {error}")
         return [{"policy": policy, "error": str(error)}]
     rows = []
-    for component, record in _records(ws, session.target.name(policy)).items():
+    for component, record in records(ws, session.target.name(policy)).items():
         engine = session.load(ws.path(record["engine"]))
         times = measure.engine_times(session.trt, engine, RUNS)
         if arguments.dump:
@@ -106,7 +107,8 @@ def _measure(ws: Workspace, policy: str, session: _Loader, arguments: Any, *, co
     return rows
 
 
-def _records(ws: Workspace, target: str) -> dict[str, dict[str, Any]]:
+def records(ws: Workspace, target: str) -> dict[str, dict[str, Any]]:
+    """Component to what the manifest says about its engine for a target."""
     engines = ws.manifest().results["engines"]
     return {name.split("/", 1)[1]: value for name, value in engines.items() if name.split("/", 1)[0] == target}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,8 +152,14 @@ def head(size: int | None = 16, network: Network = SMALL) -> onnx.ModelProto:
     )
 
 
-def quantise(model: onnx.ModelProto, scale: float = 0.05) -> onnx.ModelProto:
-    """A copy with Q/DQ nodes before the activations and weights of every Conv, as ModelOpt places them."""
+def quantise(model: onnx.ModelProto, scale: float = 0.05, skip: Sequence[str] = ()) -> onnx.ModelProto:
+    """A copy with Q/DQ nodes before the activations and weights of every Conv, as ModelOpt places them.
+
+    Args:
+        model: the graph.
+        scale: of all activations.
+        skip: regular expressions that match anywhere in the names of nodes to leave as they are.
+    """
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
@@ -175,7 +183,7 @@ def quantise(model: onnx.ModelProto, scale: float = 0.05) -> onnx.ModelProto:
         return done[tensor]
 
     for node in graph.node:
-        if node.op_type == "Conv":
+        if node.op_type == "Conv" and not any(re.search(pattern, node.name) for pattern in skip):
             node.input[0] = add_pair(node.input[0], scale, None)
             weight = weights[node.input[1]]
             node.input[1] = add_pair(node.input[1], np.abs(weight).max(axis=(1, 2, 3)) / 127, 0)
