@@ -22,10 +22,6 @@ def largest_values(ws: Workspace, component: ComponentSpec) -> dict[str, float]:
     relative = f"ranges/{component.name}.json"
     artifact = ws.manifest().artifacts.get(relative)
     if artifact is None or artifact.kind != KIND:
-        _log.info(
-            "%s: only weights are checked against FP16's range; `runtime ranges` records the tensors' too",
-            component.name,
-        )
         return {}
     recorded = json.loads(ws.artifact(relative).read_text(encoding="utf-8"))
     if recorded["onnx_sha256"] != ws.input_hash(component.onnx):

@@ -137,19 +137,25 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
             raise ConfigError(
                 f"the model has no component '{name}'", where=f"components.{name}", hint=f"it has {', '.join(names)}"
             )
+    models = {component.name: _load(ws, component.onnx) for component in spec.components}
+    quantised = [name for name, model in models.items() if onnx_graph.is_quantised(model)]
     found = []
+    unknown = []
     for component in spec.components:
         section = config.components.get(component.name, Component(engine_file=f"{component.name}.engine"))
-        path = ws.artifact(component.onnx)
-        for external in sorted(onnx_graph.external_files(path)):
-            ws.artifact(str(Path(component.onnx).parent / external))
-        model = onnx_graph.load(path)
+        path, model = ws.artifact(component.onnx), models[component.name]
         where = f"components.{component.name}"
         policy = section.precision_policy or config.tensorrt.precision_policy
+        largest = ranges.largest_values(ws, component) if policies.POLICIES[policy].low == "fp16" else None
+        if section.precision_policy is None and policies.POLICIES[policy].quantised and quantised:
+            # What is not quantised in a graph runs in FP16, and so does a component of which nothing is.
+            policy = policy if component.name in quantised else "fp16"
         configured = [
             {name: Sizes(shapes.min_shape, shapes.opt_shape, shapes.max_shape) for name, shapes in profile.items()}
             for profile in (section.tensorrt_profile, *section.extra_tensorrt_profiles)
         ]
+        if largest == {}:
+            unknown.append(component.name)
         found.append(
             Job(
                 component=component.name,
@@ -161,7 +167,7 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                     model,
                     section.keep_fp32,
                     where=f"{ws.root}/{component.onnx}",
-                    largest=ranges.largest_values(ws, component) if policies.POLICIES[policy].low == "fp16" else {},
+                    largest=largest,
                 ),
                 keep_fp32=section.keep_fp32,
                 profiles=profiles.resolve(
@@ -169,4 +175,15 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                 ),
             )
         )
+    if unknown:
+        _log.info("%s: only weights are checked against FP16's range; `runtime ranges` tells how large tensors get",
+                  ", ".join(unknown))  # fmt: skip
     return found
+
+
+def _load(ws: Workspace, relative: str) -> onnx.ModelProto:
+    """An ONNX artifact, its external data checked like itself."""
+    path = ws.artifact(relative)
+    for external in sorted(onnx_graph.external_files(path)):
+        ws.artifact(str(Path(relative).parent / external))
+    return onnx_graph.load(path)
