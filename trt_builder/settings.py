@@ -16,6 +16,8 @@ from trt_builder.policies import Resolved
 from trt_builder.profiles import Profile, Sizes
 
 if TYPE_CHECKING:
+    import onnx
+
     from shared.config import DeployConfig
 
 _log = logging.getLogger("settings")
