@@ -20,7 +20,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from exporter.quantize.frozen import QMAX, QMIN
+from exporter.quantize.frozen import QMAX, QMIN, FloatLayer, plain_like
 from exporter.quantize.layers import select
 from shared.errors import InputError
 from shared.files import atomic_path
@@ -110,7 +110,12 @@ def insert_quantizers(model: nn.Module, layers: Sequence[str]) -> None:
     """
     registry = mtq_nn.QuantModuleRegistry
     for name in layers:
-        layer = cast(Any, registry.convert(model.get_submodule(name)))
+        module = model.get_submodule(name)
+        if module not in registry:
+            # A subclass like mmcv's, which only handles empty inputs for PyTorch versions of old.
+            module = plain_like(cast(FloatLayer, module))
+            model.set_submodule(name, module)
+        layer = cast(Any, registry.convert(module))
         layer.input_quantizer.set_from_attribute_config({"num_bits": 8, "axis": None, "calibrator": "max"})
         axis = None if isinstance(layer, nn.ConvTranspose2d) else 0
         layer.weight_quantizer.set_from_attribute_config({"num_bits": 8, "axis": axis, "calibrator": "max"})
