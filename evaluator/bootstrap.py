@@ -51,11 +51,6 @@ def draw(units: Sequence[str], replicates: int = REPLICATES, seed: int = 0) -> n
 def units_of(by: str, frames: Sequence[str], scenes: Sequence[str]) -> Sequence[str]:
     """What to draw.
 
-    Args:
-        by: ``frames`` or ``scenes``.
-        frames: (F,) names of the frames.
-        scenes: (F,) names of their scenes.
-
     Raises:
         UsageError: another word.
     """

@@ -29,12 +29,7 @@ _RESOLUTION = 5e-5
 
 
 def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | None) -> str:
-    """Compare evaluated runs; the first is what the others are compared with.
-
-    Args:
-        texts: what to compare, see `evaluator.subjects`; none: the runs of ``work``.
-        work: the workspace of those that name none.
-        output: JSON file to write; None: none.
+    """Compare evaluated runs (`evaluator.subjects`; none: those of ``work``), all others with the first.
 
     Returns:
         What to print.

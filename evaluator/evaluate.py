@@ -38,14 +38,7 @@ _log = logging.getLogger(STAGE)
 def evaluate(
     work: Path, data_root: Path | None, force: bool, gates: Sequence[str] = (), resample: str = "frames"
 ) -> str:
-    """Evaluate the runs of a workspace and record the result.
-
-    Args:
-        work: the workspace.
-        data_root: where the data set lies, when elsewhere than the config says.
-        force: evaluate although nothing changed.
-        gates: conditions under which a run fails, see `evaluator.gates`.
-        resample: what intervals are made from, ``frames`` or ``scenes``.
+    """Evaluate the runs of a workspace and record the result; ``gates``: see `evaluator.gates`.
 
     Returns:
         What to print.

@@ -96,11 +96,7 @@ def parse_gate(text: str) -> Gate:
 
 
 def check_gates(gates: Sequence[Gate], evaluations: Mapping[str, Mapping[str, Any]]) -> list[GateResult]:
-    """Apply gates.
-
-    Args:
-        gates: the gates.
-        evaluations: stored evaluations by run, as `evaluator.evaluate` writes them.
+    """Apply gates to stored evaluations, by run.
 
     Raises:
         UsageError: a gate names a metric or run that there is none of, or a change where there is one run only.

@@ -26,11 +26,6 @@ def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
 
     A number is compared with the same run's in the version before.
 
-    Args:
-        work: the workspace.
-        metrics: names of headline numbers to show; none: the first three.
-        output: JSON file to write; None: none.
-
     Returns:
         What to print.
 

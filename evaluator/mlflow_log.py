@@ -78,12 +78,6 @@ def tracking_uri(work: Path, given: str) -> str:
 def log_evaluation(work: Path, uri: str = "", experiment: str | None = None, model: str | None = None) -> Logged:
     """Log the last evaluation of a workspace.
 
-    Args:
-        work: the workspace.
-        uri: of the tracking server, see `tracking_uri`.
-        experiment: its name; None: that of the model.
-        model: name to register the model under; None: that of the model.
-
     Raises:
         InputError: nothing is evaluated, or an artifact was changed.
         EnvironmentLacks: MLflow is not installed, or can't be reached or written.

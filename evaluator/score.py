@@ -33,13 +33,6 @@ def score_detection3d(
 ) -> str:
     """Score a file of predictions against a file of ground truth.
 
-    Args:
-        truth_file, predictions_file: in the shape of nuScenes submissions, see `evaluator.submission`.
-        classes: class list.
-        metric: ``nuscenes`` or ``t4``.
-        class_range: metres, ``50`` for all classes or ``car=50,pedestrian=40``; None: 121.
-        output: JSON file to write; None: none.
-
     Returns:
         What to print.
 

@@ -41,13 +41,7 @@ class _Sample:
 def score_classification(
     truth_file: Path | None, predictions_file: Path, classes: Sequence[str], output: Path | None
 ) -> str:
-    """Score a CSV file of class scores.
-
-    Args:
-        truth_file: CSV with ``sample`` and ``label``; None: labels stand in the other file.
-        predictions_file: CSV with ``sample``, a column ``score_<class>`` for each class, and perhaps ``label``.
-        classes: the classes, of two the one to be found first; none: in the order of the columns.
-        output: JSON file to write; None: none.
+    """Score a CSV file of ``sample``, ``score_<class>`` for each class, and ``label``, unless ``truth_file`` has those.
 
     Returns:
         What to print.

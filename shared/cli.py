@@ -73,12 +73,7 @@ def _set_up_logging(level: str, log_file: Path | None) -> None:
 
 
 def tool_group(name: str, help_text: str) -> ToolGroup:
-    """The click group of a tool, with ``--version``, ``--debug``, ``--log-level`` and ``--log-file``.
-
-    Args:
-        name: name of the tool, as typed.
-        help_text: what the tool does; shown by ``--help``.
-    """
+    """The click group of a tool, with ``--version``, ``--debug``, ``--log-level`` and ``--log-file``."""
 
     @click.group(name=name, cls=ToolGroup, help=help_text, context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(__version__, prog_name=name)

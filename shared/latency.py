@@ -44,11 +44,7 @@ def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
 
 
 def summarise_stages(requests: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Statistics by stage, in the order of the first request.
-
-    Args:
-        requests: milliseconds by stage, one mapping per request, at least one.
-    """
+    """Statistics by stage, in the order of the first request, of which there is one at least."""
     return {stage: summarise([request[stage] for request in requests]) for stage in requests[0]}
 
 
@@ -70,11 +66,7 @@ def median_interval(milliseconds: Sequence[float], *, seed: int = 0) -> tuple[fl
 
 
 def compare(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
-    """How one median compares with another, in words.
-
-    Args:
-        ours: ``median``, and ``median_low`` and ``median_high`` of its interval.
-        theirs: the same of the other.
+    """How one median compares with another, in words; both come with ``median``, ``median_low``, ``median_high``.
 
     Returns:
         ``1.52 times faster``, ``1.10 times slower``, or ``no difference`` where the intervals overlap.

@@ -39,10 +39,6 @@ class _LazyModule(ModuleType):
 def lazy_import(name: str, install: str = "make setup") -> Any:
     """A stand-in for module ``name`` that imports it at the first attribute access.
 
-    Args:
-        name: dotted module name.
-        install: the command that installs it, for the error message.
-
     Raises:
         EnvironmentLacks: at first use, when the module can't be imported.
     """

@@ -38,13 +38,7 @@ _EXPORT = "export"
 
 @dataclass(frozen=True)
 class Conflict:
-    """Something that both sides have, and that differs.
-
-    Attributes:
-        what: for example ``stage build``.
-        ours: what is here, in a few words.
-        theirs: what is there.
-    """
+    """Something that both sides have, and that differs."""
 
     what: str
     ours: str
@@ -81,13 +75,7 @@ class Plan:
 
 
 def plan_merge(ours: Manifest, theirs: Manifest, prefer: Side | None = None) -> Plan:
-    """What taking over from ``theirs`` means for ``ours``. Reads no files.
-
-    Args:
-        ours: the manifest that is to grow.
-        theirs: the manifest of the copy that came back.
-        prefer: whose stage counts where both differ; None leaves the decision open.
-    """
+    """What taking over from ``theirs`` means for ``ours``; no ``prefer``: conflicts stay open. Reads no files."""
     plan = Plan()
     for name, stage in theirs.stages.items():
         decision = _decide(ours, theirs, name)
@@ -104,13 +92,7 @@ def plan_merge(ours: Manifest, theirs: Manifest, prefer: Side | None = None) -> 
 
 
 def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool = False) -> Plan:
-    """Bring what the workspace ``other`` has and ``work`` lacks into ``work``; all of it, or nothing.
-
-    Args:
-        work: the workspace that grows.
-        other: a copy that worked elsewhere; only read.
-        prefer: whose stage counts where both differ.
-        dry_run: plan only.
+    """Bring what the copy ``other`` has and ``work`` lacks into ``work``: all of it or nothing. ``other`` is only read.
 
     Raises:
         UsageError: both are the same folder.

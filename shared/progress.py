@@ -16,13 +16,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    """Yield ``items`` and show how far along they are.
-
-    Args:
-        items: what to iterate over.
-        description: what is being done, for example ``onnx-cpu``.
-        total: number of items.
-    """
+    """Yield ``items`` and show how far along they are."""
     if sys.stderr.isatty():
         yield from _bar(items, description, total)
     else:

@@ -58,11 +58,7 @@ class RunHeader(BaseModel):
 
 
 def flat_outputs(outputs: Mapping[str, Any]) -> RawOutputs:
-    """Outputs by name, however nested: the scores of the second of ``boxes`` become ``boxes.1.scores``.
-
-    Args:
-        outputs: arrays, numbers, or mappings and sequences of such, by name.
-    """
+    """Outputs by name, however nested: the scores of the second of ``boxes`` become ``boxes.1.scores``."""
     flat: RawOutputs = {}
     for name, value in outputs.items():
         if isinstance(value, (list, tuple)):

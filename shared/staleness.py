@@ -15,24 +15,14 @@ _log = logging.getLogger("stage")
 
 
 def outdated_inputs(manifest: Manifest, stage: str) -> list[str]:
-    """Artifacts that stage ``stage`` was made from and that are others now, or gone; their paths.
-
-    Args:
-        manifest: the manifest.
-        stage: name of a stage in it.
-    """
+    """Artifacts that stage ``stage`` was made from and that are others now, or gone; their paths."""
     record = manifest.stages[stage]
     inputs = record.key.get("inputs", {})
     return sorted(path for path, sha256 in inputs.items() if "/" in path and _hash_of(manifest, path) != sha256)
 
 
 def is_current(manifest: Manifest, stage: str) -> bool:
-    """Whether ``stage`` finished, from files that are still the same. Warns when they are not.
-
-    Args:
-        manifest: the manifest.
-        stage: name of a stage in it.
-    """
+    """Whether ``stage`` finished, from files that are still the same. Warns when they are not."""
     record = manifest.stages[stage]
     if record.status != "done":
         return False

@@ -11,13 +11,7 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Table:
-    """A title, column names, and rows of text. Columns of numbers are aligned right, others left.
-
-    Attributes:
-        title: what the table shows.
-        columns: names of the columns.
-        rows: one text per column.
-    """
+    """A title, column names, and rows of text. Columns of numbers are aligned right, others left."""
 
     title: str
     columns: Sequence[str]

@@ -25,12 +25,7 @@ TRACES = "traces"
 
 
 def step_path(index: int, step: str) -> str:
-    """Where the output of a step lies, relative to the run's folder.
-
-    Args:
-        index: position of the sample in the run.
-        step: name of the step.
-    """
+    """Where the output of a step lies, relative to the run's folder."""
     return f"steps/{index:06d}/{step}.npz"
 
 

@@ -115,12 +115,6 @@ def finished_part(manifest: Manifest) -> Manifest:
 def tag(work: Path, name: str, *, note: str = "", move: bool = False) -> Tagged:
     """Keep what is finished in the workspace now as version ``name``.
 
-    Args:
-        work: the workspace.
-        name: letters, digits, dots, dashes, underscores.
-        note: what to remember of it.
-        move: let a version of that name go.
-
     Raises:
         UsageError: the name makes no file name, or is taken.
         ManifestError: nothing is finished, an artifact is missing or was changed, or a finished stage is running again.
@@ -187,11 +181,6 @@ def rollback(work: Path, name: str, *, discard: bool = False) -> RolledBack:
     """Bring back the artifacts, stages, results, spec and config of version ``name``.
 
     What is finished now is kept as a version of its own, unless one has it already.
-
-    Args:
-        work: the workspace.
-        name: the version.
-        discard: don't keep what is here now.
 
     Raises:
         UsageError: there is no such version.

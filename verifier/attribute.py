@@ -42,12 +42,6 @@ _LEAST = 0.001
 def attribute(work: Path, test: str | None, data_root: Path | None, force: bool) -> str:
     """Attribute the loss of swapped runs to their steps, and record it.
 
-    Args:
-        work: the workspace.
-        test: name of the run, as in ``onnx-cpu``; None: every one that was swapped.
-        data_root: where the data set lies, when not where the config says.
-        force: compute although nothing changed.
-
     Returns:
         What to print.
 
@@ -101,11 +95,6 @@ def _chosen(workspace: Workspace, test: str | None) -> list[str]:
 
 def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict[str, Any]:
     """The loss by step.
-
-    Args:
-        workspace: where it was swapped.
-        name: of the swapped run.
-        data_root: where the data set lies, when not where the config says.
 
     Returns:
         JSON: ``reference``, ``test`` (names), ``truth`` ("labels" or "reference"), ``samples``, ``metrics`` of the

@@ -75,11 +75,7 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
 
 
 def result_kind(task: str) -> ResultKind[Any]:
-    """How results of a task are compared.
-
-    Args:
-        task: one that `shared.tasks` knows.
-    """
+    """How results of a task are compared."""
     return _KINDS[task]
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from shared.data import Sample
 from shared.data.camera_pairs import CameraPair
+from shared.data.labels import labels_in
 from shared.data.types import ImageSample
 from shared.tasks import Boxes2D, Boxes3D, ClassScores
 
@@ -51,16 +52,9 @@ def labels_of(
 ) -> list[Any] | None:
     """What is labelled, with the model's classes; labels of other classes are left out.
 
-    Args:
-        task: decides what samples and labels are.
-        samples: of the data set.
-        label_classes: class list that the samples' labels index.
-        classes: class list of the model.
-
     Returns:
         One container a sample; None where one of them has no labels.
     """
-    # Label -1 picks the last entry, which is -1 too.
-    to_model = np.array([classes.index(name) if name in classes else -1 for name in label_classes] + [-1], np.int64)
+    to_model = labels_in(classes, label_classes)
     found = [_BY_TASK[task](sample, to_model) for sample in samples]
     return None if any(labels is None for labels in found) else found

@@ -104,12 +104,7 @@ def recorded_runs(workspace: Workspace) -> list[RecordedRun]:
 
 
 def plan_comparisons(config: DeployConfig, runs: Sequence[RecordedRun]) -> Plan:
-    """What the config asks for, and the comparison of every run with the framework.
-
-    Args:
-        config: the deploy config.
-        runs: the finished runs.
-    """
+    """What the config asks for, and the comparison of every run with the framework."""
     comparisons: dict[str, Comparison] = {}
     skipped: list[str] = []
     failures: list[str] = []

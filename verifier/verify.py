@@ -30,11 +30,6 @@ _log = logging.getLogger(STAGE)
 def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
     """Compare the runs of a workspace and record the result.
 
-    Args:
-        work: the workspace.
-        overrides: ``--tolerance`` values.
-        force: compare although nothing changed.
-
     Returns:
         What to print.
 
@@ -73,10 +68,6 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
 
 def check(work: Path, overrides: Sequence[str]) -> str:
     """Judge the stored statistics again, with other limits; nothing is compared or recorded.
-
-    Args:
-        work: the workspace.
-        overrides: ``--tolerance`` values, on top of the limits of the last ``verify``.
 
     Returns:
         What to print.

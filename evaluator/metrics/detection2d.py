@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from evaluator.bootstrap import Copies
 from evaluator.boxes2d import coco, voc
 from evaluator.boxes2d.frames import LabelledImage, check_boxes
+from shared.data.labels import labels_in
 from shared.data.types import ImageSample
 from shared.errors import InputError
 from shared.runs import Run
@@ -41,15 +40,10 @@ def ground_truth(samples: Iterable[ImageSample], label_classes: Sequence[str], c
 
     Boxes of classes that the model does not know are left out: they are neither wanted nor wrong.
 
-    Args:
-        samples: the samples of the runs, in order.
-        label_classes: class list that the samples' labels index.
-        classes: class list of the model.
-
     Raises:
         InputError: labels that make no sense.
     """
-    to_model = np.array([classes.index(name) if name in classes else -1 for name in label_classes], np.int64)
+    to_model = labels_in(classes, label_classes)
     images, labelled = [], []
     count = 0
     for position, sample in enumerate(samples):
@@ -99,11 +93,6 @@ class Matched:
 
 def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
     """Match the run's boxes with ``truth``.
-
-    Args:
-        run: the run; its samples are those that ``truth`` was made from, in the same order.
-        truth: what `ground_truth` gave.
-        classes: class list that the labels index.
 
     Raises:
         InputError: another number of samples; NaN in a box or score, labels outside the list.
@@ -180,18 +169,8 @@ def tables(result: dict[str, Any]) -> list[Table]:
                 ]
             )  # fmt: skip
     summary = result["coco"]["summary"]
-    rows.append(
-        [
-            "mean",
-            "",
-            "",
-            number(result["voc"]["mAP"], 4),
-            "",
-            "",
-            "",
-            *(number(summary[key], 4) for key in ("AP", "AP50", "AP75")),
-        ]
-    )
+    means = [number(summary[key], 4) for key in ("AP", "AP50", "AP75")]
+    rows.append(["mean", "", "", number(result["voc"]["mAP"], 4), "", "", "", *means])
     columns = ["class", "truths", "found", "VOC AP", "recall", "max F1", "at score", "COCO AP", "AP50", "AP75"]
     title = f"2D boxes of {result['frames']} images: Pascal VOC (IoU 0.5, 11 points, as AWML reports it) and COCO"
     sizes = [[number(summary[key], 4) for key in coco.SUMMARY[3:]]]

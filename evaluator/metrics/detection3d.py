@@ -18,6 +18,7 @@ from evaluator.bootstrap import Copies
 from evaluator.boxes3d import nuscenes, t4
 from evaluator.boxes3d.presentation import curves_json, nuscenes_json, nuscenes_tables, t4_json, t4_tables
 from evaluator.boxes3d.table import BoxTable, check_table, table_of, to_ego_frame
+from shared.data.labels import labels_in
 from shared.data.types import Sample
 from shared.errors import InputError
 from shared.runs import Run
@@ -61,15 +62,10 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
     Boxes of classes that the model does not know are left out, as are those of no class (label -1): they are neither
     wanted nor wrong.
 
-    Args:
-        samples: the samples of the runs, in order.
-        label_classes: class list that the samples' labels index.
-        classes: class list of the model.
-
     Raises:
         InputError: labels that make no sense.
     """
-    to_model = np.array([classes.index(name) if name in classes else -1 for name in label_classes] + [-1], np.int64)
+    to_model = labels_in(classes, label_classes)
     frames, labelled_samples = [], []
     count = 0
     for position, sample in enumerate(samples):
@@ -82,7 +78,6 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
                 f"label {int(boxes.labels.max())} is outside the list of {len(label_classes)} classes",
                 where=f"ground truth of sample {sample.token}",
             )
-        # Label -1 picks the last entry, which is -1 too.
         labelled = replace(boxes, labels=to_model[boxes.labels])
         frames.append(to_ego_frame(labelled.select(labelled.labels >= 0), sample.lidar2ego))
         labelled_samples.append((position, sample))
@@ -118,11 +113,6 @@ class Matched:
 
 def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
     """Match the run's boxes with ``truth``, for both metrics and every range.
-
-    Args:
-        run: the run; its samples are those that ``truth`` was made from, in the same order.
-        truth: what `ground_truth` gave.
-        classes: class list that the labels index.
 
     Raises:
         InputError: another number of samples; NaN in a box or score, sizes that are not positive, labels outside the

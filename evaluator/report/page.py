@@ -29,12 +29,6 @@ def digest() -> str:
 def render(title: str, subtitle: str, sections: Sequence[Section], facts: dict[str, Any]) -> str:
     """The page.
 
-    Args:
-        title: its heading.
-        subtitle: a line below.
-        sections: in order.
-        facts: what the foot of the page says.
-
     Raises:
         EnvironmentLacks: Jinja2 is not installed.
     """

@@ -35,12 +35,6 @@ _KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency
 def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None = None) -> str:
     """Write the report of a workspace.
 
-    Args:
-        work: the workspace.
-        data_root: where the data set lies, when elsewhere than the config says.
-        force: write it although nothing changed.
-        rerun: a file for the Rerun viewer, written besides.
-
     Returns:
         What to print.
 

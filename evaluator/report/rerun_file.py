@@ -20,11 +20,6 @@ MOST_FRAMES = 60
 def write_rerun(path: Path, material: Material, task: TaskReport | None) -> str:
     """Write the recording.
 
-    Args:
-        path: the file, .rrd.
-        material: what the report is made from.
-        task: the module of the task.
-
     Returns:
         What was written, in words.
 

@@ -70,12 +70,7 @@ def field_types(section: type[Section]) -> dict[str, Any]:
 
 
 def type_at(annotation: Any, keys: Sequence[str | int]) -> Any | None:
-    """The type under a key path, or None when no such key exists.
-
-    Args:
-        annotation: the type to start from, for example `DeployConfig`.
-        keys: names, and positions in lists.
-    """
+    """The type under a key path, or None when no such key exists."""
     for key in keys:
         shape = shape_of(annotation)
         if shape.kind == "free":

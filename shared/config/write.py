@@ -75,13 +75,7 @@ def to_yaml(value: Any) -> str:
 
 
 def commented_yaml(value: Mapping[str, Any], header: Sequence[str], comments: Mapping[str, str]) -> str:
-    """YAML with a header and a comment above each section.
-
-    Args:
-        value: the config's sections.
-        header: lines for the top; long ones are wrapped.
-        comments: section name to comment.
-    """
+    """YAML with a header and a comment above each section."""
     lines = [wrapped for line in header for wrapped in _comment(line)]
     for name, section in value.items():
         lines += ["", *_comment(comments[name])] if name in comments else [""]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 IGNORED = -1
 
 # Each name's next more general one. Followed until a class of the model is met: a motorcycle is a motorcycle for
@@ -88,3 +91,11 @@ def class_index(name: str, classes: Sequence[str], label_map: Mapping[str, str |
             return IGNORED
         name = MORE_GENERAL[name]
     return classes.index(name)
+
+
+def labels_in(classes: Sequence[str], label_classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """(L + 1,) for each label of ``label_classes`` that of its class in ``classes``, -1 where there is none.
+
+    The last entry is -1 too: that of label -1.
+    """
+    return np.array([classes.index(name) if name in classes else -1 for name in label_classes] + [IGNORED], np.int64)
