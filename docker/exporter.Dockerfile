@@ -30,9 +30,11 @@ RUN /opt/venv/bin/python3 -m compileall -q /app
 ARG IMAGE=awml-deploy/exporter
 ARG VERSION=0
 ARG REVISION=unknown
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="awml-deploy exporter" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.base.name="${BASE_IMAGE}" \
     org.opencontainers.image.licenses="Apache-2.0"
 # Numba and Matplotlib, which the frameworks import, want a folder to write to.
 ENV PATH=/opt/venv/bin:${PATH} \

@@ -38,11 +38,13 @@ RUN /opt/venv/bin/python3 -m compileall -q /app
 ARG IMAGE=awml-deploy/trt_builder
 ARG VERSION=0
 ARG REVISION=unknown
+ARG BASE_IMAGE
 # What the image is pinned to, for example "tensorrt==10.8"; it does not start with another one.
 ARG TENSORRT=
 LABEL org.opencontainers.image.title="awml-deploy trt_builder" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.base.name="${BASE_IMAGE}" \
     org.opencontainers.image.licenses="Apache-2.0" \
     awml-deploy.tensorrt="${TENSORRT}"
 ENV PATH=/opt/venv/bin:${PATH} \

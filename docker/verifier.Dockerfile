@@ -20,9 +20,11 @@ RUN /opt/venv/bin/python3 -m compileall -q /app
 ARG IMAGE=awml-deploy/verifier
 ARG VERSION=0
 ARG REVISION=unknown
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="awml-deploy verifier" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.base.name="${BASE_IMAGE}" \
     org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONPATH=/app \

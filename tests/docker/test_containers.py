@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from shared.runs import Run
 from shared.workspace import Workspace
@@ -20,6 +22,14 @@ pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("images")]
 # Verifier and evaluator are to stay below 400 MB on a slim Python base, of which the largest have 150 MB.
 MOST_ADDED = 250e6
 BUILT = ("verifier", "evaluator", "runtime-onnx", "trt_builder")
+BASE = os.environ.get("BASE_IMAGE", "python:3.11-slim-bookworm")
+
+# Runs inside a container; lists the packages as tools that write bills of materials (SBOM) find them.
+PACKAGES = """
+import importlib.metadata, json, site
+found = importlib.metadata.distributions(path=site.getsitepackages()[:1])
+print(json.dumps({package.metadata["Name"]: package.version for package in found}))
+"""
 
 # Runs inside a container; says what its user can do there.
 PROBE = """
@@ -79,13 +89,25 @@ def test_an_image_says_what_it_is_and_is_not_root(service: str) -> None:
     assert about["User"] == "10001:10001"
     assert about["Labels"]["org.opencontainers.image.version"] == "0.test"
     assert about["Labels"]["org.opencontainers.image.revision"] == "0123abc"
+    assert about["Labels"]["org.opencontainers.image.base.name"] == BASE
     assert about.get("Healthcheck") is None
+
+
+@pytest.mark.parametrize("service", BUILT)
+def test_an_image_tells_a_bill_of_materials_what_its_lock_pins(compose: Compose, service: str) -> None:
+    answer = compose.run(service, "-c", PACKAGES, options=("--entrypoint", "/opt/venv/bin/python3"))
+    assert answer.returncode == 0, answer.stderr
+    found = {canonicalize_name(name): version for name, version in json.loads(answer.stdout).items()}
+    lines = (ROOT / "requirements" / "lock" / f"{service}.txt").read_text().splitlines()
+    locked = [Requirement(line.rstrip(" \\")) for line in lines if "==" in line and not line.startswith(" ")]
+    python = {"python_version": "3.11", "python_full_version": "3.11.0"}
+    used = [pin for pin in locked if pin.marker is None or pin.marker.evaluate(python)]
+    assert found == {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in used}
 
 
 @pytest.mark.parametrize("service", ["verifier", "evaluator"])
 def test_small_images_are_small(service: str) -> None:
-    base = os.environ.get("BASE_IMAGE", "python:3.11-slim-bookworm")
-    whole, below = (json.loads(docker("image", "inspect", name).stdout)[0]["Size"] for name in (image(service), base))
+    whole, below = (json.loads(docker("image", "inspect", name).stdout)[0]["Size"] for name in (image(service), BASE))
     assert whole - below < MOST_ADDED
 
 
@@ -117,6 +139,13 @@ def test_an_image_with_another_tensorrt_than_its_pin_does_not_start(compose: Com
     answer = compose.run("trt_builder", "--help", options=("-e", "AWML_DEPLOY_TENSORRT=tensorrt==10.8"))
     assert answer.returncode == 4
     assert "error: this image is pinned to tensorrt==10.8, and tensorrt can't be imported" in answer.stderr
+
+
+def test_an_image_that_finds_another_version_than_its_pin_does_not_start(compose: Compose, rtx_image: str) -> None:
+    compose.variables |= {"TARGET": "rtx", "TARGET_NAME": rtx_image}
+    answer = compose.run("trt_builder", "--help", options=("-e", "AWML_DEPLOY_TENSORRT=tensorrt_rtx==1.6"))
+    assert answer.returncode == 4
+    assert "error: this image is pinned to tensorrt_rtx==1.6, and finds tensorrt_rtx 1.7." in answer.stderr
 
 
 # -- stages -----------------------------------------------------------------------------------------------------------
