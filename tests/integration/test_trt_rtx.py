@@ -14,6 +14,7 @@ import pytest
 
 from shared.workspace import Workspace
 from tests.support import trt_rtx
+from tests.support.qdq_graphs import residual_block
 from tests.support.trt_rtx import trt_builder
 from tests.support.trt_workspaces import (
     ENCODER,
@@ -96,6 +97,44 @@ def test_int8_runs_quantised_convolutions_in_int8_and_the_rest_in_fp16(tmp_path:
     achieved = records(ws, "int8")[HEAD]["achieved"]
     assert achieved["share_of_matrix_layers"]["int8"] > 0.9
     assert set(achieved["share_of_matrix_layers"]) == {"int8", "fp16"}
+
+
+def test_int8_runs_a_component_without_qdq_in_fp16(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {ENCODER: encoder(), HEAD: quantise(head())})
+    assert build(ws, policy="int8").returncode == 0
+    found = records(ws, "int8")
+    assert found[ENCODER]["achieved"]["share_of_matrix_layers"] == {"fp16": 1.0}
+    assert found[HEAD]["achieved"]["share_of_matrix_layers"]["int8"] > 0.9
+    # Asked for by name, it is a mistake.
+    asked = build(ws, "--set", f"components.{ENCODER}.precision_policy=int8", policy="int8")
+    assert asked.returncode == 2
+    assert "needs Q/DQ nodes" in asked.stderr
+
+
+def test_a_quantised_graph_builds_strongly_typed(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {HEAD: quantise(head(None), skip=[r"^/backbone/blocks\.0/"])})
+    answer = build(ws, policy="strongly_typed")
+    assert answer.returncode == 0, answer.stderr
+    achieved = records(ws, "strongly_typed")[HEAD]["achieved"]
+    assert set(achieved["share_of_matrix_layers"]) == {"int8", "fp32"}
+    assert (achieved["not_as_asked"], achieved["reformat_layers"], achieved["qdq_not_fused"]) == ({}, 0, [])
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+def test_a_quantised_skip_connection_joins_the_kernel_after_its_convolution(tmp_path: Path, activation: str) -> None:
+    ws = make_workspace(tmp_path, {HEAD: residual_block(activation)})
+    answer = build(ws, policy="int8")
+    assert answer.returncode == 0, answer.stderr
+    record = records(ws, "int8")[HEAD]
+    assert record["achieved"]["share_of_matrix_layers"] == {"int8": 1.0}
+    assert record["achieved"]["qdq_not_fused"] == []
+    add = [layer for layer in record["layers"] if "add" in layer["nodes"]]
+    assert len(add) == 1
+    # It reads the skip connection as int8, and gives int8 to the next convolution: no kernel in between.
+    assert "int8" in {dtype for _, dtype in add[0]["inputs"]}
+    assert {dtype for _, dtype in add[0]["outputs"]} == {"int8"}
+    assert {"activation1", "conv2/input.Q"} <= set(add[0]["nodes"])
+    assert len(record["layers"]) == 7  # a Q, and three times a convolution and one kernel for what follows
 
 
 def test_int8_without_qdq_ends_with_one_line(tmp_path: Path) -> None:

@@ -11,55 +11,11 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from exporter.quantize.lint import check, lint, quantised_layers
 from shared.errors import ExportError
-
-
-class Net:
-    """A graph put together node by node; every method returns the name of the tensor that it makes."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self.outputs: list[str] = []
-
-    def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def node(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, list(inputs), [f"{name}.out"], name=name, **attributes))
-        return f"{name}.out"
-
-    def pair(self, tensor: str, name: str, scale: Any = 0.05, axis: int | None = None) -> str:
-        """Q and DQ after a tensor."""
-        self.constant(f"{name}.scale", scale)
-        self.constant(f"{name}.zero", np.zeros(np.shape(scale)), np.int8)
-        attributes = {} if axis is None else {"axis": axis}
-        quantised = self.node("QuantizeLinear", f"{name}.Q", tensor, f"{name}.scale", f"{name}.zero", **attributes)
-        return self.node("DequantizeLinear", f"{name}.DQ", quantised, f"{name}.scale", f"{name}.zero", **attributes)
-
-    def conv(self, tensor: str, name: str, channels: int = 4, *, quantised: bool = True, scale: float = 0.05) -> str:
-        weight = self.constant(f"{name}.weight", np.ones((channels, 4, 3, 3)))
-        if quantised:
-            tensor = self.pair(tensor, f"{name}/input", scale)
-            weight = self.pair(weight, f"{name}/weight", np.full(channels, 0.01), 0)
-        return self.node("Conv", name, tensor, weight, pads=[1, 1, 1, 1])
-
-    def model(self) -> onnx.ModelProto:
-        used = {name for node in self.nodes for name in node.input}
-        last = [output for node in self.nodes for output in node.output if output not in used]
-        shape = ["b", "c", "h", "w"]
-        graph = helper.make_graph(
-            self.nodes,
-            "net",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in last],
-            self.constants,
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+from tests.support.qdq_graphs import Net, residual_block
 
 
 def chain(layers: int, quantised: list[bool]) -> Net:
@@ -196,10 +152,7 @@ def test_inputs_of_add_and_concat_have_one_scale(operator: str, same: bool) -> N
 
 
 def test_a_quantised_skip_connection_is_part_of_the_convolution_before_it() -> None:
-    net = Net()
-    skip = net.pair("x", "skip")
-    net.conv(net.node("Relu", "relu", net.node("Add", "add", net.conv("x", "conv0"), skip)), "conv1")
-    assert lint(net.model()) == []
+    assert lint(residual_block()) == []
     # With a convolution in floating point there is no INT8 kernel to take it.
     net = Net()
     skip = net.pair("x", "skip")
