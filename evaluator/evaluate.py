@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from evaluator.bootstrap import differences, draw, intervals, replicate, units_of
 from evaluator.comparison import difference_table, side_by_side
-from evaluator.gates import check_gates, parse_gate
+from evaluator.gates import check_gates, latency_names, parse_gate, refuse_typos
 from evaluator.latency import latency_csv, latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
@@ -22,6 +22,7 @@ from shared import formats
 from shared.arrays import read_arrays, write_arrays
 from shared.errors import GateFailed, InputError
 from shared.files import read_json, sha256_of_json
+from shared.latency import TOTAL
 from shared.runs import Run
 from shared.table import Table, number
 from shared.versions import KeptWorkspace
@@ -44,6 +45,7 @@ def evaluate(
         What to print.
 
     Raises:
+        UsageError: a gate names what there is none of.
         InputError: no finished run, runs of different samples or data, or a run that no metric can be computed from.
         GateFailed: a gate did not pass.
     """
@@ -72,6 +74,9 @@ def evaluate(
     if force or not stage.up_to_date():
         spec = workspace.spec()
         metric = find_metric(spec.task)
+        if parsed_gates:
+            known = [*metric.headline_names(spec.classes), *latency_names(run_latency(runs[0])[TOTAL])]
+            refuse_typos(parsed_gates, [run.folder.name for run in runs], baseline_of(runs).folder.name, known)
         with stage:
             samples = (dataset.sample(index) for index in range(len(runs[0])))
             truth = metric.ground_truth(samples, dataset.classes, spec.classes)

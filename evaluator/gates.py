@@ -91,38 +91,58 @@ def parse_gate(text: str) -> Gate:
         limit = float(match["number"]) / (100 if match["percent"] else 1)
     except ValueError as error:
         raise UsageError(f"'{text}': {match['number']} is no number", where="--fail-if", hint=hint) from error
-    run = match["run"].strip() if match["run"] else None
-    return Gate(text, run, match["metric"].strip(), match["change"], match["bound"], match["comparison"], limit)
+    run, metric = match["run"].strip() if match["run"] else None, match["metric"].strip()
+    if match["bound"] and metric.startswith(_LATENCY):
+        raise UsageError("latency has no interval", where=text, hint="leave out low and high")
+    return Gate(text, run, metric, match["change"], match["bound"], match["comparison"], limit)
+
+
+def refuse_typos(gates: Sequence[Gate], runs: Sequence[str], baseline: str, numbers: Sequence[str]) -> None:
+    """Refuse gates that could never be checked, before anything is evaluated.
+
+    Args:
+        gates: the gates.
+        runs: names of the runs, the baseline among them.
+        baseline: name of the run that others are compared with.
+        numbers: names of what will be known of every run: headline numbers, and statistics of the latency.
+
+    Raises:
+        UsageError: a gate names a number or run that there is none of, or a change where nothing is compared.
+    """
+    for gate in gates:
+        if gate.run is not None and gate.run not in runs:
+            raise UsageError(f"no run is called '{gate.run}'", where=gate.text, hint=f"there are: {', '.join(runs)}")
+        if gate.change is not None and not set(runs if gate.run is None else [gate.run]) - {baseline}:
+            raise UsageError(
+                "there is no baseline to compare with", where=gate.text, hint="a change needs two runs at least"
+            )
+        if gate.metric not in numbers:
+            by_lower = {name.lower(): name for name in numbers}
+            close = difflib.get_close_matches(gate.metric.lower(), by_lower, n=1)
+            guess = f"did you mean '{by_lower[close[0]]}'? " if close else ""
+            hint = f"{guess}there are: {', '.join(numbers)}"
+            raise UsageError(f"no metric '{gate.metric}'", where=gate.text, hint=hint)
 
 
 def check_gates(gates: Sequence[Gate], evaluations: Mapping[str, Mapping[str, Any]]) -> list[GateResult]:
-    """Apply gates to stored evaluations, by run.
-
-    Raises:
-        UsageError: a gate names a metric or run that there is none of, or a change where there is one run only.
-    """
+    """Apply gates to stored evaluations, by run. What is not there can't be computed, and fails."""
     results = []
     for gate in gates:
-        if gate.run is not None and gate.run not in evaluations:
-            raise UsageError(f"no run is called '{gate.run}'", where=gate.text, hint=f"there are: {_list(evaluations)}")
-        runs = [gate.run] if gate.run is not None else list(evaluations)
-        if gate.change is not None:
-            runs = [run for run in runs if evaluations[run]["baseline"] is not None]
-            if not runs:
-                raise UsageError(
-                    "there is no baseline to compare with", where=gate.text, hint="a change needs two runs at least"
-                )
-        for run in runs:
-            value = _value(gate, run, evaluations)
-            failed = value is None or _COMPARISONS[gate.comparison](value, gate.limit)
-            results.append(GateResult(gate.text, run, value, not failed))
+        for run in evaluations if gate.run is None else [gate.run]:
+            if gate.change is None or evaluations[run]["baseline"] is not None:
+                value = _value(gate, run, evaluations)
+                failed = value is None or _COMPARISONS[gate.comparison](value, gate.limit)
+                results.append(GateResult(gate.text, run, value, not failed))
     return results
+
+
+def latency_names(statistics: Mapping[str, float]) -> dict[str, float]:
+    """Statistics of the whole request by the names that gates know them by."""
+    return {f"{_LATENCY}{name}": value for name, value in statistics.items()}
 
 
 def _value(gate: Gate, run: str, evaluations: Mapping[str, Mapping[str, Any]]) -> float | None:
     evaluation = evaluations[run]
-    if gate.bound is not None and gate.metric.startswith(_LATENCY):
-        raise UsageError("latency has no interval", where=gate.text, hint="leave out low and high")
     value = _number(gate, evaluation)
     if gate.change is None:
         return value if gate.bound is None else _bound(evaluation["intervals"], gate.metric, gate.bound)
@@ -137,20 +157,10 @@ def _value(gate: Gate, run: str, evaluations: Mapping[str, Mapping[str, Any]]) -
 
 
 def _number(gate: Gate, evaluation: Mapping[str, Any]) -> float | None:
-    latency = {f"{_LATENCY}{name}": value for name, value in evaluation["latency"][TOTAL].items()}
-    numbers: dict[str, float | None] = {**evaluation["headline"], **latency}
-    if gate.metric not in numbers:
-        by_lower = {name.lower(): name for name in numbers}
-        close = difflib.get_close_matches(gate.metric.lower(), by_lower, n=1)
-        guess = f"did you mean '{by_lower[close[0]]}'? " if close else ""
-        raise UsageError(f"no metric '{gate.metric}'", where=gate.text, hint=f"{guess}there are: {_list(numbers)}")
-    return numbers[gate.metric]
+    numbers: dict[str, float | None] = {**evaluation["headline"], **latency_names(evaluation["latency"][TOTAL])}
+    return numbers.get(gate.metric)
 
 
 def _bound(intervals: Mapping[str, Any], metric: str, bound: str) -> float | None:
     found = intervals.get(metric)
     return None if found is None else float(found[bound])
-
-
-def _list(names: Mapping[str, Any]) -> str:
-    return ", ".join(names)

@@ -62,6 +62,9 @@ class Metric(Protocol):
     def headline(self, result: dict[str, Any]) -> dict[str, float | None]:
         """The numbers that sum a result up, by name; None where one could not be computed."""
 
+    def headline_names(self, classes: Sequence[str]) -> list[str]:
+        """The names of `headline`, known before anything is computed: what gates may ask for."""
+
     def resample(self, matched: Any, copies: Copies) -> dict[str, float | None]:
         """The headline numbers if each frame counted ``copies`` (F,) times; those that intervals are wanted for."""
 

@@ -204,6 +204,15 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
     return numbers
 
 
+def headline_names(classes: Sequence[str]) -> list[str]:
+    """Of `headline`."""
+    first = classes[0]
+    binary = ["ROC AUC", f"AP {first}", f"recall {first} at {HEADLINE_FALSE_ALARMS:.0%} false alarms"]
+    recalls = [f"recall {name}" for name in classes]
+    decisions = ["accuracy", "balanced accuracy", "macro F1", *recalls]
+    return [*decisions, *(binary if len(classes) == 2 else []), "confidence error"]
+
+
 def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """Precision and recall."""
     classes = result["decisions"]["classes"]

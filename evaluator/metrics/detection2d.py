@@ -16,6 +16,8 @@ from shared.runs import Run
 from shared.table import Table, number
 from shared.tasks import Boxes2D
 
+_COCO_HEADLINE = ("AP", "AP50", "AP75", "AR100")
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -141,7 +143,12 @@ def _voc_json(score: voc.ClassScore) -> dict[str, float | None]:
 def headline(result: dict[str, Any]) -> dict[str, float | None]:
     """The VOC metric's mAP, which is AWML's, and COCO's AP."""
     summary = result["coco"]["summary"]
-    return {"mAP": result["voc"]["mAP"], **{f"COCO {name}": summary[name] for name in ("AP", "AP50", "AP75", "AR100")}}
+    return {"mAP": result["voc"]["mAP"], **{f"COCO {name}": summary[name] for name in _COCO_HEADLINE}}
+
+
+def headline_names(_: Sequence[str]) -> list[str]:
+    """Of `headline`."""
+    return ["mAP", *(f"COCO {name}" for name in _COCO_HEADLINE)]
 
 
 def resample(matched: Matched, copies: Copies) -> dict[str, float | None]:

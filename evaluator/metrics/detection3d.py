@@ -184,6 +184,12 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
+def headline_names(_: Sequence[str]) -> list[str]:
+    """Of `headline`."""
+    parts = [f"mAP {range_name(*limits)} m" for limits in RANGES[:-1]]
+    return ["mAP", "NDS", *parts, *nuscenes.ERRORS, "T4 mAP", "T4 mAPH"]
+
+
 def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """nuScenes' AP and the T4 metric's of the headline range."""
     ours = result["nuscenes"]["ranges"][HEADLINE_RANGE]["classes"]

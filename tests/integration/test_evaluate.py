@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evaluator.evaluate import evaluate
-from evaluator.metrics import find_metric
+from evaluator.metrics import detection3d, find_metric
 from evaluator.summary import summary
 from shared import formats
 from shared.errors import DeployError, EnvironmentLacks, GateFailed, InputError, ManifestError, UsageError
@@ -32,6 +32,7 @@ def test_two_runs_are_scored_recorded_and_shown(tmp_path: Path) -> None:
     assert set(results["metrics"]) == {"pytorch-cpu", "onnx-cpu"} == set(results["latency"])
     assert 0.9 < results["metrics"]["onnx-cpu"]["mAP"] <= 1.0
     assert results["metrics"]["onnx-cpu"] == results["metrics"]["pytorch-cpu"]
+    assert set(results["metrics"]["onnx-cpu"]) == set(detection3d.headline_names([]))
     assert results["latency"]["onnx-cpu"]["total"]["mean"] == pytest.approx(10.0 + (SAMPLES - 1) / 2)
     stored = json.loads(workspace.artifact("evaluation/onnx-cpu.json").read_text())
     assert list(stored["metrics"]["t4"]["ranges"]) == ["0-50", "50-90", "90-121", "0-121"]

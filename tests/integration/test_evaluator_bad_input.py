@@ -111,7 +111,7 @@ def test_a_gate_with_a_typo_is_an_error_and_no_pass(tmp_path: Path, gate: str, w
     workspace = make_workspace(tmp_path)
     _two(workspace)
     _refused(["evaluate", "--work", str(workspace.root), "--fail-if", gate], 2, words)
-    assert "metrics" not in workspace.manifest().results
+    assert "evaluate" not in workspace.manifest().stages, "noticed before anything is evaluated"
 
 
 def test_workspaces_that_are_none_or_not_evaluated(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from evaluator.cli import cli
+from evaluator.metrics import find_metric
 from evaluator.report.report import OUTPUT, report
 from shared.config import DeployConfig, resolved
 from shared.errors import EnvironmentLacks, GateFailed, InputError, VerificationFailed
@@ -100,7 +101,10 @@ def test_worst_frame_comes_first(tmp_path: Path) -> None:
     assert re.search(r"Worst frame: (\w+)", text)[1] == "token3"  # type: ignore[index]
     assert re.search(r"Worst frame: token3 .*? onnx-cpu: 0 found, \d+ missed, 2 wrong, F1 0.000", text)
     assert re.search(r"Best frame: token\d .*? onnx-cpu: \d+ found, 0 missed, 0 wrong, F1 1.000", text)
-    assert "Worst frame: 3" in _report(detection2d(tmp_path / "2d")).text
+    images = detection2d(tmp_path / "2d")
+    assert "Worst frame: 3" in _report(images).text
+    found = images.manifest().results["metrics"]
+    assert all(set(numbers) == set(find_metric("detection2d").headline_names([])) for numbers in found.values())
 
 
 def _evaluated(workspace: Workspace, *gates: str) -> None:

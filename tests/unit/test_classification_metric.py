@@ -161,6 +161,7 @@ def test_headline_names(samples) -> None:
         "recall miscalibrated at 1% false alarms": 1.0,
         "confidence error": pytest.approx(0, abs=1e-6),
     }
+    assert list(numbers) == metric.headline_names(["miscalibrated", "calibrated"])
 
 
 def test_one_state_only(samples) -> None:

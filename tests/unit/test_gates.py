@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evaluator.gates import check_gates, parse_gate
+from evaluator.gates import check_gates, latency_names, parse_gate, refuse_typos
 from shared.errors import UsageError
 
 _EVALUATIONS: dict[str, Any] = {
@@ -28,7 +28,11 @@ _EVALUATIONS: dict[str, Any] = {
 
 
 def _check(text: str) -> dict[str, tuple[float | None, bool]]:
-    return {result.run: (result.value, result.passed) for result in check_gates([parse_gate(text)], _EVALUATIONS)}
+    gates = [parse_gate(text)]
+    known = _EVALUATIONS["pytorch-cpu"]
+    numbers = [*known["headline"], *latency_names(known["latency"]["total"])]
+    refuse_typos(gates, list(_EVALUATIONS), "pytorch-cpu", numbers)
+    return {result.run: (result.value, result.passed) for result in check_gates(gates, _EVALUATIONS)}
 
 
 @pytest.mark.parametrize(
