@@ -25,6 +25,8 @@ class Component:
         trace_sizes: sizes to trace the module with; none may be 1, which tracers take for a constant.
         check_sizes: sizes at which every exported file is compared with the module.
         deployed_sizes: sizes that the pipeline uses at most: what an axis becomes when the config fixes it.
+        before_plugin: where the ONNX file ends in a TensorRT plugin: the module up to there, whose results are the
+            plugin's inputs. ONNX Runtime can't run the plugin, so this is what of the file is compared with PyTorch.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Component:
     trace_sizes: Sizes
     check_sizes: tuple[Sizes, ...]
     deployed_sizes: Sizes
+    before_plugin: Any = None
 
     def trace_inputs(self) -> tuple[Any, ...]:
         """Inputs to trace the module with."""

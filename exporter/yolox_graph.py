@@ -12,7 +12,11 @@ from torch import Tensor, nn
 #: Columns of a row before the class scores: x, y, width, height, objectness.
 BOX_COLUMNS = 5
 
-_TWO_CORNERS = 0  # ONNX's code for boxes that are given by two corners
+#: TensorRT's own suppression, a plugin. In a domain of its own, so that no one looks for it among ONNX's operators;
+#: TensorRT goes by the name alone.
+PLUGIN, PLUGIN_DOMAIN = "EfficientNMS_TRT", "TRT"
+
+_TWO_CORNERS = 0  # ONNX's and the plugin's code for boxes that are given by two corners
 
 
 class RawRows(nn.Module):
@@ -92,28 +96,35 @@ class Detections(nn.Module):
         score_threshold: boxes must score higher.
         max_boxes: M.
         class_agnostic: suppress regardless of class.
+        plugin: ends in TensorRT's `PLUGIN`, in place of ONNX's NonMaxSuppression, when it is traced for ONNX.
     """
 
     def __init__(
-        self, decoded: DecodedRows, iou_threshold: float, score_threshold: float, max_boxes: int, class_agnostic: bool
+        self,
+        decoded: DecodedRows,
+        iou_threshold: float,
+        score_threshold: float,
+        max_boxes: int,
+        class_agnostic: bool,
+        plugin: bool = False,
     ) -> None:
         super().__init__()
         self.decoded = decoded
         self.iou_threshold, self.score_threshold = iou_threshold, score_threshold
-        self.max_boxes, self.class_agnostic = max_boxes, class_agnostic
+        self.max_boxes, self.class_agnostic, self.plugin = max_boxes, class_agnostic, plugin
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
         rows = self.decoded(images)
-        half = rows[..., 2:4] / 2
-        corners = torch.cat([rows[..., :2] - half, rows[..., :2] + half], dim=2)
+        corners = corners_of(rows)
         best, labels = rows[..., BOX_COLUMNS:].max(dim=2)
         best = best * rows[..., 4]
-        if self.class_agnostic:
-            scores = best[:, None]
-        else:
-            classes = torch.arange(rows.shape[2] - BOX_COLUMNS, device=rows.device)[None, :, None]
-            scores = torch.where(classes == labels[:, None], best[:, None], torch.zeros_like(best)[:, None])
+        if self.plugin and _is_traced_for_onnx():
+            apply: Any = _OnnxPlugin.apply
+            settings = (self.iou_threshold, self.score_threshold, self.max_boxes, self.class_agnostic)
+            result: tuple[Tensor, Tensor, Tensor, Tensor] = apply(corners, scores_by_class(rows), *settings)
+            return result
+        scores = best[:, None] if self.class_agnostic else scores_by_class(rows).transpose(1, 2)
         kept = suppressed(corners, scores, self.iou_threshold, self.score_threshold, self.max_boxes)
         top, position = kept.flatten(1).topk(self.max_boxes, dim=1)
         found = top > 0
@@ -127,6 +138,41 @@ class Detections(nn.Module):
         )
 
 
+def corners_of(rows: Tensor) -> Tensor:
+    """Decoded rows (B, N, 5 + C) to the boxes' corners (B, N, 4)."""
+    half = rows[..., 2:4] / 2
+    return torch.cat([rows[..., :2] - half, rows[..., :2] + half], dim=2)
+
+
+def scores_by_class(rows: Tensor) -> Tensor:
+    """Rows (B, N, 5 + C) to scores (B, N, C): objectness times the best class's score, zero for every other class."""
+    best, labels = rows[..., BOX_COLUMNS:].max(dim=2, keepdim=True)
+    classes = torch.arange(rows.shape[2] - BOX_COLUMNS, device=rows.device)
+    best = best * rows[..., 4:5]
+    return torch.where(classes == labels, best, torch.zeros_like(best))
+
+
+class Proposals(nn.Module):
+    """Images to what `PLUGIN` is fed: corners (B, N, 4) and scores (B, N, C).
+
+    Args:
+        decoded: the network.
+    """
+
+    def __init__(self, decoded: DecodedRows) -> None:
+        super().__init__()
+        self.decoded = decoded
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        rows = self.decoded(images)
+        return corners_of(rows), scores_by_class(rows)
+
+
+def _is_traced_for_onnx() -> bool:
+    return torch.onnx.is_in_onnx_export() and not torch.compiler.is_exporting()
+
+
 def suppressed(corners: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_boxes: int) -> Tensor:
     """Scores with those of suppressed boxes, and of all but the best ``max_boxes``, set to zero.
 
@@ -138,7 +184,7 @@ def suppressed(corners: Tensor, scores: Tensor, iou_threshold: float, score_thre
         scores: (B, C, N).
         iou_threshold, score_threshold, max_boxes: see `Detections`.
     """
-    if torch.onnx.is_in_onnx_export() and not torch.compiler.is_exporting():
+    if _is_traced_for_onnx():
         apply: Any = _OnnxSuppression.apply
         result: Tensor = apply(corners, scores, iou_threshold, score_threshold, max_boxes)
         return result
@@ -194,3 +240,52 @@ class _OnnxSuppression(torch.autograd.Function):
         result = g.op("ScatterND", zeros, selected, g.op("GatherND", scores, selected))
         result.setType(scores.type())
         return result
+
+
+class _OnnxPlugin(torch.autograd.Function):
+    """Written to ONNX as `PLUGIN`, which gives the four tensors of `Detections`. Runs in TensorRT alone."""
+
+    @staticmethod
+    def forward(
+        _ctx: Any, corners: Tensor, scores: Tensor, _iou: float, _score: float, max_boxes: int, _agnostic: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tensors of the right shapes: all that tracing wants to know."""
+        count = len(scores)
+        return (
+            torch.zeros(count, 1, dtype=torch.int32),
+            corners.new_zeros(count, max_boxes, 4),
+            scores.new_zeros(count, max_boxes),
+            torch.zeros(count, max_boxes, dtype=torch.int32),
+        )
+
+    @staticmethod
+    def symbolic(
+        g: Any,
+        corners: Any,
+        scores: Any,
+        iou_threshold: float,
+        score_threshold: float,
+        max_boxes: int,
+        class_agnostic: bool,
+    ) -> Any:
+        """The node, with the attributes of NVIDIA's documentation of the plugin's version 1."""
+        results = g.op(
+            f"{PLUGIN_DOMAIN}::{PLUGIN}",
+            corners,
+            scores,
+            background_class_i=-1,
+            box_coding_i=_TWO_CORNERS,
+            class_agnostic_i=int(class_agnostic),
+            iou_threshold_f=iou_threshold,
+            max_output_boxes_i=max_boxes,
+            plugin_version_s="1",
+            score_activation_i=0,
+            score_threshold_f=score_threshold,
+            outputs=4,
+        )
+        count = corners.type().varyingSizes()[0]  # None where the batch is dynamic
+        shapes = ([count, 1], [count, max_boxes, 4], [count, max_boxes], [count, max_boxes])
+        for result, shape, dtype in zip(results, shapes, (torch.int32, None, None, torch.int32), strict=True):
+            kind = corners.type().with_sizes(shape)
+            result.setType(kind if dtype is None else kind.with_dtype(dtype))
+        return results

@@ -65,6 +65,12 @@ OPTIONAL: dict[str, str] = {
     "SerializationFlag.INCLUDE_REFIT": "10.16 and newer",
 }
 
+# ONNX operators that only some TensorRTs run, and which do. EfficientNMS_TRT is a plugin, deprecated since 10.12.
+OPERATORS: dict[str, str] = {
+    "EfficientNMS_TRT": "TensorRT 8.6 to 10.11",
+    "NonMaxSuppression": "TensorRT 8.6 and newer, not TensorRT for RTX,",
+}
+
 
 @dataclass(frozen=True)
 class Known:
@@ -175,6 +181,25 @@ def need(installed: TensorRT, name: str, what: str) -> Any:
             f"{installed.title} has no {what}", hint=f"TensorRT {OPTIONAL[name]} has it; change the config or the image"
         )
     return value
+
+
+def lacks_operator(installed: TensorRT, operator: str, *, where: str) -> EnvironmentLacks:
+    """The error for an operator of `OPERATORS` that this TensorRT does not run."""
+    return EnvironmentLacks(
+        f"{installed.title} has no {operator}",
+        where=where,
+        hint=f"{OPERATORS[operator]} has it: build with that, or export the model without it",
+    )
+
+
+def refuse_operators(installed: TensorRT, operators: set[str], *, where: str) -> None:
+    """What the parser takes although the builder has no kernel for it.
+
+    Raises:
+        EnvironmentLacks: there is such an operator.
+    """
+    if installed.flavour == "rtx" and "NonMaxSuppression" in operators:
+        raise lacks_operator(installed, "NonMaxSuppression", where=where)
 
 
 def tactic_source(installed: TensorRT, name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shared.errors import BuildError
+from shared.errors import BuildError, EnvironmentLacks
 from trt_builder import compat, onnx_graph
 from trt_builder.compat import TensorRT
 from trt_builder.policies import Resolved
@@ -24,21 +24,26 @@ def parse(tensorrt: TensorRT, builder: Any, logger: Any, path: Path, *, strongly
 
     Raises:
         BuildError: the parser refuses a node; names it, its operator and its position.
+        EnvironmentLacks: the node's operator is one that other TensorRTs have.
     """
     trt = tensorrt.trt
+    compat.refuse_operators(tensorrt, {node.op_type for node in onnx_graph.load(path).graph.node}, where=component)
     network = builder.create_network(compat.network_flags(tensorrt, strongly_typed=strongly_typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
         errors = [compat.parser_error(trt, parser.get_error(index)) for index in range(parser.num_errors)]
-        raise parse_failure(component, path, errors)
+        raise parse_failure(tensorrt, component, path, errors)
     # The parser owns the weights that the network points to.
     return network, parser
 
 
-def parse_failure(component: str, path: Path, errors: list[tuple[int, str, str, str]]) -> BuildError:
+def parse_failure(
+    tensorrt: TensorRT, component: str, path: Path, errors: list[tuple[int, str, str, str]]
+) -> BuildError | EnvironmentLacks:
     """The error for a graph that the parser refused.
 
     Args:
+        tensorrt: the TensorRT.
         component: what was parsed.
         path: the ONNX file; names what the parser gives by position alone.
         errors: position, name, operator (both may be empty) and the parser's words, per error.
@@ -49,6 +54,8 @@ def parse_failure(component: str, path: Path, errors: list[tuple[int, str, str, 
     nodes = onnx_graph.load(path).graph.node
     if not operator and 0 <= position < len(nodes):
         operator, name = nodes[position].op_type, onnx_graph.node_name(nodes[position])
+    if operator in compat.OPERATORS:
+        return compat.lacks_operator(tensorrt, operator, where=component)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     unknown = any(words in description for words in ("Plugin not found", "No importer registered", "plugin"))
     advice = (

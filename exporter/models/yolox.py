@@ -24,7 +24,7 @@ from exporter.adopt import Adopted, tensors_of
 from exporter.component import Component, Sizes
 from exporter.letterbox import letterbox_of
 from exporter.training_config import TrainingConfig, build_model
-from exporter.yolox_graph import BOX_COLUMNS, DecodedRows, Detections, RawRows, rows_of
+from exporter.yolox_graph import BOX_COLUMNS, DecodedRows, Detections, Proposals, RawRows, rows_of
 from shared.data import ImageSample
 from shared.errors import ConfigError, InputError
 from shared.lazy import lazy_import
@@ -59,6 +59,7 @@ class Nms(BaseModel):
         iou_threshold: mmdet: ``test_cfg.nms.iou_threshold``; autoware: 0.7.
         class_agnostic: compare boxes of different classes. mmdet: false; autoware: true.
         max_boxes: keep the best so many; None: all. In the graph: 100.
+        operator: what suppresses in the graph: ONNX's, or the plugin of TensorRT up to 10.11, which nothing else runs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -68,6 +69,7 @@ class Nms(BaseModel):
     iou_threshold: float | None = Field(default=None, gt=0, le=1)
     class_agnostic: bool | None = None
     max_boxes: int | None = Field(default=None, gt=0)
+    operator: Literal["NonMaxSuppression", "EfficientNMS_TRT"] = "NonMaxSuppression"
 
 
 class Image(BaseModel):
@@ -119,6 +121,8 @@ class Options(BaseModel):
     def _positive(self) -> Options:
         if isinstance(self.batch_size, int) and self.batch_size < 1:
             raise ValueError("batch_size should be at least 1, or dynamic")
+        if self.nms.operator == "EfficientNMS_TRT" and self.output != "detections":
+            raise ValueError("nms.operator EfficientNMS_TRT suppresses in the graph: set output to detections")
         return self
 
 
@@ -273,12 +277,20 @@ def components(model: Any, model_input: ModelInput, options: Options) -> list[Co
     if options.output != "raw":
         decoded = DecodedRows(raw, _cells(model, height, width))
         module = decoded
+    before_plugin = None
     if options.output == "detections":
         suppression = _suppression(options, model.bbox_head.test_cfg)
         nms = suppression["nms"]
+        plugin = options.nms.operator == "EfficientNMS_TRT"
         module = Detections(
-            decoded, nms["iou_threshold"], suppression["score_threshold"], nms["max_boxes"], nms["class_agnostic"]
+            decoded,
+            nms["iou_threshold"],
+            suppression["score_threshold"],
+            nms["max_boxes"],
+            nms["class_agnostic"],
+            plugin=plugin,
         )
+        before_plugin = Proposals(decoded).eval() if plugin else None
         outputs = detection_tensors(batch, nms["max_boxes"])
     trace, check, deployed = _batch_sizes(options)
 
@@ -296,6 +308,7 @@ def components(model: Any, model_input: ModelInput, options: Options) -> list[Co
             trace_sizes=trace,
             check_sizes=check,
             deployed_sizes=deployed,
+            before_plugin=before_plugin,
         )
     ]
 

@@ -208,9 +208,10 @@ def _load_component(
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except _errors() as error:
-        raise ModelLoadError(
-            f"ONNX Runtime can't load it: {first_line(error)}", where=str(path), hint="export it again"
-        ) from error
+        reason = first_line(error)
+        plugin = "is not a registered function/op" in reason
+        hint = "it is made for TensorRT: run it with --backend tensorrt" if plugin else "export it again"
+        raise ModelLoadError(f"ONNX Runtime can't load it: {reason}", where=str(path), hint=hint) from error
     # ONNX Runtime goes on without a provider that fails to start (missing library, no such GPU), with a log line.
     if wanted not in session.get_providers():
         raise EnvironmentLacks(

@@ -48,7 +48,10 @@ class OnnxSession:
 
 
 def exported(
-    folder: Path, options: dict[str, Any], text: str = tiny.TRAINING_CONFIG, seed: int | None = 0
+    folder: Path,
+    options: dict[str, Any],
+    text: str = tiny.TRAINING_CONFIG,
+    seed: int | None = 0,
 ) -> tuple[Any, Any, Any, Path]:
     """Model, pipeline on the ONNX file, adapter, and the file; the export's own check has passed."""
     from exporter.checks import check_onnx
@@ -73,7 +76,9 @@ def exported(
         components=[component.spec("onnx/yolox.onnx", None)],
         parameters=parameters,
     )
-    return model, build_pipeline(spec, OnnxSession(path)), yolox, path
+    # ONNX Runtime does not load a file with a plugin.
+    pipeline = None if component.before_plugin is not None else build_pipeline(spec, OnnxSession(path))
+    return model, pipeline, yolox, path
 
 
 def samples(folder: Path) -> list[Any]:
@@ -201,6 +206,62 @@ def test_suppression_is_onnx_own_operator(tmp_path: Path) -> None:
     assert [value.name for value in outputs] == [
         "num_detections", "detection_boxes", "detection_scores", "detection_classes",
     ]  # fmt: skip
+
+
+PLUGIN = {"output": "detections", "nms": {"operator": "EfficientNMS_TRT", "max_boxes": 60}}
+
+
+@pytest.mark.parametrize("batch_size", [1, "dynamic"])
+def test_tensorrts_plugin_is_fed_what_makes_mmdets_boxes(batch_size: Any, tmp_path: Path) -> None:
+    """The plugin runs in TensorRT alone: here its part is done by hand, with the attributes that the node has."""
+    from runtime.nms2d import suppress_by_class
+
+    model, _, adapter, path = exported(tmp_path, {**PLUGIN, "batch_size": batch_size})
+    whole = onnx.load(str(path))
+    plugin = whole.graph.node[-1]
+    assert plugin.op_type == "EfficientNMS_TRT"
+    assert [value.name for value in whole.graph.output] == list(plugin.output)
+    settings = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in plugin.attribute}
+    assert settings == {
+        "background_class": -1, "box_coding": 0, "class_agnostic": 0, "iou_threshold": pytest.approx(0.65),
+        "max_output_boxes": 60, "plugin_version": b"1", "score_activation": 0, "score_threshold": pytest.approx(0.01),
+    }  # fmt: skip
+    before = path.with_name("before.onnx")
+    del whole.graph.node[-1], whole.graph.output[:]
+    for name in plugin.input:
+        whole.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    onnx.save(whole, str(before))
+    session = ort.InferenceSession(str(before), providers=["CPUExecutionProvider"])
+    sample = samples(tmp_path)[0]
+    images = adapter.load_input(sample, {}).normalised(model)
+    corners, scores = (values[0] for values in session.run(None, {"images": images.numpy()}))
+    rows, labels = np.nonzero(scores > settings["score_threshold"])
+    passed = scores[rows, labels]
+    kept = suppress_by_class(corners[rows], passed, labels, settings["iou_threshold"])[: settings["max_output_boxes"]]
+    expected = adapter.answer(model, adapter.load_input(sample, {}))[1]
+    np.testing.assert_allclose(np.sort(passed[kept]), np.sort(expected.scores), atol=1e-5)
+
+
+def test_the_plugin_is_for_suppression_in_the_graph() -> None:
+    from exporter.models import yolox
+
+    with pytest.raises(ConfigError, match="set output to detections"):
+        yolox.read_options({"nms": {"operator": "EfficientNMS_TRT"}})
+
+
+def test_a_file_without_the_plugin_that_was_asked_for_is_refused(tmp_path: Path) -> None:
+    """As the dynamo exporter writes it: that one does not know how to."""
+    from exporter.checks import check_onnx
+    from exporter.models import yolox
+    from shared.data import ImageSample
+    from shared.errors import ExportError
+
+    _, _, _, path = exported(tmp_path, FORMS["detections"])
+    model, _, checked = tiny.built(tmp_path, PLUGIN)
+    sample = ImageSample(0, "0", 0.0, "", tmp_path / "images" / "0.png", None, None, None)
+    (component,) = yolox.components(model, yolox.load_input(sample, {}), checked)
+    with pytest.raises(ExportError, match="does not end in the plugin"):
+        check_onnx(path, component, 17)
 
 
 def test_mmdets_own_yolox_tiny(tmp_path: Path) -> None:
