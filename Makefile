@@ -182,7 +182,7 @@ $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
 
 # -- tests and checks -------------------------------------------------------------------------------------------------
 
-.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu
+.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu
 test: setup-dev lint test-tools test-exporter ## lint, and every test that needs no GPU, Docker or compiled ops
 
 lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
@@ -200,6 +200,9 @@ test-mlflow: setup-dev setup-mlflow $(MLFLOW_SERVER)/.ready ## the tests of --ml
 	@$(TOOLS)/bin/pytest tests/integration/test_mlflow.py $(PYTEST)
 test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
+
+bench-gpu: setup-dev ## all that only a GPU shows: tests, engines per policy, latency, soak (25 minutes; OUT=folder)
+	@$(TOOLS)/bin/python benchmarks/gpu_round.py --out $(or $(OUT),work/gpu-round)
 
 docs: setup-dev ## write the generated pages
 	@$(TOOLS)/bin/python docs/generate.py --write

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("pycuda", reason="pycuda is not installed here; the runtime image has it")
+pytest.importorskip("PIL", reason="Pillow is not installed here; the test's data are made with it")
+
 from runtime.calibration_parameters import read_parameters
 from runtime.cuda.calibration import CalibrationCuda
 from runtime.cuda.gpu import open_gpu

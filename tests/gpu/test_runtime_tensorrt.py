@@ -1,6 +1,7 @@
 """CenterPoint on a GPU at engine speed: a network of the 121 m model's size, FP16, 200,000 points.
 
-One run of `benchmarks.gpu_latency` measures; each test asks for one figure. SOAK=20000 asks for the long soak.
+One run of `benchmarks.gpu_latency` measures; each test asks for one figure. SOAK=20000 asks for the long soak, FIGURES
+names a file that keeps the figures.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 pytest.importorskip("pycuda", reason="pycuda is not installed here; the runtime image has it")
 pytest.importorskip("tensorrt", reason="TensorRT is not installed here; the runtime image has it")
 
-from benchmarks import gpu_latency
+from benchmarks import gpu_latency, trt_engines
 from runtime.backends import tensorrt as backend
 from runtime.cuda.gpu import open_gpu
 from runtime.devices import Device
@@ -67,15 +68,27 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ws = full_size_workspace(tmp_path_factory.mktemp("full") / "work")
     with ws.stage("parameters", tool="test") as stage:
         stage.spec(ws.spec().model_copy(update={"parameters": PARAMETERS}))
-    overrides = ["tensorrt.precision_policy=fp16", "tensorrt.tactic_sources=[]"]
-    build_all(ws.root, target="tensorrt", overrides=overrides)
     return ws.root
 
 
 @pytest.fixture(scope="module")
-def figures(work: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    out = tmp_path_factory.mktemp("figures") / "gpu_latency.json"
+def verdict(work: Path) -> list[str]:
+    """What the proof of the precision said of the engines. Their speed is another question, asked in any case."""
+    with trt_engines.verdicts() as said:
+        overrides = ["tensorrt.precision_policy=fp16", "tensorrt.tactic_sources=[]"]
+        build_all(work, target="tensorrt", overrides=overrides)
+    return said
+
+
+@pytest.fixture(scope="module")
+def figures(work: Path, verdict: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    kept = os.environ.get("FIGURES")
+    out = Path(kept) if kept else tmp_path_factory.mktemp("figures") / "gpu_latency.json"
     return gpu_latency.measure(work, out, requests=1000, soak_requests=int(os.environ.get("SOAK", "2000")))
+
+
+def test_the_engines_are_proven(verdict: list[str]) -> None:
+    assert verdict == []
 
 
 def test_the_pipeline_is_as_fast_as_its_engines(figures: dict[str, Any]) -> None:
@@ -120,7 +133,7 @@ def test_the_soak_neither_grows_nor_drifts(figures: dict[str, Any]) -> None:
     assert max(medians) <= 1.05 * min(medians)
 
 
-def test_a_shape_outside_the_profile_is_named(work: Path) -> None:
+def test_a_shape_outside_the_profile_is_named(work: Path, verdict: list[str]) -> None:
     ws = Workspace.open(work)
     files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, ws.spec()).items()}
     session = backend.load(files, ws.spec(), Device("cuda"), None)
@@ -128,6 +141,6 @@ def test_a_shape_outside_the_profile_is_named(work: Path) -> None:
         session.run("pts_voxel_encoder", {"input_features": np.zeros((96_001, 32, 11), np.float32)})
 
 
-def test_a_gpu_that_is_not_there(work: Path) -> None:
+def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(EnvironmentLacks, match="the driver shows"):
         open_gpu(Device("cuda", 99))

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("pycuda", reason="pycuda is not installed here; the runtime image has it")
+pytest.importorskip("cv2", reason="OpenCV is not installed here; the kernels are compared with it")
+
 from runtime.cuda.gpu import open_gpu
 from runtime.devices import Device
 from runtime.pipelines import build_pipeline
@@ -14,8 +17,6 @@ from tests.support import tiny_yolox as tiny
 from tests.support.yolox_device import RowsSession
 
 pytestmark = pytest.mark.gpu
-
-pytest.importorskip("pycuda")
 
 
 def image(width: int, height: int, seed: int) -> np.ndarray[Any, Any]:

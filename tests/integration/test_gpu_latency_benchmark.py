@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from benchmarks import gpu_latency
+from benchmarks import gpu_latency, gpu_round
 from tests.support import cuda_on_cpu, tensorrt_double
 from tests.support import tiny_centerpoint as tiny
 
@@ -25,7 +25,7 @@ def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(gpu_latency, "WARM_UP_REQUESTS", 1)
     monkeypatch.setattr(gpu_latency, "STAGED_REQUESTS", 2)
     monkeypatch.setattr(gpu_latency, "SECONDS", 0.2)
-    out = tmp_path / "out.json"
+    out = tmp_path / "gpu_latency.json"
     values = gpu_latency.measure(ws.root, out, points=800, requests=3, frames=3, soak_requests=10)
     assert json.loads(out.read_text()).keys() == values.keys()
     assert values["grown_bytes"] == 0
@@ -35,3 +35,6 @@ def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert values["against_itself"] == {"identical": 3}
     assert values["soak"]["requests"] == 10
     assert {"against trtexec-10", "against trtexec-11", "times_faster_than_awml_like", "streams"} <= values.keys()
+    table = gpu_round.tables(tmp_path)
+    for what in ("a request", "stages [ms]", "against the engines as trtexec-11", "boxes of a repeat", "soak"):
+        assert f"| {what} | " in table

@@ -1,0 +1,121 @@
+"""The round on a GPU machine: a part that fails, hangs or is late costs none of the others, and tables tell all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import gpu_round
+from benchmarks.gpu_round import Part
+
+# Writes a figure, leaves a rejected engine's record, starts a child, and never ends.
+HANGS = """
+import pathlib, subprocess, sys, tempfile, time
+pathlib.Path(sys.argv[1]).write_text("{}")
+folder = pathlib.Path(tempfile.mkdtemp()) / "trt8.6.0-sm90-fp16"
+folder.mkdir()
+(folder / "encoder.rejected.json").write_text("{}")
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
+time.sleep(60)
+"""
+LOG = """
+tests/gpu/test_a.py::test_one PASSED                      [ 25%]
+tests/gpu/test_a.py::test_two[on a GPU-None-all above] FAILED        [ 50%]
+tests/gpu/test_a.py::test_three SKIPPED (no TensorRT)     [ 75%]
+tests/gpu/test_b.py::test_four ERROR
+tests/gpu/test_b.py::test_five """
+
+
+def run(parts: list[Part], out: Path, demo: Path, minutes: float = 1.0) -> dict[str, Any]:
+    gpu_round.run_parts(parts, out, demo, time.monotonic() + 60 * minutes)
+    state: dict[str, Any] = json.loads((out / "round.json").read_text())
+    return state["parts"]
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_part_that_fails_or_hangs_costs_none_of_the_others(tmp_path: Path) -> None:
+    parts = [
+        Part("fails", 30, [("-c", "print('a'); print('no kernel'); raise SystemExit(3)"), ("-c", "print('never')")]),
+        Part("hangs", 2, [("-c", HANGS, "OUT/kept.json")]),
+        Part("runs", 30, [("-c", "import os; print(os.environ['WHERE'])")], {"WHERE": "OUT/figures"}),
+    ]
+    found = run(parts, tmp_path, tmp_path / "none")
+    assert found["fails"]["status"] == "exit 3"
+    assert found["fails"]["last_lines"] == ["a", "no kernel"]
+    assert found["hangs"]["status"] == "out of time"
+    assert (tmp_path / "kept.json").read_text() == "{}"
+    assert [path.name for path in (tmp_path / "rejected" / "hangs").iterdir()] == [
+        "0-trt8.6.0-sm90-fp16-encoder.rejected.json"
+    ]
+    child = int((tmp_path / "hangs.log").read_text())
+    deadline = time.monotonic() + 10
+    while not ended(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ended(child)
+    assert found["runs"]["status"] == "done"
+    assert (tmp_path / "runs.log").read_text().strip() == f"{tmp_path}{os.sep}figures"
+    assert "| hangs | out of time |" in (tmp_path / "round.md").read_text()
+
+
+def test_parts_come_in_their_order_until_the_time_is_up_and_later_calls_add_theirs(tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
+    (demo / "onnx").mkdir(parents=True)
+    (demo / "manifest.json").write_text("mine")
+    write = "import pathlib, sys; path = pathlib.Path(sys.argv[1]); print(path.read_text()); path.write_text('theirs')"
+    late = Part("late", 30, [("-c", "print(1)")])
+    assert run([late], tmp_path, demo, minutes=0.1)["late"] == {"status": "no time left"}
+    found = run([Part("demo", 30, [("-c", write, "DEMO/manifest.json")])], tmp_path, demo)
+    assert (found["late"]["status"], found["demo"]["status"]) == ("no time left", "done")
+    assert (tmp_path / "demo.log").read_text().strip() == "mine"
+    assert (demo / "manifest.json").read_text() == "mine"
+    missing = run([Part("demo", 30, [("-c", write, "DEMO/manifest.json")])], tmp_path, tmp_path / "none")
+    assert "no workspace" in missing["demo"]["status"]
+
+
+def test_tests_are_counted_in_a_log_that_was_cut_short() -> None:
+    assert gpu_round.test_results(LOG) == {
+        "passed": 1,
+        "failed": 1,
+        "skipped": 1,
+        "error": 1,
+        "not_passed": ["tests/gpu/test_a.py::test_two[on a GPU-None-all above]", "tests/gpu/test_b.py::test_four"],
+    }
+
+
+def test_what_the_parts_call_is_there() -> None:
+    for part in gpu_round.PARTS:
+        for command in part.commands:
+            for argument in command:
+                if argument.startswith(("tests/", "benchmarks/")):
+                    assert (gpu_round.ROOT / argument).exists(), argument
+
+
+def test_figures_as_tables(tmp_path: Path) -> None:
+    achieved = {"share_of_matrix_layers": {"fp16": 0.04, "int8": 0.96}}
+    times = {"gpu_ms_median": 1.737, "gpu_ms_p99": 1.75, "megabytes": 6.2, "achieved": achieved}
+    builds = {"first_build_s": 41.9, "first_build_cold": True, "warm_build_s": 4.1}
+    engines = [
+        {"policy": "int8", "component": "head", **times, **builds, "rejected": ["head: not met"]},
+        {"policy": "bf16", "error": "no precision bf16 | 10.x"},
+    ]
+    (tmp_path / "engines.json").write_text(json.dumps({"rows": engines}))
+    roofline = [{"roofline_ms": 0.25}, {"roofline_ms": 0.5}, {"ms": 1}]
+    (tmp_path / "int8.json").write_text(json.dumps({"rows": [{"name": "int8", **times, "layers": roofline}]}))
+    text = gpu_round.tables(tmp_path)
+    assert "| int8 | head | 41.9 (cold) | 4.1 | 6.2 | 1.737 | 1.750 | 4% fp16, 96% int8; head: not met |" in text
+    assert "no precision bf16 / 10.x" in text
+    assert "| int8 | 1.737 | 1.750 | 0.750 | 6.2 | 4% fp16, 96% int8 |" in text
+    assert sys.version.split()[0] not in text  # nothing ran, so no machine is told
