@@ -10,55 +10,37 @@ import numpy.typing as npt
 IGNORED = -1
 
 # Each name's next more general one. Followed until a class of the model is met: a motorcycle is a motorcycle for
-# nuScenes' ten classes, and a bicycle for AWML's five; a trailer without a class of its own is a truck, as in AWML.
-# Category names: nuScenes detection task, T4 (nuScenes' names, or plain ones), KITTI's 3D object task, Argoverse 2.
-MORE_GENERAL: dict[str, str] = {
-    # nuScenes categories -> detection classes
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-    "movable_object.barrier": "barrier",
-    "movable_object.trafficcone": "traffic_cone",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus": "bus",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
-    # detection classes -> AWML's five
-    "construction_vehicle": "truck",
-    "motorcycle": "bicycle",
-    "trailer": "truck",
-    # AWML's classes -> COCO's
-    "pedestrian": "person",
-    # KITTI
-    "Car": "car",
-    "Van": "car",
-    "Truck": "truck",
-    "Pedestrian": "pedestrian",
-    "Person_sitting": "pedestrian",
-    "Cyclist": "bicycle",
-    # Argoverse 2
-    "REGULAR_VEHICLE": "car",
-    "LARGE_VEHICLE": "truck",
-    "TRUCK": "truck",
-    "TRUCK_CAB": "truck",
-    "BOX_TRUCK": "truck",
-    "VEHICULAR_TRAILER": "trailer",
-    "BUS": "bus",
-    "SCHOOL_BUS": "bus",
-    "ARTICULATED_BUS": "bus",
-    "BICYCLE": "bicycle",
-    "BICYCLIST": "bicycle",
-    "MOTORCYCLE": "motorcycle",
-    "MOTORCYCLIST": "motorcycle",
-    "PEDESTRIAN": "pedestrian",
-    "CONSTRUCTION_CONE": "traffic_cone",
+# nuScenes' ten classes, and a bicycle for AWML's five. Category names: nuScenes detection task, T4 (nuScenes' names, or
+# plain ones, as AWML's data set configs map them), KITTI's 3D object task, Argoverse 2.
+_MORE_GENERAL: Mapping[str, tuple[str, ...]] = {
+    "car": (
+        *("vehicle.car", "vehicle.ambulance", "vehicle.police", "vehicle.emergency (ambulance & police)"),
+        *("ambulance", "forklift", "kart", "police_car", "Car", "Van", "REGULAR_VEHICLE"),
+    ),
+    "truck": (
+        *("vehicle.truck", "vehicle.fire", "construction_vehicle", "trailer", "fire_truck", "tractor_unit", "Truck"),
+        *("LARGE_VEHICLE", "TRUCK", "TRUCK_CAB", "BOX_TRUCK"),
+    ),
+    "bus": (
+        *("vehicle.bus", "vehicle.bus.bendy", "vehicle.bus.rigid", "vehicle.bus (bendy & rigid)"),
+        *("BUS", "SCHOOL_BUS", "ARTICULATED_BUS"),
+    ),
+    "bicycle": ("vehicle.bicycle", "motorcycle", "Cyclist", "BICYCLE", "BICYCLIST"),
+    "motorcycle": ("vehicle.motorcycle", "MOTORCYCLE", "MOTORCYCLIST"),
+    "pedestrian": (
+        *("human.pedestrian.adult", "human.pedestrian.child", "human.pedestrian.construction_worker"),
+        *("human.pedestrian.police_officer", "pedestrian.adult", "pedestrian.child", "pedestrian.construction_worker"),
+        *("pedestrian.personal_mobility", "pedestrian.police_officer", "pedestrian.stroller", "pedestrian.wheelchair"),
+        *("construction_worker", "personal_mobility", "police_officer", "stroller", "wheelchair"),
+        *("Pedestrian", "Person_sitting", "PEDESTRIAN"),
+    ),
+    "person": ("pedestrian",),  # COCO's name
+    "trailer": ("vehicle.trailer", "semi_trailer", "VEHICULAR_TRAILER"),
+    "construction_vehicle": ("vehicle.construction",),
+    "barrier": ("movable_object.barrier",),
+    "traffic_cone": ("movable_object.trafficcone", "movable_object.traffic_cone", "CONSTRUCTION_CONE"),
 }
+MORE_GENERAL = {name: general for general, names in _MORE_GENERAL.items() for name in names}
 
 # AWML's default classes, in its order: what a mixture of data sets is labelled with unless the config says otherwise.
 COMMON_CLASSES = ("car", "truck", "bus", "bicycle", "pedestrian")

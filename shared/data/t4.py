@@ -20,6 +20,7 @@ import numpy.typing as npt
 from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
+from shared.data.trailers import merge_trailers
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, transform_points, yaw_of
@@ -35,6 +36,8 @@ _TABLES = (
 _LIDAR_CHANNELS = ("LIDAR_CONCAT", "LIDAR_TOP")  # the one to use where a vehicle has several
 _DEFAULT_FEATURES = 5
 _MICROSECONDS = 1e6
+# Faster than anything that is labelled [m/s]: AWML's converter shortens what is longer, a label's jump.
+_HIGHEST_SPEED = 50.0
 # Velocity from neighbouring annotations, as nuScenes defines it: at most this far apart, in seconds; twice as far where
 # there is one on either side.
 _NEIGHBOUR_SECONDS = 1.5
@@ -89,6 +92,12 @@ def scene_folders(folder: Path) -> Iterator[Path]:
         yield from sorted(set(scenes) - set(versions))
         if versions:
             yield max(versions, key=lambda scene: int(scene.name))
+
+
+def _clipped(velocities: Float64) -> Float64:
+    """(N, 2) velocities, none longer than `_HIGHEST_SPEED`."""
+    speeds = np.linalg.norm(velocities, axis=1, keepdims=True)
+    return np.asarray(velocities * np.where(speeds > _HIGHEST_SPEED, _HIGHEST_SPEED / np.maximum(speeds, 1.0), 1.0))
 
 
 @dataclass(frozen=True)
@@ -254,11 +263,13 @@ class _Scene:
         return any((category, attribute["name"]) in pairs for attribute in attributes if attribute is not None)
 
     def _ground_truth(self, token: str, frame: _LidarFrame, classes: tuple[str, ...]) -> Boxes3D:
+        merges = "truck" in classes and "trailer" not in classes
+        names = (*classes, "trailer") if merges else classes
         kept: list[Record] = []
         labels: list[int] = []
         for annotation in self.annotations[token]:
             name = self._category(annotation)
-            label = class_index(name, classes, self.settings.label_map, generalise=True)
+            label = class_index(name, names, self.settings.label_map, generalise=True)
             if label != IGNORED and not self._is_filtered(annotation, name):
                 kept.append(annotation)
                 labels.append(label)
@@ -267,14 +278,15 @@ class _Scene:
         positions = np.array([annotation["translation"] for annotation in kept], np.float64).reshape(-1, 3)
         widths_lengths = np.array([annotation["size"] for annotation in kept], np.float64).reshape(-1, 3)
         velocities = np.array([self._velocity(annotation) for annotation in kept], np.float64).reshape(-1, 3)
-        return Boxes3D.build(
+        boxes = Boxes3D.build(
             centers=transform_points(global2lidar, positions),
             sizes=widths_lengths[:, [1, 0, 2]],
             yaws=np.array([yaw_of(rotation @ quaternion_to_matrix(annotation["rotation"])) for annotation in kept]),
-            velocities=(velocities @ rotation.T)[:, :2],
+            velocities=_clipped((velocities @ rotation.T)[:, :2]),
             labels=np.array(labels, np.int64),
             num_points=np.array([annotation["num_lidar_pts"] for annotation in kept], np.int64),
         )
+        return merge_trailers(boxes, classes.index("truck"), len(classes)) if merges else boxes
 
     def _velocity(self, annotation: Record) -> Float64:
         """Global velocity (3,) in m/s: the table's own where it has one, else from the neighbouring annotations."""

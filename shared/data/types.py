@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Float64 = npt.NDArray[np.float64]
 
 # Part of every digest: raise it when the code comes to read the same files as other samples.
-SAMPLE_RULES = 1
+SAMPLE_RULES = 2
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
