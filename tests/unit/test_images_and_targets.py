@@ -24,10 +24,10 @@ ROOMS = {"shared", "exporter", "trt_builder", "runtime", "verifier", "evaluator"
 # has them.
 PACKAGES = {
     "cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn", "mmcv": "mmcv-lite",
-    "google": "protobuf",
+    "google": "protobuf", "modelopt": "nvidia-modelopt",
 }  # fmt: skip
 NOT_LOCKED = {
-    "tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "modelopt", "mlflow", "rerun", "sqlalchemy",
+    "tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "mlflow", "rerun", "sqlalchemy",
 }  # fmt: skip
 # Which lock files make up an image, and whose code it holds.
 IMAGES = {
