@@ -89,7 +89,7 @@ def _set_by_role(trt: Any, refitter: Any, model: onnx.ModelProto, *, component: 
     kept = []
     for layer, role in zip(*refitter.get_all(), strict=True):
         value = _value(trt, layer, role, nodes, weights)
-        if value is None and role == trt.WeightsRole.CONSTANT and layer.startswith(_OF_THE_PARSER):
+        if value is None and role == trt.WeightsRole.CONSTANT and _OF_THE_PARSER in layer:
             continue
         if value is None:
             raise BuildError(
