@@ -38,7 +38,9 @@ TALKING = (
     "trt_builder/messages.py",
     "trt_builder/refit.py",
     "trt_builder/reproducible.py",
+    "trt_builder/probe.py",
     "runtime/backends/tensorrt.py",
+    "runtime/engine_times.py",
 )
 # Not part of the bindings' shared object: functions of the Python package around it, in every release.
 _PYTHON_NAMES = {"nptype", "__version__"}
