@@ -125,7 +125,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"can't be read as JSON ({error})", where=str(path)) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"can't be read as JSON ({reason})", where=str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:

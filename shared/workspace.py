@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.errors import ManifestError
 from shared.files import explain_os_errors, inside
-from shared.manifest import MANIFEST_NAME, Manifest, read_manifest, update_manifest
+from shared.manifest import MANIFEST_NAME, Artifact, Manifest, read_manifest, update_manifest
 from shared.spec import ModelSpec
 from shared.stages import StageRun
 
@@ -62,9 +62,7 @@ class Workspace:
         """
         manifest = self.manifest()
         where = f"{self.root}/{relative}"
-        record = manifest.artifacts.get(relative)
-        if record is None:
-            raise ManifestError("not in the manifest", where=where, hint="run the stage that makes it first")
+        record = self._record(manifest, relative)
         stage = manifest.stages.get(record.stage)
         rebuild = f"run again: {_forced(stage.command)}" if stage else f"run stage '{record.stage}' again"
         if stage is not None and stage.status != "done":
@@ -110,12 +108,13 @@ class Workspace:
         Raises:
             ManifestError: not in the manifest.
         """
-        record = self.manifest().artifacts.get(relative)
-        if record is None:
-            raise ManifestError(
-                "not in the manifest", where=f"{self.root}/{relative}", hint="run the stage that makes it first"
-            )
-        return record.sha256
+        return self._record(self.manifest(), relative).sha256
+
+    def _record(self, manifest: Manifest, relative: str) -> Artifact:
+        if relative not in manifest.artifacts:
+            hint = "run the stage that makes it first"
+            raise ManifestError("not in the manifest", where=f"{self.root}/{relative}", hint=hint)
+        return manifest.artifacts[relative]
 
     def stage(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from shared.config.problems import as_error, explain, place, unknown_key, value_text
 from shared.config.schema import DeployConfig
 from shared.config.section import ConfigPath, PathField
-from shared.config.walk import KeyPath, field_types, key_text, shape_of, type_at
+from shared.config.walk import KeyPath, field_types, key_text, map_items, shape_of, type_at
 from shared.config.yaml_tree import Tree, line_of, parse_yaml, read_yaml
 from shared.errors import ConfigError, ManifestError
 
@@ -54,8 +54,9 @@ def build(tree: Tree, path: Path, overrides: Sequence[str] = ()) -> DeployConfig
         ConfigError: as `load_config`.
     """
     problems: list[tuple[str, str]] = []
-    value = _absolute(tree.value, DeployConfig, path.absolute().parent, (), problems, path, tree.lines)
     sources: dict[KeyPath, str] = {}
+    expand = _absolute_from(path.absolute().parent, problems, lambda keys: _where(keys, path, tree, {}))
+    value = _with_paths(tree.value, DeployConfig, expand, ())
     for override in overrides:
         value = _apply(value, override, sources, problems)
     try:
@@ -104,17 +105,10 @@ def part(config: DeployConfig, *sections: str) -> dict[str, Any]:
 
 
 def _without_paths(value: Any, annotation: Any) -> Any:
-    shape = shape_of(annotation)
-    if shape.section is not None and isinstance(value, dict):
-        types = field_types(shape.section)
-        return {
-            key: _without_paths(item, types[key]) for key, item in value.items() if not _holds_only_paths(types[key])
-        }
-    if shape.kind == "mapping" and isinstance(value, dict):
-        return {key: _without_paths(item, shape.item) for key, item in value.items()}
-    if shape.kind == "sequence" and isinstance(value, list):
-        return [_without_paths(item, shape.item) for item in value]
-    return value
+    section = shape_of(annotation).section
+    if section is not None and isinstance(value, dict):
+        value = {key: item for key, item in value.items() if not _holds_only_paths(field_types(section)[key])}
+    return map_items(value, annotation, lambda _, item, kind: _without_paths(item, kind))
 
 
 def _holds_only_paths(annotation: Any) -> bool:
@@ -122,39 +116,27 @@ def _holds_only_paths(annotation: Any) -> bool:
     return shape.kind == "path" or (shape.kind == "sequence" and shape_of(shape.item).kind == "path")
 
 
-def _absolute(
-    value: Any,
-    annotation: Any,
-    base: Path,
-    keys: KeyPath,
-    problems: list[tuple[str, str]],
-    source: Path | str,
-    lines: dict[KeyPath, int],
-) -> Any:
-    """A copy of ``value`` with its paths expanded and made absolute from ``base``."""
-    shape = shape_of(annotation)
-    if shape.path is not None and isinstance(value, str):
+def _with_paths(value: Any, annotation: Any, expand: Callable[[str, PathField, KeyPath], str], keys: KeyPath) -> Any:
+    """A copy of ``value``, which stands under ``keys``, with its paths expanded."""
+    path = shape_of(annotation).path
+    if path is not None and isinstance(value, str):
+        return expand(value, path, keys)
+    return map_items(value, annotation, lambda key, item, kind: _with_paths(item, kind, expand, (*keys, key)))
+
+
+def _absolute_from(
+    base: Path, problems: list[tuple[str, str]], where: Callable[[KeyPath], str]
+) -> Callable[[str, PathField, KeyPath], str]:
+    """Expands paths and makes them absolute from ``base``; what can't be expanded goes to ``problems``."""
+
+    def expand(text: str, field: PathField, keys: KeyPath) -> str:
         try:
-            return expand_path(value, shape.path, base)
+            return expand_path(text, field, base)
         except ConfigError as error:
-            problems.append((place(source, line_of(lines, keys), keys), str(error)))
-            return value
-    if shape.section is not None and isinstance(value, dict):
-        types = field_types(shape.section)
-        return {
-            key: _absolute(item, types[key], base, (*keys, key), problems, source, lines) if key in types else item
-            for key, item in value.items()
-        }
-    if shape.kind == "mapping" and isinstance(value, dict):
-        return {
-            key: _absolute(item, shape.item, base, (*keys, key), problems, source, lines) for key, item in value.items()
-        }
-    if shape.kind == "sequence" and isinstance(value, list):
-        return [
-            _absolute(item, shape.item, base, (*keys, position), problems, source, lines)
-            for position, item in enumerate(value)
-        ]
-    return value
+            problems.append((where(keys), str(error)))
+            return text
+
+    return expand
 
 
 def expand_path(text: str, field: PathField, base: Path) -> str:
@@ -231,7 +213,8 @@ def _apply(value: Any, override: str, sources: dict[KeyPath, str], problems: lis
     if shape.path is not None and isinstance(new, (int, float)):
         new = text.strip()
     # Typed at a prompt, every path starts from the current directory, also one that a file gives relative to data.root.
-    new = _absolute(new, ConfigPath if shape.path is not None else annotation, Path.cwd(), keys, problems, source, {})
+    expand = _absolute_from(Path.cwd(), problems, lambda keys: place(source, None, keys))
+    new = _with_paths(new, ConfigPath if shape.path is not None else annotation, expand, keys)
     try:
         changed = _with(value, keys, new)
     except ConfigError as error:

@@ -36,15 +36,7 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.BitAnd: operator.and_,
 }
 
-_TEXT_METHODS: dict[str, Callable[..., str]] = {
-    "strip": str.strip,
-    "lstrip": str.lstrip,
-    "rstrip": str.rstrip,
-    "removeprefix": str.removeprefix,
-    "removesuffix": str.removesuffix,
-    "lower": str.lower,
-    "upper": str.upper,
-}
+_TEXT_METHODS = ("strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "lower", "upper")
 
 
 class LinedDict(dict[Any, Any]):
@@ -241,7 +233,7 @@ class _File:
             case ast.Attribute(value=owner, attr=method) if method in _TEXT_METHODS and not node.keywords:
                 arguments = [self.value(owner), *(self.value(argument) for argument in node.args)]
                 if len(arguments) <= 2 and all(isinstance(argument, str) for argument in arguments):
-                    return _TEXT_METHODS[method](*arguments)
+                    return getattr(str, method)(*arguments)
         raise self.refusal(node, "only dict(), list(), tuple() and strip() of texts are called in a Python config")
 
     def binary(self, node: ast.BinOp) -> Any:

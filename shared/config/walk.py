@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -67,6 +67,21 @@ def field_types(section: type[Section]) -> dict[str, Any]:
     """Name and full type (``Annotated`` kept) of every field, in the order of their declaration."""
     hints = get_type_hints(section, include_extras=True)
     return {name: hints[name] for name in section.model_fields}
+
+
+def map_items(value: Any, annotation: Any, change: Callable[[Any, Any, Any], Any]) -> Any:
+    """A copy of a value with all that it holds changed: ``change`` gets key, item, and the item's type.
+
+    What holds nothing stays, as do keys that a section does not have (their type is ``Any``).
+    """
+    shape = shape_of(annotation)
+    if shape.kind == "sequence" and isinstance(value, list):
+        return [change(position, item, shape.item) for position, item in enumerate(value)]
+    if shape.kind in ("section", "mapping") and isinstance(value, dict):
+        types = {} if shape.section is None else field_types(shape.section)
+        other = shape.item if shape.kind == "mapping" else Any
+        return {key: change(key, item, types.get(key, other)) for key, item in value.items()}
+    return value
 
 
 def type_at(annotation: Any, keys: Sequence[str | int]) -> Any | None:

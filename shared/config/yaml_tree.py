@@ -88,8 +88,7 @@ def parse_yaml(text: str, where: str) -> Tree:
         lines: dict[KeyPath, int] = {}
         if node is None:
             return Tree(None, lines)
-        _refuse_repeated_keys(node, where)
-        _refuse_recursion(node, where)
+        _refuse(node, where)
         value = loader.construct_document(node)
         lines.update(_lines(loader, node, ()))
     except yaml.MarkedYAMLError as error:
@@ -107,34 +106,13 @@ def parse_yaml(text: str, where: str) -> Tree:
     return Tree(value, lines)
 
 
-def _refuse_repeated_keys(root: yaml.Node, where: str) -> None:
-    """Raises ConfigError at the first mapping that has a key twice."""
-    stack: list[yaml.Node] = [root]
-    seen: set[int] = set()
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            stack.extend(node.value)
-        elif isinstance(node, yaml.MappingNode):
-            first: dict[tuple[str, str], int] = {}
-            for key, value in node.value:
-                name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else (key.tag, str(id(key)))
-                line = key.start_mark.line + 1
-                if name in first:
-                    raise ConfigError(
-                        f"key '{name[1]}' stands twice (first on line {first[name]})",
-                        where=f"{where}:{line}",
-                        hint="keep one of the two",
-                    )
-                first[name] = line
-                stack.append(value)
+def _refuse(root: yaml.Node, where: str) -> None:
+    """Refuse what PyYAML takes.
 
-
-def _refuse_recursion(root: yaml.Node, where: str) -> None:
-    """Raises ConfigError for an alias that holds itself, and for aliases that unfold to something huge."""
+    Raises:
+        ConfigError: a key that stands twice in a mapping, an alias that holds itself, or aliases that unfold to
+            something huge.
+    """
     stack: list[tuple[yaml.Node, int]] = [(root, 0)]
     for _ in range(_MAX_NODES):
         if not stack:
@@ -146,11 +124,26 @@ def _refuse_recursion(root: yaml.Node, where: str) -> None:
                 where=f"{where}:{node.start_mark.line + 1}",
                 hint="check the aliases (*name)",
             )
-        if isinstance(node, yaml.SequenceNode):
-            stack.extend((child, depth + 1) for child in node.value)
-        elif isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode):
+            _refuse_repeated_keys(node, where)
             stack.extend((child, depth + 1) for _, child in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            stack.extend((child, depth + 1) for child in node.value)
     raise ConfigError(f"has more than {_MAX_NODES} values", where=where, hint="check the aliases (*name)")
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode, where: str) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else (key.tag, str(id(key)))
+        line = key.start_mark.line + 1
+        if name in first:
+            raise ConfigError(
+                f"key '{name[1]}' stands twice (first on line {first[name]})",
+                where=f"{where}:{line}",
+                hint="keep one of the two",
+            )
+        first[name] = line
 
 
 def _lines(loader: ConfigLoader, node: yaml.Node, keys: KeyPath) -> Iterator[tuple[KeyPath, int]]:

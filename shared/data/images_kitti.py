@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.data.common import explain_malformed, files_part, settings_part
 from shared.data.images import LabelCollector
-from shared.data.kitti import CLASSES, LABEL_COLUMNS
+from shared.data.kitti import CLASSES, label_rows
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
 
@@ -60,12 +60,7 @@ def open_kitti_images(settings: DataSource, folder: Path) -> Dataset[ImageSample
 def _labels(file: Path, settings: DataSource, classes: tuple[str, ...]) -> ImageLabels:
     collector = LabelCollector(classes, settings, generalise=True)
     with explain_malformed(str(file)):
-        for line in file.read_text(encoding="ascii").splitlines():
-            words = line.split()
-            if not words:
-                continue
-            if len(words) != LABEL_COLUMNS:
-                raise ValueError(f"{len(words)} columns instead of {LABEL_COLUMNS}")
+        for words in label_rows(file):
             corners = [float(word) for word in words[_BOX]]
             if words[0] == _DONT_CARE:
                 collector.ignore_region(corners)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import Any
 from shared.data.common import explain_malformed, files_part, settings_part
 from shared.data.images import LabelCollector
 from shared.data.paths import data_path
-from shared.data.t4 import scene_folders
+from shared.data.t4 import Record, read_table, scene_folders, table_path
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
 
 _TABLES = ("sample_data", "category", "object_ann", "calibrated_sensor", "sensor")
 _MICROSECONDS = 1e6
-
-Record = Mapping[str, Any]
 
 
 def open_t4_images(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
@@ -68,27 +65,14 @@ def open_t4_images(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
         digest_parts=lambda: [
             "images",
             settings_part(settings, classes),
-            files_part(folder, (file for scene in scenes for file in _files(scene) if file.is_file())),
+            files_part(folder, (table_path(scene, table) for scene in scenes for table in tables[scene])),
         ],
     )
 
 
-def _files(scene: Path) -> list[Path]:
-    return [scene / "annotation" / f"{table}.json" for table in _TABLES]
-
-
 def _tables(scene: Path) -> dict[str, list[Record]]:
-    tables: dict[str, list[Record]] = {}
-    for table, file in zip(_TABLES, _files(scene), strict=True):
-        if table == "object_ann" and not file.is_file():
-            continue
-        try:
-            tables[table] = json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise InputError(f"can't be read as a table ({error})", where=str(file)) from error
-        if not isinstance(tables[table], list):
-            raise InputError("is no table", where=str(file), hint="a table is a list of records")
-    return tables
+    there = [table for table in _TABLES if table != "object_ann" or table_path(scene, table).is_file()]
+    return {table: read_table(scene, table) for table in there}
 
 
 def _key_images(scene: Path, tables: Mapping[str, list[Record]]) -> list[Record]:

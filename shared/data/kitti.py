@@ -8,6 +8,7 @@ moves.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ Float64 = npt.NDArray[np.float64]
 CLASSES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
 _FEATURES = 4
 _CLOUDS = "velodyne"  # folder of the points; data_prefix.pts names another (velodyne_reduced)
-LABEL_COLUMNS = 15
+_LABEL_COLUMNS = 15
 
 
 def open_kitti(settings: DataSource, folder: Path) -> Dataset[Sample]:
@@ -120,16 +121,24 @@ def _camera(image: Path, projection: Float64, lidar2rect: Float64) -> Camera:
     )
 
 
+def label_rows(file: Path) -> Iterator[list[str]]:
+    """The words of each object in a label file.
+
+    Raises:
+        ValueError: a line has more or fewer of them than KITTI's.
+    """
+    for words in map(str.split, file.read_text(encoding="ascii").splitlines()):
+        if words and len(words) != _LABEL_COLUMNS:
+            raise ValueError(f"{len(words)} columns instead of {_LABEL_COLUMNS}")
+        if words:
+            yield words
+
+
 def _ground_truth(
     file: Path, lidar2rect: Float64, lidar: PointFile, settings: DataSource, classes: tuple[str, ...]
 ) -> Boxes3D:
     rows, labels = [], []
-    for line in file.read_text(encoding="ascii").splitlines():
-        words = line.split()
-        if not words:
-            continue
-        if len(words) != LABEL_COLUMNS:
-            raise ValueError(f"{len(words)} columns instead of {LABEL_COLUMNS}")
+    for words in label_rows(file):
         label = class_index(words[0], classes, settings.label_map, generalise=True)
         if label != IGNORED:
             rows.append([float(word) for word in words[8:]])

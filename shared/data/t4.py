@@ -23,6 +23,7 @@ from shared.data.paths import data_path
 from shared.data.trailers import merge_trailers
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
 from shared.errors import InputError
+from shared.files import read_json
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, transform_points, yaw_of
 from shared.tasks import Boxes3D
 
@@ -73,7 +74,7 @@ def open_t4(settings: DataSource, folder: Path) -> Dataset[Sample]:
         build=build,
         digest_parts=lambda: [
             settings_part(settings, classes),
-            files_part(folder, (scene.table_path(table) for scene in scenes for table in _TABLES)),
+            files_part(folder, (table_path(scene.root, table) for scene in scenes for table in _TABLES)),
         ],
     )
 
@@ -92,6 +93,23 @@ def scene_folders(folder: Path) -> Iterator[Path]:
         yield from sorted(set(scenes) - set(versions))
         if versions:
             yield max(versions, key=lambda scene: int(scene.name))
+
+
+def table_path(scene: Path, table: str) -> Path:
+    """The file of a table."""
+    return scene / "annotation" / f"{table}.json"
+
+
+def read_table(scene: Path, table: str) -> list[Record]:
+    """The records of a table.
+
+    Raises:
+        InputError: missing or malformed.
+    """
+    records = read_json(table_path(scene, table))
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise InputError("is no list of records", where=str(table_path(scene, table)))
+    return records
 
 
 def _clipped(velocities: Float64) -> Float64:
@@ -123,24 +141,9 @@ class _Scene:
     def __init__(self, root: Path, settings: DataSource) -> None:
         self.root = root
         self.settings = settings
-        self.tables = {table: self._load(table) for table in _TABLES}
+        self.tables = {table: read_table(root, table) for table in _TABLES}
         with explain_malformed(f"{root / 'annotation'}"):
             self._index()
-
-    def table_path(self, table: str) -> Path:
-        return self.root / "annotation" / f"{table}.json"
-
-    def _load(self, table: str) -> list[Record]:
-        path = self.table_path(table)
-        try:
-            records = json.loads(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"table can't be read ({error.strerror})", where=str(path)) from error
-        except ValueError as error:
-            raise InputError(f"is no JSON ({error})", where=str(path)) from error
-        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise InputError("is no list of records", where=str(path))
-        return records
 
     def _index(self) -> None:
         self.by_token = {
@@ -215,14 +218,14 @@ class _Scene:
         )
 
     def _point_file(self, data: Record) -> PointFile:
-        path = data_path(self.root, data["filename"], where=str(self.table_path("sample_data")))
+        path = data_path(self.root, data["filename"], where=str(table_path(self.root, "sample_data")))
         return point_file(self.settings, self.root, path, self._num_features(data))
 
     def _num_features(self, data: Record) -> int:
         """``num_pts_feats`` of the frame's info file, where it has one that says."""
         if not data.get("info_filename"):
             return _DEFAULT_FEATURES
-        path = data_path(self.root, data["info_filename"], where=str(self.table_path("sample_data")))
+        path = data_path(self.root, data["info_filename"], where=str(table_path(self.root, "sample_data")))
         if not path.is_file():
             return _DEFAULT_FEATURES
         return int(json.loads(path.read_bytes()).get("num_pts_feats", _DEFAULT_FEATURES))
@@ -243,7 +246,7 @@ class _Scene:
     def _camera(self, data: Record, frame: _LidarFrame) -> Camera:
         calibrated, sensor2ego, ego2global = self._calibration(data)
         return Camera(
-            image=data_path(self.root, data["filename"], where=str(self.table_path("sample_data"))),
+            image=data_path(self.root, data["filename"], where=str(table_path(self.root, "sample_data"))),
             intrinsics=np.asarray(calibrated["camera_intrinsic"], np.float64),
             distortion=np.asarray(calibrated.get("camera_distortion") or (), np.float64),
             sensor2ego=sensor2ego,
