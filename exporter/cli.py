@@ -8,11 +8,13 @@ import click
 
 from exporter.config_commands import config_group
 from exporter.package_commands import package_group
+from exporter.quantize.commands import quantize_group
 from shared.cli import config_option, data_option, device_option, force_option, tool_group, workspace_option
 
 cli = tool_group("exporter", "Export a trained model to ONNX, and record what its training framework answers.")
 cli.add_command(config_group)
 cli.add_command(package_group)
+cli.add_command(quantize_group)
 
 
 @cli.command("export")

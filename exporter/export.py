@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import models
 from exporter.adopt import adopt
-from exporter.checkpoints import checkpoint_digest, load_weights
+from exporter.checkpoints import checkpoint_digest
 from exporter.checks import Agreement, check_onnx
 from exporter.component import Component
 from exporter.given_onnx import given_digest, take_onnx
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.onnx_export import export_onnx
 from exporter.programs import export_program
+from exporter.quantized_model import check_quantised_onnx, load_model, quantised_input
 from exporter.reference import BACKEND, FOLDER, record_reference
 from exporter.simplify import simplify
 from exporter.stamp import stamp
@@ -82,6 +83,7 @@ def export(
     training = read_training_config(_required(config.model.config, "model.config"))
     checkpoint = _required(config.model.checkpoint, "model.checkpoint")
     weights = checkpoint_digest(checkpoint)
+    quantised = quantised_input(config, workspace, f"--config {config_path} --work {work}")
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     reference_samples = min(config.verification.num_verify_samples, len(dataset))
     stage = workspace.stage(
@@ -93,6 +95,7 @@ def export(
             "training_config": training.digest,
             "dataset": dataset.digest(),
             **({} if given is None else {"onnx": given_digest(given)}),
+            **quantised,
         },
         versions=package_versions(_PACKAGES),
     )
@@ -105,7 +108,7 @@ def export(
         reference_device = _torch_device(resolved_device, device)
         options = adapter.read_options(config.model.options)
         model = adapter.build(training, options)
-        load_weights(model, checkpoint)
+        load_model(model, config, workspace)
         parameters = adapter.parameters(model, training, options)
         sample = dataset.sample(_in_range(config.data.sample_idx, dataset))
         components = [
@@ -124,7 +127,7 @@ def export(
             ],
             parameters=parameters,
         )
-        origin = _origin(config, training, weights)
+        origin = _origin(config, training, weights) | {f"{key}_sha256": value for key, value in quantised.items()}
         agreements: dict[str, Any] = {}
         for component in components:
             with _announced(stage, spec.component(component.name).onnx, "onnx") as path:
@@ -133,7 +136,8 @@ def export(
                 else:
                     opset_version = _write_onnx(component, path, config)
                     stamp(path, spec, component.name, origin)
-                against_onnx = check_onnx(path, component, opset_version)
+                check = check_quantised_onnx if quantised else check_onnx
+                against_onnx = check(path, component, opset_version)
             with _announced(stage, _program_path(component), "program") as path:
                 against_program = export_program(component, path)
             agreements[component.name] = {"onnx": _told(against_onnx), "program": _told(against_program)}
@@ -196,6 +200,12 @@ def _without_training(config: DeployConfig, workspace: Workspace, given: Path | 
     else:
         adapter = models.find(config.model.type)
         _check_task(config, adapter.TASK)
+        if config.quantization.enabled:
+            raise ConfigError(
+                "is true, and there is no model.checkpoint to quantise",
+                where="quantization.enabled",
+                hint="set it to false: Q/DQ nodes that the given file has are kept",
+            )
         adopt(config, workspace, given, adapter, force=force)
     _record_config(workspace, config)
 
@@ -217,18 +227,12 @@ def _write_onnx(component: Component, path: Path, config: DeployConfig) -> int:
 
 
 def _check_task(config: DeployConfig, task: str) -> None:
-    """Raises ConfigError where the config asks for what this model, or this version, does not do."""
+    """Raises ConfigError where the config asks for what this model does not do."""
     if config.task_type != task:
         raise ConfigError(
             f"is {config.task_type}, but model.type {config.model.type} does {task}",
             where="task_type",
             hint=f"write task_type: {task}",
-        )
-    if config.quantization.enabled:
-        raise ConfigError(
-            "is true, and this version exports in floating point only",
-            where="quantization.enabled",
-            hint="set it to false",
         )
 
 

@@ -84,7 +84,6 @@ def take_form(model: nn.Module, record: Mapping[str, Any], state: Mapping[str, A
         fold(model, record["fused"])
         freeze_from(model, state)
         place_skips(model, state)
-        place_skips(model, state)
     except ExportError as error:
         raise ModelLoadError(f"does not fit the model of the training config; {error}", where=where) from error
 

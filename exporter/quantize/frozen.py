@@ -152,6 +152,16 @@ def set_quantized(model: nn.Module, names: Iterable[str]) -> None:
         module.input_quantizer.enabled = module.weight_quantizer.enabled = name in wanted
 
 
+def put_weights_on_grid(model: nn.Module) -> None:
+    """Round the weights of quantised layers to the values that int8 holds, in place.
+
+    The results stay the same, and no runtime can round them otherwise.
+    """
+    with torch.no_grad():
+        for module in frozen_layers(model).values():
+            module.weight.copy_(module.weight_quantizer(module.weight))
+
+
 def freeze(model: nn.Module) -> None:
     """Replace modelopt's calibrated layers by frozen ones, in place; those it left disabled become plain layers again.
 

@@ -83,7 +83,7 @@ def fold(model: nn.Module, pairs: Iterable[Sequence[str]]) -> None:
             weight, bias = fuse_linear_bn_weights(layer.weight.double(), cast(Any, bias), *values)
         else:
             transposed = isinstance(layer, nn.ConvTranspose2d)
-            weight, bias = fuse_conv_bn_weights(layer.weight.double(), bias, *values, transposed)
+            weight, bias = cast(Any, fuse_conv_bn_weights)(layer.weight.double(), bias, *values, transposed)
         layer.weight = nn.Parameter(weight.to(layer.weight.dtype), requires_grad=layer.weight.requires_grad)
         layer.bias = nn.Parameter(bias.to(layer.weight.dtype), requires_grad=layer.weight.requires_grad)
         replace(model, norm, FoldedBatchNorm(layer_name))

@@ -91,16 +91,16 @@ def open_session(
 def open_model(config: DeployConfig, data_root: Path | None = None, fuse: bool = True) -> Session:
     """`open_session` for a config that was read already."""
     adapter = models.find(config.model.type)
-    if config.model.config is None or config.model.checkpoint is None:
-        key = "config" if config.model.config is None else "checkpoint"
-        raise ConfigError("is missing: quantisation starts from the trained model", where=f"model.{key}")
-    training = read_training_config(config.model.config)
+    checkpoint = _required(config.model.checkpoint, "checkpoint")
+    training = read_training_config(_required(config.model.config, "config"))
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
-    calibration = open_calibration_data(config, dataset)
+    calibration = calibration_data(config, data_root)
+    if config.quantization.calibration.data is None:
+        _log.warning("quantization.calibration.data is not set: calibrating on samples that the model is evaluated on")
     options = adapter.read_options(config.model.options)
-    weights = checkpoint_digest(config.model.checkpoint)
+    weights = checkpoint_digest(checkpoint)
     model = adapter.build(training, options)
-    load_weights(model, config.model.checkpoint)
+    load_weights(model, checkpoint)
     session = Session(
         config=config,
         adapter=adapter,
@@ -119,19 +119,38 @@ def open_model(config: DeployConfig, data_root: Path | None = None, fuse: bool =
     return session
 
 
-def open_calibration_data(config: DeployConfig, dataset: Dataset[Any]) -> Dataset[Any]:
-    """The samples to calibrate on.
+def calibration_data(config: DeployConfig, data_root: Path | None = None) -> Dataset[Any]:
+    """The samples to calibrate on: ``quantization.calibration.data``, or the section ``data``.
 
     Raises:
         InputError: there are none.
     """
     section = config.quantization.calibration.data
-    if section is None:
-        _log.warning(
-            "quantization.calibration.data is not set: calibrating on the samples that the model is evaluated on"
-        )
-        return dataset
-    found: Dataset[Any] = open_dataset(section, task=config.task_type)
+    found: Dataset[Any] = (
+        open_dataset(config.data, root=data_root, task=config.task_type)
+        if section is None
+        else open_dataset(section, task=config.task_type)
+    )
     if not len(found):
-        raise InputError("has no samples", where="quantization.calibration.data", hint="64 or more are wanted")
+        where = "data" if section is None else "quantization.calibration.data"
+        raise InputError("has no sample to calibrate on", where=where, hint="64 or more are wanted")
     return found
+
+
+def sources(config: DeployConfig, data_root: Path | None = None) -> dict[str, str]:
+    """sha256 of the files that a quantised model is made of, for a stage's key.
+
+    Raises:
+        ConfigError, InputError, ModelLoadError: one of them is missing.
+    """
+    return {
+        "checkpoint": checkpoint_digest(_required(config.model.checkpoint, "checkpoint")),
+        "training_config": read_training_config(_required(config.model.config, "config")).digest,
+        "calibration_data": calibration_data(config, data_root).digest(),
+    }
+
+
+def _required(path: Path | None, key: str) -> Path:
+    if path is None:
+        raise ConfigError("is missing: quantisation starts from the trained model", where=f"model.{key}")
+    return path

@@ -48,6 +48,9 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = _LOG_FATAL
+    # Q/DQ as the file has them, which is what the exporter checked: the int8 kernels that ONNX Runtime makes of them
+    # round biases too, and are no faster.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     providers = _providers(device)
     gpu = None if device.is_cpu else gpu_of_steps(device, "onnx")
     stream = None if gpu is None else gpu.stream()

@@ -106,5 +106,7 @@ def test_a_task_or_quantisation_that_is_not_there_is_refused(exported: Path, tmp
     onnx = exported / "first" / "onnx"
     with pytest.raises(ConfigError, match=r"task_type: is classification, but model.type centerpoint does detection3d"):
         take(exported, onnx, tmp_path / "a", "task_type=classification")
-    with pytest.raises(ConfigError, match=r"quantization\.enabled: is true"):
+    with pytest.raises(
+        InputError, match=r"quantization\.enabled: is true, and the workspace has no quantized/ptq\.pth"
+    ):
         take(exported, onnx, tmp_path / "b", "quantization.enabled=true")

@@ -1,0 +1,51 @@
+"""``exporter quantize qat``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shared.cli import config_option, data_option, device_option, force_option, workspace_option
+
+
+@click.command("qat")
+@config_option
+@workspace_option
+@data_option
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="How often to go through it.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of the optimiser, instead of epochs.")
+@click.option(
+    "--lr",
+    "learning_rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-4,
+    show_default=True,
+    help="The greatest learning rate; it rises over the first 30 % of the steps, and falls to nothing.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Samples a step.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of order and augmentation.")
+@click.option(
+    "--skip",
+    "--skip-layers",
+    "skip",
+    multiple=True,
+    metavar="NAME|REGEX",
+    help="Leave these layers in floating point, too: a layer, a block, or a regular expression. Repeatable.",
+)
+@device_option
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Copy the checkpoint to this file.")
+@force_option
+def qat_command(config: Path, overrides: tuple[str, ...], work: Path, **options: Any) -> None:
+    """Quantise a trained model to INT8 and fine-tune it: where calibration alone loses too much.
+
+    Calibrates and trains on the labelled samples of quantization.calibration.data, with the loss that the model was
+    trained with, and writes quantized/qat.pth to the workspace. A run that was killed goes on where it was. `exporter
+    export` takes the checkpoint with quantization.enabled: true and quantization.mode: qat.
+
+    Example: exporter quantize qat --config configs/centerpoint_int8.yaml --work work/centerpoint-int8 --epochs 5
+    """
+    from exporter.quantize.qat import qat
+
+    click.echo(qat(config, work, overrides, **options))

@@ -1,0 +1,129 @@
+"""Which weights a workspace's model has: the float checkpoint's, or those that `exporter quantize` made of them."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoints import checkpoint_digest, load_weights
+from exporter.checks import Agreement, check_onnx, compare_onnx, root_mean_square
+from exporter.component import Component
+from exporter.onnx_export import save
+from shared.errors import ConfigError, InputError
+from shared.lazy import lazy_import
+from shared.workspace import Workspace
+
+if TYPE_CHECKING:
+    from shared.config.schema import DeployConfig
+
+onnx = lazy_import("onnx")
+
+
+def quantised_checkpoint(config: DeployConfig, workspace: Workspace, arguments: str) -> str | None:
+    """The quantised checkpoint that a config asks for, relative to the workspace; None: it asks for none.
+
+    Args:
+        config: the deploy config.
+        workspace: where it is looked for.
+        arguments: of the command that would make it, for the error.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if not config.quantization.enabled:
+        return None
+    relative = f"quantized/{config.quantization.mode}.pth"
+    if relative not in workspace.manifest().artifacts:
+        raise InputError(
+            f"is true, and the workspace has no {relative}",
+            where="quantization.enabled",
+            hint=f"make it first: exporter quantize {config.quantization.mode} {arguments}",
+        )
+    return relative
+
+
+def quantised_input(config: DeployConfig, workspace: Workspace, arguments: str) -> dict[str, str]:
+    """sha256 of the quantised checkpoint that a config asks for, as a stage's input; nothing where it asks for none.
+
+    Raises:
+        InputError: as `quantised_checkpoint`.
+    """
+    relative = quantised_checkpoint(config, workspace, arguments)
+    return {} if relative is None else {"quantised": workspace.input_hash(relative)}
+
+
+def load_model(model: Any, config: DeployConfig, workspace: Workspace) -> None:
+    """Load the weights that a config asks for, in float or quantised, strictly and in place.
+
+    Raises:
+        InputError: the quantised checkpoint is missing, or was made of other weights than ``model.checkpoint``.
+        ModelLoadError: a checkpoint does not fit.
+    """
+    checkpoint = config.model.checkpoint
+    if checkpoint is None:
+        raise ConfigError("is missing", where="model.checkpoint")
+    quantised = quantised_checkpoint(config, workspace, f"--config … --work {workspace.root}")
+    if quantised is None:
+        load_weights(model, checkpoint)
+        return
+    from exporter.quantize.checkpoint import load_ptq_model
+    from exporter.quantize.frozen import put_weights_on_grid
+
+    record = load_ptq_model(model, workspace.artifact(quantised))
+    put_weights_on_grid(model)
+    if record.get("checkpoint", digest := checkpoint_digest(checkpoint)) != digest:
+        raise InputError(
+            "was made of another checkpoint than model.checkpoint",
+            where=f"{workspace.root}/{quantised}",
+            hint=f"quantise again: exporter quantize {config.quantization.mode}",
+        )
+
+
+def check_quantised_onnx(path: Path, component: Component, opset_version: int) -> list[Agreement]:
+    """Check a quantised component's ONNX file.
+
+    Values that lie half-way between two steps of int8 fall to either side in different computations, and what follows
+    them does too: two correct ones differ by whole steps here and there, so the largest difference says little.
+    Therefore: Q/DQ nodes stand at the quantised layers and nowhere else; without their rounding, the file computes what
+    the module computes without its quantizers, as closely as any export; and with it, the root mean square of the
+    differences is like that between the module's own float32 and float64 results.
+
+    Raises:
+        ExportError: it is not what it should be.
+    """
+    from exporter.quantize.frozen import quantized_layers, set_quantized
+    from exporter.quantize.layers import quantizable
+    from exporter.quantize.lint import check
+
+    quantised = quantized_layers(component.module)
+    check(path, [f"^{re.escape(name)}$" for name in quantizable(component.module) if name not in quantised])
+    agreements = check_onnx(path, component, opset_version, measure=root_mean_square)
+    set_quantized(component.module, ())
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / path.name
+            save(_without_rounding(onnx.load(str(path))), plain)
+            compare_onnx(plain, component)
+    finally:
+        set_quantized(component.module, quantised)
+    return agreements
+
+
+def _without_rounding(model: Any) -> Any:
+    """The model with its QuantizeLinear-DequantizeLinear pairs cut out; changed in place."""
+    nodes = model.graph.node
+    source = {node.output[0]: node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    value = {
+        node.output[0]: source[node.input[0]]
+        for node in nodes
+        if node.op_type == "DequantizeLinear" and node.input[0] in source
+    }
+    kept = [node for node in nodes if node.output[0] not in source and node.output[0] not in value]
+    for node in kept:
+        for position, name in enumerate(node.input):
+            node.input[position] = value.get(name, name)
+    del nodes[:]
+    nodes.extend(kept)
+    return model
