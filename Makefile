@@ -1,5 +1,6 @@
 # make centerpoint-all   everything, from nothing to the results (second call: up to date, stage by stage);
 #                        yolox-all and calibration-all do the same for the other models
+# make centerpoint-int8  the same in INT8 (yolox-int8, calibration-int8; docs/quantization.md)
 # make test              all set-up, then lint, types, import rules and every test that this machine can run
 # make help              the rest
 #
@@ -16,10 +17,12 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3.11
 MODEL ?= centerpoint
-WORK ?= work/$(MODEL)
+WORK ?= work/$(subst _,-,$(MODEL))
 CONFIG ?= configs/$(MODEL).yaml
 DEVICE ?= cpu
 DEMO_DATA ?= work/demo
+# What the demo's models are calibrated on before they run in INT8: other scenes. For a model of your own: CALIBRATION.
+CALIBRATION_DATA ?= work/demo-calibration
 # An index with CPU builds of torch saves some GB on a machine without a GPU (README, "Set-up").
 TORCH_INDEX ?=
 PIP_OPTIONS := -q --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -39,7 +42,7 @@ EXPORTER_BIN = $(if $(wildcard $(EXPORTER_FULL)/.ready),$(EXPORTER_FULL),$(EXPOR
 # The user's own model, as overrides of the deploy config. DATA: an info file (.pkl), a T4 scene, or a folder of sweeps.
 data_format = $(if $(wildcard $(DATA)/annotation/.),t4,$(if $(wildcard $(DATA)/.),folder,info))
 overrides = $(model_overrides) $(if $(DATA),$(data_overrides)) \
-    $(foreach pair,$(SET),--set $(pair))
+    $(if $(QUANTIZE),--set quantization.mode=$(QUANTIZE)) $(foreach pair,$(SET),--set $(pair))
 
 include docker/docker.mk
 
@@ -49,7 +52,7 @@ help: ## this text
 
 # -- the main job -----------------------------------------------------------------------------------------------------
 
-.PHONY: all-of centerpoint-121m yolox-nano
+.PHONY: all-of int8-of centerpoint-121m yolox-nano
 %-all: $(SETUP) ## centerpoint-all, yolox-all, calibration-all: checkpoint to report; with REAL_DATA on real data too
 	@$(MAKE) all-of MODEL=$*
 
@@ -58,6 +61,16 @@ all-of:
 	@$(if $(DATA),,$(MAKE) demo-data)
 	@$(MAKE) pipeline
 	@$(if $(REAL_DATA),$(if $(DATA),,$(if $(wildcard configs/$(MODEL)_real.yaml),$(MAKE) pipeline WORK=$(WORK)-real CONFIG=configs/$(MODEL)_real.yaml DATA_FOLDER=$(REAL_DATA))))
+
+%-int8: $(SETUP) ## centerpoint-int8, yolox-int8, calibration-int8: calibrated and run in INT8, beside the float one
+	@$(MAKE) int8-of MODEL=$*_int8 FLOAT=$*
+
+int8-of:
+	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-int8 runs configs/MODEL_int8.yaml" >&2; exit 2; }
+	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(MAKE) demo-data calibration-data)
+	@$(MAKE) quantize
+	@$(MAKE) pipeline
+	@$(if $(wildcard $(dir $(WORK))$(FLOAT)/evaluation/.),$(EVALUATOR_TOOL) compare $(dir $(WORK_ARG))$(FLOAT):onnx-cpu $(WORK_ARG):onnx-cpu)
 
 yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx REAL_DATA=folder
 	@$(if $(and $(REAL_DATA),$(ONNX)),,echo "yolox-nano: set ONNX to the file and REAL_DATA to a folder of real images" >&2; exit 2)
@@ -81,7 +94,10 @@ pipeline:
 	@status=0; for stage in verify evaluate report; do $(MAKE) $$stage || status=$$?; done; \
 	    $(EVALUATOR_TOOL) summary --work $(WORK_ARG); exit $$status
 
-.PHONY: export build run verify evaluate report
+.PHONY: quantize export build run verify evaluate report
+QUANTIZE ?=
+quantize: $(SETUP) ## one stage: a model in INT8, before its export (QUANTIZE=ptq, or qat: with training)
+	@$(EXPORTER_TOOL) quantize $(or $(QUANTIZE),ptq) --config $(CONFIG_ARG) --work $(WORK_ARG) $(overrides) $(calibration_overrides)
 export: $(SETUP) ## one stage: PyTorch to ONNX, with the framework's reference
 	@$(EXPORTER_TOOL) export --config $(CONFIG_ARG) --work $(WORK_ARG) $(overrides)
 build: $(SETUP) ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT, or TensorRT for RTX
@@ -103,9 +119,11 @@ attribute: $(SETUP) ## which step of the pipeline loses how much: PyTorch replac
 	@$(call RUNTIME_TOOL,$(TEST)) swap --work $(WORK_ARG) --backend $(TEST) --device $(DEVICE) --trace pytorch-cpu
 	@$(VERIFIER_TOOL) attribute --work $(WORK_ARG)
 
-.PHONY: demo-data
+.PHONY: demo-data calibration-data
 demo-data: $(SETUP)
 	@$(DEMO_TOOL) generate --out $(DEMO_ARG)
+calibration-data: $(SETUP)
+	@$(DEMO_TOOL) generate --out $(CALIBRATION_ARG) --split train --frames 64
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
 

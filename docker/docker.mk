@@ -15,6 +15,9 @@ $(error RUN is '$(RUN)'; it can be auto, local or docker)
 endif
 RUN_IN := $(if $(filter auto,$(RUN)),$(if $(images_are_there),docker,local),$(RUN))
 
+# $(1): folder of the data set. $(2): its info file.
+calibration_file = $(foreach pair,format=info root=$(1) info_file=$(2),--set quantization.calibration.data.$(pair))
+
 ifeq ($(RUN_IN),docker)
 
 SETUP :=
@@ -43,6 +46,9 @@ VERIFIER_TOOL = $(call in_image,verifier,$(workspaces))
 EVALUATOR_TOOL = $(call in_image,evaluator,$(workspaces))
 DEMO_TOOL = $(call in_image,demo,$(abspath $(dir $(DEMO_DATA))))
 DEMO_ARG = /workspace/$(notdir $(DEMO_DATA))
+CALIBRATION_ARG = /workspace/$(notdir $(CALIBRATION_DATA))
+calibration_overrides = $(if $(CALIBRATION),$(call calibration_file,/data,$(patsubst \
+    $(data_here)/%,/data/%,$(abspath $(CALIBRATION)))),--set quantization.calibration.data.root=$(CALIBRATION_ARG))
 
 else
 
@@ -60,6 +66,9 @@ VERIFIER_TOOL = $(TOOLS)/bin/verifier
 EVALUATOR_TOOL = $(TOOLS)/bin/evaluator
 DEMO_TOOL = $(TOOLS)/bin/python -m demo
 DEMO_ARG = $(DEMO_DATA)
+CALIBRATION_ARG = $(CALIBRATION_DATA)
+calibration_overrides = $(if $(CALIBRATION),$(call calibration_file,$(or $(DATA_ROOT),$(dir \
+    $(CALIBRATION))),$(CALIBRATION)))
 
 endif
 
