@@ -18,7 +18,7 @@ from runtime.model import Model, open_model
 from runtime.pipelines import DevicePipeline, Inference, Pipeline
 from runtime.warm_up import WarmUp, warm_up
 from shared.errors import UsageError
-from shared.latency import TOTAL, compare, median_interval, summarise, summarise_stages
+from shared.latency import MIN_SAMPLES, TOTAL, compare, median_interval, summarise, summarise_stages
 from shared.table import MISSING, Table, number
 
 _log = logging.getLogger("runtime")
@@ -168,7 +168,7 @@ def _request(pipeline: Pipeline, data: Any, *, stages: bool) -> Inference:
 
 def _warm_up(pipeline: Pipeline, data: Any, max_seconds: float) -> WarmUp:
     warmth = warm_up(lambda: _request(pipeline, data, stages=False).latency_ms[TOTAL], max_seconds)
-    if not warmth.stable:
+    if not warmth.stable and max_seconds > 0:
         _log.warning(
             "the median did not settle within %.0f s of warm-up; is something else using this machine?", max_seconds
         )
@@ -206,7 +206,7 @@ def _stage_table(model: Model, index: int, count: int, statistics: Mapping[str, 
         [
             name,
             *(number(values[column], 3) if column in values else MISSING for column in _COLUMNS),
-            f"{values['median_low']:.3f}..{values['median_high']:.3f}",
+            f"{values['median_low']:.3f}..{values['median_high']:.3f}" if values["samples"] >= MIN_SAMPLES else MISSING,
         ]
         for name, values in statistics.items()
     ]

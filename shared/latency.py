@@ -13,6 +13,8 @@ _PERCENTILES = (50, 90, 95, 99)
 # A percentile p rests on the samples above it: it is given from ten of those on.
 _SAMPLES_ABOVE = 10
 _RESAMPLES = 500
+MIN_SAMPLES = 6
+"""From so many samples on, 95 % of the medians of a distribution lie within the samples: 1 - 2 / 2^6 = 0.97."""
 
 
 def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
@@ -66,11 +68,19 @@ def median_interval(milliseconds: Sequence[float], *, seed: int = 0) -> tuple[fl
 
 
 def compare(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
-    """How one median compares with another, in words; both come with ``median``, ``median_low``, ``median_high``.
+    """How one median compares with another, in words.
+
+    Args:
+        ours: ``median``, ``median_low``, ``median_high`` and ``samples``.
+        theirs: likewise.
 
     Returns:
-        ``1.52 times faster``, ``1.10 times slower``, or ``no difference`` where the intervals overlap.
+        ``1.52 times faster``, ``1.10 times slower``, ``no difference`` where the intervals overlap, or that there are
+        too few samples to tell.
     """
+    fewest = min(ours["samples"], theirs["samples"])
+    if fewest < MIN_SAMPLES:
+        return f"too few requests to tell ({fewest:.0f}, at least {MIN_SAMPLES} are needed)"
     if ours["median_low"] <= theirs["median_high"] and theirs["median_low"] <= ours["median_high"]:
         return "no difference"
     ratio = theirs["median"] / ours["median"]

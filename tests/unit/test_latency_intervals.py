@@ -35,8 +35,8 @@ def test_the_interval_lies_around_the_median_and_is_repeatable(values: list[floa
     assert median_interval(values) == (low, high)
 
 
-def result(median: float, low: float, high: float) -> dict[str, float]:
-    return {"median": median, "median_low": low, "median_high": high}
+def result(median: float, low: float, high: float, samples: int = 6) -> dict[str, float]:
+    return {"median": median, "median_low": low, "median_high": high, "samples": samples}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,7 @@ def result(median: float, low: float, high: float) -> dict[str, float]:
         (result(4, 3.9, 4.1), result(2, 1.9, 2.1), "2.00 times slower"),
         (result(2, 1.9, 2.1), result(2.2, 2.05, 2.3), "no difference"),
         (result(2.2, 2.1, 2.3), result(2, 1.9, 2.1), "no difference"),
+        (result(2, 2, 2, 1), result(4, 3.9, 4.1), "too few requests to tell (1, at least 6 are needed)"),
     ],
 )
 def test_a_difference_is_one_where_the_intervals_do_not_meet(
