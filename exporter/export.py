@@ -14,6 +14,7 @@ from exporter.adopt import adopt
 from exporter.checkpoints import checkpoint_digest
 from exporter.checks import Agreement, check_onnx
 from exporter.component import Component
+from exporter.devices import resolved_device, torch_device
 from exporter.given_onnx import given_digest, take_onnx
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.onnx_export import export_onnx
@@ -25,8 +26,7 @@ from exporter.stamp import stamp
 from exporter.training_config import TrainingConfig, read_training_config
 from shared.config import load_config, part, resolved
 from shared.data import Dataset, open_dataset
-from shared.errors import ConfigError, EnvironmentLacks, UsageError
-from shared.lazy import lazy_import
+from shared.errors import ConfigError
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.provenance import package_versions
 from shared.runs import RunHeader
@@ -36,8 +36,6 @@ from shared.workspace import Workspace
 
 if TYPE_CHECKING:
     from shared.config.schema import DeployConfig
-
-torch = lazy_import("torch")
 
 _log = logging.getLogger("exporter")
 
@@ -72,7 +70,7 @@ def export(
         ConfigError, ModelLoadError, InputError, ExportError, EnvironmentLacks: as the steps below say.
     """
     config = load_config(config_path, overrides)
-    resolved_device = _resolved_device(config, device)
+    device_name = resolved_device(config, device)
     workspace = Workspace.create(work)
     given = config.export.onnx_path  # only the modes trt and none have one
     if config.export.mode in ("trt", "none") and (given is None or config.model.checkpoint is None):
@@ -89,7 +87,7 @@ def export(
     stage = workspace.stage(
         "export",
         tool="exporter",
-        config={**_relevant(config), "device": resolved_device, "reference_samples": reference_samples},
+        config={**_relevant(config), "device": device_name, "reference_samples": reference_samples},
         inputs={
             "checkpoint": weights,
             "training_config": training.digest,
@@ -105,7 +103,7 @@ def export(
     with stage:
         for reason in stage.changes():
             _log.debug("export runs because of %s", reason)
-        reference_device = _torch_device(resolved_device, device)
+        reference_device = torch_device(device_name, device)
         options = adapter.read_options(config.model.options)
         model = adapter.build(training, options)
         load_model(model, config, workspace)
@@ -143,7 +141,7 @@ def export(
             agreements[component.name] = {"onnx": _told(against_onnx), "program": _told(against_program)}
 
         model.to(reference_device)
-        header = _reference_header(spec, dataset, reference_samples, resolved_device, stage.fingerprint)
+        header = _reference_header(spec, dataset, reference_samples, device_name, stage.fingerprint)
         files = record_reference(adapter, model, dataset, parameters, workspace.path(FOLDER), header, resume=not force)
         for name in files:
             stage.add_artifact(f"{FOLDER}/{name}", "reference")
@@ -307,22 +305,6 @@ def _in_range(index: int, dataset: Dataset[Any]) -> int:
             f"is {index}, the data set has {len(dataset)} samples", where="data.sample_idx", hint="0 is the first"
         )
     return index
-
-
-def _resolved_device(config: DeployConfig, asked: str) -> str:
-    try:
-        return config.device(asked)
-    except KeyError as error:
-        aliases = ", ".join(config.devices)
-        raise UsageError(
-            f"no such device '{asked}'", where="--device", hint=f"use cpu, cuda, cuda:N or an alias ({aliases})"
-        ) from error
-
-
-def _torch_device(device: str, asked: str) -> Any:
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EnvironmentLacks("PyTorch finds no CUDA device", where=f"--device {asked}", hint="use --device cpu")
-    return torch.device(device)
 
 
 def _required(value: Path | None, key: str) -> Path:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -53,6 +54,8 @@ def provide_mmcv_ops() -> str:
             ) from error
         return COMPILED
     stand_in = _StandIn(_EXTENSION)
+    # mmengine's Runner looks for compiled operators by the module's spec; one without a loader says that there are none.
+    stand_in.__spec__ = ModuleSpec(_EXTENSION, None)
     sys.modules[_EXTENSION] = stand_in
     vars(mmcv)["_ext"] = stand_in
     return STAND_IN

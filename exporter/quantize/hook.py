@@ -31,6 +31,7 @@ from exporter.quantize.frozen import freeze, quantized_layers
 from exporter.quantize.fusion import fuse_model_bn, fused_pairs
 from exporter.quantize.layers import select
 from exporter.quantize.qat import fit_weight_ranges, hold_norms, stop_unless_finite
+from exporter.quantize.residual import share_scales
 from shared.errors import ConfigError
 
 CHECKPOINT = "qat.pth"
@@ -119,6 +120,7 @@ class QATHook(Hook):  # type: ignore[misc]  # mmengine comes without types
         manager.calibrate(runner.train_dataloader, self.calibration_batches, self.amax_method)
         self._about.update(manager.about)
         freeze(model)
+        share_scales(model, lambda batch: _run(model, batch), iter(runner.train_dataloader))
         model.to(next(model.parameters()).device)
         runner.logger.info(f"QAT: {len(layers)} layers quantised, ranges of {manager.about}")
 

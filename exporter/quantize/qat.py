@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from exporter.demo_models.recipe import one_cycle
-from exporter.quantize.checkpoint import RECORD, record_of
-from exporter.quantize.frozen import frozen_layers, scale_of
-from exporter.quantize.training_batches import Losses, Trainable
+from exporter.devices import resolved_device, torch_device
+from exporter.quantize.calibrate import CalibrationManager
+from exporter.quantize.checkpoint import RECORD, load_ptq_model, record_of, save_ptq_model
+from exporter.quantize.frozen import freeze, frozen_layers, quantized_layers, scale_of
+from exporter.quantize.layers import select
+from exporter.quantize.ptq import FOLDER, PACKAGES, method_of
+from exporter.quantize.residual import share_scales
+from exporter.quantize.session import Session, open_model, sources
+from exporter.quantize.training_batches import Losses, Trainable, label_map, trainable
+from shared.config import load_config, part
 from shared.data import Dataset
-from shared.errors import TrainingError
-from shared.files import atomic_path
+from shared.errors import ConfigError, InputError, TrainingError
+from shared.files import atomic_path, write_json
 from shared.progress import track
+from shared.provenance import package_versions
+from shared.workspace import Workspace
+
+STAGE = "quantize:qat"
+CHECKPOINT, LOSSES, STATE = (f"{FOLDER}/{name}" for name in ("qat.pth", "qat_losses.json", "qat_training.pth"))
 
 BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.01
@@ -90,6 +103,128 @@ class Training:
         return self.trainable.losses(self.model, items) if items else {}
 
 
+def qat(
+    config_path: Path,
+    work: Path,
+    overrides: Sequence[str] = (),
+    *,
+    epochs: int = 10,
+    steps: int | None = None,
+    learning_rate: float = 1e-4,
+    batch_size: int = 4,
+    seed: int = 0,
+    skip: Sequence[str] = (),
+    device: str = "cpu",
+    data_root: Path | None = None,
+    output: Path | None = None,
+    force: bool = False,
+) -> str:
+    """Calibrate and fine-tune the model of a deploy config: ``quantized/qat.pth`` in the workspace.
+
+    Args:
+        config_path: the deploy config; the model is calibrated and trained on ``quantization.calibration.data``.
+        work: the workspace; made when it is not there.
+        overrides: ``key=value`` for the config.
+        epochs: how often the data is gone through.
+        steps: of the optimiser, instead of epochs.
+        learning_rate: the greatest.
+        batch_size: samples a step.
+        seed: of order and augmentation.
+        skip: layers to leave in float, beside the config's.
+        device: where to train: cpu, cuda, or an alias of the config.
+        data_root: where the section ``data`` lies, when not where the config says.
+        output: copy the checkpoint there.
+        force: although nothing changed, and from the beginning.
+
+    Returns:
+        What to print.
+
+    Raises:
+        ConfigError, InputError, ModelLoadError: config, data or checkpoint are not what they should be.
+        ExportError: the outputs change by folding batch norms.
+        TrainingError: the loss is not finite.
+        EnvironmentLacks: no such device.
+    """
+    config = load_config(config_path, overrides)
+    how = trainable(config.model.type)
+    calibration = config.quantization.calibration
+    if calibration.data is None:
+        raise ConfigError(
+            "is missing: training on the samples that the model is evaluated on would prove nothing",
+            where="quantization.calibration.data", hint="name another split there, with the keys of the section data",
+        )  # fmt: skip
+    left_out = (*config.quantization.sensitive_layers, *skip)
+    where = torch_device(resolved_device(config, device), device)
+    workspace = Workspace.create(work)
+    settings = {
+        "epochs": epochs,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    stage = workspace.stage(
+        STAGE,
+        tool="exporter",
+        config={
+            **part(config, "model"), **settings, "samples": calibration.num_batches, "method": method_of(calibration),
+            "percentile": calibration.percentile, "fuse_bn": config.quantization.fusion.fuse_bn,
+            "skip": list(left_out), "device": str(where),
+        },
+        inputs=sources(config, data_root),
+        versions=package_versions(PACKAGES),
+    )  # fmt: skip
+    if force or not stage.up_to_date():
+        state = workspace.path(STATE)
+        if force:
+            state.unlink(missing_ok=True)
+        with stage:
+            started = _belongs_to(state, stage.fingerprint)
+            session = open_model(config, data_root, fuse=not started)
+            how.prepare(session.model, session.training)
+            about = load_ptq_model(session.model, state) if started else _calibrated(session, left_out, where)
+            session.model.to(where)
+            training = Training(
+                session.model, how, session.calibration, session.parameters,
+                label_map(session.calibration.classes, session.adapter.classes(session.model)),
+            )  # fmt: skip
+            plan = Plan(
+                steps or epochs * math.ceil(len(session.calibration) / batch_size), batch_size, learning_rate, seed
+            )
+            about = {name: value for name, value in about.items() if name not in record_of(session.model)}
+            reports = fine_tune(training, plan, state, {"key": stage.fingerprint, "about": about})
+            record = {**about, **asdict(plan), "checkpoint": session.weights, "skipped": list(left_out)}
+            with stage.artifact(CHECKPOINT, kind="checkpoint") as path:
+                save_ptq_model(session.model.cpu(), path, record)
+            with stage.artifact(LOSSES, kind="losses") as path:
+                write_json(path, {"losses": reports})
+            stage.result("quantize", "qat", {**about, **asdict(plan), "layers": len(quantized_layers(session.model))})
+            state.unlink(missing_ok=True)
+    if output is not None:
+        with atomic_path(output) as path:
+            shutil.copyfile(workspace.artifact(CHECKPOINT), path)
+    return str(output or workspace.path(CHECKPOINT))
+
+
+def _calibrated(session: Session, left_out: Sequence[str], device: torch.device) -> dict[str, Any]:
+    """Calibrate and freeze a session's model; how."""
+    model, calibration = session.model.to(device), session.config.quantization.calibration
+
+    def batches() -> Iterator[Any]:
+        return (batch.to(device) for batch in session.calibration_batches(calibration.num_batches))
+
+    manager = CalibrationManager(model, select(model, left_out), session.forward)
+    manager.calibrate(batches(), calibration.num_batches, method_of(calibration), percentile=calibration.percentile)
+    freeze(model)
+    share_scales(model, session.forward, batches())
+    return {"mode": "qat", **manager.about}
+
+
+def _belongs_to(state: Path, key: str) -> bool:
+    """Whether a training that stopped left its state behind, and it is this one's."""
+    return state.is_file() and torch.load(state, map_location="cpu", weights_only=True, mmap=True)["key"]["key"] == key
+
+
 def hold_norms(model: nn.Module) -> None:
     """Keep the batch norms of a model that is being trained as they are: statistics, weights and biases."""
     for module in model.modules():
@@ -116,7 +251,7 @@ def stop_unless_finite(value: float, where: str) -> None:
         )
 
 
-def fine_tune(training: Training, plan: Plan, resume: Path, key: str) -> list[dict[str, float]]:
+def fine_tune(training: Training, plan: Plan, resume: Path, key: Mapping[str, Any]) -> list[dict[str, float]]:
     """Train a frozen model in place, on the device that it is on.
 
     Args:
@@ -124,13 +259,13 @@ def fine_tune(training: Training, plan: Plan, resume: Path, key: str) -> list[di
         plan: how.
         resume: file that the state of the training is kept in, twenty times in its course; a training of the same key
             and plan goes on from there.
-        key: what the training depends on.
+        key: what the training depends on: plain values (JSON), kept in the state.
 
     Returns:
-        Mean losses over the course of the training: ``step``, ``loss``, and its parts by name.
+        Mean losses over the course of the training: ``step``, and (where a sample was of use) ``loss`` and its parts.
 
     Raises:
-        InputError: a sample has no labels, or its files are broken.
+        InputError: a sample has no labels, its files are broken, or none is of use.
         TrainingError: the loss is not finite.
         EnvironmentLacks: the disk is full.
     """
@@ -140,7 +275,7 @@ def fine_tune(training: Training, plan: Plan, resume: Path, key: str) -> list[di
     hold_norms(model)
     weights = [value for value in model.parameters() if value.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=plan.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY)
-    state = _State(resume, {"key": key, "plan": asdict(plan)}, model, optimiser)
+    state = _State(resume, {**key, "plan": asdict(plan)}, model, optimiser)
     first, reports = state.load()
     every = max(1, plan.steps // _REPORTS)
     means = _Means()
@@ -153,20 +288,22 @@ def fine_tune(training: Training, plan: Plan, resume: Path, key: str) -> list[di
             fit_weight_ranges(model)
         if (step + 1) % every == 0 or step + 1 == plan.steps:
             reports.append({"step": step + 1, **means.take()})
-            _log.info("fine-tuning: step %d of %d, loss %.4f", step + 1, plan.steps, reports[-1]["loss"])
+            _log.info("fine-tuning: step %d of %d, loss %.4f", step + 1, plan.steps, reports[-1].get("loss", math.nan))
             state.save(step + 1, reports)
+    if not any("loss" in report for report in reports):
+        raise InputError("not one sample can be trained on", where="quantization.calibration.data")
     model.requires_grad_(False).to(memory_format=torch.contiguous_format).eval()
     return reports
 
 
 def _step(losses: Losses, weights: Sequence[Tensor], optimiser: torch.optim.Optimizer, where: str) -> dict[str, float]:
     total = torch.stack(list(losses.values())).sum()
-    stop_unless_finite(float(total), where)
+    stop_unless_finite(total.item(), where)
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(total)
     stop_unless_finite(float(nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)), where)
     optimiser.step()
-    return {"loss": float(total), **{name: float(value) for name, value in losses.items()}}
+    return {"loss": total.item(), **{name: value.item() for name, value in losses.items()}}
 
 
 class _Means:
@@ -180,9 +317,7 @@ class _Means:
 
     def take(self) -> dict[str, float]:
         values, self._values = self._values, []
-        if not values:
-            return {"loss": math.nan}
-        return {name: sum(each[name] for each in values) / len(values) for name in values[0]}
+        return {name: sum(each[name] for each in values) / len(values) for name in (values[0] if values else ())}
 
 
 class _State:
@@ -217,7 +352,7 @@ class _State:
             "reports": reports,
             "state_dict": self._model.state_dict(),
             "optimizer": self._optimiser.state_dict(),
-            RECORD: record_of(self._model),
+            RECORD: {**record_of(self._model), **self._key.get("about", {})},
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path) as temporary:

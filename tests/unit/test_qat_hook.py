@@ -54,7 +54,7 @@ def runner(work: Path, model: Any = None, epochs: int = 2, lr: float = 1e-3, **o
         model=model or Classifier(),
         work_dir=str(work),
         train_dataloader={
-            "dataset": data, "batch_size": 4, "collate_fn": {"type": "default_collate"},
+            "dataset": data, "batch_size": 4, "collate_fn": {"type": options.pop("collate", "default_collate")},
             "sampler": {"type": "DefaultSampler", "shuffle": True},
         },
         optim_wrapper={
@@ -200,3 +200,62 @@ def test_wrong_arguments(tmp_path: Path, options: dict[str, Any], message: str) 
 def test_averaged_copies_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="EMAHook"):
         runner(tmp_path, more_hooks=[{"type": "EMAHook"}]).train()
+
+
+def test_mmdet3ds_centerpoint(tmp_path: Path) -> None:
+    from tests.support.exporting import SMALL, built, points
+
+    config = tmp_path / "small.py"
+    config.write_text(
+        f"_base_ = [{str(SMALL)!r}]\n"
+        "model = dict(pts_bbox_head=dict(loss_cls=dict(type='mmdet.GaussianFocalLoss', reduction='mean')),\n"
+        "    train_cfg=dict(pts=dict(grid_size=[256, 192, 1], code_weights=[1.0] * 10,\n"
+        "        point_cloud_range=[-30.72, -23.04, -3.0, 30.72, 23.04, 5.0])))\n"
+    )
+    model, _, _ = built(config)
+    model.requires_grad_(True)
+    # After the model was built: that provides mmcv's operators.
+    from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+    from mmengine.structures import InstanceData
+
+    frames = []
+    for x in (5.0, -7.0):
+        sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
+        boxes = LiDARInstance3DBoxes(torch.tensor([[x, 2, 0, 4, 2, 1.5, 0.3, 1, 0]]), box_dim=9)
+        sample.gt_instances_3d = InstanceData(bboxes_3d=boxes, labels_3d=torch.tensor([0]))
+        frames.append({"inputs": {"points": points(4)}, "data_samples": sample})
+    run = runner(
+        tmp_path, model, epochs=1, lr=1e-4, data=frames, collate="pseudo_collate",
+        hook={"sensitive_layers": ["pts_voxel_encoder", r"task_heads\.\d+\.\w+\.1$"], "calibration_batches": 1},
+    )  # fmt: skip
+    before = state(model)
+    run.train()
+    fresh = built(config)[0]
+    record = load_ptq_model(fresh, tmp_path / hook.CHECKPOINT)
+    assert len(record["fused"]) > 10
+    assert "pts_backbone.blocks.0.0" in record["layers"]
+    assert not any(name.startswith("pts_voxel_encoder") for name in record["layers"])
+    head = "pts_bbox_head.task_heads.0.heatmap.1.weight"
+    assert not torch.equal(fresh.state_dict()[head], before[head])
+
+
+def test_mmdets_yolox(tmp_path: Path) -> None:
+    from tests.support import tiny_yolox
+
+    text = tiny_yolox.TRAINING_CONFIG.replace(
+        "test_cfg=", "train_cfg=dict(assigner=dict(type='SimOTAAssigner')),\n    test_cfg="
+    )
+    model, _, _ = tiny_yolox.built(tmp_path, text=text)
+    model.requires_grad_(True)
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    images = []
+    for number in range(2):
+        sample = DetDataSample(metainfo={"img_shape": (96, 96), "scale_factor": (1.0, 1.0)})
+        sample.gt_instances = InstanceData(bboxes=torch.tensor([[10.0, 20, 60, 70]]), labels=torch.tensor([number]))
+        pixels = torch.randint(0, 255, (3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+        images.append({"inputs": pixels, "data_samples": sample})
+    runner(tmp_path, model, epochs=1, lr=1e-4, data=images, collate="pseudo_collate").train()
+    record = load_ptq_model(tiny_yolox.built(tmp_path, text=text)[0], tmp_path / hook.CHECKPOINT)
+    assert len(record["layers"]) > 20
