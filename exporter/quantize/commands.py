@@ -7,6 +7,7 @@ import click
 from exporter.quantize.lint_command import lint_command
 from exporter.quantize.ptq_command import ptq_command
 from exporter.quantize.qat_command import qat_command
+from exporter.quantize.search_commands import auto_command, sensitivity_command
 
 
 @click.group(name="quantize")
@@ -16,4 +17,6 @@ def quantize_group() -> None:
 
 quantize_group.add_command(ptq_command)
 quantize_group.add_command(qat_command)
+quantize_group.add_command(sensitivity_command)
+quantize_group.add_command(auto_command)
 quantize_group.add_command(lint_command)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.centre_distance import evaluate
+from exporter.mmcv_ops import provide_mmcv_ops
 from shared.data import Dataset
 from shared.errors import InputError
 from shared.lazy import lazy_import
@@ -106,6 +107,7 @@ def _on_vehicle(boxes: Boxes3D, lidar2ego: npt.NDArray[np.float64]) -> Boxes3D:
 def _detection2d(
     samples: Sequence[Any], to_model: npt.NDArray[np.int64], classes: Sequence[str]
 ) -> Callable[[Sequence[Any]], float]:
+    provide_mmcv_ops()  # mmdet's metric imports them
     truths = []
     for sample in samples:
         labels, corners = to_model[sample.labels.boxes.labels], sample.labels.boxes.corners
