@@ -181,3 +181,13 @@ def count_points_in_boxes(
 ) -> npt.NDArray[np.int64]:
     """Number of points inside each box: (N,) int64. Arguments as in ``points_in_boxes``."""
     return np.array([len(index) for index in points_in_boxes(points, centers, sizes, yaws)], np.int64)
+
+
+def overlaps_2d(first: npt.ArrayLike, second: npt.ArrayLike) -> Float64:
+    """(N, M) intersection over union of 2D boxes (N, 4) and (M, 4): left, top, right, bottom; 0 without any area."""
+    a, b = np.asarray(first, np.float64)[:, None], np.asarray(second, np.float64)[None]
+    shared = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    extents = (shared, a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2])
+    common, area, other = (np.maximum(extent, 0.0).prod(axis=-1) for extent in extents)
+    union = area + other - common
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))

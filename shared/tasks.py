@@ -170,6 +170,13 @@ class ClassScores(_Rows):
         return ClassScores(np.atleast_2d(np.asarray(logits, np.float32)))
 
 
+def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """(N, C) probabilities of logits (N, C), in double precision."""
+    values = np.asarray(logits, np.float64)
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
 # Not `Boxes3D | ...`: this is evaluated when the module is imported, by Python 3.10 too.
 Predictions = Union[Boxes3D, Boxes2D, ClassScores]  # noqa: UP007
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from shared.geometry import overlaps_2d
 from shared.tasks import Boxes2D
 from verifier.results import ResultKind
 
@@ -20,20 +21,9 @@ def _finite(boxes: Boxes2D) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(boxes.corners).all(axis=1) & np.isfinite(boxes.scores))
 
 
-def _areas(corners: Float64) -> Float64:
-    return np.asarray(np.prod(np.maximum(corners[..., 2:] - corners[..., :2], 0.0), axis=-1))
-
-
 def _distances(reference: Boxes2D, test: Boxes2D) -> Float64:
     """(N, M) one minus intersection over union; 1 for boxes without area."""
-    first, second = reference.corners.astype(np.float64), test.corners.astype(np.float64)
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = _areas(np.concatenate([low, high], axis=2))
-    union = _areas(first)[:, None] + _areas(second)[None] - common
-    overlap = np.zeros(common.shape)
-    np.divide(common, union, out=overlap, where=union > 0)
-    return np.asarray(1.0 - overlap)
+    return np.asarray(1.0 - overlaps_2d(reference.corners, test.corners))
 
 
 def _errors(reference: Boxes2D, test: Boxes2D) -> dict[str, Float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from shared.geometry import wrap_angle
 from shared.tasks import Boxes3D
 from verifier.results import ResultKind
 
@@ -42,13 +43,12 @@ def _errors(reference: Boxes3D, test: Boxes3D) -> dict[str, Float64]:
     def difference(column: str) -> Float64:
         return np.asarray(getattr(test, column).astype(np.float64) - getattr(reference, column))
 
-    yaw = difference("yaws")
     velocity = np.sqrt((difference("velocities") ** 2).sum(axis=1))
     one_unknown = np.isnan(reference.velocities).any(axis=1) != np.isnan(test.velocities).any(axis=1)
     return {
         "center": np.sqrt((difference("centers") ** 2).sum(axis=1)),
         "size": (np.abs(difference("sizes")) / np.maximum(reference.sizes, _SHORTEST_SIDE)).max(axis=1, initial=0.0),
-        "yaw": np.abs((yaw + np.pi) % (2 * np.pi) - np.pi),
+        "yaw": np.abs(wrap_angle(difference("yaws"))),
         "velocity": np.where(one_unknown, np.inf, velocity),
         "score": np.abs(difference("scores")),
     }

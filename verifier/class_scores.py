@@ -5,18 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shared.tasks import ClassScores
+from shared.tasks import ClassScores, softmax
 from verifier.results import ResultKind
 
 Float64 = npt.NDArray[np.float64]
-
-
-def probabilities(logits: npt.NDArray[np.floating]) -> Float64:
-    """(N, C) softmax of logits (N, C), in double precision."""
-    shifted = logits.astype(np.float64)
-    shifted = shifted - shifted.max(axis=1, keepdims=True, initial=-np.inf)
-    exponentials = np.exp(shifted)
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def _labels(scores: ClassScores) -> npt.NDArray[np.int64]:
@@ -33,7 +25,7 @@ def _errors(reference: ClassScores, test: ClassScores) -> dict[str, Float64]:
     """Errors of K rows, (K,) each: ``probability``, largest difference of a class's probability."""
     if not len(reference):
         return {"probability": np.zeros(0)}
-    difference = np.abs(probabilities(test.logits) - probabilities(reference.logits))
+    difference = np.abs(softmax(test.logits) - softmax(reference.logits))
     return {"probability": difference.max(axis=1, initial=0.0)}
 
 
@@ -42,7 +34,7 @@ KIND: ResultKind[ClassScores] = ResultKind(
     errors=_errors,
     finite=lambda scores: np.asarray(np.isfinite(scores.logits).all(axis=1)),
     labels=_labels,
-    scores=lambda scores: probabilities(scores.logits).max(axis=1, initial=0.0) if len(scores) else np.zeros(0),
+    scores=lambda scores: softmax(scores.logits).max(axis=1, initial=0.0) if len(scores) else np.zeros(0),
     distances=_distances,
     # Same position, or no pair.
     reach=0.5,

@@ -65,14 +65,12 @@ class _Notes:
     def add(self, keys: KeyPath, text: str) -> None:
         self.lines.append(f"{_where(self.path, self.raw, keys)}: {text}")
 
-    def stands(self, *keys: str) -> bool:
-        """Whether the file itself has a key."""
+    def value(self, *keys: str | int) -> Any:
+        """What the file itself has under a key; None where it does not have it."""
         value: Any = self.raw
         for key in keys:
-            if not isinstance(value, Mapping) or key not in value:
-                return False
-            value = value[key]
-        return True
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
 
 
 def _where(path: Path, raw: LinedDict, keys: KeyPath) -> str:
@@ -116,6 +114,30 @@ def _lines(value: dict[str, Any], raw: LinedDict) -> dict[KeyPath, int]:
     return lines
 
 
+_LOADED_FROM_WORKSPACE = "dropped: artifacts come from the workspace"
+_WARM_UP = "dropped: `runtime bench` warms up until the latency is stable"
+# Keys that have no place here: what they may say without a loss, and what becomes of them.
+_DROPPED: Mapping[KeyPath, tuple[Any, str]] = {
+    ("deploy_log_path",): ("", "dropped: give --log-file to a tool"),
+    ("export", "work_dir"): (None, "dropped: give --work to a tool"),
+    ("export", "device"): (None, "dropped: the export runs on the CPU"),
+    ("codebase_config",): (None, "dropped: model.type says what the model is"),
+    ("onnx_config", "export_params"): (True, "dropped: exported files always hold their weights"),
+    ("onnx_config", "keep_initializers_as_inputs"): (False, "dropped: weights are never inputs of the graph"),
+    ("onnx_config", "visualize_qdq_values"): (None, "dropped: it only changes how a viewer shows the file"),
+    ("onnx_config", "input_shape"): (None, "dropped: the traced sample decides"),
+    ("runtime_io", "img_prefix"): ("", "dropped: image paths are relative to data.root"),
+    **{
+        ("evaluation", "backends", backend, key): (None, _LOADED_FROM_WORKSPACE)
+        for backend in ("pytorch", "onnx", "tensorrt")
+        for key in ("model_dir", "engine_dir", "checkpoint")
+    },
+    ("evaluation", "models"): ({}, "its paths are dropped: artifacts come from the workspace"),
+    ("evaluation", "num_warmup"): (None, _WARM_UP),
+    ("evaluation", "num_warmup_samples"): (None, _WARM_UP),
+}
+
+
 def _convert(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
     task_type = config.task_type
     components = _components(config, notes)
@@ -124,7 +146,9 @@ def _convert(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
         task_type = "detection3d"
     if model_type is None:
         notes.add((), "the file does not say which model this is; give it with --set model.type=...")
-    _note_what_is_dropped(config, notes)
+    for keys, (harmless, text) in _DROPPED.items():
+        if notes.value(*keys) not in (None, harmless):
+            notes.add(keys, text)
     sections = {
         "task_type": task_type,
         "model": _model(config, model_type, notes),
@@ -134,7 +158,7 @@ def _convert(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
         "components": components,
         "tensorrt": _tensorrt(config, notes),
         "verification": _verification(config, notes),
-        "evaluation": _evaluation(config, notes),
+        "evaluation": _evaluation(config),
         "quantization": config.quantization.model_dump(mode="json") if config.quantization is not None else None,
     }
     return {name: section for name, section in sections.items() if section not in (None, {})}
@@ -183,10 +207,8 @@ def _data(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
         notes.add(
             ("runtime_io", key), "is relative to data.root, which AWML takes from the training config; give --data"
         )
-    if io.sample_idx or notes.stands("runtime_io", "sample_idx"):
+    if notes.value("runtime_io", "sample_idx") is not None:
         data["sample_idx"] = io.sample_idx
-    if io.img_prefix:
-        notes.add(("runtime_io", "img_prefix"), "dropped: image paths are relative to data.root")
     return data
 
 
@@ -258,50 +280,21 @@ def _verification(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
     return result
 
 
-def _evaluation(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
+def _evaluation(config: AwmlConfig) -> dict[str, Any]:
     source = config.evaluation
     backends: dict[str, Any] = {}
     for name in ("pytorch", "onnx", "tensorrt"):
         former = name in source.models_to_evaluate or bool(source.models.get(name))
         settings = source.backends.get(name)
         backends[name] = {"enabled": former if settings is None else settings.enabled}
-        device = settings.device if settings is not None else None
-        if device is not None:
-            backends[name]["device"] = device
-        for key in ("model_dir", "engine_dir", "checkpoint"):
-            if settings is not None and getattr(settings, key) is not None:
-                notes.add(("evaluation", "backends", name, key), "dropped: artifacts come from the workspace")
-    if source.models:
-        notes.add(("evaluation", "models"), "its paths are dropped: artifacts come from the workspace")
-    for key in ("num_warmup", "num_warmup_samples"):
-        if getattr(source, key) is not None:
-            notes.add(("evaluation", key), "dropped: `runtime bench` warms up until the latency is stable")
+        if settings is not None and settings.device is not None:
+            backends[name]["device"] = settings.device
     return {
         "enabled": source.enabled,
         "num_samples": source.num_samples,
         "verbose": source.verbose,
         "backends": backends,
     }
-
-
-def _note_what_is_dropped(config: AwmlConfig, notes: _Notes) -> None:
-    if notes.stands("deploy_log_path") and config.deploy_log_path:
-        notes.add(("deploy_log_path",), "dropped: give --log-file to a tool")
-    if notes.stands("export", "work_dir"):
-        notes.add(("export", "work_dir"), "dropped: give --work to a tool")
-    if config.export.device is not None:
-        notes.add(("export", "device"), "dropped: the export runs on the CPU")
-    if config.codebase_config is not None:
-        notes.add(("codebase_config",), "dropped: model.type says what the model is")
-    onnx = config.onnx_config
-    if not onnx.export_params:
-        notes.add(("onnx_config", "export_params"), "dropped: exported files always hold their weights")
-    if onnx.keep_initializers_as_inputs:
-        notes.add(("onnx_config", "keep_initializers_as_inputs"), "dropped: weights are never inputs of the graph")
-    if onnx.visualize_qdq_values is not None:
-        notes.add(("onnx_config", "visualize_qdq_values"), "dropped: it only changes how a viewer shows the file")
-    if onnx.input_shape is not None:
-        notes.add(("onnx_config", "input_shape"), "dropped: the traced sample decides")
 
 
 def _components(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:

@@ -49,21 +49,16 @@ def _leftmost(first: int, last: int, is_bad: Callable[[int, int], bool]) -> Wind
 
 def _narrowed(first: int, last: int, is_bad: Callable[[int, int], bool]) -> Window:
     """A bad window within the bad ``[first, last)`` that is good without its first or its last group."""
-    low, high = first, last
-    # The largest first group with which it is still bad, then the smallest last one.
-    bad, good = low, high
-    while good - bad > 1:
+    low = _last_bad(first, last, lambda start: is_bad(start, last))
+    return (low, _last_bad(last, low, lambda end: is_bad(low, end)))
+
+
+def _last_bad(bad: int, good: int, is_bad: Callable[[int], bool]) -> int:
+    """The last bad bound on the way from a bad one to a good one, up or down."""
+    while abs(good - bad) > 1:
         middle = (bad + good) // 2
-        if is_bad(middle, high):
+        if is_bad(middle):
             bad = middle
         else:
             good = middle
-    low = bad
-    bad, good = high, low
-    while bad - good > 1:
-        middle = (bad + good) // 2
-        if is_bad(low, middle):
-            bad = middle
-        else:
-            good = middle
-    return (low, bad)
+    return bad

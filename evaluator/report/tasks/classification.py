@@ -19,6 +19,7 @@ from shared.data import read_points
 from shared.data.camera_pairs import CameraPair
 from shared.geometry import transform_points
 from shared.lazy import lazy_import
+from shared.tasks import softmax
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 
@@ -90,8 +91,7 @@ def frame_scores(material: Material) -> list[float | None]:
 
 
 def _probability(logits: list[float], label: int) -> float:
-    exponents = np.exp(np.array(logits) - max(logits))
-    return float(exponents[label] / exponents.sum())
+    return float(softmax([logits])[0, label])
 
 
 def picture(material: Material, position: int, key: str, title: str) -> Picture:

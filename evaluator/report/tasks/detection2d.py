@@ -17,6 +17,7 @@ from evaluator.report.images import jpeg, read_photo
 from evaluator.report.material import Material
 from evaluator.report.svg import Line, line_chart, linear_axis
 from shared.data.types import ImageSample
+from shared.geometry import overlaps_2d
 from shared.lazy import lazy_import
 from shared.tasks import Boxes2D
 
@@ -96,7 +97,7 @@ def _sure(material: Material, run: str, position: int) -> Boxes2D:
 
 def _pairs(predictions: Boxes2D, truths: Boxes2D, *, same_class: bool) -> list[tuple[int, int]]:
     """Rows of predictions and labelled boxes that overlap enough, the surest prediction first, one to one."""
-    overlaps = _overlaps(predictions.corners, truths.corners)
+    overlaps = overlaps_2d(predictions.corners, truths.corners)
     if same_class:
         overlaps[predictions.labels[:, None] != truths.labels] = 0
     pairs = []
@@ -106,17 +107,6 @@ def _pairs(predictions: Boxes2D, truths: Boxes2D, *, same_class: bool) -> list[t
             pairs.append((int(row), column))
             overlaps[:, column] = 0
     return pairs
-
-
-def _overlaps(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(N, M) intersection over union of corners (N, 4) and (M, 4)."""
-    a, b = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
-    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    common = sides.prod(axis=-1)
-    areas = [np.clip(box[..., 2:] - box[..., :2], 0, None).prod(axis=-1) for box in (a, b)]
-    union = areas[0] + areas[1] - common
-    overlaps: npt.NDArray[np.float64] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return overlaps
 
 
 def _labelled(material: Material, position: int) -> Boxes2D:
