@@ -121,6 +121,34 @@ def insert_quantizers(model: nn.Module, layers: Sequence[str]) -> None:
         layer.weight_quantizer.set_from_attribute_config({"num_bits": 8, "axis": axis, "calibrator": "max"})
 
 
+def quant_model(model: nn.Module, skip_names: Sequence[str] = ()) -> None:
+    """Insert quantizers into all layers that can be quantised but the skipped ones, in place.
+
+    Args:
+        model: a float model.
+        skip_names: names of layers or blocks, or regular expressions.
+
+    Raises:
+        ConfigError: a name matches nothing, or nothing is left.
+    """
+    insert_quantizers(model, select(model, skip_names, "skip_names"))
+
+
+def quant_conv_module(model: nn.Module, skip_names: Sequence[str] = ()) -> None:
+    """`quant_model` for convolutions, transposed ones included, alone."""
+    _insert_some(model, skip_names, (nn.Conv2d, nn.ConvTranspose2d))
+
+
+def quant_linear_module(model: nn.Module, skip_names: Sequence[str] = ()) -> None:
+    """`quant_model` for linear layers alone."""
+    _insert_some(model, skip_names, (nn.Linear,))
+
+
+def _insert_some(model: nn.Module, skip_names: Sequence[str], kinds: tuple[type[nn.Module], ...]) -> None:
+    chosen = select(model, skip_names, "skip_names")
+    insert_quantizers(model, [name for name in chosen if isinstance(model.get_submodule(name), kinds)])
+
+
 def calibrate(
     model: nn.Module,
     forward: Callable[[Any], Any],

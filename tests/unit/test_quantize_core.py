@@ -297,6 +297,41 @@ def test_a_quantised_checkpoint_is_refused_where_it_does_not_fit(tmp_path: Path)
         save_ptq_model(net(), path)
 
 
+def test_the_python_api_has_the_names_of_the_original(capsys: pytest.CaptureFixture[str]) -> None:
+    from exporter import quantize
+
+    assert all(callable(getattr(quantize, name)) for name in quantize.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        _ = quantize.quantise
+
+    model = net()
+    quantize.quant_conv_module(model, ["stem"])
+    quantize.quant_linear_module(model, ["linear"])
+    calibrate(model, model, images(3), method="max")
+    quantised, plain = outputs(model), outputs(net())
+    with quantize.disable_quantization(model.out):
+        assert not torch.equal(outputs(model), quantised)
+    assert torch.equal(outputs(model), quantised)
+    quantize.disable_quantization(model).apply()
+    torch.testing.assert_close(outputs(model), plain)
+    quantize.print_quantizer_status(model)
+    assert "block.0.input_quantizer  off  range" in capsys.readouterr().out
+    quantize.enable_quantization(model).apply()
+    quantize.freeze(model)
+    assert quantized_layers(model) == ["block.0", "up.0", "out"] and isinstance(model.out, quantize.QuantLinear)
+    quantize.disable_quantization(model).apply()
+    torch.testing.assert_close(outputs(model), plain)
+
+
+def test_one_call_quantises_a_model() -> None:
+    from exporter.quantize import quantize_ptq
+
+    model = quantize_ptq(net(), iter(images(4)), 3, "max", skip_names=["stem"])
+    assert quantized_layers(model) == LAYERS[1:] and fused_pairs(model) == PAIRS
+    with pytest.raises(InputError, match="no sample to calibrate on"):
+        quantize_ptq(net(), [])
+
+
 def test_a_frozen_model_can_be_copied() -> None:
     model = frozen()
     twin = copy.deepcopy(model)
