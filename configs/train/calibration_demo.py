@@ -10,7 +10,7 @@
 
 # ruff: noqa: C408
 
-width = 20
+width = 16
 max_depth = 128.0  # [m]
 dilation_size = 1  # a point is painted 3 x 3
 

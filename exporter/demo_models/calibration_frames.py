@@ -7,8 +7,10 @@ accelerator trains. The input is the same as AWML's transform gives, to within t
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,34 +112,59 @@ def lidar_channels(points: NDArray[np.float32], camera: Camera, disturbance: Dis
 
 @dataclass(frozen=True)
 class Views:
-    """One moment of a scene: points (N, 5) in base_link, and a picture (H, W, 3) uint8 RGB of each camera."""
+    """One moment of a scene: points (N, 5) in base_link; of each camera where it is, and what it sees, undistorted.
+
+    mounts (6, 4, 4) cam2ego in the order of the rig; images (6, 3, H, W) uint8 blue, green, red.
+    """
 
     points: NDArray[np.float32]
-    cameras: tuple[Camera, ...]
-    images: tuple[NDArray[np.uint8], ...]
+    mounts: NDArray[np.float64]
+    images: NDArray[np.uint8]
+
+    @property
+    def cameras(self) -> list[Camera]:
+        """The rig's cameras as they are mounted here."""
+        return [replace(c, cam2ego=mount) for c, mount in zip(camera_rig(), self.mounts, strict=True)]
 
 
-def training_views(seed: int, index: int, rng: np.random.Generator) -> Views:
+def kept_views(seed: int, index: int, folder: Path) -> Views:
+    """`training_views` from a file of the folder, which is written the first time."""
+    path = folder / f"{seed}-{index}.npz"
+    if not path.exists():
+        views = training_views(seed, index)
+        unfinished = path.with_suffix(f".{os.getpid()}.npz")
+        np.savez(unfinished, points=views.points, mounts=views.mounts, images=views.images)
+        unfinished.replace(path)
+    with np.load(path) as file:
+        return Views(file["points"], file["mounts"], file["images"])
+
+
+def training_views(seed: int, index: int) -> Views:
     """Record training frame `index` by a vehicle of its own: the scenes of split ``train`` in order.
 
     Every camera is mounted otherwise than in the demo's rig, by as much as a disturbance may be. With one rig for all,
     calibrated images would have the lidar's rings at the same places always, and the network would learn these places
     instead of comparing points and image.
     """
+    rng = np.random.default_rng([seed, index])
     number, which = divmod(index, FRAMES_PER_TRAINING_SCENE)
     scene = draw_scene(seed, "train", number, FRAMES_PER_TRAINING_SCENE)
     frame = record_frame(scene, seed, "train", number, which, cameras=False, previous=False)
     cameras = tuple(mounted_otherwise(camera, rng) for camera in camera_rig())
     snapshot = scene.at(which * KEY_FRAME_PERIOD)
-    images = tuple(render(camera, snapshot, scene.road).image for camera in cameras)
-    return Views(frame.key.points, cameras, images)
+    images = [straight_image(render(camera, snapshot, scene.road).image, camera.channel) for camera in cameras]
+    return Views(frame.key.points, np.stack([c.cam2ego for c in cameras]), np.stack(images).astype(np.uint8))
 
 
 def mounted_otherwise(camera: Camera, rng: np.random.Generator) -> Camera:
-    """Return the camera turned and moved at random."""
+    """Return the camera turned and moved at random, the rig's own place no likelier than any other.
+
+    If small angles were likelier (as they are with angles drawn evenly: there are fewer ways to turn a little than to
+    turn much), a camera near its place in the rig would be calibrated more often than not.
+    """
     mount = np.eye(4)
-    mount[:3, :3] = rotation_about(_direction(rng), np.deg2rad(rng.uniform(0, MOUNT_ROTATION)))
-    mount[:3, 3] = _direction(rng) * rng.uniform(0, MOUNT_TRANSLATION)
+    mount[:3, :3] = rotation_about(_direction(rng), np.deg2rad(MOUNT_ROTATION * np.cbrt(rng.random())))
+    mount[:3, 3] = _direction(rng) * MOUNT_TRANSLATION * np.cbrt(rng.random())
     return replace(camera, cam2ego=camera.cam2ego @ mount)
 
 
@@ -153,16 +180,15 @@ def training_samples(
 
     Light, contrast and left-right are changed at random, for both states of a camera alike.
     """
-    inputs = np.empty((2 * len(views.cameras), 5, HEIGHT, WIDTH), np.float16)
-    for number, (camera, rendered) in enumerate(zip(views.cameras, views.images, strict=True)):
-        image = _in_other_light(straight_image(rendered, camera.channel), rng)
+    inputs = np.empty((2 * len(views.mounts), 5, HEIGHT, WIDTH), np.float16)
+    for number, (camera, picture) in enumerate(zip(views.cameras, views.images, strict=True)):
+        image = _in_other_light(picture.astype(np.float32), rng)
         turned = rng.random() < FLIP_PROBABILITY
         for label in (0, 1):
             wrong = draw_disturbance(preset, rng) if label == 0 else None
-            lidar = lidar_channels(views.points, camera, wrong)
-            channels = np.concatenate([image, lidar]) / np.float32(255)
+            channels = np.concatenate([image, lidar_channels(views.points, camera, wrong)]) / np.float32(255)
             inputs[2 * number + label] = channels[..., ::-1] if turned else channels
-    return inputs, np.tile(np.array([0, 1], np.int64), len(views.cameras))
+    return inputs, np.tile(np.array([0, 1], np.int64), len(views.mounts))
 
 
 def _in_other_light(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -1,13 +1,14 @@
 """Train the demo calibration status classifier on scenes that are generated as it trains.
 
-    PYTHONPATH=. python -m exporter.demo_models.train_calibration --out models/calibration_demo.pth
+    PYTHONPATH=. python -m exporter.demo_models.train_calibration --out models/calibration_demo.pth \\
+        --steps 2000 --batch 2 --draws 1 --minutes 30 --workers 1 --keep work/frames
 
-One pass over fresh scenes of split ``train``, every camera image in both states; held-out figures come from split
-``eval`` with the demo's own seed and its own disturbances, which training never sees. The learning rate follows one
-cycle over the steps, or over the time allowed where that is shorter.
+Frames of split ``train``, every camera image in both states; held-out figures come from split ``eval`` with the demo's
+own seed and its own disturbances, which training never sees. The learning rate follows one cycle over the steps, or
+over the time allowed where that is shorter.
 
-Rendering is what takes the time: a frame of six cameras is half a second's work of one core. A CPU trains the same way,
-slowly: enough to try a change.
+A step of 24 inputs takes 0.3 s of one core, and rendering a frame of six cameras 0.2 s. With ``--keep``, frames are
+rendered once and used again, each time with other disturbances and in another light.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ from torch.utils.data import DataLoader, Dataset
 from demo.camera import camera_rig
 from demo.recording import record_scene, scene_lengths
 from exporter.awml_modules.image_classifier import build_image_classifier
-from exporter.demo_models.calibration_frames import lidar_channels, straight_image, training_samples, training_views
+from exporter.demo_models.calibration_frames import (
+    kept_views,
+    lidar_channels,
+    straight_image,
+    training_samples,
+    training_views,
+)
 from exporter.demo_models.recipe import Log, half_precision, one_cycle, one_thread, source_digest
 from exporter.mmcv_ops import provide_mmcv_ops
 from shared.data.miscalibration import Miscalibration, disturbance_of
@@ -46,18 +53,25 @@ LOG_EVERY = 25  # steps
 
 
 class Frames(Dataset[tuple[Tensor, Tensor]]):
-    """Item i is training frame i: twelve inputs and their labels, `draws` times, newly disturbed each time."""
+    """Item i is training frame i, or with a folder to keep frames in, i modulo their number.
 
-    def __init__(self, seed: int, count: int, draws: int, preset: str) -> None:
-        self.seed, self.count, self.draws, self.preset = seed, count, draws, preset
+    An item has twelve inputs and their labels `draws` times, newly disturbed each time.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
 
     def __len__(self) -> int:
-        return self.count
+        return int(self.options.steps * self.options.batch)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self.seed, index])
-        views = training_views(self.seed, index, rng)
-        parts = [training_samples(views, rng, self.preset) for _ in range(self.draws)]
+        options = self.options
+        if options.keep is None:
+            views = training_views(options.seed, index)
+        else:
+            views = kept_views(options.seed, index % options.frames, options.keep)
+        rng = np.random.default_rng([options.seed, index, 1])
+        parts = [training_samples(views, rng, options.preset) for _ in range(options.draws)]
         inputs = np.concatenate([part[0] for part in parts])
         return torch.from_numpy(inputs), torch.from_numpy(np.concatenate([part[1] for part in parts]))
 
@@ -106,9 +120,8 @@ def held_out(model: Any, device: torch.device, preset: str) -> dict[str, float]:
 def train(model: Any, options: argparse.Namespace, log: Log) -> int:
     """Train in place; returns the number of steps done."""
     device = torch.device(options.device)
-    amp = device.type == "cuda"
     loader = DataLoader(
-        Frames(options.seed, options.steps * options.batch, options.draws, options.preset),
+        Frames(options),
         batch_size=options.batch,
         num_workers=options.workers,
         collate_fn=_joined,
@@ -126,7 +139,7 @@ def train(model: Any, options: argparse.Namespace, log: Log) -> int:
             group["lr"] = one_cycle(progress, MAX_LEARNING_RATE)
         images = inputs.to(device, torch.float32).contiguous(memory_format=torch.channels_last)
         target = labels.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+        with torch.autocast(device.type, torch.bfloat16):
             logits = model(images).float()
         loss = nn.functional.cross_entropy(logits, target, label_smoothing=LABEL_SMOOTHING)
         optimiser.zero_grad(set_to_none=True)
@@ -164,7 +177,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2, help="how often a frame's images are used, newly disturbed")
     parser.add_argument("--minutes", type=float, default=4.5, help="end after this time at the latest")
     parser.add_argument("--workers", type=int, default=2, help="processes that generate scenes")
+    parser.add_argument("--keep", type=Path, help="folder for rendered frames, which are then used again and again")
+    parser.add_argument("--frames", type=int, default=600, help="with --keep: how many; 3.3 MB each")
     options = parser.parse_args()
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # the held-out figures are those of full single precision

@@ -7,7 +7,7 @@ One pass over fresh images of split ``train``, with mmdet's own losses and assig
 over the time allowed where that is shorter; the L1 loss joins for the last part, as in YOLOX's schedule.
 
 About 60,000 images take 4.5 minutes on an H200 with 16 cores, of which 15 render. A CPU trains the same way, at a few
-images a second: enough to try a change, too slow for a model.
+images a second: enough to go on from a checkpoint (``--start``), too slow for a model.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from demo.objects import CLASSES
+from exporter.checkpoints import load_weights
 from exporter.demo_models.pictures import (
     CAMERAS,
     LabelledPicture,
@@ -164,14 +165,13 @@ def held_out(model: Any, size: int, device: torch.device, workers: int, jpeg: in
 def train(model: Any, size: int, options: argparse.Namespace, log: Log) -> int:
     """Train in place; returns the number of steps done."""
     device = torch.device(options.device)
-    amp = device.type == "cuda"
     loader = DataLoader(
         Pictures(options.seed, options.steps * options.batch, held_out=False, jpeg=options.jpeg),
         batch_size=options.batch,
         num_workers=options.workers,
         collate_fn=collate,
         worker_init_fn=one_thread,
-        pin_memory=amp,
+        pin_memory=device.type == "cuda",
         prefetch_factor=2 if options.workers else None,
     )
     optimiser = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
@@ -182,18 +182,16 @@ def train(model: Any, size: int, options: argparse.Namespace, log: Log) -> int:
         elapsed = time.monotonic() - started
         progress = max(step / options.steps, elapsed / (60 * options.minutes))
         for group in optimiser.param_groups:
-            group["lr"] = one_cycle(progress, MAX_LEARNING_RATE)
+            group["lr"] = one_cycle(progress, options.rate)
         model.bbox_head.use_l1 = progress >= L1_FROM
-        loss = loss_of(model, batch, size, amp)
+        loss = loss_of(model, batch, size, amp=True)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
         optimiser.step()
         if step % LOG_EVERY == 0 or step == 1 or progress >= 1.0:
             now = float(loss.detach())
-            log.line(
-                f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress, MAX_LEARNING_RATE):.2e}  loss {now:.3f}"
-            )
+            log.line(f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress, options.rate):.2e}  loss {now:.3f}")
             if not math.isfinite(now):
                 raise FloatingPointError(f"the loss is not finite at step {step}; try another --seed")
         if progress >= 1.0:
@@ -221,6 +219,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=4.5, help="end after this time at the latest")
     parser.add_argument("--workers", type=int, default=2, help="processes that render images")
+    parser.add_argument("--rate", type=float, default=MAX_LEARNING_RATE, help="the greatest learning rate")
+    parser.add_argument("--start", type=Path, help="checkpoint to go on from, with a smaller --rate and another --seed")
     parser.add_argument("--jpeg", type=int, help="compress images with this quality; the demo data set has 90")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -234,6 +234,8 @@ def main() -> None:
     log.line(f"seed: {options.seed}  sources: {source_digest()}")
     log.line(f"torch {torch.__version__}, Python {platform.python_version()}, {hardware}, {options.workers} workers")
     model, size = build(options.config)
+    if options.start is not None:
+        load_weights(model, options.start)
     model.to(device, memory_format=torch.channels_last)
     log.line(f"parameters: {sum(p.numel() for p in model.parameters())}")
     started = time.monotonic()

@@ -16,7 +16,9 @@ from exporter.awml_modules.image_classifier import build_image_classifier
 from exporter.cli import cli as exporter_cli
 from exporter.demo_models.calibration_frames import (
     as_stored,
+    kept_views,
     lidar_channels,
+    mounted_otherwise,
     straight_image,
     training_samples,
     training_views,
@@ -221,20 +223,36 @@ def test_training_samples_are_the_same_input_within_rounding() -> None:
 
 
 def test_training_frames_come_from_vehicles_of_their_own() -> None:
-    rng = np.random.default_rng(0)
-    views = training_views(3, 0, rng)
+    views = training_views(3, 0)
     for camera, own, image in zip(views.cameras, camera_rig(), views.images, strict=True):
         turned = camera.cam2ego[:3, :3] @ own.cam2ego[:3, :3].T
         np.testing.assert_allclose(turned @ turned.T, np.eye(3), atol=1e-12)
         angle = np.rad2deg(np.arccos((np.trace(turned) - 1) / 2))
         assert 0.01 < angle <= 10
         assert np.linalg.norm(camera.cam2ego[:3, 3] - own.cam2ego[:3, 3]) <= 0.2
-        assert image.shape == (300, 480, 3)
-    inputs, labels = training_samples(views, rng, "awml")
+        assert image.shape == (3, 300, 480)
+    inputs, labels = training_samples(views, np.random.default_rng(0), "awml")
     assert inputs.shape == (12, 5, 300, 480)
     np.testing.assert_array_equal(labels, [0, 1] * 6)
     np.testing.assert_array_equal(inputs[0, :3], inputs[1, :3])
     assert (inputs[0, 3:] != inputs[1, 3:]).mean() > 0.05
+
+
+def test_small_turns_of_a_camera_are_no_likelier_than_large_ones() -> None:
+    """Evenly spread in the space of turns: half of them within the half of its volume, 7.9 degrees."""
+    rng, own = np.random.default_rng(0), camera_rig()[0]
+    mounts = [mounted_otherwise(own, rng).cam2ego[:3, :3] @ own.cam2ego[:3, :3].T for _ in range(2000)]
+    angles = np.rad2deg([np.arccos((np.trace(turned) - 1) / 2) for turned in mounts])
+    assert np.mean(angles < 10 / np.cbrt(2)) == pytest.approx(0.5, abs=0.04)
+
+
+def test_kept_frames_are_the_same_frames(tmp_path: Path) -> None:
+    first, again, new = kept_views(3, 0, tmp_path), kept_views(3, 0, tmp_path), training_views(3, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["3-0.npz"]
+    for views in (first, again):
+        np.testing.assert_array_equal(views.points, new.points)
+        np.testing.assert_array_equal(views.mounts, new.mounts)
+        np.testing.assert_array_equal(views.images, new.images)
 
 
 def test_a_camera_mounted_otherwise_sees_what_lies_there() -> None:
