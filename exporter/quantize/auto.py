@@ -124,7 +124,9 @@ class _Search:
 
     def first_good(self, chosen: Sequence[str], order: Sequence[str]) -> list[str]:
         """The choice after as few blocks have left as must, found by halving: it is taken that fewer lose less."""
-        low, high = 0, len(order)
+        if self.good(chosen):
+            return list(chosen)
+        low, high = 1, len(order)
         while low < high:
             middle = (low + high) // 2
             if self.good([name for name in chosen if name not in order[:middle]]):

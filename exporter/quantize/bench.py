@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from exporter.quantize.calibrate import CalibrationManager
-from exporter.quantize.cost import GPUS, LayerCost, read_profiles, trace_costs
+from exporter.quantize.cost import LayerCost, read_profiles, trace_costs
 from exporter.quantize.frozen import freeze, set_quantized
 from exporter.quantize.layers import quantizable
 from exporter.quantize.metric import TaskMetric, open_metric, snr_db
@@ -24,7 +24,7 @@ from exporter.quantize.ptq import method_of
 from exporter.quantize.sensitivity import Estimate, Measured
 from exporter.quantize.session import Session
 from shared.config import part
-from shared.errors import EnvironmentLacks, UsageError
+from shared.errors import EnvironmentLacks
 from shared.files import sha256_of_json
 from shared.journal import Journal
 from shared.provenance import code_digest, package_versions
@@ -96,11 +96,8 @@ class Bench:
         """What latencies are estimated from.
 
         Raises:
-            UsageError: no such GPU.
             InputError: a profile is none, or of another model.
         """
-        if gpu not in GPUS:
-            raise UsageError(f"no data of GPU '{gpu}'", where="--gpu", hint=f"there are: {', '.join(GPUS)}")
         times = {}
         if profiles:
             batch = self.session.load(self.session.dataset.sample(self.metric.positions[0]))

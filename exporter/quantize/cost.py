@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from exporter.component import Component
-from shared.errors import InputError
+from shared.errors import InputError, UsageError
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
@@ -51,6 +51,12 @@ GPUS: Mapping[str, Gpu] = {
     "l4": Gpu({"fp32": 30.3e12, "fp16": 121e12, "int8": 242.5e12}, 300e9),
     "orin": Gpu({"fp32": 5.3e12, "fp16": 42.5e12, "int8": 85e12}, 204.8e9),
 }
+
+
+def check_gpu(name: str) -> None:
+    """Raises UsageError where there is no data of this GPU."""
+    if name not in GPUS:
+        raise UsageError(f"no data of GPU '{name}'", where="--gpu", hint=f"there are: {', '.join(GPUS)}")
 
 
 @dataclass(frozen=True)

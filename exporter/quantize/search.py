@@ -12,6 +12,7 @@ from torch import nn
 
 from exporter.quantize import auto
 from exporter.quantize.bench import Bench, fingerprint, open_bench, open_metric_of
+from exporter.quantize.cost import check_gpu
 from exporter.quantize.layers import matching, quantizable
 from exporter.quantize.sensitivity import (
     blocks_of,
@@ -70,8 +71,10 @@ def sensitivity(
         The tables.
 
     Raises:
+        UsageError: no data of this GPU.
         InputError: no labels, no samples, broken files.
     """
+    check_gpu(gpu)
     session = open_session(config_path, overrides, data_root)
     metric = open_metric_of(session, num_samples)
     workspace = Workspace.create(work)
@@ -144,8 +147,10 @@ def auto_search(
 
     Raises:
         GateFailed: no block can be INT8.
+        UsageError: no data of this GPU.
         InputError: no labels, no samples, broken files.
     """
+    check_gpu(gpu)
     session = open_session(config_path, overrides, data_root)
     metric = open_metric_of(session, num_samples)
     workspace = Workspace.create(work)
