@@ -48,8 +48,8 @@ class Part:
     Attributes:
         name: of its log.
         seconds: its limit.
-        commands: what Python is called with, one after the other until one fails; ``OUT`` stands for the folder,
-            ``DEMO`` for a copy of the demo's workspace.
+        commands: what Python is called with, one after the other; ``OUT`` stands for the folder, ``DEMO`` for a copy of
+            the demo's workspace.
         variables: of its environment, likewise.
     """
 
@@ -62,18 +62,29 @@ class Part:
 _PYTEST = ("-m", "pytest", "-m", "gpu", "-v", "--tb=short", "--continue-on-collection-errors", "-p", "no:cacheprovider")
 _NO_LIBRARIES = ("--set", "tensorrt.tactic_sources=[]")
 _LATENCY_TESTS = "tests/gpu/test_runtime_tensorrt.py"
+_INT8_TESTS = "tests/gpu/test_int8.py"
+# The last: every step of a search builds an engine.
+_BISECT_TESTS = "tests/gpu/test_bisect_with_tensorrt.py"
 _BUILD = ("-c", "from trt_builder.cli import cli; cli()", "build", "--target", "tensorrt", "--work", "DEMO")
+
+
+def _other_tests() -> list[str]:
+    """Those that no other part has; the kernels first."""
+    files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
+    rest = [name for name in files if name not in (_LATENCY_TESTS, _INT8_TESTS, _BISECT_TESTS)]
+    return ["tests/unit/test_cuda_kernels.py", *rest, _BISECT_TESTS]
+
 
 PARTS = (
     # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
     Part("runtime", 540, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
     # The kernels of all pipelines; the builder's policies, refit, caches; bisection.
-    Part("tests", 480, [(*_PYTEST, "tests/unit/test_cuda_kernels.py", "tests/gpu", f"--ignore={_LATENCY_TESTS}")]),
+    Part("tests", 480, [(*_PYTEST, *_other_tests())]),
     Part(
         "engines", 420,
         [("benchmarks/trt_engines.py", *_NO_LIBRARIES, "--out", "OUT/engines.json", "--dump", "OUT/reports")],
     ),
-    Part("int8", 420, [("benchmarks/int8.py", "--out", "OUT/int8.json")]),
+    Part("int8", 480, [(*_PYTEST, _INT8_TESTS), ("benchmarks/int8.py", "--out", "OUT/int8.json")]),
     Part("demo", 180, [("benchmarks/trt_engines.py", "--work", "DEMO", *_NO_LIBRARIES, "--out", "OUT/demo.json")]),
     Part(
         "demo-latency", 120,
@@ -145,18 +156,18 @@ def run_part(part: Part, out: Path, demo: Path, seconds: float) -> dict[str, Any
     log = out / f"{part.name}.log"
     log.write_text("", encoding="utf-8")
     started = time.monotonic()
+    statuses = []
     for command in part.commands:
         left = seconds - (time.monotonic() - started)
-        status = _run([sys.executable, *map(filled, command)], environment, log, left)
-        if status != "done":
-            break
+        statuses.append(_run([sys.executable, *map(filled, command)], environment, log, left))
+    status = next((each for each in statuses if each != "done"), "done")
     _keep_rejected(scratch, out / "rejected" / part.name)
     shutil.rmtree(scratch, ignore_errors=True)
     text = log.read_text(encoding="utf-8", errors="replace")
     result: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - started, 1)}
-    if "pytest" in part.commands[0]:
+    if any("pytest" in command for command in part.commands):
         result["tests"] = test_results(text)
-    elif status != "done":
+    if status != "done" and "pytest" not in part.commands[-1]:
         result["last_lines"] = text.splitlines()[-_TAIL_LINES:]
     return result
 

@@ -211,6 +211,7 @@ def doctor(as_json: bool) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder that keeps kernel timings between calls. [default: not kept]",
 )
+@click.option("--no-libraries", is_flag=True, help="No kernels of cuBLAS and cuDNN, as tensorrt.tactic_sources: [].")
 def probe(
     model: Path,
     inputs: Path,
@@ -219,6 +220,7 @@ def probe(
     keep_fp32: tuple[str, ...],
     target: str,
     timings: Path | None,
+    no_libraries: bool,
 ) -> None:
     """Build any ONNX file and run it once, outside a workspace: the runner of `verifier bisect`.
 
@@ -230,4 +232,13 @@ def probe(
 
     if policy not in POLICIES:
         raise UsageError(f"no policy '{policy}'", where="--precision-policy", hint=f"there are: {', '.join(POLICIES)}")
-    run_probe(model, inputs, outputs, policy=policy, target=target, timings=timings, keep_fp32=keep_fp32)
+    run_probe(
+        model,
+        inputs,
+        outputs,
+        policy=policy,
+        target=target,
+        timings=timings,
+        keep_fp32=keep_fp32,
+        libraries=not no_libraries,
+    )

@@ -11,6 +11,7 @@ import ctypes
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,6 +58,7 @@ def probe(
     target: str,
     timings: Path | None,
     keep_fp32: tuple[str, ...],
+    libraries: bool = True,
 ) -> None:
     """Build an engine for the shapes of some inputs, run it, and write its outputs.
 
@@ -68,6 +70,7 @@ def probe(
         target: ``auto``, ``tensorrt`` or ``rtx``.
         timings: folder that keeps kernel timings from one call to the next; None: none are kept.
         keep_fp32: patterns of node names that stay in FP32.
+        libraries: kernels may come from cuBLAS and cuDNN.
 
     Raises:
         InputError: the inputs can't be read, or are not the graph's.
@@ -84,7 +87,8 @@ def probe(
     if not gpu_devices.find_gpus():
         raise EnvironmentLacks("no GPU to run it on: the driver shows none", hint="run this where the GPU is")
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
-        session = open_session(found, _OPTIONS, timings or Path(folder))
+        options = _OPTIONS if libraries else replace(_OPTIONS, tactic_sources=[])
+        session = open_session(found, options, timings or Path(folder))
         job = Job(
             component=model.stem,
             onnx=model,

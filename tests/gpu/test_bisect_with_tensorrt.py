@@ -20,6 +20,9 @@ from trt_builder.cli import cli
 
 pytestmark = pytest.mark.gpu
 
+# cuBLAS and cuDNN are not everywhere installed.
+BUILD = ("--target", "tensorrt", "--no-libraries")
+
 
 @pytest.fixture(autouse=True)
 def _tensorrt() -> None:
@@ -35,7 +38,7 @@ def test_outputs_are_those_of_the_graph(tmp_path: Path, policy: str, tolerance: 
     onnx.save(model, tmp_path / "part.onnx")
     np.savez(tmp_path / "in.npz", **given)  # type: ignore[arg-type]
     files = ["--onnx", str(tmp_path / "part.onnx"), "--inputs", str(tmp_path / "in.npz")]
-    options = ["--outputs", str(tmp_path / "out.npz"), "--precision-policy", policy, "--target", "tensorrt"]
+    options = ["--outputs", str(tmp_path / "out.npz"), "--precision-policy", policy, *BUILD]
     CliRunner().invoke(cli, ["probe", *files, *options], catch_exceptions=False)
     expected = ReferenceEvaluator(model).run(None, given)[0]
     with np.load(tmp_path / "out.npz") as archive:
@@ -52,7 +55,7 @@ def test_bisection_finds_the_node(tmp_path: Path) -> None:
     wrong = deep_graph()
     scale_weights(wrong, LAYERS[7], 1.1)
     code = "from trt_builder.cli import cli; cli()"
-    call = shlex.join([sys.executable, "-c", code, "probe", "--target", "tensorrt", "--timings", str(tmp_path)])
+    call = shlex.join([sys.executable, "-c", code, "probe", *BUILD, "--timings", str(tmp_path)])
     runner = CommandRunner(call + " --onnx {model} --inputs {inputs} --outputs {outputs}")
     case = Case(Graph(wrong), Graph(deep_graph()), [inputs()], runner, 35.0)
     found = find_nodes(case, Journal.open(tmp_path / "journal", "f", False), "deep")

@@ -48,13 +48,13 @@ def ended(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_a_part_that_fails_or_hangs_costs_none_of_the_others(tmp_path: Path) -> None:
     parts = [
-        Part("fails", 30, [("-c", "print('a'); print('no kernel'); raise SystemExit(3)"), ("-c", "print('never')")]),
+        Part("fails", 30, [("-c", "print('a'); print('no kernel'); raise SystemExit(3)"), ("-c", "print('on')")]),
         Part("hangs", 2, [("-c", HANGS, "OUT/kept.json")]),
         Part("runs", 30, [("-c", "import os; print(os.environ['WHERE'])")], {"WHERE": "OUT/figures"}),
     ]
     found = run(parts, tmp_path, tmp_path / "none")
     assert found["fails"]["status"] == "exit 3"
-    assert found["fails"]["last_lines"] == ["a", "no kernel"]
+    assert found["fails"]["last_lines"] == ["a", "no kernel", "on"]
     assert found["hangs"]["status"] == "out of time"
     assert (tmp_path / "kept.json").read_text() == "{}"
     assert [path.name for path in (tmp_path / "rejected" / "hangs").iterdir()] == [
@@ -95,12 +95,11 @@ def test_tests_are_counted_in_a_log_that_was_cut_short() -> None:
     }
 
 
-def test_what_the_parts_call_is_there() -> None:
-    for part in gpu_round.PARTS:
-        for command in part.commands:
-            for argument in command:
-                if argument.startswith(("tests/", "benchmarks/")):
-                    assert (gpu_round.ROOT / argument).exists(), argument
+def test_what_the_parts_call_is_there_and_no_gpu_test_is_left_out() -> None:
+    named = {argument for part in gpu_round.PARTS for command in part.commands for argument in command}
+    named = {argument for argument in named if argument.startswith(("tests/", "benchmarks/"))}
+    assert [argument for argument in named if not (gpu_round.ROOT / argument).is_file()] == []
+    assert {f"tests/gpu/{path.name}" for path in (gpu_round.ROOT / "tests" / "gpu").glob("test_*.py")} <= named
 
 
 def test_figures_as_tables(tmp_path: Path) -> None:

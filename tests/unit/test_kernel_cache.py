@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from runtime.centerpoint_parameters import CenterPointParameters
+from runtime.cuda import calibration, centerpoint, nvrtc, yolox
 from runtime.cuda.compile import cache_folder, compile_kernels, source
 from shared.errors import EnvironmentLacks, ModelLoadError
+from tests.support import tiny_centerpoint
 
 # What nvcc is to do: note its arguments, and write, or fail as the test says.
 NVCC = """#!/bin/sh
@@ -127,3 +132,19 @@ def test_every_file_keeps_its_own_lines_in_messages() -> None:
         '#line 1 "voxelise.cu"',
         '#line 1 "decorate.cu"',
     ]
+
+
+def test_the_compilers_of_this_machine_take_every_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [nvcc for nvcc in (shutil.which("nvcc"),) if nvcc] + [library for library in (nvrtc.find(),) if library]
+    if not found:
+        pytest.skip("neither nvcc nor NVRTC on this machine")
+    float32 = np.dtype(np.float32)
+    parameters = CenterPointParameters.model_validate(tiny_centerpoint.parameters())
+    constants = centerpoint.kernel_constants(parameters, feature_type=float32, pillar_type=float32, output_type=float32)
+    types = {"INPUT_T": "unsigned short", "OUTPUT_T": "float"}
+    for number, compiler in enumerate(found):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(number)))
+        if not isinstance(compiler, str):
+            monkeypatch.setattr("shutil.which", lambda name, path=None: None)
+        for files, macros in ((centerpoint.FILES, constants), (yolox.FILES, types), (calibration.FILES, types)):
+            assert compile_kernels(files, macros, "sm_90").startswith(b"\x7fELF")
