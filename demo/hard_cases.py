@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from demo.lidar import GRID, count_points
 from demo.recording import Frame, Recording, Sweep, draw_scene, random_stream, record_frame
-from demo.scene import Annotations
+from shared.geometry import points_in_boxes
 
 SPLIT = "hard"
 FRAMES = 2
@@ -43,7 +43,6 @@ def _with_points(frame: Frame, points: NDArray[np.float32]) -> Frame:
 
 def _with_objects(frame: Frame, keep: NDArray[np.bool_]) -> Frame:
     """Keep some of the labels; images keep their pixels, since the objects are still there, unlabelled."""
-    boxes = frame.annotations
     rows = np.flatnonzero(keep)
     position = np.cumsum(keep) - 1
     pictures = {}
@@ -56,16 +55,9 @@ def _with_objects(frame: Frame, keep: NDArray[np.bool_]) -> Frame:
             visibility=picture.boxes.visibility[kept],
         )
         pictures[channel] = replace(picture, boxes=boxes_2d)
-    annotations = Annotations(
-        boxes.centers[rows],
-        boxes.sizes[rows],
-        boxes.yaws[rows],
-        boxes.velocities[rows],
-        boxes.labels[rows],
-        boxes.instances[rows],
-        tuple(boxes.states[row] for row in rows),
+    return replace(
+        frame, annotations=frame.annotations.select(rows), num_lidar_pts=frame.num_lidar_pts[rows], pictures=pictures
     )
-    return replace(frame, annotations=annotations, num_lidar_pts=frame.num_lidar_pts[rows], pictures=pictures)
 
 
 def _empty_frame(frame: Frame, _rng: np.random.Generator) -> Frame:
@@ -84,19 +76,9 @@ def _no_objects_in_range(frame: Frame, _rng: np.random.Generator) -> Frame:
 def _zero_point_objects(frame: Frame, _rng: np.random.Generator) -> Frame:
     """No label has a point: half of the objects lose their points, the others their labels."""
     half = _with_objects(frame, np.arange(len(frame.annotations)) % 2 == 0)
-    return _with_points(half, _outside_boxes(frame.key.points, half.annotations))
-
-
-def _outside_boxes(points: NDArray[np.float32], boxes: Annotations) -> NDArray[np.float32]:
-    keep = np.ones(len(points), dtype=bool)
-    for row in range(len(boxes)):
-        offset = points[:, :3].astype(np.float64) - boxes.centers[row]
-        cos, sin = np.cos(boxes.yaws[row]), np.sin(boxes.yaws[row])
-        local = np.stack(
-            [cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0], offset[:, 2]], axis=1
-        )
-        keep &= np.any(np.abs(local) > boxes.sizes[row] / 2, axis=1)
-    return points[keep]
+    boxes = half.annotations
+    lost = points_in_boxes(frame.key.points, boxes.centers, boxes.sizes, boxes.yaws)
+    return _with_points(half, np.delete(frame.key.points, np.concatenate(lost), axis=0))
 
 
 def _million_points(frame: Frame, rng: np.random.Generator) -> Frame:

@@ -13,6 +13,7 @@ from demo.camera import HEIGHT, WIDTH, Camera, camera_rig
 from demo.objects import CLASSES
 from demo.recording import Frame, Recording
 from demo.t4_tables import LIDAR, image_file, point_file, sample_data_token, sample_token, token
+from shared.geometry import invert_pose
 
 DATABASE = "db_demo_v1"
 VERSION = "demo"
@@ -76,17 +77,6 @@ def calibration_info(recordings: list[Recording]) -> Info:
     }
 
 
-def lidar_to_sensor(sweep2key: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return what info files call lidar2sensor: from the key frame's lidar into the sweep's, [R^T | -R^T t].
-
-    sweep2key (4, 4) is [R | t], from the sweep's lidar frame into the key frame's.
-    """
-    inverse = np.eye(4)
-    inverse[:3, :3] = sweep2key[:3, :3].T
-    inverse[:3, 3] = -sweep2key[:3, :3].T @ sweep2key[:3, 3]
-    return inverse
-
-
 def _frame_info(recording: Recording, index: int, frame: Frame) -> Info:
     scene, folder = recording.name, scene_folder(recording)
     return {
@@ -124,7 +114,7 @@ def _sweep_infos(recording: Recording, index: int, frame: Frame) -> list[Info]:
             "lidar_points": {
                 "lidar_path": f"{scene_folder(recording)}/{point_file(index, previous=True)}",
                 "lidar2ego": IDENTITY,
-                "lidar2sensor": lidar_to_sensor(sweep2key).astype(np.float32).tolist(),
+                "lidar2sensor": invert_pose(sweep2key).astype(np.float32).tolist(),
                 "num_pts_feats": POINT_FEATURES,
             },
         }

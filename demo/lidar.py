@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from demo.objects import Solids
 from demo.rays import GROUND, NOTHING, cast, corners_of, ground_normal, normals_at
 from demo.scene import Annotations, Snapshot
+from shared.geometry import count_points_in_boxes
 
 COLUMNS = 1080
 # Elevation of the rings [deg]: a third of a degree apart around the horizon, where far objects are, wider elsewhere,
@@ -133,19 +134,4 @@ def _ground_distance_bounds(
 
 def count_points(points: NDArray[np.float32], boxes: Annotations) -> NDArray[np.int64]:
     """Count the points (n, >=3) inside each box, faces included, (boxes,) int64."""
-    xyz = points[:, :3].astype(np.float64)
-    order = np.argsort(xyz[:, 0], kind="stable")
-    xyz = xyz[order]
-    counts = np.zeros(len(boxes), dtype=np.int64)
-    radius = np.hypot(boxes.sizes[:, 0], boxes.sizes[:, 1]) / 2
-    first = np.searchsorted(xyz[:, 0], boxes.centers[:, 0] - radius, side="left")
-    end = np.searchsorted(xyz[:, 0], boxes.centers[:, 0] + radius, side="right")
-    for row in range(len(boxes)):
-        offset = xyz[first[row] : end[row]] - boxes.centers[row]
-        cos, sin = np.cos(boxes.yaws[row]), np.sin(boxes.yaws[row])
-        half = boxes.sizes[row] / 2
-        inside = np.abs(offset[:, 2]) <= half[2]
-        inside &= np.abs(cos * offset[:, 0] + sin * offset[:, 1]) <= half[0]
-        inside &= np.abs(cos * offset[:, 1] - sin * offset[:, 0]) <= half[1]
-        counts[row] = np.count_nonzero(inside)
-    return counts
+    return count_points_in_boxes(points, boxes.centers, boxes.sizes, boxes.yaws)

@@ -9,7 +9,7 @@ plate and red lamps at the rear that show in intensity and in the image.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,26 +70,12 @@ class Solids:
 
     def select(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Solids:
         """Return the rows that a mask or an index names."""
-        return Solids(
-            self.centers[index],
-            self.sizes[index],
-            self.yaws[index],
-            self.reflectivity[index],
-            self.colors[index],
-            self.owners[index],
-        )
+        return Solids(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
 def concatenate(groups: list[Solids]) -> Solids:
     """Join groups of solids of one frame, in order."""
-    return Solids(
-        np.concatenate([g.centers for g in groups]),
-        np.concatenate([g.sizes for g in groups]),
-        np.concatenate([g.yaws for g in groups]),
-        np.concatenate([g.reflectivity for g in groups]),
-        np.concatenate([g.colors for g in groups]),
-        np.concatenate([g.owners for g in groups]),
-    )
+    return Solids(**{f.name: np.concatenate([getattr(group, f.name) for group in groups]) for f in fields(Solids)})
 
 
 def solids_of(parts: list[Part], owner: int) -> Solids:

@@ -118,10 +118,5 @@ def scene_lengths(frames: int) -> list[int]:
 
 def _as_float32(boxes: Annotations) -> Annotations:
     """Round to float32, so that readers in single and in double precision count the same points inside."""
-    return replace(
-        boxes,
-        centers=boxes.centers.astype(np.float32).astype(np.float64),
-        sizes=boxes.sizes.astype(np.float32).astype(np.float64),
-        yaws=boxes.yaws.astype(np.float32).astype(np.float64),
-        velocities=boxes.velocities.astype(np.float32).astype(np.float64),
-    )
+    names = ("centers", "sizes", "yaws", "velocities")
+    return replace(boxes, **{name: getattr(boxes, name).astype(np.float32).astype(np.float64) for name in names})

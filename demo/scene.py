@@ -7,12 +7,13 @@ left, as in Japan: own lanes have positive d. The ground is a plane with a sligh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demo.objects import CLASSES, Color, Part, Solids, build_parts, concatenate, draw_size, solids_of
+from shared.geometry import pose, rotation_z, wrap_angle
 
 REACH = 125.0  # objects stand up to this far from the ego's start [m]: a little more than the 121 m that are evaluated
 SWEEP_PERIOD = 0.1  # [s]
@@ -93,6 +94,11 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.yaws)
 
+    def select(self, rows: NDArray[np.int64]) -> Annotations:
+        """Return some of the objects."""
+        columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "states"}
+        return Annotations(**columns, states=tuple(self.states[row] for row in rows))
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -125,7 +131,7 @@ class Scene:
         heading = np.arctan2(ego2local[1, 0], ego2local[0, 0])
         slope = _rotated(self.ground_slope[None], -heading)[0]
         xy = _rotated(placed[:, :2] - ego2local[:2, 3], -heading)
-        yaws = _wrapped(placed[:, 2] - heading)
+        yaws = wrap_angle(placed[:, 2] - heading)
         speeds = np.array([a.speed for a in self.actors])
         near = np.hypot(xy[:, 0], xy[:, 1]) < REACH
         rows = np.flatnonzero(near)
@@ -188,10 +194,7 @@ class Scene:
 
 def pose_matrix(translation: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
     """Return the 4x4 pose of a frame that is turned by yaw about z."""
-    pose = np.eye(4)
-    pose[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
-    pose[:3, 3] = translation
-    return pose
+    return pose(translation, rotation_z(yaw))
 
 
 def build_scene(rng: np.random.Generator, duration: float) -> Scene:
@@ -231,10 +234,6 @@ def build_scene(rng: np.random.Generator, duration: float) -> Scene:
 def _rotated(xy: NDArray[np.float64], angle: float | NDArray[np.float64]) -> NDArray[np.float64]:
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack([cos * xy[:, 0] - sin * xy[:, 1], sin * xy[:, 0] + cos * xy[:, 1]], axis=1)
-
-
-def _wrapped(angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def _poses(actors: tuple[Actor, ...] | list[Actor], road: Road, times: NDArray[np.float64]) -> NDArray[np.float64]:

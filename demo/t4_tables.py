@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from demo.camera import HEIGHT, WIDTH, Camera, camera_rig
 from demo.objects import CLASSES
 from demo.recording import Frame, Recording, Sweep
+from demo.scene import pose_matrix
 from shared.geometry import matrix_to_quaternion
 
 LIDAR = "LIDAR_CONCAT"
@@ -181,10 +182,7 @@ def _annotation_tables(recording: Recording) -> dict[str, Table]:
         seen = _best_visibility(frame)
         for row, instance in enumerate(boxes.instances.tolist()):
             labels[instance] = int(boxes.labels[row])
-            box2ego = np.eye(4)
-            cos, sin = np.cos(boxes.yaws[row]), np.sin(boxes.yaws[row])
-            box2ego[:2, :2] = [[cos, -sin], [sin, cos]]
-            box2ego[:3, 3] = boxes.centers[row]
+            box2ego = pose_matrix(boxes.centers[row], boxes.yaws[row])
             length, width, height = boxes.sizes[row].tolist()
             by_instance.setdefault(instance, []).append(
                 {

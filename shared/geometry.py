@@ -166,13 +166,18 @@ def points_in_boxes(
     xyz = np.asarray(points)[:, :3].astype(np.float64)
     center_array = np.asarray(centers, np.float64).reshape(-1, 3)
     half_sizes = np.asarray(sizes, np.float64).reshape(-1, 3) / 2
+    # Only points at the box's height, in the square around its footprint's circle, need the rotation. NaN sorts last.
+    order = np.argsort(xyz[:, 0], kind="stable")
+    radii = np.hypot(half_sizes[:, 0], half_sizes[:, 1])
+    starts = np.searchsorted(xyz[order, 0], center_array[:, 0] - radii, side="left")
+    ends = np.searchsorted(xyz[order, 0], center_array[:, 0] + radii, side="right")
     inside = []
-    for center, half, yaw in zip(center_array, half_sizes, np.asarray(yaws, np.float64).reshape(-1), strict=True):
-        # Only points within the footprint's circle need the rotation.
-        radius = float(np.hypot(half[0], half[1]))
-        near = np.flatnonzero((np.abs(xyz[:, 0] - center[0]) <= radius) & (np.abs(xyz[:, 1] - center[1]) <= radius))
-        local = (xyz[near] - center) @ rotation_z(yaw)
-        inside.append(near[(np.abs(local) <= half).all(axis=1)])
+    for row, yaw in enumerate(np.asarray(yaws, np.float64).reshape(-1)):
+        near = order[starts[row] : ends[row]]
+        aside = np.abs(xyz[near, 1:] - center_array[row, 1:])
+        near = near[(aside <= (radii[row], half_sizes[row, 2])).all(axis=1)]
+        local = (xyz[near] - center_array[row]) @ rotation_z(yaw)
+        inside.append(np.sort(near[(np.abs(local) <= half_sizes[row]).all(axis=1)]))
     return inside
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.info_files import lidar_to_sensor
 from demo.recording import Frame, draw_scene, record_frame
+from shared.geometry import invert_pose
 
 REMOVE_CLOSE = 1.0  # sweep points with |x| and |y| below this are dropped, as mmdet3d's loader does [m]
 FRAMES_PER_TRAINING_SCENE = 2
@@ -74,7 +74,7 @@ def merged_points(frame: Frame) -> NDArray[np.float32]:
     if frame.previous is None:
         return key
     sweep2key = np.linalg.inv(frame.key.ego2global) @ frame.previous.ego2global
-    to_sensor = lidar_to_sensor(sweep2key).astype(np.float32)
+    to_sensor = invert_pose(sweep2key).astype(np.float32)
     past = frame.previous.points[:, :3]
     past = past[~((np.abs(past[:, 0]) < REMOVE_CLOSE) & (np.abs(past[:, 1]) < REMOVE_CLOSE))]
     moved = np.empty((len(past), 4), np.float32)
