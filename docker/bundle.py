@@ -34,16 +34,24 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def install(requirements: Path, platform: str, target: Path, uv: str) -> None:
-    """Unpack the wheels of ``requirements`` for ``platform`` (``3.10-aarch64``) into ``target``; hashes must match."""
+    """Unpack the wheels of ``requirements`` for ``platform`` (``3.10-aarch64``) into ``target``; hashes must match.
+
+    Raises:
+        SystemExit: they can't be installed; uv has said why.
+    """
     version, machine = platform.split("-")
-    subprocess.run(
+    answer = subprocess.run(
         [
             uv, "pip", "install", "--quiet", "--target", str(target), "--python", sys.executable,
             "--python-version", version, "--python-platform", f"{machine}-{WHEELS_FOR}",
             "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(requirements),
         ],
-        check=True,
+        check=False,
     )  # fmt: skip
+    if answer.returncode != 0:
+        raise SystemExit(
+            f"error: the packages of {requirements.name} for Python {platform} can't be installed, see above"
+        )
     for pattern in LEFT_OUT:
         for path in target.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from tests.support.pythons import find_python, find_uv, index_is_there
 pytestmark = pytest.mark.packages
 
 DEVICE_PYTHON = "3.10"
+OTHER_PYTHON = "3.11"
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,16 @@ def uv() -> str:
 
 @pytest.fixture(scope="module")
 def bundles(uv: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Bundles of runtime (with ONNX Runtime, which needs no GPU), verifier and trt_builder for Python 3.10 on x86."""
+    """Bundles of runtime (with ONNX Runtime, which needs no GPU), verifier and trt_builder for Python 3.10 on x86.
+
+    That of trt_builder is for Python 3.11 too.
+    """
     out = tmp_path_factory.mktemp("dist")
     locks = {"runtime": "runtime-onnx", "verifier": "verifier", "trt_builder": "trt_builder"}
-    platforms = [f"{DEVICE_PYTHON}-{os.uname().machine}"]
-    return {tool: make_bundle(tool, platforms, out, LOCKS / f"{lock}.txt", uv) for tool, lock in locks.items()}
+    machine = os.uname().machine
+    platforms = {tool: [f"{DEVICE_PYTHON}-{machine}"] for tool in locks}
+    platforms["trt_builder"].append(f"{OTHER_PYTHON}-{machine}")
+    return {tool: make_bundle(tool, platforms[tool], out, LOCKS / f"{lock}.txt", uv) for tool, lock in locks.items()}
 
 
 class Device:
@@ -174,10 +181,28 @@ def test_a_folder_that_cannot_be_written(bundles: dict[str, Path], tmp_path: Pat
     assert "AWML_DEPLOY_CACHE" in answer.stderr
 
 
+def test_one_bundle_for_two_pythons(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """What is the same for both is in it once; each Python finds its own compiled packages."""
+    bundle = bundles["trt_builder"]
+    names = zipfile.ZipFile(bundle).namelist()
+    assert [name for name in names if name.endswith("/click/__init__.py")] == ["site/common/click/__init__.py"]
+    for version in (DEVICE_PYTHON, OTHER_PYTHON):
+        answer = subprocess.run(
+            [find_python(version), "-I", "-S", str(bundle), "manifest", "schema"],
+            capture_output=True, text=True, check=False, env={"AWML_DEPLOY_CACHE": str(tmp_path / "cache")},
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stderr
+
+
+def test_packages_that_cannot_be_had(uv: str, tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"click==8.5.1 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(SystemExit, match=r"packages of lock\.txt for Python 3\.10-aarch64 can't be installed"):
+        make_bundle("trt_builder", ["3.10-aarch64"], tmp_path, lock, uv)
+
+
 def test_an_edge_bundle_for_the_vehicle_has_wheels_of_its_processor(uv: str, tmp_path: Path) -> None:
     """JetPack's: nothing of it can run here, but its compiled parts are for the device."""
-    import zipfile
-
     bundle = make_bundle("trt_builder", ["3.10-aarch64"], tmp_path, LOCKS / "trt_builder.txt", uv)
     names = zipfile.ZipFile(bundle).namelist()
     compiled = [name for name in names if name.endswith(".so")]

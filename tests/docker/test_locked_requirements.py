@@ -58,6 +58,17 @@ def test_a_fresh_environment_from_the_lock_runs_the_tool(
     assert answer.returncode == 0, answer.stderr
 
 
+def test_the_exporters_lock_installs(uv: str, tmp_path: Path) -> None:
+    """All but PyTorch; its packages name dependencies that are left out on purpose, so `pip check` has no say."""
+    python = tmp_path / "venv" / "bin" / "python"
+    assert _run(uv, "venv", "--quiet", "--python", find_python("3.11"), tmp_path / "venv").returncode == 0
+    command = (uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "--no-deps")
+    answer = _run(*command, "-r", LOCKS / "exporter.txt")
+    assert answer.returncode == 0, answer.stderr
+    answer = _run(python, "-c", "from exporter.cli import cli; cli(['--help'])")
+    assert answer.returncode == 0, answer.stderr
+
+
 @pytest.mark.parametrize(("lock", "version", "machine"), PINNED)
 def test_every_pinned_version_is_in_the_index(uv: str, lock: str, version: str, machine: str, tmp_path: Path) -> None:
     answer = _run(
