@@ -279,8 +279,8 @@ class CalibrationManager:
         """
         some = track(islice(batches, num_batches), "calibration", num_batches)
         count = calibrate(self.model, self._forward, some, method=method, percentile=percentile)
-        if count < min(num_batches, FEWEST_SAMPLES):
-            _log.warning("calibration on %d of the %d samples asked for: %s", count, num_batches, _WANTED)
+        if count < FEWEST_SAMPLES:
+            _log.warning("calibration on %d samples only: %s", count, _WANTED)
         elif count < num_batches:
             _log.warning("calibration on %d samples: the data set has no %d", count, num_batches)
         self._about = {"method": method, "samples": count, "percentile": percentile}

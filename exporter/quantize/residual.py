@@ -81,7 +81,7 @@ def share_scales(model: nn.Module, forward: Callable[[Any], Any], batches: Itera
     with torch.no_grad():
         with _watched(model) as watch:
             forward(next(samples))
-        for batch in samples:
+        for batch in samples if skips else ():
             forward(batch)
     for handle in handles:
         handle.remove()

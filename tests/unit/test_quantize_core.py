@@ -235,7 +235,7 @@ def test_calibrating_on_nothing_zeros_or_nan_is_an_error() -> None:
 
 def test_few_samples_warn_with_the_number_wanted(caplog: pytest.LogCaptureFixture) -> None:
     assert CalibrationManager(net(), ["out"]).calibrate(images(1), 64, "max") == 1
-    assert "1 of the 64 samples asked for" in caplog.text and "at least 16" in caplog.text
+    assert "calibration on 1 samples only" in caplog.text and "at least 16" in caplog.text
 
 
 # -- cache and checkpoint ----------------------------------------------------------------------------------------------

@@ -1,0 +1,222 @@
+"""`exporter quantize ptq` and the export of what it made, as a user runs them, and how they refuse bad input."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("modelopt")
+
+from exporter.cli import cli
+from shared.runs import Run
+from shared.workspace import Workspace
+from tests.support.exporting import SMALL, built, save_checkpoint
+
+pytestmark = pytest.mark.exporter
+
+FRAMES, CALIBRATION_FRAMES = 2, 4
+SKIPPED = ["pts_voxel_encoder", r"task_heads\.\d+\.\w+\.1$"]
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers():
+    """The command line logs to the standard error of its time, which pytest closes after each test."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    root.handlers[:] = before
+
+
+def write_frames(folder: Path, count: int, seed: int) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        rng.uniform((-28, -20, -2, 0, 0), (28, 20, 3, 255, 31), (1500, 5)).astype("<f4").tofile(folder / f"{index}.bin")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A folder with a deploy config, a checkpoint, frames, and other frames to calibrate on."""
+    root = tmp_path_factory.mktemp("project")
+    save_checkpoint(built(SMALL)[0], root / "model.pth")
+    write_frames(root / "frames", FRAMES, 0)
+    write_frames(root / "more", CALIBRATION_FRAMES, 1)
+    config = {
+        "model": {"type": "centerpoint", "config": str(SMALL), "checkpoint": "model.pth"},
+        "data": {"format": "folder", "root": "frames", "num_features": 5},
+        "export": {"mode": "onnx"},
+        "verification": {"num_verify_samples": 1},
+        "quantization": {
+            "enabled": True,
+            "calibration": {"num_batches": 4, "data": {"format": "folder", "root": "more", "num_features": 5}},
+            "sensitive_layers": SKIPPED,
+        },
+    }
+    (root / "deploy.yaml").write_text(yaml.safe_dump(config))
+    return root
+
+
+def command(project: Path, work: Path, *arguments: str) -> list[str]:
+    config = ["--config", str(project / "deploy.yaml"), "--work", str(work)]
+    if arguments[:1] == ("export",):
+        return ["export", *config, *arguments[1:]]
+    return ["quantize", "ptq", *config, *arguments]
+
+
+def run(project: Path, work: Path, *arguments: str) -> int:
+    """`exporter quantize ptq`, or `exporter export` where that is the first argument; returns its exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(command(project, work, *arguments))
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def made(project) -> Path:
+    """A workspace, quantised and exported."""
+    work = project / "work"
+    assert run(project, work, "--method", "max") == 0
+    assert run(project, work, "export") == 0
+    return work
+
+
+@pytest.fixture
+def work(made, tmp_path) -> Path:
+    """A copy of it, to change."""
+    return Path(shutil.copytree(made, tmp_path / "work"))
+
+
+# -- what it leaves ---------------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_cache_and_provenance_are_artifacts(made):
+    workspace = Workspace.open(made)
+    for name in ("ptq.pth", "calibration.json", "provenance.json"):
+        assert workspace.artifact(f"quantized/{name}").is_file()
+    told = json.loads((made / "quantized" / "provenance.json").read_text())
+    assert (told["method"], told["samples"], told["skipped"]) == ("max", CALIBRATION_FRAMES, SKIPPED)
+    assert len({sample["sha256"] for sample in told["samples_seen"]}) == CALIBRATION_FRAMES
+    assert 0 < told["distribution"]["points"]["p50"] < 5000
+    assert 0 < told["distribution"]["voxels"]["least"] <= told["distribution"]["voxels"]["most"]
+    result = workspace.manifest().results["quantize"]["ptq"]
+    assert result["quantised"] == len(told["layers"]) < result["layers"]
+
+
+def test_the_exported_files_have_qdq_nodes_at_the_quantised_layers_alone(made):
+    import onnx
+
+    layers = json.loads((made / "quantized" / "provenance.json").read_text())["layers"]
+    head = onnx.load(made / "onnx" / "pts_backbone_neck_head.onnx").graph
+    kinds = [node.op_type for node in head.node]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 2 * len(layers)
+    encoder = onnx.load(made / "onnx" / "pts_voxel_encoder.onnx").graph
+    assert not any(node.op_type == "QuantizeLinear" for node in encoder.node)
+    agreement = Workspace.open(made).manifest().results["export"]["agreement"]["pts_backbone_neck_head"]
+    assert all(entry["largest_relative"] < 0.01 for entry in agreement["onnx"])
+    assert all(entry["largest_relative"] < 1e-5 for entry in agreement["program"])
+
+
+def test_the_framework_reference_is_that_of_the_quantised_model(made, project, tmp_path):
+    assert run(project, tmp_path, "export", "--set", "quantization.enabled=false") == 0
+    quantised, plain = (Run.open(folder / "reference").raw(0)["heatmap"] for folder in (made, tmp_path))
+    error = np.abs(quantised - plain).max() / np.abs(plain).max()
+    assert 1e-4 < error < 0.5, error
+
+
+def test_a_second_call_does_nothing_and_a_changed_one_does(project, made, capsys):
+    before = (made / "quantized" / "ptq.pth").stat().st_mtime_ns
+    assert run(project, made, "--method", "max") == 0
+    assert run(project, made, "export") == 0
+    assert (made / "quantized" / "ptq.pth").stat().st_mtime_ns == before
+    assert "quantize:ptq: up to date" in (told := capsys.readouterr().err) and "export: up to date" in told
+
+
+def test_a_cache_gives_the_same_checkpoint(project, made, tmp_path):
+    cache, copied = str(made / "quantized" / "calibration.json"), tmp_path / "copied.pth"
+    assert run(project, tmp_path / "work", "--load-cache", cache, "--output", str(copied)) == 0
+    import torch
+
+    first, second = (torch.load(path)["state_dict"] for path in (made / "quantized" / "ptq.pth", copied))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# -- what it refuses --------------------------------------------------------------------------------------------------
+
+
+def refused(capsys, project: Path, work: Path, *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    code = run(project, work, *arguments)
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1, error
+    return code, error[0]
+
+
+def test_an_export_before_the_quantisation_names_the_command(project, tmp_path, capsys):
+    code, error = refused(capsys, project, tmp_path, "export")
+    assert code == 3
+    assert f"exporter quantize ptq --config {project / 'deploy.yaml'} --work {tmp_path}" in error
+
+
+def test_a_skip_pattern_that_matches_nothing_names_near_ones(project, tmp_path, capsys):
+    code, error = refused(capsys, project, tmp_path, "--skip", "pts_backbone.block.0")
+    assert code == 2 and "did you mean pts_backbone.blocks.0" in error
+
+
+def test_a_cache_of_another_model_is_refused(project, made, tmp_path, capsys):
+    model = built(SMALL)[0]
+    model.pts_backbone.blocks[0][0].weight.data *= 2
+    other = save_checkpoint(model, tmp_path / "other.pth")
+    cache = made / "quantized" / "calibration.json"
+    arguments = ("--set", f"model.checkpoint={other}", "--load-cache", str(cache))
+    code, error = refused(capsys, project, tmp_path / "work", *arguments)
+    assert code == 3 and "calibration of a model with other weights" in error
+
+
+def test_a_quantised_checkpoint_of_another_training_is_refused(project, work, tmp_path, capsys):
+    model = built(SMALL)[0]
+    model.pts_backbone.blocks[0][0].weight.data *= 2
+    other = save_checkpoint(model, tmp_path / "other.pth")
+    code, error = refused(capsys, project, work, "export", "--set", f"model.checkpoint={other}")
+    assert code == 3 and "was made of another checkpoint than model.checkpoint" in error
+
+
+def test_a_quantised_checkpoint_in_place_of_the_float_one_is_told(project, made, tmp_path, capsys):
+    checkpoint = made / "quantized" / "ptq.pth"
+    code, error = refused(
+        capsys, project, tmp_path, "export", "--set", f"model.checkpoint={checkpoint}",
+        "--set", "quantization.enabled=false",
+    )  # fmt: skip
+    assert code == 3 and "this is a quantised checkpoint, with batch norms folded in" in error
+
+
+def test_an_empty_calibration_set_is_refused_and_a_single_frame_warns(project, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    nothing = f"quantization.calibration.data.root={tmp_path / 'empty'}"
+    code, error = refused(capsys, project, tmp_path, "--set", nothing)
+    assert code == 3 and str(tmp_path / "empty") in error
+    assert run(project, tmp_path / "work", "--num-samples", "1") == 0
+    assert "calibration on 1 samples only: give at least 16" in capsys.readouterr().err
+
+
+def test_killed_in_mid_calibration_leaves_nothing_that_is_taken_and_runs_again(project, work, capsys):
+    more = [sys.executable, "-m", "exporter", *command(project, work, "--method", "mse")]
+    process = subprocess.Popen(more, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while Workspace.open(work).manifest().stages["quantize:ptq"].status != "running":
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    code, error = refused(capsys, project, work, "export", "--force")
+    assert code == 3 and "'running', not 'done'" in error
+    assert run(project, work, "--method", "mse") == 0
+    assert run(project, work, "export") == 0
