@@ -207,11 +207,11 @@ def choices(
     """
     blocks = [entry for entry in profile if entry.kind == "block" or _is_alone(entry, profile)]
     wanted: dict[tuple[str, ...], str] = {tuple(layers): "all INT8"}
-    wanted.setdefault(tuple(name for name in layers if name not in skip), f"INT8 without {len(skip)} sensitive layers")
+    wanted.setdefault(tuple(name for name in layers if name not in skip), f"sensitive layers in float: {len(skip)}")
     left = list(layers)
     for count, block in enumerate(blocks, start=1):
         left = [name for name in left if name not in block.layers]
-        wanted.setdefault(tuple(left), f"INT8 without {count} blocks" if left else "all float")
+        wanted.setdefault(tuple(left), f"worst blocks in float: {count}" if left else "all float")
     return [
         Choice(label, int8, estimate.latency_ms(int8), measure(int8))
         for int8, label in track(wanted.items(), "latency against metric", len(wanted))
@@ -308,9 +308,10 @@ def draw(
     best = pareto(found)
     front.plot([each.latency_ms for each in best], [each.measured.metric for each in best], "-o", color="#27ae60")
     for each in best:
-        front.annotate(each.label, (each.latency_ms, each.measured.metric), fontsize=7)
+        place = (each.latency_ms, each.measured.metric)
+        front.annotate(str(len(each.int8)), place, (0, 5), textcoords="offset points", fontsize=8)
     front.axhline(baseline, linestyle=":", color="black", linewidth=0.8)
-    front.set_xlabel(f"latency [ms]: {source}")
+    front.set_xlabel(f"latency [ms]: {source}\nnumbers: layers in INT8")
     front.set_ylabel(f"{metric} [points], dotted: float")
     with atomic_path(path) as temporary:
         page.savefig(temporary, format="png", dpi=90)
