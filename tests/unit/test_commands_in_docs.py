@@ -40,7 +40,7 @@ def _check_make(words: list[str]) -> None:
     rules = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "docker/docker.mk"))
     targets = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
     for target in targets:
-        pattern = re.sub(r"^(\w+)-all$", "%-all", target)
+        pattern = re.sub(r"^\w+-(all|int8)$", r"%-\1", target)
         assert re.search(rf"^(.* )?{re.escape(pattern)}( .*)?:", rules, re.MULTILINE), f"make has no target {target}"
 
 
