@@ -6,13 +6,11 @@ Another package adds a task through the entry point group ``awml_deploy.metrics`
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 from evaluator.bootstrap import Copies
+from shared import plugins
 from shared.errors import UsageError
 from shared.runs import Run
 from shared.table import Table
@@ -81,14 +79,9 @@ def find_metric(task: str) -> Metric:
     Raises:
         UsageError: there is none; names those that there are.
     """
-    own = {module.name for module in pkgutil.iter_modules(__path__)}
-    if task in own:
-        return cast(Metric, importlib.import_module(f"{__name__}.{task}"))
-    plugins = {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
-    if task in plugins:
-        return cast(Metric, plugins[task].load())
-    raise UsageError(
-        f"no metric for task '{task}'",
-        where="evaluator",
-        hint=f"there are: {', '.join(sorted(own | plugins.keys()))}; see docs/extending.md to add one",
-    )
+    found = plugins.find(__name__, ENTRY_POINTS, task)
+    if found is None:
+        known = ", ".join(plugins.available(__name__, ENTRY_POINTS))
+        hint = f"there are: {known}; see docs/extending.md to add one"
+        raise UsageError(f"no metric for task '{task}'", where="evaluator", hint=hint)
+    return cast(Metric, found)

@@ -7,15 +7,13 @@ module.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from exporter.component import Component
 from exporter.training_config import TrainingConfig
-from shared.errors import ConfigError, EnvironmentLacks
+from shared import plugins
+from shared.errors import ConfigError
 from shared.runs import RawOutputs
 from shared.tasks import Predictions
 
@@ -70,8 +68,7 @@ class ExportableModel(Protocol):
 
 def available() -> list[str]:
     """Names of the models that can be exported here."""
-    own = [module.name for module in pkgutil.iter_modules(__path__)]
-    return sorted({*own, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))})
+    return plugins.available(__name__, ENTRY_POINTS)
 
 
 def find(name: str) -> ExportableModel:
@@ -81,12 +78,7 @@ def find(name: str) -> ExportableModel:
         ConfigError: there is none; says which there are.
         EnvironmentLacks: an outside package's model can't be imported.
     """
-    if name in {module.name for module in pkgutil.iter_modules(__path__)}:
-        return cast(ExportableModel, importlib.import_module(f"{__name__}.{name}"))
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if point.name == name:
-            try:
-                return cast(ExportableModel, point.load())
-            except ImportError as error:
-                raise EnvironmentLacks(f"model '{name}' of {point.value} can't be imported ({error})") from error
-    raise ConfigError(f"no model '{name}'", where="model.type", hint=f"there are: {', '.join(available())}")
+    found = plugins.find(__name__, ENTRY_POINTS, name)
+    if found is None:
+        raise ConfigError(f"no model '{name}'", where="model.type", hint=f"there are: {', '.join(available())}")
+    return cast(ExportableModel, found)

@@ -7,17 +7,15 @@ model and whose object is such a function.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from runtime.backends import Session
+from shared import plugins
 from shared.errors import ManifestError
 from shared.spec import ModelSpec
 from shared.tasks import Predictions
@@ -124,27 +122,16 @@ def build_pipeline(spec: ModelSpec, session: Session) -> Pipeline:
     Raises:
         ManifestError: there is none for this kind of model, or the spec's parameters are not what it needs.
     """
-    return _builder(spec.model)(spec, session)
+    build: Builder | None = plugins.find(__name__, ENTRY_POINTS, spec.model, "build")
+    if build is None:
+        raise ManifestError(
+            f"there is no pipeline for models of kind '{spec.model}'",
+            where="model spec",
+            hint=f"there are: {', '.join(available_pipelines())}; a package can add one (docs/extending.md)",
+        )
+    return build(spec, session)
 
 
 def available_pipelines() -> list[str]:
     """Kinds of models that there is a pipeline for."""
-    own = {module.name for module in pkgutil.iter_modules(__path__)}
-    return sorted(own | set(_outside()))
-
-
-def _builder(model: str) -> Builder:
-    if model in {module.name for module in pkgutil.iter_modules(__path__)}:
-        return cast(Builder, importlib.import_module(f"{__name__}.{model}").build)
-    outside = _outside()
-    if model in outside:
-        return cast(Builder, outside[model].load())
-    raise ManifestError(
-        f"there is no pipeline for models of kind '{model}'",
-        where="model spec",
-        hint=f"there are: {', '.join(available_pipelines())}; a package can add one (docs/extending.md)",
-    )
-
-
-def _outside() -> dict[str, importlib.metadata.EntryPoint]:
-    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    return plugins.available(__name__, ENTRY_POINTS)

@@ -7,16 +7,14 @@ same functions as the pipeline in ``runtime/pipelines``, in NumPy, whatever devi
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy.typing as npt
 
 from runtime.backends import Session
+from shared import plugins
 from shared.errors import UsageError
 from shared.spec import ModelSpec
 
@@ -50,18 +48,13 @@ def steps_of(spec: ModelSpec, session: Session) -> list[Step]:
         UsageError: models of this kind can't be run step by step.
         ManifestError: the spec's parameters are not what the steps need.
     """
-    own = {module.name for module in pkgutil.iter_modules(__path__)}
-    outside = {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
-    if spec.model in own:
-        make = importlib.import_module(f"{__name__}.{spec.model}").steps
-    elif spec.model in outside:
-        make = outside[spec.model].load()
-    else:
+    make: Callable[[ModelSpec, Session], list[Step]] | None = plugins.find(__name__, ENTRY_POINTS, spec.model, "steps")
+    if make is None:
         raise UsageError(
             f"models of kind '{spec.model}' can't be run step by step",
-            hint=f"there are steps for: {', '.join(sorted(own | outside.keys()))}",
+            hint=f"there are steps for: {', '.join(plugins.available(__name__, ENTRY_POINTS))}",
         )
-    return cast("list[Step]", make(spec, session))
+    return make(spec, session)
 
 
 def run_steps(steps: Sequence[Step], state: Any) -> Any:

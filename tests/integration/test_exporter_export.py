@@ -425,7 +425,7 @@ def test_a_package_outside_adds_a_model(monkeypatch):
     point = importlib.metadata.EntryPoint("yoloz", "exporter.models.centerpoint", models.ENTRY_POINTS)
     broken = importlib.metadata.EntryPoint("broken", "no_such_package", models.ENTRY_POINTS)
     monkeypatch.setattr(
-        models.importlib.metadata, "entry_points", lambda group: [point, broken] if group == models.ENTRY_POINTS else []
+        importlib.metadata, "entry_points", lambda group: [point, broken] if group == models.ENTRY_POINTS else []
     )
     assert {"centerpoint", "yoloz"} <= set(models.available())
     assert models.find("yoloz").TASK == "detection3d"
@@ -433,7 +433,7 @@ def test_a_package_outside_adds_a_model(monkeypatch):
         models.find("nothing")
     from shared.errors import EnvironmentLacks
 
-    with pytest.raises(EnvironmentLacks, match="model 'broken' of no_such_package can't be imported"):
+    with pytest.raises(EnvironmentLacks, match="'broken' of no_such_package can't be imported"):
         models.find("broken")
 
 

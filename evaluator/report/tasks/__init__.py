@@ -6,15 +6,12 @@ Another package adds a task through the entry point group ``awml_deploy.report``
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import pkgutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from evaluator.report.blocks import Block, Picture
 from evaluator.report.material import Material
+from shared import plugins
 
 ENTRY_POINTS = "awml_deploy.report"
 
@@ -48,7 +45,4 @@ class TaskReport(Protocol):
 
 def find_task(task: str) -> TaskReport | None:
     """The module of ``task``; None when there is none."""
-    if task in {module.name for module in pkgutil.iter_modules(__path__)}:
-        return cast(TaskReport, importlib.import_module(f"{__name__}.{task}"))
-    entries: Sequence[importlib.metadata.EntryPoint] = list(importlib.metadata.entry_points(group=ENTRY_POINTS))
-    return next((cast(TaskReport, entry.load()) for entry in entries if entry.name == task), None)
+    return cast("TaskReport | None", plugins.find(__name__, ENTRY_POINTS, task))
