@@ -135,7 +135,11 @@ def _split(text: str, work: Path | None) -> tuple[Path, str | None, str | None]:
 def _precision(source: Workspace | KeptWorkspace, run: str) -> str:
     header = RunHeader.model_validate_json(source.artifact(f"runs/{run}/run.json").read_text(encoding="utf-8"))
     config = source.manifest().config or {}
-    return precision_of(header, str(config.get("tensorrt", {}).get("precision_policy", "auto")))
+    return precision_of(
+        header,
+        str(config.get("tensorrt", {}).get("precision_policy", "auto")),
+        quantised=bool(config.get("quantization", {}).get("enabled", False)),
+    )
 
 
 def _model_bytes(manifest: Manifest, run: str) -> int | None:

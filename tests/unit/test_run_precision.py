@@ -1,0 +1,33 @@
+"""What a run computed in, which decides how far it may be from others."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.precision import precision_of
+from shared.runs import RunHeader
+from verifier.tolerances import DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "quantised", "precision"),
+    [
+        ("onnx", "cpu", False, "fp32"),
+        ("onnx", "cuda:0", False, "fp32_tf32"),
+        ("tensorrt", "cuda:0", False, "fp16"),
+        ("pytorch", "cpu", True, "int8"),
+        ("onnx", "cpu", True, "int8"),
+        ("tensorrt", "cuda:0", True, "int8"),
+    ],
+)
+def test_a_quantised_model_rounds_to_int8_on_every_backend(
+    backend: str, device: str, quantised: bool, precision: str
+) -> None:
+    header = RunHeader(
+        backend=backend, device=device, model="m", task="detection3d", classes=[], dataset="d", tokens=[],
+        raw_samples=[], fingerprint="f",
+    )  # fmt: skip
+    assert precision_of(header, "fp16", quantised=quantised) == precision
+    assert precision in DEFAULTS
+    told = header.model_copy(update={"details": {"precision": "bf16"}})
+    assert precision_of(told, "fp16", quantised=quantised) == "bf16"
