@@ -32,7 +32,7 @@ from runtime.conditions import gpu_conditions
 from runtime.cuda.gpu import driver
 from runtime.devices import Device
 from runtime.pipelines import DevicePipeline
-from runtime.pipelines.centerpoint import ENCODER, HEAD, CenterPoint, build
+from runtime.pipelines.centerpoint import ENCODER, HEAD, CenterPoint, CenterPointOnDevice, build
 from shared.latency import median_interval, summarise
 from shared.spec import ModelSpec
 from shared.workspace import Workspace
@@ -276,6 +276,12 @@ def against_engines(
     notes.add("grown_bytes", used() - before)
     notes.add("total", measured(total))
     notes.add("enqueue", summarise(enqueue))
+    if isinstance(pipeline, CenterPointOnDevice):
+        buffer = pipeline.input_buffer(len(points))
+        buffer[:] = points
+        total, enqueue = request_times(pipeline, buffer, requests)
+        notes.add("total_page_locked", measured(total))
+        notes.add("enqueue_page_locked", summarise(enqueue))
     notes.add("conditions", gpu_conditions(0))
     staged = [pipeline.infer(points).latency_ms for _ in range(STAGED_REQUESTS)]
     answer = pipeline.infer(points)

@@ -274,6 +274,8 @@ def _latency(figures: dict[str, Any]) -> str:
     row("a request", "total", times)
     row("the same, later", "total_again", times)
     row("enqueueing it", "enqueue", times)
+    row("with points in page-locked memory", "total_page_locked", times)
+    row("enqueueing that", "enqueue_page_locked", times)
     row("stages [ms]", "stages", lambda stages: ", ".join(f"{name} {value:.3f}" for name, value in stages.items()))
     for like in ("trtexec-11", "trtexec-10"):
         row(

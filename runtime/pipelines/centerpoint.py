@@ -121,6 +121,10 @@ class CenterPointOnDevice(_CenterPoint, DevicePipeline):
         self.submit(data, stages=True)
         return self.collect()
 
+    def input_buffer(self, count: int) -> Float32:
+        """Page-locked memory for a frame of ``count`` points: see `CenterPointCuda.input_buffer`."""
+        return self.lane.input_buffer(count)
+
     def submit(self, data: Float32, *, stages: bool = False) -> None:
         """See `DevicePipeline`."""
         self.lane.submit(self.checked(data), stages=stages)

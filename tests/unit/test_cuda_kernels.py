@@ -203,6 +203,17 @@ def test_a_request_that_failed_leaves_nothing_behind(gpu: Gpu, monkeypatch: pyte
     pair.check(cloud(500, 2))
 
 
+def test_points_in_page_locked_memory_are_taken_from_there(gpu: Gpu) -> None:
+    pair = Pair(gpu, make_spec())
+    for count in (2000, 30, cuda_steps.POINT_CAPACITY + 5):
+        points = cloud(count, count)
+        buffer = pair.device.input_buffer(count)
+        buffer[:] = points
+        pair.check(buffer)
+        assert_equal(buffer, points)
+        pair.check(cloud(500))
+
+
 def test_float16_tensors(gpu: Gpu) -> None:
     pair = Pair(gpu, make_spec(), dtype=np.float16)
     for seed in range(3):
