@@ -22,20 +22,19 @@ def show(work: Path, as_json: bool) -> None:
 
     Example: manifest show --work work/centerpoint
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from shared.table import Table
     from shared.workspace import Workspace
 
     manifest = Workspace.open(work).manifest()
     if as_json:
         click.echo(manifest.model_dump_json(indent=2))
         return
-    table = Table("stage", "status", "ended", "host", "outputs", "reason")
-    for name, stage in sorted(manifest.stages.items(), key=lambda item: item[1].started):
-        outputs = f"{len(stage.outputs)} files" if stage.outputs else ""
-        table.add_row(name, stage.status, stage.ended or "", stage.host, outputs, stage.reason or "")
-    Console().print(table)
+    rows = [
+        [name, stage.status, stage.ended or "", stage.host, str(len(stage.outputs)), stage.reason or ""]
+        for name, stage in sorted(manifest.stages.items(), key=lambda item: item[1].started)
+    ]
+    columns = ["stage", "status", "ended", "host", "files", "reason"]
+    click.echo(Table(f"Stages of {work}", columns, rows).text())
 
 
 @cli.command()

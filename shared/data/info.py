@@ -13,7 +13,6 @@ Rules where the two, or the data sets behind them, differ:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from shared.data.paths import data_path
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
 from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
-from shared.files import sha256_of_file
+from shared.files import read_json, sha256_of_file
 from shared.geometry import invert_pose
 from shared.tasks import Boxes3D
 
@@ -89,12 +88,7 @@ def load_info(file: Path) -> Any:
     """
     if not file.is_file():
         raise InputError("no such info file", where=str(file), hint="check data.root and data.info_file")
-    if file.suffix != ".json":
-        return load_pickle(file)
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InputError(f"is no JSON ({error})", where=str(file)) from error
+    return read_json(file) if file.suffix == ".json" else load_pickle(file)
 
 
 def own_class_names(metainfo: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,8 +6,10 @@ import logging
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from shared.errors import ExportError
+from shared.manifest_cli import cli
 from shared.workspace import Workspace
 
 
@@ -55,6 +57,9 @@ def test_failure_keeps_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in ws.path("onnx").iterdir()] == ["a.onnx"]
     record = ws.manifest().stages["export"]
     assert (record.status, record.reason) == ("failed", "pts_voxel_encoder: node X can't be exported")
+    shown = CliRunner().invoke(cli, ["show", "--work", str(tmp_path)]).stdout.splitlines()
+    assert shown[1].split() == ["stage", "status", "ended", "host", "files", "reason"]
+    assert shown[3].split()[:2] == ["export", "failed"] and shown[3].endswith("node X can't be exported")
 
 
 def test_artifacts_that_are_made_no_longer_go(tmp_path: Path) -> None:
