@@ -8,7 +8,7 @@ calibration and code.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from exporter.quantize.frozen import freeze, set_quantized
 from exporter.quantize.layers import quantizable
 from exporter.quantize.metric import TaskMetric, open_metric, snr_db
 from exporter.quantize.ptq import method_of
+from exporter.quantize.residual import share_scales
 from exporter.quantize.sensitivity import Estimate, Measured
 from exporter.quantize.session import Session
 from shared.config import part
@@ -164,17 +165,17 @@ def open_bench(
     batch = session.load(session.dataset.sample(metric.positions[0])).to(device)
     costs = trace_costs(quantizable(model), lambda: session.forward(batch))
     manager = CalibrationManager(model, [layer.name for layer in costs], session.forward)
+    count = calibration.num_batches
+
+    def batches() -> Iterator[Any]:
+        return (each.to(device) for each in session.calibration_batches(count))
+
     if journal.answers and (folder / _CACHE).is_file():
         _log.info("%d choices were measured before", len(journal.answers))
         manager.load_calib_cache(folder / _CACHE)
     else:
-        batches = (batch.to(device) for batch in session.calibration_batches(calibration.num_batches))
-        manager.calibrate(
-            batches,
-            len(session.calibration_indices(calibration.num_batches)),
-            method_of(calibration),
-            percentile=calibration.percentile,
-        )
+        manager.calibrate(batches(), count, method_of(calibration), percentile=calibration.percentile)
         manager.save_calib_cache(folder / _CACHE)
     freeze(model)
+    share_scales(model, session.forward, batches())
     return Bench(session, metric, costs, journal, device, [])
