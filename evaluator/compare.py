@@ -31,8 +31,7 @@ _RESOLUTION = 5e-5
 def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | None) -> str:
     """Compare evaluated runs (`evaluator.subjects`; none: those of ``work``), all others with the first.
 
-    Returns:
-        What to print.
+    Returns what to print.
 
     Raises:
         UsageError: fewer than two runs, or one named twice.

@@ -39,10 +39,7 @@ _log = logging.getLogger(STAGE)
 def evaluate(
     work: Path, data_root: Path | None, force: bool, gates: Sequence[str] = (), resample: str = "frames"
 ) -> str:
-    """Evaluate the runs of a workspace and record the result; ``gates``: see `evaluator.gates`.
-
-    Returns:
-        What to print.
+    """Evaluate the runs of a workspace and record the result; ``gates``: see `evaluator.gates`. Returns what to print.
 
     Raises:
         UsageError: a gate names what there is none of.
@@ -125,14 +122,7 @@ def _judge(workspace: Workspace, text: str) -> str:
 def evaluate_runs(
     runs: Sequence[Run], truth: Truth | None, metric: Metric, classes: Sequence[str], resample: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Replicates]]:
-    """Metrics, their intervals, and latency of runs over the same samples.
-
-    Args:
-        runs: the runs.
-        truth: what the metric's ``ground_truth`` gave; None: no metrics.
-        metric: the metric of the task.
-        classes: class list of the model.
-        resample: ``frames`` or ``scenes``.
+    """Metrics, their intervals, and latency of runs over the same samples; without ``truth`` latency only.
 
     Returns:
         Per run, JSON: ``format``, ``run`` (who), ``frames`` (sha256 of what was drawn from: replicates of evaluations

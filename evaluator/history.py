@@ -22,12 +22,9 @@ _SHOWN = 3
 
 
 def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
-    """Headline numbers and latency of every evaluated run, by version.
+    """Headline numbers and latency of every evaluated run, by version. Returns what to print.
 
     A number is compared with the same run's in the version before.
-
-    Returns:
-        What to print.
 
     Raises:
         UsageError: no such metric.

@@ -31,10 +31,7 @@ def score_detection3d(
     class_range: str | None,
     output: Path | None,
 ) -> str:
-    """Score a file of predictions against a file of ground truth.
-
-    Returns:
-        What to print.
+    """Score a file of predictions against a file of ground truth. Returns what to print.
 
     Raises:
         UsageError: classes or ranges that make no sense.

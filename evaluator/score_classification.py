@@ -43,8 +43,7 @@ def score_classification(
 ) -> str:
     """Score a CSV file of ``sample``, ``score_<class>`` for each class, and ``label``, unless ``truth_file`` has those.
 
-    Returns:
-        What to print.
+    Returns what to print.
 
     Raises:
         UsageError: classes that are not those of the columns.

@@ -26,15 +26,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 def score_detection2d(truth_file: Path, predictions_file: Path, classes: Sequence[str], output: Path | None) -> str:
-    """Score a file of COCO results against a file of COCO annotations.
-
-    Args:
-        truth_file, predictions_file: as COCO has them.
-        classes: categories that count; none: all of the ground truth, by their ids. Ground truth of others is left out.
-        output: JSON file to write; None: none.
-
-    Returns:
-        What to print.
+    """Score a file of COCO results against a file of COCO annotations. Returns what to print.
 
     Raises:
         UsageError: a class that is no category, or one that repeats.

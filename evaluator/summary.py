@@ -18,9 +18,6 @@ from shared.workspace import Workspace
 def summary(work: Path) -> str:
     """The summary of a workspace.
 
-    Args:
-        work: the workspace.
-
     Raises:
         ManifestError: no workspace there, or one of its files was changed.
     """

@@ -40,10 +40,7 @@ _LEAST = 0.001
 
 
 def attribute(work: Path, test: str | None, data_root: Path | None, force: bool) -> str:
-    """Attribute the loss of swapped runs to their steps, and record it.
-
-    Returns:
-        What to print.
+    """Attribute the loss of swapped runs to their steps, and record it. Returns what to print.
 
     Raises:
         InputError: nothing was swapped here, or it was made from other files than are here now.

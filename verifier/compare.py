@@ -21,12 +21,7 @@ _KINDS: Mapping[str, ResultKind[Any]] = {
 
 
 def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> dict[str, Any]:
-    """Compare ``test`` with ``reference``.
-
-    Args:
-        reference: what is right.
-        test: what is compared.
-        score_threshold: score below which the model drops results, None when it has none.
+    """Compare ``test`` with ``reference``, which is right; below ``score_threshold`` the model drops results.
 
     Returns:
         JSON, without any limit in it: ``reference``, ``test`` (who), ``samples`` (tokens whose raw outputs were

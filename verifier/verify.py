@@ -28,10 +28,7 @@ _log = logging.getLogger(STAGE)
 
 
 def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
-    """Compare the runs of a workspace and record the result.
-
-    Returns:
-        What to print.
+    """Compare the runs of a workspace and record the result. Returns what to print.
 
     Raises:
         VerificationFailed: runs disagree, a scenario can't run, or nothing could be compared.
@@ -67,10 +64,7 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
 
 
 def check(work: Path, overrides: Sequence[str]) -> str:
-    """Judge the stored statistics again, with other limits; nothing is compared or recorded.
-
-    Returns:
-        What to print.
+    """Judge the stored statistics again, with other limits; nothing is compared or recorded. Returns what to print.
 
     Raises:
         VerificationFailed: a comparison is outside the limits.

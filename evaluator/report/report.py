@@ -33,10 +33,7 @@ _KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency
 
 
 def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None = None) -> str:
-    """Write the report of a workspace.
-
-    Returns:
-        What to print.
+    """Write the report of a workspace. Returns what to print.
 
     Raises:
         InputError: nothing was evaluated, half a run, or ``data_root`` is not the data of the runs.

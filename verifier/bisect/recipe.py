@@ -63,18 +63,9 @@ def bisect(
 ) -> str:
     """Find the responsible nodes of one component, or of each. Interrupted, the next call goes on.
 
-    Args:
-        work: the workspace under test.
-        runner: what runs its graphs. The reference is ONNX Runtime without optimisation.
-        limit: signal to noise ratio [dB] below which outputs disagree.
-        component: which one; None: all of them, one after another.
-        reference_work: workspace whose graphs are right; None: the same, to compare backends.
-        trace_name: the trace whose inputs are used, of the reference's workspace; None: any.
-        num_samples: how many of its samples; None: all.
-        force: ask again whatever was asked before.
-
-    Returns:
-        What to print.
+    The reference is ONNX Runtime without optimisation, on the graphs of ``reference_work`` (None: of ``work``, to
+    compare backends), with the inputs of its trace. Outputs whose signal to noise ratio is below ``limit`` [dB]
+    disagree. Returns what to print.
 
     Raises:
         InputError: no trace, no such component, or graphs that can't be compared.
