@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from exporter.devices import resolved_device, torch_device
 from exporter.quantize.calibrate import DEFAULT_PERCENTILE, CalibrationManager, Method
 from exporter.quantize.checkpoint import save_ptq_model
 from exporter.quantize.frozen import freeze
@@ -102,6 +103,7 @@ def ptq(
     skip: Sequence[str] = (),
     load_cache: Path | None = None,
     output: Path | None = None,
+    device: str = "cpu",
     force: bool = False,
 ) -> str:
     """Quantise the model of a deploy config: ``quantized/ptq.pth`` in the workspace.
@@ -116,6 +118,7 @@ def ptq(
         skip: layers to leave in float, beside the config's.
         load_cache: take the ranges of this cache instead of calibrating.
         output: copy the checkpoint there.
+        device: where to run the model on the samples: cpu, cuda, or an alias of the config.
         force: although nothing changed.
 
     Returns:
@@ -124,8 +127,10 @@ def ptq(
     Raises:
         ConfigError, InputError, ModelLoadError: config, data, cache or checkpoint are not what they should be.
         ExportError: the outputs change by folding batch norms.
+        EnvironmentLacks: no such device.
     """
     config = load_config(config_path, overrides)
+    where = torch_device(resolved_device(config, device), device)
     calibration = config.quantization.calibration
     count = calibration.num_batches if num_samples is None else num_samples
     chosen = method or method_of(calibration)
@@ -136,7 +141,7 @@ def ptq(
         tool="exporter",
         config={
             **part(config, "model"), "samples": count, "method": chosen, "percentile": calibration.percentile,
-            "fuse_bn": config.quantization.fusion.fuse_bn, "skip": list(left_out),
+            "device": str(where), "fuse_bn": config.quantization.fusion.fuse_bn, "skip": list(left_out),
         },
         inputs={
             **sources(config, data_root),
@@ -148,12 +153,14 @@ def ptq(
         with stage:
             session = open_model(config, data_root)
             layers = select(session.model, left_out)
-            seen = _Seen(session)
+            seen = _Seen(session, where)
+            session.model.to(where)
             manager = CalibrationManager(session.model, layers, seen.forward)
             if load_cache is None:
                 manager.calibrate(seen.batches(count), count, chosen, percentile=calibration.percentile)
             else:
                 manager.load_calib_cache(load_cache)
+            session.model.to("cpu")
             with stage.artifact(CACHE, kind="calibration") as path:
                 manager.save_calib_cache(path)
             freeze(session.model)
@@ -189,8 +196,8 @@ def _cache_digest(path: Path) -> str:
 class _Seen:
     """Notes what a model is calibrated on: which samples, their content, and how the framework's counters spread."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, device: torch.device) -> None:
+        self._session, self._device = session, device
         self._samples: list[dict[str, str]] = []
         self._counters: dict[str, list[int]] = {}
 
@@ -201,7 +208,7 @@ class _Seen:
             digest = hashlib.sha256()
             _update(digest, batch)
             self._samples.append({"token": sample.token, "sha256": digest.hexdigest()})
-            yield batch
+            yield batch.to(self._device)
 
     def forward(self, batch: Any) -> None:
         for name, value in self._session.forward(batch)[2].items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from shared.cli import config_option, data_option, force_option, workspace_option
+from shared.cli import config_option, data_option, device_option, force_option, workspace_option
 from shared.errors import ConfigError
 
 
@@ -47,6 +47,7 @@ from shared.errors import ConfigError
     help="Take the ranges from this calibration cache instead of calibrating.",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Copy the checkpoint to this file.")
+@device_option
 @force_option
 def ptq_command(config: Path, overrides: tuple[str, ...], work: Path, skip_from: Path | None, **options: Any) -> None:
     """Quantise a trained model to INT8 by calibration, without training.
