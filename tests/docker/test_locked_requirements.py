@@ -19,12 +19,15 @@ INSTALLED = [
     *(("verifier", "verifier", version) for version in ("3.10", "3.11", "3.12")),
     *(("evaluator", "evaluator", version) for version in ("3.11", "3.12")),
 ]
-# Lock files and the platforms whose wheels must be in the index. The CPU wheel of PyTorch is on no public index.
+# Lock files with the Pythons and processors of the images and bundles that they are for. PyTorch for the CPU is on no
+# public index.
+MACHINES = ("x86_64", "aarch64")
 PINNED = [
-    *((name, version, machine) for name in ("verifier", "runtime-tensorrt", "runtime-onnx", "trt_builder")
-      for version in ("3.10", "3.12") for machine in ("x86_64", "aarch64")),
-    *((name, "3.11", "x86_64") for name in ("evaluator", "exporter", "runtime-pytorch", "torch-cuda", "tensorrt-rtx")),
-    *((name, "3.12", "x86_64") for name in ("pycuda", "build-tools", "pip")),
+    *((name, version, machine) for name in ("trt_builder", "runtime-tensorrt", "verifier", "runtime-onnx", "pycuda",
+      "build-tools", "pip") for version in ("3.10", "3.12") for machine in MACHINES),
+    *((name, "3.11", machine) for name in ("verifier", "evaluator", "runtime-onnx", "runtime-pytorch", "torch-cuda",
+      "exporter") for machine in MACHINES),
+    ("tensorrt-rtx", "3.11", "x86_64"),
 ]  # fmt: skip
 
 
