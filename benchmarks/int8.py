@@ -63,6 +63,8 @@ PEAKS = {
     "A100": Peak({"fp32": 156e12, "fp16": 312e12, "int8": 624e12}, 2.039e12),
     "L4": Peak({"fp32": 60e12, "fp16": 121e12, "int8": 242.5e12}, 300e9),
 }
+# What a matrix kernel computes along with its own result.
+_TAKEN_IN = frozenset({"Add", "BatchNormalization", "Clip", "Concat", "Relu"})
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="*", default=[], metavar="AXIS=N", help="sizes of its named axes; others: 1")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME=REGEX", help="skip lists instead of the usual")
     parser.add_argument("--add", nargs="*", default=[], metavar="NAME=FILE", help="quantised graphs, built as they are")
+    parser.add_argument("--gpu", choices=sorted(PEAKS), help="whose roofline to show; without it this machine's GPU's")
     parser.add_argument("--layers", type=int, default=12, help="print so many of the slowest layers of each engine")
     arguments = parser.parse_args()
     logging.basicConfig(level="WARNING", format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -81,7 +84,7 @@ def main() -> None:
     model = onnx.load(str(arguments.onnx)) if arguments.onnx else head(1020, FULL)
     skips = {name: (regex,) for name, regex in (item.split("=", 1) for item in arguments.skip)} or SKIPS
     added = {name: onnx.load(file) for name, file in (item.split("=", 1) for item in arguments.add)}
-    rows = compare(model, sizes, skips, added)
+    rows = compare(model, sizes, skips, added, PEAKS.get(arguments.gpu))
     arguments.out.write_text(json.dumps({"runs": RUNS, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     show(rows, arguments.layers)
 
@@ -91,6 +94,7 @@ def compare(
     sizes: Mapping[str, int],
     skips: Mapping[str, Sequence[str]],
     added: Mapping[str, onnx.ModelProto],
+    peak: Peak | None = None,
 ) -> list[dict[str, Any]]:
     """Build and measure a network in FP32, FP16 and INT8, one row each.
 
@@ -99,15 +103,17 @@ def compare(
         sizes: of its named axes; those that are left out become 1.
         skips: name of a row to regular expressions on the nodes that are not quantised in it.
         added: name of a row to a quantised graph.
+        peak: for the roofline; None: of the GPU here, where it is known.
     """
     fixed = with_sizes(model, sizes)
     rows = [("fp32", "fp32_tf32", fixed), ("fp16", "fp16", fixed)]
     rows += [(name, "int8", quantise(fixed, skip=skip)) for name, skip in skips.items()]
     rows += [(name, "int8", with_sizes(graph, sizes)) for name, graph in added.items()]
     loader = Loader()
+    peak = peak or _peak(loader.target.gpu)
     with tempfile.TemporaryDirectory() as folder:
         # One workspace: its timing cache serves all builds.
-        return [_measured(loader, Path(folder), name, policy, graph) for name, policy, graph in rows]
+        return [_measured(loader, Path(folder), name, policy, graph, peak) for name, policy, graph in rows]
 
 
 def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
@@ -124,7 +130,9 @@ def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPr
     return onnx.shape_inference.infer_shapes(fixed)  # the outputs' shapes
 
 
-def _measured(loader: Loader, folder: Path, name: str, policy: str, model: onnx.ModelProto) -> dict[str, Any]:
+def _measured(
+    loader: Loader, folder: Path, name: str, policy: str, model: onnx.ModelProto, peak: Peak | None
+) -> dict[str, Any]:
     ws = Workspace.create(folder)
     export(ws, {HEAD: model})
     try:
@@ -144,7 +152,8 @@ def _measured(loader: Loader, folder: Path, name: str, policy: str, model: onnx.
         "megabytes": round(record["bytes"] / 1e6, 2),
         "build_seconds": record["build_seconds"],
         "achieved": record["achieved"],
-        "layers": layers_beside_roofline(whole["layers"], whole["times_ms"] or {}, model, _peak(gpu)),
+        "layers": layers_beside_roofline(whole["layers"], whole["times_ms"] or {}, model, peak),
+        "roofline_ms": None if peak is None else round(whole_roofline(model, policy, peak), 4),
     }
     if gpu is not None:
         times = measure.engine_times(loader.trt, loader.load(ws.path(record["engine"])), RUNS)
@@ -201,6 +210,44 @@ def layers_beside_roofline(
     return answer
 
 
+def whole_roofline(model: onnx.ModelProto, policy: str, peak: Peak) -> float:
+    """The least milliseconds of all matrix nodes of a graph, were each a kernel that takes in what follows it.
+
+    Args:
+        model: with fixed sizes; nodes after DQ run in INT8.
+        policy: ``int8`` and ``fp16`` run the others in FP16.
+        peak: of the GPU.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model)
+    graph, shapes = inferred.graph, _shapes(inferred)
+    low = "fp32" if policy.startswith("fp32") else "fp16"
+    made_by = {output: node for node in graph.node for output in node.output}
+    read_by: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            read_by.setdefault(name, []).append(node)
+
+    def readers(tensor: str) -> list[str]:
+        """Operators that read a tensor, through those that kernels take in."""
+        found = []
+        for node in read_by.get(tensor, []):
+            found += readers(node.output[0]) if node.op_type in _TAKEN_IN else [node.op_type]
+        return found
+
+    total = 0.0
+    for node in graph.node:
+        work = work_of(node, shapes)
+        if work is None:
+            continue
+        source = made_by.get(node.input[0])
+        precision = "int8" if source is not None and source.op_type == "DequantizeLinear" else low
+        after = readers(node.output[0])
+        made = "int8" if after and set(after) == {"QuantizeLinear"} else low
+        traffic = (work.inputs + work.weights) * _BYTES[precision] + work.outputs * _BYTES[made]
+        total += max(work.operations / peak.operations[precision], traffic / peak.bandwidth)
+    return 1e3 * total
+
+
 @dataclass(frozen=True)
 class Work:
     """What a node does: operations (a multiplication and an addition are two), and elements read and written."""
@@ -243,11 +290,10 @@ def show(rows: Sequence[Mapping[str, Any]], slowest: int) -> None:
         if "error" in row:
             print(f"{row['name']:42} {row['error']}")
             continue
-        bound = sum(layer.get("roofline_ms", 0) for layer in row["layers"])
         achieved = row["achieved"]
         print(
             f"{row['name']:42} {row['megabytes']:6.1f} {_ms(row.get('gpu_ms_median'))} {_ms(row.get('gpu_ms_p99'))} "
-            f"{_ms(bound or None)} {achieved['reformat_layers']:8}  "
+            f"{_ms(row.get('roofline_ms'))} {achieved['reformat_layers']:8}  "
             + ", ".join(f"{share:.0%} {name}" for name, share in achieved["share_of_matrix_layers"].items())
         )
     for row in rows:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from benchmarks.int8 import PEAKS, Peak, layers_beside_roofline, show, with_sizes, work_of
+from benchmarks.int8 import PEAKS, Peak, layers_beside_roofline, show, whole_roofline, with_sizes, work_of
 from tests.support import trt_rtx
 from tests.support.trt_workspaces import head, quantise
 
@@ -51,13 +51,33 @@ def test_a_layer_is_bound_by_the_slower_of_arithmetic_and_memory() -> None:
     assert "roofline_ms" not in layers_beside_roofline(layers, {}, model, None)[0]
 
 
+def test_the_roofline_of_a_graph_is_that_of_its_precisions() -> None:
+    model = with_sizes(head(None), {"height": 64, "width": 64})
+    memory = Peak({"fp32": 1e20, "fp16": 1e20, "int8": 1e20}, bandwidth=1e9)
+    compute = Peak({"fp32": 1e9, "fp16": 2e9, "int8": 4e9}, bandwidth=1e20)
+    fp32, fp16 = (whole_roofline(model, policy, memory) for policy in ("fp32_tf32", "fp16"))
+    assert fp32 == pytest.approx(2 * fp16)
+    assert whole_roofline(model, "fp32_tf32", compute) == pytest.approx(2 * whole_roofline(model, "fp16", compute))
+    some, every = (whole_roofline(quantise(model, skip=skip), "int8", compute) for skip in ((r"/head/",), ()))
+    fp16 = whole_roofline(model, "fp16", compute)
+    # The transposed convolution stays in FP16.
+    assert 0.5 * fp16 < every < some < fp16
+
+
 def test_the_table_of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     layer = {"name": "conv", "precision": "int8", "ms": 0.25, "roofline_ms": 0.125, "bound_by": "memory"}
     achieved = {"reformat_layers": 3, "share_of_matrix_layers": {"int8": 1.0}}
-    row = {"name": "int8", "megabytes": 6.2, "gpu_ms_median": 1.5, "gpu_ms_p99": 1.6, "achieved": achieved}
+    row = {
+        "name": "int8",
+        "megabytes": 6.2,
+        "roofline_ms": 0.75,
+        "gpu_ms_median": 1.5,
+        "gpu_ms_p99": 1.6,
+        "achieved": achieved,
+    }
     show([{**row, "layers": [layer]}, {"name": "fp16", "error": "no kernel"}], slowest=1)
     said = capsys.readouterr().out
-    assert "1.500    1.600    0.125        3  100% int8" in said
+    assert "1.500    1.600    0.750        3  100% int8" in said
     assert "0.2500    0.125 memory     int8  conv" in said
     assert "no kernel" in said
     assert PEAKS["H200"].bandwidth == 4.8e12
