@@ -54,6 +54,9 @@ class FixedQuantizer(nn.Module):
         if torch.compiler.is_exporting():
             # PyTorch's own operator has no shape function, so torch.export refuses it.
             return self._as_onnx(values) if torch.onnx.is_in_onnx_export() else self._plain(values)
+        if values.dtype in (torch.float16, torch.bfloat16):
+            # Training in mixed precision: only PyTorch's own operator passes gradients through.
+            return self.forward(values.float()).to(values.dtype)
         if values.dtype != torch.float32:
             return self._plain(values)
         if self.axis is None:

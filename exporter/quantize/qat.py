@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from exporter import models
+from exporter.checkpoints import checkpoint_digest
 from exporter.demo_models.recipe import one_cycle
 from exporter.devices import resolved_device, torch_device
 from exporter.quantize.calibrate import CalibrationManager
@@ -29,8 +31,9 @@ from exporter.quantize.frozen import freeze, frozen_layers, quantized_layers, sc
 from exporter.quantize.layers import select
 from exporter.quantize.ptq import FOLDER, PACKAGES, method_of
 from exporter.quantize.residual import share_scales
-from exporter.quantize.session import Session, open_model, sources
+from exporter.quantize.session import Session, open_model, required, sources
 from exporter.quantize.training_batches import Losses, Trainable, label_map, trainable
+from exporter.training_config import read_training_config
 from shared.config import load_config, part
 from shared.data import Dataset
 from shared.errors import ConfigError, InputError, TrainingError
@@ -200,6 +203,62 @@ def qat(
                 write_json(path, {"losses": reports})
             stage.result("quantize", "qat", {**about, **asdict(plan), "layers": len(quantized_layers(session.model))})
             state.unlink(missing_ok=True)
+    return _given(workspace, output)
+
+
+def take_over(
+    config_path: Path,
+    work: Path,
+    overrides: Sequence[str],
+    trained: Path,
+    *,
+    output: Path | None = None,
+    force: bool = False,
+) -> str:
+    """Take a checkpoint that QATHook made elsewhere as ``quantized/qat.pth`` of a workspace.
+
+    Args:
+        config_path: the deploy config; ``model.config`` is the training config of the checkpoint.
+        work: the workspace; made when it is not there.
+        overrides: ``key=value`` for the config.
+        trained: ``qat.pth``, or another checkpoint of that training.
+        output: copy the checkpoint there.
+        force: although nothing changed.
+
+    Returns:
+        What to print.
+
+    Raises:
+        ConfigError, ModelLoadError: config or checkpoints are not what they should be.
+    """
+    config = load_config(config_path, overrides)
+    adapter = models.find(config.model.type)
+    training = read_training_config(required(config.model.config, "config"))
+    workspace = Workspace.create(work)
+    stage = workspace.stage(
+        STAGE,
+        tool="exporter",
+        config=part(config, "model"),
+        inputs={
+            "checkpoint": checkpoint_digest(required(config.model.checkpoint, "checkpoint")),
+            "training_config": training.digest,
+            "trained": checkpoint_digest(trained),
+        },
+        versions=package_versions(PACKAGES),
+    )
+    if force or not stage.up_to_date():
+        with stage:
+            model = adapter.build(training, adapter.read_options(config.model.options))
+            record = load_ptq_model(model, trained)
+            about = {name: value for name, value in record.items() if name not in record_of(model)}
+            with stage.artifact(CHECKPOINT, kind="checkpoint") as path:
+                save_ptq_model(model, path, about)
+            stage.result("quantize", "qat", {**about, "layers": len(quantized_layers(model))})
+    return _given(workspace, output)
+
+
+def _given(workspace: Workspace, output: Path | None) -> str:
+    """Where the checkpoint is, after copying it to ``output``."""
     if output is not None:
         with atomic_path(output) as path:
             shutil.copyfile(workspace.artifact(CHECKPOINT), path)

@@ -35,9 +35,22 @@ from shared.cli import config_option, data_option, device_option, force_option, 
     help="Leave these layers in floating point, too: a layer, a block, or a regular expression. Repeatable.",
 )
 @device_option
+@click.option(
+    "--trained",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Take over this checkpoint of QATHook instead of training.",
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Copy the checkpoint to this file.")
 @force_option
-def qat_command(config: Path, overrides: tuple[str, ...], work: Path, **options: Any) -> None:
+def qat_command(
+    config: Path,
+    overrides: tuple[str, ...],
+    work: Path,
+    trained: Path | None,
+    output: Path | None,
+    force: bool,
+    **options: Any,
+) -> None:
     """Quantise a trained model to INT8 and fine-tune it: where calibration alone loses too much.
 
     Calibrates and trains on the labelled samples of quantization.calibration.data, with the loss that the model was
@@ -46,6 +59,9 @@ def qat_command(config: Path, overrides: tuple[str, ...], work: Path, **options:
 
     Example: exporter quantize qat --config configs/centerpoint_int8.yaml --work work/centerpoint-int8 --epochs 5
     """
-    from exporter.quantize.qat import qat
+    from exporter.quantize import qat
 
-    click.echo(qat(config, work, overrides, **options))
+    if trained is not None:
+        click.echo(qat.take_over(config, work, overrides, trained, output=output, force=force))
+    else:
+        click.echo(qat.qat(config, work, overrides, output=output, force=force, **options))

@@ -91,8 +91,8 @@ def open_session(
 def open_model(config: DeployConfig, data_root: Path | None = None, fuse: bool = True) -> Session:
     """`open_session` for a config that was read already."""
     adapter = models.find(config.model.type)
-    checkpoint = _required(config.model.checkpoint, "checkpoint")
-    training = read_training_config(_required(config.model.config, "config"))
+    checkpoint = required(config.model.checkpoint, "checkpoint")
+    training = read_training_config(required(config.model.config, "config"))
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     calibration = calibration_data(config, data_root)
     if config.quantization.calibration.data is None:
@@ -144,13 +144,18 @@ def sources(config: DeployConfig, data_root: Path | None = None) -> dict[str, st
         ConfigError, InputError, ModelLoadError: one of them is missing.
     """
     return {
-        "checkpoint": checkpoint_digest(_required(config.model.checkpoint, "checkpoint")),
-        "training_config": read_training_config(_required(config.model.config, "config")).digest,
+        "checkpoint": checkpoint_digest(required(config.model.checkpoint, "checkpoint")),
+        "training_config": read_training_config(required(config.model.config, "config")).digest,
         "calibration_data": calibration_data(config, data_root).digest(),
     }
 
 
-def _required(path: Path | None, key: str) -> Path:
+def required(path: Path | None, key: str) -> Path:
+    """A file that section ``model`` names.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if path is None:
         raise ConfigError("is missing: quantisation starts from the trained model", where=f"model.{key}")
     return path

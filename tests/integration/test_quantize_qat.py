@@ -102,6 +102,13 @@ def test_from_checkpoint_to_exported_graph(config: Path, tmp_path: Path) -> None
     assert [report["step"] for report in losses] == [1, 2, 3, 4]
     assert not (work / recipe.STATE).exists()
 
+    # A checkpoint that was trained elsewhere is taken over as it is.
+    elsewhere = tmp_path / "elsewhere"
+    assert recipe.take_over(config, elsewhere, (), copy) == str(elsewhere / recipe.CHECKPOINT)
+    taken = torch.load(elsewhere / recipe.CHECKPOINT, weights_only=True)
+    assert taken["quantization"]["steps"] == 4
+    assert all(torch.equal(taken["state_dict"][name], value) for name, value in after.items())
+
     made = (work / recipe.CHECKPOINT).stat().st_mtime_ns
     _run(config, work)
     assert (work / recipe.CHECKPOINT).stat().st_mtime_ns == made

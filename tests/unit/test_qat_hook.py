@@ -19,7 +19,7 @@ from torch import nn  # noqa: E402
 
 from exporter.quantize import hook  # noqa: E402
 from exporter.quantize.checkpoint import load_ptq_model  # noqa: E402
-from exporter.quantize.frozen import quantized_layers  # noqa: E402
+from exporter.quantize.frozen import FixedQuantizer, quantized_layers  # noqa: E402
 from shared.errors import ConfigError, TrainingError  # noqa: E402
 from tests.support.quantizing import net  # noqa: E402
 
@@ -175,6 +175,18 @@ def test_norms_are_held_or_go_on_learning(tmp_path: Path) -> None:
     assert not torch.equal(learning.first.running_mean, before["running_mean"])
     assert isinstance(learning.net.stem[1], nn.BatchNorm2d)
     load_ptq_model(Normed(), tmp_path / "learning" / hook.CHECKPOINT)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32])
+def test_gradients_pass_through_the_rounding_in_mixed_precision_too(kind: Any) -> None:
+    quantizer = FixedQuantizer(torch.tensor(0.5), None)
+    values = torch.tensor([0.7, -3.1, 90.0], dtype=kind, requires_grad=True)
+    rounded = quantizer(values)
+    assert rounded.tolist() == [0.5, -3.0, 63.5]
+    assert rounded.dtype == kind
+    torch.autograd.backward(rounded.sum())
+    assert values.grad is not None
+    assert values.grad.tolist() == [1, 1, 0]  # none where the value lies outside the range
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
