@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from exporter.cli import cli
 from exporter.quantize.lint import check, lint, quantised_layers
 from shared.errors import ExportError
 from tests.support.qdq_graphs import Net, residual_block
@@ -208,3 +210,26 @@ def test_check_names_the_first_and_counts_the_rest(tmp_path: Path) -> None:
         check(path)
     assert raised.value.exit_code == 5
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_the_command_prints_findings_and_ends_with_their_exit_code(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+
+    def run(model: onnx.ModelProto, *options: str) -> Any:
+        onnx.save(model, str(path))
+        return CliRunner().invoke(cli, ["quantize", "lint", str(path), *options])
+
+    model = chain(3, [True, True, False]).model()
+    sound = run(model)
+    assert (sound.exit_code, sound.output) == (0, "2 of 3 matrix nodes are quantised, 0 findings\n")
+    excluded = run(model, "--exclude", "conv1$", "--exclude", "conv2$")
+    assert excluded.exit_code == 5
+    assert "conv1 (Conv): is quantised although 'conv1$' excludes it" in excluded.output
+    in_float = run(chain(2, [False, False]).model())
+    assert in_float.exit_code == 3
+    assert "has no quantised node" in in_float.output
+    path.write_bytes(path.read_bytes()[:50])
+    broken = CliRunner().invoke(cli, ["quantize", "lint", str(path)])
+    assert broken.exit_code == 3
+    assert "not a whole ONNX file" in broken.output
+    assert "Traceback" not in broken.output
