@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import UsageError
 from shared.progress import track
 
 #: Share of the replicates inside an interval.
@@ -46,17 +45,6 @@ def draw(units: Sequence[str], replicates: int = REPLICATES, seed: int = 0) -> n
         return np.zeros((0, len(units)), np.int64)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates)
     return np.asarray(drawn[:, unit_of_frame], np.int64)
-
-
-def units_of(by: str, frames: Sequence[str], scenes: Sequence[str]) -> Sequence[str]:
-    """What to draw.
-
-    Raises:
-        UsageError: another word.
-    """
-    if by not in ("frames", "scenes"):
-        raise UsageError(f"can't resample '{by}'", where="--resample", hint="choose frames or scenes")
-    return frames if by == "frames" else scenes
 
 
 def replicate(

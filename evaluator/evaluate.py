@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.bootstrap import differences, draw, intervals, replicate, units_of
+from evaluator.bootstrap import differences, draw, intervals, replicate
 from evaluator.comparison import difference_table, side_by_side
 from evaluator.gates import check_gates, latency_names, parse_gate, refuse_typos
 from evaluator.latency import latency_csv, latency_table, run_latency
@@ -134,7 +134,7 @@ def evaluate_runs(
         InputError: a run holds what no metric can be computed from.
     """
     baseline = baseline_of(runs)
-    copies = None if truth is None else draw(units_of(resample, truth.tokens, truth.scenes))
+    copies = None if truth is None else draw(truth.scenes if resample == "scenes" else truth.tokens)
     results: dict[str, Any] = {}
     replicates: dict[str, Replicates] = {}
     for run in runs:

@@ -24,22 +24,6 @@ _CHUNK = 1 << 20
 
 
 @dataclass
-class Worst:
-    """Where the largest absolute error was.
-
-    Attributes:
-        sample: position of the sample in the run.
-        index: position in the output.
-        reference, test: the two values.
-    """
-
-    sample: int
-    index: tuple[int, ...]
-    reference: float
-    test: float
-
-
-@dataclass
 class OutputStatistics:
     """Statistics of one output over the samples seen so far; `add` feeds it.
 
@@ -63,7 +47,7 @@ class OutputStatistics:
     dot: float = 0.0
     worst_cosine: float = 1.0
     worst_cosine_sample: int | None = None
-    worst: Worst | None = None
+    worst: dict[str, Any] | None = None
     problems: list[str] = field(default_factory=list)
     histogram: Histogram = field(default_factory=Histogram)
 
@@ -98,8 +82,9 @@ class OutputStatistics:
             where = int(error.argmax())
             if self.worst is None or error[where] > self.max_abs:
                 position = start + (where if finite is None else int(positions[where]))
-                index = tuple(int(axis) for axis in np.unravel_index(position, reference.shape))
-                self.worst = Worst(sample, index, float(a[where]), float(b[where]))
+                index = [int(axis) for axis in np.unravel_index(position, reference.shape)]
+                values = {"reference": float(a[where]), "test": float(b[where])}
+                self.worst = {"sample": sample, "index": index, **values}
                 self.max_abs = float(error[where])
         cosine = _cosine(dot, signal, energy)
         if cosine < self.worst_cosine:
@@ -139,6 +124,7 @@ class OutputStatistics:
     def summary(self) -> dict[str, Any]:
         """What is stored: JSON, without NaN and infinities (null: infinite or nothing to compute it from).
 
+        ``worst`` is where the largest absolute error was: sample of the run, index in the output, and the two values.
         ``snr_db`` and ``psnr_db`` are null when there is no error at all (``noise_energy`` 0) or no signal.
         """
         count = self.compared
@@ -164,14 +150,7 @@ class OutputStatistics:
             "signal_energy": _json(self.signal_energy),
             "noise_energy": _json(self.noise_energy),
             "peak": self.peak,
-            "worst": None
-            if self.worst is None
-            else {
-                "sample": self.worst.sample,
-                "index": list(self.worst.index),
-                "reference": self.worst.reference,
-                "test": self.worst.test,
-            },
+            "worst": self.worst,
             "histogram_octaves": self.histogram.octaves(),
             "problems": self.problems,
         }

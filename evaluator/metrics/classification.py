@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
 from shared.data.camera_pairs import CameraPair
-from shared.data.miscalibration import Disturbance
 from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.runs import Run
@@ -44,22 +43,6 @@ ROTATION_BOUNDS = (1.0, 2.0, 4.0, 6.0, 180.0)
 _CURVE_POINTS = 101
 
 
-class Classified(Protocol):
-    """What the metric wants to know of a sample; `shared.data.camera_pairs.CameraPair` has it."""
-
-    @property
-    def token(self) -> str:
-        """Its name."""
-
-    @property
-    def channel(self) -> str:
-        """Its camera; empty where there is none."""
-
-    @property
-    def disturbance(self) -> Disturbance | None:
-        """What its calibration was disturbed by; None where it was not, or nothing is known of it."""
-
-
 @dataclass(frozen=True)
 class Truth:
     """What is true of the samples.
@@ -68,13 +51,14 @@ class Truth:
         tokens: per sample, the name of what it is made of without its state: the states of one image are drawn together
             when intervals are made.
         scenes: per sample, the drive.
-        samples: the samples.
+        samples: the samples, with ``token``, ``channel`` (the camera, empty where there is none) and ``disturbance``
+            (None where there was none, or nothing is known of it), as `CameraPair` has them.
         labels: (F,) index into the model's classes.
     """
 
     tokens: list[str]
     scenes: list[str]
-    samples: Sequence[Classified]
+    samples: Sequence[Any]
     labels: Int64
 
 

@@ -14,13 +14,12 @@ from shared.data.images import open_image_folder
 from shared.data.images_coco import open_coco
 from shared.data.images_info import open_image_info
 from shared.data.images_kitti import open_kitti_images
-from shared.data.images_real import open_real_images
 from shared.data.images_t4 import open_t4_images
 from shared.data.info import open_info
 from shared.data.kitti import open_kitti
 from shared.data.mini_val import open_mini_val
 from shared.data.pairs_opening import PAIR_FORMATS
-from shared.data.real import open_real
+from shared.data.real import open_real, open_real_images
 from shared.data.t4 import open_t4
 from shared.data.types import Dataset, DataSource
 from shared.errors import ConfigError

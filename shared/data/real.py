@@ -1,40 +1,43 @@
-"""Every real lidar frame of the folder that REAL_DATA names, in one layout: x, y, z, intensity 0-255, fifth column.
+"""Everything real in the folder that REAL_DATA names; parts that are not there are left out.
 
-Parts, in order: the nuScenes demo key frame, the nuScenes mini_val frames whose sweep is there, KITTI's full clouds,
-Argoverse 2, and the T4 scenes (every ``t4_*`` folder). KITTI's reflectance is scaled to 0-255, its missing ring is 0.
-Classes are AWML's five unless the settings name others.
+*Lidar frames*, in one layout, x, y, z, intensity 0-255, fifth column: the nuScenes demo key frame, the nuScenes
+mini_val frames whose sweep is there, KITTI's full clouds, Argoverse 2, and the T4 scenes (every ``t4_*`` folder).
+KITTI's reflectance is scaled to 0-255, its missing ring is 0. *Images*: nuScenes, KITTI, COCO's and YOLOX's; labels
+where there are. Classes are AWML's five unless the settings name others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from shared.data.argoverse import open_argoverse
 from shared.data.concat import concatenate_real
+from shared.data.images import image_files, open_image_folder
+from shared.data.images_info import open_image_info
+from shared.data.images_kitti import open_kitti_images
 from shared.data.info import open_info
 from shared.data.kitti import open_kitti
 from shared.data.labels import COMMON_CLASSES, nuscenes_label_map
 from shared.data.mini_val import INFO_FILE, open_mini_val
 from shared.data.t4 import open_t4
-from shared.data.types import Dataset, DataSettings, DataSource, Sample
+from shared.data.types import Dataset, DataSettings, DataSource, ImageSample, Sample
 
 _COLUMNS = 5
 REFLECTANCE_TO_INTENSITY = 255.0  # KITTI has 0-1
+_COCO_PICTURES = "coco_val2017_images"
 
 
 def open_real(settings: DataSource, folder: Path) -> Dataset[Sample]:
-    """Concatenation of what is there; parts that are not are left out.
+    """Every lidar frame.
 
     Raises:
         InputError: nothing known is there.
     """
-    classes = tuple(settings.classes) or COMMON_CLASSES
-    base = DataSettings(format="real", classes=classes, label_map=settings.label_map)
-    parts: list[Dataset[Sample]] = []
-    for info in sorted((folder / "nuscenes_demo").glob("*.pkl")):
-        label_map = {**nuscenes_label_map(classes), **settings.label_map}
-        parts.append(open_info(replace(base, info_file=Path(info.name), label_map=label_map), info.parent))
+    base = _base(settings)
+    parts = _of_nuscenes_demo(base, folder, open_info)
     if (folder / "nuscenes_mini_val" / INFO_FILE).is_file():
         parts.append(open_mini_val(base, folder / "nuscenes_mini_val"))
     if any((folder / "kitti" / "velodyne").glob("*.bin")):
@@ -44,3 +47,36 @@ def open_real(settings: DataSource, folder: Path) -> Dataset[Sample]:
         parts.append(open_argoverse(base, folder / "argoverse2"))
     parts += [open_t4(base, scene) for scene in sorted(folder.glob("t4_*")) if scene.is_dir()]
     return concatenate_real(folder, parts, "nuscenes_demo, nuscenes_mini_val, kitti, argoverse2 or t4_* folders")
+
+
+def open_real_images(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
+    """Every image.
+
+    Raises:
+        InputError: nothing known is there.
+    """
+    base = _base(settings)
+    parts = _of_nuscenes_demo(base, folder, open_image_info)
+    if any((folder / "kitti" / "image_2").glob("*.png")):
+        parts.append(open_kitti_images(base, folder / "kitti"))
+    if (folder / _COCO_PICTURES).is_dir():
+        parts.append(open_image_folder(base, folder / _COCO_PICTURES))
+    pictures = sorted(folder.glob("*.jpg"))
+    if pictures:
+        parts.append(image_files("pictures", folder, pictures, base))
+    return concatenate_real(folder, parts, f"nuscenes_demo, kitti, {_COCO_PICTURES} or *.jpg")
+
+
+def _base(settings: DataSource) -> DataSettings:
+    classes = tuple(settings.classes) or COMMON_CLASSES
+    return DataSettings(format="real", classes=classes, label_map=settings.label_map)
+
+
+def _of_nuscenes_demo(
+    base: DataSettings, folder: Path, opened: Callable[[DataSource, Path], Dataset[Any]]
+) -> list[Dataset[Any]]:
+    label_map = {**nuscenes_label_map(base.classes), **base.label_map}
+    return [
+        opened(replace(base, info_file=Path(info.name), label_map=label_map), info.parent)
+        for info in sorted((folder / "nuscenes_demo").glob("*.pkl"))
+    ]

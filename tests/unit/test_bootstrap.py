@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from evaluator.bootstrap import CONFIDENCE, FEWEST_UNITS, differences, draw, interval, intervals, replicate, units_of
+from evaluator.bootstrap import CONFIDENCE, FEWEST_UNITS, differences, draw, interval, intervals, replicate
 from evaluator.boxes3d import nuscenes, t4
 from evaluator.boxes3d.table import BoxTable
-from shared.errors import UsageError
 from tests.support.scenes import CLASSES, random_tables
 
 
@@ -72,13 +71,6 @@ def test_difference_of_runs_is_paired() -> None:
 def test_too_few_units_give_no_interval() -> None:
     assert len(draw(_names(FEWEST_UNITS))) > len(draw(_names(FEWEST_UNITS - 1))) == 0
     assert replicate(draw(["one scene"] * 50), lambda copies: {"x": 1.0}, "x") == {}
-
-
-def test_frames_or_scenes_are_drawn() -> None:
-    frames, scenes = ["a", "b"], ["drive", "drive"]
-    assert (units_of("frames", frames, scenes), units_of("scenes", frames, scenes)) == (frames, scenes)
-    with pytest.raises(UsageError, match="can't resample 'boxes'"):
-        units_of("boxes", frames, scenes)
 
 
 def test_numbers_that_can_not_be_computed_give_no_interval() -> None:
