@@ -196,7 +196,7 @@ class Estimate:
 def choices(
     measure: Measure, layers: Sequence[str], profile: Sequence[Sensitivity], skip: Sequence[str], estimate: Estimate
 ) -> list[Choice]:
-    """Combined choices between all float and all INT8: the most sensitive blocks leave INT8 one after another.
+    """Combined choices between all INT8 and all float: the blocks that lose something leave INT8 one after another.
 
     Args:
         measure: the model with some layers in INT8.
@@ -206,12 +206,13 @@ def choices(
         estimate: of latencies.
     """
     blocks = [entry for entry in profile if entry.kind == "block" or _is_alone(entry, profile)]
-    wanted: dict[tuple[str, ...], str] = {tuple(layers): "all INT8"}
+    blocks = [block for block in blocks if round(block.drop, 2) > 0]
+    wanted: dict[tuple[str, ...], str] = {tuple(layers): "all INT8", (): "all float"}
     wanted.setdefault(tuple(name for name in layers if name not in skip), f"sensitive layers in float: {len(skip)}")
     left = list(layers)
     for count, block in enumerate(blocks, start=1):
         left = [name for name in left if name not in block.layers]
-        wanted.setdefault(tuple(left), f"worst blocks in float: {count}" if left else "all float")
+        wanted.setdefault(tuple(left), f"worst blocks in float: {count}")
     return [
         Choice(label, int8, estimate.latency_ms(int8), measure(int8))
         for int8, label in track(wanted.items(), "latency against metric", len(wanted))
