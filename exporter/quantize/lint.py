@@ -320,7 +320,8 @@ def _join(graph: _Graph, node: Any) -> Iterator[Finding]:
 
 def _copies(graph: _Graph, tensor: str) -> Iterator[Finding]:
     """A tensor that is quantised several times has one scale: else it is kept and read once for each."""
-    first, *rest = [node for node in graph.consumers[tensor] if node.op_type == "QuantizeLinear"] or [None]
+    readers = [node for node in graph.consumers[tensor] if node.op_type == "QuantizeLinear" and node.input[0] == tensor]
+    first, *rest = readers or [None]
     for other in rest:
         if not _equal(graph.scale(first), graph.scale(other)):
             yield _finding(

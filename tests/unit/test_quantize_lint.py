@@ -172,6 +172,19 @@ def test_a_tensor_with_two_scales_is_kept_twice() -> None:
     assert [(finding.node, finding.rule) for finding in found] == [("conv2/input.Q", "scales")]
 
 
+def test_constants_may_be_shared() -> None:
+    """As simplifiers leave them: one node for all zero points."""
+    net = Net()
+    net.conv(net.conv("x", "conv0", scale=0.1), "conv1", scale=0.2)
+    model = net.model()
+    zero = numpy_helper.from_array(np.int8(0), "zero")
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["shared"], name="constant", value=zero))
+    for node in model.graph.node:
+        if node.name.startswith(("conv0/input", "conv1/input")):
+            node.input[2] = "shared"
+    assert lint(model) == []
+
+
 @pytest.mark.parametrize("pattern", ["conv1", r"^conv1$", r"^conv[12]"])
 def test_excluded_layers_are_not_quantised(pattern: str) -> None:
     assert lint(chain(3, [True, False, True]).model(), [r"^conv1$"]) == []
