@@ -132,5 +132,5 @@ def with_largest_values(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _table(component: str, count: int, largest: Mapping[str, float]) -> str:
     rows = [[name, number(value, 1)] for name, value in sorted(largest.items(), key=lambda item: -item[1])[:_SHOWN]]
-    title = f"{component}: the largest of {len(largest)} tensors on {count} samples"
+    title = f"{component}: the largest of {len(largest)} tensors on {count} sample{'s' if count > 1 else ''}"
     return Table(title, ["tensor", "largest magnitude"], rows).text()

@@ -26,7 +26,8 @@ from shared.workspace import Workspace
 from tests.support.trt_workspaces import full_size_workspace
 from trt_builder.build import build_all
 
-pytestmark = pytest.mark.gpu
+# Engines of full size build for two minutes, and the one measuring run with its soak takes three.
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
 # The components' stages; the rest are ours.
 ENGINES = ("pts_voxel_encoder", "pts_backbone_neck_head")
