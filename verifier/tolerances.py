@@ -195,78 +195,36 @@ def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultL
     return replace(limits, errors={**limits.errors, name: value})
 
 
-@dataclass(frozen=True)
-class Check:
-    """One limit and what it was compared with.
-
-    Attributes:
-        what: what is judged, for example ``heatmap snr_db``.
-        value: the statistic; None: infinitely good or bad, as ``passed`` says.
-        limit: the limit.
-        passed: the verdict.
-    """
-
-    what: str
-    value: float | None
-    limit: float
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The verdict on one comparison.
-
-    Attributes:
-        failures: what is wrong, one line each; empty: passed.
-        checks: every limit that was looked at.
-    """
-
-    failures: list[str]
-    checks: list[Check]
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.failures
-
-
-def judge(comparison: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
-    """Judge a stored comparison.
-
-    Args:
-        comparison: what `verifier.compare.compare_runs` gave.
-        tolerance: the limits.
-    """
+def judge(comparison: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
+    """What is wrong with a comparison (what `verifier.compare.compare_runs` gave), one line each; none: it passed."""
     failures = list(comparison["problems"])
-    checks: list[Check] = []
     outputs: Mapping[str, Any] = comparison["outputs"]
+    beyond: list[str] = []
     for name, statistics in outputs.items():
         failures += [f"{name}: {problem}" for problem in statistics["problems"]]
         failures += _not_finite(name, statistics)
-        if not statistics["compared"]:
+        if statistics["compared"]:
+            beyond += _beyond_tensor_limits(name, statistics, tolerance)
+        else:
             failures.append(f"{name}: nothing was compared")
-            continue
-        checks += _tensor_checks(name, statistics, tolerance)
     results = comparison["results"]
     if results["non_finite"]:
         failures.append(f"results: {results['non_finite']} with NaN or Inf")
     if results["known_once"]:
         failures.append(f"results: {results['known_once']} with a value that only one run knows")
-    checks += _result_checks(results, tolerance.results, comparison["score_threshold"])
+    beyond += _beyond_result_limits(results, tolerance.results, comparison["score_threshold"])
     if tolerance.metric is not None:
-        least = tolerance.metric
-        checks += [
-            Check(f"results {name}", value, least, value >= least) for name, value in comparison["agreement"].items()
-        ]
+        for name, value in comparison["agreement"].items():
+            beyond += _beyond(f"results {name}", value, tolerance.metric, value >= tolerance.metric)
     if not any(statistics["compared"] for statistics in outputs.values()):
         failures.append("no raw output was compared")
-    failures += [_sentence(check) for check in checks if not check.passed]
-    return Verdict(failures, checks)
+    return failures + beyond
 
 
-def _sentence(check: Check) -> str:
-    value = "no finite value" if check.value is None else f"{check.value:.4g}"
-    return f"{check.what}: {value}, the limit is {check.limit:g}"
+def _beyond(what: str, value: float | None, limit: float, passed: bool) -> list[str]:
+    """The line for a statistic that is beyond its limit; ``value`` None: infinitely good or bad, as ``passed`` says."""
+    shown = "no finite value" if value is None else f"{value:.4g}"
+    return [] if passed else [f"{what}: {shown}, the limit is {limit:g}"]
 
 
 def _not_finite(name: str, statistics: Mapping[str, Any]) -> list[str]:
@@ -278,37 +236,33 @@ def _not_finite(name: str, statistics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _tensor_checks(name: str, statistics: Mapping[str, Any], tolerance: Tolerance) -> list[Check]:
-    limits = tolerance.tensors
-    checks = []
+def _beyond_tensor_limits(name: str, statistics: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
+    limits, found = tolerance.tensors, []
     max_abs = tolerance.output_max_abs.get(name, limits.max_abs)
     if max_abs is not None:
         value = statistics["max_abs"]
-        checks.append(Check(f"{name} max |difference|", value, max_abs, value is not None and value <= max_abs))
+        found += _beyond(f"{name} max |difference|", value, max_abs, value is not None and value <= max_abs)
     # No noise at all is an infinite ratio; noise without any signal is none.
     own = tolerance.output_limits.get(name, {})
     least_snr, least_cosine = own.get("snr_db", limits.snr_db), own.get("cosine", limits.cosine)
     snr, identical = statistics["snr_db"], statistics["noise_energy"] == 0.0
-    passed = identical or (snr is not None and snr >= least_snr)
-    checks.append(Check(f"{name} SNR [dB]", snr, least_snr, passed))
+    found += _beyond(f"{name} SNR [dB]", snr, least_snr, identical or (snr is not None and snr >= least_snr))
     cosine = statistics["worst_cosine"]
-    checks.append(Check(f"{name} cosine", cosine, least_cosine, cosine >= least_cosine))
-    return checks
+    return found + _beyond(f"{name} cosine", cosine, least_cosine, cosine >= least_cosine)
 
 
-def _result_checks(results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None) -> list[Check]:
-    checks = []
+def _beyond_result_limits(results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None) -> list[str]:
+    found = []
     for name, errors in results["errors"].items():
         limit = limits.errors[name]
         value = errors["max"] if limits.quantile == 1.0 else errors["quantiles"][str(limits.quantile)]
-        checks.append(Check(f"results {name}", value, limit, value is not None and value <= limit))
+        found += _beyond(f"results {name}", value, limit, value is not None and value <= limit)
     total = max(results["reference_count"], results["test_count"])
     if total:
         floor = 0.0 if score_threshold is None else score_threshold + limits.errors["score"]
         lost = max(_above(results, side, floor) for side in ("reference", "test")) + results["label_flips"]
-        share = lost / total
-        checks.append(Check("results unmatched, share", share, limits.unmatched, share <= limits.unmatched))
-    return checks
+        found += _beyond("results unmatched, share", lost / total, limits.unmatched, lost / total <= limits.unmatched)
+    return found
 
 
 def _above(results: Mapping[str, Any], side: str, floor: float) -> int:

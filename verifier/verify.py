@@ -15,7 +15,7 @@ from shared.table import Table, number
 from shared.workspace import Workspace
 from verifier.compare import compare_runs
 from verifier.scenarios import Comparison, Plan, RecordedRun, plan_comparisons, precision_of, recorded_runs
-from verifier.tolerances import DEFAULTS, Tolerance, Verdict, apply_overrides, coarser, judge, tolerance_from_json
+from verifier.tolerances import DEFAULTS, Tolerance, apply_overrides, coarser, judge, tolerance_from_json
 
 if TYPE_CHECKING:
     from shared.config import DeployConfig
@@ -118,8 +118,8 @@ def stored_comparisons(workspace: Workspace) -> dict[str, dict[str, Any]]:
     return stored
 
 
-def judge_stored(stored: Mapping[str, Any], overrides: Sequence[str]) -> Verdict:
-    """The verdict on a stored comparison, by the limits stored with it and ``overrides``."""
+def judge_stored(stored: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """What is wrong with a stored comparison, by the limits stored with it and ``overrides``; nothing: it passed."""
     return judge(stored, apply_overrides(tolerance_from_json(stored["tolerance"]), overrides))
 
 
@@ -136,7 +136,7 @@ def report(workspace: Workspace, overrides: Sequence[str]) -> str:
     text = "\n\n".join(table.text() for table in _tables(comparisons, verdicts))
     notes = [f"skipped (optional): {line}" for line in summary["skipped"]]
     failures = list(summary["unable"])
-    failures += [f"{name}: {line}" for name, verdict in verdicts.items() for line in verdict.failures]
+    failures += [f"{name}: {line}" for name, lines in verdicts.items() for line in lines]
     if not comparisons:
         failures.append("nothing was compared")
     if failures:
@@ -173,12 +173,12 @@ def _summary(plan: Plan, results: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     }
 
 
-def _result(stored: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+def _result(stored: Mapping[str, Any], failures: list[str]) -> dict[str, Any]:
     """What the manifest records of a comparison."""
     keep = ("max_abs", "mean_abs", "cosine", "snr_db")
     return {
-        "passed": verdict.passed,
-        "failures": verdict.failures,
+        "passed": not failures,
+        "failures": failures,
         "samples": len(stored["samples"]),
         "outputs": {name: {key: values[key] for key in keep} for name, values in stored["outputs"].items()},
         "results": _result_summary(stored["results"]),
@@ -197,7 +197,7 @@ def _result_summary(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tables(comparisons: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, Verdict]) -> list[Table]:
+def _tables(comparisons: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, list[str]]) -> list[Table]:
     return [
         table
         for name, stored in comparisons.items()
@@ -205,7 +205,7 @@ def _tables(comparisons: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str,
     ]
 
 
-def _output_table(stored: Mapping[str, Any], verdict: Verdict) -> Table:
+def _output_table(stored: Mapping[str, Any], failures: list[str]) -> Table:
     rows = []
     for output, values in stored["outputs"].items():
         quantiles = values["quantiles_abs"]
@@ -223,7 +223,7 @@ def _output_table(stored: Mapping[str, Any], verdict: Verdict) -> Table:
             ]
         )
     reference, test = stored["reference"]["run"], stored["test"]["run"]
-    status = "passed" if verdict.passed else "FAILED"
+    status = "FAILED" if failures else "passed"
     return Table(
         f"{reference} -> {test}: {status}, raw outputs of {len(stored['samples'])} samples",
         ["output", "max abs", "mean abs", "p99 abs", "max rel", "cosine", "SNR dB", "NaN/Inf"],

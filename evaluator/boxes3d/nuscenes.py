@@ -52,7 +52,6 @@ class ClassScore:
             which looks at boxes from above and would not notice a bottom taken for a centre.
         num_truths, num_predictions: boxes of the class that took part.
         precision: (T, 101) precision at ``RECALLS``, per distance.
-        confidence: (T, 101) score at which each recall is reached, per distance.
     """
 
     average_precision: dict[float, float]
@@ -61,7 +60,6 @@ class ClassScore:
     num_truths: int
     num_predictions: int
     precision: Float64
-    confidence: Float64
 
     @property
     def mean_average_precision(self) -> float:
@@ -239,7 +237,7 @@ def _score_class(name: str, matches: Matches, order: Int, num_truths: int) -> Cl
         for error, values in matches.errors.items()
     }
     vertical = float(matches.vertical_errors[rows].mean()) if len(rows) else float("nan")
-    return ClassScore(ap, errors, vertical, num_truths, len(order), precision, confidence)
+    return ClassScore(ap, errors, vertical, num_truths, len(order), precision)
 
 
 def sampled_curve(hits: Bool, scores: Float64, num_truths: int) -> tuple[Float64, Float64]:
