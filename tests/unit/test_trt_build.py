@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 import pytest
 
+from benchmarks.trt_engines import verdicts
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError, ManifestError
 from shared.workspace import Workspace
 from tests.support import fake_tensorrt
@@ -62,6 +63,18 @@ def build(ws: Workspace, policy: str, *overrides: str, force: bool = False) -> N
 def achieved(ws: Workspace, target: Target, policy: str, component: str) -> dict[str, Any]:
     value: dict[str, Any] = ws.manifest().results["engines"][f"{target.name(policy)}/{component}"]["achieved"]
     return value
+
+
+def test_benchmarks_note_a_proof_that_failed_and_go_on(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    machine.behaviour.precision_of = lambda name, asked: "FP32"
+    ws = make_workspace(tmp_path, {HEAD: head()})
+    with verdicts() as said:
+        build(ws, "fp16")
+    assert len(said) == 1
+    assert said[0].startswith(f"{HEAD}: precision_policy fp16 was not met")
+    with pytest.raises(BuildError, match="was not met"):
+        build(ws, "fp16", force=True)
 
 
 def test_tensorrt_gets_one_logger_that_tells_the_build_of_today() -> None:
