@@ -25,7 +25,7 @@ from exporter.quantize.residual import share_scales
 from exporter.quantize.sensitivity import Estimate, Measured
 from exporter.quantize.session import Session
 from shared.config import part
-from shared.errors import EnvironmentLacks
+from shared.errors import EnvironmentLacks, InputError
 from shared.files import sha256_of_json
 from shared.journal import Journal
 from shared.provenance import code_digest, package_versions
@@ -152,7 +152,7 @@ def open_bench(
         force: discard the journal in any case.
 
     Raises:
-        InputError: no sample to calibrate on, or a broken one.
+        InputError: no sample to calibrate on, or a broken one; the float model scores nothing.
         EnvironmentLacks: no such device.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -178,4 +178,10 @@ def open_bench(
         manager.save_calib_cache(folder / _CACHE)
     freeze(model)
     share_scales(model, session.forward, batches())
-    return Bench(session, metric, costs, journal, device, [])
+    bench = Bench(session, metric, costs, journal, device, [])
+    if bench.measure(()).metric <= 0:
+        raise InputError(
+            f"{metric.name} of the float model is 0 on {len(metric.positions)} frames, so nothing can be lost",
+            where=session.dataset.name, hint="check model.checkpoint, and that data.classes are the model's",
+        )  # fmt: skip
+    return bench

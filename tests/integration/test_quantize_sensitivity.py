@@ -12,7 +12,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+pytest.importorskip("torch")
 pytest.importorskip("modelopt")
+
+import torch
 
 from exporter.cli import cli
 from exporter.models import calibration
@@ -100,6 +103,19 @@ def test_without_labels_it_says_so(tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert "the detection3d metric needs them" in result.output
     assert not (tmp_path / "work").exists()
+
+
+def test_a_model_that_scores_nothing_has_no_ranking(options: list[str], tmp_path: Path) -> None:
+    """The only frame's label is what the model does not say: here, because its weights are random."""
+    from exporter.training_config import random_weights, read_training_config
+
+    model = calibration.build(read_training_config(ROOT / "configs/train/calibration_demo.py"), None)
+    random_weights(model, seed=0)
+    model.head.fc.bias.data = torch.tensor([-1e3, 1e3])  # never miscalibrated, which sample 0 is
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "random.pth")
+    own = [*options[:-1], "1", "--set", f"model.checkpoint={tmp_path / 'random.pth'}"]
+    result = run("sensitivity", *own, "--work", str(tmp_path / "work"))
+    assert result.exit_code == 3 and "accuracy of the float model is 0" in result.output, result.output
 
 
 def test_gpu_and_layers_that_are_not_there(options: list[str], tmp_path: Path) -> None:
