@@ -16,7 +16,6 @@ from evaluator.submission import Submission, read_submission
 from shared.errors import InputError, UsageError
 from shared.files import write_json
 
-METRICS = ("nuscenes", "t4")
 #: Name of the result with each class in its own range.
 OVERALL = "all"
 #: Range [m] of classes that no range is given for: that of AWML's models.

@@ -7,13 +7,10 @@ radians; boxes are gravity centre, (length, width, height), yaw.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
-FloatArray = npt.NDArray[np.floating[Any]]
 
 # Signs of the half sizes (l, w, h) at the corners of a box: the bottom face counter-clockwise from front left, then the
 # top face in the same order.

@@ -10,6 +10,8 @@ from evaluator.boxes3d.nuscenes import NuscenesScore
 from evaluator.boxes3d.t4 import HEADLINE_RULE, RuleScore
 from shared.table import Table, number
 
+_BEST_F1 = ("max_f1", "optimal_confidence", "optimal_precision", "optimal_recall")
+
 
 def known(value: float) -> float | None:
     """The value, None for NaN: JSON has none."""
@@ -66,10 +68,7 @@ def t4_json(score: Mapping[str, RuleScore]) -> dict[str, Any]:
                         str(threshold): {
                             "AP": known(at.ap),
                             "APH": known(at.aph),
-                            "max_f1": known(at.max_f1),
-                            "optimal_confidence": known(at.optimal_confidence),
-                            "optimal_precision": known(at.optimal_precision),
-                            "optimal_recall": known(at.optimal_recall),
+                            **{key: known(getattr(at, key)) for key in _BEST_F1},
                         }
                         for threshold, at in scores.thresholds.items()
                     },
@@ -119,10 +118,8 @@ def t4_tables(result: Mapping[str, Any], headline_range: str) -> list[Table]:
     detail = []
     for name, values in ranges[headline_range][HEADLINE_RULE]["classes"].items():
         best = list(values["thresholds"].values())[-1]
-        keys = ("max_f1", "optimal_confidence", "optimal_precision", "optimal_recall")
-        detail.append(
-            [name, number(values["AP"], 4), number(values["APH"], 4), *(number(best[key], 3) for key in keys)]
-        )
+        best_f1 = (number(best[key], 3) for key in _BEST_F1)
+        detail.append([name, number(values["AP"], 4), number(values["APH"], 4), *best_f1])
     threshold = list(next(iter(ranges[headline_range][HEADLINE_RULE]["classes"].values()))["thresholds"])[-1]
     return [
         Table("T4 (perception_eval) per range [m]", ["rule", *ranges], rows),

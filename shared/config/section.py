@@ -71,10 +71,8 @@ def _pattern(value: str) -> str:
 
 
 Flag = Annotated[bool, Strict()]
-Integer = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Index = Annotated[int, Strict(), Field(ge=0)]
-Number = Annotated[float, Strict()]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
 Bytes = Annotated[
