@@ -186,7 +186,7 @@ def need(installed: TensorRT, name: str, what: str) -> Any:
 def lacks_operator(installed: TensorRT, operator: str, *, where: str) -> EnvironmentLacks:
     """The error for an operator of `OPERATORS` that this TensorRT does not run."""
     return EnvironmentLacks(
-        f"{installed.title} has no {operator}",
+        f"{installed.title} has no operator {operator}",
         where=where,
         hint=f"{OPERATORS[operator]} has it: build with that, or export the model without it",
     )

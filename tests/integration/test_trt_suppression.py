@@ -26,4 +26,4 @@ def test_tensorrt_for_rtx_refuses_with_one_line(tmp_path: Path, graph: Any, oper
     assert answer.returncode == 4
     assert answer.stderr.count("\n") == 1, answer.stderr
     assert "TensorRT for RTX 1." in answer.stderr
-    assert f"has no {operator}. {where}" in answer.stderr
+    assert f"has no operator {operator}. {where}" in answer.stderr
