@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from packaging.utils import canonicalize_name
 from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint
-from tests.support.containers import ROOT, USER, Compose, docker, image
+from tests.support.containers import ROOT, USER, Compose, docker, image, let_in
+from tests.support.report_workspaces import classification, detection2d, detection3d
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("images")]
 
@@ -69,11 +72,8 @@ def compose(volume: Path, exported: tuple[Path, Path]) -> Compose:
     """Compose on a volume that holds a copy of the workspace, as ``tiny``."""
     work, frames = exported
     subprocess.run(["cp", "-r", str(work), str(volume / "tiny")], check=True)
-    for folder in (frames.parent, frames):
-        folder.chmod(0o755)
-    for parent in (volume, *list(volume.parents)[:3]):
-        if parent.stat().st_uid == os.geteuid():
-            parent.chmod(0o755)
+    let_in(frames)
+    let_in(volume)
     return Compose(volume, frames)
 
 
@@ -175,6 +175,19 @@ def test_stages_on_a_shared_volume(compose: Compose) -> None:
     # A second call finds nothing to do, in a new container with another host name.
     answer = compose.run("runtime-onnx", *RUN_ONNX, "--num-samples", "4")
     assert "up to date" in answer.stderr
+
+
+@pytest.mark.parametrize("make", [detection3d, detection2d, classification])
+def test_every_task_is_evaluated_and_reported_with_pictures(
+    make: Callable[[Path], Workspace], volume: Path, tmp_path: Path
+) -> None:
+    shutil.move(make(tmp_path).root, volume / "task")
+    let_in(volume)
+    compose = Compose(volume, tmp_path / "data")
+    for command in ("evaluate", "report"):
+        answer = compose.run("evaluator", command, "--work", "/workspace/task", "--force")
+        assert answer.returncode == 0, answer.stderr
+    assert "<image " in (volume / "task" / "report" / "index.html").read_text()
 
 
 def test_engines_are_built_without_a_gpu(compose: Compose, rtx_image: str) -> None:
