@@ -95,8 +95,8 @@ def open_model(config: DeployConfig, data_root: Path | None = None, fuse: bool =
     training = read_training_config(required(config.model.config, "config"))
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     calibration = calibration_data(config, data_root)
-    if config.quantization.calibration.data is None:
-        _log.warning("quantization.calibration.data is not set: calibrating on samples that the model is evaluated on")
+    if calibration.digest() == dataset.digest():
+        _log.warning("calibrating on the samples that the model is evaluated on; others: quantization.calibration.data")
     options = adapter.read_options(config.model.options)
     weights = checkpoint_digest(checkpoint)
     model = adapter.build(training, options)
