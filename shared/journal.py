@@ -1,14 +1,36 @@
-"""Answers of a long search, kept as they come: a killed one, started again, does not ask what it knows."""
+"""Lines of JSON, kept as they come: of runs, and of long searches; a killed one goes on where it was."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from shared.files import explain_os_errors
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The values of a file with one line of JSON each, up to the last whole one; none without a file."""
+    values: list[Any] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            break  # the last line of a killed writer
+    return values
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Add a line to such a file, flushed to disk.
+
+    Raises:
+        EnvironmentLacks: the disk is full or read-only.
+    """
+    with explain_os_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class Journal:
@@ -30,7 +52,9 @@ class Journal:
         Raises:
             EnvironmentLacks: the disk is full or read-only.
         """
-        answers = {} if afresh else dict(_answers(path, fingerprint))
+        found = [] if afresh else read_lines(path)
+        ours = found[:1] == [{"fingerprint": fingerprint}]
+        answers = {answer["key"]: answer for answer in found[1:]} if ours else {}
         lines = [json.dumps({"fingerprint": fingerprint}), *map(json.dumps, answers.values())]
         with explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,21 +68,4 @@ class Journal:
             EnvironmentLacks: the disk is full.
         """
         self.answers[answer["key"]] = answer
-        with explain_os_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(answer, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _answers(path: Path, fingerprint: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not path.is_file():
-        return
-    for position, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            return  # the last line of a killed search
-        if position == 0 and entry != {"fingerprint": fingerprint}:
-            return
-        if position:
-            yield entry["key"], entry
+        append_line(self.path, answer)

@@ -15,7 +15,6 @@ A killed run keeps its journal; the same run, started again, goes on at the firs
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.errors import InputError
 from shared.files import explain_os_errors, read_json, write_json, write_text
+from shared.journal import append_line, read_lines
 from shared.tasks import Boxes2D, Boxes3D, ClassScores, Predictions, prediction_type
 
 #: Raw outputs by name.
@@ -99,7 +99,7 @@ class RunWriter:
                     shutil.rmtree(folder)
                 folder.mkdir(parents=True)
                 write_json(header_path, value)
-            finished = _read_journal(folder / _JOURNAL)
+            finished = {entry["index"]: entry for entry in read_lines(folder / _JOURNAL)}
             # A torn last line (power cut in mid-write) must not be continued by the next one.
             lines = "".join(json.dumps(entry) + "\n" for entry in finished.values())
             write_text(folder / _JOURNAL, lines)
@@ -138,10 +138,7 @@ class RunWriter:
             "counters": counters or {},
             "predictions": {name: getattr(predictions, name).tolist() for name in predictions.columns()},
         }
-        with explain_os_errors(self._folder), (self._folder / _JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(entry) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
+        append_line(self._folder / _JOURNAL, entry)
         self._finished[index] = entry
 
     def finish(self) -> list[str]:
@@ -251,15 +248,3 @@ class Run:
     def counters(self) -> list[dict[str, int]]:
         """Per sample: voxels, dropped points and the like."""
         return [entry["counters"] for entry in self._latency]
-
-
-def _read_journal(path: Path) -> dict[int, dict[str, Any]]:
-    finished: dict[int, dict[str, Any]] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break
-            finished[entry["index"]] = entry
-    return finished
