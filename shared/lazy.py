@@ -21,7 +21,8 @@ class _LazyModule(ModuleType):
         if self._module is None:
             try:
                 self._module = importlib.import_module(self.__name__)
-            except ImportError as error:
+            # OSError: a package that loads shared libraries by itself, as TensorRT 10 does, and finds one missing.
+            except (ImportError, OSError) as error:
                 raise EnvironmentLacks(
                     f"Python package '{self.__name__}' can't be imported ({error})",
                     hint=f"install it with: {self._install}",

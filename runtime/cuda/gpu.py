@@ -7,6 +7,7 @@ is loaded; everything that a buffer's user keeps of it holds a reference to the 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -129,8 +130,8 @@ def open_gpu(device: Device) -> Gpu:
         raise EnvironmentLacks(
             "Python package 'pycuda' is missing", where=str(device), hint="pip install pycuda (needs the CUDA toolkit)"
         )
-    # Imported the other way round, TensorRT 8.6's builder crashes.
-    if importlib.util.find_spec("tensorrt") is not None:
+    # Imported the other way round, TensorRT 8.6's builder crashes. One that does not load is no concern of others here.
+    with contextlib.suppress(ImportError, OSError):
         importlib.import_module("tensorrt")
     try:
         driver.init()

@@ -1,11 +1,14 @@
-"""Devices by name."""
+"""Devices by name, and packages that do not load on them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from runtime.devices import Device, parse_device
-from shared.errors import UsageError
+from shared.errors import EnvironmentLacks, UsageError
+from shared.lazy import lazy_import
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,13 @@ def test_the_full_name():
 def test_anything_else_is_refused_with_what_there_is(text):
     with pytest.raises(UsageError, match="cuda:N, second"):
         parse_device(text, {"second": "cuda:1"})
+
+
+@pytest.mark.parametrize("error", ["ImportError('undefined symbol')", "OSError('libnvinfer.so.10: not found')"])
+def test_a_package_whose_libraries_do_not_load_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    (tmp_path / "half_installed.py").write_text(f"raise {error}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(EnvironmentLacks, match="'half_installed' can't be imported.*install it with: pip"):
+        _ = lazy_import("half_installed", install="pip").anything
