@@ -36,5 +36,5 @@ def test_a_package_whose_libraries_do_not_load_is_named(
 ) -> None:
     (tmp_path / "half_installed.py").write_text(f"raise {error}")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(EnvironmentLacks, match="'half_installed' can't be imported.*install it with: pip"):
+    with pytest.raises(EnvironmentLacks, match=r"'half_installed' can't be imported.*install it with: pip"):
         _ = lazy_import("half_installed", install="pip").anything
