@@ -21,6 +21,7 @@ from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from torch import nn
 from torch.optim import Optimizer
@@ -82,12 +83,13 @@ class QATHook(Hook):  # type: ignore[misc]  # mmengine comes without types
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Give the model the form of a quantised checkpoint before its weights are loaded."""
-        record = checkpoint.get(RECORD)
+        record, form = checkpoint.get(RECORD), record_of(_model(runner))
         if record is None:
             return
-        with _followed(runner) as model:
-            take_form(model, record, checkpoint["state_dict"], "QATHook")
-        self._about = {key: value for key, value in record.items() if key not in record_of(model)}
+        if any(record[key] != value for key, value in form.items()):
+            with _followed(runner) as model:
+                take_form(model, record, checkpoint["state_dict"], "QATHook")
+        self._about = {**{key: value for key, value in record.items() if key not in form}, "mode": "qat"}
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Say what form the checkpoint's model has."""
@@ -186,8 +188,10 @@ class _followed:  # noqa: N801  used as a function
 
 
 def _optimizers(wrapper: Any) -> Iterable[Optimizer]:
-    wrappers = wrapper.values() if isinstance(wrapper, Mapping) else [wrapper]
-    return [single.optimizer for single in wrappers]
+    """The optimisers of a Runner; one that only tests has none."""
+    if isinstance(wrapper, OptimWrapperDict):
+        return [single.optimizer for single in wrapper.values()]
+    return [wrapper.optimizer] if isinstance(wrapper, OptimWrapper) else []
 
 
 def follow(optimizer: Optimizer, before: Mapping[str, nn.Parameter], model: nn.Module) -> None:

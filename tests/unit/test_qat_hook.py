@@ -145,6 +145,21 @@ def test_every_checkpoint_of_the_runner_is_a_quantised_one(tmp_path: Path, monke
     assert torch.equal(again.model.net.stem[0].input_quantizer.scale, model.net.stem[0].input_quantizer.scale)
 
 
+def test_a_runner_that_only_tests_loads_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runner(tmp_path / "trained", epochs=1)
+    run.train()
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    tester = Runner(
+        model=Classifier(), work_dir=str(tmp_path), load_from=str(tmp_path / "trained" / "epoch_1.pth"),
+        custom_hooks=[{"type": "QATHook"}], default_scope="mmengine", log_level="ERROR", experiment_name="tester",
+    )  # fmt: skip
+    tester.load_or_resume()
+    tester.load_checkpoint(str(tmp_path / "trained" / "epoch_1.pth"))  # once more: it has the form already
+    inputs, labels = torch.randn(2, 3, 8, 12), torch.tensor([0, 1])
+    expected = run.model.eval()(inputs, labels)
+    torch.testing.assert_close(tester.model.eval()(inputs, labels), expected, rtol=0, atol=0)
+
+
 def test_calibration_waits_for_its_epoch(tmp_path: Path) -> None:
     run = runner(tmp_path, epochs=2, hook={"calibration_epoch": 1, "sensitive_layers": ["net.linear"]})
     run.train()
