@@ -15,6 +15,7 @@ class Net:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.random = np.random.default_rng(0)
 
     def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
         """An initialiser."""
@@ -36,7 +37,7 @@ class Net:
 
     def conv(self, tensor: str, name: str, channels: int = 4, *, quantised: bool = True, scale: float = 0.05) -> str:
         """A 3x3 convolution from 4 channels, with Q/DQ at both inputs or at none."""
-        weight = self.constant(f"{name}.weight", np.ones((channels, 4, 3, 3)))
+        weight = self.constant(f"{name}.weight", self.random.uniform(-0.5, 0.5, (channels, 4, 3, 3)))
         if quantised:
             tensor = self.pair(tensor, f"{name}/input", scale)
             weight = self.pair(weight, f"{name}/weight", np.full(channels, 0.01), 0)
