@@ -52,15 +52,8 @@ def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
             before[subject.run] = subject
     if output is not None:
         write_json(output, {"workspace": str(work), "history": records})
-    columns = [
-        "version",
-        "made (UTC)",
-        "run",
-        *shown,
-        f"change of {shown[0]}" if shown else "change",
-        "median [ms]",
-        "latency",
-    ]
+    first = f"change of {shown[0]}" if shown else "change"
+    columns = ["version", "made (UTC)", "run", *shown, first, "median [ms]", "latency"]
     return "\n".join([Table(f"History of {work}", columns, rows).text(), *unevaluated])
 
 

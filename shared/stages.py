@@ -30,7 +30,7 @@ from shared.files import (
     sha256_of_json,
     temporary_path,
 )
-from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, read_manifest, update_manifest
+from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, StageStatus, read_manifest, update_manifest
 from shared.spec import ModelSpec
 
 _log = logging.getLogger("stage")
@@ -184,29 +184,27 @@ class StageRun:
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def _stage(self, status: str, reason: str | None, outputs: list[str], results: list[str]) -> Stage:
+    def _stage(self, status: StageStatus, reason: str | None, outputs: list[str], results: list[str]) -> Stage:
         gpu, driver = provenance.gpu()
-        return Stage.model_validate(
-            {
-                "tool": self._tool,
-                "tool_version": __version__,
-                "status": status,
-                "reason": reason,
-                "fingerprint": self.fingerprint,
-                "key": self._key,
-                "outputs": outputs,
-                "results": results,
-                "command": provenance.command_line(),
-                "host": provenance.host(),
-                "image": provenance.image(),
-                "gpu": gpu,
-                "driver": driver,
-                "started": self._started,
-                "ended": None if status == "running" else _now(),
-            }
+        return Stage(
+            tool=self._tool,
+            tool_version=__version__,
+            status=status,
+            reason=reason,
+            fingerprint=self.fingerprint,
+            key=self._key,
+            outputs=outputs,
+            results=results,
+            command=provenance.command_line(),
+            host=provenance.host(),
+            image=provenance.image(),
+            gpu=gpu,
+            driver=driver,
+            started=self._started,
+            ended=None if status == "running" else _now(),
         )
 
-    def _record(self, status: str, reason: str | None) -> None:
+    def _record(self, status: StageStatus, reason: str | None) -> None:
         def change(manifest: Manifest) -> None:
             last = manifest.stages.get(self.name)
             outputs, results = (last.outputs, last.results) if last else ([], [])
