@@ -84,7 +84,7 @@ PARTS = (
         "engines", 420,
         [("benchmarks/trt_engines.py", *_NO_LIBRARIES, "--out", "OUT/engines.json", "--dump", "OUT/reports")],
     ),
-    Part("int8", 480, [(*_PYTEST, _INT8_TESTS), ("benchmarks/int8.py", "--out", "OUT/int8.json")]),
+    Part("int8", 480, [(*_PYTEST, _INT8_TESTS), ("benchmarks/int8.py", *_NO_LIBRARIES, "--out", "OUT/int8.json")]),
     Part("demo", 180, [("benchmarks/trt_engines.py", "--work", "DEMO", *_NO_LIBRARIES, "--out", "OUT/demo.json")]),
     Part(
         "demo-latency", 120,

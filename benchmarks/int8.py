@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="*", default=[], metavar="AXIS=N", help="sizes of its named axes; others: 1")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME=REGEX", help="skip lists instead of the usual")
     parser.add_argument("--add", nargs="*", default=[], metavar="NAME=FILE", help="quantised graphs, built as they are")
+    parser.add_argument("--set", dest="overrides", nargs="*", default=[], help="overrides of the config")
     parser.add_argument("--gpu", choices=sorted(PEAKS), help="whose roofline to show; without it this machine's GPU's")
     parser.add_argument("--layers", type=int, default=12, help="print so many of the slowest layers of each engine")
     arguments = parser.parse_args()
@@ -84,7 +85,7 @@ def main() -> None:
     model = onnx.load(str(arguments.onnx)) if arguments.onnx else head(1020, FULL)
     skips = {name: (regex,) for name, regex in (item.split("=", 1) for item in arguments.skip)} or SKIPS
     added = {name: onnx.load(file) for name, file in (item.split("=", 1) for item in arguments.add)}
-    rows = compare(model, sizes, skips, added, PEAKS.get(arguments.gpu))
+    rows = compare(model, sizes, skips, added, PEAKS.get(arguments.gpu), arguments.overrides)
     arguments.out.write_text(json.dumps({"runs": RUNS, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     show(rows, arguments.layers)
 
@@ -95,6 +96,7 @@ def compare(
     skips: Mapping[str, Sequence[str]],
     added: Mapping[str, onnx.ModelProto],
     peak: Peak | None = None,
+    overrides: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Build and measure a network in FP32, FP16 and INT8, one row each.
 
@@ -104,6 +106,7 @@ def compare(
         skips: name of a row to regular expressions on the nodes that are not quantised in it.
         added: name of a row to a quantised graph.
         peak: for the roofline; None: of the GPU here, where it is known.
+        overrides: ``key=value`` for the config, ``tensorrt.tactic_sources=[]`` where cuBLAS or cuDNN are missing.
     """
     fixed = with_sizes(model, sizes)
     rows = [("fp32", "fp32_tf32", fixed), ("fp16", "fp16", fixed)]
@@ -113,7 +116,7 @@ def compare(
     peak = peak or _peak(loader.target.gpu)
     with tempfile.TemporaryDirectory() as folder:
         # One workspace: its timing cache serves all builds.
-        return [_measured(loader, Path(folder), name, policy, graph, peak) for name, policy, graph in rows]
+        return [_measured(loader, Path(folder), *row, peak, overrides) for row in rows]
 
 
 def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
@@ -131,7 +134,13 @@ def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPr
 
 
 def _measured(
-    loader: Loader, folder: Path, name: str, policy: str, model: onnx.ModelProto, peak: Peak | None
+    loader: Loader,
+    folder: Path,
+    name: str,
+    policy: str,
+    model: onnx.ModelProto,
+    peak: Peak | None,
+    overrides: Sequence[str],
 ) -> dict[str, Any]:
     ws = Workspace.create(folder)
     export(ws, {HEAD: model})
