@@ -7,11 +7,12 @@ default. Samples are mirrored (and, in 3D, turned and scaled) at random: a few h
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ mmdet_losses = lazy_import("mmdet.models.losses")
 
 Labels = Mapping[int, int]  # label of the data set -> label of the model
 Losses = dict[str, Tensor]
+
+ENTRY_POINTS = "awml_deploy.trainable"
 
 MIRROR_PROBABILITY = 0.5
 MAX_TURN = 0.4  # [rad]
@@ -58,11 +61,14 @@ class Trainable:
 
 
 def trainable(model_type: str) -> Trainable:
-    """How models of this ``model.type`` are trained.
+    """How models of this ``model.type`` are trained; a package of its own says so by an entry point.
 
     Raises:
         ConfigError: there is no loss for it here.
     """
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name == model_type:
+            return cast(Trainable, point.load())
     if model_type not in _TRAINABLE:
         raise ConfigError(
             f"there is no training loss for '{model_type}' here; there is for {', '.join(_TRAINABLE)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -163,9 +163,12 @@ def test_training_configs_without_targets_or_losses(small: Any, tmp_path: Path) 
         trainable.prepare(small[0], read_training_config(path))
 
 
-def test_models_and_labels_that_are_not_known() -> None:
+def test_models_and_labels_that_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"no training loss for 'segmentor'.*QATHook"):
         batches.trainable("segmentor")
+    own = SimpleNamespace(name="segmentor", load=lambda: batches.trainable("yolox"))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [own] if "trainable" in group else [])
+    assert batches.trainable("segmentor") is batches.trainable("yolox")
     assert batches.label_map(["person", "car"], ["car", "truck"]) == {1: 0}
     with pytest.raises(ConfigError, match="none of the model's"):
         batches.label_map(["person"], ["car", "truck"])
