@@ -38,7 +38,7 @@ _FP32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
 # Pointwise operators that INT8 kernels take in: between two quantised nodes they must not be cast.
 _FUSED_POINTWISE = frozenset(
     {"Relu", "LeakyRelu", "Clip", "Add", "Mul", "Sigmoid", "HardSwish", "HardSigmoid", "BatchNormalization", "Concat",
-     "MaxPool", "Reshape", "Transpose", "Identity"}
+     "MaxPool", "Resize", "Reshape", "Transpose", "Identity"}
 )  # fmt: skip
 
 

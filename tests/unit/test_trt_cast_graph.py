@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from tests.support.qdq_graphs import Net
 from tests.support.trt_run import with_known_qdq
 from tests.support.trt_workspaces import CHANNELS, FEATURES, POINTS, encoder, head, quantise
 from trt_builder.cast_graph import lower
@@ -189,3 +190,21 @@ def test_any_graph_of_elementwise_nodes_stays_valid_and_close(data: st.DataObjec
     x = np.random.default_rng(1).uniform(-1, 1, (2, 3, 4, 4)).astype(np.float32)
     wanted, got = run(model, {"x": x})[0], run(lowered, {"x": x})[0]
     assert np.abs(got - wanted).max() <= 0.02 * max(1.0, float(np.abs(wanted).max()))
+
+
+def test_nothing_is_cast_between_quantised_convolutions() -> None:
+    """What stands there moves between int8 values, or is part of the kernel before it."""
+    net = Net()
+    one = net.node("Relu", "relu0", net.conv("x", "conv0"))
+    sizes = net.constant("sizes", [1.0, 1.0, 2.0, 2.0])
+    larger = net.node("Resize", "resize", one, "", sizes, mode="nearest")
+    other = net.node("Relu", "relu1", net.conv(larger, "conv1"))
+    joined = net.node("Add", "add", other, larger)
+    last = net.conv(joined, "conv2", quantised=False)
+    net.node("Sigmoid", "sigmoid", last)
+    lowered, report = lower(net.model(), "fp16")
+    casts = [node.input[0] for node in lowered.graph.node if node.op_type == "Cast"]
+    assert casts == ["add.out", "sigmoid.out__fp16"]
+    assert {name for name, reason in report.kept.items() if reason == "part of an INT8 kernel"} == {
+        "conv0", "relu0", "resize", "conv1", "relu1", "add",
+    }  # fmt: skip
