@@ -54,7 +54,7 @@ def provide_mmcv_ops() -> str:
             ) from error
         return COMPILED
     stand_in = _StandIn(_EXTENSION)
-    # mmengine's Runner looks for compiled operators by the module's spec; one without a loader says that there are none.
+    # mmengine's Runner looks for compiled operators by the module's spec; without a loader in it there are none.
     stand_in.__spec__ = ModuleSpec(_EXTENSION, None)
     sys.modules[_EXTENSION] = stand_in
     vars(mmcv)["_ext"] = stand_in
