@@ -88,7 +88,7 @@ def check_quantised_onnx(path: Path, component: Component, opset_version: int) -
     them does too: two correct ones differ by whole steps here and there, so the largest difference says little.
     Therefore: Q/DQ nodes stand at the quantised layers and nowhere else; without their rounding, the file computes what
     the module computes without its quantizers, as closely as any export; and with it, the root mean square of the
-    differences is like that between the module's own float32 and float64 results.
+    differences is like that between the module's own float32 and float64 results, or those with other roundings.
 
     Raises:
         ExportError: it is not what it should be.
