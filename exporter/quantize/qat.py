@@ -113,7 +113,7 @@ def qat(
     *,
     epochs: int = 10,
     steps: int | None = None,
-    learning_rate: float = 1e-4,
+    learning_rate: float = 1e-5,
     batch_size: int = 4,
     seed: int = 0,
     skip: Sequence[str] = (),

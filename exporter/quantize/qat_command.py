@@ -20,7 +20,7 @@ from shared.cli import config_option, data_option, device_option, force_option, 
     "--lr",
     "learning_rate",
     type=click.FloatRange(min=0, min_open=True),
-    default=1e-4,
+    default=1e-5,
     show_default=True,
     help="The greatest learning rate; it rises over the first 30 % of the steps, and falls to nothing.",
 )
