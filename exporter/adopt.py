@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 onnx = lazy_import("onnx")
 
+_PLUGINS = "TRT"  # a domain of operators that ONNX does not define
+
 _log = logging.getLogger("exporter")
 
 
@@ -80,10 +82,7 @@ def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: Any,
         adopted = cast("Callable[[Path, Any], Adopted]", function)(source, adapter.read_options(config.model.options))
         with stage.artifact(adopted.component.onnx, kind="onnx") as path:
             take_onnx(source, source.name, path)
-            try:
-                onnx.checker.check_model(str(path), full_check=True)
-            except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-                raise InputError(f"not a valid ONNX file ({str(error).splitlines()[0]})", where=str(source)) from error
+            check(path, where=str(source))
         stage.spec(
             ModelSpec(
                 model=config.model.type,
@@ -95,6 +94,27 @@ def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: Any,
         )
         stage.config(resolved(config))
     _log.info("export: took %s as it is; there is no framework reference to compare with", source.name)
+
+
+def check(path: Path, *, where: str) -> None:
+    """Check that a file is valid ONNX, TensorRT's plugins aside.
+
+    Raises:
+        InputError: it is not.
+    """
+    model = onnx.load(str(path))
+    # AWML's exporter, among others, writes plugins as if they were ONNX's own operators.
+    plugins = [node for node in model.graph.node if node.op_type.endswith("_TRT") and not node.domain]
+    for node in plugins:
+        node.domain = _PLUGINS
+    if plugins:
+        model.opset_import.append(onnx.helper.make_opsetid(_PLUGINS, 1))
+    # By path where it can be: a large model can't be checked in memory.
+    checked = model if plugins else str(path)
+    try:
+        onnx.checker.check_model(checked, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InputError(f"not a valid ONNX file ({str(error).splitlines()[0]})", where=where) from error
 
 
 def tensors_of(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:

@@ -110,3 +110,21 @@ def test_a_task_or_quantisation_that_is_not_there_is_refused(exported: Path, tmp
         InputError, match=r"quantization\.enabled: is true, and the workspace has no quantized/ptq\.pth"
     ):
         take(exported, onnx, tmp_path / "b", "quantization.enabled=true")
+
+
+def test_a_plugin_of_tensorrt_is_no_mistake_and_any_other_unknown_operator_is(tmp_path: Path) -> None:
+    """AWML's exporter writes EfficientNMS_TRT without a domain."""
+    import onnx
+
+    from exporter.adopt import check
+    from tests.support import suppression_graphs
+
+    model = suppression_graphs.plugin()
+    model.graph.node[0].domain = ""
+    del model.opset_import[1:]
+    onnx.save(model, str(tmp_path / "plugin.onnx"))
+    check(tmp_path / "plugin.onnx", where="it")
+    model.graph.node[0].op_type = "Invented"
+    onnx.save(model, str(tmp_path / "unknown.onnx"))
+    with pytest.raises(InputError, match="No Op registered for Invented"):
+        check(tmp_path / "unknown.onnx", where="it")
