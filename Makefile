@@ -128,7 +128,7 @@ calibration-data: $(SETUP)
 # -- set-up -----------------------------------------------------------------------------------------------------------
 
 .PHONY: setup setup-full setup-rtx setup-mlflow setup-dev clean
-setup: $(TOOLS)/.ready $(EXPORTER)/.ready ## the virtual environments (mmcv without compiled ops)
+setup: $(TOOLS)/.ready $(EXPORTER)/.ready $(wildcard $(EXPORTER_FULL)/.ready) ## the virtual environments (mmcv without compiled ops)
 setup-full: setup $(EXPORTER_FULL)/.ready ## the same with mmcv's compiled ops (builds for 10 minutes, then cached)
 setup-rtx: $(RTX)/.ready ## TensorRT for RTX (0.4 GB), which builds engines without a GPU
 setup-mlflow: $(TOOLS)/.mlflow-ready ## the evaluator's --mlflow (100 MB)
