@@ -1,17 +1,13 @@
-"""What the training scripts of the demo models share: log, learning rate, half precision, digest of the sources."""
+"""What the training scripts of the demo models share: log, half precision, digest of the sources."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
-
-WARM_UP = 0.3  # share of the training in which the learning rate rises
-START_DIVISOR, END_DIVISOR = 10.0, 1e4  # of the greatest learning rate
 
 
 class Log:
@@ -25,16 +21,6 @@ class Log:
         self.lines.append(text)
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-
-
-def one_cycle(progress: float, greatest: float) -> float:
-    """Return the learning rate at a share of the training: cosine up to the greatest, cosine down."""
-    if progress < WARM_UP:
-        start, end, share = greatest / START_DIVISOR, greatest, progress / WARM_UP
-    else:
-        start, end = greatest, greatest / END_DIVISOR
-        share = min((progress - WARM_UP) / (1 - WARM_UP), 1.0)
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from exporter import models
 from exporter.checkpoints import checkpoint_digest
-from exporter.demo_models.recipe import one_cycle
 from exporter.devices import resolved_device, torch_device
 from exporter.quantize.calibrate import CalibrationManager
 from exporter.quantize.checkpoint import RECORD, load_ptq_model, record_of, save_ptq_model
@@ -33,6 +32,7 @@ from exporter.quantize.ptq import FOLDER, PACKAGES, method_of
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session, open_model, required, sources
 from exporter.quantize.training_batches import Losses, Trainable, label_map, trainable
+from exporter.schedule import one_cycle
 from exporter.training_config import read_training_config
 from shared.config import load_config, part
 from shared.data import Dataset
