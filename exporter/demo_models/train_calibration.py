@@ -37,8 +37,9 @@ from exporter.demo_models.calibration_frames import (
     training_samples,
     training_views,
 )
-from exporter.demo_models.recipe import Log, half_precision, one_cycle, one_thread, source_digest
+from exporter.demo_models.recipe import Log, half_precision, one_thread, source_digest
 from exporter.mmcv_ops import provide_mmcv_ops
+from exporter.schedule import one_cycle
 from shared.data.miscalibration import Miscalibration, disturbance_of
 
 HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on

@@ -37,7 +37,8 @@ from exporter.demo_models.pictures import (
     held_out_picture,
     training_picture,
 )
-from exporter.demo_models.recipe import Log, half_precision, one_cycle, one_thread, source_digest
+from exporter.demo_models.recipe import Log, half_precision, one_thread, source_digest
+from exporter.schedule import one_cycle
 from exporter.training_config import build_model, read_training_config
 
 HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on
