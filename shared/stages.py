@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -219,14 +219,16 @@ class StageRun:
         for relative, kind in self._in_place.items():
             records[relative] = self._artifact_record(inside(self.root, relative), kind)
 
+        def withdraw(manifest: Manifest) -> None:
+            for relative in self._outdated(manifest, records):
+                manifest.artifacts.pop(relative, None)
+
         def change(manifest: Manifest) -> None:
-            last = manifest.stages.get(self.name)
             for relative, (staged, _) in self._pending.items():
                 final = inside(self.root, relative)
                 staged.replace(final)
                 flush_to_disk(final.parent)
-            for stale in set(last.outputs if last else []) - set(records):
-                manifest.artifacts.pop(stale, None)
+            for stale in set(self._last_outputs(manifest)) - set(records):
                 inside(self.root, stale).unlink(missing_ok=True)
             manifest.artifacts.update(records)
             results = sorted(f"{kind}/{name}" for kind, values in self._results.items() for name in values)
@@ -238,7 +240,22 @@ class StageRun:
             if self._config is not None:
                 manifest.config = self._config
 
+        # Killed among the renames, the manifest must not describe files that have been replaced or removed.
+        if self._outdated(read_manifest(self.root / MANIFEST_NAME), records):
+            update_manifest(self.root / MANIFEST_NAME, withdraw)
         update_manifest(self.root / MANIFEST_NAME, change)
+
+    def _last_outputs(self, manifest: Manifest) -> list[str]:
+        last = manifest.stages.get(self.name)
+        return last.outputs if last else []
+
+    def _outdated(self, manifest: Manifest, records: Mapping[str, Artifact]) -> list[str]:
+        """Artifacts of the manifest that this run replaces by other content, or no longer makes."""
+        return [
+            relative
+            for relative in {*self._last_outputs(manifest), *self._pending}
+            if relative in manifest.artifacts and manifest.artifacts[relative] != records.get(relative)
+        ]
 
     def _artifact_record(self, path: Path, kind: str) -> Artifact:
         return Artifact(sha256=sha256_of_file(path), bytes=path.stat().st_size, kind=kind, stage=self.name)

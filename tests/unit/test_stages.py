@@ -70,6 +70,32 @@ def test_artifacts_that_are_made_no_longer_go(tmp_path: Path) -> None:
     assert sorted(path.name for path in ws.path("onnx").iterdir()) == ["b.onnx", "c.onnx"]
 
 
+def test_ended_between_the_files_the_manifest_describes_only_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws = Workspace.create(tmp_path)
+    _export(ws, ("a", "b", "c"))
+    replaced: list[Path] = []
+
+    def no_more(folder: Path) -> None:
+        replaced.append(folder)
+        raise KeyboardInterrupt  # as SIGKILL would, after the first file got its name
+
+    monkeypatch.setattr("shared.stages.flush_to_disk", no_more)
+    with pytest.raises(KeyboardInterrupt), ws.stage("export", tool="exporter", config={"new": 1}) as stage:
+        for name in ("a", "b"):
+            with stage.artifact(f"onnx/{name}.onnx", kind="onnx") as path:
+                path.write_text(f"other {name}")
+    assert replaced
+    manifest = ws.manifest()
+    assert manifest.stages["export"].status == "running"
+    for relative, artifact in manifest.artifacts.items():
+        assert artifact.describes(ws.path(relative))
+    monkeypatch.undo()
+    _export(ws, ("a", "b"), new=1)
+    assert sorted(ws.manifest().artifacts) == ["onnx/a.onnx", "onnx/b.onnx"]
+
+
 def test_skipped_with_the_reason(tmp_path: Path) -> None:
     ws = Workspace.create(tmp_path)
     ws.stage("build", tool="trt_builder").skip("no GPU here")
