@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from exporter.checkpoints import load_weights, read_checkpoint, read_state_dict
-from exporter.quantize.frozen import freeze_from, quantized_layers
+from exporter.quantize.frozen import freeze_from, quantized_layers, set_quantized
 from exporter.quantize.fusion import fold, fused_pairs
 from exporter.quantize.residual import place_skips
-from shared.errors import ExportError, ModelLoadError
+from shared.errors import ConfigError, ExportError, ModelLoadError
 from shared.files import atomic_path
 
 FORMAT = "awml-deploy quantised 1"
@@ -84,7 +84,8 @@ def take_form(model: nn.Module, record: Mapping[str, Any], state: Mapping[str, A
         fold(model, record["fused"])
         freeze_from(model, state)
         place_skips(model, state)
-    except ExportError as error:
+        set_quantized(model, record["layers"])
+    except (ConfigError, ExportError) as error:
         raise ModelLoadError(f"does not fit the model of the training config; {error}", where=where) from error
 
 

@@ -292,6 +292,18 @@ def test_a_checkpoint_reloads_strictly_in_a_fresh_process_without_modelopt(tmp_p
     assert [tuple(pair) for pair in record["fused"]] == PAIRS
 
 
+def test_layers_that_were_switched_off_are_off_in_the_checkpoint_too(tmp_path: Path) -> None:
+    model = frozen()
+    kept = quantized_layers(model)[1:]
+    set_quantized(model, kept)
+    expected = outputs(model)
+    save_ptq_model(model, tmp_path / "ptq.pth")
+    again = net()
+    load_ptq_model(again, tmp_path / "ptq.pth")
+    assert quantized_layers(again) == kept
+    torch.testing.assert_close(outputs(again.eval()), expected, rtol=0, atol=0)
+
+
 def test_a_quantised_checkpoint_is_refused_where_it_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "ptq.pth"
     save_ptq_model(frozen(), path)
