@@ -84,7 +84,10 @@ def test_from_checkpoint_to_exported_graph(config: Path, tmp_path: Path) -> None
     from exporter.quantize.checkpoint import load_ptq_model
 
     work, copy = tmp_path / "work", tmp_path / "copy.pth"
-    arguments = ["quantize", "qat", "--config", str(config), "--work", str(work), "--steps", "4", "--batch-size", "2"]
+    arguments = [
+        *("quantize", "qat", "--config", str(config), "--work", str(work)),
+        *("--steps", "4", "--batch-size", "2", "--lr", "1e-4"),
+    ]
     with pytest.raises(SystemExit) as ended:
         cli.main([*arguments, "--output", str(copy)])
     assert ended.value.code == 0
