@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -178,7 +178,7 @@ def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 # Not `Boxes3D | ...`: this is evaluated when the module is imported, by Python 3.10 too.
-Predictions = Union[Boxes3D, Boxes2D, ClassScores]  # noqa: UP007
+Predictions = Boxes3D | Boxes2D | ClassScores
 
 _BY_TASK: Mapping[str, type[Boxes3D] | type[Boxes2D] | type[ClassScores]] = {
     "detection3d": Boxes3D,

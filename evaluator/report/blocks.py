@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Union
+from typing import ClassVar
 
 from shared.table import MISSING, Table
 
@@ -158,7 +158,7 @@ class Cards:
 
 
 # Not `Text | ...`: this is evaluated when the module is imported, by Python 3.10 too.
-Block = Union[Text, Heading, Grid, Charts, Picture, Details, Code, Cards]  # noqa: UP007
+Block = Text | Heading | Grid | Charts | Picture | Details | Code | Cards
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ resumes, and loads with `load_ptq_model`; the last is written as ``qat.pth`` bes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,20 +172,14 @@ def _run(model: Any, batch: Any) -> Any:
     return model._run_forward(model.data_preprocessor(batch, False), mode="loss")
 
 
-class _followed:  # noqa: N801  used as a function
+@contextlib.contextmanager
+def _followed(runner: Any) -> Iterator[nn.Module]:
     """A block in which the model's parameters may change: optimisers then hold the new ones, each where the old was."""
-
-    def __init__(self, runner: Any) -> None:
-        self.model, self.optimizers = _model(runner), list(_optimizers(runner.optim_wrapper))
-
-    def __enter__(self) -> nn.Module:
-        self.before = dict(self.model.named_parameters())
-        return self.model
-
-    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
-        if kind is None:
-            for optimizer in self.optimizers:
-                follow(optimizer, self.before, self.model)
+    model, optimizers = _model(runner), list(_optimizers(runner.optim_wrapper))
+    before = dict(model.named_parameters())
+    yield model
+    for optimizer in optimizers:
+        follow(optimizer, before, model)
 
 
 def _optimizers(wrapper: Any) -> Iterable[Optimizer]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from exporter.quantize.options import output_option, skip_option
 from shared.cli import config_option, data_option, device_option, force_option, workspace_option
 from shared.errors import ConfigError
 
@@ -28,14 +29,7 @@ from shared.errors import ConfigError
     type=click.Choice(["max", "entropy", "mse", "percentile"]),
     help="How activation ranges are chosen. [default: as quantization.calibration says]",
 )
-@click.option(
-    "--skip",
-    "--skip-layers",
-    "skip",
-    multiple=True,
-    metavar="NAME|REGEX",
-    help="Leave these layers in floating point, too: a layer, a block, or a regular expression. Repeatable.",
-)
+@skip_option
 @click.option(
     "--skip-from",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -46,7 +40,7 @@ from shared.errors import ConfigError
     type=click.Path(path_type=Path, dir_okay=False),
     help="Take the ranges from this calibration cache instead of calibrating.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Copy the checkpoint to this file.")
+@output_option
 @device_option
 @force_option
 def ptq_command(config: Path, overrides: tuple[str, ...], work: Path, skip_from: Path | None, **options: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from exporter.quantize.options import output_option, skip_option
 from shared.cli import config_option, data_option, device_option, force_option, workspace_option
 
 
@@ -26,21 +27,14 @@ from shared.cli import config_option, data_option, device_option, force_option, 
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Samples a step.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of order and augmentation.")
-@click.option(
-    "--skip",
-    "--skip-layers",
-    "skip",
-    multiple=True,
-    metavar="NAME|REGEX",
-    help="Leave these layers in floating point, too: a layer, a block, or a regular expression. Repeatable.",
-)
+@skip_option
 @device_option
 @click.option(
     "--trained",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Take over this checkpoint of QATHook instead of training.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Copy the checkpoint to this file.")
+@output_option
 @force_option
 def qat_command(
     config: Path,

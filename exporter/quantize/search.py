@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from torch import nn
@@ -28,7 +29,7 @@ from exporter.quantize.sensitivity import (
 from exporter.quantize.session import Session, open_session
 from shared.errors import UsageError
 from shared.files import sha256_of_file
-from shared.stages import hold_stages
+from shared.stages import StageRun, hold_stages
 from shared.workspace import Workspace
 
 _log = logging.getLogger("exporter")
@@ -81,13 +82,7 @@ def sensitivity(
     key = fingerprint(session, metric, session.config.quantization.calibration.num_batches, device)
     settings = {"threshold": threshold, "min_snr_db": min_snr_db, "block_size": block_size, "gpu": gpu}
     names = {kind: f"quantized/sensitivity/{kind}" for kind in ("report.csv", "picture.png", "skip.yaml", "tables.txt")}
-    stage = workspace.stage(
-        "sensitivity",
-        tool="exporter",
-        config={**key["config"], **settings},
-        inputs={**key["inputs"], **_hashes(profiles)},
-        versions=key["versions"],
-    )
+    stage = _stage(workspace, "sensitivity", key, settings, profiles)
     if force or not stage.up_to_date():
         with stage, hold_stages(workspace.root, ["quantize:search"]):
             bench = open_bench(session, metric, workspace, key, device=device, force=force)
@@ -158,13 +153,7 @@ def auto_search(
     kept = _kept_float(session, skip, transposed)
     settings = {"max_drop": max_drop, "kept": kept, "block_size": block_size, "gpu": gpu}
     names = {kind: f"quantized/auto/{kind}" for kind in ("skip.yaml", "tables.txt")}
-    stage = workspace.stage(
-        "auto",
-        tool="exporter",
-        config={**key["config"], **settings},
-        inputs={**key["inputs"], **_hashes(profiles)},
-        versions=key["versions"],
-    )
+    stage = _stage(workspace, "auto", key, settings, profiles)
     if force or not stage.up_to_date():
         with stage, hold_stages(workspace.root, ["quantize:search"]):
             bench = open_bench(session, metric, workspace, key, device=device, force=force)
@@ -203,8 +192,18 @@ def _kept_float(session: Session, skip: Sequence[str], transposed: bool) -> list
     return [name for name in layers if name in kept]
 
 
-def _hashes(profiles: Sequence[Path]) -> dict[str, str]:
-    return {f"profile {position}": sha256_of_file(path) for position, path in enumerate(profiles)}
+def _stage(
+    workspace: Workspace, name: str, key: Mapping[str, Any], settings: Mapping[str, Any], profiles: Sequence[Path]
+) -> StageRun:
+    """The stage of a search: all that its measurements depend on, its own settings, and measured times."""
+    times = {f"profile {position}": sha256_of_file(path) for position, path in enumerate(profiles)}
+    return workspace.stage(
+        name,
+        tool="exporter",
+        config={**key["config"], **settings},
+        inputs={**key["inputs"], **times},
+        versions=key["versions"],
+    )
 
 
 def skip_list(layers: Iterable[str], reason: str) -> str:

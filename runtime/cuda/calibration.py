@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.calibration_parameters import CHANNELS, CalibrationParameters
-from runtime.cuda.compile import compile_kernels
 from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event
+from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import Bound, DeviceSession
 from runtime.undistort import Straightening
 from shared.spec import ModelSpec
@@ -92,9 +91,8 @@ class CalibrationCuda:
         self._dtype = session.dtype(self._component, self._input)
         self._lane = session.open_lane()
         self._stream = self._lane.stream
-        self._functions = load_kernels(
-            {"INPUT_T": {"float32": "float", "float16": "unsigned short"}[self._dtype.name]}, session.gpu.architecture
-        )
+        macros = {"INPUT_T": {"float32": "float", "float16": "unsigned short"}[self._dtype.name]}
+        self._functions = load_kernels(FILES, _SIGNATURES, macros, session.gpu.architecture)
         self._blocks = session.gpu.multiprocessors * 8
         self._camera = session.gpu.allocate((CAMERA_VALUES,), np.float64)
         self._host_camera = session.gpu.pinned((CAMERA_VALUES,), np.float64)
@@ -248,17 +246,6 @@ class CalibrationCuda:
         target = self._gpu.allocate(array.shape, array.dtype)
         driver.memcpy_htod(target.address, np.ascontiguousarray(array))
         return target
-
-
-def load_kernels(constants: Mapping[str, str], architecture: str) -> dict[str, Any]:
-    """The kernels as functions of pycuda, by name."""
-    module = driver.module_from_buffer(compile_kernels(FILES, constants, architecture))
-    functions = {}
-    for name, signature in _SIGNATURES.items():
-        function = module.get_function(name)
-        function.prepare(signature)
-        functions[name] = function
-    return functions
 
 
 # Arguments of the kernels: P an address, i an int32, d a float64.

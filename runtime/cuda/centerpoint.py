@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from runtime.buffers import Float32
 from runtime.centerpoint_parameters import CenterPointParameters
-from runtime.cuda.compile import compile_kernels
 from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event, Graph
+from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import DeviceSession
 from runtime.decode import logit_threshold
 from runtime.pipelines import Inference
@@ -558,18 +558,7 @@ def _functions(spec: ModelSpec, parameters: CenterPointParameters, session: Devi
     )
     if session.dtype(HEAD, head.inputs[0].name) != session.dtype(ENCODER, encoder.outputs[0].name):
         raise InferenceError("the encoder's output and the head's input have different types", where="model spec")
-    return load_kernels(constants, session.gpu.architecture)
-
-
-def load_kernels(constants: Mapping[str, str], architecture: str) -> dict[str, Any]:
-    """The kernels as functions of pycuda, by name."""
-    module = driver.module_from_buffer(compile_kernels(FILES, constants, architecture))
-    functions = {}
-    for name, signature in _SIGNATURES.items():
-        function = module.get_function(name)
-        function.prepare(signature)
-        functions[name] = function
-    return functions
+    return load_kernels(FILES, _SIGNATURES, constants, session.gpu.architecture)
 
 
 # Arguments of the kernels: P an address, i an int32, f a float32, d a float64.

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.cuda.compile import compile_kernels
 from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event
+from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import DeviceSession
 from runtime.letterbox import CONVENTIONS, Letterbox, Placement, place
 from runtime.yolox_parameters import YoloxParameters
@@ -141,7 +141,9 @@ class YoloxCuda:
         output = session.dtype(component.name, self._output).name if self._selects else "float32"
         self._lane = session.open_lane()
         self._stream = self._lane.stream
-        self._functions = load_kernels({"INPUT_T": types[dtype.name], "OUTPUT_T": types[output]}, gpu.architecture)
+        self._functions = load_kernels(
+            FILES, _SIGNATURES, {"INPUT_T": types[dtype.name], "OUTPUT_T": types[output]}, gpu.architecture
+        )
         self._blocks = gpu.multiprocessors * 8
         batch = component.inputs[0].shape[0]
         self._input = gpu.allocate(
@@ -259,17 +261,6 @@ class YoloxCuda:
 def _norm(letterbox: Letterbox) -> npt.NDArray[np.float32]:
     """(6,) mean, then deviation."""
     return np.array([*(letterbox.mean or ()), *(letterbox.std or ())], np.float32)
-
-
-def load_kernels(constants: Mapping[str, str], architecture: str) -> dict[str, Any]:
-    """The kernels as functions of pycuda, by name."""
-    module = driver.module_from_buffer(compile_kernels(FILES, constants, architecture))
-    functions = {}
-    for name, signature in _SIGNATURES.items():
-        function = module.get_function(name)
-        function.prepare(signature)
-        functions[name] = function
-    return functions
 
 
 # Arguments of the kernels: P an address, i an int32, f a float32.

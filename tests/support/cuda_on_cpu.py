@@ -12,7 +12,7 @@ import itertools
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +173,13 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0, steps: Any
         steps: the module of the steps.
     """
 
-    def load_kernels(constants: Mapping[str, str], architecture: str) -> dict[str, Any]:
-        library = _compile(constants, folder, steps)
+    def load_kernels(
+        files: Sequence[str], signatures: Mapping[str, str], constants: Mapping[str, str], architecture: str
+    ) -> dict[str, Any]:
+        library = _compile(files, signatures, constants, folder)
         seeds = itertools.count(seed)
         return {
-            name: _Kernel(getattr(library, f"run_{name}"), signature, seeds)
-            for name, signature in steps._SIGNATURES.items()
+            name: _Kernel(getattr(library, f"run_{name}"), signature, seeds) for name, signature in signatures.items()
         }
 
     monkeypatch.setattr(steps, "load_kernels", load_kernels)
@@ -190,15 +191,15 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0, steps: Any
     return HostGpu()
 
 
-def _compile(constants: Mapping[str, str], folder: Path, steps: Any) -> Any:
-    text = source(steps.FILES)
+def _compile(files: Sequence[str], kernels: Iterable[str], constants: Mapping[str, str], folder: Path) -> Any:
+    text = source(files)
     for original, replacement in _HALF.items():
         assert original in text
         text = text.replace(original, replacement)
     runners = "".join(
         f'extern "C" void run_{name}(unsigned blocks, unsigned threads, unsigned seed, void** arguments) '
         f"{{ launch({name}, blocks, threads, seed, arguments); }}\n"
-        for name in steps._SIGNATURES
+        for name in kernels
     )
     macros = "".join(f"#define {name} {value}\n" for name, value in sorted(constants.items()))
     text = f'{HEADER.read_text()}\n{macros}{text}\n#line 1 "runners"\n{runners}'
