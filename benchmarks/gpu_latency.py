@@ -5,9 +5,13 @@ the model, whatever its weights, has about a thousand cells above it.
 
     python benchmarks/gpu_latency.py --work work/centerpoint-121m --out gpu_latency.json
     python benchmarks/gpu_latency.py --work work/centerpoint-121m --out gpu_latency.json --soak 20000
+    python benchmarks/gpu_latency.py --work work/centerpoint-121m --out onnx_latency.json --backend onnx
+    python benchmarks/gpu_latency.py --work work/centerpoint-121m --out pytorch_latency.json --backend pytorch --compile
 
 AWML's driver allocates device memory and a stream for every request, copies from pageable memory, and takes every
-tensor through the host; its steps are NumPy here. They are not part of ``engines_only_ms``.
+tensor through the host; its steps are NumPy here. They are not part of ``engines_only_ms``. With ONNX Runtime and
+PyTorch it hands over and takes back arrays of the host. They have no bare engines: the share of the components is taken
+from the stages.
 """
 
 from __future__ import annotations
@@ -25,15 +29,19 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runtime import engine_times
-from runtime.backends import tensorrt as backend
+from runtime.backends import Compilable, Session, tensorrt
+from runtime.backends import backend as backend_called
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.centerpoint_parameters import read_parameters
 from runtime.conditions import gpu_conditions
 from runtime.cuda.gpu import driver
+from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
 from runtime.pipelines import DevicePipeline
 from runtime.pipelines.centerpoint import ENCODER, HEAD, CenterPoint, CenterPointOnDevice, build
+from shared.errors import InferenceError
 from shared.latency import median_interval, summarise
+from shared.provenance import package_versions
 from shared.spec import ModelSpec
 from shared.workspace import Workspace
 
@@ -59,29 +67,15 @@ def frame(count: int, features: int, seed: int) -> Float32:
     return points
 
 
-class AwmlDriver:
-    """Engines driven as AWML's TensorRT pipeline drives them, with `CenterPoint`'s NumPy steps around them.
+class AwmlEngines:
+    """Engines driven as AWML's TensorRT pipeline drives them."""
 
-    Attributes:
-        engines_ms: what the two engine calls of the last request took, copies and allocations included.
-    """
-
-    def __init__(self, spec: ModelSpec, session: TensorRTSession) -> None:
-        self.settings: dict[str, Any] = {}
-        self.engines_ms = 0.0
+    def __init__(self, session: TensorRTSession) -> None:
         self._engines = {name: session.new_engine(name) for name in (ENCODER, HEAD)}
         self._contexts = {name: engine.create_execution_context() for name, engine in self._engines.items()}
-        self._session = session
-        self._pipeline = CenterPoint(spec, read_parameters(spec), self)
-
-    def infer(self, points: Float32) -> Any:
-        """One request."""
-        self.engines_ms = 0.0
-        return self._pipeline.infer(points)
 
     def run(self, component: str, inputs: Any) -> dict[str, npt.NDArray[Any]]:
         """One engine: memory, stream and copies anew."""
-        started = time.perf_counter()
         engine, context = self._engines[component], self._contexts[component]
         stream = driver.Stream()
         memory = []
@@ -93,8 +87,8 @@ class AwmlDriver:
             context.set_tensor_address(name, int(device))
             driver.memcpy_htod_async(device, contiguous, stream)
         outputs = {}
-        for name in backend.tensor_names(engine, inputs=False):
-            host = np.empty(tuple(context.get_tensor_shape(name)), backend.dtype_of(engine, name))
+        for name in tensorrt.tensor_names(engine, inputs=False):
+            host = np.empty(tuple(context.get_tensor_shape(name)), tensorrt.dtype_of(engine, name))
             device = driver.mem_alloc(host.nbytes)
             memory.append(device)
             context.set_tensor_address(name, int(device))
@@ -105,11 +99,36 @@ class AwmlDriver:
         stream.synchronize()
         for device in memory:
             device.free()
-        self.engines_ms += (time.perf_counter() - started) * 1e3
         return {name: host for name, (host, _) in outputs.items()}
 
 
-def with_threshold(spec: ModelSpec, session: TensorRTSession, points: Float32) -> ModelSpec:
+class AwmlDriver:
+    """Components driven as AWML's pipelines drive them, with `CenterPoint`'s NumPy steps around them.
+
+    Attributes:
+        engines_ms: what the two components of the last request took, copies and allocations included.
+    """
+
+    def __init__(self, spec: ModelSpec, session: Session) -> None:
+        self.settings: dict[str, Any] = {}
+        self.engines_ms = 0.0
+        self._components = AwmlEngines(session) if isinstance(session, TensorRTSession) else session
+        self._pipeline = CenterPoint(spec, read_parameters(spec), self)
+
+    def infer(self, points: Float32) -> Any:
+        """One request."""
+        self.engines_ms = 0.0
+        return self._pipeline.infer(points)
+
+    def run(self, component: str, inputs: Any) -> dict[str, npt.NDArray[Any]]:
+        """One component, timed."""
+        started = time.perf_counter()
+        outputs = self._components.run(component, inputs)
+        self.engines_ms += (time.perf_counter() - started) * 1e3
+        return outputs
+
+
+def with_threshold(spec: ModelSpec, session: Session, points: Float32) -> ModelSpec:
     """The model with the score threshold that about a thousand cells of the frame pass."""
     parameters = read_parameters(spec)
     outputs = CenterPoint(spec, parameters, session).infer(points).outputs
@@ -194,6 +213,8 @@ def main() -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a workspace with engines")
+    parser.add_argument("--backend", choices=("tensorrt", "onnx", "pytorch"), default="tensorrt")
+    parser.add_argument("--compile", action="store_true", help="hand PyTorch's programs to torch.compile")
     parser.add_argument("--target", help="set of engines, where there are several")
     parser.add_argument("--points", type=int, default=200_000)
     parser.add_argument("--requests", type=int, default=2000)
@@ -206,6 +227,8 @@ def main() -> None:
     measure(
         options.work,
         options.out,
+        backend_name=options.backend,
+        compiled=options.compile,
         target=options.target,
         points=options.points,
         requests=options.requests,
@@ -219,6 +242,8 @@ def measure(
     work: Path,
     out: Path,
     *,
+    backend_name: str = "tensorrt",
+    compiled: bool = False,
     target: str | None = None,
     points: int = 200_000,
     requests: int = 2000,
@@ -229,8 +254,10 @@ def measure(
     """All of it; the results by name, which ``out`` holds as JSON.
 
     Args:
-        work: a workspace with engines.
+        work: a workspace, for TensorRT with engines.
         out: the JSON file.
+        backend_name: what runs the components.
+        compiled: PyTorch's programs go through torch.compile.
         target: set of engines, where there are several.
         points: points of a frame.
         requests: requests that the latency is taken of.
@@ -240,19 +267,30 @@ def measure(
     """
     ws = Workspace.open(work)
     spec = ws.spec()
-    files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, spec, target).items()}
-    session = backend.load(files, spec, Device("cuda"), None)
+    module = backend_called(backend_name)
+    files = {name: ws.artifact(path) for name, path in module.artifacts(ws, spec, target).items()}
+    started = time.perf_counter()
+    session = module.load(files, spec, Device("cuda"), None)
+    assert isinstance(session, DeviceSession)
+    if compiled:
+        assert isinstance(session, Compilable)
+        session.compile()
     features = read_parameters(spec).decoration.raw_features
     one = frame(points, features, 0)
     spec = with_threshold(spec, session, one)
     notes = Notes(out)
-    notes.add("settings", session.settings)
+    notes.add("settings", {**session.settings, "versions": package_versions(module.PACKAGES)})
+    notes.add("load_seconds", time.perf_counter() - started)
     started = time.perf_counter()
     pipeline = build(spec, session)
     assert isinstance(pipeline, DevicePipeline)
     notes.add("pipeline_seconds", time.perf_counter() - started)
 
-    against_engines(notes, session, pipeline, one, requests)
+    requests_alone(notes, session, pipeline, one, requests)
+    if isinstance(session, TensorRTSession):
+        against_engines(notes, session, pipeline, one)
+    again, _ = request_times(pipeline, one, requests)
+    notes.add("total_again", measured(again))
     against_awml(notes, spec, session, pipeline, one)
     sizes = [int(points * (0.2 + 0.9 * number / frames)) for number in range(frames)]
     different = [frame(size, features, number) for number, size in enumerate(sizes)]
@@ -265,10 +303,10 @@ def measure(
     return notes.values
 
 
-def against_engines(
-    notes: Notes, session: TensorRTSession, pipeline: DevicePipeline, points: Float32, requests: int
+def requests_alone(
+    notes: Notes, session: DeviceSession, pipeline: DevicePipeline, points: Float32, requests: int
 ) -> None:
-    """Latency, memory and stages, beside the engines' own times."""
+    """Latency, memory and stages."""
     used = session.gpu.used_memory
     request_times(pipeline, points, WARM_UP_REQUESTS)
     before = used()
@@ -284,9 +322,16 @@ def against_engines(
         notes.add("enqueue_page_locked", summarise(enqueue))
     notes.add("conditions", gpu_conditions(0))
     staged = [pipeline.infer(points).latency_ms for _ in range(STAGED_REQUESTS)]
+    notes.add("counters", pipeline.infer(points).counters)
+    stages = {name: round(float(np.median([one[name] for one in staged])), 4) for name in staged[0]}
+    notes.add("stages", stages)
+    whole = sum(value for name, value in stages.items() if name not in ("enqueue", "total"))
+    notes.add("share_of_components", (stages[ENCODER] + stages[HEAD]) / whole)
+
+
+def against_engines(notes: Notes, session: TensorRTSession, pipeline: DevicePipeline, points: Float32) -> None:
+    """The engines' own times."""
     answer = pipeline.infer(points)
-    notes.add("counters", answer.counters)
-    notes.add("stages", {name: round(float(np.median([one[name] for one in staged])), 4) for name in staged[0]})
     for like in engine_times.LIKE:
         alone = {}
         for component, shapes in pipeline.input_shapes(answer.counters).items():
@@ -296,14 +341,10 @@ def against_engines(
         ours = notes.values["total"]["median"]
         notes.add(f"engines as {like}", alone)
         notes.add(f"against {like}", {"engines_ms": engines, "times": ours / engines, "above_ms": ours - engines})
-    again, _ = request_times(pipeline, points, requests)
-    notes.add("total_again", measured(again))
 
 
-def against_awml(
-    notes: Notes, spec: ModelSpec, session: TensorRTSession, pipeline: DevicePipeline, points: Float32
-) -> None:
-    """The same engines in AWML's driver."""
+def against_awml(notes: Notes, spec: ModelSpec, session: Session, pipeline: DevicePipeline, points: Float32) -> None:
+    """The same components in AWML's driver."""
     awml = AwmlDriver(spec, session)
     whole, engines = [], []
     for _ in range(AWML_REQUESTS):
@@ -321,9 +362,9 @@ def against_awml(
 
 
 def against_numpy(
-    notes: Notes, spec: ModelSpec, session: TensorRTSession, pipeline: DevicePipeline, frames: list[Float32]
+    notes: Notes, spec: ModelSpec, session: Session, pipeline: DevicePipeline, frames: list[Float32]
 ) -> None:
-    """The boxes of the NumPy pipeline on the same engines, and of a second run."""
+    """The boxes of the NumPy pipeline on the same components, and of a second run."""
     host = CenterPoint(spec, read_parameters(spec), session)
     verdicts: dict[str, int] = {}
     repeats: dict[str, int] = {}
@@ -342,8 +383,12 @@ def against_numpy(
 
 
 def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, streams: int) -> None:
-    """Throughput with several requests in flight."""
-    lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
+    """Throughput with several requests in flight, where the backend can."""
+    try:
+        lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
+    except InferenceError as refused:
+        notes.add("streams_refused", str(refused))
+        return
     alone = throughput(lanes[:1], points, SECONDS)
     together = throughput(lanes, points, SECONDS)
     notes.add("streams", {"streams": streams, "one": alone, "several": together, "gain": together / alone})

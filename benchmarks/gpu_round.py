@@ -1,6 +1,6 @@
 """Everything that only a GPU can show, in the order of what it is worth, each part with a time limit of its own.
 
-    python benchmarks/gpu_round.py --out gpu-round                              all of it: 25 minutes on an H200
+    python benchmarks/gpu_round.py --out gpu-round                              all of it: half an hour on an H200
     python benchmarks/gpu_round.py --out gpu-round --parts runtime --minutes 9  where one command may not run that long
     python benchmarks/gpu_round.py --out gpu-round --table                      the tables of what is there, once more
 
@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # A part with less than this left is not begun.
 _LEAST_SECONDS = 20.0
 _TAIL_LINES = 4
-# What engines are built from.
-_EXPORTED = ("onnx", "ranges", "manifest.json")
+# What engines are built from, and programs.
+_EXPORTED = ("onnx", "pytorch", "ranges", "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,20 @@ _PYTEST = ("-m", "pytest", "-m", "gpu", "-v", "--tb=short", "--continue-on-colle
 _NO_LIBRARIES = ("--set", "tensorrt.tactic_sources=[]")
 _LATENCY_TESTS = "tests/gpu/test_runtime_tensorrt.py"
 _INT8_TESTS = "tests/gpu/test_int8.py"
+_CUDA_TESTS = "tests/gpu/test_runtime_on_cuda.py"
+_BACKENDS_TESTS = "tests/gpu/test_latency_of_backends.py"
 # The last: every step of a search builds an engine.
 _BISECT_TESTS = "tests/gpu/test_bisect_with_tensorrt.py"
+_OWN_PARTS = (_LATENCY_TESTS, _INT8_TESTS, _CUDA_TESTS, _BACKENDS_TESTS, _BISECT_TESTS)
+# Each backend in a process of its own: one that crashes takes no other along.
+_BACKENDS = {"onnx": ("onnx",), "pytorch": ("pytorch",), "compiled": ("pytorch", "--compile")}
 _BUILD = ("-c", "from trt_builder.cli import cli; cli()", "build", "--target", "tensorrt", "--work", "DEMO")
 
 
 def _other_tests() -> list[str]:
     """Those that no other part has; the kernels first."""
     files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
-    rest = [name for name in files if name not in (_LATENCY_TESTS, _INT8_TESTS, _BISECT_TESTS)]
+    rest = [name for name in files if name not in _OWN_PARTS]
     return ["tests/unit/test_cuda_kernels.py", *rest, _BISECT_TESTS]
 
 
@@ -91,6 +96,19 @@ PARTS = (
         [
             (*_BUILD, *_NO_LIBRARIES, "--set", "tensorrt.precision_policy=fp16"),
             ("benchmarks/gpu_latency.py", "--work", "DEMO", "--soak", "2000", "--out", "OUT/demo_latency.json"),
+        ],
+    ),
+    # The same on ONNX Runtime and PyTorch, where their GPU builds are installed.
+    Part("backends-tests", 150, [(*_PYTEST, _CUDA_TESTS)]),
+    Part("backends", 420, [(*_PYTEST, _BACKENDS_TESTS, "-k", name) for name in _BACKENDS], {"FIGURES": "OUT"}),
+    Part(
+        "demo-backends", 180,
+        [
+            (
+                "benchmarks/gpu_latency.py", "--work", "DEMO", "--backend", *options,
+                "--requests", "500", "--soak", "1000", "--out", f"OUT/demo_{name}_latency.json",
+            )
+            for name, options in _BACKENDS.items()
         ],
     ),
 )  # fmt: skip
@@ -211,7 +229,7 @@ def _state(out: Path) -> dict[str, Any]:
 
 def _machine() -> dict[str, Any]:
     gpu, driver = provenance.gpu()
-    versions = provenance.package_versions(("tensorrt", "pycuda", "onnx", "numpy"))
+    versions = provenance.package_versions(("tensorrt", "pycuda", "onnx", "numpy", "onnxruntime-gpu", "torch"))
     return {"gpu": gpu, "driver": driver, "python": sys.version.split()[0], **versions, "at_start": gpu_conditions(0)}
 
 
@@ -222,10 +240,14 @@ def tables(out: Path) -> str:
     """What is in the folder as Markdown."""
     state = _state(out)
     sections = [_table_of_parts(state)] if state["parts"] else []
-    for name, title in (("gpu_latency", "The 121 m network's size, FP16"), ("demo_latency", "The demo's model, FP16")):
-        figures = _read(out / f"{name}.json")
-        if figures:
-            sections.append(f"## {title}: from points on the host to boxes on the host\n\n{_latency(figures)}")
+    for engines, prefix, title in (
+        ("gpu_latency", "", "The 121 m network's size"),
+        ("demo_latency", "demo_", "The demo's model"),
+    ):
+        files = {"TensorRT, FP16": engines, **{_TITLES[name]: f"{prefix}{name}_latency" for name in _BACKENDS}}
+        columns = {column: figures for column, name in files.items() if (figures := _read(out / f"{name}.json"))}
+        if columns:
+            sections.append(f"## {title}: from points on the host to boxes on the host\n\n{_latency(columns)}")
     for name, title in (("engines", "Engines of the 121 m network's size"), ("demo", "Engines of the demo's model")):
         figures = _read(out / f"{name}.json")
         if figures:
@@ -234,6 +256,9 @@ def tables(out: Path) -> str:
     if figures:
         sections.append(f"## INT8\n\n{_int8(figures['rows'])}")
     return "\n\n".join(sections) + "\n"
+
+
+_TITLES = {"onnx": "ONNX Runtime", "pytorch": "PyTorch", "compiled": "PyTorch, compiled"}
 
 
 def _read(path: Path) -> Any:
@@ -256,13 +281,13 @@ def _table_of_parts(state: dict[str, Any]) -> str:
     return f"{machine}\n\n{_markdown(['part', 'how it went', 'seconds', 'what'], rows)}"
 
 
-def _latency(figures: dict[str, Any]) -> str:
-    """What issue 5 asks for, one line a figure; a run that was cut short gives the lines that it has."""
+def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
+    """What issue 5 asks for, one line a figure, one column a backend; a run that was cut short gives what it has."""
     rows = []
 
     def row(what: str, key: str, write: Any) -> None:
-        if key in figures:
-            rows.append([what, write(figures[key])])
+        if any(key in figures for figures in columns.values()):
+            rows.append([what, *(write(each[key]) if key in each else MISSING for each in columns.values())])
 
     def times(values: dict[str, Any]) -> str:
         percentiles = ", ".join(f"{name} {number(values.get(name), 3)}" for name in ("median", "p90", "p99"))
@@ -271,12 +296,14 @@ def _latency(figures: dict[str, Any]) -> str:
     def counts(values: dict[str, Any]) -> str:
         return ", ".join(f"{count} {name}" for name, count in values.items())
 
+    row("TF32 in", "settings", lambda settings: ", ".join(settings.get("tf32", [])) or MISSING)
     row("a request", "total", times)
     row("the same, later", "total_again", times)
     row("enqueueing it", "enqueue", times)
     row("with points in page-locked memory", "total_page_locked", times)
     row("enqueueing that", "enqueue_page_locked", times)
     row("stages [ms]", "stages", lambda stages: ", ".join(f"{name} {value:.3f}" for name, value in stages.items()))
+    row("share of the components", "share_of_components", "{:.0%}".format)
     for like in ("trtexec-11", "trtexec-10"):
         row(
             f"against the engines as {like}", f"against {like}",
@@ -295,6 +322,7 @@ def _latency(figures: dict[str, Any]) -> str:
     row("boxes against that driver's", "boxes_against_awml_like", str)
     row("boxes against NumPy's steps", "against_numpy", counts)
     row("boxes of a repeat", "against_itself", counts)
+    row("streams", "streams_refused", str)
     row("two streams", "streams", lambda v: f"{v['several']:.1f} a second, one: {v['one']:.1f}; {v['gain']:.2f} times")
     row(
         "soak", "soak",
@@ -302,7 +330,7 @@ def _latency(figures: dict[str, Any]) -> str:
         f"{min(v['medians_of_tenths']):.3f} to {max(v['medians_of_tenths']):.3f} ms, p99 {number(v.get('p99'), 3)}",
     )  # fmt: skip
     row("state of the GPU", "conditions", lambda v: ", ".join(f"{name} {value}" for name, value in v.items()))
-    return _markdown(["what", "figure"], rows)
+    return _markdown(["what", *columns], rows)
 
 
 def _shares(row: dict[str, Any]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,8 @@ PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy")
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 # Where bound tensors lie, in ONNX Runtime's words.
 _DEVICE = "cuda"
+
+_GPU_HINT = "check nvidia-smi, and pip install 'onnxruntime-gpu[cuda,cudnn]'; or choose --device cpu"
 
 # ONNX Runtime's own levels: 4 is fatal. Its errors come as exceptions too, and ours say the same in one line.
 _LOG_FATAL = 4
@@ -61,7 +66,9 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
         component.name: _load_component(files[component.name], component, options, providers)
         for component in spec.components
     }
-    settings = {"threads": threads or "default", "providers": [name for name, _ in providers]}
+    settings: dict[str, Any] = {"threads": threads or "default", "providers": [name for name, _ in providers]}
+    if not device.is_cpu:
+        settings["tf32"] = ["convolutions", "matrix products"]
     if gpu is None:
         return OnnxSession(sessions, settings)
     return OnnxDeviceSession(sessions, {**settings, "gpu": gpu.name}, gpu, stream)
@@ -200,7 +207,19 @@ def _providers(device: Device) -> list[tuple[str, dict[str, Any]]]:
             where=f"onnx on {device}",
             hint="install onnxruntime-gpu in place of onnxruntime, or choose --device cpu",
         )
-    return [("CUDAExecutionProvider", {"device_id": device.index}), cpu]
+    # Why a provider does not start goes to this log, in several lines; `_load_component` says it in one.
+    ort.set_default_logger_severity(_LOG_FATAL)
+    _missing_library()
+    return [("CUDAExecutionProvider", {"device_id": device.index, "use_tf32": "1"}), cpu]
+
+
+def _missing_library() -> str | None:
+    """Load CUDA's libraries, those of NVIDIA's Python packages first; the first that is not found, and why."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        ort.preload_dlls()
+    match = re.search(r"^Failed to load (.+)$", said.getvalue(), re.MULTILINE)
+    return match[1] if match else None
 
 
 def _load_component(
@@ -209,18 +228,23 @@ def _load_component(
     """One component as a session whose provider is the one asked for."""
     wanted = providers[0][0]
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        # Its own way out of an error is to go on with the CPU.
+        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except _errors() as error:
         reason = first_line(error)
+        if re.search(r"\b(CUDA|CUDNN|CUBLAS) failure", reason):
+            raise EnvironmentLacks(
+                f"{wanted} was asked for and did not start: {reason}", where=component.name, hint=_GPU_HINT
+            ) from error
         plugin = "is not a registered function/op" in reason
         hint = "it is made for TensorRT: run it with --backend tensorrt" if plugin else "export it again"
         raise ModelLoadError(f"ONNX Runtime can't load it: {reason}", where=str(path), hint=hint) from error
     # ONNX Runtime goes on without a provider that fails to start (missing library, no such GPU), with a log line.
-    if wanted not in session.get_providers():
+    in_force = session.get_providers()
+    if wanted not in in_force:
+        reason = _missing_library() or f"in force are {', '.join(in_force)}"
         raise EnvironmentLacks(
-            f"{wanted} was asked for and did not start, in force are {', '.join(session.get_providers())}",
-            where=component.name,
-            hint="check that the GPU exists and that its CUDA and cuDNN libraries fit this onnxruntime-gpu",
+            f"{wanted} was asked for and did not start: {reason}", where=component.name, hint=_GPU_HINT
         )
     for kind, expected, actual in (
         ("inputs", component.inputs, session.get_inputs()),

@@ -61,6 +61,12 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
         component.name: _load_component(files[component.name], component, device) for component in spec.components
     }
     settings: dict[str, Any] = {"threads": torch.get_num_threads()}
+    if not device.is_cpu:
+        allowed = {
+            "convolutions": torch.backends.cudnn.allow_tf32,
+            "matrix products": torch.backends.cuda.matmul.allow_tf32,
+        }
+        settings["tf32"] = [name for name, is_allowed in allowed.items() if is_allowed]
     gpu = None if device.is_cpu else gpu_of_steps(device, "pytorch")
     if gpu is None:
         return PyTorchSession(modules, spec, device, settings)
@@ -89,7 +95,7 @@ class PyTorchSession(Compilable):
             InferenceError: PyTorch failed, or gave another number of outputs than the model spec names.
         """
         names = self._outputs[component]
-        arguments = [torch.from_numpy(inputs[name]).to(self._device) for name in self._inputs[component]]
+        arguments = [_copied(inputs[name], self._device) for name in self._inputs[component]]
         try:
             with torch.inference_mode():
                 outputs = self._modules[component](*arguments)
@@ -130,11 +136,18 @@ class PyTorchDeviceSession(PyTorchSession, DeviceSession):
     def bind(
         self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray], stream: Any
     ) -> PyTorchBound:
-        """A component with its tensors, see `Lane.bind`."""
-        arguments = [_tensor(inputs[name], self._device) for name in self._inputs[component]]
+        """A component with its tensors, see `Lane.bind`.
+
+        Raises:
+            InferenceError: PyTorch failed.
+        """
         names = self._outputs[component]
-        with _on_stream(stream, self._device), torch.inference_mode():
-            answers = _as_list(self._modules[component](*arguments))
+        try:
+            arguments = [_tensor(inputs[name], self._device) for name in self._inputs[component]]
+            with _on_stream(stream, self._device), torch.inference_mode():
+                answers = _as_list(self._modules[component](*arguments))
+        except RuntimeError as error:
+            raise InferenceError(f"PyTorch failed: {first_line(error)}", where=component) from error
         arrays = {
             name: outputs[name]
             if name in outputs
@@ -191,6 +204,11 @@ def _as_list(outputs: Any) -> list[Any]:
     return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
 
 
+def _copied(array: npt.NDArray[np.generic], device: str) -> Any:
+    """A tensor with the host's values; on the CPU on the same memory."""
+    return torch.from_numpy(array).to(device)
+
+
 def _tensor(array: DeviceArray, device: str) -> Any:
     """A tensor on the same memory."""
     return torch.as_tensor(array, device=device)
@@ -222,7 +240,14 @@ def _load_component(path: Path, component: ComponentSpec, device: Device) -> Any
             f"PyTorch can't load it: {first_line(error)}", where=str(path), hint="export it again"
         ) from error
     if not device.is_cpu:
-        program = export_passes.move_to_device_pass(program, str(device))
+        try:
+            program = export_passes.move_to_device_pass(program, str(device))
+        except RuntimeError as error:
+            raise EnvironmentLacks(
+                f"PyTorch can't use the GPU: {first_line(error)}",
+                where=f"pytorch on {device}",
+                hint="check nvidia-smi, for free memory too, or choose --device cpu",
+            ) from error
     inputs = len(program.graph_signature.user_inputs)
     outputs = len(program.graph_signature.user_outputs)
     if (inputs, outputs) != (len(component.inputs), len(component.outputs)):

@@ -90,6 +90,8 @@ class Gpu:
         size = max(int(np.prod(shape, dtype=np.int64)) * wanted.itemsize, 1)
         memory = driver.mem_alloc(size)
         driver.memset_d8(memory, 0, size)
+        # Our streams do not wait for the one that clears.
+        driver.Context.synchronize()
         return DeviceArray(int(memory), shape, wanted, memory)
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

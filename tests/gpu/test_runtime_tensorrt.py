@@ -31,33 +31,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
 # The components' stages; the rest are ours.
 ENGINES = ("pts_voxel_encoder", "pts_backbone_neck_head")
-PARAMETERS: dict[str, Any] = {
-    "point_cloud_range": [-122.4, -122.4, -3.0, 122.4, 122.4, 5.0],
-    "voxel_size": [0.24, 0.24, 8.0],
-    "grid_size": [1020, 1020, 1],
-    "max_points_per_voxel": 32,
-    "max_voxels": 96000,
-    "points": {
-        "load_dim": 5,
-        "use_dim": [0, 1, 2, 3, 4],
-        "sweeps_num": 1,
-        "remove_close": True,
-        "pad_empty_sweeps": True,
-        "range_filter": None,
-    },
-    "decoration": {"raw_features": 5, "cluster_center": True, "voxel_center": "xyz"},
-    "encoder_channels": 32,
-    "out_size_factor": 2,
-    "norm_bbox": True,
-    "bbox_coder": {"max_num": 500, "score_threshold": 0.1, "post_center_range": [-200, -200, -10, 200, 200, 10]},
-    "nms": {"type": "circle", "radius": [1.0], "pre_max_size": None, "post_max_size": 100},
-    "tasks": [
-        {
-            "classes": ["car", "truck", "pedestrian"],
-            "outputs": {name: name for name in ("heatmap", "reg", "height", "dim", "rot", "vel")},
-        }
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +39,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         open_gpu(Device("cuda"))
     except EnvironmentLacks as missing:
         pytest.skip(str(missing))
-    ws = full_size_workspace(tmp_path_factory.mktemp("full") / "work")
-    with ws.stage("parameters", tool="test") as stage:
-        stage.spec(ws.spec().model_copy(update={"parameters": PARAMETERS}))
-    return ws.root
+    return full_size_workspace(tmp_path_factory.mktemp("full") / "work").root
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ The kernels run on the CPU (`tests.support.cuda_on_cpu`), the backends on the ho
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ pytest.importorskip("torch")
 import torch
 
 from runtime.backends import onnx, pytorch
-from runtime.cuda.gpu import DeviceArray
 from runtime.run import run
-from shared.errors import InferenceError, UsageError
+from shared.errors import EnvironmentLacks, InferenceError, UsageError
 from shared.runs import Run
 from shared.workspace import Workspace
-from tests.support import cuda_on_cpu
+from tests.support import backends_on_cpu, cuda_on_cpu
 from tests.support import tiny_centerpoint as tiny
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
@@ -40,23 +38,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def host_tensor(array: DeviceArray, device: str) -> Any:
-    count = int(np.prod(array.shape))
-    memory = np.frombuffer((ctypes.c_float * count).from_address(array.address), np.float32)
-    return torch.from_numpy(memory.reshape(array.shape))
-
-
 @pytest.fixture
 def work(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    gpu = cuda_on_cpu.use(monkeypatch, tmp_path_factory.getbasetemp())
-    for module in (onnx, pytorch):
-        monkeypatch.setattr(module, "gpu_of_steps", lambda device, backend: gpu)
-    monkeypatch.setattr(onnx, "_DEVICE", "cpu")
-    monkeypatch.setattr(onnx, "_providers", lambda device: [("CPUExecutionProvider", {})])
-    monkeypatch.setattr(pytorch, "_check_device", lambda device: None)
-    monkeypatch.setattr(pytorch, "_tensor", host_tensor)
-    monkeypatch.setattr(pytorch, "_on_stream", lambda stream, device: contextlib.nullcontext())
-    monkeypatch.setattr(pytorch.export_passes, "move_to_device_pass", lambda program, device: program)
+    backends_on_cpu.use(monkeypatch, tmp_path_factory.getbasetemp())
     return exported
 
 
@@ -86,6 +70,53 @@ def test_onnx_runtime_has_one_lane(work: Path) -> None:
     session.open_lane()
     with pytest.raises(InferenceError, match=r"one request at a time.*--streams"):
         session.open_lane()
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_does_not_start_is_one_error_with_the_library_that_is_missing(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    missing = "libcublasLt.so.13: cannot open shared object file: No such file or directory"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write(f"Failed to load {missing}\n..."))
+    with pytest.raises(EnvironmentLacks, match=f"CUDAExecutionProvider was asked for and did not start: {missing}"):
+        run(exported, "onnx", "cuda", force=True)
+    assert "Failed to load" not in "".join(capfd.readouterr())
+
+
+def test_a_gpu_that_onnx_runtime_can_not_use_is_no_fault_of_the_file(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    def refuse(*arguments: Any, enable_fallback: int, **options: Any) -> None:
+        assert not enable_fallback
+        raise RuntimeError("CUDA failure 101: invalid device ordinal ; GPU=-1\nmore")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(EnvironmentLacks, match="did not start: CUDA failure 101: invalid device ordinal"):
+        run(exported, "onnx", "cuda:3", force=True)
+
+
+def test_memory_that_is_not_there_is_an_error_in_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+    monkeypatch.setattr(pytorch, "_tensor", refuse)
+    with pytest.raises(InferenceError, match=r"PyTorch failed: CUDA out of memory\. Tried to allocate 9 GiB"):
+        run(work, "pytorch", "cuda", force=True)
+    monkeypatch.setattr(pytorch.export_passes, "move_to_device_pass", refuse)
+    with pytest.raises(EnvironmentLacks, match="PyTorch can't use the GPU: CUDA out of memory"):
+        run(work, "pytorch", "cuda", force=True)
+
+
+def test_what_is_computed_in_tf32_is_on_record(work: Path) -> None:
+    for backend, kinds in (("onnx", ["convolutions", "matrix products"]), ("pytorch", ["convolutions"])):
+        run(work, backend, "cuda")
+        assert Run.open(work / f"runs/{backend}-cuda0").header.details["tf32"] == kinds
 
 
 def test_without_pycuda_it_is_said_that_tensors_pass_through_the_host(caplog: pytest.LogCaptureFixture) -> None:

@@ -78,6 +78,33 @@ class Network:
 SMALL = Network(CHANNELS, ((16, 0, 1), (32, 0, 2)), ((16, 1), (16, 2)), 16)
 # AWML's 121 m base model: 16 backbone, 3 neck, 1 shared and 12 head convolutions; output at half the grid.
 FULL = Network(32, ((64, 3, 1), (128, 5, 2), (256, 5, 2)), ((128, 0.5), (128, 1), (128, 2)), 64)
+FULL_PARAMETERS: dict[str, Any] = {
+    "point_cloud_range": [-122.4, -122.4, -3.0, 122.4, 122.4, 5.0],
+    "voxel_size": [0.24, 0.24, 8.0],
+    "grid_size": [1020, 1020, 1],
+    "max_points_per_voxel": 32,
+    "max_voxels": 96000,
+    "points": {
+        "load_dim": 5,
+        "use_dim": [0, 1, 2, 3, 4],
+        "sweeps_num": 1,
+        "remove_close": True,
+        "pad_empty_sweeps": True,
+        "range_filter": None,
+    },
+    "decoration": {"raw_features": 5, "cluster_center": True, "voxel_center": "xyz"},
+    "encoder_channels": 32,
+    "out_size_factor": 2,
+    "norm_bbox": True,
+    "bbox_coder": {"max_num": 500, "score_threshold": 0.1, "post_center_range": [-200, -200, -10, 200, 200, 10]},
+    "nms": {"type": "circle", "radius": [1.0], "pre_max_size": None, "post_max_size": 100},
+    "tasks": [
+        {
+            "classes": ["car", "truck", "pedestrian"],
+            "outputs": {name: name for name in ("heatmap", "reg", "height", "dim", "rot", "vel")},
+        }
+    ],
+}
 
 
 class _Graph:
@@ -284,11 +311,14 @@ def _component(name: str, model: onnx.ModelProto) -> ComponentSpec:
 
 def full_size_workspace(root: Path) -> Workspace:
     """A workspace with networks of the 121 m model's size and random weights: 1020 x 1020 grid, 96,000 pillars."""
-    return make_workspace(
+    ws = make_workspace(
         root,
         {ENCODER: encoder(32), HEAD: head(1020, FULL)},
         {"components": {ENCODER: {"tensorrt_profile": profile(32, 1, 40_000, 96_000)}}},
     )
+    with ws.stage("parameters", tool="runtime") as stage:
+        stage.spec(ws.spec().model_copy(update={"parameters": FULL_PARAMETERS}))
+    return ws
 
 
 def quantise_workspace(source: Workspace, root: Path) -> Workspace:
