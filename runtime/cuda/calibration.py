@@ -21,6 +21,7 @@ from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event
 from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import Bound, DeviceSession
+from runtime.cuda.staging import upload
 from runtime.undistort import Straightening
 from shared.spec import ModelSpec
 
@@ -161,12 +162,8 @@ class CalibrationCuda:
         how: Straightening,
     ) -> None:
         """By way of page-locked memory."""
-        size.host_image[:] = image
-        driver.memcpy_htod_async(size.image.address, size.host_image, self._stream)
-        staged = self._host_points[: len(points)]
-        staged[:] = points[:, :POINT_COLUMNS]
-        if len(points):
-            driver.memcpy_htod_async(self._points.address, staged, self._stream)
+        upload(image, size.host_image, size.image.address, self._stream)
+        upload(points[:, :POINT_COLUMNS], self._host_points[: len(points)], self._points.address, self._stream)
         matrix = how.intrinsics
         self._host_camera[:12] = lidar2cam[:3].reshape(-1)
         self._host_camera[12:] = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])

@@ -27,6 +27,7 @@ from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event, Graph
 from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import DeviceSession
+from runtime.cuda.staging import upload
 from runtime.decode import logit_threshold
 from runtime.pipelines import Inference
 from shared.errors import InferenceError
@@ -49,13 +50,10 @@ BINS = 4096
 BOX_WORDS = 12
 MAX_BOXES = 1024
 MAX_TASKS = HEADER_WORDS - KEPT
-SHARED_MEMORY = 48 * 1024
 COUNTERS = ("points_nan", "points_out_of_range", "voxels", "points_in_dropped_voxels", "points_over_voxel_limit")
 
 # Frames of up to so many points fit without a new buffer: twice what the largest lidar set-ups give.
 POINT_CAPACITY = 1 << 19
-# Points are copied in parts, so that the device copies one while the host stages the next.
-UPLOAD_PARTS = 4
 # Buckets of encoder rows, of equal steps.
 BUCKETS = 32
 
@@ -70,13 +68,10 @@ _UNUSED = 0xFFFFFFFF
 
 def unsupported(parameters: CenterPointParameters) -> str | None:
     """Why the kernels can't serve a model; None when they can."""
-    floats = parameters.max_points_per_voxel * _num_features(parameters)
     if parameters.bbox_coder.max_num > MAX_BOXES:
         return f"bbox_coder.max_num is {parameters.bbox_coder.max_num}, the kernels sort at most {MAX_BOXES} boxes"
     if len(parameters.tasks) > MAX_TASKS:
         return f"the model has {len(parameters.tasks)} tasks, the kernels know at most {MAX_TASKS}"
-    if 4 * 4 * floats > SHARED_MEMORY:
-        return f"a voxel has {floats} values, of which four don't fit into a multiprocessor's shared memory"
     return None
 
 
@@ -310,20 +305,15 @@ class CenterPointCuda:
         return next((size for size in self._buckets if size >= voxels), self._buckets[-1])
 
     def _upload(self, points: Float32) -> None:
-        """Copy a frame by way of page-locked memory, in parts; at once where it lies there already."""
+        """Copy a frame to the device; at once where it lies in page-locked memory already."""
         host, device = self._buffers.host_frame, self._buffers.frame.address
         host[:1].view(np.int32)[0] = len(points)
-        flat = points.reshape(-1)
-        words = FRAME_HEADER + flat.size
-        if flat.ctypes.data == host[FRAME_HEADER:].ctypes.data:
-            driver.memcpy_htod_async(device, host[:words], self._copies)
+        staged = self.input_buffer(len(points))
+        if points.ctypes.data == staged.ctypes.data:
+            driver.memcpy_htod_async(device, host[: FRAME_HEADER + points.size], self._copies)
             return
-        step = -(-words // UPLOAD_PARTS)
-        for first in range(0, words, step):
-            last = min(first + step, words)
-            begin = max(first, FRAME_HEADER)
-            host[begin:last] = flat[begin - FRAME_HEADER : max(last - FRAME_HEADER, 0)]
-            driver.memcpy_htod_async(device + 4 * first, host[first:last], self._copies)
+        driver.memcpy_htod_async(device, host[:FRAME_HEADER], self._copies)
+        upload(points, staged, device + FRAME_HEADER * host.itemsize, self._copies)
 
     def _enqueue_reset(self) -> None:
         """What has to be empty when a request starts. The canvas first: it is cleared by what this one found."""
@@ -374,7 +364,7 @@ class CenterPointCuda:
     def _decorate(self, rows: int) -> None:
         b = self._buffers
         self._launch(
-            "decorate", -(-rows // 4), 128,
+            "decorate", -(-rows // 16), 128,
             b.frame, b.slots, b.in_voxel, b.cell_of_voxel, self._features, self._filled, b.result, rows,
         )  # fmt: skip
 

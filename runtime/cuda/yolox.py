@@ -21,6 +21,7 @@ from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event
 from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import DeviceSession
+from runtime.cuda.staging import upload
 from runtime.letterbox import CONVENTIONS, Letterbox, Placement, place
 from runtime.yolox_parameters import YoloxParameters
 from shared.spec import ModelSpec
@@ -175,8 +176,7 @@ class YoloxCuda:
         began = time.perf_counter()
         size = self._size(*image.shape[:2])
         self._started.record(self._stream)
-        size.host_image[:] = image
-        driver.memcpy_htod_async(size.image.address, size.host_image, self._stream)
+        upload(image, size.host_image, size.image.address, self._stream)
         self._mark("upload")
         how = self._letterbox
         self._launch(
