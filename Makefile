@@ -219,7 +219,7 @@ test-mlflow: setup-dev setup-mlflow $(MLFLOW_SERVER)/.ready ## the tests of --ml
 test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
 
-bench-gpu: setup-dev ## all that only a GPU shows: tests, engines per policy, latency, soak (25 minutes; OUT=folder)
+bench-gpu: setup-dev ## all that only a GPU shows: tests, engines per policy, latency, soak (half an hour; OUT=folder)
 	@$(TOOLS)/bin/python benchmarks/gpu_round.py --out $(or $(OUT),work/gpu-round)
 
 docs: setup-dev ## write the generated pages

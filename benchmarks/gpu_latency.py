@@ -383,7 +383,11 @@ def against_numpy(
 
 
 def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, streams: int) -> None:
-    """Throughput with several requests in flight, where the backend can."""
+    """Throughput with several requests in flight, where the backend can.
+
+    ``busy`` is the share of the time that the GPU is at work: what the kernels of one request take, alone, times the
+    requests a second. What clears the buffers behind a request is not in it.
+    """
     try:
         lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
     except InferenceError as refused:
@@ -391,7 +395,18 @@ def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, str
         return
     alone = throughput(lanes[:1], points, SECONDS)
     together = throughput(lanes, points, SECONDS)
-    notes.add("streams", {"streams": streams, "one": alone, "several": together, "gain": together / alone})
+    kernels = sum(notes.values["stages"][name] for name in STAGES) / 1e3
+    notes.add(
+        "streams",
+        {
+            "streams": streams,
+            "one": alone,
+            "several": together,
+            "gain": together / alone,
+            "busy_one": kernels * alone,
+            "busy": kernels * together,
+        },
+    )
 
 
 if __name__ == "__main__":

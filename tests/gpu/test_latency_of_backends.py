@@ -46,7 +46,7 @@ def figures(request: pytest.FixtureRequest, work: Path, tmp_path_factory: pytest
         folder / f"{request.param}_latency.json",
         backend_name="onnx" if request.param == "onnx" else "pytorch",
         compiled=request.param == "compiled",
-        requests=1000,
+        requests=500,
         soak_requests=int(os.environ.get("SOAK", "1000")),
     )
 

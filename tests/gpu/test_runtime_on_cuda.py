@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,10 @@ pytest.importorskip("onnx")
 
 import torch
 
+from runtime.centerpoint_parameters import read_parameters
+from runtime.model import open_model
+from runtime.pipelines import DevicePipeline
+from runtime.pipelines.centerpoint import CenterPoint
 from runtime.run import run
 from shared.errors import EnvironmentLacks
 from shared.runs import Run
@@ -46,39 +49,45 @@ def run_of(work: Path, backend: str, device: str, **options: object) -> Run:
     return Run.open(work / "runs" / f"{backend}-{device.replace(':', '')}")
 
 
-def assert_same(ours: Run, theirs: Run, tolerance: float) -> None:
-    for index in range(len(theirs)):
-        np.testing.assert_array_equal(ours.boxes(index).labels, theirs.boxes(index).labels)
-        for name in ("centers", "sizes", "yaws", "velocities", "scores"):
-            got, wanted = (getattr(each.boxes(index), name) for each in (ours, theirs))
-            np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance, err_msg=name)
-
-
 @pytest.mark.parametrize(("backend", "compiled"), [("onnx", False), ("pytorch", False), ("pytorch", True)])
-def test_on_the_gpu(work: Path, backend: str, compiled: bool, tmp_path: Path) -> None:
+def test_tensors_are_those_of_the_cpu(work: Path, backend: str, compiled: bool) -> None:
     needs(backend)
     on_cpu = run_of(work, backend, "cpu")
     on_gpu = run_of(work, backend, "cuda:0", compiled=compiled)
     assert on_gpu.header.device == "cuda:0"
     assert on_gpu.header.details.get("compile", False) is compiled
-    if importlib.util.find_spec("pycuda") is not None:
-        assert "upload" in on_gpu.latencies[0]
     for index in on_cpu.header.raw_samples:
         for name, value in on_cpu.raw(index).items():
             np.testing.assert_allclose(on_gpu.raw(index)[name], value, atol=TF32 * np.abs(value).max(), err_msg=name)
-    (work / "runs" / f"{backend}-cuda0").rename(tmp_path / "first")
-    first = Run.open(tmp_path / "first")
-    assert_same(run_of(work, backend, "cuda:0", compiled=compiled, force=True), first, 0)
-    in_numpy = run_of(work, backend, "cuda:0", compiled=compiled, steps="numpy")
-    assert first.counters == in_numpy.counters
-    assert sum(counters["boxes"] for counters in first.counters) > 10
-    assert_same(first, in_numpy, 1e-4)
+
+
+@pytest.mark.parametrize(("backend", "compiled"), [("onnx", False), ("pytorch", False), ("pytorch", True)])
+def test_boxes_are_those_of_the_numpy_steps(work: Path, backend: str, compiled: bool) -> None:
+    needs(backend)
+    pytest.importorskip("pycuda", reason="pycuda is not installed here; the steps run in NumPy")
+    model = open_model(work, backend, "cuda:0", None, None, compiled=compiled)
+    session, pipeline = model.load()
+    assert isinstance(pipeline, DevicePipeline)
+    # On the same session: another one may choose other algorithms for its convolutions.
+    in_numpy = CenterPoint(model.spec, read_parameters(model.spec), session)
+    boxes = 0
+    for index in range(len(model.dataset)):
+        points = pipeline.read(model.dataset.sample(index)).data
+        first, again, wanted = pipeline.infer(points), pipeline.infer(points), in_numpy.infer(points)
+        assert first.counters == wanted.counters
+        boxes += len(wanted.predictions)
+        np.testing.assert_array_equal(first.predictions.labels, wanted.predictions.labels)
+        for name in ("centers", "sizes", "yaws", "velocities", "scores"):
+            ours, repeated, theirs = (getattr(each.predictions, name) for each in (first, again, wanted))
+            np.testing.assert_array_equal(ours, repeated, err_msg=name)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=name)
+    assert boxes > 10
 
 
 @pytest.mark.parametrize("backend", ["onnx", "pytorch"])
 def test_as_a_command_it_ends_as_it_should(work: Path, backend: str) -> None:
     needs(backend)
-    for command in (["run", "--force"], ["bench", "--seconds", "0.5"]):
+    for command in (["run", "--force"], ["bench", "--seconds", "0.5", "--warm-up", "2"]):
         call = [sys.executable, "-c", "from runtime.cli import cli; cli()", command[0], "--work", str(work)]
         done = subprocess.run(
             [*call, "--backend", backend, "--device", "cuda:0", *command[1:]],

@@ -92,10 +92,7 @@ def test_a_repeat_gives_the_same_to_the_bit(figures: dict[str, Any]) -> None:
 
 
 def test_two_streams_give_half_as_much_again_or_the_gpu_is_full(figures: dict[str, Any]) -> None:
-    stages = figures["stages"]
-    # Engines of this size leave no multiprocessor idle: what a second stream can hide is the rest of the request.
-    most = figures["total"]["median"] / sum(stages[name] for name in ENGINES)
-    assert figures["streams"]["gain"] >= min(1.5, 0.9 * most)
+    assert figures["streams"]["gain"] >= 1.5 or figures["streams"]["busy"] >= 0.95
 
 
 def test_the_soak_neither_grows_nor_drifts(figures: dict[str, Any]) -> None:
