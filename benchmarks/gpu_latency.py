@@ -34,6 +34,7 @@ from runtime.backends import backend as backend_called
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.centerpoint_parameters import read_parameters
 from runtime.conditions import gpu_conditions
+from runtime.cuda.centerpoint import STAGES
 from runtime.cuda.gpu import driver
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device

@@ -29,9 +29,6 @@ from trt_builder.build import build_all
 # Engines of full size build for two minutes, and the one measuring run with its soak takes three.
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
-# The components' stages; the rest are ours.
-ENGINES = ("pts_voxel_encoder", "pts_backbone_neck_head")
-
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:

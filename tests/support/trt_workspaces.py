@@ -115,7 +115,8 @@ class _Graph:
 
     def conv(self, source: str, name: str, shape: tuple[int, ...], stride: int = 1, *, relu: bool = True) -> str:
         """A convolution with weights (out, in, k, k); returns the name of its output."""
-        self._weights(name, shape, shape[0])
+        # Outputs of a few units, as a trained network has them: no score is 1.
+        self._weights(name, shape, shape[0], 1.0 if relu else 0.1)
         padding = [(shape[2] - stride + 1) // 2 if shape[2] == 2 else shape[2] // 2] * 4
         self._node("Conv", source, name, kernel_shape=list(shape[2:]), pads=padding, strides=[stride] * 2)
         return self._relu(name) if relu else name
@@ -126,8 +127,8 @@ class _Graph:
         self._node("ConvTranspose", source, name, kernel_shape=[2, 2], strides=[2, 2])
         return self._relu(name)
 
-    def _weights(self, name: str, shape: tuple[int, ...], outputs: int) -> None:
-        self.weights[f"{name}.weight"] = self.random.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+    def _weights(self, name: str, shape: tuple[int, ...], outputs: int, gain: float = 1.0) -> None:
+        self.weights[f"{name}.weight"] = self.random.normal(0, gain * np.sqrt(2 / np.prod(shape[1:])), shape)
         self.weights[f"{name}.bias"] = self.random.normal(0, 0.1, outputs)
 
     def _node(self, operator: str, source: str, name: str, **attributes: Any) -> None:
