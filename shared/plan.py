@@ -1,7 +1,9 @@
 """What a plan (a serialised engine) says of itself in its first bytes: no CUDA and no TensorRT needed.
 
 Layout, as trtexec reads it: little-endian uint32 magic, uint32 version of the serialisation, and in bytes 24 to 27
-major, minor, patch and build of the TensorRT that wrote it, one byte each. Plans since 8.6 have it.
+major, minor, patch and build of the TensorRT that wrote it, one byte each. Plans since 8.6 have it. Bytes 16 to 23 are
+the length of the whole plan; that is not documented, but so in every plan of 8.6.0 and of TensorRT for RTX 1.7.1 looked
+at.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ class PlanHeader:
     Attributes:
         flavour: TensorRT, or TensorRT for RTX.
         version: major, minor, patch, build; the build number is cut to eight bits there.
+        length: bytes of the whole plan, or None where the header does not say.
     """
 
     flavour: Literal["tensorrt", "rtx"]
     version: tuple[int, int, int, int]
+    length: int | None = None
 
     @property
     def version_text(self) -> str:
@@ -51,7 +55,8 @@ def read_header(path: Path) -> PlanHeader:
     flavour = _MAGIC.get(start[:4])
     if flavour is None:
         raise InputError(_explain(path, start), where=str(path))
-    return PlanHeader(flavour, (start[24], start[25], start[26], start[27]))
+    length = int.from_bytes(start[16:24], "little")
+    return PlanHeader(flavour, (start[24], start[25], start[26], start[27]), length or None)
 
 
 def _explain(path: Path, start: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,15 @@ class Workspace:
         where = f"{self.root}/{relative}"
         record = self._record(manifest, relative)
         stage = manifest.stages.get(record.stage)
-        rebuild = f"run again: {_forced(stage.command)}" if stage else f"run stage '{record.stage}' again"
+        rebuild = f"run again: {_again(stage.command, self.root)}" if stage else f"run stage '{record.stage}' again"
         if stage is not None and stage.status != "done":
             raise ManifestError(
                 f"stage '{record.stage}' that makes it is '{stage.status}', not 'done'", where=where, hint=rebuild
             )
         path = self.path(relative)
         if not path.is_file():
-            raise ManifestError("is in the manifest but not on disk", where=where, hint=rebuild)
+            hint = f"copy it here if another copy of the workspace has it, or {rebuild}"
+            raise ManifestError("is in the manifest but not on disk", where=where, hint=hint)
         if not record.describes(path):
             raise ManifestError("differs from its hash in the manifest; not loaded", where=where, hint=rebuild)
         return path
@@ -138,6 +140,9 @@ class Workspace:
         return StageRun(self.root, name, tool, key)
 
 
-def _forced(command: str) -> str:
-    """The command with ``--force``, once."""
-    return command if "--force" in command.split() else f"{command} --force"
+def _again(command: str, root: Path) -> str:
+    """The command with ``--force``, once, and for the workspace where it is now: it may have been copied here."""
+    words = shlex.split(command)
+    if "--work" in words[:-1]:
+        words[words.index("--work") + 1] = str(root)
+    return shlex.join(words if "--force" in words else [*words, "--force"])

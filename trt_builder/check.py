@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import InputError
-from shared.files import sha256_of_file
 from shared.plan import PlanHeader, read_header
 from trt_builder import gpu
+from trt_builder.target import PORTABLE
 
 # Distributions that carry TensorRT, newest naming first; the first that is installed counts.
 _DISTRIBUTIONS = {
@@ -40,7 +40,7 @@ class Here:
     Attributes:
         versions: ``tensorrt`` and ``rtx`` to the version that is installed; without those that are not.
         architecture: ``sm89``, or None without a GPU.
-        gpu: its name, or None.
+        gpu: its name, or None where it is not known.
     """
 
     versions: dict[str, str]
@@ -96,22 +96,21 @@ def read_record(engine: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"can't be read as JSON ({error})", where=str(path), hint="build the engine again") from error
-    if not isinstance(value, dict) or "tensorrt" not in value:
+    if not isinstance(value, dict) or not value.keys() >= {"tensorrt", "architecture", "bytes"}:
         raise InputError("is no record of an engine", where=str(path), hint="build the engine again")
     return value
 
 
-def check(engine: Path, here: Here, *, work: Path | None = None, sha256: str | None = None) -> Verdict:
+def check(engine: Path, here: Here, *, work: Path | None = None) -> Verdict:
     """Whether an engine will load.
 
     Args:
         engine: the plan file; its record lies beside it as ``<name>.json``.
         here: where it is to load.
         work: the workspace it belongs to, for the command that fixes it.
-        sha256: its hash in the manifest, where it is in one.
 
     Raises:
-        InputError: not an engine, truncated, or not the one that the record or manifest describes.
+        InputError: not an engine, truncated, or not the one that the record describes.
     """
     header = read_header(engine)
     record = read_record(engine)
@@ -122,8 +121,27 @@ def check(engine: Path, here: Here, *, work: Path | None = None, sha256: str | N
             where=str(engine),
             hint=_command(header, work),
         )
-    if sha256 is not None and sha256_of_file(engine) != sha256:
-        raise InputError("differs from its hash in the manifest", where=str(engine), hint=_command(header, work))
+    if record is None and header.length is not None and size < header.length:
+        raise InputError(
+            f"has {size} bytes, its header says {header.length}: truncated",
+            where=str(engine),
+            hint="copy or build it again",
+        )
+    verdict = judge(header, record, here, work=work)
+    if record is None and header.length is None:
+        verdict.warnings.append("its length is not known without the record: it may be cut short")
+    return verdict
+
+
+def judge(header: PlanHeader, record: dict[str, Any] | None, here: Here, *, work: Path | None = None) -> Verdict:
+    """Whether an engine that is whole will load.
+
+    Args:
+        header: what its first bytes say.
+        record: its record, or None.
+        here: where it is to load.
+        work: the workspace it belongs to, for the command that fixes it.
+    """
     of_hardware, warnings = _hardware_reasons(header, record, here)
     reasons = _version_reasons(header, record, here) + of_hardware
     # Building anew helps only where engines can be built: with TensorRT and a GPU.
@@ -138,6 +156,12 @@ def check(engine: Path, here: Here, *, work: Path | None = None, sha256: str | N
     )
 
 
+def judge_missing(record: dict[str, Any], here: Here) -> Verdict:
+    """Whether an engine of which only the record is left would load, were its file here."""
+    # Where there is a record, its version counts: the header's has no room for all of it.
+    return judge(PlanHeader(record["tensorrt"]["flavour"], (0, 0, 0, 0)), record, here)
+
+
 def _title(header: PlanHeader) -> str:
     return "TensorRT for RTX" if header.flavour == "rtx" else "TensorRT"
 
@@ -150,6 +174,8 @@ def _built(header: PlanHeader, record: dict[str, Any] | None) -> str:
     text = f"{_title(header)} {_built_version(header, record)}"
     if record is None:
         return f"{text} on an unknown GPU (no record beside it)"
+    if record["architecture"] == PORTABLE:
+        return f"{text} for any GPU that it runs on"
     name = f" ({record['gpu']['name']})" if record.get("gpu") else ""
     return f"{text} on {record['architecture']}{name}"
 
@@ -157,10 +183,12 @@ def _built(header: PlanHeader, record: dict[str, Any] | None) -> str:
 def _describe_here(header: PlanHeader, here: Here) -> str:
     version = here.versions.get(header.flavour)
     text = f"{_title(header)} {version}" if version else f"no {_title(header)}"
-    return f"{text} on {here.architecture} ({here.gpu})" if here.architecture else f"{text}, no GPU"
+    if here.architecture is None:
+        return f"{text}, no GPU"
+    return f"{text} on {here.architecture}" + (f" ({here.gpu})" if here.gpu else "")
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
     """The parts of a version that are numbers: ``10.7.0.post1`` is (10, 7, 0)."""
     parts = []
     for part in version.split("."):
@@ -174,7 +202,7 @@ def _version_reasons(header: PlanHeader, record: dict[str, Any] | None, here: He
     installed = here.versions.get(header.flavour)
     if installed is None:
         return [f"{_title(header)} is not installed here"]
-    built, have = _numbers(_built_version(header, record))[:3], _numbers(installed)[:3]
+    built, have = numbers(_built_version(header, record))[:3], numbers(installed)[:3]
     if built == have:
         return []
     if record is not None and record.get("version_compatible"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
-from shared.errors import EnvironmentLacks, UsageError
-from shared.plan import read_header
+from shared.errors import EnvironmentLacks, InputError, UsageError
 from shared.workspace import Workspace
-from trt_builder.check import Here, Verdict, check, this_machine
+from trt_builder.check import Here, Verdict, check, judge_missing, numbers, this_machine
+
+# TensorRT for RTX began anew at 1; of TensorRT itself, 8.6 is the oldest that is served.
+_FIRST_MAJOR_OF_TENSORRT = 8
 
 
 def run_checks(
@@ -29,55 +33,88 @@ def run_checks(
         say: takes the lines.
 
     Raises:
-        UsageError: neither engine nor workspace.
-        InputError: a file is no engine, truncated or changed.
+        UsageError: neither engine nor workspace, or a version or architecture that is none.
+        InputError: a file is no engine, truncated, changed, or missing though it would load here.
         EnvironmentLacks: some engine will not load.
     """
     if engine is None and work is None:
         raise UsageError("check needs an engine or a workspace", hint="trt_builder check ENGINE, or --work WORK")
-    machine = this_machine()
-    failed = 0
-    count = 0
-    for path, sha256 in _engines(engine, work):
-        count += 1
-        here = _instead(machine, path, version, architecture)
-        verdict = check(path, here, work=work, sha256=sha256)
-        failed += not verdict.loads
-        for line in _lines(path, verdict):
-            say(line)
-    if failed:
-        raise EnvironmentLacks(f"{failed} of {count} engines will not load here")
-    if not count:
-        say(f"{work}: no engines")
-
-
-def _engines(engine: Path | None, work: Path | None) -> Iterator[tuple[Path, str | None]]:
-    artifacts = Workspace.open(work).manifest().artifacts if work is not None else {}
-    if engine is not None:
-        inside = {work / relative: record.sha256 for relative, record in artifacts.items()} if work is not None else {}
-        yield engine, inside.get(engine)
+    here = _instead(this_machine(), version, architecture)
+    if engine is None:
+        assert work is not None
+        _check_all(Workspace.open(work), here, say)
         return
-    assert work is not None
-    for relative, record in artifacts.items():
-        if record.kind == "engine":
-            yield work / relative, record.sha256
+    verdict = check(engine, here, work=work)
+    if work is not None:
+        _check_hash(Workspace.open(work), engine)
+    _say_verdict(engine, verdict, say)
+    if not verdict.loads:
+        raise EnvironmentLacks("this engine will not load here")
 
 
-def _instead(machine: Here, path: Path, version: str | None, architecture: str | None) -> Here:
+def _check_hash(ws: Workspace, engine: Path) -> None:
+    """Whether an engine that is in the manifest is the one that it describes."""
+    for relative in ws.manifest().artifacts:
+        if ws.root / relative == engine:
+            ws.artifact(relative)
+
+
+def _check_all(ws: Workspace, here: Here, say: Callable[[str], None]) -> None:
+    manifest = ws.manifest()
+    records = {result["engine"]: result for result in manifest.results.get("engines", {}).values()}
+    engines = [relative for relative, artifact in manifest.artifacts.items() if artifact.kind == "engine"]
+    found = Counter(_check_one(ws, relative, records.get(relative), here, say) for relative in engines)
+    if found["faulty"]:
+        raise InputError(f"{found['faulty']} of {len(engines)} engines are missing or damaged", where=str(ws.root))
+    if found["refused"] or (engines and not found["loads"]):
+        raise EnvironmentLacks(f"{len(engines) - found['loads']} of {len(engines)} engines will not load here")
+    if not engines:
+        say(f"{ws.root}: no engines")
+
+
+def _check_one(
+    ws: Workspace, relative: str, record: dict[str, Any] | None, here: Here, say: Callable[[str], None]
+) -> Literal["loads", "refused", "faulty", "elsewhere"]:
+    """Check an engine of a workspace; ``elsewhere``: it is not on disk, and would not load here anyway."""
+    path = ws.root / relative
+    try:
+        if path.is_file():
+            verdict = check(path, here, work=ws.root)
+        ws.artifact(relative)
+    except InputError as error:
+        missing = judge_missing(record, here) if record is not None and not path.is_file() else None
+        # A copy for a device leaves out what is for others: nothing is wrong with that.
+        elsewhere = missing is not None and not missing.loads
+        if missing is None:
+            say(f"{path}: FAULTY: {error.message}")
+        else:
+            would = "would not load here" if elsewhere else "would load here"
+            say(f"{path}: is MISSING ({would}): built with {missing.built}; here {missing.here}")
+        say(f"  {error.hint}")
+        return "elsewhere" if elsewhere else "faulty"
+    _say_verdict(path, verdict, say)
+    return "loads" if verdict.loads else "refused"
+
+
+def _instead(machine: Here, version: str | None, architecture: str | None) -> Here:
     """The machine to check for: this one, but for what the user says."""
-    versions = {**machine.versions, read_header(path).flavour: version} if version else machine.versions
+    versions = machine.versions
+    if version is not None:
+        if not numbers(version):
+            raise UsageError(f"--tensorrt {version} is no version", hint="write it like 10.9.0")
+        versions = {"rtx" if numbers(version)[0] < _FIRST_MAJOR_OF_TENSORRT else "tensorrt": version}
     if architecture is None:
         return Here(versions, machine.architecture, machine.gpu)
     if not architecture.removeprefix("sm").isdigit():
         raise UsageError(f"--arch {architecture} is no architecture", hint="write it like sm89")
-    return Here(versions, f"sm{architecture.removeprefix('sm')}", architecture)
+    return Here(versions, f"sm{architecture.removeprefix('sm')}", None)
 
 
-def _lines(path: Path, verdict: Verdict) -> Iterator[str]:
-    yield f"{path}: {'loads' if verdict.loads else 'will NOT load'}: built with {verdict.built}; here {verdict.here}"
+def _say_verdict(path: Path, verdict: Verdict, say: Callable[[str], None]) -> None:
+    say(f"{path}: {'loads' if verdict.loads else 'will NOT load'}: built with {verdict.built}; here {verdict.here}")
     for reason in verdict.reasons:
-        yield f"  {reason}"
+        say(f"  {reason}")
     for warning in verdict.warnings:
-        yield f"  note: {warning}"
+        say(f"  note: {warning}")
     if verdict.command:
-        yield f"  to build one that does: {verdict.command}"
+        say(f"  to build one that does: {verdict.command}")

@@ -10,6 +10,9 @@ from trt_builder import compat, gpu
 from trt_builder.compat import TensorRT
 from trt_builder.gpu import Gpu
 
+# The architecture of an engine that is finished on the GPU that loads it.
+PORTABLE = "portable"
+
 _log = logging.getLogger("target")
 
 
@@ -28,7 +31,7 @@ class Target:
     @property
     def architecture(self) -> str:
         """``sm90``, or ``portable`` for an engine that is finished on the GPU that loads it."""
-        return self.gpu.architecture if self.gpu else "portable"
+        return self.gpu.architecture if self.gpu else PORTABLE
 
     def name(self, policy: str) -> str:
         """Name of the folder under ``tensorrt/``: ``trt8.6.0-sm90-fp16``, ``rtx1.7.1.116-portable-fp32``."""

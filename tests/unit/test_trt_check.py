@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from shared.errors import EnvironmentLacks, InputError
+from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
 from shared.plan import HEADER_BYTES, read_header
+from shared.workspace import Workspace
 from trt_builder import check as check_module
 from trt_builder import checks, gpu
 from trt_builder.check import Here, check, read_record
@@ -22,8 +24,9 @@ H200 = Here({"tensorrt": "8.6.0", "rtx": "1.7.1.116"}, "sm90", "NVIDIA H200")
 ADA = Here({"tensorrt": "11.4.0.106"}, "sm89", "NVIDIA RTX 4090")
 
 
-def plan(version: tuple[int, int, int, int] = (8, 6, 0, 12), magic: bytes = b"ftrt") -> bytes:
-    return magic + bytes(20) + bytes(version) + bytes(HEADER_BYTES)
+def plan(version: tuple[int, int, int, int] = (8, 6, 0, 12), magic: bytes = b"ftrt", *, says: int = 0) -> bytes:
+    """A plan whose header says that it has ``says`` bytes; it has twice the header's."""
+    return (magic + bytes(12) + says.to_bytes(8, "little") + bytes(version)).ljust(2 * HEADER_BYTES, b"\0")
 
 
 def engine(folder: Path, content: bytes | None = None, **record: Any) -> Path:
@@ -140,16 +143,24 @@ def test_rtx_engines_run_on_rtx_cards_only(tmp_path: Path) -> None:
     assert not check(path, Here({"rtx": "1.8.0"}, "sm89", "RTX 4090")).loads
 
 
-def test_a_truncated_engine_and_a_changed_one_are_input_errors(tmp_path: Path) -> None:
+def test_a_truncated_engine_is_an_input_error(tmp_path: Path) -> None:
     path = engine(tmp_path, architecture="sm90")
-    with pytest.raises(InputError, match="differs from its hash in the manifest"):
-        check(path, H200, sha256="0" * 64)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(InputError, match=r"its record says .* truncated or replaced"):
         check(path, H200)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_without_a_record_the_header_tells_the_length_or_nothing_does(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has 128 bytes, its header says 129: truncated"):
+        check(engine(tmp_path, plan(says=129)), H200)
+    unknown = "its length is not known without the record: it may be cut short"
+    assert unknown not in check(engine(tmp_path, plan(says=128)), H200).warnings
+    assert unknown in check(engine(tmp_path, plan()), H200).warnings
+    # A record knows better than a field that is not documented.
+    assert check(engine(tmp_path, plan(says=129), architecture="sm90"), H200).loads
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"tensorrt": {}}'])
 def test_a_record_that_is_none_is_an_input_error(tmp_path: Path, text: str) -> None:
     path = engine(tmp_path)
     (tmp_path / "x.engine.json").write_text(text, encoding="utf-8")
@@ -163,11 +174,86 @@ def test_the_command_prints_the_verdict_and_fails_when_one_does_not_load(
     monkeypatch.setattr(checks, "this_machine", lambda: ADA)
     path = engine(tmp_path, architecture="sm90")
     lines: list[str] = []
-    with pytest.raises(EnvironmentLacks, match="1 of 1 engines will not load here"):
+    with pytest.raises(EnvironmentLacks, match="this engine will not load here"):
         run_checks(path, None, version=None, architecture=None, say=lines.append)
     assert lines[0].endswith("will NOT load: built with TensorRT 8.6.0 on sm90 (NVIDIA H200); "
                              "here TensorRT 11.4.0.106 on sm89 (NVIDIA RTX 4090)")  # fmt: skip
     run_checks(path, None, version="8.6.0", architecture="sm90", say=lines.append)
+
+
+def workspace(folder: Path, **targets: dict[str, Any]) -> Workspace:
+    """A workspace with an engine per target, by the names of the targets; their records say the rest."""
+    ws = Workspace.create(folder / "ws")
+    for target, record in targets.items():
+        with ws.stage(f"build:{target}", tool="trt_builder", config=record) as stage:
+            content = plan()
+            whole = {"tensorrt": {"flavour": "tensorrt", "version": "8.6.0"}, "architecture": "sm90", "gpu": None,
+                     "bytes": len(content), **record}  # fmt: skip
+            name = f"tensorrt/{target}/x.engine"
+            with stage.artifact(name, kind="engine") as path:
+                path.write_bytes(content)
+            with stage.artifact(f"{name}.json", kind="engine-record") as path:
+                path.write_text(json.dumps(whole), encoding="utf-8")
+            stage.result("engines", f"{target}/x", {"engine": name, **whole})
+    return ws
+
+
+def checked(ws: Workspace, **instead: str | None) -> tuple[list[str], DeployError | None]:
+    """What the check of a workspace says, and how it ends."""
+    lines: list[str] = []
+    whole: dict[str, Any] = {"version": None, "architecture": None, **instead}
+    try:
+        run_checks(None, ws.root, say=lines.append, **whole)
+    except DeployError as error:
+        return lines, error
+    return lines, None
+
+
+def test_every_engine_of_a_workspace_is_told_of_and_what_is_missing_for_others_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "this_machine", lambda: H200)
+    ws = workspace(tmp_path, other={"architecture": "sm87"}, ours={})
+    shutil.rmtree(ws.path("tensorrt/other"))
+    lines, error = checked(ws)
+    assert error is None
+    assert "other/x.engine: is MISSING (would not load here): built with TensorRT 8.6.0 on sm87; here" in lines[0]
+    assert "copy it here" in lines[1]
+    assert "run again: " in lines[1]
+    assert "ours/x.engine: loads: built with TensorRT 8.6.0 on sm90" in lines[2]
+    shutil.rmtree(ws.path("tensorrt/ours"))
+    lines, error = checked(ws)
+    assert "ours/x.engine: is MISSING (would load here)" in lines[2]
+    assert isinstance(error, InputError)
+    assert "1 of 2 engines are missing or damaged" in str(error)
+    # For a third machine both are for others, and nothing is left to load.
+    lines, error = checked(ws, version="10.9.0")
+    assert isinstance(error, EnvironmentLacks)
+    assert "2 of 2 engines will not load here" in str(error)
+
+
+@pytest.mark.parametrize("content", [plan()[:-1], plan(says=1)])
+def test_a_damaged_engine_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(checks, "this_machine", lambda: H200)
+    ws = workspace(tmp_path, a={}, b={"architecture": "sm80"}, c={})
+    ws.path("tensorrt/a/x.engine").write_bytes(content)
+    lines, error = checked(ws)
+    assert "a/x.engine: FAULTY: " in lines[0]
+    assert sum("will NOT load" in line for line in lines) == 1
+    assert sum(": loads: " in line for line in lines) == 1
+    assert isinstance(error, InputError)
+    with pytest.raises(InputError):
+        run_checks(ws.root / "tensorrt/a/x.engine", ws.root, version=None, architecture=None, say=lines.append)
+
+
+def test_another_version_is_of_the_tensorrt_that_it_can_be(tmp_path: Path) -> None:
+    path = engine(tmp_path, architecture="sm90")
+    lines: list[str] = []
+    with pytest.raises(EnvironmentLacks):
+        run_checks(path, None, version="1.7.1", architecture="sm90", say=lines.append)
+    assert "  TensorRT is not installed here" in lines
+    with pytest.raises(UsageError, match="--tensorrt latest is no version"):
+        run_checks(path, None, version="latest", architecture="sm90", say=lines.append)
 
 
 def test_check_needs_neither_cuda_nor_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

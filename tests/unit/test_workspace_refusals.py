@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,8 +66,21 @@ def test_changed_artifact_is_not_loaded(exported: Workspace, content: bytes) -> 
 
 def test_missing_artifact(exported: Workspace) -> None:
     exported.path("onnx/a.onnx").unlink()
-    with pytest.raises(ManifestError, match="not on disk"):
+    with pytest.raises(ManifestError, match=r"not on disk\. copy it here if .*, or run again: "):
         exported.artifact("onnx/a.onnx")
+
+
+def test_a_copied_workspace_says_how_to_rebuild_it_where_it_is_now(
+    exported: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/exporter", "export", "--work", "work/there", "--set", "a=[1, 2]"])
+    with exported.stage("other", tool="exporter") as stage, stage.artifact("onnx/b.onnx", kind="onnx") as path:
+        path.write_bytes(b"b")
+    copy = Path(shutil.copytree(exported.root, tmp_path / "here"))
+    (copy / "onnx/b.onnx").unlink()
+    with pytest.raises(ManifestError) as error:
+        Workspace.open(copy).artifact("onnx/b.onnx")
+    assert str(error.value).endswith(f"run again: exporter export --work {copy} --set 'a=[1, 2]' --force")
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "onnx/../../x", "link/x"])
