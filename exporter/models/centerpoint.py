@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from exporter.component import Component, Sizes
+from exporter.pillar_layers import folded
 from exporter.training_config import TrainingConfig, build_model
 from shared.data import PointLoading, Sample, load_points
 from shared.errors import ConfigError, ExportError
@@ -442,7 +443,7 @@ def components(model: Any, model_input: Tensor, options: Options) -> list[Compon
 
 
 def encoder_component(model: Any, decorated: Tensor) -> Component:
-    """``pts_voxel_encoder``.
+    """``pts_voxel_encoder``, with batch norms folded into its Linears; the model itself stays as it is.
 
     Args:
         model: mmdet3d's CenterPoint.
@@ -460,7 +461,7 @@ def encoder_component(model: Any, decorated: Tensor) -> Component:
     half = max(2, slots // 2)
     return Component(
         name=ENCODER,
-        module=Encoder(model.pts_voxel_encoder.pfn_layers).eval(),
+        module=Encoder(folded(model.pts_voxel_encoder.pfn_layers)).eval(),
         inputs=(TensorSpec(name="input_features", dtype="float32", shape=["num_voxels", "num_max_points", features]),),
         outputs=(TensorSpec(name="pillar_features", dtype="float32", shape=["num_voxels", 1, channels]),),
         inputs_of=inputs_of,

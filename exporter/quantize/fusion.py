@@ -75,9 +75,11 @@ def fold(model: nn.Module, pairs: Iterable[Sequence[str]]) -> None:
                 f"there is no batch norm {norm_name} to fold into it", where=layer_name,
                 hint="this is another model's checkpoint",
             )  # fmt: skip
-        statistics = cast(Any, (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias))
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        gain = torch.ones_like(mean) if norm.weight is None else norm.weight
+        shift = torch.zeros_like(mean) if norm.bias is None else norm.bias
         # In float64, so that the only rounding is that of the result.
-        values: Any = [value.double() if isinstance(value, Tensor) else value for value in statistics]
+        values: Any = (mean.double(), variance.double(), norm.eps, gain.double(), shift.double())
         bias = None if layer.bias is None else layer.bias.double()
         if isinstance(layer, nn.Linear):
             weight, bias = fuse_linear_bn_weights(layer.weight.double(), cast(Any, bias), *values)

@@ -168,7 +168,8 @@ def test_the_components_joined_give_what_the_framework_gives(small, small_compon
         canvas[0, :, voxels["coors"][:, 2].long(), voxels["coors"][:, 3].long()] = pillars.T
         outputs = head.module(canvas)
     for name, value in zip(OUTPUTS, outputs, strict=True):
-        np.testing.assert_array_equal(value.numpy(), raw[name], err_msg=name)
+        # The encoder's batch norms are folded, which rounds otherwise.
+        np.testing.assert_allclose(value.numpy(), raw[name], rtol=0, atol=1e-5 * abs(raw[name]).max(), err_msg=name)
 
 
 def test_windows_of_the_map_hold_pillars(small_components):
