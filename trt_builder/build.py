@@ -83,9 +83,13 @@ def build_all(
 def _build(ws: Workspace, found: Target, order: Order, reproduce: Mode | None) -> None:
     _warn_of_known_bugs(found)
     recorded = {job.component: _recorded(ws, order, job) if reproduce == "verify" else b"" for job in order.jobs}
+    earlier = ws.manifest().results.get("engines", {})
     with order.stage as stage:
         session = open_session(found, order.options, ws.path("tensorrt"))
         for job in order.jobs:
+            last = earlier.get(f"{order.name}/{job.component}", {})
+            if last.get("build_seconds", 0.0) >= 1.0 and not last.get("refitted"):
+                _log.info("%s: building; the last time took %.0f s", job.component, last["build_seconds"])
             with one_engine.graph_to_build(stage, session, job, order.name) as graph:
                 started = time.monotonic()
                 pinned = (reproduce, recorded[job.component]) if reproduce is not None else None

@@ -145,11 +145,12 @@ def _watch(thread: threading.Thread, description: str, phases: Phases, started: 
     while thread.is_alive():
         thread.join(_SECONDS_BETWEEN_LOOKS)
         now = time.monotonic()
+        state = f"{description}: building for {now - started:.0f} s {phases.text()}".rstrip()
         if on_terminal:
-            sys.stderr.write(f"\r\x1b[K{description}: {now - started:.0f} s {phases.text()}")
+            sys.stderr.write(f"\r\x1b[K{state}")
             sys.stderr.flush()
         elif now - last >= _SECONDS_BETWEEN_LINES:
             last = now
-            _log.info("%s: building for %.0f s %s", description, now - started, phases.text())
+            _log.info("%s", state)
     if on_terminal:
         sys.stderr.write("\r\x1b[K")

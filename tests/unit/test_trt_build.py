@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from shared.workspace import Workspace
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Behaviour, Recorded
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantise
-from trt_builder import compat, inspector, measure, timing_cache
+from trt_builder import compat, inspector, measure, progress, timing_cache
 from trt_builder import target as targets
 from trt_builder.build import build_all
 from trt_builder.cast_graph import lower
@@ -323,6 +324,22 @@ def test_a_cache_that_tensorrt_refuses_is_not_fatal(
     machine.behaviour.takes_cache = False
     build(ws, "fp32", force=True)
     assert "does not take the timing cache" in caplog.text
+
+
+def test_a_long_build_shows_that_it_lives_and_the_next_one_how_long_it_took(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.with_tensorrt("8.6.0")
+    machine.behaviour.seconds = 1.2
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.4)
+    caplog.set_level(logging.INFO)
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    build(ws, "fp32")
+    assert f"{ENCODER}: building for 1 s" in caplog.messages
+    assert not [message for message in caplog.messages if "the last time" in message or message.endswith(" ")]
+    machine.behaviour.seconds = 0.0
+    build(ws, "fp32", force=True)
+    assert f"{ENCODER}: building; the last time took 1 s" in caplog.messages
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
