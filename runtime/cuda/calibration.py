@@ -21,7 +21,6 @@ from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event
 from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import Bound, DeviceSession
-from runtime.cuda.staging import upload
 from runtime.undistort import Straightening
 from shared.spec import ModelSpec
 
@@ -63,7 +62,6 @@ class _Size:
     """Device memory for images of one size, and the component bound to it."""
 
     image: DeviceArray
-    host_image: npt.NDArray[np.uint8]
     nearest: DeviceArray
     latest: DeviceArray
     fused: DeviceArray
@@ -161,9 +159,11 @@ class CalibrationCuda:
         lidar2cam: npt.NDArray[np.float64],
         how: Straightening,
     ) -> None:
-        """By way of page-locked memory."""
-        upload(image, size.host_image, size.image.address, self._stream)
-        upload(points[:, :POINT_COLUMNS], self._host_points[: len(points)], self._points.address, self._stream)
+        """To the device; the driver stages it, which is faster than to stage it here."""
+        driver.memcpy_htod_async(size.image.address, np.ascontiguousarray(image), self._stream)
+        if len(points):
+            columns = np.ascontiguousarray(points[:, :POINT_COLUMNS])
+            driver.memcpy_htod_async(self._points.address, columns, self._stream)
         matrix = how.intrinsics
         self._host_camera[:12] = lidar2cam[:3].reshape(-1)
         self._host_camera[12:] = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
@@ -201,7 +201,6 @@ class CalibrationCuda:
         """Make room for frames of so many points."""
         self._capacity = points
         self._points = self._gpu.allocate((points, POINT_COLUMNS), np.float32)
-        self._host_points: npt.NDArray[np.float32] = self._gpu.pinned((points, POINT_COLUMNS), np.float32)
         self._cells = self._gpu.allocate((points,), np.int32)
         self._depths = self._gpu.allocate((points,), np.float64)
 
@@ -220,7 +219,6 @@ class CalibrationCuda:
         bound = self._lane.bind(self._component, {self._input: fused}, {})
         return _Size(
             image=gpu.allocate((height, width, 3), np.uint8),
-            host_image=gpu.pinned((height, width, 3), np.uint8),
             nearest=gpu.allocate((height * width,), np.uint64),
             latest=gpu.allocate((height * width,), np.uint32),
             fused=fused,

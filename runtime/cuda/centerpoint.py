@@ -27,7 +27,6 @@ from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event, Graph
 from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import DeviceSession
-from runtime.cuda.staging import upload
 from runtime.decode import logit_threshold
 from runtime.pipelines import Inference
 from shared.errors import InferenceError
@@ -86,7 +85,6 @@ class _Task:
     keys: DeviceArray
     state: DeviceArray
     boxes: DeviceArray
-    masks: DeviceArray
     kept: DeviceArray
 
 
@@ -208,8 +206,8 @@ class CenterPointCuda:
     def input_buffer(self, count: int) -> Float32:
         """(count, C) float32 in page-locked memory, from which the device copies by itself.
 
-        Points that lie there are not staged. It is the lane's only one: the next frame may be written when the answer
-        to the last is collected, and after a call with a larger count earlier views are worth nothing.
+        It is the lane's only one: the next frame may be written when the answer to the last is collected, and after a
+        call with a larger count earlier views are worth nothing.
         """
         if count > self._buffers.capacity:
             self._grow(count)
@@ -305,15 +303,15 @@ class CenterPointCuda:
         return next((size for size in self._buckets if size >= voxels), self._buckets[-1])
 
     def _upload(self, points: Float32) -> None:
-        """Copy a frame to the device; at once where it lies in page-locked memory already."""
+        """Copy a frame to the device; from page-locked memory it fetches it by itself, beside what else it does.
+
+        Anything else the driver stages, which is faster than to stage it here: 0.28 ms for 4 MB, with NumPy 0.37.
+        """
         host, device = self._buffers.host_frame, self._buffers.frame.address
         host[:1].view(np.int32)[0] = len(points)
-        staged = self.input_buffer(len(points))
-        if points.ctypes.data == staged.ctypes.data:
-            driver.memcpy_htod_async(device, host[: FRAME_HEADER + points.size], self._copies)
-            return
         driver.memcpy_htod_async(device, host[:FRAME_HEADER], self._copies)
-        upload(points, staged, device + FRAME_HEADER * host.itemsize, self._copies)
+        if len(points):
+            driver.memcpy_htod_async(device + FRAME_HEADER * host.itemsize, np.ascontiguousarray(points), self._copies)
 
     def _enqueue_reset(self) -> None:
         """What has to be empty when a request starts. The canvas first: it is cleared by what this one found."""
@@ -389,8 +387,8 @@ class CenterPointCuda:
 
     def _suppress(self, number: int, task: _Task) -> None:
         self._launch(
-            "circle_nms", 1, 1024,
-            task.boxes, task.state, task.radius, number, task.masks, task.kept, self._buffers.result,
+            "circle_nms", 1, -(-self._parameters.bbox_coder.max_num // 32) * 32,
+            task.boxes, task.state, task.radius, number, task.kept, self._buffers.result,
         )  # fmt: skip
 
     def _launch(self, name: str, blocks: int, threads: int, *arguments: Any) -> None:
@@ -422,7 +420,6 @@ class CenterPointCuda:
                     keys=gpu.allocate((int(np.prod(outputs["heatmap"].shape)),), np.uint64),
                     state=_row(self._buffers.states, number),
                     boxes=gpu.allocate((most, BOX_WORDS), np.int32),
-                    masks=gpu.allocate((most, -(-most // 32)), np.uint32),
                     kept=DeviceArray(
                         result.address + 4 * (HEADER_WORDS + number * kept * BOX_WORDS),
                         (kept, BOX_WORDS),
@@ -563,7 +560,7 @@ _SIGNATURES = {
     "decode_histogram": "PifPP",
     "decode_collect": "PifPP",
     "decode_boxes": "PPPPPPiiiPPP",
-    "circle_nms": "PPdiPPP",
+    "circle_nms": "PPdiPP",
 }
 
 _C_TYPES = {"float32": "float", "float16": "unsigned short"}

@@ -21,7 +21,6 @@ from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event
 from runtime.cuda.kernels import load_kernels
 from runtime.cuda.session import DeviceSession
-from runtime.cuda.staging import upload
 from runtime.letterbox import CONVENTIONS, Letterbox, Placement, place
 from runtime.yolox_parameters import YoloxParameters
 from shared.spec import ModelSpec
@@ -117,7 +116,6 @@ class _Size:
     """Device memory for images of one size, and where they go."""
 
     image: DeviceArray
-    host_image: npt.NDArray[np.uint8]
     columns: DeviceArray
     lines: DeviceArray
     placement: Placement
@@ -176,7 +174,7 @@ class YoloxCuda:
         began = time.perf_counter()
         size = self._size(*image.shape[:2])
         self._started.record(self._stream)
-        upload(image, size.host_image, size.image.address, self._stream)
+        driver.memcpy_htod_async(size.image.address, np.ascontiguousarray(image), self._stream)
         self._mark("upload")
         how = self._letterbox
         self._launch(
@@ -244,7 +242,6 @@ class YoloxCuda:
             placement, scaled_width, scaled_height = place(width, height, self._letterbox)
             found = self._sizes[height, width] = _Size(
                 image=self._gpu.allocate((height, width, 3), np.uint8),
-                host_image=self._gpu.pinned((height, width, 3), np.uint8),
                 columns=self._on_device(neighbours(width, scaled_width, clamp=True)),
                 lines=self._on_device(neighbours(height, scaled_height, clamp=False)),
                 placement=placement,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.cuda import centerpoint, gpu, staging
+from runtime.cuda import centerpoint, gpu
 from runtime.cuda.compile import source
 from runtime.cuda.gpu import DeviceArray
 from tests.support import device_double
@@ -187,7 +187,6 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0, steps: Any
     monkeypatch.setattr(steps, "Event", HostEvent)
     monkeypatch.setattr(steps, "POINT_CAPACITY", 1 << 14)
     monkeypatch.setattr(gpu, "driver", HostDriver)
-    monkeypatch.setattr(staging, "driver", HostDriver)
     monkeypatch.setattr(device_double, "driver", HostDriver)
     return HostGpu()
 
