@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from runtime.model import Model, open_model
 from runtime.pipelines import Pipeline
@@ -149,12 +148,17 @@ def _sum(counters: Sequence[dict[str, int]]) -> dict[str, int]:
 
 
 def _report(finished: Run, title: str) -> str:
-    counters: dict[str, Any] = _sum(finished.counters)
     statistics = summarise_stages(finished.latencies)
-    rows = [
+    stages = [
         [stage, number(values["median"], 2), number(values["mean"], 2), number(values["max"], 2)]
         for stage, values in statistics.items()
     ]
-    what = ", ".join(f"{name} {value}" for name, value in counters.items())
-    table = Table(f"{title}, {len(finished)} samples ({what})", ["stage [ms]", "median", "mean", "max"], rows)
-    return table.text()
+    counted = [
+        [name.replace("_", " "), str(value), number(value / len(finished), 1)]
+        for name, value in _sum(finished.counters).items()
+        if value
+    ]
+    tables = [Table(f"{title}, {len(finished)} samples", ["stage [ms]", "median", "mean", "max"], stages)]
+    if counted:
+        tables.append(Table("", ["counted", "in all", "a sample"], counted))
+    return "\n".join(table.text() for table in tables)

@@ -81,6 +81,14 @@ def test_both_backends_give_the_same_and_record_it(work, caplog):
     assert manifest.artifacts["runs/onnx-cpu/predictions.npz"].stage == "run:onnx-cpu"
 
 
+def test_the_report_counts_what_there_was_in_all_and_a_sample(work):
+    rows = {tuple(line.split()) for line in run(work, "onnx", "cpu").splitlines()}
+    assert ("read", str(sum(COUNTS)), f"{sum(COUNTS) / 5:.1f}") in rows
+    counters = Run.open(work / "runs/onnx-cpu").counters
+    assert not any(sample["points_nan"] for sample in counters)
+    assert not [row for row in rows if row[:2] == ("points", "nan")]
+
+
 def test_the_second_call_does_nothing_and_a_change_does_it_again(work):
     run(work, "onnx", "cpu", num_samples=2)
     before = (work / "runs/onnx-cpu/predictions.npz").stat().st_mtime_ns
