@@ -20,7 +20,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ def main() -> None:
     model = onnx.load(str(arguments.onnx)) if arguments.onnx else head(1020, FULL)
     skips = {name: (regex,) for name, regex in (item.split("=", 1) for item in arguments.skip)} or SKIPS
     added = {name: onnx.load(file) for name, file in (item.split("=", 1) for item in arguments.add)}
-    rows = compare(model, sizes, skips, added, PEAKS.get(arguments.gpu), arguments.overrides)
-    arguments.out.write_text(json.dumps({"runs": RUNS, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    rows = []
+    for row in compare(model, sizes, skips, added, PEAKS.get(arguments.gpu), arguments.overrides):
+        rows.append(row)
+        # After every row: a run that is cut short leaves what it has.
+        arguments.out.write_text(json.dumps({"runs": RUNS, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     show(rows, arguments.layers)
 
 
@@ -97,8 +100,8 @@ def compare(
     added: Mapping[str, onnx.ModelProto],
     peak: Peak | None = None,
     overrides: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """Build and measure a network in FP32, FP16 and INT8, one row each.
+) -> Iterator[dict[str, Any]]:
+    """Build and measure a network in FP32, FP16 and INT8; yields a row each.
 
     Args:
         model: in floating point.
@@ -116,7 +119,8 @@ def compare(
     peak = peak or _peak(loader.target.gpu)
     with tempfile.TemporaryDirectory() as folder:
         # One workspace: its timing cache serves all builds.
-        return [_measured(loader, Path(folder), *row, peak, overrides) for row in rows]
+        for row in rows:
+            yield _measured(loader, Path(folder), *row, peak, overrides)
 
 
 def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
@@ -145,9 +149,7 @@ def _measured(
     ws = Workspace.create(folder)
     export(ws, {HEAD: model})
     try:
-        # cuBLAS and cuDNN have no kernels for what is quantised, and are not everywhere installed.
-        overrides = [f"tensorrt.precision_policy={policy}", "tensorrt.tactic_sources=[]"]
-        build_all(ws.root, target="auto", overrides=overrides, force=True)
+        build_all(ws.root, target="auto", overrides=[f"tensorrt.precision_policy={policy}", *overrides], force=True)
     except DeployError as error:
         return {"name": name, "policy": policy, "error": str(error)}
     record = records(ws, loader.target.name(policy))[HEAD]

@@ -108,12 +108,14 @@ def tool(name: str, *arguments: Any) -> None:
 
 
 def test_the_benchmark_measures_every_layer(target: Target) -> None:
-    rows = benchmark.compare(
-        head(None),
-        {"height": 256, "width": 256},
-        {"int8": (), "int8, first block fp16": (r"blocks\.0/",)},
-        {},
-        overrides=["tensorrt.tactic_sources=[]"],
+    rows = list(
+        benchmark.compare(
+            head(None),
+            {"height": 256, "width": 256},
+            {"int8": (), "int8, first block fp16": (r"blocks\.0/",)},
+            {},
+            overrides=["tensorrt.tactic_sources=[]"],
+        )
     )
     assert [row.get("error") for row in rows] == [None] * 4
     for row in rows:
