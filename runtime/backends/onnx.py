@@ -30,6 +30,8 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 # Where bound tensors lie, in ONNX Runtime's words.
 _DEVICE = "cuda"
 
+_IMAGE_AXES = 4
+
 _GPU_HINT = "check nvidia-smi, and pip install 'onnxruntime-gpu[cuda,cudnn]'; or choose --device cpu"
 
 # ONNX Runtime's own levels: 4 is fatal. Its errors come as exceptions too, and ours say the same in one line.
@@ -63,12 +65,12 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
         # ONNX Runtime works on our stream: what our kernels put there before and after needs no waiting.
         providers[0][1]["user_compute_stream"] = str(stream.handle)
     sessions = {
-        component.name: _load_component(files[component.name], component, options, providers)
+        component.name: _load_component(files[component.name], component, options, _for_component(component, providers))
         for component in spec.components
     }
     settings: dict[str, Any] = {"threads": threads or "default", "providers": [name for name, _ in providers]}
     if not device.is_cpu:
-        settings["tf32"] = ["convolutions", "matrix products"]
+        settings["tf32"] = [component.name for component in spec.components if _takes_images(component)]
     if gpu is None:
         return OnnxSession(sessions, settings)
     return OnnxDeviceSession(sessions, {**settings, "gpu": gpu.name}, gpu, stream)
@@ -93,7 +95,7 @@ class OnnxSession:
         try:
             return dict(zip(names, self._sessions[component].run(names, inputs), strict=True))
         except self._errors as error:
-            raise InferenceError(f"ONNX Runtime failed: {first_line(error)}", where=component) from error
+            raise _failure(error, component) from error
 
 
 class OnnxDeviceSession(OnnxSession, DeviceSession):
@@ -192,7 +194,7 @@ class OnnxBound(Bound):
         try:
             self._model.run_with_iobinding(self._binding, self._options)
         except self._errors as error:
-            raise InferenceError(f"ONNX Runtime failed: {first_line(error)}", where=self._component) from error
+            raise _failure(error, self._component) from error
 
 
 def _providers(device: Device) -> list[tuple[str, dict[str, Any]]]:
@@ -210,7 +212,26 @@ def _providers(device: Device) -> list[tuple[str, dict[str, Any]]]:
     # Why a provider does not start goes to this log, in several lines; `_load_component` says it in one.
     ort.set_default_logger_severity(_LOG_FATAL)
     _missing_library()
-    return [("CUDAExecutionProvider", {"device_id": device.index, "use_tf32": "1"}), cpu]
+    # Convolutions by cuDNN's rules: its search, the default, takes the fastest of a trial, which is not the same in
+    # every process, and so are the last bits.
+    return [("CUDAExecutionProvider", {"device_id": device.index, "cudnn_conv_algo_search": "HEURISTIC"}), cpu]
+
+
+def _for_component(
+    component: ComponentSpec, providers: list[tuple[str, dict[str, Any]]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The providers, with TF32 for a component of convolutions alone.
+
+    Elsewhere it gains nothing, and a matrix product of rows should not depend on how many there are, which is what the
+    frame before decides: cuBLAS has kernels of TF32 and of FP32 to choose from then.
+    """
+    (name, options), *others = providers
+    return [(name, {**options, "use_tf32": str(int(_takes_images(component)))}), *others]
+
+
+def _takes_images(component: ComponentSpec) -> bool:
+    """Whether a component takes (N, C, H, W), and so is made of convolutions."""
+    return len(component.inputs[0].shape) == _IMAGE_AXES
 
 
 def _missing_library() -> str | None:
@@ -258,6 +279,19 @@ def _load_component(
                 hint="export the model again",
             )
     return session
+
+
+def _failure(error: Exception, component: str) -> InferenceError:
+    """What became of a run, in one line."""
+    reason = first_line(error)
+    # cuDNN 9 takes 65,535 rows at most (PyTorch leaves it at that number too), a frame has more pillars.
+    if re.search(r"running BatchNormalization node.*CUDNN_STATUS_NOT_SUPPORTED", reason):
+        return InferenceError(
+            "the graph has a BatchNormalization, of which cuDNN takes 65,535 rows at most",
+            where=component,
+            hint="export it again: the exporter folds it into the layer before it now; or choose --device cpu",
+        )
+    return InferenceError(f"ONNX Runtime failed: {reason}", where=component)
 
 
 def _errors() -> tuple[type[Exception], ...]:

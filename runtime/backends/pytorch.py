@@ -104,7 +104,7 @@ class PyTorchSession(Compilable):
         tensors = _as_list(outputs)
         if len(tensors) != len(names):
             raise InferenceError(f"gave {len(tensors)} outputs, the model spec names {len(names)}", where=component)
-        return {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
+        return {name: tensor.contiguous().cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
 
 
 class PyTorchDeviceSession(PyTorchSession, DeviceSession):
@@ -257,4 +257,8 @@ def _load_component(path: Path, component: ComponentSpec, device: Device) -> Any
             where=str(path),
             hint="export the model again",
         )
-    return program.module()
+    module = program.module()
+    # Tensor cores want channels last. A convolution takes the layout from its weights and hands it on to what follows,
+    # where only a view would refuse it.
+    has_views = any(node.target is torch.ops.aten.view.default for node in module.graph.nodes)
+    return module if device.is_cpu or has_views else module.to(memory_format=torch.channels_last)

@@ -21,6 +21,7 @@ from runtime.backends import onnx, pytorch
 from runtime.run import run
 from shared.errors import EnvironmentLacks, InferenceError, UsageError
 from shared.runs import Run
+from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
 from tests.support import backends_on_cpu, cuda_on_cpu
 from tests.support import tiny_centerpoint as tiny
@@ -113,10 +114,82 @@ def test_memory_that_is_not_there_is_an_error_in_one_line(work: Path, monkeypatc
         run(work, "pytorch", "cuda", force=True)
 
 
-def test_what_is_computed_in_tf32_is_on_record(work: Path) -> None:
-    for backend, kinds in (("onnx", ["convolutions", "matrix products"]), ("pytorch", ["convolutions"])):
-        run(work, backend, "cuda")
+def test_convolutions_alone_are_computed_in_tf32_and_it_is_on_record(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    asked = {}
+    session = onnxruntime.InferenceSession
+
+    def note(path: str, options: Any, *, providers: Any, **others: Any) -> Any:
+        asked[Path(path).stem] = providers[0][1]["use_tf32"]
+        return session(path, options, providers=providers, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", note)
+    for backend, kinds in (("onnx", ["pts_backbone_neck_head"]), ("pytorch", ["convolutions"])):
+        run(work, backend, "cuda", force=True)
         assert Run.open(work / f"runs/{backend}-cuda0").header.details["tf32"] == kinds
+    assert asked == {"pts_voxel_encoder": "0", "pts_backbone_neck_head": "1"}
+
+
+def test_a_batch_norm_that_cudnn_refuses_is_an_error_with_its_remedy(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = "Status Message: CUDNN failure 3000: CUDNN_STATUS_NOT_SUPPORTED ; GPU=0 ; hostname=vm"
+    norm = "Non-zero status code returned while running BatchNormalization node. Name:'/pfn/norm/BatchNormalization' "
+    other = "Non-zero status code returned while running Conv node. Name:'/conv' "
+    for words, told in (
+        (norm + status, r"head: the graph has a BatchNormalization, .*65,535 rows.*export it again"),
+        (other + status, "head: ONNX Runtime failed: .*running Conv node.*NOT_SUPPORTED"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(onnx.ort.InferenceSession, "run_with_iobinding", _refusing(words))
+            with pytest.raises(InferenceError, match=told):
+                run(work, "onnx", "cuda", force=True)
+
+
+def _refusing(words: str) -> Any:
+    def refuse(*arguments: Any) -> None:
+        raise onnx.ort.capi.onnxruntime_pybind11_state.Fail(words)
+
+    return refuse
+
+
+class _Viewed(torch.nn.Module):
+    """A convolution, behind which a view wants the channels first."""
+
+    def __init__(self, views: bool) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+        self._views = views
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.conv(images)
+        return answer.view(1, -1) if self._views else answer
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_on_a_gpu_weights_have_their_channels_last_unless_the_program_asks_for_another_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: bool
+) -> None:
+    example = torch.arange(300.0).reshape(1, 3, 10, 10)
+    module = _Viewed(views).eval()
+    torch.export.save(torch.export.export(module, (example,)), tmp_path / "conv.pt2")
+    component = ComponentSpec(
+        name="conv",
+        inputs=[TensorSpec(name="images", dtype="float32", shape=[1, 3, 10, 10])],
+        outputs=[TensorSpec(name="answer", dtype="float32", shape=[1, "size"] if views else [1, 4, 8, 8])],
+        onnx="onnx/conv.onnx",
+    )
+    spec = ModelSpec(model="any", task="classification", classes=["a"], components=[component], parameters={})
+    backends_on_cpu.use(monkeypatch, tmp_path)
+    session = pytorch.load({"conv": tmp_path / "conv.pt2"}, spec, pytorch.Device("cuda"), None)
+    answer = session.run("conv", {"images": example.numpy()})["answer"]
+    assert answer.flags["C_CONTIGUOUS"]
+    np.testing.assert_allclose(answer, module(example).detach().numpy(), rtol=1e-5, atol=1e-4)
+    (weight,) = (value for value in session._modules["conv"].parameters() if value.dim() == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last) is not views
 
 
 def test_without_pycuda_it_is_said_that_tensors_pass_through_the_host(caplog: pytest.LogCaptureFixture) -> None:
