@@ -20,6 +20,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,16 @@ from runtime.backends import backend as backend_called
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.centerpoint_parameters import read_parameters
 from runtime.conditions import gpu_conditions
-from runtime.cuda.centerpoint import STAGES
+from runtime.cuda.centerpoint import STAGES, buckets
 from runtime.cuda.gpu import driver
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
-from runtime.pipelines import DevicePipeline
+from runtime.pipelines import DevicePipeline, Inference
 from runtime.pipelines.centerpoint import ENCODER, HEAD, CenterPoint, CenterPointOnDevice, build
 from shared.errors import InferenceError
 from shared.latency import median_interval, summarise
 from shared.provenance import package_versions
-from shared.spec import ModelSpec
+from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
 
 Float32 = npt.NDArray[np.float32]
@@ -54,6 +55,7 @@ STAGED_REQUESTS = 200
 AWML_REQUESTS = 20
 # For the bare engines and for each throughput.
 SECONDS = 2.0
+SAME_SET = 1e-4
 COLUMNS = ("centers", "sizes", "yaws", "velocities", "labels", "scores")
 
 
@@ -140,17 +142,22 @@ def with_threshold(spec: ModelSpec, session: Session, points: Float32) -> ModelS
     return spec.model_copy(update={"parameters": {**spec.parameters, "bbox_coder": coder}})
 
 
-def same_boxes(ours: Any, theirs: Any) -> str:
-    """``identical`` to the bit, ``same set`` when values differ in rounding, or what differs."""
+def largest_difference(ours: Any, theirs: Any) -> float:
+    """Of any value of two lists of boxes; infinite where they are not the same boxes in the same order."""
     if len(ours) != len(theirs) or not np.array_equal(ours.labels, theirs.labels):
-        return "different"
-    differences = [
-        np.nanmax(np.abs(getattr(ours, name).astype(np.float64) - getattr(theirs, name)), initial=0.0)
+        return float("inf")
+    return max(
+        float(np.nanmax(np.abs(getattr(ours, name).astype(np.float64) - getattr(theirs, name)), initial=0.0))
         for name in COLUMNS
-    ]
-    if max(differences) == 0:
+    )
+
+
+def same_boxes(ours: Any, theirs: Any) -> str:
+    """``identical`` to the bit, ``same set`` when values differ in rounding, or ``different``."""
+    difference = largest_difference(ours, theirs)
+    if difference == 0:
         return "identical"
-    return "same set" if max(differences) < 1e-4 else "different"
+    return "same set" if difference < SAME_SET else "different"
 
 
 def request_times(pipeline: DevicePipeline, points: Float32, count: int) -> tuple[list[float], list[float]]:
@@ -296,7 +303,8 @@ def measure(
     sizes = [int(points * (0.2 + 0.9 * number / frames)) for number in range(frames)]
     different = [frame(size, features, number) for number, size in enumerate(sizes)]
     against_numpy(notes, spec, session, pipeline, different)
-    several_streams(notes, pipeline, one, streams)
+    rows_of_the_encoder(notes, spec, session, pipeline)
+    several_streams(notes, pipeline, one, streams, busy=isinstance(session, TensorRTSession))
     if soak_requests:
         changing = [frame(points - points // 200 * number, features, number) for number in range(8)]
         request_times(pipeline, changing[0], WARM_UP_REQUESTS)
@@ -362,32 +370,99 @@ def against_awml(notes: Notes, spec: ModelSpec, session: Session, pipeline: Devi
     notes.add("boxes_against_awml_like", same_boxes(pipeline.collect().predictions, theirs.predictions))
 
 
+class HeadAlone:
+    """A session that has the head's outputs already."""
+
+    def __init__(self, outputs: Mapping[str, npt.NDArray[Any]], encoder: ComponentSpec, channels: int) -> None:
+        self.settings: dict[str, Any] = {}
+        self._outputs = outputs
+        self._pillars, self._channels = encoder.outputs[0].name, channels
+
+    def run(self, component: str, inputs: Any) -> Mapping[str, npt.NDArray[Any]]:
+        """What was given, whatever goes in."""
+        if component == HEAD:
+            return self._outputs
+        (features,) = inputs.values()
+        return {self._pillars: np.zeros((len(features), 1, self._channels), np.float32)}
+
+
 def against_numpy(
     notes: Notes, spec: ModelSpec, session: Session, pipeline: DevicePipeline, frames: list[Float32]
 ) -> None:
-    """The boxes of the NumPy pipeline on the same components, and of a second run."""
-    host = CenterPoint(spec, read_parameters(spec), session)
+    """The boxes of the NumPy pipeline on the same components, and of a second pass over the frames.
+
+    The encoder takes a row a pillar from NumPy, and as many as the frame before suggests from the kernels. Where that
+    alone makes another box, the NumPy steps give the same ones from the same outputs of the head: ``other rows``. In
+    ``differences`` these frames are by number.
+    """
+    parameters = read_parameters(spec)
+    host = CenterPoint(spec, parameters, session)
     verdicts: dict[str, int] = {}
-    repeats: dict[str, int] = {}
-    boxes = 0
-    for points in frames:
-        pipeline.submit(points)
-        ours = pipeline.collect()
-        verdict = same_boxes(ours.predictions, host.infer(points).predictions)
+    differences: list[dict[str, Any]] = []
+
+    def check(number: int, points: Float32, ours: Inference) -> None:
+        theirs = host.infer(points)
+        verdict = same_boxes(ours.predictions, theirs.predictions)
+        if verdict == "different":
+            alone = HeadAlone(dict(ours.outputs), spec.component(ENCODER), parameters.encoder_channels)
+            on_same = CenterPoint(spec, parameters, alone).infer(points)
+            same_steps = same_boxes(ours.predictions, on_same.predictions) != "different"
+            verdict = "other rows" if same_steps and ours.counters == on_same.counters else verdict
+            raw = max(float(np.abs(ours.outputs[name] - value).max()) for name, value in theirs.outputs.items())
+            boxes = largest_difference(ours.predictions, theirs.predictions)
+            voxels = ours.counters["voxels"]
+            differences.append({"frame": number, "voxels": voxels, "boxes": str(boxes), "outputs": raw})
         verdicts[verdict] = verdicts.get(verdict, 0) + 1
-        pipeline.submit(points)
-        repeat = same_boxes(ours.predictions, pipeline.collect().predictions)
-        repeats[repeat] = repeats.get(repeat, 0) + 1
-        boxes += len(ours.predictions)
+
+    first = one_pass(pipeline, frames, check)
+    second = one_pass(pipeline, frames)
+    boxes = sum(len(predictions) for predictions in first)
     notes.add("against_numpy", {"frames": len(frames), "boxes": boxes, **verdicts})
-    notes.add("against_itself", repeats)
+    if differences:
+        notes.add("differences", differences)
+    repeats = [same_boxes(ours, again) for ours, again in zip(first, second, strict=True)]
+    notes.add("against_itself", {verdict: repeats.count(verdict) for verdict in sorted(set(repeats))})
 
 
-def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, streams: int) -> None:
+def one_pass(
+    pipeline: DevicePipeline, frames: list[Float32], look: Callable[[int, Float32, Inference], None] | None = None
+) -> list[Any]:
+    """The boxes of all frames, in order; every pass begins behind the first frame, and so in the same state."""
+    pipeline.submit(frames[0])
+    pipeline.collect()
+    boxes = []
+    for number, points in enumerate(frames):
+        pipeline.submit(points)
+        answer = pipeline.collect()
+        boxes.append(answer.predictions)
+        if look is not None:
+            look(number, points, answer)
+    return boxes
+
+
+def rows_of_the_encoder(notes: Notes, spec: ModelSpec, session: DeviceSession, pipeline: DevicePipeline) -> None:
+    """Whether the encoder gives a pillar the same features, to the bit, however many rows it is called with."""
+    most = read_parameters(spec).max_voxels
+    ((name, shape),) = pipeline.input_shapes({"voxels": most})[ENCODER].items()
+    features = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+    def pillars(rows: int) -> Float32:
+        (answer,) = session.run(ENCODER, {name: features[:rows]}).values()
+        return np.asarray(answer, np.float32)
+
+    whole = pillars(len(features))
+    sizes = [size for size in buckets(*session.rows(ENCODER), most) if size < len(whole)]
+    different = {size: float(np.abs(pillars(size) - whole[:size]).max()) for size in sizes}
+    different = {str(size): value for size, value in different.items() if value > 0}
+    notes.add("rows_of_the_encoder", {"sizes": len(sizes), "against": len(whole), "different": different})
+
+
+def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, streams: int, *, busy: bool) -> None:
     """Throughput with several requests in flight, where the backend can.
 
-    ``busy`` is the share of the time that the GPU is at work: what the kernels of one request take, alone, times the
-    requests a second. What clears the buffers behind a request is not in it.
+    ``busy``, for TensorRT, is the share of the time that the GPU is at work: what the stages of one request take,
+    alone, times the requests a second. What clears the buffers behind a request is not in it. Elsewhere a stage is no
+    measure of that: kernels are launched one by one, and the GPU waits between them.
     """
     try:
         lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
@@ -396,18 +471,11 @@ def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, str
         return
     alone = throughput(lanes[:1], points, SECONDS)
     together = throughput(lanes, points, SECONDS)
-    kernels = sum(notes.values["stages"][name] for name in STAGES) / 1e3
-    notes.add(
-        "streams",
-        {
-            "streams": streams,
-            "one": alone,
-            "several": together,
-            "gain": together / alone,
-            "busy_one": kernels * alone,
-            "busy": kernels * together,
-        },
-    )
+    figures = {"streams": streams, "one": alone, "several": together, "gain": together / alone}
+    if busy:
+        kernels = sum(notes.values["stages"][name] for name in STAGES) / 1e3
+        figures |= {"busy_one": kernels * alone, "busy": kernels * together}
+    notes.add("streams", figures)
 
 
 if __name__ == "__main__":

@@ -321,12 +321,17 @@ def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
     )  # fmt: skip
     row("boxes against that driver's", "boxes_against_awml_like", str)
     row("boxes against NumPy's steps", "against_numpy", counts)
-    row("boxes of a repeat", "against_itself", counts)
+    row("boxes of a second pass", "against_itself", counts)
+    row(
+        "pillars with other numbers of rows", "rows_of_the_encoder",
+        lambda v: f"{len(v['different'])} of {v['sizes']} differ"
+        + (f", at most by {max(v['different'].values()):.2g}" if v["different"] else ""),
+    )  # fmt: skip
     row("streams", "streams_refused", str)
     row(
         "two streams", "streams",
-        lambda v: f"{v['several']:.1f} a second, one: {v['one']:.1f}; {v['gain']:.2f} times; the GPU is busy "
-        f"{v['busy']:.1%} of the time, with one {v['busy_one']:.1%}",
+        lambda v: f"{v['several']:.1f} a second, one: {v['one']:.1f}; {v['gain']:.2f} times"
+        + (f"; the GPU is busy {v['busy']:.1%} of the time, with one {v['busy_one']:.1%}" if "busy" in v else ""),
     )  # fmt: skip
     row(
         "soak", "soak",

@@ -84,7 +84,7 @@ def test_the_boxes_are_those_of_the_numpy_steps(figures: dict[str, Any]) -> None
     assert "different" not in figures["against_numpy"]
 
 
-def test_a_repeat_gives_the_same_to_the_bit(figures: dict[str, Any]) -> None:
+def test_a_second_pass_over_the_frames_gives_the_same_to_the_bit(figures: dict[str, Any]) -> None:
     assert set(figures["against_itself"]) == {"identical"}
 
 

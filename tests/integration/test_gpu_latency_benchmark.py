@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from benchmarks import gpu_latency, gpu_round
+from runtime.backends import onnx
+from runtime.pipelines import DevicePipeline, Inference
+from runtime.pipelines.centerpoint import build
 from tests.support import backends_on_cpu, cuda_on_cpu, tensorrt_double
 from tests.support import tiny_centerpoint as tiny
 
@@ -36,7 +42,7 @@ def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert values["soak"]["requests"] == 10
     assert {"against trtexec-10", "against trtexec-11", "times_faster_than_awml_like", "streams"} <= values.keys()
     table = gpu_round.tables(tmp_path)
-    for what in ("a request", "stages [ms]", "against the engines as trtexec-11", "boxes of a repeat", "soak"):
+    for what in ("a request", "stages [ms]", "against the engines as trtexec-11", "boxes of a second pass", "soak"):
         assert f"| {what} | " in table
 
 
@@ -59,3 +65,51 @@ def test_the_other_backends_have_the_same_table(tmp_path: Path, monkeypatch: pyt
     title = {"onnx": "ONNX Runtime", "pytorch": "PyTorch"}[backend]
     assert f"| what | TensorRT, FP16 | {title} |" in table
     assert "| a driver like AWML's | n/a | median" in table.replace(gpu_round.MISSING, "n/a")
+
+
+def test_an_encoder_that_depends_on_the_number_of_rows_is_told_from_steps_that_are_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws = tiny.make_workspace(tmp_path / "work", tiny.write_frames(tmp_path / "frames", [10]))
+    spec = ws.spec()
+    backends_on_cpu.use(monkeypatch, tmp_path)
+    files = {name: ws.artifact(path) for name, path in onnx.artifacts(ws, spec).items()}
+    session = onnx.load(files, spec, onnx.Device("cuda"), None)
+    assert isinstance(session, onnx.OnnxDeviceSession)
+    pipeline = build(spec, session)
+    assert isinstance(pipeline, DevicePipeline)
+    frames = [gpu_latency.frame(count, 4, count) for count in (300, 600)]
+    notes = gpu_latency.Notes(tmp_path / "figures.json")
+
+    gpu_latency.against_numpy(notes, spec, session, pipeline, frames)
+    gpu_latency.rows_of_the_encoder(notes, spec, session, pipeline)
+    assert "different" not in notes.values["against_numpy"]
+    assert "differences" not in notes.values
+    assert not any(value > 1e-5 for value in notes.values["rows_of_the_encoder"]["different"].values())
+
+    run = session.run
+    pillars = spec.component("pts_voxel_encoder").outputs[0].name
+
+    def by_rows(component: str, inputs: Any) -> Any:
+        outputs = dict(run(component, inputs))
+        if pillars in outputs:
+            outputs[pillars] = outputs[pillars] + np.float32(len(outputs[pillars]))
+        return outputs
+
+    monkeypatch.setattr(session, "run", by_rows)
+    gpu_latency.against_numpy(notes, spec, session, pipeline, frames)
+    gpu_latency.rows_of_the_encoder(notes, spec, session, pipeline)
+    assert notes.values["against_numpy"]["other rows"] == len(frames)
+    assert [each["frame"] for each in notes.values["differences"]] == [0, 1]
+    assert notes.values["against_itself"] == {"identical": len(frames)}
+    assert len(notes.values["rows_of_the_encoder"]["different"]) == notes.values["rows_of_the_encoder"]["sizes"]
+
+    collect = pipeline.collect
+
+    def wrong_steps() -> Inference:
+        answer = collect()
+        return replace(answer, predictions=answer.predictions.select(np.arange(len(answer.predictions) - 1)))
+
+    monkeypatch.setattr(pipeline, "collect", wrong_steps)
+    gpu_latency.against_numpy(notes, spec, session, pipeline, frames)
+    assert notes.values["against_numpy"]["different"] == len(frames)
