@@ -64,6 +64,11 @@ def build_all(
             raise
         ws.stage(SKIPPED, tool=TOOL).skip(str(missing))
         return
+    if reproduce is not None and not found.tensorrt.times_kernels:
+        raise EnvironmentLacks(
+            f"{found.tensorrt.title} chooses kernels where it loads an engine; there is nothing to {reproduce}",
+            hint="leave --reproducible out",
+        )
     config = settings.read_config(ws, overrides)
     if if_available and config.export.mode == "onnx":
         ws.stage(SKIPPED, tool=TOOL).skip("export.mode is onnx: no engines are asked for")

@@ -132,9 +132,12 @@ def inspect(engine: Path, compare: Path | None, as_json: bool, picture: Path | N
     """
     import json
 
+    from shared.errors import UsageError
     from shared.files import write_text
     from trt_builder import show
 
+    if as_json and compare is not None:
+        raise UsageError("--json shows one engine, --compare two", hint="leave one of them out")
     record = show.record_of(engine)
     if picture is not None:
         write_text(picture, show.picture(record))

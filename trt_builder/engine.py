@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import EnvironmentLacks, InputError
-from trt_builder import compat, reproducible, timing_cache
+from trt_builder import compat, gpu, reproducible, timing_cache
 from trt_builder.compat import TensorRT
 from trt_builder.messages import Messages, failure
 from trt_builder.policies import Resolved
@@ -66,6 +66,12 @@ def make_config(tensorrt: TensorRT, builder: Any, options: Options, profiles: Se
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatibility != "none":
         config.hardware_compatibility_level = _hardware_level(tensorrt, options.hardware_compatibility)
+    if (options.refittable or options.strip_weights) and tensorrt.flavour == "rtx" and not gpu.find_gpus():
+        raise EnvironmentLacks(
+            f"{tensorrt.title} builds engines for other weights (refittable, strip_weights) only where a GPU is",
+            where=where,
+            hint="leave the option out, or build on a machine with an RTX card",
+        )
     if options.refittable:
         config.set_flag(trt.BuilderFlag.REFIT)
     if options.strip_weights:

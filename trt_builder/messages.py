@@ -21,7 +21,7 @@ _MEANINGS: tuple[tuple[str, str, str], ...] = (
         "free the GPU (nvidia-smi shows who uses it), or lower tensorrt.max_workspace_size or the profile's max_shape",
     ),
     (
-        r"[Cc]ould not find any implementation for node",
+        r"[Cc]ould not find any implementation for node|no tactics to implement the operation",
         "no kernel for a node",
         "raise tensorrt.max_workspace_size or optimization_level, or let the node run in FP32 with keep_fp32",
     ),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.errors import BuildError
+from shared.errors import BuildError, InputError
 from shared.workspace import Workspace
 from trt_builder import one_engine, onnx_graph, refit, settings
 from trt_builder import target as targets
@@ -26,7 +26,7 @@ def refit_all(work: Path, *, target: str, overrides: Sequence[str] = ()) -> None
         overrides: ``key=value`` changes to the config in the manifest, as given to the build.
 
     Raises:
-        ManifestError: there are no engines of this target, or they were changed.
+        InputError: there are no engines of this target, or they were changed.
         EnvironmentLacks: no TensorRT or no GPU here.
         BuildError: the graph is another one, the engine is not refittable, or is not what was asked for afterwards.
     """
@@ -35,6 +35,9 @@ def refit_all(work: Path, *, target: str, overrides: Sequence[str] = ()) -> None
     order = make_order(ws, settings.read_config(ws, overrides), found)
     if order.stage.up_to_date():
         return
+    if order.stage.name not in ws.manifest().stages:
+        hint = "build them first: trt_builder build --set tensorrt.refittable=true"
+        raise InputError(f"there are no engines '{order.name}' to refit", where=str(ws.root), hint=hint)
     engines = {job.component: ws.artifact(f"tensorrt/{order.name}/{job.engine_file}") for job in order.jobs}
     before = {name: path.read_bytes() for name, path in engines.items()}
     records = {name: read_record(path) for name, path in engines.items()}

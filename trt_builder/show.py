@@ -6,29 +6,40 @@ All of it comes from the record beside the engine, so it needs neither TensorRT 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from shared.errors import InputError
+from shared.table import MISSING, Table
 from trt_builder.check import read_record
+from trt_builder.target import PORTABLE
 
 _COLOURS = {"fp32": "#7f8c8d", "fp16": "#2980b9", "bf16": "#8e44ad", "int8": "#27ae60", "fp8": "#16a085"}
 _OTHER = "#bdc3c7"
 # Layers drawn one by one; the rest share a bar, since nobody reads a picture of a thousand.
 _BARS = 60
+# Height of a bar with its gap [px], and characters of a name that fit beside it.
+_ROW, _LABEL = 16, 120
 
 
 def record_of(engine: Path) -> dict[str, Any]:
     """The record of an engine.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is of another engine than the one there.
     """
     record = read_record(engine)
     if record is None:
         raise InputError(
             "no record beside it", where=str(engine), hint="engines of trt_builder build have one: <engine>.json"
+        )
+    # The record alone is enough to look at, but not beside another engine than it is of.
+    if engine.is_file() and engine.stat().st_size != record["bytes"]:
+        raise InputError(
+            f"has {engine.stat().st_size} bytes, its record says {record['bytes']}: truncated or replaced",
+            where=str(engine),
+            hint="build it again",
         )
     return record
 
@@ -39,7 +50,7 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"{record['component']}: {record['precision_policy']}, {_where(record)}, {record['bytes'] / 1e6:.1f} MB"
     yield f"built in {record['build_seconds']} s"
     if record["engine_memory"] is not None:
-        yield f"memory for activations: {record['engine_memory'] / 2**20:.1f} MiB"
+        yield f"memory for activations: {_memory(record)}"
     for kind in ("inputs", "outputs"):
         for tensor in record[kind]:
             yield f"{kind[:-1]} {tensor['name']}: {tensor['dtype']} {tensor['shape']}"
@@ -52,7 +63,7 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
         ("time", "share_of_time"),
     ):
         if achieved.get(key):
-            yield f"share of {title}: " + ", ".join(f"{name} {share:.1%}" for name, share in achieved[key].items())
+            yield f"share of {title}: {_shares(achieved[key])}"
     yield f"reformat layers: {achieved['reformat_layers']}, Q/DQ not fused: {len(achieved['qdq_not_fused'])}"
     times = record["times_ms"] or {}
     yield ""
@@ -65,26 +76,41 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _where(record: Mapping[str, Any]) -> str:
     title = "TensorRT for RTX" if record["tensorrt"]["flavour"] == "rtx" else "TensorRT"
-    return f"{title} {record['tensorrt']['version']} on {record['architecture']}"
+    place = "for any GPU that it runs on" if record["architecture"] == PORTABLE else f"on {record['architecture']}"
+    return f"{title} {record['tensorrt']['version']} {place}"
 
 
 def comparison(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
-    """Two engines side by side: totals, then the matrix nodes that run in another precision."""
-    rows = [
-        ("policy", first["precision_policy"], second["precision_policy"]),
-        ("built for", _where(first), _where(second)),
-        ("bytes", first["bytes"], second["bytes"]),
-        ("layers", first["achieved"]["layers"], second["achieved"]["layers"]),
-        ("reformat layers", first["achieved"]["reformat_layers"], second["achieved"]["reformat_layers"]),
-        ("activation memory", first["engine_memory"], second["engine_memory"]),
-        ("ms, sum of layers", _total(first), _total(second)),
+    """Two engines side by side: totals, then the nodes that run in another precision, as they come in the first."""
+    values: dict[str, Callable[[Mapping[str, Any]], object]] = {
+        "component": lambda record: record["component"],
+        "policy": lambda record: record["precision_policy"],
+        "built for": _where,
+        "MB": lambda record: f"{record['bytes'] / 1e6:.1f}",
+        "layers": lambda record: record["achieved"]["layers"],
+        "matrix layers": lambda record: _shares(record["achieved"]["share_of_matrix_layers"]),
+        "reformat layers": lambda record: record["achieved"]["reformat_layers"],
+        "activation memory": _memory,
+        "ms, sum of layers": _total,
+    }
+    rows = [[title, str(value(first)), str(value(second))] for title, value in values.items()]
+    precisions = _precision_of_nodes(second)
+    nodes = [
+        [node, precision, precisions[node]]
+        for node, precision in _precision_of_nodes(first).items()
+        if precisions.get(node, precision) != precision
     ]
-    for title, left, right in rows:
-        yield f"{title:20} {left!s:40} {right!s}"
-    left_nodes, right_nodes = _precision_of_nodes(first), _precision_of_nodes(second)
-    for node in left_nodes.keys() & right_nodes.keys():
-        if left_nodes[node] != right_nodes[node]:
-            yield f"{node}: {left_nodes[node]} | {right_nodes[node]}"
+    yield from Table("", ["", "first", "second"], rows).text().splitlines()[1:]
+    if nodes:
+        yield from Table("", ["node", "first", "second"], nodes).text().splitlines()
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) or MISSING
+
+
+def _memory(record: Mapping[str, Any]) -> str:
+    return MISSING if record["engine_memory"] is None else f"{record['engine_memory'] / 2**20:.1f} MiB"
 
 
 def _total(record: Mapping[str, Any]) -> str:
@@ -113,20 +139,26 @@ def picture(record: Mapping[str, Any]) -> str:
     if len(bars) > _BARS:
         rest = sum(time for _, time in bars[_BARS:])
         bars = [*bars[:_BARS], (f"{len(bars) - _BARS} more layers", rest)]
-    longest, height = max(time for _, time in bars), 16
+    longest, whole = max(time for _, time in bars), sum(times.values())
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="1100" height="{height * len(bars) + 50}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="1200" height="{_ROW * len(bars) + 50}" '
         'font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="10" y="18" font-size="14">{html.escape(record["component"])}: {record["precision_policy"]}, '
-        f"{_where(record)}, {sum(times.values()):.3f} ms in all layers</text>",
+        f"{_where(record)}, {whole:.3f} ms in all layers</text>",
     ]
     for index, (name, time) in enumerate(bars):
-        top = 30 + index * height
-        colour = _COLOURS.get(precision.get(name, ""), _OTHER)
-        width = max(1.0, 380 * time / longest)
-        lines.append(f'<rect x="10" y="{top}" width="{width:.1f}" height="{height - 3}" fill="{colour}"/>')
-        label = name if len(name) <= 90 else name[:87] + "..."
-        text = html.escape(f"{time:.4f} ms  {precision.get(name) or ''}  {label}")
-        lines.append(f'<text x="{16 + width:.1f}" y="{top + 10}">{text}</text>')
+        top = 30 + index * _ROW
+        known = precision.get(name) or ""
+        width = max(1.0, 260 * time / longest)
+        label = name if len(name) <= _LABEL else f"{name[: _LABEL - 3]}..."
+        lines += [
+            # Browsers show the title, the whole name, under the mouse.
+            f"<g><title>{html.escape(name)}</title>",
+            f'<text x="65" y="{top + 10}" text-anchor="end">{time:.4f} ms</text>',
+            f'<text x="110" y="{top + 10}" text-anchor="end">{time / whole:.1%}</text>',
+            f'<rect x="120" y="{top}" width="{width:.1f}" height="{_ROW - 3}" fill="{_COLOURS.get(known, _OTHER)}"/>',
+            f'<text x="390" y="{top + 10}">{known}</text>',
+            f'<text x="420" y="{top + 10}">{html.escape(label)}</text></g>',
+        ]
     return "\n".join([*lines, "</svg>"]) + "\n"

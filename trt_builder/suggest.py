@@ -22,8 +22,14 @@ def voxel_counts(ws: Workspace) -> tuple[str, list[int]]:
     """Voxels per sample, those that did not fit included, of the run with the most samples; and that run's folder.
 
     Raises:
-        InputError: no run counted voxels yet.
+        InputError: the model has no voxels, or no run counted them yet.
     """
+    if "max_voxels" not in ws.spec().parameters:
+        raise InputError(
+            f"{ws.spec().model} takes no voxels, and only their number differs from sample to sample",
+            where=str(ws.root),
+            hint="its profiles come from the model spec",
+        )
     best: tuple[str, list[int]] = ("", [])
     for folder in sorted(ws.path("runs").glob("*")):
         counters = Run.open(folder).counters
@@ -34,7 +40,7 @@ def voxel_counts(ws: Workspace) -> tuple[str, list[int]]:
         raise InputError(
             "no run in this workspace has counted voxels",
             where=str(ws.root),
-            hint="run a backend over the data set first: runtime run --backend onnx --num-samples -1",
+            hint=f"run a backend over the data set first: runtime run --backend onnx --num-samples -1 --work {ws.root}",
         )
     return best
 

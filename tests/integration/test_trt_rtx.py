@@ -26,6 +26,7 @@ from tests.support.trt_workspaces import (
     profile,
     quantise,
 )
+from trt_builder import gpu
 
 
 @pytest.fixture(autouse=True)
@@ -220,13 +221,28 @@ def test_an_unknown_operator_is_named_with_its_position(tmp_path: Path) -> None:
         ("tensorrt.version_compatible=true", "has no version compatible engines"),
         ("tensorrt.tactic_sources=[cudnn]", "has no tactic source cudnn"),
         ("tensorrt.dla_core=0", "shows 0 DLA cores"),
+        ("tensorrt.refittable=true", "only where a GPU is"),
+        ("tensorrt.strip_weights=true", "only where a GPU is"),
     ],
 )
 def test_an_option_that_this_tensorrt_lacks_ends_the_build(tmp_path: Path, override: str, message: str) -> None:
+    if "where a GPU is" in message and gpu.find_gpus():
+        pytest.skip("there is a GPU here")
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     answer = build(ws, "--set", override, policy="fp16")
     assert answer.returncode == 4, answer.stderr
     assert message in answer.stderr
+
+
+def test_what_takes_a_choice_of_kernels_or_earlier_engines_says_that_there_is_none(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    answer = build(ws, "--reproducible", "record")
+    assert answer.returncode == 4
+    assert "there is nothing to record" in answer.stderr
+    answer = trt_builder("refit", "--work", ws.root, "--target", "rtx")
+    assert answer.returncode == 3
+    assert "there are no engines" in answer.stderr
+    assert ws.manifest().stages.keys() == {"export"}
 
 
 def test_a_missing_plugin_library_is_named(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.runs import RunHeader, RunWriter
 from shared.tasks import Boxes3D
 from shared.workspace import Workspace
@@ -157,6 +158,19 @@ def test_suggest_says_when_samples_do_not_fit(tmp_path: Path) -> None:
     answer = invoke("suggest-profiles", "--work", ws.root)
     assert "the model takes 200 voxels at most (max_voxels); 275 would be needed" in answer.output
     assert "1 of 2 samples have more voxels than this profile takes" in answer.output
+
+
+def test_suggest_for_a_model_without_voxels_says_so(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path)
+
+    def without(manifest: Manifest) -> None:
+        assert manifest.spec is not None
+        del manifest.spec.parameters["max_voxels"]
+
+    update_manifest(ws.root / MANIFEST_NAME, without)
+    answer = invoke("suggest-profiles", "--work", ws.root)
+    assert answer.exit_code == 3
+    assert "takes no voxels" in answer.stderr
 
 
 def test_suggest_without_a_run_says_what_to_do(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from click.testing import CliRunner
 
 from shared.errors import InputError
+from trt_builder.cli import cli
 from trt_builder.show import comparison, picture, record_of, table
 
 
@@ -62,27 +65,59 @@ def test_a_comparison_names_what_differs() -> None:
     other = copy.deepcopy(record())
     other["precision_policy"] = "fp32"
     other["layers"][1]["precision"] = "fp32"
-    lines = list(comparison(record(), other))
-    assert any(line.startswith("policy") and "fp16" in line and line.endswith("fp32") for line in lines)
-    assert "/conv.1: fp16 | fp32" in lines
-    assert not any(line.startswith("/conv.2") for line in lines)
-    assert any("0.600" in line for line in lines)
+    other["layers"][2]["precision"] = "bf16"
+    first = record()
+    first["layers"].reverse()
+    lines = list(comparison(first, other))
+    rows = [line.split() for line in lines]
+    assert ["policy", "fp16", "fp32"] in rows
+    assert ["matrix", "layers", "fp16", "100.0%", "fp16", "100.0%"] in rows
+    assert ["ms,", "sum", "of", "layers", "0.600", "0.600"] in rows
+    assert rows[-2:] == [["/conv.2", "fp16", "bf16"], ["/conv.1", "fp16", "fp32"]]  # as in the first engine
+    assert not any(row[:1] == ["/conv.0"] for row in rows)
 
 
 @pytest.mark.parametrize(("layers", "bars"), [(3, 3), (500, 61)])
 def test_the_picture_is_an_svg_with_a_bar_per_layer_and_one_for_the_rest(layers: int, bars: int) -> None:
+    svg = "{http://www.w3.org/2000/svg}"
     root = ElementTree.fromstring(picture(record(layers)))
-    found = root.findall("{http://www.w3.org/2000/svg}rect")
-    assert len(found) == bars + 1  # and the background
-    texts = [text.text or "" for text in root.findall("{http://www.w3.org/2000/svg}text")]
+    rows = root.findall(f"{svg}g")
+    assert len(rows) == bars
+    widths = [float(row.findall(f"{svg}rect")[0].attrib["width"]) for row in rows]
+    assert max(widths) == 260.0
+    texts = [[text.text for text in row.findall(f"{svg}text")] for row in rows]
     if layers > bars:
-        assert texts[-1].endswith(f"{layers - 60} more layers")
+        assert texts[-1][-1] == f"{layers - 60} more layers"
     else:
-        assert "0.3000 ms" in texts[1]
-        assert "layer <2> & more" in texts[1]
+        assert texts[0] == ["0.3000 ms", "50.0%", "fp16", "layer <2> & more"]
+        assert widths[0] / widths[-1] == pytest.approx(3.0, abs=0.01)
+
+
+def test_a_long_name_is_cut_in_the_picture_and_whole_under_the_mouse() -> None:
+    long = " + ".join(f"/task_heads.0/head.{index}/Conv" for index in range(20))
+    one = record(1)
+    one["layers"][0]["name"], one["times_ms"] = long, {long: 0.5}
+    row = ElementTree.fromstring(picture(one)).findall("{http://www.w3.org/2000/svg}g")[0]
+    assert row[0].text == long
+    assert row[-1].text == f"{long[:117]}..."
 
 
 def test_an_engine_without_a_record_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "x.engine").write_bytes(b"ftrt")
     with pytest.raises(InputError, match="no record beside it"):
         record_of(tmp_path / "x.engine")
+
+
+def test_an_engine_that_is_not_the_one_of_its_record_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "x.engine.json").write_text(json.dumps(record()), encoding="utf-8")
+    assert record_of(tmp_path / "x.engine")["component"] == "pts_voxel_encoder"  # the record alone is enough
+    (tmp_path / "x.engine").write_bytes(b"ftrt")
+    with pytest.raises(InputError, match="has 4 bytes, its record says 1500000"):
+        record_of(tmp_path / "x.engine")
+
+
+def test_json_of_two_engines_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "x.engine.json").write_text(json.dumps(record()), encoding="utf-8")
+    answer = CliRunner().invoke(cli, ["inspect", str(tmp_path / "x.engine"), "--compare", "y.engine", "--json"])
+    assert answer.exit_code == 2
+    assert "--json shows one engine, --compare two" in answer.stderr
