@@ -42,6 +42,7 @@ class GraphModule(torch.nn.Module):
 _F = torch.nn.functional
 _OPERATORS: dict[str, Any] = {
     "MatMul": lambda a, x, w: x @ w,
+    "Add": lambda a, x, y: x + y,
     "Transpose": lambda a, x: x.permute(a["perm"]),
     "BatchNormalization": lambda a, x, scale, bias, mean, variance: _F.batch_norm(
         x, mean, variance, scale, bias, eps=a["epsilon"]
