@@ -101,19 +101,20 @@ def read_record(engine: Path) -> dict[str, Any] | None:
     return value
 
 
-def check(engine: Path, here: Here, *, work: Path | None = None) -> Verdict:
+def check(engine: Path, here: Here, *, work: Path | None = None, known: dict[str, Any] | None = None) -> Verdict:
     """Whether an engine will load.
 
     Args:
         engine: the plan file; its record lies beside it as ``<name>.json``.
         here: where it is to load.
         work: the workspace it belongs to, for the command that fixes it.
+        known: what the manifest says of it, for when the record is not there.
 
     Raises:
         InputError: not an engine, truncated, or not the one that the record describes.
     """
     header = read_header(engine)
-    record = read_record(engine)
+    record = read_record(engine) or known
     size = engine.stat().st_size
     if record is not None and size != record["bytes"]:
         raise InputError(

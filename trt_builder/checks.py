@@ -65,7 +65,9 @@ def _check_all(ws: Workspace, here: Here, say: Callable[[str], None]) -> None:
     engines = [relative for relative, artifact in manifest.artifacts.items() if artifact.kind == "engine"]
     found = Counter(_check_one(ws, relative, records.get(relative), here, say) for relative in engines)
     if found["faulty"]:
-        raise InputError(f"{found['faulty']} of {len(engines)} engines are missing or damaged", where=str(ws.root))
+        raise InputError(
+            f"{found['faulty']} of {len(engines)} engines are missing, damaged or not finished", where=str(ws.root)
+        )
     if found["refused"] or (engines and not found["loads"]):
         raise EnvironmentLacks(f"{len(engines) - found['loads']} of {len(engines)} engines will not load here")
     if not engines:
@@ -79,7 +81,7 @@ def _check_one(
     path = ws.root / relative
     try:
         if path.is_file():
-            verdict = check(path, here, work=ws.root)
+            verdict = check(path, here, work=ws.root, known=record)
         ws.artifact(relative)
     except InputError as error:
         missing = judge_missing(record, here) if record is not None and not path.is_file() else None

@@ -225,11 +225,20 @@ def test_every_engine_of_a_workspace_is_told_of_and_what_is_missing_for_others_i
     lines, error = checked(ws)
     assert "ours/x.engine: is MISSING (would load here)" in lines[2]
     assert isinstance(error, InputError)
-    assert "1 of 2 engines are missing or damaged" in str(error)
+    assert "1 of 2 engines are missing, damaged or not finished" in str(error)
     # For a third machine both are for others, and nothing is left to load.
     lines, error = checked(ws, version="10.9.0")
     assert isinstance(error, EnvironmentLacks)
     assert "2 of 2 engines will not load here" in str(error)
+
+
+def test_the_manifest_knows_an_engine_whose_record_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "this_machine", lambda: H200)
+    ws = workspace(tmp_path, other={"architecture": "sm80"})
+    ws.path("tensorrt/other/x.engine.json").unlink()
+    lines, error = checked(ws)
+    assert "  it was built on sm80, and the GPU here is sm90" in lines
+    assert isinstance(error, EnvironmentLacks)
 
 
 @pytest.mark.parametrize("content", [plan()[:-1], plan(says=1)])
