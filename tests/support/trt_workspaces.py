@@ -21,6 +21,7 @@ ENCODER = "pts_voxel_encoder"
 HEAD = "pts_backbone_neck_head"
 HEADS = {"heatmap": 3, "reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 FEATURES, CHANNELS, POINTS = 11, 16, 8
+_EPSILON = 1e-3  # of batch norms in pillar encoders
 
 
 def profile(points: int, *voxels: int) -> dict[str, Any]:
@@ -29,29 +30,43 @@ def profile(points: int, *voxels: int) -> dict[str, Any]:
     return {"input_features": {kind: [number, points, FEATURES] for kind, number in zip(kinds, voxels, strict=True)}}
 
 
-def encoder(channels: int = CHANNELS) -> onnx.ModelProto:
-    """(num_voxels, num_max_points, 11) -> (num_voxels, 1, C): linear, batch normalisation, ReLU, maximum."""
+def encoder(channels: int = CHANNELS, *, norm: bool = False) -> onnx.ModelProto:
+    """(num_voxels, num_max_points, 11) -> (num_voxels, 1, C): linear, ReLU, maximum.
+
+    Args:
+        channels: C.
+        norm: with the batch normalisation and the transposes around it that our exporter folds, and others don't.
+    """
     random = np.random.default_rng(0)
-    weights = {
-        "weight": random.normal(0, 0.3, (FEATURES, channels)),
-        "scale": random.uniform(0.5, 1.5, channels),
-        "bias": random.normal(0, 0.1, channels),
-        "mean": random.normal(0, 0.1, channels),
-        "variance": random.uniform(1e-6, 1.0, channels),
-    }
-    nodes = [
-        helper.make_node("MatMul", ["input_features", "weight"], ["linear"], name="/pfn/linear/MatMul"),
-        helper.make_node("Transpose", ["linear"], ["channels"], name="/pfn/Transpose", perm=[0, 2, 1]),
-        helper.make_node(
-            "BatchNormalization", ["channels", "scale", "bias", "mean", "variance"], ["normed"],
-            name="/pfn/norm/BatchNormalization", epsilon=1e-3,
-        ),
-        helper.make_node("Relu", ["normed"], ["relu"], name="/pfn/Relu"),
-        helper.make_node("Transpose", ["relu"], ["points"], name="/pfn/Transpose_1", perm=[0, 2, 1]),
-        helper.make_node("ReduceMax", ["points"], ["pillar_features"], name="/pfn/ReduceMax", axes=[1], keepdims=1),
-    ]  # fmt: skip
+    weight = random.normal(0, 0.3, (FEATURES, channels))
+    scale, bias = random.uniform(0.5, 1.5, channels), random.normal(0, 0.1, channels)
+    mean, variance = random.normal(0, 0.1, channels), random.uniform(1e-6, 1.0, channels)
+    linear = helper.make_node("MatMul", ["input_features", "weight"], ["linear"], name="/pfn/linear/MatMul")
+    if norm:
+        weights = {"weight": weight, "scale": scale, "bias": bias, "mean": mean, "variance": variance}
+        nodes = [
+            linear,
+            helper.make_node("Transpose", ["linear"], ["channels"], name="/pfn/Transpose", perm=[0, 2, 1]),
+            helper.make_node(
+                "BatchNormalization", ["channels", "scale", "bias", "mean", "variance"], ["normed"],
+                name="/pfn/norm/BatchNormalization", epsilon=_EPSILON,
+            ),
+            helper.make_node("Relu", ["normed"], ["relu"], name="/pfn/Relu"),
+            helper.make_node("Transpose", ["relu"], ["points"], name="/pfn/Transpose_1", perm=[0, 2, 1]),
+        ]  # fmt: skip
+    else:
+        factor = scale / np.sqrt(variance + _EPSILON)
+        weights = {"weight": weight * factor, "bias": bias - mean * factor}
+        nodes = [
+            linear,
+            helper.make_node("Add", ["bias", "linear"], ["biased"], name="/pfn/linear/Add"),
+            helper.make_node("Relu", ["biased"], ["points"], name="/pfn/Relu"),
+        ]
+    largest = helper.make_node(
+        "ReduceMax", ["points"], ["pillar_features"], name="/pfn/ReduceMax", axes=[1], keepdims=1
+    )
     return _model(
-        nodes,
+        [*nodes, largest],
         {"input_features": ["num_voxels", "num_max_points", FEATURES]},
         {"pillar_features": ["num_voxels", 1, channels]},
         weights,

@@ -196,12 +196,12 @@ def test_kernels_names_tell_types() -> None:
 def test_a_real_report_of_a_dynamic_engine_proves_its_policy(policy: str, precision: str) -> None:
     reports = json.loads((DATA / "8.6.0-h200-encoder.json").read_text(encoding="utf-8"))
     layers = from_inspector(json.dumps(reports[policy]))
-    resolved = resolve(policy, encoder(), (), where="x.onnx")
+    resolved = resolve(policy, encoder(norm=True), (), where="x.onnx")
     found = summary(layers, resolved)
     require(found, resolved, component="pts_voxel_encoder")
     assert found["share_of_matrix_layers"] == {precision: 1.0}
     assert (found["not_proven"], found["not_as_asked"]) == ([], {})
-    asked_for_more = resolve("fp16" if precision == "fp32" else "fp32", encoder(), (), where="x.onnx")
+    asked_for_more = resolve("fp16" if precision == "fp32" else "fp32", encoder(norm=True), (), where="x.onnx")
     with pytest.raises(BuildError, match="was not met"):
         require(summary(layers, asked_for_more), asked_for_more, component="pts_voxel_encoder")
 

@@ -94,7 +94,7 @@ def test_weights_go_by_layer_and_role_and_normalisation_is_folded(tmp_path: Any)
         [("weight", Role.CONSTANT), ("(Unnamed Layer* 3) [Constant]", Role.CONSTANT),
          ("/pfn/norm/BatchNormalization", Role.SCALE), ("/pfn/norm/BatchNormalization", Role.SHIFT)]
     )  # fmt: skip
-    model = encoder()
+    model = encoder(norm=True)
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     plan = refit(tensorrt_with(refitter), None, Messages(), b"plan", saved(model, tmp_path), component="c")
     assert plan == b"refitted"
