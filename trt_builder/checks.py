@@ -65,9 +65,8 @@ def _check_all(ws: Workspace, here: Here, say: Callable[[str], None]) -> None:
     engines = [relative for relative, artifact in manifest.artifacts.items() if artifact.kind == "engine"]
     found = Counter(_check_one(ws, relative, records.get(relative), here, say) for relative in engines)
     if found["faulty"]:
-        raise InputError(
-            f"{found['faulty']} of {len(engines)} engines are missing, damaged or not finished", where=str(ws.root)
-        )
+        how_many = f"{found['faulty']} of {len(engines)}"
+        raise InputError(f"{how_many} engines are missing, damaged or not finished", where=str(ws.root))
     if found["refused"] or (engines and not found["loads"]):
         raise EnvironmentLacks(f"{len(engines) - found['loads']} of {len(engines)} engines will not load here")
     if not engines:

@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from shared.errors import EnvironmentLacks
 from shared.files import atomic_path
 from trt_builder.target import Target
 
@@ -41,6 +42,9 @@ def read(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
+        return b""
+    except OSError as error:
+        _log.warning("%s can't be read (%s); starting anew", path, error.strerror)
         return b""
     line, _, payload = content.partition(b"\n")
     if line != _TITLE + hashlib.sha256(payload).hexdigest().encode():
@@ -71,19 +75,22 @@ def use(config: Any, payload: bytes) -> Any:
 
 
 def save(path: Path, config: Any) -> None:
-    """Add what a build measured to the cache file.
+    """Add what a build measured to the cache file. Where that fails, the next build takes longer; this one is done.
 
     Args:
         path: the cache file.
         config: TensorRT's builder config after the build.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        cache = config.get_timing_cache()
-        others = read(path)
-        if others:
-            # Where both have measured the same kernel, either is right; ours is the newer one.
-            newest = config.create_timing_cache(others)
-            if newest is not None:
-                cache.combine(newest, ignore_mismatch=False)
-        write(path, bytes(cache.serialize()))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            cache = config.get_timing_cache()
+            others = read(path)
+            if others:
+                # Where both have measured the same kernel, either is right; ours is the newer one.
+                newest = config.create_timing_cache(others)
+                if newest is not None:
+                    cache.combine(newest, ignore_mismatch=False)
+            write(path, bytes(cache.serialize()))
+    except (OSError, EnvironmentLacks) as error:
+        _log.warning("kernel timings are not kept: %s", error)

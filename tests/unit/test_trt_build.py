@@ -316,6 +316,18 @@ def test_a_corrupt_timing_cache_is_rebuilt(
     assert len(fake_tensorrt.FakeCache(timing_cache.read(cache)).entries) == 1
 
 
+def test_a_timing_cache_that_can_be_neither_read_nor_written_is_not_fatal(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    timing_cache.cache_path(ws.path("tensorrt"), target).mkdir(parents=True)
+    build(ws, "fp32")
+    assert "can't be read" in caplog.text
+    assert "kernel timings are not kept" in caplog.text
+    assert ws.manifest().stages[f"build:{target.name('fp32')}"].status == "done"
+
+
 def test_a_cache_that_tensorrt_refuses_is_not_fatal(
     machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
