@@ -89,8 +89,13 @@ def _build(ws: Workspace, found: Target, order: Order, reproduce: Mode | None) -
     _warn_of_known_bugs(found)
     recorded = {job.component: _recorded(ws, order, job) if reproduce == "verify" else b"" for job in order.jobs}
     earlier = ws.manifest().results.get("engines", {})
+    session = open_session(found, order.options, ws.path("tensorrt"))
+    for job in order.jobs:
+        # What this TensorRT lacks is said before the stage begins: a mistake must not cost the engines that are there.
+        config = one_engine.configure(session, job, job.onnx)
+        if reproduce is not None:
+            compat.set_reproducible_flags(found.tensorrt, config, verify=reproduce == "verify")
     with order.stage as stage:
-        session = open_session(found, order.options, ws.path("tensorrt"))
         for job in order.jobs:
             last = earlier.get(f"{order.name}/{job.component}", {})
             if last.get("build_seconds", 0.0) >= 1.0 and not last.get("refitted"):

@@ -43,6 +43,18 @@ def graph_to_build(stage: StageRun, session: Session, job: Job, target_name: str
         yield path
 
 
+def configure(session: Session, job: Job, graph: Path) -> Any:
+    """The builder config of an engine.
+
+    Raises:
+        EnvironmentLacks: an option or precision that this TensorRT or machine does not have.
+    """
+    tensorrt = session.target.tensorrt
+    config = engine.make_config(tensorrt, session.builder, session.options, job.profiles, where=job.component)
+    engine.set_precision_flags(tensorrt, config, job.policy, onnx_graph.low_types(onnx_graph.load(graph)))
+    return config
+
+
 def build_plan(session: Session, job: Job, graph: Path, reproduce: tuple[Mode, bytes] | None) -> tuple[bytes, bytes]:
     """Build one engine.
 
@@ -61,8 +73,7 @@ def build_plan(session: Session, job: Job, graph: Path, reproduce: tuple[Mode, b
     """
     tensorrt, typed = session.target.tensorrt, job.policy.policy.typed
     session.messages.clear()
-    builder_config = engine.make_config(tensorrt, session.builder, session.options, job.profiles, where=job.component)
-    engine.set_precision_flags(tensorrt, builder_config, job.policy, onnx_graph.low_types(onnx_graph.load(graph)))
+    builder_config = configure(session, job, graph)
     # The network points to weights that the parser owns, so the parser must live until the end of the build.
     parsed, _parser = network.parse(
         tensorrt,

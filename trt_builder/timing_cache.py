@@ -43,8 +43,8 @@ def read(path: Path) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         return b""
-    except OSError as error:
-        _log.warning("%s can't be read (%s); starting anew", path, error.strerror)
+    except OSError as reason:
+        _log.warning("%s can't be read (%s); starting anew", path, reason.strerror)
         return b""
     line, _, payload = content.partition(b"\n")
     if line != _TITLE + hashlib.sha256(payload).hexdigest().encode():

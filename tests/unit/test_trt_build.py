@@ -239,6 +239,21 @@ def test_an_option_that_the_version_lacks_is_named(
         build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32", override)
 
 
+@pytest.mark.parametrize("mistake", ["tensorrt.strip_weights=true", "tensorrt.dla_core=0", "reproduce"])
+def test_what_the_version_lacks_does_not_cost_the_engines_that_are_there(
+    machine: Machine, tmp_path: Path, mistake: str
+) -> None:
+    target = machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    build(ws, "fp16")
+    before = ws.manifest()
+    overrides = ["tensorrt.precision_policy=fp16", *([mistake] if "=" in mistake else [])]
+    with pytest.raises(EnvironmentLacks):
+        build_all(ws.root, target="auto", overrides=overrides, reproduce="record" if mistake == "reproduce" else None)
+    assert ws.manifest() == before
+    ws.artifact(f"tensorrt/{target.name('fp16')}/{ENCODER}.engine")
+
+
 @pytest.mark.parametrize(
     ("said", "meaning", "advice"),
     [
