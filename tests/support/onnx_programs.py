@@ -43,10 +43,6 @@ _F = torch.nn.functional
 _OPERATORS: dict[str, Any] = {
     "MatMul": lambda a, x, w: x @ w,
     "Add": lambda a, x, y: x + y,
-    "Transpose": lambda a, x: x.permute(a["perm"]),
-    "BatchNormalization": lambda a, x, scale, bias, mean, variance: _F.batch_norm(
-        x, mean, variance, scale, bias, eps=a["epsilon"]
-    ),
     "Relu": lambda a, x: torch.relu(x),
     "ReduceMax": lambda a, x: x.amax(a["axes"], keepdim=bool(a["keepdims"])),
     "Conv": lambda a, x, w, b: _F.conv2d(x, w, b, a["strides"], a["pads"][:2]),
