@@ -19,7 +19,7 @@ _COLOURS = {"fp32": "#7f8c8d", "fp16": "#2980b9", "bf16": "#8e44ad", "int8": "#2
 _OTHER = "#bdc3c7"
 # Layers drawn one by one; the rest share a bar, since nobody reads a picture of a thousand.
 _BARS = 60
-# Height of a bar with its gap [px], and characters of a name that fit beside it.
+# Height of a bar with its gap [px], and characters of a name that fit beside it, or on a line of the table.
 _ROW, _LABEL = 16, 120
 
 
@@ -71,7 +71,12 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
     for layer in record["layers"]:
         time = times.get(layer["name"])
         measured = "" if time is None else f"{time:.4f}"
-        yield f"{measured:>8}  {layer['precision'] or '-':9} {layer['kind'][:24]:24} {layer['name']}"
+        yield f"{measured:>8}  {layer['precision'] or '-':9} {layer['kind'][:24]:24} {_short(layer['name'])}"
+
+
+def _short(name: str) -> str:
+    """A layer's name, cut where it is long: a dozen fused nodes have 500 characters. The record has all of it."""
+    return name if len(name) <= _LABEL else f"{name[: _LABEL - 3]}..."
 
 
 def _where(record: Mapping[str, Any]) -> str:
@@ -151,7 +156,6 @@ def picture(record: Mapping[str, Any]) -> str:
         top = 30 + index * _ROW
         known = precision.get(name) or ""
         width = max(1.0, 260 * time / longest)
-        label = name if len(name) <= _LABEL else f"{name[: _LABEL - 3]}..."
         lines += [
             # Browsers show the title, the whole name, under the mouse.
             f"<g><title>{html.escape(name)}</title>",
@@ -159,6 +163,6 @@ def picture(record: Mapping[str, Any]) -> str:
             f'<text x="110" y="{top + 10}" text-anchor="end">{time / whole:.1%}</text>',
             f'<rect x="120" y="{top}" width="{width:.1f}" height="{_ROW - 3}" fill="{_COLOURS.get(known, _OTHER)}"/>',
             f'<text x="390" y="{top + 10}">{known}</text>',
-            f'<text x="420" y="{top + 10}">{html.escape(label)}</text></g>',
+            f'<text x="420" y="{top + 10}">{html.escape(_short(name))}</text></g>',
         ]
     return "\n".join([*lines, "</svg>"]) + "\n"

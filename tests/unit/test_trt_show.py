@@ -93,13 +93,14 @@ def test_the_picture_is_an_svg_with_a_bar_per_layer_and_one_for_the_rest(layers:
         assert widths[0] / widths[-1] == pytest.approx(3.0, abs=0.01)
 
 
-def test_a_long_name_is_cut_in_the_picture_and_whole_under_the_mouse() -> None:
+def test_a_long_name_is_cut_in_table_and_picture_and_whole_under_the_mouse() -> None:
     long = " + ".join(f"/task_heads.0/head.{index}/Conv" for index in range(20))
     one = record(1)
     one["layers"][0]["name"], one["times_ms"] = long, {long: 0.5}
     row = ElementTree.fromstring(picture(one)).findall("{http://www.w3.org/2000/svg}g")[0]
     assert row[0].text == long
     assert row[-1].text == f"{long[:117]}..."
+    assert list(table(one))[-1].endswith(f"CaskConvolution          {long[:117]}...")
 
 
 def test_an_engine_without_a_record_is_an_input_error(tmp_path: Path) -> None:
