@@ -73,7 +73,7 @@ def _explain(path: Path, start: bytes) -> str:
         else:
             return (
                 f"JSON metadata of {length} bytes stands in front of the plan (Ultralytics does that); TensorRT "
-                f"can't load it like this: cut the first {length + 4} bytes off"
+                f"can't load it like this: tail -c +{length + 5} cuts it off"
             )
     if start[:1] == b"{":
         return "JSON stands in front of the plan, or this is no engine at all"
