@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.errors import BuildError
-from trt_builder.layers import Layer
+from trt_builder.layers import Layer, sums_in_half
 from trt_builder.policies import Resolved
 
 _log = logging.getLogger("build")
@@ -36,6 +36,7 @@ def summary(layers: Sequence[Layer], resolved: Resolved, times: Mapping[str, flo
         "reformat_layers": sum(layer.is_reformat for layer in layers),
         "qdq_not_fused": [layer.name for layer in layers if layer.is_scale],
         "tf32_kernels": sum("tf32" in layer.tactic.lower() for layer in layers),
+        "fp16_accumulating_kernels": sum(sums_in_half(layer.tactic) for layer in layers),
         "not_as_asked": wrong,
         "not_proven": unproven,
         "opaque_layers": sum(layer.is_opaque for layer in layers),

@@ -111,6 +111,14 @@ def type_in_kernel(name: str) -> str:
     return _KERNEL_TYPES[match[1]] if match else ""
 
 
+def sums_in_half(name: str) -> bool:
+    """Whether a kernel's name says that it accumulates in FP16: ``…_f16f16_f16f16_…``, or ``h16816`` in older names.
+
+    Those that accumulate in FP32 are called ``…_f16f16_f16f32_…`` and ``s16816``.
+    """
+    return re.search(r"_f16f16_f16f16_|(?<![a-z0-9])h(884|1688|16816)", name) is not None
+
+
 def from_inspector(text: str) -> list[Layer]:
     """The layers in the inspector's JSON of a whole engine."""
     found = []

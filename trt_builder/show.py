@@ -65,6 +65,8 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
         if achieved.get(key):
             yield f"share of {title}: {_shares(achieved[key])}"
     yield f"reformat layers: {achieved['reformat_layers']}, Q/DQ not fused: {len(achieved['qdq_not_fused'])}"
+    if achieved.get("fp16_accumulating_kernels"):
+        yield f"kernels that accumulate in FP16: {achieved['fp16_accumulating_kernels']}"
     times = record["times_ms"] or {}
     yield ""
     yield f"{'ms':>8}  {'precision':9} {'kind':24} layer"

@@ -110,14 +110,15 @@ def bisect_command(
     from shared.errors import UsageError
     from verifier.bisect.recipe import bisect
     from verifier.bisect.runners import CommandRunner, OnnxRunner
-    from verifier.tolerances import DEFAULTS
+    from verifier.tolerances import NODE_SNR_DB
 
-    if precision not in DEFAULTS:
-        raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {', '.join(DEFAULTS)}")
+    if precision not in NODE_SNR_DB:
+        known = ", ".join(NODE_SNR_DB)
+        raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {known}")
     report = bisect(
         work,
         OnnxRunner(optimise=True) if runner_command is None else CommandRunner(runner_command),
-        DEFAULTS[precision].tensors.snr_db if snr_db is None else snr_db,
+        NODE_SNR_DB[precision] if snr_db is None else snr_db,
         component=component,
         reference_work=reference_work,
         trace_name=trace_name,

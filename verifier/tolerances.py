@@ -3,7 +3,8 @@
 Two kinds of check. Some don't depend on any limit: nothing compared, NaN or Inf, a missing output, another shape. The
 rest compares statistics with limits that follow from the arithmetic of the backends:
 
-- *Largest absolute difference* of a raw output: the config's ``verification.tolerance`` (AWML's criterion).
+- *Largest absolute difference* of a raw output (AWML's criterion): the config's ``verification.tolerance``; where that
+  is silent, 0.1 in FP32.
 - *SNR* and *cosine* per output, free of scale, so that one default serves logits and log sizes alike.
 - *Decoded results* (boxes, class scores), which is what a user of the model notices.
 
@@ -16,14 +17,20 @@ Where the defaults come from:
     swapped channel, another padding or another voxel order leaves. Boxes: 1 cm, 1 % of a side and a thousandth in
     score, the bar that the pipelines are built to.
 ``fp32_tf32`` (also ``auto``, whose layers may use TF32)
-    11 bit significand in products: 5e-4 a product, averaged in the sums; 35 dB is 2 % of the signal.
+    11 bit significand in products, over 20 layers. Emulated on the demo CenterPoint's head, sums in FP32: 37 dB for the
+    heatmap, 18 dB for ``rot``, whose values mean nothing but where an object is.
 ``fp16``, ``strongly_typed``
-    Activations are stored with an 11 bit significand after every layer, so the errors of the layers add up.
+    The same significand, but TensorRT's FP16 kernels accumulate in FP16 too (tactics ``f16f16_f16f16_f16``). TensorRT
+    8.6.0 on an H200, the same head: 23 dB for the heatmap, 8.4 dB and a cosine of 0.925 for ``rot``; an emulation that
+    rounds after every 16 products gives 23 and 8.6. Of 3,990 boxes 99.1 % found their partner, 99 % of these within
+    5 cm, and mAP lost 0.0002: what is lost is judged by the results, raw outputs only say that nothing is broken.
 ``bf16``
-    The same with 8 bits: 18 dB less.
+    8 bits, accumulated in FP32. Emulated: 24 dB for the heatmap, 9.3 dB for ``rot``.
 ``int8``, ``explicit_int8``
-    A tensor has 256 steps: 1/127 of its range, some 35 dB a layer, and 20 layers one after another. What INT8 costs is
-    for the metric to say; this catches what is broken.
+    A tensor has 256 steps: 1/127 of its range, some 35 dB a layer, and 20 layers one after another, the others in
+    ``fp16``. What INT8 costs is for the metric to say; this catches what is broken.
+
+A few nodes by themselves (`verifier.bisect`) lose much less than a whole network: `NODE_SNR_DB`.
 """
 
 from __future__ import annotations
@@ -109,11 +116,11 @@ _CLOSE = _results(0.05, 0.05, 0.1, 1.0, 0.01, quantile=0.99, unmatched=0.01)
 _HALF = _results(0.1, 0.1, 0.2, 2.0, 0.02, quantile=0.99, unmatched=0.02)
 _EIGHT_BITS = _results(0.3, 0.5, 1.0, 8.0, 0.1, quantile=0.9, unmatched=0.2)
 
-_FP32 = Tolerance(TensorLimits(max_abs=None, snr_db=50.0, cosine=0.99999), _EXACT)
-_TF32 = Tolerance(TensorLimits(max_abs=None, snr_db=35.0, cosine=0.9998), _CLOSE)
-_FP16 = Tolerance(TensorLimits(max_abs=None, snr_db=32.0, cosine=0.9995), _HALF)
-_BF16 = Tolerance(TensorLimits(max_abs=None, snr_db=15.0, cosine=0.98), _HALF)
-_INT8 = Tolerance(TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), _EIGHT_BITS)
+_FP32 = Tolerance(TensorLimits(max_abs=0.1, snr_db=50.0, cosine=0.99999), _EXACT)
+_TF32 = Tolerance(TensorLimits(max_abs=None, snr_db=14.0, cosine=0.98), _CLOSE)
+_FP16 = Tolerance(TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), _HALF)
+_BF16 = Tolerance(TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), _HALF)
+_INT8 = Tolerance(TensorLimits(max_abs=None, snr_db=4.0, cosine=0.85), _EIGHT_BITS)
 
 #: Limits per precision policy, the strictest first.
 DEFAULTS: Mapping[str, Tolerance] = {
@@ -125,6 +132,18 @@ DEFAULTS: Mapping[str, Tolerance] = {
     "bf16": _BF16,
     "int8": _INT8,
     "explicit_int8": _INT8,
+}
+
+#: Least signal to noise ratio [dB] of a window of nodes, per precision policy.
+NODE_SNR_DB: Mapping[str, float] = {
+    "fp32": 50.0,
+    "fp32_tf32": 35.0,
+    "auto": 35.0,
+    "fp16": 32.0,
+    "strongly_typed": 32.0,
+    "bf16": 15.0,
+    "int8": 12.0,
+    "explicit_int8": 12.0,
 }
 
 

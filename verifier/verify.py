@@ -79,7 +79,8 @@ def tolerance_of(comparison: Comparison, config: DeployConfig, overrides: Sequen
     default = DEFAULTS[coarser(*policies)]
     settings, scenario = config.verification, comparison.scenario
     own = scenario.tolerance if scenario is not None else None
-    tensors = replace(default.tensors, max_abs=settings.tolerance if own is None else own)
+    said = settings.tolerance if own is None else own
+    tensors = default.tensors if said is None else replace(default.tensors, max_abs=said)
     configured = replace(default, tensors=tensors, output_max_abs=dict(settings.output_tolerances))
     return apply_overrides(configured, overrides)
 

@@ -154,7 +154,7 @@ class AwmlVerification(Section):
 
     enabled: Flag = True
     num_verify_samples: Count = 3
-    tolerance: Positive = 0.1
+    tolerance: Positive | None = None
     devices: dict[Name, Device] = Field(default_factory=dict)
     scenarios: dict[Mode, tuple[AwmlScenario, ...]] = Field(default_factory=dict)
 

@@ -76,7 +76,7 @@ def test_defaults_are_awmls(tmp_path: Path) -> None:
     assert (config.export.opset_version, config.export.simplify) == (17, "none")
     assert (config.tensorrt.precision_policy, config.tensorrt.max_workspace_size) == ("auto", 1 << 30)
     assert (config.verification.enabled, config.verification.num_verify_samples) == (True, 3)
-    assert config.verification.tolerance == 0.1
+    assert config.verification.tolerance is None
     assert (config.evaluation.enabled, config.evaluation.num_samples) == (False, 10)
     assert [backend.enabled for _, backend in config.evaluation.backends] == [False, False, False]
     # AWML gives the axes that it does not name no dynamic size.

@@ -30,7 +30,7 @@ def test_defaults_are_those_of_awml(tmp_path: Path) -> None:
     )
     assert (config.tensorrt.precision_policy, config.tensorrt.max_workspace_size) == ("auto", 1 << 30)
     assert (config.verification.enabled, config.verification.num_verify_samples) == (True, 3)
-    assert config.verification.tolerance == 0.1
+    assert config.verification.tolerance is None
     assert (config.evaluation.enabled, config.evaluation.num_samples, config.evaluation.verbose) == (False, 10, False)
     assert config.devices == {"cpu": "cpu", "cuda": "cuda:0"}
     assert config.data.sample_idx == 0

@@ -180,6 +180,12 @@ def test_shares_of_time_reformats_and_unfused_qdq() -> None:
     assert found["share_of_layers"] == {"fp16": 0.25, "fp32": 0.75}
 
 
+def test_kernels_that_accumulate_in_fp16_are_counted() -> None:
+    half, single = (f"sm90_xmma_fprop_implicit_gemm_f16f16_f16{kind}_f16_nhwckrsc_nhwc" for kind in ("f16", "f32"))
+    layers = [layer(name, "fp16", tactic=name) for name in (half, half, single, "ampere_h16816cudnn", "ampere_s16816")]
+    assert summary(layers, fp16())["fp16_accumulating_kernels"] == 3
+
+
 def test_kernels_names_tell_types() -> None:
     assert type_in_kernel("sm80_xmma_gemm_f32f32_tf32f32_f32_nn_n_tilesize32x32x8") == "fp32"
     assert type_in_kernel("sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f16f16_f16f16_f16_nhwckrsc_nhwc") == "fp16"
