@@ -252,6 +252,22 @@ def test_tolerances_of_config_and_command_line(tmp_path: Path) -> None:
         verify(workspace.root, (*loose, enough), False)
 
 
+def test_the_largest_difference_is_judged_in_fp32_or_where_the_config_says(tmp_path: Path) -> None:
+    outputs = raw_outputs(1)
+    outputs["reg"][0, 1, 15, 15] += 0.2
+    for number, (precision, settings, fails) in enumerate(
+        [("fp32", {}, True), ("fp16", {}, False), ("fp16", {"tolerance": 0.1}, True)]
+    ):
+        workspace = _workspace(tmp_path / str(number), [_scenario("pytorch", "onnx")], **settings)
+        _three_runs(workspace, noise=0.0, raw={1: outputs}, details={"precision": precision})
+        loose = ("snr_db=10", "cosine=0.9")
+        if fails:
+            with pytest.raises(VerificationFailed, match="reg max"):
+                verify(workspace.root, loose, False)
+        else:
+            verify(workspace.root, loose, False)
+
+
 def test_scenario_has_its_own_tolerance(tmp_path: Path) -> None:
     outputs = raw_outputs(1)
     outputs["reg"][0, 1, 15, 15] += 0.001
