@@ -11,12 +11,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from runtime.backends.tensorrt import TensorRTLane, TensorRTSession, trt
-from runtime.cuda.gpu import DeviceArray, Gpu, driver
+from runtime.cuda.gpu import DeviceArray, driver
 from runtime.cuda.graph import Event, Graph
 
 LIKE = ("trtexec-10", "trtexec-11")
@@ -163,11 +162,5 @@ def random_inputs(session: TensorRTSession, component: str, shapes: Shapes) -> d
     inputs = {}
     for name, shape in shapes.items():
         dtype = session.dtype(component, name)
-        inputs[name] = _upload(session.gpu, generator.standard_normal(shape, np.float32).astype(dtype))
+        inputs[name] = session.gpu.upload(generator.standard_normal(shape, np.float32).astype(dtype))
     return inputs
-
-
-def _upload(gpu: Gpu, array: np.ndarray[Any, Any]) -> DeviceArray:
-    target = gpu.allocate(array.shape, array.dtype)
-    driver.memcpy_htod(target.address, array)
-    return target

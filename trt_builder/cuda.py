@@ -38,14 +38,24 @@ class Cuda:
         self.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
         self._memory.append(address.value)
         self.call("cuMemsetD8_v2", address, ctypes.c_ubyte(0), ctypes.c_size_t(max(size, 1)))
+        self._settle()
         return address.value
 
     def upload(self, address: int, data: bytes) -> None:
-        """Copy bytes to device memory."""
+        """Copy bytes to device memory; they are there when it returns."""
         self.call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), data, ctypes.c_size_t(len(data)))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Wait for what was put on the default stream, which `stream` does not.
+
+        Clearing memory returns at once, and a copy from pageable memory when the bytes are staged, not when they have
+        arrived (API synchronization behavior, in the CUDA driver API's manual).
+        """
+        self.call("cuCtxSynchronize")
 
     def stream(self) -> int:
-        """A new stream, not the default one."""
+        """A new stream, which does not wait for the default one."""
         handle = ctypes.c_void_p()
         self.call("cuStreamCreate", ctypes.byref(handle), ctypes.c_uint(1))
         assert handle.value is not None

@@ -233,14 +233,9 @@ class CalibrationCuda:
         if found is None:
             if len(self._maps) == CAMERAS_KEPT:
                 self._maps.pop(next(iter(self._maps)))
-            found = _Maps(how, self._on_device(how.source), self._on_device(how.fraction))
+            found = _Maps(how, self._gpu.upload(how.source), self._gpu.upload(how.fraction))
             self._maps[id(how)] = found
         return found
-
-    def _on_device(self, array: npt.NDArray[Any]) -> DeviceArray:
-        target = self._gpu.allocate(array.shape, array.dtype)
-        driver.memcpy_htod(target.address, np.ascontiguousarray(array))
-        return target
 
 
 # Arguments of the kernels: P an address, i an int32, d a float64.

@@ -94,6 +94,14 @@ class Gpu:
         driver.Context.synchronize()
         return DeviceArray(int(memory), shape, wanted, memory)
 
+    def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
+        """A copy of an array in device memory, there when it returns: for what is kept, not for requests."""
+        target = self.allocate(array.shape, array.dtype)
+        driver.memcpy_htod(target.address, np.ascontiguousarray(array))
+        # A copy from pageable memory returns before it has arrived, and our streams do not wait for its stream.
+        driver.Context.synchronize()
+        return target
+
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Page-locked host memory, which the GPU copies from and to by itself."""
         array: npt.NDArray[Any] = driver.pagelocked_zeros(shape, np.dtype(dtype))

@@ -157,7 +157,7 @@ class YoloxCuda:
         expected = min(EXPECTED_ROWS, self._rows)
         self._host_picks = gpu.pinned((expected,), np.int32)
         self._host_values = gpu.pinned((expected, self._columns), np.float32)
-        self._norm = self._on_device(_norm(letterbox)) if letterbox.mean is not None else None
+        self._norm = self._gpu.upload(_norm(letterbox)) if letterbox.mean is not None else None
         self._sizes: dict[tuple[int, int], _Size] = {}
         self._started = Event()
         self._marks = {stage: Event() for stage in ("upload", "letterbox", self._component, "select", "download")}
@@ -242,17 +242,12 @@ class YoloxCuda:
             placement, scaled_width, scaled_height = place(width, height, self._letterbox)
             found = self._sizes[height, width] = _Size(
                 image=self._gpu.allocate((height, width, 3), np.uint8),
-                columns=self._on_device(neighbours(width, scaled_width, clamp=True)),
-                lines=self._on_device(neighbours(height, scaled_height, clamp=False)),
+                columns=self._gpu.upload(neighbours(width, scaled_width, clamp=True)),
+                lines=self._gpu.upload(neighbours(height, scaled_height, clamp=False)),
                 placement=placement,
                 scaled=(scaled_width, scaled_height),
             )
         return found
-
-    def _on_device(self, array: npt.NDArray[Any]) -> DeviceArray:
-        target = self._gpu.allocate(array.shape, array.dtype)
-        driver.memcpy_htod(target.address, np.ascontiguousarray(array))
-        return target
 
 
 def _norm(letterbox: Letterbox) -> npt.NDArray[np.float32]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from runtime.cuda import calibration
 from runtime.cuda.gpu import DeviceArray
 from runtime.cuda.session import Bound, DeviceSession, Lane
 
@@ -19,8 +18,7 @@ class Answering(DeviceSession):
         self.gpu = gpu
         self.settings: dict[str, Any] = {}
         self._dtype = np.dtype(dtype)
-        self.logits = gpu.allocate((1, 2), dtype)
-        calibration.driver.memcpy_htod(self.logits.address, np.array([logits], dtype))
+        self.logits = gpu.upload(np.array([logits], dtype))
 
     def run(self, component: str, inputs: Any) -> dict[str, Any]:
         raise NotImplementedError

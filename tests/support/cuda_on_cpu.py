@@ -131,6 +131,10 @@ class HostGpu:
         memory = np.zeros(max(int(np.prod(shape)), 1), dtype)
         return DeviceArray(memory.ctypes.data, shape, np.dtype(dtype), memory)
 
+    def upload(self, array: np.ndarray[Any, Any]) -> DeviceArray:
+        memory = array.copy()
+        return DeviceArray(memory.ctypes.data, array.shape, array.dtype, memory)
+
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         return np.zeros(shape, dtype)
 

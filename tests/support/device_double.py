@@ -40,8 +40,8 @@ class DeviceDouble(DeviceSession):
         self.gpu = gpu
         self.settings: dict[str, Any] = {}
         self.recordable = recordable
-        self.pillars = upload(gpu, pillars)
-        self.outputs = {name: upload(gpu, array) for name, array in outputs.items()}
+        self.pillars = gpu.upload(pillars)
+        self.outputs = {name: gpu.upload(array) for name, array in outputs.items()}
 
     def run(self, component: str, inputs: Any) -> dict[str, Any]:
         raise NotImplementedError
@@ -89,9 +89,3 @@ class _Head(Bound):
 
     def enqueue(self) -> None:
         driver.memcpy_dtod_async(self._seen.address, self._canvas.address, self._canvas.nbytes, self._stream)
-
-
-def upload(gpu: Gpu, array: np.ndarray[Any, Any]) -> DeviceArray:
-    target = gpu.allocate(array.shape, array.dtype)
-    driver.memcpy_htod(target.address, np.ascontiguousarray(array))
-    return target

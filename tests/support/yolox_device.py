@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from runtime.cuda import yolox
 from runtime.cuda.gpu import DeviceArray
 from runtime.cuda.session import Bound, DeviceSession, Lane
 
@@ -19,8 +18,7 @@ class RowsSession(DeviceSession):
         self.gpu = gpu
         self.settings: dict[str, Any] = {}
         self._dtype = np.dtype(dtype)
-        self.rows_on_device = gpu.allocate((1, *rows.shape), dtype)
-        yolox.driver.memcpy_htod(self.rows_on_device.address, np.ascontiguousarray(rows[None].astype(dtype)))
+        self.rows_on_device = gpu.upload(rows[None].astype(dtype))
 
     def run(self, component: str, inputs: Any) -> dict[str, Any]:
         raise NotImplementedError
