@@ -12,6 +12,7 @@ can fill one folder. The reports of engines that were rejected are kept too.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -36,7 +37,10 @@ from shared.table import MISSING, number
 ROOT = Path(__file__).resolve().parents[1]
 # A part with less than this left is not begun.
 _LEAST_SECONDS = 20.0
+# A command that is interrupted at its limit has so long to say what it found, as pytest does with its failures.
+_GRACE_SECONDS = 20.0
 _TAIL_LINES = 4
+_LATE = "out of time"
 # What engines are built from, and programs.
 _EXPORTED = ("onnx", "pytorch", "ranges", "manifest.json")
 
@@ -152,7 +156,7 @@ def run_parts(parts: Sequence[Part], out: Path, demo: Path, end: float) -> None:
 
 
 def run_part(part: Part, out: Path, demo: Path, seconds: float) -> dict[str, Any]:
-    """Run one part, its output in ``<name>.log``; at its limit it is killed with all that it started."""
+    """Run one part, its output in ``<name>.log``; at its limit it is interrupted, then killed with all it started."""
 
     # What pytest and the tools leave in temporary folders is looked through for records of rejected engines.
     scratch = Path(tempfile.mkdtemp(prefix=f"{part.name}-"))
@@ -177,6 +181,9 @@ def run_part(part: Part, out: Path, demo: Path, seconds: float) -> dict[str, Any
     statuses = []
     for command in part.commands:
         left = seconds - (time.monotonic() - started)
+        if left <= 0:
+            statuses.append(_LATE)
+            break
         statuses.append(_run([sys.executable, *map(filled, command)], environment, log, left))
     status = next((each for each in statuses if each != "done"), "done")
     _keep_rejected(scratch, out / "rejected" / part.name)
@@ -194,15 +201,26 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, seco
     """Run a command in a process group of its own; ``done``, or what became of it."""
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509 (there is one thread)
+        )  # fmt: skip
         try:
-            code = process.wait(timeout=max(seconds, 0))
+            code = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_GRACE_SECONDS)
+            # Also when it has ended: what it started may be left.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            return "out of time"
+            return _LATE
     return "done" if code == 0 else f"exit {code}"
+
+
+def _heed_interrupts() -> None:
+    """In a new process, before its command: a shell's background jobs, and what they start, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_results(log: str) -> dict[str, Any]:

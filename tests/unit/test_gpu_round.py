@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,14 +15,25 @@ import pytest
 from benchmarks import gpu_round
 from benchmarks.gpu_round import Part
 
-# Writes a figure, leaves a rejected engine's record, starts a child, and never ends.
+# Writes a figure, leaves a rejected engine's record, starts a child that heeds no interrupt, and never ends by itself.
 HANGS = """
-import pathlib, subprocess, sys, tempfile, time
+import pathlib, signal, subprocess, sys, tempfile, time
 pathlib.Path(sys.argv[1]).write_text("{}")
 folder = pathlib.Path(tempfile.mkdtemp()) / "trt8.6.0-sm90-fp16"
 folder.mkdir()
 (folder / "encoder.rejected.json").write_text("{}")
-print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
+ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=ignore).pid, flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("one test failed")
+"""
+# Hears nothing.
+DEAF = """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print(os.getpid(), flush=True)
 time.sleep(60)
 """
 LOG = """
@@ -36,6 +48,13 @@ def run(parts: list[Part], out: Path, demo: Path, minutes: float = 1.0) -> dict[
     gpu_round.run_parts(parts, out, demo, time.monotonic() + 60 * minutes)
     state: dict[str, Any] = json.loads((out / "round.json").read_text())
     return state["parts"]
+
+
+def soon_ended(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while not ended(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return ended(pid)
 
 
 def ended(pid: int) -> bool:
@@ -60,14 +79,33 @@ def test_a_part_that_fails_or_hangs_costs_none_of_the_others(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "rejected" / "hangs").iterdir()] == [
         "0-trt8.6.0-sm90-fp16-encoder.rejected.json"
     ]
-    child = int((tmp_path / "hangs.log").read_text())
-    deadline = time.monotonic() + 10
-    while not ended(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert ended(child)
+    child, summary = (tmp_path / "hangs.log").read_text().splitlines()
+    assert summary == "one test failed"
+    assert soon_ended(int(child))
     assert found["runs"]["status"] == "done"
     assert (tmp_path / "runs.log").read_text().strip() == f"{tmp_path}{os.sep}figures"
     assert "| hangs | out of time |" in (tmp_path / "round.md").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_what_does_not_heed_an_interrupt_is_killed_and_nothing_is_begun_after_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_round, "_GRACE_SECONDS", 0.5)
+    found = run([Part("deaf", 2, [("-c", DEAF), ("-c", "print('begun')")])], tmp_path, tmp_path / "none")
+    assert found["deaf"]["status"] == "out of time"
+    assert 2 < found["deaf"]["seconds"] < 20
+    assert soon_ended(int((tmp_path / "deaf.log").read_text()))
+
+
+def test_a_round_in_the_background_interrupts_its_parts_too(tmp_path: Path) -> None:
+    """Shells start background jobs with SIGINT ignored, which every process below them inherits."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run([Part("hangs", 2, [("-c", HANGS, "OUT/kept.json")])], tmp_path, tmp_path / "none")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "one test failed" in (tmp_path / "hangs.log").read_text()
 
 
 def test_parts_come_in_their_order_until_the_time_is_up_and_later_calls_add_theirs(tmp_path: Path) -> None:
