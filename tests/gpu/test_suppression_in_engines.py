@@ -13,19 +13,10 @@ from shared.errors import EnvironmentLacks
 from tests.support import suppression_graphs as graphs
 from tests.support import trt_run
 from tests.support.trt_workspaces import make_workspace
-from trt_builder import target as targets
 from trt_builder.build import build_all
 from trt_builder.target import Target
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def target() -> Target:
-    try:
-        return targets.find("tensorrt")
-    except EnvironmentLacks as missing:
-        pytest.skip(str(missing))
 
 
 def answer(target: Target, work: Path, model: Any, scores: Any) -> dict[str, Any]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ from tests.support.trt_workspaces import (
     quantise,
     with_other_weights,
 )
-from trt_builder import target as targets
 from trt_builder import timing_cache
 from trt_builder.build import build_all
 from trt_builder.cli import cli
@@ -48,29 +45,6 @@ CONFIG: dict[str, Any] = {"tensorrt": {"tactic_sources": []}}
 # Largest error relative to the largest output, per precision: a few units in the last place of its mantissa
 # (FP32 2^-24, TF32 and FP16 2^-11, BF16 2^-8), for a dozen layers.
 TOLERANCE = {"fp32": 1e-5, "fp32_tf32": 5e-3, "auto": 5e-3, "fp16": 1e-2, "bf16": 6e-2, "strongly_typed": 5e-3}
-
-
-@pytest.fixture(scope="module")
-def target() -> Target:
-    try:
-        return targets.find("tensorrt")
-    except EnvironmentLacks as missing:
-        pytest.skip(str(missing))
-
-
-@pytest.fixture(scope="module")
-def timings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kernel timings shared by the tests, as builds of one workspace share them: it saves minutes."""
-    return tmp_path_factory.mktemp("timings")
-
-
-@pytest.fixture
-def work(tmp_path: Path, timings: Path) -> Iterator[Path]:
-    """A folder for a workspace that starts with the timings of the tests before."""
-    folder = tmp_path / "tensorrt" / "timing"
-    shutil.copytree(timings, folder)
-    yield tmp_path
-    shutil.copytree(folder, timings, dirs_exist_ok=True)
 
 
 def inputs_of(component: str, voxels: int = 50) -> dict[str, np.ndarray[Any, Any]]:

@@ -10,9 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 class Net:
-    """A graph put together node by node; every method returns the name of the tensor that it makes."""
+    """A graph put together node by node; every method returns the name of the tensor that it makes.
 
-    def __init__(self) -> None:
+    Args:
+        channels: of the input, and of what convolutions make.
+    """
+
+    def __init__(self, channels: int = 4) -> None:
+        self.channels = channels
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.random = np.random.default_rng(0)
@@ -35,22 +40,25 @@ class Net:
         quantised = self.node("QuantizeLinear", f"{name}.Q", tensor, f"{name}.scale", f"{name}.zero", **attributes)
         return self.node("DequantizeLinear", f"{name}.DQ", quantised, f"{name}.scale", f"{name}.zero", **attributes)
 
-    def conv(self, tensor: str, name: str, channels: int = 4, *, quantised: bool = True, scale: float = 0.05) -> str:
-        """A 3x3 convolution from 4 channels, with Q/DQ at both inputs or at none."""
-        weight = self.constant(f"{name}.weight", self.random.uniform(-0.5, 0.5, (channels, 4, 3, 3)))
+    def conv(self, tensor: str, name: str, *, quantised: bool = True, scale: float = 0.05) -> str:
+        """A 3x3 convolution that keeps the number of channels, with Q/DQ at both inputs or at none."""
+        # Sums as large as those over 4 channels: activations stay within their steps.
+        largest = 0.5 * (4 / self.channels) ** 0.5
+        shape = (self.channels, self.channels, 3, 3)
+        weight = self.constant(f"{name}.weight", self.random.uniform(-largest, largest, shape))
         if quantised:
             tensor = self.pair(tensor, f"{name}/input", scale)
-            weight = self.pair(weight, f"{name}/weight", np.full(channels, 0.01), 0)
+            weight = self.pair(weight, f"{name}/weight", np.full(self.channels, largest / 50), 0)
         return self.node("Conv", name, tensor, weight, pads=[1, 1, 1, 1])
 
     def model(self) -> onnx.ModelProto:
-        """The graph, from ``x`` (1, 4, 16, 16) to the tensors that nothing reads."""
+        """The graph, from ``x`` (1, channels, 16, 16) to the tensors that nothing reads."""
         used = {name for node in self.nodes for name in node.input}
         last = [output for node in self.nodes for output in node.output if output not in used]
         graph = helper.make_graph(
             self.nodes,
             "net",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 16, 16])],
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, self.channels, 16, 16])],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in last],
             self.constants,
         )
@@ -58,8 +66,11 @@ class Net:
 
 
 def residual_block(activation: str = "Relu") -> onnx.ModelProto:
-    """Two convolutions, their input added to the result, and one after: as `exporter.quantize.residual` has it."""
-    net = Net()
+    """Two convolutions, their input added to the result, and one after: as `exporter.quantize.residual` has it.
+
+    32 channels, as real networks have them: what INT8 kernels read at a time.
+    """
+    net = Net(32)
     limits = (net.constant("low", 0.0), net.constant("high", 6.0)) if activation == "Clip" else ()
     inner = net.node(activation, "activation0", net.conv("x", "conv0"), *limits)
     added = net.node("Add", "add", net.conv(inner, "conv1"), net.pair("x", "skip"))

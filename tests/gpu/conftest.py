@@ -1,0 +1,37 @@
+"""What the tests of engines share: TensorRT, and the timings of its kernels."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.errors import EnvironmentLacks
+from trt_builder import target as targets
+from trt_builder.target import Target
+
+
+@pytest.fixture(scope="session")
+def target() -> Target:
+    """TensorRT and the GPU here."""
+    try:
+        return targets.find("tensorrt")
+    except EnvironmentLacks as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def timings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kernel timings shared by the tests, as builds of one workspace share them: it saves minutes."""
+    return tmp_path_factory.mktemp("timings")
+
+
+@pytest.fixture
+def work(tmp_path: Path, timings: Path) -> Iterator[Path]:
+    """A folder for a workspace that starts with the timings of the tests before."""
+    folder = tmp_path / "tensorrt" / "timing"
+    shutil.copytree(timings, folder)
+    yield tmp_path
+    shutil.copytree(folder, timings, dirs_exist_ok=True)
