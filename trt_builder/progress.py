@@ -60,13 +60,10 @@ class Phases:
         """Whether it was asked to."""
         return self._cancelled.is_set()
 
-    def text(self) -> str:
-        """The innermost phase and how far it is, or nothing."""
+    def open(self) -> dict[str, tuple[int, int]]:
+        """Phases that have begun and not ended, the outer ones first: steps done, steps in all."""
         with self._lock:
-            if not self._open:
-                return ""
-            name, (done, steps) = list(self._open.items())[-1]
-            return f"{name} {done}/{steps}"
+            return dict(self._open)
 
 
 def make_monitor(tensorrt: TensorRT, phases: Phases) -> Any | None:
@@ -140,17 +137,39 @@ def leave_behind_builds() -> None:
 
 
 def _watch(thread: threading.Thread, description: str, phases: Phases, started: float) -> None:
-    on_terminal = sys.stderr.isatty()
+    if sys.stderr.isatty():
+        _bars(thread, description, phases)
+    else:
+        _lines(thread, description, phases, started)
+
+
+def _bars(thread: threading.Thread, description: str, phases: Phases) -> None:
+    """A bar for every phase that is open; where TensorRT tells none (8.6), one that only says that it lives."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        shown.add_task(f"{description}: building", total=None)
+        bars: dict[str, Any] = {}
+        while thread.is_alive():
+            thread.join(_SECONDS_BETWEEN_LOOKS)
+            now = phases.open()
+            for name in bars.keys() - now.keys():
+                shown.remove_task(bars.pop(name))
+            for name, (done, steps) in now.items():
+                if name not in bars:
+                    bars[name] = shown.add_task(f"  {name}", total=steps)
+                shown.update(bars[name], completed=done)
+
+
+def _lines(thread: threading.Thread, description: str, phases: Phases, started: float) -> None:
     last = started
     while thread.is_alive():
         thread.join(_SECONDS_BETWEEN_LOOKS)
         now = time.monotonic()
-        state = f"{description}: building for {now - started:.0f} s {phases.text()}".rstrip()
-        if on_terminal:
-            sys.stderr.write(f"\r\x1b[K{state}")
-            sys.stderr.flush()
-        elif now - last >= _SECONDS_BETWEEN_LINES:
-            last = now
-            _log.info("%s", state)
-    if on_terminal:
-        sys.stderr.write("\r\x1b[K")
+        if now - last < _SECONDS_BETWEEN_LINES:
+            continue
+        last = now
+        innermost = [f"{name} {done}/{steps}" for name, (done, steps) in phases.open().items()][-1:]
+        _log.info("%s", " ".join([f"{description}: building for {now - started:.0f} s", *innermost]))
