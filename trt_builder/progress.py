@@ -146,11 +146,11 @@ def _watch(thread: threading.Thread, description: str, phases: Phases, started: 
 def _bars(thread: threading.Thread, description: str, phases: Phases) -> None:
     """A bar for every phase that is open; where TensorRT tells none (8.6), one that only says that it lives."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[steps]}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        shown.add_task(f"{description}: building", total=None)
+        shown.add_task(f"{description}: building", total=None, steps="")
         bars: dict[str, Any] = {}
         while thread.is_alive():
             thread.join(_SECONDS_BETWEEN_LOOKS)
@@ -159,8 +159,8 @@ def _bars(thread: threading.Thread, description: str, phases: Phases) -> None:
                 shown.remove_task(bars.pop(name))
             for name, (done, steps) in now.items():
                 if name not in bars:
-                    bars[name] = shown.add_task(f"  {name}", total=steps)
-                shown.update(bars[name], completed=done)
+                    bars[name] = shown.add_task(f"  {name}", total=steps, steps="")
+                shown.update(bars[name], completed=done, steps=f"{done}/{steps}")
 
 
 def _lines(thread: threading.Thread, description: str, phases: Phases, started: float) -> None:
