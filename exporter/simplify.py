@@ -21,7 +21,9 @@ _log = logging.getLogger("exporter")
 
 
 def simplify(path: Path, simplifier: Simplifier, component: str) -> None:
-    """Simplify an ONNX file in place.
+    """Simplify an ONNX file in place; left as it is where the result has more nodes.
+
+    onnxsim 0.8 does that: a product of three axes and its sum become Gemm, with reshapes around it.
 
     Args:
         path: the file.
@@ -42,7 +44,11 @@ def simplify(path: Path, simplifier: Simplifier, component: str) -> None:
         names = [[value.name for value in getattr(model.graph, field)] for model in (before, after)]
         if names[0] != names[1]:
             raise ExportError(f"{simplifier} changed the {field}s from {names[0]} to {names[1]}", where=component)
-    _log.info("%s: %s made %d nodes of %d", component, simplifier, len(after.graph.node), len(before.graph.node))
+    made, had = len(after.graph.node), len(before.graph.node)
+    if made > had:
+        _log.info("%s: %s made %d nodes of %d; the file stays as it was", component, simplifier, made, had)
+        return
+    _log.info("%s: %s made %d nodes of %d", component, simplifier, made, had)
     save(after, path)
 
 
