@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,10 +200,10 @@ def run_part(part: Part, out: Path, demo: Path, seconds: float) -> dict[str, Any
 def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, seconds: float) -> str:
     """Run a command in a process group of its own; ``done``, or what became of it."""
     with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=_heed_interrupts,  # noqa: PLW1509 (there is one thread)
-        )  # fmt: skip
+        with _interrupts_heeded():
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
         try:
             code = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -218,9 +218,14 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, seco
     return "done" if code == 0 else f"exit {code}"
 
 
-def _heed_interrupts() -> None:
-    """In a new process, before its command: a shell's background jobs, and what they start, ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextlib.contextmanager
+def _interrupts_heeded() -> Iterator[None]:
+    """What is started in here heeds SIGINT: jobs of a shell ignore it and hand that down, but no handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_results(log: str) -> dict[str, Any]:

@@ -27,8 +27,9 @@ Where the defaults come from:
 ``bf16``
     8 bits, accumulated in FP32. Emulated: 24 dB for the heatmap, 9.3 dB for ``rot``.
 ``int8``, ``explicit_int8``
-    A tensor has 256 steps: 1/127 of its range, some 35 dB a layer, and 20 layers one after another, the others in
-    ``fp16``. What INT8 costs is for the metric to say; this catches what is broken.
+    A tensor has 256 steps: 1/127 of its range, some 35 dB a layer, and 20 layers one after another. Both runs compute
+    with the same steps, so they are closer than either is to FP32: the demo's INT8 head with its other layers in FP16,
+    emulated, keeps 26 dB to the ONNX file in its worst output. What INT8 costs is for the metric to say.
 
 A few nodes by themselves (`verifier.bisect`) lose much less than a whole network: `NODE_SNR_DB`.
 """
@@ -120,9 +121,9 @@ _FP32 = Tolerance(TensorLimits(max_abs=0.1, snr_db=50.0, cosine=0.99999), _EXACT
 _TF32 = Tolerance(TensorLimits(max_abs=None, snr_db=14.0, cosine=0.98), _CLOSE)
 _FP16 = Tolerance(TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), _HALF)
 _BF16 = Tolerance(TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), _HALF)
-_INT8 = Tolerance(TensorLimits(max_abs=None, snr_db=4.0, cosine=0.85), _EIGHT_BITS)
+_INT8 = Tolerance(TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), _EIGHT_BITS)
 
-#: Limits per precision policy, the strictest first.
+#: Limits per precision policy, those on results the strictest first.
 DEFAULTS: Mapping[str, Tolerance] = {
     "fp32": _FP32,
     "fp32_tf32": _TF32,

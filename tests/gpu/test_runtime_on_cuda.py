@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,8 +45,8 @@ def needs(backend: str) -> None:
             pytest.skip("this onnxruntime is a CPU build; install onnxruntime-gpu")
 
 
-def run_of(work: Path, backend: str, device: str, **options: object) -> Run:
-    run(work, backend, device, **options)  # type: ignore[arg-type]
+def run_of(work: Path, backend: str, device: str, **options: Any) -> Run:
+    run(work, backend, device, **options)
     return Run.open(work / "runs" / f"{backend}-{device.replace(':', '')}")
 
 
