@@ -42,7 +42,7 @@ from runtime.devices import Device
 from runtime.pipelines import DevicePipeline, Inference
 from runtime.pipelines.centerpoint import ENCODER, HEAD, CenterPoint, CenterPointOnDevice, build
 from shared.errors import InferenceError
-from shared.latency import median_interval, summarise
+from shared.latency import median_interval, summarize
 from shared.provenance import package_versions
 from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
@@ -173,7 +173,7 @@ def request_times(pipeline: DevicePipeline, points: Float32, count: int) -> tupl
 
 def measured(milliseconds: list[float]) -> dict[str, Any]:
     """Statistics with the interval of the median."""
-    return {**summarise(milliseconds), "median_interval": median_interval(milliseconds[:5000])}
+    return {**summarize(milliseconds), "median_interval": median_interval(milliseconds[:5000])}
 
 
 def throughput(lanes: list[DevicePipeline], points: Float32, seconds: float) -> float:
@@ -200,7 +200,7 @@ def soak(pipeline: DevicePipeline, frames: list[Float32], count: int, used: Any)
         pipeline.submit(frames[number % len(frames)])
         times.append(pipeline.collect().latency_ms["total"])
     tenths = [float(np.median(part)) for part in np.array_split(np.array(times), 10)]
-    return {"requests": count, "grown_bytes": used() - before, "medians_of_tenths": tenths, **summarise(times)}
+    return {"requests": count, "grown_bytes": used() - before, "medians_of_tenths": tenths, **summarize(times)}
 
 
 class Notes:
@@ -322,13 +322,13 @@ def requests_alone(
     total, enqueue = request_times(pipeline, points, requests)
     notes.add("grown_bytes", used() - before)
     notes.add("total", measured(total))
-    notes.add("enqueue", summarise(enqueue))
+    notes.add("enqueue", summarize(enqueue))
     if isinstance(pipeline, CenterPointOnDevice):
         buffer = pipeline.input_buffer(len(points))
         buffer[:] = points
         total, enqueue = request_times(pipeline, buffer, requests)
         notes.add("total_page_locked", measured(total))
-        notes.add("enqueue_page_locked", summarise(enqueue))
+        notes.add("enqueue_page_locked", summarize(enqueue))
     notes.add("conditions", gpu_conditions(0))
     staged = [pipeline.infer(points).latency_ms for _ in range(STAGED_REQUESTS)]
     notes.add("counters", pipeline.infer(points).counters)
@@ -345,7 +345,7 @@ def against_engines(notes: Notes, session: TensorRTSession, pipeline: DevicePipe
         alone = {}
         for component, shapes in pipeline.input_shapes(answer.counters).items():
             times = engine_times.measure(session, component, shapes, like, min_seconds=SECONDS)
-            alone[component] = summarise(times.compute_ms)
+            alone[component] = summarize(times.compute_ms)
         engines = sum(values["median"] for values in alone.values())
         ours = notes.values["total"]["median"]
         notes.add(f"engines as {like}", alone)

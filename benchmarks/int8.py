@@ -2,7 +2,7 @@
 
     python benchmarks/int8.py --out int8.json                                    a network of the 121 m model's size
     python benchmarks/int8.py --out int8.json --onnx HEAD.onnx --size height=1020 width=1020
-    python benchmarks/int8.py --out int8.json --add calibrated=INT8.onnx         a quantised graph beside them
+    python benchmarks/int8.py --out int8.json --add calibrated=INT8.onnx         a quantized graph beside them
 
 Needs TensorRT and a GPU; with TensorRT for RTX alone it builds, and tells precisions and sizes without times. The
 Q/DQ nodes that it puts in have made-up scales: values are wrong, times are not. What a skip list leaves out runs in
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.trt_engines import Loader, records
 from shared.errors import DeployError
 from shared.workspace import Workspace
-from tests.support.trt_workspaces import FULL, HEAD, export, head, quantise
+from tests.support.trt_workspaces import FULL, HEAD, export, head, quantize
 from trt_builder import measure
 from trt_builder.build import build_all
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, help="network in floating point; without it one of full size is made")
     parser.add_argument("--size", nargs="*", default=[], metavar="AXIS=N", help="sizes of its named axes; others: 1")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME=REGEX", help="skip lists instead of the usual")
-    parser.add_argument("--add", nargs="*", default=[], metavar="NAME=FILE", help="quantised graphs, built as they are")
+    parser.add_argument("--add", nargs="*", default=[], metavar="NAME=FILE", help="quantized graphs, built as they are")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], help="overrides of the config")
     parser.add_argument("--gpu", choices=sorted(PEAKS), help="whose roofline to show; without it this machine's GPU's")
     parser.add_argument("--layers", type=int, default=12, help="print so many of the slowest layers of each engine")
@@ -106,14 +106,14 @@ def compare(
     Args:
         model: in floating point.
         sizes: of its named axes; those that are left out become 1.
-        skips: name of a row to regular expressions on the nodes that are not quantised in it.
-        added: name of a row to a quantised graph.
+        skips: name of a row to regular expressions on the nodes that are not quantized in it.
+        added: name of a row to a quantized graph.
         peak: for the roofline; None: of the GPU here, where it is known.
         overrides: ``key=value`` for the config, ``tensorrt.tactic_sources=[]`` where cuBLAS or cuDNN are missing.
     """
     fixed = with_sizes(model, sizes)
     rows = [("fp32", "fp32_tf32", fixed), ("fp16", "fp16", fixed)]
-    rows += [(name, "int8", quantise(fixed, skip=skip)) for name, skip in skips.items()]
+    rows += [(name, "int8", quantize(fixed, skip=skip)) for name, skip in skips.items()]
     rows += [(name, "int8", with_sizes(graph, sizes)) for name, graph in added.items()]
     loader = Loader()
     peak = peak or _peak(loader.target.gpu)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.errors import BuildError, DeployError
 from shared.workspace import Workspace
-from tests.support.trt_workspaces import full_size_workspace, quantise_workspace
+from tests.support.trt_workspaces import full_size_workspace, quantize_workspace
 from trt_builder import achieved, inspector, measure
 from trt_builder import target as targets
 from trt_builder.build import build_all
@@ -54,7 +54,7 @@ def main() -> None:
         rows: list[dict[str, Any]] = []
         todo = [(ws, policy, index == 0) for index, policy in enumerate(arguments.policies)]
         if arguments.int8:
-            todo.append((quantise_workspace(ws, Path(folder) / "int8"), "int8", True))
+            todo.append((quantize_workspace(ws, Path(folder) / "int8"), "int8", True))
         for workspace, policy, cold in todo:
             rows += _measure(workspace, policy, session, arguments, cold=cold)
             # After every policy: a run that is cut short leaves what it has.

@@ -1,11 +1,11 @@
-"""Voxelisation and decoration: the runtime's NumPy steps against mmdetection3d's CPU path, in one run, on one core.
+"""Voxelization and decoration: the runtime's NumPy steps against mmdetection3d's CPU path, in one run, on one core.
 
-Baseline: what mmdetection3d 1.4 does on a CPU for the same frame, its hard voxelisation operator (mmcv's compiled one)
+Baseline: what mmdetection3d 1.4 does on a CPU for the same frame, its hard voxelization operator (mmcv's compiled one)
 and the part of ``PillarFeatureNet.forward`` in front of the layers. Needs the exporter's environment; without compiled
 operators the baseline's first half is the exporter's stand-in, and the output says so.
 
-    .venv/exporter-full/bin/python -m benchmarks.voxelisation
-    .venv/exporter-full/bin/python -m benchmarks.voxelisation --points 34688 --repeats 50
+    .venv/exporter-full/bin/python -m benchmarks.voxelization
+    .venv/exporter-full/bin/python -m benchmarks.voxelization --points 34688 --repeats 50
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from exporter.mmcv_ops import COMPILED, provide_mmcv_ops
 from runtime.buffers import Float32, RowBuffer
 from runtime.decorate import Decoration, decorate
-from runtime.voxelise import VoxelGrid, cell_table, voxelise
+from runtime.voxelize import VoxelGrid, cell_table, voxelize
 
 # AWML's 121 m model with intensity: 11 features a point.
 GRID = VoxelGrid((-122.4, -122.4, -3.0), (0.24, 0.24, 8.0), (1020, 1020, 1), max_points=32, max_voxels=96000)
@@ -59,7 +59,7 @@ def medians_ms(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[st
 
 
 def framework_steps(points: Float32) -> tuple[str, Callable[[], Any], Callable[[], Any], tuple[Any, ...]]:
-    """What the operator is; voxelisation and decoration of mmdetection3d as calls; and what they give."""
+    """What the operator is; voxelization and decoration of mmdetection3d as calls; and what they give."""
     operator = provide_mmcv_ops()
     from mmdet3d.models.data_preprocessors.voxelize import VoxelizationByGridShape
     from mmdet3d.models.voxel_encoders import PillarFeatureNet
@@ -96,24 +96,24 @@ def measure(count: int, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     points = frame(count)
     table, buffer = cell_table(GRID), RowBuffer(GRID.max_voxels * GRID.max_points, DECORATION.num_features)
-    voxels = voxelise(points, GRID, table)
+    voxels = voxelize(points, GRID, table)
     ours = decorate(voxels, DECORATION, GRID, buffer)[: len(voxels)]
     with torch.inference_mode():
-        operator, their_voxelise, their_decorate, theirs = framework_steps(points)
+        operator, their_voxelize, their_decorate, theirs = framework_steps(points)
         np.testing.assert_array_equal(voxels.dense(GRID.max_points), theirs[0].numpy())
         np.testing.assert_array_equal(voxels.coordinates, theirs[1].numpy())
         difference = float(np.abs(ours - theirs[3].numpy()).max())
         times = medians_ms(
             {
-                "baseline voxelise": their_voxelise,
+                "baseline voxelize": their_voxelize,
                 "baseline decorate": their_decorate,
-                "runtime voxelise": lambda: voxelise(points, GRID, table),
+                "runtime voxelize": lambda: voxelize(points, GRID, table),
                 "runtime decorate": lambda: decorate(voxels, DECORATION, GRID, buffer),
             },
             repeats,
         )
-    baseline = times["baseline voxelise"] + times["baseline decorate"]
-    own = times["runtime voxelise"] + times["runtime decorate"]
+    baseline = times["baseline voxelize"] + times["baseline decorate"]
+    own = times["runtime voxelize"] + times["runtime decorate"]
     return {
         "points": count,
         "pillars": len(voxels),

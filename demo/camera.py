@@ -1,7 +1,7 @@
 """Six cameras around the vehicle, rendered from the geometry that the lidar sees.
 
 Camera frame: x right, y down, z forward. Images have OpenCV's five distortion coefficients (k1, k2, p1, p2, k3) and
-OpenCV's pixel convention: the centre of the top left pixel is (0, 0). All sensors fire at the same time.
+OpenCV's pixel convention: the center of the top left pixel is (0, 0). All sensors fire at the same time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.rays import GROUND, NOTHING, cast, corners_of, ground_normal, normals_at
-from demo.scene import CYCLE_LANE, INNER_LANE, KERB, OUTER_LANE, Annotations, Road, Snapshot
+from demo.scene import CYCLE_LANE, INNER_LANE, CURB, OUTER_LANE, Annotations, Road, Snapshot
 
 WIDTH, HEIGHT = 480, 300
 NEAR = 0.3  # what is nearer than this plane is cut off [m]
 SUN = np.array([0.35, 0.45, 0.82]) / np.linalg.norm([0.35, 0.45, 0.82])  # in base_link, for shading only
 AMBIENT = 0.45
-HAZE = 220.0  # distance over which colours fade into the sky to 1/e [m]
+HAZE = 220.0  # distance over which colors fade into the sky to 1/e [m]
 SKY_LOW, SKY_HIGH = np.array([205.0, 218.0, 232.0]), np.array([110.0, 160.0, 220.0])
 
 # A 2D box is kept when this share of the object is seen, over this many pixels and this height.
@@ -95,7 +95,7 @@ def camera_rig() -> tuple[Camera, ...]:
 
 
 def distorted(xy: NDArray[np.float64], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Apply OpenCV's lens model to normalised coordinates (..., 2) = (x / z, y / z)."""
+    """Apply OpenCV's lens model to normalized coordinates (..., 2) = (x / z, y / z)."""
     k1, k2, p1, p2, k3 = coefficients
     x, y = xy[..., 0], xy[..., 1]
     r2 = x * x + y * y
@@ -113,8 +113,8 @@ def render(camera: Camera, snapshot: Snapshot, road: Road) -> Picture:
     """Render what a camera sees, with the 2D boxes of the objects in it."""
     grid = _rays_of(camera)
     solids = snapshot.solids
-    normalised, seen = _projected_outlines(camera, solids.centers, solids.sizes, solids.yaws)
-    windows = _pixel_windows(grid, normalised, seen)
+    normalized, seen = _projected_outlines(camera, solids.centers, solids.sizes, solids.yaws)
+    windows = _pixel_windows(grid, normalized, seen)
     origin = camera.cam2ego[:3, 3]
     count = len(snapshot.annotations)
     hits = cast(origin, grid.directions, solids, windows, snapshot.ground_slope, count)
@@ -127,13 +127,13 @@ def render(camera: Camera, snapshot: Snapshot, road: Road) -> Picture:
 
 def project_boxes(camera: Camera, boxes: Annotations) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Project 3D boxes: x1, y1, x2, y2 clipped to the image (n, 4) [px], and which have any extent in it (n,)."""
-    normalised, seen = _projected_outlines(camera, boxes.centers, boxes.sizes, boxes.yaws)
+    normalized, seen = _projected_outlines(camera, boxes.centers, boxes.sizes, boxes.yaws)
     grid = _rays_of(camera)
     # The lens polynomial is meant for the field of view only: points are first drawn to its border.
     border = 0.05
     low = np.array([grid.column_bounds.min() - border, grid.row_bounds.min() - border])
     high = np.array([grid.column_bounds.max() + border, grid.row_bounds.max() + border])
-    bent = distorted(np.clip(normalised, low, high), camera.distortion)
+    bent = distorted(np.clip(normalized, low, high), camera.distortion)
     u = bent[..., 0] * camera.cam2img[0, 0] + camera.cam2img[0, 2]
     v = bent[..., 1] * camera.cam2img[1, 1] + camera.cam2img[1, 2]
     corners = np.stack(
@@ -216,10 +216,10 @@ def _projected_outlines(
     return points[..., :2] / np.where(counts, points[..., 2], 1.0)[..., None], counts
 
 
-def _pixel_windows(grid: _RayGrid, normalised: NDArray[np.float64], counts: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _pixel_windows(grid: _RayGrid, normalized: NDArray[np.float64], counts: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return for each solid the rows and columns whose rays may meet it: see `rays.cast`."""
-    low = np.where(counts[..., None], normalised, np.inf).min(axis=1)
-    high = np.where(counts[..., None], normalised, -np.inf).max(axis=1)
+    low = np.where(counts[..., None], normalized, np.inf).min(axis=1)
+    high = np.where(counts[..., None], normalized, -np.inf).max(axis=1)
     left = np.searchsorted(np.maximum.accumulate(grid.column_bounds[1]), low[:, 0], side="left")
     right = np.searchsorted(np.maximum.accumulate(grid.column_bounds[0]), high[:, 0], side="right")
     top = np.searchsorted(np.maximum.accumulate(grid.row_bounds[1]), low[:, 1], side="left")
@@ -236,7 +236,7 @@ def _shaded(
     snapshot: Snapshot,
     road: Road,
 ) -> NDArray[np.uint8]:
-    """Colour every pixel: sky, road with its markings, sunlit faces, all fading into haze with distance."""
+    """Color every pixel: sky, road with its markings, sunlit faces, all fading into haze with distance."""
     up = np.clip(directions[..., 2] * 2.5, 0.0, 1.0)[..., None]
     sky = SKY_LOW + up * (SKY_HIGH - SKY_LOW)
     image = sky.copy()
@@ -269,6 +269,6 @@ def _ground_color(points: NDArray[np.float64], snapshot: Snapshot, road: Road) -
     solid = (side < 0.1) | (np.abs(side - (CYCLE_LANE - 0.7)) < 0.08)
     color = np.empty((len(points), 3))
     color[:] = (88.0, 88.0, 92.0)
-    color[side > KERB] = (150.0, 146.0, 138.0)
+    color[side > CURB] = (150.0, 146.0, 138.0)
     color[dashed | solid] = (235.0, 235.0, 228.0)
     return color

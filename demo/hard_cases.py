@@ -42,7 +42,7 @@ def _with_points(frame: Frame, points: NDArray[np.float32]) -> Frame:
 
 
 def _with_objects(frame: Frame, keep: NDArray[np.bool_]) -> Frame:
-    """Keep some of the labels; images keep their pixels, since the objects are still there, unlabelled."""
+    """Keep some of the labels; images keep their pixels, since the objects are still there, unlabeled."""
     rows = np.flatnonzero(keep)
     position = np.cumsum(keep) - 1
     pictures = {}
@@ -82,7 +82,7 @@ def _zero_point_objects(frame: Frame, _rng: np.random.Generator) -> Frame:
 
 
 def _million_points(frame: Frame, rng: np.random.Generator) -> Frame:
-    """One million points: the sweep many times over, each copy a few centimetres off."""
+    """One million points: the sweep many times over, each copy a few centimeters off."""
     chosen = frame.key.points[np.arange(MILLION) % len(frame.key.points)].copy()
     chosen[:, :3] = np.round((chosen[:, :3] + rng.normal(0.0, 0.02, (MILLION, 3))) * GRID) / GRID
     return _with_points(frame, chosen)

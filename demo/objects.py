@@ -1,6 +1,6 @@
 """Road users built from upright cuboids, with parts that tell the front from the rear.
 
-Object frame: x forward, y left, z up, origin on the ground below the centre of the box. All lengths in metres.
+Object frame: x forward, y left, z up, origin on the ground below the center of the box. All lengths in meters.
 A box alone looks the same from both ends, and a detector trained on boxes never learns a heading. So every class has
 a geometric asymmetry (cabin behind the bonnet, cab before the load, rucksack on the back) and, on vehicles, a bright
 plate and red lamps at the rear that show in intensity and in the image.
@@ -35,7 +35,7 @@ RED_LAMP: Color = (210, 20, 25)
 WHITE_LAMP: Color = (250, 245, 220)
 PLATE: Color = (235, 240, 235)
 GLASS: Color = (40, 50, 60)
-TYRE: Color = (30, 30, 32)
+TIRE: Color = (30, 30, 32)
 SKIN_AND_HAIR: Color = (150, 110, 90)
 
 
@@ -102,12 +102,12 @@ def build_parts(kind: str, size: NDArray[np.float64], rng: np.random.Generator) 
     return _BUILDERS[kind](length, width, height, rng)
 
 
-def _centred(middle: float, extent: float) -> tuple[float, float]:
+def _centered(middle: float, extent: float) -> tuple[float, float]:
     return middle - extent / 2, middle + extent / 2
 
 
 def _paint(rng: np.random.Generator) -> tuple[float, Color]:
-    """Draw a coat of paint: reflectivity and colour, dark coats reflecting less."""
+    """Draw a coat of paint: reflectivity and color, dark coats reflecting less."""
     tone = rng.uniform(0.15, 1.0)
     tint = rng.uniform(0.75, 1.0, size=3)
     color = (int(235 * tone * tint[0]), int(235 * tone * tint[1]), int(235 * tone * tint[2]))
@@ -120,9 +120,9 @@ def _rear_and_front_marks(length: float, width: float, lamp_z: tuple[float, floa
     rear, front = (-length / 2 - thin, -length / 2), (length / 2, length / 2 + thin)
     plate_z = (lamp_z[0] - 0.16, lamp_z[0])
     return [
-        Part(rear, _centred(0.0, 0.94 * width), lamp_z, 150.0, RED_LAMP),
-        Part(rear, _centred(0.0, 0.5), plate_z, 255.0, PLATE),
-        Part(front, _centred(0.0, 0.9 * width), lamp_z, 60.0, WHITE_LAMP),
+        Part(rear, _centered(0.0, 0.94 * width), lamp_z, 150.0, RED_LAMP),
+        Part(rear, _centered(0.0, 0.5), plate_z, 255.0, PLATE),
+        Part(front, _centered(0.0, 0.9 * width), lamp_z, 60.0, WHITE_LAMP),
     ]
 
 
@@ -131,9 +131,9 @@ def _car(length: float, width: float, height: float, rng: np.random.Generator) -
     waist = 0.56 * height
     cabin_front = rng.uniform(0.10, 0.20) * length
     cabin_rear = -rng.uniform(0.44, 0.49) * length
-    body = Part(_centred(0.0, length), _centred(0.0, width), (0.2, waist), reflectivity, color)
-    cabin = Part((cabin_rear, cabin_front), _centred(0.0, 0.86 * width), (waist, height), 30.0, GLASS)
-    roof = Part((cabin_rear + 0.2, cabin_front - 0.3), _centred(0.0, 0.8 * width), (height, height + 0.02), 50.0, color)
+    body = Part(_centered(0.0, length), _centered(0.0, width), (0.2, waist), reflectivity, color)
+    cabin = Part((cabin_rear, cabin_front), _centered(0.0, 0.86 * width), (waist, height), 30.0, GLASS)
+    roof = Part((cabin_rear + 0.2, cabin_front - 0.3), _centered(0.0, 0.8 * width), (height, height + 0.02), 50.0, color)
     return [body, cabin, roof, *_rear_and_front_marks(length, width, (0.42 * height, 0.52 * height))]
 
 
@@ -144,10 +144,10 @@ def _truck(length: float, width: float, height: float, rng: np.random.Generator)
     cab_rear = half - rng.uniform(1.7, 2.1)
     cab_top = 0.72 * height
     return [
-        Part((cab_rear, half), _centred(0.0, 0.95 * width), (0.35, cab_top), reflectivity, color),
-        Part((half - 0.1, half + 0.01), _centred(0.0, 0.8 * width), (0.42 * height, 0.68 * height), 20.0, GLASS),
-        Part((-half, cab_rear - 0.35), _centred(0.0, width), (1.0, height), load_reflectivity, load_color),
-        Part((-half + 0.3, cab_rear), _centred(0.0, 0.7 * width), (0.3, 1.0), 25.0, TYRE),
+        Part((cab_rear, half), _centered(0.0, 0.95 * width), (0.35, cab_top), reflectivity, color),
+        Part((half - 0.1, half + 0.01), _centered(0.0, 0.8 * width), (0.42 * height, 0.68 * height), 20.0, GLASS),
+        Part((-half, cab_rear - 0.35), _centered(0.0, width), (1.0, height), load_reflectivity, load_color),
+        Part((-half + 0.3, cab_rear), _centered(0.0, 0.7 * width), (0.3, 1.0), 25.0, TIRE),
         *_rear_and_front_marks(length, width, (0.95, 1.15)),
     ]
 
@@ -158,10 +158,10 @@ def _bus(length: float, width: float, height: float, rng: np.random.Generator) -
     roof = height - 0.28
     nose = half - 0.55
     return [
-        Part((-half, nose), _centred(0.0, width), (0.3, roof), reflectivity, color),
-        Part((nose, half), _centred(0.0, width), (0.3, 1.15), reflectivity, color),
-        Part((nose, nose + 0.05), _centred(0.0, 0.9 * width), (1.15, roof - 0.3), 15.0, GLASS),
-        Part((-half + 0.4, -half + 0.35 * length), _centred(0.0, 0.7 * width), (roof, height), 60.0, (200, 200, 205)),
+        Part((-half, nose), _centered(0.0, width), (0.3, roof), reflectivity, color),
+        Part((nose, half), _centered(0.0, width), (0.3, 1.15), reflectivity, color),
+        Part((nose, nose + 0.05), _centered(0.0, 0.9 * width), (1.15, roof - 0.3), 15.0, GLASS),
+        Part((-half + 0.4, -half + 0.35 * length), _centered(0.0, 0.7 * width), (roof, height), 60.0, (200, 200, 205)),
         *_rear_and_front_marks(length, width, (0.75, 1.0)),
     ]
 
@@ -170,11 +170,11 @@ def _bicycle(length: float, width: float, height: float, rng: np.random.Generato
     reflectivity, color = _paint(rng)
     half = length / 2
     return [
-        Part((-half, half), _centred(0.0, 0.10), (0.05, 0.72), 45.0, TYRE),
-        Part((0.26 * length, 0.26 * length + 0.1), _centred(0.0, width), (0.72, 1.05), 60.0, (90, 90, 95)),
-        Part((-0.30 * length, 0.0), _centred(0.0, 0.40), (0.5, 1.15), reflectivity, color),
-        Part((-0.16 * length, 0.12 * length), _centred(0.0, 0.42), (1.15, height), reflectivity, color),
-        Part((-half - 0.02, -half), _centred(0.0, 0.14), (0.45, 0.6), 220.0, RED_LAMP),
+        Part((-half, half), _centered(0.0, 0.10), (0.05, 0.72), 45.0, TIRE),
+        Part((0.26 * length, 0.26 * length + 0.1), _centered(0.0, width), (0.72, 1.05), 60.0, (90, 90, 95)),
+        Part((-0.30 * length, 0.0), _centered(0.0, 0.40), (0.5, 1.15), reflectivity, color),
+        Part((-0.16 * length, 0.12 * length), _centered(0.0, 0.42), (1.15, height), reflectivity, color),
+        Part((-half - 0.02, -half), _centered(0.0, 0.14), (0.45, 0.6), 220.0, RED_LAMP),
     ]
 
 
@@ -183,10 +183,10 @@ def _pedestrian(length: float, width: float, height: float, rng: np.random.Gener
     hip = 0.47 * height
     half = length / 2
     return [
-        Part(_centred(0.02, 0.55 * length), _centred(0.0, 0.5 * width), (0.0, hip), 40.0, (45, 50, 80)),
-        Part((-0.12, half), _centred(0.0, 0.95 * width), (hip, 0.85 * height), reflectivity, color),
-        Part((-0.05, 0.15), _centred(0.0, 0.22), (0.85 * height, height), 50.0, SKIN_AND_HAIR),
-        Part((-half, -0.12), _centred(0.0, 0.5 * width), (0.56 * height, 0.84 * height), 190.0, (230, 150, 30)),
+        Part(_centered(0.02, 0.55 * length), _centered(0.0, 0.5 * width), (0.0, hip), 40.0, (45, 50, 80)),
+        Part((-0.12, half), _centered(0.0, 0.95 * width), (hip, 0.85 * height), reflectivity, color),
+        Part((-0.05, 0.15), _centered(0.0, 0.22), (0.85 * height, height), 50.0, SKIN_AND_HAIR),
+        Part((-half, -0.12), _centered(0.0, 0.5 * width), (0.56 * height, 0.84 * height), 190.0, (230, 150, 30)),
     ]
 
 

@@ -62,7 +62,7 @@ def cast(
     alone = np.zeros(owners, dtype=np.int64)
     cos, sin = np.cos(solids.yaws), np.sin(solids.yaws)
     offset = solids.centers - origin
-    # Centre of the cuboid as the ray's start sees it, in the cuboid's own axes.
+    # Center of the cuboid as the ray's start sees it, in the cuboid's own axes.
     center_x = cos * offset[:, 0] + sin * offset[:, 1]
     center_y = -sin * offset[:, 0] + cos * offset[:, 1]
     half = solids.sizes / 2

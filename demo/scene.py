@@ -1,6 +1,6 @@
 """One driving scene: a curved road with traffic, people and street furniture, as a function of time.
 
-Three frames: *road* (s along the centre line, d to its left), *local* (the road's start, x along it, z up; the scene's
+Three frames: *road* (s along the center line, d to its left), *local* (the road's start, x along it, z up; the scene's
 own flat map), *global* (local turned by a heading and moved far away, as map coordinates are). Traffic keeps to the
 left, as in Japan: own lanes have positive d. The ground is a plane with a slight slope; objects stay upright on it.
 """
@@ -19,10 +19,10 @@ REACH = 125.0  # objects stand up to this far from the ego's start [m]: a little
 SWEEP_PERIOD = 0.1  # [s]
 KEY_FRAME_PERIOD = 0.5  # [s], annotated at 2 Hz
 
-INNER_LANE, OUTER_LANE = 1.75, 5.25  # d of the lane centres [m]
+INNER_LANE, OUTER_LANE = 1.75, 5.25  # d of the lane centers [m]
 CYCLE_LANE = 7.9
 PARKING_LANE = 10.2
-KERB = 11.6
+CURB = 11.6
 SIDEWALK = (12.2, 15.2)
 BUILDING_LINE = 16.5
 CROSSING_HALF_WIDTH = 5.0
@@ -79,7 +79,7 @@ class Actor:
 class Annotations:
     """Objects as base_link sees them at one time; rows parallel.
 
-    centers (n, 3) [m], centre of the box; sizes (n, 3) l, w, h; yaws (n,) [rad]; velocities (n, 2) [m/s], over ground,
+    centers (n, 3) [m], center of the box; sizes (n, 3) l, w, h; yaws (n,) [rad]; velocities (n, 2) [m/s], over ground,
     in base_link axes; labels (n,) index into CLASSES; instances (n,) number of the actor; states: see `Actor.state`.
     """
 
@@ -242,16 +242,16 @@ def _poses(actors: tuple[Actor, ...] | list[Actor], road: Road, times: NDArray[n
         return np.zeros((len(times), 0, 3))
     start = np.array([a.start for a in actors])
     yaw = np.array([a.yaw for a in actors])
-    travelled = np.array([a.speed for a in actors])[None] * times[:, None]
+    traveled = np.array([a.speed for a in actors])[None] * times[:, None]
     on_road = np.array([a.on_road for a in actors])
     # Followers of the road head along it or against it: cos(yaw) is +1 or -1 for those that move.
-    s = start[:, 0] + travelled * np.where(on_road, np.cos(yaw), 0.0)
+    s = start[:, 0] + traveled * np.where(on_road, np.cos(yaw), 0.0)
     following = road.pose(s, np.broadcast_to(start[:, 1], s.shape)) + np.stack([0 * yaw, 0 * yaw, yaw], axis=1)
     straight = np.stack(
         [
-            start[:, 0] + travelled * np.cos(yaw),
-            start[:, 1] + travelled * np.sin(yaw),
-            np.broadcast_to(yaw, travelled.shape),
+            start[:, 0] + traveled * np.cos(yaw),
+            start[:, 1] + traveled * np.sin(yaw),
+            np.broadcast_to(yaw, traveled.shape),
         ],
         axis=-1,
     )
@@ -295,7 +295,7 @@ def _traffic(rng: np.random.Generator, span: tuple[float, float], ego_lane: floa
 
 
 def _crossing_traffic(rng: np.random.Generator, road: Road, crossing: float) -> list[Actor]:
-    """Vehicles on a straight side road, driving towards the crossing, across it or away from it."""
+    """Vehicles on a straight side road, driving toward the crossing, across it or away from it."""
     found = []
     x, y, heading = road.pose(np.array(crossing), np.array(0.0))
     for direction in (1.0, -1.0):
@@ -366,7 +366,7 @@ def _pedestrians(rng: np.random.Generator, road: Road, span: tuple[float, float]
 
 
 def _discs(poses: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cover each footprint by three discs: centres (times, actors, 3 discs, 2) and radii (actors,) [m]."""
+    """Cover each footprint by three discs: centers (times, actors, 3 discs, 2) and radii (actors,) [m]."""
     shift = sizes[:, 0, None] / 3 * np.array([-1.0, 0.0, 1.0])
     ahead = np.stack([np.cos(poses[..., 2]), np.sin(poses[..., 2])], axis=-1)
     centers = poses[..., None, :2] + shift[None, :, :, None] * ahead[..., None, :]
@@ -395,7 +395,7 @@ def _without_collisions(
 def _clutter(
     rng: np.random.Generator, road: Road, span: tuple[float, float], crossing: float, slope: NDArray[np.float64]
 ) -> Solids:
-    """Buildings, walls, poles, trees, bushes and bollards beside the road: seen by the sensors, never labelled."""
+    """Buildings, walls, poles, trees, bushes and bollards beside the road: seen by the sensors, never labeled."""
     rows: list[tuple[float, float, float, tuple[float, float, float], float, float, Color]] = []
 
     def add(
@@ -417,18 +417,18 @@ def _clutter(
                 add(s + length / 2, side * (BUILDING_LINE - 0.4), wall, -0.2, 60.0, (150, 150, 145))
             s += length + float(rng.exponential(5.0)) + 0.5
         for s in np.arange(span[0], span[1], 32.0) + rng.uniform(0, 20):
-            add(float(s), side * KERB, (0.22, 0.22, float(rng.uniform(5, 8))), -0.2, 55.0, (120, 125, 130))
+            add(float(s), side * CURB, (0.22, 0.22, float(rng.uniform(5, 8))), -0.2, 55.0, (120, 125, 130))
         for s in rng.uniform(*span, size=8):
             d = side * float(rng.uniform(SIDEWALK[0], SIDEWALK[1] + 8))
             crown = float(rng.uniform(1.5, 3.5))
             add(float(s), d, (0.35, 0.35, 2.6), -0.2, 35.0, (90, 70, 50))
             add(float(s), d, (crown, crown, crown), 2.3, 45.0, (60, int(rng.uniform(90, 140)), 50))
         for s in rng.uniform(*span, size=12):
-            d = side * float(rng.uniform(KERB, SIDEWALK[1] + 1.0))
+            d = side * float(rng.uniform(CURB, SIDEWALK[1] + 1.0))
             bush = (float(rng.uniform(0.2, 2.5)), float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.4, 1.6)))
             add(float(s), d, bush, -0.2, 40.0, (50, int(rng.uniform(80, 130)), 45))
         for s in rng.uniform(*span, size=6):
-            add(float(s), side * KERB, (0.18, 0.18, 0.9), -0.1, 90.0, (200, 160, 40))
+            add(float(s), side * CURB, (0.18, 0.18, 0.9), -0.1, 90.0, (200, 160, 40))
     sd = np.array([row[:2] for row in rows])
     poses = road.pose(sd[:, 0], sd[:, 1])
     sizes = np.array([row[3] for row in rows])

@@ -61,7 +61,7 @@ of the same kind. Unknown keys are errors at any depth. Defaults are AWML's. Wha
 | `onnx_config.save_file`, `multi_file`, `components`; `model_io` | `components` |
 | `tensorrt_config`, older `backend_config.common_config` | `tensorrt` |
 | `backend_config.model_inputs[].input_shapes` | `components.<name>.tensorrt_profile` |
-| `verification.devices`, `evaluation.devices` (ignored) | `devices`: aliases are honoured, also `cuda: cuda:1` |
+| `verification.devices`, `evaluation.devices` (ignored) | `devices`: aliases are honored, also `cuda: cuda:1` |
 | `verification` without scenarios: passes with nothing compared | the default scenarios |
 | `verification.scenarios` without any for the mode: passes | `verification.enabled: false` |
 | `evaluation.backends.*.model_dir`, `engine_dir`; `evaluation.models` | the workspace holds the artifacts |

@@ -96,7 +96,7 @@ def evaluate_command(
 )
 @click.option(
     "--class-range",
-    help="Of detection3d. Range in metres: 50, or car=50,pedestrian=40. [default: 121]",
+    help="Of detection3d. Range in meters: 50, or car=50,pedestrian=40. [default: 121]",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
 def score_command(

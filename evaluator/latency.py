@@ -7,7 +7,7 @@ import io
 import math
 
 from shared.errors import InputError
-from shared.latency import TOTAL, median_interval, summarise_stages
+from shared.latency import TOTAL, median_interval, summarize_stages
 from shared.runs import Run
 from shared.table import Table, number
 
@@ -15,7 +15,7 @@ _COLUMNS = ("mean", "std", "min", "median", "p90", "p95", "p99", "max")
 
 
 def run_latency(run: Run) -> dict[str, dict[str, float]]:
-    """Statistics by stage, as `shared.latency.summarise` gives them; of the total, the interval of the median too.
+    """Statistics by stage, as `shared.latency.summarize` gives them; of the total, the interval of the median too.
 
     Raises:
         InputError: no samples, stages that differ from sample to sample, or a time that is negative or not a number.
@@ -27,7 +27,7 @@ def run_latency(run: Run) -> dict[str, dict[str, float]]:
     for index, sample in enumerate(latencies):
         if set(sample) != stages or not all(math.isfinite(time) and time >= 0 for time in sample.values()):
             raise InputError(f"the latency of sample {index} is not whole: {sample}", where=where, hint="run it again")
-    statistics = summarise_stages(latencies)
+    statistics = summarize_stages(latencies)
     low, high = median_interval([sample[TOTAL] for sample in latencies])
     statistics[TOTAL] |= {"median_low": low, "median_high": high}
     return statistics

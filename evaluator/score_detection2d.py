@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.boxes2d import voc
-from evaluator.boxes2d.frames import LabelledImage
+from evaluator.boxes2d.frames import LabeledImage
 from evaluator.metrics import detection2d
 from shared.errors import InputError, UsageError
 from shared.files import read_json, write_json
@@ -137,13 +137,13 @@ def _numbers(rows: Sequence[Mapping[str, Any]], key: str, default: Sequence[floa
 
 def _truths(
     rows: Sequence[Any], images: Sequence[int], names: Mapping[int, str], classes: Sequence[str], where: str
-) -> list[LabelledImage]:
+) -> list[LabeledImage]:
     kept, frames, labels, corners = _rows(rows, images, names, classes, where)
     own_areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     areas = _numbers(kept, "area", own_areas.tolist(), where)
     crowds = _numbers(kept, "iscrowd", [0.0] * len(kept), where).astype(np.bool_)
     return [
-        LabelledImage(Boxes2D.build(corners[own], labels[own]), crowds[own], areas[own])
+        LabeledImage(Boxes2D.build(corners[own], labels[own]), crowds[own], areas[own])
         for own in _by_frame(frames, len(images))
     ]
 

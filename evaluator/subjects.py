@@ -138,7 +138,7 @@ def _precision(source: Workspace | KeptWorkspace, run: str) -> str:
     return precision_of(
         header,
         str(config.get("tensorrt", {}).get("precision_policy", "auto")),
-        quantised=bool(config.get("quantization", {}).get("enabled", False)),
+        quantized=bool(config.get("quantization", {}).get("enabled", False)),
     )
 
 

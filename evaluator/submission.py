@@ -2,7 +2,7 @@
 
 ``{"results": {sample_token: [box, ...]}}``, a box being::
 
-    translation         x, y, z of the centre [m]
+    translation         x, y, z of the center [m]
     size                width, length, height [m]
     rotation            quaternion w, x, y, z
     velocity            vx, vy [m/s]; left out or NaN: unknown
@@ -10,7 +10,7 @@
     detection_score     confidence (predictions)
     attribute_name      optional
     num_pts             lidar points inside (ground truth); left out or -1: unknown, at least one is assumed
-    ego_translation     centre relative to the vehicle, when translation is in another frame
+    ego_translation     center relative to the vehicle, when translation is in another frame
 
 Without ``ego_translation`` boxes are in the ego frame.
 """
@@ -41,7 +41,7 @@ class Submission:
 
     Attributes:
         boxes: the boxes, in the order of the file; frame i is ``tokens[i]``.
-        distances: (N,) distance of the centres from the vehicle in the ground plane [m].
+        distances: (N,) distance of the centers from the vehicle in the ground plane [m].
         in_ego_frame: whether the boxes are in the ego frame.
         tokens: the samples.
     """
@@ -124,7 +124,7 @@ def _class_of(box: Any, where: str) -> str:
 def _table(
     rows: Sequence[tuple[int, Mapping[str, Any]]], classes: Sequence[str], attributes: dict[str, int], truth: bool
 ) -> tuple[BoxTable, Float64]:
-    """The boxes as columns, and (N, 3) their centres relative to the vehicle."""
+    """The boxes as columns, and (N, 3) their centers relative to the vehicle."""
     label_of = {name: label for label, name in enumerate(classes)}
 
     def column(values: list[Any], width: int) -> Float64:

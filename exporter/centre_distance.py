@@ -1,6 +1,6 @@
-"""Centre distance AP and true positive errors as nuScenes defines them.
+"""Center distance AP and true positive errors as nuScenes defines them.
 
-A small, plain implementation: training and quantisation need a number. The evaluator has the complete one, and tests
+A small, plain implementation: training and quantization need a number. The evaluator has the complete one, and tests
 hold this one against it and against nuscenes-devkit.
 """
 
@@ -40,7 +40,7 @@ def evaluate(
     Args:
         predictions, truths: per frame, boxes about the vehicle; labels index `classes`.
         classes: every class counts, one without truths 0.
-        max_range: centres nearer than this to the origin take part, seen from above [m].
+        max_range: centers nearer than this to the origin take part, seen from above [m].
     """
     near_predictions = [within(boxes, max_range) for boxes in predictions]
     near_truths = [within(boxes, max_range) for boxes in truths]
@@ -62,7 +62,7 @@ def evaluate(
 
 
 def within(boxes: Boxes3D, limit: float) -> Boxes3D:
-    """Return the boxes whose centres are less than `limit` metres away."""
+    """Return the boxes whose centers are less than `limit` meters away."""
     distances = np.hypot(boxes.centers[:, 0].astype(np.float64), boxes.centers[:, 1])
     return boxes.select(distances < limit)
 

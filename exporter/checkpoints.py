@@ -14,7 +14,7 @@ from shared.lazy import lazy_import
 
 torch = lazy_import("torch")
 
-# Enough to recognise what is wrong, not a screenful.
+# Enough to recognize what is wrong, not a screenful.
 _LISTED = 8
 # Checkpoints of one architecture share all names; below this share it is another one.
 _SAME_MODEL_SHARE = 0.5
@@ -186,15 +186,15 @@ def _diagnosis(
     """What kind of mistake the differences look like."""
     if any(name.endswith("_quantizer.scale") for name in unexpected):
         return (
-            "this is a quantised checkpoint, with batch norms folded in; model.checkpoint wants its original; "
-            "quantization.enabled: true takes the quantised one from the workspace"
+            "this is a quantized checkpoint, with batch norms folded in; model.checkpoint wants its original; "
+            "quantization.enabled: true takes the quantized one from the workspace"
         )
     if len(expected & found) < _SAME_MODEL_SHARE * len(expected):
         return "this looks like the checkpoint of another model; check model.config and model.checkpoint"
     norms_gone = any(name.endswith("running_mean") for name in missing)
     if norms_gone and any(name.endswith(".bias") for name in unexpected):
         return (
-            "its batch norms look fused into the convolutions, as quantisation does; "
+            "its batch norms look fused into the convolutions, as quantization does; "
             "give the checkpoint from before the fusion"
         )
     if not missing and not unexpected and any("voxel_encoder" in shape or "pfn_layers" in shape for shape in shapes):

@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 # Where the network itself amplifies rounding (float32 PyTorch against float64 PyTorch), that much more is allowed.
 # Four: two kernels that are each as far from the exact value as PyTorch's may lie on opposite sides, and vary by two.
 ROUNDING_MARGIN = 4.0
-# Of a quantised network, in which a single value that falls to the other step is seen in the result.
+# Of a quantized network, in which a single value that falls to the other step is seen in the result.
 _ROUNDINGS = 4
 # The same kernels in the same order, only captured: anything above rounding of a single operation is a mistake.
 PROGRAM_TOLERANCE = 1e-5
@@ -48,7 +48,7 @@ class Agreement:
     Attributes:
         sizes: of the dynamic axes.
         largest_difference: over all outputs, absolute.
-        largest_relative: over all outputs, relative to the largest value of the output (quantised: root mean square,
+        largest_relative: over all outputs, relative to the largest value of the output (quantized: root mean square,
             relative to the output's standard deviation).
     """
 
@@ -115,7 +115,7 @@ def compare_onnx(path: Path, component: Component, measure: Measure = relative) 
         ExportError: it does not load, or computes something else.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; warnings about unused initialisers are no concern of a user
+    options.log_severity_level = 3  # errors; warnings about unused initializers are no concern of a user
     # Q/DQ as the file has them: kernels that ONNX Runtime makes of them round the bias to int32 steps, too.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     source: str | bytes = str(path)
@@ -222,7 +222,7 @@ def _rounding_errors(
 ) -> list[float]:
     """How far the module's own results are from those that it gives in float64, relative, per output.
 
-    Of a quantised module, also from those with other roundings: which values float64 rounds to another step is chance.
+    Of a quantized module, also from those with other roundings: which values float64 rounds to another step is chance.
     """
     module = copy.deepcopy(component.module).double()
     with torch.no_grad():

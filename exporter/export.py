@@ -19,7 +19,7 @@ from exporter.given_onnx import given_digest, take_onnx
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.onnx_export import export_onnx
 from exporter.programs import export_program
-from exporter.quantized_model import check_quantised_onnx, load_model, quantised_input
+from exporter.quantized_model import check_quantized_onnx, load_model, quantized_input
 from exporter.reference import BACKEND, FOLDER, record_reference
 from exporter.simplify import simplify
 from exporter.stamp import stamp
@@ -81,7 +81,7 @@ def export(
     training = read_training_config(_required(config.model.config, "model.config"))
     checkpoint = _required(config.model.checkpoint, "model.checkpoint")
     weights = checkpoint_digest(checkpoint)
-    quantised = quantised_input(config, workspace, f"--config {config_path} --work {work}")
+    quantized = quantized_input(config, workspace, f"--config {config_path} --work {work}")
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     reference_samples = min(config.verification.num_verify_samples, len(dataset))
     stage = workspace.stage(
@@ -93,7 +93,7 @@ def export(
             "training_config": training.digest,
             "dataset": dataset.digest(),
             **({} if given is None else {"onnx": given_digest(given)}),
-            **quantised,
+            **quantized,
         },
         versions=package_versions(_PACKAGES),
     )
@@ -125,7 +125,7 @@ def export(
             ],
             parameters=parameters,
         )
-        origin = _origin(config, training, weights) | {f"{key}_sha256": value for key, value in quantised.items()}
+        origin = _origin(config, training, weights) | {f"{key}_sha256": value for key, value in quantized.items()}
         agreements: dict[str, Any] = {}
         for component in components:
             with _announced(stage, spec.component(component.name).onnx, "onnx") as path:
@@ -134,7 +134,7 @@ def export(
                 else:
                     opset_version = _write_onnx(component, path, config)
                     stamp(path, spec, component.name, origin)
-                check = check_quantised_onnx if quantised else check_onnx
+                check = check_quantized_onnx if quantized else check_onnx
                 against_onnx = check(path, component, opset_version)
             with _announced(stage, _program_path(component), "program") as path:
                 against_program = export_program(component, path)
@@ -200,7 +200,7 @@ def _without_training(config: DeployConfig, workspace: Workspace, given: Path | 
         _check_task(config, adapter.TASK)
         if config.quantization.enabled:
             raise ConfigError(
-                "is true, and there is no model.checkpoint to quantise",
+                "is true, and there is no model.checkpoint to quantize",
                 where="quantization.enabled",
                 hint="set it to false: Q/DQ nodes that the given file has are kept",
             )
@@ -295,7 +295,7 @@ def _reference_header(spec: ModelSpec, dataset: Dataset[Any], count: int, device
         tokens=[dataset.sample(index).token for index in range(count)],
         raw_samples=list(range(count)),
         fingerprint=fingerprint,
-        details={"voxelisation": provide_mmcv_ops(), **package_versions(_PACKAGES)},
+        details={"voxelization": provide_mmcv_ops(), **package_versions(_PACKAGES)},
     )
 
 

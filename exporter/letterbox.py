@@ -14,7 +14,7 @@ _PASSIVE_STEPS = frozenset({"LoadAnnotations", "PackDetInputs"})
 
 
 def letterbox_of(config: TrainingConfig, coarsest: int) -> dict[str, Any]:
-    """The training config's test pipeline as a letterbox: size, fill, channels, normalisation.
+    """The training config's test pipeline as a letterbox: size, fill, channels, normalization.
 
     Args:
         config: the training config.
@@ -35,7 +35,7 @@ def letterbox_of(config: TrainingConfig, coarsest: int) -> dict[str, Any]:
             "has no test pipeline of LoadImageFromFile, Resize and Pad", where=where, hint="define test_pipeline"
         )
     if load.get("color_type", "color") != "color" or load.get("imdecode_backend", "cv2") != "cv2":
-        raise ConfigError("LoadImageFromFile does not load colour images by OpenCV", where=where)
+        raise ConfigError("LoadImageFromFile does not load color images by OpenCV", where=where)
     scale = tuple(int(side) for side in resize.get("scale") or ())
     square = len(scale) == 2 and scale[0] == scale[1]
     padded = pad.get("pad_to_square", False) or tuple(pad.get("size") or ()) == scale
@@ -50,7 +50,7 @@ def letterbox_of(config: TrainingConfig, coarsest: int) -> dict[str, Any]:
     values = pad.get("pad_val", 0)
     fills = np.unique(values.get("img", 0) if isinstance(values, Mapping) else values)
     if len(fills) != 1 or fills[0] != int(fills[0]):
-        raise ConfigError(f"Pad fills with {values}, which is no grey", where=where)
+        raise ConfigError(f"Pad fills with {values}, which is no gray", where=where)
     mean, std = preprocessor.get("mean"), preprocessor.get("std")
     if preprocessor.get("rgb_to_bgr"):
         raise ConfigError("data_preprocessor.rgb_to_bgr turns images that are read as BGR", where=where)

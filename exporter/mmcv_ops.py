@@ -1,7 +1,7 @@
 """mmcv's compiled operators, or what this tool needs of them when only mmcv-lite is installed.
 
 mmdet3d imports ``mmcv._ext`` (compiled C++ and CUDA) when it is imported itself, although exporting and running a
-pillar model needs exactly one operator of it, hard voxelisation, and a YOLOX exactly one other, suppression of boxes.
+pillar model needs exactly one operator of it, hard voxelization, and a YOLOX exactly one other, suppression of boxes.
 With mmcv-lite this module puts a stand-in in its place: these two in NumPy with the semantics of mmcv's sequential CPU
 operators, and for every other operator a function that says which one was called and how to install it.
 
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from shared.errors import EnvironmentLacks
 
 COMPILED = "mmcv compiled ops"
-STAND_IN = "NumPy voxelisation of awml-deploy (mmcv-lite)"
+STAND_IN = "NumPy voxelization of awml-deploy (mmcv-lite)"
 
 _EXTENSION = "mmcv._ext"
 
@@ -32,7 +32,7 @@ def provide_mmcv_ops() -> str:
     """Make ``mmcv._ext`` importable.
 
     Returns:
-        What voxelisation in the framework runs on: `COMPILED` or `STAND_IN`.
+        What voxelization in the framework runs on: `COMPILED` or `STAND_IN`.
 
     Raises:
         EnvironmentLacks: mmcv is not installed, or its compiled operators don't load.
@@ -162,9 +162,9 @@ def hard_voxelize(
     already, and keeps the first ``max_points`` of its points. Points outside the range, and NaN, are left out.
 
     Args:
-        points: (N, F) float32, columns 0-2 are x, y, z in metres.
-        voxel_size: (3,) float32, metres.
-        point_range: (6,) float32, x, y, z minimum then maximum in metres; the maximum is outside.
+        points: (N, F) float32, columns 0-2 are x, y, z in meters.
+        voxel_size: (3,) float32, meters.
+        point_range: (6,) float32, x, y, z minimum then maximum in meters; the maximum is outside.
         max_points: points kept per voxel.
         max_voxels: voxels kept.
 

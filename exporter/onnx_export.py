@@ -35,7 +35,7 @@ def export_onnx(
         path: the file to write.
         exporter: ``torchscript`` traces the module; ``dynamo`` captures it with torch.export.
         opset_version: opset of the default domain.
-        do_constant_folding: compute what is constant; the dynamo exporter's optimiser always does.
+        do_constant_folding: compute what is constant; the dynamo exporter's optimizer always does.
 
     Raises:
         ExportError: PyTorch can't export the module, or not with this opset.

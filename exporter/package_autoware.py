@@ -39,7 +39,7 @@ def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = Fal
 
     Raises:
         InputError: nothing was exported, a file is not what the manifest says, or the node would misread the model.
-        UsageError: the folder is there already, or a wish that the node can't fulfil.
+        UsageError: the folder is there already, or a wish that the node can't fulfill.
         EnvironmentLacks: the disk is full or read-only.
     """
     if out.exists() and not force:

@@ -35,7 +35,7 @@ def package_group() -> None:
     "--ego-box",
     type=(float, float, float, float, float, float),
     default=(0.0,) * 6,
-    help="Box of the vehicle that the calibration node masks: x y z x y z in metres. [default: none]",
+    help="Box of the vehicle that the calibration node masks: x y z x y z in meters. [default: none]",
 )
 @force_option
 def autoware(

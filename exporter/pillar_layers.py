@@ -23,7 +23,7 @@ class PillarLayer(nn.Module):
     longer than the product; and ONNX Runtime on CUDA has no batch norm of more than 65,535 rows.
 
     Args:
-        linear: with the batch norm folded in; in float or quantised.
+        linear: with the batch norm folded in; in float or quantized.
         last: no layer follows, to which the points would go on beside the pillar's maximum.
     """
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 onnx = lazy_import("onnx")
 
 
-def quantised_checkpoint(config: DeployConfig, workspace: Workspace, arguments: str) -> str | None:
-    """The quantised checkpoint that a config asks for, relative to the workspace; None: it asks for none.
+def quantized_checkpoint(config: DeployConfig, workspace: Workspace, arguments: str) -> str | None:
+    """The quantized checkpoint that a config asks for, relative to the workspace; None: it asks for none.
 
     Args:
         config: the deploy config.
@@ -44,49 +44,49 @@ def quantised_checkpoint(config: DeployConfig, workspace: Workspace, arguments: 
     return relative
 
 
-def quantised_input(config: DeployConfig, workspace: Workspace, arguments: str) -> dict[str, str]:
-    """sha256 of the quantised checkpoint that a config asks for, as a stage's input; nothing where it asks for none.
+def quantized_input(config: DeployConfig, workspace: Workspace, arguments: str) -> dict[str, str]:
+    """sha256 of the quantized checkpoint that a config asks for, as a stage's input; nothing where it asks for none.
 
     Raises:
-        InputError: as `quantised_checkpoint`.
+        InputError: as `quantized_checkpoint`.
     """
-    relative = quantised_checkpoint(config, workspace, arguments)
-    return {} if relative is None else {"quantised": workspace.input_hash(relative)}
+    relative = quantized_checkpoint(config, workspace, arguments)
+    return {} if relative is None else {"quantized": workspace.input_hash(relative)}
 
 
 def load_model(model: Any, config: DeployConfig, workspace: Workspace) -> None:
-    """Load the weights that a config asks for, in float or quantised, strictly and in place.
+    """Load the weights that a config asks for, in float or quantized, strictly and in place.
 
     Raises:
-        InputError: the quantised checkpoint is missing, or was made of other weights than ``model.checkpoint``.
+        InputError: the quantized checkpoint is missing, or was made of other weights than ``model.checkpoint``.
         ModelLoadError: a checkpoint does not fit.
     """
     checkpoint = config.model.checkpoint
     if checkpoint is None:
         raise ConfigError("is missing", where="model.checkpoint")
-    quantised = quantised_checkpoint(config, workspace, f"--config … --work {workspace.root}")
-    if quantised is None:
+    quantized = quantized_checkpoint(config, workspace, f"--config … --work {workspace.root}")
+    if quantized is None:
         load_weights(model, checkpoint)
         return
     from exporter.quantize.checkpoint import load_ptq_model
     from exporter.quantize.frozen import put_weights_on_grid
 
-    record = load_ptq_model(model, workspace.artifact(quantised))
+    record = load_ptq_model(model, workspace.artifact(quantized))
     put_weights_on_grid(model)
     if record.get("checkpoint", digest := checkpoint_digest(checkpoint)) != digest:
         raise InputError(
             "was made of another checkpoint than model.checkpoint",
-            where=f"{workspace.root}/{quantised}",
-            hint=f"quantise again: exporter quantize {config.quantization.mode}",
+            where=f"{workspace.root}/{quantized}",
+            hint=f"quantize again: exporter quantize {config.quantization.mode}",
         )
 
 
-def check_quantised_onnx(path: Path, component: Component, opset_version: int) -> list[Agreement]:
-    """Check a quantised component's ONNX file.
+def check_quantized_onnx(path: Path, component: Component, opset_version: int) -> list[Agreement]:
+    """Check a quantized component's ONNX file.
 
     Values that lie half-way between two steps of int8 fall to either side in different computations, and what follows
     them does too: two correct ones differ by whole steps here and there, so the largest difference says little.
-    Therefore: Q/DQ nodes stand at the quantised layers and nowhere else; without their rounding, the file computes what
+    Therefore: Q/DQ nodes stand at the quantized layers and nowhere else; without their rounding, the file computes what
     the module computes without its quantizers, as closely as any export; and with it, the root mean square of the
     differences is like that between the module's own float32 and float64 results, or those with other roundings.
 
@@ -97,8 +97,8 @@ def check_quantised_onnx(path: Path, component: Component, opset_version: int) -
     from exporter.quantize.layers import quantizable
     from exporter.quantize.lint import check
 
-    quantised = quantized_layers(component.module)
-    check(path, [f"^{re.escape(name)}$" for name in quantizable(component.module) if name not in quantised])
+    quantized = quantized_layers(component.module)
+    check(path, [f"^{re.escape(name)}$" for name in quantizable(component.module) if name not in quantized])
     agreements = check_onnx(path, component, opset_version, measure=root_mean_square)
     set_quantized(component.module, ())
     try:
@@ -107,7 +107,7 @@ def check_quantised_onnx(path: Path, component: Component, opset_version: int) -
             save(_without_rounding(onnx.load(str(path))), plain)
             compare_onnx(plain, component)
     finally:
-        set_quantized(component.module, quantised)
+        set_quantized(component.module, quantized)
     return agreements
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter import models, traces
 from exporter.checkpoints import checkpoint_digest
-from exporter.quantized_model import load_model, quantised_input
+from exporter.quantized_model import load_model, quantized_input
 from exporter.training_config import read_training_config
 from shared.config import from_resolved
 from shared.data import open_dataset
@@ -49,7 +49,7 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
         raise ConfigError("the model was exported without a training config or checkpoint", where=str(work))
     training, checkpoint = read_training_config(config.model.config), config.model.checkpoint
     inputs = {"checkpoint": checkpoint_digest(checkpoint), "training_config": training.digest}
-    inputs |= quantised_input(config, workspace, f"--config … --work {work}")
+    inputs |= quantized_input(config, workspace, f"--config … --work {work}")
     _check_same_model(workspace, inputs)
     dataset = open_dataset(config.data, root=data_root, task=spec.task)
     count = min(config.verification.num_verify_samples if num_samples is None else num_samples, len(dataset))

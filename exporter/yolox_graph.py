@@ -62,7 +62,7 @@ def _without_limits(parts: nn.ModuleList) -> nn.ModuleList:
 
 
 class DecodedRows(nn.Module):
-    """Images to rows whose boxes are centre, width and height in pixels of the input.
+    """Images to rows whose boxes are center, width and height in pixels of the input.
 
     Args:
         raw: the network.

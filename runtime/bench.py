@@ -18,7 +18,7 @@ from runtime.model import Model, open_model
 from runtime.pipelines import DevicePipeline, Inference, Pipeline
 from runtime.warm_up import WarmUp, warm_up
 from shared.errors import UsageError
-from shared.latency import MIN_SAMPLES, TOTAL, compare, median_interval, summarise, summarise_stages
+from shared.latency import MIN_SAMPLES, TOTAL, compare, median_interval, summarize, summarize_stages
 from shared.table import MISSING, Table, number
 
 _log = logging.getLogger("runtime")
@@ -192,7 +192,7 @@ def _measure(
 
 def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float]]:
     """Statistics by stage; stages that the plain requests have too, the total first of all, are taken from those."""
-    statistics = {**summarise_stages(staged), **summarise_stages(totals)}
+    statistics = {**summarize_stages(staged), **summarize_stages(totals)}
     for name, values in statistics.items():
         source = totals if name in totals[0] else staged
         values["median_low"], values["median_high"] = median_interval([request[name] for request in source])
@@ -275,9 +275,9 @@ def _bare_engines(session: Session, pipeline: Pipeline, answer: Inference, like:
         times = engine_times.measure(session, component, shapes, like)
         results[component] = {
             "shapes": {name: list(shape) for name, shape in shapes.items()},
-            "compute": summarise(times.compute_ms),
-            "latency": summarise(times.latency_ms),
-            "enqueue": summarise(times.enqueue_ms),
+            "compute": summarize(times.compute_ms),
+            "latency": summarize(times.latency_ms),
+            "enqueue": summarize(times.enqueue_ms),
             "throughput": times.throughput,
         }
     return results

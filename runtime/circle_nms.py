@@ -1,4 +1,4 @@
-"""Circle NMS: of boxes whose centres lie close together, keep the one with the best score."""
+"""Circle NMS: of boxes whose centers lie close together, keep the one with the best score."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Decoding of a centre head: from the raw outputs of one task to boxes, before suppression.
+"""Decoding of a center head: from the raw outputs of one task to boxes, before suppression.
 
 The rules of mmdetection3d 1.4 (``dense_heads/centerpoint_head.py`` ``predict_by_feat``, and
 ``coders/centerpoint_bbox_coders.py``): the ``max_num`` best cells of each class, of those the ``max_num`` best of all
-classes, then those above the score threshold whose centre lies in ``post_center_range``. As both limits are the same,
+classes, then those above the score threshold whose center lies in ``post_center_range``. As both limits are the same,
 that is the ``max_num`` best of all cells, and the threshold can come first. There is no local-maximum search.
 """
 
@@ -30,7 +30,7 @@ class BoxDecoding:
         norm_bbox: sizes are logarithms.
         max_num: boxes per task at most.
         score_threshold: scores must lie above it; None: no threshold.
-        post_center_range: x, y, z minimum, x, y, z maximum of centres [m], bounds included.
+        post_center_range: x, y, z minimum, x, y, z maximum of centers [m], bounds included.
         y_axis_reference: sizes and rotation come in Autoware's convention, see `undo_y_axis_reference`.
     """
 
@@ -64,7 +64,7 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
 
     Args:
         outputs: raw outputs (1, channels, H, W) float32 of one task: ``heatmap`` (logits, a channel a class), ``reg``
-            (offset in the cell: x, y), ``height`` (z of the gravity centre), ``dim`` (l, w, h), ``rot`` (sin, cos),
+            (offset in the cell: x, y), ``height`` (z of the gravity center), ``dim`` (l, w, h), ``rot`` (sin, cos),
             and, where the head has it, ``vel`` (x, y [m/s]).
         decoding: how.
 
@@ -93,8 +93,8 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
             sizes = np.exp(sizes.astype(np.float64)).astype(np.float32)
     centers = np.stack(
         [
-            _metres(columns, offset[0], decoding, axis=0),
-            _metres(rows, offset[1], decoding, axis=1),
+            _meters(columns, offset[0], decoding, axis=0),
+            _meters(rows, offset[1], decoding, axis=1),
             gather("height")[0],
         ],
         axis=1,
@@ -177,8 +177,8 @@ def _sigmoid(logits: Float32) -> Float32:
         return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
-def _metres(cells: Int64, offset: Float32, decoding: BoxDecoding, axis: int) -> Float32:
-    """Centres along x (0) or y (1) [m] from cells and offsets in cells: float32, in the framework's order."""
+def _meters(cells: Int64, offset: Float32, decoding: BoxDecoding, axis: int) -> Float32:
+    """Centers along x (0) or y (1) [m] from cells and offsets in cells: float32, in the framework's order."""
     position = (cells.astype(np.float32) + offset) * np.float32(decoding.out_size_factor)
     return position * np.float32(decoding.voxel_size[axis]) + np.float32(decoding.minimum[axis])
 

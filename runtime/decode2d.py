@@ -81,7 +81,7 @@ def corners_of_raw(rows: Float32, own_cells: Float32) -> Float32:
 
 
 def corners_of_decoded(rows: Float32) -> Float32:
-    """Corners of rows that hold centre, width and height in pixels, (K, >= 4) to (K, 4)."""
+    """Corners of rows that hold center, width and height in pixels, (K, >= 4) to (K, 4)."""
     return _corners(rows[:, :2], rows[:, 2:4])
 
 

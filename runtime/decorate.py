@@ -5,10 +5,10 @@ Features of a point, in this order (mmdetection3d 1.4, ``voxel_encoders/pillar_e
 
 1. its raw features (x, y, z, ...);
 2. x, y, z minus the mean of the pillar's points;
-3. x, y, z minus the pillar's centre (x, y alone in AWML's Backward encoder);
+3. x, y, z minus the pillar's center (x, y alone in AWML's Backward encoder);
 4. its distance from the origin, where the model was trained so.
 
-``legacy`` is mmdetection3d's older behaviour, which overwrites the raw x, y, z by the offset of 3 before 4 is computed.
+``legacy`` is mmdetection3d's older behavior, which overwrites the raw x, y, z by the offset of 3 before 4 is computed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.buffers import Float32, RowBuffer
-from runtime.voxelise import VoxelGrid, Voxels
+from runtime.voxelize import VoxelGrid, Voxels
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Decoration:
     Attributes:
         raw_features: number of raw features C.
         cluster_center: offset from the mean of the pillar's points (3 features).
-        voxel_center_axes: offset from the pillar's centre: along 3, 2 (x, y) or 0 axes.
+        voxel_center_axes: offset from the pillar's center: along 3, 2 (x, y) or 0 axes.
         distance: distance from the origin (1 feature).
-        legacy: raw x, y, z replaced by the offset from the pillar's centre.
+        legacy: raw x, y, z replaced by the offset from the pillar's center.
     """
 
     raw_features: int
@@ -53,7 +53,7 @@ def decorate(voxels: Voxels, decoration: Decoration, grid: VoxelGrid, buffer: Ro
     Args:
         voxels: V voxels, with points of C = ``raw_features`` features.
         decoration: which features.
-        grid: the grid of the voxels, for the pillar centres.
+        grid: the grid of the voxels, for the pillar centers.
         buffer: (max_voxels * max_points, F), overwritten.
 
     Returns:
@@ -92,7 +92,7 @@ def _means(column: Float32, voxels: Voxels) -> Float32:
 
 
 def _pillar_centers(voxels: Voxels, grid: VoxelGrid, axis: int) -> Float32:
-    """(V,) float32, the centre of each voxel along x (0), y (1) or z (2) [m].
+    """(V,) float32, the center of each voxel along x (0), y (1) or z (2) [m].
 
     ``cell * size + (size / 2 + minimum)``: the bracket in double, the rest in float32, as PyTorch computes it.
     """

@@ -91,7 +91,7 @@ class _Slot:
 
     def finish(self) -> tuple[float, float]:
         """Wait for the iteration; returns compute time and latency [ms]."""
-        (self._done if self.copies else self._end).synchronise()
+        (self._done if self.copies else self._end).synchronize()
         self.in_flight = False
         compute = self._start.milliseconds_until(self._end)
         return compute, self._begin.milliseconds_until(self._done) if self.copies else compute
@@ -129,7 +129,7 @@ def measure(
         if time.perf_counter() >= measured:
             enqueue.append(launch)
     ended = time.perf_counter()
-    session.gpu.synchronise()
+    session.gpu.synchronize()
     return EngineTimes(compute, latency, enqueue, len(compute) / (ended - measured))
 
 

@@ -49,7 +49,7 @@ class Letterbox:
 
     Attributes:
         height, width: of the input [px].
-        fill: grey level of what the image does not cover, 0-255.
+        fill: gray level of what the image does not cover, 0-255.
         rgb: channels are red, green, blue; otherwise blue, green, red, as images are read.
         mean, std: subtracted from and divided by, per channel in the network's order, on the scale of 0-255; None:
             values stay 0-255.

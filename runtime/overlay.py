@@ -24,7 +24,7 @@ cv2 = lazy_import("cv2", install="make setup")
 
 UInt8 = npt.NDArray[np.uint8]
 
-# Colours run from near (red) to this distance (blue); farther points keep the last colour.
+# Colors run from near (red) to this distance (blue); farther points keep the last color.
 _COLOR_RANGE = 60.0  # [m]
 _OPACITY = 0.8
 _TASK = "classification"
@@ -66,7 +66,7 @@ def overlay(work: Path, sample_index: int, out: Path, *, data_root: Path | None 
 
 
 def draw(sample: CameraPair, parameters: CalibrationParameters) -> UInt8:
-    """(H, W, 3) uint8 blue, green, red: the straight image with the points on it, coloured by depth, and a caption."""
+    """(H, W, 3) uint8 blue, green, red: the straight image with the points on it, colored by depth, and a caption."""
     image = read_camera_image(sample.image, sample.camera.width, sample.camera.height)
     height, width = image.shape[:2]
     camera = sample.camera

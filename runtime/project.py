@@ -37,7 +37,7 @@ def project(
     """Project points into an image.
 
     A point counts when it lies in front of the camera, nearer than ``max_depth``, and its projection between the
-    centres of the outermost pixels. Pixels are projections rounded down. NaN is nowhere. In float64, as OpenCV's
+    centers of the outermost pixels. Pixels are projections rounded down. NaN is nowhere. In float64, as OpenCV's
     projectPoints computes: a pixel's border must not depend on the number type.
 
     Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime.model import Model, open_model
 from runtime.pipelines import Pipeline
 from shared.errors import UsageError
-from shared.latency import TOTAL, summarise_stages
+from shared.latency import TOTAL, summarize_stages
 from shared.progress import track
 from shared.runs import Run, RunHeader, RunWriter
 from shared.table import Table, number
@@ -148,7 +148,7 @@ def _sum(counters: Sequence[dict[str, int]]) -> dict[str, int]:
 
 
 def _report(finished: Run, title: str) -> str:
-    statistics = summarise_stages(finished.latencies)
+    statistics = summarize_stages(finished.latencies)
     stages = [
         [stage, number(values["median"], 2), number(values["mean"], 2), number(values["max"], 2)]
         for stage, values in statistics.items()

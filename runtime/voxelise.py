@@ -1,4 +1,4 @@
-"""Hard voxelisation: the points of a frame sorted into the cells of a grid.
+"""Hard voxelization: the points of a frame sorted into the cells of a grid.
 
 The same voxels, in the same order and with the same limits, bit for bit, as the deterministic CPU operator that
 mmdetection3d calls (mmcv, ``ops/csrc/pytorch/cpu/voxelization.cpp``), which walks over the points one by one:
@@ -55,7 +55,7 @@ class Voxels:
         rows: (P,) int64, ascending: ``voxel * max_points + slot``, the row of a point in the dense tensor.
         num_points: (V,) int32, at least 1.
         coordinates: (V, 3) int32, cell along z, y, x.
-        counters: what became of the frame's points, see `voxelise`.
+        counters: what became of the frame's points, see `voxelize`.
     """
 
     points: Float32
@@ -76,12 +76,12 @@ class Voxels:
 
 
 def cell_table(grid: VoxelGrid) -> Int32:
-    """The table that `voxelise` works in: one int32 a cell, allocated once. It needs no clearing between frames,
+    """The table that `voxelize` works in: one int32 a cell, allocated once. It needs no clearing between frames,
     because a frame reads only the cells that it has written."""
     return np.empty(int(np.prod(grid.shape, dtype=np.int64)), np.int32)
 
 
-def voxelise(points: Float32, grid: VoxelGrid, table: Int32) -> Voxels:
+def voxelize(points: Float32, grid: VoxelGrid, table: Int32) -> Voxels:
     """Sort the points of one frame into voxels.
 
     Args:

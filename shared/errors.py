@@ -69,7 +69,7 @@ class ExportError(DeployError):
 
 
 class TrainingError(DeployError):
-    """Fine-tuning a quantised model failed."""
+    """Fine-tuning a quantized model failed."""
 
     exit_code = 5
 

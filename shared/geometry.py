@@ -2,7 +2,7 @@
 
 Conventions, everywhere: right-handed frames; a pose is a 4x4 matrix that maps points of its source frame into its
 target frame (``lidar2ego @ p_lidar = p_ego``); quaternions are (w, x, y, z); yaw is counter-clockwise from +x, in
-radians; boxes are gravity centre, (length, width, height), yaw.
+radians; boxes are gravity center, (length, width, height), yaw.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CORNER_SIGNS: Float64 = np.array(
 
 
 def quaternion_to_matrix(quaternion: npt.ArrayLike) -> Float64:
-    """Rotation matrix of a quaternion (w, x, y, z), which is normalised first.
+    """Rotation matrix of a quaternion (w, x, y, z), which is normalized first.
 
     Returns:
         (3, 3) float64.
@@ -99,7 +99,7 @@ def wrap_angle(angle: npt.ArrayLike) -> Float64:
 
 
 def pose(translation: npt.ArrayLike, rotation: npt.ArrayLike) -> Float64:
-    """(4, 4) pose from a translation (3,) in metres and a rotation: matrix (3, 3) or quaternion (w, x, y, z)."""
+    """(4, 4) pose from a translation (3,) in meters and a rotation: matrix (3, 3) or quaternion (w, x, y, z)."""
     rotation_array = np.asarray(rotation, np.float64)
     matrix = np.eye(4)
     matrix[:3, :3] = quaternion_to_matrix(rotation_array) if rotation_array.shape == (4,) else rotation_array
@@ -126,7 +126,7 @@ def box_corners(centers: npt.ArrayLike, sizes: npt.ArrayLike, yaws: npt.ArrayLik
     """Corners of boxes.
 
     Args:
-        centers: (N, 3) gravity centres.
+        centers: (N, 3) gravity centers.
         sizes: (N, 3) length, width, height.
         yaws: (N,) radians.
 

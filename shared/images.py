@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """An image as OpenCV gives it: (H, W, 3) uint8, blue, green, red, turned as its EXIF orientation says.
 
-    Grey and transparent images become three channels, as in mmcv's ``LoadImageFromFile``.
+    Gray and transparent images become three channels, as in mmcv's ``LoadImageFromFile``.
 
     Raises:
         InputError: no such file, or not a whole image.

@@ -17,7 +17,7 @@ MIN_SAMPLES = 6
 """From so many samples on, 95 % of the medians of a distribution lie within the samples: 1 - 2 / 2^6 = 0.97."""
 
 
-def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
+def summarize(milliseconds: Sequence[float]) -> dict[str, float]:
     """Statistics of one stage.
 
     Args:
@@ -45,9 +45,9 @@ def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
     return summary
 
 
-def summarise_stages(requests: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def summarize_stages(requests: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Statistics by stage, in the order of the first request, of which there is one at least."""
-    return {stage: summarise([request[stage] for request in requests]) for stage in requests[0]}
+    return {stage: summarize([request[stage] for request in requests]) for stage in requests[0]}
 
 
 def median_interval(milliseconds: Sequence[float], *, seed: int = 0) -> tuple[float, float]:

@@ -1,6 +1,6 @@
-"""What a plan (a serialised engine) says of itself in its first bytes: no CUDA and no TensorRT needed.
+"""What a plan (a serialized engine) says of itself in its first bytes: no CUDA and no TensorRT needed.
 
-Layout, as trtexec reads it: little-endian uint32 magic, uint32 version of the serialisation, and in bytes 24 to 27
+Layout, as trtexec reads it: little-endian uint32 magic, uint32 version of the serialization, and in bytes 24 to 27
 major, minor, patch and build of the TensorRT that wrote it, one byte each. Plans since 8.6 have it. Bytes 16 to 23 are
 the length of the whole plan; that is not documented, but so in every plan of 8.6.0 and of TensorRT for RTX 1.7.1 looked
 at.
@@ -24,12 +24,12 @@ class PlanHeader:
     """The start of a plan.
 
     Attributes:
-        flavour: TensorRT, or TensorRT for RTX.
+        flavor: TensorRT, or TensorRT for RTX.
         version: major, minor, patch, build; the build number is cut to eight bits there.
         length: bytes of the whole plan, or None where the header does not say.
     """
 
-    flavour: Literal["tensorrt", "rtx"]
+    flavor: Literal["tensorrt", "rtx"]
     version: tuple[int, int, int, int]
     length: int | None = None
 
@@ -52,11 +52,11 @@ def read_header(path: Path) -> PlanHeader:
         raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
     if len(start) < HEADER_BYTES:
         raise InputError(f"only {len(start)} bytes: a truncated engine", where=str(path), hint="build it again")
-    flavour = _MAGIC.get(start[:4])
-    if flavour is None:
+    flavor = _MAGIC.get(start[:4])
+    if flavor is None:
         raise InputError(_explain(path, start), where=str(path))
     length = int.from_bytes(start[16:24], "little")
-    return PlanHeader(flavour, (start[24], start[25], start[26], start[27]), length or None)
+    return PlanHeader(flavor, (start[24], start[25], start[26], start[27]), length or None)
 
 
 def _explain(path: Path, start: bytes) -> str:

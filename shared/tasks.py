@@ -63,8 +63,8 @@ class Boxes3D(_Rows):
     """3D boxes of one frame, in the lidar frame of the sample (T4's LIDAR_CONCAT: base_link). Rows are parallel.
 
     Attributes:
-        centers: (N, 3) float32, x, y, z of the *gravity* centre in metres, never of the bottom face.
-        sizes: (N, 3) float32, length (along the heading), width, height in metres.
+        centers: (N, 3) float32, x, y, z of the *gravity* center in meters, never of the bottom face.
+        sizes: (N, 3) float32, length (along the heading), width, height in meters.
         yaws: (N,) float32, radians, counter-clockwise from +x.
         velocities: (N, 2) float32, m/s along x and y of the lidar frame, NaN where unknown.
         labels: (N,) int64, index into the class list.

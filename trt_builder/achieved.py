@@ -86,14 +86,14 @@ def _layers_of_nodes(layers: Sequence[Layer], resolved: Resolved) -> dict[str, l
     return found
 
 
-def require(summarised: Mapping[str, Any], resolved: Resolved, *, component: str) -> None:
+def require(summarized: Mapping[str, Any], resolved: Resolved, *, component: str) -> None:
     """End the build when the policy was not met.
 
     Raises:
         BuildError: nodes run in another precision; FP32 was to be free of TF32 and is not; or nothing can be proven.
     """
     name = resolved.policy.name
-    wrong: Mapping[str, str] = summarised["not_as_asked"]
+    wrong: Mapping[str, str] = summarized["not_as_asked"]
     if wrong:
         some = ", ".join(
             f"'{node}' in {got}, not {resolved.expected[node]}" for node, got in list(wrong.items())[:_NAMED]
@@ -104,13 +104,13 @@ def require(summarised: Mapping[str, Any], resolved: Resolved, *, component: str
             where=component,
             hint="name them in keep_fp32 if that is meant, or choose another policy",
         )
-    if resolved.tf32 is False and summarised["tf32_kernels"]:
+    if resolved.tf32 is False and summarized["tf32_kernels"]:
         raise BuildError(
-            f"precision_policy {name} was not met: {summarised['tf32_kernels']} layers run TF32 kernels",
+            f"precision_policy {name} was not met: {summarized['tf32_kernels']} layers run TF32 kernels",
             where=component,
         )
-    not_proven = summarised["not_proven"]
-    if not_proven and summarised["opaque_layers"]:
+    not_proven = summarized["not_proven"]
+    if not_proven and summarized["opaque_layers"]:
         _log.warning(
             "%s: %d matrix nodes are inside regions whose precision TensorRT does not tell: %s",
             component,

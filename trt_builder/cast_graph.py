@@ -35,7 +35,7 @@ _FP32_ONLY = frozenset(
 # Inputs that ONNX wants in FP32 whatever the type of the node: scales and regions of Resize.
 _FP32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
 
-# Pointwise operators that INT8 kernels take in: between two quantised nodes they must not be cast.
+# Pointwise operators that INT8 kernels take in: between two quantized nodes they must not be cast.
 _FUSED_POINTWISE = frozenset(
     {"Relu", "LeakyRelu", "Clip", "Add", "Mul", "Sigmoid", "HardSwish", "HardSigmoid", "BatchNormalization", "Concat",
      "MaxPool", "Resize", "Reshape", "Transpose", "Identity"}
@@ -72,8 +72,8 @@ def lower(
     """
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)
-    _constants_to_initialisers(lowered.graph)
-    _simplify_batch_normalisation(lowered.graph)
+    _constants_to_initializers(lowered.graph)
+    _simplify_batch_normalization(lowered.graph)
     types = tensor_types(lowered)
     report = CastReport()
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in lowered.graph.initializer}
@@ -130,8 +130,8 @@ def _around_int8(graph: onnx.GraphProto) -> set[str]:
     return inside
 
 
-def _constants_to_initialisers(graph: onnx.GraphProto) -> None:
-    """Make Constant nodes initialisers, which can be converted."""
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Make Constant nodes initializers, which can be converted."""
     constants = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
     for node in constants:
         tensor = onnx.TensorProto()
@@ -141,7 +141,7 @@ def _constants_to_initialisers(graph: onnx.GraphProto) -> None:
         graph.node.remove(node)
 
 
-def _simplify_batch_normalisation(graph: onnx.GraphProto) -> None:
+def _simplify_batch_normalization(graph: onnx.GraphProto) -> None:
     """Make every BatchNormalization one of mean 0 and variance 1, its scale and bias computed in FP64.
 
     In FP16 a small variance would vanish, and mean and bias would each be rounded before they are subtracted.

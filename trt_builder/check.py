@@ -72,10 +72,10 @@ class Verdict:
 def this_machine() -> Here:
     """Versions and GPU of this machine; imports nothing but the driver's library."""
     versions = {}
-    for flavour, names in _DISTRIBUTIONS.items():
+    for flavor, names in _DISTRIBUTIONS.items():
         for name in names:
             try:
-                versions[flavour] = importlib.metadata.version(name)
+                versions[flavor] = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:
                 continue
             break
@@ -146,7 +146,7 @@ def judge(header: PlanHeader, record: dict[str, Any] | None, here: Here, *, work
     of_hardware, warnings = _hardware_reasons(header, record, here)
     reasons = _version_reasons(header, record, here) + of_hardware
     # Building anew helps only where engines can be built: with TensorRT and a GPU.
-    can_build = header.flavour in here.versions and here.architecture is not None
+    can_build = header.flavor in here.versions and here.architecture is not None
     return Verdict(
         loads=not reasons,
         built=_built(header, record),
@@ -160,11 +160,11 @@ def judge(header: PlanHeader, record: dict[str, Any] | None, here: Here, *, work
 def judge_missing(record: dict[str, Any], here: Here) -> Verdict:
     """Whether an engine of which only the record is left would load, were its file here."""
     # Where there is a record, its version counts: the header's has no room for all of it.
-    return judge(PlanHeader(record["tensorrt"]["flavour"], (0, 0, 0, 0)), record, here)
+    return judge(PlanHeader(record["tensorrt"]["flavor"], (0, 0, 0, 0)), record, here)
 
 
 def _title(header: PlanHeader) -> str:
-    return "TensorRT for RTX" if header.flavour == "rtx" else "TensorRT"
+    return "TensorRT for RTX" if header.flavor == "rtx" else "TensorRT"
 
 
 def _built_version(header: PlanHeader, record: dict[str, Any] | None) -> str:
@@ -182,7 +182,7 @@ def _built(header: PlanHeader, record: dict[str, Any] | None) -> str:
 
 
 def _describe_here(header: PlanHeader, here: Here) -> str:
-    version = here.versions.get(header.flavour)
+    version = here.versions.get(header.flavor)
     text = f"{_title(header)} {version}" if version else f"no {_title(header)}"
     if here.architecture is None:
         return f"{text}, no GPU"
@@ -200,7 +200,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def _version_reasons(header: PlanHeader, record: dict[str, Any] | None, here: Here) -> list[str]:
-    installed = here.versions.get(header.flavour)
+    installed = here.versions.get(header.flavor)
     if installed is None:
         return [f"{_title(header)} is not installed here"]
     built, have = numbers(_built_version(header, record))[:3], numbers(installed)[:3]
@@ -221,7 +221,7 @@ def _hardware_reasons(header: PlanHeader, record: dict[str, Any] | None, here: H
     if here.architecture is None:
         return ["there is no GPU here"], []
     have = int(here.architecture.removeprefix("sm"))
-    if header.flavour == "rtx":
+    if header.flavor == "rtx":
         runs = have in _RTX_CAPABILITIES or have >= _RTX_EVERY_ONE_FROM
         return ([] if runs else [f"TensorRT for RTX does not run on {here.architecture}"]), []
     if record is None:
@@ -238,4 +238,4 @@ def _hardware_reasons(header: PlanHeader, record: dict[str, Any] | None, here: H
 
 
 def _command(header: PlanHeader, work: Path | None) -> str:
-    return f"trt_builder build --work {work or 'WORK'} --target {header.flavour} --force"
+    return f"trt_builder build --work {work or 'WORK'} --target {header.flavor} --force"

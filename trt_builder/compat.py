@@ -9,7 +9,7 @@ What differs, in short:
 
 - 8.6 and 10.x are *weakly typed*: builder flags and layer precisions say what a layer may compute in. In 11.x and
   TensorRT for RTX they are gone: the types in the graph decide, so the precision is baked into it (`cast_graph`).
-- 10.x and later show their progress and can be cancelled.
+- 10.x and later show their progress and can be canceled.
 - Stripped weights came with 10.0, editable timing caches with 10.9.
 - TensorRT for RTX builds without a GPU and times nothing, so it has no use for a timing cache, and no inspector there.
 """
@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 from shared.errors import EnvironmentLacks
 
-Flavour = Literal["tensorrt", "rtx"]
+Flavor = Literal["tensorrt", "rtx"]
 
-MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-INSTALL: dict[Flavour, str] = {
+MODULES: dict[Flavor, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+INSTALL: dict[Flavor, str] = {
     "tensorrt": "pip install the tensorrt wheel that fits the driver, or use the trt_builder image",
     "rtx": "make setup-rtx",
 }
@@ -96,19 +96,19 @@ class TensorRT:
     """An installed TensorRT.
 
     Attributes:
-        flavour: ``tensorrt``, or ``rtx`` for TensorRT for RTX.
+        flavor: ``tensorrt``, or ``rtx`` for TensorRT for RTX.
         trt: the imported module.
         version: its full version, for example ``8.6.0`` or ``1.7.1.116``.
     """
 
-    flavour: Flavour
+    flavor: Flavor
     trt: Any
     version: str
 
     @property
     def title(self) -> str:
         """Name and version, for messages."""
-        return f"{'TensorRT for RTX' if self.flavour == 'rtx' else 'TensorRT'} {self.version}"
+        return f"{'TensorRT for RTX' if self.flavor == 'rtx' else 'TensorRT'} {self.version}"
 
     @property
     def weakly_typed(self) -> bool:
@@ -118,16 +118,16 @@ class TensorRT:
     @property
     def times_kernels(self) -> bool:
         """Whether it times kernels on a GPU while it builds, and so has a use for a timing cache."""
-        return self.flavour == "tensorrt"
+        return self.flavor == "tensorrt"
 
 
-def load(flavour: Flavour) -> TensorRT:
+def load(flavor: Flavor) -> TensorRT:
     """Import TensorRT.
 
     Raises:
         EnvironmentLacks: not installed, its libraries don't load, or a release that is known to be broken.
     """
-    name = MODULES[flavour]
+    name = MODULES[flavor]
     try:
         trt = importlib.import_module(name)
     except (ImportError, OSError) as error:
@@ -135,9 +135,9 @@ def load(flavour: Flavour) -> TensorRT:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EnvironmentLacks(
             f"no TensorRT: Python package '{name}' can't be imported ({reason})",
-            hint=f"to install it: {INSTALL[flavour]}",
+            hint=f"to install it: {INSTALL[flavor]}",
         ) from error
-    installed = TensorRT(flavour, trt, str(trt.__version__))
+    installed = TensorRT(flavor, trt, str(trt.__version__))
     known = known_bad(installed)
     if known is not None and known.refuse:
         raise EnvironmentLacks(f"{installed.title} {known.reason}", hint="install another version")
@@ -146,7 +146,7 @@ def load(flavour: Flavour) -> TensorRT:
 
 def known_bad(installed: TensorRT) -> Known | None:
     """What is known to be wrong with this release, if anything."""
-    if installed.flavour == "rtx":
+    if installed.flavor == "rtx":
         return None
     return KNOWN_BAD.get(".".join(installed.version.split(".")[:3]))
 
@@ -198,7 +198,7 @@ def refuse_operators(installed: TensorRT, operators: set[str], *, where: str) ->
     Raises:
         EnvironmentLacks: there is such an operator.
     """
-    if installed.flavour == "rtx" and "NonMaxSuppression" in operators:
+    if installed.flavor == "rtx" and "NonMaxSuppression" in operators:
         raise lacks_operator(installed, "NonMaxSuppression", where=where)
 
 
@@ -277,12 +277,12 @@ def lacks_strong_typing(installed: TensorRT) -> bool:
 def init_plugins(installed: TensorRT, logger: Any) -> None:
     """Register TensorRT's own plugins, where it has any."""
     # The bindings of TensorRT for RTX have the name, but its library has no plugins to register.
-    if installed.flavour == "tensorrt":
+    if installed.flavor == "tensorrt":
         installed.trt.init_libnvinfer_plugins(logger, "")
 
 
-def serialise_with_weights(installed: TensorRT, engine: Any) -> Any:
-    """Serialise a refitted engine, weights included even when it came without."""
+def serialize_with_weights(installed: TensorRT, engine: Any) -> Any:
+    """Serialize a refitted engine, weights included even when it came without."""
     trt = installed.trt
     if not has(trt, "ICudaEngine.serialize_with_config"):
         return engine.serialize()

@@ -61,7 +61,7 @@ class Cuda:
         assert handle.value is not None
         return handle.value
 
-    def synchronise(self, stream: int) -> None:
+    def synchronize(self, stream: int) -> None:
         """Wait for a stream."""
         self.call("cuStreamSynchronize", ctypes.c_void_p(stream))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shared.errors import EnvironmentLacks
 from trt_builder import compat, gpu
-from trt_builder.compat import Flavour
+from trt_builder.compat import Flavor
 
 _PACKAGES = ("onnx", "numpy")
 _LIBRARIES = "libnvinfer*.so*"
@@ -76,22 +76,22 @@ def _tensorrt() -> Iterator[Finding]:
         if (distribution.metadata["Name"] or "").lower().startswith("tensorrt")
     )
     yield Finding("wheels", ", ".join(dict.fromkeys(wheels)) or "no tensorrt wheel", None)
-    flavours: tuple[tuple[Flavour, str], ...] = (("tensorrt", "TensorRT"), ("rtx", "TensorRT for RTX"))
-    for flavour, title in flavours:
+    flavors: tuple[tuple[Flavor, str], ...] = (("tensorrt", "TensorRT"), ("rtx", "TensorRT for RTX"))
+    for flavor, title in flavors:
         try:
-            installed = compat.load(flavour)
+            installed = compat.load(flavor)
         except EnvironmentLacks as missing:
             # Of the two, TensorRT for RTX is an extra: nobody misses it where it was not set up.
-            yield Finding(title, str(missing), False if flavour == "tensorrt" else None)
+            yield Finding(title, str(missing), False if flavor == "tensorrt" else None)
             continue
         known = compat.known_bad(installed)
         yield Finding(title, installed.version + (f"; {known.reason}" if known else ""), True)
-        yield from _fits_driver(title, wheels, flavour)
+        yield from _fits_driver(title, wheels, flavor)
 
 
-def _fits_driver(title: str, wheels: list[str], flavour: str) -> Iterator[Finding]:
+def _fits_driver(title: str, wheels: list[str], flavor: str) -> Iterator[Finding]:
     """Whether the driver knows the CUDA that the wheels are for, which stands in their names (``-cu13``)."""
-    prefix = "tensorrt-rtx" if flavour == "rtx" else "tensorrt-cu"
+    prefix = "tensorrt-rtx" if flavor == "rtx" else "tensorrt-cu"
     wanted = [match[1] for wheel in wheels if wheel.startswith(prefix) and (match := re.search(r"-cu(\d+)", wheel))]
     cuda = gpu.cuda_of_driver()
     if wanted and cuda is not None and int(cuda.split(".")[0]) < int(wanted[0]):

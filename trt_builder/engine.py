@@ -43,7 +43,7 @@ def make_config(tensorrt: TensorRT, builder: Any, options: Options, profiles: Se
         tensorrt: the TensorRT.
         builder: its builder.
         options: the options.
-        profiles: the optimisation profiles.
+        profiles: the optimization profiles.
         where: the component, for errors.
 
     Raises:
@@ -61,12 +61,12 @@ def make_config(tensorrt: TensorRT, builder: Any, options: Options, profiles: Se
     if options.tactic_sources is not None:
         config.set_tactic_sources(_tactic_sources(tensorrt, options.tactic_sources))
     if options.version_compatible:
-        if tensorrt.flavour == "rtx":
+        if tensorrt.flavor == "rtx":
             raise EnvironmentLacks(f"{tensorrt.title} has no version compatible engines", where=where)
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatibility != "none":
         config.hardware_compatibility_level = _hardware_level(tensorrt, options.hardware_compatibility)
-    if (options.refittable or options.strip_weights) and tensorrt.flavour == "rtx" and not gpu.find_gpus():
+    if (options.refittable or options.strip_weights) and tensorrt.flavor == "rtx" and not gpu.find_gpus():
         raise EnvironmentLacks(
             f"{tensorrt.title} builds engines for other weights (refittable, strip_weights) only where a GPU is",
             where=where,
@@ -152,7 +152,7 @@ def build(
     what: str,
     reproduce: tuple[Mode, bytes] | None = None,
 ) -> tuple[bytes, bytes]:
-    """Build and serialise an engine.
+    """Build and serialize an engine.
 
     Args:
         tensorrt: the TensorRT.
@@ -183,12 +183,12 @@ def build(
         kept, chosen = reproducible.prepare(tensorrt, config, *reproduce)
     else:
         kept = timing_cache.use(config, timing_cache.read(cache)) if cache is not None else None
-    serialised = run(
+    serialized = run(
         lambda: builder.build_serialized_network(network, config), what, phases, can_cancel=monitor is not None
     )
-    if serialised is None:
+    if serialized is None:
         raise failure(what, messages.problems())
-    plan = bytes(memoryview(serialised))
+    plan = bytes(memoryview(serialized))
     if reproduce is None:
         if cache is not None and kept is not None:
             timing_cache.save(cache, config)

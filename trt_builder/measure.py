@@ -32,12 +32,12 @@ def layer_times(trt: Any, engine: Any) -> dict[str, float]:
         stream = gpu.stream()
         for _ in range(_WARM_UP_RUNS):
             _enqueue(context, stream)
-        gpu.synchronise(stream)
+        gpu.synchronize(stream)
         profiler = Profiler()
         context.profiler = profiler
         for _ in range(_PROFILED_RUNS):
             _enqueue(context, stream)
-            gpu.synchronise(stream)
+            gpu.synchronize(stream)
         del context
     return {name: total / _PROFILED_RUNS for name, total in sums.items()}
 
@@ -61,7 +61,7 @@ def engine_times(trt: Any, engine: Any, runs: int, shapes: Mapping[str, tuple[in
             gpu.record(start, stream)
             _enqueue(context, stream)
             gpu.record(end, stream)
-        gpu.synchronise(stream)
+        gpu.synchronize(stream)
         times = [gpu.milliseconds(start, end) for start, end in events]
         del context
     return times

@@ -114,7 +114,7 @@ def _bind(tensorrt: TensorRT, layer: Any, precision: Any, *, outputs: bool) -> N
 
 def _bind_to_graph(tensorrt: TensorRT, layer: Any) -> None:
     trt = tensorrt.trt
-    # Constants, shapes and quantisation keep what they have; a cast's output type is the cast.
+    # Constants, shapes and quantization keep what they have; a cast's output type is the cast.
     if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE):
         return
     floating = _floating_outputs(tensorrt, layer)

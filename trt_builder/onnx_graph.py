@@ -1,4 +1,4 @@
-"""What the builder asks of an ONNX graph: its content's hash, inputs, node names, types, and quantised nodes."""
+"""What the builder asks of an ONNX graph: its content's hash, inputs, node names, types, and quantized nodes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def node_name(node: onnx.NodeProto) -> str:
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
-    """The inputs that a caller must give: those that are no initialisers."""
+    """The inputs that a caller must give: those that are no initializers."""
     weights = {tensor.name for tensor in model.graph.initializer}
     found = []
     for value in model.graph.input:
@@ -116,7 +116,7 @@ def tensors(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
     return {"inputs": described(inputs), "outputs": described(model.graph.output)}
 
 
-def is_quantised(model: onnx.ModelProto) -> bool:
+def is_quantized(model: onnx.ModelProto) -> bool:
     """Whether the graph has Q/DQ nodes."""
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
 
@@ -157,7 +157,7 @@ def matrix_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def producers(model: onnx.ModelProto) -> Callable[[str], onnx.NodeProto | None]:
-    """A function that gives the node that makes a tensor, or None for inputs and initialisers."""
+    """A function that gives the node that makes a tensor, or None for inputs and initializers."""
     table = {output: node for node in model.graph.node for output in node.output}
     return table.get
 

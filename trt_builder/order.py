@@ -65,7 +65,7 @@ def _stage_of(ws: Workspace, name: str, target: Target, options: Options, jobs: 
         config={"options": options.as_key(), "components": {job.component: job.as_key() for job in jobs}},
         inputs={f"onnx:{job.component}": job.onnx_hash for job in jobs},
         versions={
-            target.tensorrt.flavour: target.tensorrt.version,
+            target.tensorrt.flavor: target.tensorrt.version,
             "architecture": target.architecture,
             "gpu": f"{hardware.name}, {hardware.multiprocessors} SM, {hardware.memory} bytes" if hardware else "none",
             "driver": (gpu.driver_version() or "none") if hardware else "none",

@@ -53,15 +53,15 @@ class Policy:
 
     Attributes:
         name: as in the config.
-        low: type that unquantised matrix nodes run in, or None: the graph's.
-        quantised: the graph must have Q/DQ nodes, and matrix nodes between them run in INT8.
+        low: type that unquantized matrix nodes run in, or None: the graph's.
+        quantized: the graph must have Q/DQ nodes, and matrix nodes between them run in INT8.
         tf32: whether FP32 may be computed in TF32; None leaves TensorRT's default (it may).
         typed: the types in the graph are binding for every layer.
     """
 
     name: str
     low: Literal["fp16", "bf16"] | None
-    quantised: bool
+    quantized: bool
     tf32: bool | None
     typed: bool = False
 
@@ -69,14 +69,14 @@ class Policy:
 POLICIES = {
     policy.name: policy
     for policy in (
-        Policy("auto", low=None, quantised=False, tf32=None),
-        Policy("fp32", low=None, quantised=False, tf32=False),
-        Policy("fp32_tf32", low=None, quantised=False, tf32=True),
-        Policy("fp16", low="fp16", quantised=False, tf32=None),
-        Policy("bf16", low="bf16", quantised=False, tf32=None),
-        Policy("int8", low="fp16", quantised=True, tf32=None),
-        Policy("explicit_int8", low="fp16", quantised=True, tf32=None),
-        Policy("strongly_typed", low=None, quantised=False, tf32=None, typed=True),
+        Policy("auto", low=None, quantized=False, tf32=None),
+        Policy("fp32", low=None, quantized=False, tf32=False),
+        Policy("fp32_tf32", low=None, quantized=False, tf32=True),
+        Policy("fp16", low="fp16", quantized=False, tf32=None),
+        Policy("bf16", low="bf16", quantized=False, tf32=None),
+        Policy("int8", low="fp16", quantized=True, tf32=None),
+        Policy("explicit_int8", low="fp16", quantized=True, tf32=None),
+        Policy("strongly_typed", low=None, quantized=False, tf32=None, typed=True),
     )
 }
 
@@ -89,7 +89,7 @@ class Resolved:
         policy: the policy.
         tf32: whether FP32 may be computed in TF32; None leaves the default.
         keep: node name to the reason why it stays in FP32 under a policy that lowers precision.
-        int8: the graph has Q/DQ nodes, which the builder must honour.
+        int8: the graph has Q/DQ nodes, which the builder must honor.
         expected: per matrix node what it must run in.
     """
 
@@ -122,12 +122,12 @@ def resolve(
             nothing.
     """
     policy = POLICIES[name]
-    int8 = onnx_graph.is_quantised(model)
-    if policy.quantised and not int8:
+    int8 = onnx_graph.is_quantized(model)
+    if policy.quantized and not int8:
         raise ConfigError(
             f"precision_policy {name} needs Q/DQ nodes, and this graph has none",
             where=where,
-            hint="quantise the model first, or use fp16",
+            hint="quantize the model first, or use fp16",
         )
     if keep_fp32 and policy.low is None:
         raise ConfigError(
@@ -207,11 +207,11 @@ def _expected(policy: Policy, model: onnx.ModelProto, keep: Mapping[str, str]) -
             continue
         in_graph = of_type.get(types.get(node.output[0], onnx.TensorProto.FLOAT), "fp32")
         sources = [made_by(tensor) for tensor in node.input[:2]]
-        dequantised = [source is not None and source.op_type == "DequantizeLinear" for source in sources]
-        if all(dequantised):
+        dequantized = [source is not None and source.op_type == "DequantizeLinear" for source in sources]
+        if all(dequantized):
             expected[name] = "int8"
-        elif any(dequantised) or name in keep or policy.low is None or in_graph != "fp32":
-            # Half quantised nodes run as the graph says; a graph that holds FP16 nodes is not raised to FP32 again.
+        elif any(dequantized) or name in keep or policy.low is None or in_graph != "fp32":
+            # Half quantized nodes run as the graph says; a graph that holds FP16 nodes is not raised to FP32 again.
             expected[name] = in_graph
         else:
             expected[name] = policy.low

@@ -172,7 +172,7 @@ def run_plan(session: Session, plan: bytes, inputs: Arrays) -> dict[str, npt.NDA
         stream = gpu.stream()
         if not context.execute_async_v3(stream):
             raise InferenceError("the engine does not run")
-        gpu.synchronise(stream)
+        gpu.synchronize(stream)
         for name, array in answer.items():
             pointer = array.ctypes.data_as(ctypes.c_void_p)
             gpu.call("cuMemcpyDtoH_v2", pointer, ctypes.c_uint64(addresses[name]), ctypes.c_size_t(array.nbytes))

@@ -1,4 +1,4 @@
-"""Optimisation profiles: the sizes of each input that an engine is built for.
+"""Optimization profiles: the sizes of each input that an engine is built for.
 
 They come from the config (``components.<id>.tensorrt_profile``); inputs that it does not name get theirs from the
 model spec, whose parameters give the sizes that the named axes can have. Either way they are checked against the

@@ -33,7 +33,7 @@ class Phases:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[str, tuple[int, int]] = {}  # phase -> steps done, steps in all
-        self._cancelled = threading.Event()
+        self._canceled = threading.Event()
 
     def start(self, name: str, steps: int) -> None:
         """A phase begins."""
@@ -45,7 +45,7 @@ class Phases:
         with self._lock:
             if name in self._open:
                 self._open[name] = (done + 1, self._open[name][1])
-        return not self._cancelled.is_set()
+        return not self._canceled.is_set()
 
     def finish(self, name: str) -> None:
         """A phase ends."""
@@ -54,11 +54,11 @@ class Phases:
 
     def cancel(self) -> None:
         """Ask TensorRT to stop at its next step."""
-        self._cancelled.set()
+        self._canceled.set()
 
-    def cancelled(self) -> bool:
+    def canceled(self) -> bool:
         """Whether it was asked to."""
-        return self._cancelled.is_set()
+        return self._canceled.is_set()
 
     def open(self) -> dict[str, tuple[int, int]]:
         """Phases that have begun and not ended, the outer ones first: steps done, steps in all."""

@@ -28,7 +28,7 @@ def engine_record(
     return {
         "format": 1,
         "component": job.component,
-        "tensorrt": {"flavour": target.tensorrt.flavour, "version": target.tensorrt.version},
+        "tensorrt": {"flavor": target.tensorrt.flavor, "version": target.tensorrt.version},
         "architecture": target.architecture,
         "gpu": {"name": hardware.name, "multiprocessors": hardware.multiprocessors} if hardware else None,
         "driver": gpu.driver_version() if hardware else None,

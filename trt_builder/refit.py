@@ -80,7 +80,7 @@ def refit(tensorrt: TensorRT, logger: Any, messages: Messages, plan: bytes, grap
         raise BuildError(f"weights are missing: {missing or 'TensorRT does not say which'}", where=component)
     # The arrays must live until the engine has them.
     del kept
-    return bytes(memoryview(compat.serialise_with_weights(tensorrt, engine)))
+    return bytes(memoryview(compat.serialize_with_weights(tensorrt, engine)))
 
 
 def _set_by_role(trt: Any, refitter: Any, model: onnx.ModelProto, *, component: str) -> list[Array]:

@@ -140,7 +140,7 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                 f"the model has no component '{name}'", where=f"components.{name}", hint=f"it has {', '.join(names)}"
             )
     models = {component.name: _load(ws, component.onnx) for component in spec.components}
-    quantised = [name for name, model in models.items() if onnx_graph.is_quantised(model)]
+    quantized = [name for name, model in models.items() if onnx_graph.is_quantized(model)]
     found = []
     unknown = []
     for component in spec.components:
@@ -149,9 +149,9 @@ def jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
         where = f"components.{component.name}"
         policy = section.precision_policy or config.tensorrt.precision_policy
         largest = ranges.largest_values(ws, component) if policies.POLICIES[policy].low == "fp16" else None
-        if section.precision_policy is None and policies.POLICIES[policy].quantised and quantised:
-            # What is not quantised in a graph runs in FP16, and so does a component of which nothing is.
-            policy = policy if component.name in quantised else "fp16"
+        if section.precision_policy is None and policies.POLICIES[policy].quantized and quantized:
+            # What is not quantized in a graph runs in FP16, and so does a component of which nothing is.
+            policy = policy if component.name in quantized else "fp16"
         configured = [
             {name: Sizes(shapes.min_shape, shapes.opt_shape, shapes.max_shape) for name, shapes in profile.items()}
             for profile in (section.tensorrt_profile, *section.extra_tensorrt_profiles)

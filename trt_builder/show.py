@@ -15,7 +15,7 @@ from shared.table import MISSING, Table
 from trt_builder.check import read_record
 from trt_builder.target import PORTABLE
 
-_COLOURS = {"fp32": "#7f8c8d", "fp16": "#2980b9", "bf16": "#8e44ad", "int8": "#27ae60", "fp8": "#16a085"}
+_COLORS = {"fp32": "#7f8c8d", "fp16": "#2980b9", "bf16": "#8e44ad", "int8": "#27ae60", "fp8": "#16a085"}
 _OTHER = "#bdc3c7"
 # Layers drawn one by one; the rest share a bar, since nobody reads a picture of a thousand.
 _BARS = 60
@@ -82,7 +82,7 @@ def _short(name: str) -> str:
 
 
 def _where(record: Mapping[str, Any]) -> str:
-    title = "TensorRT for RTX" if record["tensorrt"]["flavour"] == "rtx" else "TensorRT"
+    title = "TensorRT for RTX" if record["tensorrt"]["flavor"] == "rtx" else "TensorRT"
     place = "for any GPU that it runs on" if record["architecture"] == PORTABLE else f"on {record['architecture']}"
     return f"{title} {record['tensorrt']['version']} {place}"
 
@@ -129,7 +129,7 @@ def _precision_of_nodes(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def picture(record: Mapping[str, Any]) -> str:
-    """Bars of the time per layer, slowest first, coloured by precision, as an SVG.
+    """Bars of the time per layer, slowest first, colored by precision, as an SVG.
 
     Raises:
         InputError: the engine was not timed (built without a GPU).
@@ -163,7 +163,7 @@ def picture(record: Mapping[str, Any]) -> str:
             f"<g><title>{html.escape(name)}</title>",
             f'<text x="65" y="{top + 10}" text-anchor="end">{time:.4f} ms</text>',
             f'<text x="110" y="{top + 10}" text-anchor="end">{time / whole:.1%}</text>',
-            f'<rect x="120" y="{top}" width="{width:.1f}" height="{_ROW - 3}" fill="{_COLOURS.get(known, _OTHER)}"/>',
+            f'<rect x="120" y="{top}" width="{width:.1f}" height="{_ROW - 3}" fill="{_COLORS.get(known, _OTHER)}"/>',
             f'<text x="390" y="{top + 10}">{known}</text>',
             f'<text x="420" y="{top + 10}">{html.escape(_short(name))}</text></g>',
         ]

@@ -35,7 +35,7 @@ class Target:
 
     def name(self, policy: str) -> str:
         """Name of the folder under ``tensorrt/``: ``trt8.6.0-sm90-fp16``, ``rtx1.7.1.116-portable-fp32``."""
-        kind = "rtx" if self.tensorrt.flavour == "rtx" else "trt"
+        kind = "rtx" if self.tensorrt.flavor == "rtx" else "trt"
         return f"{kind}{self.tensorrt.version}-{self.architecture}-{policy}"
 
 

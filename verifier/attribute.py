@@ -1,6 +1,6 @@
 """`verifier attribute`: which step of a pipeline loses how much, from runs that take over from a trace step by step.
 
-`runtime swap` leaves a run for every step: the reference's steps before it, the test's from it on. Two neighbours
+`runtime swap` leaves a run for every step: the reference's steps before it, the test's from it on. Two neighbors
 differ in who does one step, so the difference of their metrics is what that step costs with everything before it right,
 and the differences add up to the whole loss exactly. Beside it stands what the step itself did: how far its output is
 from the reference's for the very same input, and what that changed in the results.

@@ -11,7 +11,7 @@ from verifier.results import ResultKind
 
 Float64 = npt.NDArray[np.float64]
 
-#: Boxes whose centres are further apart than this [m] are not the same box. AWML's circle NMS leaves no two boxes
+#: Boxes whose centers are further apart than this [m] are not the same box. AWML's circle NMS leaves no two boxes
 #: closer than 1 m, so a box of one run has at most one partner of its label in the other.
 MATCH_DISTANCE = 0.5
 
@@ -26,7 +26,7 @@ def _finite(boxes: Boxes3D) -> npt.NDArray[np.bool_]:
 
 
 def _distances(reference: Boxes3D, test: Boxes3D) -> Float64:
-    """(N, M) distances between centres [m]."""
+    """(N, M) distances between centers [m]."""
     offsets = reference.centers[:, None].astype(np.float64) - test.centers[None]
     return np.asarray(np.sqrt((offsets**2).sum(axis=2)))
 

@@ -103,7 +103,7 @@ def bisect_command(
 ) -> None:
     """Name the ONNX nodes that are responsible when two runs disagree, after `runtime trace`.
 
-    The reference is ONNX Runtime, node by node, without optimisation.
+    The reference is ONNX Runtime, node by node, without optimization.
 
     Example: verifier bisect --work work/new --reference-work work/centerpoint --component pts_backbone_neck_head
     """
@@ -117,7 +117,7 @@ def bisect_command(
         raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {known}")
     report = bisect(
         work,
-        OnnxRunner(optimise=True) if runner_command is None else CommandRunner(runner_command),
+        OnnxRunner(optimize=True) if runner_command is None else CommandRunner(runner_command),
         NODE_SNR_DB[precision] if snr_db is None else snr_db,
         component=component,
         reference_work=reference_work,

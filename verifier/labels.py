@@ -50,7 +50,7 @@ _BY_TASK: Mapping[str, Callable[[Any, Int64], Any]] = {
 def labels_of(
     task: str, samples: Sequence[Any], label_classes: Sequence[str], classes: Sequence[str]
 ) -> list[Any] | None:
-    """What is labelled, with the model's classes; labels of other classes are left out.
+    """What is labeled, with the model's classes; labels of other classes are left out.
 
     Returns:
         One container a sample; None where one of them has no labels.

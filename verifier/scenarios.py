@@ -165,7 +165,7 @@ def precision_of(run: Run, config: DeployConfig) -> str:
     Raises:
         InputError: the run says it computed with a policy that has no limits.
     """
-    policy = precision.precision_of(run.header, config.tensorrt.precision_policy, quantised=config.quantization.enabled)
+    policy = precision.precision_of(run.header, config.tensorrt.precision_policy, quantized=config.quantization.enabled)
     if policy not in DEFAULTS:
         raise InputError(
             f"no tolerances for precision '{policy}'", where=str(run.folder), hint=f"there are: {', '.join(DEFAULTS)}"

@@ -63,7 +63,7 @@ class ResultLimits:
     """Limits on decoded results.
 
     Attributes:
-        errors: limit by name of the error, of every kind of result (3D boxes: ``center`` metres, ``size`` relative to
+        errors: limit by name of the error, of every kind of result (3D boxes: ``center`` meters, ``size`` relative to
             the side, ``yaw`` rad, ``velocity`` m/s; 2D boxes: ``corner`` pixels; both: ``score``; class scores:
             ``probability``).
         quantile: how many of the pairs must keep them: 1.0 all, 0.99 all but a hundredth (one of `QUANTILES`, or 1).
@@ -99,7 +99,7 @@ class Tolerance:
 def _results(
     lengths: float, yaw: float, velocity: float, pixels: float, score: float, *, quantile: float, unmatched: float
 ) -> ResultLimits:
-    """Limits with one number for metres and relative sizes, and one for scores and probabilities."""
+    """Limits with one number for meters and relative sizes, and one for scores and probabilities."""
     errors = {
         "center": lengths,
         "size": lengths,

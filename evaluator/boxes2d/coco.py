@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes2d.frames import LabelledImage
+from evaluator.boxes2d.frames import LabeledImage
 from shared.lazy import lazy_import
 from shared.tasks import Boxes2D
 
@@ -22,7 +22,7 @@ faster_coco_eval = lazy_import("faster_coco_eval", install="make setup")
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
-def evaluate(predictions: Sequence[Boxes2D], truths: Sequence[LabelledImage], classes: Sequence[str]) -> dict[str, Any]:
+def evaluate(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], classes: Sequence[str]) -> dict[str, Any]:
     """COCO's numbers.
 
     Args:
@@ -56,7 +56,7 @@ def evaluate(predictions: Sequence[Boxes2D], truths: Sequence[LabelledImage], cl
     }
 
 
-def _dataset(truths: Sequence[LabelledImage], classes: Sequence[str]) -> dict[str, Any]:
+def _dataset(truths: Sequence[LabeledImage], classes: Sequence[str]) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for image, truth in enumerate(truths):
         for row, (left, top, right, bottom) in enumerate(truth.boxes.corners.astype(np.float64).tolist()):

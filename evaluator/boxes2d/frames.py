@@ -13,11 +13,11 @@ from shared.tasks import Boxes2D
 
 
 @dataclass(frozen=True)
-class LabelledImage:
+class LabeledImage:
     """What is true of one image, labels in the class list of the model. Rows are parallel.
 
     Attributes:
-        boxes: the labelled boxes.
+        boxes: the labeled boxes.
         ignored: (N,) bool, neither wanted nor wrong.
         areas: (N,) float64, square pixels, for COCO's size classes.
     """

@@ -1,9 +1,9 @@
 """Pascal VOC's average precision as mmdet's ``VOCMetric`` reports it, which is what AWML's YOLOX configs use.
 
-Per class: detections by falling score; each takes the labelled box of its class and image that it overlaps most, and is
+Per class: detections by falling score; each takes the labeled box of its class and image that it overlaps most, and is
 right if they overlap by half at least (IoU >= 0.5) and no better detection has that box yet. AP is the mean, over the
 recalls 0, 0.1, ..., 1, of the best precision at that recall or a higher one (VOC 2007). Widths and heights count the
-last pixel (``x2 - x1 + 1``), as in mmdet 1. Classes without a labelled box are left out of the mean. Source: mmdet 3.3,
+last pixel (``x2 - x1 + 1``), as in mmdet 1. Classes without a labeled box are left out of the mean. Source: mmdet 3.3,
 ``mmdet/evaluation/functional/mean_ap.py``; M. Everingham et al., "The Pascal visual object classes challenge", 2010.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes2d.frames import LabelledImage
+from evaluator.boxes2d.frames import LabeledImage
 from shared.tasks import Boxes2D
 
 Float32 = npt.NDArray[np.float32]
@@ -39,7 +39,7 @@ class ClassMatches:
         scores: (K,) float32.
         right: (K,) bool, matched.
         wrong: (K,) bool; neither right nor wrong: it hit an ignored box.
-        wanted: (F,) labelled boxes of each image.
+        wanted: (F,) labeled boxes of each image.
     """
 
     frames: Int64
@@ -54,7 +54,7 @@ class ClassScore:
     """The metric of one class.
 
     Attributes:
-        ap: average precision, None without labelled boxes.
+        ap: average precision, None without labeled boxes.
         wanted, detections: how many boxes there were, and how many were given.
         recall: share of the boxes that was found.
         best_f1: greatest harmonic mean of precision and recall, and the score threshold that gives it; None where
@@ -68,7 +68,7 @@ class ClassScore:
     best_f1: tuple[float, float] | None
 
 
-def match(predictions: Sequence[Boxes2D], truths: Sequence[LabelledImage], num_classes: int) -> list[ClassMatches]:
+def match(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], num_classes: int) -> list[ClassMatches]:
     """Match every class.
 
     Args:
@@ -79,7 +79,7 @@ def match(predictions: Sequence[Boxes2D], truths: Sequence[LabelledImage], num_c
     return [_match_class(predictions, truths, label) for label in range(num_classes)]
 
 
-def _match_class(predictions: Sequence[Boxes2D], truths: Sequence[LabelledImage], label: int) -> ClassMatches:
+def _match_class(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], label: int) -> ClassMatches:
     frames, scores, rights, wrongs, wanted = [], [], [], [], []
     for frame, (predicted, truth) in enumerate(zip(predictions, truths, strict=True)):
         found = predicted.select(predicted.labels == label)
@@ -175,6 +175,6 @@ def _best_f1(matches: ClassMatches, recalls: Float64, precisions: Float64) -> tu
 
 
 def mean_ap(scores: Sequence[ClassScore]) -> float | None:
-    """Mean over the classes that have labelled boxes; None when there is none."""
+    """Mean over the classes that have labeled boxes; None when there is none."""
     known = [value.ap for value in scores if value.ap is not None]
     return float(np.mean(known)) if known else None

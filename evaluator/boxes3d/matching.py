@@ -26,7 +26,7 @@ class Pairs:
     Attributes:
         predictions: (P,) int64, row of the prediction.
         truths: (P,) int64, row of the ground truth.
-        costs: (P,) float64, how far apart they are; the unit is the matching rule's (metres for distances).
+        costs: (P,) float64, how far apart they are; the unit is the matching rule's (meters for distances).
     """
 
     predictions: Int
@@ -56,16 +56,16 @@ def families_of(table: BoxTable, families: Int | None) -> Int:
 def pairs_within(
     predictions: BoxTable, truths: BoxTable, limit: float, *, between_edges: bool = False, families: Int | None = None
 ) -> Pairs:
-    """Every pair of the same frame and family whose centres are closer than ``limit`` metres in the ground plane.
+    """Every pair of the same frame and family whose centers are closer than ``limit`` meters in the ground plane.
 
     Args:
         predictions, truths: the boxes.
-        limit: metres.
-        between_edges: allow ``limit`` between the circles around the footprints instead of between the centres.
+        limit: meters.
+        between_edges: allow ``limit`` between the circles around the footprints instead of between the centers.
         families: (C,) family of each class; only boxes of one family can match. None: each class is its own.
 
     Returns:
-        The pairs in order, centre distances as costs.
+        The pairs in order, center distances as costs.
     """
     own, other = families_of(predictions, families), families_of(truths, families)
     count = 1 + max(int(own.max(initial=0)), int(other.max(initial=0)))

@@ -1,4 +1,4 @@
-"""The nuScenes detection metric: AP on centre distance, errors of the true positives, NDS.
+"""The nuScenes detection metric: AP on center distance, errors of the true positives, NDS.
 
 Definitions: nuscenes-devkit 1.2, ``eval/detection`` (Caesar et al., "nuScenes: A multimodal dataset for autonomous
 driving", CVPR 2020, section 3.1). Results equal the devkit's on the same boxes; what it does with Python objects, box
@@ -18,7 +18,7 @@ from evaluator.boxes3d.table import NO_ATTRIBUTE, Bool, BoxTable, Int
 
 Float64 = npt.NDArray[np.float64]
 
-#: Centre distances [m] at which a prediction counts as a hit.
+#: Center distances [m] at which a prediction counts as a hit.
 DISTANCES = (0.5, 1.0, 2.0, 4.0)
 #: The one at which the errors of the hits are measured.
 ERROR_DISTANCE = 2.0
@@ -48,8 +48,8 @@ class ClassScore:
     Attributes:
         average_precision: AP per distance of ``DISTANCES``.
         errors: mean error of the hits per name of ``ERRORS``; NaN where the error says nothing for the class.
-        vertical_error: mean distance of the hits' centres in z [m], NaN without hits. Not part of the nuScenes metric,
-            which looks at boxes from above and would not notice a bottom taken for a centre.
+        vertical_error: mean distance of the hits' centers in z [m], NaN without hits. Not part of the nuScenes metric,
+            which looks at boxes from above and would not notice a bottom taken for a center.
         num_truths, num_predictions: boxes of the class that took part.
         precision: (T, 101) precision at ``RECALLS``, per distance.
     """
@@ -123,7 +123,7 @@ def find_candidates(predictions: BoxTable, truths: BoxTable) -> Candidates:
 
 
 def in_range(table: BoxTable, low: float, high: float) -> Bool:
-    """(N,) whether the centre is at ``low <= distance < high`` metres from the ego, in the ground plane."""
+    """(N,) whether the center is at ``low <= distance < high`` meters from the ego, in the ground plane."""
     distances = table.distances_to_ego()
     return (low <= distances) & (distances < high)
 
@@ -138,7 +138,7 @@ class Matches:
         keep_truths: (M,) ground truths that take part.
         matched: (T, N) per distance, the ground truth that each prediction takes, -1 for none.
         errors: per name of ``ERRORS``, (N,) error of each hit at ``ERROR_DISTANCE``; NaN where unknown or no hit.
-        vertical_errors: (N,) distance of each hit's centres in z [m], NaN for no hit.
+        vertical_errors: (N,) distance of each hit's centers in z [m], NaN for no hit.
     """
 
     predictions: BoxTable
@@ -151,7 +151,7 @@ class Matches:
 
 
 def match_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> Matches:
-    """Match the boxes at ``low <= distance < high`` metres. Both sides are filtered first, then matched."""
+    """Match the boxes at ``low <= distance < high`` meters. Both sides are filtered first, then matched."""
     return match_subset(
         candidates, classes, in_range(candidates.predictions, low, high), in_range(candidates.truths, low, high)
     )
@@ -214,7 +214,7 @@ def score(matches: Matches, classes: Sequence[str], copies: Int | None = None) -
 
 
 def score_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> NuscenesScore:
-    """The metric of the boxes at ``low <= distance < high`` metres."""
+    """The metric of the boxes at ``low <= distance < high`` meters."""
     return score(match_range(candidates, classes, low, high), classes)
 
 
@@ -280,7 +280,7 @@ def _errors_of_matches(predicted: BoxTable, actual: BoxTable, classes: Sequence[
 
 
 def aligned_iou(first: Float64, second: Float64) -> Float64:
-    """(K,) 3D IoU of boxes with sizes (K, 3) > 0 laid over one another, same centre and heading."""
+    """(K,) 3D IoU of boxes with sizes (K, 3) > 0 laid over one another, same center and heading."""
     intersection = np.prod(np.minimum(first, second), axis=1)
     union = np.prod(first, axis=1) + np.prod(second, axis=1) - intersection
     return np.asarray(intersection / union)

@@ -1,4 +1,4 @@
-"""How far apart two oriented boxes are, other than by centre distance: nearest faces, overlap from above and in 3D.
+"""How far apart two oriented boxes are, other than by center distance: nearest faces, overlap from above and in 3D.
 
 Every function takes K pairs: rows of predictions (K,) and rows of ground truth (K,).
 """

@@ -102,7 +102,7 @@ def nuscenes_tables(result: Mapping[str, Any], headline_range: str) -> list[Tabl
     columns = ["class", "truth", "found", *(f"AP@{d}" for d in first["AP_at"]), *first["errors"], "z"]
     return [
         Table("nuScenes AP per range [m]", ["class", *ranges], rows),
-        Table(f"nuScenes, {headline_range} m: AP per centre distance [m], errors of the hits at 2 m", columns, detail),
+        Table(f"nuScenes, {headline_range} m: AP per center distance [m], errors of the hits at 2 m", columns, detail),
     ]
 
 

@@ -8,7 +8,7 @@ Three things the original gets wrong are right here; `Compatibility` brings them
 
 - APH loses the sign of yaw, since a quaternion's angle is never negative: +0.1 and -0.1 rad count as equal.
 - AWML hands over (l, w, h) where (w, l, h) is expected, so footprints are turned by a quarter.
-- AWML hands over the bottom of a box where the centre is expected.
+- AWML hands over the bottom of a box where the center is expected.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def _rotation_angle(yaw: Float64) -> Float64:
 
 
 def in_range(table: BoxTable, low: float, high: float) -> Bool:
-    """(N,) whether the centre is at ``low < distance < high`` metres from the ego, in the ground plane."""
+    """(N,) whether the center is at ``low < distance < high`` meters from the ego, in the ground plane."""
     distances = table.distances_to_ego()
     return (low < distances) & (distances < high)
 
@@ -280,7 +280,7 @@ class Matches:
 
 
 def match_range(candidates: Candidates, low: float, high: float) -> Matches:
-    """Match the boxes at ``low < distance < high`` metres under every rule. Both sides are filtered, then matched."""
+    """Match the boxes at ``low < distance < high`` meters under every rule. Both sides are filtered, then matched."""
     return match_subset(candidates, in_range(candidates.predictions, low, high), in_range(candidates.truths, low, high))
 
 
@@ -336,7 +336,7 @@ def score(
 
 
 def score_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> dict[str, RuleScore]:
-    """The metric of the boxes at ``low < distance < high`` metres, by rule."""
+    """The metric of the boxes at ``low < distance < high`` meters, by rule."""
     return score(match_range(candidates, low, high), classes)
 
 

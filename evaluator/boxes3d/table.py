@@ -26,7 +26,7 @@ class BoxTable:
     Attributes:
         frames: (N,) int64, position of the frame in the data set.
         labels: (N,) int64, index into the class list.
-        centers: (N, 3) float, gravity centres [m] in the ego frame (x forward, y left, z up).
+        centers: (N, 3) float, gravity centers [m] in the ego frame (x forward, y left, z up).
         sizes: (N, 3) float, length, width, height [m], all > 0.
         yaws: (N,) float, heading [rad], counter-clockwise from +x.
         velocities: (N, 2) float [m/s], NaN where unknown.
@@ -53,7 +53,7 @@ class BoxTable:
         return BoxTable(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def distances_to_ego(self) -> npt.NDArray[np.float64]:
-        """(N,) distance [m] of the centres from the origin in the ground plane."""
+        """(N,) distance [m] of the centers from the origin in the ground plane."""
         xy = self.centers[:, :2].astype(np.float64)
         return np.sqrt(xy[:, 0] ** 2 + xy[:, 1] ** 2)
 
@@ -81,10 +81,10 @@ def check_table(table: BoxTable, classes: Sequence[str], what: str) -> None:
         what: what the boxes are, for the message ("predictions of onnx-cpu", "ground truth").
 
     Raises:
-        InputError: NaN in a centre, size, yaw or score; a size that is not positive; a label outside ``classes``.
+        InputError: NaN in a center, size, yaw or score; a size that is not positive; a label outside ``classes``.
     """
     columns: dict[str, Float] = {
-        "centre": table.centers,
+        "center": table.centers,
         "size": table.sizes,
         "yaw": table.yaws[:, None],
         "score": table.scores[:, None],

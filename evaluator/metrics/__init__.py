@@ -19,15 +19,15 @@ ENTRY_POINTS = "awml_deploy.metrics"
 
 
 class Truth(Protocol):
-    """What is true of the labelled samples; the rest of it is the task's own."""
+    """What is true of the labeled samples; the rest of it is the task's own."""
 
     @property
     def tokens(self) -> list[str]:
-        """Tokens of the labelled samples, the frames of the metric."""
+        """Tokens of the labeled samples, the frames of the metric."""
 
     @property
     def scenes(self) -> list[str]:
-        """Per labelled sample, the drive it is from."""
+        """Per labeled sample, the drive it is from."""
 
 
 class Metric(Protocol):
@@ -36,7 +36,7 @@ class Metric(Protocol):
     def ground_truth(
         self, samples: Iterable[Any], label_classes: Sequence[str], classes: Sequence[str]
     ) -> Truth | None:
-        """What is true of the samples; None when none of them is labelled.
+        """What is true of the samples; None when none of them is labeled.
 
         Args:
             samples: the samples of the runs, in order.

@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluator.bootstrap import Copies
 from evaluator.boxes2d import coco, voc
-from evaluator.boxes2d.frames import LabelledImage, check_boxes
+from evaluator.boxes2d.frames import LabeledImage, check_boxes
 from shared.data.labels import labels_in
 from shared.data.types import ImageSample
 from shared.errors import InputError
@@ -24,13 +24,13 @@ class Truth:
     """Ground truth of a list of samples.
 
     Attributes:
-        images: per labelled sample, its boxes.
-        positions: positions of the labelled samples in the list; predictions on the others can't be judged.
-        tokens, scenes: per labelled sample, its token and the drive it is from.
+        images: per labeled sample, its boxes.
+        positions: positions of the labeled samples in the list; predictions on the others can't be judged.
+        tokens, scenes: per labeled sample, its token and the drive it is from.
         num_samples: length of the list.
     """
 
-    images: list[LabelledImage]
+    images: list[LabeledImage]
     positions: list[int]
     tokens: list[str]
     scenes: list[str]
@@ -38,7 +38,7 @@ class Truth:
 
 
 def ground_truth(samples: Iterable[ImageSample], label_classes: Sequence[str], classes: Sequence[str]) -> Truth | None:
-    """Ground truth of ``samples``, labels indexing ``classes``; None when no sample is labelled.
+    """Ground truth of ``samples``, labels indexing ``classes``; None when no sample is labeled.
 
     Boxes of classes that the model does not know are left out: they are neither wanted nor wrong.
 
@@ -46,7 +46,7 @@ def ground_truth(samples: Iterable[ImageSample], label_classes: Sequence[str], c
         InputError: labels that make no sense.
     """
     to_model = labels_in(classes, label_classes)
-    images, labelled = [], []
+    images, labeled = [], []
     count = 0
     for position, sample in enumerate(samples):
         count += 1
@@ -58,20 +58,20 @@ def ground_truth(samples: Iterable[ImageSample], label_classes: Sequence[str], c
         labels = to_model[boxes.labels]
         known = labels >= 0
         images.append(
-            LabelledImage(
+            LabeledImage(
                 boxes=Boxes2D(boxes.corners[known], labels[known], boxes.scores[known]),
                 ignored=sample.labels.ignored[known],
                 areas=sample.labels.areas[known],
             )
         )
-        labelled.append((position, sample))
+        labeled.append((position, sample))
     if not images:
         return None
     return Truth(
         images=images,
-        positions=[position for position, _ in labelled],
-        tokens=[sample.token for _, sample in labelled],
-        scenes=[sample.scene for _, sample in labelled],
+        positions=[position for position, _ in labeled],
+        tokens=[sample.token for _, sample in labeled],
+        scenes=[sample.scene for _, sample in labeled],
         num_samples=count,
     )
 
@@ -83,7 +83,7 @@ class Matched:
     Attributes:
         truth: the truth.
         classes: class list that labels index.
-        predictions: the run's boxes on each labelled image.
+        predictions: the run's boxes on each labeled image.
         voc: per class, the matches of Pascal VOC's metric.
     """
 
@@ -163,7 +163,7 @@ def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """Both metrics, per class with labelled boxes, and over all."""
+    """Both metrics, per class with labeled boxes, and over all."""
     rows = []
     for name in result["classes"]:
         own, other = result["voc"]["classes"][name], result["coco"]["classes"][name]

@@ -1,6 +1,6 @@
 """Metrics of 3D detection: nuScenes' and TIER IV's, over all and per range from the vehicle.
 
-Ranges are AWML's for 121 m models. A range takes the boxes whose centre is so far from the ego, on both sides, and
+Ranges are AWML's for 121 m models. A range takes the boxes whose center is so far from the ego, on both sides, and
 matches after that. nuScenes' takes ``low <= distance < high``: every box belongs to exactly one of 0-50, 50-90 and
 90-121 m, and 0-121 m is what nuscenes-devkit gives with a class range of 121 m. T4's takes ``low < distance < high``.
 """
@@ -41,10 +41,10 @@ class Truth:
     """Ground truth of a list of samples.
 
     Attributes:
-        boxes: the labelled boxes, in the ego frame; frame i is the i-th labelled sample.
-        positions: positions of the labelled samples in the list; predictions on the others can't be judged.
-        tokens, scenes: per labelled sample, its token and the drive it is from.
-        lidar2ego: per labelled sample, the (4, 4) pose of the lidar on the vehicle, which predictions need too.
+        boxes: the labeled boxes, in the ego frame; frame i is the i-th labeled sample.
+        positions: positions of the labeled samples in the list; predictions on the others can't be judged.
+        tokens, scenes: per labeled sample, its token and the drive it is from.
+        lidar2ego: per labeled sample, the (4, 4) pose of the lidar on the vehicle, which predictions need too.
         num_samples: length of the list.
     """
 
@@ -57,7 +57,7 @@ class Truth:
 
 
 def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classes: Sequence[str]) -> Truth | None:
-    """Ground truth of ``samples``, labels indexing ``classes``; None when no sample is labelled.
+    """Ground truth of ``samples``, labels indexing ``classes``; None when no sample is labeled.
 
     Boxes of classes that the model does not know are left out, as are those of no class (label -1): they are neither
     wanted nor wrong.
@@ -66,7 +66,7 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
         InputError: labels that make no sense.
     """
     to_model = labels_in(classes, label_classes)
-    frames, labelled_samples = [], []
+    frames, labeled_samples = [], []
     count = 0
     for position, sample in enumerate(samples):
         count += 1
@@ -78,19 +78,19 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
                 f"label {int(boxes.labels.max())} is outside the list of {len(label_classes)} classes",
                 where=f"ground truth of sample {sample.token}",
             )
-        labelled = replace(boxes, labels=to_model[boxes.labels])
-        frames.append(to_ego_frame(labelled.select(labelled.labels >= 0), sample.lidar2ego))
-        labelled_samples.append((position, sample))
+        labeled = replace(boxes, labels=to_model[boxes.labels])
+        frames.append(to_ego_frame(labeled.select(labeled.labels >= 0), sample.lidar2ego))
+        labeled_samples.append((position, sample))
     if not frames:
         return None
     table = table_of(frames)
     check_table(table, classes, "ground truth")
     return Truth(
         boxes=table,
-        positions=[position for position, _ in labelled_samples],
-        tokens=[sample.token for _, sample in labelled_samples],
-        scenes=[sample.scene for _, sample in labelled_samples],
-        lidar2ego=[sample.lidar2ego for _, sample in labelled_samples],
+        positions=[position for position, _ in labeled_samples],
+        tokens=[sample.token for _, sample in labeled_samples],
+        scenes=[sample.scene for _, sample in labeled_samples],
+        lidar2ego=[sample.lidar2ego for _, sample in labeled_samples],
         num_samples=count,
     )
 

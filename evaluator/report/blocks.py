@@ -22,7 +22,7 @@ class Cell:
         tone: ``good``, ``bad`` or ``muted``; empty for none.
         share: draws a bar of this share (0 to 1) behind the text.
         heat: shades the cell by this share (0 to 1).
-        series: number of the colour of the bar.
+        series: number of the color of the bar.
     """
 
     text: str

@@ -40,7 +40,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
 def _engine(target: str, record: dict[str, Any]) -> list[Block]:
     where = (
         f"TensorRT {record['tensorrt']['version']}"
-        if record["tensorrt"]["flavour"] != "rtx"
+        if record["tensorrt"]["flavor"] != "rtx"
         else (f"TensorRT for RTX {record['tensorrt']['version']}")
     )
     device = record["gpu"]["name"] if record["gpu"] else record["architecture"]

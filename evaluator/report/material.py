@@ -36,7 +36,7 @@ class Samples:
 
     Attributes:
         dataset: the data set.
-        truth: what the metric's ``ground_truth`` gave; its frames are the labelled samples.
+        truth: what the metric's ``ground_truth`` gave; its frames are the labeled samples.
     """
 
     dataset: Dataset[Any]

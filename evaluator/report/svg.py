@@ -1,4 +1,4 @@
-"""Charts as inline SVG: small, crisp at any size, coloured by the page's style sheet (classes ``s0``, ``s1``, ...).
+"""Charts as inline SVG: small, crisp at any size, colored by the page's style sheet (classes ``s0``, ``s1``, ...).
 
 A chart is as wide as a phone, so that its letters have the size of the text around it; wide screens show several side
 by side.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 360, 220
-#: Colours in the style sheet: classes s0, s1, ...
+#: Colors in the style sheet: classes s0, s1, ...
 SERIES = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 38
 # Less than this, next to the values themselves (or to 1), has no ticks that could be told apart.

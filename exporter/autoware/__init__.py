@@ -110,7 +110,7 @@ def precision(config: Mapping[str, Any], wished: str | None, allowed: tuple[Choi
         UsageError: the node has no such precision, or none that means the same.
     """
     policy = str(config.get("tensorrt", {}).get("precision_policy", "auto"))
-    # Quantised graphs carry their scales; the nodes build them on their fp16 path.
+    # Quantized graphs carry their scales; the nodes build them on their fp16 path.
     meaning = {"fp16": "fp16", "explicit_int8": "fp16", "int8": "fp16", "fp32": "fp32", "fp32_tf32": "fp32"}
     wanted = wished or meaning.get(policy)
     chosen = next((choice for choice in allowed if choice == wanted), None)

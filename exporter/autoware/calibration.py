@@ -35,7 +35,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
 
     Raises:
         InputError: the node would misread the model; says why and what to export instead.
-        UsageError: a wish that the node can't fulfil.
+        UsageError: a wish that the node can't fulfill.
     """
     refuse_unless(
         spec.classes == STATES, f"outputs are {spec.classes}, the node's {STATES}", hint=f"{EXPORT_AGAIN} this version"

@@ -30,10 +30,10 @@ ENCODER, HEAD = "pts_voxel_encoder", "pts_backbone_neck_head"
 REMAPPER = "detection_class_remapper.param.yaml"
 POINTS_PER_PILLAR = 32
 ENCODER_CHANNELS = 32
-# Features after decoration, by raw features and voxel centre: what the node's kernels can make.
+# Features after decoration, by raw features and voxel center: what the node's kernels can make.
 ENCODER_FEATURES: dict[tuple[object, object], int] = {(4, "xyz"): 10, (5, "xyz"): 11, (4, "xy"): 9}
 OUTPUTS = {"heatmap": None, "reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
-# The node's own defaults: bins in metres, and the thresholds that its released models come with.
+# The node's own defaults: bins in meters, and the thresholds that its released models come with.
 DISTANCE_BINS = (50.0, 90.0, 121.0, 200.0)
 DEFAULT_SCORE = 0.35
 # The norm of (cos, sin) below which a box is dropped. Pedestrians have no reliable heading.
@@ -107,7 +107,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
 
     Raises:
         InputError: the node would misread the model; says why and what to export instead.
-        UsageError: a wish that the node can't fulfil.
+        UsageError: a wish that the node can't fulfill.
     """
     needed = _read(spec)
     features = _check_model(spec, needed)

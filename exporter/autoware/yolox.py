@@ -44,7 +44,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
 
     Raises:
         InputError: the node would misread the model; says why and what to export instead.
-        UsageError: a wish that the node can't fulfil.
+        UsageError: a wish that the node can't fulfill.
     """
     image: Mapping[str, Any] = spec.parameters.get("image", {})
     refuse_unless(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class CustomSeparateHead(SeparateHead):
-    """mmdet3d's SeparateHead; the heatmap's last bias is set when it is made, not by a later initialisation."""
+    """mmdet3d's SeparateHead; the heatmap's last bias is set when it is made, not by a later initialization."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

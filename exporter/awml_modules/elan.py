@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 _BATCH_NORM = {"type": "BN", "momentum": 0.03, "eps": 0.001}
-# What mmdet's YOLOX initialises its convolutions with (PyTorch's own default, written out).
+# What mmdet's YOLOX initializes its convolutions with (PyTorch's own default, written out).
 _KAIMING = {
     "type": "Kaiming", "layer": "Conv2d", "a": math.sqrt(5), "distribution": "uniform", "mode": "fan_in",
     "nonlinearity": "leaky_relu",
@@ -39,7 +39,7 @@ class Bottleneck(BaseModule):
         self.conv1 = ConvModule(channels, channels, 3, padding=1, **conv)
         self.conv2 = ConvModule(channels, channels, 3, padding=1, **conv)
         self.identity = identity
-        self.skip = nn.Identity()  # quantisation puts a quantizer here
+        self.skip = nn.Identity()  # quantization puts a quantizer here
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""

@@ -1,4 +1,4 @@
-"""AWML's pillar encoder without the distance to the pillar centre in z: 9 features from x, y, z, t."""
+"""AWML's pillar encoder without the distance to the pillar center in z: 9 features from x, y, z, t."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 class BackwardPillarFeatureNet(nn.Module):
-    """Pillar encoder whose decoration is x, y, z, … | offsets to the mean (3) | offsets to the centre in x, y (2).
+    """Pillar encoder whose decoration is x, y, z, … | offsets to the mean (3) | offsets to the center in x, y (2).
 
-    Formulas: facts of mmdet3d 1.x before z was added to the centre offsets; AWML ``BackwardPillarFeatureNet``.
+    Formulas: facts of mmdet3d 1.x before z was added to the center offsets; AWML ``BackwardPillarFeatureNet``.
     Weights: ``pfn_layers.<i>.{linear,norm}.*``, as in mmdet3d's PillarFeatureNet.
 
     Args:
@@ -21,12 +21,12 @@ class BackwardPillarFeatureNet(nn.Module):
         feat_channels: outputs of each layer.
         with_distance: add the distance of a point to the origin.
         with_cluster_center: add the offsets to the mean of the pillar's points.
-        with_voxel_center: add the offsets to the pillar's centre in x and y.
-        voxel_size: x, y, z in metres.
-        point_cloud_range: minimum then maximum of x, y, z in metres.
+        with_voxel_center: add the offsets to the pillar's center in x and y.
+        voxel_size: x, y, z in meters.
+        point_cloud_range: minimum then maximum of x, y, z in meters.
         norm_cfg: batch norm of the layers.
         mode: how a pillar's points are reduced, ``max`` or ``avg``.
-        legacy: the offsets to the centre overwrite the raw x and y, as old releases of mmdet3d did.
+        legacy: the offsets to the center overwrite the raw x and y, as old releases of mmdet3d did.
         frozen_stages: for training only; accepted because configs carry it.
     """
 
@@ -79,8 +79,8 @@ class BackwardPillarFeatureNet(nn.Module):
             decorated.append(features[:, :, :3] - mean)
         if self._with_voxel_center:
             cells = coors[:, [3, 2]].to(features.dtype)
-            centre = torch.stack([cells[:, 0] * self.vx + self.x_offset, cells[:, 1] * self.vy + self.y_offset], dim=1)
-            offset = features[:, :, :2] - centre[:, None, :]
+            center = torch.stack([cells[:, 0] * self.vx + self.x_offset, cells[:, 1] * self.vy + self.y_offset], dim=1)
+            offset = features[:, :, :2] - center[:, None, :]
             if self.legacy:
                 decorated[0] = torch.cat([offset, features[:, :, 2:]], dim=-1)
             decorated.append(offset)

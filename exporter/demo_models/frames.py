@@ -83,7 +83,7 @@ def merged_points(frame: Frame) -> NDArray[np.float32]:
     return np.concatenate([key, moved])
 
 
-def labelled_boxes(frame: Frame) -> Boxes:
+def labeled_boxes(frame: Frame) -> Boxes:
     """Return the boxes with at least one point."""
     seen = frame.num_lidar_pts > 0
     found = frame.annotations
@@ -129,9 +129,9 @@ def head_targets(boxes: Boxes, grid: Grid) -> dict[str, NDArray[Any]]:
     """Return the targets of CenterHead for one frame.
 
     Returns:
-        heatmap (classes, height, width) float32, 1 at centres, Gaussian around; cells (max_objects,) int64, row-major
+        heatmap (classes, height, width) float32, 1 at centers, Gaussian around; cells (max_objects,) int64, row-major
         index of each object's cell; values (max_objects, 10) float32: offset in the cell (2), height of the gravity
-        centre, log of l, w, h, sine and cosine of yaw, velocity (2); mask (max_objects,) float32.
+        center, log of l, w, h, sine and cosine of yaw, velocity (2); mask (max_objects,) float32.
     """
     heatmap = np.zeros((grid.classes, grid.height, grid.width), np.float32)
     cells = np.zeros(grid.max_objects, np.int64)

@@ -20,7 +20,7 @@ CAMERAS = len(camera_rig())
 
 
 @dataclass(frozen=True)
-class LabelledPicture:
+class LabeledPicture:
     """One image: pixels (H, W, 3) uint8 BGR, corners (N, 4) left, top, right, bottom [px], labels (N,)."""
 
     pixels: NDArray[np.uint8]
@@ -28,7 +28,7 @@ class LabelledPicture:
     labels: NDArray[np.int64]
 
 
-def picture(seed: int, split: str, number: int, frames: int, index: int, camera: int) -> LabelledPicture:
+def picture(seed: int, split: str, number: int, frames: int, index: int, camera: int) -> LabeledPicture:
     """What a camera sees at key frame ``index`` of scene ``number``, as `demo.recording` records it.
 
     Args:
@@ -41,38 +41,38 @@ def picture(seed: int, split: str, number: int, frames: int, index: int, camera:
     scene = draw_scene(seed, split, number, frames)
     snapshot = scene.at(index * KEY_FRAME_PERIOD)
     seen = render(camera_rig()[camera], snapshot, scene.road)
-    return LabelledPicture(
+    return LabeledPicture(
         pixels=np.ascontiguousarray(seen.image[..., ::-1]),
         corners=seen.boxes.corners.astype(np.float32),
         labels=snapshot.annotations.labels[seen.boxes.objects].astype(np.int64),
     )
 
 
-def training_picture(seed: int, number: int) -> LabelledPicture:
+def training_picture(seed: int, number: int) -> LabeledPicture:
     """Training image ``number``: a scene of its own, one camera after another, mirrored half of the time."""
     taken = picture(seed, "train", number, 1, 0, number % CAMERAS)
     return mirrored(taken) if np.random.default_rng([seed, number]).random() < 0.5 else taken
 
 
-def compressed(taken: LabelledPicture, quality: int) -> LabelledPicture:
+def compressed(taken: LabeledPicture, quality: int) -> LabeledPicture:
     """The image after JPEG compression. It puts noise on even surfaces; a detector that never saw any invents cars."""
     file = io.BytesIO()
     Image.fromarray(taken.pixels[..., ::-1]).save(file, "JPEG", quality=quality)
     return replace(taken, pixels=np.ascontiguousarray(np.asarray(Image.open(file))[..., ::-1]))
 
 
-def mirrored(taken: LabelledPicture) -> LabelledPicture:
+def mirrored(taken: LabeledPicture) -> LabeledPicture:
     """The image with left and right exchanged."""
     width = taken.pixels.shape[1]
     left, top, right, bottom = taken.corners.T
-    return LabelledPicture(
+    return LabeledPicture(
         pixels=np.ascontiguousarray(taken.pixels[:, ::-1]),
         corners=np.stack([width - right, top, width - left, bottom], axis=1).astype(np.float32),
         labels=taken.labels,
     )
 
 
-def held_out_picture(seed: int, frames: int, number: int) -> LabelledPicture:
+def held_out_picture(seed: int, frames: int, number: int) -> LabeledPicture:
     """Image ``number`` of what ``python -m demo generate --split eval`` makes of ``frames`` key frames.
 
     Args:

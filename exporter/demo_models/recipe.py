@@ -43,5 +43,5 @@ def source_digest() -> str:
 
 
 def one_thread(_worker: int) -> None:
-    """Initialise a worker process: one thread, there is one worker a core."""
+    """Initialize a worker process: one thread, there is one worker a core."""
     torch.set_num_threads(1)

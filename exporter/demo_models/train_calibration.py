@@ -49,7 +49,7 @@ MAX_LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 2.0  # AWML's
 LABEL_SMOOTHING = 0.1  # AWML's
-GREY = 0.45  # of the image that says nothing
+GRAY = 0.45  # of the image that says nothing
 LOG_EVERY = 25  # steps
 
 
@@ -93,7 +93,7 @@ def build(config_path: Path) -> Any:
 def held_out(model: Any, device: torch.device, preset: str) -> dict[str, float]:
     """Return accuracy on the demo's evaluation images, over all and by state: as many samples as the evaluator has.
 
-    Beside it, the accuracy when every image is grey: a network that compares points with the image can't tell then
+    Beside it, the accuracy when every image is gray: a network that compares points with the image can't tell then
     (0.5), one that has learned where a rig's points lie still can.
     """
     model.eval()
@@ -111,11 +111,11 @@ def held_out(model: Any, device: torch.device, preset: str) -> dict[str, float]:
                     lidar = lidar_channels(frame.key.points, camera, wrong)
                     channels = torch.from_numpy(np.concatenate([image, lidar]) / np.float32(255))[None]
                     right[state].append(int(model(channels.to(device))[0].argmax()) == label)
-                    channels[:, :3] = GREY
+                    channels[:, :3] = GRAY
                     without_image[state].append(int(model(channels.to(device))[0].argmax()) == label)
     accuracy = {state: float(np.mean(values)) for state, values in right.items()}
     blind = float(np.mean([np.mean(values) for values in without_image.values()]))
-    return {"accuracy": float(np.mean([*accuracy.values()])), **accuracy, "with a grey image": blind}
+    return {"accuracy": float(np.mean([*accuracy.values()])), **accuracy, "with a gray image": blind}
 
 
 def train(model: Any, options: argparse.Namespace, log: Log) -> int:
@@ -129,24 +129,24 @@ def train(model: Any, options: argparse.Namespace, log: Log) -> int:
         worker_init_fn=one_thread,
         prefetch_factor=2 if options.workers else None,
     )
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
     model.train()
     started = time.monotonic()
     step = 0
     for step, (inputs, labels) in enumerate(loader, start=1):
         elapsed = time.monotonic() - started
         progress = max(step / options.steps, elapsed / (60 * options.minutes))
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = one_cycle(progress, MAX_LEARNING_RATE)
         images = inputs.to(device, torch.float32).contiguous(memory_format=torch.channels_last)
         target = labels.to(device)
         with torch.autocast(device.type, torch.bfloat16):
             logits = model(images).float()
         loss = nn.functional.cross_entropy(logits, target, label_smoothing=LABEL_SMOOTHING)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
+        optimizer.step()
         if step % LOG_EVERY == 0 or step == 1 or progress >= 1.0:
             now = float(loss.detach())
             accuracy = float((logits.detach().argmax(1) == target).float().mean())

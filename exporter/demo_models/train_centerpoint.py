@@ -28,12 +28,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from demo.objects import CLASSES
 from demo.recording import record_scene, scene_lengths
-from exporter.centre_distance import evaluate
+from exporter.center_distance import evaluate
 from exporter.demo_models.frames import (
     Grid,
     augmented,
     head_targets,
-    labelled_boxes,
+    labeled_boxes,
     merged_points,
     training_frame,
 )
@@ -64,7 +64,7 @@ class Frames(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         frame = training_frame(self.seed, index)
         points, boxes = augmented(
-            merged_points(frame), labelled_boxes(frame), np.random.default_rng([self.seed, index])
+            merged_points(frame), labeled_boxes(frame), np.random.default_rng([self.seed, index])
         )
         return {"points": points, **head_targets(boxes, self.grid)}
 
@@ -81,7 +81,7 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
     return batch
 
 
-def voxelise(points: Tensor, layer: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def voxelize(points: Tensor, layer: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Group points into pillars, the first `max_num_points` of each; there is no limit on pillars.
 
     Args:
@@ -114,7 +114,7 @@ def voxelise(points: Tensor, layer: dict[str, Any]) -> tuple[Tensor, Tensor, Ten
 
 def head_outputs(model: Any, points: Tensor, batch_size: int, layer: dict[str, Any], amp: bool) -> dict[str, Tensor]:
     """Run the model on joined points; returns the head's raw maps by name."""
-    voxels, counts, cells = voxelise(points, layer)
+    voxels, counts, cells = voxelize(points, layer)
     # The encoder stays in float32: coordinates of 100 m need more digits than bfloat16 has.
     pillars = model.pts_voxel_encoder(voxels, counts, cells)
     with torch.autocast(points.device.type, torch.bfloat16, enabled=amp):
@@ -128,10 +128,10 @@ def losses(outputs: dict[str, Tensor], batch: dict[str, Tensor], code_weights: l
     """Return CenterHead's two losses: Gaussian focal loss of the heat map, L1 of the boxes (weight 0.25)."""
     target = batch["heatmap"].float()
     score = torch.sigmoid(outputs["heatmap"]).clamp(1e-4, 1 - 1e-4)
-    centre = (target == 1.0).float()
-    positive = -torch.log(score) * (1 - score) ** 2 * centre
+    center = (target == 1.0).float()
+    positive = -torch.log(score) * (1 - score) ** 2 * center
     negative = -torch.log(1 - score) * score**2 * (1 - target) ** 4
-    heat = (positive + negative).sum() / centre.sum().clamp(min=1.0)
+    heat = (positive + negative).sum() / center.sum().clamp(min=1.0)
     maps = torch.cat([outputs[name] for name in ("reg", "height", "dim", "rot", "vel")], dim=1).flatten(2)
     predicted = maps.gather(2, batch["cells"][:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
     weights = batch["mask"][..., None] * maps.new_tensor(code_weights)
@@ -149,7 +149,7 @@ def build(config_path: Path) -> tuple[Any, dict[str, Any]]:
     from mmengine.registry import init_default_scope
 
     init_default_scope("mmdet3d")
-    MMLogger.get_instance("mmengine", log_level="WARNING")  # it reports the initialisation of every tensor otherwise
+    MMLogger.get_instance("mmengine", log_level="WARNING")  # it reports the initialization of every tensor otherwise
     config = Config.fromfile(config_path)
     section = config.model.to_dict()
     model = MODELS.build(config.model)
@@ -175,7 +175,7 @@ def held_out(model: Any, section: dict[str, Any], device: torch.device) -> dict[
             predictions.append(
                 Boxes3D.build(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:9], found.labels_3d, found.scores_3d)
             )
-            truth = labelled_boxes(frame)
+            truth = labeled_boxes(frame)
             truths.append(Boxes3D.build(truth.centers, truth.sizes, truth.yaws, truth.velocities, truth.labels))
     return {f"0-{limit:.0f} m": evaluate(predictions, truths, CLASSES, limit) for limit in RANGES}
 
@@ -196,20 +196,20 @@ def train(model: Any, section: dict[str, Any], options: argparse.Namespace, log:
         pin_memory=amp,
         prefetch_factor=2 if options.workers else None,
     )
-    optimiser = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
     model.train()
     started = time.monotonic()
     step = 0
     for step, batch in enumerate(_on_device(loader, device), start=1):
         elapsed = time.monotonic() - started
         progress = max(step / options.steps, elapsed / (60 * options.minutes))
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = one_cycle(progress, MAX_LEARNING_RATE)
         heat, box = losses(head_outputs(model, batch["points"], options.batch, layer, amp), batch, code_weights)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(heat + box)
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
+        optimizer.step()
         if step % LOG_EVERY == 0 or step == 1 or progress >= 1.0:
             heat_now, box_now = float(heat.detach()), float(box.detach())
             log.line(

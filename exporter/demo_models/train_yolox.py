@@ -32,7 +32,7 @@ from demo.objects import CLASSES
 from exporter.checkpoints import load_weights
 from exporter.demo_models.pictures import (
     CAMERAS,
-    LabelledPicture,
+    LabeledPicture,
     compressed,
     held_out_picture,
     training_picture,
@@ -52,7 +52,7 @@ FILL = 114.0  # what letterboxing fills with
 LOG_EVERY = 50  # steps
 
 
-class Pictures(Dataset[LabelledPicture]):
+class Pictures(Dataset[LabeledPicture]):
     """Sample i is training image i, or held-out image i; compressed, with a JPEG quality."""
 
     def __init__(self, seed: int, count: int, held_out: bool, jpeg: int | None) -> None:
@@ -61,7 +61,7 @@ class Pictures(Dataset[LabelledPicture]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> LabelledPicture:
+    def __getitem__(self, index: int) -> LabeledPicture:
         if self.held_out:
             taken = held_out_picture(self.seed, HELD_OUT_FRAMES, index)
         else:
@@ -72,7 +72,7 @@ class Pictures(Dataset[LabelledPicture]):
 Batch = tuple[Tensor, list[Tensor], list[Tensor]]
 
 
-def collate(pictures: list[LabelledPicture]) -> Batch:
+def collate(pictures: list[LabeledPicture]) -> Batch:
     """Pixels (B, H, W, 3) uint8, and per image corners (N, 4) and labels (N,)."""
     return (
         torch.from_numpy(np.stack([taken.pixels for taken in pictures])),
@@ -104,7 +104,7 @@ def build(config_path: Path) -> tuple[Any, int]:
     """Build the model of a training config for training; returns it and the side of its input."""
     from mmengine.logging import MMLogger
 
-    MMLogger.get_instance("mmengine", log_level="WARNING")  # it reports the initialisation of every tensor otherwise
+    MMLogger.get_instance("mmengine", log_level="WARNING")  # it reports the initialization of every tensor otherwise
     config = read_training_config(config_path)
     model = build_model(config, "mmdet")
     for parameter in model.parameters():
@@ -175,21 +175,21 @@ def train(model: Any, size: int, options: argparse.Namespace, log: Log) -> int:
         pin_memory=device.type == "cuda",
         prefetch_factor=2 if options.workers else None,
     )
-    optimiser = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
     model.train()
     started = time.monotonic()
     step = 0
     for step, batch in enumerate(_on_device(loader, device), start=1):
         elapsed = time.monotonic() - started
         progress = max(step / options.steps, elapsed / (60 * options.minutes))
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = one_cycle(progress, options.rate)
         model.bbox_head.use_l1 = progress >= L1_FROM
         loss = loss_of(model, batch, size, amp=True)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
+        optimizer.step()
         if step % LOG_EVERY == 0 or step == 1 or progress >= 1.0:
             now = float(loss.detach())
             log.line(f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress, options.rate):.2e}  loss {now:.3f}")

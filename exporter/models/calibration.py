@@ -101,7 +101,7 @@ def build(config: TrainingConfig, options: Options) -> Any:  # noqa: ARG001  eve
         )
     if (section.get("head") or {}).get("num_classes") != len(STATES):
         raise ConfigError(f"the head should have {len(STATES)} classes: {', '.join(STATES)}", where=where)
-    _check_no_normalisation(section, where)
+    _check_no_normalization(section, where)
     try:
         model = _mmpretrain_model(section) if has_mmpretrain() else _own_model(section)
     except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
@@ -133,7 +133,7 @@ def _own_model(section: Mapping[str, Any]) -> Any:
     return build_image_classifier(section)
 
 
-def _check_no_normalisation(section: Mapping[str, Any], where: str) -> None:
+def _check_no_normalization(section: Mapping[str, Any], where: str) -> None:
     """AWML's transform divides by 255 and that is all; a mean in the data preprocessor would be a second scaling.
 
     Raises:
@@ -143,7 +143,7 @@ def _check_no_normalisation(section: Mapping[str, Any], where: str) -> None:
     found = [name for name in ("mean", "std", "to_rgb") if preprocessor.get(name)]
     if found:
         raise ConfigError(
-            f"model.data_preprocessor.{found[0]} is set; the five channels are divided by 255 and not normalised",
+            f"model.data_preprocessor.{found[0]} is set; the five channels are divided by 255 and not normalized",
             where=where,
         )
 
@@ -245,7 +245,7 @@ def load_input(sample: CameraPair, parameters: Mapping[str, Any]) -> Tensor:
     """The five channels of a pair as AWML's transform makes them: (1, 5, H, W) float32.
 
     Raises:
-        InputError: a file is missing or broken, or the image is not in colour.
+        InputError: a file is missing or broken, or the image is not in color.
     """
     points = read_points(sample.lidar)
     points = points[np.isfinite(points[:, :4]).all(axis=1)]

@@ -2,7 +2,7 @@
 
 ``pts_voxel_encoder``: decorated points of each pillar to its features. The decoration itself is outside.
 ``pts_backbone_neck_head``: the map of pillar features to the head's raw maps (logits; no sigmoid, no exp).
-What lies between and around them (voxelisation, decoration, scatter, decoding, suppression) is the runtime's.
+What lies between and around them (voxelization, decoration, scatter, decoding, suppression) is the runtime's.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _check_variant(section: Mapping[str, Any], where: str) -> None:
             )
     preprocessor, encoder, head = parts["data_preprocessor"], parts["pts_voxel_encoder"], parts["pts_bbox_head"]
     if not preprocessor.get("voxel") or preprocessor.get("voxel_type", "hard") != "hard":
-        raise ConfigError("data_preprocessor does not voxelise points, or not into voxels of a fixed size", where=where)
+        raise ConfigError("data_preprocessor does not voxelize points, or not into voxels of a fixed size", where=where)
     if encoder.get("mode", "max") != "max":
         raise ConfigError("pts_voxel_encoder averages over points; only mode='max' can be deployed", where=where)
     if head.get("separate_head", {}).get("type") == "DCNSeparateHead":
@@ -247,7 +247,7 @@ def _decoration(encoder: Any, config: TrainingConfig) -> dict[str, Any]:
     raw = int(section.get("in_channels", 4))
     cluster = bool(section.get("with_cluster_center", True))
     distance = bool(section.get("with_distance", False))
-    # The layers' own width says how many offsets to the centre there are: 3, 2 (AWML's Backward type) or none.
+    # The layers' own width says how many offsets to the center there are: 3, 2 (AWML's Backward type) or none.
     offsets = encoder.pfn_layers[0].linear.in_features - raw - 3 * cluster - distance
     centers = {3: "xyz", 2: "xy", 0: "none"}
     if offsets not in centers:
@@ -576,7 +576,7 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, Boxes3D, dict[s
 
     Returns:
         raw: the head's maps by output name, (1, C, H, W) each, with dim as l, w, h and rot as [sin, cos] whatever the
-        components are exported with; boxes: its final boxes, with gravity centres; counters: points and voxels.
+        components are exported with; boxes: its final boxes, with gravity centers; counters: points and voxels.
     """
     with torch.no_grad(), warnings.catch_warnings(), _recorded(model.pts_bbox_head) as maps:
         # mmdet3d copies a tensor in a way that PyTorch advises against, at every call.
@@ -602,7 +602,7 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, Boxes3D, dict[s
 
 
 def _boxes(result: Any) -> Boxes3D:
-    """mmdet3d's boxes (centre of the bottom face) as ours (gravity centre)."""
+    """mmdet3d's boxes (center of the bottom face) as ours (gravity center)."""
     boxes = result.bboxes_3d
     values = boxes.tensor.cpu().numpy()
     return Boxes3D.build(

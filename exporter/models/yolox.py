@@ -78,7 +78,7 @@ class Image(BaseModel):
     Attributes:
         color: order of the channels, ``bgr`` or ``rgb``.
         mean, std: on the scale of 0-255; left out: values stay 0-255.
-        fill: grey level beside the image.
+        fill: gray level beside the image.
         resize: ``mmdet``, ``megvii`` or ``autoware``, see `runtime.letterbox`.
     """
 
@@ -266,7 +266,7 @@ def components(model: Any, model_input: ModelInput, options: Options) -> list[Co
         model_input: the sample.
         options: see `Options`.
     """
-    images = model_input.normalised(model)
+    images = model_input.normalized(model)
     height, width = images.shape[2:]
     raw = RawRows(model, options.relu6_to_relu)
     module: nn.Module = raw
@@ -368,7 +368,7 @@ class ModelInput:
                 raise InputError(f"the image can't be read ({error})", where=str(self.path)) from error
         return {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}
 
-    def normalised(self, model: Any) -> Tensor:
+    def normalized(self, model: Any) -> Tensor:
         """What the network gets: (1, 3, H, W) float32."""
         images: Tensor = model.data_preprocessor(self.prepared(model), training=False)["inputs"]
         return images

@@ -1,4 +1,4 @@
-"""INT8 quantisation: calibration, fine-tuning, sensitivity, search (docs/quantization.md).
+"""INT8 quantization: calibration, fine-tuning, sensitivity, search (docs/quantization.md).
 
 The Python API, by the names that users of AWML's deployment framework know. Loaded at first use: PyTorch and
 nvidia-modelopt take seconds.
@@ -32,7 +32,7 @@ _HOMES = {
     "save_ptq_model": "checkpoint",
     "set_quantized": "frozen",
 }
-# The quantised layers are called after what was done to them.
+# The quantized layers are called after what was done to them.
 _NAMES = {
     "QuantConv2d": "FrozenConv2d", "QuantConvTranspose2d": "FrozenConvTranspose2d", "QuantLinear": "FrozenLinear",
 }  # fmt: skip

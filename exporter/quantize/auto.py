@@ -99,7 +99,7 @@ class _Search:
         return bool(names) and self.drop(self.choice(names)) <= self.max_drop
 
     def worth_it(self, names: Iterable[str]) -> list[str]:
-        """Without the blocks that INT8 makes slower (its input would have to be quantised first)."""
+        """Without the blocks that INT8 makes slower (its input would have to be quantized first)."""
         chosen = list(names)
         while len(chosen) > 1:
             without = {name: self.latency([each for each in chosen if each != name]) for name in chosen}

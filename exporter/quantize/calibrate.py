@@ -3,7 +3,7 @@
 Weights: one range a channel of the output (ConvTranspose2d: one in all, which is what TensorRT takes), the largest
 absolute value. Activations: one range a tensor, by one of four methods: ``max``, the largest absolute value;
 ``percentile``, what holds that share of the values that are not 0; ``mse``, the least squared error; ``entropy``, the
-least Kullback-Leibler divergence between the values' histogram and its quantised form.
+least Kullback-Leibler divergence between the values' histogram and its quantized form.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ class _NotFiniteError(Exception):
 
 
 def insert_quantizers(model: nn.Module, layers: Sequence[str]) -> None:
-    """Make quantised layers of modelopt out of these layers, in place; they have no ranges yet.
+    """Make quantized layers of modelopt out of these layers, in place; they have no ranges yet.
 
     Args:
-        model: a float model, or one with other quantised layers.
+        model: a float model, or one with other quantized layers.
         layers: names of Conv2d, ConvTranspose2d and Linear layers.
     """
     registry = mtq_nn.QuantModuleRegistry
@@ -122,7 +122,7 @@ def insert_quantizers(model: nn.Module, layers: Sequence[str]) -> None:
 
 
 def quant_model(model: nn.Module, skip_names: Sequence[str] = ()) -> None:
-    """Insert quantizers into all layers that can be quantised but the skipped ones, in place.
+    """Insert quantizers into all layers that can be quantized but the skipped ones, in place.
 
     Args:
         model: a float model.
@@ -247,7 +247,7 @@ class CalibrationManager:
 
     Args:
         model: in evaluation mode; quantizers are inserted where it has none.
-        layers: names of the layers to quantise; None: all.
+        layers: names of the layers to quantize; None: all.
         forward: runs the model on one batch; None: ``model(batch)``.
     """
 

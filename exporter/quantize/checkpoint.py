@@ -1,4 +1,4 @@
-"""Quantised checkpoints: weights with batch norms folded in, scales, and how they came about."""
+"""Quantized checkpoints: weights with batch norms folded in, scales, and how they came about."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.quantize.residual import place_skips
 from shared.errors import ConfigError, ExportError, ModelLoadError
 from shared.files import atomic_path
 
-FORMAT = "awml-deploy quantised 1"
+FORMAT = "awml-deploy quantized 1"
 RECORD = "quantization"
 
 
@@ -29,7 +29,7 @@ def save_ptq_model(model: nn.Module, path: Path | str, provenance: Mapping[str, 
         provenance: kept in the record: plain values (JSON) only.
 
     Raises:
-        ExportError: the model is not quantised.
+        ExportError: the model is not quantized.
     """
     record = record_of(model)
     if not record["layers"]:
@@ -39,7 +39,7 @@ def save_ptq_model(model: nn.Module, path: Path | str, provenance: Mapping[str, 
 
 
 def record_of(model: nn.Module) -> dict[str, Any]:
-    """What form a model has: ``format``, the ``layers`` that quantise, the (layer, batch norm) pairs ``fused``."""
+    """What form a model has: ``format``, the ``layers`` that quantize, the (layer, batch norm) pairs ``fused``."""
     return {
         "format": FORMAT,
         "layers": quantized_layers(model),
@@ -48,7 +48,7 @@ def record_of(model: nn.Module) -> dict[str, Any]:
 
 
 def load_ptq_model(model: nn.Module, path: Path | str) -> dict[str, Any]:
-    """Load a quantised checkpoint into a model that was just built, strictly: folds the same batch norms, quantises the
+    """Load a quantized checkpoint into a model that was just built, strictly: folds the same batch norms, quantizes the
     same layers, and every weight and scale must be there and fit.
 
     Args:
@@ -59,7 +59,7 @@ def load_ptq_model(model: nn.Module, path: Path | str) -> dict[str, Any]:
         The record: ``format``, ``layers``, ``fused``, and the provenance.
 
     Raises:
-        ModelLoadError: no quantised checkpoint, or one of another model.
+        ModelLoadError: no quantized checkpoint, or one of another model.
     """
     path = Path(path)
     state, record = read_state_dict(path), read_record(path)
@@ -69,7 +69,7 @@ def load_ptq_model(model: nn.Module, path: Path | str) -> dict[str, Any]:
 
 
 def take_form(model: nn.Module, record: Mapping[str, Any], state: Mapping[str, Any], where: str) -> None:
-    """Give a model that was just built the form of a quantised checkpoint, so that its weights fit; in place.
+    """Give a model that was just built the form of a quantized checkpoint, so that its weights fit; in place.
 
     Args:
         model: in float.
@@ -90,7 +90,7 @@ def take_form(model: nn.Module, record: Mapping[str, Any], state: Mapping[str, A
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """How a quantised checkpoint came about.
+    """How a quantized checkpoint came about.
 
     Raises:
         ModelLoadError: it is none.
@@ -98,5 +98,5 @@ def read_record(path: Path) -> dict[str, Any]:
     content = read_checkpoint(path)
     record = content.get(RECORD) if isinstance(content, Mapping) else None
     if not isinstance(record, Mapping) or record.get("format") != FORMAT:
-        raise ModelLoadError("is no quantised checkpoint", where=str(path), hint="make one with: exporter quantize ptq")
+        raise ModelLoadError("is no quantized checkpoint", where=str(path), hint="make one with: exporter quantize ptq")
     return dict(record)

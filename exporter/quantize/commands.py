@@ -12,7 +12,7 @@ from exporter.quantize.search_commands import auto_command, sensitivity_command
 
 @click.group(name="quantize")
 def quantize_group() -> None:
-    """Quantise a model to INT8, before it is exported."""
+    """Quantize a model to INT8, before it is exported."""
 
 
 quantize_group.add_command(ptq_command)

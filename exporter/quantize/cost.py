@@ -3,7 +3,7 @@
 Roofline (S. Williams et al., "Roofline: an insightful visual performance model", 2009): a layer takes as long as its
 arithmetic at the GPU's peak, or its traffic at the memory's bandwidth, whichever is longer. Real kernels reach a part
 of either, and other operations, kernel launches and caches are left out: it is a lower bound. An INT8 layer fed in
-floating point pays for a pass that quantises its input; the output of a layer is INT8 when all layers that read it are.
+floating point pays for a pass that quantizes its input; the output of a layer is INT8 when all layers that read it are.
 
 Measured times of an engine's layers (``trt_builder inspect ENGINE --json``) take the place of the roofline where given.
 """

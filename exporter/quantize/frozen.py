@@ -1,4 +1,4 @@
-"""Quantised layers with fixed scales: what calibration and fine-tuning end in, and what is exported.
+"""Quantized layers with fixed scales: what calibration and fine-tuning end in, and what is exported.
 
 The calibrated model of nvidia-modelopt computes its scales from tensors as it runs, which torch.export can't follow.
 Here they are constants: int8, symmetric (zero point 0), one scale a tensor or one a channel,
@@ -103,21 +103,21 @@ class _Frozen(nn.Module):
 
 
 class FrozenConv2d(nn.Conv2d, _Frozen):
-    """A Conv2d with quantised input and weights."""
+    """A Conv2d with quantized input and weights."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H', W')."""
-        quantised = self._conv_forward(self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias)
-        return cast(Tensor, quantised)
+        quantized = self._conv_forward(self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias)
+        return cast(Tensor, quantized)
 
 
 class FrozenConvTranspose2d(nn.ConvTranspose2d, _Frozen):
-    """A ConvTranspose2d with quantised input and weights."""
+    """A ConvTranspose2d with quantized input and weights."""
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """(B, C, H, W) to (B, C', H', W'); ``output_size`` is not supported."""
         if output_size is not None:
-            raise ExportError("a quantised ConvTranspose2d can't take output_size", hint="leave this layer in float")
+            raise ExportError("a quantized ConvTranspose2d can't take output_size", hint="leave this layer in float")
         return functional.conv_transpose2d(
             self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias, self.stride,
             cast("tuple[int, ...]", self.padding), self.output_padding, self.groups, self.dilation,
@@ -125,7 +125,7 @@ class FrozenConvTranspose2d(nn.ConvTranspose2d, _Frozen):
 
 
 class FrozenLinear(nn.Linear, _Frozen):
-    """A Linear with quantised input and weights."""
+    """A Linear with quantized input and weights."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., F) to (..., F')."""
@@ -138,25 +138,25 @@ def frozen_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def quantized_layers(model: nn.Module) -> list[str]:
-    """Names of the frozen layers that quantise."""
+    """Names of the frozen layers that quantize."""
     return [name for name, module in frozen_layers(model).items() if module.input_quantizer.enabled]
 
 
 def set_quantized(model: nn.Module, names: Iterable[str]) -> None:
-    """Let only these layers of a frozen model quantise, and compute the others in float.
+    """Let only these layers of a frozen model quantize, and compute the others in float.
 
     Raises:
         ConfigError: a name that is no frozen layer.
     """
     wanted, layers = set(names), frozen_layers(model)
     if unknown := sorted(wanted - set(layers)):
-        raise ConfigError(f"{', '.join(unknown)} have no scales", hint="calibrate with these layers quantised")
+        raise ConfigError(f"{', '.join(unknown)} have no scales", hint="calibrate with these layers quantized")
     for name, module in layers.items():
         module.input_quantizer.enabled = module.weight_quantizer.enabled = name in wanted
 
 
 def put_weights_on_grid(model: nn.Module) -> None:
-    """Round the weights of quantised layers to the values that int8 holds, in place.
+    """Round the weights of quantized layers to the values that int8 holds, in place.
 
     The results stay the same, and no runtime can round them otherwise.
     """
@@ -200,7 +200,7 @@ def freeze_from(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         module = modules.get(name)
         if not isinstance(module, FloatLayer):
             raise ExportError(
-                "is no layer that can be quantised", where=name, hint="this is another model's checkpoint"
+                "is no layer that can be quantized", where=name, hint="this is another model's checkpoint"
             )
         weights = state[name + WEIGHT_SCALE]
         replace(model, module, _frozen_like(module, state[name + INPUT_SCALE], weights, 0 if weights.dim() else None))

@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers before them: the weights that are quantised are those that are multiplied."""
+"""Batch norms folded into the layers before them: the weights that are quantized are those that are multiplied."""
 
 from __future__ import annotations
 

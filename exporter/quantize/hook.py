@@ -1,4 +1,4 @@
-"""Quantisation-aware training in mmengine's Runner, by a hook of the training config.
+"""Quantization-aware training in mmengine's Runner, by a hook of the training config.
 
     custom_imports = dict(imports=["exporter.quantize.hook"])
     custom_hooks = [
@@ -9,7 +9,7 @@
 
 What happens when: batch norms are folded before the first epoch; at the start of the calibration epoch ranges are found
 on batches of the training loader; from there on layers compute what the engine will, in int8 steps, and gradients pass
-straight through the rounding. Every checkpoint that the Runner saves from there on is a quantised one,
+straight through the rounding. Every checkpoint that the Runner saves from there on is a quantized one,
 resumes, and loads with `load_ptq_model`; the last is written as ``qat.pth`` beside them.
 """
 
@@ -41,7 +41,7 @@ CHECKPOINT = "qat.pth"
 
 @HOOKS.register_module()
 class QATHook(Hook):  # type: ignore[misc]  # mmengine comes without types
-    """Quantises the model that a Runner trains.
+    """Quantizes the model that a Runner trains.
 
     Args:
         calibration_batches: batches of the training loader that ranges are found on.
@@ -53,7 +53,7 @@ class QATHook(Hook):  # type: ignore[misc]  # mmengine comes without types
         amax_method: max, mse, entropy or percentile.
 
     Raises:
-        ConfigError: an argument is wrong; while training: the set-up can't be quantised (several devices, EMA), or the
+        ConfigError: an argument is wrong; while training: the set-up can't be quantized (several devices, EMA), or the
             training ends before the calibration epoch.
         TrainingError: the loss is not finite.
     """
@@ -83,7 +83,7 @@ class QATHook(Hook):  # type: ignore[misc]  # mmengine comes without types
     # -- loading and saving -------------------------------------------------------------------------------------------
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Give the model the form of a quantised checkpoint before its weights are loaded."""
+        """Give the model the form of a quantized checkpoint before its weights are loaded."""
         record, form = checkpoint.get(RECORD), record_of(_model(runner))
         if record is None:
             return
@@ -103,7 +103,7 @@ class QATHook(Hook):  # type: ignore[misc]  # mmengine comes without types
         model = _model(runner)
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raise ConfigError(
-                "EMAHook averages a copy of the model, which is not quantised", where="custom_hooks", hint="remove it"
+                "EMAHook averages a copy of the model, which is not quantized", where="custom_hooks", hint="remove it"
             )
         if self.freeze_bn and not fused_pairs(model):
             batch = next(iter(runner.train_dataloader))
@@ -125,7 +125,7 @@ class QATHook(Hook):  # type: ignore[misc]  # mmengine comes without types
         freeze(model)
         share_scales(model, lambda batch: _run(model, batch), iter(runner.train_dataloader))
         model.to(next(model.parameters()).device)
-        runner.logger.info(f"QAT: {len(layers)} layers quantised, ranges of {manager.about}")
+        runner.logger.info(f"QAT: {len(layers)} layers quantized, ranges of {manager.about}")
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
         """Keep batch norms as they are: the loop puts the whole model into training mode."""
@@ -144,7 +144,7 @@ class QATHook(Hook):  # type: ignore[misc]  # mmengine comes without types
         fit_weight_ranges(_model(runner))
 
     def after_train(self, runner: Any) -> None:
-        """Write the quantised checkpoint."""
+        """Write the quantized checkpoint."""
         model = _model(runner)
         if not quantized_layers(model):
             raise ConfigError(
@@ -174,7 +174,7 @@ def _run(model: Any, batch: Any) -> Any:
 
 @contextlib.contextmanager
 def _followed(runner: Any) -> Iterator[nn.Module]:
-    """A block in which the model's parameters may change: optimisers then hold the new ones, each where the old was."""
+    """A block in which the model's parameters may change: optimizers then hold the new ones, each where the old was."""
     model, optimizers = _model(runner), list(_optimizers(runner.optim_wrapper))
     before = dict(model.named_parameters())
     yield model
@@ -183,14 +183,14 @@ def _followed(runner: Any) -> Iterator[nn.Module]:
 
 
 def _optimizers(wrapper: Any) -> Iterable[Optimizer]:
-    """The optimisers of a Runner; one that only tests has none."""
+    """The optimizers of a Runner; one that only tests has none."""
     if isinstance(wrapper, OptimWrapperDict):
         return [single.optimizer for single in wrapper.values()]
     return [wrapper.optimizer] if isinstance(wrapper, OptimWrapper) else []
 
 
 def follow(optimizer: Optimizer, before: Mapping[str, nn.Parameter], model: nn.Module) -> None:
-    """Give an optimiser the parameters that a model has now; schedules and settings of its groups stay.
+    """Give an optimizer the parameters that a model has now; schedules and settings of its groups stay.
 
     Args:
         optimizer: with parameters of the model as it was, not yet stepped.

@@ -1,4 +1,4 @@
-"""Which layers can be quantised, and which of them are left out by name."""
+"""Which layers can be quantized, and which of them are left out by name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PLAIN_NAME = re.compile(r"[\w.]+")
 
 
 def quantizable(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that can be quantised, Conv2d, ConvTranspose2d and Linear, by name, in the model's own order."""
+    """The layers that can be quantized, Conv2d, ConvTranspose2d and Linear, by name, in the model's own order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, FloatLayer)}
 
 
 def select(model: nn.Module, skip: Sequence[str], where: str = SKIP_KEY) -> list[str]:
-    """Names of the layers that are quantised: all but the skipped ones.
+    """Names of the layers that are quantized: all but the skipped ones.
 
     Args:
         model: the model.
@@ -47,7 +47,7 @@ def select(model: nn.Module, skip: Sequence[str], where: str = SKIP_KEY) -> list
         skipped.update(matched)
     left = [name for name in layers if name not in skipped]
     if not left:
-        raise ConfigError("leaves no layer to quantise", where=where, hint="skip less")
+        raise ConfigError("leaves no layer to quantize", where=where, hint="skip less")
     return left
 
 

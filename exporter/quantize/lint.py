@@ -6,12 +6,12 @@ accuracy for nothing. Pure ONNX: works on any file, whoever made it.
 
 | rule | what it asks |
 |---|---|
-| inputs | a matrix node has both inputs quantised, or neither |
+| inputs | a matrix node has both inputs quantized, or neither |
 | weights | Conv: one scale per output channel; ConvTranspose: that or one scale; activations: one scale |
 | int8 | zero points are int8 and 0, scales constant, positive and finite |
 | pairs | a Q feeds DQs of its own scale and nothing else; a DQ does not feed a Q |
-| fusion | a DQ reaches a matrix node, or an Add that is part of one or quantised as a whole |
-| scales | one scale on all quantised inputs of an Add or Concat, and on all copies of a tensor |
+| fusion | a DQ reaches a matrix node, or an Add that is part of one or quantized as a whole |
+| scales | one scale on all quantized inputs of an Add or Concat, and on all copies of a tensor |
 | excluded | nodes that are to stay in floating point have no DQ at an input |
 """
 
@@ -34,14 +34,14 @@ onnx = lazy_import("onnx")
 
 MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # TensorRT moves a DQ behind these and a Q before them, since they compute the same on int8 (its documentation:
-# "layers that commute with quantisation").
+# "layers that commute with quantization").
 _COMMUTES = frozenset(
     {"Concat", "Flatten", "Gather", "GlobalMaxPool", "Identity", "MaxPool", "Relu", "Reshape", "Resize", "Slice",
      "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )  # fmt: skip
 # Taken into the kernel of the matrix node before them.
 _EPILOGUE = frozenset({"Add", "BatchNormalization", "Clip", "LeakyRelu", "Relu"})
-# Quantised inputs of these need one scale: their int8 values are added, or lie in one tensor.
+# Quantized inputs of these need one scale: their int8 values are added, or lie in one tensor.
 _JOINS = frozenset({"Add", "Concat"})
 
 Scale = npt.NDArray[np.float32]
@@ -106,7 +106,7 @@ def check(path: Path, excluded: Sequence[str] = ()) -> None:
         )
 
 
-def quantised_layers(model: Any) -> tuple[list[str], list[str]]:
+def quantized_layers(model: Any) -> tuple[list[str], list[str]]:
     """Names of the matrix nodes with a DQ at their first input, and of the others."""
     graph = _Graph(model.graph)
     nodes = [node for node in model.graph.node if node.op_type in MATRIX]
@@ -146,7 +146,7 @@ class _Graph:
         return node if node is not None and node.op_type == "DequantizeLinear" else None
 
     def weight(self, dequantize: Any) -> str | None:
-        """The name of the constant that a DQ node reads, quantised in the graph or before; None for activations."""
+        """The name of the constant that a DQ node reads, quantized in the graph or before; None for activations."""
         name = dequantize.input[0]
         node = self.producer.get(name)
         if node is not None and node.op_type == "QuantizeLinear":
@@ -186,7 +186,7 @@ def _values(graph: _Graph, node: Any) -> Iterator[Finding]:
         kind = "not a constant" if zero is None else zero.dtype.name
         yield _finding(node, "int8", f"its zero point is {kind}; TensorRT needs int8")
     elif zero.any():
-        yield _finding(node, "int8", "its zero point is not 0; TensorRT needs symmetric quantisation")
+        yield _finding(node, "int8", "its zero point is not 0; TensorRT needs symmetric quantization")
 
 
 def _quantize(graph: _Graph, node: Any) -> Iterator[Finding]:
@@ -198,7 +198,7 @@ def _quantize(graph: _Graph, node: Any) -> Iterator[Finding]:
         yield _finding(node, "pairs", f"feeds {to}; it should feed DequantizeLinear nodes alone")
     before = graph.producer.get(node.input[0])
     if before is not None and before.op_type == "DequantizeLinear":
-        yield _finding(node, "pairs", f"quantises again what '{_name(before)}' dequantised; one pair is enough")
+        yield _finding(node, "pairs", f"quantizes again what '{_name(before)}' dequantized; one pair is enough")
 
 
 def _dequantize(graph: _Graph, node: Any) -> Iterator[Finding]:
@@ -230,7 +230,7 @@ def _is_used(graph: _Graph, node: Any) -> bool:
 
 
 def _add_is_int8(graph: _Graph, add: Any) -> bool:
-    """Whether every input of an Add is dequantised, or computed by the INT8 kernel that takes the Add in."""
+    """Whether every input of an Add is dequantized, or computed by the INT8 kernel that takes the Add in."""
     return all(graph.dequantized(name) is not None or _from_int8_kernel(graph, name) for name in add.input)
 
 
@@ -251,12 +251,12 @@ def _matrix(graph: _Graph, node: Any, excluded: Sequence[re.Pattern[str]]) -> It
     names = (_name(node), _layer(graph, node))
     hit = next((pattern for pattern in excluded if any(pattern.search(name) for name in names)), None)
     if hit is not None:
-        yield _finding(node, "excluded", f"is quantised although '{hit.pattern}' excludes it")
+        yield _finding(node, "excluded", f"is quantized although '{hit.pattern}' excludes it")
     for index, source in enumerate(dequantized):
         what = ("the first input", "the second input")[index]
         if source is None:
             yield _finding(
-                node, "inputs", f"{what} is not quantised and the other is; it runs in floating point, after a pair"
+                node, "inputs", f"{what} is not quantized and the other is; it runs in floating point, after a pair"
             )
             continue
         scale = graph.scale(source)
@@ -268,7 +268,7 @@ def _matrix(graph: _Graph, node: Any, excluded: Sequence[re.Pattern[str]]) -> It
 
 
 def _weight_scale(graph: _Graph, node: Any, source: Any, scale: Scale) -> Iterator[Finding]:
-    """The scales of a quantised weight: as many as there are output channels, along their axis."""
+    """The scales of a quantized weight: as many as there are output channels, along their axis."""
     weight = graph.weight(source)
     value = graph.constant(weight) if weight is not None else None
     if value is None:
@@ -305,7 +305,7 @@ def _channel_axis(graph: _Graph, node: Any, source: Any, rank: int) -> int:
 
 
 def _join(graph: _Graph, node: Any) -> Iterator[Finding]:
-    """Add and Concat: what is quantised of their inputs has one scale."""
+    """Add and Concat: what is quantized of their inputs has one scale."""
     sources = [graph.dequantized(name) for name in node.input]
     inside = [source for source in sources if source is not None]
     first, *rest = inside or [None]
@@ -319,7 +319,7 @@ def _join(graph: _Graph, node: Any) -> Iterator[Finding]:
 
 
 def _copies(graph: _Graph, tensor: str) -> Iterator[Finding]:
-    """A tensor that is quantised several times has one scale: else it is kept and read once for each."""
+    """A tensor that is quantized several times has one scale: else it is kept and read once for each."""
     readers = [node for node in graph.consumers[tensor] if node.op_type == "QuantizeLinear" and node.input[0] == tensor]
     first, *rest = readers or [None]
     for other in rest:

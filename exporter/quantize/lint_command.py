@@ -19,28 +19,28 @@ onnx = lazy_import("onnx")
     "excluded",
     multiple=True,
     metavar="REGEX",
-    help="Names of nodes or layers that must not be quantised. Repeatable.",
+    help="Names of nodes or layers that must not be quantized. Repeatable.",
 )
 def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
-    """Find Q/DQ nodes that stand wrong in an ONNX file, whoever made it. The export runs this on every quantised graph.
+    """Find Q/DQ nodes that stand wrong in an ONNX file, whoever made it. The export runs this on every quantized graph.
 
     One line a finding: the node, and what TensorRT would make of it. Exit code 5 when there are any.
 
     Example: exporter quantize lint work/centerpoint-int8/onnx/pts_backbone_neck_head.onnx
     """
-    from exporter.quantize.lint import lint, quantised_layers
+    from exporter.quantize.lint import lint, quantized_layers
 
     # Protobuf's DecodeError lives in a package that is not ours to import; it is what is left of Exception here.
     try:
         model = onnx.load(str(file), load_external_data=True)
     except Exception as error:
         raise InputError(f"not a whole ONNX file ({str(error).splitlines()[0]})", where=str(file)) from error
-    quantised, others = quantised_layers(model)
+    quantized, others = quantized_layers(model)
     found = lint(model, excluded)
-    if not quantised and not found:
-        raise InputError("has no quantised node", where=str(file), hint="export it with quantization.enabled: true")
+    if not quantized and not found:
+        raise InputError("has no quantized node", where=str(file), hint="export it with quantization.enabled: true")
     for finding in found:
         click.echo(finding)
-    click.echo(f"{len(quantised)} of {len(quantised) + len(others)} matrix nodes are quantised, {len(found)} findings")
+    click.echo(f"{len(quantized)} of {len(quantized) + len(others)} matrix nodes are quantized, {len(found)} findings")
     if found:
         raise ExportError(f"{len(found)} Q/DQ nodes stand wrong", where=file.name)

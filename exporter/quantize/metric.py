@@ -1,6 +1,6 @@
 """How good a PyTorch model is on some frames of a data set: its task metric, and how far its outputs are from others.
 
-The metric is the evaluator's, in points (0 to 100): 3D detection nuScenes' mAP on centre distance within 121 m, 2D
+The metric is the evaluator's, in points (0 to 100): 3D detection nuScenes' mAP on center distance within 121 m, 2D
 detection Pascal VOC's mAP at IoU 0.5 as mmdet computes it, classification the accuracy.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exporter.centre_distance import evaluate
+from exporter.center_distance import evaluate
 from exporter.mmcv_ops import provide_mmcv_ops
 from shared.data import Dataset
 from shared.errors import InputError
@@ -60,20 +60,20 @@ def open_metric(task: str, dataset: Dataset[Any], classes: Sequence[str], count:
     spread = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     samples = {int(position): dataset.sample(int(position)) for position in spread}
     key = {"detection3d": "ground_truth", "detection2d": "labels", "classification": "label"}[task]
-    labelled = {position: sample for position, sample in samples.items() if getattr(sample, key) is not None}
-    if not labelled:
+    labeled = {position: sample for position, sample in samples.items() if getattr(sample, key) is not None}
+    if not labeled:
         raise InputError(
             f"none of {len(samples)} frames has labels, and the {task} metric needs them",
             where=dataset.name,
-            hint="name a labelled data set, for example --set data.info_file=...",
+            hint="name a labeled data set, for example --set data.info_file=...",
         )
-    chosen = list(labelled.values())
+    chosen = list(labeled.values())
     to_model = np.array([_position(name, classes) for name in dataset.classes] + [-1], np.int64)
     if task == "detection3d":
-        return TaskMetric("mAP", tuple(labelled), _detection3d(chosen, to_model, classes))
+        return TaskMetric("mAP", tuple(labeled), _detection3d(chosen, to_model, classes))
     if task == "detection2d":
-        return TaskMetric("mAP", tuple(labelled), _detection2d(chosen, to_model, classes))
-    return TaskMetric("accuracy", tuple(labelled), _classification(chosen, to_model))
+        return TaskMetric("mAP", tuple(labeled), _detection2d(chosen, to_model, classes))
+    return TaskMetric("accuracy", tuple(labeled), _classification(chosen, to_model))
 
 
 def _position(name: str, classes: Sequence[str]) -> int:
@@ -97,7 +97,7 @@ def _detection3d(
 
 
 def _on_vehicle(boxes: Boxes3D, lidar2ego: npt.NDArray[np.float64]) -> Boxes3D:
-    """Boxes with their centres in the vehicle's frame; mAP looks at nothing else."""
+    """Boxes with their centers in the vehicle's frame; mAP looks at nothing else."""
     if np.array_equal(lidar2ego, np.eye(4)):
         return boxes
     centers = boxes.centers.astype(np.float64) @ lidar2ego[:3, :3].T + lidar2ego[:3, 3]

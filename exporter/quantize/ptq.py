@@ -1,4 +1,4 @@
-"""Post-training quantisation: ranges found by running the trained model on samples, no training."""
+"""Post-training quantization: ranges found by running the trained model on samples, no training."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def quantize_ptq(
     forward: Callable[[Any], Any] | None = None,
     percentile: float = DEFAULT_PERCENTILE,
 ) -> nn.Module:
-    """Quantise a trained model, in place.
+    """Quantize a trained model, in place.
 
     Args:
         model: in evaluation mode.
@@ -106,7 +106,7 @@ def ptq(
     device: str = "cpu",
     force: bool = False,
 ) -> str:
-    """Quantise the model of a deploy config: ``quantized/ptq.pth`` in the workspace.
+    """Quantize the model of a deploy config: ``quantized/ptq.pth`` in the workspace.
 
     Args:
         config_path: the deploy config.
@@ -176,7 +176,7 @@ def ptq(
             with stage.artifact(PROVENANCE, kind="provenance") as path:
                 write_json(path, {**record, "layers": layers, **seen.told(), "cache": load_cache is not None})
             total = len(quantizable(session.model))
-            stage.result("quantize", "ptq", {**manager.about, "quantised": len(layers), "layers": total})
+            stage.result("quantize", "ptq", {**manager.about, "quantized": len(layers), "layers": total})
             _log.info(
                 "quantize: %d of %d layers in INT8, %d batch norms folded, ranges by %s on %d samples",
                 len(layers), total, len(session.fused), record["method"], record["samples"],

@@ -44,7 +44,7 @@ from shared.errors import ConfigError
 @device_option
 @force_option
 def ptq_command(config: Path, overrides: tuple[str, ...], work: Path, skip_from: Path | None, **options: Any) -> None:
-    """Quantise a trained model to INT8 by calibration, without training.
+    """Quantize a trained model to INT8 by calibration, without training.
 
     Folds batch norms into the layers before them, finds ranges on samples of quantization.calibration.data, and writes
     quantized/ptq.pth, its calibration cache and its provenance to the workspace. `exporter export` takes the checkpoint

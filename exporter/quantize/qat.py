@@ -1,7 +1,7 @@
-"""Quantisation-aware training of a calibrated model: a loop for users without a training set-up of mmengine.
+"""Quantization-aware training of a calibrated model: a loop for users without a training set-up of mmengine.
 
 The model is fine-tuned as it will run: frozen layers round inputs and weights to int8 steps, and PyTorch's fake
-quantisation passes gradients straight through the rounding, none where an activation lies outside its range. Ranges of
+quantization passes gradients straight through the rounding, none where an activation lies outside its range. Ranges of
 activations stay as calibrated, those of weights follow the weights. Batch norms are folded or stay as they are: their
 statistics belong to the weights that are rounded.
 """
@@ -59,7 +59,7 @@ class Plan:
     """How a model is fine-tuned.
 
     Attributes:
-        steps: of the optimiser.
+        steps: of the optimizer.
         batch_size: samples a step.
         learning_rate: the greatest; it rises over the first 30 % of the steps and falls to nothing by the last.
         seed: of order and augmentation.
@@ -78,7 +78,7 @@ class Training:
     Attributes:
         model: what is trained.
         trainable: how its kind is trained.
-        dataset: labelled samples.
+        dataset: labeled samples.
         parameters: those of the model spec.
         labels: label of the data set to label of the model.
     """
@@ -129,7 +129,7 @@ def qat(
         work: the workspace; made when it is not there.
         overrides: ``key=value`` for the config.
         epochs: how often the data is gone through.
-        steps: of the optimiser, instead of epochs.
+        steps: of the optimizer, instead of epochs.
         learning_rate: the greatest.
         batch_size: samples a step.
         seed: of order and augmentation.
@@ -333,17 +333,17 @@ def fine_tune(training: Training, plan: Plan, resume: Path, key: Mapping[str, An
     model.requires_grad_(True).to(memory_format=torch.channels_last).train()
     hold_norms(model)
     weights = [value for value in model.parameters() if value.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=plan.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY)
-    state = _State(resume, {**key, "plan": asdict(plan)}, model, optimiser)
+    optimizer = torch.optim.AdamW(weights, lr=plan.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    state = _State(resume, {**key, "plan": asdict(plan)}, model, optimizer)
     first, reports = state.load()
     every = max(1, plan.steps // _REPORTS)
     means = _Means()
     for step in track(range(first, plan.steps), "fine-tuning", plan.steps - first):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = one_cycle((step + 1) / plan.steps, plan.learning_rate)
         losses = training.losses(plan, step)
         if losses:
-            means.add(_step(losses, weights, optimiser, f"step {step + 1}"))
+            means.add(_step(losses, weights, optimizer, f"step {step + 1}"))
             fit_weight_ranges(model)
         if (step + 1) % every == 0 or step + 1 == plan.steps:
             reports.append({"step": step + 1, **means.take()})
@@ -355,13 +355,13 @@ def fine_tune(training: Training, plan: Plan, resume: Path, key: Mapping[str, An
     return reports
 
 
-def _step(losses: Losses, weights: Sequence[Tensor], optimiser: torch.optim.Optimizer, where: str) -> dict[str, float]:
+def _step(losses: Losses, weights: Sequence[Tensor], optimizer: torch.optim.Optimizer, where: str) -> dict[str, float]:
     total = torch.stack(list(losses.values())).sum()
     stop_unless_finite(total.item(), where)
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(total)
     stop_unless_finite(float(nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)), where)
-    optimiser.step()
+    optimizer.step()
     return {"loss": total.item(), **{name: value.item() for name, value in losses.items()}}
 
 
@@ -380,17 +380,17 @@ class _Means:
 
 
 class _State:
-    """The state of a training in a file: a quantised checkpoint with the optimiser's state beside it.
+    """The state of a training in a file: a quantized checkpoint with the optimizer's state beside it.
 
     Args:
         path: the file.
         key: the training that it belongs to; that of another one is not taken up.
         model: frozen.
-        optimiser: over its weights.
+        optimizer: over its weights.
     """
 
-    def __init__(self, path: Path, key: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        self._path, self._key, self._model, self._optimiser = path, key, model, optimiser
+    def __init__(self, path: Path, key: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._path, self._key, self._model, self._optimizer = path, key, model, optimizer
 
     def load(self) -> tuple[int, list[dict[str, float]]]:
         """Steps done, and reports; (0, []) where there is nothing to go on from."""
@@ -400,7 +400,7 @@ class _State:
         if content["key"] != self._key:
             return 0, []
         self._model.load_state_dict(content["state_dict"])
-        self._optimiser.load_state_dict(content["optimizer"])
+        self._optimizer.load_state_dict(content["optimizer"])
         _log.info("fine-tuning: going on after step %d", content["step"])
         return content["step"], content["reports"]
 
@@ -410,7 +410,7 @@ class _State:
             "step": step,
             "reports": reports,
             "state_dict": self._model.state_dict(),
-            "optimizer": self._optimiser.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
             RECORD: {**record_of(self._model), **self._key.get("about", {})},
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from shared.cli import config_option, data_option, device_option, force_option, 
 @workspace_option
 @data_option
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="How often to go through it.")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of the optimiser, instead of epochs.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of the optimizer, instead of epochs.")
 @click.option(
     "--lr",
     "learning_rate",
@@ -45,9 +45,9 @@ def qat_command(
     force: bool,
     **options: Any,
 ) -> None:
-    """Quantise a trained model to INT8 and fine-tune it: where calibration alone loses too much.
+    """Quantize a trained model to INT8 and fine-tune it: where calibration alone loses too much.
 
-    Calibrates and trains on the labelled samples of quantization.calibration.data, with the loss that the model was
+    Calibrates and trains on the labeled samples of quantization.calibration.data, with the loss that the model was
     trained with, and writes quantized/qat.pth to the workspace. A run that was killed goes on where it was. `exporter
     export` takes the checkpoint with quantization.enabled: true and quantization.mode: qat.
 

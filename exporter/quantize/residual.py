@@ -1,7 +1,7 @@
 """Scales where tensors meet: at the Add of a skip connection, at a Concat, and wherever several layers read one tensor.
 
 TensorRT takes an Add into the INT8 kernel of the convolution before it when the other side, the skip connection, is
-int8 already. So the skip connection is quantised, and the convolution's own output is not:
+int8 already. So the skip connection is quantized, and the convolution's own output is not:
 
     x ── Q/DQ ─┬─ conv1 ─ ReLU ─ Q/DQ ─ conv2 ─ Add ─ ReLU ─ Q/DQ ─ …
                └─────────── (downsample, Q/DQ) ──┘
@@ -39,7 +39,7 @@ _SAME_VALUES = frozenset({"cat", "concat", "flatten", "max_pool2d", "reshape", "
 
 
 class SkipQuantizer(FixedQuantizer):
-    """Quantises a skip connection as long as the layer that takes the Add in is quantised.
+    """Quantizes a skip connection as long as the layer that takes the Add in is quantized.
 
     Args:
         scale: float32, ().
@@ -57,7 +57,7 @@ class SkipQuantizer(FixedQuantizer):
 
 
 def share_scales(model: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> int:
-    """Quantise the skip connections of a frozen model, and give tensors that meet one scale, in place.
+    """Quantize the skip connections of a frozen model, and give tensors that meet one scale, in place.
 
     Args:
         model: after `exporter.quantize.frozen.freeze`, in evaluation mode.
@@ -65,7 +65,7 @@ def share_scales(model: nn.Module, forward: Callable[[Any], Any], batches: Itera
         batches: the calibration samples; the first few are used.
 
     Returns:
-        How many skip connections are quantised.
+        How many skip connections are quantized.
     """
     skips = [_place(block, torch.tensor(0.0)) for block in _blocks(model)]
     for skip in skips:
@@ -149,7 +149,7 @@ def _types(modules: Sequence[str], name: str) -> Any:
 
 
 def _blocks(model: nn.Module) -> Iterator[_Block]:
-    """The residual blocks whose layers on either side of the skip connection are quantised."""
+    """The residual blocks whose layers on either side of the skip connection are quantized."""
     frozen = set(frozen_layers(model).values())
     for module in list(model.modules()):
         block = _block(module)

@@ -55,7 +55,7 @@ def sensitivity_command(
 ) -> None:  # fmt: skip
     """Rank layers and blocks by what they lose alone in INT8, and write the list of those to skip.
 
-    Measures the task metric and the signal to noise ratio of every output, on labelled frames; then combined choices,
+    Measures the task metric and the signal to noise ratio of every output, on labeled frames; then combined choices,
     against a latency that is only estimated. Interrupted, the same command goes on. Results: quantized/sensitivity in
     the workspace (table, CSV, picture, skip.yaml for `exporter quantize ptq --skip-from`).
 

@@ -299,8 +299,8 @@ def draw(
     page = figure.Figure(figsize=(13, 1.6 + 0.26 * max(len(shown), 12)), layout="constrained")
     bars, front = page.subplots(1, 2)
     positions = range(len(shown))
-    colours = ["#c0392b" if entry.kind == "block" else "#2980b9" for entry in shown]
-    bars.barh(positions, [entry.drop for entry in shown], color=colours)
+    colors = ["#c0392b" if entry.kind == "block" else "#2980b9" for entry in shown]
+    bars.barh(positions, [entry.drop for entry in shown], color=colors)
     labels = [f"{entry.name}  ({number(entry.measured.lowest_snr, 0)} dB)" for entry in shown]
     bars.set_yticks(positions, labels, fontsize=7)
     bars.invert_yaxis()

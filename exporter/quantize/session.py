@@ -1,4 +1,4 @@
-"""The model of a deploy config, open and ready to be quantised: what all commands of `exporter quantize` begin with."""
+"""The model of a deploy config, open and ready to be quantized: what all commands of `exporter quantize` begin with."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def calibration_data(config: DeployConfig, data_root: Path | None = None) -> Dat
 
 
 def sources(config: DeployConfig, data_root: Path | None = None) -> dict[str, str]:
-    """sha256 of the files that a quantised model is made of, for a stage's key.
+    """sha256 of the files that a quantized model is made of, for a stage's key.
 
     Raises:
         ConfigError, InputError, ModelLoadError: one of them is missing.
@@ -157,5 +157,5 @@ def required(path: Path | None, key: str) -> Path:
         ConfigError: it does not.
     """
     if path is None:
-        raise ConfigError("is missing: quantisation starts from the trained model", where=f"model.{key}")
+        raise ConfigError("is missing: quantization starts from the trained model", where=f"model.{key}")
     return path

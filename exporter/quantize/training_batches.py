@@ -150,7 +150,7 @@ def _load_centerpoint(
 ) -> _Frame | None:
     truth = sample.ground_truth
     if truth is None:
-        raise _unlabelled(sample)
+        raise _unlabeled(sample)
     points = centerpoint.load_input(sample, parameters).clone()
     x0, y0, z0, x1, y1, z1 = parameters["point_cloud_range"]
     # Boxes without a point can't be learned, and those without a size have no logarithm.
@@ -220,7 +220,7 @@ def _load_yolox(
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     if sample.labels is None:
-        raise _unlabelled(sample)
+        raise _unlabeled(sample)
     data = yolox.load_input(sample, parameters).prepared(model)
     image, packed = data["inputs"][0], data["data_samples"][0]
     kept = ~sample.labels.ignored
@@ -277,9 +277,9 @@ def _calibration_losses(model: Any, items: Sequence[tuple[Tensor, Tensor]]) -> L
 # -- shared -----------------------------------------------------------------------------------------------------------
 
 
-def _unlabelled(sample: Any) -> InputError:
+def _unlabeled(sample: Any) -> InputError:
     return InputError(
-        "has no labels, and training needs them", where=f"sample {sample.token}", hint="use a labelled data set"
+        "has no labels, and training needs them", where=f"sample {sample.token}", hint="use a labeled data set"
     )
 
 

@@ -99,7 +99,7 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
 
 
 class Plan:
-    """A serialised engine, in host memory.
+    """A serialized engine, in host memory.
 
     Every context gets an engine of its own: in 8.6 a profile belongs to one context at a time, and a second context of
     the same engine can't run.
@@ -381,7 +381,7 @@ def _check_header(path: Path) -> None:
     """
     header = read_header(path)
     installed = _three(str(trt.__version__))
-    if header.flavour != "tensorrt":
+    if header.flavor != "tensorrt":
         raise ModelLoadError("an engine of TensorRT for RTX", where=str(path), hint="build with --target tensorrt")
     if header.version_text == installed or _record(path).get("version_compatible", False):
         return

@@ -1,6 +1,6 @@
 """CenterPoint on a GPU: the steps of `runtime.pipelines.centerpoint`, each as CUDA kernels on device memory.
 
-points -> voxelise -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
+points -> voxelize -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
 
 A request copies the points to the device, enqueues everything, waits once, and reads the boxes. Behind it, nobody waits
 for that, the device clears what it wrote, for the next one. The number of pillars is known on the device alone, and the
@@ -37,7 +37,7 @@ _log = logging.getLogger("runtime")
 
 ENCODER = "pts_voxel_encoder"
 HEAD = "pts_backbone_neck_head"
-FILES = ("voxelise", "decorate", "scatter", "decode", "circle_nms")
+FILES = ("voxelize", "decorate", "scatter", "decode", "circle_nms")
 
 # The same names and numbers as in the .cu files.
 FRAME_HEADER = 4
@@ -60,7 +60,7 @@ BUCKETS = 32
 TRIALS = 9
 
 UPLOAD, DOWNLOAD, ENQUEUE = "upload", "download", "enqueue"
-STAGES = ("voxelise", "decorate", ENCODER, "scatter", HEAD, "decode", "circle_nms", DOWNLOAD)
+STAGES = ("voxelize", "decorate", ENCODER, "scatter", HEAD, "decode", "circle_nms", DOWNLOAD)
 
 _UNUSED = 0xFFFFFFFF
 
@@ -246,7 +246,7 @@ class CenterPointCuda:
             raise InferenceError("this lane has no request in flight")
         count, rows, stages, start, enqueued = self._in_flight
         self._in_flight = None
-        self._finished.synchronise()
+        self._finished.synchronize()
         words = self._buffers.host_result
         voxels = min(int(words[2]), self._parameters.max_voxels)
         if voxels > rows:
@@ -256,7 +256,7 @@ class CenterPointCuda:
                 self._started.record(self._stream)
                 self._uploaded.record(self._stream)
             self._run(rows, stages=stages)
-            self._finished.synchronise()
+            self._finished.synchronize()
         # A quarter of a step above this frame: the next one is much like it.
         self._expected = voxels + self._buckets[-1] // (BUCKETS * 4)
         boxes = self._boxes(words)
@@ -326,8 +326,8 @@ class CenterPointCuda:
 
     def _enqueue_body(self, rows: int, mark: Callable[[str], None]) -> None:
         """Everything from the points on the device to the result on the host."""
-        self._voxelise()
-        mark("voxelise")
+        self._voxelize()
+        mark("voxelize")
         self._decorate(rows)
         mark("decorate")
         self._encoders[rows].enqueue()
@@ -345,17 +345,17 @@ class CenterPointCuda:
         driver.memcpy_dtoh_async(self._buffers.host_result, self._buffers.result.address, self._stream)
         mark(DOWNLOAD)
 
-    def _voxelise(self) -> None:
+    def _voxelize(self) -> None:
         b = self._buffers
         tiles = b.firsts_of_tile.shape[0]
-        self._launch("voxelise_cells", self._grid_blocks, 256, b.frame, b.first_of_cell, b.cell_of_point, b.result)
-        self._launch("voxelise_count", tiles, 256, b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile)
+        self._launch("voxelize_cells", self._grid_blocks, 256, b.frame, b.first_of_cell, b.cell_of_point, b.result)
+        self._launch("voxelize_count", tiles, 256, b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile)
         self._launch(
-            "voxelise_number", tiles, 256,
+            "voxelize_number", tiles, 256,
             b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile, b.voxel_of_cell, b.cell_of_voxel, b.result,
         )  # fmt: skip
         self._launch(
-            "voxelise_slots", self._grid_blocks, 256,
+            "voxelize_slots", self._grid_blocks, 256,
             b.frame, b.cell_of_point, b.voxel_of_cell, b.slots, b.in_voxel, b.result,
         )  # fmt: skip
 
@@ -551,10 +551,10 @@ def _functions(spec: ModelSpec, parameters: CenterPointParameters, session: Devi
 # Arguments of the kernels: P an address, i an int32, f a float32, d a float64.
 _SIGNATURES = {
     "clear_canvas": "PPP",
-    "voxelise_cells": "PPPP",
-    "voxelise_count": "PPPP",
-    "voxelise_number": "PPPPPPP",
-    "voxelise_slots": "PPPPPP",
+    "voxelize_cells": "PPPP",
+    "voxelize_count": "PPPP",
+    "voxelize_number": "PPPPPPP",
+    "voxelize_slots": "PPPPPP",
     "decorate": "PPPPPPPi",
     "scatter": "PPPPi",
     "decode_histogram": "PifPP",

@@ -3,7 +3,7 @@
 //
 // Sizes and constants of the model are macros, set by centerpoint.py:
 //   POINT_FEATURES C, MAX_POINTS M (points a voxel keeps), MAX_VOXELS, NUM_FEATURES F (of a decorated point),
-//   GRID_NX GRID_NY GRID_NZ, GRID_MIN_[XYZ] and VOXEL_[XYZ] [m], CENTER_[XYZ] (offset of a voxel's centre, see decorate),
+//   GRID_NX GRID_NY GRID_NZ, GRID_MIN_[XYZ] and VOXEL_[XYZ] [m], CENTER_[XYZ] (offset of a voxel's center, see decorate),
 //   CHANNELS (of a pillar), MAX_NUM (boxes a task), POST_MAX (boxes a task keeps), ...
 
 typedef unsigned int u32;

@@ -1,4 +1,4 @@
-// Decoding of a centre head, see runtime/decode.py: the MAX_NUM best cells of a task above the threshold, as boxes.
+// Decoding of a center head, see runtime/decode.py: the MAX_NUM best cells of a task above the threshold, as boxes.
 //
 // heatmap  (1, classes, H, W) OUTPUT_T logits
 // keys     (classes * H * W,) uint64: the bits of the score, then the cell's number inverted, so that a larger key is a
@@ -133,7 +133,7 @@ __device__ inline void sort_descending(u64* keys) {
     __syncthreads();
 }
 
-__device__ inline float metres(int cell, float offset, float voxel_size, float minimum) {
+__device__ inline float meters(int cell, float offset, float voxel_size, float minimum) {
     const float position = __fmul_rn(__fadd_rn((float)cell, offset), (float)OUT_SIZE_FACTOR);
     return __fadd_rn(__fmul_rn(position, voxel_size), minimum);
 }
@@ -163,8 +163,8 @@ decode_boxes(const OUTPUT_T* heatmap, const OUTPUT_T* reg, const OUTPUT_T* heigh
         const int label = index / plane, cell = index % plane;
         const int row = cell / map_width, column = cell % map_width;
         float values[10];
-        values[0] = metres(column, read_value(reg, cell), VOXEL_X, GRID_MIN_X);
-        values[1] = metres(row, read_value(reg, plane + cell), VOXEL_Y, GRID_MIN_Y);
+        values[0] = meters(column, read_value(reg, cell), VOXEL_X, GRID_MIN_X);
+        values[1] = meters(row, read_value(reg, plane + cell), VOXEL_Y, GRID_MIN_Y);
         values[2] = read_value(height, cell);
         // An export with rot_y_axis_reference has w, l, h for l, w, h, and -cos, -sin for sin, cos.
         const int length = Y_AXIS_REFERENCE ? plane : 0, width = Y_AXIS_REFERENCE ? 0 : plane;

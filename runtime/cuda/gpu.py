@@ -120,7 +120,7 @@ class Gpu:
         free, total = driver.mem_get_info()
         return int(total - free)
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait for everything."""
         self._context.synchronize()
 

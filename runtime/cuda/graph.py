@@ -54,7 +54,7 @@ class Event:
         """What is put on the stream from now on waits for it."""
         _call("cuStreamWaitEvent", ctypes.c_void_p(stream.handle), self._handle, 0)
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait for it."""
         _call("cuEventSynchronize", self._handle)
 

@@ -1,4 +1,4 @@
-// Hard voxelisation, see runtime/voxelise.py: the same voxels, in the same order and with the same limits, whatever the
+// Hard voxelization, see runtime/voxelize.py: the same voxels, in the same order and with the same limits, whatever the
 // order in which threads run. Four kernels, since each needs the whole result of the one before:
 //
 //   cells   the cell of each point, and the first point of each cell (a minimum, which has no order)
@@ -15,9 +15,9 @@
 // in_voxel       (MAX_VOXELS,) int32 points that fell into each voxel, those over the limit too; 0 at the start
 
 #define FRAME_HEADER 4
-#define VOXELISE_BLOCK 256
+#define VOXELIZE_BLOCK 256
 #define ITEMS 4
-#define TILE (VOXELISE_BLOCK * ITEMS)
+#define TILE (VOXELIZE_BLOCK * ITEMS)
 
 __device__ inline bool cell_along(float value, float minimum, float size, int cells, int* cell) {
     const float quotient = __fdiv_rn(__fsub_rn(value, minimum), size);
@@ -26,8 +26,8 @@ __device__ inline bool cell_along(float value, float minimum, float size, int ce
     return inside;
 }
 
-extern "C" __global__ void __launch_bounds__(VOXELISE_BLOCK)
-voxelise_cells(const int* frame, u32* first_of_cell, int* cell_of_point, int* header) {
+extern "C" __global__ void __launch_bounds__(VOXELIZE_BLOCK)
+voxelize_cells(const int* frame, u32* first_of_cell, int* cell_of_point, int* header) {
     const int count = frame[0];
     const float* points = (const float*)(frame + FRAME_HEADER);
     int nan = 0, outside = 0;
@@ -69,28 +69,28 @@ __device__ inline int first_points(
     return firsts;
 }
 
-extern "C" __global__ void __launch_bounds__(VOXELISE_BLOCK)
-voxelise_count(const int* frame, const u32* first_of_cell, const int* cell_of_point, int* firsts_of_tile) {
+extern "C" __global__ void __launch_bounds__(VOXELIZE_BLOCK)
+voxelize_count(const int* frame, const u32* first_of_cell, const int* cell_of_point, int* firsts_of_tile) {
     bool is_first[ITEMS];
     int cells[ITEMS], total;
     const int start = blockIdx.x * TILE + threadIdx.x * ITEMS;
     const int firsts = first_points(frame[0], cell_of_point, first_of_cell, start, is_first, cells);
-    block_exclusive_sum<VOXELISE_BLOCK>(firsts, &total);
+    block_exclusive_sum<VOXELIZE_BLOCK>(firsts, &total);
     if (threadIdx.x == 0) firsts_of_tile[blockIdx.x] = total;
 }
 
-extern "C" __global__ void __launch_bounds__(VOXELISE_BLOCK)
-voxelise_number(const int* frame, const u32* first_of_cell, const int* cell_of_point, const int* firsts_of_tile,
+extern "C" __global__ void __launch_bounds__(VOXELIZE_BLOCK)
+voxelize_number(const int* frame, const u32* first_of_cell, const int* cell_of_point, const int* firsts_of_tile,
                 int* voxel_of_cell, int* cell_of_voxel, int* header) {
     int before = 0, firsts_before, total;
-    for (int tile = threadIdx.x; tile < blockIdx.x; tile += VOXELISE_BLOCK) before += firsts_of_tile[tile];
-    block_exclusive_sum<VOXELISE_BLOCK>(before, &firsts_before);
+    for (int tile = threadIdx.x; tile < blockIdx.x; tile += VOXELIZE_BLOCK) before += firsts_of_tile[tile];
+    block_exclusive_sum<VOXELIZE_BLOCK>(before, &firsts_before);
 
     bool is_first[ITEMS];
     int cells[ITEMS];
     const int start = blockIdx.x * TILE + threadIdx.x * ITEMS;
     const int firsts = first_points(frame[0], cell_of_point, first_of_cell, start, is_first, cells);
-    int voxel = firsts_before + block_exclusive_sum<VOXELISE_BLOCK>(firsts, &total);
+    int voxel = firsts_before + block_exclusive_sum<VOXELIZE_BLOCK>(firsts, &total);
     for (int item = 0; item < ITEMS; item++) {
         if (!is_first[item]) continue;
         const bool fits = voxel < MAX_VOXELS;
@@ -103,8 +103,8 @@ voxelise_number(const int* frame, const u32* first_of_cell, const int* cell_of_p
 
 // A point goes down the slots of its voxel: the smaller number stays, the larger goes on. Whatever the order in which
 // points come, slot s ends with the s-th smallest number: of all that reach it, the smallest stays and the rest goes on.
-extern "C" __global__ void __launch_bounds__(VOXELISE_BLOCK)
-voxelise_slots(const int* frame, const int* cell_of_point, const int* voxel_of_cell, u32* slots, int* in_voxel,
+extern "C" __global__ void __launch_bounds__(VOXELIZE_BLOCK)
+voxelize_slots(const int* frame, const int* cell_of_point, const int* voxel_of_cell, u32* slots, int* in_voxel,
                int* header) {
     const int count = frame[0];
     int dropped = 0;

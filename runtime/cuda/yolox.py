@@ -51,7 +51,7 @@ def unsupported(parameters: YoloxParameters) -> str | None:
     return None
 
 
-def neighbours(source: int, target: int, *, clamp: bool) -> Int32:
+def neighbors(source: int, target: int, *, clamp: bool) -> Int32:
     """The two source pixels of each target pixel, and their weights, as OpenCV's ``INTER_LINEAR`` on bytes has them.
 
     Args:
@@ -242,8 +242,8 @@ class YoloxCuda:
             placement, scaled_width, scaled_height = place(width, height, self._letterbox)
             found = self._sizes[height, width] = _Size(
                 image=self._gpu.allocate((height, width, 3), np.uint8),
-                columns=self._gpu.upload(neighbours(width, scaled_width, clamp=True)),
-                lines=self._gpu.upload(neighbours(height, scaled_height, clamp=False)),
+                columns=self._gpu.upload(neighbors(width, scaled_width, clamp=True)),
+                lines=self._gpu.upload(neighbors(height, scaled_height, clamp=False)),
                 placement=placement,
                 scaled=(scaled_width, scaled_height),
             )

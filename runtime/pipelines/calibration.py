@@ -75,7 +75,7 @@ class _Calibration:
         """Image, points and calibration of a sample.
 
         Raises:
-            InputError: a file is missing or broken, the image is not in colour, or points have no intensity.
+            InputError: a file is missing or broken, the image is not in color, or points have no intensity.
         """
         image = read_camera_image(sample.image, sample.camera.width, sample.camera.height)
         points = read_points(sample.lidar)

@@ -1,6 +1,6 @@
 """CenterPoint with pillars: points to boxes.
 
-points -> voxelise -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
+points -> voxelize -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
 
 The steps between the components run in NumPy, or, when the session runs components on device memory, as CUDA kernels
 (`runtime.cuda.centerpoint`), with the same results.
@@ -26,7 +26,7 @@ from runtime.decorate import Decoration, decorate
 from runtime.pipelines import DevicePipeline, Inference, Pipeline, PipelineInput
 from runtime.scatter import Canvas
 from runtime.stage_clock import StageClock
-from runtime.voxelise import VoxelGrid, cell_table, voxelise
+from runtime.voxelize import VoxelGrid, cell_table, voxelize
 from shared.data import load_points_counted
 from shared.data.types import Sample
 from shared.errors import InferenceError
@@ -180,8 +180,8 @@ class CenterPoint(_CenterPoint):
         """
         clock = StageClock()
         points = self.checked(data)
-        voxels = voxelise(points, self._grid, self._table)
-        clock.lap("voxelise")
+        voxels = voxelize(points, self._grid, self._table)
+        clock.lap("voxelize")
         features = decorate(voxels, self._decoration, self._grid, self._features)
         clock.lap("decorate")
         pillars = self._encode(features, len(voxels))

@@ -1,4 +1,4 @@
-"""CenterPoint step by step: read, voxelise, decorate, encoder, scatter, backbone with head, decode, circle_nms."""
+"""CenterPoint step by step: read, voxelize, decorate, encoder, scatter, backbone with head, decode, circle_nms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.decode import decode
 from runtime.decorate import decorate
 from runtime.pipelines.centerpoint import ENCODER, HEAD, CenterPoint
 from runtime.staged import Arrays, Step
-from runtime.voxelise import Voxels, voxelise
+from runtime.voxelize import Voxels, voxelize
 from shared.data.types import Sample
 from shared.spec import ModelSpec
 from shared.tasks import Boxes3D
@@ -53,7 +53,7 @@ class _StagedCenterPoint(CenterPoint):
         """The steps, in order."""
         return [
             Step("read", self._read_points, lambda points: {"points": points}, lambda arrays: arrays["points"]),
-            Step("voxelise", self._voxelise, self._pack_voxels, self._unpack_voxels),
+            Step("voxelize", self._voxelize, self._pack_voxels, self._unpack_voxels),
             Step("decorate", self._decorate, self._packer(self._encoder_input), self._unpack_decorated),
             Step(ENCODER, self._encode_pillars, self._packer(self._encoder_output), self._unpack_encoded),
             Step(
@@ -70,8 +70,8 @@ class _StagedCenterPoint(CenterPoint):
     def _read_points(self, sample: Sample) -> Float32:
         return self.checked(self.read(sample).data)
 
-    def _voxelise(self, points: Float32) -> Voxels:
-        return voxelise(points, self._grid, self._table)
+    def _voxelize(self, points: Float32) -> Voxels:
+        return voxelize(points, self._grid, self._table)
 
     def _decorate(self, voxels: Voxels) -> Pillars:
         """Voxels of another implementation may be more, or fuller, than this model's own could be."""

@@ -33,15 +33,15 @@ class Calibration(Section):
 
 
 class Fusion(Section):
-    """What is fused before quantisation."""
+    """What is fused before quantization."""
 
-    fuse_bn: Flag = Field(default=True, description="Fold batch normalisation into the convolution before it.")
+    fuse_bn: Flag = Field(default=True, description="Fold batch normalization into the convolution before it.")
 
 
 class Quantization(Section):
-    """INT8 quantisation of the PyTorch model, by `exporter quantize` (docs/quantization.md)."""
+    """INT8 quantization of the PyTorch model, by `exporter quantize` (docs/quantization.md)."""
 
-    enabled: Flag = Field(default=False, description="Whether the export takes the quantised model.")
+    enabled: Flag = Field(default=False, description="Whether the export takes the quantized model.")
     mode: Literal["ptq", "qat"] = Field(default="ptq", description="`ptq`: calibration only; `qat`: with fine-tuning.")
     calibration: Calibration = Field(default=Calibration(), description="How activation ranges are found.")
     fusion: Fusion = Field(default=Fusion(), description="What is fused first.")

@@ -67,15 +67,15 @@ def _sample(
     classes: tuple[str, ...],
     where: str,
 ) -> Sample:
-    labelled = [
-        (box, class_index(str(box["category"]), classes, settings.label_map, generalise=True)) for box in sweep["boxes"]
+    labeled = [
+        (box, class_index(str(box["category"]), classes, settings.label_map, generalize=True)) for box in sweep["boxes"]
     ]
-    boxes = [box for box, label in labelled if label != IGNORED]
+    boxes = [box for box, label in labeled if label != IGNORED]
     ground_truth = Boxes3D.build(
         centers=np.array([[box["tx_m"], box["ty_m"], box["tz_m"]] for box in boxes], np.float64).reshape(-1, 3),
         sizes=np.array([[box["length_m"], box["width_m"], box["height_m"]] for box in boxes]).reshape(-1, 3),
         yaws=np.array([yaw_of(quaternion_to_matrix(_quaternion(box))) for box in boxes]),
-        labels=np.array([label for _, label in labelled if label != IGNORED], np.int64),
+        labels=np.array([label for _, label in labeled if label != IGNORED], np.int64),
         num_points=np.array([box["num_interior_pts"] for box in boxes], np.int64),
     )
     return Sample(

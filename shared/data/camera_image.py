@@ -17,10 +17,10 @@ _CHANNELS = 3
 
 
 def read_camera_image(path: Path, width: int | None = None, height: int | None = None) -> npt.NDArray[np.uint8]:
-    """The pixels of a colour image as they are stored.
+    """The pixels of a color image as they are stored.
 
     Unlike `shared.images.read_image`, nothing is made to fit: an orientation note in the file is not applied (pixel
-    coordinates of a calibration are those of the sensor), and a grey image does not pass for a coloured one.
+    coordinates of a calibration are those of the sensor), and a gray image does not pass for a colored one.
 
     Args:
         path: the file.
@@ -39,7 +39,7 @@ def read_camera_image(path: Path, width: int | None = None, height: int | None =
         raise InputError(
             f"has {channels} channel{'s' if channels != 1 else ''} of {image.dtype}, expected {_CHANNELS} of uint8",
             where=where,
-            hint="convert it to a colour image with 8 bits a channel",
+            hint="convert it to a color image with 8 bits a channel",
         )
     if (width or image.shape[1], height or image.shape[0]) != (image.shape[1], image.shape[0]):
         raise InputError(

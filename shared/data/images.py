@@ -28,12 +28,12 @@ class LabelCollector:
     Attributes:
         classes: class list of the data set.
         settings: for the label map.
-        generalise: whether a category counts as the next more general class that there is.
+        generalize: whether a category counts as the next more general class that there is.
     """
 
     classes: Sequence[str]
     settings: DataSource
-    generalise: bool
+    generalize: bool
     _rows: list[tuple[Sequence[float], int, bool, float]] = field(default_factory=list)
 
     def add(self, name: str, corners: Sequence[float], *, ignored: bool = False, area: float | None = None) -> None:
@@ -45,7 +45,7 @@ class LabelCollector:
             ignored: neither wanted nor wrong.
             area: square pixels, None: width times height.
         """
-        label = class_index(name, self.classes, self.settings.label_map, generalise=self.generalise)
+        label = class_index(name, self.classes, self.settings.label_map, generalize=self.generalize)
         if label != IGNORED:
             self._add(label, corners, ignored, area)
 

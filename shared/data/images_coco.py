@@ -40,14 +40,14 @@ def open_coco(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     if not images:
         raise InputError("lists no images", where=where, hint="was it made for another split?")
     classes = tuple(settings.classes) or tuple(names[number] for number in sorted(names))
-    labelled = "annotations" in content
+    labeled = "annotations" in content
     prefix = settings.data_prefix.get("img", "")
 
     def build(index: int) -> ImageSample:
         image = images[index]
         place = f"{where}: images[{index}]"
         with explain_malformed(place):
-            collector = LabelCollector(classes, settings, generalise=False)
+            collector = LabelCollector(classes, settings, generalize=False)
             for annotation in of_image[image["id"]]:
                 left, top, width, height = annotation["bbox"]
                 collector.add(
@@ -65,7 +65,7 @@ def open_coco(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
                 image=data_path(folder, name, where=place, allow_absolute=settings.allow_absolute_paths),
                 width=int(image["width"]) if "width" in image else None,
                 height=int(image["height"]) if "height" in image else None,
-                labels=collector.labels() if labelled else None,
+                labels=collector.labels() if labeled else None,
             )
 
     return Dataset(

@@ -110,7 +110,7 @@ def _sample(
 def _labels(
     entry: Mapping[str, Any], settings: DataSource, classes: tuple[str, ...], own: tuple[str, ...], where: str
 ) -> ImageLabels:
-    collector = LabelCollector(classes, settings, generalise=False)
+    collector = LabelCollector(classes, settings, generalize=False)
     for instance in entry["instances"]:
         label = int(instance["bbox_label"])
         if label == IGNORED:

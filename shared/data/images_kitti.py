@@ -1,4 +1,4 @@
-"""KITTI's left colour images (``image_2``) with the 2D boxes of ``label_2``.
+"""KITTI's left color images (``image_2``) with the 2D boxes of ``label_2``.
 
 ``DontCare`` regions are ignored for every class.
 """
@@ -58,7 +58,7 @@ def open_kitti_images(settings: DataSource, folder: Path) -> Dataset[ImageSample
 
 
 def _labels(file: Path, settings: DataSource, classes: tuple[str, ...]) -> ImageLabels:
-    collector = LabelCollector(classes, settings, generalise=True)
+    collector = LabelCollector(classes, settings, generalize=True)
     with explain_malformed(str(file)):
         for words in label_rows(file):
             corners = [float(word) for word in words[_BOX]]

@@ -94,7 +94,7 @@ def _labels(
     if "object_ann" not in tables:
         return None
     names = {category["token"]: str(category["name"]) for category in tables["category"]}
-    collector = LabelCollector(classes, settings, generalise=True)
+    collector = LabelCollector(classes, settings, generalize=True)
     for annotation in annotations:
         collector.add(names[annotation["category_token"]], annotation["bbox"])
     return collector.labels()

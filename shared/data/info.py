@@ -5,7 +5,7 @@ Rules where the two, or the data sets behind them, differ:
 - *Labels.* ``bbox_label_3d`` indexes the file's own class list (mmdet3d: ``metainfo.categories``, AWML:
   ``metainfo.classes``); -1 means ignored. Ignored boxes and those of classes that are not asked for are left out of the
   ground truth. Boxes with ``num_lidar_pts`` 0 stay in, for the evaluator to filter by ``num_points``.
-- *Boxes* are gravity centre, l, w, h, yaw in the lidar frame; unknown velocities are NaN.
+- *Boxes* are gravity center, l, w, h, yaw in the lidar frame; unknown velocities are NaN.
 - *Paths.* Without ``data_prefix`` every path is relative to the data folder as it stands (AWML). With it, mmdet3d's
   nuScenes rule: key frames join the whole path to ``pts``; of a sweep only the file name counts, joined to ``pts``
   where its path has ``samples`` in it, else to ``sweeps``; images join the prefix of their camera, else ``img``.
@@ -190,7 +190,7 @@ class _Reader:
                     f"has label {own_label}, but the file names {len(self.own_classes)} classes", where=where
                 )
             name = self.own_classes[own_label]
-            label = class_index(name, self.classes, self.settings.label_map, generalise=False)
+            label = class_index(name, self.classes, self.settings.label_map, generalize=False)
             if label != IGNORED:
                 kept.append(instance)
                 labels.append(label)

@@ -1,7 +1,7 @@
 """KITTI 3D object: ``velodyne/*.bin``, ``label_2``, ``calib``, ``image_2`` side by side.
 
 Points are x, y, z (x forward, y left, z up) and reflectance 0-1, four columns. Labels are in the rectified camera
-frame: bottom centre, (h, w, l), rotation about the camera's y axis; they are turned into lidar boxes exactly, the small
+frame: bottom center, (h, w, l), rotation about the camera's y axis; they are turned into lidar boxes exactly, the small
 tilt between the frames included. KITTI says neither how many points a box has (they are counted), nor how fast it
 moves.
 """
@@ -107,7 +107,7 @@ def _homogeneous(matrix: Float64) -> Float64:
 
 
 def _camera(image: Path, projection: Float64, lidar2rect: Float64) -> Camera:
-    """The left colour camera. Its projection is ``K [I | K^-1 p]``: the offset from the reference camera is a pose."""
+    """The left color camera. Its projection is ``K [I | K^-1 p]``: the offset from the reference camera is a pose."""
     intrinsics = projection[:, :3]
     rect2cam = np.eye(4)
     rect2cam[:3, 3] = np.linalg.solve(intrinsics, projection[:, 3])
@@ -139,7 +139,7 @@ def _ground_truth(
 ) -> Boxes3D:
     rows, labels = [], []
     for words in label_rows(file):
-        label = class_index(words[0], classes, settings.label_map, generalise=True)
+        label = class_index(words[0], classes, settings.label_map, generalize=True)
         if label != IGNORED:
             rows.append([float(word) for word in words[8:]])
             labels.append(label)

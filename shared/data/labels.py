@@ -42,7 +42,7 @@ _MORE_GENERAL: Mapping[str, tuple[str, ...]] = {
 }
 MORE_GENERAL = {name: general for general, names in _MORE_GENERAL.items() for name in names}
 
-# AWML's default classes, in its order: what a mixture of data sets is labelled with unless the config says otherwise.
+# AWML's default classes, in its order: what a mixture of data sets is labeled with unless the config says otherwise.
 COMMON_CLASSES = ("car", "truck", "bus", "bicycle", "pedestrian")
 
 
@@ -54,22 +54,22 @@ def nuscenes_label_map(classes: Sequence[str]) -> dict[str, str]:
     """nuScenes' detection classes that are no class of the model, to the next more general one that is."""
     found = {}
     for name in _NUSCENES_CLASSES:
-        label = class_index(name, classes, {}, generalise=True)
+        label = class_index(name, classes, {}, generalize=True)
         if name not in classes and label != IGNORED:
             found[name] = classes[label]
     return found
 
 
-def class_index(name: str, classes: Sequence[str], label_map: Mapping[str, str | None], *, generalise: bool) -> int:
+def class_index(name: str, classes: Sequence[str], label_map: Mapping[str, str | None], *, generalize: bool) -> int:
     """Index of a category's class, or ``IGNORED``.
 
-    ``label_map`` decides first (None: ignored); then the name itself; then, with ``generalise``, ``MORE_GENERAL``.
+    ``label_map`` decides first (None: ignored); then the name itself; then, with ``generalize``, ``MORE_GENERAL``.
     """
     if name in label_map:
         mapped = label_map[name]
         return classes.index(mapped) if mapped is not None and mapped in classes else IGNORED
     while name not in classes:
-        if not generalise or name not in MORE_GENERAL:
+        if not generalize or name not in MORE_GENERAL:
             return IGNORED
         name = MORE_GENERAL[name]
     return classes.index(name)

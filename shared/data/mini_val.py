@@ -1,6 +1,6 @@
 """nuScenes mini_val as ``mini_val_infos.json.gz``: the contents of an info file of mmdet3d 0.x, converted to JSON.
 
-Boxes there are centre, (w, l, h) and yaw_old in the lidar frame, with yaw = -yaw_old - pi/2 (the convention before
+Boxes there are center, (w, l, h) and yaw_old in the lidar frame, with yaw = -yaw_old - pi/2 (the convention before
 mmdet3d 1.0). Categories that nuScenes' detection task ignores carry their full name.
 """
 
@@ -81,7 +81,7 @@ def _sample(
 ) -> Sample:
     lidar2ego = pose(frame["lidar2ego_translation"], frame["lidar2ego_rotation"])
     labels = np.array(
-        [class_index(str(name), classes, settings.label_map, generalise=True) for name in frame["gt_names"]], np.int64
+        [class_index(str(name), classes, settings.label_map, generalize=True) for name in frame["gt_names"]], np.int64
     )
     boxes = np.array(frame["gt_boxes"], np.float64).reshape(-1, 7)
     velocities = [[np.nan, np.nan] if velocity is None else velocity for velocity in frame["gt_velocity"]]

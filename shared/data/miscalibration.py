@@ -1,6 +1,6 @@
 """Miscalibrations made on purpose: what turns a calibrated camera-lidar pair into a miscalibrated one.
 
-Two laws. Every magnitude is drawn from a normal distribution centred at the lower bound of its range, with two thirds
+Two laws. Every magnitude is drawn from a normal distribution centered at the lower bound of its range, with two thirds
 of the range as standard deviation, truncated to the range: small errors, the hard ones, are the most frequent.
 
 - ``awml``: rotation about an axis in any direction, translation in any direction, on the lidar's side:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 
-# Ranges in degrees and metres.
+# Ranges in degrees and meters.
 _AWML_ROTATION = (1.0, 10.0)
 _AWML_TRANSLATION = (0.05, 0.20)
 # Per axis of the camera frame (x right, y down, z forward): magnitudes of negative values, and of positive ones.
@@ -71,7 +71,7 @@ class Disturbance:
         matrix: (4, 4) the noise.
         on_lidar_side: whether it is ``lidar2cam @ matrix``; otherwise ``matrix @ lidar2cam``.
         rotation_deg: angle of the whole rotation, degrees.
-        translation_m: length of the translation, metres.
+        translation_m: length of the translation, meters.
     """
 
     matrix: Float64

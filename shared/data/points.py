@@ -1,6 +1,6 @@
 """Lidar point files: (N, F) float32 out of .bin, .pcd, .npz (Argoverse 2) and .npy.
 
-Columns: x, y, z in metres, then intensity, then ring or whatever the format has. NaN points are kept as they are in the
+Columns: x, y, z in meters, then intensity, then ring or whatever the format has. NaN points are kept as they are in the
 file: whoever uses the points drops and counts them. A file without points gives (0, F).
 """
 

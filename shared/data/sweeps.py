@@ -26,7 +26,7 @@ Float32 = npt.NDArray[np.float32]
 
 _INTENSITY = 3
 _TIME_LAG = 4
-_CLOSE = 1.0  # metres, mmdet3d's default radius
+_CLOSE = 1.0  # meters, mmdet3d's default radius
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PointLoading:
         sweeps_num: most sweeps to merge, the most recent first.
         remove_close: drop sweep points with |x| < 1 m and |y| < 1 m in the sweep's own frame (the key frame's stay).
         pad_empty_sweeps: where a sample's source lists no sweeps at all, repeat the key frame ``sweeps_num`` times.
-        range_filter: keep points strictly inside (x0, y0, z0, x1, y1, z1), metres; None keeps all, NaN points too.
+        range_filter: keep points strictly inside (x0, y0, z0, x1, y1, z1), meters; None keeps all, NaN points too.
         norm_intensity: ``tanh`` of column 3 of the key frame, not of sweeps, as ``LoadPointsFromFile`` has it.
         exact_sweeps: align sweeps by the true inverse of ``lidar2sensor``, not by mmdet3d's formula.
     """

@@ -37,11 +37,11 @@ _TABLES = (
 _LIDAR_CHANNELS = ("LIDAR_CONCAT", "LIDAR_TOP")  # the one to use where a vehicle has several
 _DEFAULT_FEATURES = 5
 _MICROSECONDS = 1e6
-# Faster than anything that is labelled [m/s]: AWML's converter shortens what is longer, a label's jump.
+# Faster than anything that is labeled [m/s]: AWML's converter shortens what is longer, a label's jump.
 _HIGHEST_SPEED = 50.0
-# Velocity from neighbouring annotations, as nuScenes defines it: at most this far apart, in seconds; twice as far where
+# Velocity from neighboring annotations, as nuScenes defines it: at most this far apart, in seconds; twice as far where
 # there is one on either side.
-_NEIGHBOUR_SECONDS = 1.5
+_NEIGHBOR_SECONDS = 1.5
 
 
 def open_t4(settings: DataSource, folder: Path) -> Dataset[Sample]:
@@ -272,7 +272,7 @@ class _Scene:
         labels: list[int] = []
         for annotation in self.annotations[token]:
             name = self._category(annotation)
-            label = class_index(name, names, self.settings.label_map, generalise=True)
+            label = class_index(name, names, self.settings.label_map, generalize=True)
             if label != IGNORED and not self._is_filtered(annotation, name):
                 kept.append(annotation)
                 labels.append(label)
@@ -292,14 +292,14 @@ class _Scene:
         return merge_trailers(boxes, classes.index("truck"), len(classes)) if merges else boxes
 
     def _velocity(self, annotation: Record) -> Float64:
-        """Global velocity (3,) in m/s: the table's own where it has one, else from the neighbouring annotations."""
+        """Global velocity (3,) in m/s: the table's own where it has one, else from the neighboring annotations."""
         if annotation.get("velocity") is not None:
             return np.asarray(annotation["velocity"], np.float64)
         table = self.by_token["sample_annotation"]
-        neighbours = [table.get(annotation.get(side) or "") for side in ("prev", "next")]
-        first, last = (neighbour or annotation for neighbour in neighbours)
+        neighbors = [table.get(annotation.get(side) or "") for side in ("prev", "next")]
+        first, last = (neighbor or annotation for neighbor in neighbors)
         seconds = self._seconds(last) - self._seconds(first)
-        allowed = _NEIGHBOUR_SECONDS * sum(neighbour is not None for neighbour in neighbours)
+        allowed = _NEIGHBOR_SECONDS * sum(neighbor is not None for neighbor in neighbors)
         if not 0 < seconds <= allowed:
             return np.full(3, np.nan)
         moved = np.asarray(last["translation"], np.float64) - np.asarray(first["translation"], np.float64)

@@ -3,7 +3,7 @@
 AWML labels no trailers: one that belongs to a truck is merged with it, the others are ignored (``merge_objects``
 ``truck: [truck, trailer]`` with ``merge_type`` ``extend_longer`` in its data set configs; arithmetic of its
 ``t4converter.py``). A box that merges here is that box, its vertical extent included, which AWML computes as if
-centres were bottoms.
+centers were bottoms.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _ends(center: npt.NDArray[np.floating], length: float, yaw: float) -> Float6
 
 
 def _merged(boxes: Boxes3D, first: int, second: int) -> tuple[Float64, Float64, float]:
-    """Centre, size and yaw of the larger box, made longer until it ends where the smaller one does."""
+    """Center, size and yaw of the larger box, made longer until it ends where the smaller one does."""
     areas = boxes.sizes[:, 0].astype(np.float64) * boxes.sizes[:, 1]
     large, small = (first, second) if areas[first] >= areas[second] else (second, first)
     ends = []

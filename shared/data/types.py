@@ -135,7 +135,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """What is labelled in an image. Rows are parallel.
+    """What is labeled in an image. Rows are parallel.
 
     Attributes:
         boxes: of the data set's classes, in pixels of the image as it is stored.

@@ -1,4 +1,4 @@
-"""The demo CenterPoint with faults in it: attribution names the step, on labelled scenes, and bisection the node."""
+"""The demo CenterPoint with faults in it: attribution names the step, on labeled scenes, and bisection the node."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_step_with_the_fault_is_named(demo: Any, tmp_path: Path, fault: str)
     changes: dict[str, tuple[str, dict[str, Any]]] = {
         "nms": ("circle_nms", {"parameters": {"nms": {**parameters["nms"], "radius": [400.0]}}}),
         # Another order of voxels shows in which are left when there are too many: here, those that come first.
-        "voxels": ("voxelise", {"parameters": {"max_voxels": 2000}}),
+        "voxels": ("voxelize", {"parameters": {"max_voxels": 2000}}),
         "weights": (
             HEAD,
             {"component": HEAD, "change": lambda model: scale_weights(model, convolutions(model)[2], 2.0)},
@@ -90,7 +90,7 @@ def test_the_framework_itself_is_a_reference(demo: Any, tmp_path: Path, monkeypa
 
     found = attributed_to_framework(tmp_path / "good")
     assert [row["step"] for row in found["steps"]] == [
-        "read", "voxelise+decorate", "pts_voxel_encoder+scatter", HEAD, "decode+circle_nms",
+        "read", "voxelize+decorate", "pts_voxel_encoder+scatter", HEAD, "decode+circle_nms",
     ]  # fmt: skip
     assert found["responsible"] == [] and found["metrics"]["reference"]["mAP"] > 0.3
     for row in found["steps"]:
@@ -100,7 +100,7 @@ def test_the_framework_itself_is_a_reference(demo: Any, tmp_path: Path, monkeypa
     right = staged.decorate
     monkeypatch.setattr(staged, "decorate", lambda *given: right(*given) * 1.2)
     found = attributed_to_framework(tmp_path / "shared")
-    assert found["responsible"] == ["voxelise+decorate"]
+    assert found["responsible"] == ["voxelize+decorate"]
 
 
 @pytest.mark.parametrize("places", [[3], [1, 14]])
@@ -117,7 +117,7 @@ def test_the_node_with_the_fault_is_named(demo: Any, tmp_path: Path, places: lis
 
     workspace = planted(demo, tmp_path / "work", component=HEAD, change=change)
     text = bisect(
-        workspace.root, OnnxRunner(optimise=True), 50.0, component=HEAD, reference_work=demo.root, num_samples=1
+        workspace.root, OnnxRunner(optimize=True), 50.0, component=HEAD, reference_work=demo.root, num_samples=1
     )
     found = json.loads(workspace.artifact(f"bisect/{HEAD}.json").read_text())
     assert [window["nodes"] for window in found["responsible"]] == [[name] for name in names]

@@ -23,7 +23,7 @@ from benchmarks import int8 as benchmark
 from shared.workspace import Workspace
 from tests.support import trt_run
 from tests.support.qdq_graphs import residual_block
-from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantise
+from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantize
 from trt_builder.build import build_all
 from trt_builder.layers import Layer
 from trt_builder.target import Target
@@ -64,8 +64,8 @@ def of_kind(layer: dict[str, Any]) -> Layer:
 
 
 @pytest.mark.parametrize("skip", [(), (r"blocks\.0/",), (r"blocks\.0/", r"^/head/.*\.1/")])
-def test_what_is_quantised_runs_in_int8_and_the_rest_in_fp16(target: Target, work: Path, skip: tuple[str, ...]) -> None:
-    model = quantise(head(), skip=skip)
+def test_what_is_quantized_runs_in_int8_and_the_rest_in_fp16(target: Target, work: Path, skip: tuple[str, ...]) -> None:
+    model = quantize(head(), skip=skip)
     wanted = {
         node.name: "int8" if node.input[0].endswith(".dq") else "fp16"
         for node in model.graph.node
@@ -87,7 +87,7 @@ def test_a_residual_block_computes_what_its_graph_says(target: Target, work: Pat
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     runs = precisions(ws, found[HEAD], convolutions)
     assert runs == dict.fromkeys(convolutions, "int8"), f"{runs}; achieved: {found[HEAD]['achieved']}"
-    # The input has to be quantised by somebody; what is between the convolutions is part of their kernels.
+    # The input has to be quantized by somebody; what is between the convolutions is part of their kernels.
     alone = [name for name in found[HEAD]["achieved"]["qdq_not_fused"] if name.startswith(("conv1", "conv2"))]
     assert not alone, f"{alone} not fused; achieved: {found[HEAD]['achieved']}"
     runtime, engine = trt_run.load(target, ws.artifact(found[HEAD]["engine"]))

@@ -28,7 +28,7 @@ from tests.support.trt_workspaces import (
     export,
     head,
     make_workspace,
-    quantise,
+    quantize,
     with_other_weights,
 )
 from trt_builder import timing_cache
@@ -108,8 +108,8 @@ def test_keep_fp32_keeps_the_head(target: Target, work: Path) -> None:
     assert {value for node, value in precisions.items() if node.startswith("/backbone/") and "Conv" in node} == {"fp16"}
 
 
-def test_int8_runs_the_quantised_convolutions_in_int8(target: Target, work: Path) -> None:
-    ws = make_workspace(work, {HEAD: quantise(head())}, CONFIG)
+def test_int8_runs_the_quantized_convolutions_in_int8(target: Target, work: Path) -> None:
+    ws = make_workspace(work, {HEAD: quantize(head())}, CONFIG)
     build_all(ws.root, target="tensorrt", overrides=["tensorrt.precision_policy=int8"])
     achieved = record_of(ws, target, "int8", HEAD)["achieved"]
     assert achieved["share_of_matrix_layers"]["int8"] > 0.9

@@ -33,7 +33,7 @@ from verifier.attribute import attribute
 FRAMES = 4
 STEPS = [
     "read",
-    "voxelise",
+    "voxelize",
     "decorate",
     "pts_voxel_encoder",
     "scatter",
@@ -118,19 +118,19 @@ def test_another_suppression_rule(reference: Workspace, tmp_path: Path) -> None:
 
 
 def test_another_voxel_order(reference: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backwards = staged.voxelise
+    backwards = staged.voxelize
     monkeypatch.setattr(
-        staged, "voxelise", lambda points, grid, table: backwards(np.ascontiguousarray(points[::-1]), grid, table)
+        staged, "voxelize", lambda points, grid, table: backwards(np.ascontiguousarray(points[::-1]), grid, table)
     )
     found = attributed(planted(reference, tmp_path), reference)
-    assert found["responsible"] == ["voxelise"] == differing(found)
+    assert found["responsible"] == ["voxelize"] == differing(found)
 
 
 @pytest.mark.parametrize("limit", [{"max_voxels": 60}, {"max_points_per_voxel": 3}])
 def test_smaller_limits_of_voxels(reference: Workspace, tmp_path: Path, limit: dict[str, int]) -> None:
     """The reference's voxels don't fit into this model's buffers, and are still its steps' input."""
     found = attributed(planted(reference, tmp_path, parameters=limit), reference)
-    assert found["responsible"] == ["voxelise"]
+    assert found["responsible"] == ["voxelize"]
 
 
 def test_voxels_that_are_only_numbered_otherwise_cost_nothing(

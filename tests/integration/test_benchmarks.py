@@ -8,8 +8,8 @@ from tests.support import tiny_centerpoint as tiny
 
 
 @pytest.mark.mmcv_ops
-def test_voxelisation_and_decoration_are_five_times_faster_than_the_framework_s():
-    from benchmarks.voxelisation import measure
+def test_voxelization_and_decoration_are_five_times_faster_than_the_framework_s():
+    from benchmarks.voxelization import measure
 
     result = measure(count=200_000, repeats=7)
     assert result["baseline_is_compiled"]

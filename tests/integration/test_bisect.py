@@ -36,7 +36,7 @@ from verifier.bisect.runners import CommandRunner, OnnxRunner
 LIMIT = 50.0
 WIDTH = 16
 DEPTH = 30
-RUNNER = OnnxRunner(optimise=True)
+RUNNER = OnnxRunner(optimize=True)
 
 SCRIPT = """
 import sys

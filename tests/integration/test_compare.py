@@ -24,7 +24,7 @@ FRAMES = 12
 
 
 def _boxes(workspace: Workspace, shift: float, frames: int = FRAMES) -> dict[int, Boxes3D]:
-    """Good predictions, off by ``shift`` metres along x and y."""
+    """Good predictions, off by ``shift`` meters along x and y."""
     found = {index: good_boxes(workspace, index) for index in range(frames)}
     return {index: replace(boxes, centers=boxes.centers + np.float32(shift)) for index, boxes in found.items()}
 

@@ -65,14 +65,14 @@ def test_same_boxes_with_the_points_they_say(both: tuple[Dataset, Dataset]) -> N
         np.testing.assert_array_equal(counts, left.num_points)
 
 
-def test_swapped_sizes_and_bottom_centres_would_show(both: tuple[Dataset, Dataset]) -> None:
+def test_swapped_sizes_and_bottom_centers_would_show(both: tuple[Dataset, Dataset]) -> None:
     """The count above must fail for the mistakes that it is there to catch."""
     sample = both[0].sample(0)
     boxes = by_position(sample.ground_truth)
     points = read_points(sample.lidar)
     wrong = {
         "width and length": replace(boxes, sizes=boxes.sizes[:, [1, 0, 2]]),
-        "bottom centre": replace(boxes, centers=boxes.centers - boxes.sizes * [0, 0, 0.5]),
+        "bottom center": replace(boxes, centers=boxes.centers - boxes.sizes * [0, 0, 0.5]),
         "sign of yaw": replace(boxes, yaws=-boxes.yaws),
     }
     for mistake, mistaken in wrong.items():

@@ -96,7 +96,7 @@ def test_disabled_backends_are_left_out(tmp_path: Path) -> None:
     assert set(workspace.manifest().results["metrics"]) == {"onnx-cpu"}
 
 
-def test_unlabelled_data_gives_latency_only(tmp_path: Path) -> None:
+def test_unlabeled_data_gives_latency_only(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path)
     some_boxes = {index: good_boxes(workspace, index) for index in range(SAMPLES)}
     infos = json.loads((tmp_path / "data" / "infos.json").read_text())
@@ -189,7 +189,7 @@ def test_empty_run_is_refused(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"scores": np.float32("nan")}, "score is not a finite number"),
-        ({"centers": np.float32("inf")}, "centre is not a finite number"),
+        ({"centers": np.float32("inf")}, "center is not a finite number"),
         ({"sizes": np.float32(0)}, "not longer than 0 m"),
         ({"labels": np.int64(2)}, "label is outside the list of 2 classes"),
         ({"labels": np.int64(-1)}, "label is outside the list of 2 classes"),

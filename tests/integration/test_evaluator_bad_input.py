@@ -73,7 +73,7 @@ def test_runs_that_can_not_be_evaluated(tmp_path: Path, name: str) -> None:
     ("change", "words"),
     [
         ({"bbox_3d": [1, 2, 3, 0, 1, 1, 0]}, "a box side is not longer than 0 m"),
-        ({"bbox_3d": [1, float("nan"), 3, 1, 1, 1, 0]}, "the centre is not a finite number"),
+        ({"bbox_3d": [1, float("nan"), 3, 1, 1, 1, 0]}, "the center is not a finite number"),
         ({"bbox_3d": [1, 2, 3]}, "infos.json"),
         ({"bbox_label_3d": 7}, "7"),
     ],

@@ -256,7 +256,7 @@ def test_kept_frames_are_the_same_frames(tmp_path: Path) -> None:
 
 
 def test_a_camera_mounted_otherwise_sees_what_lies_there() -> None:
-    """Turned by 56 degrees about the vehicle's upward axis, the front camera's lens looks where its neighbour does."""
+    """Turned by 56 degrees about the vehicle's upward axis, the front camera's lens looks where its neighbor does."""
     scene = draw_scene(3, "train", 0, 1)
     front, right = camera_rig()[:2]
     turned = render(replace(front, cam2ego=right.cam2ego), scene.at(0.0), scene.road).image

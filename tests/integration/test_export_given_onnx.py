@@ -102,7 +102,7 @@ def test_missing_truncated_and_absent_files_are_told(exported: Path, tmp_path: P
         take(exported, folder, tmp_path / "work")
 
 
-def test_a_task_or_quantisation_that_is_not_there_is_refused(exported: Path, tmp_path: Path) -> None:
+def test_a_task_or_quantization_that_is_not_there_is_refused(exported: Path, tmp_path: Path) -> None:
     onnx = exported / "first" / "onnx"
     with pytest.raises(ConfigError, match=r"task_type: is classification, but model.type centerpoint does detection3d"):
         take(exported, onnx, tmp_path / "a", "task_type=classification")

@@ -12,7 +12,7 @@ from onnx import helper
 
 from benchmarks.int8 import PEAKS, Peak, layers_beside_roofline, show, whole_roofline, with_sizes, work_of
 from tests.support import trt_rtx
-from tests.support.trt_workspaces import head, quantise
+from tests.support.trt_workspaces import head, quantize
 
 
 def test_work_is_counted_by_hand() -> None:
@@ -31,7 +31,7 @@ def test_work_is_counted_by_hand() -> None:
 
 
 def test_a_layer_is_bound_by_the_slower_of_arithmetic_and_memory() -> None:
-    model = quantise(with_sizes(head(None), {"height": 16, "width": 16}))
+    model = quantize(with_sizes(head(None), {"height": 16, "width": 16}))
     node = next(node.name for node in model.graph.node if node.op_type == "Conv")
     layers = [
         {"name": "conv", "precision": "int8", "nodes": [node], "outputs": [["t", "int8"]]},
@@ -58,7 +58,7 @@ def test_the_roofline_of_a_graph_is_that_of_its_precisions() -> None:
     fp32, fp16 = (whole_roofline(model, policy, memory) for policy in ("fp32_tf32", "fp16"))
     assert fp32 == pytest.approx(2 * fp16)
     assert whole_roofline(model, "fp32_tf32", compute) == pytest.approx(2 * whole_roofline(model, "fp16", compute))
-    some, every = (whole_roofline(quantise(model, skip=skip), "int8", compute) for skip in ((r"/head/",), ()))
+    some, every = (whole_roofline(quantize(model, skip=skip), "int8", compute) for skip in ((r"/head/",), ()))
     fp16 = whole_roofline(model, "fp16", compute)
     # The transposed convolution stays in FP16.
     assert 0.5 * fp16 < every < some < fp16
@@ -85,7 +85,7 @@ def test_the_table_of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_a_gpu_it_tells_precisions_and_sizes(tmp_path: Path) -> None:
     onnx.save(head(None), str(tmp_path / "head.onnx"))
-    onnx.save(quantise(head(None)), str(tmp_path / "int8.onnx"))
+    onnx.save(quantize(head(None)), str(tmp_path / "int8.onnx"))
     out = tmp_path / "out.json"
     run = subprocess.run(
         [trt_rtx.python(), "-m", "benchmarks.int8", "--out", str(out), "--onnx", str(tmp_path / "head.onnx"),

@@ -196,7 +196,7 @@ def test_points_that_are_no_numbers_are_left_out_and_counted(tmp_path: Path) -> 
     ("shape", "message"),
     [((80, 120), "has 1 channel of uint8"), ((80, 120, 4), "has 4 channels of uint8")],
 )
-def test_image_that_is_not_in_colour(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:
+def test_image_that_is_not_in_color(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:
     write_pair(tmp_path, [entry()], shape)
     with pytest.raises(InputError, match=message):
         read(tmp_path)
@@ -260,7 +260,7 @@ def test_edges_of_depth_lie_on_edges_of_the_image_when_calibrated(real_data: Pat
 
 
 def edge_agreement(channels: np.ndarray) -> float:
-    """Mean strength of image edges at points much nearer than their neighbour to the left or right in the scan."""
+    """Mean strength of image edges at points much nearer than their neighbor to the left or right in the scan."""
     gray = cv2.GaussianBlur(channels[:3].mean(axis=0), (0, 0), 2)
     edges = np.abs(cv2.Sobel(gray, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     depth = channels[3]

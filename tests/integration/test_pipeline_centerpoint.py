@@ -88,7 +88,7 @@ def test_the_latency_comes_with_the_answer_and_adds_up():
     answer = make().infer(frame(500))
     stages = {name: value for name, value in answer.latency_ms.items() if name != "total"}
     assert list(stages) == [
-        "voxelise", "decorate", "pts_voxel_encoder", "scatter", "pts_backbone_neck_head", "decode", "circle_nms"
+        "voxelize", "decorate", "pts_voxel_encoder", "scatter", "pts_backbone_neck_head", "decode", "circle_nms"
     ]  # fmt: skip
     assert sum(stages.values()) == pytest.approx(answer.latency_ms["total"])
 

@@ -35,7 +35,7 @@ def test_a_row_becomes_its_box_in_pixels_of_the_image() -> None:
     rows = one_row(row, x=0.5, y=0.25, w=np.log(2.0), h=0.0, objectness=0.5, truck=0.8, car=0.1)
     answer = build_pipeline(tiny.spec(), tiny.StandIn(rows)).infer(image(192, 96))
     boxes = answer.predictions
-    # Centre (56, 36), size 32 x 16 in the input; times two in the image.
+    # Center (56, 36), size 32 x 16 in the input; times two in the image.
     np.testing.assert_allclose(boxes.corners, [[80, 56, 144, 88]], atol=1e-4)
     assert boxes.labels.tolist() == [1]
     np.testing.assert_allclose(boxes.scores, [0.4], rtol=1e-6)
@@ -147,11 +147,11 @@ def test_image_files(tmp_path: Path) -> None:
             read(path)
 
 
-def test_grey_and_transparent_images_become_colour(tmp_path: Path) -> None:
+def test_gray_and_transparent_images_become_color(tmp_path: Path) -> None:
     import cv2
 
     pipeline = build_pipeline(tiny.spec(), tiny.StandIn(tiny.random_rows(0)))
-    for name, shape in (("grey.png", (40, 50)), ("transparent.png", (40, 50, 4))):
+    for name, shape in (("gray.png", (40, 50)), ("transparent.png", (40, 50, 4))):
         cv2.imwrite(str(tmp_path / name), np.full(shape, 90, np.uint8))
         data = pipeline.read(ImageSample(0, "0", 0.0, "", tmp_path / name, None, None, None)).data
         assert data.shape == (40, 50, 3)

@@ -82,7 +82,7 @@ def run(project: Path, work: Path, *arguments: str) -> int:
 
 @pytest.fixture(scope="module")
 def made(project) -> Path:
-    """A workspace, quantised and exported."""
+    """A workspace, quantized and exported."""
     work = project / "work"
     assert run(project, work, "--method", "max") == 0
     assert run(project, work, "export") == 0
@@ -108,10 +108,10 @@ def test_checkpoint_cache_and_provenance_are_artifacts(made):
     assert 0 < told["distribution"]["points"]["p50"] < 5000
     assert 0 < told["distribution"]["voxels"]["least"] <= told["distribution"]["voxels"]["most"]
     result = workspace.manifest().results["quantize"]["ptq"]
-    assert result["quantised"] == len(told["layers"]) < result["layers"]
+    assert result["quantized"] == len(told["layers"]) < result["layers"]
 
 
-def test_the_exported_files_have_qdq_nodes_at_the_quantised_layers_alone(made):
+def test_the_exported_files_have_qdq_nodes_at_the_quantized_layers_alone(made):
     import onnx
 
     layers = json.loads((made / "quantized" / "provenance.json").read_text())["layers"]
@@ -125,10 +125,10 @@ def test_the_exported_files_have_qdq_nodes_at_the_quantised_layers_alone(made):
     assert all(entry["largest_relative"] < 1e-5 for entry in agreement["program"])
 
 
-def test_the_framework_reference_is_that_of_the_quantised_model(made, project, tmp_path):
+def test_the_framework_reference_is_that_of_the_quantized_model(made, project, tmp_path):
     assert run(project, tmp_path, "export", "--set", "quantization.enabled=false") == 0
-    quantised, plain = (Run.open(folder / "reference").raw(0)["heatmap"] for folder in (made, tmp_path))
-    error = np.abs(quantised - plain).max() / np.abs(plain).max()
+    quantized, plain = (Run.open(folder / "reference").raw(0)["heatmap"] for folder in (made, tmp_path))
+    error = np.abs(quantized - plain).max() / np.abs(plain).max()
     assert 1e-4 < error < 0.5, error
 
 
@@ -160,7 +160,7 @@ def refused(capsys, project: Path, work: Path, *arguments: str) -> tuple[int, st
     return code, error[0]
 
 
-def test_an_export_before_the_quantisation_names_the_command(project, tmp_path, capsys):
+def test_an_export_before_the_quantization_names_the_command(project, tmp_path, capsys):
     code, error = refused(capsys, project, tmp_path, "export")
     assert code == 3
     assert f"exporter quantize ptq --config {project / 'deploy.yaml'} --work {tmp_path}" in error
@@ -181,7 +181,7 @@ def test_a_cache_of_another_model_is_refused(project, made, tmp_path, capsys):
     assert code == 3 and "calibration of a model with other weights" in error
 
 
-def test_a_quantised_checkpoint_of_another_training_is_refused(project, work, tmp_path, capsys):
+def test_a_quantized_checkpoint_of_another_training_is_refused(project, work, tmp_path, capsys):
     model = built(SMALL)[0]
     model.pts_backbone.blocks[0][0].weight.data *= 2
     other = save_checkpoint(model, tmp_path / "other.pth")
@@ -189,13 +189,13 @@ def test_a_quantised_checkpoint_of_another_training_is_refused(project, work, tm
     assert code == 3 and "was made of another checkpoint than model.checkpoint" in error
 
 
-def test_a_quantised_checkpoint_in_place_of_the_float_one_is_told(project, made, tmp_path, capsys):
+def test_a_quantized_checkpoint_in_place_of_the_float_one_is_told(project, made, tmp_path, capsys):
     checkpoint = made / "quantized" / "ptq.pth"
     code, error = refused(
         capsys, project, tmp_path, "export", "--set", f"model.checkpoint={checkpoint}",
         "--set", "quantization.enabled=false",
     )  # fmt: skip
-    assert code == 3 and "this is a quantised checkpoint, with batch norms folded in" in error
+    assert code == 3 and "this is a quantized checkpoint, with batch norms folded in" in error
 
 
 def test_an_empty_calibration_set_is_refused_and_a_single_frame_warns(project, tmp_path, capsys):

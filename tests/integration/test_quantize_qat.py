@@ -1,4 +1,4 @@
-"""`exporter quantize qat` on a small YOLOX: from a checkpoint and labelled images to an exported INT8 graph."""
+"""`exporter quantize qat` on a small YOLOX: from a checkpoint and labeled images to an exported INT8 graph."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRAINED = tiny_yolox.TRAINING_CONFIG.replace(
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A deploy config with three labelled images to evaluate on and four to train on."""
+    """A deploy config with three labeled images to evaluate on and four to train on."""
     root = tmp_path_factory.mktemp("model")
     model, _, _ = tiny_yolox.built(root, text=TRAINED)
     save_checkpoint(model, root / "model.pth")
@@ -60,8 +60,8 @@ def _section(root: Path) -> dict[str, Any]:
     return {"format": "info", "root": str(root), "info_file": "info.json", "classes": tiny_yolox.CLASSES}
 
 
-def _write_set(root: Path, sizes: Any, name: str, labelled: bool = True) -> None:
-    truth = {"instances": [{"bbox": [5, 5, 40, 40], "bbox_label": 1, "ignore_flag": 0}]} if labelled else {}
+def _write_set(root: Path, sizes: Any, name: str, labeled: bool = True) -> None:
+    truth = {"instances": [{"bbox": [5, 5, 40, 40], "bbox_label": 1, "ignore_flag": 0}]} if labeled else {}
     entries = [
         {
             "img_id": f"{name}{number}", "img_path": path.name, "width": sizes[number][0], "height": sizes[number][1],
@@ -158,7 +158,7 @@ def test_what_cant_be_trained(config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"quantization.calibration.data: is missing: training on"):
         _run(alone, tmp_path / "work")
 
-    _write_set(tmp_path / "bare", ((60, 60), (60, 60)), "bare", labelled=False)
+    _write_set(tmp_path / "bare", ((60, 60), (60, 60)), "bare", labeled=False)
     overrides = [f"quantization.calibration.data.root={tmp_path / 'bare'}"]
     with pytest.raises((InputError, ConfigError), match=r"labels|instances"):
         _run(config, tmp_path / "work", overrides=overrides)

@@ -13,7 +13,7 @@ pytest.importorskip("modelopt")
 import onnx
 
 from exporter.cli import cli
-from exporter.quantize.lint import lint, quantised_layers
+from exporter.quantize.lint import lint, quantized_layers
 from shared.workspace import Workspace
 from tests.support import tiny_yolox as tiny
 from tests.support.exporting import save_checkpoint
@@ -25,7 +25,7 @@ OUTPUTS = r"bbox_head\.multi_level_conv_(cls|reg|obj)\."
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace, quantised and exported."""
+    """A workspace, quantized and exported."""
     root = tmp_path_factory.mktemp("project")
     save_checkpoint(tiny.built(root, seed=None)[0], root / "model.pth")
     tiny.write_images(root / "images")
@@ -52,16 +52,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "work"
 
 
-def test_all_but_the_head_s_outputs_are_quantised_and_every_pair_stands_right(made: Path) -> None:
+def test_all_but_the_head_s_outputs_are_quantized_and_every_pair_stands_right(made: Path) -> None:
     model = onnx.load(str(Workspace.open(made).artifact("onnx/yolox.onnx")))
-    inside, outside = quantised_layers(model)
+    inside, outside = quantized_layers(model)
     assert len(outside) == 9
     assert all("multi_level_conv_" in name for name in outside)
     assert len(inside) > 50
     assert lint(model, [OUTPUTS]) == []
 
 
-def test_skip_connections_are_quantised_with_the_scale_of_what_they_skip(made: Path) -> None:
+def test_skip_connections_are_quantized_with_the_scale_of_what_they_skip(made: Path) -> None:
     model = onnx.load(str(Workspace.open(made).artifact("onnx/yolox.onnx")))
     nodes = {node.name: node for node in model.graph.node}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -77,7 +77,7 @@ def test_skip_connections_are_quantised_with_the_scale_of_what_they_skip(made: P
         assert scale(skip) == scale(f"{block}/conv1/conv/input_quantizer/QuantizeLinear")
 
 
-def test_what_is_exported_computes_what_the_quantised_model_computes(made: Path) -> None:
+def test_what_is_exported_computes_what_the_quantized_model_computes(made: Path) -> None:
     agreement = Workspace.open(made).manifest().results["export"]["agreement"]["yolox"]
     assert all(entry["largest_relative"] < 0.05 for entry in agreement["onnx"])
     assert all(entry["largest_relative"] < 1e-5 for entry in agreement["program"])

@@ -12,7 +12,7 @@ from runtime.buffers import RowBuffer
 from runtime.circle_nms import circle_nms
 from runtime.decode import BoxDecoding, decode
 from runtime.decorate import Decoration, decorate
-from runtime.voxelise import VoxelGrid, cell_table, voxelise
+from runtime.voxelize import VoxelGrid, cell_table, voxelize
 from tests.support.lidar_frames import real_frames, synthetic_frame
 
 pytestmark = pytest.mark.exporter
@@ -52,7 +52,7 @@ def framework_voxels(points: np.ndarray, grid: VoxelGrid) -> tuple[np.ndarray, .
 
 
 def assert_same_voxels(points: np.ndarray, grid: VoxelGrid) -> None:
-    voxels = voxelise(points, grid, cell_table(grid))
+    voxels = voxelize(points, grid, cell_table(grid))
     dense, coordinates, num_points = framework_voxels(points, grid)
     assert voxels.dense(grid.max_points).tobytes() == dense.tobytes()
     np.testing.assert_array_equal(voxels.coordinates, coordinates)
@@ -138,7 +138,7 @@ def test_decoration_is_the_framework_s(kind, decoration):
     buffer = RowBuffer(grid.max_voxels * grid.max_points, decoration.num_features)
     for seed in range(6):
         points = np.ascontiguousarray(synthetic_frame(seed)[:, : decoration.raw_features])
-        voxels = voxelise(points, grid, cell_table(grid))
+        voxels = voxelize(points, grid, cell_table(grid))
         ours = decorate(voxels, decoration, grid, buffer)[: len(voxels)]
         coordinates = np.concatenate([np.zeros((len(voxels), 1), np.int32), voxels.coordinates], axis=1)
         with torch.no_grad():

@@ -65,7 +65,7 @@ def test_the_boxes_are_those_of_the_onnx_backend(work: Path) -> None:
     assert_same(Run.open(work / "runs/tensorrt-cuda0"), Run.open(work / "runs/onnx-cpu"))
     assert Run.open(work / "runs/tensorrt-cuda0").header.details["gpu"] == "CPU"
     stages = list(Run.open(work / "runs/tensorrt-cuda0").latencies[0])
-    assert stages[:2] == ["upload", "voxelise"]
+    assert stages[:2] == ["upload", "voxelize"]
     assert stages[-3:] == ["download", "enqueue", "total"]
 
 
@@ -118,8 +118,8 @@ def test_bench_shows_stages_engines_streams_and_layers(work: Path, monkeypatch: 
         assert text in output
     written = json.loads((work / "bench/tensorrt-cuda0.json").read_text())
     assert len(written["requests_ms"]) >= 4
-    assert set(written["staged_ms"][0]) > {"upload", "voxelise", "circle_nms", "download"}
-    assert "voxelise" not in written["requests_ms"][0]
+    assert set(written["staged_ms"][0]) > {"upload", "voxelize", "circle_nms", "download"}
+    assert "voxelize" not in written["requests_ms"][0]
     assert written["engines"]["pts_voxel_encoder"]["shapes"]["input_features"][1:] == [8, 10]
     events = json.loads((work / "bench/tensorrt-cuda0.trace.json").read_text())["traceEvents"]
     assert {event["ph"] for event in events} == {"X"}

@@ -24,7 +24,7 @@ from tests.support.trt_workspaces import (
     head,
     make_workspace,
     profile,
-    quantise,
+    quantize,
 )
 from trt_builder import gpu
 
@@ -91,8 +91,8 @@ def test_keep_fp32_keeps_exactly_what_it_names(tmp_path: Path) -> None:
     assert {value for node, value in precisions.items() if node.startswith("/backbone/")} == {"fp16"}
 
 
-def test_int8_runs_quantised_convolutions_in_int8_and_the_rest_in_fp16(tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, {HEAD: quantise(head())})
+def test_int8_runs_quantized_convolutions_in_int8_and_the_rest_in_fp16(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {HEAD: quantize(head())})
     answer = build(ws, policy="int8")
     assert answer.returncode == 0, answer.stderr
     achieved = records(ws, "int8")[HEAD]["achieved"]
@@ -101,7 +101,7 @@ def test_int8_runs_quantised_convolutions_in_int8_and_the_rest_in_fp16(tmp_path:
 
 
 def test_int8_runs_a_component_without_qdq_in_fp16(tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, {ENCODER: encoder(), HEAD: quantise(head())})
+    ws = make_workspace(tmp_path, {ENCODER: encoder(), HEAD: quantize(head())})
     assert build(ws, policy="int8").returncode == 0
     found = records(ws, "int8")
     assert found[ENCODER]["achieved"]["share_of_matrix_layers"] == {"fp16": 1.0}
@@ -112,8 +112,8 @@ def test_int8_runs_a_component_without_qdq_in_fp16(tmp_path: Path) -> None:
     assert "needs Q/DQ nodes" in asked.stderr
 
 
-def test_a_quantised_graph_builds_strongly_typed(tmp_path: Path) -> None:
-    ws = make_workspace(tmp_path, {HEAD: quantise(head(None), skip=[r"^/backbone/blocks\.0/"])})
+def test_a_quantized_graph_builds_strongly_typed(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {HEAD: quantize(head(None), skip=[r"^/backbone/blocks\.0/"])})
     answer = build(ws, policy="strongly_typed")
     assert answer.returncode == 0, answer.stderr
     achieved = records(ws, "strongly_typed")[HEAD]["achieved"]
@@ -122,7 +122,7 @@ def test_a_quantised_graph_builds_strongly_typed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("activation", ["Relu", "Clip"])
-def test_a_quantised_skip_connection_joins_the_kernel_after_its_convolution(tmp_path: Path, activation: str) -> None:
+def test_a_quantized_skip_connection_joins_the_kernel_after_its_convolution(tmp_path: Path, activation: str) -> None:
     ws = make_workspace(tmp_path, {HEAD: residual_block(activation)})
     answer = build(ws, policy="int8")
     assert answer.returncode == 0, answer.stderr

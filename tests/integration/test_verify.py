@@ -353,7 +353,7 @@ def test_traces_and_swapped_runs_are_not_verified(tmp_path: Path) -> None:
     assert "verification passed: 3 comparisons" in verify(workspace.root, (), False)
 
 
-@pytest.mark.parametrize("text", ["loose", "heatmap=", "results.colour=1"])
+@pytest.mark.parametrize("text", ["loose", "heatmap=", "results.color=1"])
 def test_tolerance_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     workspace = _workspace(tmp_path)
     _three_runs(workspace)

@@ -233,7 +233,7 @@ def test_tensorrts_plugin_is_fed_what_makes_mmdets_boxes(batch_size: Any, tmp_pa
     onnx.save(whole, str(before))
     session = ort.InferenceSession(str(before), providers=["CPUExecutionProvider"])
     sample = samples(tmp_path)[0]
-    images = adapter.load_input(sample, {}).normalised(model)
+    images = adapter.load_input(sample, {}).normalized(model)
     corners, scores = (values[0] for values in session.run(None, {"images": images.numpy()}))
     rows, labels = np.nonzero(scores > settings["score_threshold"])
     passed = scores[rows, labels]
@@ -299,8 +299,8 @@ def test_a_program_suppresses_as_the_onnx_file_does(tmp_path: Path) -> None:
         (("scale=(96, 96)", "scale=(96, 64)"), "no square letterbox"),
         (("scale=(96, 96)", "scale=(100, 100)"), "no multiple of 32"),
         (('dict(type="LoadAnnotations", with_bbox=True)', 'dict(type="RandomFlip", prob=0.5)'), "RandomFlip"),
-        (('dict(type="LoadImageFromFile")', 'dict(type="LoadImageFromFile", color_type="grayscale")'), "colour"),
-        (("pad_val=dict(img=(114.0, 114.0, 114.0))", "pad_val=dict(img=(1.0, 2.0, 3.0))"), "no grey"),
+        (('dict(type="LoadImageFromFile")', 'dict(type="LoadImageFromFile", color_type="grayscale")'), "color"),
+        (("pad_val=dict(img=(114.0, 114.0, 114.0))", "pad_val=dict(img=(1.0, 2.0, 3.0))"), "no gray"),
         (('type="YOLOX"', 'type="FasterRCNN"'), "not a YOLOX"),
         (('nms=dict(type="nms"', 'nms=dict(type="soft_nms"'), "soft_nms"),
         (("num_classes=3", "num_classes=4"), "names 3 classes, the head has 4"),

@@ -117,9 +117,9 @@ def test_cars_of_kitti_000008_are_where_its_labels_are(
     sample = next(s for s in (dataset.sample(i) for i in range(len(dataset))) if s.token == "000008")
     boxes = detect(detector(weights / name, image), sample.image)
     cars = boxes.corners[boxes.labels == CLASSES.index("car")]
-    labelled = sample.labels.boxes.corners[~sample.labels.ignored]
+    labeled = sample.labels.boxes.corners[~sample.labels.ignored]
     assert max(boxes.scores) > 0.85
-    assert sum(max(overlap(car, truth) for car in cars) > 0.6 for truth in labelled) >= 5  # of six
+    assert sum(max(overlap(car, truth) for car in cars) > 0.6 for truth in labeled) >= 5  # of six
 
 
 def test_truck_of_nuscenes_front_camera(weights: Path, real_data: Path) -> None:

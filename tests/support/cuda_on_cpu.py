@@ -111,7 +111,7 @@ class HostEvent:
     def record(self, stream: Any, *, in_graph: bool = False) -> None:
         """Passed."""
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Passed."""
 
     def milliseconds_until(self, later: HostEvent) -> float:
@@ -141,7 +141,7 @@ class HostGpu:
     def stream(self) -> HostStream:
         return HostStream()
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Everything is done already."""
 
     def used_memory(self) -> int:

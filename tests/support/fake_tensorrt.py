@@ -44,7 +44,7 @@ class Recorded:
 
 
 @dataclass
-class Behaviour:
+class Behavior:
     """How the double answers.
 
     Attributes:
@@ -66,9 +66,9 @@ class Behaviour:
     chooses: Callable[[dict[str, int]], dict[str, int]] | None = None
 
 
-def make(version: str, recorded: Recorded, behaviour: Behaviour | None = None) -> Any:
+def make(version: str, recorded: Recorded, behavior: Behavior | None = None) -> Any:
     """A module that stands for ``tensorrt``."""
-    how = behaviour or Behaviour()
+    how = behavior or Behavior()
     major = int(version.split(".", 1)[0])
     trt: Any = ModuleType("tensorrt")
     trt.__version__ = version
@@ -181,7 +181,7 @@ def _engine(plan: bytes) -> Any:
     return SimpleNamespace(text=text, device_memory_size=123, device_memory_size_v2=123)
 
 
-def _config(trt: Any, recorded: Recorded, how: Behaviour) -> Any:
+def _config(trt: Any, recorded: Recorded, how: Behavior) -> Any:
     recorded.flags = {"TF32"}
     recorded.profiles.clear()
     state: dict[str, Any] = {}
@@ -206,7 +206,7 @@ def _config(trt: Any, recorded: Recorded, how: Behaviour) -> Any:
     )
 
 
-def _after_build(cache: Any, how: Behaviour) -> Any:
+def _after_build(cache: Any, how: Behavior) -> Any:
     if how.chooses is None:
         return cache.after_build()
     cache.choices = how.chooses(cache.choices)

@@ -11,7 +11,7 @@ from shared.geometry import invert_pose, pose, rotation_z, transform_points
 
 
 def lidar_poses(count: int, turn: float, speed: float) -> list[np.ndarray]:
-    """Lidar to world, 0.1 s apart, the newest first, with a tilted mount off the vehicle's centre."""
+    """Lidar to world, 0.1 s apart, the newest first, with a tilted mount off the vehicle's center."""
     mount = pose([0.9, 0.1, 1.8], [0.9998, 0.01, -0.015, 0.003])
     poses = []
     for step in range(count):

@@ -23,7 +23,7 @@ class Net:
         self.random = np.random.default_rng(0)
 
     def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
-        """An initialiser."""
+        """An initializer."""
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
@@ -37,16 +37,16 @@ class Net:
         self.constant(f"{name}.scale", scale)
         self.constant(f"{name}.zero", np.zeros(np.shape(scale)), np.int8)
         attributes = {} if axis is None else {"axis": axis}
-        quantised = self.node("QuantizeLinear", f"{name}.Q", tensor, f"{name}.scale", f"{name}.zero", **attributes)
-        return self.node("DequantizeLinear", f"{name}.DQ", quantised, f"{name}.scale", f"{name}.zero", **attributes)
+        quantized = self.node("QuantizeLinear", f"{name}.Q", tensor, f"{name}.scale", f"{name}.zero", **attributes)
+        return self.node("DequantizeLinear", f"{name}.DQ", quantized, f"{name}.scale", f"{name}.zero", **attributes)
 
-    def conv(self, tensor: str, name: str, *, quantised: bool = True, scale: float = 0.05) -> str:
+    def conv(self, tensor: str, name: str, *, quantized: bool = True, scale: float = 0.05) -> str:
         """A 3x3 convolution that keeps the number of channels, with Q/DQ at both inputs or at none."""
         # Sums as large as those over 4 channels: activations stay within their steps.
         largest = 0.5 * (4 / self.channels) ** 0.5
         shape = (self.channels, self.channels, 3, 3)
         weight = self.constant(f"{name}.weight", self.random.uniform(-largest, largest, shape))
-        if quantised:
+        if quantized:
             tensor = self.pair(tensor, f"{name}/input", scale)
             weight = self.pair(weight, f"{name}/weight", np.full(self.channels, largest / 50), 0)
         return self.node("Conv", name, tensor, weight, pads=[1, 1, 1, 1])

@@ -1,4 +1,4 @@
-"""A network small enough to quantise in a blink, with every kind of layer that can be."""
+"""A network small enough to quantize in a blink, with every kind of layer that can be."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def add_engine(workspace: Workspace, *, times: bool = True) -> None:
     ]
     record = {
         "component": "head",
-        "tensorrt": {"flavour": "tensorrt", "version": "10.8.0"},
+        "tensorrt": {"flavor": "tensorrt", "version": "10.8.0"},
         "architecture": "sm90",
         "gpu": {"name": "NVIDIA H200"} if times else None,
         "precision_policy": "fp16",

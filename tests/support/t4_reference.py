@@ -96,7 +96,7 @@ def reference_score(
     is_overlap: bool = False,
     unsigned: bool = False,
 ) -> list[dict[str, float]]:
-    """Score per class at one threshold of one matching rule, for boxes strictly between ``low`` and ``high`` metres."""
+    """Score per class at one threshold of one matching rule, for boxes strictly between ``low`` and ``high`` meters."""
 
     def inside(table: BoxTable, row: int) -> bool:
         return low < math.hypot(*table.centers[row, :2]) < high

@@ -158,7 +158,7 @@ class Runtime:
 
 
 def plan(onnx: bytes, profile: Profile, version: str = "8.6.0", magic: bytes = b"ftrt") -> bytes:
-    """What the double deserialises, with the header of a real plan."""
+    """What the double deserializes, with the header of a real plan."""
     numbers = bytes(int(part) for part in version.split("."))
     header = (magic + bytes(20) + numbers).ljust(HEADER_BYTES, b"\0")
     text = json.dumps(profile).encode()

@@ -19,7 +19,7 @@ _loggers: dict[str, Any] = {}
 
 def logger(target: Target) -> Any:
     """The one logger that TensorRT takes per process."""
-    return _loggers.setdefault(target.tensorrt.flavour, make_logger(target.tensorrt.trt, Messages(), layers=False))
+    return _loggers.setdefault(target.tensorrt.flavor, make_logger(target.tensorrt.trt, Messages(), layers=False))
 
 
 def load(target: Target, path: Path) -> tuple[Any, Any]:
@@ -51,7 +51,7 @@ def run(target: Target, engine: Any, inputs: dict[str, np.ndarray[Any, Any]]) ->
             assert context.set_tensor_address(name, address)
         stream = gpu.stream()
         assert context.execute_async_v3(stream)
-        gpu.synchronise(stream)
+        gpu.synchronize(stream)
         for name, (address, array) in addresses.items():
             target_pointer = array.ctypes.data_as(ctypes.c_void_p)
             gpu.call("cuMemcpyDtoH_v2", target_pointer, ctypes.c_uint64(address), ctypes.c_size_t(array.nbytes))

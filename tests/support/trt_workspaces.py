@@ -35,7 +35,7 @@ def encoder(channels: int = CHANNELS, *, norm: bool = False) -> onnx.ModelProto:
 
     Args:
         channels: C.
-        norm: with the batch normalisation and the transposes around it that our exporter folds, and others don't.
+        norm: with the batch normalization and the transposes around it that our exporter folds, and others don't.
     """
     random = np.random.default_rng(0)
     weight = random.normal(0, 0.3, (FEATURES, channels))
@@ -195,7 +195,7 @@ def head(size: int | None = 16, network: Network = SMALL) -> onnx.ModelProto:
     )
 
 
-def quantise(model: onnx.ModelProto, scale: float = 0.05, skip: Sequence[str] = ()) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, scale: float = 0.05, skip: Sequence[str] = ()) -> onnx.ModelProto:
     """A copy with Q/DQ nodes before the activations and weights of every Conv, as ModelOpt places them.
 
     Args:
@@ -203,9 +203,9 @@ def quantise(model: onnx.ModelProto, scale: float = 0.05, skip: Sequence[str] = 
         scale: of all activations.
         skip: regular expressions that match anywhere in the names of nodes to leave as they are.
     """
-    quantised = onnx.ModelProto()
-    quantised.CopyFrom(model)
-    graph = quantised.graph
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    graph = quantized.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     done: dict[str, str] = {}
@@ -234,8 +234,8 @@ def quantise(model: onnx.ModelProto, scale: float = 0.05, skip: Sequence[str] = 
     ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(ordered)
-    onnx.checker.check_model(quantised)
-    return quantised
+    onnx.checker.check_model(quantized)
+    return quantized
 
 
 def _model(
@@ -337,10 +337,10 @@ def full_size_workspace(root: Path) -> Workspace:
     return ws
 
 
-def quantise_workspace(source: Workspace, root: Path) -> Workspace:
-    """A workspace with the same components, those with convolutions quantised, and without those that have none."""
+def quantize_workspace(source: Workspace, root: Path) -> Workspace:
+    """A workspace with the same components, those with convolutions quantized, and without those that have none."""
     models = {
-        component.name: quantise(onnx.load(str(source.path(component.onnx))))
+        component.name: quantize(onnx.load(str(source.path(component.onnx))))
         for component in source.spec().components
         if any(node.op_type == "Conv" for node in onnx.load(str(source.path(component.onnx))).graph.node)
     }

@@ -24,7 +24,7 @@ SCORE_THRESHOLD = 0.1
 
 
 def make_labels(root: Path, samples: int = SAMPLES, seed: int = 5) -> None:
-    """An info file ``infos.json`` under ``root`` of ``samples`` labelled frames; no points: nobody here reads any."""
+    """An info file ``infos.json`` under ``root`` of ``samples`` labeled frames; no points: nobody here reads any."""
     rng = np.random.default_rng(seed)
     frames = []
     for index in range(samples):
@@ -65,7 +65,7 @@ def make_workspace(folder: Path, samples: int = SAMPLES, **sections: Any) -> Wor
 
     Args:
         folder: where to make it.
-        samples: labelled frames.
+        samples: labeled frames.
         sections: sections of the deploy config that differ.
     """
     data = folder / "data"

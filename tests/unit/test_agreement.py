@@ -74,7 +74,7 @@ def test_heading_counts_in_maph_alone() -> None:
     assert 0.1 < agreement("detection3d", boxes, quarter, 3)["mAPH"] < 0.6
 
 
-def test_lost_false_and_mislabelled_results_cost() -> None:
+def test_lost_false_and_mislabeled_results_cost() -> None:
     rng = np.random.default_rng(2)
     boxes = [frame(rng, 30, scored=True)]
     lost = [boxes[0].select(np.arange(15))]

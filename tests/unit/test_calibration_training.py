@@ -47,11 +47,11 @@ def test_held_out_figures() -> None:
         figures = train_calibration.held_out(Always(), torch.device("cpu"), "awml")
     finally:
         train_calibration.HELD_OUT_FRAMES = frames
-    assert figures == {"accuracy": 0.5, "miscalibrated": 0.0, "calibrated": 1.0, "with a grey image": 0.5}
+    assert figures == {"accuracy": 0.5, "miscalibrated": 0.0, "calibrated": 1.0, "with a gray image": 0.5}
 
 
 def test_the_demo_checkpoint_compares_points_with_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On 48 held-out inputs: right about nearly all, and with a grey image in place of the camera's, guessing."""
+    """On 48 held-out inputs: right about nearly all, and with a gray image in place of the camera's, guessing."""
     torch = pytest.importorskip("torch")
     from exporter.checkpoints import load_weights
     from exporter.demo_models import train_calibration
@@ -61,7 +61,7 @@ def test_the_demo_checkpoint_compares_points_with_the_image(monkeypatch: pytest.
     monkeypatch.setattr(train_calibration, "HELD_OUT_FRAMES", 4)
     figures = train_calibration.held_out(model, torch.device("cpu"), "awml")
     assert figures["accuracy"] > 0.9
-    assert figures["with a grey image"] < 0.7
+    assert figures["with a gray image"] < 0.7
 
 
 def test_held_out_disturbances_are_those_of_the_data_set() -> None:

@@ -93,7 +93,7 @@ def test_the_same_pairs_from_info_of_frames_and_from_t4_tables(demo: Path) -> No
 
 def test_lidar2cam_from_poses_where_it_is_missing(tmp_path: Path) -> None:
     moved = np.eye(4)
-    moved[0, 3] = 1.0  # the vehicle is a metre further when the camera fires
+    moved[0, 3] = 1.0  # the vehicle is a meter further when the camera fires
     folder = write_pair(tmp_path, [entry(lidar2cam=..., cam_pose=moved.tolist())])
     given = np.array(entry()["image"]["lidar2cam"])
     expected = given @ np.linalg.inv(moved)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.exporter
 
 OUTPUTS = ["heatmap", "reg", "height", "dim", "rot", "vel"]
 
-# Config, encoder features, grid, offsets to the pillar's centre, stride of the head's output.
+# Config, encoder features, grid, offsets to the pillar's center, stride of the head's output.
 AWML = [
     ("base_121m", 10, [1020, 1020, 1], "xyz", 2),
     ("j6gen2_121m", 11, [1020, 1020, 1], "xyz", 2),
@@ -304,7 +304,7 @@ def test_wrong_options(options, message):
         ('pts_voxel_encoder=dict(mode="avg")', "averages over points"),
         ('pts_bbox_head=dict(type="MultiHeadCenterPointHead")', "pts_bbox_head is MultiHeadCenterPointHead"),
         ("pts_bbox_head=dict(bbox_coder=dict(post_center_range=None))", "no post_center_range"),
-        ("data_preprocessor=dict(voxel=False)", "does not voxelise"),
+        ("data_preprocessor=dict(voxel=False)", "does not voxelize"),
         ('data_preprocessor=dict(voxel_type="dynamic")', "not into voxels of a fixed size"),
         ("test_cfg=dict(pts=None)", "no test_cfg.pts"),
     ],

@@ -1,4 +1,4 @@
-"""The metric of training and quantisation is nuScenes': that of nuscenes-devkit, and of our evaluator."""
+"""The metric of training and quantization is nuScenes': that of nuscenes-devkit, and of our evaluator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from demo.objects import CLASSES
 from evaluator.boxes3d import nuscenes
 from evaluator.boxes3d.table import table_of
-from exporter.centre_distance import evaluate
+from exporter.center_distance import evaluate
 from shared.tasks import Boxes3D
 
 

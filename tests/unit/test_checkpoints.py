@@ -134,7 +134,7 @@ def test_missing_and_unexpected_weights_are_listed(model, tmp_path):
     assert "1 are unknown to the model: pts_neck.extra.weight" in str(caught.value)
 
 
-def test_fused_batch_norms_are_recognised(model, tmp_path):
+def test_fused_batch_norms_are_recognized(model, tmp_path):
     import torch
 
     fused = {}

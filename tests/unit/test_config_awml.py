@@ -162,7 +162,7 @@ def test_the_older_centerpoint_form_gives_each_input_to_its_component(tmp_path: 
     assert config.components["pts_voxel_encoder"].io.inputs == ()
 
 
-def test_aliases_are_honoured_where_awml_ignored_them(tmp_path: Path) -> None:
+def test_aliases_are_honored_where_awml_ignored_them(tmp_path: Path) -> None:
     text = """
         task_type = "detection2d"
         devices = dict(cpu="cpu", cuda="cuda:1")

@@ -59,7 +59,7 @@ def test_letterbox_is_opencvs(monkeypatch, folder: Path, size: tuple[int, int]) 
         {"fill": 0, "resize": "megvii"},
     ],
 )
-def test_channels_normalisation_and_conventions(monkeypatch, folder: Path, settings_: dict[str, Any]) -> None:
+def test_channels_normalization_and_conventions(monkeypatch, folder: Path, settings_: dict[str, Any]) -> None:
     host = tiny.StandIn(tiny.random_rows(0))
     build_pipeline(tiny.spec(image=image_settings(**settings_)), host).infer(image(111, 70))
     pipeline = on_device(monkeypatch, folder, tiny.random_rows(0), image=image_settings(**settings_))
@@ -149,8 +149,8 @@ def test_cubic_interpolation_stays_on_the_host(monkeypatch, folder: Path) -> Non
 def test_weights_are_opencvs(width: int, height: int, to_width: int, to_height: int) -> None:
     import cv2
 
-    columns = yolox.neighbours(width, to_width, clamp=True).astype(np.int64)
-    lines = yolox.neighbours(height, to_height, clamp=False).astype(np.int64)
+    columns = yolox.neighbors(width, to_width, clamp=True).astype(np.int64)
+    lines = yolox.neighbors(height, to_height, clamp=False).astype(np.int64)
     data = np.random.default_rng(width + height).integers(0, 256, (height, width), dtype=np.uint8)
     along = data[:, columns[:, 0]] * columns[:, 2] + data[:, columns[:, 1]] * columns[:, 3]
     above, below = (along[lines[:, side]] >> 4 for side in (0, 1))

@@ -78,7 +78,7 @@ def write_kitti(root: Path, label: str, frame: str = "000000") -> None:
 
 
 def test_kitti_label_by_hand(tmp_path: Path) -> None:
-    """h 1.6, w 1.8, l 4.0; bottom centre at camera (-2, 0.9, 19.7): lidar (20, 2, -1.4), so the centre is at -0.6.
+    """h 1.6, w 1.8, l 4.0; bottom center at camera (-2, 0.9, 19.7): lidar (20, 2, -1.4), so the center is at -0.6.
     ry = -pi/2 looks away along the camera's z: lidar +x."""
     write_kitti(tmp_path, "Car 0 0 0 1 2 3 4 1.6 1.8 4.0 -2 0.9 19.7 -1.5708\nDontCare -1 -1 -10 0 0 1 1" + " -1" * 7)
     sample = open_dataset(DataSettings("kitti", tmp_path)).sample(0)
@@ -215,13 +215,13 @@ def test_concat_refuses_different_classes_and_nothing(tmp_path: Path) -> None:
         ("animal", ("car", "pedestrian"), IGNORED),
     ],
 )
-def test_names_are_generalised_no_further_than_needed(name: str, classes: tuple[str, ...], expected: int) -> None:
-    assert class_index(name, classes, {}, generalise=True) == expected
+def test_names_are_generalized_no_further_than_needed(name: str, classes: tuple[str, ...], expected: int) -> None:
+    assert class_index(name, classes, {}, generalize=True) == expected
     if name not in classes:
-        assert class_index(name, classes, {}, generalise=False) == IGNORED
+        assert class_index(name, classes, {}, generalize=False) == IGNORED
 
 
 def test_label_map_goes_first() -> None:
-    assert class_index("car", ("car", "bus"), {"car": "bus"}, generalise=True) == 1
-    assert class_index("car", ("car", "bus"), {"car": None}, generalise=True) == IGNORED
-    assert class_index("car", ("car",), {"car": "zebra"}, generalise=True) == IGNORED
+    assert class_index("car", ("car", "bus"), {"car": "bus"}, generalize=True) == 1
+    assert class_index("car", ("car", "bus"), {"car": None}, generalize=True) == IGNORED
+    assert class_index("car", ("car",), {"car": "zebra"}, generalize=True) == IGNORED

@@ -1,4 +1,4 @@
-"""Decoding of a centre head against the framework's rules written out cell by cell."""
+"""Decoding of a center head against the framework's rules written out cell by cell."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_the_y_axis_export_decodes_to_the_same_boxes():
     np.testing.assert_array_equal(rot, out["rot"][0])
 
 
-def test_centres_on_the_border_of_the_range_stay():
+def test_centers_on_the_border_of_the_range_stay():
     out = outputs(classes=1, height=1, width=1)
     for name in out:
         out[name][:] = 0

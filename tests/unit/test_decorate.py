@@ -9,14 +9,14 @@ import pytest
 
 from runtime.buffers import RowBuffer
 from runtime.decorate import Decoration, decorate
-from runtime.voxelise import VoxelGrid, cell_table, voxelise
+from runtime.voxelize import VoxelGrid, cell_table, voxelize
 
 GRID = VoxelGrid((-8.0, -6.0, -3.0), (0.5, 0.75, 8.0), (32, 16, 1), max_points=4, max_voxels=300)
 
 
 def frame(count, features=4, seed=0):
     points = np.random.default_rng(seed).normal(0, 2.5, (count, features)).astype(np.float32)
-    return voxelise(points, GRID, cell_table(GRID))
+    return voxelize(points, GRID, cell_table(GRID))
 
 
 def naive(voxels, decoration):

@@ -56,7 +56,7 @@ def _points(folder: Path, path: str) -> np.ndarray:
 
 
 def _local(points: np.ndarray, box: list[float]) -> np.ndarray:
-    """Points (n, 3) in the axes of a box [x, y, z, l, w, h, yaw], from its centre."""
+    """Points (n, 3) in the axes of a box [x, y, z, l, w, h, yaw], from its center."""
     offset = points[:, :3].astype(np.float64) - box[:3]
     cos, sin = np.cos(box[6]), np.sin(box[6])
     return np.stack([cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0], offset[:, 2]], 1)
@@ -75,7 +75,7 @@ def test_num_lidar_pts_is_the_number_of_points_inside(folder: Path, infos: list[
     assert some > 10
 
 
-def test_swapping_length_and_width_or_bottom_and_centre_changes_the_counts(
+def test_swapping_length_and_width_or_bottom_and_center_changes_the_counts(
     folder: Path, infos: list[dict[str, Any]]
 ) -> None:
     """The count is a check of the box convention only if a wrong convention gives other counts."""
@@ -164,7 +164,7 @@ def test_projected_corners_give_the_2d_boxes(folder: Path, infos: list[dict[str,
     assert compared > 30
 
 
-def test_lidar_points_of_an_object_lie_in_its_2d_box_and_on_its_colours(
+def test_lidar_points_of_an_object_lie_in_its_2d_box_and_on_its_colors(
     folder: Path, infos: list[dict[str, Any]]
 ) -> None:
     """Camera and lidar see one geometry: sky is never where the lidar has a return."""

@@ -131,7 +131,7 @@ def test_objects_move_as_their_velocity_says() -> None:
 
 
 def _seen(kind: str, yaw: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scan one object 12 m ahead; returns its points in its own axes, from its centre, and its size."""
+    """Scan one object 12 m ahead; returns its points in its own axes, from its center, and its size."""
     rng = np.random.default_rng(seed)
     size = draw_size(kind, rng)
     parts = solids_of(build_parts(kind, size, rng), 0)

@@ -19,7 +19,7 @@ from exporter.demo_models.frames import (  # noqa: E402  # noqa: E402
     Grid,
     augmented,
     head_targets,
-    labelled_boxes,
+    labeled_boxes,
     merged_points,
     training_frame,
 )
@@ -35,8 +35,8 @@ def built() -> tuple[Any, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def boxes() -> Boxes:
-    found = labelled_boxes(training_frame(seed=3, index=0))
-    # mmdet3d rounds towards zero and so takes objects just outside the grid into its first cells; we don't.
+    found = labeled_boxes(training_frame(seed=3, index=0))
+    # mmdet3d rounds toward zero and so takes objects just outside the grid into its first cells; we don't.
     kept = np.abs(found.centers[:, :2]).max(axis=1) < 120.0
     return Boxes(found.centers[kept], found.sizes[kept], found.yaws[kept], found.velocities[kept], found.labels[kept])
 
@@ -105,7 +105,7 @@ def test_voxels_equal_the_framework(built: tuple[Any, dict[str, Any]]) -> None:
     _, section = built
     layer = section["data_preprocessor"]["voxel_layer"]
     points = torch.from_numpy(merged_points(training_frame(seed=3, index=1)))
-    voxels, counts, cells = training.voxelise(torch.cat([torch.zeros(len(points), 1), points], dim=1), layer)
+    voxels, counts, cells = training.voxelize(torch.cat([torch.zeros(len(points), 1), points], dim=1), layer)
     expected = VoxelizationByGridShape(**layer).eval()(points)
     order = torch.argsort(expected[1][:, 1].long() * 10_000 + expected[1][:, 2])
     torch.testing.assert_close(cells[:, 1:], expected[1][order].int(), rtol=0, atol=0)
@@ -115,7 +115,7 @@ def test_voxels_equal_the_framework(built: tuple[Any, dict[str, Any]]) -> None:
 
 def test_augmentation_moves_points_and_boxes_together() -> None:
     frame = training_frame(seed=3, index=2)
-    points, boxes = merged_points(frame), labelled_boxes(frame)
+    points, boxes = merged_points(frame), labeled_boxes(frame)
     before = _inside(points, boxes)
     for draw in range(8):
         moved_points, moved_boxes = augmented(points, boxes, np.random.default_rng(draw))

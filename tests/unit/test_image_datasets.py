@@ -187,10 +187,10 @@ def test_kitti(tmp_path: Path) -> None:
 
 def test_t4_real_sample(real_data: Path) -> None:
     dataset = opened("t4", real_data / "t4_minimal")
-    labelled = [dataset.sample(index) for index in range(len(dataset))]
-    assert len(labelled) == 6
-    assert sum(len(boxes(sample)) for sample in labelled) == 4
-    assert all(sample.image.is_file() for sample in labelled)
+    labeled = [dataset.sample(index) for index in range(len(dataset))]
+    assert len(labeled) == 6
+    assert sum(len(boxes(sample)) for sample in labeled) == 4
+    assert all(sample.image.is_file() for sample in labeled)
 
 
 def test_folder_of_images(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_awml_entry(tmp_path: Path) -> None:
 
 
 def test_ground_truth_rules(tmp_path: Path) -> None:
-    """-1 is dropped, boxes without points stay, unknown velocity is NaN, centres are gravity centres."""
+    """-1 is dropped, boxes without points stay, unknown velocity is NaN, centers are gravity centers."""
     truth = opened(tmp_path, awml_info()).sample(0).ground_truth
     assert truth is not None
     assert truth.labels.tolist() == [0, 4, 2]

@@ -23,7 +23,7 @@ while [ $# -gt 1 ]; do [ "$1" = -o ] && out=$2; shift; done
 %s
 """
 WRITES = 'cp "$1" "$out"'
-FAILS = "echo 'kernels.cu(3): note' >&2; echo 'voxelise.cu(12): error: identifier \"x\" is undefined' >&2; exit 2"
+FAILS = "echo 'kernels.cu(3): note' >&2; echo 'voxelize.cu(12): error: identifier \"x\" is undefined' >&2; exit 2"
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def test_without_nvcc_nvrtc_compiles(tools: Path, monkeypatch: pytest.MonkeyPatc
     assert compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_90").decode() == source(["scatter"])
     assert {"--gpu-architecture=sm_90", "-fmad=false", "-DCHANNELS=32"} <= set(library.options)
     assert library.destroyed == 1
-    failing = FakeNvrtc(b'note\nvoxelise.cu(3): error: expected a ";"\n')
+    failing = FakeNvrtc(b'note\nvoxelize.cu(3): error: expected a ";"\n')
     monkeypatch.setattr("runtime.cuda.nvrtc.find", lambda: failing)
     with pytest.raises(
-        ModelLoadError, match=r'NVRTC can.t compile the kernels: voxelise\.cu\(3\): error: expected a ";"$'
+        ModelLoadError, match=r'NVRTC can.t compile the kernels: voxelize\.cu\(3\): error: expected a ";"$'
     ):
         compile_kernels(["scatter"], {"CHANNELS": "64"}, "sm_90")
     assert failing.destroyed == 1
@@ -120,16 +120,16 @@ def test_without_nvcc_nvrtc_compiles(tools: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_compilers_error_is_shown_and_nothing_kept(tools: Path) -> None:
     install(tools, FAILS)
-    with pytest.raises(ModelLoadError, match=r'voxelise\.cu\(12\): error: identifier "x" is undefined$'):
-        compile_kernels(["voxelise"], {}, "sm_90")
+    with pytest.raises(ModelLoadError, match=r'voxelize\.cu\(12\): error: identifier "x" is undefined$'):
+        compile_kernels(["voxelize"], {}, "sm_90")
     assert list(cache_folder().iterdir()) == []
 
 
 def test_every_file_keeps_its_own_lines_in_messages() -> None:
-    text = source(["voxelise", "decorate"])
+    text = source(["voxelize", "decorate"])
     assert [line for line in text.splitlines() if line.startswith("#line")] == [
         '#line 1 "common.cu"',
-        '#line 1 "voxelise.cu"',
+        '#line 1 "voxelize.cu"',
         '#line 1 "decorate.cu"',
     ]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from shared.latency import summarise, summarise_stages
+from shared.latency import summarize, summarize_stages
 
 
 def test_values():
-    summary = summarise([1.0, 2.0, 3.0, 6.0])
+    summary = summarize([1.0, 2.0, 3.0, 6.0])
     assert summary["mean"] == 3.0
     assert summary["std"] == pytest.approx(2.160247, abs=1e-6)
     assert (summary["min"], summary["median"], summary["max"]) == (1.0, 2.5, 6.0)
@@ -20,17 +20,17 @@ def test_values():
     [(19, []), (20, ["p50"]), (99, ["p50"]), (100, ["p50", "p90"]), (200, ["p50", "p90", "p95"]), (1000, ["p99"])],
 )
 def test_a_percentile_needs_ten_samples_above_it(count, percentiles):
-    summary = summarise([float(value) for value in range(1, count + 1)])
+    summary = summarize([float(value) for value in range(1, count + 1)])
     given = [name for name in summary if name.startswith("p")]
     assert given[-1:] == percentiles[-1:]
 
 
 def test_one_sample_has_no_spread():
-    assert summarise([5.0])["std"] == 0.0
+    assert summarize([5.0])["std"] == 0.0
 
 
 def test_stages_keep_their_order():
     requests = [{"b": 1.0, "a": 2.0, "total": 3.0}, {"b": 3.0, "a": 4.0, "total": 7.0}]
-    stages = summarise_stages(requests)
+    stages = summarize_stages(requests)
     assert list(stages) == ["b", "a", "total"]
     assert stages["total"]["mean"] == 5.0

@@ -1,4 +1,4 @@
-"""Letterboxing: the pixels that mmdet's own pipeline makes, channels, normalisation, and where boxes go back to."""
+"""Letterboxing: the pixels that mmdet's own pipeline makes, channels, normalization, and where boxes go back to."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_fill_and_corner() -> None:
     assert (out[:, 48:] == 114).all()
 
 
-def test_red_green_blue_and_normalisation() -> None:
+def test_red_green_blue_and_normalization() -> None:
     image = np.zeros((96, 96, 3), np.uint8)
     image[:] = (10, 20, 30)
     plain, _ = boxed(image, BGR)

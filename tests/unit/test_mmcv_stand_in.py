@@ -1,4 +1,4 @@
-"""The stand-in for mmcv's operators: voxelisation point by point as mmcv's CPU operator does it, and clear refusals."""
+"""The stand-in for mmcv's operators: voxelization point by point as mmcv's CPU operator does it, and clear refusals."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_mistakes_in_boxes_are_noticed(error: str, broken: object) -> None:
     assert _score(broken(truths), truths, CLASSES).errors[error] > 0.1  # type: ignore[operator]
 
 
-def test_bottom_taken_for_centre_is_noticed() -> None:
+def test_bottom_taken_for_center_is_noticed() -> None:
     _, truths = random_tables(3, 10, reach=50.0)
     bottoms = truths.centers - np.array([0.0, 0.0, 0.5]) * truths.sizes[:, 2:]
     score = _score(replace(truths, centers=bottoms), truths, CLASSES)

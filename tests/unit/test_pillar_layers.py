@@ -119,7 +119,7 @@ def test_other_norms_stay(options):
     assert run(result, decorated()).equal(run(layers, decorated()))
 
 
-def test_a_quantised_linear_keeps_weights_and_scales():
+def test_a_quantized_linear_keeps_weights_and_scales():
     """Of two layers, the one in float is folded, the one in int8 is not; a checkpoint with both folded has neither."""
     import torch
 
@@ -127,7 +127,7 @@ def test_a_quantised_linear_keeps_weights_and_scales():
     from exporter.quantize.frozen import FrozenLinear, freeze_from
     from exporter.quantize.fusion import fold
 
-    def quantised(layers):
+    def quantized(layers):
         scales = {
             "1.linear.input_quantizer.scale": torch.tensor(0.05),
             "1.linear.weight_quantizer.scale": layers[1].linear.weight.detach().abs().amax(dim=1) / 127,
@@ -135,7 +135,7 @@ def test_a_quantised_linear_keeps_weights_and_scales():
         freeze_from(layers, scales)
         return layers
 
-    layers = quantised(pillar_layers(11, 32, 32))
+    layers = quantized(pillar_layers(11, 32, 32))
     result = folded(layers)
     assert [type(layer) is PillarLayer for layer in result] == [True, False]
     assert isinstance(result[1].linear, FrozenLinear)
@@ -143,7 +143,7 @@ def test_a_quantised_linear_keeps_weights_and_scales():
 
     layers = pillar_layers(11, 32, 32)
     fold(layers, [("0.linear", "0.norm"), ("1.linear", "1.norm")])
-    quantised(layers)
+    quantized(layers)
     result = folded(layers)
     assert [type(layer) is PillarLayer for layer in result] == [True, True]
     assert result[1].linear.weight.equal(layers[1].linear.weight)

@@ -85,7 +85,7 @@ def test_same_pixels_as_opencv() -> None:
     [
         (0.0, 0.0, 4.0, True),
         (99.0, 49.0, 4.0, True),
-        (99.5, 10.0, 4.0, False),  # beyond the centre of the last pixel
+        (99.5, 10.0, 4.0, False),  # beyond the center of the last pixel
         (10.0, 49.5, 4.0, False),
         (-0.01, 10.0, 4.0, False),
         (10.0, -0.01, 4.0, False),

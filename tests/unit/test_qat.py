@@ -89,7 +89,7 @@ def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> N
     state = tmp_path / "state.pth"
     with pytest.raises(KeyboardInterrupt):
         fine_tune(training(stop_at=33)[0], PLAN, state, {"key": "a", "about": {"method": "max"}})
-    # What it left behind is a quantised checkpoint, too.
+    # What it left behind is a quantized checkpoint, too.
     fresh = net()
     assert load_ptq_model(fresh, state)["method"] == "max"
     again, seen = training()

@@ -77,7 +77,7 @@ def state(model: Any) -> dict[str, Any]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_training_ends_in_a_quantised_checkpoint_that_loads(tmp_path: Path) -> None:
+def test_training_ends_in_a_quantized_checkpoint_that_loads(tmp_path: Path) -> None:
     run = runner(tmp_path)
     before = state(run.model)
     run.train()
@@ -108,7 +108,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert model.eval()(**batch, mode="loss")["loss"].item() < 0.75 * before
 
 
-def test_optimiser_holds_the_folded_layers_parameters_in_their_groups(tmp_path: Path) -> None:
+def test_optimizer_holds_the_folded_layers_parameters_in_their_groups(tmp_path: Path) -> None:
     run = runner(tmp_path)
     run.train()
     groups = run.optim_wrapper.param_groups
@@ -133,7 +133,7 @@ def test_resumed_training_equals_one_without_interruption(tmp_path: Path, monkey
         torch.testing.assert_close(resumed.model.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_every_checkpoint_of_the_runner_is_a_quantised_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_checkpoint_of_the_runner_is_a_quantized_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner(tmp_path, epochs=1).train()
     model = Classifier()
     record = load_ptq_model(model, tmp_path / "epoch_1.pth")

@@ -1,4 +1,4 @@
-"""What the export's check allows for a quantised network: what its own rounding does to its results."""
+"""What the export's check allows for a quantized network: what its own rounding does to its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folding, choosing, calibrating, freezing and keeping a quantised model: the parts, on a toy network."""
+"""Folding, choosing, calibrating, freezing and keeping a quantized model: the parts, on a toy network."""
 
 from __future__ import annotations
 
@@ -304,16 +304,16 @@ def test_layers_that_were_switched_off_are_off_in_the_checkpoint_too(tmp_path: P
     torch.testing.assert_close(outputs(again.eval()), expected, rtol=0, atol=0)
 
 
-def test_a_quantised_checkpoint_is_refused_where_it_does_not_fit(tmp_path: Path) -> None:
+def test_a_quantized_checkpoint_is_refused_where_it_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "ptq.pth"
     save_ptq_model(frozen(), path)
     # Without folding, a loader that is not strict would drop 4 biases, and the metric would be 0.
-    with pytest.raises(ModelLoadError, match=r"stem\.1\.weight.*quantised checkpoint"):
+    with pytest.raises(ModelLoadError, match=r"stem\.1\.weight.*quantized checkpoint"):
         load_weights(net(), path)
     with pytest.raises(ModelLoadError, match="another model"):
         load_ptq_model(nn.Sequential(nn.Conv2d(3, 3, 1)), path)
     torch.save({"state_dict": net().state_dict()}, tmp_path / "float.pth")
-    with pytest.raises(ModelLoadError, match="is no quantised checkpoint"):
+    with pytest.raises(ModelLoadError, match="is no quantized checkpoint"):
         load_ptq_model(net(), tmp_path / "float.pth")
     with pytest.raises(ModelLoadError, match="no such checkpoint"):
         read_record(tmp_path / "none.pth")
@@ -325,17 +325,17 @@ def test_the_python_api_has_the_names_of_the_original(capsys: pytest.CaptureFixt
     from exporter import quantize
 
     assert all(callable(getattr(quantize, name)) for name in quantize.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
-        _ = quantize.quantise
+    with pytest.raises(AttributeError, match="no attribute 'quantize'"):
+        _ = quantize.quantize
 
     model = net()
     quantize.quant_conv_module(model, ["stem"])
     quantize.quant_linear_module(model, ["linear"])
     calibrate(model, model, images(3), method="max")
-    quantised, plain = outputs(model), outputs(net())
+    quantized, plain = outputs(model), outputs(net())
     with quantize.disable_quantization(model.out):
-        assert not torch.equal(outputs(model), quantised)
-    assert torch.equal(outputs(model), quantised)
+        assert not torch.equal(outputs(model), quantized)
+    assert torch.equal(outputs(model), quantized)
     quantize.disable_quantization(model).apply()
     torch.testing.assert_close(outputs(model), plain)
     quantize.print_quantizer_status(model)
@@ -347,7 +347,7 @@ def test_the_python_api_has_the_names_of_the_original(capsys: pytest.CaptureFixt
     torch.testing.assert_close(outputs(model), plain)
 
 
-def test_one_call_quantises_a_model() -> None:
+def test_one_call_quantizes_a_model() -> None:
     from exporter.quantize import quantize_ptq
 
     model = quantize_ptq(net(), iter(images(4)), 3, "max", skip_names=["stem"])

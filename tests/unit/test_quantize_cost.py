@@ -82,7 +82,7 @@ def test_roofline_takes_the_longer_of_arithmetic_and_traffic() -> None:
 def test_int8_pays_in_a_run_of_layers_and_not_alone() -> None:
     layers = chain("a", "b", "c", "d", "e")
     floating = latency_ms(layers, (), GPU)
-    assert latency_ms(layers, ("c",), GPU) > floating  # its input is quantised by a pass of its own
+    assert latency_ms(layers, ("c",), GPU) > floating  # its input is quantized by a pass of its own
     assert latency_ms(layers, "abcde", GPU) < latency_ms(layers, "bcd", GPU) < floating
 
 

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from exporter.cli import cli
-from exporter.quantize.lint import check, lint, quantised_layers
+from exporter.quantize.lint import check, lint, quantized_layers
 from shared.errors import ExportError
 from tests.support.qdq_graphs import Net, residual_block
 
 
-def chain(layers: int, quantised: list[bool]) -> Net:
+def chain(layers: int, quantized: list[bool]) -> Net:
     """Convolutions and ReLUs."""
     net, tensor = Net(), "x"
     for index in range(layers):
-        tensor = net.conv(tensor, f"conv{index}", quantised=quantised[index])
+        tensor = net.conv(tensor, f"conv{index}", quantized=quantized[index])
         tensor = net.node("Relu", f"relu{index}", tensor)
     return net
 
@@ -40,10 +40,10 @@ def set_constant(model: onnx.ModelProto, name: str, value: Any) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
-def test_a_sound_chain_of_any_mixture_has_no_findings(quantised: list[bool]) -> None:
-    model = chain(len(quantised), quantised).model()
+def test_a_sound_chain_of_any_mixture_has_no_findings(quantized: list[bool]) -> None:
+    model = chain(len(quantized), quantized).model()
     assert lint(model) == []
-    assert [len(names) for names in quantised_layers(model)] == [sum(quantised), len(quantised) - sum(quantised)]
+    assert [len(names) for names in quantized_layers(model)] == [sum(quantized), len(quantized) - sum(quantized)]
 
 
 def _no_activation_pair(model: onnx.ModelProto, layer: str) -> None:
@@ -90,8 +90,8 @@ def _other_scale_at_dq(model: onnx.ModelProto, layer: str) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[onnx.ModelProto, str], None], str, str]] = {
-    "activation not quantised": (_no_activation_pair, "{0}", "the first input is not quantised"),
-    "weight not quantised": (_no_weight_pair, "{0}", "the second input is not quantised"),
+    "activation not quantized": (_no_activation_pair, "{0}", "the first input is not quantized"),
+    "weight not quantized": (_no_weight_pair, "{0}", "the second input is not quantized"),
     "weight scales on the wrong axis": (_weight_axis, "{0}", "along axis 1; its 4 output channels are axis 0"),
     "weight with one scale": (_one_weight_scale, "{0}", "one scale for 4 output channels"),
     "activation with a scale a channel": (_activation_per_channel, "{0}", "an activation with 4 scales"),
@@ -153,12 +153,12 @@ def test_inputs_of_add_and_concat_have_one_scale(operator: str, same: bool) -> N
     assert [(finding.node, finding.rule) for finding in found] == ([] if same else [("join", "scales")])
 
 
-def test_a_quantised_skip_connection_is_part_of_the_convolution_before_it() -> None:
+def test_a_quantized_skip_connection_is_part_of_the_convolution_before_it() -> None:
     assert lint(residual_block()) == []
     # With a convolution in floating point there is no INT8 kernel to take it.
     net = Net()
     skip = net.pair("x", "skip")
-    net.conv(net.node("Add", "add", net.conv("x", "conv0", quantised=False), skip), "conv1")
+    net.conv(net.node("Add", "add", net.conv("x", "conv0", quantized=False), skip), "conv1")
     assert [(finding.node, finding.rule) for finding in lint(net.model())] == [("skip.DQ", "fusion")]
 
 
@@ -186,7 +186,7 @@ def test_constants_may_be_shared() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["conv1", r"^conv1$", r"^conv[12]"])
-def test_excluded_layers_are_not_quantised(pattern: str) -> None:
+def test_excluded_layers_are_not_quantized(pattern: str) -> None:
     assert lint(chain(3, [True, False, True]).model(), [r"^conv1$"]) == []
     found = lint(chain(3, [True, True, False]).model(), [pattern])
     assert [(finding.node, finding.rule) for finding in found] == [("conv1", "excluded")]
@@ -234,13 +234,13 @@ def test_the_command_prints_findings_and_ends_with_their_exit_code(tmp_path: Pat
 
     model = chain(3, [True, True, False]).model()
     sound = run(model)
-    assert (sound.exit_code, sound.output) == (0, "2 of 3 matrix nodes are quantised, 0 findings\n")
+    assert (sound.exit_code, sound.output) == (0, "2 of 3 matrix nodes are quantized, 0 findings\n")
     excluded = run(model, "--exclude", "conv1$", "--exclude", "conv2$")
     assert excluded.exit_code == 5
-    assert "conv1 (Conv): is quantised although 'conv1$' excludes it" in excluded.output
+    assert "conv1 (Conv): is quantized although 'conv1$' excludes it" in excluded.output
     in_float = run(chain(2, [False, False]).model())
     assert in_float.exit_code == 3
-    assert "has no quantised node" in in_float.output
+    assert "has no quantized node" in in_float.output
     path.write_bytes(path.read_bytes()[:50])
     broken = CliRunner().invoke(cli, ["quantize", "lint", str(path)])
     assert broken.exit_code == 3

@@ -1,4 +1,4 @@
-"""Skip connections and concatenations: quantised so that they meet with one scale, in PyTorch, ONNX and checkpoints."""
+"""Skip connections and concatenations: quantized so that they meet with one scale, in PyTorch, ONNX and checkpoints."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def images(channels: int, count: int = 3) -> list[Any]:
     return [torch.randn(1, channels, 64, 64, generator=generator) for _ in range(count)]
 
 
-def quantised(model: nn.Module, samples: list[Any], skip: tuple[str, ...] = ()) -> nn.Module:
+def quantized(model: nn.Module, samples: list[Any], skip: tuple[str, ...] = ()) -> nn.Module:
     fuse_model_bn(model, lambda: model(samples[0]))
     CalibrationManager(model, select(model, skip), model).calibrate(samples, len(samples), "max")
     freeze(model)
@@ -72,8 +72,8 @@ def samples() -> list[Any]:
     return images(3)
 
 
-def test_the_skip_connections_of_a_resnet_are_quantised(samples: list[Any], tmp_path: Path) -> None:
-    model = quantised(resnet(), samples)
+def test_the_skip_connections_of_a_resnet_are_quantized(samples: list[Any], tmp_path: Path) -> None:
+    model = quantized(resnet(), samples)
     seen: list[Any] = []
     handle = model.layer2[0].downsample.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_the_skip_connections_of_a_resnet_are_quantised(samples: list[Any], tmp_
 
 
 def test_a_checkpoint_with_skips_loads_strictly_into_a_new_model(samples: list[Any]) -> None:
-    model = quantised(resnet(), samples)
+    model = quantized(resnet(), samples)
     share_scales(model, model, samples)
     state = model.state_dict()
     fresh = resnet()
@@ -105,7 +105,7 @@ def test_a_checkpoint_with_skips_loads_strictly_into_a_new_model(samples: list[A
 
 
 def test_a_skip_follows_the_layer_that_takes_it_in(samples: list[Any]) -> None:
-    model = quantised(resnet(), samples)
+    model = quantized(resnet(), samples)
     share_scales(model, model, samples)
     set_quantized(model, [])
     plain = resnet()
@@ -115,8 +115,8 @@ def test_a_skip_follows_the_layer_that_takes_it_in(samples: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("layer", [r"layer1\.1\.conv1$", r"layer1\.1\.conv2$"])
-def test_no_skip_is_quantised_beside_a_layer_in_float(samples: list[Any], layer: str, tmp_path: Path) -> None:
-    model = quantised(resnet(), samples, (layer,))
+def test_no_skip_is_quantized_beside_a_layer_in_float(samples: list[Any], layer: str, tmp_path: Path) -> None:
+    model = quantized(resnet(), samples, (layer,))
     assert share_scales(model, model, samples) == 7
     assert not any(isinstance(module, SkipQuantizer) for module in model.layer1[1].modules())
     assert findings(model, samples[0], tmp_path / "resnet.onnx") == []
@@ -124,7 +124,7 @@ def test_no_skip_is_quantised_beside_a_layer_in_float(samples: list[Any], layer:
 
 def test_what_a_concat_of_elan_joins_has_one_scale(tmp_path: Path) -> None:
     samples = images(4)
-    model: Any = quantised(elan(), samples)
+    model: Any = quantized(elan(), samples)
     link, joined = model.blocks[1].conv1.conv.input_quantizer, model.final_conv.conv.input_quantizer
     before = max(float(link.scale), float(joined.scale))
     assert link.scale != joined.scale
@@ -146,7 +146,7 @@ def test_upsampling_and_pooling_pass_a_scale_and_arithmetic_does_not(samples: li
             smaller = nn.functional.interpolate(image, scale_factor=0.5, mode="bilinear")
             return self.a(image), self.b(self.up(smaller)), self.c(self.pool(smaller)), self.d(image * 3.0)
 
-    model: Any = quantised(Net().eval(), samples)
+    model: Any = quantized(Net().eval(), samples)
     share_scales(model, model, samples)
     scales = {name: float(getattr(model, name).input_quantizer.scale) for name in "abcd"}
     assert scales["b"] == scales["c"] < scales["a"] < scales["d"]

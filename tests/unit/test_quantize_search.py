@@ -129,7 +129,7 @@ def test_search_proves_the_whole_choice_because_errors_add_up() -> None:
 
 
 def test_search_leaves_out_what_int8_makes_slower() -> None:
-    """A block between float layers pays for quantising its input and saves less."""
+    """A block between float layers pays for quantizing its input and saves less."""
     blocks = {"middle": ("stage.0.b",)}
     lone = estimate()
     assert lone.latency_ms(["stage.0.b"]) > lone.latency_ms([])

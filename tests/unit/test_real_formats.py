@@ -46,7 +46,7 @@ def samples_of(dataset: Dataset) -> list[Sample]:
 
 
 def test_nuscenes_demo(real_data: Path) -> None:
-    """61 of its 69 boxes have the labelled count (nuScenes counts a little outside too); one of them is ignored."""
+    """61 of its 69 boxes have the labeled count (nuScenes counts a little outside too); one of them is ignored."""
     settings = demo_settings(real_data)
     sample = open_dataset(settings).sample(0)
     assert sample.lidar.columns == 5
@@ -59,8 +59,8 @@ def test_nuscenes_demo(real_data: Path) -> None:
     instances = load_pickle(settings.root / settings.info_file)["data_list"][0]["instances"]
     boxes = np.array([instance["bbox_3d"] for instance in instances])
     every = count_points_in_boxes(read_points(sample.lidar), boxes[:, :3], boxes[:, 3:6], boxes[:, 6])
-    labelled = np.array([instance["num_lidar_pts"] for instance in instances])
-    assert (len(every), int((every == labelled).sum())) == (69, 61)
+    labeled = np.array([instance["num_lidar_pts"] for instance in instances])
+    assert (len(every), int((every == labeled).sum())) == (69, 61)
     assert not sample.lists_sweeps
     assert len(sample.cameras) == 6
 
@@ -109,7 +109,7 @@ def test_argoverse(real_data: Path) -> None:
 
 
 def test_argoverse_poses_align_the_two_sweeps(real_data: Path) -> None:
-    """What stands still in the city is seen at the same place from both ego poses; most labelled objects do."""
+    """What stands still in the city is seen at the same place from both ego poses; most labeled objects do."""
     first, second = samples_of(open_dataset(DataSettings("argoverse2", real_data / "argoverse2")))[:2]
     assert first.ego2global is not None
     assert second.ego2global is not None
@@ -184,7 +184,7 @@ def test_kitti_boxes_project_onto_their_2d_labels(real_data: Path) -> None:
 
 
 def test_nuscenes_boxes_project_onto_their_2d_labels(real_data: Path) -> None:
-    """Centres of the info's own 2D annotations, in all six cameras."""
+    """Centers of the info's own 2D annotations, in all six cameras."""
     settings = demo_settings(real_data)
     sample = open_dataset(settings).sample(0)
     assert settings.root is not None
@@ -192,13 +192,13 @@ def test_nuscenes_boxes_project_onto_their_2d_labels(real_data: Path) -> None:
     entry = load_pickle(settings.root / settings.info_file)["data_list"][0]
     centers = np.array([instance["bbox_3d"][:3] for instance in entry["instances"]])
     compared = 0
-    for channel, labelled_2d in entry["cam_instances"].items():
+    for channel, labeled_2d in entry["cam_instances"].items():
         camera = sample.cameras[channel]
         assert camera.image is not None
         assert camera.image.is_file()
         seen = transform_points(camera.lidar2cam, centers) @ camera.intrinsics.T
         pixels = seen[seen[:, 2] > 0.5, :2] / seen[seen[:, 2] > 0.5, 2:]
-        for annotation in labelled_2d:
+        for annotation in labeled_2d:
             nearest = np.linalg.norm(pixels - annotation["center_2d"], axis=1).min()
             assert nearest < 3, f"{channel}: {annotation['center_2d']}"
             compared += 1

@@ -58,7 +58,7 @@ def test_photos_are_what_the_pipelines_read(tmp_path: Path, orientation: int | N
         assert np.abs(photo.astype(int) - expected[..., ::-1]).max() <= 3
 
 
-def test_grey_and_transparent_images_become_coloured(tmp_path: Path) -> None:
+def test_gray_and_transparent_images_become_colored(tmp_path: Path) -> None:
     for mode in ("L", "RGBA", "P"):
         Image.new(mode, (5, 4)).save(tmp_path / f"{mode}.png")
         assert read_photo(tmp_path / f"{mode}.png", upright=True).shape == (4, 5, 3)
@@ -79,7 +79,7 @@ def _pixels(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_pictures_in_the_page_keep_colours_opacity_and_shape() -> None:
+def test_pictures_in_the_page_keep_colors_opacity_and_shape() -> None:
     drawing = np.zeros((6, 8, 4), np.uint8)
     drawing[1:3, 2:5] = (250, 20, 30, 200)
     np.testing.assert_array_equal(np.array(_pixels(png(drawing))), drawing)

@@ -10,7 +10,7 @@ from verifier.tolerances import DEFAULTS
 
 
 @pytest.mark.parametrize(
-    ("backend", "device", "quantised", "precision"),
+    ("backend", "device", "quantized", "precision"),
     [
         ("onnx", "cpu", False, "fp32"),
         ("onnx", "cuda:0", False, "fp32_tf32"),
@@ -20,14 +20,14 @@ from verifier.tolerances import DEFAULTS
         ("tensorrt", "cuda:0", True, "int8"),
     ],
 )
-def test_a_quantised_model_rounds_to_int8_on_every_backend(
-    backend: str, device: str, quantised: bool, precision: str
+def test_a_quantized_model_rounds_to_int8_on_every_backend(
+    backend: str, device: str, quantized: bool, precision: str
 ) -> None:
     header = RunHeader(
         backend=backend, device=device, model="m", task="detection3d", classes=[], dataset="d", tokens=[],
         raw_samples=[], fingerprint="f",
     )  # fmt: skip
-    assert precision_of(header, "fp16", quantised=quantised) == precision
+    assert precision_of(header, "fp16", quantized=quantized) == precision
     assert precision in DEFAULTS
     told = header.model_copy(update={"details": {"precision": "bf16"}})
-    assert precision_of(told, "fp16", quantised=quantised) == "bf16"
+    assert precision_of(told, "fp16", quantized=quantized) == "bf16"

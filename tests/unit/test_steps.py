@@ -64,7 +64,7 @@ def test_centerpoint(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(0, 5, (900, 4)).astype(np.float32)
     expected = build_pipeline(spec, session).infer(points).predictions
     steps = steps_of(spec, session)
-    assert [step.name for step in steps][:3] == ["read", "voxelise", "decorate"]
+    assert [step.name for step in steps][:3] == ["read", "voxelize", "decorate"]
     check(steps, points, expected, tmp_path)
 
 

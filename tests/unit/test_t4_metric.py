@@ -143,7 +143,7 @@ def test_lost_sign_of_yaw_is_noticed_by_default_and_not_by_the_original() -> Non
     assert original["center_distance_bev"].mean_aph == pytest.approx(1.0)
 
 
-def test_swapped_sizes_and_bottom_centres_are_noticed() -> None:
+def test_swapped_sizes_and_bottom_centers_are_noticed() -> None:
     _, truths = random_tables(4, 5, truths=20, reach=30.0)
     swapped = replace(truths, sizes=truths.sizes[:, [1, 0, 2]])
     bottom = replace(truths, centers=truths.centers - np.array([0, 0, 0.5]) * truths.sizes[:, 2:])
@@ -181,8 +181,8 @@ def test_weights_of_unsigned_yaws_are_those_of_quaternions() -> None:
     assert t4.heading_weights(predicted, actual, unsigned=True) == pytest.approx(expected, abs=1e-9)
 
 
-def test_near_faces_match_however_far_the_centres_are() -> None:
-    # A road train, of which the detector saw the cab: the faces towards the ego coincide, the centres are 19 m apart.
+def test_near_faces_match_however_far_the_centers_are() -> None:
+    # A road train, of which the detector saw the cab: the faces toward the ego coincide, the centers are 19 m apart.
     _, truths = random_tables(1, 1, truths=1)
     truth = replace(
         truths,

@@ -194,7 +194,7 @@ def test_velocity_of_the_table_counts_first(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(second.velocities[0]), np.hypot(3, 2), atol=1e-2)
 
 
-def test_velocity_is_unknown_without_near_neighbours(tmp_path: Path) -> None:
+def test_velocity_is_unknown_without_near_neighbors(tmp_path: Path) -> None:
     def far_apart(tables: Tables) -> None:
         tables["sample"][0]["timestamp"] -= 1_200_000
         for annotation in tables["sample_annotation"]:
@@ -203,7 +203,7 @@ def test_velocity_is_unknown_without_near_neighbours(tmp_path: Path) -> None:
 
     write_scene(tmp_path, far_apart)
     dataset = opened(tmp_path)
-    for index, why in enumerate(["no neighbour", "1.7 s to the only one", "neighbour not in the table"]):
+    for index, why in enumerate(["no neighbor", "1.7 s to the only one", "neighbor not in the table"]):
         truth = dataset.sample(index).ground_truth
         assert truth is not None
         assert np.isnan(truth.velocities).all(), why
@@ -239,7 +239,7 @@ def test_cameras(tmp_path: Path) -> None:
 
 
 def test_older_schema(tmp_path: Path) -> None:
-    """No camera_distortion, and neighbours that are not in the tables."""
+    """No camera_distortion, and neighbors that are not in the tables."""
 
     def older(tables: Tables) -> None:
         for record in tables["calibrated_sensor"]:
@@ -261,7 +261,7 @@ def test_a_camera_without_calibration_is_left_out(tmp_path: Path) -> None:
     assert opened(tmp_path).sample(0).cameras == {}
 
 
-def test_classes_generalise_and_filter(tmp_path: Path) -> None:
+def test_classes_generalize_and_filter(tmp_path: Path) -> None:
     def two_objects(tables: Tables) -> None:
         bicycle = {**tables["sample_annotation"][0], "token": "n9", "instance_token": "i1", "attribute_tokens": ["a0"]}
         tables["sample_annotation"].append(bicycle)

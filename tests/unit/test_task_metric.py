@@ -1,4 +1,4 @@
-"""The task metric that quantisation is judged by is the evaluator's; without labels it says so."""
+"""The task metric that quantization is judged by is the evaluator's; without labels it says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evaluator.boxes2d import voc
-from evaluator.boxes2d.frames import LabelledImage
+from evaluator.boxes2d.frames import LabeledImage
 from evaluator.boxes3d import nuscenes
 from evaluator.boxes3d.table import table_of, to_ego_frame
 from evaluator.metrics import detection3d
@@ -86,7 +86,7 @@ def test_map_of_2d_boxes_is_the_evaluators() -> None:
         given = ImageLabels(boxes, ignored, np.full(9, 900.0))
         samples.append(ImageSample(index, str(index), 0.0, "drive", Path("x.png"), 200, 200, given))
         known = labels < 2
-        truths.append(LabelledImage(boxes.select(known), ignored[known], np.full(int(known.sum()), 900.0)))
+        truths.append(LabeledImage(boxes.select(known), ignored[known], np.full(int(known.sum()), 900.0)))
         moved = corners + rng.normal(0, 5, corners.shape)
         predictions.append(Boxes2D.build(moved, rng.integers(0, 2, 9), rng.random(9)))
     metric = open_metric("detection2d", Samples(samples, ("car", "truck", "tram")), classes, 5)

@@ -23,7 +23,7 @@ def frame(*rows: tuple[int, float, float, float, float], **columns: object) -> B
 
 
 def test_the_larger_box_ends_where_the_smaller_one_does() -> None:
-    """A truck of 6 m half a metre in front of a trailer of 12 m."""
+    """A truck of 6 m half a meter in front of a trailer of 12 m."""
     numbers = {"velocities": [[10.0, 0.0], [8.0, 2.0]], "num_points": [30, 70]}
     merged = merge_trailers(frame((TRUCK, 0, 0, 6, 0.1), (TRAILER, -9.5, 0, 12, 0.0), **numbers), TRUCK, TRAILER)
     assert merged.labels.tolist() == [TRUCK] and merged.num_points.tolist() == [100]
@@ -32,7 +32,7 @@ def test_the_larger_box_ends_where_the_smaller_one_does() -> None:
     np.testing.assert_allclose(merged.centers[0, :2], [(front - 15.5) / 2, 0], atol=1e-6)
     assert merged.yaws.tolist() == [0.0], "that of the larger"
     np.testing.assert_allclose(merged.velocities[0], [9.0, 1.0])
-    # AWML takes centres for bottoms: the lower centre, and from there to the top above the higher one.
+    # AWML takes centers for bottoms: the lower center, and from there to the top above the higher one.
     assert (merged.centers[0, 2], merged.sizes[0, 2]) == pytest.approx((1.5, 2.0 + 4.0 - 1.5))
 
 

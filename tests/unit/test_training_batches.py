@@ -200,7 +200,7 @@ def test_mirrored_images_keep_their_boxes_on_what_they_show(tmp_path: Path) -> N
         assert item["data_samples"].gt_instances.labels.tolist() == [0]
         assert inside.shape[1] > 20
         torch.testing.assert_close(inside.mean(dim=(1, 2)), torch.tensor([10.0, 250.0, 30.0]), atol=2, rtol=0)
-        # Outside of it the picture is black, and what fills the rest of the input is still grey, at the bottom.
+        # Outside of it the picture is black, and what fills the rest of the input is still gray, at the bottom.
         assert item["inputs"][:, 50:].eq(114).all()
         items.append(item)
         lefts.add(left)

@@ -20,8 +20,8 @@ from benchmarks.trt_engines import verdicts
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError, ManifestError
 from shared.workspace import Workspace
 from tests.support import fake_tensorrt
-from tests.support.fake_tensorrt import Behaviour, Recorded
-from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantise
+from tests.support.fake_tensorrt import Behavior, Recorded
+from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantize
 from trt_builder import compat, inspector, measure, progress, timing_cache
 from trt_builder import target as targets
 from trt_builder.build import build_all
@@ -40,11 +40,11 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.recorded = Recorded()
-        self.behaviour = Behaviour()
+        self.behavior = Behavior()
         self._monkeypatch = monkeypatch
 
     def with_tensorrt(self, version: str) -> Target:
-        trt = fake_tensorrt.make(version, self.recorded, self.behaviour)
+        trt = fake_tensorrt.make(version, self.recorded, self.behavior)
         target = Target(TensorRT("tensorrt", trt, version), H200)
         self._monkeypatch.setattr(targets, "find", lambda wanted: target)
         self._monkeypatch.setattr(measure, "layer_times", lambda trt, engine: {})
@@ -68,7 +68,7 @@ def achieved(ws: Workspace, target: Target, policy: str, component: str) -> dict
 
 def test_benchmarks_note_a_proof_that_failed_and_go_on(machine: Machine, tmp_path: Path) -> None:
     machine.with_tensorrt("8.6.0")
-    machine.behaviour.precision_of = lambda name, asked: "FP32"
+    machine.behavior.precision_of = lambda name, asked: "FP32"
     ws = make_workspace(tmp_path, {HEAD: head()})
     with verdicts() as said:
         build(ws, "fp16")
@@ -79,7 +79,7 @@ def test_benchmarks_note_a_proof_that_failed_and_go_on(machine: Machine, tmp_pat
 
 
 def test_tensorrt_gets_one_logger_that_tells_the_build_of_today() -> None:
-    trt = fake_tensorrt.make("8.6.0", Recorded(), Behaviour())
+    trt = fake_tensorrt.make("8.6.0", Recorded(), Behavior())
     first, second = Messages(), Messages()
     logger = make_logger(trt, first, layers=False)
     assert make_logger(trt, second, layers=False) is logger
@@ -137,12 +137,12 @@ def test_keep_fp32_pins_layers_and_outputs_and_switches_tf32_off(
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
-def test_int8_sets_both_flags_and_leaves_quantised_layers_to_their_qdq(
+def test_int8_sets_both_flags_and_leaves_quantized_layers_to_their_qdq(
     machine: Machine, tmp_path: Path, version: str
 ) -> None:
     machine.with_tensorrt(version)
-    machine.behaviour.precision_of = lambda name, asked: asked or ("INT8" if name.endswith("/Conv") else "FP16")
-    ws = make_workspace(tmp_path, {HEAD: quantise(head())})
+    machine.behavior.precision_of = lambda name, asked: asked or ("INT8" if name.endswith("/Conv") else "FP16")
+    ws = make_workspace(tmp_path, {HEAD: quantize(head())})
     build(ws, "int8")
     assert {"INT8", "FP16"} <= machine.recorded.flags
     assert machine.recorded.precisions == {"/neck/deblocks.1/ConvTranspose": "FP16"}
@@ -152,7 +152,7 @@ def test_strongly_typed_is_a_network_flag_where_it_exists_and_layer_precisions_o
     machine: Machine, tmp_path: Path
 ) -> None:
     model, _ = lower(encoder(), "fp16", keep={"/pfn/ReduceMax": "keep_fp32"})
-    machine.behaviour.precision_of = lambda name, asked: "FP16"
+    machine.behavior.precision_of = lambda name, asked: "FP16"
     ws = make_workspace(tmp_path, {ENCODER: model})
     machine.with_tensorrt("10.9.0")
     build(ws, "strongly_typed")
@@ -169,7 +169,7 @@ def test_strongly_typed_is_a_network_flag_where_it_exists_and_layer_precisions_o
 @pytest.mark.parametrize("policy", ["fp16", "bf16"])
 def test_without_precision_flags_the_graph_is_derived(machine: Machine, tmp_path: Path, policy: str) -> None:
     target = machine.with_tensorrt("11.1.0")
-    machine.behaviour.precision_of = lambda name, asked: policy.upper()
+    machine.behavior.precision_of = lambda name, asked: policy.upper()
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     build(ws, policy)
     assert machine.recorded.flags == {"TF32"}
@@ -179,7 +179,7 @@ def test_without_precision_flags_the_graph_is_derived(machine: Machine, tmp_path
 
 def test_fp16_asked_for_and_fp32_delivered_is_an_error_that_keeps_the_report(machine: Machine, tmp_path: Path) -> None:
     target = machine.with_tensorrt("8.6.0")
-    machine.behaviour.precision_of = lambda name, asked: "FP32" if "shared" in name else (asked or "FP32")
+    machine.behavior.precision_of = lambda name, asked: "FP32" if "shared" in name else (asked or "FP32")
     ws = make_workspace(tmp_path, {HEAD: head()})
     with pytest.raises(BuildError, match=r"1 of 17 matrix nodes .*'/head/shared/Conv' in fp32, not fp16") as caught:
         build(ws, "fp16")
@@ -187,7 +187,7 @@ def test_fp16_asked_for_and_fp32_delivered_is_an_error_that_keeps_the_report(mac
     assert ws.manifest().stages[f"build:{target.name('fp16')}"].status == "failed"
     assert ws.path(f"tensorrt/{target.name('fp16')}/{HEAD}.rejected.json").is_file()
     assert not [path for path, record in ws.manifest().artifacts.items() if record.kind == "engine"]
-    machine.behaviour.precision_of = lambda name, asked: asked or "FP32"
+    machine.behavior.precision_of = lambda name, asked: asked or "FP32"
     build(ws, "fp16")
     assert not list(ws.root.rglob("*.rejected.json"))
 
@@ -266,8 +266,8 @@ def test_what_the_version_lacks_does_not_cost_the_engines_that_are_there(
 )
 def test_failures_are_told_apart(machine: Machine, tmp_path: Path, said: str, meaning: str, advice: str) -> None:
     machine.with_tensorrt("8.6.0")
-    machine.behaviour.fails = True
-    machine.behaviour.says = [("WARNING", "a note"), ("ERROR", said)]
+    machine.behavior.fails = True
+    machine.behavior.says = [("WARNING", "a note"), ("ERROR", said)]
     with pytest.raises(BuildError) as caught:
         build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32")
     text = str(caught.value)
@@ -299,7 +299,7 @@ def test_a_graph_whose_types_make_no_sense_is_refused(machine: Machine, tmp_path
 
 def test_an_engine_that_does_not_load_is_an_error(machine: Machine, tmp_path: Path) -> None:
     machine.with_tensorrt("8.6.0")
-    machine.behaviour.refuses_to_load = True
+    machine.behavior.refuses_to_load = True
     with pytest.raises(BuildError, match="does not load what it built"):
         build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32")
 
@@ -349,7 +349,7 @@ def test_a_cache_that_tensorrt_refuses_is_not_fatal(
     machine.with_tensorrt("8.6.0")
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     build(ws, "fp32")
-    machine.behaviour.takes_cache = False
+    machine.behavior.takes_cache = False
     build(ws, "fp32", force=True)
     assert "does not take the timing cache" in caplog.text
 
@@ -358,14 +358,14 @@ def test_a_long_build_shows_that_it_lives_and_the_next_one_how_long_it_took(
     machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.with_tensorrt("8.6.0")
-    machine.behaviour.seconds = 1.2
+    machine.behavior.seconds = 1.2
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.4)
     caplog.set_level(logging.INFO)
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     build(ws, "fp32")
     assert f"{ENCODER}: building for 1 s" in caplog.messages
     assert not [message for message in caplog.messages if "the last time" in message or message.endswith(" ")]
-    machine.behaviour.seconds = 0.0
+    machine.behavior.seconds = 0.0
     build(ws, "fp32", force=True)
     assert f"{ENCODER}: building; the last time took 1 s" in caplog.messages
 
@@ -373,7 +373,7 @@ def test_a_long_build_shows_that_it_lives_and_the_next_one_how_long_it_took(
 @pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
 def test_ctrl_c_stops_the_build_and_records_it(machine: Machine, tmp_path: Path, version: str) -> None:
     target = machine.with_tensorrt(version)
-    machine.behaviour.seconds = 5.0
+    machine.behavior.seconds = 5.0
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -412,7 +412,7 @@ def test_a_recorded_build_is_repeated_and_a_deviation_is_named(machine: Machine,
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     with pytest.raises(ManifestError, match="no recorded build to verify against"):
         build_all(ws.root, target="auto", reproduce="verify")
-    machine.behaviour.chooses = lambda before: before or {"conv": 1, "gemm": 2}
+    machine.behavior.chooses = lambda before: before or {"conv": 1, "gemm": 2}
     build_all(ws.root, target="auto", reproduce="record")
     assert {"EDITABLE_TIMING_CACHE", "DISABLE_COMPILATION_CACHE"} <= machine.recorded.flags
     assert "ERROR_ON_TIMING_CACHE_MISS" not in machine.recorded.flags
@@ -422,7 +422,7 @@ def test_a_recorded_build_is_repeated_and_a_deviation_is_named(machine: Machine,
     assert "ERROR_ON_TIMING_CACHE_MISS" in machine.recorded.flags
     assert machine.recorded.caches[-1] == recorded
     assert ws.artifact(relative).read_bytes() == recorded
-    machine.behaviour.chooses = lambda before: {"conv": 7, "new": 3}
+    machine.behavior.chooses = lambda before: {"conv": 7, "new": 3}
     with pytest.raises(BuildError, match="3 of 2: added new; removed gemm; changed conv: 1 -> 7"):
         build_all(ws.root, target="auto", reproduce="verify")
 
@@ -456,14 +456,14 @@ def test_every_failure_is_a_deploy_error(machine: Machine, tmp_path: Path) -> No
 
 _COMMAND = """
 import sys
-from tests.support.fake_tensorrt import Behaviour, Recorded, make
+from tests.support.fake_tensorrt import Behavior, Recorded, make
 from trt_builder import target as targets
 from trt_builder.cli import cli
 from trt_builder.compat import TensorRT
 from trt_builder.gpu import Gpu
 from trt_builder.messages import Messages, make_logger
 version, work = sys.argv[1:]
-trt = make(version, Recorded(), Behaviour(seconds=30.0))
+trt = make(version, Recorded(), Behavior(seconds=30.0))
 targets.find = lambda wanted: targets.Target(TensorRT("tensorrt", trt, version), Gpu(0, "GPU", (9, 0), 132, 1 << 30))
 cli(["build", "--work", work])
 """

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.support.qdq_graphs import Net
 from tests.support.trt_run import with_known_qdq
-from tests.support.trt_workspaces import CHANNELS, FEATURES, POINTS, encoder, head, quantise
+from tests.support.trt_workspaces import CHANNELS, FEATURES, POINTS, encoder, head, quantize
 from trt_builder.cast_graph import lower
 from trt_builder.onnx_graph import tensor_types
 
@@ -85,7 +85,7 @@ def test_kept_nodes_stay_in_fp32_with_casts_around_them() -> None:
 
 
 def test_a_small_variance_does_not_vanish_in_fp16() -> None:
-    # 1e-9 is zero in FP16: normalising by it there would give infinities.
+    # 1e-9 is zero in FP16: normalizing by it there would give infinities.
     model = encoder(norm=True)
     for tensor in model.graph.initializer:
         if tensor.name == "variance":
@@ -109,7 +109,7 @@ def test_a_weight_beyond_fp16_keeps_its_node_in_fp32() -> None:
 
 
 def test_between_q_and_dq_nothing_is_cast() -> None:
-    model = quantise(head())
+    model = quantize(head())
     lowered, report = lower(model, "fp16")
     by_output = {output: node for node in lowered.graph.node for output in node.output}
     for node in lowered.graph.node:
@@ -194,7 +194,7 @@ def test_any_graph_of_elementwise_nodes_stays_valid_and_close(data: st.DataObjec
     assert np.abs(got - wanted).max() <= 0.02 * max(1.0, float(np.abs(wanted).max()))
 
 
-def test_nothing_is_cast_between_quantised_convolutions() -> None:
+def test_nothing_is_cast_between_quantized_convolutions() -> None:
     """What stands there moves between int8 values, or is part of the kernel before it."""
     net = Net()
     one = net.node("Relu", "relu0", net.conv("x", "conv0"))
@@ -202,7 +202,7 @@ def test_nothing_is_cast_between_quantised_convolutions() -> None:
     larger = net.node("Resize", "resize", one, "", sizes, mode="nearest")
     other = net.node("Relu", "relu1", net.conv(larger, "conv1"))
     joined = net.node("Add", "add", other, larger)
-    last = net.conv(joined, "conv2", quantised=False)
+    last = net.conv(joined, "conv2", quantized=False)
     net.node("Sigmoid", "sigmoid", last)
     lowered, report = lower(net.model(), "fp16")
     casts = [node.input[0] for node in lowered.graph.node if node.op_type == "Cast"]

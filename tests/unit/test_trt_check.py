@@ -35,7 +35,7 @@ def engine(folder: Path, content: bytes | None = None, **record: Any) -> Path:
     path.write_bytes(content)
     if record:
         whole = {
-            "tensorrt": {"flavour": "tensorrt", "version": "8.6.0"},
+            "tensorrt": {"flavor": "tensorrt", "version": "8.6.0"},
             "architecture": "sm90",
             "gpu": {"name": "NVIDIA H200", "multiprocessors": 132},
             "version_compatible": False,
@@ -49,8 +49,8 @@ def engine(folder: Path, content: bytes | None = None, **record: Any) -> Path:
 
 def test_the_header_says_who_wrote_it(tmp_path: Path) -> None:
     header = read_header(engine(tmp_path, plan((10, 9, 0, 34))))
-    assert (header.flavour, header.version_text, header.version[3]) == ("tensorrt", "10.9.0", 34)
-    assert read_header(engine(tmp_path, plan((1, 7, 1, 116), b"vtrt"))).flavour == "rtx"
+    assert (header.flavor, header.version_text, header.version[3]) == ("tensorrt", "10.9.0", 34)
+    assert read_header(engine(tmp_path, plan((1, 7, 1, 116), b"vtrt"))).flavor == "rtx"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_another_version_and_gpu_is_one_sentence_each_and_a_command(tmp_path: Pa
      ("11.1.0", "10.9.0", False)],
 )  # fmt: skip
 def test_version_compatible_engines_load_forward_only(tmp_path: Path, built: str, here: str, loads: bool) -> None:
-    path = engine(tmp_path, tensorrt={"flavour": "tensorrt", "version": built}, version_compatible=True)
+    path = engine(tmp_path, tensorrt={"flavor": "tensorrt", "version": built}, version_compatible=True)
     assert check(path, Here({"tensorrt": here}, "sm90", "NVIDIA H200")).loads is loads
 
 
@@ -134,7 +134,7 @@ def test_without_tensorrt_or_gpu_nothing_loads_and_no_command_is_given(tmp_path:
 def test_rtx_engines_run_on_rtx_cards_only(tmp_path: Path) -> None:
     content = plan((1, 7, 1, 116), b"vtrt")
     path = engine(
-        tmp_path, content, tensorrt={"flavour": "rtx", "version": "1.7.1.116"}, architecture="portable", gpu=None
+        tmp_path, content, tensorrt={"flavor": "rtx", "version": "1.7.1.116"}, architecture="portable", gpu=None
     )
     assert check(path, Here({"rtx": "1.7.1.116"}, "sm89", "RTX 4090")).loads
     assert check(path, H200).reasons == ["TensorRT for RTX does not run on sm90"]
@@ -187,7 +187,7 @@ def workspace(folder: Path, **targets: dict[str, Any]) -> Workspace:
     for target, record in targets.items():
         with ws.stage(f"build:{target}", tool="trt_builder", config=record) as stage:
             content = plan()
-            whole = {"tensorrt": {"flavour": "tensorrt", "version": "8.6.0"}, "architecture": "sm90", "gpu": None,
+            whole = {"tensorrt": {"flavor": "tensorrt", "version": "8.6.0"}, "architecture": "sm90", "gpu": None,
                      "bytes": len(content), **record}  # fmt: skip
             name = f"tensorrt/{target}/x.engine"
             with stage.artifact(name, kind="engine") as path:

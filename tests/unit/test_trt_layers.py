@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import BuildError
-from tests.support.trt_workspaces import FULL, encoder, head, quantise
+from tests.support.trt_workspaces import FULL, encoder, head, quantize
 from trt_builder.achieved import compare, require, summary
 from trt_builder.layers import Layer, LayerTensor, from_inspector, from_log, type_in_kernel, type_of
 from trt_builder.policies import Resolved, resolve
@@ -214,7 +214,7 @@ def test_a_real_report_of_a_dynamic_engine_proves_its_policy(policy: str, precis
 
 def test_a_real_report_of_an_int8_engine_proves_its_policy() -> None:
     layers = from_inspector((DATA / "8.6.0-h200-int8-head.json").read_text(encoding="utf-8"))
-    resolved = resolve("int8", quantise(head(64, FULL)), (), where="x.onnx")
+    resolved = resolve("int8", quantize(head(64, FULL)), (), where="x.onnx")
     found = summary(layers, resolved)
     require(found, resolved, component="pts_backbone_neck_head")
     assert (found["not_proven"], found["not_as_asked"]) == ([], {})

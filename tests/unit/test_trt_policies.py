@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from shared.errors import ConfigError
-from tests.support.trt_workspaces import encoder, head, quantise
+from tests.support.trt_workspaces import encoder, head, quantize
 from trt_builder.cast_graph import lower
 from trt_builder.policies import POLICIES, flags_do, resolve
 
@@ -66,8 +66,8 @@ def test_int8_without_qdq_is_an_error(policy: str) -> None:
 
 
 @pytest.mark.parametrize(("policy", "rest"), [("int8", "fp16"), ("auto", "fp32"), ("strongly_typed", "fp32")])
-def test_quantised_convolutions_are_expected_in_int8_and_the_rest_not(policy: str, rest: str) -> None:
-    found = expected(policy, quantise(head()))
+def test_quantized_convolutions_are_expected_in_int8_and_the_rest_not(policy: str, rest: str) -> None:
+    found = expected(policy, quantize(head()))
     assert found.pop("/neck/deblocks.1/ConvTranspose") == rest
     assert set(found.values()) == {"int8"}
     assert len(found) == CONVOLUTIONS - 1
@@ -98,6 +98,6 @@ def test_values_on_samples_near_the_end_of_fp16_keep_their_nodes() -> None:
 
 def test_flags_do_where_they_exist_or_nothing_is_lowered() -> None:
     for name in POLICIES:
-        resolved = resolve(name, quantise(head()), (), where="x.onnx")
+        resolved = resolve(name, quantize(head()), (), where="x.onnx")
         assert flags_do(resolved, weakly_typed=True)
         assert flags_do(resolved, weakly_typed=False) == (name in ("auto", "fp32", "fp32_tf32", "strongly_typed"))

@@ -1,4 +1,4 @@
-"""Optimisation profiles: from config and model spec, complete and checked against the ONNX inputs."""
+"""Optimization profiles: from config and model spec, complete and checked against the ONNX inputs."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def saved(model: onnx.ModelProto, folder: Any) -> Any:
     return path
 
 
-def test_weights_go_by_layer_and_role_and_normalisation_is_folded(tmp_path: Any) -> None:
+def test_weights_go_by_layer_and_role_and_normalization_is_folded(tmp_path: Any) -> None:
     refitter = Refitter(
         [("weight", Role.CONSTANT), ("(Unnamed Layer* 3) [Constant]", Role.CONSTANT),
          ("/pfn/norm/BatchNormalization", Role.SCALE), ("/pfn/norm/BatchNormalization", Role.SHIFT)]

@@ -25,7 +25,7 @@ def record(layers: int = 3) -> dict[str, Any]:
     return {
         "component": "pts_voxel_encoder",
         "precision_policy": "fp16",
-        "tensorrt": {"flavour": "tensorrt", "version": "8.6.0"},
+        "tensorrt": {"flavor": "tensorrt", "version": "8.6.0"},
         "architecture": "sm90",
         "bytes": 1_500_000,
         "build_seconds": 12.5,

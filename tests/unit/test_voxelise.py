@@ -1,4 +1,4 @@
-"""Hard voxelisation against a sequential reference written from its definition, and on adversarial frames."""
+"""Hard voxelization against a sequential reference written from its definition, and on adversarial frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from runtime.voxelise import VoxelGrid, cell_table, voxelise
+from runtime.voxelize import VoxelGrid, cell_table, voxelize
 
 GRID = VoxelGrid((-4.0, -3.0, -1.0), (0.5, 0.75, 2.0), (16, 8, 1), max_points=3, max_voxels=20)
 EDGES = np.float32([-4.0, -3.0, -1.0, 0.5, 0.75, 1.0, 3.0, 4.0, -0.0, 0.0, 1e-38, 3.999999, -4.0000005, 1e9, -1e30])
@@ -44,7 +44,7 @@ def sequential(points, grid):
 
 
 def assert_same(points, grid, table=None):
-    voxels = voxelise(points, grid, cell_table(grid) if table is None else table)
+    voxels = voxelize(points, grid, cell_table(grid) if table is None else table)
     dense, coordinates, counts, dropped = sequential(points, grid)
     assert voxels.dense(grid.max_points).tobytes() == dense.tobytes()
     np.testing.assert_array_equal(voxels.coordinates, coordinates)
@@ -148,5 +148,5 @@ def test_the_frame_is_not_written_to():
     points = np.random.default_rng(2).uniform(-5, 5, (50, 4)).astype(np.float32)
     points[3, 1] = np.nan
     before = points.copy()
-    voxelise(points, GRID, cell_table(GRID))
+    voxelize(points, GRID, cell_table(GRID))
     assert points.tobytes() == before.tobytes()

@@ -55,13 +55,13 @@ def test_a_training_step_lowers_the_loss() -> None:
     model, size = training.build(CONFIG)
     model.train()
     batch = training.collate([training_picture(1, number) for number in range(2)])
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(4):
         loss = training.loss_of(model, batch, size // 2, amp=False)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
 

@@ -63,7 +63,7 @@ def bisect(
 ) -> str:
     """Find the responsible nodes of one component, or of each. Interrupted, the next call goes on.
 
-    The reference is ONNX Runtime without optimisation, on the graphs of ``reference_work`` (None: of ``work``, to
+    The reference is ONNX Runtime without optimization, on the graphs of ``reference_work`` (None: of ``work``, to
     compare backends), with the inputs of its trace. Outputs whose signal to noise ratio is below ``limit`` [dB]
     disagree. Returns what to print.
 
@@ -265,7 +265,7 @@ def _reference_values(case: Case, names: Sequence[str]) -> list[dict[str, Any]]:
     given = [as_types_of(case.reference, sample) for sample in case.samples]
     model = case.reference.up_to(computed, given)
     used = {value.name for value in model.graph.input}
-    answers = OnnxRunner(optimise=False).run(
+    answers = OnnxRunner(optimize=False).run(
         model, [{name: sample[name] for name in sample if name in used} for sample in given]
     )
     return [{**sample, **answer} for sample, answer in zip(case.samples, answers, strict=True)]

@@ -52,19 +52,19 @@ class Runner(Protocol):
 class OnnxRunner:
     """ONNX Runtime on the CPU."""
 
-    def __init__(self, *, optimise: bool) -> None:
-        self._optimise = optimise
+    def __init__(self, *, optimize: bool) -> None:
+        self._optimize = optimize
 
     @property
     def name(self) -> str:
-        """With the version, and whether the graph is optimised."""
-        return f"onnxruntime {ort.get_version_string()}, {'optimised' if self._optimise else 'node by node'}"
+        """With the version, and whether the graph is optimized."""
+        return f"onnxruntime {ort.get_version_string()}, {'optimized' if self._optimize else 'node by node'}"
 
     def run(self, model: Any, samples: Sequence[Arrays]) -> list[dict[str, npt.NDArray[Any]]]:
         """See `Runner.run`."""
         options = ort.SessionOptions()
         levels = ort.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if self._optimise else levels.ORT_DISABLE_ALL
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if self._optimize else levels.ORT_DISABLE_ALL
         options.log_severity_level = _LOG_FATAL
         names = [output.name for output in model.graph.output]
         try:

@@ -1,4 +1,4 @@
-"""The search: which of N groups are bad, asking about windows of neighbours, in some log2(N) questions a fault."""
+"""The search: which of N groups are bad, asking about windows of neighbors, in some log2(N) questions a fault."""
 
 from __future__ import annotations
 

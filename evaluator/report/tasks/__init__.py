@@ -17,7 +17,7 @@ ENTRY_POINTS = "awml_deploy.report"
 
 
 class TaskReport(Protocol):
-    """What the module of a task has. Positions are frames of the truth, which are the labelled samples."""
+    """What the module of a task has. Positions are frames of the truth, which are the labeled samples."""
 
     def metric_blocks(self, material: Material) -> list[Block]:
         """Curves, confusion and the like; ``material.samples`` may be None."""

@@ -23,7 +23,7 @@ from shared.tasks import softmax
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 
-# Colours run from near (red) to this distance (blue) [m].
+# Colors run from near (red) to this distance (blue) [m].
 _COLOR_RANGE = 60.0
 # Beyond the image's edge lens models run wild: points that far out [image sizes] are not looked at.
 _MARGIN = 0.25
@@ -126,7 +126,7 @@ def _sample(material: Material, position: int) -> CameraPair:
 
 
 def _overlay(sample: CameraPair) -> UInt8:
-    """(H, W, 3) the image as it was taken, points at where lens and calibration put them, coloured by distance."""
+    """(H, W, 3) the image as it was taken, points at where lens and calibration put them, colored by distance."""
     image = read_photo(sample.image, upright=False)
     height, width = image.shape[:2]
     pixels, depths = _project(sample, height, width)
@@ -135,7 +135,7 @@ def _overlay(sample: CameraPair) -> UInt8:
 
 
 def _heat(shares: npt.NDArray[np.float64]) -> UInt8:
-    """(N, 3) colours from blue (0) over green to red (1)."""
+    """(N, 3) colors from blue (0) over green to red (1)."""
     steps = 4 * np.clip(shares, 0, 1)[:, None] - np.array([3, 2, 1])
     colors: UInt8 = (255 * np.clip(1.5 - np.abs(steps), 0, 1)).astype(np.uint8)
     return colors

@@ -23,7 +23,7 @@ from shared.tasks import Boxes2D
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 
-# Curves of data sets with many classes: those with the most labelled boxes.
+# Curves of data sets with many classes: those with the most labeled boxes.
 _MOST_CURVES = 12
 # Points of a curve that is drawn.
 _CURVE_POINTS = 120
@@ -55,7 +55,7 @@ def _curves(material: Material) -> Charts:
             for run in (material.shown, *(run for run in material.pair if run != material.shown))
         ]
         ap = classes[name]["AP"]
-        text = f"AP {ap:.4f}, {int(classes[name]['truths'])} labelled"
+        text = f"AP {ap:.4f}, {int(classes[name]['truths'])} labeled"
         charts.append(Chart(name, line_chart(f"Precision over recall of {name}; AP {ap:.3f}", lines, x, y), text))
     legend = [("s0", material.shown)]
     if len(material.pair) > 1:
@@ -84,19 +84,19 @@ def _thresholds(material: Material, run: str) -> npt.NDArray[np.float64]:
 
 
 def _found(material: Material, run: str, position: int) -> Boxes2D:
-    """The boxes of a run on a labelled image."""
+    """The boxes of a run on a labeled image."""
     assert material.samples is not None
     return material.runs[run].predictions(material.samples.truth.positions[position], Boxes2D)
 
 
 def _sure(material: Material, run: str, position: int) -> Boxes2D:
-    """The boxes of a run on a labelled image that reach the score of the best F1 of their class."""
+    """The boxes of a run on a labeled image that reach the score of the best F1 of their class."""
     boxes = _found(material, run, position)
     return boxes.select(boxes.scores >= _thresholds(material, run)[boxes.labels])
 
 
 def _pairs(predictions: Boxes2D, truths: Boxes2D, *, same_class: bool) -> list[tuple[int, int]]:
-    """Rows of predictions and labelled boxes that overlap enough, the surest prediction first, one to one."""
+    """Rows of predictions and labeled boxes that overlap enough, the surest prediction first, one to one."""
     overlaps = overlaps_2d(predictions.corners, truths.corners)
     if same_class:
         overlaps[predictions.labels[:, None] != truths.labels] = 0
@@ -109,8 +109,8 @@ def _pairs(predictions: Boxes2D, truths: Boxes2D, *, same_class: bool) -> list[t
     return pairs
 
 
-def _labelled(material: Material, position: int) -> Boxes2D:
-    """The labelled boxes of an image that count."""
+def _labeled(material: Material, position: int) -> Boxes2D:
+    """The labeled boxes of an image that count."""
     assert material.samples is not None
     image = material.samples.truth.images[position]
     boxes: Boxes2D = image.boxes.select(~image.ignored)
@@ -123,7 +123,7 @@ def _confusion(material: Material) -> Block:
     truths: list[int] = []
     predictions: list[int] = []
     for position in range(len(material.samples.truth.images)):
-        found, wanted = _sure(material, material.shown, position), _labelled(material, position)
+        found, wanted = _sure(material, material.shown, position), _labeled(material, position)
         truths += wanted.labels.tolist()
         predictions += found.labels.tolist()
         pairs += [
@@ -144,7 +144,7 @@ def frame_scores(material: Material) -> list[float | None]:
     assert material.samples is not None
     scores = []
     for position in range(len(material.samples.truth.images)):
-        found, wanted = _sure(material, material.shown, position), _labelled(material, position)
+        found, wanted = _sure(material, material.shown, position), _labeled(material, position)
         scores.append(f1(len(_pairs(found, wanted, same_class=True)), len(found), len(wanted)))
     return scores
 
@@ -159,7 +159,7 @@ def picture(material: Material, position: int, key: str, title: str) -> Picture:
     """The image with ground truth and the pair of runs."""
     image = read_photo(_sample(material, position).image, upright=True)
     height, width = image.shape[:2]
-    wanted = _labelled(material, position)
+    wanted = _labeled(material, position)
     body = [
         f'<image width="{width}" height="{height}" href="{jpeg(image)}"/>',
         _boxes(wanted, "truth", material.spec.classes, scores=False),
@@ -171,7 +171,7 @@ def picture(material: Material, position: int, key: str, title: str) -> Picture:
         body.append(_boxes(found, style, material.spec.classes, scores=True))
         controls.append((style, run))
         notes.append(f"{run}: {hits} found, {len(wanted) - hits} missed, {len(found) - hits} wrong")
-    label = html.escape(f"{title}: {len(wanted)} labelled boxes")
+    label = html.escape(f"{title}: {len(wanted)} labeled boxes")
     svg = f'<svg class="on-image" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(body)}</svg>'
     return Picture(key, title, svg, controls, (), f"{'; '.join(notes)}. Boxes from the score of the best F1 on.")
 
@@ -191,7 +191,7 @@ def log(stream: Any, material: Material, position: int) -> None:
     """Image, ground truth and boxes."""
     image = read_photo(_sample(material, position).image, upright=True)
     stream.log("image", rr.Image(image).compress())
-    tables = {"ground_truth": _labelled(material, position)}
+    tables = {"ground_truth": _labeled(material, position)}
     tables |= {run: _sure(material, run, position) for run in material.pair}
     for name, boxes in tables.items():
         labels = [material.spec.classes[label] for label in boxes.labels]

@@ -43,7 +43,7 @@ class _Frames:
     """Boxes that count at each class's score of the best F1, all frames, in the ego frame.
 
     Attributes:
-        truths: labelled boxes with points, within the headline range.
+        truths: labeled boxes with points, within the headline range.
         predictions: per run, boxes within the range whose score reaches that of the best F1 of their class.
     """
 
@@ -78,13 +78,13 @@ def _curves(material: Material) -> Charts:
         # The dashed ones come last, so that both are seen where they agree.
         lines.sort(key=lambda line: "dashed" in line.style)
         label = f"Precision over recall of {name}; AP {values['AP']:.3f}"
-        note = f"AP {values['AP']:.4f}, {values['num_truths']} labelled"
+        note = f"AP {values['AP']:.4f}, {values['num_truths']} labeled"
         charts.append(Chart(name, line_chart(label, lines, x, y), note))
     distances = next(iter(shown["curves"].values()))
     legend = [(f"s{index}", f"{float(distance):g} m") for index, distance in enumerate(distances)]
     if len(material.pair) > 1:
         legend += [("s7", f"{material.shown}, solid"), ("s7 dashed", f"{material.first}, dashed")]
-    title = f"Precision over recall, nuScenes' centre distances, {HEADLINE_RANGE} m"
+    title = f"Precision over recall, nuScenes' center distances, {HEADLINE_RANGE} m"
     return Charts(charts, legend, title)
 
 
@@ -145,7 +145,7 @@ def _confusion(material: Material) -> Block:
         truths.labels.tolist(),
         predictions.labels.tolist(),
         material.spec.classes,
-        f"Confusion of {material.shown}, centres within {ERROR_DISTANCE:g} m, scores from the best F1 on",
+        f"Confusion of {material.shown}, centers within {ERROR_DISTANCE:g} m, scores from the best F1 on",
     )
 
 
@@ -185,7 +185,7 @@ def picture(material: Material, position: int, key: str, title: str) -> Picture:
         body.append(_boxes(boxes, style, material.spec.classes, scores=True))
         controls.append((style, name))
     view = f"{-reach} {-reach} {2 * reach} {2 * reach}"
-    label = html.escape(f"{title}, seen from above: {len(truths)} labelled boxes")
+    label = html.escape(f"{title}, seen from above: {len(truths)} labeled boxes")
     svg = f'<svg viewBox="{view}" role="img" aria-label="{label}">{"".join(body)}</svg>'
     close = [near for near in _CLOSE_UPS if near < reach]
     views = [(f"{reach:.0f} m", view), *((f"{near} m", f"{-near} {-near} {2 * near} {2 * near}") for near in close)]
@@ -217,7 +217,7 @@ def _points(material: Material, position: int) -> npt.NDArray[np.float64]:
 
 
 def _raster(points: npt.NDArray[np.float64], reach: float) -> UInt8:
-    """(P, P, 4) grey points on nothing, the more opaque the more there are in a pixel."""
+    """(P, P, 4) gray points on nothing, the more opaque the more there are in a pixel."""
     scale = _POINT_PIXELS / (2 * reach)
     columns = np.floor((reach - points[:, 1]) * scale).astype(np.int64)
     rows = np.floor((reach - points[:, 0]) * scale).astype(np.int64)
@@ -232,7 +232,7 @@ def _raster(points: npt.NDArray[np.float64], reach: float) -> UInt8:
 
 
 def _boxes(table: BoxTable, style: str, classes: Any, *, scores: bool) -> str:
-    """Footprints with a line from the centre to the front; x forward is up, y left is left."""
+    """Footprints with a line from the center to the front; x forward is up, y left is left."""
     footprints = box_footprints(table.centers, table.sizes, table.yaws)
     parts = []
     for corners, center, label, score in zip(footprints, table.centers, table.labels, table.scores, strict=True):
