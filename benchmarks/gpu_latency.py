@@ -33,14 +33,14 @@ from runtime import engine_times
 from runtime.backends import Compilable, Session, tensorrt
 from runtime.backends import backend as backend_called
 from runtime.backends.tensorrt import TensorRTSession
-from runtime.centerpoint_parameters import read_parameters
 from runtime.conditions import gpu_conditions
-from runtime.cuda.centerpoint import STAGES, buckets
 from runtime.cuda.gpu import driver
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
-from runtime.pipelines import DevicePipeline, Inference
-from runtime.pipelines.centerpoint import ENCODER, HEAD, CenterPoint, CenterPointOnDevice, build
+from runtime.models.centerpoint.device import STAGES, buckets
+from runtime.models.centerpoint.parameters import read_parameters
+from runtime.models.centerpoint.pipeline import ENCODER, HEAD, CenterPoint, CenterPointOnDevice, build
+from runtime.pipeline import DevicePipeline, Inference
 from shared.errors import InferenceError
 from shared.latency import median_interval, summarize
 from shared.provenance import package_versions

@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from runtime.backends import Tensors
 from runtime.model import Model, open_model
-from runtime.pipelines import build_pipeline
+from runtime.pipeline import build_pipeline
 
 
 class _Recorder:

@@ -2,7 +2,7 @@
 
 A synthetic frame with every point in view, which is the most work there can be; by default the size and the number of
 points that Autoware's cameras and lidars have. Compared, in the same run, with the step by step form of AWML's
-transform that the framework reference is made with (`exporter/awml_modules/calibration_transform.py`): the results are
+transform that the framework reference is made with (`exporter/models/calibration/transform.py`): the results are
 equal bit for bit, which is checked before anything is timed.
 
     OMP_NUM_THREADS=1 .venv/tools/bin/python -m benchmarks.projection
@@ -21,10 +21,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from exporter.awml_modules import calibration_transform as framework
-from runtime.paint import paint
-from runtime.project import project
-from runtime.undistort import straightening, undistort
+from exporter.models.calibration import transform as framework
+from runtime.models.calibration.paint import paint
+from runtime.models.calibration.project import project
+from runtime.models.calibration.undistort import straightening, undistort
 
 MAX_DEPTH = 128.0
 DILATION = 1

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.rays import GROUND, NOTHING, cast, corners_of, ground_normal, normals_at
-from demo.scene import CYCLE_LANE, INNER_LANE, CURB, OUTER_LANE, Annotations, Road, Snapshot
+from demo.scene import CURB, CYCLE_LANE, INNER_LANE, OUTER_LANE, Annotations, Road, Snapshot
 
 WIDTH, HEIGHT = 480, 300
 NEAR = 0.3  # what is nearer than this plane is cut off [m]

@@ -133,7 +133,9 @@ def _car(length: float, width: float, height: float, rng: np.random.Generator) -
     cabin_rear = -rng.uniform(0.44, 0.49) * length
     body = Part(_centered(0.0, length), _centered(0.0, width), (0.2, waist), reflectivity, color)
     cabin = Part((cabin_rear, cabin_front), _centered(0.0, 0.86 * width), (waist, height), 30.0, GLASS)
-    roof = Part((cabin_rear + 0.2, cabin_front - 0.3), _centered(0.0, 0.8 * width), (height, height + 0.02), 50.0, color)
+    roof = Part(
+        (cabin_rear + 0.2, cabin_front - 0.3), _centered(0.0, 0.8 * width), (height, height + 0.02), 50.0, color
+    )
     return [body, cabin, roof, *_rear_and_front_marks(length, width, (0.42 * height, 0.52 * height))]
 
 

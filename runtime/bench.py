@@ -15,7 +15,7 @@ from runtime.backends import Session
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.conditions import gpu_conditions
 from runtime.model import Model, open_model
-from runtime.pipelines import DevicePipeline, Inference, Pipeline
+from runtime.pipeline import DevicePipeline, Inference, Pipeline
 from runtime.warm_up import WarmUp, warm_up
 from shared.errors import UsageError
 from shared.latency import MIN_SAMPLES, TOTAL, compare, median_interval, summarize, summarize_stages

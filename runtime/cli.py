@@ -203,7 +203,7 @@ def overlay_command(work: Path, sample: int, out: Path, data_root: Path | None) 
 
     Example: runtime overlay --work work/calibration --sample 0 --out overlay.png
     """
-    from runtime.overlay import overlay
+    from runtime.models.calibration.overlay import overlay
 
     click.echo(overlay(work, sample, out, data_root=data_root))
 
@@ -321,7 +321,7 @@ def backends_command() -> None:
     Example: runtime backends
     """
     from runtime.backends import available_backends
-    from runtime.pipelines import available_pipelines
+    from runtime.pipeline import available_pipelines
 
     click.echo(f"backends:  {', '.join(available_backends())}")
     click.echo(f"pipelines: {', '.join(available_pipelines())}")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from runtime.backends import Compilable, Session, Tensors, backend
 from runtime.devices import Device, parse_device
-from runtime.pipelines import Pipeline, build_pipeline
+from runtime.pipeline import Pipeline, build_pipeline
 from shared.config import from_resolved
 from shared.data import open_dataset
 from shared.data.types import Dataset

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from runtime.backends import Tensors
 from runtime.backends.onnx import OnnxSession, ort
 from runtime.model import Model, open_model
-from runtime.pipelines import build_pipeline
+from runtime.pipeline import build_pipeline
 from runtime.trace import sample_count
 from shared.lazy import lazy_import
 from shared.progress import track

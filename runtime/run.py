@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.model import Model, open_model
-from runtime.pipelines import Pipeline
+from runtime.pipeline import Pipeline
 from shared.errors import UsageError
 from shared.latency import TOTAL, summarize_stages
 from shared.progress import track

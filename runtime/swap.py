@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.model import Model, open_model
-from runtime.staged import Step, run_steps, steps_of
+from runtime.steps import Step, run_steps, steps_of
 from runtime.trace import staged_header
 from shared.arrays import Arrays
 from shared.errors import InputError

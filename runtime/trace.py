@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.model import Model, open_model
-from runtime.staged import Step, steps_of
+from runtime.steps import Step, steps_of
 from shared.errors import UsageError
 from shared.progress import track
 from shared.runs import RunHeader, RunWriter

@@ -1,48 +1,107 @@
-"""What is found by name: a module of a package of ours, or what another package adds by an entry point."""
+"""What is found by name: a module (or folder) of a package of ours, or one that another package adds by an entry point.
+
+Every kind of thing that can be added stands in `GROUPS`. Ours are found by their file names, so that there is no list
+to edit. Another package names its module under the group's entry point in its ``pyproject.toml``::
+
+    [project.entry-points."awml_deploy.tasks"]
+    lane_count = "my_package.lane_count_task"
+
+A model is a folder: its entry point names a package, and what the tools look for are modules in it (`part`).
+docs/extending.md builds a package from an empty folder.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
-from typing import Any
+from dataclasses import dataclass
+from types import ModuleType
 
 from shared.errors import EnvironmentLacks
 
 
-def available(package: str, group: str) -> list[str]:
-    """Names of all that can be found.
+@dataclass(frozen=True)
+class Group:
+    """A kind of thing that can be added.
 
-    Args:
-        package: whose modules are ours.
-        group: of entry points.
+    Attributes:
+        entry_points: the entry point group.
+        package: our package whose modules are the ones that come with the tools.
+        adds: what a member is, in a few words.
+        parts: of a folder: the modules that tools look for, the required one first; empty where a member is a module.
     """
-    return sorted({*_modules(package), *(point.name for point in importlib.metadata.entry_points(group=group))})
+
+    entry_points: str
+    package: str
+    adds: str
+    parts: tuple[str, ...] = ()
 
 
-def find(package: str, group: str, name: str, attribute: str | None = None) -> Any | None:
-    """What is called ``name``; None where there is nothing of that name.
+TASKS = Group("awml_deploy.tasks", "shared.tasks", "a task: what models answer with, how it is compared")
+FORMATS = Group("awml_deploy.formats", "shared.data.formats", "a data format")
+EXPORTER_MODELS = Group(
+    "awml_deploy.exporter_models",
+    "exporter.models",
+    "a model, as the exporter sees it",
+    ("adapter", "training", "trace", "autoware", "awml"),
+)
+PIPELINES = Group("awml_deploy.pipelines", "runtime.models", "a model, as the runtime sees it", ("pipeline",))
+BACKENDS = Group("awml_deploy.backends", "runtime.backends", "a backend")
+METRICS = Group("awml_deploy.metrics", "evaluator.metrics", "the metrics of a task")
+REPORTS = Group("awml_deploy.report", "evaluator.report.tasks", "the report page of a task")
 
-    Args:
-        package: whose modules are ours.
-        group: of entry points.
-        name: of a module, or of an entry point.
-        attribute: of our modules that is wanted; None: the module itself.
+GROUPS = (TASKS, FORMATS, EXPORTER_MODELS, PIPELINES, BACKENDS, METRICS, REPORTS)
+
+
+def available(group: Group) -> list[str]:
+    """Names of all members of a group that can be found."""
+    return sorted({*_own(group), *_added(group)})
+
+
+def find(group: Group, name: str) -> ModuleType | None:
+    """The module or folder called ``name``; None where there is nothing of that name.
 
     Raises:
         EnvironmentLacks: what another package adds can't be imported.
     """
-    if name in _modules(package):
-        module = importlib.import_module(f"{package}.{name}")
-        return module if attribute is None else vars(module)[attribute]
-    for point in importlib.metadata.entry_points(group=group):
-        if point.name == name:
-            try:
-                return point.load()
-            except ImportError as error:
-                raise EnvironmentLacks(f"'{name}' of {point.value} can't be imported ({error})") from error
-    return None
+    if name in _own(group):
+        return importlib.import_module(f"{group.package}.{name}")
+    point = _added(group).get(name)
+    if point is None:
+        return None
+    try:
+        return importlib.import_module(point.value)
+    except ImportError as error:
+        raise EnvironmentLacks(
+            f"'{name}' of {point.value} can't be imported ({error})",
+            where=group.entry_points,
+            hint="install what it needs, or uninstall it",
+        ) from error
 
 
-def _modules(package: str) -> set[str]:
-    return {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}
+def part(group: Group, name: str, wanted: str) -> ModuleType | None:
+    """The module ``wanted`` in the folder of a member; None where the member or the module is not there.
+
+    Raises:
+        EnvironmentLacks: what another package adds can't be imported.
+    """
+    folder = find(group, name)
+    if folder is None or importlib.util.find_spec(f"{folder.__name__}.{wanted}") is None:
+        return None
+    return importlib.import_module(f"{folder.__name__}.{wanted}")
+
+
+def with_part(group: Group, wanted: str) -> list[str]:
+    """Names of the members whose folder has the module ``wanted``."""
+    return [name for name in available(group) if part(group, name, wanted) is not None]
+
+
+def _own(group: Group) -> set[str]:
+    modules = pkgutil.iter_modules(importlib.import_module(group.package).__path__)
+    return {module.name for module in modules if not module.name.startswith("_")}
+
+
+def _added(group: Group) -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=group.entry_points)}

@@ -15,8 +15,6 @@ from shared.errors import UsageError
 from shared.runs import Run
 from shared.table import Table
 
-ENTRY_POINTS = "awml_deploy.metrics"
-
 
 class Truth(Protocol):
     """What is true of the labeled samples; the rest of it is the task's own."""
@@ -79,9 +77,9 @@ def find_metric(task: str) -> Metric:
     Raises:
         UsageError: there is none; names those that there are.
     """
-    found = plugins.find(__name__, ENTRY_POINTS, task)
+    found = plugins.find(plugins.METRICS, task)
     if found is None:
-        known = ", ".join(plugins.available(__name__, ENTRY_POINTS))
+        known = ", ".join(plugins.available(plugins.METRICS))
         hint = f"there are: {known}; see docs/extending.md to add one"
         raise UsageError(f"no metric for task '{task}'", where="evaluator", hint=hint)
     return cast(Metric, found)

@@ -14,7 +14,8 @@ def _register_centerpoint() -> list[str]:
     """What ``projects.CenterPoint.models`` registers."""
     from mmdet3d.registry import MODELS, TASK_UTILS
 
-    from exporter.awml_modules import centerpoint, pillar_encoder
+    from exporter.models.centerpoint import awml_modules as centerpoint
+    from exporter.models.centerpoint import pillar_encoder
 
     modules = {
         "BackwardPillarFeatureNet": pillar_encoder.BackwardPillarFeatureNet,
@@ -37,7 +38,7 @@ def _register_convnext_pc() -> list[str]:
     """What ``projects.ConvNeXt_PC`` registers."""
     from mmdet3d.registry import MODELS
 
-    from exporter.awml_modules.convnext_pc import ConvNeXtPC
+    from exporter.models.centerpoint.convnext_pc import ConvNeXtPC
 
     MODELS.register_module(name="ConvNeXt_PC", module=ConvNeXtPC, force=True)
     return ["ConvNeXt_PC"]
@@ -47,7 +48,7 @@ def _register_yolox_opt_elan() -> list[str]:
     """What ``projects.YOLOX_opt_elan.yolox`` registers."""
     from mmdet.registry import MODELS
 
-    from exporter.awml_modules import elan
+    from exporter.models.yolox import elan
 
     modules = {"ELANDarknet": elan.ELANDarknet, "YOLOXPAFPN_ELAN": elan.YOLOXPAFPN_ELAN}
     for name, module in modules.items():

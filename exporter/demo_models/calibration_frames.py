@@ -19,7 +19,7 @@ from PIL import Image
 from demo.camera import HEIGHT, WIDTH, Camera, camera_rig, distorted, render
 from demo.recording import draw_scene, record_frame
 from demo.scene import KEY_FRAME_PERIOD
-from exporter.awml_modules.calibration_transform import paint
+from exporter.models.calibration.transform import paint
 from shared.data.miscalibration import Disturbance, draw_disturbance, rotation_about
 from shared.geometry import invert_pose
 

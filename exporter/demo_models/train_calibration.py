@@ -29,7 +29,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from demo.camera import camera_rig
 from demo.recording import record_scene, scene_lengths
-from exporter.awml_modules.image_classifier import build_image_classifier
 from exporter.demo_models.calibration_frames import (
     kept_views,
     lidar_channels,
@@ -39,6 +38,7 @@ from exporter.demo_models.calibration_frames import (
 )
 from exporter.demo_models.recipe import Log, half_precision, one_thread, source_digest
 from exporter.mmcv_ops import provide_mmcv_ops
+from exporter.models.calibration.image_classifier import build_image_classifier
 from exporter.schedule import one_cycle
 from shared.data.miscalibration import Miscalibration, disturbance_of
 

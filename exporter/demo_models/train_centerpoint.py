@@ -63,9 +63,7 @@ class Frames(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         frame = training_frame(self.seed, index)
-        points, boxes = augmented(
-            merged_points(frame), labeled_boxes(frame), np.random.default_rng([self.seed, index])
-        )
+        points, boxes = augmented(merged_points(frame), labeled_boxes(frame), np.random.default_rng([self.seed, index]))
         return {"points": points, **head_targets(boxes, self.grid)}
 
 

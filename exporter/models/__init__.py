@@ -1,8 +1,8 @@
-"""The models that can be exported: one module each, found by its name.
+"""The models that can be exported: a folder each, found by its name.
 
-A model is a module with the functions of `ExportableModel`. Those here are found by their file names; a package
+A folder has ``adapter.py`` with the functions of `ExportableModel`. Those here are found by their names; a package
 outside this repository adds one by an entry point of the group ``awml_deploy.exporter_models``: name of the model to
-module.
+such a folder (`shared.plugins`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from shared.errors import ConfigError
 from shared.runs import RawOutputs
 from shared.tasks import Predictions
 
-ENTRY_POINTS = "awml_deploy.exporter_models"
-
 
 class ExportableModel(Protocol):
-    """What a module of this package provides. ``options`` is what its own ``read_options`` returned."""
+    """What the adapter of a model provides. ``options`` is what its own ``read_options`` returned."""
 
     TASK: str
 
@@ -68,7 +66,7 @@ class ExportableModel(Protocol):
 
 def available() -> list[str]:
     """Names of the models that can be exported here."""
-    return plugins.available(__name__, ENTRY_POINTS)
+    return plugins.available(plugins.EXPORTER_MODELS)
 
 
 def find(name: str) -> ExportableModel:
@@ -78,7 +76,7 @@ def find(name: str) -> ExportableModel:
         ConfigError: there is none; says which there are.
         EnvironmentLacks: an outside package's model can't be imported.
     """
-    found = plugins.find(__name__, ENTRY_POINTS, name)
+    found = plugins.part(plugins.EXPORTER_MODELS, name, "adapter")
     if found is None:
         raise ConfigError(f"no model '{name}'", where="model.type", hint=f"there are: {', '.join(available())}")
     return cast(ExportableModel, found)

@@ -106,7 +106,7 @@ def check(path: Path, excluded: Sequence[str] = ()) -> None:
         )
 
 
-def quantized_layers(model: Any) -> tuple[list[str], list[str]]:
+def quantized_nodes(model: Any) -> tuple[list[str], list[str]]:
     """Names of the matrix nodes with a DQ at their first input, and of the others."""
     graph = _Graph(model.graph)
     nodes = [node for node in model.graph.node if node.op_type in MATRIX]

@@ -28,14 +28,14 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
 
     Example: exporter quantize lint work/centerpoint-int8/onnx/pts_backbone_neck_head.onnx
     """
-    from exporter.quantize.lint import lint, quantized_layers
+    from exporter.quantize.lint import lint, quantized_nodes
 
     # Protobuf's DecodeError lives in a package that is not ours to import; it is what is left of Exception here.
     try:
         model = onnx.load(str(file), load_external_data=True)
     except Exception as error:
         raise InputError(f"not a whole ONNX file ({str(error).splitlines()[0]})", where=str(file)) from error
-    quantized, others = quantized_layers(model)
+    quantized, others = quantized_nodes(model)
     found = lint(model, excluded)
     if not quantized and not found:
         raise InputError("has no quantized node", where=str(file), hint="export it with quantization.enabled: true")

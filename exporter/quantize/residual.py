@@ -33,7 +33,7 @@ _KEY = f".{_NAME}.scale"
 # Batches that the ranges behind `downsample` layers are taken from: their largest values are soon seen.
 SHARING_BATCHES = 8
 _RESNETS = ("mmdet.models.backbones.resnet", "mmpretrain.models.backbones.resnet")
-_ELAN = ("exporter.awml_modules.elan",)
+_ELAN = ("exporter.models.yolox.elan",)
 # What gives out the values that it is given, in other places.
 _SAME_VALUES = frozenset({"cat", "concat", "flatten", "max_pool2d", "reshape", "view"})
 

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exporter.models import calibration, centerpoint, yolox
+from exporter.models.calibration import adapter as calibration
+from exporter.models.centerpoint import adapter as centerpoint
+from exporter.models.yolox import adapter as yolox
 from exporter.training_config import TrainingConfig
 from shared.data import ImageSample, Sample
 from shared.data.camera_pairs import CameraPair

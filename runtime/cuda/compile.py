@@ -1,4 +1,4 @@
-"""The kernels of this folder: compiled once, for one GPU architecture and one model's sizes, and kept."""
+"""Kernels: compiled once, for one GPU architecture and one model's sizes, and kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from runtime.cuda import nvrtc
 from shared.errors import EnvironmentLacks, ModelLoadError
 
-FOLDER = Path(__file__).parent
+# What every kernel file builds on.
+_COMMON = Path(__file__).with_name("common.cu")
 # -fmad=false: products and sums are rounded one by one, as NumPy rounds them.
 FLAGS = ("-std=c++17", "-fmad=false", "-lineinfo")
 
@@ -25,18 +26,16 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "awml-deploy" / "kernels"
 
 
-def source(names: Sequence[str]) -> str:
-    """The kernel files ``common``, then ``names``, as one text; compiler messages keep file and line."""
-    return "".join(
-        f'#line 1 "{name}.cu"\n{(FOLDER / f"{name}.cu").read_text(encoding="utf-8")}' for name in ("common", *names)
-    )
+def source(files: Sequence[Path]) -> str:
+    """``common.cu``, then ``files``, as one text; compiler messages keep file and line."""
+    return "".join(f'#line 1 "{file.name}"\n{file.read_text(encoding="utf-8")}' for file in (_COMMON, *files))
 
 
-def compile_kernels(names: Sequence[str], constants: Mapping[str, str], architecture: str) -> bytes:
+def compile_kernels(files: Sequence[Path], constants: Mapping[str, str], architecture: str) -> bytes:
     """Machine code (cubin) of kernel files, by nvcc or, where that is missing, NVRTC.
 
     Args:
-        names: files of this folder, without ``.cu``, in the order in which they build on each other.
+        files: in the order in which they build on each other.
         constants: macros.
         architecture: ``sm_90`` and the like.
 
@@ -44,7 +43,7 @@ def compile_kernels(names: Sequence[str], constants: Mapping[str, str], architec
         EnvironmentLacks: they are not in the cache, and there is no compiler.
         ModelLoadError: the compiler refuses them.
     """
-    text = source(names)
+    text = source(files)
     key = hashlib.sha256(json.dumps([text, sorted(constants.items()), architecture, FLAGS]).encode("utf-8")).hexdigest()
     cached = cache_folder() / f"{key}.cubin"
     if cached.is_file():

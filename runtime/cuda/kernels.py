@@ -1,8 +1,9 @@
-"""Kernels of this folder as functions that can be called."""
+"""Kernel files as functions that can be called."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from runtime.cuda.compile import compile_kernels
@@ -10,12 +11,12 @@ from runtime.cuda.gpu import driver
 
 
 def load_kernels(
-    files: Sequence[str], signatures: Mapping[str, str], constants: Mapping[str, str], architecture: str
+    files: Sequence[Path], signatures: Mapping[str, str], constants: Mapping[str, str], architecture: str
 ) -> dict[str, Any]:
     """The kernels as prepared functions of pycuda, by name.
 
     Args:
-        files: of this folder, without ``.cu``.
+        files: in the order in which they build on each other.
         signatures: kernel to its arguments: P an address, i an int32, f a float32, d a float64.
         constants: macros.
         architecture: like ``sm_90``.

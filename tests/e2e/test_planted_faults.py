@@ -74,7 +74,7 @@ def test_the_step_with_the_fault_is_named(demo: Any, tmp_path: Path, fault: str)
 def test_the_framework_itself_is_a_reference(demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its parts are further apart than ours, several of our steps are swapped as one."""
     from exporter.trace import trace
-    from runtime.staged import centerpoint as staged
+    from runtime.models.centerpoint import staged
     from runtime.swap import swap
     from verifier.attribute import attribute
 

@@ -88,7 +88,7 @@ def write_checkpoint(training_config: Path, path: Path) -> None:
     """
     import torch
 
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
     from exporter.training_config import random_weights, read_training_config
 
     model = centerpoint.build(read_training_config(training_config), centerpoint.read_options({}))

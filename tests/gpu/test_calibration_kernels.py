@@ -15,13 +15,13 @@ import pytest
 pytest.importorskip("pycuda", reason="pycuda is not installed here; the runtime image has it")
 pytest.importorskip("PIL", reason="Pillow is not installed here; the test's data are made with it")
 
-from runtime.calibration_parameters import read_parameters
-from runtime.cuda.calibration import CalibrationCuda
 from runtime.cuda.gpu import open_gpu
 from runtime.devices import parse_device
-from runtime.paint import paint
-from runtime.project import project
-from runtime.undistort import Straightening
+from runtime.models.calibration.device import CalibrationCuda
+from runtime.models.calibration.paint import paint
+from runtime.models.calibration.parameters import read_parameters
+from runtime.models.calibration.project import project
+from runtime.models.calibration.undistort import Straightening
 from tests.support.calibration_data import spec
 from tests.support.calibration_device import Answering
 

@@ -15,10 +15,10 @@ pytest.importorskip("onnx")
 
 import torch
 
-from runtime.centerpoint_parameters import read_parameters
 from runtime.model import open_model
-from runtime.pipelines import DevicePipeline
-from runtime.pipelines.centerpoint import CenterPoint
+from runtime.models.centerpoint.parameters import read_parameters
+from runtime.models.centerpoint.pipeline import CenterPoint
+from runtime.pipeline import DevicePipeline
 from runtime.run import run
 from shared.errors import EnvironmentLacks
 from shared.runs import Run

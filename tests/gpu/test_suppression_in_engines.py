@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.nms2d import suppress_by_class
+from runtime.models.yolox.nms import suppress_by_class
 from shared.errors import EnvironmentLacks
 from tests.support import suppression_graphs as graphs
 from tests.support import trt_run

@@ -12,7 +12,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed here; the kernels are
 
 from runtime.cuda.gpu import open_gpu
 from runtime.devices import Device
-from runtime.pipelines import build_pipeline
+from runtime.pipeline import build_pipeline
 from tests.support import tiny_yolox as tiny
 from tests.support.yolox_device import RowsSession
 

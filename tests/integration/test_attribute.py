@@ -19,7 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from runtime.staged import centerpoint as staged
+from runtime.models.centerpoint import staged
 from runtime.swap import swap
 from runtime.trace import trace
 from shared.errors import InputError, ManifestError, UsageError

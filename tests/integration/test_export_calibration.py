@@ -11,8 +11,6 @@ from click.testing import CliRunner
 
 from demo.camera import camera_rig, render
 from demo.recording import draw_scene, record_scene
-from exporter.awml_modules.calibration_transform import five_channels
-from exporter.awml_modules.image_classifier import build_image_classifier
 from exporter.cli import cli as exporter_cli
 from exporter.demo_models.calibration_frames import (
     as_stored,
@@ -24,10 +22,13 @@ from exporter.demo_models.calibration_frames import (
     training_views,
 )
 from exporter.mmcv_ops import provide_mmcv_ops
-from exporter.models import calibration, find
+from exporter.models import find
+from exporter.models.calibration import adapter as calibration
+from exporter.models.calibration.image_classifier import build_image_classifier
+from exporter.models.calibration.transform import five_channels
 from exporter.training_config import TrainingConfig, random_weights, read_training_config
 from runtime.cli import cli as runtime_cli
-from runtime.pipelines.calibration import Calibration, CameraView
+from runtime.models.calibration.pipeline import Calibration, CameraView
 from shared.data.miscalibration import draw_disturbance
 from shared.errors import ConfigError
 from shared.manifest import read_manifest

@@ -41,7 +41,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from exporter.export import export
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
     from exporter.training_config import random_weights, read_training_config
 
     root = tmp_path_factory.mktemp("given")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import yaml
 from shared.errors import ConfigError
 from shared.runs import Run
 from shared.workspace import Workspace
+from tests.support import plugin_packages
 from tests.support.exporting import CONFIGS, SMALL, built, save_checkpoint
 
 pytestmark = pytest.mark.exporter
@@ -115,7 +115,7 @@ def test_everything_is_there_and_in_the_manifest(exported):
 
 
 def test_the_runtime_accepts_the_parameters(exported):
-    from runtime.centerpoint_parameters import read_parameters
+    from runtime.models.centerpoint.parameters import read_parameters
 
     parameters = read_parameters(Workspace.open(exported).spec())
     assert parameters.grid_size == (256, 192, 1)
@@ -224,7 +224,7 @@ def test_files_axes_and_exporter_as_configured(project, work):
 
 
 def test_an_interrupted_reference_goes_on_where_it_stopped(project, tmp_path, monkeypatch):
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     calls = []
     answer = centerpoint.answer
@@ -419,13 +419,15 @@ def test_a_full_disk(project, tmp_path, limit):
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_package_outside_adds_a_model(monkeypatch):
+def test_a_package_outside_adds_a_model(monkeypatch, tmp_path):
     from exporter import models
 
-    point = importlib.metadata.EntryPoint("yoloz", "exporter.models.centerpoint", models.ENTRY_POINTS)
-    broken = importlib.metadata.EntryPoint("broken", "no_such_package", models.ENTRY_POINTS)
-    monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda group: [point, broken] if group == models.ENTRY_POINTS else []
+    plugin_packages.install(
+        monkeypatch,
+        tmp_path,
+        "yoloz_package",
+        {"yoloz/adapter.py": "from exporter.models.centerpoint.adapter import *"},
+        {"awml_deploy.exporter_models": {"yoloz": "yoloz_package.yoloz", "broken": "no_such_package"}},
     )
     assert {"centerpoint", "yoloz"} <= set(models.available())
     assert models.find("yoloz").TASK == "detection3d"

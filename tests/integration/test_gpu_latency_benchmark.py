@@ -15,8 +15,8 @@ pytest.importorskip("onnxruntime")
 
 from benchmarks import gpu_latency, gpu_round
 from runtime.backends import onnx
-from runtime.pipelines import DevicePipeline, Inference
-from runtime.pipelines.centerpoint import build
+from runtime.models.centerpoint.pipeline import build
+from runtime.pipeline import DevicePipeline, Inference
 from tests.support import backends_on_cpu, cuda_on_cpu, tensorrt_double
 from tests.support import tiny_centerpoint as tiny
 

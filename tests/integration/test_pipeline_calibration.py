@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from runtime.backends import Session
-from runtime.pipelines import build_pipeline
-from runtime.pipelines.calibration import Calibration, CameraView
+from runtime.models.calibration.pipeline import Calibration, CameraView
+from runtime.pipeline import build_pipeline
 from shared.data import DataSettings, open_dataset
 from shared.errors import InferenceError, InputError, ManifestError
 from shared.runs import Run, RunHeader, RunWriter

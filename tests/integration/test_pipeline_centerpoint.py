@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import types
-
 import numpy as np
 import pytest
 
-from runtime import pipelines
 from runtime.backends import available_backends
-from runtime.pipelines import available_pipelines, build_pipeline
+from runtime.pipeline import available_pipelines, build_pipeline
 from shared.errors import InferenceError, ManifestError
+from tests.support import plugin_packages
 from tests.support import tiny_centerpoint as tiny
 
 
@@ -161,13 +158,16 @@ def test_pipelines_and_backends_are_found_by_their_modules():
     assert not [name for name in available_backends() if name.startswith("_")]
 
 
-def test_another_package_adds_a_pipeline_by_an_entry_point(monkeypatch):
-    built = object()
-    point = types.SimpleNamespace(name="ours", load=lambda: lambda spec, session: built)
-    monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda group: [point] if group == pipelines.ENTRY_POINTS else []
+def test_another_package_adds_a_pipeline_by_an_entry_point(monkeypatch, tmp_path):
+    plugin_packages.install(
+        monkeypatch,
+        tmp_path,
+        "our_package",
+        {"ours/pipeline.py": "def build(spec, session):\n    return spec.model, session"},
+        {"awml_deploy.pipelines": {"ours": "our_package.ours"}},
     )
     spec = tiny.spec().model_copy(update={"model": "ours"})
-    assert build_pipeline(spec, StandIn(spec)) is built
+    session = StandIn(spec)
+    assert build_pipeline(spec, session) == ("ours", session)
     with pytest.raises(ManifestError, match=r"kind 'other'.*there are: .*centerpoint, .*ours"):
         build_pipeline(spec.model_copy(update={"model": "other"}), StandIn(spec))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.decode2d import cells
-from runtime.pipelines import build_pipeline
+from runtime.models.yolox.decode import cells
+from runtime.pipeline import build_pipeline
 from shared.data import ImageSample
 from shared.errors import InferenceError, InputError, ManifestError
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec

@@ -18,7 +18,7 @@ pytest.importorskip("modelopt")
 import torch
 
 from exporter.cli import cli
-from exporter.models import calibration
+from exporter.models.calibration import adapter as calibration
 from tests.support.calibration_data import DEMO_INFO, make_demo
 
 pytestmark = pytest.mark.exporter

@@ -13,7 +13,7 @@ pytest.importorskip("modelopt")
 import onnx
 
 from exporter.cli import cli
-from exporter.quantize.lint import lint, quantized_layers
+from exporter.quantize.lint import lint, quantized_nodes
 from shared.workspace import Workspace
 from tests.support import tiny_yolox as tiny
 from tests.support.exporting import save_checkpoint
@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_but_the_head_s_outputs_are_quantized_and_every_pair_stands_right(made: Path) -> None:
     model = onnx.load(str(Workspace.open(made).artifact("onnx/yolox.onnx")))
-    inside, outside = quantized_layers(model)
+    inside, outside = quantized_nodes(model)
     assert len(outside) == 9
     assert all("multi_level_conv_" in name for name in outside)
     assert len(inside) > 50

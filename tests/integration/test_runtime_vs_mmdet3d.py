@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from runtime.buffers import RowBuffer
-from runtime.circle_nms import circle_nms
-from runtime.decode import BoxDecoding, decode
-from runtime.decorate import Decoration, decorate
-from runtime.voxelize import VoxelGrid, cell_table, voxelize
+from runtime.models.centerpoint.circle_nms import circle_nms
+from runtime.models.centerpoint.decode import BoxDecoding, decode
+from runtime.models.centerpoint.decorate import Decoration, decorate
+from runtime.models.centerpoint.voxelize import VoxelGrid, cell_table, voxelize
 from tests.support.lidar_frames import real_frames, synthetic_frame
 
 pytestmark = pytest.mark.exporter
@@ -101,7 +101,7 @@ def encoder(kind: str, decoration: Decoration, grid: VoxelGrid) -> Any:
     if kind == "PillarFeatureNet":
         from mmdet3d.models.voxel_encoders import PillarFeatureNet as Encoder
     else:
-        from exporter.awml_modules.pillar_encoder import BackwardPillarFeatureNet as Encoder
+        from exporter.models.centerpoint.pillar_encoder import BackwardPillarFeatureNet as Encoder
     net = Encoder(
         in_channels=decoration.raw_features,
         feat_channels=(8,),

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from runtime.backends import tensorrt as backend
 from runtime.cli import cli
 from runtime.devices import Device
-from runtime.pipelines.centerpoint import build
+from runtime.models.centerpoint.pipeline import build
 from runtime.run import run
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.runs import Run
@@ -147,7 +147,7 @@ def test_what_cannot_be_recorded_is_launched_call_by_call(
         def __init__(self, stream: Any, enqueue: Any) -> None:
             raise failure
 
-    monkeypatch.setattr("runtime.cuda.centerpoint.Graph", NoGraph)
+    monkeypatch.setattr("runtime.models.centerpoint.device.Graph", NoGraph)
     ws = Workspace.open(work)
     boxes = build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32)).predictions
     assert len(boxes) > 0
@@ -165,8 +165,8 @@ def test_graphs_are_used_where_they_win(work: Path, monkeypatch: pytest.MonkeyPa
     def milliseconds(self: Any, launches: Any) -> float:
         return 2.0 if (launches.reset.__name__ == "<lambda>") == (slower == "graphs") else 1.0
 
-    monkeypatch.setattr("runtime.cuda.centerpoint.Graph", CountingGraph)
-    monkeypatch.setattr("runtime.cuda.centerpoint.CenterPointCuda._milliseconds", milliseconds)
+    monkeypatch.setattr("runtime.models.centerpoint.device.Graph", CountingGraph)
+    monkeypatch.setattr("runtime.models.centerpoint.device.CenterPointCuda._milliseconds", milliseconds)
     ws = Workspace.open(work)
     build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32))
     assert bool(launched) == (slower == "calls")

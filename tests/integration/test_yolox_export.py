@@ -55,9 +55,9 @@ def exported(
 ) -> tuple[Any, Any, Any, Path]:
     """Model, pipeline on the ONNX file, adapter, and the file; the export's own check has passed."""
     from exporter.checks import check_onnx
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
     from exporter.onnx_export import export_onnx
-    from runtime.pipelines import build_pipeline
+    from runtime.pipeline import build_pipeline
     from shared.data import ImageSample
     from shared.spec import ModelSpec
 
@@ -136,7 +136,7 @@ def test_the_layout_is_autowares(tmp_path: Path) -> None:
 
 
 def test_full_size_has_18900_rows(tmp_path: Path) -> None:
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
     from shared.data import ImageSample
 
     text = tiny.TRAINING_CONFIG.replace("(96, 96)", "(960, 960)")
@@ -153,7 +153,7 @@ AWML_CLASSES = ["unknown", "car", "truck", "bus", "trailer", "motorcycle", "pede
 
 
 def test_awmls_own_config_at_full_size(tmp_path: Path) -> None:
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
     from exporter.training_config import random_weights, read_training_config
     from shared.data import ImageSample
 
@@ -214,7 +214,7 @@ PLUGIN = {"output": "detections", "nms": {"operator": "EfficientNMS_TRT", "max_b
 @pytest.mark.parametrize("batch_size", [1, "dynamic"])
 def test_tensorrts_plugin_is_fed_what_makes_mmdets_boxes(batch_size: Any, tmp_path: Path) -> None:
     """The plugin runs in TensorRT alone: here its part is done by hand, with the attributes that the node has."""
-    from runtime.nms2d import suppress_by_class
+    from runtime.models.yolox.nms import suppress_by_class
 
     model, _, adapter, path = exported(tmp_path, {**PLUGIN, "batch_size": batch_size})
     whole = onnx.load(str(path))
@@ -243,7 +243,7 @@ def test_tensorrts_plugin_is_fed_what_makes_mmdets_boxes(batch_size: Any, tmp_pa
 
 
 def test_the_plugin_is_for_suppression_in_the_graph() -> None:
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
 
     with pytest.raises(ConfigError, match="set output to detections"):
         yolox.read_options({"nms": {"operator": "EfficientNMS_TRT"}})
@@ -252,7 +252,7 @@ def test_the_plugin_is_for_suppression_in_the_graph() -> None:
 def test_a_file_without_the_plugin_that_was_asked_for_is_refused(tmp_path: Path) -> None:
     """As the dynamo exporter writes it: that one does not know how to."""
     from exporter.checks import check_onnx
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
     from shared.data import ImageSample
     from shared.errors import ExportError
 
@@ -279,7 +279,7 @@ def test_mmdets_own_yolox_tiny(tmp_path: Path) -> None:
 
 
 def test_a_program_suppresses_as_the_onnx_file_does(tmp_path: Path) -> None:
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
     from exporter.programs import export_program
     from shared.data import ImageSample
 
@@ -307,7 +307,7 @@ def test_a_program_suppresses_as_the_onnx_file_does(tmp_path: Path) -> None:
     ],
 )
 def test_configs_that_cant_be_deployed(change: tuple[str, str], message: str, tmp_path: Path) -> None:
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
 
     text = tiny.TRAINING_CONFIG.replace(*change)
     assert text != tiny.TRAINING_CONFIG
@@ -327,14 +327,14 @@ def test_configs_that_cant_be_deployed(change: tuple[str, str], message: str, tm
     ],
 )
 def test_options_that_are_wrong(options: dict[str, Any], message: str) -> None:
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
 
     with pytest.raises(ConfigError, match=message):
         yolox.read_options(options)
 
 
 def test_an_image_that_cant_be_read_is_one_line(tmp_path: Path) -> None:
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
     from shared.data import ImageSample
 
     model, _, _ = tiny.built(tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from runtime.pipelines import build_pipeline
+from runtime.pipeline import build_pipeline
 from shared.data import ImageSample
 from shared.errors import ConfigError, InputError
 from shared.tasks import Boxes2D

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.cuda import centerpoint, gpu
+from runtime.cuda import gpu
 from runtime.cuda.compile import source
 from runtime.cuda.gpu import DeviceArray
+from runtime.models.centerpoint import device as centerpoint
 from tests.support import device_double
 
 HEADER = Path(__file__).with_suffix(".h")
@@ -178,7 +179,7 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0, steps: Any
     """
 
     def load_kernels(
-        files: Sequence[str], signatures: Mapping[str, str], constants: Mapping[str, str], architecture: str
+        files: Sequence[Path], signatures: Mapping[str, str], constants: Mapping[str, str], architecture: str
     ) -> dict[str, Any]:
         library = _compile(files, signatures, constants, folder)
         seeds = itertools.count(seed)
@@ -195,7 +196,7 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0, steps: Any
     return HostGpu()
 
 
-def _compile(files: Sequence[str], kernels: Iterable[str], constants: Mapping[str, str], folder: Path) -> Any:
+def _compile(files: Sequence[Path], kernels: Iterable[str], constants: Mapping[str, str], folder: Path) -> Any:
     text = source(files)
     for original, replacement in _HALF.items():
         assert original in text

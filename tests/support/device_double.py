@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.cuda.gpu import DeviceArray, Gpu, driver
 from runtime.cuda.session import Bound, DeviceSession, Lane
-from runtime.pipelines.centerpoint import ENCODER
+from runtime.models.centerpoint.pipeline import ENCODER
 from shared.spec import ModelSpec
 
 

@@ -14,7 +14,7 @@ SMALL = CONFIGS / "small.py"
 
 def built(config: Path, options: dict[str, Any] | None = None) -> tuple[Any, Any, Any]:
     """Model with random weights, its training config, and its checked options."""
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
     from exporter.training_config import random_weights, read_training_config
 
     training = read_training_config(config)

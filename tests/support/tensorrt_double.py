@@ -20,7 +20,7 @@ import pytest
 
 from runtime import engine_times
 from runtime.backends import tensorrt as backend
-from runtime.cuda import centerpoint
+from runtime.models.centerpoint import device as centerpoint
 from shared.workspace import Workspace
 from tests.support import cuda_on_cpu
 

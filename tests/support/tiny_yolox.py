@@ -68,7 +68,7 @@ def built(
     Without a seed the weights are PyTorch's own, and batch norms have seen noise: for networks whose activations have
     no limit.
     """
-    from exporter.models import yolox
+    from exporter.models.yolox import adapter as yolox
     from exporter.training_config import random_weights, read_training_config
 
     training = read_training_config(write_config(folder, text))

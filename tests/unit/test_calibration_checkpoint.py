@@ -38,7 +38,7 @@ def test_log_and_checkpoint_belong_together() -> None:
 def test_it_tells_the_states_of_a_scene_apart(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from exporter.checkpoints import load_weights
-    from exporter.models import calibration
+    from exporter.models.calibration import adapter as calibration
     from exporter.training_config import read_training_config
 
     config = read_training_config(MODELS.parent / "configs/train/calibration_demo.py")

@@ -46,7 +46,7 @@ def exported_and_checked(component, tmp_path):
 @pytest.mark.parametrize(("name", "features", "grid", "center", "factor"), AWML, ids=[row[0] for row in AWML])
 def test_awml_configs(name, features, grid, center, factor, tmp_path):
     from exporter.checkpoints import load_weights
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     trained, _, _ = built(CONFIGS / f"{name}.py")
     model, training, options = built(CONFIGS / f"{name}.py")
@@ -92,7 +92,7 @@ ROTATED = "centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py"
 
 def test_mmdet3d_config_with_six_tasks(mmdet3d_configs, tmp_path):
     from exporter.checkpoints import load_weights
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     model, training, options = built(mmdet3d_configs / CIRCLE)
     load_weights(model, save_checkpoint(model, tmp_path / "model.pth"))
@@ -114,7 +114,7 @@ def test_mmdet3d_config_with_six_tasks(mmdet3d_configs, tmp_path):
 
 
 def test_rotated_suppression_is_refused_unless_circle_suppression_is_asked_for(mmdet3d_configs):
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     with pytest.raises(ConfigError, match=r"nms_type is 'rotate'.*model.options.nms_type: circle"):
         built(mmdet3d_configs / ROTATED)
@@ -144,7 +144,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def small_components(small):
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     model, _, options = small
     return centerpoint.components(model, points(4), options)
@@ -154,7 +154,7 @@ def test_the_components_joined_give_what_the_framework_gives(small, small_compon
     """Framework's own forward against encoder, scatter and head run one after the other."""
     import torch
 
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     model, _, _ = small
     encoder, head = small_components
@@ -188,7 +188,7 @@ def test_three_sizes_differ_on_every_dynamic_axis(small_components):
 
 
 def test_a_sample_without_points_in_range_is_refused(small):
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     model, _, options = small
     with pytest.raises(ExportError, match=r"data.sample_idx: no point.*choose another sample"):
@@ -196,7 +196,7 @@ def test_a_sample_without_points_in_range_is_refused(small):
 
 
 def test_a_network_without_velocity(tmp_path):
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     config = tmp_path / "no_velocity.py"
     config.write_text(
@@ -221,7 +221,7 @@ def test_y_axis_reference_is_exported_and_recorded_and_nothing_else_changes(smal
     import onnx
     import torch
 
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     model, training, plain = small
     turned = centerpoint.read_options({"rot_y_axis_reference": True})
@@ -253,7 +253,7 @@ def test_a_network_trained_on_the_y_axis_is_exported_as_it_is(small, tmp_path):
     """AWML's box coder has a flag for it; mmdet3d's answer must be the same boxes in either convention."""
     import torch
 
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     config = tmp_path / "y_axis.py"
     config.write_text(
@@ -290,7 +290,7 @@ def test_a_network_trained_on_the_y_axis_is_exported_as_it_is(small, tmp_path):
     ],
 )
 def test_wrong_options(options, message):
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     with pytest.raises(ConfigError, match=message):
         centerpoint.read_options(options)
@@ -329,7 +329,7 @@ def test_a_config_of_another_kind_of_model(change, message, tmp_path):
     ],
 )
 def test_a_config_that_contradicts_itself(change, message, tmp_path):
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     config = tmp_path / "contradiction.py"
     config.write_text(f'_base_ = ["{SMALL}"]\nmodel = dict({change})\n')

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.cuda import calibration
-from runtime.pipelines import build_pipeline
-from runtime.pipelines.calibration import CalibrationOnDevice, CameraView
+from runtime.models.calibration import device as calibration
+from runtime.models.calibration.pipeline import CalibrationOnDevice, CameraView
+from runtime.pipeline import build_pipeline
 from shared.errors import InferenceError
 from tests.support import cuda_on_cpu
 from tests.support.calibration_data import FakeSession, spec

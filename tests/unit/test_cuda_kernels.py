@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.centerpoint_parameters import CenterPointParameters
-from runtime.cuda import centerpoint as cuda_steps
-from runtime.cuda.centerpoint import CenterPointCuda
 from runtime.cuda.gpu import Gpu, open_gpu
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
-from runtime.pipelines.centerpoint import CenterPoint
+from runtime.models.centerpoint import device as cuda_steps
+from runtime.models.centerpoint.device import CenterPointCuda
+from runtime.models.centerpoint.parameters import CenterPointParameters
+from runtime.models.centerpoint.pipeline import CenterPoint
 from shared.errors import EnvironmentLacks, InferenceError
 from shared.spec import ModelSpec
 from tests.support import cuda_on_cpu

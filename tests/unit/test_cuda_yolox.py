@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.cuda import yolox
-from runtime.pipelines import build_pipeline
-from runtime.pipelines.yolox import Yolox, YoloxOnDevice
+from runtime.models.yolox import device as yolox
+from runtime.models.yolox.pipeline import Yolox, YoloxOnDevice
+from runtime.pipeline import build_pipeline
 from tests.support import cuda_on_cpu
 from tests.support import tiny_yolox as tiny
 from tests.support.yolox_device import RowsSession

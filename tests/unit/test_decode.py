@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.decode import BoxDecoding, count_nan, decode, undo_y_axis_reference
+from runtime.models.centerpoint.decode import BoxDecoding, count_nan, decode, undo_y_axis_reference
 
 
 def decoding(**changes):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from runtime.buffers import RowBuffer
-from runtime.decorate import Decoration, decorate
-from runtime.voxelize import VoxelGrid, cell_table, voxelize
+from runtime.models.centerpoint.decorate import Decoration, decorate
+from runtime.models.centerpoint.voxelize import VoxelGrid, cell_table, voxelize
 
 GRID = VoxelGrid((-8.0, -6.0, -3.0), (0.5, 0.75, 8.0), (32, 16, 1), max_points=4, max_voxels=300)
 

@@ -21,7 +21,7 @@ def elan() -> Any:
     from exporter.mmcv_ops import provide_mmcv_ops
 
     provide_mmcv_ops()
-    return importlib.import_module("exporter.awml_modules.elan")
+    return importlib.import_module("exporter.models.yolox.elan")
 
 
 def shapes(module: Any) -> dict[str, tuple[int, ...]]:

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.centerpoint_parameters import CenterPointParameters
-from runtime.cuda import calibration, centerpoint, nvrtc, yolox
+from runtime.cuda import nvrtc
 from runtime.cuda.compile import cache_folder, compile_kernels, source
+from runtime.models.calibration import device as calibration
+from runtime.models.centerpoint import device as centerpoint
+from runtime.models.centerpoint.parameters import CenterPointParameters
+from runtime.models.yolox import device as yolox
 from shared.errors import EnvironmentLacks, ModelLoadError
 from tests.support import tiny_centerpoint
 
@@ -23,6 +26,7 @@ while [ $# -gt 1 ]; do [ "$1" = -o ] && out=$2; shift; done
 %s
 """
 WRITES = 'cp "$1" "$out"'
+SCATTER, VOXELIZE = centerpoint.FILES[2], centerpoint.FILES[0]
 FAILS = "echo 'kernels.cu(3): note' >&2; echo 'voxelize.cu(12): error: identifier \"x\" is undefined' >&2; exit 2"
 
 
@@ -46,16 +50,16 @@ def calls(tools: Path) -> list[str]:
 
 def test_kernels_are_compiled_once_for_every_model_and_architecture(tools: Path) -> None:
     install(tools, WRITES)
-    first = compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_90")
-    assert first.decode() == source(["scatter"])
-    assert compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_90") == first
+    first = compile_kernels([SCATTER], {"CHANNELS": "32"}, "sm_90")
+    assert first.decode() == source([SCATTER])
+    assert compile_kernels([SCATTER], {"CHANNELS": "32"}, "sm_90") == first
     assert len(calls(tools)) == 1
     assert "-arch=sm_90" in calls(tools)[0]
     assert "-DCHANNELS=32" in calls(tools)[0]
     # A fused product and sum would be rounded once, unlike NumPy's.
     assert "-fmad=false" in calls(tools)[0]
-    compile_kernels(["scatter"], {"CHANNELS": "64"}, "sm_90")
-    compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_87")
+    compile_kernels([SCATTER], {"CHANNELS": "64"}, "sm_90")
+    compile_kernels([SCATTER], {"CHANNELS": "32"}, "sm_87")
     assert len(calls(tools)) == 3
     assert len(list(cache_folder().glob("*.cubin"))) == 3
     assert [entry for entry in cache_folder().iterdir() if entry.suffix != ".cubin"] == []
@@ -63,12 +67,12 @@ def test_kernels_are_compiled_once_for_every_model_and_architecture(tools: Path)
 
 def test_kept_kernels_need_no_compiler(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tools, WRITES)
-    kept = compile_kernels(["scatter"], {}, "sm_90")
+    kept = compile_kernels([SCATTER], {}, "sm_90")
     monkeypatch.setattr("shutil.which", lambda name, path=None: None)
-    assert compile_kernels(["scatter"], {}, "sm_90") == kept
+    assert compile_kernels([SCATTER], {}, "sm_90") == kept
     monkeypatch.setattr("runtime.cuda.nvrtc.find", lambda: None)
     with pytest.raises(EnvironmentLacks, match=r"neither nvcc nor NVRTC.*--steps numpy"):
-        compile_kernels(["scatter"], {}, "sm_75")
+        compile_kernels([SCATTER], {}, "sm_75")
 
 
 class FakeNvrtc:
@@ -106,7 +110,7 @@ def test_without_nvcc_nvrtc_compiles(tools: Path, monkeypatch: pytest.MonkeyPatc
     library = FakeNvrtc()
     monkeypatch.setattr("shutil.which", lambda name, path=None: None)
     monkeypatch.setattr("runtime.cuda.nvrtc.find", lambda: library)
-    assert compile_kernels(["scatter"], {"CHANNELS": "32"}, "sm_90").decode() == source(["scatter"])
+    assert compile_kernels([SCATTER], {"CHANNELS": "32"}, "sm_90").decode() == source([SCATTER])
     assert {"--gpu-architecture=sm_90", "-fmad=false", "-DCHANNELS=32"} <= set(library.options)
     assert library.destroyed == 1
     failing = FakeNvrtc(b'note\nvoxelize.cu(3): error: expected a ";"\n')
@@ -114,19 +118,19 @@ def test_without_nvcc_nvrtc_compiles(tools: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         ModelLoadError, match=r'NVRTC can.t compile the kernels: voxelize\.cu\(3\): error: expected a ";"$'
     ):
-        compile_kernels(["scatter"], {"CHANNELS": "64"}, "sm_90")
+        compile_kernels([SCATTER], {"CHANNELS": "64"}, "sm_90")
     assert failing.destroyed == 1
 
 
 def test_the_compilers_error_is_shown_and_nothing_kept(tools: Path) -> None:
     install(tools, FAILS)
     with pytest.raises(ModelLoadError, match=r'voxelize\.cu\(12\): error: identifier "x" is undefined$'):
-        compile_kernels(["voxelize"], {}, "sm_90")
+        compile_kernels([VOXELIZE], {}, "sm_90")
     assert list(cache_folder().iterdir()) == []
 
 
 def test_every_file_keeps_its_own_lines_in_messages() -> None:
-    text = source(["voxelize", "decorate"])
+    text = source(centerpoint.FILES[:2])
     assert [line for line in text.splitlines() if line.startswith("#line")] == [
         '#line 1 "common.cu"',
         '#line 1 "voxelize.cu"',

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.letterbox import CONVENTIONS, Letterbox, letterbox, place
+from runtime.models.yolox.letterbox import CONVENTIONS, Letterbox, letterbox, place
 from tests.support import tiny_yolox as tiny
 
 BGR = Letterbox(height=96, width=96, fill=114, rgb=False, mean=None, std=None, convention="mmdet")

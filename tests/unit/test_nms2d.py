@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.nms2d import suppress, suppress_by_class, to_whole_pixels
+from runtime.models.yolox.nms import suppress, suppress_by_class, to_whole_pixels
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.exporter
 
 @pytest.fixture(scope="module")
 def centerpoint_components():
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     model, _, options = built(SMALL, {"rot_y_axis_reference": True})
     return centerpoint.components(model, points(4), options)

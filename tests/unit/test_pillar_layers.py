@@ -75,7 +75,7 @@ def difference(layers, exact_layers):
 @pytest.mark.parametrize("widths", [(11, 32), (11, 32, 32), (11, 64, 64, 32)], ids=["one", "two", "three layers"])
 @pytest.mark.parametrize("options", [{}, {"bias": True}, {"affine": False}], ids=["plain", "bias", "not affine"])
 def test_folded_layers_give_the_same_features_and_the_model_keeps_its_own(widths, options):
-    from exporter.pillar_layers import PillarLayer, folded
+    from exporter.models.centerpoint.layers import PillarLayer, folded
 
     layers = pillar_layers(*widths, **options)
     before = {name: value.clone() for name, value in layers.state_dict().items()}
@@ -91,7 +91,7 @@ def test_folded_layers_give_the_same_features_and_the_model_keeps_its_own(widths
 def test_weights_are_rounded_once():
     import torch
 
-    from exporter.pillar_layers import folded
+    from exporter.models.centerpoint.layers import folded
 
     layers = pillar_layers(11, 32)
     norm, linear = layers[0].norm, layers[0].linear
@@ -111,7 +111,7 @@ def test_weights_are_rounded_once():
     ids=["group norm", "instance norm", "no statistics"],
 )
 def test_other_norms_stay(options):
-    from exporter.pillar_layers import PillarLayer, folded
+    from exporter.models.centerpoint.layers import PillarLayer, folded
 
     layers = pillar_layers(11, 32, **options)
     result = folded(layers)
@@ -123,7 +123,7 @@ def test_a_quantized_linear_keeps_weights_and_scales():
     """Of two layers, the one in float is folded, the one in int8 is not; a checkpoint with both folded has neither."""
     import torch
 
-    from exporter.pillar_layers import PillarLayer, folded
+    from exporter.models.centerpoint.layers import PillarLayer, folded
     from exporter.quantize.frozen import FrozenLinear, freeze_from
     from exporter.quantize.fusion import fold
 
@@ -158,7 +158,7 @@ def test_the_graph_has_no_batch_norm_and_no_transpose(config, columns, exporter,
     import onnx
 
     from exporter.checks import check_onnx
-    from exporter.models.centerpoint import encoder_component, run_parts
+    from exporter.models.centerpoint.adapter import encoder_component, run_parts
     from exporter.onnx_export import export_onnx
 
     model, _, _ = built(config)
@@ -175,7 +175,7 @@ def test_the_graph_has_no_batch_norm_and_no_transpose(config, columns, exporter,
 def test_the_program_has_no_batch_norm_and_no_permutation(tmp_path):
     import torch
 
-    from exporter.models.centerpoint import encoder_component, run_parts
+    from exporter.models.centerpoint.adapter import encoder_component, run_parts
     from exporter.programs import export_program
 
     model, _, _ = built(SMALL)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.paint import paint
-from runtime.project import ProjectedPoints, project
+from runtime.models.calibration.paint import paint
+from runtime.models.calibration.project import ProjectedPoints, project
 
 MAX_DEPTH = 128.0
 

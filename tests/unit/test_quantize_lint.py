@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from exporter.cli import cli
-from exporter.quantize.lint import check, lint, quantized_layers
+from exporter.quantize.lint import check, lint, quantized_nodes
 from shared.errors import ExportError
 from tests.support.qdq_graphs import Net, residual_block
 
@@ -43,7 +43,7 @@ def set_constant(model: onnx.ModelProto, name: str, value: Any) -> None:
 def test_a_sound_chain_of_any_mixture_has_no_findings(quantized: list[bool]) -> None:
     model = chain(len(quantized), quantized).model()
     assert lint(model) == []
-    assert [len(names) for names in quantized_layers(model)] == [sum(quantized), len(quantized) - sum(quantized)]
+    assert [len(names) for names in quantized_nodes(model)] == [sum(quantized), len(quantized) - sum(quantized)]
 
 
 def _no_activation_pair(model: onnx.ModelProto, layer: str) -> None:

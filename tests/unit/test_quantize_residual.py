@@ -16,8 +16,8 @@ from torch import nn  # noqa: E402
 
 pytest.importorskip("modelopt")
 pytest.importorskip("mmdet")
-from exporter.awml_modules.elan import ELAN  # noqa: E402
 from exporter.mmcv_ops import provide_mmcv_ops  # noqa: E402
+from exporter.models.yolox.elan import ELAN  # noqa: E402
 from exporter.quantize.calibrate import CalibrationManager  # noqa: E402
 from exporter.quantize.frozen import QMAX, freeze, freeze_from, set_quantized  # noqa: E402
 from exporter.quantize.fusion import fold, fuse_model_bn, fused_pairs  # noqa: E402

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.scatter import Canvas
+from runtime.models.centerpoint.scatter import Canvas
 
 
 def pillars(count, channels, ny, nx, seed):

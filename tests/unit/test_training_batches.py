@@ -37,7 +37,7 @@ LABELS = {0: 0, 1: 4}  # the data set's car and pedestrian
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any], Any]:
     """A small CenterPoint ready for training, its parameters, and its training config."""
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
 
     path = tmp_path_factory.mktemp("config") / "trained.py"
     path.write_text(TRAINED)
@@ -120,7 +120,7 @@ def test_losses_are_mmdet3ds_and_have_gradients(small: Any, frame: Sample) -> No
 
 
 def test_networks_trained_from_the_y_axis_get_such_targets(small: Any, frame: Sample) -> None:
-    from exporter.models.centerpoint import to_y_axis_reference
+    from exporter.models.centerpoint.adapter import to_y_axis_reference
 
     model = small[0]
     head, coder = model.pts_bbox_head, model.pts_bbox_head.bbox_coder

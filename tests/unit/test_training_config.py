@@ -51,7 +51,7 @@ def test_digest_follows_the_model_and_not_the_rest(tmp_path):
 def test_awml_modules_are_replaced_and_that_is_said(caplog):
     with caplog.at_level(logging.INFO, "exporter"):
         model = build(read(SMALL))
-    assert type(model.pts_bbox_head.task_heads[0]).__module__ == "exporter.awml_modules.centerpoint"
+    assert type(model.pts_bbox_head.task_heads[0]).__module__ == "exporter.models.centerpoint.awml_modules"
     text = caplog.text
     assert "projects.CenterPoint.models can't be imported" in text and "CustomSeparateHead" in text
     assert "AmpGaussianFocalLoss is not installed" in text
@@ -141,7 +141,7 @@ def test_a_type_or_argument_that_does_not_exist(tmp_path, change, message):
 
 
 def loading(config):
-    from exporter.models.centerpoint import point_loading
+    from exporter.models.centerpoint.adapter import point_loading
 
     return point_loading(config)
 
@@ -217,7 +217,7 @@ def test_points_are_those_of_the_configs_own_pipeline(tmp_path, name):
     import numpy as np
 
     from exporter.mmcv_ops import provide_mmcv_ops
-    from exporter.models import centerpoint
+    from exporter.models.centerpoint import adapter as centerpoint
     from shared.data import DataSettings, open_dataset
     from tests.support.multi_sweep import write_scene
 

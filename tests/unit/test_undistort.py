@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.project import project
-from runtime.undistort import straightening, undistort
+from runtime.models.calibration.project import project
+from runtime.models.calibration.undistort import straightening, undistort
 
 HEIGHT, WIDTH = 300, 480
 INTRINSICS = np.array([[300.0, 0, 243.0], [0, 302.0, 148.0], [0, 0, 1]])

@@ -13,8 +13,6 @@ from evaluator.report.blocks import Block, Picture
 from evaluator.report.material import Material
 from shared import plugins
 
-ENTRY_POINTS = "awml_deploy.report"
-
 
 class TaskReport(Protocol):
     """What the module of a task has. Positions are frames of the truth, which are the labeled samples."""
@@ -45,4 +43,4 @@ class TaskReport(Protocol):
 
 def find_task(task: str) -> TaskReport | None:
     """The module of ``task``; None when there is none."""
-    return cast("TaskReport | None", plugins.find(__name__, ENTRY_POINTS, task))
+    return cast("TaskReport | None", plugins.find(plugins.REPORTS, task))

@@ -1,0 +1,1 @@
+"""Calibration status of a camera and a lidar."""

@@ -1,0 +1,1 @@
+"""The models that can be run: a folder each, found by its name."""

@@ -1,0 +1,613 @@
+"""CenterPoint on a GPU: the steps of `runtime.models.centerpoint.pipeline`, each as CUDA kernels on device memory.
+
+points -> voxelize -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
+
+A request copies the points to the device, enqueues everything, waits once, and reads the boxes. Behind it, nobody waits
+for that, the device clears what it wrote, for the next one. The number of pillars is known on the device alone, and the
+encoder's input shape has to be set on the host: so the encoder runs with a *bucket* of rows a little above what the
+frame before had. When a frame has more pillars than its bucket, which the counters that come back with the boxes say,
+the request is enqueued again with one that fits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.buffers import Float32
+from runtime.cuda.gpu import DeviceArray, driver
+from runtime.cuda.graph import Event, Graph
+from runtime.cuda.kernels import load_kernels
+from runtime.cuda.session import DeviceSession
+from runtime.models.centerpoint.decode import logit_threshold
+from runtime.models.centerpoint.parameters import CenterPointParameters
+from runtime.pipeline import Inference
+from shared.errors import InferenceError
+from shared.spec import ModelSpec
+from shared.tasks import Boxes3D
+
+_log = logging.getLogger("runtime")
+
+ENCODER = "pts_voxel_encoder"
+HEAD = "pts_backbone_neck_head"
+FILES = tuple(
+    Path(__file__).with_name(f"{step}.cu") for step in ("voxelize", "decorate", "scatter", "decode", "circle_nms")
+)
+
+# The same names and numbers as in the .cu files.
+FRAME_HEADER = 4
+TILE = 1024
+HEADER_WORDS = 32
+KEPT = 16
+STATE_WORDS = 16
+BINS = 4096
+BOX_WORDS = 12
+MAX_BOXES = 1024
+MAX_TASKS = HEADER_WORDS - KEPT
+COUNTERS = ("points_nan", "points_out_of_range", "voxels", "points_in_dropped_voxels", "points_over_voxel_limit")
+
+# Frames of up to so many points fit without a new buffer: twice what the largest lidar set-ups give.
+POINT_CAPACITY = 1 << 19
+# Buckets of encoder rows, of equal steps.
+BUCKETS = 32
+
+# Requests that decide whether graphs are faster.
+TRIALS = 9
+
+UPLOAD, DOWNLOAD, ENQUEUE = "upload", "download", "enqueue"
+STAGES = ("voxelize", "decorate", ENCODER, "scatter", HEAD, "decode", "circle_nms", DOWNLOAD)
+
+_UNUSED = 0xFFFFFFFF
+
+
+def unsupported(parameters: CenterPointParameters) -> str | None:
+    """Why the kernels can't serve a model; None when they can."""
+    if parameters.bbox_coder.max_num > MAX_BOXES:
+        return f"bbox_coder.max_num is {parameters.bbox_coder.max_num}, the kernels sort at most {MAX_BOXES} boxes"
+    if len(parameters.tasks) > MAX_TASKS:
+        return f"the model has {len(parameters.tasks)} tasks, the kernels know at most {MAX_TASKS}"
+    return None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One head on the device: its outputs by role (vel may be missing), and where its boxes go."""
+
+    outputs: dict[str, DeviceArray]
+    first_label: int
+    threshold: float
+    radius: float
+    keys: DeviceArray
+    state: DeviceArray
+    boxes: DeviceArray
+    kept: DeviceArray
+
+
+@dataclass(frozen=True)
+class _Launches:
+    """What a request launches: the body of its bucket, with or without the stages' events, and behind it the reset."""
+
+    reset: Callable[[], None]
+    bodies: dict[tuple[int, bool], Callable[[], None]]
+
+
+class _Buffers:
+    """Device memory of one lane, and its page-locked counterpart. All of it is allocated here."""
+
+    def __init__(self, session: DeviceSession, parameters: CenterPointParameters) -> None:
+        gpu = session.gpu
+        cells = parameters.grid_size[0] * parameters.grid_size[1] * parameters.grid_size[2]
+        voxels, points = parameters.max_voxels, parameters.max_points_per_voxel
+        self._gpu = gpu
+        self.grow(POINT_CAPACITY, parameters.decoration.raw_features)
+        self.first_of_cell = gpu.allocate((cells,), np.uint32)
+        self.voxel_of_cell = gpu.allocate((cells,), np.int32)
+        self.cell_of_voxel = gpu.allocate((voxels,), np.int32)
+        self.slots = gpu.allocate((voxels, points), np.uint32)
+        self.in_voxel = gpu.allocate((voxels,), np.int32)
+        result = HEADER_WORDS + len(parameters.tasks) * parameters.nms.post_max_size * BOX_WORDS
+        self.result = gpu.allocate((result,), np.int32)
+        self.host_result = gpu.pinned((result,), np.int32)
+        self.states = gpu.allocate((len(parameters.tasks), STATE_WORDS + BINS), np.uint32)
+
+    def grow(self, points: int, features: int) -> None:
+        """Make room for frames of so many points."""
+        self.capacity = points
+        words = FRAME_HEADER + points * features
+        self.frame = self._gpu.allocate((words,), np.float32)
+        self.host_frame: Float32 = self._gpu.pinned((words,), np.float32)
+        self.cell_of_point = self._gpu.allocate((points,), np.int32)
+        self.firsts_of_tile = self._gpu.allocate((-(-points // TILE),), np.int32)
+
+
+class _Outputs(Mapping[str, npt.NDArray[Any]]):
+    """The head's outputs, copied to the host when somebody looks at them. Valid until the next request."""
+
+    def __init__(self, arrays: Mapping[str, DeviceArray]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._arrays[name].get()
+
+    def __iter__(self) -> Any:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+class CenterPointCuda:
+    """One lane: buffers, kernels, the session's components bound to them, and recorded graphs. A request at a time.
+
+    Args:
+        spec: the model.
+        parameters: its parameters, for which `unsupported` says nothing.
+        session: components on a GPU.
+        graphs: record each bucket as a CUDA graph, where the backend allows it.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession, *, graphs: bool = True
+    ) -> None:
+        self._parameters = parameters
+        self._session = session
+        self._lane = session.open_lane()
+        self._stream = self._lane.stream
+        # Copies of points run beside the reset that the request before left behind.
+        self._copies = session.gpu.stream()
+        self._buffers = _Buffers(session, parameters)
+        self._functions = _functions(spec, parameters, session)
+        self._grid_blocks = session.gpu.multiprocessors * 4
+        encoder, head = spec.component(ENCODER), spec.component(HEAD)
+        self._buckets = buckets(*session.rows(ENCODER), parameters.max_voxels)
+        rows = self._buckets[-1]
+        gpu = session.gpu
+        encoder_in, encoder_out = encoder.inputs[0].name, encoder.outputs[0].name
+        shape = (rows, parameters.max_points_per_voxel, _num_features(parameters))
+        self._features = gpu.allocate(shape, session.dtype(ENCODER, encoder_in))
+        self._filled = gpu.allocate((rows,), np.int32)
+        pillars = gpu.allocate((rows, 1, parameters.encoder_channels), session.dtype(ENCODER, encoder_out))
+        self._encoders = {
+            size: self._lane.bind(ENCODER, {encoder_in: self._features.first(size)}, {encoder_out: pillars.first(size)})
+            for size in self._buckets
+        }
+        self._encoder_output = encoder_out
+        nx, ny, _ = parameters.grid_size
+        canvas_dtype = session.dtype(HEAD, head.inputs[0].name)
+        self._canvas = gpu.allocate((1, parameters.encoder_channels, ny, nx), canvas_dtype)
+        self._head = self._lane.bind(HEAD, {head.inputs[0].name: self._canvas}, {})
+        self._started = Event()
+        self._uploaded = Event()
+        self._finished = Event()
+        self._events = {stage: Event() for stage in STAGES}
+        self._expected = rows
+        self._is_reset = False
+        self._in_flight: tuple[int, int, bool, float, float] | None = None
+        self._run_once()
+        self._tasks = self._bind_tasks()
+        self._may_record = graphs and self._lane.recordable
+        self._launches = self._choose()
+
+    def infer(self, points: Float32, *, stages: bool = True) -> Inference:
+        """One request.
+
+        Args:
+            points: (N, C) float32.
+            stages: take the time of every stage. The events cost some microseconds each.
+        """
+        self.submit(points, stages=stages)
+        return self.collect()
+
+    def input_buffer(self, count: int) -> Float32:
+        """(count, C) float32 in page-locked memory, from which the device copies by itself.
+
+        It is the lane's only one: the next frame may be written when the answer to the last is collected, and after a
+        call with a larger count earlier views are worth nothing.
+        """
+        if count > self._buffers.capacity:
+            self._grow(count)
+        features = self._parameters.decoration.raw_features
+        return self._buffers.host_frame[FRAME_HEADER : FRAME_HEADER + count * features].reshape(count, features)
+
+    def submit(self, points: Float32, *, stages: bool = False) -> None:
+        """Enqueue a request, without waiting. `collect` has to follow before the next one."""
+        if self._in_flight is not None:
+            raise InferenceError("this lane has a request in flight")
+        start = time.perf_counter_ns()
+        if len(points) > self._buffers.capacity:
+            self._grow(len(points))
+        if not self._is_reset:
+            self._launches.reset()
+        if stages:
+            self._started.record(self._copies)
+        self._upload(points)
+        self._uploaded.record(self._copies)
+        self._uploaded.hold(self._stream)
+        rows = self._bucket(min(self._expected, len(points)))
+        self._run(rows, stages=stages)
+        self._in_flight = (len(points), rows, stages, start, time.perf_counter_ns())
+
+    def _run(self, rows: int, *, stages: bool) -> None:
+        """Enqueue the body of a bucket, and the reset for the next one."""
+        self._is_reset = False
+        self._launches.bodies[rows, stages]()
+        self._finished.record(self._stream)
+        self._launches.reset()
+        self._is_reset = True
+
+    def collect(self) -> Inference:
+        """Wait for the request in flight and read its boxes."""
+        if self._in_flight is None:
+            raise InferenceError("this lane has no request in flight")
+        count, rows, stages, start, enqueued = self._in_flight
+        self._in_flight = None
+        self._finished.synchronize()
+        words = self._buffers.host_result
+        voxels = min(int(words[2]), self._parameters.max_voxels)
+        if voxels > rows:
+            # The expectation was too low: once more, with the frame that is on the device already.
+            rows = self._bucket(voxels)
+            if stages:
+                self._started.record(self._stream)
+                self._uploaded.record(self._stream)
+            self._run(rows, stages=stages)
+            self._finished.synchronize()
+        # A quarter of a step above this frame: the next one is much like it.
+        self._expected = voxels + self._buckets[-1] // (BUCKETS * 4)
+        boxes = self._boxes(words)
+        latency = self._stage_times() if stages else {}
+        counters = self._counters(words, count)
+        latency[ENQUEUE] = (enqueued - start) / 1e6
+        latency["total"] = (time.perf_counter_ns() - start) / 1e6
+        counters["boxes"] = len(boxes)
+        return Inference(boxes, _Outputs(self._head.outputs), latency, counters)
+
+    def _stage_times(self) -> dict[str, float]:
+        marks = [self._started, self._uploaded, *self._events.values()]
+        return {
+            stage: before.milliseconds_until(after)
+            for stage, (before, after) in zip((UPLOAD, *STAGES), itertools.pairwise(marks), strict=True)
+        }
+
+    def _counters(self, words: npt.NDArray[np.int32], count: int) -> dict[str, int]:
+        found = int(words[2])
+        values = {"points": count, **{name: int(words[index]) for index, name in enumerate(COUNTERS)}}
+        values["voxels"] = min(found, self._parameters.max_voxels)
+        values["voxels_dropped"] = found - values["voxels"]
+        values["heatmap_nan"] = int(words[5])
+        return values
+
+    def _boxes(self, words: npt.NDArray[np.int32]) -> Boxes3D:
+        """The boxes of all tasks, in the order of the tasks."""
+        most = self._parameters.nms.post_max_size
+        tables = words[HEADER_WORDS:].reshape(len(self._tasks), most, BOX_WORDS)
+        table = np.concatenate([tables[task, : words[KEPT + task]] for task in range(len(self._tasks))])
+        values = table.view(np.float32)
+        return Boxes3D(
+            centers=values[:, 0:3].copy(),
+            sizes=values[:, 3:6].copy(),
+            yaws=values[:, 6].copy(),
+            velocities=values[:, 7:9].copy(),
+            labels=table[:, 10].astype(np.int64),
+            scores=values[:, 9].copy(),
+            num_points=np.zeros(len(table), np.int64),
+        )
+
+    def _bucket(self, voxels: int) -> int:
+        """The smallest bucket that holds so many voxels; the largest where none does."""
+        return next((size for size in self._buckets if size >= voxels), self._buckets[-1])
+
+    def _upload(self, points: Float32) -> None:
+        """Copy a frame to the device; from page-locked memory it fetches it by itself, beside what else it does.
+
+        Anything else the driver stages, which is faster than to stage it here: 0.28 ms for 4 MB, with NumPy 0.37.
+        """
+        host, device = self._buffers.host_frame, self._buffers.frame.address
+        host[:1].view(np.int32)[0] = len(points)
+        driver.memcpy_htod_async(device, host[:FRAME_HEADER], self._copies)
+        if len(points):
+            driver.memcpy_htod_async(device + FRAME_HEADER * host.itemsize, np.ascontiguousarray(points), self._copies)
+
+    def _enqueue_reset(self) -> None:
+        """What has to be empty when a request starts. The canvas first: it is cleared by what this one found."""
+        buffers, stream = self._buffers, self._stream
+        blocks = -(-self._parameters.max_voxels // 32)
+        self._launch("clear_canvas", blocks, 256, buffers.cell_of_voxel, self._canvas, buffers.result)
+        driver.memset_d32_async(buffers.first_of_cell.address, _UNUSED, buffers.first_of_cell.shape[0], stream)
+        driver.memset_d32_async(buffers.slots.address, _UNUSED, int(np.prod(buffers.slots.shape)), stream)
+        driver.memset_d32_async(buffers.in_voxel.address, 0, buffers.in_voxel.shape[0], stream)
+        driver.memset_d32_async(buffers.result.address, 0, HEADER_WORDS, stream)
+        driver.memset_d32_async(buffers.states.address, 0, int(np.prod(buffers.states.shape)), stream)
+
+    def _enqueue_body(self, rows: int, mark: Callable[[str], None]) -> None:
+        """Everything from the points on the device to the result on the host."""
+        self._voxelize()
+        mark("voxelize")
+        self._decorate(rows)
+        mark("decorate")
+        self._encoders[rows].enqueue()
+        mark(ENCODER)
+        self._scatter(rows)
+        mark("scatter")
+        self._head.enqueue()
+        mark(HEAD)
+        for task in self._tasks:
+            self._decode(task)
+        mark("decode")
+        for number, task in enumerate(self._tasks):
+            self._suppress(number, task)
+        mark("circle_nms")
+        driver.memcpy_dtoh_async(self._buffers.host_result, self._buffers.result.address, self._stream)
+        mark(DOWNLOAD)
+
+    def _voxelize(self) -> None:
+        b = self._buffers
+        tiles = b.firsts_of_tile.shape[0]
+        self._launch("voxelize_cells", self._grid_blocks, 256, b.frame, b.first_of_cell, b.cell_of_point, b.result)
+        self._launch("voxelize_count", tiles, 256, b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile)
+        self._launch(
+            "voxelize_number", tiles, 256,
+            b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile, b.voxel_of_cell, b.cell_of_voxel, b.result,
+        )  # fmt: skip
+        self._launch(
+            "voxelize_slots", self._grid_blocks, 256,
+            b.frame, b.cell_of_point, b.voxel_of_cell, b.slots, b.in_voxel, b.result,
+        )  # fmt: skip
+
+    def _decorate(self, rows: int) -> None:
+        b = self._buffers
+        self._launch(
+            "decorate", -(-rows // 16), 128,
+            b.frame, b.slots, b.in_voxel, b.cell_of_voxel, self._features, self._filled, b.result, rows,
+        )  # fmt: skip
+
+    def _scatter(self, rows: int) -> None:
+        b = self._buffers
+        pillars = self._encoders[rows].outputs[self._encoder_output]
+        self._launch("scatter", -(-rows // 32), 256, pillars, b.cell_of_voxel, self._canvas, b.result, rows)
+
+    def _decode(self, task: _Task) -> None:
+        heatmap = task.outputs["heatmap"]
+        cells = int(np.prod(heatmap.shape))
+        vel = task.outputs.get("vel")
+        threshold = np.float32(task.threshold)
+        header = self._buffers.result
+        self._launch("decode_histogram", self._grid_blocks, 512, heatmap, cells, threshold, task.state, header)
+        self._launch("decode_collect", self._grid_blocks, 512, heatmap, cells, threshold, task.state, task.keys)
+        self._launch(
+            "decode_boxes", 1, 1024,
+            *(task.outputs[role] for role in ("heatmap", "reg", "height", "dim", "rot")), 0 if vel is None else vel,
+            heatmap.shape[2], heatmap.shape[3], task.first_label, task.keys, task.state, task.boxes,
+        )  # fmt: skip
+
+    def _suppress(self, number: int, task: _Task) -> None:
+        self._launch(
+            "circle_nms", 1, -(-self._parameters.bbox_coder.max_num // 32) * 32,
+            task.boxes, task.state, task.radius, number, task.kept, self._buffers.result,
+        )  # fmt: skip
+
+    def _launch(self, name: str, blocks: int, threads: int, *arguments: Any) -> None:
+        values = [item.address if isinstance(item, DeviceArray) else item for item in arguments]
+        self._functions[name].prepared_async_call((blocks, 1), (threads, 1, 1), self._stream, *values)
+
+    def _run_once(self) -> None:
+        """Run every component once: backends finish their set-up in the first run, which can't be recorded, and some
+        know their outputs only then."""
+        for encoder in self._encoders.values():
+            encoder.enqueue()
+        self._head.enqueue()
+        self._stream.synchronize()
+
+    def _bind_tasks(self) -> list[_Task]:
+        parameters, gpu = self._parameters, self._session.gpu
+        most, kept = parameters.bbox_coder.max_num, parameters.nms.post_max_size
+        tasks = []
+        first_label = 0
+        for number, (task, radius) in enumerate(zip(parameters.tasks, parameters.nms.radius, strict=True)):
+            outputs = {role: self._head.outputs[name] for role, name in task.outputs.items()}
+            result = self._buffers.result
+            tasks.append(
+                _Task(
+                    outputs=outputs,
+                    first_label=first_label,
+                    threshold=float(logit_threshold(parameters.bbox_coder.score_threshold)),
+                    radius=radius,
+                    keys=gpu.allocate((int(np.prod(outputs["heatmap"].shape)),), np.uint64),
+                    state=_row(self._buffers.states, number),
+                    boxes=gpu.allocate((most, BOX_WORDS), np.int32),
+                    kept=DeviceArray(
+                        result.address + 4 * (HEADER_WORDS + number * kept * BOX_WORDS),
+                        (kept, BOX_WORDS),
+                        result.dtype,
+                        result,
+                    ),
+                )
+            )
+            first_label += len(task.classes)
+        return tasks
+
+    def _choose(self) -> _Launches:
+        """CUDA graphs, where the backend can be recorded and they are faster than call by call."""
+        plain = self._call_by_call()
+        if not self._may_record:
+            return plain
+        # First: CUDA loads a kernel when it first runs, which is better done outside of a recording.
+        without = self._milliseconds(plain)
+        recorded = self._recorded()
+        if recorded is None:
+            return plain
+        with_graphs = self._milliseconds(recorded)
+        _log.debug("a request takes %.3f ms as CUDA graphs, %.3f ms call by call", with_graphs, without)
+        return recorded if with_graphs <= without else plain
+
+    def _call_by_call(self) -> _Launches:
+        def mark(stage: str) -> None:
+            self._events[stage].record(self._stream)
+
+        bodies = {
+            (rows, stages): _call(self._enqueue_body, rows, mark if stages else _no_mark)
+            for rows, stages in itertools.product(self._buckets, (False, True))
+        }
+        return _Launches(self._enqueue_reset, bodies)
+
+    def _recorded(self) -> _Launches | None:
+        """A graph for every bucket, with and without the events of the stages; None where that fails."""
+
+        def mark(stage: str) -> None:
+            self._events[stage].record(self._stream, in_graph=True)
+
+        try:
+            reset = Graph(self._stream, self._enqueue_reset)
+            bodies = {
+                (rows, stages): Graph(
+                    self._stream, _call(self._enqueue_body, rows, mark if stages else _no_mark)
+                ).launch
+                for rows, stages in itertools.product(self._buckets, (False, True))
+            }
+        except (InferenceError, driver.Error) as error:
+            _log.warning("CUDA graphs can't be recorded (%s): requests are launched call by call", error)
+            return None
+        return _Launches(reset.launch, bodies)
+
+    def _milliseconds(self, launches: _Launches) -> float:
+        """Wall time of a request without points, the median of a few."""
+        times = []
+        for _ in range(TRIALS):
+            start = time.perf_counter()
+            launches.reset()
+            launches.bodies[self._buckets[-1], False]()
+            self._stream.synchronize()
+            times.append((time.perf_counter() - start) * 1e3)
+        return float(np.median(times))
+
+    def _grow(self, points: int) -> None:
+        capacity = 1 << (points - 1).bit_length()
+        _log.warning("a frame of %d points: buffers grow from %d to %d", points, self._buffers.capacity, capacity)
+        self._buffers.grow(capacity, self._parameters.decoration.raw_features)
+        self._launches = self._choose()
+        self._is_reset = False
+
+
+def buckets(low: int, high: int | None, max_voxels: int) -> list[int]:
+    """Numbers of rows that the encoder is run with, ascending.
+
+    Args:
+        low: the fewest rows that it takes.
+        high: the most; None: as many as you like.
+        max_voxels: the most that a frame has.
+
+    Raises:
+        InferenceError: it takes fewer rows than a frame may have.
+    """
+    if high is not None and high < max_voxels:
+        raise InferenceError(
+            f"takes at most {high} pillars, a frame may have {max_voxels}",
+            where=ENCODER,
+            hint="raise max_shape of its tensorrt_profile to max_voxels and build again",
+        )
+    most = max(max_voxels, low)
+    step = -(-most // BUCKETS)
+    return sorted({max(low, min(number * step, most)) for number in range(1, BUCKETS + 1)})
+
+
+def _no_mark(stage: str) -> None:
+    """No event."""
+
+
+def _call(function: Callable[[int, Callable[[str], None]], None], rows: int, mark: Callable[[str], None]) -> Any:
+    return lambda: function(rows, mark)
+
+
+def _row(array: DeviceArray, number: int) -> DeviceArray:
+    width = array.shape[1]
+    return DeviceArray(array.address + number * width * array.dtype.itemsize, (width,), array.dtype, array)
+
+
+def _num_features(parameters: CenterPointParameters) -> int:
+    settings = parameters.decoration
+    axes = {"xyz": 3, "xy": 2, "none": 0}[settings.voxel_center]
+    return settings.raw_features + 3 * settings.cluster_center + axes + settings.distance
+
+
+def _functions(spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession) -> dict[str, Any]:
+    """The kernels, compiled for this model and loaded, by name."""
+    encoder, head = spec.component(ENCODER), spec.component(HEAD)
+    constants = kernel_constants(
+        parameters,
+        feature_type=session.dtype(ENCODER, encoder.inputs[0].name),
+        pillar_type=session.dtype(ENCODER, encoder.outputs[0].name),
+        output_type=session.dtype(HEAD, head.outputs[0].name),
+    )
+    if session.dtype(HEAD, head.inputs[0].name) != session.dtype(ENCODER, encoder.outputs[0].name):
+        raise InferenceError("the encoder's output and the head's input have different types", where="model spec")
+    return load_kernels(FILES, _SIGNATURES, constants, session.gpu.architecture)
+
+
+# Arguments of the kernels: P an address, i an int32, f a float32, d a float64.
+_SIGNATURES = {
+    "clear_canvas": "PPP",
+    "voxelize_cells": "PPPP",
+    "voxelize_count": "PPPP",
+    "voxelize_number": "PPPPPPP",
+    "voxelize_slots": "PPPPPP",
+    "decorate": "PPPPPPPi",
+    "scatter": "PPPPi",
+    "decode_histogram": "PifPP",
+    "decode_collect": "PifPP",
+    "decode_boxes": "PPPPPPiiiPPP",
+    "circle_nms": "PPdiPP",
+}
+
+_C_TYPES = {"float32": "float", "float16": "unsigned short"}
+
+
+def kernel_constants(
+    parameters: CenterPointParameters,
+    *,
+    feature_type: np.dtype[Any],
+    pillar_type: np.dtype[Any],
+    output_type: np.dtype[Any],
+) -> dict[str, str]:
+    """The macros of the kernels for a model, see ``common.cu``. Floats are written exactly, in hexadecimal."""
+    p = parameters
+    constants: dict[str, str] = {
+        "POINT_FEATURES": str(p.decoration.raw_features),
+        "MAX_POINTS": str(p.max_points_per_voxel),
+        "MAX_VOXELS": str(p.max_voxels),
+        "NUM_FEATURES": str(_num_features(p)),
+        "CHANNELS": str(p.encoder_channels),
+        "LEGACY": str(int(p.decoration.legacy)),
+        "CLUSTER_CENTER": str(int(p.decoration.cluster_center)),
+        "CENTER_AXES": str({"xyz": 3, "xy": 2, "none": 0}[p.decoration.voxel_center]),
+        "MAX_NUM": str(p.bbox_coder.max_num),
+        "SORTED": str(max(2, 1 << (p.bbox_coder.max_num - 1).bit_length())),
+        "POST_MAX": str(p.nms.post_max_size),
+        "OUT_SIZE_FACTOR": str(p.out_size_factor),
+        "NORM_BBOX": str(int(p.norm_bbox)),
+        "Y_AXIS_REFERENCE": str(int(p.rot_y_axis_reference)),
+        "FEATURE_T": _C_TYPES[feature_type.name],
+        "PILLAR_T": _C_TYPES[pillar_type.name],
+        "OUTPUT_T": _C_TYPES[output_type.name],
+    }
+    for axis, name in enumerate("XYZ"):
+        size, minimum = p.voxel_size[axis], p.point_cloud_range[axis]
+        constants[f"GRID_N{name}"] = str(p.grid_size[axis])
+        constants[f"GRID_MIN_{name}"] = _float(minimum)
+        constants[f"VOXEL_{name}"] = _float(size)
+        # As in `runtime.models.centerpoint.decorate`: the sum in double, rounded once.
+        constants[f"CENTER_{name}"] = _float(size / 2 + minimum)
+        constants[f"RANGE_{name}0"] = _float(p.bbox_coder.post_center_range[axis])
+        constants[f"RANGE_{name}1"] = _float(p.bbox_coder.post_center_range[axis + 3])
+    return constants
+
+
+def _float(value: float) -> str:
+    return f"{float(np.float32(value)).hex()}f"
