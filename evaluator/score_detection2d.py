@@ -19,7 +19,7 @@ from evaluator.boxes2d.frames import LabeledImage
 from evaluator.metrics import detection2d
 from shared.errors import InputError, UsageError
 from shared.files import read_json, write_json
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

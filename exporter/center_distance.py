@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 DISTANCE_THRESHOLDS = (0.5, 1.0, 2.0, 4.0)  # [m]
 ERROR_THRESHOLD = 2.0  # true positives within this distance give orientation and velocity errors [m]

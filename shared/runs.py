@@ -18,7 +18,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,11 @@ from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.errors import InputError
 from shared.files import explain_os_errors, read_json, write_json, write_text
 from shared.journal import append_line, read_lines
-from shared.tasks import Boxes2D, Boxes3D, ClassScores, Predictions, prediction_type
+from shared.tasks import Container, Predictions, Task, find
+from shared.tasks.detection3d import Boxes3D
 
 #: Raw outputs by name.
 RawOutputs = Arrays
-Kind = TypeVar("Kind", Boxes3D, Boxes2D, ClassScores)
 
 _HEADER = "run.json"
 _JOURNAL = "journal.jsonl"
@@ -77,6 +77,7 @@ class RunWriter:
         self._folder = folder
         self._header = header
         self._finished = finished
+        self._task = find(header.task)
 
     @staticmethod
     def open(folder: Path, header: RunHeader, *, resume: bool = True) -> RunWriter:
@@ -136,7 +137,7 @@ class RunWriter:
             "index": index,
             "latency_ms": latency_ms,
             "counters": counters or {},
-            "predictions": {name: getattr(predictions, name).tolist() for name in predictions.columns()},
+            "predictions": {name: _listed(array) for name, array in self._task.arrays(predictions).items()},
         }
         append_line(self._folder / _JOURNAL, entry)
         self._finished[index] = entry
@@ -153,17 +154,25 @@ class RunWriter:
                 f"{len(missing)} samples are not finished, the first is {missing[0]}", where=str(self._folder)
             )
         entries = [self._finished[index] for index in range(len(self._header.tokens))]
-        kind = prediction_type(self._header.task)
-        frames = [kind.build(**entry["predictions"]) for entry in entries] or [kind.empty()]
-        offsets = np.concatenate([[0], np.cumsum([len(frame) for frame in frames])]).astype(np.int64)
-        packed: dict[str, npt.NDArray[Any]] = {"offsets": offsets[: len(entries) + 1]}
-        for name in kind.columns():
-            packed[name] = np.concatenate([getattr(frame, name) for frame in frames])
+        columns = self._task.arrays(self._task.empty())
+        frames = [{name: _array(entry["predictions"][name]) for name in columns} for entry in entries] or [columns]
+        offsets = np.concatenate([[0], np.cumsum([len(next(iter(frame.values()))) for frame in frames])])
+        packed: dict[str, npt.NDArray[Any]] = {"offsets": offsets[: len(entries) + 1].astype(np.int64)}
+        for name in columns:
+            packed[name] = np.concatenate([frame[name] for frame in frames])
         write_arrays(self._folder / _PREDICTIONS, packed)
         latency = [{"latency_ms": entry["latency_ms"], "counters": entry["counters"]} for entry in entries]
         write_json(self._folder / _LATENCY, latency)
         raw = [f"raw/{index:06d}.npz" for index in self._header.raw_samples]
         return [_HEADER, _PREDICTIONS, _LATENCY, *raw]
+
+
+def _listed(array: npt.NDArray[Any]) -> dict[str, Any]:
+    return {"dtype": array.dtype.str, "shape": array.shape, "values": array.ravel().tolist()}
+
+
+def _array(listed: Mapping[str, Any]) -> npt.NDArray[Any]:
+    return np.array(listed["values"], listed["dtype"]).reshape(listed["shape"])
 
 
 def discard_progress(folder: Path) -> None:
@@ -201,7 +210,8 @@ class Run:
             )
         packed = read_arrays(folder / _PREDICTIONS)
         latency = read_json(folder / _LATENCY)
-        names = {*prediction_type(header.task).columns(), "offsets"}
+        task = find(header.task)
+        names = {*task.arrays(task.empty()), "offsets"}
         if set(packed) != names:
             raise InputError(f"holds {sorted(packed)}, expected {sorted(names)}", where=f"{folder}/{_PREDICTIONS}")
         count = len(header.tokens)
@@ -212,7 +222,7 @@ class Run:
     def __len__(self) -> int:
         return len(self.header.tokens)
 
-    def predictions(self, index: int, kind: type[Kind]) -> Kind:
+    def predictions(self, index: int, kind: type[Container]) -> Container:
         """Predictions of the sample at position ``index``.
 
         Args:
@@ -222,10 +232,11 @@ class Run:
         Raises:
             InputError: the run is of another task.
         """
-        if prediction_type(self.header.task) is not kind:
+        task: Task[Container] = find(self.header.task)
+        if task.container is not kind:
             raise InputError(f"holds results of task '{self.header.task}', not {kind.__name__}", where=str(self.folder))
         first, last = self._packed["offsets"][index], self._packed["offsets"][index + 1]
-        return kind(**{name: self._packed[name][first:last] for name in kind.columns()})
+        return task.from_arrays({name: array[first:last] for name, array in self._packed.items() if name != "offsets"})
 
     def boxes(self, index: int) -> Boxes3D:
         """3D boxes of the sample at position ``index``, see `predictions`."""

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.tasks import Boxes3D, ClassScores
+from shared.tasks.classification import ClassScores
+from shared.tasks.detection3d import Boxes3D
 from verifier import boxes2d, boxes3d, class_scores
 from verifier.results import ResultKind
 

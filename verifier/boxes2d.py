@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.geometry import overlaps_2d
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 from verifier.results import ResultKind
 
 Float64 = npt.NDArray[np.float64]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.geometry import wrap_angle
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 from verifier.results import ResultKind
 
 Float64 = npt.NDArray[np.float64]

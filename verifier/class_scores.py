@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shared.tasks import ClassScores, softmax
+from shared.tasks.classification import ClassScores, softmax
 from verifier.results import ResultKind
 
 Float64 = npt.NDArray[np.float64]

@@ -13,7 +13,9 @@ from shared.data import Sample
 from shared.data.camera_pairs import CameraPair
 from shared.data.labels import labels_in
 from shared.data.types import ImageSample
-from shared.tasks import Boxes2D, Boxes3D, ClassScores
+from shared.tasks.classification import ClassScores
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.detection3d import Boxes3D
 
 Int64 = npt.NDArray[np.int64]
 

@@ -14,7 +14,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shared.tasks import Boxes2D, Boxes3D, ClassScores
+from shared.tasks.classification import ClassScores
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.detection3d import Boxes3D
 from verifier.histogram import Histogram
 
 Float64 = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from evaluator.boxes2d.frames import LabeledImage
 from shared.lazy import lazy_import
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 faster_coco_eval = lazy_import("faster_coco_eval", install="make setup")
 

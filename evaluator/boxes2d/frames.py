@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import InputError
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.boxes2d.frames import LabeledImage
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import InputError
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 Float = npt.NDArray[np.floating]
 Int = npt.NDArray[np.int64]

@@ -25,7 +25,7 @@ from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.runs import Run
 from shared.table import Table, number
-from shared.tasks import ClassScores
+from shared.tasks.classification import ClassScores
 
 sklearn_metrics = lazy_import("sklearn.metrics", install="make setup")
 

@@ -14,7 +14,7 @@ from shared.data.types import ImageSample
 from shared.errors import InputError
 from shared.runs import Run
 from shared.table import Table, number
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 _COCO_HEADLINE = ("AP", "AP50", "AP75", "AR100")
 

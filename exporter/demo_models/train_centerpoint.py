@@ -40,7 +40,7 @@ from exporter.demo_models.frames import (
 from exporter.demo_models.recipe import Log, half_precision, one_thread, source_digest
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.schedule import one_cycle
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on
 RANGES = (50.0, 121.0)  # [m]

@@ -19,7 +19,7 @@ from shared.data import Dataset
 from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.runs import RawOutputs
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 mean_ap = lazy_import("mmdet.evaluation.functional")
 

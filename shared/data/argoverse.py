@@ -19,7 +19,7 @@ from shared.data.points import ARGOVERSE_COLUMNS
 from shared.data.types import Camera, Dataset, DataSource, Sample
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, yaw_of
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 _NANOSECONDS = 1e9
 _CAMERA_PREFIXES = ("ring_", "stereo_")

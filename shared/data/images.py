@@ -18,7 +18,7 @@ from shared.data.paths import by_number
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
 from shared.images import IMAGE_SUFFIXES
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 
 @dataclass

@@ -28,7 +28,7 @@ from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
 from shared.files import read_json, sha256_of_file
 from shared.geometry import invert_pose
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 # What AWML's loaders assume where an entry does not say.
 _DEFAULT_FEATURES = 5

@@ -21,7 +21,7 @@ from shared.data.points import read_points
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample
 from shared.errors import InputError
 from shared.geometry import count_points_in_boxes, transform_points
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 Float64 = npt.NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from shared.data.paths import data_path
 from shared.data.types import Camera, Dataset, DataSource, Sample
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, wrap_angle
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 INFO_FILE = "mini_val_infos.json.gz"
 CLASSES = (

@@ -25,7 +25,7 @@ from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sw
 from shared.errors import InputError
 from shared.files import read_json
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, transform_points, yaw_of
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 Record = Mapping[str, Any]
 Float64 = npt.NDArray[np.float64]

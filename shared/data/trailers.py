@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.geometry import box_footprints
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 Float64 = npt.NDArray[np.float64]
 

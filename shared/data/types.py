@@ -14,7 +14,8 @@ import numpy.typing as npt
 from shared.data.miscalibration import Law, Miscalibration
 from shared.errors import ConfigError
 from shared.files import sha256_of_json
-from shared.tasks import Boxes2D, Boxes3D
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.detection3d import Boxes3D
 
 if TYPE_CHECKING:
     from shared.config.model_sections import Data

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shared.runs import Run
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 from tests.support.lidar_frames import real_frames, synthetic_frame
 
 pytestmark = [pytest.mark.exporter, pytest.mark.e2e]

@@ -15,7 +15,7 @@ from evaluator.evaluate import evaluate, stored_replicates
 from evaluator.history import history
 from shared.errors import InputError, UsageError
 from shared.manifest import update_manifest
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 from shared.versions import rollback, tag
 from shared.workspace import Workspace
 from tests.support.workspaces import add_run, good_boxes, make_workspace

@@ -13,7 +13,7 @@ from demo.cli import cli
 from shared.data import DataSettings, PointLoading, Sample, load_points, open_dataset, read_points
 from shared.data.types import Dataset
 from shared.geometry import count_points_in_boxes
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from evaluator.cli import cli
 from evaluator.metrics import detection2d
 from shared.errors import InputError
 from shared.runs import Run, RunHeader, RunWriter
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 from shared.workspace import Workspace
 from tests.support.workspaces import SAMPLES, add_run, good_boxes, make_workspace
 

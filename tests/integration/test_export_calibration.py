@@ -33,7 +33,7 @@ from shared.data.miscalibration import draw_disturbance
 from shared.errors import ConfigError
 from shared.manifest import read_manifest
 from shared.runs import Run
-from shared.tasks import ClassScores
+from shared.tasks.classification import ClassScores
 from tests.support.calibration_data import DEMO_INFO, FakeSession, entry, make_demo, spec, write_pair
 from verifier.cli import cli as verifier_cli
 

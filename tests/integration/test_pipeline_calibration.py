@@ -16,7 +16,7 @@ from shared.data import DataSettings, open_dataset
 from shared.errors import InferenceError, InputError, ManifestError
 from shared.runs import Run, RunHeader, RunWriter
 from shared.spec import ModelSpec, TensorSpec
-from shared.tasks import ClassScores
+from shared.tasks.classification import ClassScores
 from tests.support.calibration_data import CLASSES, DEMO_INFO, FakeSession, entry, make_demo, spec, write_pair
 
 

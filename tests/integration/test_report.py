@@ -17,7 +17,7 @@ from evaluator.report.report import OUTPUT, report
 from shared.config import DeployConfig, resolved
 from shared.errors import EnvironmentLacks, GateFailed, InputError, VerificationFailed
 from shared.files import sha256_of_file
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
 from tests.support.report_workspaces import add_attribution, add_engine, classification, detection2d, detection3d
 from tests.support.workspaces import add_run, make_workspace

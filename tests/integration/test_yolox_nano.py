@@ -13,7 +13,7 @@ import yaml
 from runtime.pipeline import build_pipeline
 from shared.data import ImageSample
 from shared.errors import ConfigError, InputError
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -14,7 +14,9 @@ from shared.config import DeployConfig, resolved
 from shared.data import open_dataset
 from shared.runs import RunHeader, RunWriter
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
-from shared.tasks import Boxes2D, ClassScores, Predictions
+from shared.tasks import Predictions
+from shared.tasks.classification import ClassScores
+from shared.tasks.detection2d import Boxes2D
 from shared.workspace import Workspace
 from tests.support.calibration_data import entry, workspace_of, write_pair
 from tests.support.workspaces import SAMPLES, add_run, make_workspace

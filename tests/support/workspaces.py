@@ -14,7 +14,7 @@ from shared.config import DeployConfig, resolved
 from shared.data import open_dataset
 from shared.runs import RunHeader, RunWriter
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
 
 CLASSES = ["car", "pedestrian"]

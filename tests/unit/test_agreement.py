@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from evaluator.boxes3d import nuscenes
 from evaluator.boxes3d.table import table_of
-from shared.tasks import Boxes2D, Boxes3D, ClassScores
+from shared.tasks.classification import ClassScores
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.detection3d import Boxes3D
 from verifier.agreement import agreement
 
 CLASSES = ["car", "truck", "pedestrian"]

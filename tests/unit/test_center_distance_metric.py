@@ -9,7 +9,7 @@ from demo.objects import CLASSES
 from evaluator.boxes3d import nuscenes
 from evaluator.boxes3d.table import table_of
 from exporter.center_distance import evaluate
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 
 def _truth(rng: np.random.Generator, count: int, spread: float = 45) -> Boxes3D:

@@ -16,7 +16,7 @@ from evaluator.metrics import find_metric
 from shared.data import DataSettings, open_dataset
 from shared.errors import InputError
 from shared.runs import Run, RunHeader, RunWriter
-from shared.tasks import ClassScores
+from shared.tasks.classification import ClassScores
 from tests.support.calibration_data import CLASSES, entry, workspace_of, write_pair
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from evaluator.boxes2d import coco
 from evaluator.boxes2d.frames import LabeledImage
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 from tests.unit.test_voc_metric import scene
 
 CLASSES = ["a", "b", "c"]

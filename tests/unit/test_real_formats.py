@@ -21,7 +21,7 @@ from shared.data.kitti import CLASSES
 from shared.data.mini_val import open_mini_val
 from shared.data.unpickle import load_pickle
 from shared.geometry import box_corners, count_points_in_boxes, transform_points
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 
 def demo_settings(real_data: Path) -> DataSettings:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.tasks import Boxes2D, Boxes3D, ClassScores
+from shared.tasks.classification import ClassScores
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.detection3d import Boxes3D
 from verifier import boxes2d, boxes3d, class_scores
 from verifier.results import ResultStatistics, match_nearest
 

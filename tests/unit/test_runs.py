@@ -14,7 +14,10 @@ from hypothesis.extra import numpy as arrays
 
 from shared.errors import InputError
 from shared.runs import Run, RunHeader, RunWriter
-from shared.tasks import Boxes2D, Boxes3D, ClassScores, prediction_type
+from shared.tasks import find
+from shared.tasks.classification import ClassScores
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.detection3d import Boxes3D
 
 
 def _header(count: int = 3, **changes: object) -> RunHeader:
@@ -168,4 +171,4 @@ def test_columns_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Boxes2D.labels has shape \(1,\)"):
         Boxes2D(np.zeros((2, 4), np.float32), np.zeros(1, np.int64), np.zeros(2, np.float32))
     with pytest.raises(InputError, match="no task 'segmentation'"):
-        prediction_type("segmentation")
+        find("segmentation")

@@ -18,7 +18,9 @@ from evaluator.metrics import detection3d
 from exporter.quantize.metric import MAX_RANGE, SNR_BOUNDS, open_metric, snr_db
 from shared.data import DataSettings, ImageLabels, ImageSample, open_dataset
 from shared.errors import InputError
-from shared.tasks import Boxes2D, Boxes3D, ClassScores
+from shared.tasks.classification import ClassScores
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.detection3d import Boxes3D
 from tests.support.workspaces import make_labels
 
 

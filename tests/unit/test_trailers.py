@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shared.data.trailers import merge_trailers
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 from tests.unit.test_t4_tables import OBJECT_YAW, Tables, opened, write_scene
 
 TRUCK, TRAILER = 1, 5

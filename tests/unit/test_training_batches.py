@@ -13,7 +13,8 @@ import pytest
 from shared.data import ImageLabels, ImageSample, PointFile, Sample
 from shared.errors import ConfigError, InputError
 from shared.geometry import count_points_in_boxes
-from shared.tasks import Boxes2D, Boxes3D
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.detection3d import Boxes3D
 
 pytestmark = pytest.mark.exporter
 

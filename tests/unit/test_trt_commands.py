@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.runs import RunHeader, RunWriter
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Recorded

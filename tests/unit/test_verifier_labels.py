@@ -10,7 +10,7 @@ import pytest
 from shared.config import DeployConfig
 from shared.data import open_dataset
 from shared.data.types import ImageLabels, ImageSample
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 from tests.support import calibration_data
 from tests.support.workspaces import CLASSES, make_workspace
 from verifier.labels import labels_of

@@ -21,7 +21,7 @@ from shared.manifest import read_manifest
 from shared.manifest_cli import cli
 from shared.runs import RunHeader, RunWriter
 from shared.stages import stage_lock
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 from shared.versions import KeptWorkspace, rollback, tag, untag
 from shared.versions import versions as all_versions
 from shared.workspace import Workspace

@@ -7,7 +7,7 @@ import pytest
 
 from evaluator.boxes2d import voc
 from evaluator.boxes2d.frames import LabeledImage
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 UNIT = [0, 0, 9, 9]  # ten pixels wide, the last one counted
 

@@ -19,7 +19,7 @@ from shared.data import read_points
 from shared.data.camera_pairs import CameraPair
 from shared.geometry import transform_points
 from shared.lazy import lazy_import
-from shared.tasks import softmax
+from shared.tasks.classification import softmax
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 

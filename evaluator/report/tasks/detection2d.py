@@ -19,7 +19,7 @@ from evaluator.report.svg import Line, line_chart, linear_axis
 from shared.data.types import ImageSample
 from shared.geometry import overlaps_2d
 from shared.lazy import lazy_import
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 

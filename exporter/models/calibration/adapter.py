@@ -28,7 +28,7 @@ from shared.data.camera_pairs import STATES, CameraPair
 from shared.errors import ConfigError
 from shared.runs import RawOutputs
 from shared.spec import TensorSpec
-from shared.tasks import ClassScores
+from shared.tasks.classification import ClassScores
 
 TASK = "classification"
 COMPONENT = "end2end"

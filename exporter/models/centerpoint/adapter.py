@@ -27,7 +27,7 @@ from shared.errors import ConfigError, ExportError
 from shared.lazy import lazy_import
 from shared.runs import RawOutputs
 from shared.spec import TensorSpec
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 # Imports mmcv's operators: not before `build_model` has provided them.
 mmdet3d_structures = lazy_import("mmdet3d.structures")

@@ -9,7 +9,7 @@ import numpy as np
 
 from exporter.models.centerpoint.adapter import HEAD, answer, run_parts
 from exporter.traces import State
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 STEPS = ("read", "decorate", "scatter", HEAD, "circle_nms")
 

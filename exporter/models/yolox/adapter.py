@@ -30,7 +30,7 @@ from shared.errors import ConfigError, InputError
 from shared.lazy import lazy_import
 from shared.runs import RawOutputs
 from shared.spec import ComponentSpec, TensorSpec
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 # Imports mmcv's operators: not before `build_model` has provided them.
 mmengine_dataset = lazy_import("mmengine.dataset")

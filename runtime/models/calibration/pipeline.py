@@ -29,7 +29,7 @@ from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import CameraPair
 from shared.errors import InferenceError, InputError
 from shared.spec import ModelSpec
-from shared.tasks import ClassScores
+from shared.tasks.classification import ClassScores
 
 # A vehicle has about a dozen cameras; their maps are 32 MB each at 8 megapixels.
 _CAMERAS_KEPT = 16

@@ -16,7 +16,7 @@ from runtime.models.calibration.undistort import undistort
 from runtime.steps import Arrays, Step
 from shared.data.camera_pairs import CameraPair
 from shared.spec import ModelSpec
-from shared.tasks import ClassScores
+from shared.tasks.classification import ClassScores
 
 _INTENSITY = 3
 

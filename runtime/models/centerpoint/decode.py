@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.buffers import Float32, Int64
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from runtime.models.centerpoint.parameters import CenterPointParameters
 from runtime.pipeline import Inference
 from shared.errors import InferenceError
 from shared.spec import ModelSpec
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 _log = logging.getLogger("runtime")
 

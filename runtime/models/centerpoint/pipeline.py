@@ -31,7 +31,7 @@ from shared.data import load_points_counted
 from shared.data.types import Sample
 from shared.errors import InferenceError
 from shared.spec import ModelSpec
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 _log = logging.getLogger("runtime")
 

@@ -19,7 +19,7 @@ from runtime.models.centerpoint.voxelize import Voxels, voxelize
 from runtime.steps import Arrays, Step
 from shared.data.types import Sample
 from shared.spec import ModelSpec
-from shared.tasks import Boxes3D
+from shared.tasks.detection3d import Boxes3D
 
 _VOXEL_ARRAYS = ("points", "voxel_of_point", "num_points", "coordinates")
 _SLOTS = "slots"

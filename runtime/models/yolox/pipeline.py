@@ -29,7 +29,7 @@ from shared.data.types import ImageSample
 from shared.errors import InferenceError
 from shared.images import read_image
 from shared.spec import ModelSpec
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]

@@ -16,7 +16,7 @@ from runtime.models.yolox.pipeline import Yolox, checked_image, detections
 from runtime.steps import Arrays, Step
 from shared.data.types import ImageSample
 from shared.spec import ModelSpec
-from shared.tasks import Boxes2D
+from shared.tasks.detection2d import Boxes2D
 
 _PLACEMENT = "placement"
 _COLUMNS = ("corners", "scores", "labels")

@@ -1,0 +1,157 @@
+"""Tasks: what models answer with, and how answers are stored, paired, compared and judged. One module a task.
+
+A module ``shared/tasks/<task>.py`` with ``TASK``, a `Task`, is the task that configs and model specs call ``<task>``.
+Another package adds one by an entry point of the group ``awml_deploy.tasks`` (`shared.plugins`). Nothing else in the
+tools knows a task by its name; its metrics and its page of the report are modules of that name in the evaluator.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from shared import plugins
+from shared.arrays import Arrays
+from shared.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: What a model answers with on one sample: the container of its task.
+Predictions = Any
+Container = TypeVar("Container")
+
+
+class Task(ABC, Generic[Container]):
+    """A task.
+
+    Attributes:
+        container: type of what a model answers with on one sample.
+        view: what the samples of its data sets are, by name: ``lidar_frame``, ``image`` or ``camera_pair``
+            (`shared.data`).
+    """
+
+    container: type[Container]
+    view: str
+
+    @abstractmethod
+    def empty(self) -> Container:
+        """No results."""
+
+    @abstractmethod
+    def count(self, predictions: Container) -> int:
+        """Number of results in a container: boxes, labeled points, pixels."""
+
+    @abstractmethod
+    def arrays(self, predictions: Container) -> Arrays:
+        """A container as arrays, which is how runs store it.
+
+        Returns:
+            By name, the same names for every sample. Each array has at least one axis, the first may differ in length
+            from array to array and sample to sample; the others have the same lengths in all samples of a run. An image
+            of any size is stored flat, with its height and width as an array of their own.
+        """
+
+    @abstractmethod
+    def from_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Container:
+        """The container that `arrays` made arrays of.
+
+        Raises:
+            ValueError: the arrays are not those of a container.
+        """
+
+
+def find(task: str) -> Task[Any]:
+    """The task called ``task``.
+
+    Raises:
+        InputError: there is none; names those that there are.
+        EnvironmentLacks: what another package adds can't be imported.
+    """
+    module = plugins.find(plugins.TASKS, task)
+    if module is None:
+        raise InputError(f"there is no task '{task}'", hint=f"there are: {', '.join(available())}")
+    return cast("Task[Any]", module.TASK)
+
+
+def available() -> list[str]:
+    """Names of all tasks."""
+    return plugins.available(plugins.TASKS)
+
+
+class Rows:
+    """A container of parallel columns with one row a result. A dataclass that derives from it names their widths.
+
+    ``WIDTHS``: columns that are matrices, by name; the others are vectors. None: any width.
+    """
+
+    WIDTHS: ClassVar[Mapping[str, int | None]] = {}
+
+    def __post_init__(self) -> None:
+        count = len(self)
+        for name in self.columns():
+            actual = getattr(self, name).shape
+            width = self.WIDTHS.get(name)
+            if name in self.WIDTHS and width is None:
+                width = actual[-1]
+            expected = (count, width) if name in self.WIDTHS else (count,)
+            if actual != expected:
+                raise ValueError(f"{type(self).__name__}.{name} has shape {actual}, expected {expected}")
+
+    def __len__(self) -> int:
+        return len(getattr(self, self.columns()[0]))
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """Names of the columns, in order."""
+        return [field.name for field in fields(cls)]  # type: ignore[arg-type]  # subclasses are dataclasses
+
+    def arrays(self) -> Arrays:
+        """The columns by name."""
+        return {name: getattr(self, name) for name in self.columns()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The container of these columns.
+
+        Raises:
+            ValueError: other columns than its own, or columns that are not parallel.
+        """
+        if set(arrays) != set(cls.columns()):
+            raise ValueError(f"{cls.__name__} has the columns {sorted(cls.columns())}, not {sorted(arrays)}")
+        return cls(**arrays)
+
+    def select(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> Self:
+        """The rows at ``index``, a boolean mask (N,) or integer positions (K,)."""
+        return type(self)(**{name: getattr(self, name)[index] for name in self.columns()})
+
+
+RowsT = TypeVar("RowsT", bound=Rows)
+
+
+class RowsTask(Task[RowsT]):
+    """A task whose container is `Rows`."""
+
+    def count(self, predictions: RowsT) -> int:
+        """Number of rows."""
+        return len(predictions)
+
+    def arrays(self, predictions: RowsT) -> Arrays:
+        """The columns."""
+        return predictions.arrays()
+
+    def from_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> RowsT:
+        """The container of the columns."""
+        return self.container.from_arrays(arrays)
+
+
+def filled_column(
+    count: int, values: npt.ArrayLike | None, default: float, dtype: type[np.generic]
+) -> npt.NDArray[Any]:
+    """(N,) values, or the default in every row."""
+    return np.full(count, default, dtype) if values is None else np.asarray(values, dtype).reshape(count)
