@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter import awml_modules
+from exporter import awml
 from exporter.mmcv_ops import provide_mmcv_ops
 from shared.errors import ConfigError, ModelLoadError
 from shared.files import sha256_of_json
@@ -126,8 +126,8 @@ def _import_custom_modules(config: TrainingConfig) -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            if name.split(".")[0] in awml_modules.AWML_PACKAGES:
-                types = awml_modules.stand_in_for(name)
+            if name.split(".")[0] in awml.AWML_PACKAGES:
+                types = awml.stand_in_for(name)
                 _log.info(
                     "%s can't be imported (%s): %s", name, error,
                     f"our own {', '.join(types)} stand in" if types else "no model is built of what is in it",

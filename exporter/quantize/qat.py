@@ -31,8 +31,8 @@ from exporter.quantize.layers import select
 from exporter.quantize.ptq import FOLDER, PACKAGES, method_of
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session, open_model, required, sources
-from exporter.quantize.training_batches import Losses, Trainable, label_map, trainable
 from exporter.schedule import one_cycle
+from exporter.training import Losses, Trainable, label_map, trainable
 from exporter.training_config import read_training_config
 from shared.config import load_config, part
 from shared.data import Dataset

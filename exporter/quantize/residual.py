@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,6 @@ _KEY = f".{_NAME}.scale"
 # Batches that the ranges behind `downsample` layers are taken from: their largest values are soon seen.
 SHARING_BATCHES = 8
 _RESNETS = ("mmdet.models.backbones.resnet", "mmpretrain.models.backbones.resnet")
-_ELAN = ("exporter.models.yolox.elan",)
 # What gives out the values that it is given, in other places.
 _SAME_VALUES = frozenset({"cat", "concat", "flatten", "max_pool2d", "reshape", "view"})
 
@@ -106,40 +105,49 @@ def place_skips(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         state: its state dict; scales of other models are left for the strict loading to refuse.
     """
     wanted = {key.removesuffix(_KEY): scale for key, scale in state.items() if key.endswith(_KEY)}
-    for name, block in model.named_modules():
-        for attribute in ("downsample", "skip"):
-            if f"{name}.{attribute}" in wanted and (found := _block(block)) is not None:
-                _place(found, wanted[f"{name}.{attribute}"])
+    for name, module in model.named_modules():
+        block = _block(module)
+        if block is not None and f"{name}.{block.skip}" in wanted:
+            _place(block, wanted[f"{name}.{block.skip}"])
 
 
 # -- skip connections -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A residual block: where its skip connection can be taken hold of, and the layers on either side.
+class ResidualBlock:
+    """A residual block: which module its skip connection goes through, and the layers on either side.
 
     Attributes:
         module: the block.
-        attribute: name of the module that the skip connection goes through, where it goes through one.
+        skip: name of the block's module that the skip connection goes through, or would: None, or Identity.
         first, last: the layers that read the block's input and make what the skip connection is added to.
     """
 
     module: nn.Module
-    attribute: str
+    skip: str
     first: Any
     last: Any
 
 
-def _block(module: nn.Module) -> _Block | None:
-    """A residual block that is known here, or None: mmdet's and mmpretrain's ResNet, AWML's ELAN."""
+@runtime_checkable
+class HasResidualBlock(Protocol):
+    """A module of our own that knows its skip connection; of other packages' modules, ResNet's blocks are known."""
+
+    def residual_block(self) -> ResidualBlock | None:
+        """The block; None where the module is configured without a skip connection."""
+        ...
+
+
+def _block(module: nn.Module) -> ResidualBlock | None:
+    """A module as a residual block; None where it is none that is known."""
+    if isinstance(module, HasResidualBlock):
+        return module.residual_block()
     block: Any = module
-    if isinstance(block, _types(_ELAN, "Bottleneck")):
-        return _Block(block, "skip", block.conv1.conv, block.conv2.conv) if block.identity else None
     if isinstance(block, _types(_RESNETS, "BasicBlock")):
-        return _Block(block, "downsample", block.conv1, block.conv2)
+        return ResidualBlock(block, "downsample", block.conv1, block.conv2)
     if isinstance(block, _types(_RESNETS, "Bottleneck")):
-        return _Block(block, "downsample", block.conv1, block.conv3)
+        return ResidualBlock(block, "downsample", block.conv1, block.conv3)
     return None
 
 
@@ -148,7 +156,7 @@ def _types(modules: Sequence[str], name: str) -> Any:
     return tuple(getattr(sys.modules[module], name) for module in modules if module in sys.modules)
 
 
-def _blocks(model: nn.Module) -> Iterator[_Block]:
+def _blocks(model: nn.Module) -> Iterator[ResidualBlock]:
     """The residual blocks whose layers on either side of the skip connection are quantized."""
     frozen = set(frozen_layers(model).values())
     for module in list(model.modules()):
@@ -157,14 +165,14 @@ def _blocks(model: nn.Module) -> Iterator[_Block]:
             yield block
 
 
-def _place(block: _Block, scale: Tensor) -> SkipQuantizer:
+def _place(block: ResidualBlock, scale: Tensor) -> SkipQuantizer:
     quantizer = SkipQuantizer(scale, block.last)
-    before = getattr(block.module, block.attribute)
+    before = getattr(block.module, block.skip)
     if isinstance(before, nn.Sequential):
         before.add_module(_NAME, quantizer)
     else:  # None, or Identity
-        setattr(block.module, block.attribute, nn.Sequential())
-        getattr(block.module, block.attribute).add_module(_NAME, quantizer)
+        setattr(block.module, block.skip, nn.Sequential())
+        getattr(block.module, block.skip).add_module(_NAME, quantizer)
     return quantizer
 
 

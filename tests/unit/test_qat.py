@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,6 @@ from exporter.quantize.checkpoint import load_ptq_model  # noqa: E402
 from exporter.quantize.frozen import freeze, frozen_layers  # noqa: E402
 from exporter.quantize.fusion import fuse_model_bn  # noqa: E402
 from exporter.quantize.qat import Plan, Training, fine_tune  # noqa: E402
-from exporter.quantize.training_batches import Trainable  # noqa: E402
 from shared.errors import InputError, TrainingError  # noqa: E402
 from tests.support.quantizing import images, net  # noqa: E402
 
@@ -56,7 +56,9 @@ def training(useless: int = 0, stop_at: int | None = None) -> tuple[Training, li
         batch = torch.cat(list(items))
         return {"loss_answers": nn.functional.mse_loss(model(batch), teacher(batch).detach())}
 
-    return Training(model, Trainable(lambda *_: None, load, losses), Samples(), {}, {}), seen  # type: ignore[arg-type]
+    trainable: Any = SimpleNamespace(load=load, losses=losses)
+    samples: Any = Samples()
+    return Training(model, trainable, samples, {}, {}), seen
 
 
 def test_it_learns_and_leaves_a_model_to_save(tmp_path: Path) -> None:

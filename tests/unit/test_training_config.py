@@ -11,6 +11,7 @@ import pytest
 
 from shared.errors import ConfigError
 from tests.support.exporting import CONFIGS, SMALL
+from tests.support.plugin_packages import install
 
 pytestmark = pytest.mark.exporter
 
@@ -51,10 +52,24 @@ def test_digest_follows_the_model_and_not_the_rest(tmp_path):
 def test_awml_modules_are_replaced_and_that_is_said(caplog):
     with caplog.at_level(logging.INFO, "exporter"):
         model = build(read(SMALL))
-    assert type(model.pts_bbox_head.task_heads[0]).__module__ == "exporter.models.centerpoint.awml_modules"
+    assert type(model.pts_bbox_head.task_heads[0]).__module__ == "exporter.models.centerpoint.awml_types"
     text = caplog.text
     assert "projects.CenterPoint.models can't be imported" in text and "CustomSeparateHead" in text
     assert "AmpGaussianFocalLoss is not installed" in text
+
+
+def test_the_folder_of_another_package_stands_in_for_a_package_of_awml(tmp_path, monkeypatch):
+    from exporter.awml import stand_in_for
+
+    assert stand_in_for("projects.Segmentor.models") == []
+    install(
+        monkeypatch,
+        tmp_path,
+        "segmentors",
+        {"segmentor/awml.py": "REGISTRATIONS = {'projects.Segmentor': lambda: ['RangeHead']}\n"},
+        {"awml_deploy.exporter_models": {"segmentor": "segmentors.segmentor"}},
+    )
+    assert stand_in_for("projects.Segmentor.models") == ["RangeHead"]
 
 
 def test_awml_that_can_be_imported_is_used(tmp_path):

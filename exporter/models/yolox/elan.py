@@ -15,6 +15,8 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from exporter.quantize.residual import ResidualBlock
+
 _BATCH_NORM = {"type": "BN", "momentum": 0.03, "eps": 0.001}
 # What mmdet's YOLOX initializes its convolutions with (PyTorch's own default, written out).
 _KAIMING = {
@@ -45,6 +47,10 @@ class Bottleneck(BaseModule):
         """(B, channels, H, W) to the same shape."""
         y: Tensor = self.conv2(self.conv1(x))
         return y + self.skip(x) if self.identity else y
+
+    def residual_block(self) -> ResidualBlock | None:
+        """See `exporter.quantize.residual.HasResidualBlock`."""
+        return ResidualBlock(self, "skip", self.conv1.conv, self.conv2.conv) if self.identity else None
 
 
 class ELAN(BaseModule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,11 @@ pytestmark = pytest.mark.exporter
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmengine")
 
-from exporter.quantize import training_batches as batches  # noqa: E402
+from exporter import training as model_training  # noqa: E402
 from exporter.training_config import read_training_config  # noqa: E402
 from tests.support import tiny_yolox  # noqa: E402
 from tests.support.exporting import SMALL, built  # noqa: E402
+from tests.support.plugin_packages import install  # noqa: E402
 
 TRAINED = f"""
 _base_ = [{str(SMALL)!r}]
@@ -43,7 +44,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]
     path = tmp_path_factory.mktemp("config") / "trained.py"
     path.write_text(TRAINED)
     model, training, options = built(path)
-    batches.trainable("centerpoint").prepare(model, training)
+    model_training.trainable("centerpoint").prepare(model, training)
     return model, centerpoint.parameters(model, training, options), training
 
 
@@ -82,7 +83,7 @@ def _sample(lidar: PointFile, truth: Boxes3D | None) -> Sample:
 
 def _load(small: Any, sample: Sample, seed: int = 0) -> Any:
     model, parameters, _ = small
-    return batches.trainable("centerpoint").load(model, sample, parameters, LABELS, np.random.default_rng(seed))
+    return model_training.trainable("centerpoint").load(model, sample, parameters, LABELS, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -113,7 +114,7 @@ def test_losses_are_mmdet3ds_and_have_gradients(small: Any, frame: Sample) -> No
     # AWML's heat map loss is not installed here; what stands in must not be the L1 that exports make do with.
     assert isinstance(model.pts_bbox_head.loss_cls, GaussianFocalLoss)
     model.requires_grad_(True)
-    losses = batches.trainable("centerpoint").losses(model, [_load(small, frame, 1), _load(small, frame, 2)])
+    losses = model_training.trainable("centerpoint").losses(model, [_load(small, frame, 1), _load(small, frame, 2)])
     assert set(losses) == {"task0.loss_heatmap", "task0.loss_bbox"}
     assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values())
     torch.autograd.backward(sum(losses.values()))
@@ -121,6 +122,8 @@ def test_losses_are_mmdet3ds_and_have_gradients(small: Any, frame: Sample) -> No
 
 
 def test_networks_trained_from_the_y_axis_get_such_targets(small: Any, frame: Sample) -> None:
+    from mmengine.structures import InstanceData
+
     from exporter.models.centerpoint.adapter import to_y_axis_reference
 
     model = small[0]
@@ -133,7 +136,7 @@ def test_networks_trained_from_the_y_axis_get_such_targets(small: Any, frame: Sa
         coder.y_axis_reference = False
 
     def targets(item: Any) -> Any:
-        truth = batches.mmengine_structures.InstanceData(bboxes_3d=item.boxes, labels_3d=item.labels)
+        truth = InstanceData(bboxes_3d=item.boxes, labels_3d=item.labels)
         heatmaps, boxes, _, masks = head.get_targets_single(truth)
         return heatmaps[0], boxes[0][masks[0].bool()]
 
@@ -153,7 +156,7 @@ def test_frames_that_cant_be_trained_on(small: Any, frame: Sample, tmp_path: Pat
 
 
 def test_training_configs_without_targets_or_losses(small: Any, tmp_path: Path) -> None:
-    trainable = batches.trainable("centerpoint")
+    trainable = model_training.trainable("centerpoint")
     with pytest.raises(ConfigError, match=r"train_cfg.pts lacks .*code_weights"):
         trainable.prepare(*built(SMALL)[:2])
     path = tmp_path / "own_loss.py"
@@ -164,15 +167,25 @@ def test_training_configs_without_targets_or_losses(small: Any, tmp_path: Path) 
         trainable.prepare(small[0], read_training_config(path))
 
 
-def test_models_and_labels_that_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"no training loss for 'segmentor'.*QATHook"):
-        batches.trainable("segmentor")
-    own = SimpleNamespace(name="segmentor", load=lambda: batches.trainable("yolox"))
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [own] if "trainable" in group else [])
-    assert batches.trainable("segmentor") is batches.trainable("yolox")
-    assert batches.label_map(["person", "car"], ["car", "truck"]) == {1: 0}
+def test_models_and_labels_that_are_not_known() -> None:
+    with pytest.raises(ConfigError, match=r"no training loss for 'segmentor'.*centerpoint.*QATHook"):
+        model_training.trainable("segmentor")
+    assert model_training.label_map(["person", "car"], ["car", "truck"]) == {1: 0}
     with pytest.raises(ConfigError, match="none of the model's"):
-        batches.label_map(["person"], ["car", "truck"])
+        model_training.label_map(["person"], ["car", "truck"])
+
+
+def test_the_folder_of_another_package_says_how_its_model_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(
+        monkeypatch,
+        tmp_path,
+        "segmentors",
+        {"segmentor/training.py": "def losses(model, items):\n    return {'loss': len(items)}\n"},
+        {"awml_deploy.exporter_models": {"segmentor": "segmentors.segmentor"}},
+    )
+    assert model_training.trainable("segmentor").losses(None, [1, 2]) == {"loss": 2}
 
 
 def test_mirrored_images_keep_their_boxes_on_what_they_show(tmp_path: Path) -> None:
@@ -191,7 +204,7 @@ def test_mirrored_images_keep_their_boxes_on_what_they_show(tmp_path: Path) -> N
         areas=np.array([1.0, 1.0]),
     )
     sample = ImageSample(0, "i0", 0.0, "s", tmp_path / "image.png", 120, 60, labels)
-    trainable = batches.trainable("yolox")
+    trainable = model_training.trainable("yolox")
     trainable.prepare(model, training)
     items, lefts = [], set()
     for seed in range(6):

@@ -1,0 +1,36 @@
+"""What AWML's packages for CenterPoint register, see `exporter.awml`."""
+
+from __future__ import annotations
+
+from exporter.awml import register_types
+
+
+def _register_centerpoint() -> list[str]:
+    from mmdet3d.registry import MODELS, TASK_UTILS
+
+    from exporter.models.centerpoint import awml_types, pillar_encoder
+
+    models = {
+        "BackwardPillarFeatureNet": pillar_encoder.BackwardPillarFeatureNet,
+        "CustomSeparateHead": awml_types.CustomSeparateHead,
+        "SECOND": awml_types.SECOND,
+        "SECONDFPN": awml_types.SECONDFPN,
+        # Types that AWML's deployment puts into the configs it dumps: the same weights, another forward.
+        "PillarFeatureNetONNX": MODELS.get("PillarFeatureNet"),
+        "BackwardPillarFeatureNetONNX": pillar_encoder.BackwardPillarFeatureNet,
+        "SeparateHeadONNX": MODELS.get("SeparateHead"),
+        "CenterHeadONNX": MODELS.get("CenterHead"),
+    }
+    coders = {"CenterPointBBoxCoder": awml_types.CenterPointBBoxCoder}
+    return register_types(MODELS, models) + register_types(TASK_UTILS, coders)
+
+
+def _register_convnext_pc() -> list[str]:
+    from mmdet3d.registry import MODELS
+
+    from exporter.models.centerpoint.convnext_pc import ConvNeXtPC
+
+    return register_types(MODELS, {"ConvNeXt_PC": ConvNeXtPC})
+
+
+REGISTRATIONS = {"projects.CenterPoint": _register_centerpoint, "projects.ConvNeXt_PC": _register_convnext_pc}

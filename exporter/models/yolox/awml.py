@@ -1,0 +1,16 @@
+"""What AWML's package for YOLOX-opt-ELAN registers, see `exporter.awml`."""
+
+from __future__ import annotations
+
+from exporter.awml import register_types
+
+
+def _register_yolox_opt_elan() -> list[str]:
+    from mmdet.registry import MODELS
+
+    from exporter.models.yolox import elan
+
+    return register_types(MODELS, {"ELANDarknet": elan.ELANDarknet, "YOLOXPAFPN_ELAN": elan.YOLOXPAFPN_ELAN})
+
+
+REGISTRATIONS = {"projects.YOLOX_opt_elan": _register_yolox_opt_elan}
