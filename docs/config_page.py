@@ -158,6 +158,8 @@ def _type_text(entry: dict[str, Any]) -> str:
 def _option_text(option: dict[str, Any]) -> str:
     if "enum" in option or "const" in option:
         return ", ".join(f"`{value}`" for value in option.get("enum", [option.get("const")]))
+    if "examples" in option:
+        return f"{', '.join(f'`{name}`' for name in option['examples'])} or one that a package adds"
     if "$ref" in option:
         return "section"
     if option.get("type") in ("array", "object"):

@@ -57,7 +57,13 @@ GROUPS = (TASKS, FORMATS, EXPORTER_MODELS, PIPELINES, BACKENDS, METRICS, REPORTS
 
 def available(group: Group) -> list[str]:
     """Names of all members of a group that can be found."""
-    return sorted({*_own(group), *_added(group)})
+    return sorted({*ours(group), *_added(group)})
+
+
+def ours(group: Group) -> list[str]:
+    """Names of the members that come with the tools."""
+    modules = pkgutil.iter_modules(importlib.import_module(group.package).__path__)
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
 def find(group: Group, name: str) -> ModuleType | None:
@@ -66,7 +72,7 @@ def find(group: Group, name: str) -> ModuleType | None:
     Raises:
         EnvironmentLacks: what another package adds can't be imported.
     """
-    if name in _own(group):
+    if name in ours(group):
         return importlib.import_module(f"{group.package}.{name}")
     point = _added(group).get(name)
     if point is None:
@@ -96,11 +102,6 @@ def part(group: Group, name: str, wanted: str) -> ModuleType | None:
 def with_part(group: Group, wanted: str) -> list[str]:
     """Names of the members whose folder has the module ``wanted``."""
     return [name for name in available(group) if part(group, name, wanted) is not None]
-
-
-def _own(group: Group) -> set[str]:
-    modules = pkgutil.iter_modules(importlib.import_module(group.package).__path__)
-    return {module.name for module in modules if not module.name.startswith("_")}
 
 
 def _added(group: Group) -> dict[str, importlib.metadata.EntryPoint]:

@@ -43,7 +43,7 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(description="Names the pipeline, for example centerpoint")
-    task: str = Field(description="detection3d, detection2d or classification")
+    task: str = Field(description="Names the task (`shared.tasks`), for example detection3d")
     classes: list[str] = Field(min_length=1)
     components: list[ComponentSpec] = Field(min_length=1)
     parameters: dict[str, Any] = Field(default_factory=dict)

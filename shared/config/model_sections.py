@@ -7,10 +7,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.config.section import ConfigPath, Count, DataPath, FileName, Flag, Index, Name, Pattern, Positive, Section
+from shared import plugins
+from shared.config.section import (
+    ConfigPath,
+    Count,
+    DataPath,
+    FileName,
+    Flag,
+    Index,
+    MemberOf,
+    Name,
+    Pattern,
+    Positive,
+    Section,
+)
 
 Mode = Literal["onnx", "trt", "both", "none"]
-TaskType = Literal["detection3d", "detection2d", "classification"]
+TaskType = Annotated[str, MemberOf(plugins.TASKS)]
 PrecisionPolicy = Literal["auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "explicit_int8", "strongly_typed"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 DataFormat = Literal["info", "t4", "kitti", "argoverse2", "nuscenes_mini_val", "coco", "folder", "concat", "real"]

@@ -38,6 +38,11 @@ def refusals(folder: Path, text: str, *overrides: str) -> list[str]:
             "export:\n  mode: onxn\n",
             "c.yaml:4: export.mode: is 'onxn'; should be one of 'onnx', 'trt', 'both' or 'none'; did you mean onnx?",
         ),
+        (
+            "task_type: detection\n",
+            "c.yaml:3: task_type: is 'detection'; should be one of 'classification', 'detection2d' or 'detection3d'; "
+            "did you mean detection",
+        ),
         ("export: {opset_version: '17'}\n", "c.yaml:3: export.opset_version: is '17'; should be a whole number"),
         ("export: {opset_version: 17.0}\n", "c.yaml:3: export.opset_version: is 17.0; should be a whole number"),
         ("export: {opset_version: 15}\n", "c.yaml:3: export.opset_version: is 15; should be at least 16"),
