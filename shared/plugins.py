@@ -61,7 +61,9 @@ def available(group: Group) -> list[str]:
 
 
 def ours(group: Group) -> list[str]:
-    """Names of the members that come with the tools."""
+    """Names of the members that come with the tools; none where the tool that has them is not installed here."""
+    if importlib.util.find_spec(group.package.partition(".")[0]) is None:
+        return []
     modules = pkgutil.iter_modules(importlib.import_module(group.package).__path__)
     return sorted(module.name for module in modules if not module.name.startswith("_"))
 

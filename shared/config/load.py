@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shared.config.members import RECORDED
 from shared.config.problems import as_error, explain, place, unknown_key, value_text
 from shared.config.schema import DeployConfig
 from shared.config.section import ConfigPath, PathField
@@ -85,7 +86,7 @@ def from_resolved(value: Mapping[str, Any], where: str) -> DeployConfig:
         ManifestError: it does not fit this version's config.
     """
     try:
-        return DeployConfig.model_validate(dict(value))
+        return DeployConfig.model_validate(dict(value), context=RECORDED)
     except ValidationError as error:
         keys, text = explain(error)[0]
         raise ManifestError(

@@ -8,25 +8,14 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from shared import plugins
-from shared.config.section import (
-    ConfigPath,
-    Count,
-    DataPath,
-    FileName,
-    Flag,
-    Index,
-    MemberOf,
-    Name,
-    Pattern,
-    Positive,
-    Section,
-)
+from shared.config.members import MemberOf
+from shared.config.section import ConfigPath, Count, DataPath, FileName, Flag, Index, Name, Pattern, Positive, Section
 
 Mode = Literal["onnx", "trt", "both", "none"]
 TaskType = Annotated[str, MemberOf(plugins.TASKS)]
 PrecisionPolicy = Literal["auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "explicit_int8", "strongly_typed"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
-DataFormat = Literal["info", "t4", "kitti", "argoverse2", "nuscenes_mini_val", "coco", "folder", "concat", "real"]
+DataFormat = Annotated[str, MemberOf(plugins.FORMATS, also=("concat",))]
 TensorShape = Annotated[tuple[Count, ...], Field(min_length=1)]
 AxisIndex = Annotated[int, Field(ge=0)]  # not strict: JSON, which the manifest is, has text for keys
 
@@ -73,7 +62,8 @@ class Data(Section):
         description="How the data set is stored. `info`: info file of mmdet3d or AWML (.pkl or .json); `t4`: a T4 "
         "scene's own tables; `kitti`; `argoverse2`; `nuscenes_mini_val`; `coco`: COCO's annotation file (2D "
         "detection); `folder`: point files or images without labels; `concat`: several, one after another (`sources`); "
-        "`real`: whatever of these lies under `root`. What a format means depends on the task: docs/data.md.",
+        "`real`: whatever of these lies under `root`; other packages may add theirs. What a format means "
+        "depends on the task: docs/data.md.",
     )
     root: ConfigPath | None = Field(
         default=None,

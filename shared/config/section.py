@@ -6,28 +6,13 @@ it says is worse than an error. Every field carries a description, because the r
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    Strict,
-    WithJsonSchema,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import PydanticCustomError, core_schema
-
-from shared import plugins
-from shared.plugins import Group
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 DEVICE_PATTERN = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -50,35 +35,6 @@ class PathField:
     """
 
     relative_to: Literal["config", "data"]
-
-
-@dataclass(frozen=True)
-class MemberOf:
-    """Marks a text that names a member of a group: one of ours, or one that another package adds.
-
-    Attributes:
-        group: the group.
-    """
-
-    group: Group
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, _: core_schema.CoreSchema, __: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "examples": plugins.ours(self.group)}
-
-    def _check(self, value: str) -> str:
-        known = plugins.available(self.group)
-        if value in known:
-            return value
-        *others, last = [f"'{name}'" for name in known]
-        close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-        raise PydanticCustomError(
-            "not_a_member",
-            "should be one of {known}{guess}",
-            {"known": f"{', '.join(others)} or {last}", "guess": f"; did you mean {close[0]}?" if close else ""},
-        )
 
 
 def _bytes_of(value: Any) -> Any:

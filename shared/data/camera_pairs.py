@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.data.miscalibration import Disturbance, Law, disturbance_of
-from shared.data.types import Camera, Dataset, PointFile, Sample
+from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample
 from shared.errors import InputError
 
 #: Class names in AWML's order: label 0 is miscalibrated.
@@ -150,3 +150,10 @@ def _check_matrix(matrix: npt.NDArray[np.float64], shape: tuple[int, int], name:
         raise InputError(f"{name} has shape {matrix.shape} instead of {shape}", where=where)
     if not np.isfinite(matrix).all():
         raise InputError(f"{name} has a value that is not a number", where=where)
+
+
+def pairs_opener(
+    open_frames: Callable[[DataSource, Path], Dataset[Sample]],
+) -> Callable[[DataSource, Path], Dataset[CameraPair]]:
+    """What opens the pairs of the frames' cameras: raises as ``open_frames``, and where no frame has an image."""
+    return lambda settings, folder: pairs_of_frames(open_frames(settings, folder), settings.miscalibration)

@@ -1,4 +1,4 @@
-"""What the formats share: digests of settings and files, point files, the data folder, errors of malformed entries."""
+"""What the formats share: digests of settings and files, point and info files, the data folder, malformed entries."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.types import DataSource, PointFile
+from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
-from shared.files import sha256_of_file
+from shared.files import read_json, sha256_of_file
 
 
 def settings_part(settings: DataSource, classes: Iterable[str]) -> dict[str, Any]:
@@ -50,6 +51,28 @@ def data_root(settings: DataSource, root: Path | None) -> Path:
     if not folder.is_dir():
         raise InputError("no such data folder", where=str(folder), hint="check data.root")
     return folder
+
+
+def info_file(settings: DataSource, folder: Path) -> Path:
+    """Where the settings' info file lies.
+
+    Raises:
+        ConfigError: they name none.
+    """
+    if settings.info_file is None:
+        raise ConfigError(f"data format '{settings.format}' needs an info file", where="data.info_file")
+    return folder / settings.info_file
+
+
+def load_info(file: Path) -> Any:
+    """Content of an info file, ``.json`` or pickle.
+
+    Raises:
+        InputError: missing, refused, or malformed.
+    """
+    if not file.is_file():
+        raise InputError("no such info file", where=str(file), hint="check data.root and data.info_file")
+    return read_json(file) if file.suffix == ".json" else load_pickle(file)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,9 @@ from typing import Any
 from shared.data.types import Dataset
 from shared.errors import ConfigError, InputError
 
+#: The format that is made of other formats' data sets.
+CONCAT = "concat"
+
 
 def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> Dataset[Any]:
     """Data sets in order. A sample's token becomes ``<data set>/<token>``.

@@ -1,4 +1,4 @@
-"""Images with 2D boxes, the view of a data set that 2D detection takes: what its formats share, and bare folders.
+"""Images with 2D boxes, the view of a data set that 2D detection takes: what its formats share.
 
 Rules for all formats: boxes are left, top, right, bottom in pixels of the image as it is stored; those of no class of
 the model are left out, and so are boxes without extent; crowds and the like stay, marked as ignored.
@@ -14,10 +14,7 @@ import numpy as np
 
 from shared.data.common import settings_part
 from shared.data.labels import IGNORED, class_index
-from shared.data.paths import by_number
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
-from shared.errors import InputError
-from shared.images import IMAGE_SUFFIXES
 from shared.tasks.detection2d import Boxes2D
 
 
@@ -64,18 +61,6 @@ class LabelCollector:
         """What was gathered."""
         corners, labels, ignored, areas = zip(*self._rows, strict=True) if self._rows else ((), (), (), ())
         return ImageLabels(Boxes2D.build(corners, labels), np.array(ignored, np.bool_), np.array(areas, np.float64))
-
-
-def open_image_folder(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
-    """Data set of the images directly in a folder, without labels.
-
-    Raises:
-        InputError: no images there.
-    """
-    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise InputError("no images here", where=str(folder), hint=f"expected {', '.join(IMAGE_SUFFIXES)}")
-    return image_files(folder.name, folder, sorted(files, key=by_number), settings)
 
 
 def image_files(name: str, root: Path, files: Sequence[Path], settings: DataSource) -> Dataset[ImageSample]:

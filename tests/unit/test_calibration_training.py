@@ -68,7 +68,7 @@ def test_held_out_disturbances_are_those_of_the_data_set() -> None:
     """The name that decides a disturbance is the same in the training script and in the data set's tokens."""
     from demo.info_files import calibration_info
     from demo.recording import record_scene
-    from shared.data.calibration_info import _name
+    from shared.data.formats.info.calibration import _name
 
     recording = record_scene(7, "eval", 0, 1, cameras=True)
     entry = calibration_info([recording])["data_list"][2]

@@ -219,9 +219,9 @@ def test_concatenation(tmp_path: Path) -> None:
 
 
 def test_the_view_depends_on_the_task(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'argoverse2' is not known for task detection2d"):
+    with pytest.raises(ConfigError, match="'argoverse2' has no images, which task detection2d needs"):
         opened("argoverse2", tmp_path)
-    with pytest.raises(ConfigError, match="'coco' is not known for task detection3d"):
+    with pytest.raises(ConfigError, match="'coco' has no lidar frames, which task detection3d needs"):
         open_dataset(DataSettings("coco", tmp_path))
 
 

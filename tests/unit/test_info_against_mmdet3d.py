@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shared.data import DataSettings, open_dataset
-from shared.data.mini_val import CLASSES
+from shared.data.formats.nuscenes_mini_val import CLASSES
 from tests.unit.test_info_files import NUSCENES_PREFIX, instance, nuscenes_info
 
 pytestmark = pytest.mark.exporter

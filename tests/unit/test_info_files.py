@@ -337,5 +337,5 @@ def test_absolute_paths_where_allowed(tmp_path: Path) -> None:
 
 
 def test_unknown_format(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data format 'waymo' is not known for task detection3d"):
+    with pytest.raises(ConfigError, match=r"data format 'waymo' is not known\. these have: argoverse2, folder, info"):
         open_dataset(DataSettings("waymo", tmp_path))

@@ -17,8 +17,8 @@ from shared.data import (
     open_dataset,
     read_points,
 )
-from shared.data.kitti import CLASSES
-from shared.data.mini_val import open_mini_val
+from shared.data.formats.kitti.frames import CLASSES
+from shared.data.formats.nuscenes_mini_val import open_mini_val
 from shared.data.unpickle import load_pickle
 from shared.geometry import box_corners, count_points_in_boxes, transform_points
 from shared.tasks.detection3d import Boxes3D

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.data.trailers import merge_trailers
+from shared.data.formats.t4.trailers import merge_trailers
 from shared.tasks.detection3d import Boxes3D
 from tests.unit.test_t4_tables import OBJECT_YAW, Tables, opened, write_scene
 

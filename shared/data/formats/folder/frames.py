@@ -1,4 +1,4 @@
-"""A bare folder of point files, without labels: every file that ``read_points`` knows, by name."""
+"""Point files of a bare folder, without labels: every file that ``read_points`` knows, by name."""
 
 from __future__ import annotations
 

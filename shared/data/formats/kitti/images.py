@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared.data.common import explain_malformed, files_part, settings_part
+from shared.data.formats.kitti.frames import CLASSES, label_rows
 from shared.data.images import LabelCollector
-from shared.data.kitti import CLASSES, label_rows
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
 

@@ -17,6 +17,7 @@ from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.points import ARGOVERSE_COLUMNS
 from shared.data.types import Camera, Dataset, DataSource, Sample
+from shared.data.views import LIDAR_FRAME
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, yaw_of
 from shared.tasks.detection3d import Boxes3D
@@ -128,3 +129,6 @@ def _cameras(log: dict[str, Any]) -> dict[str, Camera]:
             height=int(lens["height_px"]),
         )
     return cameras
+
+
+VIEWS = {LIDAR_FRAME: open_argoverse}

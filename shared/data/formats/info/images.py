@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.data.common import explain_malformed, settings_part
+from shared.data.common import explain_malformed, info_file, load_info, settings_part
+from shared.data.formats.info.frames import own_class_names
 from shared.data.images import LabelCollector
-from shared.data.info import info_file, load_info, own_class_names
 from shared.data.labels import IGNORED
 from shared.data.paths import data_path
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample

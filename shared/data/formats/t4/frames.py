@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.data.common import explain_malformed, files_part, point_file, settings_part
+from shared.data.formats.t4.trailers import merge_trailers
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
-from shared.data.trailers import merge_trailers
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
 from shared.errors import InputError
 from shared.files import read_json

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.common import explain_malformed, point_file, settings_part
+from shared.data.common import explain_malformed, info_file, load_info, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
-from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
-from shared.files import read_json, sha256_of_file
+from shared.files import sha256_of_file
 from shared.geometry import invert_pose
 from shared.tasks.detection3d import Boxes3D
 
@@ -67,28 +66,6 @@ def open_info(settings: DataSource, folder: Path) -> Dataset[Sample]:
         build=build,
         digest_parts=lambda: [settings_part(settings, classes), sha256_of_file(file)],
     )
-
-
-def info_file(settings: DataSource, folder: Path) -> Path:
-    """Where the settings' info file lies.
-
-    Raises:
-        ConfigError: they name none.
-    """
-    if settings.info_file is None:
-        raise ConfigError(f"data format '{settings.format}' needs an info file", where="data.info_file")
-    return folder / settings.info_file
-
-
-def load_info(file: Path) -> Any:
-    """Content of an info file, ``.json`` or pickle.
-
-    Raises:
-        InputError: missing, refused, or malformed.
-    """
-    if not file.is_file():
-        raise InputError("no such info file", where=str(file), hint="check data.root and data.info_file")
-    return read_json(file) if file.suffix == ".json" else load_pickle(file)
 
 
 def own_class_names(metainfo: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from shared.data.camera_pairs import pairs_opener
 from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Camera, Dataset, DataSource, Sample
+from shared.data.views import CAMERA_PAIR, LIDAR_FRAME
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, wrap_angle
 from shared.tasks.detection3d import Boxes3D
@@ -117,3 +119,6 @@ def _camera(folder: Path, camera: dict[str, Any], where: str) -> Camera:
         lidar2cam=invert_pose(pose(camera["sensor2lidar_translation"], camera["sensor2lidar_rotation"])),
         timestamp=camera["timestamp"] / _MICROSECONDS,
     )
+
+
+VIEWS = {LIDAR_FRAME: open_mini_val, CAMERA_PAIR: pairs_opener(open_mini_val)}

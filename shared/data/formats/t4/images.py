@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.common import explain_malformed, files_part, settings_part
+from shared.data.formats.t4.frames import Record, read_table, scene_folders, table_path
 from shared.data.images import LabelCollector
 from shared.data.paths import data_path
-from shared.data.t4 import Record, read_table, scene_folders, table_path
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import InputError
 

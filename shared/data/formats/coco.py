@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.data.common import explain_malformed, settings_part
+from shared.data.common import explain_malformed, info_file, load_info, settings_part
 from shared.data.images import LabelCollector
-from shared.data.info import info_file, load_info
 from shared.data.paths import data_path
 from shared.data.types import Dataset, DataSource, ImageSample
+from shared.data.views import IMAGE
 from shared.errors import InputError
 from shared.files import sha256_of_file
 
@@ -75,3 +75,6 @@ def open_coco(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
         build=build,
         digest_parts=lambda: ["images", settings_part(settings, classes), sha256_of_file(file)],
     )
+
+
+VIEWS = {IMAGE: open_coco}

@@ -1,0 +1,59 @@
+"""Fields that name something which can be added: a task, a data format, a backend.
+
+A config that is read from a file may name whatever is installed here. One that a manifest holds was checked when it was
+recorded, maybe on another machine; tools that don't need the thing work without it, the others say that it is missing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticCustomError, core_schema
+
+from shared import plugins
+
+#: Context of a validation: the config is one that a manifest holds.
+RECORDED = {"recorded": True}
+
+
+@dataclass(frozen=True)
+class MemberOf:
+    """Marks a text field that names a member of a group of plug-ins.
+
+    Attributes:
+        group: where the names are from.
+        also: names that are no members and valid all the same.
+    """
+
+    group: plugins.Group
+    also: tuple[str, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.with_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "examples": [*plugins.ours(self.group), *self.also]}
+
+    def _check(self, value: str, info: ValidationInfo) -> str:
+        names = [*plugins.available(self.group), *self.also]
+        if value not in names and info.context != RECORDED:
+            raise unknown_name(value, names)
+        return value
+
+
+def unknown_name(value: str, names: Sequence[str]) -> PydanticCustomError:
+    """The error of a name that is none of ``names``."""
+    *most, last = [f"'{name}'" for name in names]
+    expected = f"{', '.join(most)} or {last}" if most else last
+    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    guess = f"; did you mean {close[0]}?" if close else ""
+    return PydanticCustomError(
+        "unknown_name", "should be one of {expected}{guess}", {"expected": expected, "guess": guess}
+    )
