@@ -1,13 +1,12 @@
 """Backends: what runs the components of a model. Each is a module here, with the same names in the same order.
 
-A module ``runtime/backends/<name>.py`` is the backend ``<name>``; there is no list to add it to. It has what
-`BackendModule` says, and its sessions what `Session` says.
+A module ``runtime/backends/<name>.py`` is the backend ``<name>``; there is no list to add it to, and another package
+adds its own by an entry point of the group ``awml_deploy.backends``. It has what `BackendModule` says, and its sessions
+what `Session` says.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.devices import Device
+from shared import plugins
 from shared.errors import UsageError
 from shared.spec import ModelSpec
 from shared.workspace import Workspace
@@ -55,7 +55,7 @@ class Compilable(ABC):
 
 
 class BackendModule(Protocol):
-    """What a module of this package has."""
+    """What the module of a backend has."""
 
     PACKAGES: tuple[str, ...]
     """Packages whose versions the results depend on."""
@@ -99,8 +99,8 @@ def no_target(target: str | None, backend_name: str) -> None:
 
 
 def available_backends() -> list[str]:
-    """Names of the backends, from the modules of this package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """Names of all backends."""
+    return plugins.available(plugins.BACKENDS)
 
 
 def backend(name: str) -> BackendModule:
@@ -108,8 +108,9 @@ def backend(name: str) -> BackendModule:
 
     Raises:
         UsageError: there is none.
+        EnvironmentLacks: another package adds it, and it can't be imported.
     """
-    names = available_backends()
-    if name not in names:
-        raise UsageError(f"no backend is called '{name}'", hint=f"there are: {', '.join(names)}")
-    return cast(BackendModule, importlib.import_module(f"{__name__}.{name}"))
+    module = plugins.find(plugins.BACKENDS, name)
+    if module is None:
+        raise UsageError(f"no backend is called '{name}'", hint=f"there are: {', '.join(available_backends())}")
+    return cast(BackendModule, module)

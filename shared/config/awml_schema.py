@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from shared.config.check_sections import Backend, SampleCount
+from shared.config.check_sections import SampleCount
 from shared.config.model_sections import AxisIndex, Dtype, Mode, PrecisionPolicy, TaskType, Tensor, TensorShape
 from shared.config.quantization_section import Quantization
 from shared.config.section import Bytes, Count, Device, FileName, Flag, Index, Name, Positive, Section
 
 DynamicAxes = dict[Name, dict[AxisIndex, Name]]
+Backend = Literal["pytorch", "onnx", "tensorrt"]
 Opset = Annotated[int, Field(strict=True, ge=16, le=20)]
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from shared import plugins
+from shared.config.members import MemberOf
 from shared.config.section import Count, Flag, Name, Positive, Section
 
-Backend = Literal["pytorch", "onnx", "tensorrt"]
+#: Backends that every config may name, whichever tools are installed where it is read.
+_ALWAYS = ("pytorch", "onnx", "tensorrt")
+BACKEND = MemberOf(plugins.BACKENDS, also=_ALWAYS)
+Backend = Annotated[str, BACKEND]
 
 
 def _samples(value: int) -> int:
@@ -24,7 +29,7 @@ SampleCount = Annotated[int, Field(strict=True), AfterValidator(_samples)]
 class Scenario(Section):
     """One comparison: the test backend against the reference backend, on the same samples."""
 
-    ref_backend: Literal["framework", "pytorch", "onnx", "tensorrt"] = Field(
+    ref_backend: Annotated[str, MemberOf(plugins.BACKENDS, also=(*_ALWAYS, "framework"))] = Field(
         description="What counts as right: a backend, or `framework`: what the training framework answered at export."
     )
     ref_device: Name = Field(
@@ -103,7 +108,10 @@ class EvaluatedTensorRT(EvaluatedBackend):
 
 
 class Backends(Section):
-    """The backends that are run and evaluated."""
+    """The backends that are run and evaluated. Those that other packages add are keys too, with the keys of `onnx`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, EvaluatedBackend] = Field(init=False)
 
     pytorch: EvaluatedBackend = Field(default=EvaluatedBackend(), description="The exported `torch.export` programs.")
     onnx: EvaluatedBackend = Field(default=EvaluatedBackend(), description="The ONNX files in ONNX Runtime.")

@@ -108,7 +108,7 @@ def part(config: DeployConfig, *sections: str) -> dict[str, Any]:
 def _without_paths(value: Any, annotation: Any) -> Any:
     section = shape_of(annotation).section
     if section is not None and isinstance(value, dict):
-        value = {key: item for key, item in value.items() if not _holds_only_paths(field_types(section)[key])}
+        value = {key: item for key, item in value.items() if not _holds_only_paths(field_types(section).get(key))}
     return map_items(value, annotation, lambda _, item, kind: _without_paths(item, kind))
 
 

@@ -7,7 +7,6 @@ recorded, maybe on another machine; tools that don't need the thing work without
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,21 +38,21 @@ class MemberOf:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {**handler(schema), "examples": [*plugins.ours(self.group), *self.also]}
+        return {**handler(schema), "examples": list(dict.fromkeys([*plugins.ours(self.group), *self.also]))}
 
     def _check(self, value: str, info: ValidationInfo) -> str:
-        names = [*plugins.available(self.group), *self.also]
-        if value not in names and info.context != RECORDED:
-            raise unknown_name(value, names)
+        if info.context != RECORDED and (problem := self.problem(value)) is not None:
+            raise PydanticCustomError("not_a_member", "{problem}", {"problem": problem})
         return value
 
-
-def unknown_name(value: str, names: Sequence[str]) -> PydanticCustomError:
-    """The error of a name that is none of ``names``."""
-    *most, last = [f"'{name}'" for name in names]
-    expected = f"{', '.join(most)} or {last}" if most else last
-    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    guess = f"; did you mean {close[0]}?" if close else ""
-    return PydanticCustomError(
-        "unknown_name", "should be one of {expected}{guess}", {"expected": expected, "guess": guess}
-    )
+    def problem(self, name: str) -> str | None:
+        """What is wrong with a name: nothing, or which would be right."""
+        if name in (*self.also, *plugins.ours(self.group)):
+            return None
+        names = list(dict.fromkeys([*plugins.available(self.group), *self.also]))
+        if name in names:
+            return None
+        *most, last = [f"'{known}'" for known in names]
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        guess = f"; did you mean {close[0]}?" if close else ""
+        return f"should be one of {', '.join(most)} or {last}{guess}"

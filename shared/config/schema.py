@@ -6,10 +6,11 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.config.check_sections import Evaluation, Verification
+from shared.config.check_sections import BACKEND, Evaluation, Verification
+from shared.config.members import RECORDED
 from shared.config.model_sections import Component, Data, Export, Model, TaskType
 from shared.config.quantization_section import Quantization
 from shared.config.section import DEVICE_PATTERN, Device, Name, Section
@@ -52,8 +53,11 @@ class DeployConfig(Section):
         }
 
     @model_validator(mode="after")
-    def _fits_together(self) -> DeployConfig:
-        if problems := list(_cross_checks(self)):
+    def _fits_together(self, info: ValidationInfo) -> DeployConfig:
+        problems = list(_cross_checks(self))
+        if info.context != RECORDED:
+            problems += _unknown_backends(self)
+        if problems:
             raise PydanticCustomError("cross_field", "does not fit together", {"problems": problems})
         return self
 
@@ -93,6 +97,12 @@ def _cross_checks(config: DeployConfig) -> Iterator[Problem]:
             [],
             "verification.enabled with nothing to compare; add a scenario, or set verification.enabled: false",
         )
+
+
+def _unknown_backends(config: DeployConfig) -> Iterator[Problem]:
+    for name, _ in config.evaluation.backends:
+        if (problem := BACKEND.problem(name)) is not None:
+            yield ("evaluation", "backends", name), None, f"no such backend; {problem}"
 
 
 def _devices_in_use(config: DeployConfig) -> Iterator[tuple[KeyPath, str, str]]:

@@ -21,7 +21,7 @@ class Shape:
         kind: ``section`` has named keys, ``mapping`` any keys, ``sequence`` positions, ``path`` is a path, ``value``
             anything else that holds no further keys, ``free`` is JSON of any form.
         section: the section's class.
-        item: type of a mapping's or sequence's items.
+        item: type of a mapping's or sequence's items, and of the keys of a section that are not declared.
         path: how the path is meant.
     """
 
@@ -44,7 +44,7 @@ def shape_of(annotation: Any) -> Shape:
     elif get_origin(bare) in (list, tuple):
         kind = "sequence"
     elif isinstance(bare, type) and get_origin(bare) is None and issubclass(bare, Section):
-        return Shape("section", section=bare)
+        return Shape("section", section=bare, item=_undeclared(bare))
     arguments = get_args(bare)
     item = arguments[1] if kind == "mapping" else arguments[0] if kind == "sequence" else None
     return Shape(kind, item=item, path=path)
@@ -60,6 +60,14 @@ def _bare(annotation: Any) -> tuple[Any, PathField | None]:
         else:
             annotation = next(argument for argument in get_args(annotation) if argument is not type(None))
     return annotation, path
+
+
+@functools.cache
+def _undeclared(section: type[Section]) -> Any | None:
+    """Type of the keys that a section allows without declaring them; None where it allows none."""
+    if section.model_config.get("extra") != "allow":
+        return None
+    return get_args(get_type_hints(section, include_extras=True)["__pydantic_extra__"])[1]
 
 
 @functools.cache
@@ -79,7 +87,7 @@ def map_items(value: Any, annotation: Any, change: Callable[[Any, Any, Any], Any
         return [change(position, item, shape.item) for position, item in enumerate(value)]
     if shape.kind in ("section", "mapping") and isinstance(value, dict):
         types = {} if shape.section is None else field_types(shape.section)
-        other = shape.item if shape.kind == "mapping" else Any
+        other = Any if shape.item is None else shape.item
         return {key: change(key, item, types.get(key, other)) for key, item in value.items()}
     return value
 
@@ -92,7 +100,7 @@ def type_at(annotation: Any, keys: Sequence[str | int]) -> Any | None:
             return Any
         if shape.kind == "section" and shape.section is not None and key in field_types(shape.section):
             annotation = field_types(shape.section)[str(key)]
-        elif shape.kind == "mapping" or (shape.kind == "sequence" and isinstance(key, int)):
+        elif shape.item is not None and (shape.kind != "sequence" or isinstance(key, int)):
             annotation = shape.item
         else:
             return None
