@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ class TensorRTBound(Bound):
             shape = tuple(self.context.get_tensor_shape(name))
             given = outputs.get(name)
             dtype = dtype_of(engine, name)
-            array = gpu.allocate(shape, dtype) if given is None else DeviceArray(given.address, shape, dtype, given)
+            array = gpu.allocate(shape, dtype) if given is None else replace(given, shape=shape, dtype=dtype)
             self.outputs[name] = array
         # Everything that the context points to lives as long as it does.
         self._keep = (engine, scratch, dict(inputs))

@@ -11,14 +11,18 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from runtime.cuda.compile import compile_kernels
+from runtime.cuda.graph import Event, Graph
 from runtime.devices import Device
-from shared.errors import EnvironmentLacks
+from shared.errors import EnvironmentLacks, InferenceError
 from shared.lazy import lazy_import
 
 driver = lazy_import("pycuda.driver", install="pip install pycuda (needs the CUDA toolkit)")
@@ -55,11 +59,11 @@ class DeviceArray:
 
     def first(self, rows: int) -> DeviceArray:
         """The first rows, as a view."""
-        return DeviceArray(self.address, (rows, *self.shape[1:]), self.dtype, self.owner)
+        return replace(self, shape=(rows, *self.shape[1:]))
 
-    def reshaped(self, *shape: int) -> DeviceArray:
-        """The same bytes in another shape."""
-        return DeviceArray(self.address, shape, self.dtype, self.owner)
+    def part(self, start: int, shape: tuple[int, ...]) -> DeviceArray:
+        """A view of another shape, from the item ``start`` of the flattened array on."""
+        return replace(self, address=self.address + start * self.dtype.itemsize, shape=shape)
 
     def get(self) -> npt.NDArray[Any]:
         """A copy in host memory. Waits for the device."""
@@ -68,6 +72,34 @@ class DeviceArray:
             driver.Context.synchronize()
             driver.memcpy_dtoh(array, self.address)
         return array
+
+
+class DeviceOutputs(Mapping[str, npt.NDArray[Any]]):
+    """Outputs of a component, copied to the host when somebody looks at them. Valid until the lane's next request."""
+
+    def __init__(self, arrays: Mapping[str, DeviceArray]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._arrays[name].get()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+class Kernels:
+    """Kernels that run on one stream."""
+
+    def __init__(self, functions: Mapping[str, Any], stream: Any) -> None:
+        self._functions, self._stream = functions, stream
+
+    def launch(self, name: str, blocks: int, threads: int, *arguments: Any) -> None:
+        """Enqueue a kernel; device arrays among the arguments are passed by their addresses."""
+        values = [item.address if isinstance(item, DeviceArray) else item for item in arguments]
+        self._functions[name].prepared_async_call((blocks, 1), (threads, 1, 1), self._stream, *values)
 
 
 class Gpu:
@@ -111,9 +143,53 @@ class Gpu:
         """A new stream, which does not wait for the default one."""
         return driver.Stream(_NON_BLOCKING)
 
-    def event(self) -> Any:
+    def event(self) -> Event:
         """A new event that takes the time."""
-        return driver.Event()
+        return Event()
+
+    def graph(self, stream: Any, enqueue: Callable[[], None]) -> Graph:
+        """What ``enqueue`` puts on the stream, recorded.
+
+        Raises:
+            InferenceError: something in it can't be recorded.
+        """
+        try:
+            return Graph(stream, enqueue)
+        except driver.Error as error:
+            raise InferenceError(str(error)) from error
+
+    def kernels(
+        self, files: Sequence[Path], signatures: Mapping[str, str], constants: Mapping[str, str], stream: Any
+    ) -> Kernels:
+        """The kernels of some files, compiled and loaded, to be launched on ``stream``.
+
+        Args:
+            files: in the order in which they build on each other.
+            signatures: kernel to its arguments: P an address, i an int32, f a float32, d a float64.
+            constants: macros.
+            stream: where they run.
+
+        Raises:
+            EnvironmentLacks: no compiler. ModelLoadError: the kernels don't compile.
+        """
+        module = driver.module_from_buffer(compile_kernels(files, constants, self.architecture))
+        functions = {}
+        for name, signature in signatures.items():
+            functions[name] = module.get_function(name)
+            functions[name].prepare(signature)
+        return Kernels(functions, stream)
+
+    def to_device(self, array: npt.NDArray[Any], address: int, stream: Any) -> None:
+        """Enqueue a copy to device memory. Bytes in pageable memory are staged by the driver when this returns."""
+        driver.memcpy_htod_async(address, np.ascontiguousarray(array), stream)
+
+    def to_host(self, source: DeviceArray, array: npt.NDArray[Any], stream: Any) -> None:
+        """Enqueue a copy of the first bytes of ``source``, as many as ``array`` has, into page-locked memory."""
+        driver.memcpy_dtoh_async(array, source.address, stream)
+
+    def fill(self, array: DeviceArray, word: int, stream: Any) -> None:
+        """Enqueue that every 32 bit word of an array becomes ``word``."""
+        driver.memset_d32_async(array.address, word, array.nbytes // 4, stream)
 
     def used_memory(self) -> int:
         """Bytes of device memory that are taken, by anybody, as the driver says."""

@@ -139,15 +139,13 @@ def test_options_that_a_backend_lacks_are_refused(work: Path) -> None:
         assert message in result.output
 
 
-@pytest.mark.parametrize("failure", [InferenceError("not in a graph"), cuda_on_cpu.HostDriver.Error("not in a graph")])
 def test_what_cannot_be_recorded_is_launched_call_by_call(
-    work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
+    work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class NoGraph:
-        def __init__(self, stream: Any, enqueue: Any) -> None:
-            raise failure
+    def refuse(gpu: Any, stream: Any, enqueue: Any) -> None:
+        raise InferenceError("not in a graph")
 
-    monkeypatch.setattr("runtime.models.centerpoint.device.Graph", NoGraph)
+    monkeypatch.setattr(cuda_on_cpu.HostGpu, "graph", refuse)
     ws = Workspace.open(work)
     boxes = build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32)).predictions
     assert len(boxes) > 0
@@ -165,7 +163,7 @@ def test_graphs_are_used_where_they_win(work: Path, monkeypatch: pytest.MonkeyPa
     def milliseconds(self: Any, launches: Any) -> float:
         return 2.0 if (launches.reset.__name__ == "<lambda>") == (slower == "graphs") else 1.0
 
-    monkeypatch.setattr("runtime.models.centerpoint.device.Graph", CountingGraph)
+    monkeypatch.setattr(cuda_on_cpu.HostGpu, "graph", lambda gpu, stream, enqueue: CountingGraph(stream, enqueue))
     monkeypatch.setattr("runtime.models.centerpoint.device.CenterPointCuda._milliseconds", milliseconds)
     ws = Workspace.open(work)
     build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32))

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.cuda import gpu
 from runtime.cuda.compile import source
-from runtime.cuda.gpu import DeviceArray
+from runtime.cuda.gpu import DeviceArray, Kernels
+from runtime.models.calibration import device as calibration
 from runtime.models.centerpoint import device as centerpoint
-from tests.support import device_double
 
 HEADER = Path(__file__).with_suffix(".h")
 _C_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float, "d": ctypes.c_double}
@@ -34,7 +33,7 @@ _HALF = {
 
 
 class HostDriver:
-    """The calls of pycuda.driver that the steps and benchmarks make, on host memory."""
+    """The calls of pycuda.driver that the TensorRT backend and benchmarks make, on host memory."""
 
     @staticmethod
     def mem_alloc(size: int) -> HostMemory:
@@ -64,14 +63,6 @@ class HostDriver:
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
     memcpy_dtoh = memcpy_dtoh_async
-
-    @staticmethod
-    def memcpy_dtod_async(target: int, origin: int, size: int, stream: Any = None) -> None:
-        ctypes.memmove(target, origin, size)
-
-    @staticmethod
-    def memset_d32_async(address: int, value: int, count: int, stream: Any = None) -> None:
-        np.frombuffer((ctypes.c_uint32 * count).from_address(address), np.uint32)[:] = value
 
 
 class HostMemory(int):
@@ -120,27 +111,72 @@ class HostEvent:
         return 0.01
 
 
+class HostArray(DeviceArray):
+    """Memory of the host that stands for a GPU's."""
+
+    def get(self) -> np.ndarray[Any, Any]:
+        array = np.empty(self.shape, self.dtype)
+        if array.nbytes:
+            ctypes.memmove(array.ctypes.data, self.address, array.nbytes)
+        return array
+
+
 class HostGpu:
-    """A GPU of one multiprocessor in host memory."""
+    """A GPU of one multiprocessor in host memory.
+
+    Args:
+        folder: where compiled kernels are kept.
+        seed: of the order of threads.
+    """
 
     index = 0
     name = "CPU"
     architecture = "host"
     multiprocessors = 1
 
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self._folder, self._seed = folder, seed
+
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
         memory = np.zeros(max(int(np.prod(shape)), 1), dtype)
-        return DeviceArray(memory.ctypes.data, shape, np.dtype(dtype), memory)
+        return HostArray(memory.ctypes.data, shape, np.dtype(dtype), memory)
 
     def upload(self, array: np.ndarray[Any, Any]) -> DeviceArray:
-        memory = array.copy()
-        return DeviceArray(memory.ctypes.data, array.shape, array.dtype, memory)
+        memory = np.ascontiguousarray(array).copy()
+        return HostArray(memory.ctypes.data, array.shape, array.dtype, memory)
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         return np.zeros(shape, dtype)
 
+    def to_device(self, array: np.ndarray[Any, Any], address: int, stream: Any) -> None:
+        contiguous = np.ascontiguousarray(array)
+        ctypes.memmove(address, contiguous.ctypes.data, contiguous.nbytes)
+
+    def to_host(self, source: DeviceArray, array: np.ndarray[Any, Any], stream: Any) -> None:
+        ctypes.memmove(array.ctypes.data, source.address, array.nbytes)
+
+    def fill(self, array: DeviceArray, word: int, stream: Any) -> None:
+        count = array.nbytes // 4
+        np.frombuffer((ctypes.c_uint32 * count).from_address(array.address), np.uint32)[:] = word
+
     def stream(self) -> HostStream:
         return HostStream()
+
+    def event(self) -> HostEvent:
+        return HostEvent()
+
+    def graph(self, stream: Any, enqueue: Callable[[], None]) -> HostGraph:
+        return HostGraph(stream, enqueue)
+
+    def kernels(
+        self, files: Sequence[Path], signatures: Mapping[str, str], constants: Mapping[str, str], stream: Any
+    ) -> Kernels:
+        library = _compile(files, signatures, constants, self._folder)
+        seeds = itertools.count(self._seed)
+        functions = {
+            name: _Kernel(getattr(library, f"run_{name}"), signature, seeds) for name, signature in signatures.items()
+        }
+        return Kernels(functions, stream)
 
     def synchronize(self) -> None:
         """Everything is done already."""
@@ -168,32 +204,17 @@ def compiler() -> str | None:
     return shutil.which("g++") or shutil.which("clang++")
 
 
-def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0, steps: Any = centerpoint) -> HostGpu:
-    """Make the steps run on the CPU for a test.
+def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0) -> HostGpu:
+    """A GPU on the CPU for a test; frames of a few thousand points make buffers grow.
 
     Args:
         monkeypatch: of the test.
         folder: where compiled kernels are kept.
         seed: of the order of threads.
-        steps: the module of the steps.
     """
-
-    def load_kernels(
-        files: Sequence[Path], signatures: Mapping[str, str], constants: Mapping[str, str], architecture: str
-    ) -> dict[str, Any]:
-        library = _compile(files, signatures, constants, folder)
-        seeds = itertools.count(seed)
-        return {
-            name: _Kernel(getattr(library, f"run_{name}"), signature, seeds) for name, signature in signatures.items()
-        }
-
-    monkeypatch.setattr(steps, "load_kernels", load_kernels)
-    monkeypatch.setattr(steps, "driver", HostDriver)
-    monkeypatch.setattr(steps, "Event", HostEvent)
-    monkeypatch.setattr(steps, "POINT_CAPACITY", 1 << 14)
-    monkeypatch.setattr(gpu, "driver", HostDriver)
-    monkeypatch.setattr(device_double, "driver", HostDriver)
-    return HostGpu()
+    for steps in (centerpoint, calibration):
+        monkeypatch.setattr(steps, "POINT_CAPACITY", 1 << 14)
+    return HostGpu(folder, seed)
 
 
 def _compile(files: Sequence[Path], kernels: Iterable[str], constants: Mapping[str, str], folder: Path) -> Any:

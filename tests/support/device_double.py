@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.cuda.gpu import DeviceArray, Gpu, driver
+from runtime.cuda.gpu import DeviceArray, Gpu
 from runtime.cuda.session import Bound, DeviceSession, Lane
 from runtime.models.centerpoint.pipeline import ENCODER
 from shared.spec import ModelSpec
@@ -17,7 +17,7 @@ class DeviceDouble(DeviceSession):
     """Components that copy prepared tensors.
 
     Attributes:
-        canvas: what the head was asked last.
+        canvas: what the head was asked last, once the request is over.
 
     Args:
         gpu: the GPU.
@@ -36,11 +36,12 @@ class DeviceDouble(DeviceSession):
         *,
         recordable: bool = True,
     ) -> None:
-        self.canvas: DeviceArray
+        self.canvas: np.ndarray[Any, Any]
         self.gpu = gpu
         self.settings: dict[str, Any] = {}
         self.recordable = recordable
-        self.pillars = gpu.upload(pillars)
+        self.pillars = gpu.pinned(pillars.shape, pillars.dtype)
+        self.pillars[:] = pillars
         self.outputs = {name: gpu.upload(array) for name, array in outputs.items()}
 
     def run(self, component: str, inputs: Any) -> dict[str, Any]:
@@ -66,26 +67,26 @@ class _Lane(Lane):
 
     def bind(self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]) -> Bound:
         if component == ENCODER:
-            return _Copy(self._session.pillars, dict(outputs), self.stream)
+            return _Encoder(self._session, dict(outputs), self.stream)
         (canvas,) = inputs.values()
-        self._session.canvas = self._session.gpu.allocate(canvas.shape, canvas.dtype)
+        self._session.canvas = self._session.gpu.pinned(canvas.shape, canvas.dtype)
         return _Head(self._session, canvas, self.stream)
 
 
-class _Copy(Bound):
-    def __init__(self, source: DeviceArray, outputs: dict[str, DeviceArray], stream: Any) -> None:
+class _Encoder(Bound):
+    def __init__(self, session: DeviceDouble, outputs: dict[str, DeviceArray], stream: Any) -> None:
         self.outputs = outputs
-        self._source, self._stream = source, stream
+        self._session, self._stream = session, stream
 
     def enqueue(self) -> None:
         (target,) = self.outputs.values()
-        driver.memcpy_dtod_async(target.address, self._source.address, target.nbytes, self._stream)
+        self._session.gpu.to_device(self._session.pillars[: target.shape[0]], target.address, self._stream)
 
 
 class _Head(Bound):
     def __init__(self, session: DeviceDouble, canvas: DeviceArray, stream: Any) -> None:
         self.outputs = session.outputs
-        self._seen, self._canvas, self._stream = session.canvas, canvas, stream
+        self._session, self._canvas, self._stream = session, canvas, stream
 
     def enqueue(self) -> None:
-        driver.memcpy_dtod_async(self._seen.address, self._canvas.address, self._canvas.nbytes, self._stream)
+        self._session.gpu.to_host(self._canvas, self._session.canvas, self._stream)

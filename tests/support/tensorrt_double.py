@@ -211,8 +211,7 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, *, version: str = "8.6.0"
     for module_with_cuda in (backend, engine_times):
         monkeypatch.setattr(module_with_cuda, "driver", cuda_on_cpu.HostDriver)
     monkeypatch.setattr(engine_times, "Event", cuda_on_cpu.HostEvent)
-    for module_with_graphs in (centerpoint, engine_times):
-        monkeypatch.setattr(module_with_graphs, "Graph", cuda_on_cpu.HostGraph)
+    monkeypatch.setattr(engine_times, "Graph", cuda_on_cpu.HostGraph)
     # Every bucket is an engine, which takes its time here.
     monkeypatch.setattr(centerpoint, "BUCKETS", 5)
     clock = itertools.count(1)

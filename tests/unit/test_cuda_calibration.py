@@ -47,7 +47,7 @@ def folder(tmp_path_factory) -> Path:
 
 def on_device(monkeypatch, folder: Path, seed: int = 0, **options: Any) -> CalibrationOnDevice:
     parameters = options.pop("parameters", {})
-    gpu = cuda_on_cpu.use(monkeypatch, folder, seed, calibration)
+    gpu = cuda_on_cpu.use(monkeypatch, folder, seed)
     built = build_pipeline(spec(**parameters), Answering(gpu, **options))
     assert isinstance(built, CalibrationOnDevice)
     return built

@@ -95,7 +95,7 @@ class Pair:
             assert_equal(features[:count], self.asked["pts_voxel_encoder"][:count])
             rows = self.device._bucket(count)
             assert not features[count:rows].any()
-        assert_equal(self.session.canvas.get(), self.asked["pts_backbone_neck_head"])
+        assert_equal(self.session.canvas, self.asked["pts_backbone_neck_head"])
         for column in ("centers", "sizes", "yaws", "velocities", "labels", "scores", "num_points"):
             assert_equal(getattr(got.predictions, column), getattr(wanted.predictions, column), column)
         for name, array in wanted.outputs.items():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from runtime.cuda import gpu
+from shared.errors import InferenceError
 from tests.support.cuda_on_cpu import HostDriver, HostMemory
 from trt_builder.cuda import Cuda
 
@@ -93,6 +94,16 @@ def test_the_runtime_s_memory_holds_what_it_was_given(monkeypatch: pytest.Monkey
     uploaded = device.upload(VALUES[::-1])
     assert (uploaded.shape, uploaded.dtype) == (VALUES.shape, VALUES.dtype)
     assert seen_by_a_stream(uploaded.address).tolist() == VALUES[::-1].tolist()
+
+
+def test_what_pycuda_refuses_to_record_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(stream: Any, enqueue: Any) -> None:
+        raise HostDriver.Error("not in a graph")
+
+    monkeypatch.setattr(gpu, "driver", HostDriver)
+    monkeypatch.setattr(gpu, "Graph", refuse)
+    with pytest.raises(InferenceError, match="not in a graph"):
+        object.__new__(gpu.Gpu).graph(None, lambda: None)
 
 
 def test_the_builder_s_memory_holds_what_it_was_given() -> None:

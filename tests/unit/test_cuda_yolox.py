@@ -27,8 +27,7 @@ def folder(tmp_path_factory) -> Path:
 
 def on_device(monkeypatch, folder: Path, rows: np.ndarray[Any, Any], seed: int = 0, **changes: Any) -> YoloxOnDevice:
     dtype, batch = changes.pop("dtype", "float32"), changes.pop("batch", 1)
-    monkeypatch.setattr(yolox, "POINT_CAPACITY", 0, raising=False)  # `use` sets it for steps that take points
-    gpu = cuda_on_cpu.use(monkeypatch, folder, seed, yolox)
+    gpu = cuda_on_cpu.use(monkeypatch, folder, seed)
     built = build_pipeline(tiny.spec(batch, **changes), RowsSession(gpu, rows, dtype))
     assert isinstance(built, YoloxOnDevice)
     return built
@@ -138,9 +137,8 @@ def test_requests_of_several_sizes_do_not_mix(monkeypatch, folder: Path) -> None
     assert len(pipeline.lane._sizes) == yolox.SIZES_KEPT
 
 
-def test_cubic_interpolation_stays_on_the_host(monkeypatch, folder: Path) -> None:
-    monkeypatch.setattr(yolox, "driver", cuda_on_cpu.HostDriver)
-    session = RowsSession(cuda_on_cpu.HostGpu(), tiny.random_rows(0))
+def test_cubic_interpolation_stays_on_the_host(folder: Path) -> None:
+    session = RowsSession(cuda_on_cpu.HostGpu(folder), tiny.random_rows(0))
     assert isinstance(build_pipeline(tiny.spec(image=image_settings(resize="autoware")), session), Yolox)
 
 

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.cuda.gpu import DeviceArray, driver
-from runtime.cuda.graph import Event
-from runtime.cuda.kernels import load_kernels
+from runtime.cuda.gpu import DeviceArray
 from runtime.cuda.session import Bound, DeviceSession
 from runtime.models.calibration.parameters import CHANNELS, CalibrationParameters
 from runtime.models.calibration.undistort import Straightening
@@ -92,7 +90,7 @@ class CalibrationCuda:
         self._lane = session.open_lane()
         self._stream = self._lane.stream
         macros = {"INPUT_T": {"float32": "float", "float16": "unsigned short"}[self._dtype.name]}
-        self._functions = load_kernels(FILES, _SIGNATURES, macros, session.gpu.architecture)
+        self._kernels = self._gpu.kernels(FILES, _SIGNATURES, macros, self._stream)
         self._blocks = session.gpu.multiprocessors * 8
         self._camera = session.gpu.allocate((CAMERA_VALUES,), np.float64)
         self._host_camera = session.gpu.pinned((CAMERA_VALUES,), np.float64)
@@ -101,8 +99,10 @@ class CalibrationCuda:
         self._grow(POINT_CAPACITY)
         self._sizes: dict[tuple[int, int], _Size] = {}
         self._maps: dict[int, _Maps] = {}
-        self._started = Event()
-        self._marks = {stage: Event() for stage in ("upload", "project", "choose", "fuse", self._component, "download")}
+        self._started = self._gpu.event()
+        self._marks = {
+            stage: self._gpu.event() for stage in ("upload", "project", "choose", "fuse", self._component, "download")
+        }
 
     def infer(
         self,
@@ -135,8 +135,8 @@ class CalibrationCuda:
         size.bound.enqueue()
         self._mark(self._component)
         for name, array in size.bound.outputs.items():
-            driver.memcpy_dtoh_async(size.host_outputs[name], array.address, self._stream)
-        driver.memcpy_dtoh_async(self._host_header, self._header.address, self._stream)
+            self._gpu.to_host(array, size.host_outputs[name], self._stream)
+        self._gpu.to_host(self._header, self._host_header, self._stream)
         self._mark("download")
         self._stream.synchronize()
         marks = [self._started, *self._marks.values()]
@@ -161,31 +161,34 @@ class CalibrationCuda:
         how: Straightening,
     ) -> None:
         """To the device; the driver stages it, which is faster than to stage it here."""
-        driver.memcpy_htod_async(size.image.address, np.ascontiguousarray(image), self._stream)
+        self._gpu.to_device(image, size.image.address, self._stream)
         if len(points):
             columns = np.ascontiguousarray(points[:, :POINT_COLUMNS])
-            driver.memcpy_htod_async(self._points.address, columns, self._stream)
+            self._gpu.to_device(columns, self._points.address, self._stream)
         matrix = how.intrinsics
         self._host_camera[:12] = lidar2cam[:3].reshape(-1)
         self._host_camera[12:] = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-        driver.memcpy_htod_async(self._camera.address, self._host_camera, self._stream)
+        self._gpu.to_device(self._host_camera, self._camera.address, self._stream)
 
     def _enqueue_steps(self, size: _Size, maps: _Maps | None, count: int, height: int, width: int) -> None:
         """From what was uploaded to the component's input."""
         depth, reach = self._parameters.max_depth, self._parameters.dilation_size
-        driver.memset_d32_async(size.nearest.address, _UNUSED, 2 * height * width, self._stream)
-        driver.memset_d32_async(size.latest.address, _UNUSED, height * width, self._stream)
-        driver.memset_d32_async(self._header.address, 0, HEADER_WORDS, self._stream)
-        self._launch(
-            "project_points",
+        self._gpu.fill(size.nearest, _UNUSED, self._stream)
+        self._gpu.fill(size.latest, _UNUSED, self._stream)
+        self._gpu.fill(self._header, 0, self._stream)
+        self._kernels.launch(
+            "project_points", self._blocks, BLOCK,
             self._points, self._camera, count, height, width, depth, reach,
             self._cells, self._depths, size.nearest, self._header,
         )  # fmt: skip
         self._mark("project")
-        self._launch("choose_points", count, height, width, reach, self._cells, self._depths, size.nearest, size.latest)
+        self._kernels.launch(
+            "choose_points", self._blocks, BLOCK,
+            count, height, width, reach, self._cells, self._depths, size.nearest, size.latest,
+        )  # fmt: skip
         self._mark("choose")
-        self._launch(
-            "fuse_channels",
+        self._kernels.launch(
+            "fuse_channels", self._blocks, BLOCK,
             size.image, 0 if maps is None else maps.source, 0 if maps is None else maps.fraction,
             self._points, self._depths, size.latest, height, width, depth, size.fused, self._header,
         )  # fmt: skip
@@ -193,10 +196,6 @@ class CalibrationCuda:
 
     def _mark(self, stage: str) -> None:
         self._marks[stage].record(self._stream)
-
-    def _launch(self, name: str, *arguments: Any) -> None:
-        values = [item.address if isinstance(item, DeviceArray) else item for item in arguments]
-        self._functions[name].prepared_async_call((self._blocks, 1), (BLOCK, 1, 1), self._stream, *values)
 
     def _grow(self, points: int) -> None:
         """Make room for frames of so many points."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.buffers import Float32
-from runtime.cuda.gpu import DeviceArray, driver
-from runtime.cuda.graph import Event, Graph
-from runtime.cuda.kernels import load_kernels
+from runtime.cuda.gpu import DeviceArray, DeviceOutputs, Kernels
 from runtime.cuda.session import DeviceSession
 from runtime.models.centerpoint.decode import logit_threshold
 from runtime.models.centerpoint.parameters import CenterPointParameters
@@ -128,22 +126,6 @@ class _Buffers:
         self.firsts_of_tile = self._gpu.allocate((-(-points // TILE),), np.int32)
 
 
-class _Outputs(Mapping[str, npt.NDArray[Any]]):
-    """The head's outputs, copied to the host when somebody looks at them. Valid until the next request."""
-
-    def __init__(self, arrays: Mapping[str, DeviceArray]) -> None:
-        self._arrays = arrays
-
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        return self._arrays[name].get()
-
-    def __iter__(self) -> Any:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-
 class CenterPointCuda:
     """One lane: buffers, kernels, the session's components bound to them, and recorded graphs. A request at a time.
 
@@ -164,7 +146,8 @@ class CenterPointCuda:
         # Copies of points run beside the reset that the request before left behind.
         self._copies = session.gpu.stream()
         self._buffers = _Buffers(session, parameters)
-        self._functions = _functions(spec, parameters, session)
+        self._gpu = session.gpu
+        self._kernels = _load_kernels(spec, parameters, session, self._stream)
         self._grid_blocks = session.gpu.multiprocessors * 4
         encoder, head = spec.component(ENCODER), spec.component(HEAD)
         self._buckets = buckets(*session.rows(ENCODER), parameters.max_voxels)
@@ -184,10 +167,10 @@ class CenterPointCuda:
         canvas_dtype = session.dtype(HEAD, head.inputs[0].name)
         self._canvas = gpu.allocate((1, parameters.encoder_channels, ny, nx), canvas_dtype)
         self._head = self._lane.bind(HEAD, {head.inputs[0].name: self._canvas}, {})
-        self._started = Event()
-        self._uploaded = Event()
-        self._finished = Event()
-        self._events = {stage: Event() for stage in STAGES}
+        self._started = self._gpu.event()
+        self._uploaded = self._gpu.event()
+        self._finished = self._gpu.event()
+        self._events = {stage: self._gpu.event() for stage in STAGES}
         self._expected = rows
         self._is_reset = False
         self._in_flight: tuple[int, int, bool, float, float] | None = None
@@ -268,7 +251,7 @@ class CenterPointCuda:
         latency[ENQUEUE] = (enqueued - start) / 1e6
         latency["total"] = (time.perf_counter_ns() - start) / 1e6
         counters["boxes"] = len(boxes)
-        return Inference(boxes, _Outputs(self._head.outputs), latency, counters)
+        return Inference(boxes, DeviceOutputs(self._head.outputs), latency, counters)
 
     def _stage_times(self) -> dict[str, float]:
         marks = [self._started, self._uploaded, *self._events.values()]
@@ -312,20 +295,20 @@ class CenterPointCuda:
         """
         host, device = self._buffers.host_frame, self._buffers.frame.address
         host[:1].view(np.int32)[0] = len(points)
-        driver.memcpy_htod_async(device, host[:FRAME_HEADER], self._copies)
+        self._gpu.to_device(host[:FRAME_HEADER], device, self._copies)
         if len(points):
-            driver.memcpy_htod_async(device + FRAME_HEADER * host.itemsize, np.ascontiguousarray(points), self._copies)
+            self._gpu.to_device(points, device + FRAME_HEADER * host.itemsize, self._copies)
 
     def _enqueue_reset(self) -> None:
         """What has to be empty when a request starts. The canvas first: it is cleared by what this one found."""
         buffers, stream = self._buffers, self._stream
         blocks = -(-self._parameters.max_voxels // 32)
-        self._launch("clear_canvas", blocks, 256, buffers.cell_of_voxel, self._canvas, buffers.result)
-        driver.memset_d32_async(buffers.first_of_cell.address, _UNUSED, buffers.first_of_cell.shape[0], stream)
-        driver.memset_d32_async(buffers.slots.address, _UNUSED, int(np.prod(buffers.slots.shape)), stream)
-        driver.memset_d32_async(buffers.in_voxel.address, 0, buffers.in_voxel.shape[0], stream)
-        driver.memset_d32_async(buffers.result.address, 0, HEADER_WORDS, stream)
-        driver.memset_d32_async(buffers.states.address, 0, int(np.prod(buffers.states.shape)), stream)
+        self._kernels.launch("clear_canvas", blocks, 256, buffers.cell_of_voxel, self._canvas, buffers.result)
+        self._gpu.fill(buffers.first_of_cell, _UNUSED, stream)
+        self._gpu.fill(buffers.slots, _UNUSED, stream)
+        self._gpu.fill(buffers.in_voxel, 0, stream)
+        self._gpu.fill(buffers.result.first(HEADER_WORDS), 0, stream)
+        self._gpu.fill(buffers.states, 0, stream)
 
     def _enqueue_body(self, rows: int, mark: Callable[[str], None]) -> None:
         """Everything from the points on the device to the result on the host."""
@@ -345,26 +328,28 @@ class CenterPointCuda:
         for number, task in enumerate(self._tasks):
             self._suppress(number, task)
         mark("circle_nms")
-        driver.memcpy_dtoh_async(self._buffers.host_result, self._buffers.result.address, self._stream)
+        self._gpu.to_host(self._buffers.result, self._buffers.host_result, self._stream)
         mark(DOWNLOAD)
 
     def _voxelize(self) -> None:
         b = self._buffers
         tiles = b.firsts_of_tile.shape[0]
-        self._launch("voxelize_cells", self._grid_blocks, 256, b.frame, b.first_of_cell, b.cell_of_point, b.result)
-        self._launch("voxelize_count", tiles, 256, b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile)
-        self._launch(
+        self._kernels.launch(
+            "voxelize_cells", self._grid_blocks, 256, b.frame, b.first_of_cell, b.cell_of_point, b.result
+        )
+        self._kernels.launch("voxelize_count", tiles, 256, b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile)
+        self._kernels.launch(
             "voxelize_number", tiles, 256,
             b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile, b.voxel_of_cell, b.cell_of_voxel, b.result,
         )  # fmt: skip
-        self._launch(
+        self._kernels.launch(
             "voxelize_slots", self._grid_blocks, 256,
             b.frame, b.cell_of_point, b.voxel_of_cell, b.slots, b.in_voxel, b.result,
         )  # fmt: skip
 
     def _decorate(self, rows: int) -> None:
         b = self._buffers
-        self._launch(
+        self._kernels.launch(
             "decorate", -(-rows // 16), 128,
             b.frame, b.slots, b.in_voxel, b.cell_of_voxel, self._features, self._filled, b.result, rows,
         )  # fmt: skip
@@ -372,7 +357,7 @@ class CenterPointCuda:
     def _scatter(self, rows: int) -> None:
         b = self._buffers
         pillars = self._encoders[rows].outputs[self._encoder_output]
-        self._launch("scatter", -(-rows // 32), 256, pillars, b.cell_of_voxel, self._canvas, b.result, rows)
+        self._kernels.launch("scatter", -(-rows // 32), 256, pillars, b.cell_of_voxel, self._canvas, b.result, rows)
 
     def _decode(self, task: _Task) -> None:
         heatmap = task.outputs["heatmap"]
@@ -380,23 +365,19 @@ class CenterPointCuda:
         vel = task.outputs.get("vel")
         threshold = np.float32(task.threshold)
         header = self._buffers.result
-        self._launch("decode_histogram", self._grid_blocks, 512, heatmap, cells, threshold, task.state, header)
-        self._launch("decode_collect", self._grid_blocks, 512, heatmap, cells, threshold, task.state, task.keys)
-        self._launch(
+        self._kernels.launch("decode_histogram", self._grid_blocks, 512, heatmap, cells, threshold, task.state, header)
+        self._kernels.launch("decode_collect", self._grid_blocks, 512, heatmap, cells, threshold, task.state, task.keys)
+        self._kernels.launch(
             "decode_boxes", 1, 1024,
             *(task.outputs[role] for role in ("heatmap", "reg", "height", "dim", "rot")), 0 if vel is None else vel,
             heatmap.shape[2], heatmap.shape[3], task.first_label, task.keys, task.state, task.boxes,
         )  # fmt: skip
 
     def _suppress(self, number: int, task: _Task) -> None:
-        self._launch(
+        self._kernels.launch(
             "circle_nms", 1, -(-self._parameters.bbox_coder.max_num // 32) * 32,
             task.boxes, task.state, task.radius, number, task.kept, self._buffers.result,
         )  # fmt: skip
-
-    def _launch(self, name: str, blocks: int, threads: int, *arguments: Any) -> None:
-        values = [item.address if isinstance(item, DeviceArray) else item for item in arguments]
-        self._functions[name].prepared_async_call((blocks, 1), (threads, 1, 1), self._stream, *values)
 
     def _run_once(self) -> None:
         """Run every component once: backends finish their set-up in the first run, which can't be recorded, and some
@@ -421,14 +402,9 @@ class CenterPointCuda:
                     threshold=float(logit_threshold(parameters.bbox_coder.score_threshold)),
                     radius=radius,
                     keys=gpu.allocate((int(np.prod(outputs["heatmap"].shape)),), np.uint64),
-                    state=_row(self._buffers.states, number),
+                    state=self._buffers.states.part(number * (STATE_WORDS + BINS), (STATE_WORDS + BINS,)),
                     boxes=gpu.allocate((most, BOX_WORDS), np.int32),
-                    kept=DeviceArray(
-                        result.address + 4 * (HEADER_WORDS + number * kept * BOX_WORDS),
-                        (kept, BOX_WORDS),
-                        result.dtype,
-                        result,
-                    ),
+                    kept=result.part(HEADER_WORDS + number * kept * BOX_WORDS, (kept, BOX_WORDS)),
                 )
             )
             first_label += len(task.classes)
@@ -465,14 +441,14 @@ class CenterPointCuda:
             self._events[stage].record(self._stream, in_graph=True)
 
         try:
-            reset = Graph(self._stream, self._enqueue_reset)
+            reset = self._gpu.graph(self._stream, self._enqueue_reset)
             bodies = {
-                (rows, stages): Graph(
+                (rows, stages): self._gpu.graph(
                     self._stream, _call(self._enqueue_body, rows, mark if stages else _no_mark)
                 ).launch
                 for rows, stages in itertools.product(self._buckets, (False, True))
             }
-        except (InferenceError, driver.Error) as error:
+        except InferenceError as error:
             _log.warning("CUDA graphs can't be recorded (%s): requests are launched call by call", error)
             return None
         return _Launches(reset.launch, bodies)
@@ -526,18 +502,13 @@ def _call(function: Callable[[int, Callable[[str], None]], None], rows: int, mar
     return lambda: function(rows, mark)
 
 
-def _row(array: DeviceArray, number: int) -> DeviceArray:
-    width = array.shape[1]
-    return DeviceArray(array.address + number * width * array.dtype.itemsize, (width,), array.dtype, array)
-
-
 def _num_features(parameters: CenterPointParameters) -> int:
     settings = parameters.decoration
     axes = {"xyz": 3, "xy": 2, "none": 0}[settings.voxel_center]
     return settings.raw_features + 3 * settings.cluster_center + axes + settings.distance
 
 
-def _functions(spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession) -> dict[str, Any]:
+def _load_kernels(spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession, stream: Any) -> Kernels:
     """The kernels, compiled for this model and loaded, by name."""
     encoder, head = spec.component(ENCODER), spec.component(HEAD)
     constants = kernel_constants(
@@ -548,7 +519,7 @@ def _functions(spec: ModelSpec, parameters: CenterPointParameters, session: Devi
     )
     if session.dtype(HEAD, head.inputs[0].name) != session.dtype(ENCODER, encoder.outputs[0].name):
         raise InferenceError("the encoder's output and the head's input have different types", where="model spec")
-    return load_kernels(FILES, _SIGNATURES, constants, session.gpu.architecture)
+    return session.gpu.kernels(FILES, _SIGNATURES, constants, stream)
 
 
 # Arguments of the kernels: P an address, i an int32, f a float32, d a float64.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.cuda.gpu import DeviceArray, driver
-from runtime.cuda.graph import Event
-from runtime.cuda.kernels import load_kernels
+from runtime.cuda.gpu import DeviceArray, DeviceOutputs
 from runtime.cuda.session import DeviceSession
 from runtime.models.yolox.letterbox import CONVENTIONS, Letterbox, Placement, place
 from runtime.models.yolox.parameters import YoloxParameters
@@ -96,22 +94,6 @@ class DeviceAnswer:
     latency_ms: dict[str, float]
 
 
-class DeviceOutputs(Mapping[str, npt.NDArray[Any]]):
-    """Outputs of a component, copied to the host when somebody looks at them. Valid until the next request."""
-
-    def __init__(self, arrays: Mapping[str, DeviceArray]) -> None:
-        self._arrays = arrays
-
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        return self._arrays[name].get()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-
 @dataclass(frozen=True)
 class _Size:
     """Device memory for images of one size, and where they go."""
@@ -141,8 +123,8 @@ class YoloxCuda:
         output = session.dtype(component.name, self._output).name if self._selects else "float32"
         self._lane = session.open_lane()
         self._stream = self._lane.stream
-        self._functions = load_kernels(
-            FILES, _SIGNATURES, {"INPUT_T": types[dtype.name], "OUTPUT_T": types[output]}, gpu.architecture
+        self._kernels = self._gpu.kernels(
+            FILES, _SIGNATURES, {"INPUT_T": types[dtype.name], "OUTPUT_T": types[output]}, self._stream
         )
         self._blocks = gpu.multiprocessors * 8
         batch = component.inputs[0].shape[0]
@@ -160,8 +142,10 @@ class YoloxCuda:
         self._host_values = gpu.pinned((expected, self._columns), np.float32)
         self._norm = self._gpu.upload(_norm(letterbox)) if letterbox.mean is not None else None
         self._sizes: dict[tuple[int, int], _Size] = {}
-        self._started = Event()
-        self._marks = {stage: Event() for stage in ("upload", "letterbox", self._component, "select", "download")}
+        self._started = self._gpu.event()
+        self._marks = {
+            stage: self._gpu.event() for stage in ("upload", "letterbox", self._component, "select", "download")
+        }
 
     def infer(self, image: npt.NDArray[np.uint8]) -> DeviceAnswer:
         """One request.
@@ -175,11 +159,11 @@ class YoloxCuda:
         began = time.perf_counter()
         size = self._size(*image.shape[:2])
         self._started.record(self._stream)
-        driver.memcpy_htod_async(size.image.address, np.ascontiguousarray(image), self._stream)
+        self._gpu.to_device(image, size.image.address, self._stream)
         self._mark("upload")
         how = self._letterbox
-        self._launch(
-            "letterbox",
+        self._kernels.launch(
+            "letterbox", self._blocks, BLOCK,
             size.image, size.columns, size.lines, 0 if self._norm is None else self._norm,
             image.shape[1], *size.scaled, how.width, how.height, how.fill, int(how.rgb), self._input,
         )  # fmt: skip
@@ -189,9 +173,9 @@ class YoloxCuda:
         if self._selects:
             self._select()
         self._mark("select")
-        driver.memcpy_dtoh_async(self._host_header, self._header.address, self._stream)
-        driver.memcpy_dtoh_async(self._host_picks, self._picks.address, self._stream)
-        driver.memcpy_dtoh_async(self._host_values, self._values.address, self._stream)
+        self._gpu.to_host(self._header, self._host_header, self._stream)
+        self._gpu.to_host(self._picks, self._host_picks, self._stream)
+        self._gpu.to_host(self._values, self._host_values, self._stream)
         self._mark("download")
         self._stream.synchronize()
         picks, values = self._selected(int(self._host_header[PICKED]))
@@ -210,9 +194,9 @@ class YoloxCuda:
 
     def _select(self) -> None:
         nms = self._parameters.nms
-        driver.memset_d32_async(self._header.address, 0, HEADER_WORDS, self._stream)
-        self._launch(
-            "select_rows",
+        self._gpu.fill(self._header, 0, self._stream)
+        self._kernels.launch(
+            "select_rows", self._blocks, BLOCK,
             self._bound.outputs[self._output], self._rows, self._columns,
             float(np.float32(self._parameters.score_threshold)), int(nms.convention == "mmdet"),
             self._picks, self._values, self._header,
@@ -229,10 +213,6 @@ class YoloxCuda:
 
     def _mark(self, stage: str) -> None:
         self._marks[stage].record(self._stream)
-
-    def _launch(self, name: str, *arguments: Any) -> None:
-        values = [item.address if isinstance(item, DeviceArray) else item for item in arguments]
-        self._functions[name].prepared_async_call((self._blocks, 1), (BLOCK, 1, 1), self._stream, *values)
 
     def _size(self, height: int, width: int) -> _Size:
         """Memory for images of a size; that of the size that came first goes when there are too many."""
