@@ -22,7 +22,7 @@ $ exporter config show --config my_model.yaml             # what it means, defau
 $ exporter export --config my_model.yaml --work work/my_model
 ```
 
-**Errors.** A key that does not exist, at any depth, a key that stands twice, a value of the wrong type or out of range,
+**Errors.** A key that does not exist, at any depth, a duplicate key, a value of the wrong type or out of range,
 and sections that contradict one another are errors. All are told at once, one line each, with file, line, key, value
 and what would be right; the exit code is 2. Types are strict: `"17"` is not `17`, and `1` is not `true`.
 
@@ -36,7 +36,8 @@ and `~` your home folder; nowhere else in the config is anything expanded.
 
 **Devices.** Wherever a device is named: `cpu`, `cuda`, `cuda:1`, or an alias of `devices`. `cuda` is `cuda:0`.
 
-**YAML.** Read as YAML 1.2 does: `1e-3` is a number, `on` and `yes` are text.
+**YAML.** Read as YAML 1.2 does: `1e-3` is a number, `on` and `yes` are text. Dates and whole numbers with leading zeros
+(`0061`) are text, too.
 """
 
 _AWML = """\

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from exporter.autoware import EXPORT_AGAIN, Bundle, Wishes, bundler
 from exporter.stamp import PRODUCER
 from shared import __version__
+from shared.config.write import to_yaml
 from shared.errors import InputError, UsageError
 from shared.files import explain_os_errors, sha256_of_file, temporary_path
 from shared.lazy import lazy_import
@@ -63,7 +62,7 @@ def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = Fal
                 (scratch / name).write_text(text, encoding="utf-8")
             hashes = {path.name: sha256_of_file(path) for path in sorted(scratch.iterdir())}
             about = _metadata(spec, manifest, wishes, hashes)
-            (scratch / METADATA).write_text(yaml.safe_dump(about, sort_keys=False), encoding="utf-8")
+            (scratch / METADATA).write_text(to_yaml(about), encoding="utf-8")
             if out.exists():
                 shutil.rmtree(out)
             scratch.rename(out)
@@ -74,9 +73,7 @@ def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = Fal
 
 def ros_parameters(values: Mapping[str, Any]) -> str:
     """A ROS 2 parameter file for any node. Whole numbers stay integers and others floats: ROS tells them apart."""
-    return yaml.safe_dump(
-        {"/**": {"ros__parameters": dict(values)}}, sort_keys=False, default_flow_style=None, width=120
-    )
+    return to_yaml({"/**": {"ros__parameters": dict(values)}})
 
 
 def check_onnx_is_component(path: Path, component: ComponentSpec) -> None:

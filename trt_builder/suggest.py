@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import yaml
 
+from shared.config.write import to_yaml
 from shared.errors import InputError
 from shared.runs import Run
 from shared.spec import ModelSpec
@@ -82,7 +82,7 @@ def suggest(counts: Sequence[int], spec: ModelSpec, *, percentile: float, margin
                 }
         if profile:
             components[component.name] = {"tensorrt_profile": profile}
-    return yaml.safe_dump({"components": components}, sort_keys=False, default_flow_style=None), notes
+    return to_yaml({"components": components}), notes
 
 
 def _rounded_up(number: int) -> int:

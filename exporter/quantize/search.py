@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
 from exporter.quantize import auto
@@ -27,6 +26,7 @@ from exporter.quantize.sensitivity import (
     write_csv,
 )
 from exporter.quantize.session import Session, open_session
+from shared.config.write import to_yaml
 from shared.errors import UsageError
 from shared.files import sha256_of_file
 from shared.stages import StageRun, hold_stages
@@ -208,7 +208,7 @@ def _stage(
 
 def skip_list(layers: Iterable[str], reason: str) -> str:
     """A file for ``exporter quantize ptq --skip-from``: YAML with the key ``sensitive_layers``."""
-    content = yaml.safe_dump({"sensitive_layers": list(layers)}, sort_keys=False)
+    content = to_yaml({"sensitive_layers": list(layers)})
     return f"# Layers that stay in floating point: {reason}.\n{content}"
 
 

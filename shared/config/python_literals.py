@@ -3,7 +3,10 @@
 AWML's deploy configs are Python, but data: names set to dictionaries, lists, numbers and texts. They are read from the
 syntax tree, so that a config from elsewhere can't run code. Understood: assignments, ``dict(...)``, ``{...}``, lists,
 tuples, ``**`` and ``*`` unpacking, arithmetic such as ``2 << 30``, earlier names, subscripts, f-strings, ``strip`` and
-its kin on texts, and ``_base_`` with files of the same kind. Anything else is an error that names the line.
+similar methods of strings, and ``_base_`` with files of the same kind. Anything else is an error that names the line.
+
+No library does this: ``ast.literal_eval`` knows neither names nor ``dict()``, simpleeval evaluates one expression
+without assignments, and mmengine executes the file. None gives the line of each key, which the messages need.
 """
 
 from __future__ import annotations
@@ -188,7 +191,7 @@ class _File:
             if not isinstance(key, (str, int)):
                 raise self.refusal(key_node, "a key should be a text or a whole number")
             if key in written:
-                raise self.refusal(key_node, f"the key stands twice (first on line {written[key]})")
+                raise self.refusal(key_node, f"duplicate key (first on line {written[key]})")
             written[key] = key_node.lineno
             result.put(key, self.value(value_node), (self.path, key_node.lineno))
         return result
@@ -234,7 +237,7 @@ class _File:
                 arguments = [self.value(owner), *(self.value(argument) for argument in node.args)]
                 if len(arguments) <= 2 and all(isinstance(argument, str) for argument in arguments):
                     return getattr(str, method)(*arguments)
-        raise self.refusal(node, "only dict(), list(), tuple() and strip() of texts are called in a Python config")
+        raise self.refusal(node, "a Python config may call only dict(), list(), tuple() and strip() of a string")
 
     def binary(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)

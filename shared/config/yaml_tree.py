@@ -1,7 +1,7 @@
-"""Reads YAML into plain values and remembers the line of every key, for error messages.
+"""Reads YAML into plain values and keeps the line of every key, for error messages.
 
-Stricter than PyYAML: a key that stands twice is an error. Closer to YAML 1.2: ``1e-3`` is a number, ``on`` and ``yes``
-are text, and so is a date.
+A plain scalar is text, a number, true, false or null by YAML 1.2's rules: ``1e-3`` is a number; ``on``, ``yes``, dates
+and whole numbers with leading zeros (``0061``, a scene of nuScenes) are text.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.resolver import VersionedResolver
 
 from shared.config.walk import KeyPath
 from shared.errors import ConfigError
 
 # Deeper than any config, and far from Python's recursion limit.
 _MAX_DEPTH = 50
-# Larger than any config, and read in well under a second.
+# Larger than any config. Aliases can make it of a few lines.
 _MAX_NODES = 100_000
 
 
@@ -31,31 +36,48 @@ class Tree:
     lines: dict[KeyPath, int]
 
 
-class ConfigLoader(yaml.SafeLoader):
-    """SafeLoader whose plain scalars are text, int, float, true, false or null, and nothing else."""
+# First character of a plain scalar to the tags that it may have, each with its pattern.
+Rules = dict[str, list[tuple[str, Any]]]
 
-
-ConfigLoader.yaml_implicit_resolvers = {}
+RULES: Rules = {}
 for _tag, _form, _first in (
-    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("tag:yaml.org,2002:int", r"[-+]?(?:0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)", "-+0123456789"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(?:0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)", "-+0123456789"),
     (
-        "tag:yaml.org,2002:float",
+        "float",
         r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
         r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
         "-+0123456789.",
     ),
-    ("tag:yaml.org,2002:merge", r"<<", "<"),
+    ("merge", r"<<", "<"),
 ):
-    ConfigLoader.add_implicit_resolver(_tag, re.compile(f"^(?:{_form})$"), list(_first))
+    for _character in _first:
+        RULES.setdefault(_character, []).append((f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_form})$")))
+
+
+class _Resolver(VersionedResolver):
+    """What a plain scalar is, whatever version a ``%YAML`` line asks for.
+
+    ruamel's own rules for YAML 1.2 take dates for dates, and ``0061`` for 61.
+    """
+
+    @property
+    def versioned_resolver(self) -> Rules:
+        """The rules that ruamel looks scalars up in."""
+        return RULES
+
+    @property
+    def processing_version(self) -> tuple[int, int]:
+        """The version whose syntax of numbers and indentation ruamel follows."""
+        return (1, 2)
 
 
 def read_yaml(path: Path) -> Tree:
     """Read a YAML file.
 
     Raises:
-        ConfigError: missing, no UTF-8, no YAML, a key that stands twice, or no mapping at the top.
+        ConfigError: missing, not UTF-8, not valid YAML, a duplicate key, or no mapping at the top.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -80,82 +102,77 @@ def parse_yaml(text: str, where: str) -> Tree:
     """Parse one YAML document; ``where`` names it in errors.
 
     Raises:
-        ConfigError: no YAML, or a key that stands twice.
+        ConfigError: not valid YAML, a duplicate key, or more levels or values than any config has.
     """
-    loader = ConfigLoader(text)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver = _Resolver
+    yaml.max_depth = _MAX_DEPTH
+    yaml.composer.warn_double_anchors = False
     try:
-        node = loader.get_single_node()
-        lines: dict[KeyPath, int] = {}
-        if node is None:
-            return Tree(None, lines)
-        _refuse(node, where)
-        value = loader.construct_document(node)
-        lines.update(_lines(loader, node, ()))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = " ".join(str(error.problem or error.context).split())
-        raise ConfigError(
-            f"is not valid YAML: {problem}", where=f"{where}{line}", hint="check indentation, colons and quotes there"
-        ) from error
-    except (yaml.YAMLError, ValueError) as error:
+        root = yaml.compose(text)
+        if root is None:
+            return Tree(None, {})
+        _limit_size(root, where)
+        value = yaml.constructor.construct_document(root)
+        return Tree(value, dict(_lines(yaml.constructor, root, ())))
+    except MarkedYAMLError as error:
+        raise _refusal(error, where) from error
+    except (YAMLError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(f"is not valid YAML: {problem}", where=where) from error
-    finally:
-        loader.dispose()
-    return Tree(value, lines)
 
 
-def _refuse(root: yaml.Node, where: str) -> None:
-    """Refuse what PyYAML takes.
+def _refusal(error: MarkedYAMLError, where: str) -> ConfigError:
+    mark = error.problem_mark or error.context_mark
+    if mark is not None:
+        where = f"{where}:{mark.line + 1}:{mark.column + 1}"
+    problem = " ".join(str(error.problem or error.context).split())
+    if isinstance(error, MaxDepthExceededError):
+        return ConfigError(f"is nested deeper than {_MAX_DEPTH} levels", where=where)
+    if isinstance(error, DuplicateKeyError):
+        # ruamel's text goes on with both values, whatever their length.
+        key = problem.partition('"')[2].partition('" with value ')[0].removesuffix('"')
+        line = error.context_mark.line + 1
+        return ConfigError(
+            f"duplicate key '{key}' in the mapping that begins on line {line}", where=where, hint="keep one of the two"
+        )
+    return ConfigError(f"is not valid YAML: {problem}", where=where, hint="check indentation, colons and quotes there")
+
+
+def _limit_size(root: Node, where: str) -> None:
+    """Refuse aliases that unfold to something huge, or that contain themselves.
 
     Raises:
-        ConfigError: a key that stands twice in a mapping, an alias that holds itself, or aliases that unfold to
-            something huge.
+        ConfigError: more than `_MAX_NODES` keys and values.
     """
-    stack: list[tuple[yaml.Node, int]] = [(root, 0)]
+    stack = [root]
     for _ in range(_MAX_NODES):
         if not stack:
             return
-        node, depth = stack.pop()
-        if depth > _MAX_DEPTH:
-            raise ConfigError(
-                f"is nested deeper than {_MAX_DEPTH} levels, or holds itself",
-                where=f"{where}:{node.start_mark.line + 1}",
-                hint="check the aliases (*name)",
-            )
-        if isinstance(node, yaml.MappingNode):
-            _refuse_repeated_keys(node, where)
-            stack.extend((child, depth + 1) for _, child in node.value)
-        elif isinstance(node, yaml.SequenceNode):
-            stack.extend((child, depth + 1) for child in node.value)
-    raise ConfigError(f"has more than {_MAX_NODES} values", where=where, hint="check the aliases (*name)")
+        node = stack.pop()
+        if isinstance(node, MappingNode):
+            stack.extend(child for entry in node.value for child in entry)
+        elif isinstance(node, SequenceNode):
+            stack.extend(node.value)
+    raise ConfigError(
+        f"has more than {_MAX_NODES} keys and values, or an alias inside itself",
+        where=where,
+        hint="check the aliases (*name)",
+    )
 
 
-def _refuse_repeated_keys(node: yaml.MappingNode, where: str) -> None:
-    first: dict[tuple[str, str], int] = {}
-    for key, _ in node.value:
-        name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else (key.tag, str(id(key)))
-        line = key.start_mark.line + 1
-        if name in first:
-            raise ConfigError(
-                f"key '{name[1]}' stands twice (first on line {first[name]})",
-                where=f"{where}:{line}",
-                hint="keep one of the two",
-            )
-        first[name] = line
-
-
-def _lines(loader: ConfigLoader, node: yaml.Node, keys: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+def _lines(constructor: SafeConstructor, node: Node, keys: KeyPath) -> Iterator[tuple[KeyPath, int]]:
     yield keys, node.start_mark.line + 1
-    if isinstance(node, yaml.SequenceNode):
+    if isinstance(node, SequenceNode):
         for position, item in enumerate(node.value):
-            yield from _lines(loader, item, (*keys, position))
-    elif isinstance(node, yaml.MappingNode):
+            yield from _lines(constructor, item, (*keys, position))
+    elif isinstance(node, MappingNode):
         for key, value in node.value:
-            name = loader.construct_object(key, deep=True)
+            if not isinstance(key, ScalarNode):
+                raise ConstructorError(problem="a list can't be a key", problem_mark=key.start_mark)
+            name = constructor.construct_object(key)
             if isinstance(name, (str, int)):
-                yield from _lines(loader, value, (*keys, name))
+                yield from _lines(constructor, value, (*keys, name))
                 # A section begins on the line of its key, not on that of its first entry.
                 yield (*keys, name), key.start_mark.line + 1
 

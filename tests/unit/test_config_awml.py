@@ -265,7 +265,7 @@ def test_plain_python_values_are_understood(tmp_path: Path) -> None:
         ("x = 9**99", "is too large a number"),
         ("x = 1 // 0", "division"),
         ("x = 'a' * 10", "can't compute with str"),
-        ("x = {'a': 1, 'a': 2}", "the key stands twice (first on line 2)"),
+        ("x = {'a': 1, 'a': 2}", "duplicate key (first on line 2)"),
         ("x = {(1, 2): 3}", "a key should be a text or a whole number"),
         ("a, b = 1, 2", "only plain names are assigned"),
         ("export['mode'] = 'none'", "only plain names are assigned"),

@@ -144,14 +144,19 @@ def test_without_a_model_there_is_no_config(tmp_path: Path) -> None:
     [
         ("", "c.yaml: is empty"),
         ("- a\n", "c.yaml: is a list, where sections should be"),
-        ("model: {type: a\nexport: b\n", "c.yaml:2: is not valid YAML"),
-        ("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n", "c.yaml:5: key 'c' stands twice (first on line 3)"),
+        ("model: {type: a\nexport: b\n", "c.yaml:2:7: is not valid YAML"),
+        ("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n", "c.yaml:5:3: duplicate key 'c' in the mapping that begins on line 3"),
         ("a: &x\n  b: *x\n", "c.yaml"),
-        ("a: !!python/object/apply:os.system ['true']\n", "c.yaml:1: is not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "c.yaml:1:4: is not valid YAML"),
         (BOMB, "c.yaml: has more than"),
+        ("a: &x {<<: *x}\n", "c.yaml: has more than 100000 keys and values, or an alias inside itself"),
+        (f"a: {'[' * 3000}", "c.yaml:1:53: is nested deeper than 50 levels"),
+        (f"x: &x {'[' * 50}{']' * 50}\nx: 1\n", "c.yaml:1:56: is nested deeper than 50 levels"),
+        ("? [a, b]\n: c\n", "c.yaml:1:3: is not valid YAML: a list can't be a key"),
+        ("a: \x07\n", "c.yaml: is not valid YAML: unacceptable character #x0007"),
     ],
 )
-def test_what_is_no_yaml_is_told(tmp_path: Path, text: str, line: str) -> None:
+def test_what_is_not_yaml_is_refused_at_its_place(tmp_path: Path, text: str, line: str) -> None:
     lines = refusals(tmp_path, text)
     assert len(lines) == 1
     assert lines[0].startswith(line), lines[0]

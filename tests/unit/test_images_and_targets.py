@@ -23,8 +23,8 @@ ROOMS = {"shared", "exporter", "trt_builder", "runtime", "verifier", "evaluator"
 # Modules whose package has another name; modules that base images bring, or that a tool offers more with, where a user
 # has them.
 PACKAGES = {
-    "cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn", "mmcv": "mmcv-lite",
-    "google": "protobuf", "modelopt": "nvidia-modelopt",
+    "cv2": "opencv-python-headless", "lzf": "python-neo-lzf", "ruamel": "ruamel-yaml", "PIL": "pillow",
+    "sklearn": "scikit-learn", "mmcv": "mmcv-lite", "google": "protobuf", "modelopt": "nvidia-modelopt",
 }  # fmt: skip
 NOT_LOCKED = {
     "tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "mlflow", "rerun", "sqlalchemy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.data import PointFile, read_points
-from shared.data.pcd import decompress_lzf
 from shared.errors import ConfigError, InputError
 
 RNG = np.random.default_rng(7)
@@ -60,10 +60,41 @@ def lzf_literals(content: bytes) -> bytes:
     return b"".join(bytes([len(piece) - 1]) + piece for piece in pieces)
 
 
+def compress_lzf(content: bytes) -> bytes:
+    """A small greedy LZF encoder, written from the format: copies of up to 264 bytes, at most 8192 back."""
+    out, literals, position = bytearray(), bytearray(), 0
+
+    def flush() -> None:
+        out.extend(lzf_literals(bytes(literals)))
+        literals.clear()
+
+    while position < len(content):
+        piece = content[position : position + 3]
+        start = content.rfind(piece, max(0, position - 8192), position + 2) if len(piece) == 3 else -1
+        if start < 0 or start >= position:
+            literals.append(content[position])
+            position += 1
+            continue
+        length = 3
+        while (
+            length < 264 and position + length < len(content) and content[start + length] == content[position + length]
+        ):
+            length += 1
+        flush()
+        back, coded = position - start - 1, length - 2
+        if coded < 7:
+            out += bytes([(coded << 5) | (back >> 8), back & 255])
+        else:
+            out += bytes([(7 << 5) | (back >> 8), coded - 7, back & 255])
+        position += length
+    flush()
+    return bytes(out)
+
+
 def write_compressed(path: Path, points: np.ndarray) -> None:
     rows = rows_of(points)
     plain = b"".join(np.ascontiguousarray(rows[name]).tobytes() for name in ROW.names)
-    compressed = lzf_literals(plain)
+    compressed = compress_lzf(plain)
     header = pcd_header("x y z intensity ring", "binary_compressed", len(points))
     path.write_bytes(header + struct.pack("<II", len(compressed), len(plain)) + compressed)
 
@@ -213,6 +244,8 @@ def test_pcd_fields_are_found_by_name(tmp_path: Path) -> None:
         (pcd_header("x y z intensity", "binary", 9) + bytes(10), "10 bytes of points .* promises 144"),
         (pcd_header("x y z intensity", "ascii", 9) + b"1 2 3 4\n", "1 lines of points .* promises 9"),
         (pcd_header("x y z intensity", "ascii", 1) + b"1 2 zebra 4\n", "zebra"),
+        (pcd_header("x y z intensity", "ascii", 2) + b"1 2 3 4\n\n", "1 lines of points .* promises 2"),
+        (pcd_header("x y z intensity", "ascii", 1) + b"1 2 3\n", "3 numbers a line .* promises 4"),
         (pcd_header("x y z", "binary", 1) + bytes(12), "no field 'intensity'"),
         (pcd_header("x y z intensity", "zipped", 1), "DATA zipped"),
         (pcd_header("x y z intensity", "binary", 1).replace(b"COUNT 1", b"COUNT 0"), "COUNT 0"),
@@ -227,47 +260,44 @@ def test_broken_pcd(tmp_path: Path, content: bytes, why: str) -> None:
         read_points(PointFile(tmp_path / "a.pcd", tmp_path, 4))
 
 
-def compress_lzf(content: bytes) -> bytes:
-    """A small greedy LZF encoder, written from the format: copies of up to 264 bytes, at most 8192 back."""
-    out, literals, position = bytearray(), bytearray(), 0
-
-    def flush() -> None:
-        out.extend(lzf_literals(bytes(literals)))
-        literals.clear()
-
-    while position < len(content):
-        piece = content[position : position + 3]
-        start = content.rfind(piece, max(0, position - 8192), position + 2) if len(piece) == 3 else -1
-        if start < 0 or start >= position:
-            literals.append(content[position])
-            position += 1
-            continue
-        length = 3
-        while (
-            length < 264 and position + length < len(content) and content[start + length] == content[position + length]
-        ):
-            length += 1
-        flush()
-        back, coded = position - start - 1, length - 2
-        if coded < 7:
-            out += bytes([(coded << 5) | (back >> 8), back & 255])
-        else:
-            out += bytes([(7 << 5) | (back >> 8), coded - 7, back & 255])
-        position += length
-    flush()
-    return bytes(out)
-
-
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from([b"a", b"ab", b"abc" * 30, b"\x00" * 300, b"xyz\x01"]), max_size=40).map(b"".join))
-def test_lzf_round_trip(content: bytes) -> None:
-    assert decompress_lzf(compress_lzf(content), len(content)) == content
+@given(st.lists(st.sampled_from([0.0, 1.0, -1.0, 3.5]), max_size=200))
+def test_compressed_points_survive(tmp_path_factory: pytest.TempPathFactory, values: list[float]) -> None:
+    path = tmp_path_factory.mktemp("pcd") / "a.pcd"
+    points = np.float32([[value] * 4 + [7] for value in values]).reshape(-1, 5)
+    write_compressed(path, points)
+    np.testing.assert_array_equal(read_points(PointFile(path, path.parent, 5)), points)
 
 
-@pytest.mark.parametrize("stream", [b"\x05abc", b"\x20\x00", b"\x00a\xe0", b"\x00a", b"\x1f" + b"x" * 32])
-def test_broken_lzf_is_refused(stream: bytes) -> None:
-    with pytest.raises((ValueError, IndexError)):
-        decompress_lzf(stream, 5)
+@pytest.mark.parametrize("stream", [b"\x0fabc", b"\x20\x00", b"\x00a\xe0", b"\x00a", b"\x1f" + b"x" * 32])
+def test_broken_lzf_is_refused(tmp_path: Path, stream: bytes) -> None:
+    header = pcd_header("x y z intensity", "binary_compressed", 1)
+    (tmp_path / "a.pcd").write_bytes(header + struct.pack("<II", len(stream), 16) + stream)
+    with pytest.raises(InputError, match=r"a\.pcd: can't be read as a point cloud"):
+        read_points(PointFile(tmp_path / "a.pcd", tmp_path, 4))
+
+
+def test_a_small_file_asks_for_little_memory(tmp_path: Path) -> None:
+    """One point whose header promises 4 GiB, and a padding field of 20 million entries."""
+    header = pcd_header("x y z intensity", "binary_compressed", 1)
+    (tmp_path / "a.pcd").write_bytes(header + struct.pack("<II", 2, 0xFFFFFFF0) + b"\x00a")
+    (tmp_path / "b.pcd").write_bytes(
+        pcd_header("x y z _", "ascii", 1).replace(b"COUNT 1 1 1 1", b"COUNT 1 1 1 20000000") + b"1 2 3 4\n"
+    )
+    tracemalloc.start()
+    for name in ("a.pcd", "b.pcd"):
+        with pytest.raises(InputError, match="can't be read as a point cloud"):
+            read_points(PointFile(tmp_path / name, tmp_path, 3))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_ascii_as_others_write_it(tmp_path: Path) -> None:
+    """Tabs, several spaces, blank lines, numbers with a point in a whole-number field, more lines than points."""
+    header = pcd_header("x y z intensity ring", "ascii", 2)
+    (tmp_path / "a.pcd").write_bytes(header + b"1\t2  3 nan 4.0 \n\n5 6 7 8e0 9\n1 1 1 1 1\n")
+    read = read_points(PointFile(tmp_path / "a.pcd", tmp_path, 5))
+    np.testing.assert_array_equal(read, np.float32([[1, 2, 3, np.nan, 4], [5, 6, 7, 8, 9]]))
 
 
 # --- .npz and .npy ---------------------------------------------------------------------------------------------------
