@@ -49,7 +49,8 @@ class Added:
             module = plugins.find(self.group, self.name)
         except EnvironmentLacks as error:
             return error.message
-        if self.group.parts and importlib.util.find_spec(f"{self.module}.{self.group.parts[0]}") is None:
+        assert module is not None, "an entry point of this name was found"
+        if self.group.parts and not plugins.has_part(module, self.group.parts[0]):
             return f"'{self.name}' of {self.module} has no module {self.group.parts[0]}"
         missing = [name for name in self.group.names if name not in vars(module)]
         return f"'{self.name}' of {self.module} does not define {', '.join(missing)}" if missing else None
@@ -73,7 +74,7 @@ def added_versions(members: Iterable[Member]) -> dict[str, str]:
     for group, name in members:
         for found in added([group]):
             if found.name == name and name not in plugins.ours(group):
-                versions[found.package] = f"{found.version}, code {code_digest(found.module)}"
+                versions[found.package] = f"{found.version}, code {code_digest(found.module)[:16]}"
     return versions
 
 
@@ -95,7 +96,7 @@ def code_digest(module: str) -> str:
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     files = [(file.relative_to(folder), file) for folder in folders for file in folder.rglob("*") if file.is_file()]
     if not folders and spec.origin is not None:
-        files = [(Path(spec.origin).name, Path(spec.origin))]
+        files = [(Path(Path(spec.origin).name), Path(spec.origin))]
     digest = hashlib.sha256()
     for relative, file in sorted(files):
         if "__pycache__" not in relative.parts:

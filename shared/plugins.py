@@ -110,7 +110,7 @@ def part(group: Group, name: str, wanted: str) -> ModuleType | None:
         EnvironmentLacks: what another package adds can't be imported.
     """
     folder = find(group, name)
-    if folder is None or not _has(folder, wanted):
+    if folder is None or not has_part(folder, wanted):
         return None
     module = f"{folder.__name__}.{wanted}"
     return importlib.import_module(module) if name in ours(group) else _import_added(group, name, module)
@@ -122,13 +122,14 @@ def with_part(group: Group, wanted: str) -> list[str]:
     for name in available(group):
         with contextlib.suppress(EnvironmentLacks):
             folder = find(group, name)
-            if folder is not None and _has(folder, wanted):
+            if folder is not None and has_part(folder, wanted):
                 names.append(name)
     return names
 
 
-def _has(folder: ModuleType, wanted: str) -> bool:
-    return importlib.util.find_spec(f"{folder.__name__}.{wanted}") is not None
+def has_part(folder: ModuleType, wanted: str) -> bool:
+    """Whether the folder of a member has the module ``wanted``, which is not imported."""
+    return "__path__" in vars(folder) and importlib.util.find_spec(f"{folder.__name__}.{wanted}") is not None
 
 
 def _added(group: Group) -> dict[str, importlib.metadata.EntryPoint]:
