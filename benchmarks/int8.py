@@ -31,10 +31,10 @@ import onnx
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.trt_engines import Loader, records
+from shared import engines
 from shared.errors import DeployError
 from shared.workspace import Workspace
 from tests.support.trt_workspaces import FULL, HEAD, export, head, quantize
-from trt_builder import measure
 from trt_builder.build import build_all
 
 RUNS = 200
@@ -167,7 +167,7 @@ def _measured(
         "roofline_ms": None if peak is None else round(whole_roofline(model, policy, peak), 4),
     }
     if gpu is not None:
-        times = measure.engine_times(loader.trt, loader.load(ws.path(record["engine"])), RUNS)
+        times = engines.request_times(loader.trt, loader.load(ws.path(record["engine"])), RUNS)
         row |= {
             "gpu_ms_median": round(float(np.median(times)), 4),
             "gpu_ms_p99": round(float(np.percentile(times, 99)), 4),

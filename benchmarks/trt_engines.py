@@ -24,10 +24,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from shared import cuda, engines
 from shared.errors import BuildError, DeployError
 from shared.workspace import Workspace
 from tests.support.trt_workspaces import full_size_workspace, quantize_workspace
-from trt_builder import achieved, inspector, measure
+from trt_builder import achieved, inspector
 from trt_builder import target as targets
 from trt_builder.build import build_all
 from trt_builder.messages import Messages, make_logger
@@ -91,7 +92,8 @@ class Loader:
 
     def load(self, path: Path) -> Any:
         """The engine in a file."""
-        return self.trt.Runtime(self.logger).deserialize_cuda_engine(path.read_bytes())
+        cuda.use_gpu()
+        return engines.deserialize(self.trt.Runtime(self.logger), path.read_bytes(), version_compatible=False)
 
 
 def _measure(ws: Workspace, policy: str, session: Loader, arguments: Any, *, cold: bool) -> list[dict[str, Any]]:
@@ -107,7 +109,7 @@ def _measure(ws: Workspace, policy: str, session: Loader, arguments: Any, *, col
     rows = []
     for component, record in records(ws, session.target.name(policy)).items():
         engine = session.load(ws.path(record["engine"]))
-        times = measure.engine_times(session.trt, engine, RUNS)
+        times = engines.request_times(session.trt, engine, RUNS)
         if arguments.dump:
             arguments.dump.mkdir(parents=True, exist_ok=True)
             text = inspector.engine_information(session.trt, engine)

@@ -8,23 +8,19 @@ three seconds, keep two iterations in flight, and take the GPU's compute time be
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from runtime.backends.tensorrt import TensorRTLane, TensorRTSession, trt
-from runtime.cuda.gpu import DeviceArray, driver
-from runtime.cuda.graph import Event, Graph
+from runtime.cuda.gpu import DeviceArray
+from shared import engines
+from shared.engines import Shapes
 
 LIKE = ("trtexec-10", "trtexec-11")
 
 _WARM_UP_SECONDS = 0.2
 _MIN_ITERATIONS = 10
 _PROFILED_RUNS = 20
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class _Slot:
     """One of the two iterations in flight: buffers, a bound engine, and its events."""
 
     def __init__(self, session: TensorRTSession, lane: TensorRTLane, component: str, shapes: Shapes, like: str) -> None:
-        gpu = session.gpu
+        self._gpu = gpu = session.gpu
         self.copies = like == "trtexec-10"
         self._lane = lane
         self._inputs = random_inputs(session, component, shapes)
@@ -56,15 +52,14 @@ class _Slot:
         self._host_inputs = {name: gpu.pinned(array.shape, array.dtype) for name, array in self._inputs.items()}
         self._host_outputs = {name: gpu.pinned(array.shape, array.dtype) for name, array in self._bound.outputs.items()}
         for name, array in self._inputs.items():
-            driver.memcpy_dtoh(self._host_inputs[name], array.address)
+            self._host_inputs[name][...] = array.get()
         self._in, self._out = gpu.stream(), gpu.stream()
-        self._begin, self._start, self._end = Event(), Event(), Event()
-        self._copied = Event()
-        self._done = Event(blocking=self.copies)
+        self._begin, self._copied, self._start, self._end = gpu.event(), gpu.event(), gpu.event(), gpu.event()
+        self._done = gpu.event(blocking=self.copies)
         self._bound.enqueue()
         lane.stream.synchronize()
-        graph: Callable[[], None] = self._bound.enqueue
-        self._launch = graph if self.copies else Graph(lane.stream, self._bound.enqueue).launch
+        enqueue: Callable[[], None] = self._bound.enqueue
+        self._launch = enqueue if self.copies else gpu.graph(lane.stream, enqueue).launch
         self.in_flight = False
 
     def start(self) -> float:
@@ -73,7 +68,7 @@ class _Slot:
         if self.copies:
             self._begin.record(self._in)
             for name, array in self._inputs.items():
-                driver.memcpy_htod_async(array.address, self._host_inputs[name], self._in)
+                self._gpu.to_device(self._host_inputs[name], array.address, self._in)
             self._copied.record(self._in)
             self._copied.hold(stream)
         self._start.record(stream)
@@ -84,7 +79,7 @@ class _Slot:
         if self.copies:
             self._end.hold(self._out)
             for name, array in self._bound.outputs.items():
-                driver.memcpy_dtoh_async(self._host_outputs[name], array.address, self._out)
+                self._gpu.to_host(array, self._host_outputs[name], self._out)
             self._done.record(self._out)
         self.in_flight = True
         return enqueue
@@ -134,33 +129,13 @@ def measure(
 
 
 def layer_times(session: TensorRTSession, component: str, shapes: Shapes) -> dict[str, float]:
-    """Mean milliseconds of each layer; the events between layers slow the engine down, so they add up to more."""
-    sums: dict[str, float] = defaultdict(float)
-
-    class Profiler(trt.IProfiler):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProfiler.__init__(self)
-
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            sums[layer_name] += ms
-
-    lane = session.open_lane()
-    bound = lane.bind(component, random_inputs(session, component, shapes), {})
-    bound.enqueue()
-    lane.stream.synchronize()
-    profiler = Profiler()
-    bound.context.profiler = profiler
-    for _ in range(_PROFILED_RUNS):
-        bound.enqueue()
-        lane.stream.synchronize()
-    return {name: total / _PROFILED_RUNS for name, total in sums.items()}
+    """Mean milliseconds of each layer of an engine, as `shared.engines.layer_times` measures them."""
+    return engines.layer_times(trt, session.new_engine(component), shapes=shapes, runs=_PROFILED_RUNS)
 
 
 def random_inputs(session: TensorRTSession, component: str, shapes: Shapes) -> dict[str, DeviceArray]:
-    """Inputs of normally distributed numbers on the device: zeros would make some kernels faster than data does."""
-    generator = np.random.default_rng(0)
-    inputs = {}
-    for name, shape in shapes.items():
-        dtype = session.dtype(component, name)
-        inputs[name] = session.gpu.upload(generator.standard_normal(shape, np.float32).astype(dtype))
-    return inputs
+    """Inputs of normally distributed numbers on the device."""
+    return {
+        name: session.gpu.upload(engines.random_values(shape, session.dtype(component, name)))
+        for name, shape in shapes.items()
+    }

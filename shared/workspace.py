@@ -43,6 +43,11 @@ class Workspace:
             update_manifest(root / MANIFEST_NAME, lambda manifest: None)
         return Workspace.open(root)
 
+    @staticmethod
+    def root_of(path: Path) -> Path | None:
+        """The folder of the workspace that a file lies in; None where it lies in none."""
+        return next((folder for folder in path.resolve().parents if (folder / MANIFEST_NAME).is_file()), None)
+
     def manifest(self) -> Manifest:
         """The manifest as it is now."""
         return read_manifest(self.root / MANIFEST_NAME)

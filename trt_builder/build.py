@@ -16,12 +16,12 @@ from shared.errors import EnvironmentLacks, ManifestError
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.stages import StageRun
 from shared.workspace import Workspace
-from trt_builder import compat, one_engine, settings
+from trt_builder import compat, engine
 from trt_builder import target as targets
-from trt_builder.order import TOOL, Order, make_order, one_at_a_time
+from trt_builder.build_plan import TOOL, BuildPlan, one_at_a_time, plan_build, read_config
+from trt_builder.jobs import Job
 from trt_builder.reproducible import Mode
 from trt_builder.session import open_session
-from trt_builder.settings import Job
 from trt_builder.target import Target
 
 _log = logging.getLogger("build")
@@ -46,7 +46,7 @@ def build_all(
         work: the workspace.
         target: ``auto``, ``tensorrt`` or ``rtx``.
         overrides: ``key=value`` changes to the config in the manifest.
-        if_available: where this machine can't build, or the config asks for no engines, record that and end well.
+        if_available: where this machine can't build, or the config asks for no engines, record that and succeed.
         force: build although everything is up to date.
         explain: only say what would be built and why.
         reproduce: ``record`` the choice of kernels, or ``verify`` that a build with the recorded one repeats it.
@@ -58,62 +58,63 @@ def build_all(
     """
     ws = Workspace.open(work)
     try:
-        found = targets.find(target)
+        this_target = targets.find(target)
     except EnvironmentLacks as missing:
         if not if_available:
             raise
         ws.stage(SKIPPED, tool=TOOL).skip(str(missing))
         return
-    if reproduce is not None and not found.tensorrt.times_kernels:
+    if reproduce is not None and not this_target.tensorrt.times_kernels:
         raise EnvironmentLacks(
-            f"{found.tensorrt.title} chooses kernels where it loads an engine; there is nothing to {reproduce}",
+            f"{this_target.tensorrt.title} chooses kernels where it loads an engine; there is nothing to {reproduce}",
             hint="leave --reproducible out",
         )
-    config = settings.read_config(ws, overrides)
+    config = read_config(ws, overrides)
     if if_available and config.export.mode == "onnx":
         ws.stage(SKIPPED, tool=TOOL).skip("export.mode is onnx: no engines are asked for")
         return
-    order = make_order(ws, config, found)
+    plan = plan_build(ws, config, this_target)
     if explain:
-        _explain(order.stage)
+        _explain(plan.stage)
         return
-    with one_at_a_time(ws, order):
-        if force or reproduce is not None or not order.stage.up_to_date():
-            _build(ws, found, order, reproduce)
+    with one_at_a_time(ws, plan):
+        if force or reproduce is not None or not plan.stage.up_to_date():
+            _build(ws, plan, reproduce)
     _forget_skip(ws)
-    if found.gpu is None:
-        _log.info("%s: these engines can't run here: there is no GPU", order.name)
+    if this_target.gpu is None:
+        _log.info("%s: these engines can't run here: there is no GPU", plan.name)
 
 
-def _build(ws: Workspace, found: Target, order: Order, reproduce: Mode | None) -> None:
-    _warn_of_known_bugs(found)
-    recorded = {job.component: _recorded(ws, order, job) if reproduce == "verify" else b"" for job in order.jobs}
+def _build(ws: Workspace, plan: BuildPlan, reproduce: Mode | None) -> None:
+    tensorrt = plan.target.tensorrt
+    _warn_of_known_bugs(plan.target)
+    recorded = {job.component: _recorded(ws, plan, job) if reproduce == "verify" else b"" for job in plan.jobs}
     earlier = ws.manifest().results.get("engines", {})
-    session = open_session(found, order.options, ws.path("tensorrt"))
-    for job in order.jobs:
+    session = open_session(plan.target, plan.options, plan.plugins, ws.path("tensorrt"))
+    for job in plan.jobs:
         # What this TensorRT lacks is said before the stage begins: a mistake must not cost the engines that are there.
-        config = one_engine.configure(session, job, job.onnx)
+        config = engine.configure(session, job, job.onnx)
         if reproduce is not None:
-            compat.set_reproducible_flags(found.tensorrt, config, verify=reproduce == "verify")
-    with order.stage as stage:
-        for job in order.jobs:
-            last = earlier.get(f"{order.name}/{job.component}", {})
+            compat.set_reproducible_flags(tensorrt, config, verify=reproduce == "verify")
+    with plan.stage as stage:
+        for job in plan.jobs:
+            last = earlier.get(f"{plan.name}/{job.component}", {})
             if last.get("build_seconds", 0.0) >= 1.0 and not last.get("refitted"):
                 _log.info("%s: building; the last time took %.0f s", job.component, last["build_seconds"])
-            with one_engine.graph_to_build(stage, session, job, order.name) as graph:
+            with engine.graph_to_build(stage, session, job, plan.name) as graph:
                 started = time.monotonic()
                 pinned = (reproduce, recorded[job.component]) if reproduce is not None else None
-                plan, tactics = one_engine.build_plan(session, job, graph, pinned)
+                serialized, tactics = engine.build(session, job, graph, pinned)
                 seconds = time.monotonic() - started
-                record = one_engine.prove(session, job, plan, graph, seconds, order.rejected(ws, job))
-            one_engine.commit(stage, job, plan, record, order.name)
+                record = engine.prove(session, job, serialized, graph, seconds, plan.rejected(ws, job))
+            engine.commit(stage, job, serialized, record, plan.name)
             if tactics:
-                with stage.artifact(order.tactics(job), kind="tactics") as path:
+                with stage.artifact(plan.tactics(job), kind="tactics") as path:
                     path.write_bytes(tactics)
 
 
 def _forget_skip(ws: Workspace) -> None:
-    """Take back the note of an earlier call that nothing could be built here."""
+    """Remove the note of an earlier call that nothing could be built here."""
 
     def forget(manifest: Manifest) -> None:
         if SKIPPED in manifest.stages and manifest.stages[SKIPPED].status == "skipped":
@@ -123,14 +124,14 @@ def _forget_skip(ws: Workspace) -> None:
         update_manifest(ws.root / MANIFEST_NAME, forget)
 
 
-def _recorded(ws: Workspace, order: Order, job: Job) -> bytes:
-    if order.tactics(job) not in ws.manifest().artifacts:
+def _recorded(ws: Workspace, plan: BuildPlan, job: Job) -> bytes:
+    if plan.tactics(job) not in ws.manifest().artifacts:
         raise ManifestError(
             "no recorded build to verify against",
-            where=f"{ws.root}/{order.tactics(job)}",
+            where=f"{ws.root}/{plan.tactics(job)}",
             hint="record one first: trt_builder build --reproducible record",
         )
-    return ws.artifact(order.tactics(job)).read_bytes()
+    return ws.artifact(plan.tactics(job)).read_bytes()
 
 
 def _explain(stage: StageRun) -> None:

@@ -85,7 +85,7 @@ def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
 
     Example: trt_builder refit --work work/centerpoint
     """
-    from trt_builder.refit_engines import refit_all
+    from trt_builder.refit import refit_all
 
     refit_all(work, target=target, overrides=overrides)
 
@@ -158,7 +158,7 @@ def check(engine: Path | None, work: Path | None, version: str | None, arch: str
 
     Example: trt_builder check --work work/centerpoint
     """
-    from trt_builder.checks import run_checks
+    from trt_builder.check import run_checks
 
     run_checks(engine, work, version=version, architecture=arch, say=click.echo)
 

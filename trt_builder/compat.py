@@ -247,14 +247,6 @@ def parser_error(trt: Any, error: Any) -> tuple[int, str, str, str]:
     )
 
 
-def engine_memory(trt: Any, engine: Any) -> int:
-    """Bytes of device memory that a context of the engine needs for activations."""
-    if has(trt, "ICudaEngine.device_memory_size_v2"):
-        return int(engine.device_memory_size_v2)
-    assert has(trt, "ICudaEngine.device_memory_size")
-    return int(engine.device_memory_size)
-
-
 def set_precision(installed: TensorRT, layer: Any, precision: Any, outputs: list[int]) -> None:
     """Make a layer of a weakly typed network compute in ``precision``, and give some of its outputs that type."""
     assert has(installed.trt, "ILayer.precision"), f"{installed.title} has no layer precisions"

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from shared import cuda
 from shared.errors import EnvironmentLacks
-from trt_builder import compat, gpu
+from trt_builder import compat
 from trt_builder.compat import Flavor
 
 _PACKAGES = ("onnx", "numpy")
@@ -39,23 +40,23 @@ def can_build(findings: list[Finding]) -> bool:
 
 
 def _driver() -> Iterator[Finding]:
-    version, cuda = gpu.driver_version(), gpu.cuda_of_driver()
-    if cuda is None:
+    supported = cuda.supported_version()
+    if supported is None:
         yield Finding("driver", "no NVIDIA driver (libcuda.so.1); in a container, start it with --gpus all", False)
     else:
-        yield Finding("driver", f"{version}, knows CUDA {cuda}", True)
+        yield Finding("driver", f"{cuda.driver_version()}, supports CUDA {supported}", True)
     where = shutil.which("nvidia-smi")
     yield Finding("nvidia-smi", where or "not on the PATH", None)
 
 
 def _gpus() -> Iterator[Finding]:
-    gpus = gpu.find_gpus()
+    gpus = cuda.find_gpus()
     if not gpus:
         yield Finding("GPU 0", "none", False)
-    for found in gpus:
+    for gpu in gpus:
         yield Finding(
-            f"GPU {found.index}",
-            f"{found.name}, {found.architecture}, {found.multiprocessors} SM, {found.memory / 2**30:.1f} GiB",
+            f"GPU {gpu.index}",
+            f"{gpu.name}, {gpu.architecture}, {gpu.multiprocessors} SM, {gpu.memory / 2**30:.1f} GiB",
             True,
         )
 
@@ -90,13 +91,13 @@ def _tensorrt() -> Iterator[Finding]:
 
 
 def _fits_driver(title: str, wheels: list[str], flavor: str) -> Iterator[Finding]:
-    """Whether the driver knows the CUDA that the wheels are for, which stands in their names (``-cu13``)."""
+    """Whether the driver supports the CUDA that the wheels are for, which their names have (``-cu13``)."""
     prefix = "tensorrt-rtx" if flavor == "rtx" else "tensorrt-cu"
     wanted = [match[1] for wheel in wheels if wheel.startswith(prefix) and (match := re.search(r"-cu(\d+)", wheel))]
-    cuda = gpu.cuda_of_driver()
-    if wanted and cuda is not None and int(cuda.split(".")[0]) < int(wanted[0]):
+    supported = cuda.supported_version()
+    if wanted and supported is not None and int(supported.split(".")[0]) < int(wanted[0]):
         yield Finding(
-            f"{title}'s CUDA", f"it needs CUDA {wanted[0]}, the driver knows {cuda}: update the driver", False
+            f"{title}'s CUDA", f"it needs CUDA {wanted[0]}, the driver supports {supported}: update the driver", False
         )
 
 

@@ -1,167 +1,81 @@
-"""One engine: builder config, build, and what TensorRT says about the result."""
+"""One engine, step by step: the graph to build from, the build, the proof, and its files in the workspace."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shared.errors import EnvironmentLacks, InputError
-from trt_builder import compat, gpu, reproducible, timing_cache
-from trt_builder.compat import TensorRT
-from trt_builder.messages import Messages, failure
-from trt_builder.policies import Resolved
-from trt_builder.profiles import Profile
+from shared.errors import BuildError
+from shared.files import write_json
+from shared.lazy import lazy_import
+from shared.stages import StageRun
+from trt_builder import (
+    achieved,
+    builder_config,
+    cast_graph,
+    compat,
+    onnx_graph,
+    policies,
+    reproducible,
+    timing_cache,
+    weights,
+)
+from trt_builder.inspector import look
+from trt_builder.jobs import Job
+from trt_builder.messages import failure
+from trt_builder.network import parse, set_precisions
 from trt_builder.progress import Phases, make_monitor, run
+from trt_builder.record import engine_record
 from trt_builder.reproducible import Mode
-from trt_builder.settings import Options
+from trt_builder.session import Session
+
+onnx = lazy_import("onnx")
+_log = logging.getLogger("build")
 
 
-def load_plugins(tensorrt: TensorRT, logger: Any, libraries: Sequence[str]) -> None:
-    """Load TensorRT's own plugins and the user's libraries.
+@contextlib.contextmanager
+def graph_to_build(stage: StageRun, session: Session, job: Job, target_name: str) -> Iterator[Path]:
+    """The ONNX file to parse: the workspace's own, or where precision is baked in, an artifact derived from it."""
+    if policies.flags_do(job.policy, weakly_typed=session.target.tensorrt.weakly_typed):
+        yield job.onnx
+        return
+    low = job.policy.policy.low
+    assert low is not None  # flags_do is true where nothing is lowered
+    model, report = cast_graph.lower(onnx_graph.load(job.onnx), low, keep=job.policy.keep)
+    _log.info(
+        "%s: %d nodes in %s, %d kept in FP32, %d casts", job.component, report.low, low, len(report.kept), report.casts
+    )
+    for node, reason in report.kept.items():
+        _log.debug("%s: %s stays in FP32: %s", job.component, node, reason)
+    relative = f"tensorrt/{target_name}/{job.component}.{low}.onnx"
+    with stage.artifact(relative, kind="onnx-derived") as path:
+        onnx.save(model, str(path))
+        yield path
 
-    Raises:
-        InputError: a library does not load.
-    """
-    for library in libraries:
-        try:
-            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise InputError(
-                f"this plugin library does not load ({error})",
-                where=library,
-                hint="it must be built for this TensorRT version and processor",
-            ) from error
-    compat.init_plugins(tensorrt, logger)
 
-
-def make_config(tensorrt: TensorRT, builder: Any, options: Options, profiles: Sequence[Profile], *, where: str) -> Any:
-    """A builder config with every option but the precision.
-
-    Args:
-        tensorrt: the TensorRT.
-        builder: its builder.
-        options: the options.
-        profiles: the optimization profiles.
-        where: the component, for errors.
+def configure(session: Session, job: Job, graph: Path) -> Any:
+    """The builder config of an engine.
 
     Raises:
-        EnvironmentLacks: an option that this TensorRT or machine does not have.
+        EnvironmentLacks: an option or precision that this TensorRT or machine does not have.
     """
-    trt = tensorrt.trt
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.max_workspace_size)
-    config.builder_optimization_level = options.optimization_level
-    config.avg_timing_iterations = options.avg_timing_iterations
-    # The inspector tells types and kernels of layers only when they were kept in the engine.
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if options.max_aux_streams is not None:
-        config.max_aux_streams = options.max_aux_streams
-    if options.tactic_sources is not None:
-        config.set_tactic_sources(_tactic_sources(tensorrt, options.tactic_sources))
-    if options.version_compatible:
-        if tensorrt.flavor == "rtx":
-            raise EnvironmentLacks(f"{tensorrt.title} has no version compatible engines", where=where)
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if options.hardware_compatibility != "none":
-        config.hardware_compatibility_level = _hardware_level(tensorrt, options.hardware_compatibility)
-    if (options.refittable or options.strip_weights) and tensorrt.flavor == "rtx" and not gpu.find_gpus():
-        raise EnvironmentLacks(
-            f"{tensorrt.title} builds engines for other weights (refittable, strip_weights) only where a GPU is",
-            where=where,
-            hint="leave the option out, or build on a machine with an RTX card",
-        )
-    if options.refittable:
-        config.set_flag(trt.BuilderFlag.REFIT)
-    if options.strip_weights:
-        config.set_flag(compat.need(tensorrt, "BuilderFlag.STRIP_PLAN", "engines without weights (strip_weights)"))
-    if options.dla_core is not None:
-        _use_dla(tensorrt, builder, config, options, where=where)
-    for shapes_by_input in profiles:
-        profile = builder.create_optimization_profile()
-        for name, shapes in shapes_by_input.items():
-            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
-        config.add_optimization_profile(profile)
+    tensorrt = session.target.tensorrt
+    config = builder_config.make_config(tensorrt, session.builder, session.options, job.profiles, where=job.component)
+    builder_config.set_precision_flags(tensorrt, config, job.policy, onnx_graph.low_types(onnx_graph.load(graph)))
     return config
 
 
-def _tactic_sources(tensorrt: TensorRT, sources: Sequence[str]) -> int:
-    return sum(1 << int(compat.tactic_source(tensorrt, source)) for source in sources)
-
-
-def _hardware_level(tensorrt: TensorRT, level: str) -> Any:
-    if level == "same_compute_capability":
-        name = "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY"
-        return compat.need(tensorrt, name, "hardware compatibility 'same_compute_capability'")
-    return tensorrt.trt.HardwareCompatibilityLevel.AMPERE_PLUS
-
-
-def _use_dla(tensorrt: TensorRT, builder: Any, config: Any, options: Options, *, where: str) -> None:
-    trt = tensorrt.trt
-    cores = int(builder.num_DLA_cores)
-    if options.dla_core is None or options.dla_core >= cores:
-        raise EnvironmentLacks(
-            f"dla_core is {options.dla_core}, but this machine shows {cores} DLA cores",
-            where=where,
-            hint="remove tensorrt.dla_core, or build on the Jetson that it is for",
-        )
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = options.dla_core
-    if options.gpu_fallback:
-        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-
-
-def set_precision_flags(tensorrt: TensorRT, config: Any, resolved: Resolved, types_in_graph: set[str]) -> None:
-    """The policy's builder flags.
+def build(session: Session, job: Job, graph: Path, reproduce: tuple[Mode, bytes] | None) -> tuple[bytes, bytes]:
+    """Build and serialize one engine.
 
     Args:
-        tensorrt: the TensorRT.
-        config: builder config; changed.
-        resolved: the policy.
-        types_in_graph: ``fp16``, ``bf16`` when the graph has such tensors.
-
-    Raises:
-        EnvironmentLacks: this TensorRT has no such precision.
-    """
-    trt = tensorrt.trt
-    if resolved.tf32 is not None:
-        change = config.set_flag if resolved.tf32 else config.clear_flag
-        change(trt.BuilderFlag.TF32)
-    if not tensorrt.weakly_typed or (resolved.policy.typed and not compat.lacks_strong_typing(tensorrt)):
-        return
-    low = set(types_in_graph) | ({resolved.policy.low} if resolved.policy.low else set())
-    if "fp16" in low:
-        config.set_flag(compat.need(tensorrt, "BuilderFlag.FP16", "precision fp16"))
-    if "bf16" in low:
-        config.set_flag(compat.need(tensorrt, "BuilderFlag.BF16", "precision bf16"))
-    if resolved.int8:
-        config.set_flag(compat.need(tensorrt, "BuilderFlag.INT8", "INT8"))
-    if resolved.policy.low is not None or resolved.policy.typed:
-        config.set_flag(compat.need(tensorrt, "BuilderFlag.OBEY_PRECISION_CONSTRAINTS", "precision constraints"))
-
-
-def build(
-    tensorrt: TensorRT,
-    builder: Any,
-    network: Any,
-    config: Any,
-    messages: Messages,
-    *,
-    cache: Path | None,
-    what: str,
-    reproduce: tuple[Mode, bytes] | None = None,
-) -> tuple[bytes, bytes]:
-    """Build and serialize an engine.
-
-    Args:
-        tensorrt: the TensorRT.
-        builder: its builder.
-        network: the parsed network.
-        config: the builder config.
-        messages: where its logger puts what it says.
-        cache: the timing cache file; None where there is none.
-        what: the component, for progress and errors.
+        session: TensorRT, its logger and builder.
+        job: what to build.
+        graph: the ONNX file to parse.
         reproduce: record the choice of kernels, or build with the recorded one (`reproducible`); the shared timing
             cache is left out then.
 
@@ -170,9 +84,23 @@ def build(
 
     Raises:
         BuildError: TensorRT failed, or chose other kernels than the recorded ones; says why, and what to do.
-        EnvironmentLacks: this TensorRT has no reproducible builds.
+        EnvironmentLacks: an option or precision that this TensorRT does not have.
         KeyboardInterrupt: the user stopped it.
     """
+    tensorrt, typed = session.target.tensorrt, job.policy.policy.typed
+    session.messages.clear()
+    config = configure(session, job, graph)
+    # The network points to weights that the parser owns, so the parser must live until the end of the build.
+    network, _parser = parse(
+        tensorrt,
+        session.builder,
+        session.logger,
+        graph,
+        strongly_typed=typed or not tensorrt.weakly_typed,
+        component=job.component,
+    )
+    if tensorrt.weakly_typed and (not typed or compat.lacks_strong_typing(tensorrt)):
+        set_precisions(tensorrt, network, job.policy)
     phases = Phases()
     monitor = make_monitor(tensorrt, phases)
     if monitor is not None:
@@ -180,20 +108,75 @@ def build(
     chosen: dict[str, str] = {}
     # Whatever cache is used must live as long as the build.
     if reproduce is not None:
-        kept, chosen = reproducible.prepare(tensorrt, config, *reproduce)
+        cache, chosen = reproducible.prepare(tensorrt, config, *reproduce)
     else:
-        kept = timing_cache.use(config, timing_cache.read(cache)) if cache is not None else None
+        cache = timing_cache.use(config, timing_cache.read(session.cache)) if session.cache is not None else None
     serialized = run(
-        lambda: builder.build_serialized_network(network, config), what, phases, can_cancel=monitor is not None
+        lambda: session.builder.build_serialized_network(network, config),
+        job.component,
+        phases,
+        can_cancel=monitor is not None,
     )
     if serialized is None:
-        raise failure(what, messages.problems())
+        raise failure(job.component, session.messages.problems())
     plan = bytes(memoryview(serialized))
     if reproduce is None:
-        if cache is not None and kept is not None:
-            timing_cache.save(cache, config)
+        if session.cache is not None and cache is not None:
+            timing_cache.save(session.cache, config)
         return plan, b""
     if reproduce[0] == "verify":
-        reproducible.compare(tensorrt, config, chosen, component=what)
+        reproducible.compare(tensorrt, config, chosen, component=job.component)
         return plan, reproduce[1]
     return plan, bytes(config.get_timing_cache().serialize())
+
+
+def prove(session: Session, job: Job, plan: bytes, graph: Path, seconds: float, rejected: Path) -> dict[str, Any]:
+    """Look into an engine, and compare it with what was asked for.
+
+    Args:
+        session: TensorRT and what it said while it built.
+        job: what was asked for.
+        plan: the engine.
+        graph: the ONNX file that it was made from.
+        seconds: how long that took.
+        rejected: where the record goes when the engine does not meet its policy.
+
+    Returns:
+        The engine's record.
+
+    Raises:
+        BuildError: the policy was not met, or TensorRT does not load what it built.
+    """
+    report = look(session, plan, component=job.component)
+    summary = achieved.summary(report.layers, job.policy, report.times)
+    record = engine_record(session, job, plan, report, summary)
+    model = onnx_graph.load(graph)
+    record |= {
+        "build_seconds": round(seconds, 2),
+        "structure_sha256": weights.structure_hash(model),
+        **onnx_graph.tensors(model),
+    }
+    try:
+        achieved.require(summary, job.policy, component=job.component)
+    except BuildError as unmet:
+        write_json(rejected, record)
+        raise BuildError(f"{unmet.message} (all of it: {rejected})", where=unmet.where, hint=unmet.hint) from unmet
+    rejected.unlink(missing_ok=True)
+    _log.info("%s: %.1f s, %.1f MB, %s", job.component, seconds, len(plan) / 1e6, _describe_shares(summary))
+    return record
+
+
+def _describe_shares(summary: dict[str, Any]) -> str:
+    shares = summary["share_of_matrix_layers"] or summary["share_of_layers"]
+    return ", ".join(f"{share:.0%} {name}" for name, share in shares.items()) + " of the matrix layers"
+
+
+def commit(stage: StageRun, job: Job, plan: bytes, record: dict[str, Any], target_name: str) -> None:
+    """Add an engine and its record to the stage."""
+    relative = f"tensorrt/{target_name}/{job.engine_file}"
+    with stage.artifact(relative, kind="engine") as path:
+        path.write_bytes(plan)
+    with stage.artifact(f"{relative}.json", kind="engine-record") as path:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    brief = {key: value for key, value in record.items() if key not in ("layers", "format", "plugins")}
+    stage.result("engines", f"{target_name}/{job.component}", {"engine": relative, **brief})

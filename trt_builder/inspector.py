@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared import cuda, engines
 from shared.errors import BuildError
-from trt_builder import compat, layers, measure
+from trt_builder import layers
 from trt_builder.layers import Layer
-from trt_builder.messages import Messages
-from trt_builder.target import Target
+from trt_builder.session import Session
 
 
 @dataclass(frozen=True)
@@ -27,31 +27,27 @@ class Report:
     memory: int | None = None
 
 
-def look(target: Target, logger: Any, messages: Messages, plan: bytes) -> Report:
+def look(session: Session, plan: bytes, *, component: str) -> Report:
     """Look into a plan that was built just now.
 
     Args:
-        target: what it was built for.
-        logger: TensorRT's logger.
-        messages: what that logger collected; holds the layers where the engine can't be loaded.
+        session: TensorRT; where the engine can't be loaded, its messages hold the layers.
         plan: the plan.
+        component: for errors.
 
     Raises:
         BuildError: TensorRT can't load what it built, or says nothing about its layers.
     """
-    if target.gpu is None:
-        if messages.layers is None:
-            raise BuildError("TensorRT said nothing about the layers that it built")
-        return Report(layers.from_log(messages.layers))
-    trt = target.tensorrt.trt
-    runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise BuildError(f"TensorRT does not load what it built: {' '.join(messages.problems()[-1:])}")
+    if session.target.gpu is None:
+        if session.messages.layers is None:
+            raise BuildError("TensorRT said nothing about the layers that it built", where=component)
+        return Report(layers.from_log(session.messages.layers))
+    engine = session.load(plan, component=component)
+    cuda.use_gpu(session.target.gpu.index)
     return Report(
-        layers=layers.from_inspector(engine_information(trt, engine)),
-        times=measure.layer_times(trt, engine),
-        memory=compat.engine_memory(trt, engine),
+        layers=layers.from_inspector(engine_information(session.trt, engine)),
+        times=engines.layer_times(session.trt, engine),
+        memory=engines.activation_memory(engine),
     )
 
 

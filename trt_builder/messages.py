@@ -60,6 +60,10 @@ class Messages:
         with self._lock:
             return list(self._problems)
 
+    def last(self) -> str:
+        """The last of them; empty when there was none."""
+        return " ".join(self.problems()[-1:])
+
     def clear(self) -> None:
         """Forget what was said about an earlier engine."""
         with self._lock:
@@ -121,9 +125,11 @@ def failure(component: str, problems: Sequence[str]) -> BuildError:
     for pattern, meaning, advice in _MEANINGS:
         match = re.search(pattern, text)
         if match is not None:
-            said = next((line for line in problems if re.search(pattern, line)), last)
-            return BuildError(f"{meaning}: {_shorten(said)}", where=component, hint=advice)
-    return BuildError(f"TensorRT could not build the engine: {last}", where=component, hint="--debug shows all it said")
+            line = next((line for line in problems if re.search(pattern, line)), last)
+            return BuildError(f"{meaning}: {_shorten(line)}", where=component, hint=advice)
+    return BuildError(
+        f"TensorRT could not build the engine: {last}", where=component, hint="--debug shows all its messages"
+    )
 
 
 def _shorten(text: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import InputError
-from shared.files import sha256_of_file
 from shared.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -56,12 +55,12 @@ def load(path: Path) -> onnx.ModelProto:
         ) from error
 
 
-def content_hash(path: Path) -> str:
-    """Sha256 over an ONNX file and the external data files that it names."""
-    digest = hashlib.sha256(sha256_of_file(path).encode())
-    for location in sorted(external_files(path)):
-        digest.update(location.encode())
-        digest.update(sha256_of_file(path.parent / location).encode())
+def content_hash(file: str, external: Mapping[str, str]) -> str:
+    """Sha256 over the sha256 of an ONNX file and of the external data files that it names (name to sha256)."""
+    digest = hashlib.sha256(file.encode())
+    for name in sorted(external):
+        digest.update(name.encode())
+        digest.update(external[name].encode())
     return digest.hexdigest()
 
 
@@ -85,12 +84,7 @@ def node_name(node: onnx.NodeProto) -> str:
 def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
     """The inputs that a caller must give: those that are no initializers."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    found = []
-    for value in model.graph.input:
-        if value.name in weights:
-            continue
-        found.append(GraphInput(value.name, _shape(value)))
-    return found
+    return [GraphInput(value.name, _shape(value)) for value in model.graph.input if value.name not in weights]
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
@@ -122,7 +116,7 @@ def is_quantized(model: onnx.ModelProto) -> bool:
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type (``onnx.TensorProto.FLOAT`` ...) of every tensor whose type can be told.
+    """Element type (``onnx.TensorProto.FLOAT`` ...) of every tensor whose type can be inferred.
 
     Raises:
         InputError: types that contradict each other, or a domain that the file does not import.
@@ -131,7 +125,7 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
         inferred = onnx.shape_inference.infer_shapes(model)
     except onnx.shape_inference.InferenceError as error:
         raise InputError(
-            f"the types in this graph make no sense: {str(error).splitlines()[0]}",
+            f"the types in this graph can't be inferred: {str(error).splitlines()[0]}",
             where=f"ONNX graph '{model.graph.name}'",
             hint="export it again: exporter export --force",
         ) from error

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from trt_builder import gpu, profiles
+from shared import cuda
+from trt_builder import profiles
+from trt_builder.build_plan import options_key
 from trt_builder.inspector import Report
+from trt_builder.jobs import Job
 from trt_builder.layers import Layer
-from trt_builder.settings import Job, Options
-from trt_builder.target import Target
+from trt_builder.session import Session
 
 
-def engine_record(
-    target: Target, options: Options, job: Job, plan: bytes, report: Report, summary: dict[str, Any]
-) -> dict[str, Any]:
+def engine_record(session: Session, job: Job, plan: bytes, report: Report, summary: dict[str, Any]) -> dict[str, Any]:
     """What is kept beside an engine: enough to say, without TensorRT, what it is and where it loads.
 
     Args:
-        target: what it was built for.
-        options: how.
+        session: what it was built for, and with which options.
         job: what was asked for.
         plan: the engine.
         report: what is in it.
         summary: what was achieved.
     """
+    target, options = session.target, session.options
     hardware = target.gpu
     return {
         "format": 1,
@@ -31,15 +31,15 @@ def engine_record(
         "tensorrt": {"flavor": target.tensorrt.flavor, "version": target.tensorrt.version},
         "architecture": target.architecture,
         "gpu": {"name": hardware.name, "multiprocessors": hardware.multiprocessors} if hardware else None,
-        "driver": gpu.driver_version() if hardware else None,
+        "driver": cuda.driver_version() if hardware else None,
         "version_compatible": options.version_compatible,
         "hardware_compatibility": options.hardware_compatibility,
         "onnx_sha256": job.onnx_hash,
         "precision_policy": job.policy.policy.name,
         "kept_in_fp32": job.policy.keep,
         "profiles": profiles.as_json(job.profiles),
-        "options": options.as_key(),
-        "plugins": options.plugins,
+        "options": options_key(options, session.plugins),
+        "plugins": dict(session.plugins),
         "bytes": len(plan),
         "engine_memory": report.memory,
         "achieved": summary,

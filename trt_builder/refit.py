@@ -1,122 +1,67 @@
-"""New weights for an engine that exists: seconds instead of a build, when the graph is the same but for its weights.
-
-Where TensorRT has a parser for it (10.0 and newer), that maps ONNX weights to the engine's. On 8.6 it is done here, by
-layer and role, for the layers that the parser of 8.6 makes of CenterPoint's and YOLOX's operators.
-"""
+"""The refit recipe: engines that exist get the weights of the ONNX files as they are now, and are proven again."""
 
 from __future__ import annotations
 
-import hashlib
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+from shared.errors import BuildError, InputError
+from shared.workspace import Workspace
+from trt_builder import engine, onnx_graph, weights
+from trt_builder import target as targets
+from trt_builder.build_plan import one_at_a_time, options_key, plan_build, read_config
+from trt_builder.jobs import Job
+from trt_builder.loadable import read_record
+from trt_builder.session import open_session
 
-from shared.errors import BuildError
-from shared.lazy import lazy_import
-from trt_builder import compat, onnx_graph
-from trt_builder.compat import TensorRT
-from trt_builder.messages import Messages
-
-if TYPE_CHECKING:
-    import onnx
-else:
-    onnx = lazy_import("onnx")
-
-Array = np.ndarray[Any, Any]
-
-# Layers that the parser made up, to compute shapes: their constants are no weights of the graph, and stay.
-_OF_THE_PARSER = "(Unnamed Layer*"
+_REBUILD = "build it instead: trt_builder build"
 
 
-def structure_hash(model: onnx.ModelProto) -> str:
-    """Sha256 over a graph without the values of its floating-point weights: what must be equal for a refit."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    # Exporters stamp files with times and hashes of weights, which make no other graph.
-    del bare.metadata_props[:]
-    bare.graph.doc_string = bare.doc_string = ""
-    for tensor in bare.graph.initializer:
-        if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16):
-            shape, kind, name = list(tensor.dims), tensor.data_type, tensor.name
-            tensor.Clear()
-            tensor.name, tensor.data_type = name, kind
-            tensor.dims.extend(shape)
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
-
-
-def refit(tensorrt: TensorRT, logger: Any, messages: Messages, plan: bytes, graph: Path, *, component: str) -> bytes:
-    """The plan with the weights of ``graph``.
+def refit_all(work: Path, *, target: str, overrides: Sequence[str] = ()) -> None:
+    """Give the engines of a target the weights of the ONNX files as they are now; everything else must be as it was.
 
     Args:
-        tensorrt: the TensorRT that built the plan.
-        logger: its logger.
-        messages: what that collected.
-        plan: an engine built refittable, or stripped of its weights.
-        graph: the ONNX file (the derived one where precision is baked in).
-        component: for errors.
+        work: the workspace.
+        target: ``auto``, ``tensorrt`` or ``rtx``.
+        overrides: ``key=value`` changes to the config in the manifest, as given to the build.
 
     Raises:
-        BuildError: the engine can't be refitted, or a weight of it is not in the graph.
+        InputError: there are no engines of this target, or they were changed.
+        EnvironmentLacks: no TensorRT or no GPU here.
+        BuildError: graph or options are others, the engine is not refittable, or does not meet its policy afterwards.
     """
-    trt = tensorrt.trt
-    runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise BuildError(f"TensorRT does not load it: {' '.join(messages.problems()[-1:])}", where=component)
-    if not engine.refittable:
+    ws = Workspace.open(work)
+    plan = plan_build(ws, read_config(ws, overrides), targets.find(target))
+    if plan.stage.up_to_date():
+        return
+    if plan.stage.name not in ws.manifest().stages:
+        hint = "build them first: trt_builder build --set tensorrt.refittable=true"
+        raise InputError(f"there are no engines '{plan.name}' to refit", where=str(ws.root), hint=hint)
+    paths = {job.component: ws.artifact(f"tensorrt/{plan.name}/{job.engine_file}") for job in plan.jobs}
+    serialized = {name: path.read_bytes() for name, path in paths.items()}
+    records = {name: read_record(path) for name, path in paths.items()}
+    with one_at_a_time(ws, plan), plan.stage as stage:
+        session = open_session(plan.target, plan.options, plan.plugins, ws.path("tensorrt"))
+        for job in plan.jobs:
+            with engine.graph_to_build(stage, session, job, plan.name) as graph:
+                started = time.monotonic()
+                _require_same_build(job, records[job.component], graph, options_key(plan.options, plan.plugins))
+                refitted = weights.refit(session, serialized[job.component], graph, component=job.component)
+                seconds = time.monotonic() - started
+                record = engine.prove(session, job, refitted, graph, seconds, plan.rejected(ws, job))
+            engine.commit(stage, job, refitted, {**record, "refitted": True}, plan.name)
+
+
+def _require_same_build(job: Job, record: Mapping[str, Any] | None, graph: Path, options: Mapping[str, Any]) -> None:
+    if record is None or record["structure_sha256"] != weights.structure_hash(onnx_graph.load(graph)):
         raise BuildError(
-            "the engine was not built refittable", where=component, hint="build with tensorrt.refittable: true"
+            "the graph is not the one that the engine was built from, more than its weights differ",
+            where=job.component,
+            hint=_REBUILD,
         )
-    refitter = trt.Refitter(engine, logger)
-    kept: list[Array] = []
-    from_onnx = compat.onnx_refitter(tensorrt, refitter, logger)
-    if from_onnx is None:
-        kept = _set_by_role(trt, refitter, onnx_graph.load(graph), component=component)
-    elif not from_onnx.refit_from_file(str(graph)):
-        raise BuildError(f"the ONNX file does not fit: {' '.join(messages.problems()[-1:])}", where=component)
-    if not refitter.refit_cuda_engine():
-        missing = ", ".join(f"{layer} {role}" for layer, role in zip(*refitter.get_missing(), strict=True))
-        raise BuildError(f"weights are missing: {missing or 'TensorRT does not say which'}", where=component)
-    # The arrays must live until the engine has them.
-    del kept
-    return bytes(memoryview(compat.serialize_with_weights(tensorrt, engine)))
-
-
-def _set_by_role(trt: Any, refitter: Any, model: onnx.ModelProto, *, component: str) -> list[Array]:
-    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    nodes = {onnx_graph.node_name(node): node for node in model.graph.node}
-    kept = []
-    for layer, role in zip(*refitter.get_all(), strict=True):
-        value = _value(trt, layer, role, nodes, weights)
-        if value is None and role == trt.WeightsRole.CONSTANT and _OF_THE_PARSER in layer:
-            continue
-        if value is None:
-            raise BuildError(
-                f"no weights for layer '{layer}' ({role}) in the ONNX file",
-                where=component,
-                hint="build it instead: trt_builder build",
-            )
-        kept.append(np.ascontiguousarray(value))
-        if not refitter.set_weights(layer, role, trt.Weights(kept[-1])):
-            raise BuildError(f"TensorRT does not take the weights of layer '{layer}' ({role})", where=component)
-    return kept
-
-
-def _value(
-    trt: Any, layer: str, role: Any, nodes: dict[str, onnx.NodeProto], weights: dict[str, Array]
-) -> Array | None:
-    """What a layer's role holds, in terms of the ONNX node of the same name."""
-    node = nodes.get(layer)
-    if node is None:
-        return weights.get(layer) if role == trt.WeightsRole.CONSTANT else None
-    if node.op_type == "BatchNormalization":
-        scale, bias, mean, variance = (weights[name].astype(np.float64) for name in node.input[1:])
-        epsilon = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
-        factor = scale / np.sqrt(variance + epsilon)
-        values = {trt.WeightsRole.SCALE: factor, trt.WeightsRole.SHIFT: bias - mean * factor}
-        return values[role].astype(np.float32) if role in values else None
-    position = {trt.WeightsRole.KERNEL: 1, trt.WeightsRole.BIAS: 2}.get(role)
-    if position is None or position >= len(node.input):
-        return None
-    return weights.get(node.input[position])
+    changed = sorted(name for name, value in options.items() if record["options"].get(name) != value)
+    if changed:
+        names = ", ".join(f"tensorrt.{name}" for name in changed)
+        raise BuildError(f"the engine was built with other options ({names})", where=job.component, hint=_REBUILD)

@@ -12,7 +12,7 @@ from typing import Any
 
 from shared.errors import InputError
 from shared.table import MISSING, Table
-from trt_builder.check import read_record
+from trt_builder.loadable import read_record
 from trt_builder.target import PORTABLE
 
 _COLORS = {"fp32": "#7f8c8d", "fp16": "#2980b9", "bf16": "#8e44ad", "int8": "#27ae60", "fp8": "#16a085"}

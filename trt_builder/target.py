@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from shared import cuda
+from shared.cuda import GpuInfo
 from shared.errors import EnvironmentLacks
-from trt_builder import compat, gpu
+from trt_builder import compat
 from trt_builder.compat import TensorRT
-from trt_builder.gpu import Gpu
 
 # The architecture of an engine that is finished on the GPU that loads it.
 PORTABLE = "portable"
@@ -26,7 +27,7 @@ class Target:
     """
 
     tensorrt: TensorRT
-    gpu: Gpu | None
+    gpu: GpuInfo | None
 
     @property
     def architecture(self) -> str:
@@ -66,7 +67,7 @@ def find(wanted: str) -> Target:
 
 def _tensorrt() -> Target:
     tensorrt = compat.load("tensorrt")
-    gpus = gpu.find_gpus()
+    gpus = cuda.find_gpus()
     if not gpus:
         raise EnvironmentLacks(
             f"no GPU: {tensorrt.title} is installed, but the driver shows no NVIDIA GPU, which it needs to build",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Tensors
-from runtime.cuda.gpu import DeviceArray, Gpu, driver, open_gpu
+from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
 from runtime.cuda.session import Bound, DeviceSession, Lane
 from runtime.devices import Device
+from shared.engines import activation_memory, deserialize, profile_shapes, tensor_names
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.lazy import lazy_import
 from shared.plan import read_header
@@ -88,13 +88,21 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
     """
     if device.is_cpu:
         raise EnvironmentLacks("TensorRT runs on GPUs", where="tensorrt on cpu", hint="choose --device cuda")
-    for path in files.values():
-        _check_header(path)
+    records = _records(files)
+    for name, path in files.items():
+        _check_header(path, records[name])
     gpu = open_gpu(device)
-    for path in files.values():
-        _check_architecture(path, gpu)
+    for name, path in files.items():
+        _check_architecture(path, records[name], gpu)
     runtime = trt.Runtime(_logger())
-    plans = {component.name: Plan(runtime, files[component.name]) for component in spec.components}
+    plans = {
+        component.name: Plan(
+            runtime,
+            files[component.name],
+            version_compatible=records[component.name].get("version_compatible", False),
+        )
+        for component in spec.components
+    }
     engines = {component.name: _checked(plans[component.name], component) for component in spec.components}
     return TensorRTSession(gpu, plans, engines, {"tensorrt": trt.__version__, "gpu": gpu.name})
 
@@ -106,8 +114,9 @@ class Plan:
     the same engine can't run.
     """
 
-    def __init__(self, runtime: Any, path: Path) -> None:
+    def __init__(self, runtime: Any, path: Path, *, version_compatible: bool) -> None:
         self.path = path
+        self._version_compatible = version_compatible
         # Engines need the runtime that loaded them.
         self._runtime = runtime
         self._bytes = path.read_bytes()
@@ -118,7 +127,7 @@ class Plan:
         Raises:
             ModelLoadError: TensorRT refuses.
         """
-        engine = self._runtime.deserialize_cuda_engine(self._bytes)
+        engine = deserialize(self._runtime, self._bytes, version_compatible=self._version_compatible)
         if engine is None:
             raise ModelLoadError(
                 f"TensorRT can't load it: {last_error()}", where=str(self.path), hint="build the engines again"
@@ -150,7 +159,7 @@ class TensorRTSession(DeviceSession):
     def rows(self, component: str) -> tuple[int, int | None]:
         """See `DeviceSession`."""
         engine = self._engines[component]
-        low, _, high = profile(engine, tensor_names(engine, inputs=True)[0])
+        low, _, high = profile_shapes(engine, tensor_names(trt, engine, inputs=True)[0])
         return low[0], high[0]
 
     def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
@@ -163,7 +172,7 @@ class TensorRTSession(DeviceSession):
 
     def open_lane(self) -> TensorRTLane:
         """See `DeviceSession`."""
-        scratch = max(scratch_bytes(engine) for engine in self._engines.values())
+        scratch = max(activation_memory(engine) for engine in self._engines.values())
         return TensorRTLane(self.gpu, self._plans, scratch)
 
 
@@ -203,10 +212,10 @@ class TensorRTBound(Bound):
         self._component = component
         self._stream = stream.handle
         self.context = new_context(engine, scratch, stream)
-        for name in tensor_names(engine, inputs=True):
+        for name in tensor_names(trt, engine, inputs=True):
             set_shape(self.context, engine, component, name, inputs[name].shape)
         self.outputs = {}
-        for name in tensor_names(engine, inputs=False):
+        for name in tensor_names(trt, engine, inputs=False):
             shape = tuple(self.context.get_tensor_shape(name))
             given = outputs.get(name)
             dtype = dtype_of(engine, name)
@@ -227,15 +236,16 @@ class _HostBinding:
     """An engine with buffers on both sides, allocated once for the largest shapes of the profile."""
 
     def __init__(self, gpu: Gpu, component: str, engine: Any) -> None:
+        self._gpu = gpu
         self._component = component
         self._engine = engine
         self._stream = gpu.stream()
-        self._scratch = gpu.allocate((scratch_bytes(engine),), np.uint8)
+        self._scratch = gpu.allocate((activation_memory(engine),), np.uint8)
         self._context = new_context(engine, self._scratch, self._stream)
-        self._inputs = tensor_names(engine, inputs=True)
-        self._outputs = tensor_names(engine, inputs=False)
+        self._inputs = tensor_names(trt, engine, inputs=True)
+        self._outputs = tensor_names(trt, engine, inputs=False)
         for name in self._inputs:
-            set_shape(self._context, engine, component, name, profile(engine, name)[2])
+            set_shape(self._context, engine, component, name, profile_shapes(engine, name)[2])
         self._device, self._host = {}, {}
         for name in (*self._inputs, *self._outputs):
             shape = tuple(self._context.get_tensor_shape(name))
@@ -248,20 +258,20 @@ class _HostBinding:
         rows = padded = len(inputs[self._inputs[0]])
         for name in self._inputs:
             array = inputs[name]
-            padded = max(len(array), profile(self._engine, name)[0][0])
+            padded = max(len(array), profile_shapes(self._engine, name)[0][0])
             set_shape(self._context, self._engine, self._component, name, (padded, *array.shape[1:]))
             size = int(np.prod(array.shape[1:])) * padded
             staged = self._host[name][:size]
             staged[: array.size] = array.reshape(-1)
             staged[array.size :] = 0
-            driver.memcpy_htod_async(self._device[name].address, staged, self._stream)
+            self._gpu.to_device(staged, self._device[name].address, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
             raise InferenceError(f"TensorRT failed: {last_error()}", where=self._component)
         results = {}
         for name in self._outputs:
             shape = tuple(self._context.get_tensor_shape(name))
             results[name] = self._host[name][: int(np.prod(shape))].reshape(shape)
-            driver.memcpy_dtoh_async(results[name], self._device[name].address, self._stream)
+            self._gpu.to_host(self._device[name], results[name], self._stream)
         self._stream.synchronize()
         return {
             name: (array[:rows] if padded > rows and array.shape[0] == padded else array).copy()
@@ -269,35 +279,10 @@ class _HostBinding:
         }
 
 
-def tensor_names(engine: Any, *, inputs: bool) -> list[str]:
-    """Names of an engine's inputs or outputs, in its order."""
-    wanted = trt.TensorIOMode.INPUT if inputs else trt.TensorIOMode.OUTPUT
-    names = [str(engine.get_tensor_name(index)) for index in range(engine.num_io_tensors)]
-    return [name for name in names if engine.get_tensor_mode(name) == wanted]
-
-
-def profile(engine: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Smallest, tuned-for and largest shape of an input; its own three times where that is fixed."""
-    shape = tuple(engine.get_tensor_shape(name))
-    if -1 not in shape:
-        return shape, shape, shape
-    low, opt, high = (tuple(shapes) for shapes in engine.get_tensor_profile_shape(name, 0))
-    return low, opt, high
-
-
 def dtype_of(engine: Any, name: str) -> np.dtype[Any]:
     """NumPy dtype of a tensor of an engine."""
     dtype: np.dtype[Any] = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
     return dtype
-
-
-def scratch_bytes(engine: Any) -> int:
-    """Device memory that a context needs for activations.
-
-    ``device_memory_size_v2`` came with 10.9, and 11 knows no other.
-    """
-    newer = getattr(engine, "device_memory_size_v2", None)
-    return int(engine.device_memory_size if newer is None else newer)
 
 
 def new_context(engine: Any, scratch: DeviceArray, stream: Any) -> Any:
@@ -328,7 +313,7 @@ def set_shape(context: Any, engine: Any, component: str, name: str, shape: tuple
     Raises:
         InferenceError: outside the engine's profile.
     """
-    low, _, high = profile(engine, name)
+    low, _, high = profile_shapes(engine, name)
     fits = len(shape) == len(low) and all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True))
     if not fits or not context.set_input_shape(name, shape):
         raise InferenceError(
@@ -374,7 +359,7 @@ def _logger() -> Any:
     return _LOGGERS[0]
 
 
-def _check_header(path: Path) -> None:
+def _check_header(path: Path, record: Mapping[str, Any]) -> None:
     """Whether a plan is one of this TensorRT.
 
     Raises:
@@ -384,7 +369,7 @@ def _check_header(path: Path) -> None:
     installed = _three(str(trt.__version__))
     if header.flavor != "tensorrt":
         raise ModelLoadError("an engine of TensorRT for RTX", where=str(path), hint="build with --target tensorrt")
-    if header.version_text == installed or _record(path).get("version_compatible", False):
+    if header.version_text == installed or record.get("version_compatible", False):
         return
     raise ModelLoadError(
         f"built with TensorRT {header.version_text}, here is {installed}",
@@ -393,11 +378,11 @@ def _check_header(path: Path) -> None:
     )
 
 
-def _check_architecture(path: Path, gpu: Gpu) -> None:
-    built = _record(path).get("architecture")
+def _check_architecture(path: Path, record: Mapping[str, Any], gpu: Gpu) -> None:
+    built = record.get("architecture")
     if built is None or built == gpu.architecture.replace("_", ""):
         return
-    if _record(path).get("hardware_compatibility", "none") == "none":
+    if record.get("hardware_compatibility", "none") == "none":
         raise ModelLoadError(
             f"built for {built}, this {gpu.name} is {gpu.architecture.replace('_', '')}",
             where=str(path),
@@ -405,13 +390,17 @@ def _check_architecture(path: Path, gpu: Gpu) -> None:
         )
 
 
-def _record(path: Path) -> dict[str, Any]:
-    """What trt_builder wrote beside an engine; empty where it lies alone."""
-    record = path.with_name(f"{path.name}.json")
-    if not record.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    return content
+def _records(files: Mapping[str, Path]) -> dict[str, Mapping[str, Any]]:
+    """What the manifest of the workspace that an engine lies in says of it, by component; empty where it says nothing.
+
+    The manifest, and not the record beside the engine: its hash of the engine was checked, so that what it says is of
+    this very file.
+    """
+    engines: dict[Path, Mapping[str, Any]] = {}
+    for root in dict.fromkeys(root for root in map(Workspace.root_of, files.values()) if root is not None):
+        results = Workspace.open(root).manifest().results.get("engines", {})
+        engines.update({(root / result["engine"]).resolve(): result for result in results.values()})
+    return {name: engines.get(path.resolve(), {}) for name, path in files.items()}
 
 
 def _three(version: str) -> str:
@@ -422,7 +411,7 @@ def _checked(plan: Plan, component: ComponentSpec) -> Any:
     """An engine whose inputs and outputs are those of the spec."""
     engine = plan.engine()
     for kind, expected, is_input in (("inputs", component.inputs, True), ("outputs", component.outputs, False)):
-        names, wanted = tensor_names(engine, inputs=is_input), [tensor.name for tensor in expected]
+        names, wanted = tensor_names(trt, engine, inputs=is_input), [tensor.name for tensor in expected]
         if sorted(names) != sorted(wanted):
             raise ModelLoadError(
                 f"has the {kind} {names}, the model spec says {wanted}",

@@ -1,4 +1,4 @@
-"""A GPU: its primary context, memory, streams and events, through pycuda.
+"""A GPU made ready for a pipeline: memory by `shared.cuda`; streams, copies and page-locked memory by pycuda.
 
 The primary context is the one that TensorRT, PyTorch and ONNX Runtime use too. Memory is allocated once, when a model
 is loaded; everything that a buffer's user keeps of it holds a reference to the allocation.
@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.cuda.compile import compile_kernels
-from runtime.cuda.graph import Event, Graph
+from runtime.cuda.graph import Graph
 from runtime.devices import Device
+from shared import cuda
 from shared.errors import EnvironmentLacks, InferenceError
 from shared.lazy import lazy_import
 
@@ -106,12 +107,13 @@ class Gpu:
     """One GPU, made current for the process. Use `open_gpu`."""
 
     def __init__(self, index: int) -> None:
-        device = driver.Device(index)
+        info = cuda.find_gpus()[index]
         self.index = index
-        self.name: str = device.name()
-        self.architecture = "sm_{}{}".format(*device.compute_capability())
-        self.multiprocessors: int = device.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT)
-        self._context = device.retain_primary_context()
+        self.name = info.name
+        self.architecture = "sm_{}{}".format(*info.capability)
+        self.multiprocessors = info.multiprocessors
+        # pycuda launches kernels in a context that it has made current itself.
+        self._context = driver.Device(index).retain_primary_context()
         self._context.push()
         # pycuda aborts at exit when a context is still current.
         atexit.register(self._context.pop)
@@ -119,19 +121,13 @@ class Gpu:
     def allocate(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """Zeroed device memory, freed when the last array on it goes."""
         wanted = np.dtype(dtype)
-        size = max(int(np.prod(shape, dtype=np.int64)) * wanted.itemsize, 1)
-        memory = driver.mem_alloc(size)
-        driver.memset_d8(memory, 0, size)
-        # Our streams do not wait for the one that clears.
-        driver.Context.synchronize()
-        return DeviceArray(int(memory), shape, wanted, memory)
+        memory = cuda.Memory(int(np.prod(shape, dtype=np.int64)) * wanted.itemsize)
+        return DeviceArray(memory.address, shape, wanted, memory)
 
     def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
         """A copy of an array in device memory, there when it returns: for what is kept, not for requests."""
         target = self.allocate(array.shape, array.dtype)
-        driver.memcpy_htod(target.address, np.ascontiguousarray(array))
-        # A copy from pageable memory returns before it has arrived, and our streams do not wait for its stream.
-        driver.Context.synchronize()
+        cuda.upload(target.address, np.ascontiguousarray(array))
         return target
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -143,9 +139,9 @@ class Gpu:
         """A new stream, which does not wait for the default one."""
         return driver.Stream(_NON_BLOCKING)
 
-    def event(self) -> Event:
-        """A new event that takes the time."""
-        return Event()
+    def event(self, *, blocking: bool = False) -> cuda.Event:
+        """A new event that takes the time; ``blocking``: waiting for it frees the processor, and wakes up later."""
+        return cuda.Event(blocking=blocking)
 
     def graph(self, stream: Any, enqueue: Callable[[], None]) -> Graph:
         """What ``enqueue`` puts on the stream, recorded.
@@ -225,7 +221,7 @@ def open_gpu(device: Device) -> Gpu:
         raise EnvironmentLacks(
             f"CUDA does not start: {error}", where=str(device), hint="check nvidia-smi; in a container, --gpus all"
         ) from error
-    count = driver.Device.count()
+    count = len(cuda.find_gpus())
     if device.index >= count:
         raise EnvironmentLacks(f"the driver shows {count} GPUs", where=str(device), hint="check nvidia-smi")
     return _open(device.index)

@@ -34,7 +34,7 @@ from tests.support.trt_workspaces import (
 from trt_builder import timing_cache
 from trt_builder.build import build_all
 from trt_builder.cli import cli
-from trt_builder.refit_engines import refit_all
+from trt_builder.refit import refit_all
 from trt_builder.target import Target
 
 pytestmark = pytest.mark.gpu

@@ -25,8 +25,9 @@ from runtime.ranges import record_ranges
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.planted import planted, scale_weights
+from trt_builder.build_plan import read_config
 from trt_builder.cast_graph import lower
-from trt_builder.settings import jobs, read_config
+from trt_builder.jobs import make_jobs
 
 COUNTS = [500, 0, 700]
 
@@ -92,7 +93,9 @@ def test_a_node_beyond_fp16_on_samples_stays_in_fp32_in_the_derived_graph(ws: Wo
     record_ranges(ws.root)
     assert max(recorded(ws, HEAD)["largest"].values()) > 65504
 
-    job = next(job for job in jobs(ws, read_config(ws, ["tensorrt.precision_policy=fp16"])) if job.component == HEAD)
+    job = next(
+        job for job in make_jobs(ws, read_config(ws, ["tensorrt.precision_policy=fp16"])) if job.component == HEAD
+    )
     assert "on recorded samples" in job.policy.keep[large]
     assert job.policy.expected[large] == "fp32"
     lowered, report = lower(model, "fp16", keep=job.policy.keep)

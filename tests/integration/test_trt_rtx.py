@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import pytest
 
+from shared import cuda
 from shared.workspace import Workspace
 from tests.support import trt_rtx
 from tests.support.qdq_graphs import residual_block
@@ -26,7 +27,6 @@ from tests.support.trt_workspaces import (
     profile,
     quantize,
 )
-from trt_builder import gpu
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +226,7 @@ def test_an_unknown_operator_is_named_with_its_position(tmp_path: Path) -> None:
     ],
 )
 def test_an_option_that_this_tensorrt_lacks_ends_the_build(tmp_path: Path, override: str, message: str) -> None:
-    if "where a GPU is" in message and gpu.find_gpus():
+    if "where a GPU is" in message and cuda.find_gpus():
         pytest.skip("there is a GPU here")
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     answer = build(ws, "--set", override, policy="fp16")

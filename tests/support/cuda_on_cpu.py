@@ -94,9 +94,6 @@ class HostGraph:
 class HostEvent:
     """A point in a stream; takes no time."""
 
-    def __init__(self, *, blocking: bool = False) -> None:
-        """Either way."""
-
     def hold(self, stream: Any) -> None:
         """Passed."""
 
@@ -162,7 +159,7 @@ class HostGpu:
     def stream(self) -> HostStream:
         return HostStream()
 
-    def event(self) -> HostEvent:
+    def event(self, *, blocking: bool = False) -> HostEvent:
         return HostEvent()
 
     def graph(self, stream: Any, enqueue: Callable[[], None]) -> HostGraph:

@@ -21,8 +21,10 @@ import pytest
 from runtime import engine_times
 from runtime.backends import tensorrt as backend
 from runtime.models.centerpoint import device as centerpoint
+from shared import cuda
 from shared.workspace import Workspace
 from tests.support import cuda_on_cpu
+from tests.support.libcuda_on_cpu import HostLibrary
 
 HEADER_BYTES = 64
 Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
@@ -36,6 +38,10 @@ class Severity(IntEnum):
 class TensorIOMode(IntEnum):
     INPUT = 1
     OUTPUT = 2
+
+
+class DataType:
+    FLOAT, HALF = np.dtype(np.float32), np.dtype(np.float16)
 
 
 class ILogger:
@@ -74,8 +80,8 @@ class Engine:
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
 
-    def get_tensor_dtype(self, name: str) -> type[np.float32]:
-        return np.float32
+    def get_tensor_dtype(self, name: str) -> np.dtype[Any]:
+        return DataType.FLOAT
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         tensor = {**self._inputs, **self._outputs}[name]
@@ -189,8 +195,8 @@ def add_engines(
             with stage.artifact(name, kind="engine") as path:
                 path.write_bytes(plan(ws.path(component.onnx).read_bytes(), profile, version, **header))
             with stage.artifact(f"{name}.json", kind="engine-record") as path:
-                path.write_text(json.dumps({"architecture": architecture}))
-            record = {"engine": name, "tensorrt": {"version": version}}
+                path.write_text("{}")
+            record = {"engine": name, "tensorrt": {"version": version}, "architecture": architecture}
             stage.result("engines", f"{target}/{component.name}", record)
 
 
@@ -201,17 +207,15 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, *, version: str = "8.6.0"
     module: Any = ModuleType("tensorrt")
     module.__version__ = version
     module.ILogger, module.IProfiler, module.Runtime, module.TensorIOMode = ILogger, IProfiler, Runtime, TensorIOMode
-    module.nptype = np.dtype
+    module.nptype, module.DataType = np.dtype, DataType
     monkeypatch.setattr(backend, "trt", module)
     monkeypatch.setattr(engine_times, "trt", module)
     monkeypatch.setattr(backend, "_LOGGERS", [])
     monkeypatch.setattr(backend, "_MESSAGES", [])
     monkeypatch.setattr(backend, "package_versions", lambda names: {"tensorrt": version})
     monkeypatch.setattr(backend, "open_gpu", lambda device: gpu)
-    for module_with_cuda in (backend, engine_times):
-        monkeypatch.setattr(module_with_cuda, "driver", cuda_on_cpu.HostDriver)
-    monkeypatch.setattr(engine_times, "Event", cuda_on_cpu.HostEvent)
-    monkeypatch.setattr(engine_times, "Graph", cuda_on_cpu.HostGraph)
+    library = HostLibrary()
+    monkeypatch.setattr(cuda, "library", lambda: library)
     # Every bucket is an engine, which takes its time here.
     monkeypatch.setattr(centerpoint, "BUCKETS", 5)
     clock = itertools.count(1)

@@ -29,16 +29,17 @@ VARIABLES = {
     "error": "ParserError",
 }
 TALKING = (
+    "shared/engines.py",
     "trt_builder/compat.py",
+    "trt_builder/builder_config.py",
     "trt_builder/engine.py",
     "trt_builder/network.py",
     "trt_builder/timing_cache.py",
     "trt_builder/inspector.py",
-    "trt_builder/measure.py",
     "trt_builder/messages.py",
-    "trt_builder/refit.py",
+    "trt_builder/session.py",
+    "trt_builder/weights.py",
     "trt_builder/reproducible.py",
-    "trt_builder/probe.py",
     "runtime/backends/tensorrt.py",
     "runtime/engine_times.py",
 )
@@ -67,7 +68,7 @@ class Use:
 
 def sources() -> dict[str, str]:
     """The sources that may use TensorRT, by path relative to the repository."""
-    paths = [*ROOT.glob("trt_builder/**/*.py"), *ROOT.glob("runtime/**/*.py")]
+    paths = [*ROOT.glob("trt_builder/**/*.py"), *ROOT.glob("runtime/**/*.py"), ROOT / "shared" / "engines.py"]
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
 
 

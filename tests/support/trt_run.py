@@ -1,8 +1,7 @@
-"""Runs an engine once, through the driver API alone, to compare its outputs with those of the ONNX graph."""
+"""Runs an engine once, to compare its outputs with those of the ONNX graph."""
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from trt_builder import cuda
+from shared import cuda, engines
 from trt_builder.messages import Messages, make_logger
 from trt_builder.target import Target
 
@@ -22,42 +21,18 @@ def logger(target: Target) -> Any:
     return _loggers.setdefault(target.tensorrt.flavor, make_logger(target.tensorrt.trt, Messages(), layers=False))
 
 
-def load(target: Target, path: Path) -> tuple[Any, Any]:
+def load(target: Target, path: Path, *, version_compatible: bool = False) -> tuple[Any, Any]:
     """Runtime and engine of a plan file; the runtime must outlive the engine."""
     runtime = target.tensorrt.trt.Runtime(logger(target))
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = engines.deserialize(runtime, path.read_bytes(), version_compatible=version_compatible)
     assert engine is not None
     return runtime, engine
 
 
 def run(target: Target, engine: Any, inputs: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
     """The engine's outputs for ``inputs``."""
-    trt = target.tensorrt.trt
-    outputs = {}
-    with cuda.primary_context() as gpu:
-        context = engine.create_execution_context()
-        for name, value in inputs.items():
-            assert context.set_input_shape(name, value.shape)
-        addresses = {}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
-            shape = tuple(context.get_tensor_shape(name))
-            address = gpu.allocate(int(np.prod(shape)) * dtype.itemsize)
-            if name in inputs:
-                gpu.upload(address, np.ascontiguousarray(inputs[name], dtype).tobytes())
-            else:
-                addresses[name] = (address, np.empty(shape, dtype))
-            assert context.set_tensor_address(name, address)
-        stream = gpu.stream()
-        assert context.execute_async_v3(stream)
-        gpu.synchronize(stream)
-        for name, (address, array) in addresses.items():
-            target_pointer = array.ctypes.data_as(ctypes.c_void_p)
-            gpu.call("cuMemcpyDtoH_v2", target_pointer, ctypes.c_uint64(address), ctypes.c_size_t(array.nbytes))
-            outputs[name] = array
-        del context
-    return outputs
+    cuda.use_gpu()
+    return engines.run_once(target.tensorrt.trt, engine, inputs)
 
 
 def reference(model: onnx.ModelProto, inputs: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

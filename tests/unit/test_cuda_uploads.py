@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from runtime.cuda import gpu
+from shared import cuda
 from shared.errors import InferenceError
-from tests.support.cuda_on_cpu import HostDriver, HostMemory
-from trt_builder.cuda import Cuda
+from tests.support.cuda_on_cpu import HostDriver
+from tests.support.libcuda_on_cpu import CONTEXT, HostLibrary
 
 VALUES = np.arange(1, 7, dtype=np.float32)
 
@@ -36,58 +37,35 @@ def seen_by_a_stream(address: int) -> np.ndarray[Any, Any]:
     return np.frombuffer((ctypes.c_float * VALUES.size).from_address(address), np.float32).copy()
 
 
-def late_pycuda(stream: DefaultStream) -> Any:
-    """pycuda.driver with copies from pageable memory that are staged when the call returns, and no more."""
-
-    class Driver(HostDriver):
-        class Context:
-            synchronize = staticmethod(stream.finish)
-
-        @staticmethod
-        def mem_alloc(size: int) -> HostMemory:
-            memory = HostDriver.mem_alloc(size)
-            memory.memory[:] = 0xFF
-            return memory
-
-        @staticmethod
-        def memset_d8(memory: int, value: int, size: int) -> None:
-            stream.put(lambda: ctypes.memset(memory, value, size))
-
-        @staticmethod
-        def memcpy_htod(address: int, array: np.ndarray[Any, Any]) -> None:
-            staged = array.copy()
-            stream.put(lambda: ctypes.memmove(address, staged.ctypes.data, staged.nbytes))
-
-    return Driver
-
-
-class LateLibrary:
-    """The same of the functions of libcuda that the builder calls."""
+class LateLibrary(HostLibrary):
+    """libcuda with copies from pageable memory that are staged when the call returns, and no more."""
 
     def __init__(self) -> None:
-        self._stream = DefaultStream()
-        self._memory: list[Any] = []
+        super().__init__()
+        self._default = DefaultStream()
 
-    def cuMemAlloc_v2(self, address: Any, size: ctypes.c_size_t) -> int:  # noqa: N802 (CUDA's name)
-        self._memory.append(ctypes.create_string_buffer(b"\xff" * size.value, size.value))
-        address._obj.value = ctypes.addressof(self._memory[-1])
+    def cuMemsetD8_v2(self, address: Any, value: Any, size: Any) -> int:  # noqa: N802 (CUDA's name)
+        self._default.put(lambda: ctypes.memset(address.value, value.value, size.value))
         return 0
 
-    def cuMemsetD8_v2(self, address: Any, value: Any, size: Any) -> int:  # noqa: N802
-        self._stream.put(lambda: ctypes.memset(address.value, value.value, size.value))
-        return 0
-
-    def cuMemcpyHtoD_v2(self, address: Any, data: bytes, size: Any) -> int:  # noqa: N802
-        self._stream.put(lambda: ctypes.memmove(address.value, data, size.value))
+    def cuMemcpyHtoD_v2(self, address: Any, data: Any, size: Any) -> int:  # noqa: N802
+        staged = ctypes.string_at(data.value, size.value)
+        self._default.put(lambda: ctypes.memmove(address.value, staged, len(staged)))
         return 0
 
     def cuCtxSynchronize(self) -> int:  # noqa: N802
-        self._stream.finish()
+        self._default.finish()
         return 0
 
 
-def test_the_runtime_s_memory_holds_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "driver", late_pycuda(DefaultStream()))
+@pytest.fixture
+def late_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = LateLibrary()
+    monkeypatch.setattr(cuda, "library", lambda: library)
+
+
+@pytest.mark.usefixtures("late_gpu")
+def test_the_runtime_s_memory_holds_what_it_was_given() -> None:
     device = object.__new__(gpu.Gpu)
     cleared = device.allocate(VALUES.shape, VALUES.dtype)
     assert seen_by_a_stream(cleared.address).tolist() == [0] * VALUES.size
@@ -106,9 +84,25 @@ def test_what_pycuda_refuses_to_record_is_an_error_of_ours(monkeypatch: pytest.M
         object.__new__(gpu.Gpu).graph(None, lambda: None)
 
 
+@pytest.mark.usefixtures("late_gpu")
 def test_the_builder_s_memory_holds_what_it_was_given() -> None:
-    cuda = Cuda(LateLibrary())
-    address = cuda.allocate(VALUES.nbytes)
-    assert seen_by_a_stream(address).tolist() == [0] * VALUES.size
-    cuda.upload(address, VALUES.tobytes())
-    assert seen_by_a_stream(address).tolist() == VALUES.tolist()
+    memory = cuda.Memory(VALUES.nbytes)
+    assert seen_by_a_stream(memory.address).tolist() == [0] * VALUES.size
+    cuda.upload(memory.address, VALUES)
+    assert seen_by_a_stream(memory.address).tolist() == VALUES.tolist()
+
+
+def test_memory_is_freed_with_its_object_in_its_own_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = HostLibrary()
+    monkeypatch.setattr(cuda, "library", lambda: library)
+    memory = cuda.Memory(8)
+    address = memory.address
+    del memory
+    assert library.calls[-3:] == [("push", CONTEXT), ("free", address), ("pop", None)]
+
+
+def test_a_call_that_fails_names_the_function_and_cuda_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = HostLibrary()
+    monkeypatch.setattr(cuda, "library", lambda: library)
+    with pytest.raises(InferenceError, match="cuMemAlloc_v2 failed: CUDA_ERROR_OUT_OF_MEMORY"):
+        cuda.Memory(1 << 40)

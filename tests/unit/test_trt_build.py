@@ -17,22 +17,23 @@ import onnx
 import pytest
 
 from benchmarks.trt_engines import verdicts
+from shared import cuda, engines
+from shared.cuda import GpuInfo
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError, ManifestError
 from shared.workspace import Workspace
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Behavior, Recorded
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantize
-from trt_builder import compat, inspector, measure, progress, timing_cache
+from trt_builder import compat, inspector, progress, timing_cache
 from trt_builder import target as targets
 from trt_builder.build import build_all
 from trt_builder.cast_graph import lower
 from trt_builder.compat import TensorRT
-from trt_builder.gpu import Gpu
 from trt_builder.messages import Messages, make_logger
 from trt_builder.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
-H200 = Gpu(0, "NVIDIA H200", (9, 0), 132, 150 << 30)
+H200 = GpuInfo(0, "NVIDIA H200", (9, 0), 132, 150 << 30)
 
 
 class Machine:
@@ -47,7 +48,8 @@ class Machine:
         trt = fake_tensorrt.make(version, self.recorded, self.behavior)
         target = Target(TensorRT("tensorrt", trt, version), H200)
         self._monkeypatch.setattr(targets, "find", lambda wanted: target)
-        self._monkeypatch.setattr(measure, "layer_times", lambda trt, engine: {})
+        self._monkeypatch.setattr(cuda, "use_gpu", lambda index: None)
+        self._monkeypatch.setattr(engines, "layer_times", lambda trt, engine: {})
         self._monkeypatch.setattr(inspector, "engine_information", lambda trt, engine: engine.text)
         return target
 
@@ -289,18 +291,18 @@ def test_a_parser_error_names_node_operator_and_position(machine: Machine, tmp_p
         build(ws, "fp32")
 
 
-def test_a_graph_whose_types_make_no_sense_is_refused(machine: Machine, tmp_path: Path) -> None:
+def test_a_graph_whose_types_contradict_each_other_is_refused(machine: Machine, tmp_path: Path) -> None:
     machine.with_tensorrt("8.6.0")
     model = head()
     model.graph.node[3].domain = "domain.that.is.not.imported"
-    with pytest.raises(InputError, match="the types in this graph make no sense"):
+    with pytest.raises(InputError, match="the types in this graph can't be inferred"):
         build(make_workspace(tmp_path, {HEAD: model}), "fp32")
 
 
 def test_an_engine_that_does_not_load_is_an_error(machine: Machine, tmp_path: Path) -> None:
     machine.with_tensorrt("8.6.0")
     machine.behavior.refuses_to_load = True
-    with pytest.raises(BuildError, match="does not load what it built"):
+    with pytest.raises(BuildError, match="does not load the engine"):
         build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32")
 
 
@@ -460,11 +462,12 @@ from tests.support.fake_tensorrt import Behavior, Recorded, make
 from trt_builder import target as targets
 from trt_builder.cli import cli
 from trt_builder.compat import TensorRT
-from trt_builder.gpu import Gpu
+from shared.cuda import GpuInfo
 from trt_builder.messages import Messages, make_logger
 version, work = sys.argv[1:]
 trt = make(version, Recorded(), Behavior(seconds=30.0))
-targets.find = lambda wanted: targets.Target(TensorRT("tensorrt", trt, version), Gpu(0, "GPU", (9, 0), 132, 1 << 30))
+gpu = GpuInfo(0, "GPU", (9, 0), 132, 1 << 30)
+targets.find = lambda wanted: targets.Target(TensorRT("tensorrt", trt, version), gpu)
 cli(["build", "--work", work])
 """
 

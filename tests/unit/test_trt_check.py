@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from shared import cuda
 from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
 from shared.plan import HEADER_BYTES, read_header
 from shared.workspace import Workspace
-from trt_builder import check as check_module
-from trt_builder import checks, gpu
-from trt_builder.check import Here, check, read_record
-from trt_builder.checks import run_checks
+from trt_builder import check as checks
+from trt_builder import loadable
+from trt_builder.check import run_checks
 from trt_builder.cli import cli
+from trt_builder.loadable import Here, check, read_record
 
 H200 = Here({"tensorrt": "8.6.0", "rtx": "1.7.1.116"}, "sm90", "NVIDIA H200")
 ADA = Here({"tensorrt": "11.4.0.106"}, "sm89", "NVIDIA RTX 4090")
@@ -266,9 +267,9 @@ def test_another_version_is_of_the_tensorrt_that_it_can_be(tmp_path: Path) -> No
 
 
 def test_check_needs_neither_cuda_nor_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gpu, "find_gpus", list)
+    monkeypatch.setattr(cuda, "find_gpus", list)
     monkeypatch.setattr(importlib.metadata, "version", _not_installed)
-    here = check_module.this_machine()
+    here = loadable.this_machine()
     assert here == Here({}, None, None)
     answer = CliRunner().invoke(cli, ["check", str(engine(tmp_path))])
     assert answer.exit_code == 4

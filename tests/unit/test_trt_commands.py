@@ -11,6 +11,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from shared import cuda, engines
+from shared.cuda import GpuInfo
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.runs import RunHeader, RunWriter
 from shared.tasks.detection3d import Boxes3D
@@ -18,14 +20,13 @@ from shared.workspace import Workspace
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Recorded
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, make_workspace
-from trt_builder import gpu, inspector, measure
+from trt_builder import inspector
 from trt_builder import target as targets
 from trt_builder.cli import cli
 from trt_builder.compat import TensorRT
-from trt_builder.gpu import Gpu
 from trt_builder.target import Target
 
-H200 = Gpu(0, "NVIDIA H200", (9, 0), 132, 150 << 30)
+H200 = GpuInfo(0, "NVIDIA H200", (9, 0), 132, 150 << 30)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without TensorRT and GPU."""
     for module in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(gpu, "find_gpus", list)
+    monkeypatch.setattr(cuda, "find_gpus", list)
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -65,7 +66,8 @@ def test_a_build_takes_an_earlier_skip_back(monkeypatch: pytest.MonkeyPatch, tmp
     ws.stage("build", tool="trt_builder").skip("no TensorRT")
     target = Target(TensorRT("tensorrt", fake_tensorrt.make("10.9.0", Recorded()), "10.9.0"), H200)
     monkeypatch.setattr(targets, "find", lambda wanted: target)
-    monkeypatch.setattr(measure, "layer_times", lambda trt, engine: {})
+    monkeypatch.setattr(cuda, "use_gpu", lambda index: None)
+    monkeypatch.setattr(engines, "layer_times", lambda trt, engine: {})
     monkeypatch.setattr(inspector, "engine_information", lambda trt, engine: engine.text)
     answer = invoke("build", "--work", ws.root, "--if-available")
     assert answer.exit_code == 0, answer.output
@@ -75,7 +77,7 @@ def test_a_build_takes_an_earlier_skip_back(monkeypatch: pytest.MonkeyPatch, tmp
 def test_tensorrt_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make("10.9.0", Recorded()))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    monkeypatch.setattr(gpu, "find_gpus", list)
+    monkeypatch.setattr(cuda, "find_gpus", list)
     answer = invoke("build", "--work", make_workspace(tmp_path, {ENCODER: encoder()}).root)
     assert answer.exit_code == 4
     assert "no GPU: TensorRT 10.9.0 is installed, but the driver shows no NVIDIA GPU" in answer.stderr
@@ -86,7 +88,7 @@ def test_a_config_that_asks_for_no_engines_is_skipped_by_make_and_built_when_ask
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make("10.9.0", Recorded()))
-    monkeypatch.setattr(gpu, "find_gpus", lambda: [H200])
+    monkeypatch.setattr(cuda, "find_gpus", lambda: [H200])
     ws = make_workspace(tmp_path, {ENCODER: encoder()}, {"export": {"mode": "onnx"}})
     assert invoke("build", "--work", ws.root, "--if-available").exit_code == 0
     assert ws.manifest().stages["build"].reason == "export.mode is onnx: no engines are asked for"
@@ -108,7 +110,7 @@ def test_doctor_names_what_is_missing() -> None:
 
 def test_doctor_is_content_with_tensorrt_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make("10.3.0", Recorded()))
-    monkeypatch.setattr(gpu, "find_gpus", lambda: [H200])
+    monkeypatch.setattr(cuda, "find_gpus", lambda: [H200])
     answer = invoke("doctor")
     assert answer.exit_code == 0
     assert "NVIDIA H200, sm90, 132 SM, 150.0 GiB" in answer.output

@@ -10,13 +10,16 @@ import numpy as np
 import onnx
 import pytest
 
+from shared.config.tensorrt_section import TensorRT as Options
 from shared.errors import BuildError
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import Recorded
 from tests.support.trt_workspaces import encoder, head, with_other_weights
 from trt_builder.compat import TensorRT
 from trt_builder.messages import Messages
-from trt_builder.refit import refit, structure_hash
+from trt_builder.session import Session
+from trt_builder.target import Target
+from trt_builder.weights import refit, structure_hash
 
 
 class Role(IntEnum):
@@ -73,14 +76,15 @@ class Refitter:
         return True
 
 
-def tensorrt_with(refitter: Refitter, *, refittable: bool = True) -> TensorRT:
+def session_with(refitter: Refitter, *, refittable: bool = True) -> Session:
     trt = fake_tensorrt.make("8.6.0", Recorded())
     trt.WeightsRole = Role
     trt.Weights = lambda array: array
     trt.Refitter = lambda engine, logger: refitter
     engine = SimpleNamespace(refittable=refittable, serialize=lambda: b"refitted")
     trt.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
-    return TensorRT("tensorrt", trt, "8.6.0")
+    target = Target(TensorRT("tensorrt", trt, "8.6.0"), None)
+    return Session(target, Options(refittable=True), {}, Messages(), logger=None, builder=None, cache=None)
 
 
 def saved(model: onnx.ModelProto, folder: Any) -> Any:
@@ -96,7 +100,7 @@ def test_weights_go_by_layer_and_role_and_normalization_is_folded(tmp_path: Any)
     )  # fmt: skip
     model = encoder(norm=True)
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    plan = refit(tensorrt_with(refitter), None, Messages(), b"plan", saved(model, tmp_path), component="c")
+    plan = refit(session_with(refitter), b"plan", saved(model, tmp_path), component="c")
     assert plan == b"refitted"
     assert len(refitter.got) == 3  # the parser's own constant stays as it is
     np.testing.assert_array_equal(refitter.got["weight", "CONSTANT"], weights["weight"])
@@ -110,7 +114,7 @@ def test_weights_go_by_layer_and_role_and_normalization_is_folded(tmp_path: Any)
 def test_convolutions_have_kernel_and_bias(tmp_path: Any) -> None:
     name = "/head/shared/Conv"
     refitter = Refitter([(name, Role.KERNEL), (name, Role.BIAS)])
-    refit(tensorrt_with(refitter), None, Messages(), b"plan", saved(head(), tmp_path), component="c")
+    refit(session_with(refitter), b"plan", saved(head(), tmp_path), component="c")
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in head().graph.initializer}
     np.testing.assert_array_equal(refitter.got[name, "KERNEL"], weights["/head/shared.weight"])
     np.testing.assert_array_equal(refitter.got[name, "BIAS"], weights["/head/shared.bias"])
@@ -119,11 +123,9 @@ def test_convolutions_have_kernel_and_bias(tmp_path: Any) -> None:
 def test_a_layer_that_the_onnx_file_does_not_explain_ends_the_refit(tmp_path: Any) -> None:
     refitter = Refitter([("(Unnamed Layer* 3)", Role.KERNEL)])
     with pytest.raises(BuildError, match=r"c: no weights for layer '\(Unnamed Layer\* 3\)'.*build it instead"):
-        refit(tensorrt_with(refitter), None, Messages(), b"plan", saved(head(), tmp_path), component="c")
+        refit(session_with(refitter), b"plan", saved(head(), tmp_path), component="c")
 
 
 def test_an_engine_that_is_not_refittable_says_how_to_make_one(tmp_path: Any) -> None:
     with pytest.raises(BuildError, match=r"not built refittable. build with tensorrt.refittable: true"):
-        refit(
-            tensorrt_with(Refitter([]), refittable=False), None, Messages(), b"", saved(head(), tmp_path), component="c"
-        )
+        refit(session_with(Refitter([]), refittable=False), b"", saved(head(), tmp_path), component="c")
