@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import math
+
+import numpy as np
 
 from shared.errors import InputError
 from shared.latency import TOTAL, median_interval, summarize_stages
@@ -21,21 +22,25 @@ def run_latency(run: Run) -> dict[str, dict[str, float]]:
         InputError: no samples, stages that differ from sample to sample, or a time that is negative or not a number.
     """
     latencies, where = run.latencies, str(run.folder)
-    if not latencies:
+    if not len(run):
         raise InputError("the run holds no samples", where=where, hint="run it again on one sample at least")
-    stages = set(latencies[0]) | {TOTAL}
-    for index, sample in enumerate(latencies):
-        if set(sample) != stages or not all(math.isfinite(time) and time >= 0 for time in sample.values()):
-            raise InputError(f"the latency of sample {index} is not whole: {sample}", where=where, hint="run it again")
-    statistics = summarize_stages(latencies)
-    low, high = median_interval([sample[TOTAL] for sample in latencies])
+    whole = np.full(len(run), TOTAL in latencies.values)
+    for stage, times in latencies.values.items():
+        whole &= latencies.present[stage] & np.isfinite(times) & (times >= 0)
+    if not whole.all():
+        index = int(np.argmin(whole))
+        raise InputError(
+            f"the latency of sample {index} is not whole: {latencies[index]}", where=where, hint="run it again"
+        )
+    statistics = summarize_stages(latencies.values)
+    low, high = median_interval(latencies.values[TOTAL])
     statistics[TOTAL] |= {"median_low": low, "median_high": high}
     return statistics
 
 
 def latency_csv(run: Run) -> str:
     """Every request of a run as CSV: position, token of the sample, milliseconds by stage, milliseconds in all."""
-    stages = list(run.latencies[0])
+    stages = list(run.latencies.values)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "sample", *(f"{stage}_ms" for stage in stages)])

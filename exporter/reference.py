@@ -49,7 +49,7 @@ def record_reference(
         EnvironmentLacks: the framework needs a compiled operator that is not there; the disk is full.
     """
     writer = RunWriter.open(folder, header, resume=resume)
-    left = [index for index in range(len(header.tokens)) if index not in writer.done]
+    left = writer.missing()
     for index in track(left, "framework reference", total=len(left)):
         model_input = adapter.load_input(dataset.sample(index), parameters).to(header.device)
         started = time.perf_counter()

@@ -80,7 +80,7 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
             details={"steps": list(tracer.STEPS)},
         )
         writer = RunWriter.open(folder, header, resume=not force)
-        left = [index for index in range(count) if index not in writer.done]
+        left = writer.missing()
         for index in track(left, stage.name, total=len(left)):
             model_input = adapter.load_input(dataset.sample(index), spec.parameters)
             states, predictions = tracer.states(model, model_input, spec.parameters)

@@ -192,10 +192,10 @@ def _measure(
 
 def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float]]:
     """Statistics by stage; stages that the plain requests have too, the total first of all, are taken from those."""
-    statistics = {**summarize_stages(staged), **summarize_stages(totals)}
+    stages = {name: [request[name] for request in source] for source in (staged, totals) for name in source[0]}
+    statistics = summarize_stages(stages)
     for name, values in statistics.items():
-        source = totals if name in totals[0] else staged
-        values["median_low"], values["median_high"] = median_interval([request[name] for request in source])
+        values["median_low"], values["median_high"] = median_interval(stages[name])
     return statistics
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.model import Model, open_model
@@ -14,12 +12,13 @@ from shared.errors import UsageError
 from shared.latency import TOTAL, summarize_stages
 from shared.progress import track
 from shared.runs import Run, RunHeader, RunWriter
+from shared.sample_table import SampleColumns
 from shared.table import Table, number
 
 _log = logging.getLogger("runtime")
 
 # What the files of a run are, by name; the rest are raw outputs.
-_KINDS = {"run.json": "run", "predictions.npz": "predictions", "latency.json": "latency"}
+_KINDS = {"run.json": "run", "predictions.npz": "predictions", "samples.jsonl": "latency"}
 
 
 def run(
@@ -87,7 +86,7 @@ def run(
         for name in writer.finish():
             stage.add_artifact(f"{folder}/{name}", _KINDS.get(name, "raw"))
         finished = Run.open(model.workspace.path(folder))
-        counters = _sum(finished.counters)
+        counters = _sums(finished.counters)
         alerts = pipeline.alerts(counters)
         stage.result("runs", model.name, {"samples": count, "counters": counters, "alerts": alerts})
     for alert in alerts:
@@ -111,13 +110,11 @@ def _sample_count(model: Model, asked: int | None) -> int:
 
 def _run_samples(model: Model, pipeline: Pipeline, writer: RunWriter, header: RunHeader) -> None:
     """Infer and commit every sample that is not committed yet."""
-    left = [index for index in range(len(header.tokens)) if index not in writer.done]
-    if writer.done and left:
-        _log.info(
-            "%s: goes on at sample %d, %d of %d are done", model.name, left[0], len(writer.done), len(header.tokens)
-        )
+    left, count = writer.missing(), len(header.tokens)
+    if 0 < len(left) < count:
+        _log.info("%s: goes on at sample %d, %d of %d are done", model.name, left[0], count - len(left), count)
     if left:
-        # The first request pays for page faults and the backend's own set-up: it is made once for nothing.
+        # The first request pays for page faults and the backend's own set-up, so one is made that nobody times.
         pipeline.infer(pipeline.read(model.dataset.sample(left[0])).data)
     raw_samples = set(header.raw_samples)
     for index in track(left, model.name, total=len(left)):
@@ -140,22 +137,19 @@ def _run_samples(model: Model, pipeline: Pipeline, writer: RunWriter, header: Ru
         )
 
 
-def _sum(counters: Sequence[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for sample in counters:
-        total.update(sample)
-    return dict(total)
+def _sums(counters: SampleColumns[int]) -> dict[str, int]:
+    return {name: int(values.sum()) for name, values in counters.values.items()}
 
 
 def _report(finished: Run, title: str) -> str:
-    statistics = summarize_stages(finished.latencies)
+    statistics = summarize_stages(finished.latencies.values)
     stages = [
         [stage, number(values["median"], 2), number(values["mean"], 2), number(values["max"], 2)]
         for stage, values in statistics.items()
     ]
     counted = [
         [name.replace("_", " "), str(value), number(value / len(finished), 1)]
-        for name, value in _sum(finished.counters).items()
+        for name, value in _sums(finished.counters).items()
         if value
     ]
     tables = [Table(f"{title}, {len(finished)} samples", ["stage [ms]", "median", "mean", "max"], stages)]

@@ -116,7 +116,7 @@ def swap(
         _check_same_subject(reference.run, header.model, header.classes, header.dataset, header.tokens)
         folder = model.workspace.path(relative)
         writers = {name: RunWriter.open(folder / name, header, resume=not force) for name in (*names, REFERENCE)}
-        left = [index for index in range(count) if any(index not in writer.done for writer in writers.values())]
+        left = sorted({index for writer in writers.values() for index in writer.missing()})
         for index in track(left, stage.name, total=len(left)):
             _swap_sample(model, reference, segments, index, folder, writers)
         for name, writer in writers.items():
@@ -145,8 +145,9 @@ def open_trace(work: Path, name: str) -> Reference:
             where=str(work),
             hint=f"make it: {_maker(name)} --work {work}",
         )
-    for file in ("run.json", "predictions.npz", "latency.json"):
-        workspace.artifact(f"{folder}/{file}")
+    for relative in manifest.stages[stage].outputs:
+        if Path(relative).parent == Path(folder):
+            workspace.artifact(relative)
     return Reference(workspace, folder, Run.open(workspace.path(folder)))
 
 

@@ -57,7 +57,7 @@ def trace(
         header = staged_header(model, count, stage.fingerprint, {"steps": [step.name for step in steps]})
         folder = model.workspace.path(relative)
         writer = RunWriter.open(folder, header, resume=not force)
-        left = [index for index in range(count) if index not in writer.done]
+        left = writer.missing()
         for index in track(left, stage.name, total=len(left)):
             writer.commit(index, _run_and_keep(steps, model.dataset.sample(index), folder, index), {})
         names = writer.finish() + [step_path(index, step.name) for index in range(count) for step in steps]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 TOTAL = "total"
 """The stage that stands for the whole request."""
@@ -17,7 +18,7 @@ MIN_SAMPLES = 6
 """From so many samples on, 95 % of the medians of a distribution lie within the samples: 1 - 2 / 2^6 = 0.97."""
 
 
-def summarize(milliseconds: Sequence[float]) -> dict[str, float]:
+def summarize(milliseconds: npt.ArrayLike) -> dict[str, float]:
     """Statistics of one stage.
 
     Args:
@@ -45,12 +46,12 @@ def summarize(milliseconds: Sequence[float]) -> dict[str, float]:
     return summary
 
 
-def summarize_stages(requests: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Statistics by stage, in the order of the first request, of which there is one at least."""
-    return {stage: summarize([request[stage] for request in requests]) for stage in requests[0]}
+def summarize_stages(stages: Mapping[str, npt.ArrayLike]) -> dict[str, dict[str, float]]:
+    """Statistics by stage, in the order given; each stage has a latency [ms] per request, one at least."""
+    return {stage: summarize(milliseconds) for stage, milliseconds in stages.items()}
 
 
-def median_interval(milliseconds: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+def median_interval(milliseconds: npt.ArrayLike, *, seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval of the median: what it would be in repetitions that differ by chance alone.
 
     Args:

@@ -3,13 +3,14 @@
 On disk, in a folder of the workspace (``runs/<backend>-<device>``, ``reference``)::
 
     run.json          header: backend, device, classes, samples; written first
-    journal.jsonl     one line per finished sample, appended and flushed: the commit log
+    journal.jsonl     the samples that are committed, with journal.bin: see `shared.sample_journal`
     raw/000003.npz    raw outputs of sample 3 (verification samples only), whole before the journal names it
-    predictions.npz   written at the end: the columns of all predictions (`shared.tasks`: those of the task), parallel;
-                      `offsets` (S + 1,) delimits the samples
-    latency.json      written at the end: per sample, per stage, in milliseconds
+    predictions.npz   written at the end: the arrays of all predictions, named <task>/<array>: see `shared.packed`
+    samples.jsonl     written at the end: latencies in milliseconds and counters, one line a sample
 
-A killed run keeps its journal; the same run, started again, goes on at the first sample that is not in it.
+A killed run keeps its journal; the same run, started again, goes on at the first sample that is not in it. When the run
+is finished the journal becomes one line with the hashes of the run's files, and journal.bin goes. Memory grows by a few
+numbers a sample, never by predictions.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.errors import InputError
-from shared.files import explain_os_errors, read_json, write_json, write_text
-from shared.journal import append_line, read_lines
+from shared.files import explain_os_errors, read_json, sha256_of_file, write_json, write_text
+from shared.packed import Column, PackedFile, write_packed
+from shared.sample_journal import DATA, JOURNAL, Entry, SampleJournal
+from shared.sample_table import SAMPLES, SampleColumns, read_samples, write_samples
 from shared.tasks import Container, Predictions, Task, find
 from shared.tasks.detection3d import Boxes3D
 
@@ -35,9 +38,8 @@ from shared.tasks.detection3d import Boxes3D
 RawOutputs = Arrays
 
 _HEADER = "run.json"
-_JOURNAL = "journal.jsonl"
 _PREDICTIONS = "predictions.npz"
-_LATENCY = "latency.json"
+_FINISHED = "finished"
 
 
 class RunHeader(BaseModel):
@@ -73,10 +75,10 @@ def flat_outputs(outputs: Mapping[str, Any]) -> RawOutputs:
 class RunWriter:
     """Writes a run, sample by sample, so that a kill at any moment costs one sample at most."""
 
-    def __init__(self, folder: Path, header: RunHeader, finished: dict[int, dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, header: RunHeader, journal: SampleJournal | None) -> None:
         self._folder = folder
         self._header = header
-        self._finished = finished
+        self._journal = journal  # None: the run is finished
         self._task = find(header.task)
 
     @staticmethod
@@ -100,16 +102,18 @@ class RunWriter:
                     shutil.rmtree(folder)
                 folder.mkdir(parents=True)
                 write_json(header_path, value)
-            finished = {entry["index"]: entry for entry in read_lines(folder / _JOURNAL)}
-            # A torn last line (power cut in mid-write) must not be continued by the next one.
-            lines = "".join(json.dumps(entry) + "\n" for entry in finished.values())
-            write_text(folder / _JOURNAL, lines)
-        return RunWriter(folder, header, finished)
+            if _is_finished(folder):
+                return RunWriter(folder, header, None)
+            return RunWriter(folder, header, SampleJournal.open(folder, len(header.tokens)))
 
     @property
-    def done(self) -> set[int]:
+    def done(self) -> AbstractSet[int]:
         """Positions of the samples that are committed already."""
-        return set(self._finished)
+        return set(range(len(self._header.tokens))).difference(self.missing())
+
+    def missing(self) -> list[int]:
+        """Positions of the samples that are not committed yet, in order."""
+        return [] if self._journal is None else self._journal.missing()
 
     def commit(
         self,
@@ -119,7 +123,7 @@ class RunWriter:
         counters: dict[str, int] | None = None,
         raw: Mapping[str, Any] | None = None,
     ) -> None:
-        """Commit one sample.
+        """Commit one sample; one that is committed already stays as it is.
 
         Args:
             index: position in the header's tokens.
@@ -129,67 +133,101 @@ class RunWriter:
             raw: raw outputs by name, for a verification sample; nested ones are kept flat, see `flat_outputs`.
 
         Raises:
+            ValueError: the predictions' arrays are not laid out as those of the samples before.
             EnvironmentLacks: the disk is full.
         """
+        if self._journal is None or index in self._journal:
+            return
         if raw is not None:
             write_arrays(self._folder / "raw" / f"{index:06d}.npz", flat_outputs(raw))
-        entry = {
-            "index": index,
-            "latency_ms": latency_ms,
-            "counters": counters or {},
-            "predictions": {name: _listed(array) for name, array in self._task.arrays(predictions).items()},
-        }
-        append_line(self._folder / _JOURNAL, entry)
-        self._finished[index] = entry
+        self._journal.add(index, latency_ms, counters or {}, _named(self._task, self._header.task, predictions))
 
     def finish(self) -> list[str]:
         """Write the packed files; returns what the run consists of, relative to its folder.
 
         Raises:
             InputError: samples are missing.
+            EnvironmentLacks: the disk is full.
         """
-        missing = [index for index in range(len(self._header.tokens)) if index not in self._finished]
+        missing = self.missing()
         if missing:
             raise InputError(
                 f"{len(missing)} samples are not finished, the first is {missing[0]}", where=str(self._folder)
             )
-        entries = [self._finished[index] for index in range(len(self._header.tokens))]
-        columns = self._task.arrays(self._task.empty())
-        frames = [{name: _array(entry["predictions"][name]) for name in columns} for entry in entries] or [columns]
-        offsets = np.concatenate([[0], np.cumsum([len(next(iter(frame.values()))) for frame in frames])])
-        packed: dict[str, npt.NDArray[Any]] = {"offsets": offsets[: len(entries) + 1].astype(np.int64)}
-        for name in columns:
-            packed[name] = np.concatenate([frame[name] for frame in frames])
-        write_arrays(self._folder / _PREDICTIONS, packed)
-        latency = [{"latency_ms": entry["latency_ms"], "counters": entry["counters"]} for entry in entries]
-        write_json(self._folder / _LATENCY, latency)
         raw = [f"raw/{index:06d}.npz" for index in self._header.raw_samples]
-        return [_HEADER, _PREDICTIONS, _LATENCY, *raw]
+        if self._journal is not None:
+            self._pack(self._journal)
+            self._journal = None
+            hashes = {name: sha256_of_file(self._folder / name) for name in (_PREDICTIONS, SAMPLES, *raw)}
+            write_text(self._folder / JOURNAL, json.dumps({_FINISHED: hashes}) + "\n")
+            (self._folder / DATA).unlink(missing_ok=True)
+        return [_HEADER, _PREDICTIONS, SAMPLES, *raw]
+
+    def _pack(self, journal: SampleJournal) -> None:
+        count = len(self._header.tokens)
+        columns: dict[str, Column] = {}
+        if not count:
+            for name, array in _named(self._task, self._header.task, self._task.empty()).items():
+                columns[name] = Column.for_samples(0, array.dtype, array.shape[1:])
+
+        def place(entry: Entry) -> tuple[dict[str, float], dict[str, int]]:
+            for name, slot in entry.slots().items():
+                if name not in columns:
+                    columns[name] = Column.for_samples(count, slot.dtype, slot.shape[1:])
+                columns[name].starts[entry.index], columns[name].lengths[entry.index] = slot.start, slot.shape[0]
+            return entry.latency_ms, entry.counters
+
+        write_samples(self._folder / SAMPLES, map(place, journal.entries()))
+        with journal.open_data() as data:
+            write_packed(self._folder / _PREDICTIONS, columns, data)
 
 
-def _listed(array: npt.NDArray[Any]) -> dict[str, Any]:
-    return {"dtype": array.dtype.str, "shape": array.shape, "values": array.ravel().tolist()}
+def _named(task: Task[Any], name: str, predictions: Predictions) -> Arrays:
+    """The arrays of predictions, under the names that they have in a run's files."""
+    return {f"{name}/{array}": values for array, values in task.arrays(predictions).items()}
 
 
-def _array(listed: Mapping[str, Any]) -> npt.NDArray[Any]:
-    return np.array(listed["values"], listed["dtype"]).reshape(listed["shape"])
+def _is_finished(folder: Path) -> bool:
+    """Whether the run in ``folder`` was finished, and its files are what they were then."""
+    try:
+        with (folder / JOURNAL).open(encoding="utf-8") as file:
+            hashes = json.loads(file.readline())[_FINISHED]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all((folder / name).is_file() and sha256_of_file(folder / name) == sha for name, sha in hashes.items())
 
 
 def discard_progress(folder: Path) -> None:
     """Forget how far the run in ``folder`` came: its files are another run's now. Does nothing where there is none."""
-    (folder / _JOURNAL).unlink(missing_ok=True)
+    for name in (JOURNAL, DATA):
+        (folder / name).unlink(missing_ok=True)
 
 
 class Run:
-    """A finished run, read. Raw outputs are loaded one sample at a time."""
+    """A finished run, read a sample at a time.
+
+    Attributes:
+        folder: where it lies.
+        header: what was run on what.
+        latencies: per sample: milliseconds by stage, and ``total``; kept as columns.
+        counters: per sample: voxels, dropped points and the like; kept as columns.
+    """
 
     def __init__(
-        self, folder: Path, header: RunHeader, packed: dict[str, npt.NDArray[Any]], latency: list[dict[str, Any]]
+        self,
+        folder: Path,
+        header: RunHeader,
+        packed: PackedFile,
+        latencies: SampleColumns[float],
+        counters: SampleColumns[int],
     ) -> None:
         self.folder = folder
         self.header = header
+        self.latencies = latencies
+        self.counters = counters
         self._packed = packed
-        self._latency = latency
+        self._task = find(header.task)
+        self._arrays = _stored_names(self._task, header.task, packed)
 
     @staticmethod
     def open(folder: Path) -> Run:
@@ -208,16 +246,11 @@ class Run:
             raise InputError(
                 "the run is not finished", where=str(folder), hint="run it again; it goes on where it stopped"
             )
-        packed = read_arrays(folder / _PREDICTIONS)
-        latency = read_json(folder / _LATENCY)
-        task = find(header.task)
-        names = {*task.arrays(task.empty()), "offsets"}
-        if set(packed) != names:
-            raise InputError(f"holds {sorted(packed)}, expected {sorted(names)}", where=f"{folder}/{_PREDICTIONS}")
+        packed = PackedFile.open(folder / _PREDICTIONS)
         count = len(header.tokens)
-        if len(packed["offsets"]) != count + 1 or not isinstance(latency, list) or len(latency) != count:
-            raise InputError(f"does not hold the {count} samples of its header", where=str(folder))
-        return Run(folder, header, packed, latency)
+        if len(packed) != count:
+            raise InputError(f"does not hold the {count} samples of its header", where=f"{folder}/{_PREDICTIONS}")
+        return Run(folder, header, packed, *read_samples(folder, count))
 
     def __len__(self) -> int:
         return len(self.header.tokens)
@@ -230,13 +263,13 @@ class Run:
             kind: what they are expected to be.
 
         Raises:
-            InputError: the run is of another task.
+            InputError: the run is of another task, or its file was changed since it was opened.
         """
-        task: Task[Container] = find(self.header.task)
+        task: Task[Container] = self._task
         if task.container is not kind:
             raise InputError(f"holds results of task '{self.header.task}', not {kind.__name__}", where=str(self.folder))
-        first, last = self._packed["offsets"][index], self._packed["offsets"][index + 1]
-        return task.from_arrays({name: array[first:last] for name, array in self._packed.items() if name != "offsets"})
+        stored = self._packed.read(index, list(self._arrays.values()))
+        return task.from_arrays({name: stored[under] for name, under in self._arrays.items()})
 
     def boxes(self, index: int) -> Boxes3D:
         """3D boxes of the sample at position ``index``, see `predictions`."""
@@ -250,12 +283,15 @@ class Run:
         """
         return read_arrays(self.folder / "raw" / f"{index:06d}.npz")
 
-    @property
-    def latencies(self) -> list[dict[str, float]]:
-        """Per sample: milliseconds by stage, and ``total``."""
-        return [entry["latency_ms"] for entry in self._latency]
 
-    @property
-    def counters(self) -> list[dict[str, int]]:
-        """Per sample: voxels, dropped points and the like."""
-        return [entry["counters"] for entry in self._latency]
+def _stored_names(task: Task[Any], name: str, packed: PackedFile) -> dict[str, str]:
+    """The names under which a file has the arrays of a task; version 0.1 wrote them without the task.
+
+    Raises:
+        InputError: the file has other arrays.
+    """
+    arrays = list(task.arrays(task.empty()))
+    for prefix in (f"{name}/", ""):
+        if packed.names == {f"{prefix}{array}" for array in arrays}:
+            return {array: f"{prefix}{array}" for array in arrays}
+    raise InputError(f"holds {sorted(packed.names)}, expected those of task '{name}': {arrays}", where=str(packed.path))

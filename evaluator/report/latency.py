@@ -66,7 +66,7 @@ def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], component
 
 
 def _distribution(name: str, run: Run, style: str) -> list[Chart]:
-    totals = np.array([latency[TOTAL] for latency in run.latencies])
+    totals = run.latencies.values[TOTAL]
     counts, edges = np.histogram(totals, bins=min(_BINS, max(1, len(totals))))
     x = linear_axis("total [ms]", float(edges[0]), float(edges[-1]))
     y = linear_axis("requests", 0, float(counts.max()))

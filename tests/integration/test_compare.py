@@ -15,6 +15,8 @@ from evaluator.evaluate import evaluate, stored_replicates
 from evaluator.history import history
 from shared.errors import InputError, UsageError
 from shared.manifest import update_manifest
+from shared.runs import Run
+from shared.sample_table import write_samples
 from shared.tasks.detection3d import Boxes3D
 from shared.versions import rollback, tag
 from shared.workspace import Workspace
@@ -100,13 +102,11 @@ def test_workspaces_of_other_frames_are_compared_by_their_own_intervals(tagged: 
 def test_latencies_differ_where_intervals_are_apart(tagged: Workspace, tmp_path: Path) -> None:
     other = make_workspace(tmp_path, samples=FRAMES)
     _run(other, "onnx")
-    latency = other.path("runs/onnx-cpu/latency.json")
-    slow = json.loads(latency.read_text())
-    for sample in slow:
-        sample["latency_ms"] = {name: time * 3 for name, time in sample["latency_ms"].items()}
+    run = Run.open(other.path("runs/onnx-cpu"))
+    slow = [({name: time * 3 for name, time in sample.items()}, {}) for sample in run.latencies]
     with other.stage("run:onnx-cpu", tool="shared") as stage:
-        latency.write_text(json.dumps(slow))
-        for name in ("run.json", "predictions.npz", "latency.json"):
+        write_samples(run.folder / "samples.jsonl", slow)
+        for name in ("run.json", "predictions.npz", "samples.jsonl"):
             stage.add_artifact(f"runs/onnx-cpu/{name}", "run")
     evaluate(other.root, None, False)
     _, result = _compare(":pytorch-cpu", str(other.root), work=tagged.root)

@@ -206,7 +206,7 @@ def test_boxes_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[str,
     assert workspace.manifest().stages["evaluate"].status == "failed"
 
 
-@pytest.mark.parametrize("file", ["predictions.npz", "latency.json", "run.json"])
+@pytest.mark.parametrize("file", ["predictions.npz", "samples.jsonl", "run.json"])
 def test_truncated_run_is_refused(tmp_path: Path, file: str) -> None:
     workspace = make_workspace(tmp_path)
     add_run(workspace, "onnx")

@@ -347,7 +347,7 @@ def test_traces_and_swapped_runs_are_not_verified(tmp_path: Path) -> None:
     with workspace.stage("trace:onnx-cpu", tool="shared") as stage:
         target = workspace.path("traces/onnx-cpu")
         target.mkdir(parents=True)
-        for name in ("run.json", "predictions.npz", "latency.json"):
+        for name in ("run.json", "predictions.npz", "samples.jsonl"):
             (target / name).write_bytes(workspace.path(f"runs/onnx-cpu/{name}").read_bytes())
             stage.add_artifact(f"traces/onnx-cpu/{name}", "trace")
     assert "verification passed: 3 comparisons" in verify(workspace.root, (), False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from evaluator.latency import latency_csv, latency_table, run_latency
 from shared.errors import InputError
 from shared.runs import Run
+from shared.sample_table import write_samples
 from tests.support.workspaces import SAMPLES, add_run, make_workspace
 
 
@@ -20,7 +20,7 @@ def _run_with(folder: Path, latencies: list[dict[str, Any]]) -> Run:
     workspace = make_workspace(folder)
     add_run(workspace, "onnx", samples=len(latencies))
     run = workspace.path("runs/onnx-cpu")
-    (run / "latency.json").write_text(json.dumps([{"latency_ms": entry, "counters": {}} for entry in latencies]))
+    write_samples(run / "samples.jsonl", [(entry, {}) for entry in latencies])
     return Run.open(run)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,12 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from shared import sample_journal
 from shared.errors import InputError
 from shared.runs import Run, RunHeader, RunWriter
+from shared.sample_journal import SampleJournal, read_slot
 from shared.tasks import find
 from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.detection3d import Boxes3D
+
+# Written by commit 95f26c6.
+FORMER = Path(__file__).parents[1] / "data" / "runs-0.1"
 
 
 def _header(count: int = 3, **changes: object) -> RunHeader:
@@ -113,7 +121,7 @@ def test_half_a_run_is_refused(tmp_path: Path) -> None:
         Run.open(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["run.json", "predictions.npz", "latency.json"])
+@pytest.mark.parametrize("name", ["run.json", "predictions.npz", "samples.jsonl"])
 @pytest.mark.parametrize("keep", [0, 0.5])
 def test_truncated_files_are_refused(tmp_path: Path, name: str, keep: float) -> None:
     _write(tmp_path)
@@ -122,6 +130,178 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str, keep: float) -> 
     with pytest.raises(InputError) as error:
         Run.open(tmp_path)
     assert name in str(error.value)
+
+
+def test_a_power_cut_that_lost_the_arrays_of_a_whole_line(tmp_path: Path) -> None:
+    """Two files may reach the disk in any order: the line can be there, and zeros where its arrays should be."""
+    writer = RunWriter.open(tmp_path, _header())
+    for index in range(3):
+        writer.commit(index, _boxes(5, index), {"total": 1.0}, raw={} if index == 0 else None)
+    data = tmp_path / "journal.bin"
+    content = data.read_bytes()
+    data.write_bytes(content[: len(content) // 3 + 8] + bytes(len(content) - len(content) // 3 - 8))
+    resumed = RunWriter.open(tmp_path, _header())
+    assert resumed.missing() == [1, 2]
+    for index in (1, 2):
+        resumed.commit(index, _boxes(5, index), {"total": 1.0})
+    resumed.finish()
+    run = Run.open(tmp_path)
+    assert all(_same(run.boxes(index), _boxes(5, index)) for index in range(3))
+
+
+def test_arrays_cut_short_are_not_trusted(tmp_path: Path) -> None:
+    writer = RunWriter.open(tmp_path, _header())
+    for index in range(3):
+        writer.commit(index, _boxes(5, index), {"total": 1.0}, raw={} if index == 0 else None)
+    data = tmp_path / "journal.bin"
+    data.write_bytes(data.read_bytes()[:-1])
+    assert RunWriter.open(tmp_path, _header()).done == {0, 1}
+
+
+def test_what_was_flushed_is_not_read_again_on_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_journal, "_FLUSH_EVERY_SECONDS", 0.0)
+    writer = RunWriter.open(tmp_path, _header())
+    for index in range(3):
+        writer.commit(index, _boxes(5, index), {"total": 1.0}, raw={} if index == 0 else None)
+    monkeypatch.setattr(sample_journal.zlib, "crc32", None)
+    assert RunWriter.open(tmp_path, _header()).done == {0, 1, 2}
+
+
+def test_a_write_that_failed_half_way_is_written_over(tmp_path: Path) -> None:
+    writer = RunWriter.open(tmp_path, _header())
+    writer.commit(0, _boxes(5), {"total": 1.0}, raw={})
+    for name in ("journal.bin", "journal.jsonl"):
+        with (tmp_path / name).open("ab") as file:
+            file.write(b"half a sample, as a full disk leaves it" * 100)
+    writer.commit(1, _boxes(3), {"total": 1.0})
+    writer.commit(2, _boxes(4), {"total": 1.0})
+    assert RunWriter.open(tmp_path, _header()).done == {0, 1, 2}
+
+
+def test_killed_after_its_end_a_run_needs_no_sample_again(tmp_path: Path) -> None:
+    """The stage hashes gigabytes between the end of the run and its own."""
+    _write(tmp_path)
+    before = (tmp_path / "predictions.npz").stat()
+    assert not (tmp_path / "journal.bin").exists()
+    writer = RunWriter.open(tmp_path, _header())
+    assert writer.missing() == []
+    writer.commit(1, _boxes(7), {"total": 9.0})
+    assert writer.finish() == ["run.json", "predictions.npz", "samples.jsonl", "raw/000000.npz"]
+    assert (tmp_path / "predictions.npz").stat() == before
+    assert len(Run.open(tmp_path).boxes(1)) == 1
+
+
+@pytest.mark.parametrize("name", ["predictions.npz", "samples.jsonl", "raw/000000.npz"])
+def test_a_finished_run_with_a_damaged_file_starts_afresh(tmp_path: Path, name: str) -> None:
+    _write(tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    assert RunWriter.open(tmp_path, _header()).missing() == [0, 1, 2]
+
+
+def test_arrays_of_another_layout_are_refused(tmp_path: Path) -> None:
+    writer = RunWriter.open(tmp_path, _header(2, task="classification"))
+    writer.commit(0, ClassScores.build([0.5, -1.0]), {"total": 1.0}, raw={})
+    with pytest.raises(ValueError, match="arrays of sample 1"):
+        writer.commit(1, ClassScores.build([0.5, -1.0, 2.0]), {"total": 1.0})
+
+
+def test_any_numpy_reads_the_packed_arrays(tmp_path: Path) -> None:
+    _write(tmp_path)
+    with np.load(tmp_path / "predictions.npz") as archive:
+        assert archive["offsets/detection3d/centers"].tolist() == [0, 0, 1, 3]
+        np.testing.assert_array_equal(archive["detection3d/centers"][1:], _boxes(2, 2).centers)
+
+
+def test_a_file_replaced_under_an_open_run_is_noticed(tmp_path: Path) -> None:
+    _write(tmp_path / "a")
+    _write(tmp_path / "b")
+    run = Run.open(tmp_path / "a")
+    (tmp_path / "b" / "predictions.npz").replace(tmp_path / "a" / "predictions.npz")
+    with pytest.raises(InputError, match="changed while it was read"):
+        run.boxes(1)
+
+
+def test_runs_of_version_0_1_are_read() -> None:
+    run = Run.open(FORMER / "boxes")
+    assert [len(run.boxes(index)) for index in range(3)] == [2, 0, 3]
+    assert run.boxes(2).centers.tolist() == (np.arange(9).reshape(3, 3) + 0.5).tolist()
+    assert run.boxes(0).labels.tolist() == [0, 1]
+    assert list(run.latencies) == [{"model": 1.5 + index, "total": 2.5 + index} for index in range(3)]
+    assert run.raw(0)["heatmap"].tolist() == [0, 1, 2, 3]
+    scores = Run.open(FORMER / "scores")
+    assert scores.predictions(1, ClassScores).logits.tolist() == [[0.5, 0.0]]
+    assert list(scores.counters) == [{}, {"car": 1, "bus": 0}], "the first sample counted nothing"
+
+
+COMMIT = """
+import sys
+from pathlib import Path
+import numpy as np
+from shared.sample_journal import SampleJournal
+journal = SampleJournal.open(Path(sys.argv[1]), 1000)
+print("begun", flush=True)
+for index in journal.missing():
+    scores = np.full((120_000, 16), index, np.float32)
+    arrays = {"segmentation3d/labels": np.full(120_000, index), "segmentation3d/scores": scores}
+    journal.add(index, {"total": float(index)}, {}, arrays)
+"""
+
+
+def test_samples_of_many_points_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    before = 0
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", COMMIT, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(random.uniform(0.0, 0.15))
+        process.kill()
+        process.wait()
+        journal = SampleJournal.open(tmp_path, 1000)
+        done = journal.missing()[0]
+        assert done >= before, "a committed sample was lost"
+        before = done
+    assert before > 8
+    with journal.open_data() as data:
+        for index, entry in enumerate(journal.entries()):
+            assert entry.index == index and entry.latency_ms == {"total": index}
+            for slot in entry.slots().values():
+                assert (read_slot(data, slot) == index).all()
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from shared.packed import PackedFile
+from shared.runs import Run, RunHeader, RunWriter
+from shared.tasks.detection3d import Boxes3D
+folder, count = Path(sys.argv[1]), 60
+header = {"backend": "onnx", "device": "cpu", "model": "m", "task": "detection3d", "classes": ["car"], "dataset": "d"}
+header |= {"tokens": [str(n) for n in range(count)], "raw_samples": [], "fingerprint": "f"}
+boxes = Boxes3D.build(np.ones((40_000, 3)), np.ones((40_000, 3)), np.ones(40_000))
+writer = RunWriter.open(folder, RunHeader.model_validate(header))
+writer.commit(0, boxes, {"total": 1.0})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for index in range(1, count):
+    writer.commit(index, boxes, {"total": 1.0})
+writer = RunWriter.open(folder, RunHeader.model_validate(header))
+writer.finish()
+run = Run.open(folder)
+assert all(len(run.boxes(index)) == 40_000 for index in range(count))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, (folder / "predictions.npz").stat().st_size // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_predictions(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path / "run")], check=True, capture_output=True, text=True
+    )
+    grown, size = map(int, answer.stdout.split())
+    assert size > 120_000, "kilobytes of predictions"
+    assert grown < 20_000
 
 
 def test_files_of_different_runs_are_refused(tmp_path: Path) -> None:

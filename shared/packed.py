@@ -1,0 +1,201 @@
+"""The arrays of many samples in one .npz file that is read a sample at a time.
+
+The array ``a`` of all samples is one member of the archive, joined along its first axis, uncompressed: NumPy reads it
+as it is, and a sample's part of it is a stretch of the file. ``offsets/a`` (S + 1,) int64 says where the samples begin
+in it: sample s has ``a[offsets[s] : offsets[s + 1]]``.
+
+Files of version 0.1 have one array ``offsets`` for all the others; they are read too.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.arrays import Arrays
+from shared.errors import InputError
+from shared.files import atomic_path
+from shared.sample_journal import Slot, read_slot
+
+_OFFSETS = "offsets"
+_LOCAL_HEADER_BYTES = 30
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The array of that name of every sample, before it is packed.
+
+    Attributes:
+        dtype: of its elements.
+        axes: lengths of the axes after the first.
+        starts: (S,) int64, where each sample's part begins in the source, in bytes.
+        lengths: (S,) int64, of each sample's first axis.
+    """
+
+    dtype: np.dtype[Any]
+    axes: tuple[int, ...]
+    starts: Int64
+    lengths: Int64
+
+    @staticmethod
+    def for_samples(count: int, dtype: np.dtype[Any], axes: tuple[int, ...]) -> Column:
+        """The column of ``count`` samples that are still to be placed."""
+        return Column(dtype, axes, np.zeros(count, np.int64), np.zeros(count, np.int64))
+
+
+def write_packed(path: Path, columns: Mapping[str, Column], source: IO[bytes]) -> None:
+    """Write a packed file, one sample's array in memory at a time.
+
+    Args:
+        path: where to.
+        columns: what to pack, by name.
+        source: file that the columns' parts are in.
+
+    Raises:
+        EnvironmentLacks: the disk is full or read-only.
+    """
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, column in columns.items():
+            offsets = np.concatenate([[0], np.cumsum(column.lengths)]).astype(np.int64)
+            _write_member(archive, f"{_OFFSETS}/{name}", offsets.dtype, offsets.shape, [offsets.tobytes()])
+            row_bytes = column.dtype.itemsize * int(np.prod(column.axes, dtype=np.int64))
+            shape = (int(offsets[-1]), *column.axes)
+            _write_member(archive, name, column.dtype, shape, _parts(source, column, row_bytes))
+
+
+def _parts(source: IO[bytes], column: Column, row_bytes: int) -> Iterable[bytes]:
+    for start, length in zip(column.starts.tolist(), column.lengths.tolist(), strict=True):
+        source.seek(start)
+        yield source.read(length * row_bytes)
+
+
+def _write_member(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterable[bytes]
+) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    # A ZipInfo of its own has no date: the same arrays give the same bytes.
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        for part in parts:
+            member.write(part)
+
+
+class PackedFile:
+    """A packed file to read from. Only the offsets are in memory."""
+
+    def __init__(
+        self, path: Path, members: dict[str, Slot], offsets: dict[str, Int64], identity: tuple[int, ...]
+    ) -> None:
+        self.path = path
+        self._members = members
+        self._offsets = offsets
+        self._identity = identity
+
+    @staticmethod
+    def open(path: Path) -> PackedFile:
+        """Open a packed file.
+
+        Raises:
+            InputError: not there, no such file, truncated, or offsets that don't fit its arrays.
+        """
+        try:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+                members = dict(_member(file, archive, info) for info in archive.infolist())
+                offsets = {
+                    name: read_slot(file, slot)
+                    for name, slot in members.items()
+                    if name == _OFFSETS or name.startswith(f"{_OFFSETS}/")
+                }
+                identity = _identity(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error
+        arrays = {name: slot for name, slot in members.items() if name not in offsets}
+        by_name = {name: offsets.get(f"{_OFFSETS}/{name}", offsets.get(_OFFSETS)) for name in arrays}
+        checked = {}
+        for name, slot in arrays.items():
+            own = by_name[name]
+            if own is None or not _delimits(own, slot):
+                raise InputError(f"the offsets of array '{name}' are missing or don't fit it", where=str(path))
+            checked[name] = own
+        if len({len(own) for own in checked.values()}) > 1:
+            raise InputError("the arrays are of different numbers of samples", where=str(path))
+        return PackedFile(path, arrays, checked, identity)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the arrays."""
+        return set(self._members)
+
+    def __len__(self) -> int:
+        return max((len(own) - 1 for own in self._offsets.values()), default=0)
+
+    def read(self, index: int, names: Sequence[str]) -> Arrays:
+        """The arrays of sample ``index``, copies of their own.
+
+        Raises:
+            IndexError: no such sample.
+            InputError: the file was replaced or changed since it was opened, or can't be read.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                if _identity(file) != self._identity:
+                    raise InputError("was changed while it was read", where=str(self.path), hint="start again")
+                return {name: read_slot(file, self._slot(name, index)) for name in names}
+        except (OSError, EOFError) as error:
+            raise InputError(f"can't be read as arrays ({error})", where=str(self.path)) from error
+
+    def _slot(self, name: str, index: int) -> Slot:
+        whole, (first, last) = self._members[name], self._offsets[name][index : index + 2].tolist()
+        one_row = Slot(0, whole.dtype, (1, *whole.shape[1:]))
+        return Slot(whole.start + first * one_row.nbytes, whole.dtype, (last - first, *whole.shape[1:]))
+
+
+def _member(file: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, Slot]:
+    """Name of an array, and where it lies in the archive's file."""
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(f"{info.filename} is of version {version} of .npy")
+        shape, fortran_order, dtype = read_header(member)
+        header_bytes = member.tell()
+    file.seek(info.header_offset)
+    local = file.read(_LOCAL_HEADER_BYTES)
+    name_bytes, extra_bytes = (int.from_bytes(local[at : at + 2], "little") for at in (26, 28))
+    start = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes + header_bytes
+    slot = Slot(start, dtype, shape)
+    stored = info.compress_type == zipfile.ZIP_STORED
+    if not stored or dtype.hasobject or (fortran_order and len(shape) > 1) or not shape or min(shape) < 0:
+        raise ValueError(f"{info.filename} is compressed, in Fortran order, of objects, or a single number")
+    if slot.nbytes + header_bytes != info.file_size:
+        raise ValueError(f"{info.filename} has {info.file_size - header_bytes} bytes, its shape needs {slot.nbytes}")
+    return info.filename.removesuffix(".npy"), slot
+
+
+def _delimits(offsets: npt.NDArray[Any], slot: Slot) -> bool:
+    return (
+        offsets.ndim == 1
+        and offsets.dtype == np.int64
+        and len(offsets) > 0
+        and offsets[0] == 0
+        and offsets[-1] == slot.shape[0]
+        and bool((np.diff(offsets) >= 0).all())
+    )
+
+
+def _identity(file: IO[bytes]) -> tuple[int, ...]:
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

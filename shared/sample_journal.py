@@ -1,0 +1,241 @@
+"""The samples of a run that is not finished: their arrays in one file, and an index of it.
+
+In the run's folder::
+
+    journal.bin      the arrays of every committed sample, one after another
+    journal.jsonl    one line a sample: what was measured, and where in journal.bin its arrays are
+
+One file that grows, not one a sample: creating, flushing and renaming a file costs more than the millisecond that a
+sample may take, and a hundred thousand of them are a burden to every tool that walks the folder.
+
+A killed process loses nothing: what it wrote is the kernel's. A power cut may lose what the kernel had not written yet,
+in any order. So both files are flushed once a second, each line says how much of journal.bin was flushed before it, and
+has a checksum; what comes after the last flush is read back and compared when the run is resumed. Samples are trusted
+up to the first that does not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.arrays import Arrays
+from shared.files import explain_os_errors
+
+JOURNAL = "journal.jsonl"
+DATA = "journal.bin"
+_FLUSH_EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An array of one sample in a file.
+
+    Attributes:
+        start: byte at which it begins.
+        dtype: of its elements; C order.
+        shape: of the array.
+    """
+
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A committed sample, as its line of the journal has it.
+
+    Attributes:
+        index: position in the run's tokens.
+        latency_ms: per stage, milliseconds.
+        counters: by name.
+        arrays: dtype and shape of its arrays, by name, in the order in which they lie in the data file.
+        start: byte of the data file where they begin.
+        end: byte after them.
+        crc32: of these bytes.
+        flushed: so many bytes of the data file were on disk before the line was written.
+    """
+
+    index: int
+    latency_ms: dict[str, float]
+    counters: dict[str, int]
+    arrays: dict[str, tuple[str, list[int]]]
+    start: int
+    end: int
+    crc32: int
+    flushed: int
+
+    def slots(self) -> dict[str, Slot]:
+        """Where its arrays are in the data file, by name."""
+        slots, start = {}, self.start
+        for name, (dtype, shape) in self.arrays.items():
+            slots[name] = Slot(start, np.dtype(dtype), tuple(shape))
+            start += slots[name].nbytes
+        return slots
+
+    def layout(self) -> dict[str, tuple[str, list[int]]]:
+        """What is the same in all samples: dtypes, and axes after the first."""
+        return {name: (dtype, shape[1:]) for name, (dtype, shape) in self.arrays.items()}
+
+
+class SampleJournal:
+    """Committed samples of a run. Memory is eight bytes a sample; the rest stays on disk."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._index_path, self._data_path = folder / JOURNAL, folder / DATA
+        self._line_starts = np.full(count, -1, np.int64)
+        self._layout: dict[str, tuple[str, list[int]]] | None = None
+        self._index_end = self._data_end = self._flushed = 0
+        self._last_flush = time.monotonic()
+
+    @staticmethod
+    def open(folder: Path, count: int) -> SampleJournal:
+        """The journal in ``folder``, cut after the last sample that can be trusted; an empty one where there is none.
+
+        Args:
+            folder: of the run; it exists.
+            count: samples that the run is to have.
+
+        Raises:
+            EnvironmentLacks: the disk is full or read-only.
+        """
+        journal = SampleJournal(folder, count)
+        with explain_os_errors(folder):
+            for path in (journal._index_path, journal._data_path):
+                path.touch()
+            with journal._index_path.open("r+b") as index, journal._data_path.open("r+b") as data:
+                journal._read(index, data)
+                index.truncate(journal._index_end)
+                data.truncate(journal._data_end)
+        return journal
+
+    def _read(self, index: IO[bytes], data: IO[bytes]) -> None:
+        size = data.seek(0, os.SEEK_END)
+        unproven: deque[tuple[int, Entry]] = deque()
+        line_start = 0
+        for line in index:
+            entry = _parse(line)
+            if entry is None or not 0 <= entry.index < len(self._line_starts) or entry.end > size:
+                break
+            self._flushed = max(self._flushed, entry.flushed)
+            unproven.append((line_start, entry))
+            while unproven and unproven[0][1].end <= self._flushed:
+                unproven.popleft()
+            self._add(line_start, len(line), entry)
+            line_start += len(line)
+        for line_start, entry in unproven:
+            data.seek(entry.start)
+            if zlib.crc32(data.read(entry.end - entry.start)) != entry.crc32:
+                self._line_starts[self._line_starts >= line_start] = -1
+                self._index_end, self._data_end = line_start, entry.start
+                break
+
+    def _add(self, line_start: int, line_length: int, entry: Entry) -> None:
+        self._line_starts[entry.index] = line_start
+        self._index_end, self._data_end = line_start + line_length, entry.end
+        self._layout = self._layout or entry.layout()
+
+    def __contains__(self, index: int) -> bool:
+        return bool(self._line_starts[index] >= 0)
+
+    def missing(self) -> list[int]:
+        """Positions of the samples that are not committed, in order."""
+        return [int(index) for index in np.flatnonzero(self._line_starts < 0)]
+
+    def add(self, index: int, latency_ms: dict[str, float], counters: dict[str, int], arrays: Arrays) -> None:
+        """Commit a sample.
+
+        Args:
+            index: position in the run's tokens.
+            latency_ms: per stage, milliseconds.
+            counters: by name.
+            arrays: by name, each of at least one axis.
+
+        Raises:
+            ValueError: the arrays differ from those of the samples before in names, dtypes or axes after the first.
+            EnvironmentLacks: the disk is full.
+        """
+        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        checksum = 0
+        for array in whole.values():
+            checksum = zlib.crc32(array.data, checksum)
+        start, end = self._data_end, self._data_end + sum(array.nbytes for array in whole.values())
+        shapes = {name: (array.dtype.str, list(array.shape)) for name, array in whole.items()}
+        flush = time.monotonic() - self._last_flush >= _FLUSH_EVERY_SECONDS
+        flushed = end if flush else self._flushed
+        entry = Entry(index, latency_ms, counters, shapes, start, end, checksum, flushed)
+        if self._layout not in (None, entry.layout()):
+            raise ValueError(f"arrays of sample {index} are {entry.layout()}, those of the ones before {self._layout}")
+        line = json.dumps(vars(entry)).encode() + b"\n"
+        with explain_os_errors(self._data_path):
+            _append(self._data_path, start, [array.data for array in whole.values()], flush)
+            _append(self._index_path, self._index_end, [memoryview(line)], flush)
+        if flush:
+            self._flushed, self._last_flush = end, time.monotonic()
+        self._add(self._index_end, len(line), entry)
+
+    def entries(self) -> Iterator[Entry]:
+        """The committed samples, in the order of the run's tokens."""
+        with self._index_path.open("rb") as index:
+            for line_start in self._line_starts[self._line_starts >= 0]:
+                index.seek(line_start)
+                entry = _parse(index.readline())
+                assert entry is not None, "the line was whole when it was written or read"
+                yield entry
+
+    def open_data(self) -> IO[bytes]:
+        """The file that the slots of the entries are in."""
+        return self._data_path.open("rb")
+
+
+def _append(path: Path, end: int, blobs: Iterable[memoryview], flush: bool) -> None:
+    """Write at ``end``, which is where the file ends unless a write before failed half way."""
+    with path.open("r+b", buffering=0) as file:
+        file.truncate(end)
+        file.seek(end)
+        for blob in blobs:
+            view = blob.cast("B") if blob.nbytes else memoryview(b"")
+            while view:
+                view = view[file.write(view) :]
+        if flush:
+            os.fsync(file.fileno())
+
+
+def _parse(line: bytes) -> Entry | None:
+    """The sample of a line; None for a torn one."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return Entry(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+def read_slot(file: IO[bytes], slot: Slot) -> npt.NDArray[Any]:
+    """The array of a slot, a copy.
+
+    Raises:
+        EOFError: the file ends before it.
+    """
+    file.seek(slot.start)
+    content = file.read(slot.nbytes)
+    if len(content) != slot.nbytes:
+        raise EOFError(f"ends at byte {slot.start + len(content)} of {slot.start + slot.nbytes}")
+    return np.frombuffer(bytearray(content), slot.dtype).reshape(slot.shape)
