@@ -80,7 +80,7 @@ yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx RE
 
 centerpoint-121m: setup ## the full size 121 m network (random weights) on a real frame, on the CPU
 	@$(if $(REAL_DATA),,echo "centerpoint-121m: set REAL_DATA to a folder of real frames (README, Real data)" >&2; exit 2)
-	@$(EXPORTER_BIN)/python -m exporter.demo_models.random_checkpoint write --config configs/train/centerpoint_121m.py \
+	@$(EXPORTER_BIN)/python -m exporter.random_checkpoint write --config configs/train/centerpoint_121m.py \
 	    --out work/centerpoint-121m-random.pth --seed 0
 	@$(MAKE) pipeline MODEL=centerpoint WORK=work/centerpoint-121m CONFIG=configs/centerpoint_121m.yaml
 

@@ -1,7 +1,7 @@
 # Training config of the demo calibration status classifier: AWML's resnet18_5ch, narrower, for the scenes of `demo/`.
 #
 # For:    the checkpoint models/calibration_demo.pth and the demo of `make calibration-all`
-# Train:  PYTHONPATH=. python -m exporter.demo_models.train_calibration --out models/calibration_demo.pth
+# Train:  PYTHONPATH=. python -m exporter.models.calibration.demo --out models/calibration_demo.pth
 # Export: exporter export --config configs/calibration.yaml --work work/calibration
 #
 # Types and names are mmpretrain's, as in AWML's resnet18_5ch_1xb16-50e_j6gen2.py; without mmpretrain our own modules of

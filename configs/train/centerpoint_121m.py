@@ -1,7 +1,7 @@
 # Model and test pipeline of AWML's CenterPoint for 121 m (second_secfpn_8xb16_121m_base), in full size.
 #
 # For:    `make centerpoint-121m`, benchmarks and engine builds; with random weights unless you have trained ones
-# Before: python -m exporter.demo_models.random_checkpoint write --config configs/train/centerpoint_121m.py \
+# Before: python -m exporter.random_checkpoint write --config configs/train/centerpoint_121m.py \
 #             --out work/centerpoint-121m-random.pth --seed 0
 # Export: exporter export --config configs/centerpoint_121m.yaml --work work/centerpoint-121m
 # Your weights: add --set model.checkpoint=FILE

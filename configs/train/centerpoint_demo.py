@@ -1,7 +1,7 @@
 # Training config of the demo CenterPoint: AWML's 121 m model, smaller, for the synthetic scenes of `demo/`.
 #
 # For:    the checkpoint models/centerpoint_demo.pth and the demo of `make centerpoint-all`
-# Train:  PYTHONPATH=. python -m exporter.demo_models.train_centerpoint --out models/centerpoint_demo.pth
+# Train:  PYTHONPATH=. python -m exporter.models.centerpoint.demo --out models/centerpoint_demo.pth
 # Export: exporter export --config configs/centerpoint.yaml --work work/centerpoint
 #
 # Module types are those of AWML's second_secfpn_8xb16_121m_base: PillarFeatureNet, PointPillarsScatter, SECOND,

@@ -1,7 +1,7 @@
 # Training config of the demo YOLOX-ELAN: AWML's YOLOX-opt-ELAN, narrower, for the camera images of `demo/`.
 #
 # For:    the checkpoint models/yolox_elan_demo.pth and the demo of `make yolox-all`
-# Train:  PYTHONPATH=. python -m exporter.demo_models.train_yolox --out models/yolox_elan_demo.pth
+# Train:  PYTHONPATH=. python -m exporter.models.yolox.demo --out models/yolox_elan_demo.pth
 # Export: exporter export --config configs/yolox.yaml --work work/yolox
 #
 # Module types, activation (ReLU6), head and post-processing are those of AWML's yolox-s-opt-elan_960x960; channels are

@@ -12,18 +12,18 @@ from click.testing import CliRunner
 from demo.camera import camera_rig, render
 from demo.recording import draw_scene, record_scene
 from exporter.cli import cli as exporter_cli
-from exporter.demo_models.calibration_frames import (
+from exporter.mmcv_ops import provide_mmcv_ops
+from exporter.models import find
+from exporter.models.calibration import adapter as calibration
+from exporter.models.calibration.demo_frames import (
     as_stored,
     kept_views,
     lidar_channels,
     mounted_otherwise,
-    straight_image,
     training_samples,
     training_views,
+    undistorted_image,
 )
-from exporter.mmcv_ops import provide_mmcv_ops
-from exporter.models import find
-from exporter.models.calibration import adapter as calibration
 from exporter.models.calibration.image_classifier import build_image_classifier
 from exporter.models.calibration.transform import five_channels
 from exporter.training_config import TrainingConfig, random_weights, read_training_config
@@ -215,7 +215,7 @@ def test_training_samples_are_the_same_input_within_rounding() -> None:
             dilation_size=1,
         )
         trained = np.concatenate(
-            [straight_image(rendered, camera.channel), lidar_channels(frame.key.points, camera, disturbance)]
+            [undistorted_image(rendered, camera.channel), lidar_channels(frame.key.points, camera, disturbance)]
         )
         difference = np.abs(trained - 255 * deployed)
         assert difference[:3].max() <= 5

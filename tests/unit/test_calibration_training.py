@@ -17,49 +17,44 @@ CONFIG = Path(__file__).parents[2] / "configs/train/calibration_demo.py"
 
 def test_a_step_changes_the_weights() -> None:
     torch = pytest.importorskip("torch")
-    from exporter.demo_models.recipe import Log
-    from exporter.demo_models.train_calibration import build, train
+    from exporter.demo_training import Log, fit
+    from exporter.models.calibration.demo import RECIPE, Training
 
     torch.manual_seed(0)
-    model = build(CONFIG)
-    before = model.head.fc.weight.detach().clone()
     options = argparse.Namespace(
-        seed=5, steps=1, batch=1, draws=1, preset="awml", device="cpu", workers=0, minutes=10.0, keep=None
-    )
+        seed=5, steps=1, batch=1, draws=1, preset="awml", device="cpu", workers=0, minutes=10.0, keep=None,
+        config=CONFIG, rate=2e-3,
+    )  # fmt: skip
+    training = Training(options)
+    before = training.model.head.fc.weight.detach().clone()
     log = Log()
-    assert train(model, options, log) == 1
-    assert (model.head.fc.weight - before).abs().max() > 0
+    assert fit(training, RECIPE, options, log) == 1
+    assert (training.model.head.fc.weight - before).abs().max() > 0
     assert "loss" in log.lines[-1]
 
 
 def test_held_out_figures() -> None:
     """With a network that answers the same to everything: both figures are those of guessing."""
     torch = pytest.importorskip("torch")
-    from exporter.demo_models import train_calibration
+    from exporter.models.calibration.demo import held_out
 
     class Always(torch.nn.Module):
         def forward(self, inputs):
             return torch.tensor([[0.0, 1.0]]).repeat(len(inputs), 1)
 
-    frames = train_calibration.HELD_OUT_FRAMES
-    train_calibration.HELD_OUT_FRAMES = 1
-    try:
-        figures = train_calibration.held_out(Always(), torch.device("cpu"), "awml")
-    finally:
-        train_calibration.HELD_OUT_FRAMES = frames
+    figures = held_out(Always(), torch.device("cpu"), "awml", frames=1)
     assert figures == {"accuracy": 0.5, "miscalibrated": 0.0, "calibrated": 1.0, "with a gray image": 0.5}
 
 
-def test_the_demo_checkpoint_compares_points_with_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_checkpoint_compares_points_with_the_image() -> None:
     """On 48 held-out inputs: right about nearly all, and with a gray image in place of the camera's, guessing."""
     torch = pytest.importorskip("torch")
     from exporter.checkpoints import load_weights
-    from exporter.demo_models import train_calibration
+    from exporter.models.calibration.demo import build, held_out
 
-    model = train_calibration.build(CONFIG)
+    model = build(CONFIG)
     load_weights(model, CONFIG.parents[2] / "models/calibration_demo.pth")
-    monkeypatch.setattr(train_calibration, "HELD_OUT_FRAMES", 4)
-    figures = train_calibration.held_out(model, torch.device("cpu"), "awml")
+    figures = held_out(model, torch.device("cpu"), "awml", frames=4)
     assert figures["accuracy"] > 0.9
     assert figures["with a gray image"] < 0.7
 

@@ -15,7 +15,7 @@ pytest.importorskip("mmengine")
 
 from demo.objects import CLASSES  # noqa: E402
 from exporter.checkpoints import load_weights  # noqa: E402
-from exporter.demo_models import train_centerpoint as training  # noqa: E402
+from exporter.models.centerpoint import demo as training  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "models" / "centerpoint_demo.pth"
@@ -31,7 +31,9 @@ def test_it_fits_its_config_and_is_small() -> None:
 
 def test_its_log_says_how_it_was_made_and_how_good_it_is() -> None:
     log = CHECKPOINT.with_suffix(".log").read_text()
-    assert re.search(r"^command: python -m exporter\.demo_models\.train_centerpoint ", log, re.MULTILINE)
+    assert re.search(
+        r"^command: python -m exporter\.(demo_models\.train_centerpoint|models\.centerpoint\.demo) ", log, re.MULTILINE
+    )
     assert re.search(r"^seed: \d+  sources: [0-9a-f]{64}$", log, re.MULTILINE)
     meta = torch.load(CHECKPOINT, weights_only=True)["meta"]
     assert meta["classes"] == list(CLASSES)
@@ -41,11 +43,10 @@ def test_its_log_says_how_it_was_made_and_how_good_it_is() -> None:
     assert f"mAP {held_out['mAP']:.4f}" in log
 
 
-def test_a_few_held_out_frames_confirm_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_held_out_frames_confirm_the_log() -> None:
     model, section = training.build(ROOT / "configs" / "train" / "centerpoint_demo.py")
     load_weights(model, CHECKPOINT)
-    monkeypatch.setattr(training, "HELD_OUT_FRAMES", 6)
-    metrics = training.held_out(model, section, torch.device("cpu"))["0-50 m"]
+    metrics = training.held_out(model, section, torch.device("cpu"), frames=6)["0-50 m"]
     # Six frames of one scene: some classes may hardly occur, cars always do.
     assert metrics["AP/car"] > MIN_MAP
     assert metrics["AOE/car"] < MAX_ORIENTATION_ERROR

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.exporter
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmengine")
 
-from exporter.demo_models import train_centerpoint as training  # noqa: E402
-from exporter.demo_models.frames import (  # noqa: E402  # noqa: E402
+from exporter.models.centerpoint import demo as training  # noqa: E402
+from exporter.models.centerpoint.demo_frames import (  # noqa: E402
     Boxes,
     Grid,
     augmented,

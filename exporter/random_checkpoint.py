@@ -29,7 +29,7 @@ cli = tool_group("random_checkpoint", __doc__ or "")
 def write(config: Path, out: Path, seed: int) -> None:
     """Write the checkpoint.
 
-    Example: python -m exporter.demo_models.random_checkpoint write --config my_model.py --out my_model_random.pth
+    Example: python -m exporter.random_checkpoint write --config my_model.py --out my_model_random.pth
     """
     training = read_training_config(config)
     origin = {"random_weights": {"config": training.digest, "seed": seed}}

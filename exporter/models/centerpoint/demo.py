@@ -1,9 +1,6 @@
-"""Train the demo CenterPoint on scenes that are generated as it trains.
+"""Train the demo CenterPoint on scenes that are generated as it trains (`exporter.demo_training`).
 
-    PYTHONPATH=. python -m exporter.demo_models.train_centerpoint --out models/centerpoint_demo.pth
-
-One pass over fresh scenes of split ``train``; held-out figures come from split ``eval`` with the demo's own seed, which
-training never sees. The learning rate follows one cycle over the steps, or over the time allowed where that is shorter.
+    PYTHONPATH=. python -m exporter.models.centerpoint.demo --out models/centerpoint_demo.pth
 
 8,000 steps of 8 frames take 6.5 minutes on an H200 with 16 cores, of which 15 generate scenes. A CPU trains the same
 way, at about one frame a second on two cores: enough to try a change, too slow for a model.
@@ -11,25 +8,21 @@ way, at about one frame a second on two cores: enough to try a change, too slow 
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
-import platform
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from demo.objects import CLASSES
 from demo.recording import record_scene, scene_lengths
 from exporter.center_distance import evaluate
-from exporter.demo_models.frames import (
+from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Recipe, figures, run
+from exporter.mmcv_ops import provide_mmcv_ops
+from exporter.models.centerpoint.demo_frames import (
     Grid,
     augmented,
     head_targets,
@@ -37,19 +30,19 @@ from exporter.demo_models.frames import (
     merged_points,
     training_frame,
 )
-from exporter.demo_models.recipe import Log, half_precision, one_thread, source_digest
-from exporter.mmcv_ops import provide_mmcv_ops
-from exporter.schedule import one_cycle
 from shared.tasks.detection3d import Boxes3D
 
-HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on
 RANGES = (50.0, 121.0)  # [m]
 
-MAX_LEARNING_RATE = 3e-3
-BETAS = (0.95, 0.99)
-WEIGHT_DECAY = 0.01
-MAX_GRADIENT_NORM = 10.0
-LOG_EVERY = 50  # steps
+RECIPE = Recipe(
+    config=Path("configs/train/centerpoint_demo.py"),
+    steps=8000,
+    batch=8,
+    minutes=6.5,
+    learning_rate=3e-3,
+    betas=(0.95, 0.99),
+    max_gradient_norm=10.0,
+)
 
 
 class Frames(Dataset[dict[str, Any]]):
@@ -156,13 +149,15 @@ def build(config_path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 @torch.no_grad()
-def held_out(model: Any, section: dict[str, Any], device: torch.device) -> dict[str, dict[str, float]]:
+def held_out(
+    model: Any, section: dict[str, Any], device: torch.device, frames: int = HELD_OUT_FRAMES
+) -> dict[str, dict[str, float]]:
     """Return the metrics on the demo's evaluation frames, by range: mmdet3d's own decoding and suppression."""
     from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 
     model.eval()
     predictions, truths = [], []
-    for number, length in enumerate(scene_lengths(HELD_OUT_FRAMES)):
+    for number, length in enumerate(scene_lengths(frames)):
         for frame in record_scene(HELD_OUT_SEED, "eval", number, length, cameras=False).frames:
             merged = torch.from_numpy(merged_points(frame)).to(device)
             points = torch.cat([torch.zeros_like(merged[:, :1]), merged], dim=1)
@@ -178,94 +173,38 @@ def held_out(model: Any, section: dict[str, Any], device: torch.device) -> dict[
     return {f"0-{limit:.0f} m": evaluate(predictions, truths, CLASSES, limit) for limit in RANGES}
 
 
-def train(model: Any, section: dict[str, Any], options: argparse.Namespace, log: Log) -> int:
-    """Train in place; returns the number of steps done."""
-    device = torch.device(options.device)
-    amp = device.type == "cuda"
-    layer = section["data_preprocessor"]["voxel_layer"]
-    code_weights = section["train_cfg"]["pts"]["code_weights"]
-    frames = Frames(options.seed, options.steps * options.batch, Grid.from_config(section))
-    loader = DataLoader(
-        frames,
-        batch_size=options.batch,
-        num_workers=options.workers,
-        collate_fn=collate,
-        worker_init_fn=one_thread,
-        pin_memory=amp,
-        prefetch_factor=2 if options.workers else None,
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
-    model.train()
-    started = time.monotonic()
-    step = 0
-    for step, batch in enumerate(_on_device(loader, device), start=1):
-        elapsed = time.monotonic() - started
-        progress = max(step / options.steps, elapsed / (60 * options.minutes))
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(progress, MAX_LEARNING_RATE)
-        heat, box = losses(head_outputs(model, batch["points"], options.batch, layer, amp), batch, code_weights)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(heat + box)
-        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        optimizer.step()
-        if step % LOG_EVERY == 0 or step == 1 or progress >= 1.0:
-            heat_now, box_now = float(heat.detach()), float(box.detach())
-            log.line(
-                f"step {step:6d}  {elapsed:6.1f} s  lr {one_cycle(progress, MAX_LEARNING_RATE):.2e}"
-                f"  heat map {heat_now:.3f}  boxes {box_now:.3f}"
-            )
-            if not math.isfinite(heat_now + box_now):
-                raise FloatingPointError(f"the loss is not finite at step {step}; try another --seed")
-        if progress >= 1.0:
-            break
-    return step
+class Training:
+    """See `exporter.demo_training.DemoTraining`."""
 
+    classes = CLASSES
+    unit = "frames"
 
-def _on_device(loader: DataLoader[Any], device: torch.device) -> Iterator[dict[str, Tensor]]:
-    for batch in loader:
-        yield {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    def __init__(self, options: Any) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
+        self.model, self.section = build(options.config)
 
+    def samples(self) -> Frames:
+        """Frames with the head's targets."""
+        return Frames(self.options.seed, self.options.steps * self.options.batch, Grid.from_config(self.section))
 
-def main() -> None:
-    """Train, round the weights to half precision, evaluate what was rounded, and save it with its log."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("configs/train/centerpoint_demo.py"))
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write; the log goes beside it (.log)")
-    parser.add_argument("--seed", type=int, default=1, help="of scenes, weights and augmentation")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=6.5, help="end after this time at the latest")
-    parser.add_argument("--workers", type=int, default=2, help="processes that generate scenes")
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    torch.backends.cudnn.benchmark = True
-    # Full single precision outside autocast: the encoder's coordinates, and the held-out figures.
-    torch.backends.cudnn.allow_tf32 = False
-    device = torch.device(options.device)
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
-    log = Log()
-    log.line("command: python -m exporter.demo_models.train_centerpoint " + " ".join(sys.argv[1:]))
-    log.line(f"seed: {options.seed}  sources: {source_digest()}")
-    log.line(f"torch {torch.__version__}, Python {platform.python_version()}, {hardware}, {options.workers} workers")
-    model, section = build(options.config)
-    model.to(device, memory_format=torch.channels_last)
-    log.line(f"parameters: {sum(p.numel() for p in model.parameters())}")
-    started = time.monotonic()
-    steps = train(model, section, options, log)
-    seconds = time.monotonic() - started
-    log.line(f"trained {steps} steps of {options.batch} frames in {seconds:.0f} s")
-    state = half_precision(model.state_dict())
-    model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in state.items()})
-    metrics = held_out(model, section, device)
-    log.line(f"held out: split eval, seed {HELD_OUT_SEED}, {HELD_OUT_FRAMES} frames, weights in half precision")
-    for where, values in metrics.items():
-        log.line(f"{where}: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    meta = {"seed": options.seed, "steps": steps, "classes": list(CLASSES), "held_out": json.dumps(metrics)}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": state, "meta": meta}, options.out)
-    options.out.with_suffix(".log").write_text("\n".join(log.lines) + "\n")
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """See `collate`."""
+        return collate(samples)
+
+    def loss(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
+        """The two losses of the head."""
+        layer = self.section["data_preprocessor"]["voxel_layer"]
+        amp = self.device.type == "cuda"
+        outputs = head_outputs(self.model, batch["points"], self.options.batch, layer, amp)
+        heat, box = losses(outputs, batch, self.section["train_cfg"]["pts"]["code_weights"])
+        return heat + box, {"heat map": heat, "boxes": box}
+
+    def held_out(self) -> HeldOut:
+        """Metrics by range."""
+        metrics = held_out(self.model, self.section, self.device)
+        return HeldOut([f"{limit}: {figures(values)}" for limit, values in metrics.items()], metrics)
 
 
 if __name__ == "__main__":
-    main()
+    run("exporter.models.centerpoint.demo", __doc__ or "", RECIPE, Training)

@@ -20,7 +20,7 @@ CAMERAS = len(camera_rig())
 
 
 @dataclass(frozen=True)
-class LabeledPicture:
+class LabeledImage:
     """One image: pixels (H, W, 3) uint8 BGR, corners (N, 4) left, top, right, bottom [px], labels (N,)."""
 
     pixels: NDArray[np.uint8]
@@ -28,7 +28,7 @@ class LabeledPicture:
     labels: NDArray[np.int64]
 
 
-def picture(seed: int, split: str, number: int, frames: int, index: int, camera: int) -> LabeledPicture:
+def camera_image(seed: int, split: str, number: int, frames: int, index: int, camera: int) -> LabeledImage:
     """What a camera sees at key frame ``index`` of scene ``number``, as `demo.recording` records it.
 
     Args:
@@ -41,38 +41,38 @@ def picture(seed: int, split: str, number: int, frames: int, index: int, camera:
     scene = draw_scene(seed, split, number, frames)
     snapshot = scene.at(index * KEY_FRAME_PERIOD)
     seen = render(camera_rig()[camera], snapshot, scene.road)
-    return LabeledPicture(
+    return LabeledImage(
         pixels=np.ascontiguousarray(seen.image[..., ::-1]),
         corners=seen.boxes.corners.astype(np.float32),
         labels=snapshot.annotations.labels[seen.boxes.objects].astype(np.int64),
     )
 
 
-def training_picture(seed: int, number: int) -> LabeledPicture:
+def training_image(seed: int, number: int) -> LabeledImage:
     """Training image ``number``: a scene of its own, one camera after another, mirrored half of the time."""
-    taken = picture(seed, "train", number, 1, 0, number % CAMERAS)
-    return mirrored(taken) if np.random.default_rng([seed, number]).random() < 0.5 else taken
+    image = camera_image(seed, "train", number, 1, 0, number % CAMERAS)
+    return mirrored(image) if np.random.default_rng([seed, number]).random() < 0.5 else image
 
 
-def compressed(taken: LabeledPicture, quality: int) -> LabeledPicture:
+def compressed(image: LabeledImage, quality: int) -> LabeledImage:
     """The image after JPEG compression. It puts noise on even surfaces; a detector that never saw any invents cars."""
     file = io.BytesIO()
-    Image.fromarray(taken.pixels[..., ::-1]).save(file, "JPEG", quality=quality)
-    return replace(taken, pixels=np.ascontiguousarray(np.asarray(Image.open(file))[..., ::-1]))
+    Image.fromarray(image.pixels[..., ::-1]).save(file, "JPEG", quality=quality)
+    return replace(image, pixels=np.ascontiguousarray(np.asarray(Image.open(file))[..., ::-1]))
 
 
-def mirrored(taken: LabeledPicture) -> LabeledPicture:
+def mirrored(image: LabeledImage) -> LabeledImage:
     """The image with left and right exchanged."""
-    width = taken.pixels.shape[1]
-    left, top, right, bottom = taken.corners.T
-    return LabeledPicture(
-        pixels=np.ascontiguousarray(taken.pixels[:, ::-1]),
+    width = image.pixels.shape[1]
+    left, top, right, bottom = image.corners.T
+    return LabeledImage(
+        pixels=np.ascontiguousarray(image.pixels[:, ::-1]),
         corners=np.stack([width - right, top, width - left, bottom], axis=1).astype(np.float32),
-        labels=taken.labels,
+        labels=image.labels,
     )
 
 
-def held_out_picture(seed: int, frames: int, number: int) -> LabeledPicture:
+def held_out_image(seed: int, frames: int, number: int) -> LabeledImage:
     """Image ``number`` of what ``python -m demo generate --split eval`` makes of ``frames`` key frames.
 
     Args:
@@ -82,4 +82,4 @@ def held_out_picture(seed: int, frames: int, number: int) -> LabeledPicture:
     """
     frame, camera = divmod(number, CAMERAS)
     scene, index = divmod(frame, FRAMES_PER_SCENE)
-    return picture(seed, "eval", scene, scene_lengths(frames)[scene], index, camera)
+    return camera_image(seed, "eval", scene, scene_lengths(frames)[scene], index, camera)

@@ -36,7 +36,7 @@ FLIP_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
-class Straightening:
+class UndistortionMap:
     """How a camera's image is undistorted: intrinsics (3, 3) afterwards, and where each pixel comes from.
 
     corners (4, H * W) flat source pixels, weights (4, H * W) float32 of the bilinear interpolation.
@@ -48,10 +48,10 @@ class Straightening:
 
 
 @lru_cache(maxsize=6)
-def straightening(channel: str) -> Straightening:
+def undistortion_map(channel: str) -> UndistortionMap:
     """Return how the image of a camera is undistorted such that every pixel has content (OpenCV's alpha 0)."""
     camera = next(c for c in camera_rig() if c.channel == channel)
-    matrix = straight_intrinsics(camera)
+    matrix = undistorted_intrinsics(camera)
     column, row = np.meshgrid(np.arange(WIDTH, dtype=np.float64), np.arange(HEIGHT, dtype=np.float64))
     straight = np.stack([(column - matrix[0, 2]) / matrix[0, 0], (row - matrix[1, 2]) / matrix[1, 1]], axis=-1)
     bent = distorted(straight, camera.distortion)
@@ -60,14 +60,14 @@ def straightening(channel: str) -> Straightening:
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     right, low = x - left, y - top
     first = top * WIDTH + left
-    return Straightening(
+    return UndistortionMap(
         matrix,
         np.stack([first, first + 1, first + WIDTH, first + WIDTH + 1]),
         np.stack([(1 - right) * (1 - low), right * (1 - low), (1 - right) * low, right * low]).astype(np.float32),
     )
 
 
-def straight_intrinsics(camera: Camera) -> NDArray[np.float64]:
+def undistorted_intrinsics(camera: Camera) -> NDArray[np.float64]:
     """Return the intrinsics whose image is the largest upright rectangle inside the undistorted one."""
     u, v = np.meshgrid(np.linspace(0, WIDTH - 1, GRID), np.linspace(0, HEIGHT - 1, GRID))
     bent = np.stack(
@@ -82,11 +82,11 @@ def straight_intrinsics(camera: Camera) -> NDArray[np.float64]:
     return np.array([[fx, 0.0, -fx * left], [0.0, fy, -fy * top], [0.0, 0.0, 1.0]])
 
 
-def straight_image(image: NDArray[np.uint8], channel: str) -> NDArray[np.float32]:
+def undistorted_image(image: NDArray[np.uint8], channel: str) -> NDArray[np.float32]:
     """Return (3, H, W) float32 blue, green, red 0-255, undistorted, of a rendered RGB image (H, W, 3)."""
-    how = straightening(channel)
+    undistortion = undistortion_map(channel)
     flat = as_stored(image).reshape(-1, 3).astype(np.float32)
-    mixed = np.einsum("kp,kpc->cp", how.weights, flat[how.corners])
+    mixed = np.einsum("kp,kpc->cp", undistortion.weights, flat[undistortion.corners])
     return np.asarray(np.round(mixed[::-1]).reshape(3, HEIGHT, WIDTH), np.float32)
 
 
@@ -105,7 +105,7 @@ def lidar_channels(points: NDArray[np.float32], camera: Camera, disturbance: Dis
     in_camera = points[:, :3].astype(np.float64) @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]
     ahead = in_camera[:, 2] > 0
     in_camera = in_camera[ahead]
-    matrix = straightening(camera.channel).cam2img
+    matrix = undistortion_map(camera.channel).cam2img
     pixels = in_camera[:, :2] / in_camera[:, 2:] * np.diag(matrix)[:2] + matrix[:2, 2]
     return paint(pixels, in_camera[:, 2], points[ahead, 3], HEIGHT, WIDTH, max_depth=MAX_DEPTH, dilation_size=DILATION)
 
@@ -152,7 +152,7 @@ def training_views(seed: int, index: int) -> Views:
     frame = record_frame(scene, seed, "train", number, which, cameras=False, previous=False)
     cameras = tuple(mounted_otherwise(camera, rng) for camera in camera_rig())
     snapshot = scene.at(which * KEY_FRAME_PERIOD)
-    images = [straight_image(render(camera, snapshot, scene.road).image, camera.channel) for camera in cameras]
+    images = [undistorted_image(render(camera, snapshot, scene.road).image, camera.channel) for camera in cameras]
     return Views(frame.key.points, np.stack([c.cam2ego for c in cameras]), np.stack(images).astype(np.uint8))
 
 
