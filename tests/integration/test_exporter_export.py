@@ -420,17 +420,21 @@ def test_a_full_disk(project, tmp_path, limit):
 
 
 def test_a_package_outside_adds_a_model(monkeypatch, tmp_path):
-    from exporter import models
+    from exporter import models, traces
 
     plugin_packages.install(
         monkeypatch,
         tmp_path,
         "yoloz_package",
-        {"yoloz/adapter.py": "from exporter.models.centerpoint.adapter import *"},
+        {
+            "yoloz/adapter.py": "from exporter.models.centerpoint.adapter import *",
+            "yoloz/trace.py": "from exporter.models.centerpoint.trace import STEPS, states",
+        },
         {"awml_deploy.exporter_models": {"yoloz": "yoloz_package.yoloz", "broken": "no_such_package"}},
     )
     assert {"centerpoint", "yoloz"} <= set(models.available())
     assert models.find("yoloz").TASK == "detection3d"
+    assert traces.find("yoloz").STEPS == traces.find("centerpoint").STEPS
     with pytest.raises(ConfigError, match=r"model.type: no model 'nothing'. there are: .*centerpoint"):
         models.find("nothing")
     from shared.errors import EnvironmentLacks

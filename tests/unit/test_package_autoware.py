@@ -21,6 +21,7 @@ from shared.files import sha256_of_file
 from shared.manifest import Manifest, update_manifest
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
+from tests.support import plugin_packages
 
 CLASSES = ["car", "truck", "bus", "bicycle", "pedestrian"]
 
@@ -413,3 +414,19 @@ def test_a_model_without_a_node(tmp_path: Path) -> None:
     update_manifest(work / "manifest.json", rename)
     with pytest.raises(UsageError, match="there is one for calibration, centerpoint, yolox"):
         package_autoware(work, tmp_path / "out", Wishes())
+
+
+def test_another_package_adds_the_bundle_of_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundler = """
+        from exporter.autoware import Bundle
+
+
+        def bundle(spec, config, wishes):
+            return Bundle({"lanes.onnx": spec.components[0]}, {"lanes.param.yaml": {"classes": spec.classes}})
+    """
+    points = {"awml_deploy.exporter_models": {"lanes": "lanes_plugin.lanes"}}
+    plugin_packages.install(monkeypatch, tmp_path / "site", "lanes_plugin", {"lanes/autoware.py": bundler}, points)
+    spec = calibration().model_copy(update={"model": "lanes"})
+    package_autoware(exported(tmp_path / "work", spec), tmp_path / "out", Wishes())
+    assert _parameters(tmp_path / "out" / "lanes.param.yaml") == {"classes": spec.classes}
+    assert (tmp_path / "out" / "lanes.onnx").is_file()
