@@ -16,8 +16,9 @@ import resource
 import time
 from collections.abc import Callable
 
-from evaluator.boxes3d import nuscenes, t4
+from evaluator.boxes3d import t4
 from evaluator.metrics.detection3d import RANGES
+from shared.metrics import nuscenes
 from tests.support.nuscenes_devkit import devkit_boxes, load_devkit
 from tests.support.scenes import CLASSES, random_tables
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d import nuscenes, t4
+from evaluator.boxes3d import t4
 from evaluator.boxes3d.presentation import nuscenes_json, nuscenes_tables, t4_json, t4_tables
 from evaluator.metrics.detection3d import RANGES, range_name
 from evaluator.submission import Submission, read_submission
 from shared.errors import InputError, UsageError
 from shared.files import write_json
+from shared.metrics import nuscenes
 
 #: Name of the result with each class in its own range.
 OVERALL = "all"

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes2d import voc
-from evaluator.boxes2d.frames import LabeledImage
 from evaluator.metrics import detection2d
 from shared.errors import InputError, UsageError
 from shared.files import read_json, write_json
+from shared.metrics import voc
+from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.detection2d import Boxes2D
 
 Float64 = npt.NDArray[np.float64]

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.table import NO_ATTRIBUTE, BoxTable, check_table
 from shared.errors import InputError
 from shared.files import read_json
+from shared.metrics.box_table import NO_ATTRIBUTE, BoxTable, check_table
 
 Float64 = npt.NDArray[np.float64]
 

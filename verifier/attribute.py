@@ -8,25 +8,21 @@ from the reference's for the very same input, and what that changed in the resul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shared import plugins
-from shared.added import added_versions, data_members
 from shared.errors import InputError
 from shared.files import read_json
 from shared.runs import Run
 from shared.staleness import is_current
 from shared.table import Table, number
+from shared.tasks import Container, Task, find
 from shared.traces import read_step, step_path
 from shared.workspace import Workspace
-from verifier.agreement import agreement
-from verifier.compare import result_kind
-from verifier.labels import labels_of
 from verifier.results import ResultStatistics
 from verifier.statistics import OutputStatistics
 
@@ -52,17 +48,13 @@ def attribute(work: Path, test: str | None, data_root: Path | None, force: bool)
 
 
 def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, force: bool) -> str:
-    from shared.config import from_resolved
-
     manifest = workspace.manifest()
-    config = from_resolved(workspace.config(), str(workspace.root))
     files = [path for path in manifest.stages[f"swap:{name}"].outputs if path.startswith(f"{SWAPS}/{name}/")]
     stage = workspace.stage(
         f"attribute:{name}",
         tool="verifier",
         inputs={path: manifest.artifacts[path].sha256 for path in files},
         config={"data": None if data_root is None else str(data_root)},
-        versions=added_versions([(plugins.TASKS, workspace.spec().task), *data_members(config.data)]),
     )
     relative = f"attribution/{name}.json"
     if force or not stage.up_to_date():
@@ -108,21 +100,18 @@ def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict
     reference = Run.open(folder / REFERENCE)
     steps = [str(step) for step in reference.header.details["steps"]]
     runs = [Run.open(folder / step) for step in steps] + [reference]
-    task, classes = reference.header.task, len(reference.header.classes)
-    kind = result_kind(task)
-    wanted = [reference.predictions(index, kind.type) for index in range(len(reference))]
+    task, classes = find(reference.header.task), len(reference.header.classes)
     labels = _labels(workspace, reference, data_root)
-    truth = wanted if labels is None else labels
     metrics = [
-        agreement(task, truth, [run.predictions(index, kind.type) for index in range(len(run))], classes)
+        task.agreement(_answers(reference, task) if labels is None else labels, _answers(run, task), classes)
         for run in runs
     ]
     rows = []
     for position, step in enumerate(steps):
         run, after = runs[position], runs[position + 1]
-        changed: ResultStatistics[Any] = ResultStatistics(kind)
-        for index in range(len(run)):
-            changed.add(index, after.predictions(index, kind.type), run.predictions(index, kind.type))
+        changed = ResultStatistics(task)
+        for index, (before, answer) in enumerate(zip(_answers(after, task), _answers(run, task), strict=True)):
+            changed.add(index, before, answer)
         rows.append(
             {
                 "step": step,
@@ -142,6 +131,11 @@ def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict
         "steps": rows,
         "responsible": responsible(rows),
     }
+
+
+def _answers(run: Run, task: Task[Container]) -> Iterator[Container]:
+    """What the run answered, sample by sample."""
+    return (run.predictions(index, task.container) for index in range(len(run)))
 
 
 def responsible(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -164,6 +158,7 @@ def _labels(workspace: Workspace, reference: Run, data_root: Path | None) -> lis
     """
     from shared.config import from_resolved
     from shared.data import open_dataset
+    from shared.data.labels import labels_in
 
     config = from_resolved(workspace.config(), str(workspace.root))
     header = reference.header
@@ -174,8 +169,9 @@ def _labels(workspace: Workspace, reference: Run, data_root: Path | None) -> lis
             where=str(reference.folder),
             hint="check data in the config and --data",
         )
-    samples = [dataset.sample(index) for index in range(len(reference))]
-    return labels_of(header.task, samples, dataset.classes, header.classes)
+    task, to_model = find(header.task), labels_in(header.classes, dataset.classes)
+    labels = [task.labels_of(dataset.sample(index), to_model) for index in range(len(reference))]
+    return None if any(each is None for each in labels) else labels
 
 
 def _own_difference(folder: Path, samples: int) -> dict[str, Any]:

@@ -8,23 +8,16 @@ from typing import Any
 from shared.errors import InputError
 from shared.progress import track
 from shared.runs import Run
-from verifier import boxes2d, boxes3d, class_scores
-from verifier.agreement import agreement
-from verifier.results import ResultKind, ResultStatistics
+from shared.tasks import find
+from verifier.results import ResultStatistics
 from verifier.statistics import OutputStatistics
-
-_KINDS: Mapping[str, ResultKind[Any]] = {
-    "detection3d": boxes3d.KIND,
-    "detection2d": boxes2d.KIND,
-    "classification": class_scores.KIND,
-}
 
 
 def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> dict[str, Any]:
     """Compare ``test`` with ``reference``, which is right; below ``score_threshold`` the model drops results.
 
     Returns:
-        JSON, without any limit in it: ``reference``, ``test`` (who), ``samples`` (tokens whose raw outputs were
+        JSON, without any limit in it: ``reference``, ``test`` (which runs), ``samples`` (tokens whose raw outputs were
         compared), ``score_threshold``, ``problems`` (what could not be compared), ``outputs`` (statistics by name),
         ``results`` (statistics of the decoded results), ``agreement`` (the task's metric of the test's results, taking
         the reference's for the truth).
@@ -43,35 +36,29 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
         )
     problems = _missing_samples(reference, test, positions)
     statistics: dict[str, OutputStatistics] = {}
-    kind = result_kind(reference.header.task)
-    results: ResultStatistics[Any] = ResultStatistics(kind)
+    task = find(reference.header.task)
+    results = ResultStatistics(task)
     raw_reference, raw_test = set(reference.header.raw_samples), set(test.header.raw_samples)
     compared = []
     for i, j in track(common, f"{reference.folder.name} and {test.folder.name}", len(common)):
-        results.add(i, reference.predictions(i, kind.type), test.predictions(j, kind.type))
+        results.add(i, reference.predictions(i, task.container), test.predictions(j, task.container))
         if i in raw_reference and j in raw_test:
             compared.append(reference.header.tokens[i])
             problems += _compare_raw(i, reference.raw(i), test.raw(j), statistics)
     return {
-        "reference": _who(reference),
-        "test": _who(test),
+        "reference": _run_json(reference),
+        "test": _run_json(test),
         "samples": compared,
         "score_threshold": score_threshold,
         "problems": problems,
         "outputs": {name: output.summary() for name, output in statistics.items()},
         "results": results.summary(),
-        "agreement": agreement(
-            reference.header.task,
-            [reference.predictions(i, kind.type) for i, _ in common],
-            [test.predictions(j, kind.type) for _, j in common],
+        "agreement": task.agreement(
+            (reference.predictions(i, task.container) for i, _ in common),
+            (test.predictions(j, task.container) for _, j in common),
             len(reference.header.classes),
         ),
     }
-
-
-def result_kind(task: str) -> ResultKind[Any]:
-    """How results of a task are compared."""
-    return _KINDS[task]
 
 
 def _check_same_subject(reference: Run, test: Run) -> None:
@@ -117,7 +104,7 @@ def _compare_raw(
     return [f"sample {sample}: output '{name}' is missing" for name in reference if name not in test]
 
 
-def _who(run: Run) -> dict[str, Any]:
+def _run_json(run: Run) -> dict[str, Any]:
     header = run.header
     return {
         "run": run.folder.name,

@@ -12,7 +12,7 @@ from shared.errors import InputError
 from shared.runs import Run
 from shared.staleness import is_current
 from shared.workspace import Workspace
-from verifier.tolerances import DEFAULTS
+from verifier.tolerances import POLICIES
 
 if TYPE_CHECKING:
     from shared.config import DeployConfig
@@ -166,8 +166,8 @@ def precision_of(run: Run, config: DeployConfig) -> str:
         InputError: the run says it computed with a policy that has no limits.
     """
     policy = precision.precision_of(run.header, config.tensorrt.precision_policy, quantized=config.quantization.enabled)
-    if policy not in DEFAULTS:
+    if policy not in POLICIES:
         raise InputError(
-            f"no tolerances for precision '{policy}'", where=str(run.folder), hint=f"there are: {', '.join(DEFAULTS)}"
+            f"no tolerances for precision '{policy}'", where=str(run.folder), hint=f"there are: {', '.join(POLICIES)}"
         )
     return policy

@@ -36,11 +36,14 @@ A few nodes by themselves (`verifier.bisect`) lose much less than a whole networ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
-from shared.errors import UsageError
+from shared.errors import ConfigError, UsageError
+from shared.tasks import ErrorKind, Task
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,7 @@ class ResultLimits:
     """Limits on decoded results.
 
     Attributes:
-        errors: limit by name of the error, of every kind of result (3D boxes: ``center`` meters, ``size`` relative to
-            the side, ``yaw`` rad, ``velocity`` m/s; 2D boxes: ``corner`` pixels; both: ``score``; class scores:
-            ``probability``).
+        errors: limit by name of the error (`shared.tasks.Task.errors`).
         quantile: how many of the pairs must keep them: 1.0 all, 0.99 all but a hundredth (one of `QUANTILES`, or 1).
         unmatched: largest share of results without a partner in the other run, label flips included. Results within
             ``score`` of the model's score threshold don't count: there it decides by a hair.
@@ -85,8 +86,8 @@ class Tolerance:
         results: limits of decoded results.
         output_max_abs: output name to a largest absolute difference of its own.
         output_limits: output name to ``snr_db`` and ``cosine`` of its own.
-        metric: least agreement of the test's results with the reference's (`verifier.agreement`); None: not judged,
-            since what a difference costs on a data set is for the evaluator's gates to say.
+        metric: least agreement of the test's results with the reference's (`shared.tasks.Task.agreement`); None: not
+            judged, since what a difference costs on a data set is for the evaluator's gates to say.
     """
 
     tensors: TensorLimits
@@ -96,44 +97,54 @@ class Tolerance:
     metric: float | None = None
 
 
-def _results(
-    lengths: float, yaw: float, velocity: float, pixels: float, score: float, *, quantile: float, unmatched: float
-) -> ResultLimits:
-    """Limits with one number for meters and relative sizes, and one for scores and probabilities."""
-    errors = {
-        "center": lengths,
-        "size": lengths,
-        "yaw": yaw,
-        "velocity": velocity,
-        "corner": pixels,
-        "score": score,
-        "probability": score,
-    }
-    return ResultLimits(errors, quantile, unmatched)
+@dataclass(frozen=True)
+class PolicyLimits:
+    """What a precision policy keeps.
+
+    Attributes:
+        tensors: limits of every output.
+        error: an error's limit with this arithmetic.
+        quantile, unmatched: as in `ResultLimits`.
+    """
+
+    tensors: TensorLimits
+    error: Callable[[ErrorKind], float]
+    quantile: float
+    unmatched: float
 
 
-_EXACT = _results(0.01, 0.01, 0.01, 0.1, 0.001, quantile=1.0, unmatched=0.0)
-_CLOSE = _results(0.05, 0.05, 0.1, 1.0, 0.01, quantile=0.99, unmatched=0.01)
-_HALF = _results(0.1, 0.1, 0.2, 2.0, 0.02, quantile=0.99, unmatched=0.02)
-_EIGHT_BITS = _results(0.3, 0.5, 1.0, 8.0, 0.1, quantile=0.9, unmatched=0.2)
-
-_FP32 = Tolerance(TensorLimits(max_abs=0.1, snr_db=50.0, cosine=0.99999), _EXACT)
-_TF32 = Tolerance(TensorLimits(max_abs=None, snr_db=14.0, cosine=0.98), _CLOSE)
-_FP16 = Tolerance(TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), _HALF)
-_BF16 = Tolerance(TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), _HALF)
-_INT8 = Tolerance(TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), _EIGHT_BITS)
+_FP32 = PolicyLimits(
+    TensorLimits(max_abs=0.1, snr_db=50.0, cosine=0.99999), attrgetter("exact"), quantile=1.0, unmatched=0.0
+)
+_TF32 = PolicyLimits(
+    TensorLimits(max_abs=None, snr_db=14.0, cosine=0.98), attrgetter("close"), quantile=0.99, unmatched=0.01
+)
+_HALF = PolicyLimits(
+    TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), attrgetter("half"), quantile=0.99, unmatched=0.02
+)
+_INT8 = PolicyLimits(
+    TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), attrgetter("eight_bits"), quantile=0.9, unmatched=0.2
+)
 
 #: Limits per precision policy, those on results the strictest first.
-DEFAULTS: Mapping[str, Tolerance] = {
+POLICIES: Mapping[str, PolicyLimits] = {
     "fp32": _FP32,
     "fp32_tf32": _TF32,
     "auto": _TF32,
-    "fp16": _FP16,
-    "strongly_typed": _FP16,
-    "bf16": _BF16,
+    "fp16": _HALF,
+    "strongly_typed": _HALF,
+    "bf16": _HALF,
     "int8": _INT8,
     "explicit_int8": _INT8,
 }
+
+
+def default_tolerance(policy: str, task: Task[Any]) -> Tolerance:
+    """The limits of a precision policy for results of a task."""
+    limits = POLICIES[policy]
+    errors = {name: limits.error(kind) for name, kind in task.errors.items()}
+    return Tolerance(limits.tensors, ResultLimits(errors, limits.quantile, limits.unmatched))
+
 
 #: Least signal to noise ratio [dB] of a window of nodes, per precision policy.
 NODE_SNR_DB: Mapping[str, float] = {
@@ -153,11 +164,11 @@ _RATIOS = ("snr_db", "cosine")
 
 def coarser(first: str, second: str) -> str:
     """Of two precision policies the one with the wider limits."""
-    order = list(DEFAULTS)
+    order = list(POLICIES)
     return order[max(order.index(first), order.index(second))]
 
 
-def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance:
+def apply_overrides(tolerance: Tolerance, overrides: Sequence[str], outputs: Collection[str]) -> Tolerance:
     """The tolerance with what the command line says.
 
     Args:
@@ -165,10 +176,14 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance
         overrides: ``0.05`` (largest absolute difference of every output), ``heatmap=0.05`` (of one output),
             ``snr_db=40``, ``cosine=0.999`` (of every output), ``heatmap.snr_db=40`` (of one), ``results.center=0.05``,
             ``results.unmatched=0.01``, ``metric=0.99``.
+        outputs: names of the raw outputs.
 
     Raises:
         UsageError: not a number, or no such limit.
     """
+    ratios = [f"{output}.{ratio}" for output in outputs for ratio in _RATIOS]
+    errors = [f"results.{name}" for name in (*tolerance.results.errors, "unmatched")]
+    known = [*outputs, *_RATIOS, *ratios, *errors, "metric"]
     for text in overrides:
         name, separator, number = text.rpartition("=")
         try:
@@ -177,6 +192,8 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance
             raise UsageError(
                 f"'{text}' has no number", where="--tolerance", hint="write 0.05, heatmap=0.05 or results.center=0.05"
             ) from error
+        if separator and name not in known:
+            raise UsageError(f"there is no limit '{name}'", where="--tolerance", hint=_nearest(name, known))
         if not separator:
             # Outputs with a tolerance of their own in the config follow the command line too.
             tensors = replace(tolerance.tensors, max_abs=value)
@@ -189,13 +206,33 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str]) -> Tolerance
         elif name.startswith("results."):
             limits = _with_result_limit(tolerance.results, name.removeprefix("results."), value)
             tolerance = replace(tolerance, results=limits)
-        elif name.rpartition(".")[2] in _RATIOS:
+        elif name in ratios:
             output, _, ratio = name.rpartition(".")
             own = {**tolerance.output_limits.get(output, {}), ratio: value}
             tolerance = replace(tolerance, output_limits={**tolerance.output_limits, output: own})
         else:
             tolerance = replace(tolerance, output_max_abs={**tolerance.output_max_abs, name: value})
     return tolerance
+
+
+def check_output_tolerances(configured: Collection[str], outputs: Collection[str]) -> None:
+    """Refuse limits of the config on outputs that there are none of.
+
+    Raises:
+        ConfigError: one has no such output.
+    """
+    for name in configured:
+        if name not in outputs:
+            raise ConfigError(
+                f"there is no output '{name}'",
+                where="verification.output_tolerances",
+                hint=_nearest(name, [*outputs]),
+            )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(known)}"
 
 
 def _without(limits: Mapping[str, Mapping[str, float]], ratio: str) -> dict[str, dict[str, float]]:
@@ -206,12 +243,6 @@ def _without(limits: Mapping[str, Mapping[str, float]], ratio: str) -> dict[str,
 def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultLimits:
     if name == "unmatched":
         return replace(limits, unmatched=value)
-    if name not in limits.errors:
-        raise UsageError(
-            f"results have no limit '{name}'",
-            where="--tolerance",
-            hint=f"there are: {', '.join([*limits.errors, 'unmatched'])}",
-        )
     return replace(limits, errors={**limits.errors, name: value})
 
 
@@ -279,7 +310,8 @@ def _beyond_result_limits(results: Mapping[str, Any], limits: ResultLimits, scor
         found += _beyond(f"results {name}", value, limit, value is not None and value <= limit)
     total = max(results["reference_count"], results["test_count"])
     if total:
-        floor = 0.0 if score_threshold is None else score_threshold + limits.errors["score"]
+        # Results near the threshold come and go with their scores.
+        floor = 0.0 if score_threshold is None else score_threshold + limits.errors.get("score", 0.0)
         lost = max(_above(results, side, floor) for side in ("reference", "test")) + results["label_flips"]
         found += _beyond("results unmatched, share", lost / total, limits.unmatched, lost / total <= limits.unmatched)
     return found
@@ -292,7 +324,10 @@ def _above(results: Mapping[str, Any], side: str, floor: float) -> int:
     return int(beyond + sum(score > floor for score in kept))
 
 
-def tolerance_from_json(value: Mapping[str, Any]) -> Tolerance:
-    """The tolerance that ``dataclasses.asdict`` made JSON of."""
+def tolerance_from_json(value: Mapping[str, Any], task: Task[Any]) -> Tolerance:
+    """The tolerance that ``dataclasses.asdict`` made JSON of, for results of ``task``."""
     rest = {name: value[name] for name in ("output_max_abs", "output_limits", "metric")}
-    return Tolerance(TensorLimits(**value["tensors"]), ResultLimits(**value["results"]), **rest)
+    # Earlier versions stored limits on errors of every task.
+    errors = {name: limit for name, limit in value["results"]["errors"].items() if name in task.errors}
+    results = ResultLimits(**{**value["results"], "errors": errors})
+    return Tolerance(TensorLimits(**value["tensors"]), results, **rest)

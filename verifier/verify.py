@@ -8,15 +8,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared import formats, plugins
-from shared.added import added_versions
+from shared import formats
 from shared.errors import InputError, VerificationFailed
 from shared.files import read_json
 from shared.table import Table, number
+from shared.tasks import Task, find
 from shared.workspace import Workspace
 from verifier.compare import compare_runs
 from verifier.scenarios import Comparison, Plan, RecordedRun, plan_comparisons, precision_of, recorded_runs
-from verifier.tolerances import DEFAULTS, Tolerance, apply_overrides, coarser, judge, tolerance_from_json
+from verifier.tolerances import (
+    Tolerance,
+    apply_overrides,
+    check_output_tolerances,
+    coarser,
+    default_tolerance,
+    judge,
+    tolerance_from_json,
+)
 
 if TYPE_CHECKING:
     from shared.config import DeployConfig
@@ -49,23 +57,22 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
 
     runs = recorded_runs(workspace)
     plan = plan_comparisons(config, runs)
-    stage = workspace.stage(
-        STAGE,
-        tool="verifier",
-        config=stage_config,
-        inputs=_hashes(workspace, runs),
-        versions=added_versions([(plugins.TASKS, workspace.spec().task)]),
-    )
+    stage = workspace.stage(STAGE, tool="verifier", config=stage_config, inputs=_hashes(workspace, runs))
     if force or not stage.up_to_date():
-        score_threshold = find_score_threshold(workspace.spec().parameters)
+        spec = workspace.spec()
+        task, score_threshold = find(spec.task), find_score_threshold(spec.parameters)
+        outputs = _recorded_outputs(plan)
+        check_output_tolerances(config.verification.output_tolerances, outputs)
         with stage:
             results = {}
             for comparison in plan.comparisons:
                 stored = compare_runs(comparison.reference.run, comparison.test.run, score_threshold)
                 stored["format"] = formats.VERIFICATION
-                stored["tolerance"] = asdict(tolerance_of(comparison, config, overrides))
+                default = default_tolerance(_coarser_policy(comparison, config), task)
+                configured = configured_tolerance(default, comparison, config)
+                stored["tolerance"] = asdict(apply_overrides(configured, overrides, outputs))
                 stage.json_artifact(f"verification/{comparison.name}.json", "verification", stored)
-                results[comparison.name] = _result(stored, judge_stored(stored, ()))
+                results[comparison.name] = _result(stored, judge_stored(stored, task))
             stage.result("verification", SUMMARY, _summary(plan, results))
     return report(workspace, ())
 
@@ -80,16 +87,28 @@ def check(work: Path, overrides: Sequence[str]) -> str:
     return report(Workspace.open(work), overrides)
 
 
-def tolerance_of(comparison: Comparison, config: DeployConfig, overrides: Sequence[str]) -> Tolerance:
-    """Limits of a comparison: the defaults of the coarser precision of the two, then the config, then the command."""
-    policies = [precision_of(recorded.run, config) for recorded in (comparison.reference, comparison.test)]
-    default = DEFAULTS[coarser(*policies)]
+def _coarser_policy(comparison: Comparison, config: DeployConfig) -> str:
+    """The coarser precision of the two runs."""
+    return coarser(*(precision_of(recorded.run, config) for recorded in (comparison.reference, comparison.test)))
+
+
+def configured_tolerance(default: Tolerance, comparison: Comparison, config: DeployConfig) -> Tolerance:
+    """The default limits with what the config says of all comparisons and of this one's scenario."""
     settings, scenario = config.verification, comparison.scenario
     own = scenario.tolerance if scenario is not None else None
-    said = settings.tolerance if own is None else own
-    tensors = default.tensors if said is None else replace(default.tensors, max_abs=said)
-    configured = replace(default, tensors=tensors, output_max_abs=dict(settings.output_tolerances))
-    return apply_overrides(configured, overrides)
+    max_abs = settings.tolerance if own is None else own
+    tensors = default.tensors if max_abs is None else replace(default.tensors, max_abs=max_abs)
+    return replace(default, tensors=tensors, output_max_abs=dict(settings.output_tolerances))
+
+
+def _recorded_outputs(plan: Plan) -> list[str]:
+    """Names of the raw outputs that the references of the comparisons kept."""
+    references = {comparison.reference.folder: comparison.reference.run for comparison in plan.comparisons}
+    names: dict[str, None] = {}
+    for run in references.values():
+        for index in run.header.raw_samples[:1]:
+            names |= dict.fromkeys(run.raw(index))
+    return list(names)
 
 
 def find_score_threshold(parameters: Mapping[str, Any]) -> float | None:
@@ -126,9 +145,9 @@ def stored_comparisons(workspace: Workspace) -> dict[str, dict[str, Any]]:
     return stored
 
 
-def judge_stored(stored: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-    """What is wrong with a stored comparison, by the limits stored with it and ``overrides``; nothing: it passed."""
-    return judge(stored, apply_overrides(tolerance_from_json(stored["tolerance"]), overrides))
+def judge_stored(stored: Mapping[str, Any], task: Task[Any]) -> list[str]:
+    """What is wrong with a stored comparison of results of ``task``, by the limits stored with it; none: it passed."""
+    return judge(stored, tolerance_from_json(stored["tolerance"], task))
 
 
 def report(workspace: Workspace, overrides: Sequence[str]) -> str:
@@ -140,8 +159,13 @@ def report(workspace: Workspace, overrides: Sequence[str]) -> str:
     """
     comparisons = stored_comparisons(workspace)
     summary = workspace.manifest().results["verification"][SUMMARY]
-    verdicts = {name: judge_stored(stored, overrides) for name, stored in comparisons.items()}
-    text = "\n\n".join(table.text() for table in _tables(comparisons, verdicts))
+    task = find(workspace.spec().task)
+    outputs = list(dict.fromkeys(name for stored in comparisons.values() for name in stored["outputs"]))
+    verdicts = {}
+    for name, stored in comparisons.items():
+        limits = apply_overrides(tolerance_from_json(stored["tolerance"], task), overrides, outputs)
+        verdicts[name] = judge(stored, limits)
+    text = "\n\n".join(table.text() for table in _tables(comparisons, verdicts, task))
     notes = [f"skipped (optional): {line}" for line in summary["skipped"]]
     failures = list(summary["unable"])
     failures += [f"{name}: {line}" for name, lines in verdicts.items() for line in lines]
@@ -205,11 +229,13 @@ def _result_summary(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tables(comparisons: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, list[str]]) -> list[Table]:
+def _tables(
+    comparisons: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, list[str]], task: Task[Any]
+) -> list[Table]:
     return [
         table
         for name, stored in comparisons.items()
-        for table in (_output_table(stored, verdicts[name]), _result_table(stored["results"], stored["agreement"]))
+        for table in (_output_table(stored, verdicts[name]), _result_table(stored, task))
     ]
 
 
@@ -239,9 +265,10 @@ def _output_table(stored: Mapping[str, Any], failures: list[str]) -> Table:
     )
 
 
-def _result_table(results: Mapping[str, Any], agreement: Mapping[str, float]) -> Table:
+def _result_table(stored: Mapping[str, Any], task: Task[Any]) -> Table:
+    results, agreement = stored["results"], stored["agreement"]
     rows = [
-        [f"  {name}", _short(values["max"]), _short(values["mean"]), _short(values["quantiles"]["0.99"])]
+        [_with_unit(name, task), *map(_short, (values["max"], values["mean"], values["quantiles"]["0.99"]))]
         for name, values in results["errors"].items()
     ]
     title = (
@@ -252,6 +279,11 @@ def _result_table(results: Mapping[str, Any], agreement: Mapping[str, float]) ->
     if agreement:
         title += f"; against the reference {', '.join(f'{name} {value:.4f}' for name, value in agreement.items())}"
     return Table(title, ["  error", "max", "mean", "p99"], rows)
+
+
+def _with_unit(name: str, task: Task[Any]) -> str:
+    unit = task.errors[name].unit
+    return f"  {name} [{unit}]" if unit else f"  {name}"
 
 
 def _short(value: float | None) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes2d.frames import LabeledImage
 from shared.lazy import lazy_import
+from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.detection2d import Boxes2D
 
 faster_coco_eval = lazy_import("faster_coco_eval", install="make setup")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.table import BoxTable, Int
 from shared.geometry import box_footprints
+from shared.metrics.box_table import BoxTable, Int
 
 Float64 = npt.NDArray[np.float64]
 

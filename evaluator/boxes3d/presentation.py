@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from evaluator.boxes3d.nuscenes import NuscenesScore
 from evaluator.boxes3d.t4 import HEADLINE_RULE, RuleScore
+from shared.metrics.nuscenes import NuscenesScore
 from shared.table import Table, number
 
 _BEST_F1 = ("max_f1", "optimal_confidence", "optimal_precision", "optimal_recall")

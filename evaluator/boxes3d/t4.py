@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.matching import Pairs, center_distances, descending_scores, match_greedily, pairs_within
-from evaluator.boxes3d.nuscenes import RECALLS, average_precision, yaw_error
 from evaluator.boxes3d.overlap import iou_3d, iou_bev, plane_distances
-from evaluator.boxes3d.table import Bool, BoxTable, Int
+from shared.metrics.average_precision import RECALLS, average_precision, yaw_error
+from shared.metrics.box_table import Bool, BoxTable, Int
+from shared.metrics.matching import Pairs, center_distances, descending_scores, groups_of, match_greedily, pairs_within
 
 Float64 = npt.NDArray[np.float64]
 PairCost = Callable[[BoxTable, BoxTable, Int, Int], Float64]
@@ -300,7 +300,7 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
         inside = keep_predictions[pairs.predictions] & keep_truths[pairs.truths]
         matched = match_greedily(
             pairs.select(inside),
-            candidates.predictions,
+            groups_of(candidates.predictions),
             len(candidates.truths),
             order,
             rule.limits,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluator.bootstrap import Copies
-from evaluator.boxes2d import coco, voc
-from evaluator.boxes2d.frames import LabeledImage, check_boxes
+from evaluator.boxes2d import coco
 from shared.data.labels import labels_in
 from shared.data.types import ImageSample
 from shared.errors import InputError
+from shared.metrics import voc
+from shared.metrics.labeled_image import LabeledImage, check_boxes
 from shared.runs import Run
 from shared.table import Table, number
 from shared.tasks.detection2d import Boxes2D
@@ -53,17 +54,8 @@ def ground_truth(samples: Iterable[ImageSample], label_classes: Sequence[str], c
         if sample.labels is None:
             continue
         where = f"ground truth of sample {sample.token}"
-        boxes = sample.labels.boxes
-        check_boxes(boxes, label_classes, where)
-        labels = to_model[boxes.labels]
-        known = labels >= 0
-        images.append(
-            LabeledImage(
-                boxes=Boxes2D(boxes.corners[known], labels[known], boxes.scores[known]),
-                ignored=sample.labels.ignored[known],
-                areas=sample.labels.areas[known],
-            )
-        )
+        check_boxes(sample.labels.boxes, label_classes, where)
+        images.append(LabeledImage.of(sample.labels, to_model))
         labeled.append((position, sample))
     if not images:
         return None

@@ -15,17 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
-from evaluator.boxes3d import nuscenes, t4
+from evaluator.boxes3d import t4
 from evaluator.boxes3d.presentation import curves_json, nuscenes_json, nuscenes_tables, t4_json, t4_tables
-from evaluator.boxes3d.table import BoxTable, check_table, table_of, to_ego_frame
 from shared.data.labels import labels_in
 from shared.data.types import Sample
 from shared.errors import InputError
+from shared.metrics import nuscenes
+from shared.metrics.box_table import BoxTable, check_table, table_of, to_ego_frame
 from shared.runs import Run
 from shared.table import Table
 
 #: Ranges [m] that are reported; the last is the headline.
-RANGES: tuple[tuple[float, float], ...] = ((0, 50), (50, 90), (90, 121), (0, 121))
+RANGES: tuple[tuple[float, float], ...] = ((0, 50), (50, 90), (90, nuscenes.REACH), (0, nuscenes.REACH))
 
 
 def range_name(low: float, high: float) -> str:

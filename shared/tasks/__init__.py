@@ -8,8 +8,8 @@ tools knows a task by its name; its metrics and its page of the report are modul
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from shared import plugins
 from shared.arrays import Arrays
 from shared.errors import InputError
+from shared.pairing import Pairing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,6 +26,39 @@ if TYPE_CHECKING:
 #: What a model answers with on one sample: the container of its task.
 Predictions = Any
 Container = TypeVar("Container")
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """An error of paired results, and how large it may be by default, by the arithmetic of the two runs.
+
+    Attributes:
+        unit: ``m``, ``rad``, ``px``; empty where there is none.
+        exact: limit between runs in FP32.
+        close: with TF32, whose significand has 11 bits.
+        half: in FP16 and BF16.
+        eight_bits: in INT8.
+    """
+
+    unit: str
+    exact: float
+    close: float
+    half: float
+    eight_bits: float
+
+
+@dataclass(frozen=True)
+class QuickMetric(Generic[Container]):
+    """One number for how good answers on some samples are.
+
+    Attributes:
+        name: of the number.
+        score: of the answers, one a sample: in [0, 1], larger is better.
+    """
+
+    name: str
+    score: Callable[[Sequence[Container]], float]
 
 
 class Task(ABC, Generic[Container]):
@@ -34,10 +68,15 @@ class Task(ABC, Generic[Container]):
         container: type of what a model answers with on one sample.
         view: what the samples of its data sets are, by name: ``lidar_frame``, ``image`` or ``camera_pair``
             (`shared.data`).
+        errors: by name, the errors of paired results (`pair`). One called ``score`` is also how near to the model's
+            score threshold results may come and go.
+        metric: name of the number of `agreement` that sums it up.
     """
 
     container: type[Container]
-    view: str
+    view: ClassVar[str]
+    errors: ClassVar[Mapping[str, ErrorKind]]
+    metric: ClassVar[str]
 
     @abstractmethod
     def empty(self) -> Container:
@@ -64,6 +103,46 @@ class Task(ABC, Generic[Container]):
         Raises:
             ValueError: the arrays are not those of a container.
         """
+
+    @abstractmethod
+    def pair(self, reference: Container, test: Container) -> Pairing:
+        """What two runs answered on one sample, paired, with the errors that `errors` names."""
+
+    @abstractmethod
+    def labels_of(self, sample: Any, to_model: Int64) -> Container | None:
+        """What is labeled in a sample of `view`, as a model would answer it; None where nothing is known.
+
+        Args:
+            sample: of a data set.
+            to_model: (L + 1,) for each label of the data set that of the model, -1 for none; the last is -1.
+        """
+
+    @abstractmethod
+    def agreement(self, truth: Iterable[Container], results: Iterable[Container], classes: int) -> dict[str, float]:
+        """How well results agree with what is true, be that labels or another run's results.
+
+        Args:
+            truth: one container a sample.
+            results: what is judged, of the same samples.
+            classes: number of classes.
+
+        Returns:
+            By name, in [0, 1], larger is better; empty when there is nothing true.
+        """
+
+    def quick_metric(self, samples: Sequence[Any], to_model: Int64, classes: Sequence[str]) -> QuickMetric[Container]:
+        """What a model is weighed by while it is being quantized; `agreement` with the labels unless a task says more.
+
+        Args:
+            samples: labeled samples.
+            to_model: as for `labels_of`.
+            classes: class list of the model.
+        """
+        truths = [self.labels_of(sample, to_model) for sample in samples]
+        labeled = [truth for truth in truths if truth is not None]
+        return QuickMetric(
+            self.metric, lambda results: self.agreement(labeled, results, len(classes)).get(self.metric, 0.0)
+        )
 
 
 def find(task: str) -> Task[Any]:

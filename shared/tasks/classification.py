@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.tasks import Rows, RowsTask
+from shared.pairing import Pairing
+from shared.tasks import ErrorKind, Rows, RowsTask
+
+if TYPE_CHECKING:
+    from shared.data.camera_pairs import CameraPair
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,77 @@ class ClassScores(Rows):
 
 
 class Classification(RowsTask[ClassScores]):
-    """Classification."""
+    """Classification.
+
+    Rows of two runs belong together by their position. ``probability`` is the largest difference of the probability of
+    a class.
+    """
 
     container = ClassScores
     view = "camera_pair"
+    errors: ClassVar = {"probability": ErrorKind("", 0.001, 0.01, 0.02, 0.1)}
+    metric = "accuracy"
 
     def empty(self) -> ClassScores:
         """Nothing classified."""
         return ClassScores.empty()
 
+    def pair(self, reference: ClassScores, test: ClassScores) -> Pairing:
+        """Rows by their position, a label flip where two of them decide for different classes."""
+        both = min(len(reference), len(test))
+        whole, other_whole = _finite(reference), _finite(test)
+        paired = whole[:both] & other_whole[:both]
+        same = paired & (_decisions(reference)[:both] == _decisions(test)[:both])
+        alone, other_alone = whole.copy(), other_whole.copy()
+        alone[:both] &= ~paired
+        other_alone[:both] &= ~paired
+        return Pairing(
+            reference_count=len(reference),
+            test_count=len(test),
+            non_finite=int((~whole).sum() + (~other_whole).sum()),
+            matched=int(same.sum()),
+            errors={"probability": _probability_error(reference.logits[:both][same], test.logits[:both][same])},
+            label_flips=int((paired & ~same).sum()),
+            reference_alone=_confidences(reference.logits[alone]),
+            test_alone=_confidences(test.logits[other_alone]),
+        )
 
-TASK = Classification()
+    def labels_of(self, sample: CameraPair, to_model: Int64) -> ClassScores:
+        """Logits that say the label. A model of this task has the classes of the data set, in its own order."""
+        logits = np.zeros((1, len(to_model) - 1), np.float32)
+        logits[0, to_model[sample.label]] = 1.0
+        return ClassScores(logits)
+
+    def agreement(self, truth: Iterable[ClassScores], results: Iterable[ClassScores], classes: int) -> dict[str, float]:  # noqa: ARG002
+        """``accuracy``: share of the true rows that the results decide alike."""
+        total = right = 0
+        for wanted, given in zip(truth, results, strict=True):
+            both = min(len(wanted), len(given))
+            total += len(wanted)
+            right += int((_decisions(wanted)[:both] == _decisions(given)[:both]).sum())
+        return {"accuracy": right / total} if total else {}
+
+
+def _decisions(scores: ClassScores) -> Int64:
+    """(N,) class with the largest logit."""
+    return scores.logits.argmax(axis=1) if scores.logits.size else np.zeros(len(scores), np.int64)
+
+
+def _finite(scores: ClassScores) -> npt.NDArray[np.bool_]:
+    """(N,) rows without NaN and infinities."""
+    return np.asarray(np.isfinite(scores.logits).all(axis=1))
+
+
+def _probability_error(reference: Float32, test: Float32) -> Float64:
+    """(K,) largest difference of a class's probability, of logits (K, C)."""
+    if not len(reference):
+        return np.zeros(0)
+    return np.asarray(np.abs(softmax(test) - softmax(reference)).max(axis=1, initial=0.0))
+
+
+def _confidences(logits: Float32) -> Float64:
+    """(N,) probability of the likeliest class, of logits (N, C)."""
+    return np.asarray(softmax(logits).max(axis=1, initial=0.0)) if len(logits) else np.zeros(0)
 
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -56,3 +122,6 @@ def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     values = np.asarray(logits, np.float64)
     exponentials = np.exp(values - values.max(axis=1, keepdims=True, initial=-np.inf))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+TASK = Classification()

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.tasks import Rows, RowsTask, filled_column
+from shared.geometry import overlaps_2d
+from shared.metrics.agreement import mean_average_precisions
+from shared.metrics.matching import Pairs, group_ids, match_greedily
+from shared.pairing import Pairing, pair_nearest
+from shared.tasks import ErrorKind, QuickMetric, Rows, RowsTask, filled_column
+
+if TYPE_CHECKING:
+    from shared.data.types import ImageSample
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+
+#: Boxes that overlap less than this (intersection over union) are not the same box: above it, a box of one run has at
+#: most one partner among boxes that don't overlap by half themselves.
+MATCH_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,100 @@ class Boxes2D(Rows):
 
 
 class Detection2D(RowsTask[Boxes2D]):
-    """2D detection."""
+    """2D detection.
+
+    Boxes are the same when they overlap by `MATCH_OVERLAP`. ``corner`` is the largest difference of a coordinate.
+    """
 
     container = Boxes2D
     view = "image"
+    errors: ClassVar = {
+        "corner": ErrorKind("px", 0.1, 1.0, 2.0, 8.0),
+        "score": ErrorKind("", 0.001, 0.01, 0.02, 0.1),
+    }
+    metric = "mAP"
 
     def empty(self) -> Boxes2D:
         """No boxes."""
         return Boxes2D.empty()
+
+    def pair(self, reference: Boxes2D, test: Boxes2D) -> Pairing:
+        """Boxes by their overlap."""
+        return pair_nearest(
+            reference, test, finite=_finite, distances=_distances, reach=1.0 - MATCH_OVERLAP, errors=_errors
+        )
+
+    def labels_of(self, sample: ImageSample, to_model: Int64) -> Boxes2D | None:
+        """What a model has to find: without boxes that are to be ignored."""
+        if sample.labels is None:
+            return None
+        boxes = replace(sample.labels.boxes, labels=to_model[sample.labels.boxes.labels])
+        return boxes.select((boxes.labels >= 0) & ~sample.labels.ignored)
+
+    def agreement(self, truth: Iterable[Boxes2D], results: Iterable[Boxes2D], classes: int) -> dict[str, float]:  # noqa: ARG002
+        """``mAP`` at an overlap of one half, without classes that the truth lacks."""
+        right = [boxes.select(_finite(boxes)) for boxes in truth]
+        given = [boxes.select(_finite(boxes)) for boxes in results]
+        truth_labels, labels, scores = (
+            np.concatenate([getattr(boxes, column) for boxes in (Boxes2D.empty(), *images)])
+            for images, column in ((right, "labels"), (given, "labels"), (given, "scores"))
+        )
+        order = np.argsort(-scores.astype(np.float64), kind="stable")
+        images = np.repeat(np.arange(len(given)), [len(boxes) for boxes in given])
+        matched = match_greedily(
+            _overlapping(given, right), group_ids(images, labels), len(truth_labels), order, np.array([MATCH_OVERLAP])
+        )
+        credits = {"mAP": (matched >= 0).astype(np.float64)}
+        return mean_average_precisions(scores, labels, order, matched, truth_labels, credits, least=0.0)
+
+    def quick_metric(
+        self, samples: Sequence[ImageSample], to_model: Int64, classes: Sequence[str]
+    ) -> QuickMetric[Boxes2D]:
+        """The evaluator's headline: Pascal VOC's mAP at an overlap of one half, as mmdet computes it."""
+        from shared.metrics import voc  # not above: it takes boxes of this module
+        from shared.metrics.labeled_image import LabeledImage
+
+        truths = [LabeledImage.of(sample.labels, to_model) for sample in samples if sample.labels is not None]
+
+        def score(predictions: Sequence[Boxes2D]) -> float:
+            matches = voc.match(predictions, truths, len(classes))
+            return voc.mean_ap([voc.score(each) for each in matches]) or 0.0
+
+        return QuickMetric("mAP", score)
+
+
+def _finite(boxes: Boxes2D) -> npt.NDArray[np.bool_]:
+    """(N,) boxes without NaN and infinities."""
+    return np.asarray(np.isfinite(boxes.corners).all(axis=1) & np.isfinite(boxes.scores))
+
+
+def _distances(reference: Boxes2D, test: Boxes2D) -> Float64:
+    """(N, M) one minus intersection over union; 1 for boxes without area."""
+    return np.asarray(1.0 - overlaps_2d(reference.corners, test.corners))
+
+
+def _errors(reference: Boxes2D, test: Boxes2D) -> dict[str, Float64]:
+    """Errors of K pairs, (K,) each, see `Detection2D`."""
+    corner = np.abs(test.corners.astype(np.float64) - reference.corners)
+    return {
+        "corner": corner.max(axis=1, initial=0.0),
+        "score": np.abs(test.scores.astype(np.float64) - reference.scores),
+    }
+
+
+def _overlapping(results: Sequence[Boxes2D], truths: Sequence[Boxes2D]) -> Pairs:
+    """Pairs of one image and label that may be the same box, with their distances; rows count over all images."""
+    parts = []
+    first_result = first_truth = 0
+    for given, right in zip(results, truths, strict=True):
+        distances = _distances(given, right)
+        near = (distances < 1.0 - MATCH_OVERLAP) & (given.labels[:, None] == right.labels[None])
+        rows, columns = np.nonzero(near)
+        parts.append((rows + first_result, columns + first_truth, distances[near]))
+        first_result, first_truth = first_result + len(given), first_truth + len(right)
+    if not parts:
+        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    return Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True))).in_order()
 
 
 TASK = Detection2D()

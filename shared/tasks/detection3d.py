@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.tasks import Rows, RowsTask, filled_column
+from shared.geometry import wrap_angle
+from shared.metrics.agreement import mean_average_precisions
+from shared.metrics.average_precision import LEAST, yaw_error
+from shared.pairing import Pairing, pair_nearest
+from shared.tasks import ErrorKind, QuickMetric, Rows, RowsTask, filled_column
+
+if TYPE_CHECKING:
+    from shared.data.types import Sample
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+
+#: Boxes whose centers are further apart than this [m] are not the same box. AWML's circle NMS leaves no two boxes
+#: closer than 1 m, so a box of one run has at most one partner of its label in the other.
+MATCH_DISTANCE = 0.5
+
+# A side of no length has no relative difference; one this short [m] is no object's.
+_SHORTEST_SIDE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -74,14 +89,106 @@ class Boxes3D(Rows):
 
 
 class Detection3D(RowsTask[Boxes3D]):
-    """3D detection."""
+    """3D detection.
+
+    Boxes are the same when their centers are within `MATCH_DISTANCE`. ``center`` is their distance in 3D; ``size`` the
+    largest relative difference of a side, since sizes are decoded from their logarithms; ``yaw`` the angle between the
+    headings, in [0, pi]; ``velocity`` the length of the difference, NaN where both don't know it, infinite where one
+    doesn't.
+    """
 
     container = Boxes3D
     view = "lidar_frame"
+    errors: ClassVar = {
+        "center": ErrorKind("m", 0.01, 0.05, 0.1, 0.3),
+        "size": ErrorKind("", 0.01, 0.05, 0.1, 0.3),
+        "yaw": ErrorKind("rad", 0.01, 0.05, 0.1, 0.5),
+        "velocity": ErrorKind("m/s", 0.01, 0.1, 0.2, 1.0),
+        "score": ErrorKind("", 0.001, 0.01, 0.02, 0.1),
+    }
+    metric = "mAP"
 
     def empty(self) -> Boxes3D:
         """No boxes."""
         return Boxes3D.empty()
+
+    def pair(self, reference: Boxes3D, test: Boxes3D) -> Pairing:
+        """Boxes by the distance of their centers."""
+        return pair_nearest(reference, test, finite=_finite, distances=_distances, reach=MATCH_DISTANCE, errors=_errors)
+
+    def labels_of(self, sample: Sample, to_model: Int64) -> Boxes3D | None:
+        """As in the evaluator: nobody could have seen a box that is known to have no point."""
+        if sample.ground_truth is None:
+            return None
+        boxes = replace(sample.ground_truth, labels=to_model[sample.ground_truth.labels])
+        return boxes.select((boxes.labels >= 0) & (boxes.num_points != 0))
+
+    def agreement(self, truth: Iterable[Boxes3D], results: Iterable[Boxes3D], classes: int) -> dict[str, float]:  # noqa: ARG002
+        """``mAP``: nuScenes' over any range, without classes that the truth lacks. ``mAPH``: a hit counts in precision
+        by how well its heading fits (1 - angle / pi), so that it sees what mAP does not: a wrong yaw.
+        """
+        from shared.metrics import nuscenes  # not above: it takes boxes of this module
+        from shared.metrics.box_table import table_of
+        from shared.metrics.matching import descending_scores, groups_of, match_greedily, pairs_within
+
+        right = table_of([boxes.select(_finite(boxes)) for boxes in truth])
+        given = table_of([boxes.select(_finite(boxes)) for boxes in results])
+        order = descending_scores(given.scores)
+        pairs = pairs_within(given, right, max(nuscenes.DISTANCES))
+        matched = match_greedily(pairs, groups_of(given), len(right), order, np.array(nuscenes.DISTANCES))
+        levels, rows = np.nonzero(matched >= 0)
+        headings = np.zeros(matched.shape)
+        yaws = given.yaws[rows].astype(np.float64), right.yaws[matched[levels, rows]].astype(np.float64)
+        headings[levels, rows] = 1.0 - yaw_error(*yaws) / np.pi
+        credits = {"mAP": (matched >= 0).astype(np.float64), "mAPH": headings}
+        return mean_average_precisions(given.scores, given.labels, order, matched, right.labels, credits, LEAST)
+
+    def quick_metric(self, samples: Sequence[Sample], to_model: Int64, classes: Sequence[str]) -> QuickMetric[Boxes3D]:
+        """The evaluator's headline: nuScenes' mAP within 121 m of the vehicle; every class counts."""
+        from shared.metrics import nuscenes
+        from shared.metrics.box_table import to_ego_frame
+
+        poses, truths = [], []
+        for sample in samples:
+            boxes = self.labels_of(sample, to_model)
+            if boxes is not None:
+                poses.append(sample.lidar2ego)
+                truths.append(to_ego_frame(boxes, sample.lidar2ego))
+
+        def score(predictions: Sequence[Boxes3D]) -> float:
+            placed = [to_ego_frame(boxes, pose) for boxes, pose in zip(predictions, poses, strict=True)]
+            return nuscenes.score_frames(placed, truths, classes, nuscenes.REACH).mean_average_precision
+
+        return QuickMetric("mAP", score)
+
+
+def _finite(boxes: Boxes3D) -> npt.NDArray[np.bool_]:
+    """(N,) boxes without NaN and infinities; the velocity may be NaN, which means unknown, but not infinite."""
+    columns = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.scores])
+    return np.asarray(np.isfinite(columns).all(axis=1) & ~np.isinf(boxes.velocities).any(axis=1))
+
+
+def _distances(reference: Boxes3D, test: Boxes3D) -> Float64:
+    """(N, M) distances between centers [m]."""
+    offsets = reference.centers[:, None].astype(np.float64) - test.centers[None]
+    return np.asarray(np.sqrt((offsets**2).sum(axis=2)))
+
+
+def _errors(reference: Boxes3D, test: Boxes3D) -> dict[str, Float64]:
+    """Errors of K pairs, (K,) each, see `Detection3D`."""
+
+    def difference(column: str) -> Float64:
+        return np.asarray(getattr(test, column).astype(np.float64) - getattr(reference, column))
+
+    velocity = np.sqrt((difference("velocities") ** 2).sum(axis=1))
+    one_unknown = np.isnan(reference.velocities).any(axis=1) != np.isnan(test.velocities).any(axis=1)
+    return {
+        "center": np.sqrt((difference("centers") ** 2).sum(axis=1)),
+        "size": (np.abs(difference("sizes")) / np.maximum(reference.sizes, _SHORTEST_SIDE)).max(axis=1, initial=0.0),
+        "yaw": np.abs(wrap_angle(difference("yaws"))),
+        "velocity": np.where(one_unknown, np.inf, velocity),
+        "score": np.abs(difference("scores")),
+    }
 
 
 TASK = Detection3D()

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from shared import formats
-from shared.errors import InputError, ManifestError, UsageError, VerificationFailed
+from shared.errors import ConfigError, InputError, ManifestError, UsageError, VerificationFailed
+from shared.tasks import find
 from shared.workspace import Workspace
 from tests.support.workspaces import RAW_SAMPLES, SAMPLES, add_run, good_boxes, make_workspace, raw_outputs
+from verifier.tolerances import apply_overrides, judge, tolerance_from_json
 from verifier.verify import check, verify
 
 
@@ -353,13 +355,44 @@ def test_traces_and_swapped_runs_are_not_verified(tmp_path: Path) -> None:
     assert "verification passed: 3 comparisons" in verify(workspace.root, (), False)
 
 
-@pytest.mark.parametrize("text", ["loose", "heatmap=", "results.color=1"])
-def test_tolerance_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loose", "'loose' has no number"),
+        ("heatmap=", "'heatmap=' has no number"),
+        ("heatmp=9", "there is no limit 'heatmp'.*did you mean 'heatmap'"),
+        ("heatmp.snr_db=9", "there is no limit 'heatmp.snr_db'.*did you mean 'heatmap.snr_db'"),
+        ("boxes.center=0.05", "there is no limit 'boxes.center'.*did you mean 'results.center'"),
+        ("results.corner=1", "there is no limit 'results.corner'"),  # an error of another task
+    ],
+)
+def test_a_tolerance_that_limits_nothing_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    with pytest.raises(UsageError, match=message):
+        verify(workspace.root, (text,), False)
+    verify(workspace.root, (), False)
+    with pytest.raises(UsageError, match=message):
+        check(workspace.root, (text,))
+
+
+def test_a_limit_of_the_config_on_no_output_is_refused(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path, output_tolerances={"rge": 0.4})
+    _three_runs(workspace)
+    with pytest.raises(ConfigError, match=r"there is no output 'rge'.*did you mean 'reg'"):
+        verify(workspace.root, (), False)
+
+
+def test_limits_that_earlier_versions_stored_are_read(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     _three_runs(workspace)
     verify(workspace.root, (), False)
-    with pytest.raises(UsageError):
-        check(workspace.root, (text,))
+    stored = json.loads(next(workspace.path("verification").iterdir()).read_text())
+    stored["tolerance"]["results"]["errors"] |= {"corner": 0.1, "probability": 0.001}
+    limits = tolerance_from_json(stored["tolerance"], find("detection3d"))
+    assert judge(stored, limits) == []
+    with pytest.raises(UsageError, match=r"no limit 'results.corner'"):
+        apply_overrides(limits, ["results.corner=1"], list(stored["outputs"]))
 
 
 def test_disabled_verification_is_recorded_as_skipped(tmp_path: Path) -> None:

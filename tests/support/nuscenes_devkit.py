@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluator.boxes3d.table import BoxTable
+from shared.metrics.box_table import BoxTable
 
 #: The devkit's names of the errors.
 DEVKIT_ERRORS = {"ATE": "trans_err", "ASE": "scale_err", "AOE": "orient_err", "AVE": "vel_err", "AAE": "attr_err"}

@@ -13,13 +13,17 @@ NAME = "point_labels"
 _TASK = '''
 """A label for every lidar point of a frame."""
 
-from shared.tasks import Task
 import numpy as np
+
+from shared.pairing import Pairing
+from shared.tasks import Task
 
 
 class PointLabels(Task[np.ndarray]):
     container = np.ndarray
     view = "lidar_frame"
+    errors = {}
+    metric = "accuracy"
 
     def empty(self):
         return np.zeros(0, np.int64)
@@ -34,6 +38,17 @@ class PointLabels(Task[np.ndarray]):
         if set(arrays) != {"labels"}:
             raise ValueError("not labels")
         return arrays["labels"]
+
+    def pair(self, reference, test):
+        same = int((reference == test).sum())
+        return Pairing(len(reference), len(test), 0, same, {}, len(test) - same, np.zeros(0), np.zeros(0))
+
+    def labels_of(self, sample, to_model):
+        return None
+
+    def agreement(self, truth, results, classes):
+        hits = [wanted == given for wanted, given in zip(truth, results, strict=True)]
+        return {"accuracy": float(np.concatenate(hits).mean())}
 
 
 TASK = PointLabels()

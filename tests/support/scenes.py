@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluator.boxes3d.table import NO_ATTRIBUTE, BoxTable
+from shared.metrics.box_table import NO_ATTRIBUTE, BoxTable
 
 CLASSES = ["car", "truck", "bus", "bicycle", "pedestrian"]
 _SIZES = np.array([[4.4, 1.85, 1.6], [8.0, 2.5, 3.2], [11.0, 2.6, 3.3], [1.8, 0.6, 1.6], [0.7, 0.6, 1.7]])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pyquaternion import Quaternion
 
-from evaluator.boxes3d.table import BoxTable
+from shared.metrics.box_table import BoxTable
 
 Corner = tuple[float, float]
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from evaluator.bootstrap import CONFIDENCE, FEWEST_UNITS, differences, draw, interval, intervals, replicate
-from evaluator.boxes3d import nuscenes, t4
-from evaluator.boxes3d.table import BoxTable
+from evaluator.boxes3d import t4
+from shared.metrics import nuscenes
+from shared.metrics.box_table import BoxTable
 from tests.support.scenes import CLASSES, random_tables
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluator.boxes2d import coco
-from evaluator.boxes2d.frames import LabeledImage
+from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.detection2d import Boxes2D
 from tests.unit.test_voc_metric import scene
 

@@ -12,6 +12,8 @@ from shared.config import load_config
 from shared.errors import ConfigError, InputError
 from shared.runs import Run, RunHeader, RunWriter
 from tests.support.point_labels import NAME, install_point_labels
+from verifier.compare import compare_runs
+from verifier.tolerances import default_tolerance, judge
 
 LABELS = [np.array([0, 2, 1]), np.array([1])]
 
@@ -23,11 +25,16 @@ def _config(tmp_path: Path) -> Path:
     return path
 
 
-def _header(samples: int) -> RunHeader:
-    return RunHeader(
+def _run(folder: Path, answers: list[np.ndarray]) -> Run:
+    header = RunHeader(
         backend="onnx", device="cpu", model="dots", task=NAME, classes=["road", "car", "tree"], dataset="d",
-        tokens=[f"s{index}" for index in range(samples)], raw_samples=[], fingerprint="f",
+        tokens=[f"s{index}" for index in range(len(answers))], raw_samples=[], fingerprint="f",
     )  # fmt: skip
+    writer = RunWriter.open(folder, header)
+    for index, labels in enumerate(answers):
+        writer.commit(index, labels, {"total": 1.0})
+    writer.finish()
+    return Run.open(folder)
 
 
 def test_a_config_may_name_it(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,11 +54,16 @@ def test_it_is_listed_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_its_runs_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_point_labels(monkeypatch, tmp_path / "site")
-    folder = tmp_path / "run"
-    writer = RunWriter.open(folder, _header(len(LABELS)))
-    for index, labels in enumerate(LABELS):
-        writer.commit(index, labels, {"total": 1.0})
-    writer.finish()
-    run = Run.open(folder)
+    run = _run(tmp_path / "run", LABELS)
     for index, labels in enumerate(LABELS):
         np.testing.assert_array_equal(run.predictions(index, np.ndarray), labels)
+
+
+def test_its_runs_are_compared_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_point_labels(monkeypatch, tmp_path / "site")
+    one, other = _run(tmp_path / "one", LABELS), _run(tmp_path / "other", [np.array([0, 2, 2]), np.array([1])])
+    compared = compare_runs(one, other, score_threshold=None)
+    assert (compared["results"]["matched"], compared["results"]["label_flips"]) == (3, 1)
+    assert compared["agreement"] == {"accuracy": 0.75}
+    limits = default_tolerance("fp32", tasks.find(NAME))
+    assert "results unmatched, share: 0.25, the limit is 0" in judge(compared, limits)

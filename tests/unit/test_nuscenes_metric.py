@@ -12,17 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.boxes3d import matching
-from evaluator.boxes3d.nuscenes import (
+from shared.metrics import matching
+from shared.metrics.box_table import BoxTable
+from shared.metrics.nuscenes import (
     DISTANCES,
     ERRORS,
     NuscenesScore,
     find_candidates,
     match_subset,
     score,
+    score_frames,
     score_range,
 )
-from evaluator.boxes3d.table import BoxTable
+from shared.tasks.detection3d import Boxes3D
 from tests.support.nuscenes_devkit import DEVKIT_ERRORS, devkit_score
 from tests.support.scenes import CLASSES, random_tables
 
@@ -252,3 +254,21 @@ def test_fast_enough() -> None:
     _score(predictions, truths, CLASSES)
     # The bar is 1 s; measured: 0.18 s. CPU time, as the machine that runs the tests may be busy.
     assert time.thread_time() - started < 1.0
+
+
+def test_frames_at_hand_are_scored_with_boxes_that_have_no_point() -> None:
+    """Training and quantization decide themselves which ground truth could have been seen."""
+    predictions, truths = random_tables(3, 6)
+    seen = truths.select(truths.num_points > 0)
+    frames = [[_frame(table, index) for index in range(6)] for table in (predictions, seen)]
+    for reach in (50.0, 121.0):
+        expected = score_range(find_candidates(predictions, truths), CLASSES, 0.0, reach).mean_average_precision
+        assert 0.05 < expected < 0.95
+        for boxes in (frames[1], [replace(frame, num_points=np.zeros_like(frame.num_points)) for frame in frames[1]]):
+            found = score_frames(frames[0], boxes, CLASSES, reach)
+            assert found.mean_average_precision == pytest.approx(expected, abs=1e-12)
+
+
+def _frame(table: BoxTable, index: int) -> Boxes3D:
+    own = table.select(table.frames == index)
+    return Boxes3D(**{name: getattr(own, name) for name in Boxes3D.columns()})

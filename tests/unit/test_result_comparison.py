@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.pairing import match_nearest
+from shared.tasks import classification, detection2d, detection3d
 from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
-from shared.tasks.detection3d import Boxes3D
-from verifier import boxes2d, boxes3d, class_scores
-from verifier.results import ResultStatistics, match_nearest
+from shared.tasks.detection3d import MATCH_DISTANCE, Boxes3D
+from verifier.results import ResultStatistics
 
 
 def _boxes(seed: int, count: int = 30) -> Boxes3D:
@@ -33,13 +34,13 @@ def _boxes(seed: int, count: int = 30) -> Boxes3D:
 
 
 def _match(reference: Boxes3D, test: Boxes3D) -> tuple[np.ndarray, np.ndarray]:
-    distances = boxes3d.KIND.distances(reference, test)
+    distances = np.linalg.norm(reference.centers[:, None].astype(np.float64) - test.centers[None], axis=2)
     same_label = reference.labels[:, None] == test.labels[None]
-    return match_nearest(distances, (distances <= boxes3d.MATCH_DISTANCE) & same_label)
+    return match_nearest(distances, (distances <= MATCH_DISTANCE) & same_label)
 
 
 def _summary(reference: Boxes3D, test: Boxes3D) -> dict[str, Any]:
-    collected = ResultStatistics(boxes3d.KIND)
+    collected = ResultStatistics(detection3d.TASK)
     collected.add(0, reference, test)
     return collected.summary()
 
@@ -130,7 +131,7 @@ def test_empty_frames() -> None:
 
 def test_worst_sample_is_kept() -> None:
     boxes = _boxes(7)
-    collected = ResultStatistics(boxes3d.KIND)
+    collected = ResultStatistics(detection3d.TASK)
     for sample, shift in enumerate((0.0, 0.2, 0.1)):
         collected.add(sample, boxes, replace(boxes, centers=boxes.centers + np.float32(shift)))
     assert collected.summary()["worst_sample"] == 1
@@ -151,7 +152,7 @@ def test_image_boxes_are_matched_by_overlap() -> None:
     moved = replace(boxes, corners=boxes.corners + np.float32(0.5), scores=boxes.scores - np.float32(0.02)).select(
         order
     )
-    collected = ResultStatistics(boxes2d.KIND)
+    collected = ResultStatistics(detection2d.TASK)
     collected.add(0, boxes, moved)
     collected.add(1, boxes, boxes.select(np.arange(3, 20)))
     summary = collected.summary()
@@ -163,7 +164,7 @@ def test_image_boxes_are_matched_by_overlap() -> None:
 
 def test_image_boxes_of_another_label_or_place_are_not_the_same() -> None:
     boxes = _image_boxes(2)
-    collected = ResultStatistics(boxes2d.KIND)
+    collected = ResultStatistics(detection2d.TASK)
     collected.add(0, boxes, replace(boxes, labels=(boxes.labels + 1) % 3))
     collected.add(1, boxes, replace(boxes, corners=boxes.corners + np.float32(80)))
     summary = collected.summary()
@@ -172,7 +173,7 @@ def test_image_boxes_of_another_label_or_place_are_not_the_same() -> None:
 
 def test_image_boxes_without_area_match_nothing() -> None:
     flat = Boxes2D.build([[5, 5, 5, 9]])
-    collected = ResultStatistics(boxes2d.KIND)
+    collected = ResultStatistics(detection2d.TASK)
     collected.add(0, flat, flat)
     assert collected.summary()["matched"] == 0
 
@@ -180,7 +181,7 @@ def test_image_boxes_without_area_match_nothing() -> None:
 def test_class_scores_are_compared_row_by_row() -> None:
     logits = np.random.default_rng(0).normal(0, 2, (6, 2)).astype(np.float32)
     shifted = logits + np.float32(3)  # the same probabilities
-    collected = ResultStatistics(class_scores.KIND)
+    collected = ResultStatistics(classification.TASK)
     collected.add(0, ClassScores(logits), ClassScores(shifted))
     assert collected.summary()["errors"]["probability"]["max"] < 1e-6
     swapped = logits.copy()
@@ -193,7 +194,10 @@ def test_class_scores_are_compared_row_by_row() -> None:
 
 def test_class_scores_that_are_not_finite_are_counted() -> None:
     logits = np.array([[0.0, np.nan], [1.0, 2.0]], np.float32)
-    collected = ResultStatistics(class_scores.KIND)
+    collected = ResultStatistics(classification.TASK)
     collected.add(0, ClassScores(logits), ClassScores(logits))
     collected.add(1, ClassScores.empty(), ClassScores.empty())
     assert (collected.summary()["non_finite"], collected.summary()["matched"]) == (2, 1)
+    # The rows after one that is not finite keep their places.
+    collected.add(2, ClassScores(logits), ClassScores(np.array([[0, 1], [1, 2]], np.float32)))
+    assert (collected.summary()["matched"], collected.summary()["num_test_unmatched"]) == (2, 1)

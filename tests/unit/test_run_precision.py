@@ -6,7 +6,7 @@ import pytest
 
 from shared.precision import precision_of
 from shared.runs import RunHeader
-from verifier.tolerances import DEFAULTS
+from verifier.tolerances import POLICIES
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,6 @@ def test_a_quantized_model_rounds_to_int8_on_every_backend(
         raw_samples=[], fingerprint="f",
     )  # fmt: skip
     assert precision_of(header, "fp16", quantized=quantized) == precision
-    assert precision in DEFAULTS
+    assert precision in POLICIES
     told = header.model_copy(update={"details": {"precision": "bf16"}})
     assert precision_of(told, "fp16", quantized=quantized) == "bf16"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from pyquaternion import Quaternion
 
-from evaluator.boxes3d import nuscenes
-from evaluator.boxes3d.table import BoxTable
 from evaluator.score import parse_class_range, score_detection3d
 from shared.errors import DeployError, InputError, UsageError
+from shared.metrics import nuscenes
+from shared.metrics.box_table import BoxTable
 from tests.support.nuscenes_devkit import devkit_score
 from tests.support.scenes import CLASSES, random_tables
 

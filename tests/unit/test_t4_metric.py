@@ -16,8 +16,8 @@ from pyquaternion import Quaternion
 from evaluator.boxes3d import t4
 from evaluator.boxes3d.overlap import intersection_areas, iou_3d, iou_bev, plane_distances
 from evaluator.boxes3d.t4 import AS_AWML, RIGHT, Compatibility, RuleScore, find_candidates, score_range
-from evaluator.boxes3d.table import BoxTable
 from shared.geometry import box_footprints
+from shared.metrics.box_table import BoxTable
 from tests.support import t4_reference
 from tests.support.scenes import CLASSES, random_tables
 
@@ -112,7 +112,7 @@ def test_ranges_are_open_at_both_ends() -> None:
 
 
 def test_envelope_makes_it_no_smaller_than_the_nuscenes_metric() -> None:
-    from evaluator.boxes3d import nuscenes
+    from shared.metrics import nuscenes
 
     predictions, truths = random_tables(9, frames=20, reach=60.0)
     other = nuscenes.score_range(nuscenes.find_candidates(predictions, truths), CLASSES, 0.0, 121.0)

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluator.boxes2d import voc
-from evaluator.boxes2d.frames import LabeledImage
-from evaluator.boxes3d import nuscenes
-from evaluator.boxes3d.table import table_of, to_ego_frame
 from evaluator.metrics import detection3d
-from exporter.quantize.metric import MAX_RANGE, SNR_BOUNDS, open_metric, snr_db
+from exporter.quantize.metric import SNR_BOUNDS, open_metric, snr_db
 from shared.data import DataSettings, ImageLabels, ImageSample, open_dataset
 from shared.errors import InputError
+from shared.metrics import nuscenes, voc
+from shared.metrics.box_table import table_of, to_ego_frame
+from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.detection3d import Boxes3D
@@ -70,12 +69,11 @@ def test_map_of_3d_boxes_is_the_evaluators(tmp_path: Path) -> None:
         assert expected is not None
         found = table_of([to_ego_frame(boxes, pose) for boxes in predictions])
         candidates = nuscenes.find_candidates(found, expected.boxes)
-        wanted = nuscenes.score_range(candidates, classes, 0.0, MAX_RANGE).mean_average_precision
+        wanted = nuscenes.score_range(candidates, classes, 0.0, nuscenes.REACH).mean_average_precision
         assert 0.05 < wanted < 0.95
         assert metric.score(predictions) == pytest.approx(100 * wanted, abs=1e-9)
 
 
-@pytest.mark.exporter
 def test_map_of_2d_boxes_is_the_evaluators() -> None:
     rng = np.random.default_rng(1)
     classes = ["car", "truck"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluator.boxes2d import voc
-from evaluator.boxes2d.frames import LabeledImage
+from shared.metrics import voc
+from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.detection2d import Boxes2D
 
 UNIT = [0, 0, 9, 9]  # ten pixels wide, the last one counted

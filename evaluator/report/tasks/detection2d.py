@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes2d import voc
 from evaluator.report.blocks import Block, Chart, Charts, Picture, Text
 from evaluator.report.counts import detection_confusion, f1
 from evaluator.report.images import jpeg, read_photo
@@ -19,6 +18,7 @@ from evaluator.report.svg import Line, line_chart, linear_axis
 from shared.data.types import ImageSample
 from shared.geometry import overlaps_2d
 from shared.lazy import lazy_import
+from shared.metrics import voc
 from shared.tasks.detection2d import Boxes2D
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")

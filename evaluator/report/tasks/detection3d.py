@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.matching import descending_scores, match_greedily, pairs_within
-from evaluator.boxes3d.nuscenes import ERROR_DISTANCE, RECALLS
 from evaluator.boxes3d.t4 import HEADLINE_RULE
-from evaluator.boxes3d.table import BoxTable, table_of, to_ego_frame
 from evaluator.metrics.detection3d import HEADLINE_RANGE, RANGES
 from evaluator.report.blocks import Block, Chart, Charts, Picture, Text
 from evaluator.report.counts import detection_confusion, f1
@@ -24,6 +21,10 @@ from shared.data import read_points
 from shared.data.types import Sample
 from shared.geometry import box_footprints, transform_points
 from shared.lazy import lazy_import
+from shared.metrics.average_precision import RECALLS
+from shared.metrics.box_table import BoxTable, table_of, to_ego_frame
+from shared.metrics.matching import descending_scores, groups_of, match_greedily, pairs_within
+from shared.metrics.nuscenes import ERROR_DISTANCE
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 
@@ -127,9 +128,8 @@ def _matches(predictions: BoxTable, truths: BoxTable, families: npt.NDArray[np.i
     """(N,) ground truth of each prediction, -1 for none, at the distance at which nuScenes measures errors."""
     pairs = pairs_within(predictions, truths, ERROR_DISTANCE, families=families)
     order = descending_scores(predictions.scores)
-    limits = np.array([ERROR_DISTANCE])
-    matched: npt.NDArray[np.int64] = match_greedily(pairs, predictions, len(truths), order, limits, families)[0]
-    return matched
+    groups, limits = groups_of(predictions, families), np.array([ERROR_DISTANCE])
+    return np.asarray(match_greedily(pairs, groups, len(truths), order, limits)[0])
 
 
 def _confusion(material: Material) -> Block:

@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 
 from demo.objects import CLASSES
 from demo.recording import record_scene, scene_lengths
-from exporter.center_distance import evaluate
 from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Recipe, figures, run
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.models.centerpoint.demo_frames import (
@@ -30,6 +29,7 @@ from exporter.models.centerpoint.demo_frames import (
     merged_points,
     training_frame,
 )
+from shared.metrics import nuscenes
 from shared.tasks.detection3d import Boxes3D
 
 RANGES = (50.0, 121.0)  # [m]
@@ -170,7 +170,16 @@ def held_out(
             )
             truth = labeled_boxes(frame)
             truths.append(Boxes3D.build(truth.centers, truth.sizes, truth.yaws, truth.velocities, truth.labels))
-    return {f"0-{limit:.0f} m": evaluate(predictions, truths, CLASSES, limit) for limit in RANGES}
+    scores = {limit: nuscenes.score_frames(predictions, truths, CLASSES, limit) for limit in RANGES}
+    return {f"0-{limit:.0f} m": _numbers(score) for limit, score in scores.items()}
+
+
+def _numbers(score: nuscenes.NuscenesScore) -> dict[str, float]:
+    """What the checkpoint and the log keep of the metric."""
+    numbers: dict[str, float] = {}
+    for name, values in score.classes.items():
+        numbers |= {f"AP/{name}": values.mean_average_precision, f"AOE/{name}": values.errors["AOE"]}
+    return {**numbers, "mAP": score.mean_average_precision, "mAOE": score.errors["AOE"], "mAVE": score.errors["AVE"]}
 
 
 class Training:

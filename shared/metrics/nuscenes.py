@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.matching import Pairs, descending_scores, match_greedily, pairs_within
-from evaluator.boxes3d.table import NO_ATTRIBUTE, Bool, BoxTable, Int
+from shared.metrics.average_precision import RECALLS, average_precision, mean_error, sampled_curve, yaw_error
+from shared.metrics.box_table import NO_ATTRIBUTE, Bool, BoxTable, Int, table_of
+from shared.metrics.matching import Pairs, descending_scores, groups_of, match_greedily, pairs_within
+from shared.tasks.detection3d import Boxes3D
 
 Float64 = npt.NDArray[np.float64]
 
@@ -22,12 +24,8 @@ Float64 = npt.NDArray[np.float64]
 DISTANCES = (0.5, 1.0, 2.0, 4.0)
 #: The one at which the errors of the hits are measured.
 ERROR_DISTANCE = 2.0
-#: Parts of the precision-recall curve below these don't count: there noise rules.
-MIN_RECALL = 0.1
-MIN_PRECISION = 0.1
-#: Recalls 0, 0.01 ... 1 at which curves are sampled.
-RECALLS = np.linspace(0.0, 1.0, 101)
-_FIRST = round(100 * MIN_RECALL) + 1
+#: How far the evaluator's headline reaches, which is as far as AWML's models do [m].
+REACH = 121.0
 #: mAP counts five times as much in the NDS as one error.
 MAP_WEIGHT = 5.0
 
@@ -116,7 +114,10 @@ class Candidates:
 
 def find_candidates(predictions: BoxTable, truths: BoxTable) -> Candidates:
     """Prepare matching. Ground truth with exactly 0 points is left out, as nobody could have seen it."""
-    truths = truths.select(truths.num_points != 0)
+    return _candidates(predictions, truths.select(truths.num_points != 0))
+
+
+def _candidates(predictions: BoxTable, truths: BoxTable) -> Candidates:
     return Candidates(
         predictions, truths, pairs_within(predictions, truths, max(DISTANCES)), descending_scores(predictions.scores)
     )
@@ -169,7 +170,7 @@ def match_subset(candidates: Candidates, classes: Sequence[str], keep_prediction
     predictions, truths = candidates.predictions, candidates.truths
     inside = keep_predictions[candidates.pairs.predictions] & keep_truths[candidates.pairs.truths]
     matched = match_greedily(
-        candidates.pairs.select(inside), predictions, len(truths), candidates.order, np.array(DISTANCES)
+        candidates.pairs.select(inside), groups_of(predictions), len(truths), candidates.order, np.array(DISTANCES)
     )
     partners = matched[DISTANCES.index(ERROR_DISTANCE)]
     rows = np.flatnonzero(partners >= 0)
@@ -218,6 +219,19 @@ def score_range(candidates: Candidates, classes: Sequence[str], low: float, high
     return score(match_range(candidates, classes, low, high), classes)
 
 
+def score_frames(
+    predictions: Sequence[Boxes3D], truths: Sequence[Boxes3D], classes: Sequence[str], reach: float
+) -> NuscenesScore:
+    """The metric of frames that are at hand as they are, ground truth without lidar points included.
+
+    Args:
+        predictions, truths: per frame, boxes in the ego frame.
+        classes: the class list.
+        reach: boxes whose center is nearer to the ego than this take part [m].
+    """
+    return score_range(_candidates(table_of(predictions), table_of(truths)), classes, 0.0, reach)
+
+
 def _score_class(name: str, matches: Matches, order: Int, num_truths: int) -> ClassScore:
     """Score one class, whose predictions by descending score are the rows ``order`` (K,)."""
     scores = matches.predictions.scores[order].astype(np.float64)
@@ -240,31 +254,6 @@ def _score_class(name: str, matches: Matches, order: Int, num_truths: int) -> Cl
     return ClassScore(ap, errors, vertical, num_truths, len(order), precision)
 
 
-def sampled_curve(hits: Bool, scores: Float64, num_truths: int) -> tuple[Float64, Float64]:
-    """Precision and score at the recalls of ``RECALLS``, by straight lines between the points of the curve.
-
-    No monotone envelope is taken. Where recall repeats (after false positives) ``np.interp`` uses the last of the
-    equal points at that recall, which is part of the definition.
-
-    Args:
-        hits: (K,) whether each prediction is a true positive, by descending score; at least one is.
-        scores: (K,) their scores.
-        num_truths: ground truths, > 0.
-
-    Returns:
-        (101,) precision and (101,) score; 0 beyond the recall that is reached.
-    """
-    true_positives = np.cumsum(hits).astype(np.float64)
-    precision = true_positives / np.arange(1, len(hits) + 1)
-    recall = true_positives / num_truths
-    return np.interp(RECALLS, recall, precision, right=0), np.interp(RECALLS, recall, scores, right=0)
-
-
-def average_precision(precision: Float64) -> float:
-    """AP of a sampled curve (101,): mean of what exceeds ``MIN_PRECISION`` beyond ``MIN_RECALL``, scaled to [0, 1]."""
-    return float(np.mean(np.maximum(precision[_FIRST:] - MIN_PRECISION, 0.0))) / (1.0 - MIN_PRECISION)
-
-
 def _errors_of_matches(predicted: BoxTable, actual: BoxTable, classes: Sequence[str]) -> dict[str, Float64]:
     """Errors of K matched pairs, each (K,); NaN where the ground truth doesn't know the velocity or attribute."""
     offset = predicted.centers[:, :2].astype(np.float64) - actual.centers[:, :2]
@@ -284,38 +273,3 @@ def aligned_iou(first: Float64, second: Float64) -> Float64:
     intersection = np.prod(np.minimum(first, second), axis=1)
     union = np.prod(first, axis=1) + np.prod(second, axis=1) - intersection
     return np.asarray(intersection / union)
-
-
-def yaw_error(first: Float64, second: Float64, period: float | Float64 = 2 * np.pi) -> Float64:
-    """(K,) unsigned angle [rad] between two headings, in [0, period / 2]."""
-    return np.asarray(np.abs((first - second + period / 2) % period - period / 2))
-
-
-def mean_error(values: Float64, scores: Float64, confidence: Float64) -> float:
-    """Mean error over the recalls from 0.11 to the highest that is reached.
-
-    The running mean of the errors, by descending score, is read off at the score of each recall. A class that never
-    reaches recall 0.11 scores 1.
-
-    Args:
-        values: (K,) errors of the matches by descending score, NaN where unknown.
-        scores: (K,) their scores.
-        confidence: (101,) score at each recall, from ``sampled_curve``; zeros beyond the recall reached.
-    """
-    reached = np.flatnonzero(confidence)
-    last = int(reached[-1]) if len(reached) else 0
-    if last < _FIRST:
-        return 1.0
-    sampled = np.interp(confidence[::-1], scores[::-1], running_mean(values)[::-1])[::-1]
-    return float(np.mean(sampled[_FIRST : last + 1]))
-
-
-def running_mean(values: Float64) -> Float64:
-    """(K,) mean of the values so far, without NaN; ones when all are NaN, 0 before the first that is known."""
-    known = ~np.isnan(values)
-    if not known.any():
-        return np.ones(len(values))
-    counts = np.cumsum(known)
-    mean = np.zeros(len(values))
-    np.divide(np.nancumsum(values), counts, out=mean, where=counts != 0)
-    return mean

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.table import Bool, BoxTable, Int
+from shared.metrics.box_table import Bool, BoxTable, Int
 
 # Pairs compared at a time: bounds the memory at about 100 MB for any data set.
 _PAIRS_PER_CHUNK = 1 << 20
+_MOST_FAMILIES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,19 @@ def center_distances(predictions: BoxTable, truths: BoxTable, rows: Int, columns
     return np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
 
 
-def families_of(table: BoxTable, families: Int | None) -> Int:
-    """(N,) family of each box: its label, or the label's entry in ``families`` (C,)."""
-    return table.labels if families is None else families[table.labels]
+def groups_of(table: BoxTable, families: Int | None = None) -> Int:
+    """(N,) group of each box: boxes match within their frame and family.
+
+    Args:
+        table: the boxes.
+        families: (C,) family of each class; None: each class is its own.
+    """
+    return group_ids(table.frames, table.labels if families is None else families[table.labels])
+
+
+def group_ids(frames: Int, families: Int) -> Int:
+    """(N,) a number for each frame (N,) and family (N,); families are below 2**20, -1 (no class) included."""
+    return np.asarray(frames * _MOST_FAMILIES + families)
 
 
 def pairs_within(
@@ -67,11 +78,9 @@ def pairs_within(
     Returns:
         The pairs in order, center distances as costs.
     """
-    own, other = families_of(predictions, families), families_of(truths, families)
-    count = 1 + max(int(own.max(initial=0)), int(other.max(initial=0)))
-    truth_order = np.argsort(truths.frames * count + other, kind="stable")
-    truth_groups = (truths.frames * count + other)[truth_order]
-    groups = predictions.frames * count + own
+    groups, truth_groups = groups_of(predictions, families), groups_of(truths, families)
+    truth_order = np.argsort(truth_groups, kind="stable")
+    truth_groups = truth_groups[truth_order]
     first = np.searchsorted(truth_groups, groups, side="left")
     counts = np.searchsorted(truth_groups, groups, side="right") - first
 
@@ -109,31 +118,24 @@ def descending_scores(scores: npt.NDArray[np.floating]) -> Int:
     return np.argsort(scores, kind="stable")[::-1]
 
 
-def match_greedily(
-    pairs: Pairs,
-    predictions: BoxTable,
-    num_truths: int,
-    order: Int,
-    thresholds: npt.NDArray[np.float64],
-    families: Int | None = None,
-) -> Int:
+def match_greedily(pairs: Pairs, groups: Int, num_truths: int, order: Int, thresholds: npt.NDArray[np.float64]) -> Int:
     """Match at every threshold.
 
     Args:
         pairs: candidate pairs, ordered by prediction, cost, ground truth; only these can match.
-        predictions: the predictions that the pairs' rows index.
+        groups: (N,) group of each prediction that the pairs' rows index (`groups_of`): only predictions of one group
+            are after the same ground truths.
         num_truths: number of ground truths that the pairs' rows index.
         order: (N,) rows of the predictions in the order in which they choose.
         thresholds: (T,) a pair matches when its cost is strictly below.
-        families: as the pairs were found with.
 
     Returns:
         (T, N) int64, the ground truth that each prediction takes, -1 for none.
     """
-    matched = np.full((len(thresholds), len(predictions)), -1, np.int64)
+    matched = np.full((len(thresholds), len(groups)), -1, np.int64)
     if not len(pairs.predictions):
         return matched
-    rounds = _rounds(pairs.predictions, predictions.frames, families_of(predictions, families), order)
+    rounds = _rounds(pairs.predictions, groups, order)
     by_round = np.argsort(rounds, kind="stable")
     rows, columns, costs = pairs.predictions[by_round], pairs.truths[by_round], pairs.costs[by_round]
     starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
@@ -157,21 +159,18 @@ def match_greedily(
     return matched
 
 
-def _rounds(rows: Int, frames: Int, families: Int, order: Int) -> Int:
-    """(P,) round in which each pair's prediction chooses: its rank among the choosers of its frame and family.
+def _rounds(rows: Int, groups: Int, order: Int) -> Int:
+    """(P,) round in which each pair's prediction chooses: its rank among the choosers of its group.
 
-    Choosers of one round belong to different frames or families and can't be after the same ground truth, so a round
-    is one array operation.
+    Choosers of one round belong to different groups and can't be after the same ground truth, so a round is one array
+    operation.
     """
-    rank = np.empty(len(frames), np.int64)
+    rank = np.empty(len(groups), np.int64)
     rank[order] = np.arange(len(order))
     choosers = np.unique(rows)
-    chooser_frames, chooser_families = frames[choosers], families[choosers]
-    by_group = np.lexsort((rank[choosers], chooser_families, chooser_frames))
-    same_frame = np.diff(chooser_frames[by_group]) == 0
-    same_family = np.diff(chooser_families[by_group]) == 0
-    new_group = np.r_[True, ~(same_frame & same_family)]
+    by_group = np.lexsort((rank[choosers], groups[choosers]))
+    new_group = np.r_[True, np.diff(groups[choosers][by_group]) != 0]
     positions = np.arange(len(choosers))
-    round_of = np.empty(len(frames), np.int64)
+    round_of = np.empty(len(groups), np.int64)
     round_of[choosers[by_group]] = positions - np.maximum.accumulate(np.where(new_group, positions, 0))
     return round_of[rows]

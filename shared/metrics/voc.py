@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes2d.frames import LabeledImage
+from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.detection2d import Boxes2D
 
 Float32 = npt.NDArray[np.float32]

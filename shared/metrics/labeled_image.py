@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from shared.data.types import ImageLabels
 from shared.errors import InputError
 from shared.tasks.detection2d import Boxes2D
 
@@ -25,6 +26,18 @@ class LabeledImage:
     boxes: Boxes2D
     ignored: npt.NDArray[np.bool_]
     areas: npt.NDArray[np.float64]
+
+    @staticmethod
+    def of(labels: ImageLabels, to_model: npt.NDArray[np.int64]) -> LabeledImage:
+        """The labels of a sample, without boxes of classes that the model does not know.
+
+        Args:
+            labels: of the sample.
+            to_model: (L + 1,) for each label of the data set that of the model, -1 for none; the last is -1.
+        """
+        boxes = replace(labels.boxes, labels=to_model[labels.boxes.labels])
+        known = boxes.labels >= 0
+        return LabeledImage(boxes.select(known), labels.ignored[known], labels.areas[known])
 
 
 def check_boxes(boxes: Boxes2D, classes: Sequence[str], where: str) -> None:

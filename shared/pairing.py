@@ -1,0 +1,126 @@
+"""What two runs answered on one sample, laid side by side.
+
+Within a label, the two results that are nearest are paired first, then the nearest of what is left, as far as the task
+lets results be the same thing. That is symmetric in the two runs and does not look at scores, which are among what is
+compared. What stays alone is paired once more regardless of the label: those are label flips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Results of two runs on one sample, paired.
+
+    Attributes:
+        reference_count, test_count: results of each run.
+        non_finite: results of both runs with NaN or infinity in them, which take no part in the rest.
+        matched: K, pairs of one label.
+        errors: (K,) per name, of these pairs; the first name decides which sample is the worst. NaN:
+            nothing to compare; infinite: known in one run only.
+        label_flips: pairs of two labels.
+        reference_alone, test_alone: (U,) and (V,) scores of the results without a partner.
+    """
+
+    reference_count: int
+    test_count: int
+    non_finite: int
+    matched: int
+    errors: Mapping[str, Float64]
+    label_flips: int
+    reference_alone: Scores
+    test_alone: Scores
+
+
+class Boxes(Protocol):
+    """Rows with labels (N,) and scores (N,)."""
+
+    @property
+    def labels(self) -> Int64:
+        """(N,)."""
+
+    @property
+    def scores(self) -> Scores:
+        """(N,)."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, index: npt.NDArray[np.bool_] | Int64) -> Self:
+        """The rows at ``index``."""
+
+
+BoxesT = TypeVar("BoxesT", bound=Boxes)
+
+
+def pair_nearest(
+    reference: BoxesT,
+    test: BoxesT,
+    *,
+    finite: Callable[[BoxesT], npt.NDArray[np.bool_]],
+    distances: Callable[[BoxesT, BoxesT], Float64],
+    reach: float,
+    errors: Callable[[BoxesT, BoxesT], Mapping[str, Float64]],
+) -> Pairing:
+    """Pair results between which there is a distance.
+
+    Args:
+        reference, test: the results of the two runs.
+        finite: (N,) whether each result is free of NaN and infinities.
+        distances: (N, M) between N and M results.
+        reach: results further apart are not the same thing.
+        errors: (K,) per name, of K results and their partners.
+    """
+    whole, other_whole = finite(reference), finite(test)
+    left, right = reference.select(whole), test.select(other_whole)
+    apart = distances(left, right)
+    within = apart <= reach
+    rows, columns = match_nearest(apart, within & (left.labels[:, None] == right.labels[None]))
+    within[rows] = False
+    within[:, columns] = False
+    flipped_rows, flipped_columns = match_nearest(apart, within)
+    return Pairing(
+        reference_count=len(reference),
+        test_count=len(test),
+        non_finite=int((~whole).sum() + (~other_whole).sum()),
+        matched=len(rows),
+        errors=errors(left.select(rows), right.select(columns)),
+        label_flips=len(flipped_rows),
+        reference_alone=np.delete(left.scores, np.concatenate([rows, flipped_rows])),
+        test_alone=np.delete(right.scores, np.concatenate([columns, flipped_columns])),
+    )
+
+
+def match_nearest(distances: Float64, allowed: npt.NDArray[np.bool_]) -> tuple[Int64, Int64]:
+    """Match results one to one, nearest pair first.
+
+    Args:
+        distances: (N, M) between results of the two runs.
+        allowed: (N, M) pairs that may match.
+
+    Returns:
+        Rows and columns of the K pairs, (K,) each.
+    """
+    rows, columns = np.nonzero(allowed)
+    free_rows, free_columns = np.ones(distances.shape[0], np.bool_), np.ones(distances.shape[1], np.bool_)
+    pairs = []
+    for pair in np.argsort(distances[rows, columns], kind="stable"):
+        row, column = int(rows[pair]), int(columns[pair])
+        if free_rows[row] and free_columns[column]:
+            free_rows[row] = free_columns[column] = False
+            pairs.append((row, column))
+    matched = np.array(pairs, np.int64).reshape(-1, 2)
+    return matched[:, 0], matched[:, 1]
