@@ -18,7 +18,8 @@ from evaluator.gates import check_gates, latency_names, parse_gate, refuse_typos
 from evaluator.latency import latency_csv, latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
-from shared import formats
+from shared import formats, plugins
+from shared.added import added_versions, data_members
 from shared.arrays import read_arrays, write_arrays
 from shared.errors import GateFailed, InputError
 from shared.files import read_json, sha256_of_json
@@ -67,6 +68,13 @@ def evaluate(
         tool="evaluator",
         config=stage_config,
         inputs={"data": dataset.digest(), **run_hashes(workspace, folders)},
+        versions=added_versions(
+            [
+                (plugins.TASKS, config.task_type),
+                (plugins.METRICS, config.task_type),
+                *data_members(config.data),
+            ]
+        ),
     )
     if force or not stage.up_to_date():
         spec = workspace.spec()

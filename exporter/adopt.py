@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from exporter.given_onnx import given_digest, take_onnx
+from exporter.versions import stage_versions
 from shared.config import part, resolved
 from shared.errors import ConfigError, InputError
 from shared.lazy import lazy_import
-from shared.provenance import package_versions
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
 
@@ -73,7 +73,7 @@ def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: Any,
         tool="exporter",
         config=part(config, "model", "export"),
         inputs={"onnx": given_digest(given)},
-        versions=package_versions(("onnx",)),
+        versions=stage_versions(("onnx",), config),
     )
     if not force and stage.up_to_date():
         return

@@ -24,6 +24,7 @@ from exporter.reference import BACKEND, FOLDER, record_reference
 from exporter.simplify import simplify
 from exporter.stamp import stamp
 from exporter.training_config import TrainingConfig, read_training_config
+from exporter.versions import stage_versions
 from shared.config import load_config, part, resolved
 from shared.data import Dataset, open_dataset
 from shared.errors import ConfigError
@@ -95,7 +96,7 @@ def export(
             **({} if given is None else {"onnx": given_digest(given)}),
             **quantized,
         },
-        versions=package_versions(_PACKAGES),
+        versions=stage_versions(_PACKAGES, config),
     )
     if not force and stage.up_to_date():
         _record_config(workspace, config)

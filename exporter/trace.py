@@ -9,11 +9,11 @@ from exporter import models, traces
 from exporter.checkpoints import checkpoint_digest
 from exporter.quantized_model import load_model, quantized_input
 from exporter.training_config import read_training_config
+from exporter.versions import stage_versions
 from shared.config import from_resolved
 from shared.data import open_dataset
 from shared.errors import ConfigError, InputError
 from shared.progress import track
-from shared.provenance import package_versions
 from shared.runs import RunHeader, RunWriter
 from shared.traces import TRACES, step_path, write_step
 from shared.workspace import Workspace
@@ -58,7 +58,7 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
         tool="exporter",
         config={"num_samples": count, "options": dict(config.model.options)},
         inputs={**inputs, "dataset": dataset.digest()},
-        versions=package_versions(_PACKAGES),
+        versions=stage_versions(_PACKAGES, config),
     )
     folder = workspace.path(f"{TRACES}/{NAME}")
     if not force and stage.up_to_date():

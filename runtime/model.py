@@ -11,6 +11,8 @@ import numpy.typing as npt
 from runtime.backends import Compilable, Session, Tensors, backend
 from runtime.devices import Device, parse_device
 from runtime.pipeline import Pipeline, build_pipeline
+from shared import plugins
+from shared.added import added_versions, data_members
 from shared.config import from_resolved
 from shared.data import open_dataset
 from shared.data.types import Dataset
@@ -69,8 +71,14 @@ class Model:
         }
 
     def versions(self) -> dict[str, str]:
-        """Versions of the packages that the results depend on."""
-        return package_versions(backend(self.backend).PACKAGES)
+        """Versions of the packages that the results depend on, those included that add something to this model."""
+        members = [
+            (plugins.PIPELINES, self.spec.model),
+            (plugins.BACKENDS, self.backend),
+            (plugins.TASKS, self.spec.task),
+            *data_members(self.config.data),
+        ]
+        return {**package_versions(backend(self.backend).PACKAGES), **added_versions(members)}
 
     def load(self) -> tuple[Session, Pipeline]:
         """The session of the backend, and the pipeline on it.

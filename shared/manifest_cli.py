@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from shared.cli import tool_group, workspace_option
-from shared.errors import ManifestError
+from shared.errors import EnvironmentLacks, ManifestError
 
 cli = tool_group("manifest", "Look into a workspace, check that it is whole, and merge what another machine added.")
 
@@ -89,6 +89,44 @@ def merge_command(work: Path, other: Path, prefer: Literal["ours", "theirs"] | N
         click.echo(f"leave out stage {name}: {reason}")
     if plan.changes_nothing:
         click.echo("nothing to take: all of it is here")
+
+
+@cli.command("plugins")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, with the names that come with the tools.")
+def plugins_command(as_json: bool) -> None:
+    """List what other packages add to the tools: group, name, package, version.
+
+    Ends with exit code 4 where something can't be used here, after a line for each that says why.
+
+    Example: manifest plugins
+    """
+    from shared import plugins
+    from shared.added import added, code_digest
+    from shared.table import Table
+
+    entries = [(entry, entry.problem()) for entry in added()]
+    ours = {group.short_name: plugins.ours(group) for group in plugins.GROUPS}
+    if as_json:
+        listed = [
+            {
+                "group": entry.group.short_name, "name": entry.name, "module": entry.module, "package": entry.package,
+                "version": entry.version, "code": code_digest(entry.module), "problem": problem,
+            }
+            for entry, problem in entries
+        ]  # fmt: skip
+        click.echo(json.dumps({"added": listed, "ours": ours}, indent=2))
+    else:
+        rows = [[entry.group.short_name, entry.name, entry.package, entry.version] for entry, _ in entries]
+        if rows:
+            click.echo(Table("Added by other packages", ["group", "name", "package", "version"], rows).text())
+        else:
+            click.echo("No other package adds anything; docs/extending.md shows how one does.")
+        click.echo(f"With the tools: {', '.join(f'{len(names)} {group}' for group, names in ours.items())}")
+    problems = [problem for _, problem in entries if problem is not None]
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        raise EnvironmentLacks(f"{len(problems)} of {len(entries)} can't be used here")
 
 
 @cli.command()

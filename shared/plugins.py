@@ -12,6 +12,7 @@ docs/extending.md builds a package from an empty folder.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -31,16 +32,25 @@ class Group:
         package: our package whose modules are the ones that come with the tools.
         adds: what a member is, in a few words.
         parts: of a folder: the modules that tools look for, the required one first; empty where a member is a module.
+        names: of a module: what it must define.
     """
 
     entry_points: str
     package: str
     adds: str
     parts: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def short_name(self) -> str:
+        """What the group is called in lists: ``tasks``."""
+        return self.entry_points.removeprefix("awml_deploy.")
 
 
-TASKS = Group("awml_deploy.tasks", "shared.tasks", "a task: what models answer with, how it is compared")
-FORMATS = Group("awml_deploy.formats", "shared.data.formats", "a data format")
+TASKS = Group(
+    "awml_deploy.tasks", "shared.tasks", "a task: what models answer with, how it is compared", names=("TASK",)
+)
+FORMATS = Group("awml_deploy.formats", "shared.data.formats", "a data format", names=("VIEWS",))
 EXPORTER_MODELS = Group(
     "awml_deploy.exporter_models",
     "exporter.models",
@@ -48,9 +58,22 @@ EXPORTER_MODELS = Group(
     ("adapter", "training", "trace", "autoware", "awml"),
 )
 PIPELINES = Group("awml_deploy.pipelines", "runtime.models", "a model, as the runtime sees it", ("pipeline",))
-BACKENDS = Group("awml_deploy.backends", "runtime.backends", "a backend")
-METRICS = Group("awml_deploy.metrics", "evaluator.metrics", "the metrics of a task")
-REPORTS = Group("awml_deploy.report", "evaluator.report.tasks", "the report page of a task")
+BACKENDS = Group("awml_deploy.backends", "runtime.backends", "a backend", names=("PACKAGES", "artifacts", "load"))
+METRICS = Group(
+    "awml_deploy.metrics",
+    "evaluator.metrics",
+    "the metrics of a task",
+    names=(
+        *("ground_truth", "match", "evaluate", "headline", "headline_names"),
+        *("resample", "per_class", "tables"),
+    ),
+)
+REPORTS = Group(
+    "awml_deploy.report",
+    "evaluator.report.tasks",
+    "the report page of a task",
+    names=("metric_blocks", "source", "frame_scores", "picture", "log"),
+)
 
 GROUPS = (TASKS, FORMATS, EXPORTER_MODELS, PIPELINES, BACKENDS, METRICS, REPORTS)
 
@@ -77,16 +100,7 @@ def find(group: Group, name: str) -> ModuleType | None:
     if name in ours(group):
         return importlib.import_module(f"{group.package}.{name}")
     point = _added(group).get(name)
-    if point is None:
-        return None
-    try:
-        return importlib.import_module(point.value)
-    except ImportError as error:
-        raise EnvironmentLacks(
-            f"'{name}' of {point.value} can't be imported ({error})",
-            where=group.entry_points,
-            hint="install what it needs, or uninstall it",
-        ) from error
+    return None if point is None else _import_added(group, name, point.value)
 
 
 def part(group: Group, name: str, wanted: str) -> ModuleType | None:
@@ -96,15 +110,38 @@ def part(group: Group, name: str, wanted: str) -> ModuleType | None:
         EnvironmentLacks: what another package adds can't be imported.
     """
     folder = find(group, name)
-    if folder is None or importlib.util.find_spec(f"{folder.__name__}.{wanted}") is None:
+    if folder is None or not has_part(folder, wanted):
         return None
-    return importlib.import_module(f"{folder.__name__}.{wanted}")
+    module = f"{folder.__name__}.{wanted}"
+    return importlib.import_module(module) if name in ours(group) else _import_added(group, name, module)
 
 
 def with_part(group: Group, wanted: str) -> list[str]:
-    """Names of the members whose folder has the module ``wanted``."""
-    return [name for name in available(group) if part(group, name, wanted) is not None]
+    """Names of the members whose folder has the module ``wanted``; packages that can't be imported are left out."""
+    names = []
+    for name in available(group):
+        with contextlib.suppress(EnvironmentLacks):
+            folder = find(group, name)
+            if folder is not None and has_part(folder, wanted):
+                names.append(name)
+    return names
+
+
+def has_part(folder: ModuleType, wanted: str) -> bool:
+    """Whether the folder of a member has the module ``wanted``, which is not imported."""
+    return "__path__" in vars(folder) and importlib.util.find_spec(f"{folder.__name__}.{wanted}") is not None
 
 
 def _added(group: Group) -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in importlib.metadata.entry_points(group=group.entry_points)}
+
+
+def _import_added(group: Group, name: str, module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise EnvironmentLacks(
+            f"'{name}' of {module} can't be imported ({type(error).__name__}: {error})",
+            where=group.entry_points,
+            hint="install what it needs, or uninstall it; manifest plugins lists all",
+        ) from error

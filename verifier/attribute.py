@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared import plugins
+from shared.added import added_versions, data_members
 from shared.errors import InputError
 from shared.files import read_json
 from shared.runs import Run
@@ -48,13 +50,17 @@ def attribute(work: Path, test: str | None, data_root: Path | None, force: bool)
 
 
 def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, force: bool) -> str:
+    from shared.config import from_resolved
+
     manifest = workspace.manifest()
+    config = from_resolved(workspace.config(), str(workspace.root))
     files = [path for path in manifest.stages[f"swap:{name}"].outputs if path.startswith(f"{SWAPS}/{name}/")]
     stage = workspace.stage(
         f"attribute:{name}",
         tool="verifier",
         inputs={path: manifest.artifacts[path].sha256 for path in files},
         config={"data": None if data_root is None else str(data_root)},
+        versions=added_versions([(plugins.TASKS, workspace.spec().task), *data_members(config.data)]),
     )
     relative = f"attribution/{name}.json"
     if force or not stage.up_to_date():

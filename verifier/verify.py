@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared import formats
+from shared import formats, plugins
+from shared.added import added_versions
 from shared.errors import InputError, VerificationFailed
 from shared.files import read_json
 from shared.table import Table, number
@@ -57,7 +58,13 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
 
     runs = recorded_runs(workspace)
     plan = plan_comparisons(config, runs)
-    stage = workspace.stage(STAGE, tool="verifier", config=stage_config, inputs=_hashes(workspace, runs))
+    stage = workspace.stage(
+        STAGE,
+        tool="verifier",
+        config=stage_config,
+        inputs=_hashes(workspace, runs),
+        versions=added_versions([(plugins.TASKS, workspace.spec().task)]),
+    )
     if force or not stage.up_to_date():
         spec = workspace.spec()
         task, score_threshold = find(spec.task), find_score_threshold(spec.parameters)

@@ -8,7 +8,8 @@ from typing import Any
 from evaluator.report import attribution, engines, latency, metrics, origin, overview, page, pictures, verification
 from evaluator.report.material import OWN_STAGE, Material, evaluated_runs, find_dataset, read_samples
 from evaluator.report.tasks import TaskReport, find_task
-from shared import __version__
+from shared import __version__, plugins
+from shared.added import added_versions, data_members
 from shared.errors import BuildError
 from shared.workspace import Workspace
 
@@ -57,6 +58,14 @@ def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None =
             "page": page.digest(),
             "data": "none" if dataset is None else dataset.digest(),
         },
+        versions=added_versions(
+            [
+                (plugins.TASKS, spec.task),
+                (plugins.METRICS, spec.task),
+                (plugins.REPORTS, spec.task),
+                *data_members(config.data),
+            ]
+        ),
     )
     lines = []
     if force or rerun is not None or not stage.up_to_date():

@@ -24,11 +24,12 @@ from exporter.quantize.ptq import method_of
 from exporter.quantize.residual import share_scales
 from exporter.quantize.sensitivity import Estimate, Measured
 from exporter.quantize.session import Session
+from exporter.versions import stage_versions
 from shared.config import part
 from shared.errors import EnvironmentLacks, InputError
 from shared.files import sha256_of_json
 from shared.journal import Journal
-from shared.provenance import code_digest, package_versions
+from shared.provenance import code_digest
 from shared.runs import RawOutputs
 from shared.workspace import Workspace
 
@@ -124,7 +125,7 @@ def fingerprint(session: Session, metric: TaskMetric, num_calibration: int, devi
             "dataset": session.dataset.digest(),
             "calibration": session.calibration.digest(),
         },
-        "versions": package_versions(_PACKAGES),
+        "versions": stage_versions(_PACKAGES, session.config),
     }
 
 

@@ -22,10 +22,10 @@ from exporter.quantize.fusion import fuse_model_bn
 from exporter.quantize.layers import quantizable, select
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session, open_model, open_session, sources
+from exporter.versions import stage_versions
 from shared.config import load_config, part
 from shared.errors import InputError
 from shared.files import atomic_path, sha256_of_file, write_json
-from shared.provenance import package_versions
 from shared.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def ptq(
             **sources(config, data_root),
             **({} if load_cache is None else {"cache": _cache_digest(load_cache)}),
         },
-        versions=package_versions(PACKAGES),
+        versions=stage_versions(PACKAGES, config),
     )  # fmt: skip
     if force or not stage.up_to_date():
         with stage:

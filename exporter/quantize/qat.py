@@ -34,12 +34,12 @@ from exporter.quantize.session import Session, open_model, required, sources
 from exporter.schedule import one_cycle
 from exporter.training import Losses, Trainable, label_map, trainable
 from exporter.training_config import read_training_config
+from exporter.versions import stage_versions
 from shared.config import load_config, part
 from shared.data import Dataset
 from shared.errors import ConfigError, InputError, TrainingError
 from shared.files import atomic_path, write_json
 from shared.progress import track
-from shared.provenance import package_versions
 from shared.workspace import Workspace
 
 STAGE = "quantize:qat"
@@ -175,7 +175,7 @@ def qat(
             "skip": list(left_out), "device": str(where),
         },
         inputs=sources(config, data_root),
-        versions=package_versions(PACKAGES),
+        versions=stage_versions(PACKAGES, config),
     )  # fmt: skip
     if force or not stage.up_to_date():
         state = workspace.path(STATE)
@@ -244,7 +244,7 @@ def take_over(
             "training_config": training.digest,
             "trained": checkpoint_digest(trained),
         },
-        versions=package_versions(PACKAGES),
+        versions=stage_versions(PACKAGES, config),
     )
     if force or not stage.up_to_date():
         with stage:

@@ -297,3 +297,111 @@ def test_any_flipped_byte_gives_data_or_an_input_error(
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.pkl"):
         load_pickle(tmp_path / "none.pkl")
+
+
+# --- what could crash or stall the interpreter -----------------------------------------------------------------------
+
+ENCODED_B = b"c_codecs\nencode\nX\x01\x00\x00\x00bX\x06\x00\x00\x00latin1\x86R"
+RECONSTRUCT = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + ENCODED_B + b"\x87R"
+
+
+def array_state(shape: Any, dtype: str, content: Any) -> bytes:
+    """An array of ``_reconstruct`` with this state."""
+    strip = slice(2, -1)
+    state = (
+        b"(K\x01" + pickle.dumps(shape, 2)[strip] + b"cnumpy\ndtype\n" + pickle.dumps((dtype, 0, 1), 2)[strip] + b"R"
+    )
+    return RECONSTRUCT + state + b"\x89" + pickle.dumps(content, 2)[strip] + b"tb."
+
+
+def test_an_array_of_the_right_state_is_read(tmp_path: Path) -> None:
+    """Otherwise the refusals below show nothing."""
+    assert load_pickle(written(tmp_path, array_state((2,), "O8", ["a", None]))).tolist() == ["a", None]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "content"),
+    [
+        ((1000,), "O8", []),
+        ((2,), "O8", ["a"]),
+        ((1,), "O8", ["a", "b"]),
+        ((0, 1 << 62), "f8", b""),
+        ((1 << 62, 4), "f8", b""),
+        ((-1,), "f8", b""),
+        ((True,), "f8", b"12345678"),
+        ((1 << 40,), "S0", b""),
+        ((1,) * 70, "f8", b"12345678"),
+        ((1,), "U1", b"\xff\xff\xff\xff"),
+        ([2], "O8", ["a", "b"]),
+    ],
+)
+def test_arrays_hold_what_their_shape_says(tmp_path: Path, shape: Any, dtype: str, content: Any) -> None:
+    with pytest.raises(InputError):
+        load_pickle(written(tmp_path, array_state(shape, dtype, content)))
+
+
+def nested_tuples(depth: int) -> bytes:
+    return b")" + b"\x85" * depth
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\x80\x02}" + nested_tuples(300_000) + b"Ns.", id="deep key is hashed"),
+        pytest.param(b"\x80\x02}" + b")q\x00h\x00\x86" + b"q\x01h\x01\x86" * 60 + b"Ns.", id="doubled key is hashed"),
+        pytest.param(b"\x80\x04\x8f(" + nested_tuples(300_000) + b"\x90.", id="deep member is hashed"),
+        pytest.param(b"\x80\x04(" + nested_tuples(300_000) + b"\x91.", id="deep member of a frozenset is hashed"),
+        pytest.param(b"\x80\x02cbuiltins\nset\n](" + nested_tuples(9) + b"e\x85R.", id="deep member of a list"),
+        pytest.param(b"\x80\x02]r\xff\xff\xff\x7f.", id="memo of 32 GB"),
+        pytest.param(b"(lp2000000000\n.", id="memo of 32 GB as text"),
+        pytest.param(b"\x80\x02cbuiltins\nbytes\nJ\x00\xf2\x05*\x85R.", id="bytes of 700 MB"),
+        pytest.param(b"\x80\x02cbuiltins\nbytearray\nJ\x00\xf2\x05*\x85R.", id="bytearray of 700 MB"),
+        pytest.param(b"\x80\x02cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85R.", id="array of 2 GB"),
+        pytest.param(b"\x80\x04X\xff\xff\xff\x7f.", id="text of 2 GB"),
+        pytest.param(b"\x80\x04\x8d\xff\xff\xff\xff\xff\x00\x00\x00.", id="text of 1 TB"),
+        pytest.param(b"\x80\x04]q\x00" + b"(h\x00h\x00lq\x00" * 60 + b".", id="doubled list"),
+        pytest.param(b"\x80\x04]q\x00h\x00a.", id="list in itself"),
+        pytest.param(b"\x80\x02" + b"]" * 2000 + b"a" * 1999 + b".", id="deep list"),
+        pytest.param(b"\x80\x02\x8b\xff\xff\xff\x7f.", id="integer of 2 GB"),
+        pytest.param(b"I" + b"9" * 4000 + b"\n.", id="integer of 4000 digits"),
+        pytest.param(RECONSTRUCT + b".", id="array without state"),
+        pytest.param(b"\x80\x02cdatetime\ndate\nU\x04\x07\xea\x01\xff\x85R.", id="day 255"),
+        pytest.param(b"\x80\x02}(K\x01\x8a\x09" + b"\xff" * 8 + b"\x7fNu.", id="key of 72 bits"),
+    ],
+)
+def test_what_costs_memory_or_stack_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InputError):
+        load_pickle(written(tmp_path, content))
+
+
+def test_arrays_of_arrays_of_objects_are_refused(tmp_path: Path) -> None:
+    """They are freed one in the other: some ten thousand levels end in a segmentation fault."""
+    inner = np.array([None, 1], dtype=object)
+    outer = np.empty(1, dtype=object)
+    outer[0] = inner
+    with pytest.raises(InputError, match="arrays of objects"):
+        load_pickle(written(tmp_path, pickle.dumps(outer)))
+
+
+def test_a_restored_array_is_not_restored_again(tmp_path: Path) -> None:
+    state = array_state((2,), "O8", ["a", None])
+    again = state[len(RECONSTRUCT) :]
+    with pytest.raises(InputError, match="second time"):
+        load_pickle(written(tmp_path, state[:-1] + again))
+
+
+def test_frames_hide_nothing(tmp_path: Path) -> None:
+    """A frame that ends in the middle of an opcode makes the interpreter lose its place."""
+    short = b"\x80\x04\x95\x02" + b"\x00" * 7 + b"X\x04\x00\x00\x00text."
+    assert load_pickle(written(tmp_path, short)) == "text"
+
+
+def test_text_shared_by_many_values_is_read(tmp_path: Path) -> None:
+    shared = [list(range(50))] * 10_000
+    assert load_pickle(written(tmp_path, pickle.dumps(shared))) == shared
+
+
+def test_pipe_in_place_of_the_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "infos.pkl")
+    with pytest.raises(InputError, match="pipe"):
+        load_pickle(tmp_path / "infos.pkl")
