@@ -14,11 +14,12 @@ import json
 import os
 import shutil
 import socket
+import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.errors import EnvironmentLacks, InputError, ManifestError
 
@@ -27,15 +28,65 @@ _TEMPORARY_MARK = ".partial-"
 _ABANDONED_AFTER_SECONDS = 7 * 24 * 3600
 
 
+class FileIdentity(NamedTuple):
+    """What changes when a file's content does: replacing it makes another inode, writing to it sets its times.
+
+    Attributes:
+        device: number of the file system.
+        inode: of the file.
+        size: in bytes.
+        modified_ns: time of the last write, which programs can set.
+        changed_ns: time of the last change of content or status, which the kernel sets.
+    """
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @staticmethod
+    def of(file: Path | int) -> FileIdentity:
+        """Of the file at a path, or of an open one.
+
+        Raises:
+            OSError: it is not there.
+        """
+        status = os.stat(file)  # noqa: PTH116  # of a descriptor too
+        return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def is_settled(self) -> bool:
+        """Whether a write from now on would show: the clock of the file system has ticked since the last one.
+
+        A server whose clock is behind this machine's may say yes too early.
+        """
+        tick = _COARSE_TICK_NS if self.changed_ns % 1_000_000_000 == 0 else _TICK_NS
+        return time.time_ns() - self.changed_ns > tick
+
+
+# File systems stamp with the kernel's timer (1 to 10 ms); some keep whole seconds, FAT even ones.
+_TICK_NS = 50_000_000
+_COARSE_TICK_NS = 2_000_000_000
+# Hashes of this process: gigabytes that several steps of a command ask for.
+_digests: dict[FileIdentity, str] = {}
+
+
 def sha256_of_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes.
+    """Hex sha256 of a file's bytes. A file that did not change since this process hashed it is not read again.
 
     Raises:
         InputError: the file is not there or can't be read.
     """
     try:
+        if known := _digests.get(FileIdentity.of(path)):
+            return known
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if _HAS_FILE_DIGEST else _digest_by_chunks(file)
+            identity = FileIdentity.of(file.fileno())
+            settled = identity.is_settled()
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if _HAS_FILE_DIGEST else _digest_by_chunks(file)
+            if settled and FileIdentity.of(file.fileno()) == identity:
+                _digests[identity] = digest
+            return digest
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
 
@@ -216,9 +267,25 @@ def inside(root: Path, relative: str) -> Path:
     Raises:
         ManifestError: the path is absolute or leaves ``root``.
     """
+    parts = Path(relative).parts
+    if ".." not in parts and not Path(relative).is_absolute() and not _meets_link(root, parts):
+        return root / relative
     path = (root / relative).resolve()
     if Path(relative).is_absolute() or not path.is_relative_to(root.resolve()):
         raise ManifestError(
             f"path '{relative}' leaves the workspace", where=str(root), hint="paths in a workspace are relative to it"
         )
     return root / relative
+
+
+def _meets_link(root: Path, parts: Sequence[str]) -> bool:
+    """Whether a part of a path below ``root`` is a symbolic link; looks no further than the first missing one."""
+    path = str(root)
+    for part in parts:
+        path = os.path.join(path, part)  # noqa: PTH118  # called for every artifact: ten times faster than Path
+        try:
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                return True
+        except OSError:
+            return False
+    return False

@@ -16,7 +16,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ManifestError
-from shared.files import explain_os_errors, sha256_of_file, write_text
+from shared.files import FileIdentity, explain_os_errors, sha256_of_file, write_text
 from shared.spec import ModelSpec
 
 SCHEMA_VERSION = 1
@@ -28,7 +28,7 @@ StageStatus = Literal["running", "done", "failed", "skipped"]
 class Artifact(BaseModel):
     """A file in the workspace."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
@@ -77,19 +77,41 @@ class Manifest(BaseModel):
     )
 
 
+# The manifest of each file as this process read or wrote it last. Writers replace the file, so that another content is
+# another inode. A command needs two workspaces at most.
+_MOST_REMEMBERED = 8
+_read: dict[Path, tuple[FileIdentity, Manifest]] = {}
+
+
 def read_manifest(path: Path) -> Manifest:
-    """Read ``manifest.json``.
+    """Read ``manifest.json``. While the file is the same one, so is the object: don't change it, see `update_manifest`.
 
     Raises:
         ManifestError: not there, not JSON, not a manifest, or written by a newer version.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        identity = FileIdentity.of(path)
+        known, manifest = _read.get(path, (None, None))
+        if manifest is not None and identity == known:
+            return manifest
+        with path.open(encoding="utf-8") as file:
+            identity, text = FileIdentity.of(file.fileno()), file.read()
     except FileNotFoundError as error:
         raise ManifestError(
             "no manifest here", where=str(path), hint="start with the exporter: exporter export --config … --work …"
         ) from error
     except (OSError, ValueError) as error:
+        raise ManifestError(f"can't be read as JSON ({error})", where=str(path)) from error
+    manifest = _parse(path, text)
+    if identity.is_settled():
+        _remember(path, identity, manifest)
+    return manifest
+
+
+def _parse(path: Path, text: str) -> Manifest:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
         raise ManifestError(f"can't be read as JSON ({error})", where=str(path)) from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -109,15 +131,33 @@ def read_manifest(path: Path) -> Manifest:
 def update_manifest(path: Path, change: Callable[[Manifest], None]) -> Manifest:
     """Apply ``change`` to the manifest at ``path`` under the lock, and write it; a missing one is made.
 
+    Returns:
+        What was written. Not to be changed.
+
     Raises:
         ManifestError: the manifest there can't be read.
         EnvironmentLacks: the disk is full or read-only.
     """
     with explain_os_errors(path), FileLock(path.with_suffix(".lock")):
-        manifest = read_manifest(path) if path.exists() else Manifest()
+        manifest = _copy(read_manifest(path)) if path.exists() else Manifest()
         change(manifest)
-        write_text(path, json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n")
-    return manifest
+        # What is remembered shares nothing with what the caller may change later.
+        written = _copy(manifest)
+        write_text(path, json.dumps(written.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n")
+        _remember(path, FileIdentity.of(path), written)
+    return written
+
+
+def _copy(manifest: Manifest) -> Manifest:
+    """As JSON has it, and to be changed: all but the artifacts, which are many and immutable, is new."""
+    rest = manifest.model_copy(update={"artifacts": {}}).model_dump(mode="json")
+    return Manifest.model_validate(rest).model_copy(update={"artifacts": dict(manifest.artifacts)})
+
+
+def _remember(path: Path, identity: FileIdentity, manifest: Manifest) -> None:
+    if len(_read) >= _MOST_REMEMBERED:
+        _read.clear()
+    _read[path] = identity, manifest
 
 
 def json_schema() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from shared.stages import StageRun
 
 
 class Workspace:
-    """A workspace on disk. Holds no state but its root: the manifest is read anew whenever it is asked for."""
+    """A workspace on disk. Holds no state but its root; the manifest is read again whenever the file has changed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -49,7 +49,7 @@ class Workspace:
         return next((folder for folder in path.resolve().parents if (folder / MANIFEST_NAME).is_file()), None)
 
     def manifest(self) -> Manifest:
-        """The manifest as it is now."""
+        """The manifest as it is now. Not to be changed, see `shared.manifest.update_manifest`."""
         return read_manifest(self.root / MANIFEST_NAME)
 
     def path(self, relative: str) -> Path:
@@ -70,7 +70,7 @@ class Workspace:
         where = f"{self.root}/{relative}"
         record = self._record(manifest, relative)
         stage = manifest.stages.get(record.stage)
-        rebuild = f"run again: {_again(stage.command, self.root)}" if stage else f"run stage '{record.stage}' again"
+        rebuild = f"run again: {_forced(stage.command, self.root)}" if stage else f"run stage '{record.stage}' again"
         if stage is not None and stage.status != "done":
             raise ManifestError(
                 f"stage '{record.stage}' that makes it is '{stage.status}', not 'done'", where=where, hint=rebuild
@@ -145,7 +145,7 @@ class Workspace:
         return StageRun(self.root, name, tool, key)
 
 
-def _again(command: str, root: Path) -> str:
+def _forced(command: str, root: Path) -> str:
     """The command with ``--force``, once, and for the workspace where it is now: it may have been copied here."""
     words = shlex.split(command)
     if "--work" in words[:-1]:
