@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from shared.cli import tool_group
+from shared.cli import COUNT, SEED, tool_group
 
 # Raise this whenever the same arguments give other bytes than before: existing data sets are then made anew.
 GENERATOR_VERSION = 2
@@ -23,8 +23,8 @@ cli = tool_group("demo", "Generate synthetic driving scenes in T4 form. The seed
 @click.option(
     "--split", type=click.Choice(ORDINARY_SPLITS), default="eval", show_default=True, help="Part of the data."
 )
-@click.option("--frames", type=click.IntRange(min=1), default=40, show_default=True, help="Number of key frames.")
-@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Which data set.")
+@click.option("--frames", type=COUNT, default=40, show_default=True, help="Number of key frames.")
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Which data set.")
 @click.option("--cameras/--no-cameras", default=True, show_default=True, help="Render the six cameras.")
 def generate(out: Path, split: str, frames: int, seed: int, cameras: bool) -> None:
     """Generate lidar sweeps, images, labels, T4 tables and info files.
@@ -61,7 +61,7 @@ def generate(out: Path, split: str, frames: int, seed: int, cameras: bool) -> No
 @cli.command("hard-cases")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Parent folder.")
 @click.option("--case", "cases", multiple=True, help="Only this case. Repeatable. Default: all.")
-@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Which data sets.")
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Which data sets.")
 def hard_cases(out: Path, cases: tuple[str, ...], seed: int) -> None:
     """Generate the hard cases, each a data set in a folder of its own.
 

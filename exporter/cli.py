@@ -9,7 +9,7 @@ import click
 from exporter.config_commands import config_group
 from exporter.package_commands import package_group
 from exporter.quantize.commands import quantize_group
-from shared.cli import config_option, data_option, device_option, force_option, tool_group, workspace_option
+from shared.cli import COUNT, config_option, data_option, device_option, force_option, tool_group, workspace_option
 
 cli = tool_group("exporter", "Export a trained model to ONNX, and record what its training framework answers.")
 cli.add_command(config_group)
@@ -40,7 +40,7 @@ def export_command(
 
 @cli.command("trace")
 @workspace_option
-@click.option("--num-samples", type=click.IntRange(min=1), help="How many. [default: verification.num_verify_samples]")
+@click.option("--num-samples", type=COUNT, help="How many. [default: verification.num_verify_samples]")
 @data_option
 @force_option
 def trace_command(work: Path, num_samples: int | None, data_root: Path | None, force: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from exporter.training_config import build_model, random_weights, read_training_config
-from shared.cli import tool_group
+from shared.cli import SEED, tool_group
 from shared.files import atomic_path
 from shared.lazy import lazy_import
 
@@ -25,7 +25,7 @@ cli = tool_group("random_checkpoint", __doc__ or "")
 @cli.command()
 @click.option("--config", type=click.Path(path_type=Path, exists=True), required=True, help="mmengine training config.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The checkpoint to write.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides the weights.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides the weights.")
 def write(config: Path, out: Path, seed: int) -> None:
     """Write the checkpoint.
 

@@ -8,7 +8,18 @@ from typing import Any, TypeVar
 
 import click
 
-from shared.cli import data_option, device_option, force_option, tool_group, workspace_option
+from shared.cli import (
+    COUNT,
+    COUNT_OR_ALL,
+    INDEX,
+    SECONDS,
+    THREADS,
+    data_option,
+    device_option,
+    force_option,
+    tool_group,
+    workspace_option,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -27,7 +38,7 @@ def _backend_option(command: Command) -> Command:
 
 def _threads_option(command: Command) -> Command:
     return click.option(
-        "--threads", type=click.IntRange(min=1), help="Threads within an operation on the CPU. [default: the backend's]"
+        "--threads", type=THREADS, help="Threads within an operation on the CPU. [default: the backend's]"
     )(command)
 
 
@@ -61,7 +72,7 @@ def _compile_option(command: Command) -> Command:
 @device_option
 @click.option(
     "--num-samples",
-    type=int,
+    type=COUNT_OR_ALL,
     help="How many samples, from the first; -1 for all. [default: the config's evaluation.num_samples]",
 )
 @data_option
@@ -109,21 +120,19 @@ def run_command(
 @workspace_option
 @_backend_option
 @device_option
-@click.option("--sample", type=click.IntRange(min=0), help="Which sample. [default: the config's data.sample_idx]")
-@click.option("--requests", type=click.IntRange(min=1), default=20, show_default=True, help="Measure at least so many.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="Measure at least so long."
-)
+@click.option("--sample", type=INDEX, help="Which sample. [default: the config's data.sample_idx]")
+@click.option("--requests", type=COUNT, default=20, show_default=True, help="Measure at least so many.")
+@click.option("--seconds", type=SECONDS, default=5.0, show_default=True, help="Measure at least so long.")
 @click.option(
     "--warm-up",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=60.0,
     show_default=True,
     help="Longest warm-up [s]; it ends as soon as the median is stable.",
 )
 @click.option(
     "--streams",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 64),
     default=1,
     show_default=True,
     help="Measure the throughput with so many requests in flight too (GPU).",
@@ -193,7 +202,7 @@ def bench_command(
 
 @cli.command("overlay")
 @workspace_option
-@click.option("--sample", type=click.IntRange(min=0), default=0, show_default=True, help="Which sample.")
+@click.option("--sample", type=INDEX, default=0, show_default=True, help="Which sample.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The picture, .png or .jpg."
 )
@@ -210,7 +219,7 @@ def overlay_command(work: Path, sample: int, out: Path, data_root: Path | None) 
 
 @cli.command("ranges")
 @workspace_option
-@click.option("--num-samples", type=int, help="How many samples. [default: verification.num_verify_samples]")
+@click.option("--num-samples", type=COUNT_OR_ALL, help="How many samples. [default: verification.num_verify_samples]")
 @data_option
 @_threads_option
 @force_option
@@ -233,7 +242,7 @@ def ranges_command(
 @workspace_option
 @_backend_option
 @device_option
-@click.option("--num-samples", type=int, help="How many samples. [default: verification.num_verify_samples]")
+@click.option("--num-samples", type=COUNT_OR_ALL, help="How many samples. [default: verification.num_verify_samples]")
 @data_option
 @_threads_option
 @_target_option

@@ -6,23 +6,51 @@ command raises ends here: a `DeployError` becomes one line and its exit code, an
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import math
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from shared import __version__
-from shared.errors import DeployError, UsageError
+from shared import __version__, terminal
+from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
+from shared.interrupts import EXIT_INTERRUPTED, INTERRUPTED, prompt_interrupts
+from shared.text import LONGEST_LINE, one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_BUG = 1
-EXIT_INTERRUPTED = 130
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number that ``value`` is; NaN and infinities are none."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+#: Types of options, with bounds that no use comes near: a slip of the keyboard gives a line instead of a full machine.
+COUNT = click.IntRange(1, 100_000_000)
+INDEX = click.IntRange(0, 100_000_000)
+#: -1: all.
+COUNT_OR_ALL = click.IntRange(-1, 100_000_000)
+THREADS = click.IntRange(1, 1024)
+SEED = click.IntRange(0, 2**32 - 1)
+SECONDS = Number(0, 7 * 24 * 3600.0)
 
 
 class ToolGroup(click.Group):
@@ -31,41 +59,86 @@ class ToolGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run the command line ``args`` (default: the process's own) and exit."""
         arguments = list(sys.argv[1:] if args is None else args)
+        terminal.hold_standard_descriptors()
+        output = terminal.OutputStream(sys.stdout, escape=True)
+        errors = terminal.OutputStream(sys.stderr, escape=False)
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), prompt_interrupts():
+            code = self._run(arguments, extra)
+            output.flush()
+            errors.flush()
+            sys.exit(_with_lost_output(code, output))
+
+    def _run(self, arguments: list[str], extra: dict[str, Any]) -> int:
+        """Run a command line; returns its exit code."""
         debug = "--debug" in arguments
         try:
             result = super().main(args=arguments, standalone_mode=False, **extra)
         except click.exceptions.Exit as stop:
-            sys.exit(stop.exit_code)
+            return stop.exit_code
         except click.ClickException as error:
-            error.show()
-            sys.exit(UsageError.exit_code)
+            _show_usage(error)
+            return UsageError.exit_code
         except (KeyboardInterrupt, click.Abort):
-            click.echo("interrupted; what was finished is kept, run the command again to go on", err=True)
-            sys.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            # The reader of our output (head, less) has gone; nothing is wrong.
-            sys.stderr.close()
-            sys.exit(0)
-        except DeployError as error:
+            click.echo(INTERRUPTED, err=True)
+            return EXIT_INTERRUPTED
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the last resort of a program
             if debug:
-                raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code)
-        except Exception as error:  # the last resort of a program: whatever comes here is a bug of ours
-            if debug:
-                raise
-            click.echo(f"error: {type(error).__name__}: {error}. This is a bug; --debug shows where", err=True)
-            sys.exit(EXIT_BUG)
-        sys.exit(result if isinstance(result, int) else 0)
+                traceback.print_exc()
+            lines, code = _explained(error)
+            click.echo("\n".join(["error: " + lines[0], *lines[1:]]), err=True)
+            return code
+        return result if isinstance(result, int) else 0
+
+
+def _show_usage(error: click.ClickException) -> None:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        click.echo(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", err=True)
+    click.echo(f"Error: {one_line(error.format_message())}", err=True)
+
+
+def _explained(error: BaseException) -> tuple[list[str], int]:
+    """What to say of an error that ended a command, and its exit code."""
+    if isinstance(error, DeployError):
+        return error.lines(), error.exit_code
+    if isinstance(error, MemoryError):
+        detail = f" ({error})" if str(error) else ""
+        return [one_line(f"there is not enough memory for this{detail}")], EnvironmentLacks.exit_code
+    if isinstance(error, SystemExit):
+        # Ours end by an error or by returning; this is a training config or a plug-in.
+        return [f"code that was loaded ended the program (exit code {error.code}); nothing is known to be finished"], (
+            InputError.exit_code
+        )
+    # The last resort of a program: whatever comes here is a bug of ours.
+    return [
+        one_line(f"{type(error).__name__}: {error}", LONGEST_LINE - 50) + ". This is a bug; --debug shows where"
+    ], EXIT_BUG
+
+
+def _with_lost_output(code: int, output: terminal.OutputStream) -> int:
+    """The exit code, when the standard output or the log file could not be written."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, terminal.LogFile) and handler.failure is not None:
+            click.echo(f"error: the log file {handler.path} is not whole ({handler.failure})", err=True)
+            code = code or EnvironmentLacks.exit_code
+    if output.failure is not None:
+        if output.failure.errno != errno.EBADF:
+            terminal.discard_output(output.fileno())
+        # A reader that has gone (head, less, true) has read what it wanted.
+        if output.failure.errno != errno.EPIPE:
+            rest = "" if code else "; the work itself is done"
+            click.echo(f"error: the standard output can't be written ({output.failure.strerror}){rest}", err=True)
+            code = code or EnvironmentLacks.exit_code
+    return code
 
 
 def _set_up_logging(level: str, log_file: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file is not None:
-        handlers.append(logging.FileHandler(log_file))
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
-    )
+        handlers.append(terminal.LogFile(log_file))
+    for handler in handlers:
+        handler.setFormatter(terminal.LineFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=handlers, force=True)
     # Other packages speak up only when something is wrong, unless the user asks for everything.
     if level != "DEBUG":
         for name in ("matplotlib", "numba", "torch", "onnx", "onnxscript", "mmengine", "PIL"):

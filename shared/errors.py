@@ -7,6 +7,8 @@ gate did not pass.
 
 from __future__ import annotations
 
+from shared.text import one_line
+
 
 class DeployError(Exception):
     """Base of every error that a user can act on.
@@ -28,6 +30,10 @@ class DeployError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text}. {self.hint}" if self.hint else text
+
+    def lines(self) -> list[str]:
+        """The error as it is shown: lines without control characters, none too long."""
+        return [one_line(str(self))]
 
 
 class UsageError(DeployError):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from shared.cli import force_option, tool_group, workspace_option
+from shared.cli import Number, force_option, tool_group, workspace_option
 
 cli = tool_group("trt_builder", "ONNX to TensorRT: build, inspect and check engines.")
 
@@ -94,14 +94,14 @@ def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
 @workspace_option
 @click.option(
     "--percentile",
-    type=click.FloatRange(50, 100),
+    type=Number(50, 100),
     default=100.0,
     show_default=True,
     help="Share of the samples, in per cent, whose voxels must fit.",
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(1, 4),
+    type=Number(1, 4),
     default=1.1,
     show_default=True,
     help="Room above that, for scenes that the data set does not have.",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from shared.cli import EXIT_INTERRUPTED
+from shared.interrupts import EXIT_INTERRUPTED, INTERRUPTED
 from trt_builder import compat
 from trt_builder.compat import TensorRT
 
@@ -131,7 +131,7 @@ def leave_behind_builds() -> None:
     An orderly end would take TensorRT's libraries down while it uses them.
     """
     if any(thread.name.startswith(_THREAD) for thread in threading.enumerate()):
-        sys.stderr.write("interrupted; what was finished is kept, run the command again to go on\n")
+        sys.stderr.write(f"{INTERRUPTED}\n")
         sys.stderr.flush()
         os._exit(EXIT_INTERRUPTED)
 

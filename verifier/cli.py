@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shared.cli import data_option, force_option, tool_group, workspace_option
+from shared.cli import COUNT, Number, data_option, force_option, tool_group, workspace_option
 
 cli = tool_group("verifier", "Compare recorded outputs of backends, and of the training framework. Loads no model.")
 
@@ -75,7 +75,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
     help="Workspace whose ONNX files are right. [default: the same; then backends are compared]",
 )
 @click.option("--trace", "trace_name", metavar="NAME", help="Whose inputs to use, as in onnx-cpu. [default: any]")
-@click.option("--num-samples", type=click.IntRange(min=1), help="How many of its samples. [default: all]")
+@click.option("--num-samples", type=COUNT, help="How many of its samples. [default: all]")
 @click.option(
     "--runner-command",
     metavar="COMMAND",
@@ -88,7 +88,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
     metavar="POLICY",
     help="Whose default signal to noise limit counts.",
 )
-@click.option("--snr-db", type=float, help="The limit [dB] itself.")
+@click.option("--snr-db", type=Number(), help="The limit [dB] itself.")
 @force_option
 def bisect_command(
     work: Path,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from exporter.quantize.options import output_option, skip_option
-from shared.cli import config_option, data_option, device_option, force_option, workspace_option
+from shared.cli import COUNT, config_option, data_option, device_option, force_option, workspace_option
 from shared.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ from shared.errors import ConfigError
     "--num-samples",
     "--calibrate-batches",
     "num_samples",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Samples to calibrate on. [default: quantization.calibration.num_batches]",
 )
 @click.option(

@@ -8,25 +8,25 @@ from typing import Any
 import click
 
 from exporter.quantize.options import output_option, skip_option
-from shared.cli import config_option, data_option, device_option, force_option, workspace_option
+from shared.cli import COUNT, SEED, Number, config_option, data_option, device_option, force_option, workspace_option
 
 
 @click.command("qat")
 @config_option
 @workspace_option
 @data_option
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="How often to go through it.")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of the optimizer, instead of epochs.")
+@click.option("--epochs", type=COUNT, default=10, show_default=True, help="How often to go through it.")
+@click.option("--steps", type=COUNT, help="Steps of the optimizer, instead of epochs.")
 @click.option(
     "--lr",
     "learning_rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(0, 1e6, min_open=True),
     default=1e-5,
     show_default=True,
     help="The greatest learning rate; it rises over the first 30 % of the steps, and falls to nothing.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Samples a step.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of order and augmentation.")
+@click.option("--batch-size", type=COUNT, default=4, show_default=True, help="Samples a step.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of order and augmentation.")
 @skip_option
 @device_option
 @click.option(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from shared.cli import config_option, data_option, device_option, force_option, workspace_option
+from shared.cli import COUNT, Number, config_option, data_option, device_option, force_option, workspace_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -20,11 +20,11 @@ def _search_options(command: Command) -> Command:
         workspace_option,
         data_option,
         click.option(
-            "--num-samples", type=click.IntRange(min=1), default=32, show_default=True,
+            "--num-samples", type=COUNT, default=32, show_default=True,
             help="Frames of the config's data set that the metric is measured on, spread evenly.",
         ),
         click.option(
-            "--block-size", type=click.IntRange(min=1), default=6, show_default=True,
+            "--block-size", type=COUNT, default=6, show_default=True,
             help="A block is the largest part of the model with at most so many layers.",
         ),
         click.option(
@@ -44,10 +44,10 @@ def _search_options(command: Command) -> Command:
 @click.command("sensitivity")
 @_search_options
 @click.option(
-    "--threshold", type=float, default=0.1, show_default=True,
+    "--threshold", type=Number(), default=0.1, show_default=True,
     help="A layer that loses more points alone in INT8 goes to the skip list.",
 )  # fmt: skip
-@click.option("--min-snr", type=float, help="So does one that leaves an output a lower signal to noise ratio [dB].")
+@click.option("--min-snr", type=Number(), help="So does one that leaves an output a lower signal to noise ratio [dB].")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the ranking here, as CSV.")
 def sensitivity_command(
     config: Path, overrides: tuple[str, ...], work: Path, data_root: Path | None, profiles: tuple[Path, ...],
@@ -70,7 +70,7 @@ def sensitivity_command(
 
 @click.command("auto")
 @_search_options
-@click.option("--max-drop", type=float, required=True, help="Points of the metric that may be lost against float.")
+@click.option("--max-drop", type=Number(), required=True, help="Points of the metric that may be lost against float.")
 @click.option(
     "--skip", multiple=True, metavar="REGEX", help="Layers or blocks that stay in floating point anyway. Repeatable."
 )

@@ -14,6 +14,7 @@ from shared.config.schema import DeployConfig
 from shared.config.section import Section
 from shared.config.walk import KeyPath, choices_of, field_types, key_text, names_at, shape_of, type_at
 from shared.errors import ConfigError
+from shared.text import one_line
 
 # pydantic's error types, and what would have been right. Those with {placeholders} take them from the error's context.
 _SHOULD_BE = {
@@ -136,7 +137,16 @@ def as_error(problems: Sequence[tuple[str, str]]) -> ConfigError:
     Args:
         problems: where, and what is wrong there.
     """
-    return ConfigError("\n".join(f"{where}: {text}" for where, text in problems))
+    return _Problems([f"{where}: {text}" for where, text in problems])
+
+
+class _Problems(ConfigError):
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+    def lines(self) -> list[str]:
+        return [one_line(problem) for problem in self.problems]
 
 
 def place(source: Path | str, line: int | None, keys: KeyPath) -> str:

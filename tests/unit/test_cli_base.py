@@ -44,6 +44,9 @@ def _group_that_raises(error: BaseException) -> ToolGroup:
         (InferenceError("failed"), 5),
         (GateFailed("mAP 0.1 < 0.2"), 6),
         (RuntimeError("surprise"), 1),
+        (MemoryError("10 TB"), 4),
+        (SystemExit(0), 3),
+        (SystemExit(7), 3),
         (KeyboardInterrupt(), 130),
         (click.UsageError("no such option"), 2),
     ],
@@ -59,9 +62,13 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
         assert output.err == f"error: {error}\n"
 
 
-def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(InputError):
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
         _group_that_raises(InputError("x")).main(["--debug", "go"])
+    assert stop.value.code == 3
+    errors = capsys.readouterr().err
+    assert "Traceback" in errors
+    assert errors.endswith("error: x\n")
 
 
 def test_error_text() -> None:
