@@ -292,6 +292,8 @@ def _stored_names(task: Task[Any], name: str, packed: PackedFile) -> dict[str, s
     """
     arrays = list(task.arrays(task.empty()))
     for prefix in (f"{name}/", ""):
-        if packed.names == {f"{prefix}{array}" for array in arrays}:
-            return {array: f"{prefix}{array}" for array in arrays}
+        under = {array: f"{prefix}{array}" for array in arrays}
+        required = {under[array] for array in arrays if array not in task.optional_arrays}
+        if required <= packed.names <= set(under.values()):
+            return {array: stored for array, stored in under.items() if stored in packed.names}
     raise InputError(f"holds {sorted(packed.names)}, expected those of task '{name}': {arrays}", where=str(packed.path))

@@ -5,9 +5,8 @@ is the one to be found (miscalibrated): a *false alarm* is a sample of the secon
 the two are in a data set of samples in both states says nothing about a vehicle, which is calibrated nearly always:
 recall at a fixed share of false alarms is what to compare models by, not accuracy.
 
-A decision is the class with the largest logit, unless the run recorded another one: a pipeline that decides by a
-threshold counts, for every sample, 1 under the name of the class that it decided for (Autoware's node takes a pair for
-calibrated when that logit is above the other by more than a threshold).
+A decision is the pipeline's own: Autoware's node takes a pair for calibrated when that logit is above the other by more
+than a threshold.
 """
 
 from __future__ import annotations
@@ -115,8 +114,8 @@ def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
     """
     if len(run) != len(truth.labels):
         raise InputError(f"holds {len(run)} samples, the ground truth {len(truth.labels)}", where=str(run.folder))
-    answers = [run.predictions(index, ClassScores).logits for index in range(len(run))]
-    for token, answer in zip(run.header.tokens, answers, strict=True):
+    answers = [run.predictions(index, ClassScores) for index in range(len(run))]
+    for token, answer in zip(run.header.tokens, (each.logits for each in answers), strict=True):
         if answer.shape != (1, len(classes)):
             raise InputError(
                 f"sample {token} has logits of shape {answer.shape}, expected (1, {len(classes)})",
@@ -124,18 +123,13 @@ def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
             )
         if not np.isfinite(answer).all():
             raise InputError(f"sample {token} has a logit that is NaN or infinite", where=str(run.folder))
-    logits = np.concatenate(answers).astype(np.float64)
-    decided = [_decided(counters, classes) for counters in run.counters]
-    largest = logits.argmax(axis=1)
-    decisions = [int(row) if own is None else own for own, row in zip(decided, largest, strict=True)]
-    return Matched(truth, classes, logits, np.array(decisions, np.int64))
-
-
-def _decided(counters: Mapping[str, int], classes: Sequence[str]) -> int | None:
-    """The class that the run counted a sample for; None where it counted none."""
-    if not all(name in counters for name in classes):
-        return None
-    return max(range(len(classes)), key=lambda label: counters[classes[label]])
+    logits = np.concatenate([answer.logits for answer in answers]).astype(np.float64)
+    decisions = np.concatenate([answer.labels for answer in answers])
+    for row, counters in enumerate(run.counters):
+        # Runs of before 0.1 have no decisions but here: 1 under the name of the class.
+        if all(name in counters for name in classes):
+            decisions[row] = max(range(len(classes)), key=lambda label: counters[classes[label]])
+    return Matched(truth, classes, logits, decisions)
 
 
 def evaluate(matched: Matched) -> dict[str, Any]:

@@ -71,12 +71,15 @@ class Task(ABC, Generic[Container]):
         errors: by name, the errors of paired results (`pair`). One called ``score`` is also how near to the model's
             score threshold results may come and go.
         metric: name of the number of `agreement` that sums it up.
+        optional_arrays: names of `arrays` that a file may lack, as files of earlier versions do; `from_arrays` does
+            without them.
     """
 
     container: type[Container]
     view: ClassVar[str]
     errors: ClassVar[Mapping[str, ErrorKind]]
     metric: ClassVar[str]
+    optional_arrays: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def empty(self) -> Container:

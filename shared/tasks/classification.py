@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,21 +26,27 @@ class ClassScores(Rows):
 
     Attributes:
         logits: (N, C) float32, one column a class, before the softmax.
+        labels: (N,) int64, the class that was decided for: the pipeline's own decision, which need not be the largest
+            logit.
     """
 
     logits: Float32
+    labels: Int64
 
     WIDTHS: ClassVar[Mapping[str, int | None]] = {"logits": None}
 
     @staticmethod
     def empty() -> ClassScores:
         """Nothing classified."""
-        return ClassScores(np.zeros((0, 0), np.float32))
+        return ClassScores(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
 
     @staticmethod
-    def build(logits: npt.ArrayLike) -> ClassScores:
-        """Scores from anything array-like, (C,) or (N, C)."""
-        return ClassScores(np.atleast_2d(np.asarray(logits, np.float32)))
+    def build(logits: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> ClassScores:
+        """Scores from anything array-like, (C,) or (N, C); labels default to the largest logit."""
+        rows = np.atleast_2d(np.asarray(logits, np.float32))
+        if labels is None:
+            labels = rows.argmax(axis=1) if rows.size else np.zeros(len(rows))
+        return ClassScores(rows, np.asarray(labels, np.int64).reshape(len(rows)))
 
 
 class Classification(RowsTask[ClassScores]):
@@ -54,17 +60,24 @@ class Classification(RowsTask[ClassScores]):
     view = "camera_pair"
     errors: ClassVar = {"probability": ErrorKind("", 0.001, 0.01, 0.02, 0.1)}
     metric = "accuracy"
+    optional_arrays = frozenset({"labels"})
 
     def empty(self) -> ClassScores:
         """Nothing classified."""
         return ClassScores.empty()
+
+    def from_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> ClassScores:
+        """The container of the columns; without labels, the largest logits decide."""
+        if set(arrays) == {"logits"}:
+            return ClassScores.build(arrays["logits"])
+        return super().from_arrays(arrays)
 
     def pair(self, reference: ClassScores, test: ClassScores) -> Pairing:
         """Rows by their position, a label flip where two of them decide for different classes."""
         both = min(len(reference), len(test))
         whole, other_whole = _finite(reference), _finite(test)
         paired = whole[:both] & other_whole[:both]
-        same = paired & (_decisions(reference)[:both] == _decisions(test)[:both])
+        same = paired & (reference.labels[:both] == test.labels[:both])
         alone, other_alone = whole.copy(), other_whole.copy()
         alone[:both] &= ~paired
         other_alone[:both] &= ~paired
@@ -80,10 +93,10 @@ class Classification(RowsTask[ClassScores]):
         )
 
     def labels_of(self, sample: CameraPair, to_model: Int64) -> ClassScores:
-        """Logits that say the label. A model of this task has the classes of the data set, in its own order."""
+        """The label, and logits that say it. A model of this task has the data set's classes, in its own order."""
         logits = np.zeros((1, len(to_model) - 1), np.float32)
         logits[0, to_model[sample.label]] = 1.0
-        return ClassScores(logits)
+        return ClassScores.build(logits, to_model[[sample.label]])
 
     def agreement(self, truth: Iterable[ClassScores], results: Iterable[ClassScores], classes: int) -> dict[str, float]:  # noqa: ARG002
         """``accuracy``: share of the true rows that the results decide alike."""
@@ -91,13 +104,8 @@ class Classification(RowsTask[ClassScores]):
         for wanted, given in zip(truth, results, strict=True):
             both = min(len(wanted), len(given))
             total += len(wanted)
-            right += int((_decisions(wanted)[:both] == _decisions(given)[:both]).sum())
+            right += int((wanted.labels[:both] == given.labels[:both]).sum())
         return {"accuracy": right / total} if total else {}
-
-
-def _decisions(scores: ClassScores) -> Int64:
-    """(N,) class with the largest logit."""
-    return scores.logits.argmax(axis=1) if scores.logits.size else np.zeros(len(scores), np.int64)
 
 
 def _finite(scores: ClassScores) -> npt.NDArray[np.bool_]:

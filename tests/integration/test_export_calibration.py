@@ -140,6 +140,15 @@ def test_parameters_are_those_of_the_test_pipeline() -> None:
     }
 
 
+def test_the_framework_decides_by_the_threshold_as_the_runtime_does() -> None:
+    options = calibration.read_options({"miscalibration_confidence_threshold": 100.0})
+    for chosen, labels in ((calibration.read_options({}), None), (options, [0])):
+        model = calibration.build(config_of(), chosen)
+        _, scores, _ = calibration.answer(model, torch.rand(1, 5, 64, 96))
+        expected = [int(scores.logits[0, 1] > scores.logits[0, 0])] if labels is None else labels
+        assert scores.labels.tolist() == expected
+
+
 def test_older_name_of_the_depth_limit() -> None:
     step = {"type": "CalibrationClassificationTransform", "lidar_range": 77.0}
     config = TrainingConfig(Path("config.py"), AWML_SECTION, (step,))

@@ -85,6 +85,7 @@ def test_threshold_on_the_margin_as_autoware_applies_it(logits, threshold: float
     assert answer.counters["calibrated"] == calibrated
     assert answer.counters["miscalibrated"] == 1 - calibrated
     np.testing.assert_array_equal(answer.predictions.logits, np.array([logits], np.float32))
+    assert answer.predictions.labels.tolist() == [calibrated]
 
 
 def test_requests_of_several_cameras_do_not_mix() -> None:
@@ -285,11 +286,11 @@ def test_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     )
     logits = [np.array([[0.5, -1.25]], np.float32), np.array([[2.0, 3.0]], np.float32), np.array([[-9, 9]], np.float32)]
     first = RunWriter.open(tmp_path / "run", header)
-    first.commit(0, ClassScores(logits[0]), {"total": 1.0}, {"calibrated": 0}, {"output": logits[0]})
+    first.commit(0, ClassScores.build(logits[0]), {"total": 1.0}, {"calibrated": 0}, {"output": logits[0]})
     again = RunWriter.open(tmp_path / "run", header)
     assert again.done == {0}
     for index in (1, 2):
-        again.commit(index, ClassScores(logits[index]), {"total": 1.0}, {"calibrated": 1})
+        again.commit(index, ClassScores.build(logits[index]), {"total": 1.0}, {"calibrated": 1})
     again.finish()
     finished = Run.open(tmp_path / "run")
     for index in range(3):

@@ -48,7 +48,7 @@ def some_logits(samples, seed: int = 0, skill: float = 1.0) -> np.ndarray:
     return logits
 
 
-def write_run(folder: Path, samples, logits, counters=None) -> Run:
+def write_run(folder: Path, samples, logits, counters=None, labels=None) -> Run:
     header = RunHeader(
         backend="onnx",
         device="cpu",
@@ -62,7 +62,8 @@ def write_run(folder: Path, samples, logits, counters=None) -> Run:
     )
     writer = RunWriter.open(folder, header)
     for index, row in enumerate(logits):
-        writer.commit(index, ClassScores.build(row), {"total": 1.0}, counters[index] if counters else None)
+        scores = ClassScores.build(row, None if labels is None else labels[index])
+        writer.commit(index, scores, {"total": 1.0}, counters[index] if counters else None)
     writer.finish()
     return Run.open(folder)
 
@@ -202,13 +203,18 @@ def test_disturbances_are_recorded_with_the_answers(samples) -> None:
 
 
 def test_the_runs_own_decision_counts(samples, tmp_path: Path) -> None:
-    """A run that decided by a threshold other than zero is judged by what it decided, not by its largest logit."""
+    """A run that decided by a threshold other than zero is judged by what it decided, not by its largest logit.
+
+    Earlier versions recorded that in the counters alone.
+    """
     logits = some_logits(samples, skill=50)
     counters = [{"miscalibrated": 1, "calibrated": 0} for _ in samples]
     run = write_run(tmp_path / "run", samples, logits, counters)
     result = metric.evaluate(metric.match(run, truth_of(samples), CLASSES))
     assert result["decisions"]["accuracy"] == 0.5
     assert result["separation"]["roc_auc"] == 1.0
+    decided = write_run(tmp_path / "decided", samples, logits, labels=np.zeros(len(samples)))
+    assert metric.evaluate(metric.match(decided, truth_of(samples), CLASSES)) == result
     plain = write_run(tmp_path / "plain", samples, logits)
     assert metric.evaluate(metric.match(plain, truth_of(samples), CLASSES))["decisions"]["accuracy"] == 1.0
 

@@ -182,22 +182,32 @@ def test_class_scores_are_compared_row_by_row() -> None:
     logits = np.random.default_rng(0).normal(0, 2, (6, 2)).astype(np.float32)
     shifted = logits + np.float32(3)  # the same probabilities
     collected = ResultStatistics(classification.TASK)
-    collected.add(0, ClassScores(logits), ClassScores(shifted))
+    collected.add(0, ClassScores.build(logits), ClassScores.build(shifted))
     assert collected.summary()["errors"]["probability"]["max"] < 1e-6
     swapped = logits.copy()
     swapped[2] = logits[2, ::-1]
-    collected.add(1, ClassScores(logits), ClassScores(swapped))
-    collected.add(2, ClassScores(logits), ClassScores(logits[:5]))
+    collected.add(1, ClassScores.build(logits), ClassScores.build(swapped))
+    collected.add(2, ClassScores.build(logits), ClassScores.build(logits[:5]))
     summary = collected.summary()
     assert (summary["matched"], summary["label_flips"], summary["num_reference_unmatched"]) == (16, 1, 1)
+
+
+def test_a_label_flip_is_one_of_the_pipelines_own_decision() -> None:
+    """Beside a threshold, equal decisions may have other largest logits, and the other way round."""
+    reference = ClassScores.build([[0.0, 0.1], [0.0, 0.4]], labels=[0, 0])
+    test = ClassScores.build([[0.1, 0.0], [0.0, 0.4]], labels=[0, 1])
+    collected = ResultStatistics(classification.TASK)
+    collected.add(0, reference, test)
+    assert (collected.summary()["label_flips"], collected.summary()["matched"]) == (1, 1)
+    assert classification.TASK.agreement([reference], [test], 2) == {"accuracy": 0.5}
 
 
 def test_class_scores_that_are_not_finite_are_counted() -> None:
     logits = np.array([[0.0, np.nan], [1.0, 2.0]], np.float32)
     collected = ResultStatistics(classification.TASK)
-    collected.add(0, ClassScores(logits), ClassScores(logits))
+    collected.add(0, ClassScores.build(logits), ClassScores.build(logits))
     collected.add(1, ClassScores.empty(), ClassScores.empty())
     assert (collected.summary()["non_finite"], collected.summary()["matched"]) == (2, 1)
     # The rows after one that is not finite keep their places.
-    collected.add(2, ClassScores(logits), ClassScores(np.array([[0, 1], [1, 2]], np.float32)))
+    collected.add(2, ClassScores.build(logits), ClassScores.build(np.array([[0, 1], [1, 2]], np.float32)))
     assert (collected.summary()["matched"], collected.summary()["num_test_unmatched"]) == (2, 1)

@@ -232,6 +232,7 @@ def test_runs_of_version_0_1_are_read() -> None:
     assert run.raw(0)["heatmap"].tolist() == [0, 1, 2, 3]
     scores = Run.open(FORMER / "scores")
     assert scores.predictions(1, ClassScores).logits.tolist() == [[0.5, 0.0]]
+    assert scores.predictions(1, ClassScores).labels.tolist() == [0], "the largest logit; it was not stored"
     assert list(scores.counters) == [{}, {"car": 1, "bus": 0}], "the first sample counted nothing"
 
 

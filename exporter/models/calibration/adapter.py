@@ -80,7 +80,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
 # -- the model ------------------------------------------------------------------------------------------------------
 
 
-def build(config: TrainingConfig, options: Options) -> Any:  # noqa: ARG001  every model has these arguments
+def build(config: TrainingConfig, options: Options) -> Any:
     """The classifier of a training config, with random weights: mmpretrain's where that imports, else of our modules.
 
     Raises:
@@ -110,6 +110,7 @@ def build(config: TrainingConfig, options: Options) -> Any:  # noqa: ARG001  eve
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    model.decision_threshold = options.miscalibration_confidence_threshold  # `answer` gets the model alone
     return model
 
 
@@ -269,7 +270,8 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, ClassScores, di
         model_input: (1, 5, H, W) float32.
 
     Returns:
-        raw: logits (1, 2) as ``output``; the same as scores; counters: pixels that show a point.
+        raw: logits (1, 2) as ``output``; the same as scores, with the decision that the threshold of `Options` gives;
+        counters: pixels that show a point.
     """
     with torch.no_grad():
         own = isinstance(model, ImageClassifier)
@@ -277,4 +279,5 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, ClassScores, di
         logits = model(model_input) if own else model.head(model.extract_feat(model_input))
     values = logits.float().cpu().numpy()
     painted = int((model_input[:, 3] > 0).sum())
-    return {OUTPUT: values}, ClassScores.build(values), {"pixels_painted": painted}
+    calibrated = values[:, 1] - values[:, 0] > model.decision_threshold
+    return {OUTPUT: values}, ClassScores.build(values, calibrated), {"pixels_painted": painted}

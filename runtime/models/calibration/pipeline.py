@@ -142,13 +142,13 @@ class _Calibration:
         """The logits, and what the request was like, the decision included."""
         logits = outputs[self._output].astype(np.float32, copy=False)
         calibrated = bool(logits[0, 1] - logits[0, 0] > self._parameters.miscalibration_confidence_threshold)
-        return ClassScores.build(logits), {
+        return ClassScores.build(logits, [int(calibrated)]), {
             "points": points,
             "points_seen": points_seen,
             "pixels_painted": pixels_painted,
             "without_points": int(not points_seen),
             "logit_nan": int(np.isnan(logits).sum()),
-            # Under the names of the classes: the decision, as the evaluator reads it.
+            # Under the names of the classes: how many samples a run decides which way.
             "miscalibrated": int(not calibrated),
             "calibrated": int(calibrated),
         }

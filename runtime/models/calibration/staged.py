@@ -16,7 +16,7 @@ from runtime.models.calibration.undistort import undistort
 from runtime.steps import Arrays, Step
 from shared.data.camera_pairs import CameraPair
 from shared.spec import ModelSpec
-from shared.tasks.classification import ClassScores
+from shared.tasks.classification import TASK
 
 _INTENSITY = 3
 
@@ -55,9 +55,9 @@ class _StagedCalibration(Calibration):
             Step(self._component, lambda fused: self._session.run(self._component, {self._input: fused}), dict, dict),
             Step(
                 "decide",
-                lambda outputs: ClassScores.build(outputs[self._output].astype(np.float32, copy=False)),
-                lambda scores: {"logits": scores.logits},
-                lambda arrays: ClassScores(arrays["logits"]),
+                lambda outputs: self._answer(outputs, 0, 0, 0)[0],
+                TASK.arrays,
+                TASK.from_arrays,
             ),
         ]
 
