@@ -41,6 +41,7 @@ from runtime.models.centerpoint.device import STAGES, buckets
 from runtime.models.centerpoint.parameters import read_parameters
 from runtime.models.centerpoint.pipeline import ENCODER, HEAD, CenterPoint, CenterPointOnDevice, build
 from runtime.pipeline import DevicePipeline, Inference
+from shared.engines import tensor_names
 from shared.errors import InferenceError
 from shared.latency import median_interval, summarize
 from shared.provenance import package_versions
@@ -90,7 +91,7 @@ class AwmlEngines:
             context.set_tensor_address(name, int(device))
             driver.memcpy_htod_async(device, contiguous, stream)
         outputs = {}
-        for name in tensorrt.tensor_names(engine, inputs=False):
+        for name in tensor_names(tensorrt.trt, engine, inputs=False):
             host = np.empty(tuple(context.get_tensor_shape(name)), tensorrt.dtype_of(engine, name))
             device = driver.mem_alloc(host.nbytes)
             memory.append(device)

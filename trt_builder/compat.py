@@ -30,7 +30,7 @@ INSTALL: dict[Flavor, str] = {
     "rtx": "make setup-rtx",
 }
 
-# Optional name -> the TensorRT versions that have it. Everything else that this package uses is in all of them.
+# Optional name -> the TensorRT versions that have it. Everything else that builder and runtime use is in all of them.
 OPTIONAL: dict[str, str] = {
     "NetworkDefinitionCreationFlag.EXPLICIT_BATCH": "8.6 to 10.x",
     "NetworkDefinitionCreationFlag.STRONGLY_TYPED": "10.0 and newer",
@@ -60,6 +60,9 @@ OPTIONAL: dict[str, str] = {
     "ICudaEngine.device_memory_size_v2": "10.9 and newer",
     "ICudaEngine.create_serialization_config": "10.0 and newer",
     "ICudaEngine.serialize_with_config": "10.0 and newer",
+    "ICudaEngine.create_execution_context_without_device_memory": "8.6 to 10.x",
+    "IExecutionContext.set_device_memory": "10.9 and newer",
+    "ExecutionContextAllocationStrategy": "10.0 and newer",
     "OnnxParserRefitter": "10.0 and newer",
     "SerializationFlag.EXCLUDE_WEIGHTS": "10.0 and newer",
     "SerializationFlag.INCLUDE_REFIT": "10.16 and newer",

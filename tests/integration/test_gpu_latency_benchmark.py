@@ -17,7 +17,7 @@ from benchmarks import gpu_latency, gpu_round
 from runtime.backends import onnx
 from runtime.models.centerpoint.pipeline import build
 from runtime.pipeline import DevicePipeline, Inference
-from tests.support import backends_on_cpu, cuda_on_cpu, tensorrt_double
+from tests.support import backends_on_cpu, cuda_on_cpu, engines_on_cpu
 from tests.support import tiny_centerpoint as tiny
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ c
 
 def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ws = tiny.make_workspace(tmp_path / "work", tiny.write_frames(tmp_path / "frames", [10]))
-    tensorrt_double.add_engines(ws)
-    tensorrt_double.use(monkeypatch, tmp_path)
+    engines_on_cpu.add_engines(ws)
+    engines_on_cpu.use(monkeypatch, tmp_path)
     monkeypatch.setattr(gpu_latency, "driver", cuda_on_cpu.HostDriver)
     monkeypatch.setattr(gpu_latency, "WARM_UP_REQUESTS", 1)
     monkeypatch.setattr(gpu_latency, "STAGED_REQUESTS", 2)

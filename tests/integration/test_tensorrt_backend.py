@@ -26,7 +26,7 @@ from runtime.run import run
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.runs import Run
 from shared.workspace import Workspace
-from tests.support import cuda_on_cpu, tensorrt_double
+from tests.support import cuda_on_cpu, engines_on_cpu
 from tests.support import tiny_centerpoint as tiny
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
@@ -38,7 +38,7 @@ FRAMES = [300, 0, 1, 600, 40]
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     root = tmp_path_factory.mktemp("tiny")
     ws = tiny.make_workspace(root / "work", tiny.write_frames(root / "frames", FRAMES))
-    tensorrt_double.add_engines(ws)
+    engines_on_cpu.add_engines(ws)
     return ws
 
 
@@ -49,7 +49,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    tensorrt_double.use(monkeypatch, kernels)
+    engines_on_cpu.use(monkeypatch, kernels)
     yield exported.root
 
 
@@ -198,21 +198,21 @@ def test_what_tensorrt_says_is_in_the_error(work: Path) -> None:
 def test_engines_are_chosen_by_version_policy_and_name(
     tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensorrt_double.use(monkeypatch, kernels)
+    engines_on_cpu.use(monkeypatch, kernels)
     ws = tiny.make_workspace(tmp_path / "work", tiny.write_frames(tmp_path / "frames", [10]))
     spec = ws.spec()
     with pytest.raises(InputError, match=r"no engines were built.*trt_builder build"):
         backend.artifacts(ws, spec)
-    tensorrt_double.add_engines(ws, target="trt10.9.0-sm90-auto", version="10.9.0")
+    engines_on_cpu.add_engines(ws, target="trt10.9.0-sm90-auto", version="10.9.0")
     with pytest.raises(InputError, match=r"for TensorRT 10\.9\.0, installed is 8\.6\.0"):
         backend.artifacts(ws, spec)
-    tensorrt_double.add_engines(ws, target="trt8.6.0-sm90-fp16")
+    engines_on_cpu.add_engines(ws, target="trt8.6.0-sm90-fp16")
     assert backend.artifacts(ws, spec)["pts_voxel_encoder"].startswith("tensorrt/trt8.6.0-sm90-fp16/")
-    tensorrt_double.add_engines(ws, target="trt8.6.0-sm90-int8")
+    engines_on_cpu.add_engines(ws, target="trt8.6.0-sm90-int8")
     with pytest.raises(InputError, match=r"several sets.*--target trt8.6.0-sm90-fp16 | trt8.6.0-sm90-int8"):
         backend.artifacts(ws, spec)
     # The config's policy decides, where it names one.
-    tensorrt_double.add_engines(ws, target="trt8.6.0-sm90-auto")
+    engines_on_cpu.add_engines(ws, target="trt8.6.0-sm90-auto")
     assert backend.artifacts(ws, spec)["pts_voxel_encoder"].startswith("tensorrt/trt8.6.0-sm90-auto/")
     with pytest.raises(InputError, match=r"no engines 'trt9'.*there are: trt10.9.0-sm90-auto, trt8"):
         backend.artifacts(ws, spec, "trt9")
@@ -230,17 +230,41 @@ def test_engines_are_chosen_by_version_policy_and_name(
 def test_engines_that_do_not_fit_are_refused_in_one_line(
     exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch, engines: Any, error: Any, message: str
 ) -> None:
-    tensorrt_double.use(monkeypatch, kernels)
-    tensorrt_double.add_engines(exported, target="trt8.6.0-sm90-other", **engines)
+    engines_on_cpu.use(monkeypatch, kernels)
+    engines_on_cpu.add_engines(exported, target="trt8.6.0-sm90-other", **engines)
     with pytest.raises(error, match=message) as caught:
         load(exported, "trt8.6.0-sm90-other")
     assert "\n" not in str(caught.value)
 
 
+def test_version_compatible_engines_load_on_the_word_of_the_manifest_alone(
+    exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines_on_cpu.use(monkeypatch, kernels)
+    target = "trt8.6.0-sm90-compatible"
+    engines_on_cpu.add_engines(exported, target=target, version_compatible=True)
+    load(exported, target)
+    # A file beside the engine decides nothing: whoever can write it would have code run on the host.
+    engines_on_cpu.add_engines(exported, target=target, version_compatible=True, recorded_as_compatible=False)
+    for path in exported.path(f"tensorrt/{target}").glob("*.engine.json"):
+        path.write_text('{"version_compatible": true}')
+    with pytest.raises(ModelLoadError, match="engine_host_code_allowed"):
+        load(exported, target)
+
+
+def test_a_newer_minor_version_loads_version_compatible_engines(
+    exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines_on_cpu.use(monkeypatch, kernels, version="8.6.1")
+    target = "trt8.6.0-sm90-compatible"
+    engines_on_cpu.add_engines(exported, target=target, version_compatible=True)
+    load(exported, target)
+
+
 def test_a_wrong_version_is_said_before_cuda_starts(
     exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensorrt_double.use(monkeypatch, kernels, version="8.6.1")
+    engines_on_cpu.use(monkeypatch, kernels, version="8.6.1")
 
     def no_gpu(device: Device) -> Any:
         raise AssertionError("CUDA was started")

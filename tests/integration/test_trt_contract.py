@@ -51,12 +51,7 @@ def claimed(text: str) -> set[str]:
     }
     # TensorRT for RTX 1.7 has the API of TensorRT 11.
     numbers |= {release: (11, 1) for release in releases() if "rtx" in release}
-    if text == "10.x":
-        return {release for release, number in numbers.items() if number[0] == 10}
-    if text == "8.6 to 10.x":
-        return {release for release, number in numbers.items() if number[0] <= 10}
-    first = tuple(int(part) for part in text.removesuffix(" and newer").split("."))
-    return {release for release, number in numbers.items() if number >= first}
+    return {release for release, number in numbers.items() if trt_names.is_in(text, number)}
 
 
 @pytest.mark.parametrize("name", sorted(compat.OPTIONAL))

@@ -92,6 +92,15 @@ def guarded_names(source: str) -> set[str]:
     return _literals_asked_for(ast.parse(source))
 
 
+def is_in(claim: str, version: tuple[int, ...]) -> bool:
+    """Whether a release, as major and minor, is one that a claim of `compat.OPTIONAL` names (``8.6 to 10.x``)."""
+    if claim == "10.x":
+        return version[0] == 10
+    if claim == "8.6 to 10.x":
+        return version[0] <= 10
+    return version >= tuple(int(part) for part in claim.removesuffix(" and newer").split("."))
+
+
 def _name_of(node: ast.Attribute, *, talking: bool) -> str | None:
     parts = [node.attr]
     value = node.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,18 +19,32 @@ import pytest
 
 from benchmarks.trt_engines import verdicts
 from shared import cuda, engines
+from shared.config.tensorrt_section import TensorRT as Options
 from shared.cuda import GpuInfo
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError, ManifestError
 from shared.workspace import Workspace
-from tests.support import fake_tensorrt
-from tests.support.fake_tensorrt import Behavior, Recorded
-from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, quantize
-from trt_builder import compat, inspector, progress, timing_cache
+from tests.support import tensorrt_double
+from tests.support.tensorrt_double import Behavior, Recorded
+from tests.support.tensorrt_double.building import TimingCache
+from tests.support.trt_workspaces import (
+    ENCODER,
+    HEAD,
+    encoder,
+    export,
+    head,
+    make_workspace,
+    quantize,
+    with_other_weights,
+)
+from trt_builder import compat, progress, timing_cache
 from trt_builder import target as targets
 from trt_builder.build import build_all
+from trt_builder.build_plan import options_key
 from trt_builder.cast_graph import lower
 from trt_builder.compat import TensorRT
 from trt_builder.messages import Messages, make_logger
+from trt_builder.refit import refit_all
+from trt_builder.session import open_session
 from trt_builder.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,12 +60,11 @@ class Machine:
         self._monkeypatch = monkeypatch
 
     def with_tensorrt(self, version: str) -> Target:
-        trt = fake_tensorrt.make(version, self.recorded, self.behavior)
+        trt = tensorrt_double.make(version, self.recorded, self.behavior)
         target = Target(TensorRT("tensorrt", trt, version), H200)
         self._monkeypatch.setattr(targets, "find", lambda wanted: target)
         self._monkeypatch.setattr(cuda, "use_gpu", lambda index: None)
         self._monkeypatch.setattr(engines, "layer_times", lambda trt, engine: {})
-        self._monkeypatch.setattr(inspector, "engine_information", lambda trt, engine: engine.text)
         return target
 
 
@@ -81,7 +95,7 @@ def test_benchmarks_note_a_proof_that_failed_and_go_on(machine: Machine, tmp_pat
 
 
 def test_tensorrt_gets_one_logger_that_tells_the_build_of_today() -> None:
-    trt = fake_tensorrt.make("8.6.0", Recorded(), Behavior())
+    trt = tensorrt_double.make("8.6.0", Recorded(), Behavior())
     first, second = Messages(), Messages()
     logger = make_logger(trt, first, layers=False)
     assert make_logger(trt, second, layers=False) is logger
@@ -194,12 +208,9 @@ def test_fp16_asked_for_and_fp32_delivered_is_an_error_that_keeps_the_report(mac
     assert not list(ws.root.rglob("*.rejected.json"))
 
 
-def test_tf32_kernels_under_fp32_are_an_error(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tf32_kernels_under_fp32_are_an_error(machine: Machine, tmp_path: Path) -> None:
     machine.with_tensorrt("10.9.0")
-    real = fake_tensorrt._layer_json
-    monkeypatch.setattr(fake_tensorrt, "_layer_json", lambda *a: {**real(*a), "TacticName": "sm80_xmma_tf32f32_nhwc"})
+    machine.behavior.kernel = "sm80_xmma_tf32f32_nhwc"
     ws = make_workspace(tmp_path, {HEAD: head()})
     with pytest.raises(BuildError, match="run TF32 kernels"):
         build(ws, "fp32")
@@ -306,19 +317,62 @@ def test_an_engine_that_does_not_load_is_an_error(machine: Machine, tmp_path: Pa
         build(make_workspace(tmp_path, {ENCODER: encoder()}), "fp32")
 
 
+@pytest.mark.parametrize("version", ["8.6.0", "10.9.0", "11.1.0"])
+def test_version_compatible_engines_load_where_they_are_built(machine: Machine, tmp_path: Path, version: str) -> None:
+    target = machine.with_tensorrt(version)
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    build(ws, "fp32", "tensorrt.version_compatible=true")
+    record = ws.manifest().results["engines"][f"{target.name('fp32')}/{ENCODER}"]
+    assert record["version_compatible"] is True
+    plan = ws.artifact(record["engine"]).read_bytes()
+    for options, loads in (({"version_compatible": True}, True), ({}, False)):
+        session = open_session(target, Options(**options), {}, tmp_path)
+        with contextlib.nullcontext() if loads else pytest.raises(BuildError, match="engine_host_code_allowed"):
+            session.load(plan, component=ENCODER)
+
+
+def test_a_refit_with_other_options_than_the_build_s_is_refused(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    build(ws, "fp32", "tensorrt.refittable=true")
+    export(ws, {ENCODER: with_other_weights(encoder())})
+    overrides = ["tensorrt.precision_policy=fp32", "tensorrt.refittable=true", "tensorrt.version_compatible=true"]
+    with pytest.raises(BuildError, match=r"built with other options \(tensorrt.version_compatible\)"):
+        refit_all(ws.root, target="auto", overrides=overrides)
+
+
+def test_the_key_of_a_stage_is_the_one_of_workspaces_written_before() -> None:
+    assert options_key(
+        Options(tactic_sources=("cudnn", "cublas"), fixed_profile=True), {"a.so": "22", "b.so": "11"}
+    ) == {
+        "max_workspace_size": 1 << 30,
+        "optimization_level": 3,
+        "avg_timing_iterations": 1,
+        "max_aux_streams": None,
+        "tactic_sources": ["cublas", "cudnn"],
+        "version_compatible": False,
+        "hardware_compatibility": "none",
+        "strip_weights": False,
+        "refittable": False,
+        "dla_core": None,
+        "gpu_fallback": True,
+        "plugins": ["11", "22"],
+    }
+
+
 def test_the_timing_cache_grows_and_is_used(machine: Machine, tmp_path: Path) -> None:
     target = machine.with_tensorrt("8.6.0")
     ws = make_workspace(tmp_path)
     build(ws, "fp32")
     cache = timing_cache.cache_path(ws.path("tensorrt"), target)
     assert cache.name == "8.6.0-sm90-132sm-nvidia-h200.cache"
-    assert len(fake_tensorrt.FakeCache(timing_cache.read(cache)).entries) == 2
+    assert len(TimingCache(timing_cache.read(cache)).choices) == 2
     build(ws, "fp32", force=True)
-    assert len(fake_tensorrt.FakeCache(machine.recorded.caches[-1]).entries) == 3
-    assert len(fake_tensorrt.FakeCache(timing_cache.read(cache)).entries) == 4
+    assert len(TimingCache(machine.recorded.caches[-1]).choices) == 3
+    assert len(TimingCache(timing_cache.read(cache)).choices) == 4
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", b"awml-deploy timing cache 1 sha256 00\n[]"])
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"awml-deploy timing cache 1 sha256 00\n{}"])
 def test_a_corrupt_timing_cache_is_rebuilt(
     machine: Machine, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -330,7 +384,7 @@ def test_a_corrupt_timing_cache_is_rebuilt(
     build(ws, "fp32")
     assert "corrupt; starting anew" in caplog.text
     assert machine.recorded.caches == [b""]
-    assert len(fake_tensorrt.FakeCache(timing_cache.read(cache)).entries) == 1
+    assert len(TimingCache(timing_cache.read(cache)).choices) == 1
 
 
 def test_a_timing_cache_that_can_be_neither_read_nor_written_is_not_fatal(
@@ -388,7 +442,7 @@ def test_ctrl_c_stops_the_build_and_records_it(machine: Machine, tmp_path: Path,
 
 @pytest.mark.parametrize(("version", "refused"), [("10.2.0.19", True), ("10.3.0", False), ("10.9.0", False)])
 def test_known_bad_versions(monkeypatch: pytest.MonkeyPatch, version: str, refused: bool) -> None:
-    trt = fake_tensorrt.make(version, Recorded())
+    trt = tensorrt_double.make(version, Recorded())
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     if refused:
         with pytest.raises(EnvironmentLacks, match=r"10.2.0.19 builds wrong engines"):
@@ -458,7 +512,7 @@ def test_every_failure_is_a_deploy_error(machine: Machine, tmp_path: Path) -> No
 
 _COMMAND = """
 import sys
-from tests.support.fake_tensorrt import Behavior, Recorded, make
+from tests.support.tensorrt_double import Behavior, Recorded, make
 from trt_builder import target as targets
 from trt_builder.cli import cli
 from trt_builder.compat import TensorRT

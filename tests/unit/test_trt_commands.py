@@ -17,10 +17,8 @@ from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.runs import RunHeader, RunWriter
 from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
-from tests.support import fake_tensorrt
-from tests.support.fake_tensorrt import Recorded
+from tests.support import tensorrt_double
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, make_workspace
-from trt_builder import inspector
 from trt_builder import target as targets
 from trt_builder.cli import cli
 from trt_builder.compat import TensorRT
@@ -64,18 +62,17 @@ def test_if_available_records_the_skip_and_its_reason(tmp_path: Path) -> None:
 def test_a_build_takes_an_earlier_skip_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     ws.stage("build", tool="trt_builder").skip("no TensorRT")
-    target = Target(TensorRT("tensorrt", fake_tensorrt.make("10.9.0", Recorded()), "10.9.0"), H200)
+    target = Target(TensorRT("tensorrt", tensorrt_double.make("10.9.0"), "10.9.0"), H200)
     monkeypatch.setattr(targets, "find", lambda wanted: target)
     monkeypatch.setattr(cuda, "use_gpu", lambda index: None)
     monkeypatch.setattr(engines, "layer_times", lambda trt, engine: {})
-    monkeypatch.setattr(inspector, "engine_information", lambda trt, engine: engine.text)
     answer = invoke("build", "--work", ws.root, "--if-available")
     assert answer.exit_code == 0, answer.output
     assert {name for name in ws.manifest().stages if name.startswith("build")} == {f"build:{target.name('auto')}"}
 
 
 def test_tensorrt_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make("10.9.0", Recorded()))
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double.make("10.9.0"))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setattr(cuda, "find_gpus", list)
     answer = invoke("build", "--work", make_workspace(tmp_path, {ENCODER: encoder()}).root)
@@ -87,7 +84,7 @@ def test_tensorrt_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_config_that_asks_for_no_engines_is_skipped_by_make_and_built_when_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make("10.9.0", Recorded()))
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double.make("10.9.0"))
     monkeypatch.setattr(cuda, "find_gpus", lambda: [H200])
     ws = make_workspace(tmp_path, {ENCODER: encoder()}, {"export": {"mode": "onnx"}})
     assert invoke("build", "--work", ws.root, "--if-available").exit_code == 0
@@ -109,7 +106,7 @@ def test_doctor_names_what_is_missing() -> None:
 
 
 def test_doctor_is_content_with_tensorrt_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make("10.3.0", Recorded()))
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double.make("10.3.0"))
     monkeypatch.setattr(cuda, "find_gpus", lambda: [H200])
     answer = invoke("doctor")
     assert answer.exit_code == 0

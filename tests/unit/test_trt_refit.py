@@ -12,8 +12,7 @@ import pytest
 
 from shared.config.tensorrt_section import TensorRT as Options
 from shared.errors import BuildError
-from tests.support import fake_tensorrt
-from tests.support.fake_tensorrt import Recorded
+from tests.support import tensorrt_double
 from tests.support.trt_workspaces import encoder, head, with_other_weights
 from trt_builder.compat import TensorRT
 from trt_builder.messages import Messages
@@ -77,7 +76,7 @@ class Refitter:
 
 
 def session_with(refitter: Refitter, *, refittable: bool = True) -> Session:
-    trt = fake_tensorrt.make("8.6.0", Recorded())
+    trt = tensorrt_double.make("8.6.0")
     trt.WeightsRole = Role
     trt.Weights = lambda array: array
     trt.Refitter = lambda engine, logger: refitter
