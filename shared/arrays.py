@@ -1,4 +1,4 @@
-"""Arrays by name in .npz files, whole or not there."""
+"""Named arrays in .npz files, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_arrays(path: Path) -> Arrays:
     """Read a file.
 
     Raises:
-        InputError: not there, or not such a file.
+        InputError: the file is missing, or is not a .npz of plain arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -1,7 +1,7 @@
 """The base of the five command lines: the same options, the same errors, the same exit codes.
 
-A tool's ``cli.py`` makes its group with `tool_group` and decorates its commands with the options here. Whatever a
-command raises ends here: a `DeployError` becomes one line and its exit code, anything else is a bug and says so.
+A tool's ``cli.py`` makes its group with `tool_group` and decorates its commands with the options here. Every exception
+that a command raises ends here: a `DeployError` becomes one line and its exit code, anything else is reported as a bug.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def tool_group(name: str, help_text: str) -> ToolGroup:
         show_default=True,
         help="What to log on standard error.",
     )
-    @click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Log to this file too.")
+    @click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Also log to this file.")
     def group(debug: bool, log_level: str, log_file: Path | None) -> None:
         _set_up_logging("DEBUG" if debug else log_level.upper(), log_file)
 
@@ -190,18 +190,18 @@ def config_option(command: Command) -> Command:
         "--config",
         type=click.Path(path_type=Path, dir_okay=False),
         required=True,
-        help="Deploy config: YAML, or a deploy_config.py of AWML.",
+        help="Deploy config: YAML, or an AWML deploy_config.py.",
     )(command)
 
 
 def data_option(command: Command) -> Command:
-    """``--data``: where the data set lies on this machine, as ``data_root``."""
+    """``--data``: where the data set is on this machine, as ``data_root``."""
     return click.option(
         "--data",
         "data_root",
         type=click.Path(path_type=Path, file_okay=False),
         envvar="DATA_ROOT",
-        help="Root folder of the data set, when it lies elsewhere than the config says (a mount).",
+        help="Root folder of the data set, if it is not where the config says (for example a mount).",
     )(command)
 
 
@@ -213,5 +213,5 @@ def device_option(command: Command) -> Command:
 
 
 def force_option(command: Command) -> Command:
-    """``--force``: run although everything is up to date, as ``force``."""
-    return click.option("--force", is_flag=True, help="Run although the stage is up to date.")(command)
+    """``--force``: run even if the stage is up to date, as ``force``."""
+    return click.option("--force", is_flag=True, help="Run even if the stage is up to date.")(command)

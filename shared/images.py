@@ -12,17 +12,17 @@ from shared.lazy import lazy_import
 
 cv2 = lazy_import("cv2", install="make setup")
 
-#: What `read_image` knows for certain; other formats that OpenCV was built with work too.
+#: Formats that `read_image` always reads; any other that OpenCV was built with works, too.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """An image as OpenCV gives it: (H, W, 3) uint8, blue, green, red, turned as its EXIF orientation says.
+    """An image as OpenCV gives it: (H, W, 3) uint8, blue, green, red, rotated as its EXIF orientation says.
 
     Gray and transparent images become three channels, as in mmcv's ``LoadImageFromFile``.
 
     Raises:
-        InputError: no such file, or not a whole image.
+        InputError: the file is missing, or is not a complete image.
         EnvironmentLacks: OpenCV is not installed.
     """
     return decode_image(path, cv2.IMREAD_COLOR)
@@ -32,7 +32,7 @@ def decode_image(path: Path, flags: int) -> npt.NDArray[np.uint8]:
     """An image, read as ``cv2.imdecode`` does with ``flags``.
 
     Raises:
-        InputError: no such file, or not a whole image.
+        InputError: the file is missing, or is not a complete image.
     """
     where = str(path)
     try:
@@ -46,5 +46,5 @@ def decode_image(path: Path, flags: int) -> npt.NDArray[np.uint8]:
     except cv2.error:  # sizes that OpenCV refuses, for example
         image = None
     if image is None:
-        raise InputError("can't be decoded as an image", where=where, hint="the file is truncated or no image")
+        raise InputError("can't be decoded as an image", where=where, hint="the file is truncated or not an image")
     return image

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 
 EXIT_INTERRUPTED = 130
-INTERRUPTED = "interrupted; what was finished is kept, run the command again to go on"
+INTERRUPTED = "interrupted; finished work is kept, run the command again to continue"
 
 _SECONDS_TO_END = 1.5
 

@@ -1,4 +1,4 @@
-"""Lines of JSON, kept as they come: of runs, and of long searches; a killed one goes on where it was."""
+"""Files of JSON lines that runs and long searches append to, so that a killed one resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def append_line(path: Path, value: Any) -> None:
 
 
 class Journal:
-    """Answers so far, one line of JSON each, flushed as they come; each has its ``key``."""
+    """The answers of a search so far, one JSON line each, flushed at once; each has its ``key``."""
 
     def __init__(self, path: Path, answers: dict[str, dict[str, Any]]) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Statistics of latencies, the same wherever a latency is shown."""
+"""Statistics of latencies, computed the same way wherever a latency is shown."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TOTAL = "total"
 """The stage that stands for the whole request."""
 
 _PERCENTILES = (50, 90, 95, 99)
-# A percentile p rests on the samples above it: it is given from ten of those on.
+# A percentile rests on the samples above it; it is given only if there are at least ten of them.
 _SAMPLES_ABOVE = 10
 _RESAMPLES = 500
 MIN_SAMPLES = 6
-"""From so many samples on, 95 % of the medians of a distribution lie within the samples: 1 - 2 / 2^6 = 0.97."""
+"""With at least this many samples, 95 % of the medians of a distribution lie within the samples: 1 - 2 / 2^6 = 0.97."""
 
 
 def summarize(milliseconds: npt.ArrayLike) -> dict[str, float]:

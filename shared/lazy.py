@@ -10,7 +10,7 @@ from shared.errors import EnvironmentLacks
 
 
 class _LazyModule(ModuleType):
-    """Stands for a module until its first attribute is asked for."""
+    """Stands in for a module until its first attribute is read."""
 
     def __init__(self, name: str, install: str) -> None:
         super().__init__(name)
@@ -31,7 +31,7 @@ class _LazyModule(ModuleType):
 
     def __getattr__(self, attribute: str) -> Any:
         # Dunder look-ups come from introspection (inspect, doctest, copy), which must not trigger the import.
-        # `__version__` is what people ask a module for first.
+        # `__version__` is often the first attribute that is read.
         if attribute.startswith("__") and attribute != "__version__":
             raise AttributeError(attribute)
         return getattr(self._load(), attribute)

@@ -57,20 +57,20 @@ def check(work: Path) -> None:
     for line in wrong:
         click.echo(line, err=True)
     if wrong:
-        raise ManifestError(f"{len(wrong)} of {len(artifacts)} artifacts are not what they should be", where=str(work))
-    click.echo(f"{len(artifacts)} artifacts, all as the manifest says")
+        raise ManifestError(f"{len(wrong)} of {len(artifacts)} artifacts differ from the manifest", where=str(work))
+    click.echo(f"{len(artifacts)} artifacts, all as recorded in the manifest")
 
 
 @cli.command("merge")
 @workspace_option
 @click.argument("other", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--prefer", type=click.Choice(["ours", "theirs"]), help="Whose stage counts where both sides differ.")
+@click.option("--prefer", type=click.Choice(["ours", "theirs"]), help="Whose stage to keep where the two differ.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
 def merge_command(work: Path, other: Path, prefer: Literal["ours", "theirs"] | None, dry_run: bool) -> None:
     """Bring what a copy of the workspace gained on another machine back into --work.
 
-    Stages that are done there and not here come along with their artifacts and results, checked against their hashes.
-    Where both sides differ, the conflicts are shown and nothing is changed, unless --prefer says whose word counts.
+    Stages that are done there but not here are taken with their artifacts and results, checked against their hashes.
+    Where the two differ, the conflicts are shown and nothing is changed, unless --prefer says whose stages to keep.
 
     Example: manifest merge --work work/centerpoint back-from-the-vehicle/centerpoint
     """
@@ -88,7 +88,7 @@ def merge_command(work: Path, other: Path, prefer: Literal["ours", "theirs"] | N
     for name, reason in plan.left_out.items():
         click.echo(f"leave out stage {name}: {reason}")
     if plan.changes_nothing:
-        click.echo("nothing to take: all of it is here")
+        click.echo("nothing to take: everything is here already")
 
 
 @cli.command("plugins")
@@ -143,10 +143,10 @@ def schema() -> None:
 @cli.command("tag")
 @workspace_option
 @click.argument("name")
-@click.option("--note", default="", help="What to remember of it.")
-@click.option("--move", is_flag=True, help="Let an earlier version of that name go.")
+@click.option("--note", default="", help="A note on this version.")
+@click.option("--move", is_flag=True, help="Replace an earlier version of that name.")
 def tag_command(work: Path, name: str, note: str, move: bool) -> None:
-    """Keep what is finished in the workspace now as a version, to compare with and to go back to.
+    """Save what is finished in the workspace as a version, to compare with and to roll back to.
 
     Artifacts are hard links: a version takes no space until they are replaced.
 
@@ -187,12 +187,12 @@ def tags_command(work: Path) -> None:
 @cli.command("rollback")
 @workspace_option
 @click.argument("name")
-@click.option("--discard", is_flag=True, help="Don't keep what is here now as a version.")
+@click.option("--discard", is_flag=True, help="Don't save the current state as a version first.")
 def rollback_command(work: Path, name: str, discard: bool) -> None:
-    """Bring back the artifacts, stages, results, spec and config of a version.
+    """Restore the artifacts, stages, results, spec and config of a version.
 
-    Every file is checked against its hash first. What is here now is kept as a version of its own, before-<time>,
-    unless one has it already.
+    Every file is checked against its hash first. The current state is saved first, as version before-<time>, unless a
+    version holds it already.
 
     Example: manifest rollback --work work/centerpoint v1
     """
@@ -200,15 +200,15 @@ def rollback_command(work: Path, name: str, discard: bool) -> None:
 
     done = rollback(work, name, discard=discard)
     if done.kept:
-        click.echo(f"what was here is kept as version {done.kept}")
-    click.echo(f"back at {name}: {len(done.restored)} artifacts brought back, {len(done.removed)} removed")
+        click.echo(f"the state before is kept as version {done.kept}")
+    click.echo(f"back at {name}: {len(done.restored)} artifacts restored, {len(done.removed)} removed")
 
 
 @cli.command("untag")
 @workspace_option
 @click.argument("name")
 def untag_command(work: Path, name: str) -> None:
-    """Let a version go, with the files that no other version has.
+    """Delete a version, with the files that no other version has.
 
     Example: manifest untag --work work/centerpoint before-20260101T120000
     """

@@ -1,9 +1,9 @@
-"""What a plan (a serialized engine) says of itself in its first bytes: no CUDA and no TensorRT needed.
+"""Reads the header of a plan (a serialized engine), which needs neither CUDA nor TensorRT.
 
 Layout, as trtexec reads it: little-endian uint32 magic, uint32 version of the serialization, and in bytes 24 to 27
 major, minor, patch and build of the TensorRT that wrote it, one byte each. Plans since 8.6 have it. Bytes 16 to 23 are
-the length of the whole plan; that is not documented, but so in every plan of 8.6.0 and of TensorRT for RTX 1.7.1 looked
-at.
+the length of the whole plan; that is not documented, but holds for every plan of 8.6.0 and of TensorRT for RTX 1.7.1
+that was examined.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PlanHeader:
 
     Attributes:
         flavor: TensorRT, or TensorRT for RTX.
-        version: major, minor, patch, build; the build number is cut to eight bits there.
+        version: major, minor, patch, build; the build number is truncated to eight bits.
         length: bytes of the whole plan, or None where the header does not say.
     """
 
@@ -43,7 +43,7 @@ def read_header(path: Path) -> PlanHeader:
     """Read the header of a plan.
 
     Raises:
-        InputError: not there, too short, no plan, or a plan with something in front of it.
+        InputError: the file is missing, too short, not a plan, or a plan with something in front of it.
     """
     try:
         with path.open("rb") as file:
@@ -60,7 +60,7 @@ def read_header(path: Path) -> PlanHeader:
 
 
 def _explain(path: Path, start: bytes) -> str:
-    """What a file that is no plan is instead."""
+    """What a file that is not a plan appears to be."""
     # Ultralytics and others put the length of a JSON text and the text itself in front of the plan.
     length = int.from_bytes(start[:4], "little")
     if start[4:5] == b"{" and 2 <= length < min(path.stat().st_size, 1 << 20):
@@ -76,7 +76,7 @@ def _explain(path: Path, start: bytes) -> str:
                 f"can't load it like this: tail -c +{length + 5} cuts it off"
             )
     if start[:1] == b"{":
-        return "JSON stands in front of the plan, or this is no engine at all"
+        return "JSON stands in front of the plan, or this is not an engine at all"
     # Field 1 of ModelProto, ir_version, as protobuf writes it.
     if start[:1] == b"\x08":
         return "an ONNX file, not an engine"

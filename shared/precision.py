@@ -1,4 +1,4 @@
-"""What a run computed in."""
+"""The precision that a run computed in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shared.runs import RunHeader
 def precision_of(header: RunHeader, tensorrt_policy: str, *, quantized: bool) -> str:
     """The precision policy of a run.
 
-    TF32 counts for CUDA devices, since cuDNN's convolutions and ONNX Runtime's CUDA provider use it by default. A
+    TF32 is assumed on CUDA devices, since cuDNN's convolutions and ONNX Runtime's CUDA provider use it by default. A
     quantized model rounds to int8 wherever it runs: two backends that are one float32 rounding apart round some values
     to neighboring steps.
 

@@ -11,12 +11,12 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 _log = logging.getLogger("progress")
-# A log line every ten seconds is enough to see that a job lives, and does not drown the rest.
+# A log line every ten seconds is enough to see that a job is alive, and does not drown out the rest.
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    """Yield ``items`` and show how far along they are."""
+    """Yield ``items`` and show the progress."""
     if sys.stderr.isatty():
         yield from _bar(items, description, total)
     else:

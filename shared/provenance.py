@@ -1,4 +1,4 @@
-"""Who made something: host, image, GPU, driver, versions of packages and of our own code."""
+"""Where a result comes from: host, image, GPU, driver, versions of packages and of our own code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model spec: what every later tool needs to know of a model, so that none needs the training framework."""
+"""The model spec: what every later tool needs to know about a model, so that none needs the training framework."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ModelSpec(BaseModel):
     """A deployed model: its components and the parameters of its pre- and post-processing.
 
     ``parameters`` belong to the model's pipeline, which validates them with a typed model of its own
-    (``runtime/pipelines/<model>.py``): a new model needs no entry here.
+    (``runtime/models/<model>/parameters.py``): a new model needs no entry here.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

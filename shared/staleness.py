@@ -1,4 +1,4 @@
-"""What was made from files that have changed since.
+"""Results made from files that have changed since.
 
 A stage names its inputs in its key; those that are artifacts of the workspace, by path. When the workspace holds
 another version of one now, what the stage made belongs to the old one: a run of an earlier export, a verification of
@@ -15,7 +15,7 @@ _log = logging.getLogger("stage")
 
 
 def outdated_inputs(manifest: Manifest, stage: str) -> list[str]:
-    """Artifacts that stage ``stage`` was made from and that are others now, or gone; their paths."""
+    """Paths of the artifacts that ``stage`` was made from and that have changed since, or are gone."""
     record = manifest.stages[stage]
     inputs = record.key.get("inputs", {})
     return sorted(path for path, sha256 in inputs.items() if "/" in path and _hash_of(manifest, path) != sha256)
@@ -29,7 +29,7 @@ def is_current(manifest: Manifest, stage: str) -> bool:
     changed = outdated_inputs(manifest, stage)
     if changed:
         _log.warning(
-            "%s was made from another %s than is here now, and is left out. To make it again: %s",
+            "%s was made from a different %s than the current one and is left out. To make it again: %s",
             stage,
             changed[0],
             record.command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: What stands for a value that there is none of.
+#: Shown in place of a missing value.
 MISSING = "-"
 
 

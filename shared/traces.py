@@ -25,7 +25,7 @@ TRACES = "traces"
 
 
 def step_path(index: int, step: str) -> str:
-    """Where the output of a step lies, relative to the run's folder."""
+    """Path of a step's output, relative to the run's folder."""
     return f"steps/{index:06d}/{step}.npz"
 
 
@@ -42,11 +42,11 @@ def read_step(folder: Path, index: int, step: str) -> Arrays:
     """A step's output, see `write_step`.
 
     Raises:
-        InputError: it was not kept, or can't be read.
+        InputError: it was not recorded, or can't be read.
     """
     return read_arrays(folder / step_path(index, step))
 
 
 def traced_steps(run: Run) -> list[str]:
-    """The steps whose outputs a run kept, in order; empty for a run that is no trace."""
+    """The steps whose outputs a run kept, in order; empty for a run that is not a trace."""
     return [str(step) for step in run.header.details.get("steps", [])]

@@ -28,7 +28,7 @@ class Converted:
     """A converted config.
 
     Attributes:
-        value: the config as it would stand in YAML; only what differs from our defaults or stood in the file.
+        value: the config as its YAML would hold it; only what differs from our defaults or is set in the file.
         lines: line of the Python file for each key path of ``value`` that has one.
         warnings: one line each.
     """
@@ -42,7 +42,7 @@ def read_awml(path: Path) -> Converted:
     """Read and convert a deploy config of AWML, without executing it.
 
     Raises:
-        ConfigError: no plain values, an unknown key at any depth, a wrong type: all that is wrong, one line each.
+        ConfigError: a value that is not plain, an unknown key at any depth, a wrong type; every problem, one line each.
     """
     raw = read_python_literals(path)
     try:
@@ -55,7 +55,7 @@ def read_awml(path: Path) -> Converted:
 
 
 class _Notes:
-    """Warnings with the line that they are about."""
+    """Warnings, each with its line in the file."""
 
     def __init__(self, path: Path, raw: LinedDict) -> None:
         self.path = path
@@ -66,7 +66,7 @@ class _Notes:
         self.lines.append(f"{_where(self.path, self.raw, keys)}: {text}")
 
     def value(self, *keys: str | int) -> Any:
-        """What the file itself has under a key; None where it does not have it."""
+        """The value that the file itself sets at a key path; None if it sets none."""
         value: Any = self.raw
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -79,7 +79,7 @@ def _where(path: Path, raw: LinedDict, keys: KeyPath) -> str:
     return place(source, line, keys)
 
 
-# Where a key of ours came from, for the line numbers of errors that only show after the conversion.
+# The AWML key that each of ours came from, for the line numbers of errors found only after the conversion.
 _ORIGINS: dict[KeyPath, KeyPath] = {
     ("model", "checkpoint"): ("checkpoint_path",),
     ("task_type",): ("task_type",),
@@ -116,7 +116,7 @@ def _lines(value: dict[str, Any], raw: LinedDict) -> dict[KeyPath, int]:
 
 _LOADED_FROM_WORKSPACE = "dropped: artifacts come from the workspace"
 _WARM_UP = "dropped: `runtime bench` warms up until the latency is stable"
-# Keys that have no place here: what they may say without a loss, and what becomes of them.
+# Keys without a counterpart here: a value that can be dropped silently, and the warning for any other value.
 _DROPPED: Mapping[KeyPath, tuple[Any, str]] = {
     ("deploy_log_path",): ("", "dropped: give --log-file to a tool"),
     ("export", "work_dir"): (None, "dropped: give --work to a tool"),
@@ -175,7 +175,7 @@ def _model(config: AwmlConfig, model_type: str | None, notes: _Notes) -> dict[st
         if not PurePosixPath(checkpoint).is_absolute():
             notes.add(
                 ("checkpoint_path",) if config.checkpoint_path else ("export", "checkpoint_path"),
-                "relative paths start from the folder of this file here, from the current directory in AWML",
+                "relative paths start from this file's folder here, but from the current directory in AWML",
             )
     if config.onnx_config.decode_in_inference is not None:
         model["options"] = {"decode_in_inference": config.onnx_config.decode_in_inference}
@@ -190,10 +190,10 @@ def _devices(config: AwmlConfig, notes: _Notes) -> dict[str, str] | None:
         (("evaluation", "devices"), config.evaluation.devices),
     ):
         if ignored and keys != source and dict(ignored) != dict(found):
-            notes.add(keys, "dropped, as AWML ignores it: aliases stand in devices")
+            notes.add(keys, "dropped, as AWML ignores it: aliases belong in devices")
     devices = {name: device for name, device in found.items() if device is not None}
     if devices.get("cuda", "cuda:0") not in ("cuda", "cuda:0"):
-        notes.add((*source, "cuda"), "scenarios use it here; in AWML their 'cuda' always is cuda:0")
+        notes.add((*source, "cuda"), "scenarios use it here; in AWML, their 'cuda' is always cuda:0")
     return devices or None
 
 
@@ -265,7 +265,7 @@ def _verification(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
     }
     if not source.scenarios:
         if enabled:
-            notes.add(("verification",), "without scenarios AWML compares nothing; the default ones are used")
+            notes.add(("verification",), "AWML compares nothing without scenarios; here the default ones are used")
         return result
     result["scenarios"] = {
         mode: [scenario.model_dump(mode="json") for scenario in source.scenarios.get(mode, ())]
@@ -326,7 +326,7 @@ def _component(name: str, component: AwmlComponent, notes: _Notes) -> dict[str, 
         if profile is None:
             notes.add(
                 ("components", name, "tensorrt_profile", tensor),
-                "dropped: min_shape, opt_shape and max_shape are not all there; the model spec's sizes are used",
+                "dropped: min_shape, opt_shape and max_shape are not all given; the model spec's sizes are used",
             )
         else:
             profiles[tensor] = profile

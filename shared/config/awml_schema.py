@@ -1,6 +1,6 @@
 """AWML's deploy config (``deploy_config.py``): its keys, types and defaults, the older forms included.
 
-Facts only: which keys exist, what they default to. What becomes of each is in `shared.config.awml`.
+Facts only: which keys exist and their defaults. What becomes of each is in `shared.config.awml`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class AwmlFormerComponent(Section):
 
 
 class AwmlOnnx(Section):
-    """``onnx_config``; from ``type`` on older forms."""
+    """``onnx_config``; the keys from ``type`` on are older forms."""
 
     opset_version: Opset = 17
     do_constant_folding: Flag = True

@@ -1,4 +1,4 @@
-"""Sections that say what is checked after the export: ``verification`` and ``evaluation``."""
+"""The sections on what is checked after the export: ``verification`` and ``evaluation``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Scenario(Section):
     """One comparison: the test backend against the reference backend, on the same samples."""
 
     ref_backend: Annotated[str, MemberOf(plugins.BACKENDS, also=(*_ALWAYS, "framework"))] = Field(
-        description="What counts as right: a backend, or `framework`: what the training framework answered at export."
+        description="The reference: a backend, or `framework`, the training framework's results recorded at export."
     )
     ref_device: Name = Field(
         default="cpu",
@@ -43,7 +43,7 @@ class Scenario(Section):
         default=None, description="Tolerance of this scenario where it differs from `verification.tolerance`."
     )
     optional: Flag = Field(
-        default=False, description="true: skipped, and said so, where a run is missing. Otherwise that is a failure."
+        default=False, description="true: skipped, with a note, if a run is missing. false: a missing run is a failure."
     )
 
     @model_validator(mode="before")
@@ -77,11 +77,11 @@ class Scenarios(Section):
 
 
 class Verification(Section):
-    """Do the backends compute the same?"""
+    """Numerical comparison of the backends."""
 
     enabled: Flag = Field(default=True, description="Whether `verifier` compares at all.")
     num_verify_samples: Count = Field(
-        default=3, description="How many samples, from the first, are recorded by the export and compared."
+        default=3, description="How many samples, from the first, the export records and the verifier compares."
     )
     tolerance: Positive | None = Field(
         default=None,
@@ -119,7 +119,7 @@ class Backends(Section):
 
 
 class Evaluation(Section):
-    """How good are the results, and how fast do they come?"""
+    """Accuracy and latency of the backends."""
 
     enabled: Flag = Field(default=False, description="Whether the backends are run over the data set and evaluated.")
     num_samples: SampleCount = Field(default=10, description="How many samples, from the first; -1 for all.")

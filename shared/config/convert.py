@@ -20,17 +20,18 @@ def template(name: str) -> str:
 
 
 def convert_awml(source: Path, out: Path) -> tuple[str, tuple[str, ...]]:
-    """A deploy config of AWML as YAML.
+    """An AWML deploy config as YAML.
 
     Args:
         source: the Python file.
-        out: where the YAML will lie: relative paths are rewritten to start there.
+        out: where the YAML will be written; relative paths are rewritten to start there.
 
     Returns:
-        The text, and the warnings (one line each), which stand in the text too.
+        The text, and the warnings (one line each), which the text also has as comments.
 
     Raises:
-        ConfigError: what `load_config` says of the file. A model type that the file does not tell is no error here.
+        ConfigError: whatever `load_config` reports for the file; a model type that can't be told from it is no error
+            here.
     """
     converted = read_awml(source)
     value = dict(converted.value)
@@ -44,7 +45,7 @@ def convert_awml(source: Path, out: Path) -> tuple[str, tuple[str, ...]]:
             moved = os.path.relpath(source.absolute().parent / text, out.absolute().parent)
             value[section] = {**value[section], key: moved}
     header = [
-        f"Converted from {source.name}, a deploy config of AWML.",
+        f"Converted from {source.name}, an AWML deploy config.",
         "",
         "Before: name the training config in model.config and the data folder in data.root, or on the command line.",
         f"Run: exporter export --config {out} --work WORK --set model.config=TRAINING_CONFIG --set data.root=DATA",

@@ -1,4 +1,4 @@
-"""From a file and overrides to a `DeployConfig`, and from there to what manifest and fingerprints hold."""
+"""Loads a `DeployConfig` from a file and overrides, and gives the forms of it that manifests and fingerprints hold."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DeployConfig:
     """Read and validate a deploy config.
 
     Args:
-        path: YAML, or a Python deploy config of AWML (``.py``, read without being executed).
+        path: YAML, or an AWML deploy config in Python (``.py``, read without being executed).
         overrides: ``key.path=value`` each, the value as YAML; later ones win. Paths in them are relative to the current
             directory, those in the file to the file's folder.
 
     Raises:
-        ConfigError: everything that is wrong, one line each: file, line, key, value, and what would be right.
+        ConfigError: every problem on a line of its own: file, line, key, value, and what would be right.
     """
     if path.suffix == ".py":
         from shared.config.awml import read_awml
@@ -99,7 +99,7 @@ def from_resolved(value: Mapping[str, Any], where: str) -> DeployConfig:
 def part(config: DeployConfig, *sections: str) -> dict[str, Any]:
     """The named sections as JSON without paths, for a stage's fingerprint.
 
-    What lies behind a path enters a fingerprint by its hash, so that a workspace or a data set that moved is not new.
+    The files behind a path enter a fingerprint by their hash, so moving a workspace or a data set does not change it.
     """
     dumped = resolved(config)
     return {name: _without_paths(dumped[name], field_types(DeployConfig)[name]) for name in sections}
@@ -118,7 +118,7 @@ def _holds_only_paths(annotation: Any) -> bool:
 
 
 def _with_paths(value: Any, annotation: Any, expand: Callable[[str, PathField, KeyPath], str], keys: KeyPath) -> Any:
-    """A copy of ``value``, which stands under ``keys``, with its paths expanded."""
+    """A copy of ``value``, found at key path ``keys``, with its paths expanded."""
     path = shape_of(annotation).path
     if path is not None and isinstance(value, str):
         return expand(value, path, keys)
@@ -141,11 +141,11 @@ def _absolute_from(
 
 
 def expand_path(text: str, field: PathField, base: Path) -> str:
-    """A path of the config as the tools need it.
+    """A config path with its variables and ``~`` expanded, absolute unless it is relative to ``data.root``.
 
     Args:
-        text: as it stands in the config; ``${NAME}`` is an environment variable, ``~`` the home folder.
-        field: how it is meant.
+        text: as written in the config; ``${NAME}`` is an environment variable, ``~`` the home folder.
+        field: what it is relative to.
         base: folder that a relative path starts from.
 
     Raises:
@@ -213,7 +213,8 @@ def _apply(value: Any, override: str, sources: dict[KeyPath, str], problems: lis
     shape = shape_of(annotation)
     if shape.path is not None and isinstance(new, (int, float)):
         new = text.strip()
-    # Typed at a prompt, every path starts from the current directory, also one that a file gives relative to data.root.
+    # On the command line every path starts from the current directory, even one that a file gives relative to
+    # data.root.
     expand = _absolute_from(Path.cwd(), problems, lambda keys: place(source, None, keys))
     new = _with_paths(new, ConfigPath if shape.path is not None else annotation, expand, keys)
     try:
@@ -226,7 +227,7 @@ def _apply(value: Any, override: str, sources: dict[KeyPath, str], problems: lis
 
 
 def _with(value: Any, keys: KeyPath, new: Any) -> Any:
-    """A copy of ``value`` with ``new`` under ``keys``; mappings on the way are made when they are missing.
+    """A copy of ``value`` with ``new`` under ``keys``; missing mappings on the way are created.
 
     Raises:
         ConfigError: a position in a list that the file does not have.
@@ -237,7 +238,7 @@ def _with(value: Any, keys: KeyPath, new: Any) -> Any:
     if isinstance(key, int) and not isinstance(value, dict):
         entries = list(value) if isinstance(value, (list, tuple)) else []
         if key >= len(entries):
-            raise ConfigError(f"there is no entry [{key}]; the file has {len(entries)} of them")
+            raise ConfigError(f"there is no entry [{key}]; the file has {len(entries)} entries")
         return [_with(item, rest, new) if at == key else item for at, item in enumerate(entries)]
     inner = value if isinstance(value, dict) else {}
     return {**inner, key: _with(inner.get(key), rest, new)}

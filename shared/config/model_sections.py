@@ -1,4 +1,4 @@
-"""Sections that say what is deployed and on which data: ``model``, ``data``, ``export``, ``components``."""
+"""The sections on what is deployed and on which data: ``model``, ``data``, ``export``, ``components``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PrecisionPolicy = Literal["auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 DataFormat = Annotated[str, MemberOf(plugins.FORMATS, also=("concat",))]
 TensorShape = Annotated[tuple[Count, ...], Field(min_length=1)]
-AxisIndex = Annotated[int, Field(ge=0)]  # not strict: JSON, which the manifest is, has text for keys
+AxisIndex = Annotated[int, Field(ge=0)]  # not strict: the manifest is JSON, whose keys are strings
 
 
 class Model(Section):
@@ -51,7 +51,7 @@ class Miscalibration(Section):
         description="Law and ranges. `awml`: rotation of 1 to 10 degrees about any axis and translation of 0.05 to "
         "0.2 m, on the lidar's side; `autoware_ml`: AWML's successor, an angle and an offset an axis of the camera.",
     )
-    seed: Index = Field(default=0, description="Together with a sample's name it decides its disturbance.")
+    seed: Index = Field(default=0, description="With a sample's name, it determines that sample's disturbance.")
 
 
 class Data(Section):
@@ -139,9 +139,9 @@ class Export(Section):
     opset_version: Annotated[int, Field(strict=True, ge=16, le=20)] = Field(
         default=17, description="ONNX opset of the exported files."
     )
-    do_constant_folding: Flag = Field(default=True, description="Compute what is constant at export.")
+    do_constant_folding: Flag = Field(default=True, description="Fold constants at export.")
     simplify: Literal["none", "onnxsim", "onnxslim"] = Field(
-        default="none", description="Tool that simplifies the graph; its result is checked as any export is."
+        default="none", description="Tool that simplifies the graph; its result is checked like any export."
     )
 
 
@@ -149,7 +149,7 @@ class Tensor(Section):
     """An input or output of a component."""
 
     name: Name = Field(description="Name of the tensor in the ONNX file.")
-    dtype: Dtype = Field(default="float32", description="Its type; an exported file with another one is an error.")
+    dtype: Dtype = Field(default="float32", description="Its type; an exported file with a different one is an error.")
 
 
 class Io(Section):
@@ -235,7 +235,7 @@ class Component(Section):
                 if inputs and name not in inputs:
                     raise PydanticCustomError(
                         "profile",
-                        "has a profile for '{name}', which is no input; inputs are {inputs}",
+                        "has a profile for '{name}', which is not an input; inputs are {inputs}",
                         {"name": name, "inputs": ", ".join(inputs)},
                     )
         return self

@@ -1,4 +1,4 @@
-"""Says what is wrong with a config: one line for each problem, with file, key, value, and what would be right."""
+"""Explains what is wrong with a config: one line for each problem, with file, key, value, and what would be right."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SHOULD_BE = {
     "tuple_type": "should be a list",
 }
 
-# What AWML calls it, at the top of its deploy configs, and what it is here.
+# AWML's names at the top level of its deploy configs, and what they are called here.
 _AWML_NAMES = {
     "backend_config": "tensorrt",
     "checkpoint_path": "model.checkpoint",
@@ -63,10 +63,10 @@ def suggestion(name: object, choices: Sequence[str]) -> str:
 
 
 def unknown_key(keys: KeyPath, root: type[Section] = DeployConfig) -> str:
-    """What to say of a key that the config does not have: the section that has it, or a close name."""
+    """The message for a key that the config does not have: the section that has it, or a close name."""
     *above, name = keys
     if root is DeployConfig and not above and name in _AWML_NAMES:
-        return f"unknown key; did you mean {_AWML_NAMES[str(name)]}? A deploy config of AWML has the suffix .py"
+        return f"unknown key; did you mean {_AWML_NAMES[str(name)]}? An AWML deploy config has the suffix .py"
     homes = [key_text(path) for path in _paths_ending_in(str(name), root)]
     if homes:
         return f"unknown key; did you mean {' or '.join(homes[:3])}?"

@@ -1,9 +1,10 @@
 """Evaluates a Python file that only assigns values, without executing it.
 
-AWML's deploy configs are Python, but data: names set to dictionaries, lists, numbers and texts. They are read from the
-syntax tree, so that a config from elsewhere can't run code. Understood: assignments, ``dict(...)``, ``{...}``, lists,
-tuples, ``**`` and ``*`` unpacking, arithmetic such as ``2 << 30``, earlier names, subscripts, f-strings, ``strip`` and
-similar methods of strings, and ``_base_`` with files of the same kind. Anything else is an error that names the line.
+AWML's deploy configs are Python, but data: names set to dictionaries, lists, numbers and strings. They are read from
+the syntax tree, so that a config from elsewhere can't run code. Understood: assignments, ``dict(...)``, ``{...}``,
+lists, tuples, ``**`` and ``*`` unpacking, arithmetic such as ``2 << 30``, earlier names, subscripts, f-strings,
+``strip`` and similar methods of strings, and ``_base_`` with files of the same kind. Anything else is an error that
+names the line.
 
 No library does this: ``ast.literal_eval`` knows neither names nor ``dict()``, simpleeval evaluates one expression
 without assignments, and mmengine executes the file. None gives the line of each key, which the messages need.
@@ -90,7 +91,7 @@ def place_of(value: Any, keys: KeyPath) -> tuple[Path, int] | None:
 
 def _evaluate_file(path: Path, above: tuple[Path, ...]) -> LinedDict:
     if path.resolve() in above:
-        raise ConfigError("is its own _base_", where=str(path), hint="remove the circle of _base_")
+        raise ConfigError("is its own _base_", where=str(path), hint="remove _base_ from one of the files")
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
     except FileNotFoundError as error:
@@ -177,7 +178,7 @@ class _File:
             return not self.value(node.operand)
         found = self.value(node.operand)
         if isinstance(found, bool) or not isinstance(found, (int, float)) or isinstance(node.op, ast.Invert):
-            raise self.refusal(node, "a sign belongs to a number")
+            raise self.refusal(node, "only a number has a sign")
         return -found if isinstance(node.op, ast.USub) else found
 
     def dictionary(self, node: ast.Dict) -> LinedDict:
@@ -189,7 +190,7 @@ class _File:
                 continue
             key = self.value(key_node)
             if not isinstance(key, (str, int)):
-                raise self.refusal(key_node, "a key should be a text or a whole number")
+                raise self.refusal(key_node, "a key should be a string or a whole number")
             if key in written:
                 raise self.refusal(key_node, f"duplicate key (first on line {written[key]})")
             written[key] = key_node.lineno
@@ -284,7 +285,7 @@ class _File:
             plain = isinstance(part, ast.FormattedValue) and part.conversion == -1 and part.format_spec is None
             found = self.value(part.value if isinstance(part, ast.FormattedValue) else part)
             if not isinstance(found, (str, int, float)) or not (plain or isinstance(part, ast.Constant)):
-                raise self.refusal(node, "an f-string may hold texts and numbers, without a format")
+                raise self.refusal(node, "an f-string may hold strings and numbers, without a format")
             parts.append(str(found))
         return "".join(parts)
 

@@ -14,7 +14,7 @@ class Calibration(Section):
     """How activation ranges are found."""
 
     num_batches: Count = Field(
-        default=100, description="Samples of the data set that are looked at, spread evenly over it."
+        default=100, description="How many samples of the data set are used, spread evenly over it."
     )
     method: Literal["histogram", "max"] = Field(
         default="histogram", description="Collect histograms, or only the largest value seen."
@@ -27,8 +27,8 @@ class Calibration(Section):
     )
     data: Data | None = Field(
         default=None,
-        description="The samples, with the keys of the section `data`: others than those that are evaluated. Left out: "
-        "the section `data`, with a warning.",
+        description="The samples, with the keys of the section `data`: different from those that are evaluated. If "
+        "omitted: the section `data`, with a warning.",
     )
 
 

@@ -23,7 +23,7 @@ Problem = tuple[KeyPath, Any, str]
 class DeployConfig(Section):
     """Everything that the five tools need to know about one deployment."""
 
-    task_type: TaskType = Field(default="detection3d", description="What the model does; decides the metrics.")
+    task_type: TaskType = Field(default="detection3d", description="What the model does, which decides the metrics.")
     model: Model = Field(description="The trained model.")
     devices: dict[Name, Device] = Field(
         default_factory=lambda: {"cpu": "cpu", "cuda": "cuda:0"},
@@ -32,7 +32,7 @@ class DeployConfig(Section):
     data: Data = Field(default=Data(), description="The data set.")
     export: Export = Field(default=Export(), description="PyTorch to ONNX.")
     components: dict[Name, Component] = Field(
-        default_factory=dict, description="Component name to what differs from the model's own components."
+        default_factory=dict, description="Component name to the settings that differ from the model's own."
     )
     tensorrt: TensorRT = Field(default=TensorRT(), description="ONNX to TensorRT engines.")
     verification: Verification = Field(default=Verification(), description="Numerical comparison of the backends.")
@@ -80,7 +80,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _cross_checks(config: DeployConfig) -> Iterator[Problem]:
-    """What is wrong between sections: key path, value, and what would be right."""
+    """Contradictions between sections: key path, value, and what would be right."""
     yield from _unknown_devices(config)
     yield from _repeated_files(config)
     mode = config.export.mode

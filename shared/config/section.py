@@ -1,7 +1,7 @@
-"""What every section of the deploy config is made of: strict types, ranges, and fields that hold paths.
+"""The building blocks of the deploy config's sections: strict types, ranges, and fields that hold paths.
 
-Numbers and flags are strict: ``"16"`` is not 16 and ``1`` is not true, since a config that means something else than
-it says is worse than an error. Every field carries a description, because the reference is generated from them.
+Numbers and flags are strict: ``"16"`` is not 16 and ``1`` is not true, since a config that does not mean what it says
+is worse than an error. Every field carries a description, because the reference is generated from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, 
 
 
 class Section(BaseModel):
-    """A part of the config: immutable, and no key that it does not know."""
+    """A part of the config: immutable, without undeclared keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -43,7 +43,7 @@ def _bytes_of(value: Any) -> Any:
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
     if match is None or match[2].upper() not in _UNITS:
-        raise PydanticCustomError("size", "should be a number of bytes, or a text such as 2 GiB or 512 MiB")
+        raise PydanticCustomError("size", "should be a number of bytes, or a string such as 2 GiB or 512 MiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 

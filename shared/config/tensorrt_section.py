@@ -22,7 +22,7 @@ class TensorRT(Section):
         "`fp16`; `strongly_typed`: the types in the graph, exactly. Whether it was met is proven after the build.",
     )
     max_workspace_size: Bytes = Field(
-        default=1 << 30, description="Most scratch memory that a layer may use: bytes, or a text such as `2 GiB`."
+        default=1 << 30, description="The most scratch memory that a layer may use: bytes, or a string such as `2 GiB`."
     )
     optimization_level: Annotated[int, Field(strict=True, ge=0, le=5)] = Field(
         default=3, description="How long TensorRT searches for faster kernels, from 0 to 5."
@@ -53,16 +53,18 @@ class TensorRT(Section):
     plugin_libraries: tuple[ConfigPath, ...] = Field(
         default=(), description="Shared libraries with TensorRT plugins, loaded before the build and before every run."
     )
-    dla_core: Index | None = Field(default=None, description="Jetson: DLA core that runs the layers which it can.")
-    gpu_fallback: Flag = Field(default=True, description="With `dla_core`: the GPU runs the layers that the DLA can't.")
+    dla_core: Index | None = Field(default=None, description="Jetson: DLA core that runs the layers it supports.")
+    gpu_fallback: Flag = Field(
+        default=True, description="With `dla_core`: the GPU runs the layers that the DLA does not support."
+    )
 
     @model_validator(mode="after")
     def _combinations(self) -> TensorRT:
         if self.dla_core is not None and self.precision_policy not in ("fp16", "int8", "explicit_int8"):
             raise PydanticCustomError(
                 "dla",
-                "dla_core needs precision_policy fp16, int8 or explicit_int8, since a DLA computes in nothing else; "
-                "it is {policy}",
+                "dla_core needs precision_policy fp16, int8 or explicit_int8, since a DLA has no other precision; it "
+                "is {policy}",
                 {"policy": self.precision_policy},
             )
         return self

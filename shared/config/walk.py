@@ -22,7 +22,7 @@ class Shape:
             anything else that holds no further keys, ``free`` is JSON of any form.
         section: the section's class.
         item: type of a mapping's or sequence's items, and of the keys of a section that are not declared.
-        path: how the path is meant.
+        path: what the path is relative to.
     """
 
     kind: Literal["section", "mapping", "sequence", "path", "value", "free"]
@@ -51,7 +51,7 @@ def shape_of(annotation: Any) -> Shape:
 
 
 def _bare(annotation: Any) -> tuple[Any, PathField | None]:
-    """A type without ``Annotated`` and ``| None``, and how it is meant when it is a path."""
+    """A type without ``Annotated`` and ``| None``, and what it is relative to if it is a path."""
     path = None
     while get_origin(annotation) in (Annotated, Union, types.UnionType):
         if get_origin(annotation) is Annotated:
@@ -78,9 +78,9 @@ def field_types(section: type[Section]) -> dict[str, Any]:
 
 
 def map_items(value: Any, annotation: Any, change: Callable[[Any, Any, Any], Any]) -> Any:
-    """A copy of a value with all that it holds changed: ``change`` gets key, item, and the item's type.
+    """A copy of a value with everything in it changed: ``change`` gets key, item, and the item's type.
 
-    What holds nothing stays, as do keys that a section does not have (their type is ``Any``).
+    Values that hold nothing are returned unchanged; keys that a section does not have are of type ``Any``.
     """
     shape = shape_of(annotation)
     if shape.kind == "sequence" and isinstance(value, list):

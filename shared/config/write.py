@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.emitter import Emitter, ScalarAnalysis
 from ruamel.yaml.nodes import Node
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import VersionedResolver, implicit_resolvers
@@ -29,6 +30,17 @@ class _Resolver(VersionedResolver):
     def versioned_resolver(self) -> Rules:
         """The rules by which ruamel decides what needs quotes."""
         return _RULES
+
+
+class _Emitter(Emitter):
+    """Quotes text with ``:`` or ``?`` inside ``[]`` and ``{}``; ruamel 0.19 leaves it plain, and can't read it back."""
+
+    def analyze_scalar(self, scalar: str) -> ScalarAnalysis:
+        """How a scalar may be written."""
+        analysis: ScalarAnalysis = super().analyze_scalar(scalar)
+        if ":" in scalar or "?" in scalar:
+            analysis.allow_flow_plain = False
+        return analysis
 
 
 class _Representer(SafeRepresenter):
@@ -81,7 +93,7 @@ _Representer.add_representer(float, _represent_float)
 def to_yaml(value: Any) -> str:
     """YAML of plain values (what `shared.config.load.resolved` gives), keys in their order."""
     yaml = YAML(typ="safe", pure=True)
-    yaml.Resolver, yaml.Representer = _Resolver, _Representer
+    yaml.Resolver, yaml.Representer, yaml.Emitter = _Resolver, _Representer, _Emitter
     # ruamel counts what closes a list or a mapping, too.
     yaml.width = _WIDTH + 2
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel infers None from its default

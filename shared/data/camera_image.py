@@ -1,4 +1,4 @@
-"""Images of calibrated cameras: the pixels that the calibration is of, or an error."""
+"""Images of calibrated cameras: the pixels that the calibration applies to, or an error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CHANNELS = 3
 def read_camera_image(path: Path, width: int | None = None, height: int | None = None) -> npt.NDArray[np.uint8]:
     """The pixels of a color image as they are stored.
 
-    Unlike `shared.images.read_image`, nothing is made to fit: an orientation note in the file is not applied (pixel
-    coordinates of a calibration are those of the sensor), and a gray image does not pass for a colored one.
+    Unlike `shared.images.read_image`, this adapts nothing: the EXIF orientation is not applied (a calibration's pixel
+    coordinates are those of the sensor), and a gray image is not accepted as a color one.
 
     Args:
         path: the file.
@@ -30,7 +30,7 @@ def read_camera_image(path: Path, width: int | None = None, height: int | None =
         (H, W, 3) uint8: blue, green, red.
 
     Raises:
-        InputError: the file is missing, is no image, or has another number of channels or of bits, or another size.
+        InputError: the file is missing or not an image, or has a different number of channels or bits, or another size.
     """
     where = str(path)
     image = decode_image(path, cv2.IMREAD_UNCHANGED)
@@ -39,12 +39,12 @@ def read_camera_image(path: Path, width: int | None = None, height: int | None =
         raise InputError(
             f"has {channels} channel{'s' if channels != 1 else ''} of {image.dtype}, expected {_CHANNELS} of uint8",
             where=where,
-            hint="convert it to a color image with 8 bits a channel",
+            hint="convert it to a color image with 8 bits per channel",
         )
     if (width or image.shape[1], height or image.shape[0]) != (image.shape[1], image.shape[0]):
         raise InputError(
             f"is {image.shape[1]} x {image.shape[0]}, its calibration is for {width} x {height}",
             where=where,
-            hint="use the image as it was recorded, or scale its intrinsics with it",
+            hint="use the image as recorded, or scale its intrinsics with it",
         )
     return image

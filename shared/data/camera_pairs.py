@@ -26,7 +26,7 @@ DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)
 
 @dataclass(frozen=True)
 class CameraPair:
-    """A camera image with the points of a lidar and what is believed of how they lie to one another.
+    """A camera image with the points of a lidar and the assumed calibration between them.
 
     Attributes:
         index: position in its data set.
@@ -65,7 +65,7 @@ def in_both_states(
     Args:
         name: of the data set.
         count: number of pairs.
-        pair: the k-th pair, as the source has it; its token decides its disturbance.
+        pair: the k-th pair, as the source has it; its token determines its disturbance.
         law: how calibrations are disturbed.
         digest_parts: what defines the pairs, as JSON values.
     """
@@ -155,5 +155,5 @@ def _check_matrix(matrix: npt.NDArray[np.float64], shape: tuple[int, int], name:
 def pairs_opener(
     open_frames: Callable[[DataSource, Path], Dataset[Sample]],
 ) -> Callable[[DataSource, Path], Dataset[CameraPair]]:
-    """What opens the pairs of the frames' cameras: raises as ``open_frames``, and where no frame has an image."""
+    """An opener of the frames' camera pairs. It raises what ``open_frames`` does, and InputError without an image."""
     return lambda settings, folder: pairs_of_frames(open_frames(settings, folder), settings.miscalibration)

@@ -14,7 +14,7 @@ from shared.files import read_json, sha256_of_file
 
 
 def settings_part(settings: DataSource, classes: Iterable[str]) -> dict[str, Any]:
-    """The settings that change samples, as a JSON value; where the data lies does not."""
+    """The settings that change samples, as a JSON value; the location of the data does not."""
     return {
         "format": settings.format,
         "classes": list(classes),
@@ -34,7 +34,7 @@ def files_part(root: Path, files: Iterable[Path]) -> list[list[str]]:
 
 
 def point_file(settings: DataSource, root: Path, path: Path, num_features: int) -> PointFile:
-    """The points in ``path``, presented as the settings say; ``num_features``: columns unless they say otherwise."""
+    """The points in ``path``, presented as the settings say; ``num_features``: columns of a file if they don't say."""
     return PointFile(path, root, settings.num_features or num_features, settings.pad_to, settings.intensity_scale)
 
 
@@ -43,7 +43,7 @@ def data_root(settings: DataSource, root: Path | None) -> Path:
 
     Raises:
         ConfigError: neither is given.
-        InputError: it is no folder.
+        InputError: it is not a folder.
     """
     folder = root if root is not None else settings.root
     if folder is None:
@@ -54,7 +54,7 @@ def data_root(settings: DataSource, root: Path | None) -> Path:
 
 
 def info_file(settings: DataSource, folder: Path) -> Path:
-    """Where the settings' info file lies.
+    """Path of the settings' info file.
 
     Raises:
         ConfigError: they name none.
@@ -77,7 +77,7 @@ def load_info(file: Path) -> Any:
 
 @contextlib.contextmanager
 def explain_malformed(where: str) -> Iterator[None]:
-    """Turn what malformed entries raise while they are taken apart into one line that says which entry.
+    """Turn what a malformed entry raises while it is parsed into one line that names the entry.
 
     Raises:
         InputError: a key is missing, or a value has the wrong type or shape.

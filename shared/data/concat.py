@@ -13,7 +13,7 @@ from typing import Any
 from shared.data.types import Dataset
 from shared.errors import ConfigError, InputError
 
-#: The format that is made of other formats' data sets.
+#: The format that combines data sets of other formats.
 CONCAT = "concat"
 
 
@@ -50,10 +50,10 @@ def concatenate(name: str, parts: Sequence[Dataset[Any]]) -> Dataset[Any]:
 
 
 def concatenate_real(folder: Path, parts: Sequence[Dataset[Any]], expected: str) -> Dataset[Any]:
-    """What was found of the real data in ``folder``.
+    """The real data sets found in ``folder``, one after the other.
 
     Raises:
-        InputError: nothing; ``expected``: what could have been there.
+        InputError: none was found; ``expected`` says what could be there.
     """
     if not parts:
         raise InputError("none of the known real data sets is here", where=str(folder), hint=f"expected {expected}")

@@ -1,7 +1,7 @@
 """Images with 2D boxes, the view of a data set that 2D detection takes: what its formats share.
 
-Rules for all formats: boxes are left, top, right, bottom in pixels of the image as it is stored; those of no class of
-the model are left out, and so are boxes without extent; crowds and the like stay, marked as ignored.
+Rules for all formats: boxes are left, top, right, bottom in pixels of the image as it is stored; boxes of no class of
+the model are left out, and so are boxes without area; crowds and the like stay, marked as ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LabelCollector:
     Attributes:
         classes: class list of the data set.
         settings: for the label map.
-        generalize: whether a category counts as the next more general class that there is.
+        generalize: whether a category without its own class counts as the next more general class.
     """
 
     classes: Sequence[str]
@@ -39,7 +39,7 @@ class LabelCollector:
         Args:
             name: the source's category name.
             corners: left, top, right, bottom [px].
-            ignored: neither wanted nor wrong.
+            ignored: counts neither as missed nor as a false positive.
             area: square pixels, None: width times height.
         """
         label = class_index(name, self.classes, self.settings.label_map, generalize=self.generalize)
@@ -47,7 +47,7 @@ class LabelCollector:
             self._add(label, corners, ignored, area)
 
     def ignore_region(self, corners: Sequence[float]) -> None:
-        """Add a region in which nothing counts, of whatever class."""
+        """Add a region in which detections of any class are ignored."""
         for label in range(len(self.classes)):
             self._add(label, corners, True, None)
 
@@ -58,7 +58,7 @@ class LabelCollector:
             self._rows.append(((left, top, right, bottom), label, ignored, size))
 
     def labels(self) -> ImageLabels:
-        """What was gathered."""
+        """The labels gathered so far."""
         corners, labels, ignored, areas = zip(*self._rows, strict=True) if self._rows else ((), (), (), ())
         return ImageLabels(Boxes2D.build(corners, labels), np.array(ignored, np.bool_), np.array(areas, np.float64))
 

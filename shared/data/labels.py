@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 IGNORED = -1
 
-# Each name's next more general one. Followed until a class of the model is met: a motorcycle is a motorcycle for
-# nuScenes' ten classes, and a bicycle for AWML's five. Category names: nuScenes detection task, T4 (nuScenes' names, or
-# plain ones, as AWML's data set configs map them), KITTI's 3D object task, Argoverse 2.
+# The next more general name of each category, followed until a class of the model is reached: a motorcycle is a
+# motorcycle for nuScenes' ten classes, and a bicycle for AWML's five. Category names: nuScenes detection task, T4
+# (nuScenes' names, or plain ones, as AWML's data set configs map them), KITTI's 3D object task, Argoverse 2.
 _MORE_GENERAL: Mapping[str, tuple[str, ...]] = {
     "car": (
         *("vehicle.car", "vehicle.ambulance", "vehicle.police", "vehicle.emergency (ambulance & police)"),
@@ -51,7 +51,7 @@ _NUSCENES_CLASSES = ("trailer", "construction_vehicle", "motorcycle", "pedestria
 
 
 def nuscenes_label_map(classes: Sequence[str]) -> dict[str, str]:
-    """nuScenes' detection classes that are no class of the model, to the next more general one that is."""
+    """nuScenes' detection classes that the model does not have, to the next more general one that it has."""
     found = {}
     for name in _NUSCENES_CLASSES:
         label = class_index(name, classes, {}, generalize=True)
@@ -76,8 +76,8 @@ def class_index(name: str, classes: Sequence[str], label_map: Mapping[str, str |
 
 
 def labels_in(classes: Sequence[str], label_classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """(L + 1,) for each label of ``label_classes`` that of its class in ``classes``, -1 where there is none.
+    """(L + 1,) for each label of ``label_classes``, the label of the same class in ``classes``, -1 if there is none.
 
-    The last entry is -1 too: that of label -1.
+    The last entry is -1, too, so that label -1 stays -1.
     """
     return np.array([classes.index(name) if name in classes else -1 for name in label_classes] + [IGNORED], np.int64)

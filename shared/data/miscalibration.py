@@ -5,11 +5,11 @@ of the range as standard deviation, truncated to the range: small errors, the ha
 
 - ``awml``: rotation about an axis in any direction, translation in any direction, on the lidar's side:
   ``lidar2cam @ noise``. The law that AWML trains and tests with.
-- ``autoware_ml``: one angle and one offset an axis of the *camera's* frame, each of either sign:
+- ``autoware_ml``: one angle and one offset per axis of the *camera's* frame, each of either sign:
   ``noise @ lidar2cam``. The law of AWML's successor, with its ranges.
 
-AWML draws anew at every run, so that no two evaluations are of the same samples. Here a seed and the sample's own name
-decide, whatever else the data set holds.
+AWML draws new ones in every run, so that no two evaluations see the same samples. Here they depend on a seed and the
+sample's name alone, not on the rest of the data set.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Miscalibration:
 
     Attributes:
         preset: one of `PRESETS`.
-        seed: together with a sample's name it decides its disturbance.
+        seed: together with a sample's name, it determines the sample's disturbance.
     """
 
     preset: str = "awml"
@@ -84,7 +84,7 @@ class Disturbance:
         return lidar2cam @ self.matrix if self.on_lidar_side else self.matrix @ lidar2cam
 
     def as_json(self) -> dict[str, Any]:
-        """For the record of an evaluation."""
+        """The disturbance as an evaluation records it."""
         return {
             "matrix": self.matrix.tolist(),
             "on_lidar_side": self.on_lidar_side,

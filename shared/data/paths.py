@@ -1,4 +1,4 @@
-"""Paths that data files name, which stay under the data folder, and the order of files in one."""
+"""Paths named by data files, which must stay inside the data folder, and the sort order of files in it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def data_path(root: Path, name: str, *, where: str, allow_absolute: bool = False
     Symbolic links inside the data folder are followed: data sets are often stitched together with them.
 
     Raises:
-        InputError: ``name`` is empty, has a NUL, climbs with ``..``, or is absolute and ``allow_absolute`` is off.
+        InputError: ``name`` is empty, contains NUL or ``..``, or is absolute while ``allow_absolute`` is off.
     """
     if not isinstance(name, str) or not name or "\0" in name:
-        raise InputError(f"{name!r} is no file name", where=where)
+        raise InputError(f"{name!r} is not a file name", where=where)
     pure = PurePosixPath(name)
     if ".." in pure.parts:
-        raise InputError(f"path '{name}' climbs out of its folder", where=where, hint="'..' is not allowed here")
+        raise InputError(f"path '{name}' leaves its folder", where=where, hint="'..' is not allowed here")
     if pure.is_absolute() and not allow_absolute:
         raise InputError(
             f"path '{name}' is absolute",

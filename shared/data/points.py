@@ -1,7 +1,7 @@
 """Lidar point files: (N, F) float32 out of .bin, .pcd, .npz (Argoverse 2) and .npy.
 
 Columns: x, y, z in meters, then intensity, then ring or whatever the format has. NaN points are kept as they are in the
-file: whoever uses the points drops and counts them. A file without points gives (0, F).
+file; callers drop and count them. A file without points gives (0, F).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shared.errors import InputError
 Float32 = npt.NDArray[np.float32]
 
 _INTENSITY = 3
-# What numpy.load raises on files that are not, or no longer, what their name says.
+# What numpy.load raises on damaged files and on files of another kind than their name says.
 _BROKEN_ARRAY = (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError)
 _BROKEN_ARCHIVE = (KeyError, IndexError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -30,14 +30,13 @@ ARGOVERSE_COLUMNS = ("x", "y", "z", "intensity", "laser_number")
 
 
 def read_points(file: PointFile) -> Float32:
-    """The points of a file, as ``PointFile`` says they are to be presented.
+    """The points of a file, presented as its ``PointFile`` says.
 
     Returns:
-        (N, file.columns) float32, a fresh array that the caller may change.
+        (N, file.columns) float32, a new array that the caller may change.
 
     Raises:
-        InputError: the file is missing or unreadable, its length is no whole number of points, or it has fewer columns
-            than it should.
+        InputError: the file is missing or unreadable, does not hold a whole number of points, or has too few columns.
     """
     if not file.path.is_file():
         raise InputError(
@@ -53,7 +52,7 @@ def read_points(file: PointFile) -> Float32:
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror or error})", where=str(file.path)) from error
     except MemoryError as error:
-        raise InputError("has more points than there is memory for", where=str(file.path)) from error
+        raise InputError("has more points than fit into memory", where=str(file.path)) from error
     if file.intensity_scale != 1.0 and file.num_features > _INTENSITY:
         points[:, _INTENSITY] *= np.float32(file.intensity_scale)
     if file.columns > file.num_features:
@@ -67,7 +66,7 @@ def _read_bin(path: Path, num_features: int) -> Float32:
     size = path.stat().st_size
     if size % (4 * num_features):
         raise InputError(
-            f"has {size} bytes, which is no whole number of points of {num_features} float32 "
+            f"has {size} bytes, which is not a whole number of points of {num_features} float32 "
             f"({4 * num_features} bytes each)",
             where=str(path),
             hint="the file is truncated, or num_features is wrong",

@@ -1,8 +1,8 @@
 """The points that a model gets: key frame and sweeps merged, columns chosen, range filtered, as mmdet3d 1.4 does it.
 
 The steps are those of its ``LoadPointsFromFile``, ``LoadPointsFromMultiSweeps(test_mode=True)`` and
-``PointsRangeFilter``, with the same number types at each step, so that the result is equal bit for bit. Two things a
-reader may take for mistakes are part of that:
+``PointsRangeFilter``, with the same number types at each step, so that the result is equal bit for bit. Two details
+that look like mistakes are part of it:
 
 - *Alignment.* With ``lidar2sensor = [R^T | -R^T t]`` (t: origin of the sweep's sensor in the key frame), a sweep point
   p belongs at ``R p + t``. mmdet3d computes ``R p + R^T t``, which is right only while the rotation between the frames
@@ -37,7 +37,7 @@ class PointLoading:
         load_dim: columns of the point files.
         use_dim: columns that the model gets, in order.
         merge_sweeps: whether the pipeline has ``LoadPointsFromMultiSweeps``; it is what overwrites column 4.
-        sweeps_num: most sweeps to merge, the most recent first.
+        sweeps_num: how many sweeps to merge at most, the most recent first.
         remove_close: drop sweep points with |x| < 1 m and |y| < 1 m in the sweep's own frame (the key frame's stay).
         pad_empty_sweeps: where a sample's source lists no sweeps at all, repeat the key frame ``sweeps_num`` times.
         range_filter: keep points strictly inside (x0, y0, z0, x1, y1, z1), meters; None keeps all, NaN points too.
@@ -70,7 +70,7 @@ class PointLoading:
 
 @dataclass(frozen=True)
 class LoadedPoints:
-    """Points and what became of the others.
+    """The points that are left, and how many were dropped and why.
 
     Attributes:
         points: (N, len(use_dim)) float32.
@@ -161,7 +161,7 @@ def _align_as_mmdet3d(points: Float32, lidar2sensor: npt.NDArray[np.floating[Any
 
 
 def _columns(parts: list[Float32], use_dim: tuple[int, ...]) -> Float32:
-    """The parts one after the other, with these columns."""
+    """The parts concatenated, with these columns only."""
     merged = np.empty((sum(map(len, parts)), len(use_dim)), np.float32)
     start = 0
     for part in parts:

@@ -1,4 +1,4 @@
-"""What a data set is made of: samples, point files, sweeps, cameras, images, and the settings that open one."""
+"""The parts of a data set: samples, point files, sweeps, cameras, images, and the settings that open one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 
-# Part of every digest: raise it when the code comes to read the same files as other samples.
+# Part of every digest: raise it when a change of the code makes the same files give different samples.
 SAMPLE_RULES = 2
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -109,7 +109,7 @@ class Sample:
         index: position in its data set.
         token: unique in its data set.
         timestamp: seconds.
-        scene: name or token of the drive it is from.
+        scene: name or token of the drive that it belongs to.
         lidar: the key frame's points.
         sweeps: earlier frames, the most recent first.
         lists_sweeps: whether the source lists sweeps at all. mmdet3d pads only where the list is absent, not where it
@@ -136,12 +136,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """What is labeled in an image. Rows are parallel.
+    """The labels of an image. Rows are parallel.
 
     Attributes:
         boxes: of the data set's classes, in pixels of the image as it is stored.
-        ignored: (N,) bool, boxes that are neither wanted nor wrong when they are found (crowds, ``ignore_flag``).
-        areas: (N,) float64, square pixels, what COCO's size classes go by: the source's own where it has one (COCO:
+        ignored: (N,) bool, boxes that count neither as missed nor as false positives (crowds, ``ignore_flag``).
+        areas: (N,) float64, square pixels, by which COCO assigns size classes: the source's own where it has one (COCO:
             of the segmentation), else width times height.
     """
 
@@ -223,7 +223,7 @@ class Dataset(Generic[SampleT]):
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The deploy config's ``data`` section (`shared.config.model_sections.Data` says what is what) as a plain value."""
+    """The deploy config's ``data`` section (documented in `shared.config.model_sections.Data`) as a plain value."""
 
     format: str
     root: Path | None = None

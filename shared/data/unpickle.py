@@ -1,10 +1,11 @@
-"""Pickles that can only give data.
+"""Reads pickles that hold plain data, and refuses all others.
 
 Info files of mmdet3d and AWML are pickles, and loading a pickle runs whatever it names. Here it may name plain
-containers, dates, and NumPy's arrays, scalars and dtypes; any other class or function ends the load before it is
-imported. What it gets for a name are stand-ins, since the originals trust their arguments: ``bytes(10**12)`` is one
-call. The opcodes are checked before (`pickle_scan`), the result after: no cycles, and neither deep nor, written out,
-much larger than the file.
+containers, dates, and NumPy's arrays, scalars and dtypes; any other class or function is refused before it is imported.
+No library does this: fickling and picklescan only detect what a pickle would run, and ``torch.load(weights_only=True)``
+needs PyTorch. What it gets for a name are stand-ins, since the originals trust their arguments: ``bytes(10**12)`` is
+one call. The opcodes are checked before (`pickle_scan`), the result after: no cycles, and neither deep nor, written
+out, much larger than the file.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def load_pickle(path: Path) -> Any:
     plain ones.
 
     Raises:
-        InputError: the file is missing, is no pickle, is truncated, or names or holds anything but plain data; the
+        InputError: the file is missing, is not a pickle, is truncated, or names or holds anything but plain data; the
             message has the class it names.
     """
     where = str(path)
@@ -154,7 +155,7 @@ def load_pickle(path: Path) -> Any:
     except MemoryError as error:
         raise InputError("needs more memory than there is", where=where) from error
     except (
-        # What the unpickler and the constructors it calls raise on bytes that are no pickle, or a broken one.
+        # What the unpickler and the constructors that it calls raise on bytes that are not a pickle, or a damaged one.
         *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, OverflowError),
         *(RecursionError, TypeError, ValueError, struct.error),
     ) as error:

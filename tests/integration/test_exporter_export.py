@@ -318,7 +318,7 @@ BAD = [
     (lambda *_: ["--set", "model.options.rot_y=true"], 2, "rot_y_axis_reference"),
     (lambda *_: ["--set", "data.sample_idx=99"], 2, "has 3 samples"),
     (lambda *_: ["--set", "components.head.onnx_file=h.onnx"], 2, "pts_backbone_neck_head"),
-    (short_frame, 3, "no whole number of points"),
+    (short_frame, 3, "not a whole number of points"),
     (empty_frame, 5, "no point of the sample"),
     (no_frames, 3, "none"),
 ]

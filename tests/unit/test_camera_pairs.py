@@ -118,7 +118,7 @@ def test_distortion_of_every_lens_model(tmp_path: Path, count: int) -> None:
         ({"cam2img": [[0, 0, 0], [0, 0, 0], [0, 0, 1]]}, "focal lengths 0 and 0"),
         ({"lidar2cam": np.full((4, 4), np.nan).tolist()}, "lidar2cam has a value that is not a number"),
         ({"lidar2cam": ..., "cam2ego": ...}, "lacks the key 'cam2ego'"),
-        ({"img_path": "../elsewhere.png"}, "climbs out of its folder"),
+        ({"img_path": "../elsewhere.png"}, "leaves its folder"),
         ({"cam2img": "none"}, "is malformed"),
     ],
 )

@@ -113,7 +113,7 @@ def test_an_interrupt_ends_the_tool_within_two_seconds(tmp_path: Path, command: 
         _, errors = process.communicate(timeout=20)
         took = time.monotonic() - started
     assert process.returncode == 130
-    assert errors.lstrip() == "interrupted; what was finished is kept, run the command again to go on\n"
+    assert errors.lstrip() == "interrupted; finished work is kept, run the command again to continue\n"
     assert took < 5.0, "2 s, and what a machine under load takes"
 
 

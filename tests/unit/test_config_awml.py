@@ -173,7 +173,7 @@ def test_aliases_are_honored_where_awml_ignored_them(tmp_path: Path) -> None:
     config = load(tmp_path, text)
     assert config.device(config.verification.scenarios.onnx[0].test_device) == "cuda:1"
     told = " ".join(read_awml(tmp_path / "deploy_config.py").warnings)
-    assert "in AWML their 'cuda' always is cuda:0" in told
+    assert "in AWML, their 'cuda' is always cuda:0" in told
     assert "verification.devices: dropped, as AWML ignores it" in told
 
 
@@ -266,7 +266,7 @@ def test_plain_python_values_are_understood(tmp_path: Path) -> None:
         ("x = 1 // 0", "division"),
         ("x = 'a' * 10", "can't compute with str"),
         ("x = {'a': 1, 'a': 2}", "duplicate key (first on line 2)"),
-        ("x = {(1, 2): 3}", "a key should be a text or a whole number"),
+        ("x = {(1, 2): 3}", "a key should be a string or a whole number"),
         ("a, b = 1, 2", "only plain names are assigned"),
         ("export['mode'] = 'none'", "only plain names are assigned"),
         ("x += 1", "only assignments"),

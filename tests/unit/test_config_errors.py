@@ -110,7 +110,7 @@ def refusals(folder: Path, text: str, *overrides: str) -> list[str]:
         (
             "components:\n  a:\n    io: {inputs: [{name: x}]}\n    tensorrt_profile:\n"
             "      y: {min_shape: [1], opt_shape: [1], max_shape: [1]}\n",
-            "c.yaml:4: components.a: has a profile for 'y', which is no input; inputs are x",
+            "c.yaml:4: components.a: has a profile for 'y', which is not an input; inputs are x",
         ),
     ],
 )

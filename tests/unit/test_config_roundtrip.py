@@ -31,6 +31,9 @@ TRICKY = [
     "'",
     "{}",
     "=",
+    ":0",
+    "?_",
+    "a?",
     "<<",
 ]
 names = st.sampled_from([text for text in TRICKY if text]) | st.text(

@@ -86,7 +86,7 @@ def test_absolute_paths_as_awml_writes_them_need_a_word(tmp_path: Path) -> None:
         (awml_info(instances=[{"bbox": [0, 0, 1, 1]}]), "lacks the key 'bbox_label'"),
         (awml_info(instances=[{"bbox": [0, 0, 1], "bbox_label": 0}]), "is malformed"),
         (awml_info(instances=[{"bbox": [0, 0, 1, 1], "bbox_label": 5}]), "has label 5, but the file names 2 classes"),
-        (awml_info(img_path="../a.jpg"), "climbs out"),
+        (awml_info(img_path="../a.jpg"), "leaves its folder"),
     ],
 )
 def test_info_files_that_are_wrong(content: Any, message: str, tmp_path: Path) -> None:

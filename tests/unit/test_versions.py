@@ -348,6 +348,6 @@ def test_commands_say_what_they_did(ws: Workspace) -> None:
     assert "v2: 2 stages, 3 artifacts" in call("tag", "v2", "--note", "the second")
     listed = call("tags")
     assert "the first" in listed and "the second" in listed
-    assert "back at v1: 2 artifacts brought back, 1 removed" in call("rollback", "v1")
+    assert "back at v1: 2 artifacts restored, 1 removed" in call("rollback", "v1")
     assert "v2 is gone" in call("untag", "v2")
     assert CliRunner().invoke(cli, ["rollback", "--work", str(ws.root), "v9"]).exit_code == 2
