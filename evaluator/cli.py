@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from shared.cli import data_option, force_option, tool_group, workspace_option
-from shared.errors import GateFailed, UsageError
+from shared.errors import GateFailed
 
 cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no model.")
 
@@ -64,18 +64,12 @@ def evaluate_command(
 
 
 @cli.command("score")
-@click.option(
-    "--task",
-    type=click.Choice(["detection3d", "detection2d", "classification"]),
-    required=True,
-    help="What the files hold.",
-)
+@click.option("--task", metavar="TASK", required=True, help="What the files hold, as below.")
 @click.option(
     "--metric",
-    type=click.Choice(["nuscenes", "t4"]),
-    default="nuscenes",
-    show_default=True,
-    help="Of detection3d. nuscenes: AP, errors, NDS as nuscenes-devkit; t4: AP, APH, best F1 as perception_eval.",
+    metavar="METRIC",
+    help="Of 3D boxes. nuscenes: AP, errors, NDS as nuscenes-devkit; t4: AP, APH, best F1 as perception_eval. "
+    "[default: nuscenes]",
 )
 @click.option(
     "--ground-truth",
@@ -92,16 +86,16 @@ def evaluate_command(
 @click.option(
     "--classes",
     default="",
-    help="Class names, separated by commas. detection3d needs them; others: [default: all of the file]",
+    help="Class names, separated by commas; 3D boxes need them. [default: all of the file]",
 )
 @click.option(
     "--class-range",
-    help="Of detection3d. Range in meters: 50, or car=50,pedestrian=40. [default: 121]",
+    help="Of 3D boxes. Range in meters: 50, or car=50,pedestrian=40. [default: 121]",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
 def score_command(
     task: str,
-    metric: str,
+    metric: str | None,
     truth: Path | None,
     predictions: Path,
     classes: str,
@@ -116,24 +110,10 @@ def score_command(
 
     Example: evaluator score --task detection3d --ground-truth truth.json --predictions node.json --classes car,truck
     """
+    from evaluator.score import Results, score_files
+
     names = [name.strip() for name in classes.split(",")] if classes else []
-    if task == "classification":
-        from evaluator.score_classification import score_classification
-
-        click.echo(score_classification(truth, predictions, names, output))
-        return
-    if truth is None:
-        raise UsageError(f"task {task} needs ground truth", where="score", hint="give --ground-truth FILE")
-    if task == "detection2d":
-        from evaluator.score_detection2d import score_detection2d
-
-        click.echo(score_detection2d(truth, predictions, names, output))
-        return
-    if not names:
-        raise UsageError("task detection3d needs classes", where="score", hint="give --classes car,truck")
-    from evaluator.score import score_detection3d
-
-    click.echo(score_detection3d(truth, predictions, names, metric, class_range, output))
+    click.echo(score_files(task, Results(predictions, truth, names, metric, class_range), output))
 
 
 @cli.command("summary")

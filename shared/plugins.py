@@ -74,8 +74,9 @@ REPORTS = Group(
     "the report page of a task",
     names=("metric_blocks", "source", "frame_scores", "picture", "log"),
 )
+SCORES = Group("awml_deploy.score", "evaluator.score", "files of a task to score", names=("score",))
 
-GROUPS = (TASKS, FORMATS, EXPORTER_MODELS, PIPELINES, BACKENDS, METRICS, REPORTS)
+GROUPS = (TASKS, FORMATS, EXPORTER_MODELS, PIPELINES, BACKENDS, METRICS, REPORTS, SCORES)
 
 
 def available(group: Group) -> list[str]:

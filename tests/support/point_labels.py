@@ -54,6 +54,68 @@ class PointLabels(Task[np.ndarray]):
 TASK = PointLabels()
 '''
 
+_METRIC = '''
+"""Accuracy of point labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Truth:
+    tokens: list
+    scenes: list
+    labels: list
+
+
+def ground_truth(samples, label_classes, classes):
+    listed = list(samples)
+    return Truth([s.token for s in listed], [s.scene for s in listed], [s.labels for s in listed]) if listed else None
+
+
+def match(run, truth, classes):
+    answers = [run.predictions(index, np.ndarray) for index in range(len(run))]
+    return [(given == wanted) for given, wanted in zip(answers, truth.labels, strict=True)]
+
+
+def evaluate(matched):
+    return {"accuracy": float(np.concatenate(matched).mean())}
+
+
+def headline(result):
+    return dict(result)
+
+
+def headline_names(classes):
+    return ["accuracy"]
+
+
+def resample(matched, copies):
+    return evaluate([np.repeat(hits, count) for hits, count in zip(matched, copies)])
+
+
+def per_class(result):
+    return {}
+
+
+def tables(result):
+    return []
+'''
+
+_SCORE = '''
+"""Point labels in .npy files."""
+
+import numpy as np
+
+from shared.table import Table
+
+
+def score(results):
+    accuracy = float((np.load(results.predictions) == np.load(results.truth)).mean())
+    return {"accuracy": accuracy}, [Table("point labels", ["accuracy"], [[str(accuracy)]])]
+'''
+
 
 def install_point_labels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Install the package into ``folder`` for one test."""
@@ -61,6 +123,10 @@ def install_point_labels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         monkeypatch,
         folder,
         "point_labels_package",
-        {"task.py": _TASK},
-        {"awml_deploy.tasks": {NAME: "point_labels_package.task"}},
+        {"task.py": _TASK, "metric.py": _METRIC, "score.py": _SCORE},
+        {
+            "awml_deploy.tasks": {NAME: "point_labels_package.task"},
+            "awml_deploy.metrics": {NAME: "point_labels_package.metric"},
+            "awml_deploy.score": {NAME: "point_labels_package.score"},
+        },
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from evaluator.cli import cli
+from evaluator.metrics import find_metric
 from shared import tasks
 from shared.config import load_config
-from shared.errors import ConfigError, InputError
+from shared.errors import ConfigError, InputError, UsageError
 from shared.runs import Run, RunHeader, RunWriter
 from tests.support.point_labels import NAME, install_point_labels
 from verifier.compare import compare_runs
@@ -67,3 +72,29 @@ def test_its_runs_are_compared_and_judged(tmp_path: Path, monkeypatch: pytest.Mo
     assert compared["agreement"] == {"accuracy": 0.75}
     limits = default_tolerance("fp32", tasks.find(NAME))
     assert "results unmatched, share: 0.25, the limit is 0" in judge(compared, limits)
+
+
+def test_its_runs_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=f"no metric for task '{NAME}'"):
+        find_metric(NAME)
+    install_point_labels(monkeypatch, tmp_path / "site")
+    metric = find_metric(NAME)
+    samples = [SimpleNamespace(token=str(i), scene="drive", labels=labels) for i, labels in enumerate(LABELS)]
+    truth = metric.ground_truth(samples, ["road"], ["road"])
+    matched = metric.match(_run(tmp_path / "run", [np.array([0, 2, 2]), np.array([1])]), truth, ["road"])
+    assert metric.headline(metric.evaluate(matched)) == {"accuracy": 0.75}
+    assert metric.resample(matched, np.array([1, 3])) == {"accuracy": pytest.approx(5 / 6)}
+
+
+def test_its_files_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, predictions = tmp_path / "truth.npy", tmp_path / "predictions.npy"
+    np.save(truth, np.array([0, 1, 2, 3]))
+    np.save(predictions, np.array([0, 1, 2, 0]))
+    command = ["score", "--task", NAME, "--ground-truth", str(truth), "--predictions", str(predictions)]
+    refused = CliRunner().invoke(cli, command)
+    assert refused.exit_code == 2
+    assert "there are: classification, detection2d, detection3d" in refused.output
+    install_point_labels(monkeypatch, tmp_path / "site")
+    output = tmp_path / "score.json"
+    done = CliRunner().invoke(cli, [*command, "--output", str(output)])
+    assert (done.exit_code, json.loads(output.read_text())) == (0, {"task": NAME, "accuracy": 0.75})

@@ -14,8 +14,7 @@ from click.testing import CliRunner
 from sklearn.metrics import accuracy_score, average_precision_score, log_loss, recall_score, roc_auc_score
 
 from evaluator.cli import cli
-from evaluator.score_classification import score_classification
-from evaluator.score_detection2d import score_detection2d
+from evaluator.score import Results, score_files
 from shared.errors import InputError, UsageError
 
 faster_coco_eval = pytest.importorskip("faster_coco_eval")
@@ -65,7 +64,7 @@ def _write(folder: Path, truth: Any, results: Any) -> tuple[Path, Path]:
 
 def _score_coco(files: tuple[Path, Path], *classes: str) -> dict[str, Any]:
     output = files[0].parent / "out" / "score.json"
-    score_detection2d(*files, classes, output)
+    score_files("detection2d", Results(files[1], files[0], classes), output)
     return dict(json.loads(output.read_text()))
 
 
@@ -179,7 +178,7 @@ def _columns(classes: list[str], labels: list[str], values: np.ndarray) -> dict[
 
 def _score_csv(truth: Path | None, predictions: Path, *classes: str) -> dict[str, Any]:
     output = predictions.parent / "out" / "score.json"
-    score_classification(truth, predictions, classes, output)
+    score_files("classification", Results(predictions, truth, classes), output)
     return dict(json.loads(output.read_text()))
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from pyquaternion import Quaternion
 
-from evaluator.score import parse_class_range, score_detection3d
+from evaluator.score import Results, score_files
+from evaluator.score.detection3d import parse_class_range
 from shared.errors import DeployError, InputError, UsageError
 from shared.metrics import nuscenes
 from shared.metrics.box_table import BoxTable
@@ -56,7 +57,7 @@ def _random_files(folder: Path, seed: int = 0, frames: int = 8) -> tuple[Path, P
 
 def _score(truth: Path, predictions: Path, metric: str = "nuscenes", class_range: str | None = None) -> dict[str, Any]:
     output = truth.parent / "out" / "score.json"
-    text = score_detection3d(truth, predictions, CLASSES, metric, class_range, output)
+    text = score_files("detection3d", Results(predictions, truth, CLASSES, metric, class_range), output)
     assert "car" in text
     return dict(json.loads(output.read_text()))
 
@@ -96,7 +97,7 @@ def test_real_predictions_give_what_the_devkit_gave(tmp_path: Path, real_data: P
     truth, predicted = _files(tmp_path, *submissions)
     ranges = ",".join(f"{name}={limit}" for name, limit in expected["class_range"].items())
     output = tmp_path / "score.json"
-    score_detection3d(truth, predicted, classes, "nuscenes", ranges, output)
+    score_files("detection3d", Results(predicted, truth, classes, class_range=ranges), output)
     score = json.loads(output.read_text())["ranges"]["all"]
     assert score["mAP"] == pytest.approx(expected["mean_ap"], abs=1e-9)
     assert score["NDS"] == pytest.approx(expected["nd_score"], abs=1e-9)
@@ -222,4 +223,4 @@ def test_ranges() -> None:
 def test_repeated_classes_are_refused(tmp_path: Path) -> None:
     truth, predicted, _, _ = _random_files(tmp_path)
     with pytest.raises(DeployError, match="repeat"):
-        score_detection3d(truth, predicted, ["car", "car"], "nuscenes", None, None)
+        score_files("detection3d", Results(predicted, truth, ["car", "car"]), None)

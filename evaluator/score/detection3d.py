@@ -1,4 +1,4 @@
-"""The metrics of this tool for boxes that our runtime did not make: a vehicle's own node, another framework."""
+"""3D boxes in the shape of a nuScenes submission (`evaluator.submission`): nuScenes' metric and TIER IV's."""
 
 from __future__ import annotations
 
@@ -12,40 +12,33 @@ import numpy.typing as npt
 from evaluator.boxes3d import t4
 from evaluator.boxes3d.presentation import nuscenes_json, nuscenes_tables, t4_json, t4_tables
 from evaluator.metrics.detection3d import RANGES, range_name
+from evaluator.score import Results, needed_truth
 from evaluator.submission import Submission, read_submission
 from shared.errors import InputError, UsageError
-from shared.files import write_json
 from shared.metrics import nuscenes
+from shared.table import Table
 
 #: Name of the result with each class in its own range.
 OVERALL = "all"
-#: Range [m] of classes that no range is given for: that of AWML's models.
-DEFAULT_RANGE = 121.0
+#: The metrics, the default first.
+METRICS = ("nuscenes", "t4")
 
 
-def score_detection3d(
-    truth_file: Path,
-    predictions_file: Path,
-    classes: Sequence[str],
-    metric: str,
-    class_range: str | None,
-    output: Path | None,
-) -> str:
-    """Score a file of predictions against a file of ground truth. Returns what to print.
-
-    Raises:
-        UsageError: classes or ranges that make no sense.
-        InputError: a file that is not what it should be.
-    """
+def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
+    """See `evaluator.score.Score`."""
+    truth_file, classes, metric = needed_truth(results), results.classes, results.metric or METRICS[0]
+    if metric not in METRICS:
+        raise UsageError(f"there is no metric '{metric}'", where="--metric", hint=f"there are: {', '.join(METRICS)}")
+    if not classes:
+        raise UsageError("3D boxes need classes", where="score", hint="give --classes car,truck")
     if len(set(classes)) != len(classes) or not all(classes):
         raise UsageError(f"class names repeat or are empty: {', '.join(classes)}", where="--classes")
-    limits = parse_class_range(class_range, classes)
+    limits = parse_class_range(results.class_range, classes)
     attributes: dict[str, int] = {}
     # nuscenes-devkit takes equal scores in the order of the predictions' file, so that its samples come first.
-    predictions = read_submission(predictions_file, classes, None, attributes, truth=False)
+    predictions = read_submission(results.predictions, classes, None, attributes, truth=False)
     truths = read_submission(truth_file, classes, predictions.tokens, attributes, truth=True)
     result: dict[str, Any] = {
-        "task": "detection3d",
         "metric": metric,
         "frames": len(predictions.tokens),
         "classes": list(classes),
@@ -54,23 +47,20 @@ def score_detection3d(
         if metric == "nuscenes"
         else _t4(predictions, truths, classes, limits, truth_file),
     }
-    if output is not None:
-        write_json(output, result)
-    tables = nuscenes_tables(result, OVERALL) if metric == "nuscenes" else t4_tables(result, OVERALL)
-    return "\n\n".join(table.text() for table in tables)
+    return result, nuscenes_tables(result, OVERALL) if metric == "nuscenes" else t4_tables(result, OVERALL)
 
 
 def parse_class_range(text: str | None, classes: Sequence[str]) -> npt.NDArray[np.float64]:
     """(C,) range of each class [m].
 
     Args:
-        text: ``50``, or ``car=50,pedestrian=40``; classes that are not named get `DEFAULT_RANGE`.
+        text: ``50``, or ``car=50,pedestrian=40``; classes that are not named reach as far as AWML's models.
         classes: class list.
 
     Raises:
         UsageError: a class that is not in the list, or no positive number.
     """
-    limits = dict.fromkeys(classes, DEFAULT_RANGE)
+    limits = dict.fromkeys(classes, nuscenes.REACH)
     for part in [] if text is None else text.split(","):
         name, separator, number = part.rpartition("=")
         name = name.strip()

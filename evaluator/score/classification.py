@@ -1,4 +1,4 @@
-"""The metrics of this tool for classes that our runtime did not decide: CSV files ``sample,label,score_<class>…``.
+"""Classes as CSV: ``sample,label,score_<class>…``.
 
 ``label`` is the name of the class that is true. It stands in the file of predictions, or in a file of its own
 (``sample,label``); where both have it they must agree. Scores are logits, or, where every row is positive and adds up
@@ -11,13 +11,15 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluator.metrics import classification
+from evaluator.score import Results
 from shared.errors import InputError, UsageError
-from shared.files import write_json
+from shared.table import Table
 
 Float64 = npt.NDArray[np.float64]
 
@@ -38,17 +40,9 @@ class _Sample:
     disturbance: None = None
 
 
-def score_classification(
-    truth_file: Path | None, predictions_file: Path, classes: Sequence[str], output: Path | None
-) -> str:
-    """Score a CSV file of ``sample``, ``score_<class>`` for each class, and ``label``, unless ``truth_file`` has those.
-
-    Returns what to print.
-
-    Raises:
-        UsageError: classes that are not those of the columns.
-        InputError: a file that is not what it should be.
-    """
+def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
+    """See `evaluator.score.Score`."""
+    truth_file, predictions_file, classes = results.truth, results.predictions, results.classes
     rows, columns = _read(predictions_file)
     named = [column.removeprefix(_SCORE) for column in columns if column.startswith(_SCORE)]
     if len(named) < 2:
@@ -85,10 +79,8 @@ def score_classification(
     )
     matched = classification.Matched(truth, names, logits, logits.argmax(axis=1))
     result = classification.evaluate(matched)
-    if output is not None:
-        kind = "probabilities" if probabilities else "logits"
-        write_json(output, {"task": "classification", "scores": kind, **result})
-    return "\n\n".join(table.text() for table in classification.tables(result))
+    kind = "probabilities" if probabilities else "logits"
+    return {"scores": kind, **result}, classification.tables(result)
 
 
 def _read(path: Path) -> tuple[dict[str, Mapping[str, str]], list[str]]:

@@ -1,4 +1,4 @@
-"""The metrics of this tool for 2D boxes that our runtime did not make: COCO's annotations and results.
+"""2D boxes as COCO's annotations and results.
 
 Ground truth: ``{"images": [{id}], "categories": [{id, name}], "annotations": [{image_id, category_id, bbox, area,
 iscrowd}]}``; predictions: ``[{image_id, category_id, bbox, score}]``. A box is left, top, width, height in pixels.
@@ -15,23 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.metrics import detection2d
+from evaluator.score import Results, needed_truth
 from shared.errors import InputError, UsageError
-from shared.files import read_json, write_json
+from shared.files import read_json
 from shared.metrics import voc
 from shared.metrics.labeled_image import LabeledImage
+from shared.table import Table
 from shared.tasks.detection2d import Boxes2D
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
-def score_detection2d(truth_file: Path, predictions_file: Path, classes: Sequence[str], output: Path | None) -> str:
-    """Score a file of COCO results against a file of COCO annotations. Returns what to print.
-
-    Raises:
-        UsageError: a class that is no category, or one that repeats.
-        InputError: a file that is not what it should be.
-    """
+def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
+    """See `evaluator.score.Score`."""
+    truth_file, predictions_file = needed_truth(results), results.predictions
     content = read_json(truth_file)
     if not isinstance(content, Mapping) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
@@ -43,14 +41,14 @@ def score_detection2d(truth_file: Path, predictions_file: Path, classes: Sequenc
     if not images:
         raise InputError("lists no images", where=str(truth_file), hint="was it made for another split?")
     names = _categories(content["categories"], truth_file)
-    chosen = _chosen(classes, names)
-    results = read_json(predictions_file)
-    if not isinstance(results, list):
+    classes = _classes(results.classes, names)
+    found = read_json(predictions_file)
+    if not isinstance(found, list):
         raise InputError(
             "is no COCO results file", where=str(predictions_file), hint="it is a list of boxes with scores"
         )
-    truths = _truths(content["annotations"], images, names, chosen, f"{truth_file}: annotations")
-    predictions = _predictions(results, images, names, chosen, str(predictions_file))
+    truths = _truths(content["annotations"], images, names, classes, f"{truth_file}: annotations")
+    predictions = _predictions(found, images, names, classes, str(predictions_file))
     truth = detection2d.Truth(
         images=truths,
         positions=list(range(len(images))),
@@ -58,11 +56,9 @@ def score_detection2d(truth_file: Path, predictions_file: Path, classes: Sequenc
         scenes=[str(image) for image in images],
         num_samples=len(images),
     )
-    matched = detection2d.Matched(truth, chosen, predictions, voc.match(predictions, truths, len(chosen)))
+    matched = detection2d.Matched(truth, classes, predictions, voc.match(predictions, truths, len(classes)))
     result = detection2d.evaluate(matched)
-    if output is not None:
-        write_json(output, {"task": "detection2d", **result})
-    return "\n\n".join(table.text() for table in detection2d.tables(result))
+    return result, detection2d.tables(result)
 
 
 def _integer(row: Any, key: str, where: str) -> int:
@@ -85,7 +81,8 @@ def _categories(rows: Sequence[Any], path: Path) -> dict[int, str]:
     return names
 
 
-def _chosen(classes: Sequence[str], names: Mapping[int, str]) -> list[str]:
+def _classes(classes: Sequence[str], names: Mapping[int, str]) -> list[str]:
+    """The classes that are asked for, in their order; all categories where none is."""
     known = [names[number] for number in sorted(names)]
     unknown = [name for name in classes if name not in known]
     if unknown:

@@ -1,0 +1,79 @@
+"""Metrics of results that our runtime did not make: a vehicle's own node, another framework. One module a task.
+
+``evaluator/score/<task>.py`` reads the files of a task. Another package adds one by an entry point of the group
+``awml_deploy.score`` (`shared.plugins`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from shared import plugins
+from shared.errors import UsageError
+from shared.files import write_json
+from shared.table import Table
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `evaluator score` was given.
+
+    Attributes:
+        predictions: the file of results.
+        truth: the file of ground truth, for tasks whose results don't hold it.
+        classes: class names; empty: those of the files.
+        metric: which of the task's metrics; None: its first.
+        class_range: range in meters, one for all or one a class; None: the task's own.
+    """
+
+    predictions: Path
+    truth: Path | None = None
+    classes: Sequence[str] = ()
+    metric: str | None = None
+    class_range: str | None = None
+
+
+class Score(Protocol):
+    """What the module of a task has."""
+
+    def score(self, results: Results) -> tuple[dict[str, Any], list[Table]]:
+        """Score files.
+
+        Returns:
+            The result, JSON, and what of it a terminal shows.
+
+        Raises:
+            UsageError: an option that the task needs, or one that makes no sense for these files.
+            InputError: a file that is not what it should be.
+        """
+
+
+def score_files(task: str, results: Results, output: Path | None) -> str:
+    """Score files of a task and write the result to ``output``. Returns what to print.
+
+    Raises:
+        UsageError: no such task, or as `Score.score`.
+        InputError: as `Score.score`.
+    """
+    found = plugins.find(plugins.SCORES, task)
+    if found is None:
+        known = ", ".join(plugins.available(plugins.SCORES))
+        raise UsageError(f"there are no files of task '{task}' to score", where="--task", hint=f"there are: {known}")
+    result, tables = cast(Score, found).score(results)
+    if output is not None:
+        write_json(output, {"task": task, **result})
+    return "\n\n".join(table.text() for table in tables)
+
+
+def needed_truth(results: Results) -> Path:
+    """The file of ground truth.
+
+    Raises:
+        UsageError: none was given.
+    """
+    if results.truth is None:
+        raise UsageError("this task needs ground truth", where="score", hint="give --ground-truth FILE")
+    return results.truth
