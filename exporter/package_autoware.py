@@ -13,10 +13,11 @@ from exporter.stamp import PRODUCER
 from shared import __version__
 from shared.config.write import to_yaml
 from shared.errors import InputError, UsageError
-from shared.files import explain_os_errors, sha256_of_file, temporary_path
+from shared.files import explain_os_errors, sha256_of_file
 from shared.lazy import lazy_import
 from shared.manifest import Manifest
 from shared.spec import ComponentSpec, ModelSpec
+from shared.temporaries import temporary
 from shared.workspace import Workspace
 
 onnx = lazy_import("onnx")
@@ -51,8 +52,7 @@ def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = Fal
         check_onnx_is_component(sources[name], component)
     with explain_os_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = temporary_path(out)
-        try:
+        with temporary(out) as scratch:
             scratch.mkdir()
             for name, source in sources.items():
                 shutil.copyfile(source, scratch / name)
@@ -66,8 +66,6 @@ def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = Fal
             if out.exists():
                 shutil.rmtree(out)
             scratch.rename(out)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     return bundle
 
 

@@ -23,7 +23,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compress
         EnvironmentLacks: the disk is full or read-only.
     """
     write = np.savez_compressed if compressed else np.savez
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as unfinished, unfinished.open("wb") as file:
         write(file, **cast("dict[str, Any]", dict(arrays)))
 
 

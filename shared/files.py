@@ -1,8 +1,7 @@
 """Files that are whole or not there: atomic writes, hashes, and paths that stay where they belong.
 
-A file is written under a temporary name in the folder it goes to, flushed to disk, and renamed: a reader sees the old
-file or the new one, and a killed writer leaves the old one. Temporaries carry host and process id in their names, so
-that the next tool knows which are orphans.
+A file is written under a temporary name in the folder it goes to (`shared.temporaries`), flushed to disk, and renamed:
+a reader sees the old file or the new one, and a killed writer leaves the old one.
 """
 
 from __future__ import annotations
@@ -13,19 +12,14 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import stat
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import EnvironmentLacks, InputError, ManifestError
-
-_TEMPORARY_MARK = ".partial-"
-# No stage takes so long from its first file to its end.
-_ABANDONED_AFTER_SECONDS = 7 * 24 * 3600
+from shared.temporaries import temporary
 
 
 class FileIdentity(NamedTuple):
@@ -134,11 +128,6 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         raise EnvironmentLacks(message, where=str(path), hint=hint) from error
 
 
-def temporary_path(path: Path) -> Path:
-    """A name beside ``path`` for writing it; `remove_orphans` knows such names and whose they are."""
-    return path.with_name(f".{path.name}{_TEMPORARY_MARK}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-
-
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path to write to, renamed to ``path`` when the block ends well, removed when it does not.
@@ -148,14 +137,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_path(path)
-        try:
-            yield temporary
-            flush_to_disk(temporary)
-            temporary.replace(path)
+        with temporary(path) as unfinished:
+            yield unfinished
+            flush_to_disk(unfinished)
+            unfinished.replace(path)
             flush_to_disk(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -182,46 +168,13 @@ def read_json(path: Path) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file (indented, keys in the given order) whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def remove_orphans(folder: Path) -> list[Path]:
-    """Remove temporaries that processes of this host left when they were killed; returns what was removed.
-
-    Processes of other hosts (containers that share the volume) can't be seen here: their temporaries go when nobody has
-    written to them for a week.
-    """
-    removed = []
-    for path in folder.rglob(f".*{_TEMPORARY_MARK}*"):
-        host, _, rest = path.name.rsplit(_TEMPORARY_MARK, 1)[1].rpartition("-")[0].rpartition("-")
-        own = host == socket.gethostname() and rest.isdigit()
-        if not _is_alive(int(rest)) if own else _is_abandoned(path):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-            removed.append(path)
-    return removed
-
-
-def _is_abandoned(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > _ABANDONED_AFTER_SECONDS
-    except FileNotFoundError:
-        return False
-
-
-def _is_alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextlib.contextmanager
@@ -242,17 +195,14 @@ def staged_files(
         EnvironmentLacks: the disk is full or read-only.
     """
     staged: dict[str, Path] = {}
-    try:
+    with contextlib.ExitStack() as temporaries:
         for relative, source in sources.items():
             final = inside(root, relative)
             with explain_os_errors(final):
                 final.parent.mkdir(parents=True, exist_ok=True)
-                staged[relative] = temporary_path(final)
+                staged[relative] = temporaries.enter_context(temporary(final))
                 place(source, staged[relative])
         yield staged
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
 
 
 def copy_flushed(source: Path, target: Path) -> None:

@@ -121,15 +121,15 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
         for relative in plan.removed:
             manifest.artifacts.pop(relative, None)
             inside(work, relative).unlink(missing_ok=True)
-        for relative, temporary in staged.items():
-            temporary.replace(inside(work, relative))
+        for relative, unfinished in staged.items():
+            unfinished.replace(inside(work, relative))
             flush_to_disk(inside(work, relative).parent)
         _write_records(manifest, theirs, plan)
 
     sources = {relative: copy.artifact(relative) for relative in plan.artifacts}
     with hold_stages(work, plan.stages), staged_files(work, sources, copy_flushed) as staged, explain_os_errors(work):
-        for relative, temporary in staged.items():
-            if not theirs.artifacts[relative].describes(temporary):
+        for relative, unfinished in staged.items():
+            if not theirs.artifacts[relative].describes(unfinished):
                 raise ManifestError("changed while it was copied", where=f"{other}/{relative}", hint="merge again")
         update_manifest(work / MANIFEST_NAME, take)
     return plan

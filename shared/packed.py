@@ -62,7 +62,7 @@ def write_packed(path: Path, columns: Mapping[str, Column], source: IO[bytes]) -
     Raises:
         EnvironmentLacks: the disk is full or read-only.
     """
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_path(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
         for name, column in columns.items():
             offsets = np.concatenate([[0], np.cumsum(column.lengths)]).astype(np.int64)
             _write_member(archive, f"{_OFFSETS}/{name}", offsets.dtype, offsets.shape, [offsets.tobytes()])

@@ -76,7 +76,7 @@ def write_samples(path: Path, samples: Iterable[tuple[Mapping[str, float], Mappi
     Raises:
         EnvironmentLacks: the disk is full or read-only.
     """
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         for index, (latency_ms, counters) in enumerate(samples):
             file.write(json.dumps({"index": index, "latency_ms": latency_ms, "counters": counters}) + "\n")
 

@@ -20,18 +20,10 @@ from filelock import FileLock, Timeout
 
 from shared import __version__, provenance
 from shared.errors import DeployError, ManifestError
-from shared.files import (
-    atomic_path,
-    explain_os_errors,
-    flush_to_disk,
-    inside,
-    remove_orphans,
-    sha256_of_file,
-    sha256_of_json,
-    temporary_path,
-)
+from shared.files import explain_os_errors, flush_to_disk, inside, sha256_of_file, sha256_of_json
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, StageStatus, read_manifest, update_manifest
 from shared.spec import ModelSpec
+from shared.temporaries import LOCKS, remove_orphans, temporary
 
 _log = logging.getLogger("stage")
 
@@ -42,7 +34,7 @@ def _now() -> str:
 
 def stage_lock(root: Path, name: str) -> FileLock:
     """The lock that whoever runs or replaces stage ``name`` of the workspace at ``root`` holds."""
-    return FileLock(root / ".locks" / f"{name.replace(':', '-').replace('/', '-')}.lock")
+    return FileLock(root / LOCKS / f"{name.replace(':', '-').replace('/', '-')}.lock")
 
 
 @contextlib.contextmanager
@@ -77,6 +69,7 @@ class StageRun:
         self.fingerprint = sha256_of_json(self._key)
         self._started = _now()
         self._lock = stage_lock(root, name)
+        self._temporaries = contextlib.ExitStack()
         self._pending: dict[str, tuple[Path, str]] = {}
         self._in_place: dict[str, str] = {}
         self._results: dict[str, dict[str, Any]] = {}
@@ -115,7 +108,7 @@ class StageRun:
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
-                _log.info("%s: another process is at it, waiting", self.name)
+                _log.info("%s: another process is running it, waiting for it to end", self.name)
                 self._lock.acquire()
         remove_orphans(self.root)
         self._record("running", None)
@@ -133,8 +126,7 @@ class StageRun:
                 with contextlib.suppress(DeployError, OSError):
                     self._record("failed", reason)
         finally:
-            for temporary, _ in self._pending.values():
-                temporary.unlink(missing_ok=True)
+            self._temporaries.close()
             self._lock.release()
 
     @contextlib.contextmanager
@@ -146,9 +138,12 @@ class StageRun:
             EnvironmentLacks: the disk is full or read-only.
         """
         final = inside(self.root, relative)
-        staged = temporary_path(final)
-        with atomic_path(staged) as temporary:
-            yield temporary
+        with explain_os_errors(final), contextlib.ExitStack() as held:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            staged = held.enter_context(temporary(final))
+            yield staged
+            flush_to_disk(staged)
+            self._temporaries.enter_context(held.pop_all())
         self._pending[relative] = (staged, kind)
 
     def json_artifact(self, relative: str, kind: str, value: Any) -> None:

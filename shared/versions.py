@@ -35,12 +35,12 @@ from shared.files import (
     flush_to_disk,
     inside,
     staged_files,
-    temporary_path,
     write_json,
 )
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, update_manifest
 from shared.runs import discard_progress
 from shared.stages import hold_stages
+from shared.temporaries import temporary
 from shared.workspace import Workspace
 
 FOLDER = ".versions"
@@ -299,18 +299,15 @@ def _keep_object(work: Path, relative: str, record: Artifact) -> None:
     source, where = inside(work, relative), f"{work}/{relative}"
     if not source.is_file():
         raise ManifestError("is in the manifest but not on disk; can't be kept", where=where, hint="make it again")
-    temporary = temporary_path(final)
-    try:
-        _link_or_copy(source, temporary)
-        if not record.describes(temporary):
+    with temporary(final) as copy:
+        _link_or_copy(source, copy)
+        if not record.describes(copy):
             raise ManifestError(
                 "differs from its hash in the manifest; can't be kept",
                 where=where,
                 hint="make it again, see: manifest check",
             )
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+        copy.replace(final)
 
 
 def _keep_present(work: Path, name: str, present: Manifest) -> str | None:
@@ -353,7 +350,7 @@ def _collect(work: Path) -> int:
 
 
 def _announce(work: Path, present: Manifest, name: str, changing: set[str]) -> None:
-    """Record that stages lose what they made: whoever kills us now leaves stages that say so."""
+    """Mark the stages whose artifacts are about to change as failed, so that a rollback killed half-way is noticed."""
     reason = f"a rollback to version '{name}' was interrupted; run it again: manifest rollback --work {work} {name}"
 
     def change(manifest: Manifest) -> None:
@@ -369,9 +366,9 @@ def _announce(work: Path, present: Manifest, name: str, changing: set[str]) -> N
 
 def _replace(work: Path, present: Manifest, target: Manifest, staged: dict[str, Path], removed: list[str]) -> None:
     def change(manifest: Manifest) -> None:
-        for relative, temporary in staged.items():
+        for relative, unfinished in staged.items():
             final = inside(work, relative)
-            temporary.replace(final)
+            unfinished.replace(final)
             flush_to_disk(final.parent)
             discard_progress(final.parent)
         for relative in removed:

@@ -11,6 +11,7 @@ from shared.files import explain_os_errors, inside
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, read_manifest, update_manifest
 from shared.spec import ModelSpec
 from shared.stages import StageRun
+from shared.temporaries import LOCKS
 
 
 class Workspace:
@@ -38,7 +39,7 @@ class Workspace:
             EnvironmentLacks: the folder can't be written.
         """
         with explain_os_errors(root):
-            root.mkdir(parents=True, exist_ok=True)
+            (root / LOCKS).mkdir(parents=True, exist_ok=True)
         if not (root / MANIFEST_NAME).exists():
             update_manifest(root / MANIFEST_NAME, lambda manifest: None)
         return Workspace.open(root)

@@ -16,12 +16,13 @@ from click.testing import CliRunner
 
 from shared import versions
 from shared.errors import EnvironmentLacks, ManifestError, UsageError
-from shared.files import remove_orphans, sha256_of_file
+from shared.files import sha256_of_file
 from shared.manifest import read_manifest
 from shared.manifest_cli import cli
 from shared.runs import RunHeader, RunWriter
 from shared.stages import stage_lock
 from shared.tasks.detection3d import Boxes3D
+from shared.temporaries import remove_orphans
 from shared.versions import KeptWorkspace, rollback, tag, untag
 from shared.versions import versions as all_versions
 from shared.workspace import Workspace
