@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.errors import ConfigError
-from shared.spec import ComponentSpec, TensorSpec
+from shared.spec import AxisSizes, ComponentSpec, TensorSpec
 
 Sizes = Mapping[str, int]
 
@@ -25,6 +25,8 @@ class Component:
         trace_sizes: sizes to trace the module with; none may be 1, which tracers take for a constant.
         check_sizes: sizes at which every exported file is compared with the module.
         deployed_sizes: sizes that the pipeline uses at most: what an axis becomes when the config fixes it.
+        varying_axes: those of the dynamic axes whose size differs from request to request; the others always have
+            their deployed size. Both go into the model spec, from which engines get their profiles.
         before_plugin: where the ONNX file ends in a TensorRT plugin: the module up to there, whose results are the
             plugin's inputs. ONNX Runtime can't run the plugin, so this is what of the file is compared with PyTorch.
     """
@@ -38,6 +40,7 @@ class Component:
     check_sizes: tuple[Sizes, ...]
     deployed_sizes: Sizes
     before_plugin: Any = None
+    varying_axes: Mapping[str, AxisSizes] = field(default_factory=dict)
 
     def trace_inputs(self) -> tuple[Any, ...]:
         """Inputs to trace the module with."""
@@ -60,8 +63,15 @@ class Component:
 
     def spec(self, onnx: str, program: str | None) -> ComponentSpec:
         """The component as the model spec describes it."""
+        sizes = {name: AxisSizes.fixed(size) for name, size in self.deployed_sizes.items()} | dict(self.varying_axes)
+        named = {size for tensor in self.inputs for size in tensor.shape if isinstance(size, str)}
         return ComponentSpec(
-            name=self.name, inputs=list(self.inputs), outputs=list(self.outputs), onnx=onnx, program=program
+            name=self.name,
+            inputs=list(self.inputs),
+            outputs=list(self.outputs),
+            onnx=onnx,
+            program=program,
+            axes={name: size for name, size in sizes.items() if name in named},
         )
 
     def with_dynamic_axes(self, axes: Mapping[str, Mapping[int, str]]) -> Component:
@@ -101,7 +111,8 @@ class Component:
             outputs=tuple(shape_of(tensor) for tensor in self.outputs),
             trace_sizes=sizes(self.trace_sizes),
             check_sizes=_distinct([sizes(given) for given in self.check_sizes]),
-            deployed_sizes=self.deployed_sizes,
+            deployed_sizes={renamed.get(name, name): size for name, size in self.deployed_sizes.items()},
+            varying_axes={renamed.get(name, name): size for name, size in self.varying_axes.items()},
         )
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class TensorSpec(BaseModel):
@@ -17,6 +24,30 @@ class TensorSpec(BaseModel):
     shape: list[int | str] = Field(description="One entry per axis: a size, or the name of a dynamic axis")
 
 
+class AxisSizes(BaseModel):
+    """The sizes that a dynamic axis has in use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min: int = Field(ge=1, description="Smallest")
+    opt: int = Field(description="What engines are tuned for: a typical size")
+    max: int = Field(description="Largest")
+    counter: str | None = Field(
+        default=None, description="Counter of the runs that gives a sample's size, where samples differ: voxels …"
+    )
+
+    @model_validator(mode="after")
+    def _are_in_order(self) -> AxisSizes:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"sizes must be min <= opt <= max, not {self.min}, {self.opt}, {self.max}")
+        return self
+
+    @staticmethod
+    def fixed(size: int) -> AxisSizes:
+        """An axis that has the same size in every request."""
+        return AxisSizes(min=size, opt=size, max=size)
+
+
 class ComponentSpec(BaseModel):
     """One exported part of a model, in the order in which they run."""
 
@@ -27,6 +58,13 @@ class ComponentSpec(BaseModel):
     outputs: list[TensorSpec] = Field(min_length=1)
     onnx: str = Field(description="Artifact: the ONNX file")
     program: str | None = Field(default=None, description="Artifact: the torch.export program")
+    axes: dict[str, AxisSizes] = Field(default_factory=dict, description="Sizes of the inputs' dynamic axes, by name")
+
+    @model_serializer(mode="wrap")
+    def _without_empty_axes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A spec written before axes had sizes keeps its hash, and what was run with it stays up to date.
+        value: dict[str, Any] = serialize(self)
+        return value if self.axes else {key: item for key, item in value.items() if key != "axes"}
 
     def output_names(self) -> list[str]:
         """Names of the outputs, in the order of the ONNX file."""

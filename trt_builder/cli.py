@@ -34,7 +34,7 @@ TARGETS = ("auto", "tensorrt", "rtx")
 @click.option(
     "--if-available",
     is_flag=True,
-    help="Where TensorRT or a GPU is missing, record the stage as skipped, with the reason, and end well.",
+    help="Where TensorRT or a GPU is missing, record the stage as skipped, with the reason, and succeed.",
 )
 @click.option("--explain", is_flag=True, help="Build nothing; say what would be built, and why.")
 @click.option(
@@ -97,7 +97,7 @@ def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
     type=Number(50, 100),
     default=100.0,
     show_default=True,
-    help="Share of the samples, in per cent, whose voxels must fit.",
+    help="Share of the samples, in percent, that must fit.",
 )
 @click.option(
     "--margin",
@@ -107,22 +107,22 @@ def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
     help="Room above that, for scenes that the data set does not have.",
 )
 def suggest_profiles(work: Path, percentile: float, margin: float) -> None:
-    """Profiles for the deploy config from the voxel counts of the runs in the workspace.
+    """Profiles for the deploy config from the sizes (voxel counts) that the runs in the workspace recorded.
 
     Example: trt_builder suggest-profiles --work work/centerpoint --percentile 99.9
     """
     from shared.workspace import Workspace
-    from trt_builder.suggest import suggest, voxel_counts
+    from trt_builder.suggest import sizes_in_runs, suggest
 
     ws = Workspace.open(work)
-    run, counts = voxel_counts(ws)
-    text, notes = suggest(counts, ws.spec(), percentile=percentile, margin=margin)
+    run, sizes = sizes_in_runs(ws)
+    text, notes = suggest(sizes, ws.spec(), percentile=percentile, margin=margin)
     click.echo(f"# from run {run}\n" + "".join(f"# {note}\n" for note in notes) + text, nl=False)
 
 
 @cli.command()
 @click.argument("engine", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--compare", type=click.Path(path_type=Path, dir_okay=False), help="Another engine to set against it.")
+@click.option("--compare", type=click.Path(path_type=Path, dir_okay=False), help="Another engine to compare it with.")
 @click.option("--json", "as_json", is_flag=True, help="The whole record as JSON.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Write the time per layer as an SVG.")
 def inspect(engine: Path, compare: Path | None, as_json: bool, picture: Path | None) -> None:

@@ -108,7 +108,7 @@ def make_jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                 profiles=profiles.resolve(
                     onnx_graph.graph_inputs(graph.model),
                     configured,
-                    spec,
+                    profiles.axes_of(component, spec),
                     fixed=config.tensorrt.fixed_profile,
                     where=where,
                 ),

@@ -1,67 +1,56 @@
 """Optimization profiles: the sizes of each input that an engine is built for.
 
 They come from the config (``components.<id>.tensorrt_profile``); inputs that it does not name get theirs from the
-model spec, whose parameters give the sizes that the named axes can have. Either way they are checked against the
-inputs of the ONNX file before anything is built.
+model spec, in which the exporter wrote the sizes of the named axes. Either way they are checked against the inputs of
+the ONNX file before anything is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from shared.errors import ConfigError
-from shared.spec import ModelSpec
+from shared.spec import AxisSizes, ComponentSpec, ModelSpec
 from trt_builder.onnx_graph import GraphInput
 
 Shape = tuple[int, ...]
 
 
 class Sizes(NamedTuple):
-    """Smallest, tuned-for and largest size of an axis, or shape of an input."""
+    """Smallest, tuned-for and largest shape of an input."""
 
-    min: Any
-    opt: Any
-    max: Any
+    min: Shape
+    opt: Shape
+    max: Shape
 
 
 # A profile: input name -> shapes. Inputs without dynamic axes are left out.
 Profile = dict[str, Sizes]
 
 
-def _one(_: Mapping[str, Any]) -> Sizes:
-    return Sizes(1, 1, 1)
+def axes_of(component: ComponentSpec, spec: ModelSpec) -> dict[str, AxisSizes]:
+    """The sizes of a component's named axes.
 
-
-def _voxels(parameters: Mapping[str, Any]) -> Sizes:
-    # A frame can be nearly empty. Lidar frames fill about a quarter of the voxels that a configuration allows for
-    # (20,000 of 96,000 in AWML's reference profile); suggest-profiles gives the figures of a data set.
-    largest = int(parameters["max_voxels"])
-    return Sizes(1, max(1, largest // 4), largest)
-
-
-def _parameter(name: str, index: int | None = None) -> Callable[[Mapping[str, Any]], Sizes]:
-    def sizes(parameters: Mapping[str, Any]) -> Sizes:
-        value = parameters[name] if index is None else parameters[name][index]
-        return Sizes(int(value), int(value), int(value))
-
-    return sizes
-
-
-# What the axis names of the model spec mean, in terms of its parameters.
-_AXES: dict[str, Callable[[Mapping[str, Any]], Sizes]] = {
-    "batch_size": _one,
-    "num_voxels": _voxels,
-    "num_max_points": _parameter("max_points_per_voxel"),
-    "width": _parameter("grid_size", 0),
-    "height": _parameter("grid_size", 1),
-}
+    Specs written before axes had sizes are CenterPoint's where they leave a choice: there, the parameters give them.
+    """
+    former = {"batch_size": AxisSizes.fixed(1)}
+    parameters = spec.parameters
+    if {"max_voxels", "max_points_per_voxel", "grid_size"} <= parameters.keys():
+        voxels, (width, height) = int(parameters["max_voxels"]), parameters["grid_size"][:2]
+        former |= {
+            "num_voxels": AxisSizes(min=1, opt=max(1, voxels // 4), max=voxels, counter="voxels"),
+            "num_max_points": AxisSizes.fixed(int(parameters["max_points_per_voxel"])),
+            "width": AxisSizes.fixed(int(width)),
+            "height": AxisSizes.fixed(int(height)),
+        }
+    return component.axes or former
 
 
 def resolve(
     inputs: Sequence[GraphInput],
     configured: Sequence[Mapping[str, Sizes]],
-    spec: ModelSpec,
+    axes: Mapping[str, AxisSizes],
     *,
     fixed: bool,
     where: str,
@@ -71,7 +60,7 @@ def resolve(
     Args:
         inputs: inputs of the ONNX file.
         configured: profiles of the config, first the main one; the main one may leave inputs out.
-        spec: the model spec, for inputs that are left out.
+        axes: sizes of the named axes, for inputs that are left out.
         fixed: make every profile one size, its largest.
         where: the component's place in the config, for errors.
 
@@ -98,7 +87,7 @@ def resolve(
                 check(graph_input, profile[graph_input.name], where=f"{place}.{graph_input.name}")
                 complete[graph_input.name] = profile[graph_input.name]
             elif graph_input in dynamic:
-                complete[graph_input.name] = _from_spec(graph_input, spec, where=place)
+                complete[graph_input.name] = _from_axes(graph_input, axes, where=place)
         profiles.append(
             {
                 name: Sizes(*(Sizes(shapes.max, shapes.max, shapes.max) if fixed else shapes))
@@ -141,34 +130,29 @@ def describe(graph_input: GraphInput) -> str:
     return f"{graph_input.name} [{', '.join(str(size) or '?' for size in graph_input.shape)}]"
 
 
-def sizes_of_axes(shape: Sequence[int | str], spec: ModelSpec) -> list[Sizes]:
-    """Sizes of every axis of a shape, from the parameters of the model spec.
+def shapes_of(shape: Sequence[int | str], axes: Mapping[str, AxisSizes]) -> Sizes:
+    """Smallest, tuned-for and largest shape of an input.
+
+    Args:
+        shape: sizes, and names of dynamic axes.
+        axes: what the named ones can be.
 
     Raises:
-        KeyError: the spec says nothing about an axis.
+        KeyError: an axis without sizes.
     """
-    axes = []
-    for size in shape:
-        if isinstance(size, int):
-            axes.append(Sizes(size, size, size))
-            continue
-        try:
-            axes.append(_AXES[size](spec.parameters))
-        except (KeyError, IndexError) as error:
-            raise KeyError(size) from error
-    return axes
+    sizes = [AxisSizes.fixed(size) if isinstance(size, int) else axes[size] for size in shape]
+    return Sizes(tuple(one.min for one in sizes), tuple(one.opt for one in sizes), tuple(one.max for one in sizes))
 
 
-def _from_spec(graph_input: GraphInput, spec: ModelSpec, *, where: str) -> Sizes:
+def _from_axes(graph_input: GraphInput, axes: Mapping[str, AxisSizes], *, where: str) -> Sizes:
     try:
-        axes = sizes_of_axes(graph_input.shape, spec)
+        return shapes_of(graph_input.shape, axes)
     except KeyError as error:
         raise ConfigError(
             f"no sizes for input {describe(graph_input)}: the model spec says nothing about its axis '{error.args[0]}'",
             where=where,
             hint=f"give min_shape, opt_shape and max_shape for '{graph_input.name}'",
         ) from error
-    return Sizes(*(tuple(axis[kind] for axis in axes) for kind in range(3)))
 
 
 def as_json(profiles: Sequence[Profile]) -> list[dict[str, dict[str, list[int]]]]:

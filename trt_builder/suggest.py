@@ -1,88 +1,115 @@
-"""Profiles from what a data set is really like: percentiles of the voxel counts of the runs in a workspace."""
+"""Profiles from what a data set is really like: percentiles of what the runs in a workspace have counted."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from shared.config.write import to_yaml
 from shared.errors import InputError
 from shared.runs import Run
-from shared.spec import ModelSpec
+from shared.spec import AxisSizes, ModelSpec
 from shared.workspace import Workspace
-from trt_builder.profiles import Sizes, sizes_of_axes
+from trt_builder.profiles import axes_of, shapes_of
 
 # Kernels are tuned for a size, not for an exact number; round figures say so.
 _STEP = 1000
 
 
-def voxel_counts(ws: Workspace) -> tuple[str, list[int]]:
-    """Voxels per sample, those that did not fit included, of the run with the most samples; and that run's folder.
+def counted_axes(spec: ModelSpec) -> dict[str, AxisSizes]:
+    """The axes whose size differs from sample to sample, by name."""
+    axes = [axes_of(component, spec).items() for component in spec.components]
+    return {name: sizes for name, sizes in itertools.chain.from_iterable(axes) if sizes.counter is not None}
+
+
+def sizes_in_runs(ws: Workspace) -> tuple[str, dict[str, list[int]]]:
+    """Sizes of the counted axes in every sample of the run with the most samples, and that run's folder.
+
+    What did not fit into the model is counted too.
 
     Raises:
-        InputError: the model has no voxels, or no run counted them yet.
+        InputError: no axis of the model differs from sample to sample, or no run counted it yet.
     """
-    if "max_voxels" not in ws.spec().parameters:
+    counters = {name: str(sizes.counter) for name, sizes in counted_axes(ws.spec()).items()}
+    if not counters:
         raise InputError(
-            f"{ws.spec().model} takes no voxels, and only their number differs from sample to sample",
+            f"{ws.spec().model} has no inputs whose size differs from sample to sample",
             where=str(ws.root),
             hint="its profiles come from the model spec",
         )
-    best: tuple[str, list[int]] = ("", [])
+    best: tuple[str, list[dict[str, int]]] = ("", [])
     for folder in sorted(ws.path("runs").glob("*")):
-        counters = Run.open(folder).counters
-        counts = [sample["voxels"] + sample.get("voxels_dropped", 0) for sample in counters if "voxels" in sample]
-        if len(counts) > len(best[1]):
-            best = (folder.name, counts)
+        samples = [sample for sample in Run.open(folder).counters if sample.keys() >= set(counters.values())]
+        if len(samples) > len(best[1]):
+            best = (folder.name, samples)
     if not best[1]:
         raise InputError(
-            "no run in this workspace has counted voxels",
+            f"no run in this workspace has counted {', '.join(counters.values())}",
             where=str(ws.root),
             hint=f"run a backend over the data set first: runtime run --backend onnx --num-samples -1 --work {ws.root}",
         )
-    return best
+    run, samples = best
+    return run, {
+        name: [sample[counter] + sample.get(f"{counter}_dropped", 0) for sample in samples]
+        for name, counter in counters.items()
+    }
 
 
-def suggest(counts: Sequence[int], spec: ModelSpec, *, percentile: float, margin: float) -> tuple[str, list[str]]:
+def suggest(
+    sizes: Mapping[str, Sequence[int]], spec: ModelSpec, *, percentile: float, margin: float
+) -> tuple[str, list[str]]:
     """Profiles for every component, as YAML for the deploy config, and what to know about them.
 
     Args:
-        counts: voxels per sample.
+        sizes: by counted axis, its size in every sample.
         spec: the model spec.
-        percentile: the share of samples, in per cent, whose voxels must fit.
+        percentile: the share of samples, in percent, that must fit.
         margin: room above that, as a factor, for scenes that the data set does not have.
     """
-    limit = int(spec.parameters["max_voxels"])
-    needed = math.ceil(float(np.percentile(counts, percentile)) * margin)
-    largest = min(limit, _rounded_up(needed))
-    tuned = min(largest, _rounded_up(int(np.median(counts))))
-    notes = [
-        f"voxels per sample: min {min(counts)}, median {int(np.median(counts))}, "
-        f"p99 {int(np.percentile(counts, 99))}, max {max(counts)}, over {len(counts)} samples"
-    ]
-    if needed > limit:
-        notes.append(f"the model takes {limit} voxels at most (max_voxels); {needed} would be needed")
-    over = sum(count > largest for count in counts)
-    if over:
-        notes.append(f"{over} of {len(counts)} samples have more voxels than this profile takes")
+    suggested: dict[str, AxisSizes] = {}
+    notes: list[str] = []
+    for name, axis in counted_axes(spec).items():
+        suggested[name], about = _suggest_axis(axis, sizes[name], percentile, margin)
+        notes += about
     components = {}
     for component in spec.components:
-        profile = {}
-        for tensor in component.inputs:
-            if any(isinstance(size, str) for size in tensor.shape):
-                axes = sizes_of_axes(tensor.shape, spec)
-                axes = [
-                    Sizes(1, tuned, largest) if size == "num_voxels" else sizes
-                    for size, sizes in zip(tensor.shape, axes, strict=True)
-                ]
-                profile[tensor.name] = {
-                    f"{kind}_shape": [int(getattr(sizes, kind)) for sizes in axes] for kind in Sizes._fields
+        axes = {**axes_of(component, spec), **suggested}
+        shapes = {
+            tensor.name: shapes_of(tensor.shape, axes)
+            for tensor in component.inputs
+            if any(isinstance(size, str) for size in tensor.shape)
+        }
+        if shapes:
+            components[component.name] = {
+                "tensorrt_profile": {
+                    name: {f"{kind}_shape": list(shape) for kind, shape in three._asdict().items()}
+                    for name, three in shapes.items()
                 }
-        if profile:
-            components[component.name] = {"tensorrt_profile": profile}
+            }
     return to_yaml({"components": components}), notes
+
+
+def _suggest_axis(
+    axis: AxisSizes, counts: Sequence[int], percentile: float, margin: float
+) -> tuple[AxisSizes, list[str]]:
+    """Sizes for an axis that has ``counts`` in the samples, and notes on them."""
+    needed = math.ceil(float(np.percentile(counts, percentile)) * margin)
+    largest = min(axis.max, _rounded_up(needed))
+    tuned = min(largest, _rounded_up(int(np.median(counts))))
+    what = str(axis.counter)
+    notes = [
+        f"{what} per sample: min {min(counts)}, median {int(np.median(counts))}, "
+        f"p99 {int(np.percentile(counts, 99))}, max {max(counts)}, over {len(counts)} samples"
+    ]
+    if needed > axis.max:
+        notes.append(f"the model takes {axis.max} {what} at most; {needed} would be needed")
+    over = sum(count > largest for count in counts)
+    if over:
+        notes.append(f"{over} of {len(counts)} samples have more {what} than this profile takes")
+    return AxisSizes(min=axis.min, opt=tuned, max=largest), notes
 
 
 def _rounded_up(number: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shared.errors import ConfigError, ExportError
-from shared.spec import ModelSpec, TensorSpec
+from shared.spec import AxisSizes, ModelSpec, TensorSpec
 from tests.support.exporting import SMALL, built, points
 
 pytestmark = pytest.mark.exporter
@@ -239,6 +239,14 @@ def test_renamed_axes(tmp_path):
     assert component.inputs[0].shape == ["B", 2, "H", 8]
     for exporter, opset in (("torchscript", 17), ("dynamo", 18)):
         check(write(component, tmp_path / "x.onnx", exporter, opset), component, opset)
+
+
+def test_the_spec_has_the_sizes_of_the_inputs_dynamic_axes_whatever_their_names():
+    varying = AxisSizes(min=1, opt=4, max=16, counter="rows")
+    component = replace(scaling(), varying_axes={"height": varying})
+    assert component.spec("x.onnx", None).axes == {"batch_size": AxisSizes.fixed(1), "height": varying}
+    renamed = component.with_dynamic_axes({"x": {2: "H"}, "y": {2: "H"}})
+    assert renamed.spec("x.onnx", None).axes == {"H": varying}
 
 
 def test_axes_that_can_not_be_dynamic():

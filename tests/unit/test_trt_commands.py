@@ -155,7 +155,7 @@ def test_suggest_says_when_samples_do_not_fit(tmp_path: Path) -> None:
     ws = make_workspace(tmp_path)
     run_with(ws, [100, 200], voxels_dropped=50)
     answer = invoke("suggest-profiles", "--work", ws.root)
-    assert "the model takes 200 voxels at most (max_voxels); 275 would be needed" in answer.output
+    assert "the model takes 200 voxels at most; 275 would be needed" in answer.output
     assert "1 of 2 samples have more voxels than this profile takes" in answer.output
 
 
@@ -169,7 +169,7 @@ def test_suggest_for_a_model_without_voxels_says_so(tmp_path: Path) -> None:
     update_manifest(ws.root / MANIFEST_NAME, without)
     answer = invoke("suggest-profiles", "--work", ws.root)
     assert answer.exit_code == 3
-    assert "takes no voxels" in answer.stderr
+    assert "has no inputs whose size differs from sample to sample" in answer.stderr
 
 
 def test_suggest_without_a_run_says_what_to_do(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConfigError
-from shared.spec import ModelSpec
+from shared.spec import AxisSizes, ModelSpec
 from trt_builder.onnx_graph import GraphInput
-from trt_builder.profiles import Sizes, as_json, check, resolve
+from trt_builder.profiles import Sizes, as_json, axes_of, check, resolve
 
 FEATURES = GraphInput("input_features", ("num_voxels", "num_max_points", 11))
 IMAGE = GraphInput("spatial_features", ("batch_size", 32, "height", "width"))
@@ -22,6 +22,7 @@ SPEC = ModelSpec.model_validate(
     {"model": "centerpoint", "task": "detection3d", "classes": ["car"], "components": [COMPONENT],
      "parameters": {"max_voxels": 96000, "max_points_per_voxel": 32, "grid_size": [1020, 510, 1]}}
 )  # fmt: skip
+AXES = axes_of(SPEC.components[0], SPEC)
 
 
 def sizes(*voxels: int) -> Sizes:
@@ -29,36 +30,55 @@ def sizes(*voxels: int) -> Sizes:
 
 
 def test_without_a_config_the_spec_gives_the_sizes() -> None:
-    (profile,) = resolve([FEATURES, IMAGE], [{}], SPEC, fixed=False, where="components.c")
+    (profile,) = resolve([FEATURES, IMAGE], [{}], AXES, fixed=False, where="components.c")
     assert profile["input_features"] == sizes(1, 24000, 96000)
     assert profile["spatial_features"] == Sizes(*[(1, 32, 510, 1020)] * 3)
 
 
+def test_the_axes_of_the_spec_s_component_are_the_sizes_whatever_the_model() -> None:
+    axes = {"tokens": {"min": 1, "opt": 100, "max": 4000, "counter": "points"}, "width": {"min": 8, "opt": 8, "max": 8}}
+    component = SPEC.components[0].model_validate({**COMPONENT, "axes": axes})
+    graph_input = GraphInput("x", ("tokens", 4, "width"))
+    (profile,) = resolve([graph_input], [{}], axes_of(component, SPEC), fixed=False, where="c")
+    assert profile == {"x": Sizes((1, 4, 8), (100, 4, 8), (4000, 4, 8))}
+
+
+def test_a_spec_written_before_axes_had_sizes_keeps_its_text() -> None:
+    assert "axes" not in SPEC.components[0].model_dump(mode="json")
+    assert SPEC.components[0].model_dump(mode="json") == {**COMPONENT, "program": None}
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 2), (2, 1, 3), (1, 4, 3)])
+def test_sizes_of_an_axis_are_in_order(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"greater than or equal to 1|must be min <= opt <= max"):
+        AxisSizes(min=sizes[0], opt=sizes[1], max=sizes[2])
+
+
 def test_the_config_wins_and_what_it_leaves_out_comes_from_the_spec() -> None:
-    (profile,) = resolve([FEATURES, IMAGE], [{"input_features": sizes(1000, 2000, 3000)}], SPEC, fixed=False, where="c")
+    (profile,) = resolve([FEATURES, IMAGE], [{"input_features": sizes(1000, 2000, 3000)}], AXES, fixed=False, where="c")
     assert profile["input_features"] == sizes(1000, 2000, 3000)
     assert "spatial_features" in profile
 
 
 def test_a_fixed_profile_has_one_size_the_largest() -> None:
-    (profile,) = resolve([FEATURES], [{"input_features": sizes(1, 2, 3)}], SPEC, fixed=True, where="c")
+    (profile,) = resolve([FEATURES], [{"input_features": sizes(1, 2, 3)}], AXES, fixed=True, where="c")
     assert profile["input_features"] == sizes(3, 3, 3)
 
 
 def test_several_profiles_are_kept_in_order() -> None:
     configured = [{"input_features": sizes(1, 2, 3)}, {"input_features": sizes(4, 5, 6)}]
-    found = resolve([FEATURES], configured, SPEC, fixed=False, where="c")
+    found = resolve([FEATURES], configured, AXES, fixed=False, where="c")
     assert [profile["input_features"].min[0] for profile in found] == [1, 4]
     assert as_json(found)[1] == {"input_features": {"min": [4, 32, 11], "opt": [5, 32, 11], "max": [6, 32, 11]}}
 
 
 def test_a_graph_with_fixed_inputs_needs_no_profile() -> None:
-    assert resolve([FIXED], [{}], SPEC, fixed=False, where="c") == []
+    assert resolve([FIXED], [{}], AXES, fixed=False, where="c") == []
 
 
 def test_a_profile_for_a_fixed_input_must_agree_with_it() -> None:
     with pytest.raises(ConfigError, match=r"axis 3 is 640, but the ONNX input image .* fixes it at 960"):
-        resolve([FIXED], [{"image": Sizes(*[(1, 3, 960, 640)] * 3)}], SPEC, fixed=False, where="c")
+        resolve([FIXED], [{"image": Sizes(*[(1, 3, 960, 640)] * 3)}], AXES, fixed=False, where="c")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +94,7 @@ def test_a_profile_for_a_fixed_input_must_agree_with_it() -> None:
 )
 def test_what_does_not_fit_is_named(profile: dict[str, Sizes], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        resolve([FEATURES], [profile], SPEC, fixed=False, where="components.pts_voxel_encoder")
+        resolve([FEATURES], [profile], AXES, fixed=False, where="components.pts_voxel_encoder")
     assert str(caught.value).startswith("components.pts_voxel_encoder.tensorrt_profile")
     assert caught.value.exit_code == 2
 
@@ -82,10 +102,10 @@ def test_what_does_not_fit_is_named(profile: dict[str, Sizes], message: str) -> 
 def test_an_axis_that_the_spec_does_not_know_must_be_configured() -> None:
     unknown = GraphInput("x", ("tokens", 4))
     with pytest.raises(ConfigError, match=r"the model spec says nothing about its axis 'tokens'.*give min_shape"):
-        resolve([unknown], [{}], SPEC, fixed=False, where="c")
+        resolve([unknown], [{}], AXES, fixed=False, where="c")
     nameless = GraphInput("x", ("", 4))
     with pytest.raises(ConfigError, match=r"no sizes for input x \[\?, 4\]"):
-        resolve([nameless], [{}], SPEC, fixed=False, where="c")
+        resolve([nameless], [{}], AXES, fixed=False, where="c")
 
 
 def shapes() -> st.SearchStrategy[Any]:
