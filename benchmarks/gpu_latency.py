@@ -37,9 +37,10 @@ from runtime.conditions import gpu_conditions
 from runtime.cuda.gpu import driver
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
-from runtime.models.centerpoint.device import STAGES, buckets
-from runtime.models.centerpoint.parameters import read_parameters
-from runtime.models.centerpoint.pipeline import ENCODER, HEAD, CenterPoint, CenterPointOnDevice, build
+from runtime.model import HostOnly
+from runtime.models.centerpoint.device import STAGES, CenterPointOnDevice, buckets
+from runtime.models.centerpoint.parameters import ENCODER, HEAD, read_parameters
+from runtime.models.centerpoint.pipeline import build
 from runtime.pipeline import DevicePipeline, Inference
 from shared.engines import tensor_names
 from shared.errors import InferenceError
@@ -107,7 +108,7 @@ class AwmlEngines:
 
 
 class AwmlDriver:
-    """Components driven as AWML's pipelines drive them, with `CenterPoint`'s NumPy steps around them.
+    """Components driven as AWML's pipelines drive them, with CenterPoint's NumPy steps around them.
 
     Attributes:
         engines_ms: what the two components of the last request took, copies and allocations included.
@@ -117,7 +118,7 @@ class AwmlDriver:
         self.settings: dict[str, Any] = {}
         self.engines_ms = 0.0
         self._components = AwmlEngines(session) if isinstance(session, TensorRTSession) else session
-        self._pipeline = CenterPoint(spec, read_parameters(spec), self)
+        self._pipeline = build(spec, self)
 
     def infer(self, points: Float32) -> Any:
         """One request."""
@@ -135,7 +136,7 @@ class AwmlDriver:
 def with_threshold(spec: ModelSpec, session: Session, points: Float32) -> ModelSpec:
     """The model with the score threshold that about a thousand cells of the frame pass."""
     parameters = read_parameters(spec)
-    outputs = CenterPoint(spec, parameters, session).infer(points).outputs
+    outputs = build(spec, HostOnly(session)).infer(points).outputs
     logits = np.concatenate([outputs[task.outputs["heatmap"]].ravel() for task in parameters.tasks])
     above = min(CELLS_ABOVE, len(logits) // 10)
     limit = float(np.partition(logits, -above)[-above])
@@ -344,7 +345,7 @@ def against_engines(notes: Notes, session: TensorRTSession, pipeline: DevicePipe
     answer = pipeline.infer(points)
     for like in engine_times.LIKE:
         alone = {}
-        for component, shapes in pipeline.input_shapes(answer.counters).items():
+        for component, shapes in pipeline.input_shapes(points, answer.counters).items():
             times = engine_times.measure(session, component, shapes, like, min_seconds=SECONDS)
             alone[component] = summarize(times.compute_ms)
         engines = sum(values["median"] for values in alone.values())
@@ -397,7 +398,7 @@ def against_numpy(
     ``differences`` these frames are by number.
     """
     parameters = read_parameters(spec)
-    host = CenterPoint(spec, parameters, session)
+    host = build(spec, HostOnly(session))
     verdicts: dict[str, int] = {}
     differences: list[dict[str, Any]] = []
 
@@ -406,7 +407,7 @@ def against_numpy(
         verdict = same_boxes(ours.predictions, theirs.predictions)
         if verdict == "different":
             alone = HeadAlone(dict(ours.outputs), spec.component(ENCODER), parameters.encoder_channels)
-            on_same = CenterPoint(spec, parameters, alone).infer(points)
+            on_same = build(spec, alone).infer(points)
             same_steps = same_boxes(ours.predictions, on_same.predictions) != "different"
             verdict = "other rows" if same_steps and ours.counters == on_same.counters else verdict
             raw = max(float(np.abs(ours.outputs[name] - value).max()) for name, value in theirs.outputs.items())
@@ -444,7 +445,7 @@ def one_pass(
 def rows_of_the_encoder(notes: Notes, spec: ModelSpec, session: DeviceSession, pipeline: DevicePipeline) -> None:
     """Whether the encoder gives a pillar the same features, to the bit, however many rows it is called with."""
     most = read_parameters(spec).max_voxels
-    ((name, shape),) = pipeline.input_shapes({"voxels": most})[ENCODER].items()
+    ((name, shape),) = pipeline.input_shapes(None, {"voxels": most})[ENCODER].items()
     features = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 
     def pillars(rows: int) -> Float32:

@@ -24,7 +24,7 @@ import numpy as np
 from exporter.models.calibration import transform as framework
 from runtime.models.calibration.paint import paint
 from runtime.models.calibration.project import project
-from runtime.models.calibration.undistort import straightening, undistort
+from runtime.models.calibration.undistort import undistort, undistortion_map
 
 MAX_DEPTH = 128.0
 DILATION = 1
@@ -65,9 +65,9 @@ def measure(count: int, height: int, width: int, repeats: int) -> dict[str, Any]
     cv2.setNumThreads(1)
     points, image, intrinsics = frame(count, height, width)
     fused = np.zeros((5, height, width), np.float32)
-    how = straightening(intrinsics, DISTORTION, height, width)
-    seen = project(points, np.eye(4), how.intrinsics, height, width, MAX_DEPTH)
-    straight = undistort(image, how)
+    mapping = undistortion_map(intrinsics, DISTORTION, height, width)
+    seen = project(points, np.eye(4), mapping.intrinsics, height, width, MAX_DEPTH)
+    straight = undistort(image, mapping)
 
     def fuse() -> None:
         for channel in range(3):
@@ -75,7 +75,7 @@ def measure(count: int, height: int, width: int, repeats: int) -> dict[str, Any]
 
     def project_and_paint() -> None:
         paint(
-            project(points, np.eye(4), how.intrinsics, height, width, MAX_DEPTH),
+            project(points, np.eye(4), mapping.intrinsics, height, width, MAX_DEPTH),
             points[:, 3],
             MAX_DEPTH,
             DILATION,
@@ -94,8 +94,8 @@ def measure(count: int, height: int, width: int, repeats: int) -> dict[str, Any]
         raise SystemExit("runtime and framework give different inputs; nothing is timed")
     steps = medians_ms(
         {
-            "undistort": lambda: undistort(image, how),
-            "project": lambda: project(points, np.eye(4), how.intrinsics, height, width, MAX_DEPTH),
+            "undistort": lambda: undistort(image, mapping),
+            "project": lambda: project(points, np.eye(4), mapping.intrinsics, height, width, MAX_DEPTH),
             "project and paint": project_and_paint,
             "fuse": fuse,
             "framework, all of it": by_framework,

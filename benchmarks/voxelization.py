@@ -22,13 +22,19 @@ import torch
 
 from exporter.mmcv_ops import COMPILED, provide_mmcv_ops
 from runtime.buffers import Float32, RowBuffer
-from runtime.models.centerpoint.decorate import Decoration, decorate
-from runtime.models.centerpoint.voxelize import VoxelGrid, cell_table, voxelize
+from runtime.models.centerpoint.decorate import decorate
+from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
+from runtime.models.centerpoint.voxelize import cell_table, voxelize
 
 # AWML's 121 m model with intensity: 11 features a point.
-GRID = VoxelGrid((-122.4, -122.4, -3.0), (0.24, 0.24, 8.0), (1020, 1020, 1), max_points=32, max_voxels=96000)
-RANGE = [-122.4, -122.4, -3.0, 122.4, 122.4, 5.0]
-DECORATION = Decoration(raw_features=5, cluster_center=True, voxel_center_axes=3, distance=False, legacy=False)
+GRID = VoxelGrid(
+    point_cloud_range=(-122.4, -122.4, -3.0, 122.4, 122.4, 5.0),
+    voxel_size=(0.24, 0.24, 8.0),
+    grid_size=(1020, 1020, 1),
+    max_points_per_voxel=32,
+    max_voxels=96000,
+)
+DECORATION = Decoration(raw_features=5, cluster_center=True, voxel_center="xyz")
 
 
 def frame(count: int, seed: int = 0) -> Float32:
@@ -65,8 +71,8 @@ def framework_steps(points: Float32) -> tuple[str, Callable[[], Any], Callable[[
     from mmdet3d.models.voxel_encoders import PillarFeatureNet
 
     layer = VoxelizationByGridShape(
-        point_cloud_range=RANGE,
-        max_num_points=GRID.max_points,
+        point_cloud_range=GRID.point_cloud_range,
+        max_num_points=GRID.max_points_per_voxel,
         voxel_size=list(GRID.voxel_size),
         max_voxels=(GRID.max_voxels, GRID.max_voxels),
     ).eval()
@@ -74,7 +80,7 @@ def framework_steps(points: Float32) -> tuple[str, Callable[[], Any], Callable[[
         in_channels=DECORATION.raw_features,
         feat_channels=(32,),
         voxel_size=GRID.voxel_size,
-        point_cloud_range=RANGE,
+        point_cloud_range=GRID.point_cloud_range,
         legacy=False,
     ).eval()
     # Without its layers, forward ends with the decorated points.
@@ -95,12 +101,12 @@ def measure(count: int, repeats: int) -> dict[str, Any]:
     """Both paths on one frame: equal results, and times in milliseconds."""
     torch.set_num_threads(1)
     points = frame(count)
-    table, buffer = cell_table(GRID), RowBuffer(GRID.max_voxels * GRID.max_points, DECORATION.num_features)
+    table, buffer = cell_table(GRID), RowBuffer(GRID.max_voxels * GRID.max_points_per_voxel, DECORATION.num_features)
     voxels = voxelize(points, GRID, table)
     ours = decorate(voxels, DECORATION, GRID, buffer)[: len(voxels)]
     with torch.inference_mode():
         operator, their_voxelize, their_decorate, theirs = framework_steps(points)
-        np.testing.assert_array_equal(voxels.dense(GRID.max_points), theirs[0].numpy())
+        np.testing.assert_array_equal(voxels.dense(GRID.max_points_per_voxel), theirs[0].numpy())
         np.testing.assert_array_equal(voxels.coordinates, theirs[1].numpy())
         difference = float(np.abs(ours - theirs[3].numpy()).max())
         times = medians_ms(

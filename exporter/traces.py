@@ -1,6 +1,6 @@
 """What the training framework has between its parts, for the kinds of models that can be run step by step.
 
-A model's ``trace.py`` has ``STEPS``, the names of those steps of `runtime.steps` after which the
+A model's ``trace.py`` has ``STEPS``, the names of those steps of the runtime's pipeline after which the
 framework's state can be told, and ``states``, the state after each as arrays. Where the framework does several steps in
 one, only the last is named; `runtime swap` swaps them together.
 """

@@ -8,18 +8,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime import engine_times
 from runtime.backends import Session
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.conditions import gpu_conditions
-from runtime.model import Model, open_model
-from runtime.pipeline import DevicePipeline, Inference, Pipeline
+from runtime.model import Model, ModelOptions, open_model
+from runtime.pipeline import ENQUEUE, DevicePipeline, Inference, Pipeline
 from runtime.warm_up import WarmUp, warm_up
 from shared.errors import UsageError
 from shared.latency import MIN_SAMPLES, TOTAL, compare, median_interval, summarize, summarize_stages
 from shared.table import MISSING, Table, number
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _log = logging.getLogger("runtime")
 
@@ -30,6 +33,8 @@ _STAGED_REQUESTS = 200
 _LAYERS_SHOWN = 15
 
 Requests = list[dict[str, float]]
+# Input shapes by component and input.
+EngineShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 def bench(
@@ -41,18 +46,14 @@ def bench(
     min_requests: int = 20,
     min_seconds: float = 5.0,
     max_warm_up_seconds: float = 60.0,
-    data_root: Path | None = None,
-    threads: int | None = None,
-    target: str | None = None,
-    steps: str = "auto",
-    compiled: bool = False,
     streams: int = 1,
     like: str | None = None,
     profile: bool = False,
     trace: bool = False,
     against: str | None = None,
+    **options: Unpack[ModelOptions],
 ) -> str:
-    """Measure requests from points in host memory to boxes in host memory.
+    """Measure requests from the input in host memory to predictions in host memory.
 
     Measuring is what the command is for: it is never up to date. Statistics go into the manifest's results under
     ``bench``, every single latency into ``bench/<name>.json``.
@@ -65,16 +66,12 @@ def bench(
         min_requests: at least so many requests are measured.
         min_seconds: for at least so long.
         max_warm_up_seconds: the warm-up ends here, stable or not.
-        data_root: where the data set lies, when not where the config says.
-        threads: threads within an operation, None for the backend's default.
-        target: set of engines, None for the one that fits.
-        steps: where the pipeline's own steps run, see `runtime.model.Model`.
-        compiled: components are compiled for this machine.
         streams: requests in flight; more than one needs a pipeline on a GPU, and measures throughput besides.
         like: measure the bare engines too, as ``trtexec-10`` or ``trtexec-11`` does.
         profile: time every layer of the engines too, in a pass of its own.
         trace: write the stages of the staged requests as a Chrome trace.
         against: name of an earlier result to compare the total with.
+        options: see `runtime.model.open_model`.
 
     Returns:
         Tables.
@@ -82,7 +79,7 @@ def bench(
     Raises:
         UsageError: an option that this backend or pipeline does not have, or no such sample or result.
     """
-    model = open_model(work, backend_name, device, data_root, threads, target=target, steps=steps, compiled=compiled)
+    model = open_model(work, backend_name, device, **options)
     index = model.config.data.sample_idx if sample_index is None else sample_index
     if not 0 <= index < len(model.dataset):
         raise UsageError(f"sample {index} is not in the data set", hint=f"choose 0 to {len(model.dataset) - 1}")
@@ -115,12 +112,12 @@ def bench(
         parts += _findings(statistics, list(model.spec.components), conditions)
         if streams > 1:
             result["streams"] = _throughput(pipeline, data, streams, min_seconds)
-            parts.append(_in_words(result["streams"], statistics))
+            parts.append(_throughput_line(result["streams"], statistics))
         if like is not None:
-            result["engines"] = _bare_engines(session, pipeline, answer, like)
+            result["engines"] = _bare_engines(session, _engine_shapes(pipeline, data, answer), like)
             parts.append(_engine_table(result["engines"], statistics, like))
         if profile:
-            result["layers"] = _layers(session, pipeline, answer)
+            result["layers"] = _layers(session, _engine_shapes(pipeline, data, answer))
             parts += [_layer_table(name, layers) for name, layers in result["layers"].items()]
         if other is not None:
             parts.append(f"total: {compare(statistics[TOTAL], other)} against {against}")
@@ -218,7 +215,7 @@ def _findings(
 ) -> list[str]:
     """The bottleneck, the components' share, and the state of the GPU."""
     names = [component.name for component in components]
-    stages = {name: values["median"] for name, values in statistics.items() if name not in (TOTAL, "enqueue")}
+    stages = {name: values["median"] for name, values in statistics.items() if name not in (TOTAL, ENQUEUE)}
     whole = sum(stages.values())
     if whole == 0:
         return []
@@ -244,7 +241,7 @@ def _rounds(lanes: Sequence[DevicePipeline], data: Any, min_seconds: float) -> f
     for lane in lanes:
         lane.submit(data)
     finished = 0
-    # One round for nothing: clocks and caches.
+    # The first rounds are not counted: clocks and caches settle.
     started = time.perf_counter() + min_seconds / 10
     while True:
         for lane in lanes:
@@ -259,7 +256,7 @@ def _rounds(lanes: Sequence[DevicePipeline], data: Any, min_seconds: float) -> f
     return finished / elapsed
 
 
-def _in_words(streams: Mapping[str, float], statistics: Mapping[str, Mapping[str, float]]) -> str:
+def _throughput_line(streams: Mapping[str, float], statistics: Mapping[str, Mapping[str, float]]) -> str:
     latency = statistics[TOTAL]["median"]
     return (
         f"{streams['streams']} streams: {streams['per_second']:.1f} requests a second, {streams['gain']:.2f} times one "
@@ -267,11 +264,15 @@ def _in_words(streams: Mapping[str, float], statistics: Mapping[str, Mapping[str
     )
 
 
-def _bare_engines(session: Session, pipeline: Pipeline, answer: Inference, like: str) -> dict[str, dict[str, Any]]:
-    assert isinstance(session, TensorRTSession)
+def _engine_shapes(pipeline: Pipeline, data: Any, answer: Inference) -> EngineShapes:
     assert isinstance(pipeline, DevicePipeline)
+    return pipeline.input_shapes(data, answer.counters)
+
+
+def _bare_engines(session: Session, shapes_of: EngineShapes, like: str) -> dict[str, dict[str, Any]]:
+    assert isinstance(session, TensorRTSession)
     results = {}
-    for component, shapes in pipeline.input_shapes(answer.counters).items():
+    for component, shapes in shapes_of.items():
         times = engine_times.measure(session, component, shapes, like)
         results[component] = {
             "shapes": {name: list(shape) for name, shape in shapes.items()},
@@ -306,11 +307,9 @@ def _engine_table(
     return f"{Table(f'bare engines as {like} measures them', columns, rows).text()}\n{overhead}"
 
 
-def _layers(session: Session, pipeline: Pipeline, answer: Inference) -> dict[str, dict[str, float]]:
+def _layers(session: Session, shapes_of: EngineShapes) -> dict[str, dict[str, float]]:
     assert isinstance(session, TensorRTSession)
-    assert isinstance(pipeline, DevicePipeline)
-    shapes = pipeline.input_shapes(answer.counters)
-    return {component: engine_times.layer_times(session, component, shapes[component]) for component in shapes}
+    return {component: engine_times.layer_times(session, component, shapes) for component, shapes in shapes_of.items()}
 
 
 def _layer_table(component: str, layers: Mapping[str, float]) -> str:
@@ -328,7 +327,7 @@ def _chrome_trace(staged: Requests) -> dict[str, Any]:
     for number_of_request, request in enumerate(staged):
         begin = now
         for stage, milliseconds in request.items():
-            if stage in (TOTAL, "enqueue"):
+            if stage in (TOTAL, ENQUEUE):
                 continue
             events.append({"name": stage, "ph": "X", "ts": now, "dur": milliseconds * 1e3, "pid": 0, "tid": 1})
             now += milliseconds * 1e3

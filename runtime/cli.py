@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,77 +21,79 @@ from shared.cli import (
     workspace_option,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from runtime.model import ModelOptions
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 cli = tool_group("runtime", "Run a backend over a data set, and measure it.")
 
 
-def _backend_option(command: Command) -> Command:
-    return click.option(
-        "--backend",
-        "backend_name",
-        required=True,
-        metavar="NAME",
-        help="pytorch, onnx or tensorrt; `runtime backends` lists them.",
-    )(command)
+_threads_option = click.option(
+    "--threads", type=THREADS, help="Threads within an operation on the CPU. [default: the backend's]"
+)
 
 
-def _threads_option(command: Command) -> Command:
-    return click.option(
-        "--threads", type=THREADS, help="Threads within an operation on the CPU. [default: the backend's]"
-    )(command)
+def _model_options(command: Command) -> Command:
+    """What to run on what: the workspace, the backend, the device and how; see `runtime.model.open_model`."""
+    for option in (
+        click.option(
+            "--target",
+            metavar="NAME",
+            help="Set of engines: a folder under tensorrt/. [default: the one that fits the installed TensorRT]",
+        ),
+        _threads_option,
+        data_option,
+        device_option,
+        click.option(
+            "--backend",
+            "backend_name",
+            required=True,
+            metavar="NAME",
+            help="pytorch, onnx or tensorrt; `runtime backends` lists them.",
+        ),
+        workspace_option,
+    ):
+        command = option(command)
+    return command
 
 
-def _target_option(command: Command) -> Command:
-    return click.option(
-        "--target",
-        metavar="NAME",
-        help="Set of engines: a folder under tensorrt/. [default: the one that fits the installed TensorRT]",
-    )(command)
-
-
-def _steps_option(command: Command) -> Command:
-    return click.option(
-        "--steps",
-        type=click.Choice(["auto", "numpy"]),
-        default="auto",
-        show_default=True,
-        help="Where the steps between the components run: on the GPU where backend and model can, or in NumPy.",
-    )(command)
-
-
-def _compile_option(command: Command) -> Command:
-    return click.option(
-        "--compile", "compiled", is_flag=True, help="Compile the components for this machine first (PyTorch)."
-    )(command)
+def _placement_options(command: Command) -> Command:
+    """Where the pipeline's own steps run, and whether components are compiled."""
+    for option in (
+        click.option(
+            "--compile", "compiled", is_flag=True, help="Compile the components for this machine first (PyTorch)."
+        ),
+        click.option(
+            "--steps",
+            type=click.Choice(["auto", "numpy"]),
+            default="auto",
+            show_default=True,
+            help="Where the steps between the components run: on the GPU where backend and model can, or in NumPy.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @cli.command("run")
-@workspace_option
-@_backend_option
-@device_option
+@_model_options
 @click.option(
     "--num-samples",
     type=COUNT_OR_ALL,
     help="How many samples, from the first; -1 for all. [default: the config's evaluation.num_samples]",
 )
-@data_option
-@_threads_option
-@_target_option
-@_steps_option
-@_compile_option
+@_placement_options
 @force_option
 def run_command(
     work: Path,
     backend_name: str,
     device: str,
     num_samples: int | None,
-    data_root: Path | None,
-    threads: int | None,
-    target: str | None,
-    steps: str,
-    compiled: bool,
     force: bool,
+    **options: Unpack[ModelOptions],
 ) -> None:
     """Run a backend over the data set: predictions, raw outputs of the verification samples, latencies.
 
@@ -101,25 +103,11 @@ def run_command(
     """
     from runtime.run import run
 
-    report = run(
-        work,
-        backend_name,
-        device,
-        num_samples=num_samples,
-        data_root=data_root,
-        threads=threads,
-        force=force,
-        target=target,
-        steps=steps,
-        compiled=compiled,
-    )
-    click.echo(report)
+    click.echo(run(work, backend_name, device, num_samples=num_samples, force=force, **options))
 
 
 @cli.command("bench")
-@workspace_option
-@_backend_option
-@device_option
+@_model_options
 @click.option("--sample", type=INDEX, help="Which sample. [default: the config's data.sample_idx]")
 @click.option("--requests", type=COUNT, default=20, show_default=True, help="Measure at least so many.")
 @click.option("--seconds", type=SECONDS, default=5.0, show_default=True, help="Measure at least so long.")
@@ -145,11 +133,7 @@ def run_command(
 @click.option("--profile", is_flag=True, help="Time every layer of the engines too, in a pass of its own (TensorRT).")
 @click.option("--trace", is_flag=True, help="Write the stages as a Chrome trace.")
 @click.option("--against", metavar="RUN", help="Earlier result to compare the total with, for example onnx-cpu.")
-@data_option
-@_threads_option
-@_target_option
-@_steps_option
-@_compile_option
+@_placement_options
 def bench_command(
     work: Path,
     backend_name: str,
@@ -163,11 +147,7 @@ def bench_command(
     profile: bool,
     trace: bool,
     against: str | None,
-    data_root: Path | None,
-    threads: int | None,
-    target: str | None,
-    steps: str,
-    compiled: bool,
+    **options: Unpack[ModelOptions],
 ) -> None:
     """Measure the latency of a model on one sample, stage by stage, after a warm-up.
 
@@ -186,16 +166,12 @@ def bench_command(
         min_requests=requests,
         min_seconds=seconds,
         max_warm_up_seconds=warm_up,
-        data_root=data_root,
-        threads=threads,
-        target=target,
-        steps=steps,
-        compiled=compiled,
         streams=streams,
         like=like,
         profile=profile,
         trace=trace,
         against=against,
+        **options,
     )
     click.echo(report)
 
@@ -239,23 +215,16 @@ def ranges_command(
 
 
 @cli.command("trace")
-@workspace_option
-@_backend_option
-@device_option
+@_model_options
 @click.option("--num-samples", type=COUNT_OR_ALL, help="How many samples. [default: verification.num_verify_samples]")
-@data_option
-@_threads_option
-@_target_option
 @force_option
 def trace_command(
     work: Path,
     backend_name: str,
     device: str,
     num_samples: int | None,
-    data_root: Path | None,
-    threads: int | None,
-    target: str | None,
     force: bool,
+    **options: Unpack[ModelOptions],
 ) -> None:
     """Run a backend and keep what every step gives: for `runtime swap` and `verifier bisect`.
 
@@ -265,32 +234,17 @@ def trace_command(
     """
     from runtime.trace import trace
 
-    report = trace(
-        work,
-        backend_name,
-        device,
-        num_samples=num_samples,
-        data_root=data_root,
-        threads=threads,
-        target=target,
-        force=force,
-    )
-    click.echo(report)
+    click.echo(trace(work, backend_name, device, num_samples=num_samples, force=force, **options))
 
 
 @cli.command("swap")
-@workspace_option
-@_backend_option
-@device_option
+@_model_options
 @click.option("--trace", "trace_name", required=True, metavar="NAME", help="The reference's trace, as in pytorch-cpu.")
 @click.option(
     "--trace-work",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="The workspace that holds the trace. [default: the same]",
 )
-@data_option
-@_threads_option
-@_target_option
 @force_option
 def swap_command(
     work: Path,
@@ -298,10 +252,8 @@ def swap_command(
     device: str,
     trace_name: str,
     trace_work: Path | None,
-    data_root: Path | None,
-    threads: int | None,
-    target: str | None,
     force: bool,
+    **options: Unpack[ModelOptions],
 ) -> None:
     """Run a backend from every step of a trace on, for `verifier attribute`: the trace's steps before, ours after.
 
@@ -309,18 +261,7 @@ def swap_command(
     """
     from runtime.swap import swap
 
-    report = swap(
-        work,
-        backend_name,
-        device,
-        trace_name,
-        trace_work=trace_work,
-        data_root=data_root,
-        threads=threads,
-        target=target,
-        force=force,
-    )
-    click.echo(report)
+    click.echo(swap(work, backend_name, device, trace_name, trace_work=trace_work, force=force, **options))
 
 
 @cli.command("backends")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy.typing as npt
 
@@ -24,6 +24,16 @@ from shared.workspace import Workspace
 
 if TYPE_CHECKING:
     from shared.config import DeployConfig
+
+
+class ModelOptions(TypedDict, total=False):
+    """How a model is run, as the commands take it and hand it on to `open_model`."""
+
+    data_root: Path | None
+    threads: int | None
+    target: str | None
+    steps: str
+    compiled: bool
 
 
 @dataclass(frozen=True)
@@ -133,8 +143,8 @@ def open_model(
     work: Path,
     backend_name: str,
     device: str,
-    data_root: Path | None,
-    threads: int | None,
+    data_root: Path | None = None,
+    threads: int | None = None,
     *,
     target: str | None = None,
     steps: str = "auto",
@@ -161,8 +171,8 @@ def open_model(
     workspace = Workspace.open(work)
     spec = workspace.spec()
     config = from_resolved(workspace.config(), where=str(work))
-    chosen = parse_device(device, config.devices)
+    parsed = parse_device(device, config.devices)
     dataset = open_dataset(config.data, root=data_root, task=spec.task)
     if len(dataset) == 0:
         raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
-    return Model(workspace, spec, config, backend_name, chosen, threads, dataset, target, steps, compiled)
+    return Model(workspace, spec, config, backend_name, parsed, threads, dataset, target, steps, compiled)

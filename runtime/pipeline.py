@@ -3,22 +3,46 @@
 A folder ``runtime/models/<model>/`` with ``pipeline.py`` and its function ``build`` is the pipeline of the models whose
 spec says ``model: <model>``. Another package adds one by an entry point of the group ``awml_deploy.pipelines``
 (`shared.plugins`).
+
+A pipeline is one list of `Step`s. `HostPipeline` makes everything of it: requests with the time of each stage, what
+`runtime trace` keeps, what `runtime swap` goes on from::
+
+    def build(spec: ModelSpec, session: Session) -> Pipeline:
+        parameters = validated(MyParameters, spec)
+        network = spec.components[0]
+        steps = [
+            Step("scale", lambda image: scaled(image, parameters.size), one_array(network.inputs[0].name)),
+            component_step(network, session),
+            Step("decide", lambda outputs: decided(outputs, parameters.threshold), predictions_of(spec)),
+        ]
+        return HostPipeline(Interface(read, one_array("image")), steps)
+
+A pipeline whose steps are CUDA kernels is a `DevicePipeline`.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy.typing as npt
 
 from runtime.backends import Session
-from shared import plugins
-from shared.errors import ManifestError
-from shared.spec import ModelSpec
+from runtime.stage_clock import StageClock
+from shared import plugins, tasks
+from shared.errors import InferenceError, ManifestError, UsageError
+from shared.latency import TOTAL
+from shared.spec import ComponentSpec, ModelSpec
 from shared.tasks import Predictions
+
+ArraysByName = Mapping[str, npt.NDArray[Any]]
+Counters = Mapping[str, int]
+
+#: Stage of a `DevicePipeline`: what putting a request on the stream takes on the host.
+ENQUEUE = "enqueue"
 
 
 @dataclass(frozen=True)
@@ -46,13 +70,110 @@ class Inference:
     """
 
     predictions: Predictions
-    outputs: Mapping[str, npt.NDArray[Any]]
+    outputs: ArraysByName
     latency_ms: dict[str, float]
     counters: dict[str, int]
 
 
-class Pipeline(Protocol):
+@dataclass(frozen=True)
+class Packing:
+    """How the state between two steps is kept in a file.
+
+    Attributes:
+        pack: the state as arrays by name, all that later steps need.
+        unpack: the state from such arrays.
+    """
+
+    pack: Callable[[Any], dict[str, npt.NDArray[Any]]]
+    unpack: Callable[[ArraysByName], Any]
+
+
+#: Arrays by name, as components give them.
+BY_NAME = Packing(dict, dict)
+
+
+def one_array(name: str) -> Packing:
+    """A state that is one array, kept under a name."""
+    return Packing(lambda array: {name: array}, lambda arrays: arrays[name])
+
+
+def dataclass_of_arrays(kind: type[Any]) -> Packing:
+    """A state that is a dataclass whose fields are arrays, kept under the names of the fields."""
+    names = [field.name for field in fields(kind)]
+    return Packing(
+        lambda state: {name: getattr(state, name) for name in names},
+        lambda arrays: kind(**{name: arrays[name] for name in names}),
+    )
+
+
+def predictions_of(spec: ModelSpec) -> Packing:
+    """The predictions of a model's task."""
+    task = tasks.find(spec.task)
+    return Packing(task.arrays, task.from_arrays)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a pipeline.
+
+    Attributes:
+        name: of the step and its stage in latencies; a component's is that of the model spec.
+        run: the state after the step from the state before it; after the last step the state is the predictions. A
+            state is valid until the same step runs again.
+        packing: how the state after the step is kept.
+        count: what the state after the step is like, by name, for the counters of a request. Not timed.
+        outputs: the raw outputs in the state after a component.
+    """
+
+    name: str
+    run: Callable[[Any], Any]
+    packing: Packing
+    count: Callable[[Any], dict[str, int]] | None = None
+    outputs: Callable[[Any], ArraysByName] | None = None
+
+
+def component_step(
+    component: ComponentSpec, session: Session, count: Callable[[Any], dict[str, int]] | None = None
+) -> Step:
+    """A component of one input: from the array that it takes to its outputs by name."""
+    name, (tensor,) = component.name, component.inputs
+    return Step(name, lambda array: session.run(name, {tensor.name: array}), BY_NAME, count, outputs=dict)
+
+
+def run_steps(steps: Sequence[Step], state: Any) -> Any:
+    """The state after all of ``steps``, in order, from the state before them."""
+    for step in steps:
+        state = step.run(state)
+    return state
+
+
+def no_alerts(counters: Counters) -> list[str]:  # noqa: ARG001 (what a model without any has to say)
+    """Nothing to tell."""
+    return []
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a model is from outside, wherever its steps run.
+
+    Attributes:
+        read: see `Pipeline.read`.
+        packing: how what is read is kept.
+        comparable: see `Pipeline.comparable`.
+        alerts: see `Pipeline.alerts`.
+    """
+
+    read: Callable[[Any], PipelineInput]
+    packing: Packing
+    comparable: Callable[[ArraysByName], dict[str, npt.NDArray[Any]]] = dict
+    alerts: Callable[[Counters], list[str]] = no_alerts
+
+
+class Pipeline(ABC):
     """One model on one session. It owns buffers, and so serves one request at a time."""
+
+    def __init__(self, interface: Interface) -> None:
+        self.interface = interface
 
     def read(self, sample: Any) -> PipelineInput:
         """The model's input for a sample of a data set. Not part of a request.
@@ -60,7 +181,9 @@ class Pipeline(Protocol):
         Raises:
             InputError: a file of the sample is missing or corrupt.
         """
+        return self.interface.read(sample)
 
+    @abstractmethod
     def infer(self, data: Any) -> Inference:
         """One request, from the input in host memory to predictions in host memory.
 
@@ -68,47 +191,135 @@ class Pipeline(Protocol):
             InferenceError: the input does not fit the model, or the backend failed.
         """
 
-    def comparable(self, outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def comparable(self, outputs: ArraysByName) -> dict[str, npt.NDArray[Any]]:
         """Raw outputs in the conventions of the training framework, so that they compare with its own."""
+        return self.interface.comparable(outputs)
 
-    def alerts(self, counters: Mapping[str, int]) -> list[str]:
+    def alerts(self, counters: Counters) -> list[str]:
         """What a user must know: one line each, with the numbers.
 
         Args:
             counters: those of `PipelineInput` and `Inference`, summed over a run.
         """
+        return self.interface.alerts(counters)
 
 
-class DevicePipeline(ABC):
-    """A `Pipeline` whose requests run on a GPU from end to end, so that several can be in flight, one a lane.
+class HostPipeline(Pipeline):
+    """A pipeline whose steps run in NumPy, one after the other.
 
-    Taking the time of every stage costs some microseconds a stage.
+    Attributes:
+        steps: all of them; the first reads a sample and is not part of a request.
     """
 
-    @abstractmethod
+    def __init__(self, interface: Interface, steps: Sequence[Step]) -> None:
+        super().__init__(interface)
+        self.steps = [Step("read", lambda sample: interface.read(sample).data, interface.packing), *steps]
+
+    def infer(self, data: Any) -> Inference:
+        """See `Pipeline`."""
+        clock = StageClock()
+        state = data
+        states = []
+        for step in self.steps[1:]:
+            state = step.run(state)
+            clock.lap(step.name)
+            states.append((step, state))
+        latency = clock.stop()
+        counters: dict[str, int] = {}
+        outputs: ArraysByName = {}
+        for step, after in states:
+            if step.count is not None:
+                counters.update(step.count(after))
+            if step.outputs is not None:
+                outputs = step.outputs(after)
+        return Inference(state, outputs, latency, counters)
+
+
+@dataclass(frozen=True)
+class _InFlight:
+    """A request between `DevicePipeline.submit` and `DevicePipeline.collect`; times in nanoseconds."""
+
+    request: Any
+    stages: bool
+    started: int
+    enqueued: int
+
+
+class DevicePipeline(Pipeline):
+    """A pipeline whose requests run on a GPU, so that several can be in flight, one a lane.
+
+    An object is a lane: a stream and buffers of its own. Taking the time of every stage costs some microseconds a
+    stage. A subclass enqueues requests and reads their answers.
+    """
+
+    def __init__(self, interface: Interface) -> None:
+        super().__init__(interface)
+        self._in_flight: _InFlight | None = None
+
     def infer(self, data: Any) -> Inference:
         """See `Pipeline`; with the time of every stage."""
+        self.submit(data, stages=True)
+        return self.collect()
 
-    @abstractmethod
     def submit(self, data: Any, *, stages: bool = False) -> None:
         """Enqueue a request without waiting for it; `collect` has to follow before the next one.
 
         Args:
             data: as for `Pipeline.infer`.
             stages: take the time of every stage.
+
+        Raises:
+            InferenceError: the input does not fit the model, the backend refuses, or a request is in flight.
+        """
+        if self._in_flight is not None:
+            raise InferenceError("this lane has a request in flight")
+        started = time.perf_counter_ns()
+        request = self.enqueue(data, stages=stages)
+        self._in_flight = _InFlight(request, stages, started, time.perf_counter_ns())
+
+    def collect(self) -> Inference:
+        """Wait for the request in flight.
+
+        Returns:
+            Its answer; the latency has ``enqueue`` and ``total`` in any case.
+
+        Raises:
+            InferenceError: there is none.
+        """
+        waiting, self._in_flight = self._in_flight, None
+        if waiting is None:
+            raise InferenceError("this lane has no request in flight")
+        inference = self.answer(waiting.request, stages=waiting.stages)
+        latency = {
+            **inference.latency_ms,
+            ENQUEUE: (waiting.enqueued - waiting.started) / 1e6,
+            TOTAL: (time.perf_counter_ns() - waiting.started) / 1e6,
+        }
+        return replace(inference, latency_ms=latency)
+
+    @abstractmethod
+    def enqueue(self, data: Any, *, stages: bool) -> Any:
+        """Put a request on the lane's stream, without waiting.
+
+        Returns:
+            What `answer` must know of it.
         """
 
     @abstractmethod
-    def collect(self) -> Inference:
-        """Wait for the request in flight."""
+    def answer(self, request: Any, *, stages: bool) -> Inference:
+        """Wait for the request, and read its answer; the latency is that of the stages, if they were timed."""
 
     @abstractmethod
     def another(self) -> DevicePipeline:
-        """A second lane on the same session, with buffers of its own."""
+        """A second lane on the same session, with buffers of its own.
+
+        Raises:
+            InferenceError: the backend has one lane.
+        """
 
     @abstractmethod
-    def input_shapes(self, counters: Mapping[str, int]) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Input shapes of each component, by name, for a request with these counters."""
+    def input_shapes(self, data: Any, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Input shapes of each component, by name, for a request with this input and these counters."""
 
 
 Builder = Callable[[ModelSpec, Session], Pipeline]
@@ -134,3 +345,17 @@ def build_pipeline(spec: ModelSpec, session: Session) -> Pipeline:
 def available_pipelines() -> list[str]:
     """Kinds of models that there is a pipeline for."""
     return plugins.available(plugins.PIPELINES)
+
+
+def steps_of(pipeline: Pipeline, model: str) -> list[Step]:
+    """The steps of a pipeline, to be run one by one.
+
+    Raises:
+        UsageError: it is none of steps.
+    """
+    if not isinstance(pipeline, HostPipeline):
+        raise UsageError(
+            f"models of kind '{model}' can't be run step by step",
+            hint="their pipeline is not a list of steps (docs/extending.md)",
+        )
+    return pipeline.steps

@@ -67,13 +67,13 @@ def record_ranges(
         for index in track(range(count), stage.name, total=count):
             pipeline.infer(pipeline.read(model.dataset.sample(index)).data)
         for component in model.spec.components:
-            found = {
+            record = {
                 "samples": count,
                 "onnx_sha256": model.workspace.input_hash(component.onnx),
                 "largest": session.largest[component.name],
             }
             with stage.artifact(f"ranges/{component.name}.json", kind=KIND) as path:
-                path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return "\n\n".join(_table(name, count, largest) for name, largest in session.largest.items())
 
 

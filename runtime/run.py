@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runtime.model import Model, open_model
+from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import Pipeline
 from shared.errors import UsageError
 from shared.latency import TOTAL, summarize_stages
@@ -14,6 +15,9 @@ from shared.progress import track
 from shared.runs import Run, RunHeader, RunWriter
 from shared.sample_table import SampleColumns
 from shared.table import Table, number
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _log = logging.getLogger("runtime")
 
@@ -27,12 +31,8 @@ def run(
     device: str,
     *,
     num_samples: int | None = None,
-    data_root: Path | None = None,
-    threads: int | None = None,
     force: bool = False,
-    target: str | None = None,
-    steps: str = "auto",
-    compiled: bool = False,
+    **options: Unpack[ModelOptions],
 ) -> str:
     """Run a backend over the first samples of the data set. Interrupted, the next call goes on at the first sample
     that is missing; the same command on unchanged input does nothing.
@@ -43,17 +43,13 @@ def run(
         device: cpu, cuda, cuda:N, or an alias of the config.
         num_samples: how many samples, -1 for all; None: as the config's evaluation.num_samples says, and the
             verification samples in any case.
-        data_root: where the data set lies, when not where the config says.
-        threads: threads within an operation, None for the backend's default.
         force: run afresh, whatever is there.
-        target: set of engines, None for the one that fits.
-        steps: where the pipeline's own steps run, see `runtime.model.Model`.
-        compiled: components are compiled for this machine.
+        options: see `runtime.model.open_model`.
 
     Returns:
         What a user wants to see of it, as text.
     """
-    model = open_model(work, backend_name, device, data_root, threads, target=target, steps=steps, compiled=compiled)
+    model = open_model(work, backend_name, device, **options)
     count = _sample_count(model, num_samples)
     verified = model.config.verification.num_verify_samples if model.config.verification.enabled else 0
     raw_samples = list(range(min(verified, count)))

@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.model import Model, open_model
-from runtime.steps import Step, run_steps, steps_of
-from runtime.trace import staged_header
+from runtime.model import Model, ModelOptions, open_model
+from runtime.pipeline import Step, run_steps, steps_of
+from runtime.trace import header_of
 from shared.arrays import Arrays
 from shared.errors import InputError
 from shared.progress import track
@@ -30,6 +30,9 @@ from shared.runs import Run, RunWriter
 from shared.staleness import is_current
 from shared.traces import TRACES, read_step, step_path, traced_steps, write_step
 from shared.workspace import Workspace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 SWAPS = "swaps"
 REFERENCE = "reference"
@@ -46,6 +49,11 @@ class Segment:
 
     name: str
     steps: list[Step]
+
+    @property
+    def last(self) -> Step:
+        """The step after which the reference kept its state."""
+        return self.steps[-1]
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,8 @@ def swap(
     trace_name: str,
     *,
     trace_work: Path | None = None,
-    data_root: Path | None = None,
-    threads: int | None = None,
-    target: str | None = None,
     force: bool = False,
+    **options: Unpack[ModelOptions],
 ) -> str:
     """Run a backend from every step of a trace on. Interrupted, the next call goes on.
 
@@ -83,10 +89,8 @@ def swap(
         device: cpu, cuda, cuda:N, or an alias of the config.
         trace_name: name of the reference's trace, as in ``pytorch-cpu``.
         trace_work: the workspace that holds it, when not the same.
-        data_root: where the data set lies, when not where the config says.
-        threads: threads within an operation, None for the backend's default.
-        target: set of engines, None for the one that fits.
         force: run afresh, whatever is there.
+        options: see `runtime.model.open_model`.
 
     Returns:
         What a user wants to see of it, as text.
@@ -94,7 +98,8 @@ def swap(
     Raises:
         InputError: no such trace, or one of another model, data set or other steps.
     """
-    model = open_model(work, backend_name, device, data_root, threads, target=target, steps="numpy")
+    in_numpy: ModelOptions = {**options, "steps": "numpy"}
+    model = open_model(work, backend_name, device, **in_numpy)
     reference = open_trace(trace_work or work, trace_name)
     count = len(reference.run)
     stage = model.workspace.stage(
@@ -108,11 +113,11 @@ def swap(
     if not force and stage.up_to_date():
         return f"{stage.name}: up to date, {relative}"
     with stage:
-        session, _ = model.load()
-        segments = split(steps_of(model.spec, session), traced_steps(reference.run), trace_name)
+        _, pipeline = model.load()
+        segments = split(steps_of(pipeline, model.spec.model), traced_steps(reference.run), trace_name)
         names = [segment.name for segment in segments]
         details = {"steps": names, "reference": trace_name, "other_workspace": trace_work is not None}
-        header = staged_header(model, count, stage.fingerprint, details)
+        header = header_of(model, count, stage.fingerprint, details)
         _check_same_subject(reference.run, header.model, header.classes, header.dataset, header.tokens)
         folder = model.workspace.path(relative)
         writers = {name: RunWriter.open(folder / name, header, resume=not force) for name in (*names, REFERENCE)}
@@ -143,7 +148,7 @@ def open_trace(work: Path, name: str) -> Reference:
         raise InputError(
             f"no current trace '{name}'; there are: {', '.join(there) or 'none'}",
             where=str(work),
-            hint=f"make it: {_maker(name)} --work {work}",
+            hint=f"make it: {_command_for(name)} --work {work}",
         )
     for relative in manifest.stages[stage].outputs:
         if Path(relative).parent == Path(folder):
@@ -151,7 +156,7 @@ def open_trace(work: Path, name: str) -> Reference:
     return Reference(workspace, folder, Run.open(workspace.path(folder)))
 
 
-def _maker(name: str) -> str:
+def _command_for(name: str) -> str:
     backend = name.partition("-")[0]
     return "exporter trace" if backend == "framework" else f"runtime trace --backend {backend}"
 
@@ -203,14 +208,14 @@ def _swap_sample(
 ) -> None:
     """All swapped runs of one sample, from the last step to the first: a step that gives what the reference gave, bit
     for bit, has the predictions of the run after it."""
-    states = {segment.name: reference.state(index, segment.steps[-1].name) for segment in segments}
-    predictions = segments[-1].steps[-1].unpack(states[segments[-1].name])
+    states = {segment.name: reference.state(index, segment.last.name) for segment in segments}
+    predictions = segments[-1].last.packing.unpack(states[segments[-1].name])
     writers[REFERENCE].commit(index, predictions, {})
     for number in reversed(range(len(segments))):
         segment, before = segments[number], segments[number - 1]
-        given = before.steps[-1].unpack(states[before.name]) if number else model.dataset.sample(index)
-        state = run_steps(segment.steps, given)
-        ours, theirs = segment.steps[-1].pack(state), states[segment.name]
+        start = before.last.packing.unpack(states[before.name]) if number else model.dataset.sample(index)
+        state = run_steps(segment.steps, start)
+        ours, theirs = segment.last.packing.pack(state), states[segment.name]
         if not _identical(ours, theirs):
             write_step(folder / segment.name, index, "test", ours)
             write_step(folder / segment.name, index, REFERENCE, theirs)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runtime.model import Model, open_model
-from runtime.steps import Step, steps_of
+from runtime.model import Model, ModelOptions, open_model
+from runtime.pipeline import Step, steps_of
 from shared.errors import UsageError
 from shared.progress import track
 from shared.runs import RunHeader, RunWriter
 from shared.traces import TRACES, step_path, write_step
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def trace(
@@ -19,10 +22,8 @@ def trace(
     device: str,
     *,
     num_samples: int | None = None,
-    data_root: Path | None = None,
-    threads: int | None = None,
-    target: str | None = None,
     force: bool = False,
+    **options: Unpack[ModelOptions],
 ) -> str:
     """Run a backend step by step and keep what each step gives. Interrupted, the next call goes on.
 
@@ -31,15 +32,14 @@ def trace(
         backend_name: name of the backend.
         device: cpu, cuda, cuda:N, or an alias of the config.
         num_samples: how many samples, from the first; None: as many as are verified.
-        data_root: where the data set lies, when not where the config says.
-        threads: threads within an operation, None for the backend's default.
-        target: set of engines, None for the one that fits.
         force: run afresh, whatever is there.
+        options: see `runtime.model.open_model`.
 
     Returns:
         What a user wants to see of it, as text.
     """
-    model = open_model(work, backend_name, device, data_root, threads, target=target, steps="numpy")
+    in_numpy: ModelOptions = {**options, "steps": "numpy"}
+    model = open_model(work, backend_name, device, **in_numpy)
     count = sample_count(model, num_samples)
     stage = model.workspace.stage(
         f"trace:{model.name}",
@@ -52,9 +52,9 @@ def trace(
     if not force and stage.up_to_date():
         return f"{stage.name}: up to date, {relative}"
     with stage:
-        session, _ = model.load()
-        steps = steps_of(model.spec, session)
-        header = staged_header(model, count, stage.fingerprint, {"steps": [step.name for step in steps]})
+        _, pipeline = model.load()
+        steps = steps_of(pipeline, model.spec.model)
+        header = header_of(model, count, stage.fingerprint, {"steps": [step.name for step in steps]})
         folder = model.workspace.path(relative)
         writer = RunWriter.open(folder, header, resume=not force)
         left = writer.missing()
@@ -71,7 +71,7 @@ def _run_and_keep(steps: list[Step], sample: Any, folder: Path, index: int) -> A
     state = sample
     for step in steps:
         state = step.run(state)
-        write_step(folder, index, step.name, step.pack(state))
+        write_step(folder, index, step.name, step.packing.pack(state))
     return state
 
 
@@ -87,8 +87,8 @@ def sample_count(model: Model, asked: int | None) -> int:
     return min(wanted, len(model.dataset))
 
 
-def staged_header(model: Model, count: int, fingerprint: str, details: dict[str, Any]) -> RunHeader:
-    """The header of a run of the first ``count`` samples that is none of the ordinary ones."""
+def header_of(model: Model, count: int, fingerprint: str, details: dict[str, Any]) -> RunHeader:
+    """The header of a trace, or of a swapped run, of the first ``count`` samples."""
     return RunHeader(
         backend=model.backend,
         device=str(model.device),

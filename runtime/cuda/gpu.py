@@ -31,6 +31,9 @@ driver = lazy_import("pycuda.driver", install="pip install pycuda (needs the CUD
 # Values of CUDA's driver API (cuda.h): CU_STREAM_NON_BLOCKING.
 _NON_BLOCKING = 1
 
+#: What the kernels read and write, by name of the NumPy dtype; see ``common.cu``.
+C_TYPES = {"float32": "float", "float16": "unsigned short"}
+
 
 @dataclass(frozen=True)
 class DeviceArray:

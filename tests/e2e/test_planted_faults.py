@@ -74,7 +74,7 @@ def test_the_step_with_the_fault_is_named(demo: Any, tmp_path: Path, fault: str)
 def test_the_framework_itself_is_a_reference(demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its parts are further apart than ours, several of our steps are swapped as one."""
     from exporter.trace import trace
-    from runtime.models.centerpoint import staged
+    from runtime.models.centerpoint import steps
     from runtime.swap import swap
     from verifier.attribute import attribute
 
@@ -97,8 +97,8 @@ def test_the_framework_itself_is_a_reference(demo: Any, tmp_path: Path, monkeypa
         assert all(values["snr_db"] is None or values["snr_db"] > 60 for values in row["outputs"].values()), row["step"]
 
     # A mistake that every backend of ours shares: no other run of ours would show it.
-    right = staged.decorate
-    monkeypatch.setattr(staged, "decorate", lambda *given: right(*given) * 1.2)
+    right = steps.decorate
+    monkeypatch.setattr(steps, "decorate", lambda *given: right(*given) * 1.2)
     found = attributed_to_framework(tmp_path / "shared")
     assert found["responsible"] == ["voxelize+decorate"]
 

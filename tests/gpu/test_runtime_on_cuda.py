@@ -15,10 +15,8 @@ pytest.importorskip("onnx")
 
 import torch
 
-from runtime.model import open_model
-from runtime.models.centerpoint.parameters import read_parameters
-from runtime.models.centerpoint.pipeline import CenterPoint
-from runtime.pipeline import DevicePipeline
+from runtime.model import HostOnly, open_model
+from runtime.pipeline import DevicePipeline, build_pipeline
 from runtime.run import run
 from shared.errors import EnvironmentLacks
 from shared.runs import Run
@@ -70,7 +68,7 @@ def test_boxes_are_those_of_the_numpy_steps(work: Path, backend: str, compiled: 
     session, pipeline = model.load()
     assert isinstance(pipeline, DevicePipeline)
     # On the same session: another one may choose other algorithms for its convolutions.
-    in_numpy = CenterPoint(model.spec, read_parameters(model.spec), session)
+    in_numpy = build_pipeline(model.spec, HostOnly(session))
     boxes = 0
     for index in range(len(model.dataset)):
         points = pipeline.read(model.dataset.sample(index)).data

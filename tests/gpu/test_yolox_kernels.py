@@ -32,6 +32,6 @@ def test_equal_to_the_host(size: tuple[int, int], convention: str) -> None:
     expected = build_pipeline(tiny.spec(nms=nms), host).infer(data)
     pipeline: Any = build_pipeline(tiny.spec(nms=nms), RowsSession(open_gpu(Device("cuda", 0)), rows))
     answer = pipeline.infer(data)
-    np.testing.assert_array_equal(pipeline.lane.letterboxed(), host.images)
+    np.testing.assert_array_equal(pipeline.letterboxed(), host.images)
     assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
     assert answer.counters == expected.counters

@@ -19,7 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from runtime.models.centerpoint import staged
+from runtime.models.centerpoint import steps as centerpoint
 from runtime.swap import swap
 from runtime.trace import trace
 from shared.errors import InputError, ManifestError, UsageError
@@ -118,9 +118,9 @@ def test_another_suppression_rule(reference: Workspace, tmp_path: Path) -> None:
 
 
 def test_another_voxel_order(reference: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backwards = staged.voxelize
+    backwards = centerpoint.voxelize
     monkeypatch.setattr(
-        staged, "voxelize", lambda points, grid, table: backwards(np.ascontiguousarray(points[::-1]), grid, table)
+        centerpoint, "voxelize", lambda points, grid, table: backwards(np.ascontiguousarray(points[::-1]), grid, table)
     )
     found = attributed(planted(reference, tmp_path), reference)
     assert found["responsible"] == ["voxelize"] == differing(found)
@@ -136,14 +136,14 @@ def test_smaller_limits_of_voxels(reference: Workspace, tmp_path: Path, limit: d
 def test_voxels_that_are_only_numbered_otherwise_cost_nothing(
     reference: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed = staged._pack_tasks
+    packed = centerpoint._pack_tasks
 
     def shuffled(tasks: Any) -> Any:
         arrays = packed(tasks)
         return {name: values[::-1].copy() for name, values in arrays.items()}
 
     # Boxes handed over in another order: nothing is lost, and the table says why.
-    monkeypatch.setattr(staged, "_pack_tasks", shuffled)
+    monkeypatch.setattr(centerpoint, "_pack_tasks", shuffled)
     workspace = planted(reference, tmp_path)
     found = attributed(workspace, reference)
     assert found["responsible"] == []
@@ -161,8 +161,8 @@ def test_another_yaw_convention(
     reference: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     if fault == "sign":
-        right: Callable[..., Any] = staged.decode
-        monkeypatch.setattr(staged, "decode", lambda *given: turned(right(*given)))
+        right: Callable[..., Any] = centerpoint.decode
+        monkeypatch.setattr(centerpoint, "decode", lambda *given: turned(right(*given)))
     workspace = planted(reference, tmp_path, parameters={"rot_y_axis_reference": fault == "y_axis"})
     found = attributed(workspace, reference)
     assert found["responsible"] == ["decode"]

@@ -28,7 +28,8 @@ from exporter.models.calibration.image_classifier import build_image_classifier
 from exporter.models.calibration.transform import five_channels
 from exporter.training_config import TrainingConfig, random_weights, read_training_config
 from runtime.cli import cli as runtime_cli
-from runtime.models.calibration.pipeline import Calibration, CameraView
+from runtime.models.calibration.steps import CameraView
+from runtime.pipeline import build_pipeline
 from shared.data.miscalibration import draw_disturbance
 from shared.errors import ConfigError
 from shared.manifest import read_manifest
@@ -203,7 +204,7 @@ def test_runtime_makes_the_same_input_as_awmls_transform(distortion: list[float]
         data.image, data.points, data.intrinsics, data.distortion, data.lidar2cam, max_depth=128.0, dilation_size=1
     )
     session = FakeSession()
-    Calibration(spec(), session).infer(data)
+    build_pipeline(spec(), session).infer(data)
     np.testing.assert_array_equal(session.given[0][0], expected)
     assert (expected[3] > 0).mean() > 0.3
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from runtime.backends import Session
-from runtime.models.calibration.pipeline import Calibration, CameraView
-from runtime.pipeline import build_pipeline
+from runtime.models.calibration.parameters import CalibrationParameters
+from runtime.models.calibration.steps import CameraView, UndistortionMaps
+from runtime.pipeline import HostPipeline, build_pipeline
 from shared.data import DataSettings, open_dataset
 from shared.errors import InferenceError, InputError, ManifestError
 from shared.runs import Run, RunHeader, RunWriter
@@ -20,9 +21,9 @@ from shared.tasks.classification import ClassScores
 from tests.support.calibration_data import CLASSES, DEMO_INFO, FakeSession, entry, make_demo, spec, write_pair
 
 
-def pipeline(session: Session | None = None, **parameters: object) -> Calibration:
+def pipeline(session: Session | None = None, **parameters: object) -> HostPipeline:
     built = build_pipeline(spec(**parameters), session or FakeSession())
-    assert isinstance(built, Calibration)
+    assert isinstance(built, HostPipeline)
     return built
 
 
@@ -109,10 +110,10 @@ def test_requests_of_several_cameras_do_not_mix() -> None:
 
 
 def test_many_cameras_do_not_fill_the_memory() -> None:
-    many = pipeline()
+    maps = UndistortionMaps(CalibrationParameters.model_validate(spec().parameters))
     for number in range(40):
-        many.infer(view(distortion=np.array([-0.01 * (number + 1), 0, 0, 0])))
-    assert len(many._straightenings) == 16
+        maps.of(view(distortion=np.array([-0.01 * (number + 1), 0, 0, 0])))
+    assert len(maps) == 16
 
 
 def test_latency_of_every_stage() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,13 @@ import pytest
 
 from runtime.buffers import RowBuffer
 from runtime.models.centerpoint.circle_nms import circle_nms
-from runtime.models.centerpoint.decode import BoxDecoding, decode
-from runtime.models.centerpoint.decorate import Decoration, decorate
-from runtime.models.centerpoint.voxelize import VoxelGrid, cell_table, voxelize
+from runtime.models.centerpoint.decode import decode
+from runtime.models.centerpoint.decorate import decorate
+from runtime.models.centerpoint.parameters import CenterPointParameters, Decoration, VoxelGrid
+from runtime.models.centerpoint.voxelize import cell_table, voxelize
+from tests.support import tiny_centerpoint
 from tests.support.lidar_frames import real_frames, synthetic_frame
+from tests.support.tiny_centerpoint import decoration_of, grid_of
 
 pytestmark = pytest.mark.exporter
 
@@ -21,15 +23,11 @@ SYNTHETIC = 50
 
 # AWML's 121 m and short range grids, mmdet3d's nuScenes one, KITTI's (not square, minimum not a multiple of the size).
 GRIDS = {
-    "121m": VoxelGrid((-122.4, -122.4, -3.0), (0.24, 0.24, 8.0), (1020, 1020, 1), 32, 96000),
-    "short": VoxelGrid((-51.2, -51.2, -3.0), (0.16, 0.16, 8.0), (640, 640, 1), 32, 64000),
-    "nuscenes": VoxelGrid((-51.2, -51.2, -5.0), (0.2, 0.2, 8.0), (512, 512, 1), 20, 30000),
-    "kitti": VoxelGrid((0.0, -39.68, -3.0), (0.16, 0.16, 4.0), (432, 496, 1), 32, 2000),
+    "121m": grid_of((-122.4, -122.4, -3.0), (0.24, 0.24, 8.0), (1020, 1020, 1), 32, 96000),
+    "short": grid_of((-51.2, -51.2, -3.0), (0.16, 0.16, 8.0), (640, 640, 1), 32, 64000),
+    "nuscenes": grid_of((-51.2, -51.2, -5.0), (0.2, 0.2, 8.0), (512, 512, 1), 20, 30000),
+    "kitti": grid_of((0.0, -39.68, -3.0), (0.16, 0.16, 4.0), (432, 496, 1), 32, 2000),
 }
-
-
-def upper(grid: VoxelGrid) -> list[float]:
-    return [grid.minimum[axis] + grid.shape[axis] * grid.voxel_size[axis] for axis in range(3)]
 
 
 def framework_voxels(points: np.ndarray, grid: VoxelGrid) -> tuple[np.ndarray, ...]:
@@ -42,19 +40,19 @@ def framework_voxels(points: np.ndarray, grid: VoxelGrid) -> tuple[np.ndarray, .
     from mmdet3d.models.data_preprocessors.voxelize import VoxelizationByGridShape
 
     layer = VoxelizationByGridShape(
-        point_cloud_range=[*grid.minimum, *upper(grid)],
-        max_num_points=grid.max_points,
+        point_cloud_range=list(grid.point_cloud_range),
+        max_num_points=grid.max_points_per_voxel,
         voxel_size=list(grid.voxel_size),
         max_voxels=(grid.max_voxels, grid.max_voxels),
     ).eval()
-    assert tuple(layer.grid_shape) == grid.shape
+    assert tuple(layer.grid_shape) == grid.grid_size
     return tuple(tensor.numpy() for tensor in layer(torch.from_numpy(points)))
 
 
 def assert_same_voxels(points: np.ndarray, grid: VoxelGrid) -> None:
     voxels = voxelize(points, grid, cell_table(grid))
     dense, coordinates, num_points = framework_voxels(points, grid)
-    assert voxels.dense(grid.max_points).tobytes() == dense.tobytes()
+    assert voxels.dense(grid.max_points_per_voxel).tobytes() == dense.tobytes()
     np.testing.assert_array_equal(voxels.coordinates, coordinates)
     np.testing.assert_array_equal(voxels.num_points, num_points)
 
@@ -107,9 +105,9 @@ def encoder(kind: str, decoration: Decoration, grid: VoxelGrid) -> Any:
         feat_channels=(8,),
         with_distance=decoration.distance,
         with_cluster_center=decoration.cluster_center,
-        with_voxel_center=decoration.voxel_center_axes > 0,
+        with_voxel_center=decoration.center_axes > 0,
         voxel_size=grid.voxel_size,
-        point_cloud_range=(*grid.minimum, *upper(grid)),
+        point_cloud_range=grid.point_cloud_range,
         legacy=decoration.legacy,
     ).eval()
     net.pfn_layers = torch.nn.ModuleList()
@@ -119,23 +117,23 @@ def encoder(kind: str, decoration: Decoration, grid: VoxelGrid) -> Any:
 @pytest.mark.parametrize(
     ("kind", "decoration"),
     [
-        ("PillarFeatureNet", Decoration(4, True, 3, False, False)),
-        ("PillarFeatureNet", Decoration(5, True, 3, False, False)),
-        ("PillarFeatureNet", Decoration(5, True, 3, False, True)),
-        ("PillarFeatureNet", Decoration(4, True, 3, True, False)),
-        ("PillarFeatureNet", Decoration(4, False, 3, True, True)),
-        ("PillarFeatureNet", Decoration(4, True, 0, False, False)),
-        ("BackwardPillarFeatureNet", Decoration(4, True, 2, False, False)),
-        ("BackwardPillarFeatureNet", Decoration(4, True, 2, False, True)),
+        ("PillarFeatureNet", decoration_of(4, True, 3, False, False)),
+        ("PillarFeatureNet", decoration_of(5, True, 3, False, False)),
+        ("PillarFeatureNet", decoration_of(5, True, 3, False, True)),
+        ("PillarFeatureNet", decoration_of(4, True, 3, True, False)),
+        ("PillarFeatureNet", decoration_of(4, False, 3, True, True)),
+        ("PillarFeatureNet", decoration_of(4, True, 0, False, False)),
+        ("BackwardPillarFeatureNet", decoration_of(4, True, 2, False, False)),
+        ("BackwardPillarFeatureNet", decoration_of(4, True, 2, False, True)),
     ],
-    ids=lambda value: value if isinstance(value, str) else "-".join(str(int(part)) for part in vars(value).values()),
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.model_dump().values())),
 )
 def test_decoration_is_the_framework_s(kind, decoration):
     import torch
 
-    grid = replace(GRIDS["short"], max_points=6)
+    grid = GRIDS["short"].model_copy(update={"max_points_per_voxel": 6})
     net = encoder(kind, decoration, grid)
-    buffer = RowBuffer(grid.max_voxels * grid.max_points, decoration.num_features)
+    buffer = RowBuffer(grid.max_voxels * grid.max_points_per_voxel, decoration.num_features)
     for seed in range(6):
         points = np.ascontiguousarray(synthetic_frame(seed)[:, : decoration.raw_features])
         voxels = voxelize(points, grid, cell_table(grid))
@@ -143,7 +141,7 @@ def test_decoration_is_the_framework_s(kind, decoration):
         coordinates = np.concatenate([np.zeros((len(voxels), 1), np.int32), voxels.coordinates], axis=1)
         with torch.no_grad():
             theirs = net(
-                torch.from_numpy(voxels.dense(grid.max_points)),
+                torch.from_numpy(voxels.dense(grid.max_points_per_voxel)),
                 torch.from_numpy(voxels.num_points),
                 torch.from_numpy(coordinates),
             )
@@ -226,14 +224,20 @@ def test_boxes_from_the_same_head_outputs(tasks, radius, max_num, threshold, nor
     from mmdet3d.structures import LiDARInstance3DBoxes
 
     theirs = head(tasks, radius, max_num, threshold, norm_bbox)
-    decoding = BoxDecoding(
-        minimum=(RANGE[0], RANGE[1]),
-        voxel_size=(0.16, 0.16),
-        out_size_factor=4,
-        norm_bbox=norm_bbox,
-        max_num=max_num,
-        score_threshold=threshold,
-        post_center_range=(-50.0, -40.0, -2.0, 50.0, 40.0, 3.0),
+    coder = {
+        "max_num": max_num,
+        "score_threshold": threshold,
+        "post_center_range": (-50.0, -40.0, -2.0, 50.0, 40.0, 3.0),
+    }
+    parameters = CenterPointParameters.model_validate(
+        {
+            **tiny_centerpoint.parameters(),
+            "point_cloud_range": RANGE,
+            "voxel_size": (0.16, 0.16, 8.0),
+            "out_size_factor": 4,
+            "norm_bbox": norm_bbox,
+            "bbox_coder": coder,
+        }
     )
     for seed in range(8):
         maps = [head_outputs(len(names), 10 * seed + task) for task, names in enumerate(tasks)]
@@ -243,7 +247,7 @@ def test_boxes_from_the_same_head_outputs(tasks, radius, max_num, threshold, nor
         ours = []
         first_label = 0
         for task, limit, names in zip(maps, radius, tasks, strict=True):
-            boxes = decode(task, decoding)
+            boxes = decode(task, parameters)
             boxes = boxes.select(circle_nms(boxes.centers[:, :2], boxes.scores, limit, 83))
             columns = (
                 boxes.centers,

@@ -20,7 +20,8 @@ from runtime.backends import Tensors
 from runtime.backends import onnx as backend
 from runtime.devices import Device
 from runtime.model import open_model
-from runtime.models.centerpoint.pipeline import HEAD, build
+from runtime.models.centerpoint.parameters import HEAD
+from runtime.models.centerpoint.pipeline import build
 from runtime.ranges import record_ranges
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny

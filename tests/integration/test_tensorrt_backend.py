@@ -164,7 +164,7 @@ def test_graphs_are_used_where_they_win(work: Path, monkeypatch: pytest.MonkeyPa
         return 2.0 if (launches.reset.__name__ == "<lambda>") == (slower == "graphs") else 1.0
 
     monkeypatch.setattr(cuda_on_cpu.HostGpu, "graph", lambda gpu, stream, enqueue: CountingGraph(stream, enqueue))
-    monkeypatch.setattr("runtime.models.centerpoint.device.CenterPointCuda._milliseconds", milliseconds)
+    monkeypatch.setattr("runtime.models.centerpoint.device.CenterPointOnDevice._milliseconds", milliseconds)
     ws = Workspace.open(work)
     build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32))
     assert bool(launched) == (slower == "calls")

@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.cuda.gpu import DeviceArray, Gpu
 from runtime.cuda.session import Bound, DeviceSession, Lane
-from runtime.models.centerpoint.pipeline import ENCODER
+from runtime.models.centerpoint.parameters import ENCODER
 from shared.spec import ModelSpec
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
 from shared.config import DeployConfig, resolved
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
@@ -57,6 +58,38 @@ def parameters(*, max_voxels: int = 400, two_tasks: bool = False, y_axis: bool =
             for classes, suffix in zip(tasks, suffixes, strict=True)
         ],
     }
+
+
+def grid_of(
+    minimum: tuple[float, float, float],
+    voxel_size: tuple[float, float, float],
+    shape: tuple[int, int, int],
+    max_points: int,
+    max_voxels: int,
+) -> VoxelGrid:
+    """The grid of so many voxels (x, y, z) from a corner [m] on."""
+    upper = tuple(low + size * count for low, size, count in zip(minimum, voxel_size, shape, strict=True))
+    return VoxelGrid.model_validate(
+        {
+            "point_cloud_range": (*minimum, *upper),
+            "voxel_size": voxel_size,
+            "grid_size": shape,
+            "max_points_per_voxel": max_points,
+            "max_voxels": max_voxels,
+        }
+    )
+
+
+def decoration_of(raw_features: int, cluster: bool, axes: int, distance: bool, legacy: bool) -> Decoration:
+    """The decoration with the pillar's center along so many axes."""
+    names: dict[int, Any] = {3: "xyz", 2: "xy", 0: "none"}
+    return Decoration(
+        raw_features=raw_features,
+        cluster_center=cluster,
+        voxel_center=names[axes],
+        distance=distance,
+        legacy=legacy,
+    )
 
 
 def spec(**options: Any) -> ModelSpec:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from runtime.models.calibration import device as calibration
-from runtime.models.calibration.pipeline import CalibrationOnDevice, CameraView
+from runtime.models.calibration.device import CalibrationOnDevice
+from runtime.models.calibration.steps import CAMERAS_KEPT, CameraView
 from runtime.pipeline import build_pipeline
 from shared.errors import InferenceError
 from tests.support import cuda_on_cpu
@@ -66,7 +67,7 @@ def test_equal_to_numpy(monkeypatch, folder: Path, seed: int, distortion: np.nda
     pipeline = on_device(monkeypatch, folder, seed)
     answer = pipeline.infer(data)
     expected, reference = by_numpy(data)
-    np.testing.assert_array_equal(pipeline.lane.fused(40, 61), expected)
+    np.testing.assert_array_equal(pipeline.fused(40, 61), expected)
     assert answer.counters == reference.counters
     np.testing.assert_array_equal(answer.predictions.logits, reference.predictions.logits)
 
@@ -77,7 +78,7 @@ def test_points_of_every_width(monkeypatch, folder: Path, reach: int) -> None:
     pipeline = on_device(monkeypatch, folder, parameters={"dilation_size": reach})
     pipeline.infer(data)
     expected, _ = by_numpy(data, dilation_size=reach)
-    np.testing.assert_array_equal(pipeline.lane.fused(40, 61), expected)
+    np.testing.assert_array_equal(pipeline.fused(40, 61), expected)
 
 
 def test_half_precision_input(monkeypatch, folder: Path) -> None:
@@ -85,7 +86,7 @@ def test_half_precision_input(monkeypatch, folder: Path) -> None:
     pipeline = on_device(monkeypatch, folder, dtype="float16")
     pipeline.infer(data)
     expected, _ = by_numpy(data)
-    np.testing.assert_array_equal(pipeline.lane.fused(40, 61), expected.astype(np.float16))
+    np.testing.assert_array_equal(pipeline.fused(40, 61), expected.astype(np.float16))
 
 
 def test_requests_of_several_cameras_and_sizes_do_not_mix(monkeypatch, folder: Path) -> None:
@@ -102,7 +103,7 @@ def test_requests_of_several_cameras_and_sizes_do_not_mix(monkeypatch, folder: P
         data = views[index]
         answer = pipeline.infer(data)
         expected, reference = by_numpy(data)
-        np.testing.assert_array_equal(pipeline.lane.fused(*data.image.shape[:2]), expected)
+        np.testing.assert_array_equal(pipeline.fused(*data.image.shape[:2]), expected)
         assert answer.counters == reference.counters
 
 
@@ -111,14 +112,28 @@ def test_sizes_and_cameras_do_not_fill_the_memory(monkeypatch, folder: Path) -> 
     for number in range(20):
         data = view(number, count=50, height=20 + number, distortion=BENT * (number + 1) / 20)
         pipeline.infer(data)
-        np.testing.assert_array_equal(pipeline.lane.fused(20 + number, 61), by_numpy(data)[0])
-    assert len(pipeline.lane._sizes) == calibration.SIZES_KEPT
-    assert len(pipeline.lane._maps) == calibration.CAMERAS_KEPT
+        np.testing.assert_array_equal(pipeline.fused(20 + number, 61), by_numpy(data)[0])
+    assert len(pipeline._sizes) == calibration.SIZES_KEPT
+    assert len(pipeline._maps) == CAMERAS_KEPT
 
 
 def test_stages(monkeypatch, folder: Path) -> None:
     latency = on_device(monkeypatch, folder).infer(view()).latency_ms
-    assert list(latency) == ["upload", "project", "choose", "fuse", "end2end", "download", "total"]
+    assert list(latency) == ["upload", "project", "choose", "fuse", "end2end", "download", "enqueue", "total"]
+
+
+def test_lanes_do_not_mix(monkeypatch, folder: Path) -> None:
+    first = on_device(monkeypatch, folder)
+    lanes = [first, first.another(), first.another()]
+    views = [view(number, width=50 + number, distortion=BENT * number) for number in range(len(lanes))]
+    for lane, data in zip(lanes, views, strict=True):
+        lane.submit(data)
+    for lane, data in zip(reversed(lanes), reversed(views), strict=True):
+        expected, reference = by_numpy(data)
+        answer = lane.collect()
+        assert answer.counters == reference.counters
+        np.testing.assert_array_equal(lane.fused(*data.image.shape[:2]), expected)
+        assert lane.input_shapes(data, answer.counters) == {"end2end": {"input": expected.shape}}
 
 
 def test_threshold_and_refusals(monkeypatch, folder: Path) -> None:

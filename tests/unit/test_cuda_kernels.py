@@ -17,9 +17,9 @@ from runtime.cuda.gpu import Gpu, open_gpu
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
 from runtime.models.centerpoint import device as cuda_steps
-from runtime.models.centerpoint.device import CenterPointCuda
+from runtime.models.centerpoint.device import CenterPointOnDevice
 from runtime.models.centerpoint.parameters import CenterPointParameters
-from runtime.models.centerpoint.pipeline import CenterPoint
+from runtime.pipeline import build_pipeline
 from shared.errors import EnvironmentLacks, InferenceError
 from shared.spec import ModelSpec
 from tests.support import cuda_on_cpu
@@ -80,14 +80,17 @@ class Pair:
         session = DeviceDouble(gpu, spec, self.pillars, self.outputs, recordable=recordable)
         assert isinstance(session, DeviceSession)
         self.session = session
-        self.device = CenterPointCuda(spec, self.parameters, session)
+        device = build_pipeline(spec, session)
+        assert isinstance(device, CenterPointOnDevice)
+        self.device = device
         self.asked: dict[str, np.ndarray[Any, Any]] = {}
-        self.host = CenterPoint(spec, self.parameters, _HostDouble(self))
+        self.host = build_pipeline(spec, _HostDouble(self))
 
     def check(self, points: Points, *, stages: bool = False) -> None:
         self.asked.clear()
         wanted = self.host.infer(points)
-        got = self.device.infer(points, stages=stages)
+        self.device.submit(points, stages=stages)
+        got = self.device.collect()
         assert got.counters == wanted.counters
         count = wanted.counters["voxels"]
         if count:
@@ -302,7 +305,7 @@ def test_a_repeat_is_equal_to_the_bit(gpu: Gpu) -> None:
     def answers() -> list[bytes]:
         found = []
         for frame in frames:
-            boxes = pair.device.infer(frame, stages=False).predictions
+            boxes = pair.device.infer(frame).predictions
             found.append(pair.device._features.get().tobytes() + b"".join(
                 getattr(boxes, field.name).tobytes() for field in dataclasses.fields(boxes)
             ))  # fmt: skip

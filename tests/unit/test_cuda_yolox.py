@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.models.yolox import device as yolox
-from runtime.models.yolox.pipeline import Yolox, YoloxOnDevice
-from runtime.pipeline import build_pipeline
+from runtime.models.yolox.device import YoloxOnDevice
+from runtime.pipeline import HostPipeline, build_pipeline
 from tests.support import cuda_on_cpu
 from tests.support import tiny_yolox as tiny
 from tests.support.yolox_device import RowsSession
@@ -47,7 +47,7 @@ def test_letterbox_is_opencvs(monkeypatch, folder: Path, size: tuple[int, int]) 
     build_pipeline(tiny.spec(), host).infer(image(*size))
     pipeline = on_device(monkeypatch, folder, tiny.random_rows(0))
     pipeline.infer(image(*size))
-    np.testing.assert_array_equal(pipeline.lane.letterboxed(), host.images)
+    np.testing.assert_array_equal(pipeline.letterboxed(), host.images)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_channels_normalization_and_conventions(monkeypatch, folder: Path, setti
     build_pipeline(tiny.spec(image=image_settings(**settings_)), host).infer(image(111, 70))
     pipeline = on_device(monkeypatch, folder, tiny.random_rows(0), image=image_settings(**settings_))
     pipeline.infer(image(111, 70))
-    np.testing.assert_array_equal(pipeline.lane.letterboxed(), host.images)
+    np.testing.assert_array_equal(pipeline.letterboxed(), host.images)
 
 
 @pytest.mark.parametrize("convention", ["mmdet", "autoware"])
@@ -132,14 +132,35 @@ def test_requests_of_several_sizes_do_not_mix(monkeypatch, folder: Path) -> None
         host = tiny.StandIn(tiny.random_rows(0))
         expected = build_pipeline(tiny.spec(6), host).infer(data)
         answer = pipeline.infer(data)
-        np.testing.assert_array_equal(pipeline.lane.letterboxed(), host.images)
+        np.testing.assert_array_equal(pipeline.letterboxed(), host.images)
         assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
-    assert len(pipeline.lane._sizes) == yolox.SIZES_KEPT
+    assert len(pipeline._sizes) == yolox.SIZES_KEPT
+
+
+def test_lanes_do_not_mix(monkeypatch, folder: Path) -> None:
+    rows = tiny.random_rows(1)
+    first = on_device(monkeypatch, folder, rows, score_threshold=0.3)
+    lanes = [first, first.another(), first.another()]
+    images = [image(50 + 40 * number, 90, number) for number in range(len(lanes))]
+    for lane, data in zip(lanes, images, strict=True):
+        lane.submit(data)
+    for lane, data in zip(reversed(lanes), reversed(images), strict=True):
+        host = tiny.StandIn(rows)
+        expected = build_pipeline(tiny.spec(score_threshold=0.3), host).infer(data)
+        answer = lane.collect()
+        assert list(answer.latency_ms) == ["enqueue", "total"]
+        assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
+        np.testing.assert_array_equal(lane.letterboxed(), host.images)
+
+
+def test_shapes_for_the_engine_alone(monkeypatch, folder: Path) -> None:
+    pipeline = on_device(monkeypatch, folder, tiny.random_rows(0), batch=6)
+    assert pipeline.input_shapes(image(50, 40), {}) == {"yolox": {"images": (6, 3, 96, 96)}}
 
 
 def test_cubic_interpolation_stays_on_the_host(folder: Path) -> None:
     session = RowsSession(cuda_on_cpu.HostGpu(folder), tiny.random_rows(0))
-    assert isinstance(build_pipeline(tiny.spec(image=image_settings(resize="autoware")), session), Yolox)
+    assert isinstance(build_pipeline(tiny.spec(image=image_settings(resize="autoware")), session), HostPipeline)
 
 
 @settings(max_examples=150, deadline=None)

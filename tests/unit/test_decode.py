@@ -9,20 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.models.centerpoint.decode import BoxDecoding, count_nan, decode, undo_y_axis_reference
+from runtime.models.centerpoint.decode import count_nan, decode, undo_y_axis_reference
+from runtime.models.centerpoint.parameters import CenterPointParameters
+from tests.support import tiny_centerpoint
 
 
 def decoding(**changes):
+    """Parameters of a head; changes of the box coder go by their own names."""
+    coder = {"max_num": 12, "score_threshold": 0.1, "post_center_range": (-8.0, -5.0, -2.0, 8.0, 5.0, 2.0)}
+    coder = {name: changes.pop(name, value) for name, value in coder.items()}
     values = {
-        "minimum": (-10.0, -6.0),
-        "voxel_size": (0.25, 0.5),
-        "out_size_factor": 2,
-        "norm_bbox": True,
-        "max_num": 12,
-        "score_threshold": 0.1,
-        "post_center_range": (-8.0, -5.0, -2.0, 8.0, 5.0, 2.0),
+        **tiny_centerpoint.parameters(),
+        "point_cloud_range": (-10.0, -6.0, -3.0, 10.0, 6.0, 3.0),
+        "voxel_size": (0.25, 0.5, 6.0),
+        "bbox_coder": coder,
     }
-    return BoxDecoding(**{**values, **changes})
+    return CenterPointParameters.model_validate({**values, **changes})
 
 
 def outputs(classes=3, height=9, width=14, seed=0, velocity=True):
@@ -40,18 +42,20 @@ def naive(out, rules):
     score = 1 / (1 + np.exp(-heat))
     per_class = []
     for label in range(classes):
-        cells = sorted(range(height * width), key=lambda cell: (-score[label].flat[cell], cell))[: rules.max_num]
+        cells = sorted(range(height * width), key=lambda cell: (-score[label].flat[cell], cell))[
+            : rules.bbox_coder.max_num
+        ]
         per_class += [(score[label].flat[cell], label, cell) for cell in cells]
-    best = sorted(per_class, key=lambda entry: (-entry[0], entry[1], entry[2]))[: rules.max_num]
+    best = sorted(per_class, key=lambda entry: (-entry[0], entry[1], entry[2]))[: rules.bbox_coder.max_num]
     boxes = []
     for value, label, cell in best:
         row, column = divmod(cell, width)
         pick = {name: array[0, :, row, column].astype(np.float64) for name, array in out.items()}
-        x = (column + pick["reg"][0]) * rules.out_size_factor * rules.voxel_size[0] + rules.minimum[0]
-        y = (row + pick["reg"][1]) * rules.out_size_factor * rules.voxel_size[1] + rules.minimum[1]
+        x = (column + pick["reg"][0]) * rules.out_size_factor * rules.voxel_size[0] + rules.point_cloud_range[0]
+        y = (row + pick["reg"][1]) * rules.out_size_factor * rules.voxel_size[1] + rules.point_cloud_range[1]
         center = (x, y, pick["height"][0])
-        limits = rules.post_center_range
-        if rules.score_threshold and not value > np.float32(rules.score_threshold):
+        limits = rules.bbox_coder.post_center_range
+        if rules.bbox_coder.score_threshold and not value > np.float32(rules.bbox_coder.score_threshold):
             continue
         if not all(limits[axis] <= center[axis] <= limits[axis + 3] for axis in range(3)):
             continue
@@ -129,7 +133,7 @@ def test_the_y_axis_export_decodes_to_the_same_boxes():
         "rot": np.ascontiguousarray(out["rot"][:, [1, 0]] * -1),
     }
     assert (
-        as_rows(decode(exported, decoding(y_axis_reference=True))).tobytes()
+        as_rows(decode(exported, decoding(rot_y_axis_reference=True))).tobytes()
         == as_rows(decode(out, decoding())).tobytes()
     )
     dim, rot = undo_y_axis_reference(exported["dim"][0], exported["rot"][0])

@@ -9,19 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.models.yolox.letterbox import CONVENTIONS, Letterbox, letterbox, place
+from runtime.models.yolox.letterbox import letterbox, place
+from runtime.models.yolox.parameters import CONVENTIONS, Letterbox
 from tests.support import tiny_yolox as tiny
 
-BGR = Letterbox(height=96, width=96, fill=114, rgb=False, mean=None, std=None, convention="mmdet")
+BGR = Letterbox(height=96, width=96, fill=114, color="bgr", resize="mmdet")
 
 
 def noise(width: int, height: int) -> np.ndarray:
     return np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def boxed(image: np.ndarray, how: Letterbox) -> tuple[np.ndarray, Any]:
-    out = np.full((3, how.height, how.width), np.nan, np.float32)
-    placement = letterbox(image, how, out)
+def boxed(image: np.ndarray, settings_: Letterbox) -> tuple[np.ndarray, Any]:
+    out = np.full((3, settings_.height, settings_.width), np.nan, np.float32)
+    placement = letterbox(image, settings_, out)
     return out, placement
 
 
@@ -59,14 +60,14 @@ def test_red_green_blue_and_normalization() -> None:
     image[:] = (10, 20, 30)
     plain, _ = boxed(image, BGR)
     assert plain[:, 0, 0].tolist() == [10, 20, 30]
-    how = Letterbox(96, 96, 114, rgb=True, mean=(30.0, 10.0, 5.0), std=(1.0, 2.0, 5.0), convention="mmdet")
-    turned, _ = boxed(image, how)
+    settings_ = BGR.model_copy(update={"color": "rgb", "mean": (30.0, 10.0, 5.0), "std": (1.0, 2.0, 5.0)})
+    turned, _ = boxed(image, settings_)
     assert turned[:, 0, 0].tolist() == [0.0, 5.0, 1.0]
 
 
 def test_conventions_differ_where_they_say() -> None:
     image = noise(111, 70)
-    results = {name: boxed(image, Letterbox(96, 96, 114, False, None, None, name)) for name in CONVENTIONS}
+    results = {name: boxed(image, BGR.model_copy(update={"resize": name})) for name in CONVENTIONS}
     # 70 * 96 / 111 = 60.54 lines: rounded up by mmdet, cut off by the others.
     lines = {name: int((out != 114).any(axis=(0, 2)).sum()) for name, (out, _) in results.items()}
     assert lines == {"mmdet": 61, "megvii": 60, "autoware": 60}
@@ -78,8 +79,8 @@ def test_conventions_differ_where_they_say() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from(sorted(CONVENTIONS)))
 def test_the_scaled_image_fits_and_fills_one_side(width: int, height: int, convention: str) -> None:
-    how = Letterbox(height=608, width=960, fill=114, rgb=False, mean=None, std=None, convention=convention)
-    placement, scaled_width, scaled_height = place(width, height, how)
+    settings_ = Letterbox(height=608, width=960, fill=114, color="bgr", resize=convention)
+    placement, scaled_width, scaled_height = place(width, height, settings_)
     assert 1 <= scaled_width <= 960
     assert 1 <= scaled_height <= 608
     assert scaled_width >= 959 or scaled_height >= 607

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import models
-from runtime.models.calibration.pipeline import CameraView
-from runtime.pipeline import build_pipeline
-from runtime.steps import Step, run_steps, steps_of
-from shared import plugins
+from runtime.models.calibration.steps import CameraView
+from runtime.pipeline import Interface, Pipeline, PipelineInput, Step, build_pipeline, one_array, run_steps, steps_of
+from runtime.swap import split
 from shared.errors import UsageError
 from shared.traces import read_step, write_step
 from tests.support import calibration_data, tiny_centerpoint, tiny_yolox
@@ -53,18 +50,19 @@ def check(steps: Sequence[Step], data: Any, expected: Any, folder: Path) -> None
     for number, step in enumerate(steps):
         if number:
             state = step.run(state)
-        write_step(folder, 0, step.name, step.pack(state))
-        same(run_steps(steps[number + 1 :], step.unpack(read_step(folder, 0, step.name))), expected)
+        write_step(folder, 0, step.name, step.packing.pack(state))
+        same(run_steps(steps[number + 1 :], step.packing.unpack(read_step(folder, 0, step.name))), expected)
         # Buffers are shared between requests: the state itself is made again.
-        state = data if not number else step.unpack(read_step(folder, 0, step.name))
+        state = data if not number else step.packing.unpack(read_step(folder, 0, step.name))
     same(state, expected)
 
 
 def test_centerpoint(tmp_path: Path) -> None:
     spec, session = tiny_centerpoint.spec(max_voxels=60), CenterPointSession()
     points = np.random.default_rng(0).normal(0, 5, (900, 4)).astype(np.float32)
-    expected = build_pipeline(spec, session).infer(points).predictions
-    steps = steps_of(spec, session)
+    pipeline = build_pipeline(spec, session)
+    expected = pipeline.infer(points).predictions
+    steps = steps_of(pipeline, spec.model)
     assert [step.name for step in steps][:3] == ["read", "voxelize", "decorate"]
     check(steps, points, expected, tmp_path)
 
@@ -82,8 +80,9 @@ def test_yolox(tmp_path: Path, changes: dict[str, Any]) -> None:
     spec = tiny_yolox.spec(**{"score_threshold": 0.3, **changes})
     session = tiny_yolox.StandIn(tiny_yolox.random_rows(0))
     image = np.random.default_rng(1).integers(0, 256, (90, 150, 3), dtype=np.uint8)
-    expected = build_pipeline(spec, session).infer(image).predictions
-    steps = steps_of(spec, session)
+    pipeline = build_pipeline(spec, session)
+    expected = pipeline.infer(image).predictions
+    steps = steps_of(pipeline, spec.model)
     assert [step.name for step in steps] == ["read", "letterbox", "yolox", "decode", "nms"]
     check(steps, image, expected, tmp_path)
 
@@ -109,20 +108,34 @@ def test_calibration(tmp_path: Path) -> None:
 
     spec = calibration_data.spec()
     output = spec.components[0].outputs[0].name
-    expected = build_pipeline(spec, Session()).infer(view).predictions
+    pipeline = build_pipeline(spec, Session())
+    expected = pipeline.infer(view).predictions
     other = replace(view, lidar2cam=np.diag([1.0, 1.0, 1.1, 1.0]))
     assert not np.array_equal(build_pipeline(spec, Session()).infer(other).predictions.logits, expected.logits)
-    steps = steps_of(spec, Session())
-    assert [step.name for step in steps][1:4] == ["undistort", "project", "fuse"]
+    steps = steps_of(pipeline, spec.model)
+    assert [step.name for step in steps][1:5] == ["undistort", "project", "paint", "fuse"]
     check(steps, view, expected, tmp_path)
+    # Traces of before had no state between `paint` and `fuse`.
+    before = [step.name for step in steps if step.name != "paint"]
+    assert [segment.name for segment in split(steps, before, "onnx-cpu")] == [
+        "paint+fuse" if name == "fuse" else name for name in before
+    ]
 
 
-def test_every_pipeline_of_ours_has_steps() -> None:
-    ours = {module.name for module in pkgutil.iter_modules(models.__path__)}
-    assert ours and set(plugins.with_part(plugins.PIPELINES, "staged")) >= ours
+def test_the_stages_of_a_request_are_the_steps() -> None:
+    spec, session = tiny_centerpoint.spec(), CenterPointSession()
+    pipeline = build_pipeline(spec, session)
+    latency = pipeline.infer(np.zeros((5, 4), np.float32)).latency_ms
+    assert ["read", *latency] == [*(step.name for step in steps_of(pipeline, spec.model)), "total"]
 
 
-def test_a_model_without_steps_is_refused() -> None:
-    spec = tiny_yolox.spec().model_copy(update={"model": "detr"})
-    with pytest.raises(UsageError, match=r"can't be run step by step.*calibration, centerpoint, yolox"):
-        steps_of(spec, tiny_yolox.StandIn(tiny_yolox.random_rows(0)))
+class Custom(Pipeline):
+    """A pipeline that is no list of steps."""
+
+    def infer(self, data: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_a_pipeline_that_is_no_list_of_steps_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'detr' can't be run step by step.*not a list of steps"):
+        steps_of(Custom(Interface(lambda sample: PipelineInput(sample, {}), one_array("data"))), "detr")

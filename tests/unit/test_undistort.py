@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runtime.models.calibration.project import project
-from runtime.models.calibration.undistort import straightening, undistort
+from runtime.models.calibration.undistort import undistort, undistortion_map
 
 HEIGHT, WIDTH = 300, 480
 INTRINSICS = np.array([[300.0, 0, 243.0], [0, 302.0, 148.0], [0, 0, 1]])
@@ -24,12 +24,12 @@ COEFFICIENTS = {
 def test_equals_opencv(count: int) -> None:
     distortion = np.array(COEFFICIENTS[count])
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    how = straightening(INTRINSICS, distortion, HEIGHT, WIDTH)
+    mapping = undistortion_map(INTRINSICS, distortion, HEIGHT, WIDTH)
     size = (WIDTH, HEIGHT)
     matrix, _ = cv2.getOptimalNewCameraMatrix(INTRINSICS, distortion, size, 0.0, size)
-    np.testing.assert_array_equal(how.intrinsics, matrix)
+    np.testing.assert_array_equal(mapping.intrinsics, matrix)
     np.testing.assert_array_equal(
-        undistort(image, how), cv2.undistort(image, INTRINSICS, distortion, newCameraMatrix=matrix)
+        undistort(image, mapping), cv2.undistort(image, INTRINSICS, distortion, newCameraMatrix=matrix)
     )
 
 
@@ -43,11 +43,11 @@ def test_points_land_on_what_they_were_measured_from(count: int) -> None:
     image = np.zeros((HEIGHT, WIDTH))
     for u, v in bent.reshape(-1, 2):
         image += 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / (2 * 2.0**2))
-    how = straightening(INTRINSICS, distortion, HEIGHT, WIDTH)
+    mapping = undistortion_map(INTRINSICS, distortion, HEIGHT, WIDTH)
     gray = np.clip(image, 0, 255).astype(np.uint8)
-    straight = undistort(np.dstack([gray] * 3), how)[..., 0].astype(float)
+    straight = undistort(np.dstack([gray] * 3), mapping)[..., 0].astype(float)
     points = np.column_stack([grid, np.ones(len(grid))]).astype(np.float32)
-    seen = project(points, np.eye(4), how.intrinsics, HEIGHT, WIDTH, 128.0)
+    seen = project(points, np.eye(4), mapping.intrinsics, HEIGHT, WIDTH, 128.0)
     assert len(seen) >= 8
     for column, row in zip(seen.columns, seen.rows, strict=True):
         window = straight[max(row - 6, 0) : row + 8, max(column - 6, 0) : column + 8]
@@ -63,6 +63,6 @@ def test_points_land_on_what_they_were_measured_from(count: int) -> None:
 @pytest.mark.parametrize("distortion", [[], [0.0] * 5, [0.0] * 14])
 def test_straight_images_stay_as_they_are(distortion: list[float]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    how = straightening(INTRINSICS, np.array(distortion), 20, 30)
-    assert undistort(image, how) is image
-    np.testing.assert_array_equal(how.intrinsics, INTRINSICS)
+    mapping = undistortion_map(INTRINSICS, np.array(distortion), 20, 30)
+    assert undistort(image, mapping) is image
+    np.testing.assert_array_equal(mapping.intrinsics, INTRINSICS)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from runtime.models.centerpoint.voxelize import VoxelGrid, cell_table, voxelize
+from runtime.models.centerpoint.voxelize import cell_table, voxelize
+from tests.support.tiny_centerpoint import grid_of
 
-GRID = VoxelGrid((-4.0, -3.0, -1.0), (0.5, 0.75, 2.0), (16, 8, 1), max_points=3, max_voxels=20)
+GRID = grid_of((-4.0, -3.0, -1.0), (0.5, 0.75, 2.0), (16, 8, 1), max_points=3, max_voxels=20)
 EDGES = np.float32([-4.0, -3.0, -1.0, 0.5, 0.75, 1.0, 3.0, 4.0, -0.0, 0.0, 1e-38, 3.999999, -4.0000005, 1e9, -1e30])
 
 
@@ -21,10 +22,10 @@ def sequential(points, grid):
         cell = []
         for axis in range(3):
             quotient = np.float32(
-                np.float32(point[axis] - np.float32(grid.minimum[axis])) / np.float32(grid.voxel_size[axis])
+                np.float32(point[axis] - np.float32(grid.point_cloud_range[axis])) / np.float32(grid.voxel_size[axis])
             )
             cell.append(np.floor(quotient))
-        if not np.isfinite(point).all() or any(not 0 <= c < n for c, n in zip(cell, grid.shape, strict=True)):
+        if not np.isfinite(point).all() or any(not 0 <= c < n for c, n in zip(cell, grid.grid_size, strict=True)):
             continue
         key = tuple(int(c) for c in reversed(cell))
         if key not in number_of_cell:
@@ -32,21 +33,21 @@ def sequential(points, grid):
                 dropped.add(key)
                 continue
             number_of_cell[key] = len(voxels)
-            voxels.append(np.zeros((grid.max_points, points.shape[1]), np.float32))
+            voxels.append(np.zeros((grid.max_points_per_voxel, points.shape[1]), np.float32))
             coordinates.append(key)
             counts.append(0)
         number = number_of_cell[key]
-        if counts[number] < grid.max_points:
+        if counts[number] < grid.max_points_per_voxel:
             voxels[number][counts[number]] = point
             counts[number] += 1
-    dense = np.array(voxels, np.float32).reshape(len(voxels), grid.max_points, points.shape[1])
+    dense = np.array(voxels, np.float32).reshape(len(voxels), grid.max_points_per_voxel, points.shape[1])
     return dense, np.array(coordinates, np.int32).reshape(-1, 3), np.array(counts, np.int32), len(dropped)
 
 
 def assert_same(points, grid, table=None):
     voxels = voxelize(points, grid, cell_table(grid) if table is None else table)
     dense, coordinates, counts, dropped = sequential(points, grid)
-    assert voxels.dense(grid.max_points).tobytes() == dense.tobytes()
+    assert voxels.dense(grid.max_points_per_voxel).tobytes() == dense.tobytes()
     np.testing.assert_array_equal(voxels.coordinates, coordinates)
     np.testing.assert_array_equal(voxels.num_points, counts)
     assert voxels.counters["voxels_dropped"] == dropped
@@ -68,7 +69,7 @@ coordinate = st.one_of(st.sampled_from([float(edge) for edge in EDGES]), st.floa
     max_voxels=st.integers(1, 30),
 )
 def test_equals_the_sequential_definition(points, max_points, max_voxels):
-    assert_same(points, VoxelGrid(GRID.minimum, GRID.voxel_size, GRID.shape, max_points, max_voxels))
+    assert_same(points, GRID.model_copy(update={"max_points_per_voxel": max_points, "max_voxels": max_voxels}))
 
 
 @settings(max_examples=100, deadline=None)
@@ -81,7 +82,7 @@ def test_points_that_are_not_finite_are_left_out_and_counted(points):
 
 
 def test_several_layers_along_z():
-    grid = VoxelGrid((-4.0, -3.0, -1.0), (0.5, 0.75, 0.5), (16, 8, 4), 2, 40)
+    grid = grid_of((-4.0, -3.0, -1.0), (0.5, 0.75, 0.5), (16, 8, 4), 2, 40)
     points = np.random.default_rng(3).uniform(-4, 4, (300, 4)).astype(np.float32)
     assert_same(points, grid)
 
@@ -110,7 +111,7 @@ def test_all_points_in_one_voxel_keep_the_first():
 
 
 def test_points_of_kept_voxels_come_in_after_the_voxels_have_run_out():
-    grid = VoxelGrid((0, 0, 0), (1, 1, 1), (10, 10, 1), max_points=2, max_voxels=2)
+    grid = grid_of((0, 0, 0), (1, 1, 1), (10, 10, 1), max_points=2, max_voxels=2)
     points = np.float32([[0.5, 0.5, 0.5], [1.5, 0.5, 0.5], [2.5, 0.5, 0.5], [2.6, 0.5, 0.5], [0.6, 0.5, 0.5]])
     voxels = assert_same(points, grid)
     assert voxels.counters["voxels_dropped"] == 1
@@ -120,7 +121,7 @@ def test_points_of_kept_voxels_come_in_after_the_voxels_have_run_out():
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_borders_belong_to_the_cell_above(axis):
-    low, size, count = GRID.minimum[axis], GRID.voxel_size[axis], GRID.shape[axis]
+    low, size, count = GRID.point_cloud_range[axis], GRID.voxel_size[axis], GRID.grid_size[axis]
     borders = np.float32(low) + np.arange(count + 1, dtype=np.float32) * np.float32(size)
     values = np.concatenate([borders, np.nextafter(borders, np.float32(-9)), np.nextafter(borders, np.float32(9))])
     points = np.zeros((len(values), 4), np.float32)
@@ -129,7 +130,7 @@ def test_borders_belong_to_the_cell_above(axis):
 
 
 def test_a_full_size_frame():
-    grid = VoxelGrid((-122.4, -122.4, -3.0), (0.24, 0.24, 8.0), (1020, 1020, 1), 32, 600)
+    grid = grid_of((-122.4, -122.4, -3.0), (0.24, 0.24, 8.0), (1020, 1020, 1), 32, 600)
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(0, 1.2, (6000, 5)), rng.uniform(-125, 125, (2000, 5))]).astype(np.float32)
     voxels = assert_same(points, grid)

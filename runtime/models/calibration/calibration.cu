@@ -1,4 +1,4 @@
-// The five channels of the calibration status classifier, see runtime/{undistort,project,paint}.py.
+// The five channels of the calibration status classifier, see runtime/models/calibration/steps.py.
 //
 // points    (count, 4) float32: x, y, z [m] in the lidar frame, intensity 0-255
 // camera    (16,) float64: lidar2cam's first three rows, then fx, fy, cx, cy
@@ -7,7 +7,7 @@
 // nearest   (height * width,) uint64: bits of the least depth at a pixel; positive doubles are in the order of their bits
 // latest    (height * width,) uint32: LAST - (number of the latest of the points at that depth); UNUSED: no point
 // image     (height, width, 3) uint8, as the camera gave it
-// source    (height, width, 2) int16, fraction (height, width) uint16: OpenCV's maps; null: the image is straight already
+// source    (height, width, 2) int16, fraction (height, width) uint16: OpenCV's maps; null: the image has no distortion
 // fused     (1, 5, height, width) INPUT_T: blue, green, red, depth, intensity
 // header    (2,) int32: points that the image shows, pixels that show a point
 

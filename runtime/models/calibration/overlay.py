@@ -10,7 +10,7 @@ import numpy.typing as npt
 from runtime.models.calibration.paint import paint
 from runtime.models.calibration.parameters import CalibrationParameters, read_parameters
 from runtime.models.calibration.project import project
-from runtime.models.calibration.undistort import Straightening, straightening, undistort
+from runtime.models.calibration.undistort import UndistortionMap, undistort, undistortion_map
 from shared.config import from_resolved
 from shared.data import open_dataset, read_points
 from shared.data.camera_image import read_camera_image
@@ -62,31 +62,31 @@ def overlay(work: Path, sample_index: int, out: Path, *, data_root: Path | None 
     encoded = cv2.imencode(out.suffix, picture)[1]
     with explain_os_errors(out), atomic_path(out) as temporary:
         temporary.write_bytes(encoded.tobytes())
-    return f"{out}: {', '.join(_told(sample) for sample in pair)}"
+    return f"{out}: {', '.join(_described(sample) for sample in pair)}"
 
 
 def draw(sample: CameraPair, parameters: CalibrationParameters) -> UInt8:
-    """(H, W, 3) uint8 blue, green, red: the straight image with the points on it, colored by depth, and a caption."""
+    """(H, W, 3) uint8 blue, green, red: the undistorted image, its points colored by depth, and a caption."""
     image = read_camera_image(sample.image, sample.camera.width, sample.camera.height)
     height, width = image.shape[:2]
     camera = sample.camera
-    how = Straightening(camera.intrinsics, None, None)
+    mapping = UndistortionMap(camera.intrinsics, None, None)
     if parameters.undistort:
-        how = straightening(camera.intrinsics, camera.distortion, height, width)
+        mapping = undistortion_map(camera.intrinsics, camera.distortion, height, width)
     points = read_points(sample.lidar)
-    seen = project(points, camera.lidar2cam, how.intrinsics, height, width, parameters.max_depth)
+    seen = project(points, camera.lidar2cam, mapping.intrinsics, height, width, parameters.max_depth)
     depth, intensity = np.zeros((2, height, width), np.float32)
     paint(seen, points[:, 3], parameters.max_depth, parameters.dilation_size, depth, intensity)
     shade = np.clip(1 - depth * parameters.max_depth / _COLOR_RANGE, 0, 1)
     colors = cv2.applyColorMap((255 * shade).astype(np.uint8), cv2.COLORMAP_JET)
-    straight = undistort(image, how)
-    mixed = cv2.addWeighted(straight, 1 - _OPACITY, colors, _OPACITY, 0)
-    picture: UInt8 = np.where((depth > 0)[..., None], mixed, straight)
-    _write_caption(picture, f"{_told(sample)}, {len(seen)} points")
+    undistorted = undistort(image, mapping)
+    mixed = cv2.addWeighted(undistorted, 1 - _OPACITY, colors, _OPACITY, 0)
+    picture: UInt8 = np.where((depth > 0)[..., None], mixed, undistorted)
+    _write_caption(picture, f"{_described(sample)}, {len(seen)} points")
     return picture
 
 
-def _told(sample: CameraPair) -> str:
+def _described(sample: CameraPair) -> str:
     """Camera, state and disturbance of a sample."""
     text = f"{sample.channel} {STATES[sample.label]}"
     if sample.disturbance is None:

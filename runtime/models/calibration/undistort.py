@@ -21,12 +21,12 @@ Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Straightening:
-    """How the images of one camera are undistorted.
+class UndistortionMap:
+    """Where each pixel of a camera's undistorted images comes from.
 
     Attributes:
         intrinsics: (3, 3) of the undistorted image, which has no distortion left.
-        source: (H, W, 2) int16, the pixel that each pixel comes from, rounded down; None: the image is straight.
+        source: (H, W, 2) int16, the pixel that each pixel comes from, rounded down; None: there is no distortion.
         fraction: (H, W) uint16, the rest in steps of 1/32 pixel, as OpenCV interpolates.
     """
 
@@ -35,8 +35,8 @@ class Straightening:
     fraction: npt.NDArray[np.uint16] | None
 
 
-def straightening(intrinsics: Float64, distortion: Float64, height: int, width: int) -> Straightening:
-    """How images of a camera are undistorted.
+def undistortion_map(intrinsics: Float64, distortion: Float64, height: int, width: int) -> UndistortionMap:
+    """The map of a camera.
 
     Args:
         intrinsics: (3, 3), pixels.
@@ -44,16 +44,16 @@ def straightening(intrinsics: Float64, distortion: Float64, height: int, width: 
         height, width: of the images.
     """
     if not np.any(distortion):
-        return Straightening(intrinsics, None, None)
+        return UndistortionMap(intrinsics, None, None)
     size = (width, height)
     matrix, _ = cv2.getOptimalNewCameraMatrix(intrinsics, distortion, size, 0.0, size)
     source, fraction = cv2.initUndistortRectifyMap(intrinsics, distortion, None, matrix, size, cv2.CV_16SC2)
-    return Straightening(np.asarray(matrix, np.float64), source, fraction)
+    return UndistortionMap(np.asarray(matrix, np.float64), source, fraction)
 
 
-def undistort(image: UInt8, how: Straightening) -> UInt8:
+def undistort(image: UInt8, mapping: UndistortionMap) -> UInt8:
     """(H, W, 3) uint8 image without distortion."""
-    if how.source is None:
+    if mapping.source is None:
         return image
-    straight: UInt8 = cv2.remap(image, how.source, how.fraction, cv2.INTER_LINEAR)
-    return straight
+    undistorted: UInt8 = cv2.remap(image, mapping.source, mapping.fraction, cv2.INTER_LINEAR)
+    return undistorted

@@ -10,38 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.buffers import Float32, Int64
+from runtime.models.centerpoint.parameters import BoxCoder, CenterPointParameters
 from shared.tasks.detection3d import Boxes3D
-
-
-@dataclass(frozen=True)
-class BoxDecoding:
-    """How a head's outputs become boxes.
-
-    Attributes:
-        minimum: x, y of the point cloud range's lower corner [m].
-        voxel_size: edge lengths of a voxel along x, y [m].
-        out_size_factor: voxels per output cell, along either axis.
-        norm_bbox: sizes are logarithms.
-        max_num: boxes per task at most.
-        score_threshold: scores must lie above it; None: no threshold.
-        post_center_range: x, y, z minimum, x, y, z maximum of centers [m], bounds included.
-        y_axis_reference: sizes and rotation come in Autoware's convention, see `undo_y_axis_reference`.
-    """
-
-    minimum: tuple[float, float]
-    voxel_size: tuple[float, float]
-    out_size_factor: int
-    norm_bbox: bool
-    max_num: int
-    score_threshold: float | None
-    post_center_range: tuple[float, float, float, float, float, float]
-    y_axis_reference: bool = False
 
 
 def undo_y_axis_reference(dim: Float32, rot: Float32) -> tuple[Float32, Float32]:
@@ -59,14 +34,14 @@ def undo_y_axis_reference(dim: Float32, rot: Float32) -> tuple[Float32, Float32]
     return dim[[1, 0, 2]], -rot[[1, 0]]
 
 
-def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
+def decode(outputs: Mapping[str, Float32], parameters: CenterPointParameters) -> Boxes3D:
     """Boxes of one task, best score first, labels from 0.
 
     Args:
         outputs: raw outputs (1, channels, H, W) float32 of one task: ``heatmap`` (logits, a channel a class), ``reg``
             (offset in the cell: x, y), ``height`` (z of the gravity center), ``dim`` (l, w, h), ``rot`` (sin, cos),
             and, where the head has it, ``vel`` (x, y [m/s]).
-        decoding: how.
+        parameters: of the model.
 
     Returns:
         At most ``max_num`` boxes. Equal scores are ordered by class, then by cell (row by row).
@@ -74,7 +49,7 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
     heatmap = outputs["heatmap"][0]
     width = heatmap.shape[2]
     cells_per_class = heatmap.shape[1] * width
-    chosen, scores = _best_cells(heatmap.reshape(-1), decoding)
+    chosen, scores = _best_cells(heatmap.reshape(-1), parameters.bbox_coder)
     labels, cells = np.divmod(chosen, cells_per_class)
     rows, columns = np.divmod(cells, width)
 
@@ -85,21 +60,21 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
 
     offset = gather("reg")
     sizes, rotation = gather("dim"), gather("rot")
-    if decoding.y_axis_reference:
+    if parameters.rot_y_axis_reference:
         sizes, rotation = undo_y_axis_reference(sizes, rotation)
-    if decoding.norm_bbox:
+    if parameters.norm_bbox:
         # A size that float32 can't hold is infinite, in the framework too.
         with np.errstate(over="ignore"):
             sizes = np.exp(sizes.astype(np.float64)).astype(np.float32)
     centers = np.stack(
         [
-            _meters(columns, offset[0], decoding, axis=0),
-            _meters(rows, offset[1], decoding, axis=1),
+            _meters(columns, offset[0], parameters, axis=0),
+            _meters(rows, offset[1], parameters, axis=1),
             gather("height")[0],
         ],
         axis=1,
     )
-    low, high = np.array(decoding.post_center_range, np.float32).reshape(2, 3)
+    low, high = np.array(parameters.bbox_coder.post_center_range, np.float32).reshape(2, 3)
     in_range = np.flatnonzero(((centers >= low) & (centers <= high)).all(axis=1))
     return Boxes3D.build(
         centers=centers,
@@ -111,20 +86,20 @@ def decode(outputs: Mapping[str, Float32], decoding: BoxDecoding) -> Boxes3D:
     ).select(in_range)
 
 
-def _best_cells(logits: Float32, decoding: BoxDecoding) -> tuple[Int64, Float32]:
+def _best_cells(logits: Float32, coder: BoxCoder) -> tuple[Int64, Float32]:
     """The best cells of a task's flattened heatmap (classes * H * W,): numbers and scores, best first.
 
     NaN is never chosen.
     """
     # The sigmoid is computed where it can matter: of a million cells a few hundred.
-    candidates = np.flatnonzero(logits >= logit_threshold(decoding.score_threshold))
+    candidates = np.flatnonzero(logits >= logit_threshold(coder.score_threshold))
     scores = _sigmoid(logits[candidates])
-    if len(scores) > decoding.max_num:
+    if len(scores) > coder.max_num:
         # Everything that ties with the last one stays until the order among ties is settled below.
-        limit = np.partition(scores, len(scores) - decoding.max_num)[len(scores) - decoding.max_num]
+        limit = np.partition(scores, len(scores) - coder.max_num)[len(scores) - coder.max_num]
         contenders = scores >= limit
         candidates, scores = candidates[contenders], scores[contenders]
-    best = np.argsort(-scores, kind="stable")[: decoding.max_num]
+    best = np.argsort(-scores, kind="stable")[: coder.max_num]
     return candidates[best], scores[best]
 
 
@@ -177,10 +152,10 @@ def _sigmoid(logits: Float32) -> Float32:
         return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
-def _meters(cells: Int64, offset: Float32, decoding: BoxDecoding, axis: int) -> Float32:
+def _meters(cells: Int64, offset: Float32, parameters: CenterPointParameters, axis: int) -> Float32:
     """Centers along x (0) or y (1) [m] from cells and offsets in cells: float32, in the framework's order."""
-    position = (cells.astype(np.float32) + offset) * np.float32(decoding.out_size_factor)
-    return position * np.float32(decoding.voxel_size[axis]) + np.float32(decoding.minimum[axis])
+    position = (cells.astype(np.float32) + offset) * np.float32(parameters.out_size_factor)
+    return position * np.float32(parameters.voxel_size[axis]) + np.float32(parameters.point_cloud_range[axis])
 
 
 def count_nan(heatmap: npt.NDArray[np.float32]) -> int:

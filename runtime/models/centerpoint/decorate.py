@@ -13,36 +13,11 @@ Features of a point, in this order (mmdetection3d 1.4, ``voxel_encoders/pillar_e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from runtime.buffers import Float32, RowBuffer
-from runtime.models.centerpoint.voxelize import VoxelGrid, Voxels
-
-
-@dataclass(frozen=True)
-class Decoration:
-    """Which features a point gets.
-
-    Attributes:
-        raw_features: number of raw features C.
-        cluster_center: offset from the mean of the pillar's points (3 features).
-        voxel_center_axes: offset from the pillar's center: along 3, 2 (x, y) or 0 axes.
-        distance: distance from the origin (1 feature).
-        legacy: raw x, y, z replaced by the offset from the pillar's center.
-    """
-
-    raw_features: int
-    cluster_center: bool
-    voxel_center_axes: int
-    distance: bool
-    legacy: bool
-
-    @property
-    def num_features(self) -> int:
-        """F, the features of a decorated point: 9, 10 or 11 in AWML's models."""
-        return self.raw_features + 3 * self.cluster_center + self.voxel_center_axes + self.distance
+from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
+from runtime.models.centerpoint.voxelize import Voxels
 
 
 def decorate(voxels: Voxels, decoration: Decoration, grid: VoxelGrid, buffer: RowBuffer) -> Float32:
@@ -71,7 +46,7 @@ def decorate(voxels: Voxels, decoration: Decoration, grid: VoxelGrid, buffer: Ro
             mean = _means(columns[axis], voxels)
             np.subtract(columns[axis], mean[voxels.voxel_of_point], out=decorated[:, column])
             column += 1
-    for axis in range(decoration.voxel_center_axes):
+    for axis in range(decoration.center_axes):
         center = _pillar_centers(voxels, grid, axis)
         np.subtract(columns[axis], center[voxels.voxel_of_point], out=decorated[:, column])
         if decoration.legacy:
@@ -81,7 +56,7 @@ def decorate(voxels: Voxels, decoration: Decoration, grid: VoxelGrid, buffer: Ro
         decorated[:, column] = np.sqrt(np.square(decorated[:, :3]).sum(axis=1))
 
     buffer.write(voxels.rows, decorated)
-    return buffer.array.reshape(grid.max_voxels, grid.max_points, decoration.num_features)
+    return buffer.array.reshape(grid.max_voxels, grid.max_points_per_voxel, decoration.num_features)
 
 
 def _means(column: Float32, voxels: Voxels) -> Float32:
@@ -98,4 +73,4 @@ def _pillar_centers(voxels: Voxels, grid: VoxelGrid, axis: int) -> Float32:
     """
     size = grid.voxel_size[axis]
     cells = voxels.coordinates[:, 2 - axis].astype(np.float32)
-    return cells * np.float32(size) + np.float32(size / 2 + grid.minimum[axis])
+    return cells * np.float32(size) + np.float32(size / 2 + grid.point_cloud_range[axis])

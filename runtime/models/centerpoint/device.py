@@ -1,4 +1,4 @@
-"""CenterPoint on a GPU: the steps of `runtime.models.centerpoint.pipeline`, each as CUDA kernels on device memory.
+"""CenterPoint on a GPU: the steps of `runtime.models.centerpoint.steps`, each as CUDA kernels on device memory.
 
 points -> voxelize -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
 
@@ -11,6 +11,7 @@ the request is enqueued again with one that fits.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
@@ -23,19 +24,19 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.buffers import Float32
-from runtime.cuda.gpu import DeviceArray, DeviceOutputs, Kernels
+from runtime.cuda.gpu import C_TYPES, DeviceArray, DeviceOutputs, Gpu, Kernels
 from runtime.cuda.session import DeviceSession
+from runtime.cuda.timeline import Timeline
 from runtime.models.centerpoint.decode import logit_threshold
-from runtime.models.centerpoint.parameters import CenterPointParameters
-from runtime.pipeline import Inference
+from runtime.models.centerpoint.parameters import ENCODER, HEAD, CenterPointParameters
+from runtime.models.centerpoint.steps import checked
+from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
 from shared.errors import InferenceError
 from shared.spec import ModelSpec
 from shared.tasks.detection3d import Boxes3D
 
 _log = logging.getLogger("runtime")
 
-ENCODER = "pts_voxel_encoder"
-HEAD = "pts_backbone_neck_head"
 FILES = tuple(
     Path(__file__).with_name(f"{step}.cu") for step in ("voxelize", "decorate", "scatter", "decode", "circle_nms")
 )
@@ -60,7 +61,7 @@ BUCKETS = 32
 # Requests that decide whether graphs are faster.
 TRIALS = 9
 
-UPLOAD, DOWNLOAD, ENQUEUE = "upload", "download", "enqueue"
+UPLOAD, DOWNLOAD = "upload", "download"
 STAGES = ("voxelize", "decorate", ENCODER, "scatter", HEAD, "decode", "circle_nms", DOWNLOAD)
 
 _UNUSED = 0xFFFFFFFF
@@ -100,8 +101,7 @@ class _Launches:
 class _Buffers:
     """Device memory of one lane, and its page-locked counterpart. All of it is allocated here."""
 
-    def __init__(self, session: DeviceSession, parameters: CenterPointParameters) -> None:
-        gpu = session.gpu
+    def __init__(self, gpu: Gpu, parameters: CenterPointParameters) -> None:
         cells = parameters.grid_size[0] * parameters.grid_size[1] * parameters.grid_size[2]
         voxels, points = parameters.max_voxels, parameters.max_points_per_voxel
         self._gpu = gpu
@@ -126,35 +126,42 @@ class _Buffers:
         self.firsts_of_tile = self._gpu.allocate((-(-points // TILE),), np.int32)
 
 
-class CenterPointCuda:
-    """One lane: buffers, kernels, the session's components bound to them, and recorded graphs. A request at a time.
+@dataclass(frozen=True)
+class _Request:
+    """A request on its way: points of its frame, and rows that the encoder runs with."""
+
+    points: int
+    rows: int
+
+
+class CenterPointOnDevice(DevicePipeline):
+    """A CenterPoint whose steps are CUDA kernels: buffers, kernels, components bound to them, and recorded graphs.
 
     Args:
+        interface: what the model is from outside.
         spec: the model.
         parameters: its parameters, for which `unsupported` says nothing.
-        session: components on a GPU.
-        graphs: record each bucket as a CUDA graph, where the backend allows it.
+        session: its components on a GPU.
     """
 
     def __init__(
-        self, spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession, *, graphs: bool = True
+        self, interface: Interface, spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession
     ) -> None:
-        self._parameters = parameters
-        self._session = session
+        super().__init__(interface)
+        self._spec, self._parameters, self._session = spec, parameters, session
+        self._gpu = gpu = session.gpu
         self._lane = session.open_lane()
         self._stream = self._lane.stream
         # Copies of points run beside the reset that the request before left behind.
-        self._copies = session.gpu.stream()
-        self._buffers = _Buffers(session, parameters)
-        self._gpu = session.gpu
+        self._copies = gpu.stream()
+        self._buffers = _Buffers(gpu, parameters)
         self._kernels = _load_kernels(spec, parameters, session, self._stream)
-        self._grid_blocks = session.gpu.multiprocessors * 4
+        self._grid_blocks = gpu.multiprocessors * 4
         encoder, head = spec.component(ENCODER), spec.component(HEAD)
         self._buckets = buckets(*session.rows(ENCODER), parameters.max_voxels)
         rows = self._buckets[-1]
-        gpu = session.gpu
         encoder_in, encoder_out = encoder.inputs[0].name, encoder.outputs[0].name
-        shape = (rows, parameters.max_points_per_voxel, _num_features(parameters))
+        shape = (rows, parameters.max_points_per_voxel, parameters.decoration.num_features)
         self._features = gpu.allocate(shape, session.dtype(ENCODER, encoder_in))
         self._filled = gpu.allocate((rows,), np.int32)
         pillars = gpu.allocate((rows, 1, parameters.encoder_channels), session.dtype(ENCODER, encoder_out))
@@ -167,27 +174,25 @@ class CenterPointCuda:
         canvas_dtype = session.dtype(HEAD, head.inputs[0].name)
         self._canvas = gpu.allocate((1, parameters.encoder_channels, ny, nx), canvas_dtype)
         self._head = self._lane.bind(HEAD, {head.inputs[0].name: self._canvas}, {})
-        self._started = self._gpu.event()
-        self._uploaded = self._gpu.event()
-        self._finished = self._gpu.event()
-        self._events = {stage: self._gpu.event() for stage in STAGES}
+        self._timeline = Timeline(gpu, (UPLOAD, *STAGES))
+        self._finished = gpu.event()
         self._expected = rows
         self._is_reset = False
-        self._in_flight: tuple[int, int, bool, float, float] | None = None
         self._run_once()
         self._tasks = self._bind_tasks()
-        self._may_record = graphs and self._lane.recordable
         self._launches = self._choose()
 
-    def infer(self, points: Float32, *, stages: bool = True) -> Inference:
-        """One request.
+    def another(self) -> DevicePipeline:
+        """See `DevicePipeline`."""
+        return CenterPointOnDevice(self.interface, self._spec, self._parameters, self._session)
 
-        Args:
-            points: (N, C) float32.
-            stages: take the time of every stage. The events cost some microseconds each.
-        """
-        self.submit(points, stages=stages)
-        return self.collect()
+    def input_shapes(self, data: Float32, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the counters say how many voxels the points fill)
+        """See `DevicePipeline`; the encoder has a row a voxel, or the fewest that it takes."""
+        rows = max(counters["voxels"], self._session.rows(ENCODER)[0])
+        return {
+            ENCODER: {self._spec.component(ENCODER).inputs[0].name: (rows, *self._features.shape[1:])},
+            HEAD: {self._spec.component(HEAD).inputs[0].name: self._canvas.shape},
+        }
 
     def input_buffer(self, count: int) -> Float32:
         """(count, C) float32 in page-locked memory, from which the device copies by itself.
@@ -200,23 +205,46 @@ class CenterPointCuda:
         features = self._parameters.decoration.raw_features
         return self._buffers.host_frame[FRAME_HEADER : FRAME_HEADER + count * features].reshape(count, features)
 
-    def submit(self, points: Float32, *, stages: bool = False) -> None:
-        """Enqueue a request, without waiting. `collect` has to follow before the next one."""
-        if self._in_flight is not None:
-            raise InferenceError("this lane has a request in flight")
-        start = time.perf_counter_ns()
+    def enqueue(self, data: Float32, *, stages: bool) -> _Request:
+        """See `DevicePipeline`.
+
+        Args:
+            data: (N, C) float32; x, y, z [m] and the model's other raw features.
+            stages: take the time of every stage.
+        """
+        points = checked(data, self._parameters)
         if len(points) > self._buffers.capacity:
             self._grow(len(points))
         if not self._is_reset:
             self._launches.reset()
         if stages:
-            self._started.record(self._copies)
+            self._timeline.started.record(self._copies)
         self._upload(points)
-        self._uploaded.record(self._copies)
-        self._uploaded.hold(self._stream)
+        uploaded = self._timeline.ends[UPLOAD]
+        uploaded.record(self._copies)
+        uploaded.hold(self._stream)
         rows = self._bucket(min(self._expected, len(points)))
         self._run(rows, stages=stages)
-        self._in_flight = (len(points), rows, stages, start, time.perf_counter_ns())
+        return _Request(len(points), rows)
+
+    def answer(self, request: _Request, *, stages: bool) -> Inference:
+        """See `DevicePipeline`."""
+        self._finished.synchronize()
+        words = self._buffers.host_result
+        voxels = min(int(words[2]), self._parameters.max_voxels)
+        if voxels > request.rows:
+            # The expectation was too low: once more, with the frame that is on the device already.
+            if stages:
+                self._timeline.started.record(self._stream)
+                self._timeline.ends[UPLOAD].record(self._stream)
+            self._run(self._bucket(voxels), stages=stages)
+            self._finished.synchronize()
+        # A quarter of a step above this frame: the next one is much like it.
+        self._expected = voxels + self._buckets[-1] // (BUCKETS * 4)
+        boxes = self._boxes(words)
+        counters = {**self._counters(words, request.points), "boxes": len(boxes)}
+        latency = self._timeline.milliseconds() if stages else {}
+        return Inference(boxes, DeviceOutputs(self._head.outputs), latency, counters)
 
     def _run(self, rows: int, *, stages: bool) -> None:
         """Enqueue the body of a bucket, and the reset for the next one."""
@@ -226,45 +254,11 @@ class CenterPointCuda:
         self._launches.reset()
         self._is_reset = True
 
-    def collect(self) -> Inference:
-        """Wait for the request in flight and read its boxes."""
-        if self._in_flight is None:
-            raise InferenceError("this lane has no request in flight")
-        count, rows, stages, start, enqueued = self._in_flight
-        self._in_flight = None
-        self._finished.synchronize()
-        words = self._buffers.host_result
-        voxels = min(int(words[2]), self._parameters.max_voxels)
-        if voxels > rows:
-            # The expectation was too low: once more, with the frame that is on the device already.
-            rows = self._bucket(voxels)
-            if stages:
-                self._started.record(self._stream)
-                self._uploaded.record(self._stream)
-            self._run(rows, stages=stages)
-            self._finished.synchronize()
-        # A quarter of a step above this frame: the next one is much like it.
-        self._expected = voxels + self._buckets[-1] // (BUCKETS * 4)
-        boxes = self._boxes(words)
-        latency = self._stage_times() if stages else {}
-        counters = self._counters(words, count)
-        latency[ENQUEUE] = (enqueued - start) / 1e6
-        latency["total"] = (time.perf_counter_ns() - start) / 1e6
-        counters["boxes"] = len(boxes)
-        return Inference(boxes, DeviceOutputs(self._head.outputs), latency, counters)
-
-    def _stage_times(self) -> dict[str, float]:
-        marks = [self._started, self._uploaded, *self._events.values()]
-        return {
-            stage: before.milliseconds_until(after)
-            for stage, (before, after) in zip((UPLOAD, *STAGES), itertools.pairwise(marks), strict=True)
-        }
-
     def _counters(self, words: npt.NDArray[np.int32], count: int) -> dict[str, int]:
-        found = int(words[2])
+        filled = int(words[2])
         values = {"points": count, **{name: int(words[index]) for index, name in enumerate(COUNTERS)}}
-        values["voxels"] = min(found, self._parameters.max_voxels)
-        values["voxels_dropped"] = found - values["voxels"]
+        values["voxels"] = min(filled, self._parameters.max_voxels)
+        values["voxels_dropped"] = filled - values["voxels"]
         values["heatmap_nan"] = int(words[5])
         return values
 
@@ -389,7 +383,7 @@ class CenterPointCuda:
 
     def _bind_tasks(self) -> list[_Task]:
         parameters, gpu = self._parameters, self._session.gpu
-        most, kept = parameters.bbox_coder.max_num, parameters.nms.post_max_size
+        max_num, kept = parameters.bbox_coder.max_num, parameters.nms.post_max_size
         tasks = []
         first_label = 0
         for number, (task, radius) in enumerate(zip(parameters.tasks, parameters.nms.radius, strict=True)):
@@ -403,7 +397,7 @@ class CenterPointCuda:
                     radius=radius,
                     keys=gpu.allocate((int(np.prod(outputs["heatmap"].shape)),), np.uint64),
                     state=self._buffers.states.part(number * (STATE_WORDS + BINS), (STATE_WORDS + BINS,)),
-                    boxes=gpu.allocate((most, BOX_WORDS), np.int32),
+                    boxes=gpu.allocate((max_num, BOX_WORDS), np.int32),
                     kept=result.part(HEADER_WORDS + number * kept * BOX_WORDS, (kept, BOX_WORDS)),
                 )
             )
@@ -413,7 +407,7 @@ class CenterPointCuda:
     def _choose(self) -> _Launches:
         """CUDA graphs, where the backend can be recorded and they are faster than call by call."""
         plain = self._call_by_call()
-        if not self._may_record:
+        if not self._lane.recordable:
             return plain
         # First: CUDA loads a kernel when it first runs, which is better done outside of a recording.
         without = self._milliseconds(plain)
@@ -425,26 +419,26 @@ class CenterPointCuda:
         return recorded if with_graphs <= without else plain
 
     def _call_by_call(self) -> _Launches:
-        def mark(stage: str) -> None:
-            self._events[stage].record(self._stream)
-
-        bodies = {
-            (rows, stages): _call(self._enqueue_body, rows, mark if stages else _no_mark)
-            for rows, stages in itertools.product(self._buckets, (False, True))
-        }
-        return _Launches(self._enqueue_reset, bodies)
+        return _Launches(
+            self._enqueue_reset,
+            {
+                (rows, stages): functools.partial(
+                    self._enqueue_body, rows, self._timeline.marker(self._stream, timed=stages)
+                )
+                for rows, stages in itertools.product(self._buckets, (False, True))
+            },
+        )
 
     def _recorded(self) -> _Launches | None:
         """A graph for every bucket, with and without the events of the stages; None where that fails."""
-
-        def mark(stage: str) -> None:
-            self._events[stage].record(self._stream, in_graph=True)
-
         try:
             reset = self._gpu.graph(self._stream, self._enqueue_reset)
             bodies = {
                 (rows, stages): self._gpu.graph(
-                    self._stream, _call(self._enqueue_body, rows, mark if stages else _no_mark)
+                    self._stream,
+                    functools.partial(
+                        self._enqueue_body, rows, self._timeline.marker(self._stream, timed=stages, in_graph=True)
+                    ),
                 ).launch
                 for rows, stages in itertools.product(self._buckets, (False, True))
             }
@@ -494,20 +488,6 @@ def buckets(low: int, high: int | None, max_voxels: int) -> list[int]:
     return sorted({max(low, min(number * step, most)) for number in range(1, BUCKETS + 1)})
 
 
-def _no_mark(stage: str) -> None:
-    """No event."""
-
-
-def _call(function: Callable[[int, Callable[[str], None]], None], rows: int, mark: Callable[[str], None]) -> Any:
-    return lambda: function(rows, mark)
-
-
-def _num_features(parameters: CenterPointParameters) -> int:
-    settings = parameters.decoration
-    axes = {"xyz": 3, "xy": 2, "none": 0}[settings.voxel_center]
-    return settings.raw_features + 3 * settings.cluster_center + axes + settings.distance
-
-
 def _load_kernels(spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession, stream: Any) -> Kernels:
     """The kernels, compiled for this model and loaded, by name."""
     encoder, head = spec.component(ENCODER), spec.component(HEAD)
@@ -537,8 +517,6 @@ _SIGNATURES = {
     "circle_nms": "PPdiPP",
 }
 
-_C_TYPES = {"float32": "float", "float16": "unsigned short"}
-
 
 def kernel_constants(
     parameters: CenterPointParameters,
@@ -553,20 +531,20 @@ def kernel_constants(
         "POINT_FEATURES": str(p.decoration.raw_features),
         "MAX_POINTS": str(p.max_points_per_voxel),
         "MAX_VOXELS": str(p.max_voxels),
-        "NUM_FEATURES": str(_num_features(p)),
+        "NUM_FEATURES": str(p.decoration.num_features),
         "CHANNELS": str(p.encoder_channels),
         "LEGACY": str(int(p.decoration.legacy)),
         "CLUSTER_CENTER": str(int(p.decoration.cluster_center)),
-        "CENTER_AXES": str({"xyz": 3, "xy": 2, "none": 0}[p.decoration.voxel_center]),
+        "CENTER_AXES": str(p.decoration.center_axes),
         "MAX_NUM": str(p.bbox_coder.max_num),
         "SORTED": str(max(2, 1 << (p.bbox_coder.max_num - 1).bit_length())),
         "POST_MAX": str(p.nms.post_max_size),
         "OUT_SIZE_FACTOR": str(p.out_size_factor),
         "NORM_BBOX": str(int(p.norm_bbox)),
         "Y_AXIS_REFERENCE": str(int(p.rot_y_axis_reference)),
-        "FEATURE_T": _C_TYPES[feature_type.name],
-        "PILLAR_T": _C_TYPES[pillar_type.name],
-        "OUTPUT_T": _C_TYPES[output_type.name],
+        "FEATURE_T": C_TYPES[feature_type.name],
+        "PILLAR_T": C_TYPES[pillar_type.name],
+        "OUTPUT_T": C_TYPES[output_type.name],
     }
     for axis, name in enumerate("XYZ"):
         size, minimum = p.voxel_size[axis], p.point_cloud_range[axis]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from runtime.parameters import Parameters, misfit, validated
 from shared.data import PointLoading
-from shared.errors import ManifestError
 from shared.spec import ModelSpec
+
+ENCODER = "pts_voxel_encoder"
+HEAD = "pts_backbone_neck_head"
 
 Range = tuple[float, float, float, float, float, float]
 
@@ -19,29 +22,52 @@ _REQUIRED_OUTPUTS = {"heatmap", "reg", "height", "dim", "rot"}
 _OUTPUTS = _REQUIRED_OUTPUTS | {"vel"}
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+class VoxelGrid(Parameters):
+    """The grid and its limits, see `runtime.models.centerpoint.voxelize`."""
+
+    point_cloud_range: Range = Field(description="Lower and upper corner of the grid: x, y, z, x, y, z [m]")
+    voxel_size: tuple[float, float, float] = Field(description="Edge lengths of a voxel along x, y, z [m]")
+    grid_size: tuple[int, int, int] = Field(description="Number of cells along x, y, z")
+    max_points_per_voxel: int = Field(gt=0, description="Points that a voxel keeps")
+    max_voxels: int = Field(gt=0, description="Voxels that a frame keeps")
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> VoxelGrid:
+        cells = self.grid_size[0] * self.grid_size[1] * self.grid_size[2]
+        if min(self.voxel_size) <= 0 or min(self.grid_size) <= 0 or cells > _MAX_CELLS:
+            raise ValueError(f"there is no grid of {self.grid_size} voxels of {self.voxel_size} m")
+        return self
 
 
-class DecorationParameters(_Part):
+class Decoration(Parameters):
     """Which features a point gets, see `runtime.models.centerpoint.decorate`."""
 
-    raw_features: int = Field(ge=3)
-    cluster_center: bool
-    voxel_center: Literal["xyz", "xy", "none"]
-    distance: bool = False
-    legacy: bool = False
+    raw_features: int = Field(ge=3, description="Raw features of a point, x, y and z first")
+    cluster_center: bool = Field(description="Offset from the mean of the pillar's points: 3 features")
+    voxel_center: Literal["xyz", "xy", "none"] = Field(description="Axes of the offset from the pillar's center")
+    distance: bool = Field(default=False, description="Distance from the origin: 1 feature")
+    legacy: bool = Field(default=False, description="Raw x, y, z are replaced by the offset from the pillar's center")
+
+    @property
+    def center_axes(self) -> int:
+        """Axes along which a point gets its offset from the pillar's center: x, y, z, or x, y, or none."""
+        return {"xyz": 3, "xy": 2, "none": 0}[self.voxel_center]
+
+    @property
+    def num_features(self) -> int:
+        """F, the features of a decorated point: 9, 10 or 11 in AWML's models."""
+        return self.raw_features + 3 * self.cluster_center + self.center_axes + self.distance
 
 
-class BoxCoder(_Part):
+class BoxCoder(Parameters):
     """Limits of decoding, see `runtime.models.centerpoint.decode`."""
 
-    max_num: int = Field(gt=0)
-    score_threshold: float | None = Field(default=None, ge=0, lt=1)
-    post_center_range: Range
+    max_num: int = Field(gt=0, description="Boxes per task at most")
+    score_threshold: float | None = Field(default=None, ge=0, lt=1, description="Scores must lie above it")
+    post_center_range: Range = Field(description="x, y, z minimum, x, y, z maximum of centers [m], bounds included")
 
 
-class CircleNms(_Part):
+class CircleNms(Parameters):
     """Suppression, see `runtime.models.centerpoint.circle_nms`. ``pre_max_size`` has no effect, as in mmdetection3d."""
 
     type: Literal["circle"]
@@ -50,7 +76,7 @@ class CircleNms(_Part):
     post_max_size: int = Field(gt=0)
 
 
-class Task(_Part):
+class Task(Parameters):
     """One head: its classes, and the names of its outputs by what they mean."""
 
     classes: list[str] = Field(min_length=1)
@@ -64,20 +90,15 @@ class Task(_Part):
         return outputs
 
 
-class CenterPointParameters(_Part):
-    """All of them."""
+class CenterPointParameters(VoxelGrid):
+    """All of them: those of the grid, and the rest."""
 
-    point_cloud_range: Range
-    voxel_size: tuple[float, float, float]
-    grid_size: tuple[int, int, int]
-    max_points_per_voxel: int = Field(gt=0)
-    max_voxels: int = Field(gt=0)
     points: PointLoading
-    decoration: DecorationParameters
+    decoration: Decoration
     encoder_channels: int = Field(gt=0)
-    out_size_factor: int = Field(gt=0)
-    norm_bbox: bool
-    rot_y_axis_reference: bool = False
+    out_size_factor: int = Field(gt=0, description="Voxels per output cell, along either axis")
+    norm_bbox: bool = Field(description="Sizes are logarithms")
+    rot_y_axis_reference: bool = Field(default=False, description="Sizes and rotation in Autoware's convention")
     bbox_coder: BoxCoder
     nms: CircleNms
     tasks: list[Task] = Field(min_length=1)
@@ -93,9 +114,6 @@ class CenterPointParameters(_Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> CenterPointParameters:
-        cells = self.grid_size[0] * self.grid_size[1] * self.grid_size[2]
-        if min(self.voxel_size) <= 0 or min(self.grid_size) <= 0 or cells > _MAX_CELLS:
-            raise ValueError(f"a grid of {self.grid_size} voxels of {self.voxel_size} m can't be")
         if self.grid_size[2] != 1:
             raise ValueError(f"grid_size has {self.grid_size[2]} cells along z; pillars have 1")
         if len(self.points.use_dim) != self.decoration.raw_features:
@@ -112,21 +130,12 @@ def read_parameters(spec: ModelSpec) -> CenterPointParameters:
     Raises:
         ManifestError: one is missing, unknown or impossible, or they don't fit the spec's classes and components.
     """
-    try:
-        parameters = CenterPointParameters.model_validate(spec.parameters)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise _wrong(f"parameters{'.' + place if place else ''}: {first['msg']}") from error
+    parameters = validated(CenterPointParameters, spec)
     classes = [name for task in parameters.tasks for name in task.classes]
     if classes != spec.classes:
-        raise _wrong(f"parameters.tasks has the classes {classes}, the model has {spec.classes}")
+        raise misfit(f"parameters.tasks has the classes {classes}, the model has {spec.classes}")
     outputs = {name for component in spec.components for name in component.output_names()}
     missing = sorted({name for task in parameters.tasks for name in task.outputs.values()} - outputs)
     if missing:
-        raise _wrong(f"parameters.tasks names the outputs {missing}, which no component has")
+        raise misfit(f"parameters.tasks names the outputs {missing}, which no component has")
     return parameters
-
-
-def _wrong(message: str) -> ManifestError:
-    return ManifestError(message, where="model spec", hint="export the model again with this version")

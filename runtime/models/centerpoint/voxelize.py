@@ -22,27 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.buffers import Float32, Int64, rows_as_items
+from runtime.models.centerpoint.parameters import VoxelGrid
 
 Int32 = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class VoxelGrid:
-    """The grid and its limits.
-
-    Attributes:
-        minimum: x, y, z of the grid's lower corner [m].
-        voxel_size: edge lengths of a voxel along x, y, z [m].
-        shape: number of cells along x, y, z.
-        max_points: points that a voxel keeps.
-        max_voxels: voxels that a frame keeps.
-    """
-
-    minimum: tuple[float, float, float]
-    voxel_size: tuple[float, float, float]
-    shape: tuple[int, int, int]
-    max_points: int
-    max_voxels: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,7 @@ class Voxels:
 def cell_table(grid: VoxelGrid) -> Int32:
     """The table that `voxelize` works in: one int32 a cell, allocated once. It needs no clearing between frames,
     because a frame reads only the cells that it has written."""
-    return np.empty(int(np.prod(grid.shape, dtype=np.int64)), np.int32)
+    return np.empty(int(np.prod(grid.grid_size, dtype=np.int64)), np.int32)
 
 
 def voxelize(points: Float32, grid: VoxelGrid, table: Int32) -> Voxels:
@@ -122,16 +104,16 @@ def voxelize(points: Float32, grid: VoxelGrid, table: Int32) -> Voxels:
 
     in_voxel = np.bincount(voxels, minlength=counters["voxels"])
     slots = np.arange(len(voxels)) - (np.cumsum(in_voxel) - in_voxel)[voxels]
-    counters["points_over_voxel_limit"] = int(np.maximum(in_voxel - grid.max_points, 0).sum())
+    counters["points_over_voxel_limit"] = int(np.maximum(in_voxel - grid.max_points_per_voxel, 0).sum())
     if counters["points_over_voxel_limit"]:
-        has_slot = slots < grid.max_points
+        has_slot = slots < grid.max_points_per_voxel
         order, voxels, slots = order[has_slot], voxels[has_slot], slots[has_slot]
 
     return Voxels(
         points=_take_rows(points, order),
         voxel_of_point=voxels,
-        rows=voxels * grid.max_points + slots,
-        num_points=np.minimum(in_voxel, grid.max_points).astype(np.int32),
+        rows=voxels * grid.max_points_per_voxel + slots,
+        num_points=np.minimum(in_voxel, grid.max_points_per_voxel).astype(np.int32),
         coordinates=_coordinates(cells[first_points], grid),
         counters=counters,
     )
@@ -146,11 +128,11 @@ def _cells(points: Float32, grid: VoxelGrid) -> tuple[Int32, npt.NDArray[np.bool
     cells = np.zeros(len(points), np.int32)
     inside = np.ones(len(points), np.bool_)
     for axis in (2, 1, 0):
-        quotient = (points[:, axis] - np.float32(grid.minimum[axis])) / np.float32(grid.voxel_size[axis])
-        inside &= (quotient >= 0) & (quotient < grid.shape[axis])
+        quotient = (points[:, axis] - np.float32(grid.point_cloud_range[axis])) / np.float32(grid.voxel_size[axis])
+        inside &= (quotient >= 0) & (quotient < grid.grid_size[axis])
         # Clipped so that a point far outside converts without a warning.
-        np.clip(quotient, 0, grid.shape[axis], out=quotient)
-        cells *= grid.shape[axis]
+        np.clip(quotient, 0, grid.grid_size[axis], out=quotient)
+        cells *= grid.grid_size[axis]
         cells += quotient.astype(np.int32)
     return cells, inside
 
@@ -192,6 +174,6 @@ def _take_rows(points: Float32, order: Int64) -> Float32:
 
 def _coordinates(cells: Int32, grid: VoxelGrid) -> Int32:
     """(V, 3) int32 z, y, x of the cell numbers (V,)."""
-    rest, x = np.divmod(cells, np.int32(grid.shape[0]))
-    z, y = np.divmod(rest, np.int32(grid.shape[1]))
+    rest, x = np.divmod(cells, np.int32(grid.grid_size[0]))
+    z, y = np.divmod(rest, np.int32(grid.grid_size[1]))
     return np.stack([z, y, x], axis=1)

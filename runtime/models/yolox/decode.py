@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from runtime.models.yolox.parameters import BOX_COLUMNS
+
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-
-#: Columns before the class scores.
-BOX_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ def best_class(rows: Float32, score_threshold: float, *, inclusive: bool) -> tup
     labels = classes.argmax(axis=1)
     scores = classes[np.arange(len(rows)), labels] * rows[:, BOX_COLUMNS - 1]
     limit = np.float32(score_threshold)
-    found = np.flatnonzero(scores >= limit if inclusive else scores > limit)
-    return found, scores[found], labels[found]
+    above = np.flatnonzero(scores >= limit if inclusive else scores > limit)
+    return above, scores[above], labels[above]
 
 
 def corners_of_raw(rows: Float32, own_cells: Float32) -> Float32:
@@ -98,7 +97,7 @@ def decode(rows: Float32, row_cells: Float32 | None, score_threshold: float, *, 
         row_cells: (N, 3) of raw rows; None: the rows are decoded already.
         score_threshold, inclusive: see `best_class`.
     """
-    found, scores, labels = best_class(rows, score_threshold, inclusive=inclusive)
-    kept = rows[found]
-    corners = corners_of_decoded(kept) if row_cells is None else corners_of_raw(kept, row_cells[found])
+    above, scores, labels = best_class(rows, score_threshold, inclusive=inclusive)
+    kept = rows[above]
+    corners = corners_of_decoded(kept) if row_cells is None else corners_of_raw(kept, row_cells[above])
     return Candidates(corners, scores, labels)

@@ -8,9 +8,7 @@ hundred of thousands. Their decoding and suppression, in NumPy, is what the othe
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.cuda.gpu import DeviceArray, DeviceOutputs
+from runtime.cuda.gpu import C_TYPES, DeviceArray, DeviceOutputs
 from runtime.cuda.session import DeviceSession
-from runtime.models.yolox.letterbox import CONVENTIONS, Letterbox, Placement, place
-from runtime.models.yolox.parameters import YoloxParameters
+from runtime.cuda.timeline import Timeline
+from runtime.models.yolox.decode import decode
+from runtime.models.yolox.letterbox import Placement, place
+from runtime.models.yolox.parameters import BOX_COLUMNS, Letterbox, YoloxParameters
+from runtime.models.yolox.steps import cells_of_raw, checked, detections, in_pixels_of_the_image, suppressed
+from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
 from shared.spec import ModelSpec
+from shared.tasks.detection2d import Boxes2D
 
 FILES = (Path(__file__).with_name("yolox.cu"),)
 
@@ -39,11 +42,13 @@ EXPECTED_ROWS = 512
 SIZES_KEPT = 8
 
 Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
 
 
 def unsupported(parameters: YoloxParameters) -> str | None:
     """Why the kernels can't serve a model; None when they can."""
-    if CONVENTIONS[parameters.image.resize].cubic:
+    if parameters.image.convention.cubic:
         return (
             f"images are scaled by cubic interpolation (resize: {parameters.image.resize}); the kernels scale linearly"
         )
@@ -75,26 +80,6 @@ def neighbors(source: int, target: int, *, clamp: bool) -> Int32:
 
 
 @dataclass(frozen=True)
-class DeviceAnswer:
-    """What one request gave.
-
-    Attributes:
-        outputs: the component's outputs by name, copied to the host when somebody looks at them.
-        picks: (K,) rows that score high enough, in order; values: (K, 5 + C) float32, what they hold.
-        rows_nan: rows that hold a NaN.
-        placement: where the image lies in the input.
-        latency_ms: time on the device by stage, and wall time so far as ``total``.
-    """
-
-    outputs: Mapping[str, npt.NDArray[Any]]
-    picks: Int32
-    values: npt.NDArray[np.float32]
-    rows_nan: int
-    placement: Placement
-    latency_ms: dict[str, float]
-
-
-@dataclass(frozen=True)
 class _Size:
     """Device memory for images of one size, and where they go."""
 
@@ -105,34 +90,39 @@ class _Size:
     scaled: tuple[int, int]
 
 
-class YoloxCuda:
-    """Buffers, kernels, and the session's component bound to them. A request at a time."""
+class YoloxOnDevice(DevicePipeline):
+    """A YOLOX whose requests stay on the GPU until the rows that become boxes are known.
+
+    Args:
+        interface: what the model is from outside.
+        spec: the model.
+        parameters: its parameters, for which `unsupported` says nothing.
+        session: its component on a GPU.
+    """
 
     def __init__(
-        self, spec: ModelSpec, parameters: YoloxParameters, letterbox: Letterbox, session: DeviceSession
+        self, interface: Interface, spec: ModelSpec, parameters: YoloxParameters, session: DeviceSession
     ) -> None:
-        component = spec.components[0]
-        name = component.inputs[0].name
-        self._letterbox, self._parameters = letterbox, parameters
-        self._component = component.name
-        self._gpu = gpu = session.gpu
-        types = {"float32": "float", "float16": "unsigned short"}
-        dtype = session.dtype(component.name, name)
+        super().__init__(interface)
+        self._spec, self._parameters, self._session = spec, parameters, session
+        (component,) = spec.components
+        (tensor,) = component.inputs
         self._selects = parameters.output != "detections"
-        self._output = component.outputs[0].name
-        output = session.dtype(component.name, self._output).name if self._selects else "float32"
+        self._component, self._output = component.name, component.outputs[0].name
+        self._gpu = gpu = session.gpu
         self._lane = session.open_lane()
         self._stream = self._lane.stream
-        self._kernels = self._gpu.kernels(
-            FILES, _SIGNATURES, {"INPUT_T": types[dtype.name], "OUTPUT_T": types[output]}, self._stream
-        )
+        dtype = session.dtype(component.name, tensor.name)
+        output_dtype = session.dtype(component.name, self._output).name if self._selects else "float32"
+        constants = {"INPUT_T": C_TYPES[dtype.name], "OUTPUT_T": C_TYPES[output_dtype]}
+        self._kernels = gpu.kernels(FILES, _SIGNATURES, constants, self._stream)
         self._blocks = gpu.multiprocessors * 8
-        batch = component.inputs[0].shape[0]
-        self._input = gpu.allocate(
-            (batch if isinstance(batch, int) else 1, 3, letterbox.height, letterbox.width), dtype
-        )
-        self._bound = self._lane.bind(component.name, {name: self._input}, {})
-        self._rows, self._columns = parameters.rows(), 5 + len(spec.classes)
+        batch = tensor.shape[0]
+        image = parameters.image
+        self._input = gpu.allocate((batch if isinstance(batch, int) else 1, 3, image.height, image.width), dtype)
+        self._bound = self._lane.bind(component.name, {tensor.name: self._input}, {})
+        self._rows, self._columns = parameters.rows, BOX_COLUMNS + len(spec.classes)
+        self._row_cells = cells_of_raw(parameters)
         self._header = gpu.allocate((HEADER_WORDS,), np.int32)
         self._host_header = gpu.pinned((HEADER_WORDS,), np.int32)
         self._picks = gpu.allocate((self._rows,), np.int32)
@@ -140,69 +130,104 @@ class YoloxCuda:
         expected = min(EXPECTED_ROWS, self._rows)
         self._host_picks = gpu.pinned((expected,), np.int32)
         self._host_values = gpu.pinned((expected, self._columns), np.float32)
-        self._norm = self._gpu.upload(_norm(letterbox)) if letterbox.mean is not None else None
+        # Detections are few: all of a network's own are fetched.
+        detected = {} if self._selects else self._bound.outputs
+        self._host_detections = {name: gpu.pinned(array.shape, array.dtype) for name, array in detected.items()}
+        self._norm = None if image.mean is None else gpu.upload(_norm(image))
         self._sizes: dict[tuple[int, int], _Size] = {}
-        self._started = self._gpu.event()
-        self._marks = {
-            stage: self._gpu.event() for stage in ("upload", "letterbox", self._component, "select", "download")
-        }
+        self._timeline = Timeline(gpu, ("upload", "letterbox", self._component, "select", "download"))
 
-    def infer(self, image: npt.NDArray[np.uint8]) -> DeviceAnswer:
-        """One request.
+    def another(self) -> DevicePipeline:
+        """See `DevicePipeline`."""
+        return YoloxOnDevice(self.interface, self._spec, self._parameters, self._session)
+
+    def input_shapes(self, data: UInt8, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (any image becomes an input of one size)
+        """See `DevicePipeline`."""
+        return {self._component: {self._spec.components[0].inputs[0].name: self._input.shape}}
+
+    def enqueue(self, data: UInt8, *, stages: bool) -> Placement:
+        """See `DevicePipeline`.
 
         Args:
-            image: (H, W, 3) uint8, blue, green, red.
-
-        Raises:
-            InferenceError: the component failed.
+            data: (H, W, 3) uint8, blue, green, red.
+            stages: take the time of every stage.
         """
-        began = time.perf_counter()
+        image = checked(data)
         size = self._size(*image.shape[:2])
-        self._started.record(self._stream)
+        mark = self._timeline.marker(self._stream, timed=stages)
+        if stages:
+            self._timeline.started.record(self._stream)
         self._gpu.to_device(image, size.image.address, self._stream)
-        self._mark("upload")
-        how = self._letterbox
-        self._kernels.launch(
-            "letterbox", self._blocks, BLOCK,
-            size.image, size.columns, size.lines, 0 if self._norm is None else self._norm,
-            image.shape[1], *size.scaled, how.width, how.height, how.fill, int(how.rgb), self._input,
-        )  # fmt: skip
-        self._mark("letterbox")
+        mark("upload")
+        self._letterbox(size)
+        mark("letterbox")
         self._bound.enqueue()
-        self._mark(self._component)
+        mark(self._component)
         if self._selects:
             self._select()
-        self._mark("select")
-        self._gpu.to_host(self._header, self._host_header, self._stream)
-        self._gpu.to_host(self._picks, self._host_picks, self._stream)
-        self._gpu.to_host(self._values, self._host_values, self._stream)
-        self._mark("download")
+        mark("select")
+        self._download()
+        mark("download")
+        return size.placement
+
+    def answer(self, request: Placement, *, stages: bool) -> Inference:
+        """See `DevicePipeline`; the rows that were chosen are decoded and suppressed on the host."""
         self._stream.synchronize()
-        picks, values = self._selected(int(self._host_header[PICKED]))
-        marks = [self._started, *self._marks.values()]
-        latency = {
-            stage: before.milliseconds_until(after)
-            for stage, (before, after) in zip(self._marks, itertools.pairwise(marks), strict=True)
-        }
-        latency["total"] = (time.perf_counter() - began) * 1e3
         outputs = DeviceOutputs(self._bound.outputs)
-        return DeviceAnswer(outputs, picks, values, int(self._host_header[NOT_NUMBERS]), size.placement, latency)
+        began = time.perf_counter()
+        if self._selects:
+            boxes, counters = self._decoded(request)
+        else:
+            boxes = in_pixels_of_the_image(detections(self._host_detections), request)
+            counters = {}
+        counters["boxes"] = len(boxes)
+        latency = self._timeline.milliseconds() if stages else {}
+        if stages:
+            latency["decode and nms"] = (time.perf_counter() - began) * 1e3
+        return Inference(boxes, outputs, latency, counters)
+
+    def _decoded(self, placement: Placement) -> tuple[Boxes2D, dict[str, int]]:
+        """Boxes of the rows that were chosen, and how many rows these were."""
+        picks, values = self._selected(int(self._host_header[PICKED]))
+        row_cells = None if self._row_cells is None else self._row_cells[picks]
+        parameters = self._parameters
+        candidates = decode(values, row_cells, parameters.score_threshold, inclusive=parameters.inclusive)
+        boxes = suppressed(candidates, placement, parameters.nms)
+        rows_nan = int(self._host_header[NOT_NUMBERS])
+        return boxes, {"candidates": len(candidates.scores), "rows_nan": rows_nan}
 
     def letterboxed(self) -> npt.NDArray[Any]:
         """(B, 3, H, W) what the component was given by the last request, on the host."""
         return self._input.get()
 
+    def _letterbox(self, size: _Size) -> None:
+        image = self._parameters.image
+        self._kernels.launch(
+            "letterbox", self._blocks, BLOCK,
+            size.image, size.columns, size.lines, 0 if self._norm is None else self._norm,
+            size.image.shape[1], *size.scaled, image.width, image.height, image.fill, int(image.color == "rgb"),
+            self._input,
+        )  # fmt: skip
+
     def _select(self) -> None:
-        nms = self._parameters.nms
+        parameters = self._parameters
         self._gpu.fill(self._header, 0, self._stream)
         self._kernels.launch(
             "select_rows", self._blocks, BLOCK,
             self._bound.outputs[self._output], self._rows, self._columns,
-            float(np.float32(self._parameters.score_threshold)), int(nms.convention == "mmdet"),
+            float(np.float32(parameters.score_threshold)), int(parameters.inclusive),
             self._picks, self._values, self._header,
         )  # fmt: skip
 
-    def _selected(self, count: int) -> tuple[Int32, npt.NDArray[np.float32]]:
+    def _download(self) -> None:
+        for name, array in self._host_detections.items():
+            self._gpu.to_host(self._bound.outputs[name], array, self._stream)
+        if self._selects:
+            self._gpu.to_host(self._header, self._host_header, self._stream)
+            self._gpu.to_host(self._picks, self._host_picks, self._stream)
+            self._gpu.to_host(self._values, self._host_values, self._stream)
+
+    def _selected(self, count: int) -> tuple[Int32, Float32]:
         """The rows that were picked, in order: threads pick them in none."""
         if count <= len(self._host_picks):
             picks, values = self._host_picks[:count], self._host_values[:count]
@@ -211,24 +236,21 @@ class YoloxCuda:
         order = np.argsort(picks)
         return picks[order], values[order]
 
-    def _mark(self, stage: str) -> None:
-        self._marks[stage].record(self._stream)
-
     def _size(self, height: int, width: int) -> _Size:
         """Memory for images of a size; that of the size that came first goes when there are too many."""
-        found = self._sizes.get((height, width))
-        if found is None:
+        size = self._sizes.get((height, width))
+        if size is None:
             if len(self._sizes) == SIZES_KEPT:
                 self._sizes.pop(next(iter(self._sizes)))
-            placement, scaled_width, scaled_height = place(width, height, self._letterbox)
-            found = self._sizes[height, width] = _Size(
+            placement, scaled_width, scaled_height = place(width, height, self._parameters.image)
+            size = self._sizes[height, width] = _Size(
                 image=self._gpu.allocate((height, width, 3), np.uint8),
                 columns=self._gpu.upload(neighbors(width, scaled_width, clamp=True)),
                 lines=self._gpu.upload(neighbors(height, scaled_height, clamp=False)),
                 placement=placement,
                 scaled=(scaled_width, scaled_height),
             )
-        return found
+        return size
 
 
 def _norm(letterbox: Letterbox) -> npt.NDArray[np.float32]:

@@ -1,68 +1,22 @@
 """Letterboxing: an image scaled to fit the network's input, aligned to its top left corner, the rest filled.
 
-Programs agree on the idea and differ in the details, which have names here: `CONVENTIONS`.
+Programs agree on the idea and differ in the details, which have names: `runtime.models.yolox.parameters.CONVENTIONS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from runtime.models.yolox.parameters import Letterbox
 from shared.lazy import lazy_import
 
 cv2 = lazy_import("cv2", install="make setup")
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Convention:
-    """How a program scales.
-
-    Attributes:
-        cubic: cubic interpolation; otherwise linear.
-        round_size: the scaled size is rounded to whole pixels; otherwise cut off.
-        scale_per_axis: boxes go back by the ratio of the sizes of each axis; otherwise by the common scale.
-    """
-
-    cubic: bool
-    round_size: bool
-    scale_per_axis: bool
-
-
-#: mmdet 3 (mmcv's ``imrescale``); Megvii's YOLOX (``preproc``); Autoware's node where it scales on the CPU (its GPU
-#: path interpolates linearly: that is ``megvii``).
-CONVENTIONS: Mapping[str, Convention] = {
-    "mmdet": Convention(cubic=False, round_size=True, scale_per_axis=True),
-    "megvii": Convention(cubic=False, round_size=False, scale_per_axis=False),
-    "autoware": Convention(cubic=True, round_size=False, scale_per_axis=False),
-}
-
-
-@dataclass(frozen=True)
-class Letterbox:
-    """What the network's input is made of.
-
-    Attributes:
-        height, width: of the input [px].
-        fill: gray level of what the image does not cover, 0-255.
-        rgb: channels are red, green, blue; otherwise blue, green, red, as images are read.
-        mean, std: subtracted from and divided by, per channel in the network's order, on the scale of 0-255; None:
-            values stay 0-255.
-        convention: name in `CONVENTIONS`.
-    """
-
-    height: int
-    width: int
-    fill: int
-    rgb: bool
-    mean: tuple[float, float, float] | None
-    std: tuple[float, float, float] | None
-    convention: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +44,7 @@ def place(width: int, height: int, settings: Letterbox) -> tuple[Placement, int,
     Returns:
         The placement, and the scaled width and height [px].
     """
-    convention = CONVENTIONS[settings.convention]
+    convention = settings.convention
     scale = min(settings.width / width, settings.height / height)
     extra = 0.5 if convention.round_size else 0.0
     # A strip of an image must not vanish.
@@ -112,10 +66,10 @@ def letterbox(image: UInt8, settings: Letterbox, out: Float32) -> Placement:
     """
     placement, width, height = place(image.shape[1], image.shape[0], settings)
     canvas = np.full((settings.height, settings.width, 3), settings.fill, np.uint8)
-    method = cv2.INTER_CUBIC if CONVENTIONS[settings.convention].cubic else cv2.INTER_LINEAR
+    method = cv2.INTER_CUBIC if settings.convention.cubic else cv2.INTER_LINEAR
     canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=method)
     for channel in range(3):
-        np.copyto(out[channel], canvas[:, :, 2 - channel if settings.rgb else channel])
+        np.copyto(out[channel], canvas[:, :, 2 - channel if settings.color == "rgb" else channel])
         if settings.mean is not None and settings.std is not None:
             out[channel] -= np.float32(settings.mean[channel])
             out[channel] /= np.float32(settings.std[channel])

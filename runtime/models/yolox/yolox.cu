@@ -1,4 +1,4 @@
-// The input of a YOLOX, and the choice of its rows, see runtime/models/yolox/letterbox.py and runtime/models/yolox/decode.py.
+// The input of a YOLOX, and the choice of its rows, see letterbox.py and decode.py.
 //
 // image    (source height, source width, 3) uint8: blue, green, red
 // columns  (scaled width, 4) int32: the two columns that a column of the input lies between, and their weights

@@ -1,0 +1,190 @@
+"""YOLOX, from an image to 2D boxes: the steps in NumPy and OpenCV around the network.
+
+image -> letterbox -> the network -> decode -> nms; a network that suppresses boxes itself is followed by place alone.
+
+`runtime.models.yolox.device` has the letterbox and the choice of rows as CUDA kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.backends import Session
+from runtime.models.yolox.decode import Candidates, cells, decode
+from runtime.models.yolox.letterbox import Placement, letterbox
+from runtime.models.yolox.nms import suppress, suppress_by_class, to_whole_pixels
+from runtime.models.yolox.parameters import Nms, YoloxParameters
+from runtime.pipeline import (
+    BY_NAME,
+    ArraysByName,
+    Packing,
+    Step,
+    dataclass_of_arrays,
+    one_array,
+    predictions_of,
+)
+from shared.errors import InferenceError
+from shared.spec import ModelSpec
+from shared.tasks.detection2d import Boxes2D
+
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+
+_PLACEMENT = "placement"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A state, and where the image lies in the network's input: pixels, outputs by name, or candidates."""
+
+    value: Any
+    placement: Placement
+
+
+def steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> list[Step]:
+    """The steps of a request of one image, with buffers that are allocated here, once.
+
+    Args:
+        spec: the model.
+        parameters: its parameters.
+        session: its component.
+    """
+    (component,) = spec.components
+    (tensor,) = component.inputs
+    output = component.outputs[0].name
+    # A network of a fixed batch gets the image in its first place; the others stay black.
+    batch = tensor.shape[0]
+    images = np.zeros(
+        (batch if isinstance(batch, int) else 1, 3, parameters.image.height, parameters.image.width), np.float32
+    )
+    row_cells = cells_of_raw(parameters)
+
+    def boxed(image: UInt8) -> Placed:
+        return Placed(images, letterbox(checked(image), parameters.image, images[0]))
+
+    def answered(state: Placed) -> Placed:
+        return Placed(session.run(component.name, {tensor.name: state.value}), state.placement)
+
+    def decoded(state: Placed) -> Placed:
+        rows = rows_of(state.value, output)
+        candidates = decode(rows, row_cells, parameters.score_threshold, inclusive=parameters.inclusive)
+        return Placed(candidates, state.placement)
+
+    def rows_nan(state: Placed) -> dict[str, int]:
+        return {"rows_nan": int(np.isnan(rows_of(state.value, output)).any(axis=1).sum())}
+
+    suppresses_itself = parameters.output == "detections"
+    before = [
+        Step("letterbox", boxed, _placed(one_array(tensor.name))),
+        Step(
+            component.name,
+            answered,
+            _placed(BY_NAME),
+            count=None if suppresses_itself else rows_nan,
+            outputs=lambda state: state.value,
+        ),
+    ]
+    if suppresses_itself:
+        return [
+            *before,
+            Step(
+                "place",
+                lambda state: in_pixels_of_the_image(detections(state.value), state.placement),
+                predictions_of(spec),
+                count=_boxes,
+            ),
+        ]
+    return [
+        *before,
+        Step(
+            "decode",
+            decoded,
+            _placed(dataclass_of_arrays(Candidates)),
+            count=lambda state: {"candidates": len(state.value.scores)},
+        ),
+        Step(
+            "nms",
+            lambda state: suppressed(state.value, state.placement, parameters.nms),
+            predictions_of(spec),
+            count=_boxes,
+        ),
+    ]
+
+
+def checked(image: UInt8) -> UInt8:
+    """The image.
+
+    Raises:
+        InferenceError: it is no (H, W, 3) uint8.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InferenceError(f"the image has the shape {image.shape} and is {image.dtype}, expected (H, W, 3) uint8")
+    return image
+
+
+def cells_of_raw(parameters: YoloxParameters) -> Float32 | None:
+    """(N, 3) the cell of each raw row; None: rows come decoded."""
+    if parameters.output != "raw":
+        return None
+    return cells(parameters.image.height, parameters.image.width, parameters.strides)
+
+
+def rows_of(outputs: ArraysByName, name: str) -> Float32:
+    """(N, 5 + C) float32 rows of the first image."""
+    return np.asarray(outputs[name][0], np.float32)
+
+
+def detections(outputs: ArraysByName) -> Candidates:
+    """What a network that suppresses itself found in the first image."""
+    count = int(outputs["num_detections"].reshape(-1)[0])
+    return Candidates(
+        np.asarray(outputs["detection_boxes"][0, :count], np.float32),
+        np.asarray(outputs["detection_scores"][0, :count], np.float32),
+        np.asarray(outputs["detection_classes"][0, :count], np.int64),
+    )
+
+
+def in_pixels_of_the_image(candidates: Candidates, placement: Placement) -> Boxes2D:
+    """The candidates as boxes, their corners in pixels of the image."""
+    scales = np.array([placement.scale_x, placement.scale_y] * 2, np.float32)
+    return Boxes2D(candidates.corners / scales, candidates.labels, candidates.scores)
+
+
+def suppressed(candidates: Candidates, placement: Placement, nms: Nms) -> Boxes2D:
+    """What is left of the candidates, in pixels of the image."""
+
+    def best(corners: Float32, scores: Float32, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        if nms.class_agnostic:
+            kept = suppress(corners, scores, nms.iou_threshold)
+        else:
+            kept = suppress_by_class(corners, scores, labels, nms.iou_threshold)
+        return kept[: nms.max_boxes]
+
+    if nms.convention == "mmdet":
+        boxes = in_pixels_of_the_image(candidates, placement)
+        return boxes.select(best(boxes.corners, boxes.scores, boxes.labels))
+    whole = Candidates(to_whole_pixels(candidates.corners), candidates.scores, candidates.labels)
+    boxes = in_pixels_of_the_image(whole, placement).select(best(whole.corners, whole.scores, whole.labels))
+    edges = np.array([placement.width - 1, placement.height - 1] * 2, np.float32)
+    return Boxes2D(to_whole_pixels(np.clip(boxes.corners, 0, edges)), boxes.labels, boxes.scores)
+
+
+def _boxes(boxes: Boxes2D) -> dict[str, int]:
+    return {"boxes": len(boxes)}
+
+
+def _placed(value: Packing) -> Packing:
+    """A value kept together with its placement."""
+
+    def unpack(arrays: ArraysByName) -> Placed:
+        scale_x, scale_y, width, height = arrays[_PLACEMENT].tolist()
+        rest = {name: array for name, array in arrays.items() if name != _PLACEMENT}
+        return Placed(value.unpack(rest), Placement(scale_x, scale_y, int(width), int(height)))
+
+    return Packing(
+        lambda state: {**value.pack(state.value), _PLACEMENT: np.array(astuple(state.placement), np.float64)}, unpack
+    )
