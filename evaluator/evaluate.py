@@ -22,7 +22,8 @@ from shared import formats, plugins
 from shared.added import added_versions, data_members
 from shared.arrays import read_arrays, write_arrays
 from shared.errors import GateFailed, InputError
-from shared.files import read_json, sha256_of_json
+from shared.files import sha256_of_json
+from shared.json_reader import read_json
 from shared.latency import TOTAL
 from shared.runs import Run
 from shared.table import Table, number

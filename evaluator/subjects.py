@@ -16,7 +16,7 @@ from evaluator.metrics import find_metric
 from shared.errors import InputError, UsageError
 from shared.manifest import Manifest
 from shared.precision import precision_of
-from shared.runs import RunHeader
+from shared.runs import read_header
 from shared.versions import KeptWorkspace, read_version
 from shared.workspace import Workspace
 
@@ -133,7 +133,7 @@ def _split(text: str, work: Path | None) -> tuple[Path, str | None, str | None]:
 
 
 def _precision(source: Workspace | KeptWorkspace, run: str) -> str:
-    header = RunHeader.model_validate_json(source.artifact(f"runs/{run}/run.json").read_text(encoding="utf-8"))
+    header = read_header(source.artifact(f"runs/{run}/run.json"))
     config = source.manifest().config or {}
     return precision_of(
         header,

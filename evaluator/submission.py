@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import InputError
-from shared.files import read_json
+from shared.json_reader import DATA_BYTES, read_json
 from shared.metrics.box_table import NO_ATTRIBUTE, BoxTable, check_table
 
 Float64 = npt.NDArray[np.float64]
@@ -104,7 +104,7 @@ def read_submission(
 
 
 def _results(path: Path) -> Mapping[str, Any]:
-    content = read_json(path)
+    content = read_json(path, most_bytes=DATA_BYTES, allow_nan=True)
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict) or not results:
         raise InputError(

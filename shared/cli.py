@@ -30,6 +30,13 @@ EXIT_BUG = 1
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
+# What a path that a user gives can be; whatever else the system refuses, it lacks.
+_ERRORS_OF_INPUT = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV),
+    *(errno.EINVAL, errno.EEXIST, errno.ENOTEMPTY),
+}
+
+
 class Number(click.FloatRange):
     """A finite number within bounds."""
 
@@ -101,6 +108,13 @@ def _explained(error: BaseException) -> tuple[list[str], int]:
     """What to say of an error that ended a command, and its exit code."""
     if isinstance(error, DeployError):
         return error.lines(), error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return [one_line(f"{where}{error.strerror}")], (
+            InputError if error.errno in _ERRORS_OF_INPUT else EnvironmentLacks
+        ).exit_code
+    if isinstance(error, RecursionError):
+        return [one_line(f"the input is nested too deeply ({error})")], InputError.exit_code
     if isinstance(error, MemoryError):
         detail = f" ({error})" if str(error) else ""
         return [one_line(f"there is not enough memory for this{detail}")], EnvironmentLacks.exit_code

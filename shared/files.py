@@ -153,19 +153,6 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        InputError: missing, or no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"can't be read as JSON ({reason})", where=str(path)) from error
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with atomic_path(path) as unfinished:
@@ -220,7 +207,10 @@ def inside(root: Path, relative: str) -> Path:
     parts = Path(relative).parts
     if ".." not in parts and not Path(relative).is_absolute() and not _meets_link(root, parts):
         return root / relative
-    path = (root / relative).resolve()
+    try:
+        path = (root / relative).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, a loop of links
+        raise ManifestError(f"'{relative}' is not a path ({error})", where=str(root)) from error
     if Path(relative).is_absolute() or not path.is_relative_to(root.resolve()):
         raise ManifestError(
             f"path '{relative}' leaves the workspace", where=str(root), hint="paths in a workspace are relative to it"

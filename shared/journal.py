@@ -7,16 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+from shared.errors import InputError
 from shared.files import explain_os_errors
+from shared.json_reader import parse_json
+from shared.regular_files import read_bytes
 
 
 def read_lines(path: Path) -> list[Any]:
     """The values of a file with one line of JSON each, up to the last whole one; none without a file."""
     values: list[Any] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in read_bytes(path).split(b"\n") if path.exists() else ():
         try:
-            values.append(json.loads(line))
-        except ValueError:
+            values.append(parse_json(line, str(path)))
+        except InputError:
             break  # the last line of a killed writer
     return values
 

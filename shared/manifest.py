@@ -7,22 +7,55 @@ generated from the models here.
 
 from __future__ import annotations
 
+import datetime
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ManifestError
 from shared.files import FileIdentity, explain_os_errors, sha256_of_file, write_text
+from shared.json_reader import RECORD_BYTES, parse_json
+from shared.regular_files import open_regular
 from shared.spec import ModelSpec
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 StageStatus = Literal["running", "done", "failed", "skipped"]
+
+
+Name = Annotated[str, Field(max_length=1000)]
+Names = Annotated[list[Name], Field(max_length=1_000_000)]
+# Reasons and command lines.
+Text = Annotated[str, Field(max_length=1_000_000)]
+
+
+def _time(text: str) -> str:
+    datetime.datetime.fromisoformat(text)
+    return text
+
+
+def _command(text: str) -> str:
+    shlex.split(text)
+    return text
+
+
+def _key(value: dict[str, Any]) -> dict[str, Any]:
+    for part in ("config", "inputs", "versions"):
+        if not isinstance(value.get(part, {}), dict):
+            raise ValueError(f"{part} should be an object")
+    for part in ("inputs", "versions"):
+        if not all(isinstance(text, str) for text in value.get(part, {}).values()):
+            raise ValueError(f"{part} should hold texts")
+    return value
+
+
+Time = Annotated[str, Field(max_length=100), AfterValidator(_time)]
 
 
 class Artifact(BaseModel):
@@ -32,8 +65,8 @@ class Artifact(BaseModel):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
-    kind: str = Field(description="onnx, program, predictions, raw, engine, report, ...")
-    stage: str = Field(description="The stage that made it")
+    kind: Name = Field(description="onnx, program, predictions, raw, engine, report, ...")
+    stage: Name = Field(description="The stage that made it")
 
     def describes(self, path: Path) -> bool:
         """Whether the file at ``path`` is there, with this content."""
@@ -45,21 +78,25 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tool: str
-    tool_version: str
+    tool: Name
+    tool_version: Name
     status: StageStatus
-    reason: str | None = Field(default=None, description="Why it was skipped, or how it failed")
-    fingerprint: str = Field(description="sha256 over `key`")
-    key: dict[str, Any] = Field(description="Everything that the result depends on: config part, inputs, versions")
-    outputs: list[str] = Field(default_factory=list, description="Paths of the artifacts it made")
-    results: list[str] = Field(default_factory=list, description="Results it recorded, as kind/name")
-    command: str = Field(description="The command line that made it, and makes it again")
-    host: str
-    image: str | None = Field(default=None, description="Container image, when it ran in one")
-    gpu: str | None = None
-    driver: str | None = None
-    started: str = Field(description="ISO 8601, UTC")
-    ended: str | None = None
+    reason: Text | None = Field(default=None, description="Why it was skipped, or how it failed")
+    fingerprint: Name = Field(description="sha256 over `key`")
+    key: Annotated[dict[str, Any], AfterValidator(_key)] = Field(
+        description="Everything that the result depends on: config part, inputs, versions"
+    )
+    outputs: Names = Field(default_factory=list, description="Paths of the artifacts it made")
+    results: Names = Field(default_factory=list, description="Results it recorded, as kind/name")
+    command: Annotated[Text, AfterValidator(_command)] = Field(
+        description="The command line that made it, and makes it again"
+    )
+    host: Name
+    image: Name | None = Field(default=None, description="Container image, when it ran in one")
+    gpu: Name | None = None
+    driver: Name | None = None
+    started: Time = Field(description="ISO 8601, UTC")
+    ended: Time | None = None
 
 
 class Manifest(BaseModel):
@@ -94,27 +131,28 @@ def read_manifest(path: Path) -> Manifest:
         known, manifest = _read.get(path, (None, None))
         if manifest is not None and identity == known:
             return manifest
-        with path.open(encoding="utf-8") as file:
-            identity, text = FileIdentity.of(file.fileno()), file.read()
+        with open_regular(path, error=ManifestError) as file:
+            identity, content = FileIdentity.of(file.fileno()), file.read(RECORD_BYTES + 1)
     except FileNotFoundError as error:
         raise ManifestError(
             "no manifest here", where=str(path), hint="start with the exporter: exporter export --config … --work …"
         ) from error
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"can't be read as JSON ({error})", where=str(path)) from error
-    manifest = _parse(path, text)
+    except (OSError, ValueError) as error:  # a loop of links, a name that is too long or holds NUL
+        raise ManifestError(f"can't be read ({error})", where=str(path)) from error
+    if len(content) > RECORD_BYTES:
+        raise ManifestError(f"is larger than {RECORD_BYTES >> 20} MB", where=str(path), hint="this is no manifest")
+    manifest = _parse(path, content)
     if identity.is_settled():
         _remember(path, identity, manifest)
     return manifest
 
 
-def _parse(path: Path, text: str) -> Manifest:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ManifestError(f"can't be read as JSON ({error})", where=str(path)) from error
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+def _parse(path: Path, content: bytes) -> Manifest:
+    value = parse_json(content, str(path), error=ManifestError)
+    version = value.get("schema_version", SCHEMA_VERSION) if isinstance(value, dict) else SCHEMA_VERSION
+    if type(version) is not int or version < 1:
+        raise ManifestError(f"schema version {version!r:.40} is none of ours (1 to {SCHEMA_VERSION})", where=str(path))
+    if version > SCHEMA_VERSION:
         raise ManifestError(
             f"schema version {version} is newer than this tool's ({SCHEMA_VERSION})",
             where=str(path),
@@ -123,7 +161,7 @@ def _parse(path: Path, text: str) -> Manifest:
     try:
         return Manifest.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ManifestError(f"not a manifest: {place}: {first['msg']}", where=str(path)) from error
 

@@ -22,12 +22,13 @@ _KINDS = {
 }
 
 
-def open_regular(path: Path, hint: str | None = None) -> BinaryIO:
+def open_regular(path: Path, *, hint: str | None = None, error: type[InputError] = InputError) -> BinaryIO:
     """A regular file, open for reading; symbolic links are followed.
 
     Args:
         path: the file.
         hint: what to do when it can't be opened.
+        error: what to raise then.
 
     Raises:
         InputError: missing, unreadable, or a folder, pipe, device or socket.
@@ -36,34 +37,34 @@ def open_regular(path: Path, hint: str | None = None) -> BinaryIO:
     try:
         # A pipe without a writer would be waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        reason = "is a socket, not a file" if error.errno == errno.ENXIO else error.strerror
-        raise InputError(f"can't be read ({reason})", where=where, hint=hint) from error
-    except ValueError as error:  # a NUL or half a surrogate pair
-        raise InputError(f"is not a path ({error})", where=repr(where), hint=hint) from error
+    except OSError as cause:
+        reason = "is a socket, not a file" if cause.errno == errno.ENXIO else cause.strerror
+        raise error(f"can't be read ({reason})", where=where, hint=hint) from cause
+    except ValueError as cause:  # a NUL or half a surrogate pair
+        raise error(f"is not a path ({cause})", where=where, hint=hint) from cause
     mode = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if mode != stat.S_IFREG:
         os.close(descriptor)
-        raise InputError(f"can't be read (is {_KINDS.get(mode, 'something else')}, not a file)", where=where, hint=hint)
+        raise error(f"can't be read (is {_KINDS.get(mode, 'something else')}, not a file)", where=where, hint=hint)
     return os.fdopen(descriptor, "rb")
 
 
-def check_regular(path: Path, hint: str | None = None) -> None:
+def check_regular(path: Path, *, hint: str | None = None, error: type[InputError] = InputError) -> None:
     """Check that ``path`` can be opened as `open_regular` does.
 
     Raises:
         InputError: as `open_regular`.
     """
-    open_regular(path, hint).close()
+    open_regular(path, hint=hint, error=error).close()
 
 
-def read_bytes(path: Path, hint: str | None = None) -> bytes:
+def read_bytes(path: Path, *, hint: str | None = None) -> bytes:
     """The content of a regular file.
 
     Raises:
         InputError: as `open_regular`; or it does not fit into memory.
     """
-    with open_regular(path, hint) as file:
+    with open_regular(path, hint=hint) as file:
         try:
             return file.read()
         except OSError as error:
@@ -72,13 +73,13 @@ def read_bytes(path: Path, hint: str | None = None) -> bytes:
             raise InputError("needs more memory than there is", where=str(path), hint=hint) from error
 
 
-def read_text(path: Path, hint: str | None = None) -> str:
+def read_text(path: Path, *, hint: str | None = None) -> str:
     """The content of a regular file in UTF-8.
 
     Raises:
         InputError: as `read_bytes`; or it is not UTF-8.
     """
     try:
-        return read_bytes(path, hint).decode("utf-8")
+        return read_bytes(path, hint=hint).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"is not text in UTF-8 ({error.reason} at byte {error.start})", where=str(path)) from error

@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.errors import InputError
-from shared.files import explain_os_errors, read_json, sha256_of_file, write_json, write_text
+from shared.files import explain_os_errors, sha256_of_file, write_json, write_text
+from shared.json_reader import DATA_BYTES, RECORD_BYTES, parse_json, read_json
 from shared.packed import Column, PackedFile, write_packed
 from shared.sample_journal import DATA, JOURNAL, Entry, SampleJournal
 from shared.sample_table import SAMPLES, SampleColumns, read_samples, write_samples
@@ -95,7 +96,7 @@ class RunWriter:
         """
         header_path = folder / _HEADER
         value = header.model_dump(mode="json")
-        same = resume and header_path.is_file() and read_json(header_path) == value
+        same = resume and header_path.is_file() and read_json(header_path, most_bytes=DATA_BYTES) == value
         with explain_os_errors(folder):
             if not same:
                 if folder.exists():
@@ -191,8 +192,8 @@ def _is_finished(folder: Path) -> bool:
     """Whether the run in ``folder`` was finished, and its files are what they were then."""
     try:
         with (folder / JOURNAL).open(encoding="utf-8") as file:
-            hashes = json.loads(file.readline())[_FINISHED]
-    except (OSError, ValueError, KeyError):
+            hashes = dict(parse_json(file.readline(RECORD_BYTES), str(folder / JOURNAL))[_FINISHED])
+    except (OSError, InputError, ValueError, KeyError, TypeError):
         return False
     return all((folder / name).is_file() and sha256_of_file(folder / name) == sha for name, sha in hashes.items())
 
@@ -201,6 +202,18 @@ def discard_progress(folder: Path) -> None:
     """Forget how far the run in ``folder`` came: its files are another run's now. Does nothing where there is none."""
     for name in (JOURNAL, DATA):
         (folder / name).unlink(missing_ok=True)
+
+
+def read_header(path: Path) -> RunHeader:
+    """The header of a run.
+
+    Raises:
+        InputError: not the header of a run.
+    """
+    try:
+        return RunHeader.model_validate(read_json(path, most_bytes=DATA_BYTES))
+    except ValidationError as error:
+        raise InputError(f"not the header of a run: {error.errors()[0]['msg']}", where=str(path)) from error
 
 
 class Run:
@@ -236,12 +249,7 @@ class Run:
         Raises:
             InputError: not a run, half a run, or files that don't fit together.
         """
-        try:
-            header = RunHeader.model_validate(read_json(folder / _HEADER))
-        except ValidationError as error:
-            raise InputError(
-                f"not the header of a run: {error.errors()[0]['msg']}", where=f"{folder}/{_HEADER}"
-            ) from error
+        header = read_header(folder / _HEADER)
         if not (folder / _PREDICTIONS).is_file():
             raise InputError(
                 "the run is not finished", where=str(folder), hint="run it again; it goes on where it stopped"

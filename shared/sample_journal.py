@@ -31,7 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.arrays import Arrays
+from shared.errors import InputError
 from shared.files import explain_os_errors
+from shared.json_reader import parse_json
 
 JOURNAL = "journal.jsonl"
 DATA = "journal.bin"
@@ -223,8 +225,8 @@ def _parse(line: bytes) -> Entry | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        return Entry(**json.loads(line))
-    except (ValueError, TypeError):
+        return Entry(**parse_json(line, "journal"))
+    except (InputError, TypeError):
         return None
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import InputError
-from shared.files import atomic_path, read_json
+from shared.files import atomic_path
+from shared.json_reader import DATA_BYTES, parse_json, read_json
 
 SAMPLES = "samples.jsonl"
 _FORMER = "latency.json"
@@ -94,7 +95,7 @@ def read_samples(folder: Path, count: int) -> tuple[SampleColumns[float], Sample
     counters: SampleColumns[int] = SampleColumns(count, np.int64)
     number = 0
     try:
-        for number, sample in enumerate(read_json(path) if former else _lines(path), 1):
+        for number, sample in enumerate(read_json(path, most_bytes=DATA_BYTES) if former else _lines(path), 1):
             if number <= count:
                 latencies._set(number - 1, sample["latency_ms"])
                 counters._set(number - 1, sample["counters"])
@@ -109,4 +110,4 @@ def read_samples(folder: Path, count: int) -> tuple[SampleColumns[float], Sample
 def _lines(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8") as file:
         for line in file:
-            yield json.loads(line)
+            yield parse_json(line, str(path))

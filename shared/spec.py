@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -13,15 +13,21 @@ from pydantic import (
     model_validator,
 )
 
+_DTYPE = r"^(bool|u?int(8|16|32|64)|b?float(16|32|64)|complex(64|128))$"
+Size = Annotated[int, Field(ge=0, lt=2**31)]
+Axis = Annotated[str, Field(min_length=1, max_length=1000)]
+
 
 class TensorSpec(BaseModel):
     """One input or output of a component."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    dtype: str = Field(description="NumPy dtype name, for example float32")
-    shape: list[int | str] = Field(description="One entry per axis: a size, or the name of a dynamic axis")
+    name: str = Field(min_length=1, max_length=1000)
+    dtype: str = Field(description="NumPy dtype name, for example float32", pattern=_DTYPE)
+    shape: list[Size | Axis] = Field(
+        description="One entry per axis: a size, or the name of a dynamic axis", max_length=32
+    )
 
 
 class AxisSizes(BaseModel):

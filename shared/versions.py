@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ from shared.files import (
     staged_files,
     write_json,
 )
+from shared.json_reader import read_json
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, update_manifest
 from shared.runs import discard_progress
 from shared.stages import hold_stages
@@ -264,8 +264,8 @@ def _versions_lock(work: Path) -> Iterator[None]:
 
 def _read(path: Path) -> Version:
     try:
-        return Version.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
+        return Version.model_validate(read_json(path, error=ManifestError))
+    except ValidationError as error:
         reason = str(error).splitlines()[0]
         raise ManifestError(f"can't be read as a version ({reason})", where=str(path)) from error
 

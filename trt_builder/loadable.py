@@ -10,13 +10,13 @@ newer.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shared import cuda
 from shared.errors import InputError
+from shared.json_reader import DATA_BYTES, read_json
 from shared.plan import PlanHeader, read_header
 from trt_builder.target import PORTABLE
 
@@ -92,10 +92,7 @@ def read_record(engine: Path) -> dict[str, Any] | None:
     path = engine.with_name(f"{engine.name}.json")
     if not path.is_file():
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read as JSON ({error})", where=str(path), hint="build the engine again") from error
+    value = read_json(path, most_bytes=DATA_BYTES)
     if not isinstance(value, dict) or not value.keys() >= {"tensorrt", "architecture", "bytes"}:
         raise InputError("is no record of an engine", where=str(path), hint="build the engine again")
     return value

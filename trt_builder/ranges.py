@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 
+from shared.json_reader import read_json
 from shared.spec import ComponentSpec
 from shared.workspace import Workspace
 
@@ -23,7 +23,7 @@ def largest_values(ws: Workspace, component: ComponentSpec) -> dict[str, float]:
     artifact = ws.manifest().artifacts.get(relative)
     if artifact is None or artifact.kind != KIND:
         return {}
-    recorded = json.loads(ws.artifact(relative).read_text(encoding="utf-8"))
+    recorded = read_json(ws.artifact(relative))
     if recorded["onnx_sha256"] != ws.input_hash(component.onnx):
         _log.warning(
             "%s: only weights are checked against FP16's range: %s is of an earlier export (`runtime ranges`)",

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from shared import plugins
 from shared.added import added_versions, data_members
 from shared.errors import InputError
-from shared.files import read_json
+from shared.json_reader import read_json
 from shared.runs import Run
 from shared.staleness import is_current
 from shared.table import Table, number

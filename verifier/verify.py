@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shared import formats, plugins
 from shared.added import added_versions
 from shared.errors import InputError, VerificationFailed
-from shared.files import read_json
+from shared.json_reader import read_json
 from shared.table import Table, number
 from shared.tasks import Task, find
 from shared.workspace import Workspace

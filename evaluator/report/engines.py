@@ -10,7 +10,7 @@ from typing import Any
 from evaluator.report.blocks import Block, Cell, Details, Grid, Heading, Section, Text
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport
-from shared.files import read_json
+from shared.json_reader import read_json
 from shared.staleness import outdated_inputs
 from shared.table import MISSING
 

@@ -11,7 +11,7 @@ from evaluator.report.material import Material
 from evaluator.report.svg import Axis, bar_chart, linear_axis, mark
 from evaluator.report.tasks import TaskReport
 from shared import formats
-from shared.files import read_json
+from shared.json_reader import read_json
 from shared.table import MISSING
 
 _STAGE = "verify"

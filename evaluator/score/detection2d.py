@@ -17,7 +17,7 @@ import numpy.typing as npt
 from evaluator.metrics import detection2d
 from evaluator.score import Results, needed_truth
 from shared.errors import InputError, UsageError
-from shared.files import read_json
+from shared.json_reader import DATA_BYTES, read_json
 from shared.metrics import voc
 from shared.metrics.labeled_image import LabeledImage
 from shared.table import Table
@@ -30,7 +30,7 @@ Int64 = npt.NDArray[np.int64]
 def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     """See `evaluator.score.Score`."""
     truth_file, predictions_file = needed_truth(results), results.predictions
-    content = read_json(truth_file)
+    content = read_json(truth_file, most_bytes=DATA_BYTES, allow_nan=True)
     if not isinstance(content, Mapping) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
     ):
@@ -42,7 +42,7 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
         raise InputError("lists no images", where=str(truth_file), hint="was it made for another split?")
     names = _categories(content["categories"], truth_file)
     classes = _classes(results.classes, names)
-    found = read_json(predictions_file)
+    found = read_json(predictions_file, most_bytes=DATA_BYTES, allow_nan=True)
     if not isinstance(found, list):
         raise InputError(
             "is no COCO results file", where=str(predictions_file), hint="it is a list of boxes with scores"

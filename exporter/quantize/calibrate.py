@@ -24,6 +24,7 @@ from exporter.quantize.frozen import QMAX, QMIN, FloatLayer, plain_like
 from exporter.quantize.layers import select
 from shared.errors import InputError
 from shared.files import atomic_path
+from shared.json_reader import DATA_BYTES, read_json
 from shared.lazy import lazy_import
 from shared.progress import track
 
@@ -330,12 +331,7 @@ class CalibrationManager:
 
 
 def _read_cache(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError("no such calibration cache", where=str(path)) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read ({error})", where=str(path), hint="calibrate again") from error
+    content = read_json(path, most_bytes=DATA_BYTES)
     if not isinstance(content, dict) or content.get("format") != CACHE_FORMAT:
         raise InputError(f"is no calibration cache ('{CACHE_FORMAT}')", where=str(path))
     return content

@@ -10,7 +10,6 @@ Measured times of an engine's layers (``trt_builder inspect ENGINE --json``) tak
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from exporter.component import Component
 from shared.errors import InputError, UsageError
+from shared.json_reader import DATA_BYTES, read_json
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
@@ -262,14 +262,14 @@ def read_profiles(
 def _timed_layers(path: Path) -> list[tuple[float, str, list[str]]]:
     """(milliseconds, precision, ONNX nodes) of an engine's layers."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path, most_bytes=DATA_BYTES)
         times = record["times_ms"] or {}
         timed = [
             (float(times[layer["name"]]), str(layer["precision"]), list(layer["nodes"]))
             for layer in record["layers"]
             if layer["name"] in times
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise InputError(
             f"is no report of an engine ({type(error).__name__}: {error})", where=str(path),
             hint="write one with: trt_builder inspect ENGINE --json",

@@ -10,7 +10,8 @@ from typing import Any
 from shared.data.types import DataSource, PointFile
 from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
-from shared.files import read_json, sha256_of_file
+from shared.files import sha256_of_file
+from shared.json_reader import DATA_BYTES, read_json
 
 
 def settings_part(settings: DataSource, classes: Iterable[str]) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def load_info(file: Path) -> Any:
     """
     if not file.is_file():
         raise InputError("no such info file", where=str(file), hint="check data.root and data.info_file")
-    return read_json(file) if file.suffix == ".json" else load_pickle(file)
+    return read_json(file, most_bytes=DATA_BYTES, allow_nan=True) if file.suffix == ".json" else load_pickle(file)
 
 
 @contextlib.contextmanager

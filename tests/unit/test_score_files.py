@@ -204,7 +204,7 @@ def test_truncated_and_missing_files_are_refused(tmp_path: Path) -> None:
     predicted.write_text(predicted.read_text()[:-50])
     with pytest.raises(InputError, match="can't be read as JSON"):
         _score(truth, predicted)
-    with pytest.raises(InputError, match="can't be read as JSON"):
+    with pytest.raises(InputError, match="can't be read"):
         _score(truth, tmp_path / "nowhere.json")
 
 

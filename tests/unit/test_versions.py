@@ -185,7 +185,7 @@ def test_a_stage_that_runs_is_not_disturbed(ws: Workspace) -> None:
 def test_a_version_file_that_is_broken_says_so(ws: Workspace) -> None:
     path = ws.root / versions.FOLDER / "v1.json"
     path.write_text(path.read_text()[:-40])
-    with pytest.raises(ManifestError, match="can't be read as a version"):
+    with pytest.raises(ManifestError, match="can't be read as JSON"):
         rollback(ws.root, "v1")
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from shared.arrays import Arrays
 from shared.errors import InputError
-from shared.files import read_json
 from shared.journal import Journal
+from shared.json_reader import read_json
 from shared.runs import Run
 from shared.spec import ComponentSpec
 from shared.staleness import is_current

@@ -6,7 +6,6 @@ Points and boxes are in the ego frame (x forward), so lidar2ego is the identity.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from shared.data.types import Camera, Dataset, DataSource, Sample
 from shared.data.views import LIDAR_FRAME
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, yaw_of
+from shared.json_reader import DATA_BYTES, read_json
 from shared.tasks.detection3d import Boxes3D
 
 _NANOSECONDS = 1e9
@@ -37,7 +37,7 @@ def open_argoverse(settings: DataSource, folder: Path) -> Dataset[Sample]:
     names = set()
     for file in files:
         with explain_malformed(str(file)):
-            log = json.loads(file.read_bytes())
+            log = read_json(file, most_bytes=DATA_BYTES)
             for sweep in sorted(log["sweeps"], key=lambda sweep: int(sweep["timestamp_ns"])):
                 frames.append((file, log, sweep))
                 names |= {str(box["category"]) for box in sweep["boxes"]}

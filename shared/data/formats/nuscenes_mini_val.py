@@ -7,7 +7,6 @@ mmdet3d 1.0). Categories that nuScenes' detection task ignores carry their full 
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from shared.data.types import Camera, Dataset, DataSource, Sample
 from shared.data.views import CAMERA_PAIR, LIDAR_FRAME
 from shared.errors import InputError
 from shared.geometry import invert_pose, pose, wrap_angle
+from shared.json_reader import parse_json
+from shared.regular_files import read_bytes
 from shared.tasks.detection3d import Boxes3D
 
 INFO_FILE = "mini_val_infos.json.gz"
@@ -45,7 +46,7 @@ def open_mini_val(settings: DataSource, folder: Path, *, only_with_points: bool 
     file = folder / INFO_FILE
     try:
         with explain_malformed(str(file)):
-            frames = json.loads(gzip.decompress(file.read_bytes()))["frames"]
+            frames = parse_json(gzip.decompress(read_bytes(file)), str(file), allow_nan=True)["frames"]
             frames = [
                 frame for frame in frames if not only_with_points or _lidar_path(folder, frame, str(file)).is_file()
             ]

@@ -7,7 +7,6 @@ with sizes (w, l, h); samples give them in the lidar frame with (l, w, h). LIDAR
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
 from shared.errors import InputError
-from shared.files import read_json
 from shared.geometry import invert_pose, pose, quaternion_to_matrix, transform_points, yaw_of
+from shared.json_reader import DATA_BYTES, read_json
 from shared.tasks.detection3d import Boxes3D
 
 Record = Mapping[str, Any]
@@ -106,7 +105,7 @@ def read_table(scene: Path, table: str) -> list[Record]:
     Raises:
         InputError: missing or malformed.
     """
-    records = read_json(table_path(scene, table))
+    records = read_json(table_path(scene, table), most_bytes=DATA_BYTES)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise InputError("is no list of records", where=str(table_path(scene, table)))
     return records
@@ -228,7 +227,7 @@ class _Scene:
         path = data_path(self.root, data["info_filename"], where=str(table_path(self.root, "sample_data")))
         if not path.is_file():
             return _DEFAULT_FEATURES
-        return int(json.loads(path.read_bytes()).get("num_pts_feats", _DEFAULT_FEATURES))
+        return int(read_json(path).get("num_pts_feats", _DEFAULT_FEATURES))
 
     def _sweeps(self, frame: _LidarFrame) -> Iterator[Sweep]:
         """Earlier lidar frames, the most recent first: ``lidar2sensor`` as AWML's converter stores it (float32)."""
