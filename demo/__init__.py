@@ -1,1 +1,1 @@
-"""Generator of synthetic driving scenes in T4 form: the seed is the data set."""
+"""Generator of synthetic driving scenes in T4 form. The same seed gives the same data set."""

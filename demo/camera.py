@@ -16,7 +16,7 @@ from demo.rays import GROUND, NOTHING, cast, corners_of, ground_normal, normals_
 from demo.scene import CURB, CYCLE_LANE, INNER_LANE, OUTER_LANE, Annotations, Road, Snapshot
 
 WIDTH, HEIGHT = 480, 300
-NEAR = 0.3  # what is nearer than this plane is cut off [m]
+NEAR = 0.3  # anything nearer than this plane is clipped [m]
 SUN = np.array([0.35, 0.45, 0.82]) / np.linalg.norm([0.35, 0.45, 0.82])  # in base_link, for shading only
 AMBIENT = 0.45
 HAZE = 220.0  # distance over which colors fade into the sky to 1/e [m]
@@ -45,7 +45,7 @@ class Boxes2D:
     """Boxes of one image; rows parallel.
 
     corners (n, 4) x1, y1, x2, y2 [px], the projected corners of the 3D box, clipped to the image; objects (n,) row in
-    the annotations; visibility (n,) share of the object's pixels that nothing hides, 0..1.
+    the annotations; visibility (n,) share of the object's pixels that are not occluded, 0..1.
     """
 
     corners: NDArray[np.float64]
@@ -70,7 +70,7 @@ class _RayGrid:
 
 @lru_cache(maxsize=1)
 def camera_rig() -> tuple[Camera, ...]:
-    """Return the six cameras. Each is turned by a small angle of its own about every axis."""
+    """Return the six cameras. Each is rotated by a small angle of its own about every axis."""
     mounts = {
         "CAM_FRONT": (0.0, 70.0, (1.75, 0.03, 1.62)),
         "CAM_FRONT_RIGHT": (-56.0, 76.0, (1.45, -0.72, 1.60)),
@@ -126,7 +126,7 @@ def render(camera: Camera, snapshot: Snapshot, road: Road) -> Picture:
 
 
 def project_boxes(camera: Camera, boxes: Annotations) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Project 3D boxes: x1, y1, x2, y2 clipped to the image (n, 4) [px], and which have any extent in it (n,)."""
+    """Project 3D boxes: x1, y1, x2, y2 clipped to the image (n, 4) [px], and which of them it shows at all (n,)."""
     normalized, seen = _projected_outlines(camera, boxes.centers, boxes.sizes, boxes.yaws)
     grid = _rays_of(camera)
     # The lens polynomial is meant for the field of view only: points are first drawn to its border.
@@ -169,7 +169,8 @@ def _turn(roll: float, pitch: float, yaw: float) -> NDArray[np.float64]:
 
 
 def _rays_of(camera: Camera) -> _RayGrid:
-    """Return the rays of a camera. One that is mounted otherwise than the rig's of its channel has the same lens."""
+    """Return the rays of a camera. A camera that is mounted differently from the rig's camera of the same channel has
+    the same lens."""
     grid = _ray_grid(camera.channel)
     own = next(c for c in camera_rig() if c.channel == camera.channel)
     if camera is own:

@@ -9,27 +9,27 @@ import click
 
 from shared.cli import COUNT, SEED, tool_group
 
-# Raise this whenever the same arguments give other bytes than before: existing data sets are then made anew.
+# Raise this whenever the same arguments give different bytes than before, so that existing data sets are regenerated.
 GENERATOR_VERSION = 2
 
 # The splits of demo.recording.SPLITS that `generate` offers; importing them would make --help wait for NumPy.
 ORDINARY_SPLITS = ("train", "val", "eval")
 
-cli = tool_group("demo", "Generate synthetic driving scenes in T4 form. The seed is the data set.")
+cli = tool_group("demo", "Generate synthetic driving scenes in T4 form. The same seed gives the same data set.")
 
 
 @cli.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the data set.")
 @click.option(
-    "--split", type=click.Choice(ORDINARY_SPLITS), default="eval", show_default=True, help="Part of the data."
+    "--split", type=click.Choice(ORDINARY_SPLITS), default="eval", show_default=True, help="Split of the data set."
 )
 @click.option("--frames", type=COUNT, default=40, show_default=True, help="Number of key frames.")
-@click.option("--seed", type=SEED, default=7, show_default=True, help="Which data set.")
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of the data set.")
 @click.option("--cameras/--no-cameras", default=True, show_default=True, help="Render the six cameras.")
 def generate(out: Path, split: str, frames: int, seed: int, cameras: bool) -> None:
     """Generate lidar sweeps, images, labels, T4 tables and info files.
 
-    The same arguments give the same bytes. A data set that is there already is checked and left alone.
+    The same arguments give the same bytes. An existing data set is checked and left alone.
 
     Example: python -m demo generate --out work/demo --split eval --frames 40 --seed 7
     """
@@ -61,7 +61,7 @@ def generate(out: Path, split: str, frames: int, seed: int, cameras: bool) -> No
 @cli.command("hard-cases")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Parent folder.")
 @click.option("--case", "cases", multiple=True, help="Only this case. Repeatable. Default: all.")
-@click.option("--seed", type=SEED, default=7, show_default=True, help="Which data sets.")
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of the data sets.")
 def hard_cases(out: Path, cases: tuple[str, ...], seed: int) -> None:
     """Generate the hard cases, each a data set in a folder of its own.
 

@@ -21,7 +21,7 @@ OVERFLOW_POINTS = 200_000
 OVERFLOW_RANGE = 120.0
 MISSING_CAMERA = "CAM_BACK_LEFT"
 
-_CASE = 100  # place in the path of the seed, away from those of ordinary recordings
+_CASE = 100  # place in the path of the seed, apart from those of ordinary recordings
 
 
 def hard_case(name: str, seed: int) -> Recording:
@@ -37,7 +37,7 @@ def hard_case(name: str, seed: int) -> Recording:
 
 
 def _with_points(frame: Frame, points: NDArray[np.float32]) -> Frame:
-    """Exchange the key frame's points and count again."""
+    """Replace the key frame's points and count again."""
     return replace(frame, key=replace(frame.key, points=points), num_lidar_pts=count_points(points, frame.annotations))
 
 
@@ -82,7 +82,7 @@ def _zero_point_objects(frame: Frame, _rng: np.random.Generator) -> Frame:
 
 
 def _million_points(frame: Frame, rng: np.random.Generator) -> Frame:
-    """One million points: the sweep many times over, each copy a few centimeters off."""
+    """One million points: the sweep many times over, each copy shifted by a few centimeters."""
     chosen = frame.key.points[np.arange(MILLION) % len(frame.key.points)].copy()
     chosen[:, :3] = np.round((chosen[:, :3] + rng.normal(0.0, 0.02, (MILLION, 3))) * GRID) / GRID
     return _with_points(frame, chosen)

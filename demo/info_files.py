@@ -65,7 +65,7 @@ def detection2d_info(recordings: list[Recording]) -> Info:
 
 
 def calibration_info(recordings: list[Recording]) -> Info:
-    """Build the content of the calibration-status info: one entry a camera image, times in microseconds."""
+    """Build the content of the calibration-status info: one entry per camera image, times in microseconds."""
     return {
         "metainfo": {"version": VERSION},
         "data_list": [

@@ -1,8 +1,8 @@
-"""The lidar: 40 rings of 1,080 rays, one sweep a call, points in base_link.
+"""The lidar: 40 rings of 1,080 rays, one sweep per call, points in base_link.
 
-Range noise, drop-out, blind zone and intensity are simple laws of the kind real devices show; the figures stand beside
-the constants. Coordinates are rounded to 1/512 m, a grid that float32 holds exactly, so that every reader of the file
-computes with the same numbers as the generator.
+Range noise, drop-out, blind zone and intensity follow simple laws like those of real devices; the figures are in the
+comments on the constants. Coordinates are rounded to 1/512 m, a grid that float32 holds exactly, so that every reader
+of the file computes with the same numbers as the generator.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def scan(snapshot: Snapshot, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def ray_windows(solids: Solids) -> NDArray[np.int64]:
-    """Return for each solid the rings and columns that may meet it, (m, 5): see `rays.cast`.
+    """Return for each solid the rings and columns that may hit it, (m, 5): see `rays.cast`.
 
-    A solid across the seam of the columns has two rows, one that no ray meets has none.
+    A solid across the seam of the columns has two rows, one that no ray hits has none.
     """
     offset = solids.centers - POSITION
     corners = corners_of(offset, solids.sizes, solids.yaws)

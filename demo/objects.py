@@ -2,7 +2,7 @@
 
 Object frame: x forward, y left, z up, origin on the ground below the center of the box. All lengths in meters.
 A box alone looks the same from both ends, and a detector trained on boxes never learns a heading. So every class has
-a geometric asymmetry (cabin behind the bonnet, cab before the load, rucksack on the back) and, on vehicles, a bright
+a geometric asymmetry (cabin behind the hood, cab in front of the load, backpack) and, on vehicles, a bright
 plate and red lamps at the rear that show in intensity and in the image.
 """
 
@@ -46,7 +46,7 @@ class Part:
     x: tuple[float, float]  # from rear to front [m]
     y: tuple[float, float]  # from right to left [m]
     z: tuple[float, float]  # from bottom to top [m]
-    reflectivity: float  # 0..255, intensity of a perpendicular hit at no distance
+    reflectivity: float  # 0..255, intensity of a perpendicular hit at zero distance
     color: Color
 
 

@@ -1,7 +1,7 @@
 """Ray casting against upright cuboids, shared by the lidar and the cameras.
 
 A sensor is a grid of rays that leave one point. Each cuboid is tested only against the window of the grid that can see
-it, which makes a sweep of 40,000 rays a matter of milliseconds in plain NumPy.
+it, so a sweep of 40,000 rays takes milliseconds in plain NumPy.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from demo.objects import Solids
 
-GROUND = -1  # `Hits.solids` where a ray meets the ground
-NOTHING = -2  # `Hits.solids` where a ray meets nothing
+GROUND = -1  # `Hits.solids` where a ray hits the ground
+NOTHING = -2  # `Hits.solids` where a ray hits nothing
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What each ray of a grid meets first.
+    """What each ray of a grid hits first.
 
-    distances (H, W) float64 [m], inf where nothing is met; solids (H, W) int32, row of the solid, GROUND or NOTHING;
-    alone (number of owners,) int64: rays that would meet the owner if nothing stood before it.
+    distances (H, W) float64 [m], inf where nothing is hit; solids (H, W) int32, row of the solid, GROUND or NOTHING;
+    alone (number of owners,) int64: rays that would hit the owner if nothing were in front of it.
     """
 
     distances: NDArray[np.float64]
@@ -53,7 +53,7 @@ def cast(
     """Cast a grid of rays against the ground and the solids; frame: base_link.
 
     origin (3,) [m]; directions (H, W, 3) unit vectors; windows (m, 5): row of the solid, first and end row, first and
-    end column of the grid; the windows of one owner stand together. ground_slope (2,): the ground is
+    end column of the grid; the windows of one owner are adjacent. ground_slope (2,): the ground is
     z = slope . (x, y). owners: number of objects, for `Hits.alone`.
     """
     distances = _ground_distances(origin, directions, ground_slope)
@@ -120,7 +120,7 @@ def ground_normal(slope: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _without_zeros(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move zeros aside by less than any ray is wide, so that a division gives a large number and no NaN."""
+    """Shift zeros by less than the width of a ray, so that a division gives a large number and not NaN."""
     return np.where(np.abs(values) < 1e-12, 1e-12, values)
 
 

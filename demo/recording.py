@@ -17,7 +17,7 @@ FRAMES_PER_SCENE = 8
 FIRST_TIMESTAMP = 1_700_000_000_000_000  # [us]
 SECONDS_BETWEEN_SCENES = 60
 
-# Which draw a random stream is for.
+# What a random stream draws.
 _LAYOUT, _KEY_FRAME, _SWEEP = range(3)
 
 
@@ -72,7 +72,7 @@ def record_frame(
         number: number of the scene, part of the sensors' random streams.
         index: number of the key frame in the scene.
         cameras: whether to render images.
-        previous: whether to record the sweep before, too.
+        previous: whether to record the sweep before it as well.
     """
     time = index * KEY_FRAME_PERIOD
     start = FIRST_TIMESTAMP + number * SECONDS_BETWEEN_SCENES * 1_000_000
@@ -111,7 +111,7 @@ def record_scene(seed: int, split: str, number: int, frames: int, *, cameras: bo
 
 
 def scene_lengths(frames: int) -> list[int]:
-    """Share `frames` key frames out among scenes of FRAMES_PER_SCENE, the last one taking the rest."""
+    """Distribute `frames` key frames over scenes of FRAMES_PER_SCENE; the last one takes the rest."""
     full, rest = divmod(frames, FRAMES_PER_SCENE)
     return [FRAMES_PER_SCENE] * full + ([rest] if rest else [])
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from demo.objects import CLASSES, Color, Part, Solids, build_parts, concatenate, draw_size, solids_of
 from shared.geometry import pose, rotation_z, wrap_angle
 
-REACH = 125.0  # objects stand up to this far from the ego's start [m]: a little more than the 121 m that are evaluated
+REACH = 125.0  # objects are up to this far from the ego's start [m]: a little more than the 121 m that are evaluated
 SWEEP_PERIOD = 0.1  # [s]
 KEY_FRAME_PERIOD = 0.5  # [s], annotated at 2 Hz
 
@@ -125,7 +125,7 @@ class Scene:
     clutter: Solids  # in the local frame
 
     def at(self, time: float) -> Snapshot:
-        """Return what stands where at `time` [s], seen from base_link. Objects beyond REACH are left out."""
+        """Return the objects and their poses at `time` [s], seen from base_link. Objects beyond REACH are left out."""
         ego2local = self._ego2local(time)
         placed = _poses(self.actors, self.road, np.array([time]))[0]
         heading = np.arctan2(ego2local[1, 0], ego2local[0, 0])
@@ -366,7 +366,7 @@ def _pedestrians(rng: np.random.Generator, road: Road, span: tuple[float, float]
 
 
 def _discs(poses: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cover each footprint by three discs: centers (times, actors, 3 discs, 2) and radii (actors,) [m]."""
+    """Cover each footprint with three discs: centers (times, actors, 3 discs, 2) and radii (actors,) [m]."""
     shift = sizes[:, 0, None] / 3 * np.array([-1.0, 0.0, 1.0])
     ahead = np.stack([np.cos(poses[..., 2]), np.sin(poses[..., 2])], axis=-1)
     centers = poses[..., None, :2] + shift[None, :, :, None] * ahead[..., None, :]
@@ -376,7 +376,7 @@ def _discs(poses: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[NDAr
 def _without_collisions(
     candidates: list[Actor], road: Road, times: NDArray[np.float64], ego_lane: float, ego_speed: float
 ) -> list[Actor]:
-    """Keep the candidates, in order, that meet neither the ego nor one kept before, at any of the times."""
+    """Keep the candidates, in order, that collide with neither the ego nor one kept before, at any of the times."""
     ego = road.pose(ego_speed * times, np.full(len(times), ego_lane))
     ego[:, 0] += EGO_CENTER_AHEAD * np.cos(ego[:, 2])
     ego[:, 1] += EGO_CENTER_AHEAD * np.sin(ego[:, 2])

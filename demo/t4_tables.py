@@ -25,7 +25,7 @@ ATTRIBUTES = {
     "parked": "a vehicle without a driver",
     "standing": "a person who stands",
 }
-# Least share of an object's pixels that is seen, by level.
+# Smallest visible share of an object's pixels, by level.
 VISIBILITY_LEVELS = {"full": 0.8, "most": 0.6, "partial": 0.0, "none": -1.0, "unavailable": -1.0}
 
 Table = list[dict[str, Any]]
@@ -232,7 +232,7 @@ def _annotation_tables(recording: Recording) -> dict[str, Table]:
 
 
 def _best_visibility(frame: Frame) -> NDArray[np.float64]:
-    """Return for each object the greatest share of it that a camera sees, NaN where none has it in view."""
+    """Return for each object the greatest share of it that a camera sees, NaN if none has it in view."""
     seen = np.full(len(frame.annotations), np.nan)
     for picture in frame.pictures.values():
         rows = picture.boxes.objects

@@ -1,4 +1,4 @@
-"""Write recordings as a T4 data set with its info files: whole, or not at all.
+"""Write recordings as a T4 data set with its info files, whole or not at all.
 
     <folder>/
       dataset.json                                       what made it, and the sha256 of every other file
@@ -7,8 +7,8 @@
       info/yolox_infos_<split>.json                      2D detection
       info/t4dataset_demo_calibration_infos_<split>.pkl  calibration status
 
-All is written to a hidden folder beside, which is renamed at the end. What a killed run left there is removed by the
-next one.
+Everything is written to a hidden folder beside it, which is renamed at the end. The next run removes what a killed one
+left there.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def write_dataset(folder: Path, split: str, recordings: Iterable[Recording], arg
         Whether anything was written.
 
     Raises:
-        UsageError: `folder` exists and is no data set of this generator.
+        UsageError: `folder` exists and is not a data set of this generator.
         EnvironmentLacks: disk full, or no permission.
     """
     with explain_os_errors(folder):
@@ -134,7 +134,7 @@ def _write_scene(folder: Path, recording: Recording) -> None:
 
 
 def _without_arrays(recording: Recording) -> Recording:
-    """Drop points and pixels once they are on disk: the info files need neither, and long recordings are large."""
+    """Drop points and pixels once they are on disk; the info files need neither, and long recordings are large."""
     no_points, no_pixels = np.zeros((0, 5), np.float32), np.zeros((0, 0, 3), np.uint8)
 
     def light(sweep: Sweep) -> Sweep:

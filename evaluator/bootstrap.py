@@ -1,11 +1,12 @@
-"""How sure a metric is: intervals over resampled frames, for values and for differences of two runs.
+"""Confidence intervals by resampling frames, for values and for differences between two runs.
 
 Frames are drawn with replacement, as many as there are, and the metric is computed of those (B. Efron, "Bootstrap
 methods: another look at the jackknife", 1979). All runs see the same draws, so that the interval of a difference is
 that of paired frames: what is hard in a frame is hard for both and drops out.
 
-Frames of one drive resemble one another. Drawing frames then claims more certainty than there is; drawing whole scenes
-does not, and needs a good number of scenes.
+Frames of one drive resemble one another. Drawing frames then gives intervals that are too narrow; drawing whole scenes
+does not, but needs a good number of scenes. Not ``scipy.stats.bootstrap``: it would match the boxes of every resampled
+set again, where counting each frame's matches so many times is enough, and would put SciPy into the evaluator's image.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _number(value: float | None) -> float:
 
 
 def interval(replicates: npt.NDArray[np.float64]) -> Interval | None:
-    """Bounds of the middle ``CONFIDENCE`` of the replicates (B,); None where too many could not be computed."""
+    """Bounds of the middle ``CONFIDENCE`` of the replicates (B,); None if too many could not be computed."""
     known = replicates[~np.isnan(replicates)]
     if len(known) < len(replicates) / 2 or not len(known):
         return None

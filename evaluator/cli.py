@@ -28,7 +28,7 @@ cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no mo
     type=click.Choice(["frames", "scenes"]),
     default="frames",
     show_default=True,
-    help="What the intervals are drawn from.",
+    help="Unit of resampling for the intervals.",
 )
 @click.option(
     "--mlflow",
@@ -36,7 +36,7 @@ cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no mo
     is_flag=False,
     flag_value="",
     metavar="[URI]",
-    help="Log the evaluation to MLflow as well, see `evaluator log-mlflow`.",
+    help="Also log the evaluation to MLflow, see `evaluator log-mlflow`.",
 )
 @force_option
 def evaluate_command(
@@ -102,11 +102,11 @@ def score_command(
     class_range: str | None,
     output: Path | None,
 ) -> None:
-    """Score results that another program made, by the same metrics.
+    """Score results of another program with the same metrics.
 
     detection3d: JSON, {"results": {sample_token: [{translation, size (w, l, h), rotation (w, x, y, z), velocity,
     detection_name, detection_score}]}}, in the ego frame, or with ego_translation. detection2d: COCO's annotations and
-    results. classification: CSV of sample,label,score_<class>,...; label is what is true.
+    results. classification: CSV of sample,label,score_<class>,...; label is the true class.
 
     Example: evaluator score --task detection3d --ground-truth truth.json --predictions node.json --classes car,truck
     """
@@ -134,14 +134,14 @@ def summary_command(work: Path) -> None:
     "--work",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="WORK",
-    help="The workspace of subjects that name none; without any subject, its runs are compared.",
+    help="The workspace of subjects that name none; if no subject is given, its runs are compared.",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
 def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path | None) -> None:
     """Show evaluated runs, workspaces and versions side by side, and whether they differ.
 
-    A SUBJECT is [WORKSPACE][@VERSION][:RUN]; without a run it is every evaluated one. The first is what the others are
-    compared with. Where the frames are the same, differences are paired, frame by frame.
+    A SUBJECT is [WORKSPACE][@VERSION][:RUN]; without a run, it means every evaluated one. The others are compared with
+    the first. Where the frames are the same, differences are paired, frame by frame.
 
     Example: evaluator compare --work work/centerpoint @v1:onnx-cpu :onnx-cpu
     """
@@ -153,11 +153,11 @@ def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path |
 @cli.command("history")
 @workspace_option
 @click.option(
-    "--metric", "metrics", multiple=True, help="A headline number to show. Repeatable. [default: the first 3]"
+    "--metric", "metrics", multiple=True, help="A headline metric to show. Repeatable. [default: the first 3]"
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
 def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -> None:
-    """Show the headline metrics of a workspace over its versions, which `manifest tag` makes.
+    """Show the headline metrics of a workspace over its versions, made by `manifest tag`.
 
     Example: evaluator history --work work/centerpoint --metric mAP --metric NDS
     """
@@ -173,13 +173,13 @@ def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -
     "--rerun",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.rrd",
-    help="Write points and boxes for the Rerun viewer, too (pip install 'awml-deploy[rerun]').",
+    help="Also write points and boxes for the Rerun viewer (pip install 'awml-deploy[rerun]').",
 )
 @force_option
 def report_command(work: Path, data_root: Path | None, rerun: Path | None, force: bool) -> None:
     """Write everything that is known about the model as one HTML file that opens offline: report/index.html.
 
-    Pictures of frames need the data set; where it is not there, the report says so and leaves them out.
+    Pictures of frames need the data set; without it, the report says so and leaves them out.
 
     Example: evaluator report --work work/centerpoint
     """
@@ -198,7 +198,7 @@ def report_command(work: Path, data_root: Path | None, rerun: Path | None, force
 def log_mlflow_command(work: Path, uri: str, experiment: str | None, model_name: str | None) -> None:
     """Log the last evaluation to MLflow: parameters, metrics, artifacts, and a version of the model.
 
-    Needs the extra mlflow (make setup-mlflow). An evaluation that is there already is not logged again.
+    Needs the extra mlflow (make setup-mlflow). An evaluation that was logged before is not logged again.
 
     Example: evaluator log-mlflow --work work/centerpoint --uri http://localhost:5000
     """

@@ -1,9 +1,9 @@
-"""`evaluator compare`: runs, workspaces and versions side by side, and how sure their differences are.
+"""`evaluator compare`: runs, workspaces and versions side by side, and whether they differ significantly.
 
 A difference is *paired* where both were evaluated on the same frames: their replicates are of the same draws, so that
 what is hard in a frame is hard for both and drops out of the interval. Otherwise there is no interval of the
-difference, and two values differ where their own intervals are apart. Latencies differ where the intervals of their
-medians are apart.
+difference, and two values differ if their own intervals don't overlap. Latencies differ if the intervals of their
+medians don't overlap.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shared.table import MISSING, Table, number
 
 SAME = "no difference"
 HIGHER, LOWER, UNKNOWN = "higher", "lower", "unknown"
-#: Changes that four digits don't show are rounding, however sure they are.
+#: Changes too small for four digits count as rounding, however certain they are.
 _RESOLUTION = 5e-5
 
 
@@ -43,7 +43,7 @@ def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | Non
         )
     subjects = find_subjects(texts or [str(work)], work)
     if len(subjects) < 2:
-        raise UsageError("one run only", where="compare", hint="name two runs, workspaces or versions at least")
+        raise UsageError("one run only", where="compare", hint="name at least two runs, workspaces or versions")
     first = subjects[0]
     for subject in subjects:
         if subject.task != first.task:
@@ -67,7 +67,7 @@ def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | Non
 
 
 def subject_json(subject: Subject) -> dict[str, Any]:
-    """What there is to say of one run."""
+    """The JSON of one run."""
     run = subject.evaluation["run"]
     return {
         "label": subject.label,

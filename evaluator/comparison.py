@@ -10,7 +10,7 @@ from shared.table import MISSING, Table, number
 
 
 def side_by_side(evaluations: dict[str, dict[str, Any]]) -> Table:
-    """Headline numbers with their intervals, and latency, one column a run."""
+    """Headline numbers with their intervals, and latency, one column per run."""
     names = list(dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation["headline"]))
     rows = [[name, *(_with_interval(name, evaluation) for evaluation in evaluations.values())] for name in names]
     totals = [evaluation["latency"][TOTAL] for evaluation in evaluations.values()]
@@ -26,7 +26,7 @@ def _with_interval(name: str, evaluation: dict[str, Any]) -> str:
 
 
 def difference_table(evaluations: dict[str, dict[str, Any]]) -> Table | None:
-    """Differences from the baseline, one row a run and number; None with one run or no metrics."""
+    """Differences from the baseline, one row per run and number; None with one run or no metrics."""
     rows = []
     for name, evaluation in evaluations.items():
         if evaluation["baseline"] is None:

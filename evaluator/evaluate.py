@@ -44,7 +44,7 @@ def evaluate(
     """Evaluate the runs of a workspace and record the result; ``gates``: see `evaluator.gates`. Returns what to print.
 
     Raises:
-        UsageError: a gate names what there is none of.
+        UsageError: a gate names a run or number that does not exist.
         InputError: no finished run, runs of different samples or data, or a run that no metric can be computed from.
         GateFailed: a gate did not pass.
     """

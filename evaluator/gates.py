@@ -42,7 +42,7 @@ class Gate:
     """One condition under which a run fails.
 
     Attributes:
-        text: as it was written.
+        text: as the user wrote it.
         run: the run it is about; None: every run.
         metric: name of a headline number, or ``latency`` and a statistic.
         change: ``drop`` or ``rise`` against the baseline; None: the value itself.
@@ -65,7 +65,7 @@ class GateResult:
     """A gate applied to a run.
 
     Attributes:
-        gate: the gate as it was written.
+        gate: the gate as the user wrote it.
         run: name of the run.
         value: what was compared with the limit; None where it can't be computed, which fails.
         passed: the verdict.
@@ -81,16 +81,16 @@ def parse_gate(text: str) -> Gate:
     """A gate from its text.
 
     Raises:
-        UsageError: it does not read as a gate.
+        UsageError: it is not a gate.
     """
     match = _GATE.fullmatch(text)
     hint = "write for example: mAP < 0.6, mAP drop > 0.5%, or latency p99 > 100"
     if match is None:
-        raise UsageError(f"'{text}' is no gate", where="--fail-if", hint=hint)
+        raise UsageError(f"'{text}' is not a gate", where="--fail-if", hint=hint)
     try:
         limit = float(match["number"]) / (100 if match["percent"] else 1)
     except ValueError as error:
-        raise UsageError(f"'{text}': {match['number']} is no number", where="--fail-if", hint=hint) from error
+        raise UsageError(f"'{text}': {match['number']} is not a number", where="--fail-if", hint=hint) from error
     run, metric = match["run"].strip() if match["run"] else None, match["metric"].strip()
     if match["bound"] and metric.startswith(_LATENCY):
         raise UsageError("latency has no interval", where=text, hint="leave out low and high")
@@ -104,17 +104,17 @@ def refuse_typos(gates: Sequence[Gate], runs: Sequence[str], baseline: str, numb
         gates: the gates.
         runs: names of the runs, the baseline among them.
         baseline: name of the run that others are compared with.
-        numbers: names of what will be known of every run: headline numbers, and statistics of the latency.
+        numbers: names of the numbers that every run will have: headline numbers, and statistics of the latency.
 
     Raises:
-        UsageError: a gate names a number or run that there is none of, or a change where nothing is compared.
+        UsageError: a gate names a number or run that does not exist, or a change although there is no baseline.
     """
     for gate in gates:
         if gate.run is not None and gate.run not in runs:
             raise UsageError(f"no run is called '{gate.run}'", where=gate.text, hint=f"there are: {', '.join(runs)}")
         if gate.change is not None and not set(runs if gate.run is None else [gate.run]) - {baseline}:
             raise UsageError(
-                "there is no baseline to compare with", where=gate.text, hint="a change needs two runs at least"
+                "there is no baseline to compare with", where=gate.text, hint="a change needs at least two runs"
             )
         if gate.metric not in numbers:
             by_lower = {name.lower(): name for name in numbers}
@@ -125,7 +125,7 @@ def refuse_typos(gates: Sequence[Gate], runs: Sequence[str], baseline: str, numb
 
 
 def check_gates(gates: Sequence[Gate], evaluations: Mapping[str, Mapping[str, Any]]) -> list[GateResult]:
-    """Apply gates to stored evaluations, by run. What is not there can't be computed, and fails."""
+    """Apply gates to stored evaluations, by run. A value that is missing fails its gate."""
     results = []
     for gate in gates:
         for run in evaluations if gate.run is None else [gate.run]:
@@ -137,7 +137,7 @@ def check_gates(gates: Sequence[Gate], evaluations: Mapping[str, Mapping[str, An
 
 
 def latency_names(statistics: Mapping[str, float]) -> dict[str, float]:
-    """Statistics of the whole request by the names that gates know them by."""
+    """Statistics of the whole request by their names in gates."""
     return {f"{_LATENCY}{name}": value for name, value in statistics.items()}
 
 

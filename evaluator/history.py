@@ -15,9 +15,9 @@ from shared.table import MISSING, Table, number
 from shared.versions import versions
 from shared.workspace import Workspace
 
-#: What the state of the workspace is called that is no version.
+#: Name of the workspace's current state, which is not a version.
 NOW = "now"
-#: How many headline numbers are shown when none is asked for.
+#: How many headline numbers are shown by default.
 _SHOWN = 3
 
 

@@ -16,7 +16,7 @@ _COLUMNS = ("mean", "std", "min", "median", "p90", "p95", "p99", "max")
 
 
 def run_latency(run: Run) -> dict[str, dict[str, float]]:
-    """Statistics by stage, as `shared.latency.summarize` gives them; of the total, the interval of the median too.
+    """Statistics by stage, as `shared.latency.summarize` gives them; for the total, also the interval of the median.
 
     Raises:
         InputError: no samples, stages that differ from sample to sample, or a time that is negative or not a number.

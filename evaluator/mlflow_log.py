@@ -1,8 +1,9 @@
 """`--mlflow`: an evaluation in an MLflow tracking server: parameters, metrics, artifacts, and a version of the model.
 
 One MLflow run for the evaluation, with the config as parameters and the files as artifacts, and below it one for each
-run of a backend, whose metrics carry the same names, so that MLflow's tables and charts lay them side by side. The
-evaluation is registered as a version of the model. An evaluation that is there already is not logged again.
+run of a backend, whose metrics carry the same names, so that MLflow's tables and charts show them side by side. The
+evaluation is registered as a version of the model. An evaluation that was logged before is not logged again. By
+MLflow's client rather than ``mlflow.log_params`` and its kin, which act on the one current run of the process.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _INSTALL = "make setup-mlflow, or pip install 'awml-deploy[mlflow]'"
 mlflow = lazy_import("mlflow", install=_INSTALL)
 sqlalchemy = lazy_import("sqlalchemy", install=_INSTALL)
 
-#: Folders of the workspace whose artifacts are logged: models, and what is said of them. Raw outputs are not.
+#: Folders of the workspace whose artifacts are logged: models, and the reports on them. Raw outputs are not.
 FOLDERS = ("onnx", "pytorch", "tensorrt", "verification", "evaluation", "attribution", "report")
 #: Marks an evaluation, so that it is logged once.
 EVALUATION_TAG = "awml_deploy.evaluation"
@@ -48,14 +49,14 @@ _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 @dataclass(frozen=True)
 class Logged:
-    """Where an evaluation is.
+    """Where an evaluation was logged.
 
     Attributes:
         uri: of the tracking server or database.
         experiment: name of the experiment.
         run: id of the MLflow run.
         model: name of the registered model.
-        version: of the model; None: the evaluation was there already.
+        version: of the model; None: the evaluation was logged before.
     """
 
     uri: str
@@ -71,7 +72,7 @@ class Logged:
 
 
 def tracking_uri(work: Path, given: str) -> str:
-    """Where to log: what is given, ``MLFLOW_TRACKING_URI``, or a SQLite file beside the workspace."""
+    """Where to log: the given address, else ``MLFLOW_TRACKING_URI``, else a SQLite file beside the workspace."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{work.resolve().parent / 'mlflow.db'}"
 
 
@@ -111,7 +112,7 @@ def _explained(uri: str) -> Iterator[None]:
     """Turn what MLflow, its database or the network say into one line.
 
     Raises:
-        EnvironmentLacks: of all of these.
+        EnvironmentLacks: for each of them.
     """
     try:
         yield
@@ -132,9 +133,9 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _client(uri: str) -> Any:
     if uri.startswith("sqlite:"):
-        # MLflow would say that the address is wrong.
+        # MLflow would report a wrong address.
         sqlalchemy.create_engine  # noqa: B018
-    # MLflow reports its use to its makers, and asks an address that nobody listens at for minutes, unless told not to.
+    # By default MLflow sends telemetry to its makers, and retries an unreachable address for minutes.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -144,7 +145,7 @@ def _client(uri: str) -> Any:
 
 
 def _experiment(client: Any, name: str, uri: str) -> str:
-    """Id of the experiment called ``name``, which is made if there is none."""
+    """Id of the experiment called ``name``, which is created if there is none."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -210,7 +211,7 @@ def _log_artifacts(client: Any, run: str, workspace: Workspace, manifest: Manife
             folder = str(PurePosixPath(relative).parent)
             client.log_artifact(run, str(workspace.artifact(relative)), folder)
     with tempfile.TemporaryDirectory() as folder:
-        # The file in the workspace may be another one by now.
+        # The file in the workspace may have been replaced by now.
         path = Path(folder) / MANIFEST_NAME
         path.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         client.log_artifact(run, str(path))
@@ -228,7 +229,7 @@ def _log_subject(client: Any, experiment: str, parent: str, subject: Subject) ->
 
 
 def metrics_of(subject: Subject) -> dict[str, float]:
-    """Numbers of a run under names that MLflow takes: headline numbers with the bounds of their intervals, AP and the
+    """Numbers of a run under names that MLflow accepts: headline numbers with the bounds of their intervals, AP and the
     like by class, latency, size."""
     numbers: dict[str, float | None] = dict(subject.evaluation["headline"])
     for name, interval in subject.evaluation["intervals"].items():

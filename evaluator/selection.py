@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shared.config import DeployConfig
     from shared.data import Dataset
 
-#: Folder of the runs in the workspace; the framework reference lies elsewhere and has no latency to speak of.
+#: Folder of the runs in the workspace; the framework reference is elsewhere, and its latency means nothing.
 RUNS = "runs"
 
 
@@ -53,7 +53,7 @@ def finished_runs(workspace: Workspace, config: DeployConfig) -> list[str]:
             raise InputError(
                 f"run '{subject}' is '{stage.status}', not finished ({stage.reason or 'no reason given'})",
                 where=str(workspace.root),
-                hint=f"run it again, it goes on where it stopped: {stage.command}",
+                hint=f"run it again, it continues where it stopped: {stage.command}",
             )
     if not folders:
         raise InputError(
@@ -80,7 +80,7 @@ def check_runs(runs: Sequence[Run], dataset: Dataset[Any], workspace: Workspace)
     for run in runs:
         header, where = run.header, str(run.folder)
         if not header.tokens:
-            raise InputError("the run holds no samples", where=where, hint="run it again on one sample at least")
+            raise InputError("the run holds no samples", where=where, hint="run it again on at least one sample")
         if header.tokens != runs[0].header.tokens:
             raise InputError(
                 f"its {len(run)} samples are not the {len(runs[0])} of {runs[0].folder.name}",

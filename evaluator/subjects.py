@@ -1,4 +1,4 @@
-"""What is compared: an evaluated run, of a workspace as it is now or of one of its versions.
+"""The subjects of a comparison: evaluated runs of a workspace as it is now or of one of its versions.
 
 A subject reads ``[WORKSPACE][@VERSION][:RUN]``; without a run it stands for every evaluated one.
 """
@@ -34,7 +34,7 @@ class Subject:
         task: of the model.
         evaluation: as `evaluator.evaluate` stored it.
         replicates: behind the intervals of its headline numbers.
-        precision: the policy that it computed with.
+        precision: the precision policy of the run.
         model_bytes: size of the model files that it ran; None where the run does not name them.
     """
 
@@ -63,7 +63,7 @@ def find_subjects(texts: Sequence[str], work: Path | None) -> list[Subject]:
         work: the workspace of those that name none.
 
     Raises:
-        UsageError: a text that names nothing, or twice the same.
+        UsageError: a text that names nothing, or two that name the same.
         InputError: not evaluated, or evaluated by another version of the evaluator.
     """
     named: dict[tuple[Path, str | None, str], Subject] = {}
@@ -85,7 +85,7 @@ def subjects_of(folder: Path, version: str | None, run: str | None, *, several: 
         folder: the workspace.
         version: name of the version; None: as it is now.
         run: only this one.
-        several: whether labels name the workspace.
+        several: whether there are several workspaces, so that labels name theirs.
 
     Raises:
         UsageError: no such version or run.

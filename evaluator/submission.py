@@ -1,4 +1,4 @@
-"""Boxes from files that others made, in the shape of a nuScenes submission.
+"""Reads boxes from elsewhere, in the form of a nuScenes submission.
 
 ``{"results": {sample_token: [box, ...]}}``, a box being::
 
@@ -65,7 +65,7 @@ def read_submission(
         truth: whether it is ground truth.
 
     Raises:
-        InputError: missing, not JSON, of another shape, of other samples, or boxes that make no sense.
+        InputError: missing, not JSON, of another form, of other samples, or with boxes that make no sense.
     """
     where = str(path)
     results = _results(path)
@@ -75,7 +75,7 @@ def read_submission(
         raise InputError(
             f"its samples are not those of the other file: {len(odd)} differ, for example {odd[0]}",
             where=where,
-            hint="both files must list the same samples, those without boxes too",
+            hint="both files must list the same samples, including those without boxes",
         )
     frame_of = {token: frame for frame, token in enumerate(names)}
     rows: list[tuple[int, Mapping[str, Any]]] = []
@@ -90,7 +90,7 @@ def read_submission(
     unknown = sorted({_class_of(box, where) for _, box in rows} - set(classes))
     if unknown and not truth:
         raise InputError(
-            f"predicts classes that are not asked for: {', '.join(unknown)}", where=where, hint="add them to --classes"
+            f"predicts classes that were not given: {', '.join(unknown)}", where=where, hint="add them to --classes"
         )
     rows = [(frame, box) for frame, box in rows if box["detection_name"] in classes]
     try:
@@ -110,7 +110,7 @@ def _results(path: Path) -> Mapping[str, Any]:
         raise InputError(
             "has no samples under 'results'",
             where=str(path),
-            hint='the shape is {"results": {sample_token: [{translation, size, rotation, ...}]}}',
+            hint='the form is {"results": {sample_token: [{translation, size, rotation, ...}]}}',
         )
     return results
 

@@ -19,7 +19,7 @@ def summary(work: Path) -> str:
     """The summary of a workspace.
 
     Raises:
-        ManifestError: no workspace there, or one of its files was changed.
+        ManifestError: there is no workspace, or one of its files was changed.
     """
     workspace = Workspace.open(work)
     manifest = workspace.manifest()

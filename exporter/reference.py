@@ -38,7 +38,7 @@ def record_reference(
         dataset: the samples; the header's tokens are its first.
         parameters: those of the model spec.
         folder: where the run is kept.
-        header: what is run; a run of the same header goes on where it stopped.
+        header: what is run; a run with the same header continues where it stopped.
         resume: False begins afresh in any case.
 
     Returns:

@@ -252,7 +252,7 @@ class Run:
         header = read_header(folder / _HEADER)
         if not (folder / _PREDICTIONS).is_file():
             raise InputError(
-                "the run is not finished", where=str(folder), hint="run it again; it goes on where it stopped"
+                "the run is not finished", where=str(folder), hint="run it again; it continues where it stopped"
             )
         packed = PackedFile.open(folder / _PREDICTIONS)
         count = len(header.tokens)

@@ -29,7 +29,7 @@ def is_current(manifest: Manifest, stage: str) -> bool:
     changed = outdated_inputs(manifest, stage)
     if changed:
         _log.warning(
-            "%s was made from a different %s than the current one and is left out. To make it again: %s",
+            "%s was made from another version of %s and is left out. To make it again: %s",
             stage,
             changed[0],
             record.command,

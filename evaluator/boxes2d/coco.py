@@ -1,7 +1,7 @@
 """COCO's metric of boxes, by faster-coco-eval.
 
 AP is the mean over IoU thresholds 0.50 to 0.95 and 101 recalls; the 100 best detections of an image count. Ignored
-boxes are crowds: a detection inside one is neither right nor wrong.
+boxes are crowds: a detection inside one counts as neither right nor wrong.
 """
 
 from __future__ import annotations

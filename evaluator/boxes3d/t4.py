@@ -4,7 +4,7 @@ Definitions: ``perception_eval`` 1.3 (autoware_perception_evaluation), as AWML's
 nuScenes metric up to the matches; then the precision curve gets its monotone envelope, classes without ground truth
 and predictions are left out of means, and ranges are open at both ends (``low < distance < high``).
 
-Three things the original gets wrong are right here; `Compatibility` brings them back to compare numbers:
+Three mistakes of the original are corrected here; `Compatibility` repeats them to compare numbers:
 
 - APH loses the sign of yaw, since a quaternion's angle is never negative: +0.1 and -0.1 rad count as equal.
 - AWML hands over (l, w, h) where (w, l, h) is expected, so footprints are turned by a quarter.

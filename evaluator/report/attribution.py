@@ -1,4 +1,4 @@
-"""Section: which step of the pipeline loses how much, where `verifier attribute` found out."""
+"""Section: how much each step of the pipeline loses, as measured by `verifier attribute`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from shared.table import MISSING
 _KIND = "attribution"
 #: Version of the files in ``attribution/`` that is understood here.
 _FORMAT = 1
-# Half of the last digit that is shown: less is rounding.
+# Half of the last digit shown: anything less is rounding.
 _LEAST = 0.5e-4
 
 
 def section(material: Material, _: TaskReport | None) -> Section | None:
-    """One table a run that was attributed."""
+    """One table per run that was attributed."""
     blocks: list[Block] = []
     for path, record in sorted(material.manifest.artifacts.items()):
         if record.kind != _KIND or material.manifest.stages[record.stage].status != "done":
@@ -31,7 +31,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
         blocks += _attribution(found)
         if outdated_inputs(material.manifest, record.stage):
             command = material.manifest.stages[record.stage].command
-            blocks.append(Text(f"This is of earlier files than are here now. To make it again: {command}", "bad"))
+            blocks.append(Text(f"This is about files older than the current ones. To make it again: {command}", "bad"))
     return Section("attribution", "Loss by step", blocks) if blocks else None
 
 
@@ -60,7 +60,7 @@ def _attribution(found: dict[str, Any]) -> list[Block]:
     if found["responsible"]:
         sentence = Text(f"Responsible: {', '.join(found['responsible'])}.", "bad")
     else:
-        sentence = Text("No step loses anything of the metric.", "good")
+        sentence = Text("No step loses any of the metric.", "good")
     return [sentence, Grid(title, columns, rows)]
 
 

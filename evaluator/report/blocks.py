@@ -1,4 +1,4 @@
-"""What a report is made of. The template draws each kind of block; nothing here knows HTML."""
+"""The building blocks of a report. The template draws each kind of block; nothing here knows HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from shared.table import MISSING, Table
 
-#: Starts like a number: such columns are aligned right.
+#: Text that starts like a number; columns of it are right-aligned.
 _NUMBER = re.compile(r"[-+]?\.?\d")
 
 
@@ -18,11 +18,11 @@ class Cell:
     """A cell that is more than text.
 
     Attributes:
-        text: what it says.
+        text: its content.
         tone: ``good``, ``bad`` or ``muted``; empty for none.
         share: draws a bar of this share (0 to 1) behind the text.
         heat: shades the cell by this share (0 to 1).
-        series: number of the color of the bar.
+        series: index of the bar's color.
     """
 
     text: str
@@ -56,7 +56,7 @@ class Grid:
     Attributes:
         title: its caption.
         columns: names of the columns.
-        rows: text or cells, one a column.
+        rows: text or cells, one per column.
     """
 
     title: str
@@ -118,7 +118,7 @@ class Picture:
         title: which sample it is.
         svg: the picture; a layer is a group of class ``layer-<key>``.
         layers: per layer, its key and what it shows.
-        views: per view, its name and the SVG's view box; the first is what is shown at first.
+        views: per view, its name and the SVG's view box; the first is shown from the start.
         note: a line below.
     """
 
@@ -133,7 +133,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks that are opened by whoever wants them; ``open``: shown at first."""
+    """Blocks that readers can open; ``open``: shown from the start."""
 
     title: str
     blocks: Sequence[Block]
@@ -143,7 +143,7 @@ class Details:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands."""
+    """Preformatted text."""
 
     text: str
     kind: ClassVar[str] = "code"

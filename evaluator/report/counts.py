@@ -1,4 +1,4 @@
-"""Counts of hits and errors: per frame, and as a table of confusion."""
+"""Counts of hits and errors: per frame, and as a confusion matrix."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def detection_confusion(
     classes: Sequence[str],
     title: str,
 ) -> Grid:
-    """Confusion of a detector: which class was found as which, what was missed, and what was made up.
+    """Confusion matrix of a detector: which class was found as which, what was missed, and what was a false alarm.
 
     Args:
         pairs: labels of the truth and the prediction of everything that was matched.

@@ -1,4 +1,4 @@
-"""Section: what is in the TensorRT engines, layer by layer, from the records beside them."""
+"""Section: the contents of the TensorRT engines, layer by layer, from the records beside them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from shared.table import MISSING
 _KIND = "engine-record"
 _SERIES: Mapping[str, int] = {"fp32": 7, "fp16": 0, "bf16": 3, "int8": 2, "fp8": 4}
 _OTHER = 7
-# Layers that get a row at once; the others are behind a click, as far as anybody reads.
+# Layers that are shown from the start; a click shows the others, up to the number that anybody reads.
 _SHOWN, _MOST = 15, 200
 
 
 def section(material: Material, _: TaskReport | None) -> Section | None:
-    """One part an engine; None without engines."""
+    """One part per engine; None without engines."""
     blocks: list[Block] = []
     for path, record in sorted(material.manifest.artifacts.items()):
         if record.kind != _KIND or material.manifest.stages[record.stage].status != "done":
@@ -32,7 +32,10 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
         if outdated_inputs(material.manifest, record.stage):
             command = material.manifest.stages[record.stage].command
             blocks.append(
-                Text(f"This engine is of another ONNX file than is here now. To build it again: {command}", "bad")
+                Text(
+                    f"This engine was built from an ONNX file that has changed since. To rebuild it: {command}",
+                    "bad",
+                )
             )
     return Section("engines", "Engines", blocks) if blocks else None
 

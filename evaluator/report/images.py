@@ -1,4 +1,5 @@
-"""Pictures of the report: photos, points on them, pixels into the page as data URIs, so that nothing is fetched.
+"""Pictures of the report: photos, points on them, and pixels embedded in the page as data URIs, so that nothing is
+fetched.
 
 With Pillow, not OpenCV: nothing is measured on these pixels, and OpenCV would be two fifths of the evaluator's image.
 """
@@ -31,10 +32,11 @@ def read_photo(path: Path, *, upright: bool) -> UInt8:
 
     Args:
         path: the file.
-        upright: turn it as its EXIF orientation says; else the pixels as they are stored, which calibrations are of.
+        upright: rotate it as its EXIF orientation says; otherwise the pixels as they are stored, which calibrations
+            apply to.
 
     Raises:
-        InputError: no such file, or not a whole image.
+        InputError: the file is missing, or is not a complete image.
     """
     try:
         with pil_image.open(path) as file:

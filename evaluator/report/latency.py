@@ -16,7 +16,7 @@ from shared.runs import Run
 from shared.staleness import outdated_inputs
 from shared.table import number
 
-# Time on the host that runs beside the GPU's stages, not one of them.
+# Time on the host that runs in parallel to the GPU's stages and is not one of them.
 _NOT_A_STAGE = (TOTAL, "enqueue")
 _BINS = 24
 _COLUMNS = ("mean", "median", "p90", "p99", "max")
@@ -43,7 +43,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
 
 
 def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], components: Sequence[str]) -> list[Block]:
-    """A sentence on the bottleneck, and a bar a stage."""
+    """A sentence on the bottleneck, and a bar per stage."""
     medians = {name: values["median"] for name, values in statistics.items() if name not in _NOT_A_STAGE}
     whole = sum(medians.values())
     columns = [column for column in _COLUMNS if column in statistics[TOTAL]]
@@ -87,7 +87,7 @@ def _distribution(name: str, run: Run, style: str) -> list[Chart]:
 
 
 def _thinned(totals: np.ndarray[Any, Any], most: int = 400) -> list[tuple[int, float]]:
-    """At most ``most`` points: of each stretch its largest, so that no spike is lost."""
+    """At most ``most`` points: the largest of each stretch, so that no spike is lost."""
     stretches = np.array_split(np.arange(len(totals)), min(most, len(totals)))
     return [(int(at), float(totals[at])) for stretch in stretches for at in [stretch[totals[stretch].argmax()]]]
 

@@ -1,4 +1,4 @@
-"""Where points are seen in the image that a camera with a lens takes."""
+"""Projects points into the image of a camera with lens distortion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def project_points(points: Float64, intrinsics: Float64, distortion: Float64) ->
         distortion: (K,) OpenCV's coefficients, K up to 14; empty for none.
 
     Returns:
-        (N, 2) right, down [pixels]. Far outside of the image the model means nothing.
+        (N, 2) right, down [pixels]. Far outside the image the model is meaningless.
     """
     k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, tilt_x, tilt_y = np.pad(
         distortion, (0, _COEFFICIENTS - len(distortion))

@@ -1,4 +1,4 @@
-"""What the sections are made from: evaluations and runs of the workspace, and samples where the data set is there."""
+"""The input of the sections: evaluations and runs of the workspace, and samples if the data set is available."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from shared.workspace import Workspace
 if TYPE_CHECKING:
     from shared.config import DeployConfig
 
-#: The stage of the report itself, which the report does not tell of: it runs while it is written.
+#: The stage of the report itself, which the report leaves out: it is still running while the report is written.
 OWN_STAGE = "report"
 
-# What is nearest to the vehicle is what the report looks at most closely.
+# The report looks most closely at the backend nearest to the vehicle.
 _ON_THE_WAY = ("tensorrt", "onnx")
 
 
@@ -45,7 +45,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Material:
-    """Everything that sections are made from.
+    """The input of all sections.
 
     Attributes:
         workspace: where it is from.
@@ -89,8 +89,8 @@ def evaluated_runs(workspace: Workspace, config: DeployConfig) -> tuple[dict[str
     """Evaluations and their runs; both empty where the config switches evaluation off.
 
     Raises:
-        InputError: nothing was evaluated, the evaluation did not finish or is of other runs than are here now, or a run
-            is half done.
+        InputError: nothing was evaluated, the evaluation did not finish or is of other runs than the current ones, or a
+            run is incomplete.
         ManifestError: a file was changed.
     """
     manifest, where = workspace.manifest(), str(workspace.root)
@@ -105,7 +105,7 @@ def evaluated_runs(workspace: Workspace, config: DeployConfig) -> tuple[dict[str
     changed = outdated_inputs(manifest, EVALUATE)
     if changed:
         raise InputError(
-            f"the evaluation is of another {changed[0]} than is here now",
+            f"the evaluation is of another version of {changed[0]}",
             where=where,
             hint=f"evaluate again: {stage.command}",
         )
@@ -119,7 +119,7 @@ def evaluated_runs(workspace: Workspace, config: DeployConfig) -> tuple[dict[str
 def find_dataset(
     workspace: Workspace, config: DeployConfig, runs: Mapping[str, Run], root: Path | None
 ) -> tuple[Dataset[Any] | None, str]:
-    """The data set of the runs, or why it is not there.
+    """The data set of the runs, or why it is not available.
 
     Raises:
         InputError: ``root`` was given, and is not the data of the runs.

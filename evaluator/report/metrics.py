@@ -1,4 +1,4 @@
-"""Section: how good the runs are."""
+"""Section: the metrics of the runs."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ from shared.staleness import outdated_inputs
 from shared.table import MISSING
 
 _TONES = {"done": "good", "failed": "bad"}
-# Artifacts that are loaded by somebody; what runs and reports left is counted only.
+# Artifacts that something loads; files of runs and reports are only counted.
 _MODELS = ("onnx", "program", "engine", "engine-record", "timing-cache", "calibration")
 
 
 def section(material: Material, _: TaskReport | None) -> Section:
-    """Stages and files at once, the rest behind clicks."""
+    """Stages and files are shown from the start, the rest on a click."""
     manifest = material.manifest
     stages = sorted(
         ((name, stage) for name, stage in manifest.stages.items() if name != OWN_STAGE),

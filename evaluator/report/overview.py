@@ -1,4 +1,4 @@
-"""Section: did it pass, and the numbers that matter most."""
+"""Section: the verdict, and the numbers that matter most."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.latency import TOTAL
 from shared.staleness import outdated_inputs
 from shared.table import MISSING, number
 
-# Headline numbers that get a card; the others stand in the table.
+# Headline numbers that get a card; the others are in the table.
 _CARDS = 3
 _VERIFY = "verify"
 
@@ -67,7 +67,7 @@ def _verification_rows(material: Material) -> list[list[Cell]]:
         return [[Cell("verification"), Cell("all"), Cell("unknown", "muted"), old]]
     outdated = _VERIFY in material.manifest.stages and outdated_inputs(material.manifest, _VERIFY)
     if outdated:
-        detail = Cell(f"of another {outdated[0]} than is here now; {material.manifest.stages[_VERIFY].command}")
+        detail = Cell(f"of another version of {outdated[0]}; {material.manifest.stages[_VERIFY].command}")
         return [[Cell("verification"), Cell("all"), Cell("outdated", "bad"), detail]]
     rows = []
     for name, result in summary["comparisons"].items():

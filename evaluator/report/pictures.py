@@ -29,7 +29,7 @@ def section(material: Material, task: TaskReport | None) -> Section | None:
 
 
 def _left_out(reason: str) -> Text:
-    return Text(f"No pictures: {reason}. With --data FOLDER the report is made where the data lies.", "muted")
+    return Text(f"No pictures: {reason}. Give --data FOLDER on a machine that has the data.", "muted")
 
 
 def chosen(scores: Sequence[float | None]) -> list[tuple[str, int]]:

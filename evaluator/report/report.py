@@ -15,7 +15,7 @@ from shared.workspace import Workspace
 
 OUTPUT = "report/index.html"
 
-#: A report is sent by mail and opened on a phone.
+#: A report should fit into a mail and open on a phone.
 MOST_BYTES = 10_000_000
 
 # The sections in the order of the page; those that have nothing to say are left out.
@@ -106,7 +106,7 @@ def _hashes(workspace: Workspace) -> dict[str, str]:
 
 
 def _what_happened(workspace: Workspace) -> dict[str, Any]:
-    """Status of the other stages: the page tells of all of them."""
+    """Status of the other stages, all of which the page describes."""
     stages = workspace.manifest().stages
     return {name: [stage.fingerprint, stage.status, stage.ended] for name, stage in stages.items() if name != OWN_STAGE}
 

@@ -13,7 +13,7 @@ from shared.progress import track
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 
-#: Points of more frames than these make files that no viewer likes; the worst ones are taken.
+#: The points of more frames make a file too large for viewers; the worst ones are taken.
 MOST_FRAMES = 60
 
 

@@ -1,7 +1,8 @@
 """Charts as inline SVG: small, crisp at any size, colored by the page's style sheet (classes ``s0``, ``s1``, ...).
 
 A chart is as wide as a phone, so that its letters have the size of the text around it; wide screens show several side
-by side.
+by side. Not drawn by matplotlib: its SVG of the same curve has 14 to 22 kB instead of 3, and colors that the page's
+light and dark styles don't reach.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ WIDTH, HEIGHT = 360, 220
 #: Colors in the style sheet: classes s0, s1, ...
 SERIES = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 38
-# Less than this, next to the values themselves (or to 1), has no ticks that could be told apart.
+# A range smaller than this, relative to its values (or to 1), gives no distinguishable ticks.
 _NARROWEST = 1e-6
-# About so many ticks fit an axis.
+# About how many ticks fit on an axis.
 _TICKS = 5
 
 
@@ -63,7 +64,7 @@ def _round_step(rough: float) -> float:
 
 
 def line_chart(label: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
-    """Lines over two axes; ``label`` says to those who can't see it what it shows."""
+    """Lines over two axes; ``label`` describes it for screen readers."""
     body = [_frame(x, y)]
     for line in lines:
         places = " ".join(f"{_x(x, px):.1f},{_y(y, py):.1f}" for px, py in line.points)
@@ -85,7 +86,7 @@ def bar_chart(label: str, bars: Sequence[tuple[float, float, float]], x: Axis, y
 
 
 def mark(svg: str, x: Axis, value: float, text: str) -> str:
-    """``svg`` with a vertical line at ``value``, named; unchanged where the axis does not reach it."""
+    """``svg`` with a vertical line at ``value``, named; unchanged if the axis does not reach it."""
     if not x.low <= value <= x.high:
         return svg
     place = _x(x, value)

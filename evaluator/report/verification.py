@@ -1,4 +1,4 @@
-"""Section: how far the backends are apart."""
+"""Section: how much the backends differ."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
     verdicts = material.manifest.results.get("verification", {}).get("summary", {}).get("comparisons", {})
     blocks: list[Block] = [
         Text(
-            "The model's raw outputs and the decoded results, backend against backend, and each against what the "
-            "training framework itself answered (reference)."
+            "The model's raw outputs and the decoded results, backend against backend, and each against the "
+            "training framework's own results (reference)."
         )
     ]
     for number, relative in enumerate(stage.outputs):
@@ -105,7 +105,7 @@ def _result_table(title: str, results: dict[str, Any]) -> Grid:
 
 
 def _histogram(name: str, values: dict[str, Any], tolerance: dict[str, Any]) -> Chart | None:
-    """Share of the values by size of the error, a bar an octave, with the limit."""
+    """Share of the values by size of the error, one bar per octave, with the limit."""
     counts = {int(octave): count for octave, count in values["histogram_octaves"].items() if octave != _ZERO}
     total, exact = values["compared"], values["histogram_octaves"].get(_ZERO, 0)
     if not total:
@@ -128,7 +128,7 @@ def _histogram(name: str, values: dict[str, Any], tolerance: dict[str, Any]) -> 
 
 
 def _without_tail(counts: dict[int, int]) -> dict[int, int]:
-    """The few smallest errors all in the first bar: on the way to them the others would be squeezed."""
+    """The few smallest errors are all put in the first bar: an axis that reached them would squeeze the others."""
     least = _TAIL * sum(counts.values())
     first, below = min(counts), 0
     for octave in sorted(counts):

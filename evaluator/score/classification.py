@@ -1,6 +1,6 @@
 """Classes as CSV: ``sample,label,score_<class>…``.
 
-``label`` is the name of the class that is true. It stands in the file of predictions, or in a file of its own
+``label`` is the name of the true class. It is in the file of predictions, or in a file of its own
 (``sample,label``); where both have it they must agree. Scores are logits, or, where every row is positive and adds up
 to 1, probabilities.
 """
@@ -26,13 +26,13 @@ Float64 = npt.NDArray[np.float64]
 _SCORE = "score_"
 #: How far a row of probabilities may be from 1: they are written with three digits at least.
 _SUM_TOLERANCE = 2e-3
-#: A probability of 0 is one that was rounded to it.
+#: A probability of 0 was rounded to it.
 _SMALLEST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """A row of the file. There is no camera here, and nothing is known of a disturbance."""
+    """A row of the file. It has no camera, and nothing is known of a disturbance."""
 
     token: str
     label: int
@@ -47,7 +47,9 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     named = [column.removeprefix(_SCORE) for column in columns if column.startswith(_SCORE)]
     if len(named) < 2:
         raise InputError(
-            "has no two columns score_<class>", where=str(predictions_file), hint=f"it has: {', '.join(columns)}"
+            "has fewer than two columns score_<class>",
+            where=str(predictions_file),
+            hint=f"it has: {', '.join(columns)}",
         )
     if classes and sorted(classes) != sorted(named):
         raise UsageError(
@@ -60,7 +62,7 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     if truth_file is not None:
         labels = _merged(labels, truth_file, rows, predictions_file)
     elif labels is None:
-        raise InputError("has no column 'label'", where=str(predictions_file), hint="give --ground-truth as well")
+        raise InputError("has no column 'label'", where=str(predictions_file), hint="also give --ground-truth")
     strangers = sorted(set(labels.values()) - set(names))
     if strangers:
         raise InputError(
@@ -101,11 +103,9 @@ def _read(path: Path) -> tuple[dict[str, Mapping[str, str]], list[str]]:
     rows: dict[str, Mapping[str, str]] = {}
     for number, line in enumerate(lines, start=2):
         if None in line or None in line.values():
-            raise InputError(f"line {number} has not the {len(columns)} columns of the first", where=where)
+            raise InputError(f"line {number} does not have the {len(columns)} columns of the first", where=where)
         if line["sample"] in rows:
-            raise InputError(
-                f"sample {line['sample']} stands there twice, the second time in line {number}", where=where
-            )
+            raise InputError(f"sample {line['sample']} appears twice, the second time in line {number}", where=where)
         rows[line["sample"]] = line
     return rows, columns
 
@@ -140,7 +140,7 @@ def _merged(
         raise InputError(
             f"sample {wrong[0]} is '{labels[wrong[0]]}' here and '{(beside or {})[wrong[0]]}' in {predictions_file}",
             where=str(truth_file),
-            hint="'label' is the true class in both files; call a decision otherwise",
+            hint="'label' is the true class in both files; give a column of decisions another name",
         )
     return labels
 
@@ -153,7 +153,8 @@ def _scores(rows: Mapping[str, Mapping[str, str]], names: Sequence[str], path: P
             try:
                 scores[place, column] = float(text)
             except ValueError as error:
-                raise InputError(f"'{text}' is no number", where=f"{path}: sample {token}, {_SCORE}{name}") from error
+                where = f"{path}: sample {token}, {_SCORE}{name}"
+                raise InputError(f"'{text}' is not a number", where=where) from error
         if not np.isfinite(scores[place]).all():
             raise InputError("a score is NaN or infinite", where=f"{path}: sample {token}")
     return scores

@@ -35,7 +35,7 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
     ):
         raise InputError(
-            "is no COCO annotation file", where=str(truth_file), hint="it has images, annotations and categories"
+            "is not a COCO annotation file", where=str(truth_file), hint="it has images, annotations and categories"
         )
     images = [_integer(image, "id", f"{truth_file}: images[{row}]") for row, image in enumerate(content["images"])]
     if not images:
@@ -45,7 +45,7 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     found = read_json(predictions_file, most_bytes=DATA_BYTES, allow_nan=True)
     if not isinstance(found, list):
         raise InputError(
-            "is no COCO results file", where=str(predictions_file), hint="it is a list of boxes with scores"
+            "is not a COCO results file", where=str(predictions_file), hint="it is a list of boxes with scores"
         )
     truths = _truths(content["annotations"], images, names, classes, f"{truth_file}: annotations")
     predictions = _predictions(found, images, names, classes, str(predictions_file))
@@ -128,7 +128,7 @@ def _numbers(rows: Sequence[Mapping[str, Any]], key: str, default: Sequence[floa
     values = [row.get(key, None if default is None else default[index]) for index, row in enumerate(rows)]
     for value in values:
         if not isinstance(value, (int, float)) or not np.isfinite(value):
-            raise InputError(f"a box has the {key} {value!r}, which is no finite number", where=where)
+            raise InputError(f"a box has the {key} {value!r}, which is not a finite number", where=where)
     return np.array(values, np.float64)
 
 

@@ -73,7 +73,9 @@ def parse_class_range(text: str | None, classes: Sequence[str]) -> npt.NDArray[n
         except ValueError:
             value = float("nan")
         if not value > 0:
-            raise UsageError(f"'{part}' is no range", where="--class-range", hint="write 50, or car=50,pedestrian=40")
+            raise UsageError(
+                f"'{part}' is not a range", where="--class-range", hint="write 50, or car=50,pedestrian=40"
+            )
         limits.update({name: value} if separator else dict.fromkeys(classes, value))
     return np.array([limits[name] for name in classes])
 
@@ -103,7 +105,7 @@ def _t4(
 ) -> Mapping[str, Any]:
     if not (predictions.in_ego_frame and truths.in_ego_frame):
         raise InputError(
-            "metric t4 looks at boxes from the vehicle and needs them in the ego frame",
+            "metric t4 measures from the vehicle and needs the boxes in the ego frame",
             where=str(truth_file),
             hint="give translations in the ego frame, without ego_translation",
         )

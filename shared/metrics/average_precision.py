@@ -13,7 +13,7 @@ Float64 = npt.NDArray[np.float64]
 
 #: Recalls 0, 0.01 ... 1 at which curves are sampled.
 RECALLS = np.linspace(0.0, 1.0, 101)
-#: Recalls and precisions up to here don't count: there noise rules.
+#: Recalls and precisions up to here don't count: noise dominates there.
 LEAST = 0.1
 _FIRST = round(100 * LEAST) + 1
 

@@ -15,11 +15,11 @@ from shared.tasks.detection2d import Boxes2D
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """What is true of one image, labels in the class list of the model. Rows are parallel.
+    """Ground truth of one image, labels in the class list of the model. Rows are parallel.
 
     Attributes:
         boxes: the labeled boxes.
-        ignored: (N,) bool, neither wanted nor wrong.
+        ignored: (N,) bool, counts neither as missed nor as a false positive.
         areas: (N,) float64, square pixels, for COCO's size classes.
     """
 
@@ -43,7 +43,7 @@ class LabeledImage:
 def check_boxes(boxes: Boxes2D, classes: Sequence[str], where: str) -> None:
     """Refuse boxes that no metric can be computed from.
 
-    A box of zero size is none of them: Autoware's whole pixels, cut at the edge of the image, give such.
+    Boxes of zero size are allowed: Autoware's whole pixels, clipped at the edge of the image, give some.
 
     Raises:
         InputError: NaN or infinity, a right edge left of the left one, or a label outside the list.

@@ -30,7 +30,7 @@ REACH = 121.0
 MAP_WEIGHT = 5.0
 
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
-#: Errors that say nothing for a class: a cone has no heading, cones and barriers don't move.
+#: Errors that are meaningless for a class: a cone has no heading, cones and barriers don't move.
 UNDEFINED_ERRORS: Mapping[str, frozenset[str]] = {
     "traffic_cone": frozenset({"AOE", "AVE", "AAE"}),
     "barrier": frozenset({"AVE", "AAE"}),
@@ -41,13 +41,13 @@ _HALF_TURN_CLASSES = frozenset({"barrier"})
 
 @dataclass(frozen=True)
 class ClassScore:
-    """What the metric says of one class.
+    """The metric of one class.
 
     Attributes:
         average_precision: AP per distance of ``DISTANCES``.
-        errors: mean error of the hits per name of ``ERRORS``; NaN where the error says nothing for the class.
+        errors: mean error of the hits per name of ``ERRORS``; NaN if the error is meaningless for the class.
         vertical_error: mean distance of the hits' centers in z [m], NaN without hits. Not part of the nuScenes metric,
-            which looks at boxes from above and would not notice a bottom taken for a center.
+            which sees boxes from above and would not notice a bottom mistaken for a center.
         num_truths, num_predictions: boxes of the class that took part.
         precision: (T, 101) precision at ``RECALLS``, per distance.
     """
@@ -82,7 +82,7 @@ class NuscenesScore:
 
     @property
     def errors(self) -> dict[str, float]:
-        """Mean over the classes per error, without those for which it says nothing; NaN when that leaves none."""
+        """Mean over the classes per error, without those for which it is meaningless; NaN if that leaves none."""
         means = {}
         for name in ERRORS:
             values = [score.errors[name] for score in self.classes.values() if not np.isnan(score.errors[name])]

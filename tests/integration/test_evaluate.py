@@ -246,7 +246,7 @@ def test_gates_fail_and_pass_the_same_on_the_second_call(tmp_path: Path) -> None
         ("mAP < 0.1", "pytorch-cpu", True),
         ("mAP drop > 5%", "onnx-cpu", False),
     ]
-    with pytest.raises(UsageError, match="is no gate"):
+    with pytest.raises(UsageError, match="is not a gate"):
         evaluate(workspace.root, None, False, ("mAP",))
 
 

@@ -50,7 +50,7 @@ RUNS: dict[str, tuple[Callable[[Workspace], None], str]] = {
     "another model": (lambda w: _two(w, model="pointpillars"), "of another model or class list"),
     "other classes": (lambda w: _two(w, classes=["car", "tram"]), "of another model or class list"),
     "other data": (lambda w: _two(w, dataset="another"), "of other data than"),
-    "half a run": (_half, "run it again, it goes on where it stopped"),
+    "half a run": (_half, "run it again, it continues where it stopped"),
     "empty run": (lambda w: add_run(w, "onnx", samples=0), "holds no samples"),
     "no run": (lambda w: None, "no finished run"),
     "NaN scores": (lambda w: _with(w, scores=np.nan), "the score is not a finite number"),
@@ -98,9 +98,9 @@ def test_labels_that_make_no_sense(tmp_path: Path, change: dict[str, object], wo
 @pytest.mark.parametrize(
     ("gate", "words"),
     [
-        ("mAP", "'mAP' is no gate"),
-        ("mAP = 0.5", "'mAP = 0.5' is no gate"),
-        ("mAP < 0,5", "is no gate"),
+        ("mAP", "'mAP' is not a gate"),
+        ("mAP = 0.5", "'mAP = 0.5' is not a gate"),
+        ("mAP < 0,5", "is not a gate"),
         ("mpA < 0.5", "did you mean 'mAP'?"),
         ("mAP drpo > 0.5", "no metric 'mAP drpo'"),
         ("onxn-cpu: mAP < 0.5", "there are: onnx-cpu, pytorch-cpu"),

@@ -209,7 +209,7 @@ def test_verification_of_earlier_runs_counts_for_nothing(tmp_path: Path) -> None
     add_run(workspace, "onnx", boxes={0: Boxes3D.empty()})
     _evaluated(workspace)
     page = _report(workspace)
-    assert "Verdict FAILED" in page.text and "of another runs/onnx-cpu" in page.text
+    assert "Verdict FAILED" in page.text and "of another version of runs/onnx-cpu" in page.text
 
 
 def test_half_a_run(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_half_a_run(tmp_path: Path) -> None:
 def test_evaluation_of_earlier_runs(tmp_path: Path) -> None:
     workspace = detection3d(tmp_path)
     add_run(workspace, "onnx", boxes={0: Boxes3D.empty()})
-    with pytest.raises(InputError, match="is of another runs/onnx-cpu") as error:
+    with pytest.raises(InputError, match="is of another version of runs/onnx-cpu") as error:
         report(workspace.root, None, False)
     assert "evaluate again" in (error.value.hint or "")
 

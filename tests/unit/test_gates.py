@@ -65,10 +65,10 @@ def test_what_can_not_be_computed_fails() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("mAP", "is no gate"),
-        ("mAP = 0.5", "is no gate"),
-        ("mAP < half", "is no gate"),
-        ("mAP < 1.2.3", "is no number"),
+        ("mAP", "is not a gate"),
+        ("mAP = 0.5", "is not a gate"),
+        ("mAP < half", "is not a gate"),
+        ("mAP < 1.2.3", "is not a number"),
         ("map < 0.5", "did you mean 'mAP'"),
         ("latency p98 > 3", "did you mean 'latency p99'"),
         ("mAP dropp > 0.5", "no metric 'mAP dropp'"),

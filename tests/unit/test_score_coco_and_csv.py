@@ -116,15 +116,15 @@ Break = Callable[[dict[str, Any], list[dict[str, Any]]], Any]
 BROKEN_COCO: dict[str, tuple[Break, str]] = {
     "other image": (lambda t, r: r[0].update(image_id=5), r"results\.json\[0\]: image 5 is not among"),
     "other category": (lambda t, r: r[1].update(category_id=9), r"results\.json\[1\]: category 9 is not among"),
-    "NaN score": (lambda t, r: r[0].update(score=float("nan")), "score nan, which is no finite number"),
-    "no score": (lambda t, r: r[0].pop("score"), "score None, which is no finite number"),
+    "NaN score": (lambda t, r: r[0].update(score=float("nan")), "score nan, which is not a finite number"),
+    "no score": (lambda t, r: r[0].pop("score"), "score None, which is not a finite number"),
     "NaN box": (lambda t, r: r[0].update(bbox=[0, 0, float("nan"), 1]), "a box is NaN"),
     "three numbers": (lambda t, r: r[0].update(bbox=[0, 0, 1]), "not left, top, width, height"),
     "zero size": (lambda t, r: r[0].update(bbox=[0, 0, 0, 10]), "a box of 0 x 10 pixels has no size"),
     "zero size truth": (lambda t, r: t["annotations"][2].update(bbox=[0, 0, 5, 0]), r"annotations\[2\].*has no size"),
     "no image id": (lambda t, r: t["images"][0].pop("id"), r"images\[0\]: id is None"),
     "no images": (lambda t, r: t.update(images=[]), "lists no images"),
-    "no categories": (lambda t, r: t.pop("categories"), "is no COCO annotation file"),
+    "no categories": (lambda t, r: t.pop("categories"), "is not a COCO annotation file"),
     "category twice": (lambda t, r: t["categories"].append({"id": 1, "name": "x"}), "an id that repeats"),
 }
 
@@ -140,9 +140,9 @@ def test_broken_coco_files_say_where(tmp_path: Path, name: str) -> None:
 
 def test_files_that_are_no_coco_are_refused(tmp_path: Path) -> None:
     truth, results = _coco()
-    with pytest.raises(InputError, match="is no COCO results file"):
+    with pytest.raises(InputError, match="is not a COCO results file"):
         _score_coco(_write(tmp_path, truth, truth))
-    with pytest.raises(InputError, match="is no COCO annotation file"):
+    with pytest.raises(InputError, match="is not a COCO annotation file"):
         _score_coco(_write(tmp_path, results, results))
     files = _write(tmp_path, truth, results)
     files[1].write_text(files[1].read_text()[:-20])
@@ -234,18 +234,18 @@ def _line(text: str, number: int, new: str) -> str:
 
 BROKEN_CSV: dict[str, tuple[Callable[[str], str], str]] = {
     "NaN": (lambda text: _line(text, 2, "s1,calibrated,nan,0"), r"sample s1: a score is NaN"),
-    "text": (lambda text: _line(text, 2, "s1,calibrated,high,0"), r"s1, score_miscalibrated: 'high' is no number"),
+    "text": (lambda text: _line(text, 2, "s1,calibrated,high,0"), r"s1, score_miscalibrated: 'high' is not a number"),
     "label": (lambda text: _line(text, 2, "s1,broken,1,0"), "label 'broken' is outside the list of classes"),
     "no label": (lambda text: _line(text, 2, "s1,,1,0"), "sample s1 has no label"),
     "twice": (
         lambda text: _line(text, 2, "s0,calibrated,1,0"),
-        "sample s0 stands there twice, the second time in line 3",
+        "sample s0 appears twice, the second time in line 3",
     ),
-    "short line": (lambda text: _line(text, 2, "s1,calibrated,1"), "line 3 has not the 4 columns"),
-    "long line": (lambda text: _line(text, 2, "s1,calibrated,1,2,3"), "line 3 has not the 4 columns"),
+    "short line": (lambda text: _line(text, 2, "s1,calibrated,1"), "line 3 does not have the 4 columns"),
+    "long line": (lambda text: _line(text, 2, "s1,calibrated,1,2,3"), "line 3 does not have the 4 columns"),
     "empty": (lambda text: "", "has no column 'sample'"),
     "header only": (lambda text: text.splitlines()[0], "holds no samples"),
-    "one class": (lambda text: "sample,label,score_a\ns0,a,1\n", "has no two columns"),
+    "one class": (lambda text: "sample,label,score_a\ns0,a,1\n", "has fewer than two columns"),
 }
 
 

@@ -1,7 +1,7 @@
-"""What a task adds to the report, one module a task, found by the task's name as its metric is.
+"""What a task adds to the report: one module per task, found by the task's name, as its metric is.
 
-Another package adds a task through the entry point group ``awml_deploy.report``. What a module has stands in
-`TaskReport`. A task without one has a report all the same, without curves and pictures.
+Another package adds a task through the entry point group ``awml_deploy.report``. `TaskReport` says what a module has. A
+task without one still has a report, without curves and pictures.
 """
 
 from __future__ import annotations
