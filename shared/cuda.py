@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -175,8 +176,8 @@ class Memory:
         _settle()
 
     def __del__(self) -> None:
-        # Whichever thread collects the object, and also after the process has let the context go: errors mean nothing.
-        if self.address and self._driver.cuCtxPushCurrent_v2(self._context) == 0:
+        # The thread that collects the object may have another context, or none. At the process's end all of it goes.
+        if self.address and not sys.is_finalizing() and self._driver.cuCtxPushCurrent_v2(self._context) == 0:
             self._driver.cuMemFree_v2(ctypes.c_uint64(self.address))
             self._driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 

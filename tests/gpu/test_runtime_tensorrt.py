@@ -23,7 +23,7 @@ from runtime.cuda.gpu import open_gpu
 from runtime.devices import Device
 from shared.errors import EnvironmentLacks, InferenceError
 from shared.workspace import Workspace
-from tests.support.trt_workspaces import full_size_workspace
+from tests.support.trt_workspaces import ENCODER, FEATURES, POINTS, encoder, full_size_workspace, make_workspace
 from trt_builder.build import build_all
 
 # Engines of full size build for two minutes, and the one measuring run with its soak takes three.
@@ -104,6 +104,20 @@ def test_a_shape_outside_the_profile_is_named(work: Path, verdict: list[str]) ->
     session = backend.load(files, ws.spec(), Device("cuda"), None)
     with pytest.raises(InferenceError, match="the engine takes"):
         session.run("pts_voxel_encoder", {"input_features": np.zeros((96_001, 32, 11), np.float32)})
+
+
+def test_version_compatible_engines_load_and_answer_the_same(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path, {ENCODER: encoder()})
+    features = np.random.default_rng(0).standard_normal((50, POINTS, FEATURES)).astype(np.float32)
+    answers = []
+    for compatible in ("false", "true"):
+        overrides = [f"tensorrt.version_compatible={compatible}", "tensorrt.precision_policy=fp32"]
+        build_all(ws.root, target="tensorrt", overrides=[*overrides, "tensorrt.tactic_sources=[]"])
+        files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, ws.spec()).items()}
+        session = backend.load(files, ws.spec(), Device("cuda"), None)
+        answers.append(session.run(ENCODER, {"input_features": features})["pillar_features"])
+    assert ws.manifest().results["engines"].popitem()[1]["version_compatible"] is True
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_gpu_that_is_not_there() -> None:

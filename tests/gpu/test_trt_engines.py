@@ -14,6 +14,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from shared import engines
 from shared.errors import BuildError, EnvironmentLacks
 from shared.files import sha256_of_file
 from shared.workspace import Workspace
@@ -60,7 +61,10 @@ def record_of(ws: Workspace, target: Target, policy: str, component: str) -> dic
 
 
 def relative_errors(ws: Workspace, target: Target, policy: str, component: str, voxels: int = 50) -> float:
-    runtime, engine = trt_run.load(target, ws.artifact(record_of(ws, target, policy, component)["engine"]))
+    record = record_of(ws, target, policy, component)
+    runtime, engine = trt_run.load(
+        target, ws.artifact(record["engine"]), version_compatible=record["version_compatible"]
+    )
     inputs = inputs_of(component, voxels)
     got = trt_run.run(target, engine, inputs)
     wanted = trt_run.reference(onnx.load(str(ws.path(f"onnx/{component}.onnx"))), inputs)
@@ -93,6 +97,17 @@ def test_fp16_differs_from_fp32_so_the_precision_is_real(target: Target, work: P
     assert record_of(ws, target, "fp16", HEAD)["achieved"]["share_of_matrix_layers"].get("fp16", 0) == 1
     assert record_of(ws, target, "fp32", HEAD)["achieved"]["tf32_kernels"] == 0
     assert sum(record_of(ws, target, "fp16", HEAD)["achieved"]["share_of_time"].values()) == pytest.approx(1, abs=0.01)
+
+
+def test_version_compatible_engines_load_only_where_host_code_is_allowed(target: Target, work: Path) -> None:
+    ws = make_workspace(work, {ENCODER: encoder()}, CONFIG)
+    build_all(
+        ws.root, target="tensorrt", overrides=["tensorrt.precision_policy=fp32", "tensorrt.version_compatible=true"]
+    )
+    path = ws.artifact(record_of(ws, target, "fp32", ENCODER)["engine"])
+    runtime = target.tensorrt.trt.Runtime(trt_run.logger(target))
+    assert engines.deserialize(runtime, path.read_bytes(), version_compatible=False) is None
+    assert relative_errors(ws, target, "fp32", ENCODER) < TOLERANCE["fp32"]
 
 
 def test_keep_fp32_keeps_the_head(target: Target, work: Path) -> None:
