@@ -10,11 +10,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from exporter.given_onnx import given_digest, take_onnx
+from exporter.models import ExportableModel
 from exporter.versions import stage_versions
+from shared import plugins
 from shared.config import part, resolved
 from shared.errors import ConfigError, InputError
 from shared.lazy import lazy_import
@@ -22,8 +23,6 @@ from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shared.config.schema import DeployConfig
 
 onnx = lazy_import("onnx")
@@ -48,7 +47,24 @@ class Adopted:
     parameters: Mapping[str, Any]
 
 
-def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: Any, *, force: bool) -> None:
+class Adopter(Protocol):
+    """What a model's ``adopt.py`` provides; ONNX files alone don't say enough of every kind of model."""
+
+    def adopt(self, path: Path, options: Any) -> Adopted:
+        """The model that an ONNX file is.
+
+        Args:
+            path: the file.
+            options: what the adapter's ``read_options`` returned.
+
+        Raises:
+            ConfigError: the options lack what the file does not say, or contradict it.
+            InputError: not such a model.
+        """
+        ...
+
+
+def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: ExportableModel, *, force: bool) -> None:
     """Make a workspace of an ONNX file.
 
     Args:
@@ -62,9 +78,8 @@ def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: Any,
         ConfigError: this kind of model needs its training config and checkpoint.
         InputError: not one valid ONNX file, or not such a model.
     """
-    # Not every kind of model can be told from its ONNX files.
-    function = vars(cast(ModuleType, adapter)).get("adopt")
-    if function is None:
+    adopter = cast("Adopter | None", plugins.part(plugins.EXPORTER_MODELS, config.model.type, "adopt"))
+    if adopter is None:
         raise ConfigError(
             "is missing", where="model.checkpoint", hint=f"{config.model.type} can't be made of ONNX files alone"
         )
@@ -79,7 +94,7 @@ def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: Any,
         return
     with stage:
         source = _one_file(given)
-        adopted = cast("Callable[[Path, Any], Adopted]", function)(source, adapter.read_options(config.model.options))
+        adopted = adopter.adopt(source, adapter.read_options(config.model.options))
         with stage.artifact(adopted.component.onnx, kind="onnx") as path:
             take_onnx(source, source.name, path)
             check(path, where=str(source))

@@ -68,17 +68,22 @@ class HeldOut:
 
 
 class DemoTraining(Protocol):
-    """The training of one model.
+    """The training of one model."""
 
-    Attributes:
-        model: of the framework, with random weights.
-        classes: class names, in label order.
-        unit: what samples are called in the log, in the plural.
-    """
+    @property
+    def model(self) -> Any:
+        """Of the framework, with random weights at first."""
+        ...
 
-    model: Any
-    classes: Sequence[str]
-    unit: str
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names, in label order."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What samples are called in the log, in the plural."""
+        ...
 
     def samples(self) -> Dataset[Any]:
         """As many samples as ``steps`` batches need, each made when it is asked for: workers do that."""

@@ -124,7 +124,7 @@ def test_losses_are_mmdet3ds_and_have_gradients(small: Any, frame: Sample) -> No
 def test_networks_trained_from_the_y_axis_get_such_targets(small: Any, frame: Sample) -> None:
     from mmengine.structures import InstanceData
 
-    from exporter.models.centerpoint.adapter import to_y_axis_reference
+    from exporter.models.centerpoint.outputs import to_y_axis_reference
 
     model = small[0]
     head, coder = model.pts_bbox_head, model.pts_bbox_head.bbox_coder

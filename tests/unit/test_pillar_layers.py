@@ -158,7 +158,8 @@ def test_the_graph_has_no_batch_norm_and_no_transpose(config, columns, exporter,
     import onnx
 
     from exporter.checks import check_onnx
-    from exporter.models.centerpoint.adapter import encoder_component, run_parts
+    from exporter.models.centerpoint.components import encoder_component
+    from exporter.models.centerpoint.framework import run_parts
     from exporter.onnx_export import export_onnx
 
     model, _, _ = built(config)
@@ -175,7 +176,8 @@ def test_the_graph_has_no_batch_norm_and_no_transpose(config, columns, exporter,
 def test_the_program_has_no_batch_norm_and_no_permutation(tmp_path):
     import torch
 
-    from exporter.models.centerpoint.adapter import encoder_component, run_parts
+    from exporter.models.centerpoint.components import encoder_component
+    from exporter.models.centerpoint.framework import run_parts
     from exporter.programs import export_program
 
     model, _, _ = built(SMALL)

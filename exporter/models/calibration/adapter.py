@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from exporter.component import Component, Sizes
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.models.calibration.image_classifier import ImageClassifier, build_image_classifier
 from exporter.models.calibration.transform import five_channels
+from exporter.options import ModelOptions, checked_options
 from exporter.training_config import TrainingConfig
 from shared.data import read_points
 from shared.data.camera_image import read_camera_image
@@ -47,15 +47,13 @@ _SMALLEST = 32
 _log = logging.getLogger("exporter")
 
 
-class Options(BaseModel):
+class Options(ModelOptions):
     """``model.options`` of the deploy config.
 
     Attributes:
         miscalibration_confidence_threshold: a pair counts as calibrated when the logit of calibrated is above that of
             miscalibrated by more than this: the parameter of the same name of Autoware's node.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     miscalibration_confidence_threshold: float = 0.0
 
@@ -66,15 +64,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
     Raises:
         ConfigError: an unknown option or a wrong value.
     """
-    try:
-        return Options.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"{first['msg']}",
-            where="model.options." + ".".join(map(str, first["loc"])),
-            hint=f"options of calibration: {', '.join(Options.model_fields)}",
-        ) from error
+    return checked_options(Options, options, "calibration")
 
 
 # -- the model ------------------------------------------------------------------------------------------------------
@@ -141,10 +131,10 @@ def _check_no_normalization(section: Mapping[str, Any], where: str) -> None:
         ConfigError: there is one.
     """
     preprocessor = section.get("data_preprocessor") or {}
-    found = [name for name in ("mean", "std", "to_rgb") if preprocessor.get(name)]
-    if found:
+    scalings = [name for name in ("mean", "std", "to_rgb") if preprocessor.get(name)]
+    if scalings:
         raise ConfigError(
-            f"model.data_preprocessor.{found[0]} is set; the five channels are divided by 255 and not normalized",
+            f"model.data_preprocessor.{scalings[0]} is set; the five channels are divided by 255 and not normalized",
             where=where,
         )
 

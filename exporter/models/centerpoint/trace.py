@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from exporter.models.centerpoint.adapter import HEAD, answer, run_parts
+from exporter.models.centerpoint.components import HEAD
+from exporter.models.centerpoint.framework import answer, run_parts
 from exporter.traces import State
 from shared.tasks.detection3d import Boxes3D
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.models.centerpoint.adapter import load_input, trained_on_y_axis
+from exporter.models.centerpoint.framework import load_input
+from exporter.models.centerpoint.outputs import trained_on_y_axis
 from exporter.training import (
     MIRROR_PROBABILITY,
     Labels,

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 #: Columns of a row before the class scores: x, y, width, height, objectness.
 BOX_COLUMNS = 5
 
+#: Of the head's levels [px].
+STRIDES = (8, 16, 32)
+
 #: TensorRT's own suppression, a plugin. In a domain of its own, so that no one looks for it among ONNX's operators;
 #: TensorRT goes by the name alone.
 PLUGIN, PLUGIN_DOMAIN = "EfficientNMS_TRT", "TRT"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from exporter.models.yolox.adapter import load_input
+from exporter.models.yolox.framework import load_input
 from exporter.training import (
     MIRROR_PROBABILITY,
     Labels,

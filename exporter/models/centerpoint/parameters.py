@@ -1,0 +1,117 @@
+"""What the runtime needs to know of a CenterPoint: ranges, voxels, decoration, decoding and suppression."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from exporter.models.centerpoint.options import Options
+from exporter.models.centerpoint.outputs import answers_on_y_axis, output_names
+from exporter.models.centerpoint.points import point_loading
+from exporter.training_config import TrainingConfig
+from shared.errors import ConfigError
+
+
+def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str, Any]:
+    """Ranges, voxels, decoration, decoding and suppression, as the model has them.
+
+    Raises:
+        ConfigError: parts of the training config contradict one another, or it does not say how points are loaded.
+    """
+    where = str(config.path)
+    voxels, head, coder = model.data_preprocessor.voxel_layer, model.pts_bbox_head, model.pts_bbox_head.bbox_coder
+    point_range = [float(value) for value in voxels.point_cloud_range]
+    voxel_size = [float(value) for value in voxels.voxel_size]
+    # As mmdet3d rounds it: in float32.
+    low, high = np.asarray(point_range, np.float32).reshape(2, 3)
+    grid = [int(cells) for cells in np.round((high - low) / np.asarray(voxel_size, np.float32))]
+    _check_consistency(model, point_range, voxel_size, grid, where)
+    loading, decoration = point_loading(config), _decoration(model.pts_voxel_encoder, config)
+    if len(loading.use_dim) != decoration["raw_features"]:
+        raise ConfigError(
+            f"the test pipeline loads {len(loading.use_dim)} columns {list(loading.use_dim)}, the voxel encoder takes "
+            f"{decoration['raw_features']} (in_channels)",
+            where=where,
+        )
+    test = head.test_cfg
+    radius = [float(value) for value in test["min_radius"]]
+    if len(radius) != len(head.task_heads):
+        raise ConfigError(
+            f"test_cfg.pts.min_radius has {len(radius)} values for {len(head.task_heads)} tasks", where=where
+        )
+    return {
+        "point_cloud_range": point_range,
+        "voxel_size": voxel_size,
+        "grid_size": grid,
+        "max_points_per_voxel": int(voxels.max_num_points),
+        # mmdet3d keeps two limits: the first is for training.
+        "max_voxels": int(voxels.max_voxels[1]),
+        "points": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loading).items()},
+        "decoration": decoration,
+        "encoder_channels": int(model.pts_middle_encoder.in_channels),
+        "out_size_factor": int(coder.out_size_factor),
+        "norm_bbox": bool(head.norm_bbox),
+        "rot_y_axis_reference": answers_on_y_axis(model, options),
+        "bbox_coder": {
+            "max_num": int(coder.max_num),
+            # A threshold of 0 is none, as in mmdet3d.
+            "score_threshold": float(coder.score_threshold) if coder.score_threshold else None,
+            "post_center_range": [float(value) for value in coder.post_center_range],
+        },
+        "nms": {
+            "type": "circle",
+            "radius": radius,
+            "pre_max_size": None,
+            "post_max_size": int(test["post_max_size"]),
+        },
+        "tasks": [
+            {"classes": list(names), "outputs": dict(outputs)}
+            for names, outputs in zip(head.class_names, output_names(model), strict=True)
+        ],
+    }
+
+
+def _check_consistency(
+    model: Any, point_range: list[float], voxel_size: list[float], grid: list[int], where: str
+) -> None:
+    """The same quantity stands at several places of a training config; they must agree, or nothing downstream is right.
+
+    Raises:
+        ConfigError: they don't.
+    """
+    encoder, scatter, coder = model.pts_voxel_encoder, model.pts_middle_encoder, model.pts_bbox_head.bbox_coder
+    pairs: dict[str, tuple[list[float], list[float]]] = {
+        "the voxel encoder's point_cloud_range": ([float(v) for v in encoder.point_cloud_range], point_range),
+        "the voxel encoder's voxel_size": ([float(encoder.vx), float(encoder.vy)], voxel_size[:2]),
+        "the box coder's pc_range": ([float(v) for v in coder.pc_range[:2]], point_range[:2]),
+        "the box coder's voxel_size": ([float(v) for v in coder.voxel_size[:2]], voxel_size[:2]),
+        "the scatter's output_shape (y, x)": ([scatter.ny, scatter.nx], [grid[1], grid[0]]),
+    }
+    for what, (actual, expected) in pairs.items():
+        if not np.allclose(actual, expected, rtol=0, atol=1e-6):
+            raise ConfigError(f"{what} is {actual}, the data preprocessor's voxel layer says {expected}", where=where)
+    if grid[2] != 1:
+        raise ConfigError(f"the grid has {grid[2]} cells along z; pillars have one", where=where)
+
+
+def _decoration(encoder: Any, config: TrainingConfig) -> dict[str, Any]:
+    section = config.model["pts_voxel_encoder"]
+    raw = int(section.get("in_channels", 4))
+    cluster = bool(section.get("with_cluster_center", True))
+    distance = bool(section.get("with_distance", False))
+    # The layers' own width says how many offsets to the center there are: 3, 2 (AWML's Backward type) or none.
+    offsets = encoder.pfn_layers[0].linear.in_features - raw - 3 * cluster - distance
+    centers = {3: "xyz", 2: "xy", 0: "none"}
+    if offsets not in centers:
+        raise ConfigError(
+            f"the voxel encoder {section['type']} has {offsets} features beside the known ones", where=str(config.path)
+        )
+    return {
+        "raw_features": raw,
+        "cluster_center": cluster,
+        "voxel_center": centers[offsets],
+        "distance": distance,
+        "legacy": bool(encoder.legacy),
+    }

@@ -1,0 +1,71 @@
+"""The YOLOX of a training config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.models.yolox.options import Options
+from exporter.training_config import TrainingConfig, build_model
+from shared.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What belongs to a model and is not part of mmdet's module.
+
+    Attributes:
+        steps: the test pipeline.
+        classes: class names, in label order.
+        options: see `Options`.
+    """
+
+    steps: tuple[dict[str, Any], ...]
+    classes: list[str]
+    options: Options
+
+
+def build(config: TrainingConfig, options: Options) -> Any:
+    """The YOLOX of a training config, with random weights, and its test pipeline beside it.
+
+    Raises:
+        ConfigError: not a YOLOX, or a variant that can't be deployed; options that are for ONNX files.
+    """
+    where = str(config.path)
+    if str(config.model.get("type")).rsplit(".", maxsplit=1)[-1] != "YOLOX":
+        raise ConfigError(f"model is a {config.model.get('type')}, not a YOLOX", where=where, hint="check model.type")
+    if options.image is not None:
+        raise ConfigError(
+            "is for ONNX files that come without a training config", where="model.options.image", hint="leave it out"
+        )
+    model = build_model(config, "mmdet")
+    nms = model.bbox_head.test_cfg.get("nms", {})
+    if nms.get("type", "nms") != "nms":
+        raise ConfigError(
+            f"test_cfg.nms is of type {nms['type']}; the runtime has plain suppression", where=where, hint="use nms"
+        )
+    # What mmdet keeps outside of its models: `answer` and `components` get the model alone.
+    model.deploy = Deployment(config.pipeline, _class_names(config, model, options), options)
+    return model
+
+
+def _class_names(config: TrainingConfig, model: Any, options: Options) -> list[str]:
+    """Class names: the options', else those of the training config's data set.
+
+    Raises:
+        ConfigError: not as many as the head has, or none.
+    """
+    names = list(options.classes or config.classes)
+    count = int(model.bbox_head.num_classes)
+    if len(names) != count:
+        raise ConfigError(
+            f"names {len(names)} classes, the head has {count}",
+            where=str(config.path),
+            hint="list them in model.options.classes, or in test_dataloader.dataset.metainfo",
+        )
+    return names
+
+
+def classes(model: Any) -> list[str]:
+    """Class names, in label order."""
+    return list(model.deploy.classes)
