@@ -1,9 +1,9 @@
 """Metrics of classification: what is decided, how well the logits separate, and what the confidence is worth.
 
-Everything but the confusion matrix and the confidence's calibration comes from scikit-learn. With two classes the first
-is the one to be found (miscalibrated): a *false alarm* is a sample of the second class taken for the first. How common
-the two are in a data set of samples in both states says nothing about a vehicle, which is calibrated nearly always:
-recall at a fixed share of false alarms is what to compare models by, not accuracy.
+The numbers are scikit-learn's, but for three, see `_mean` and `_confidence`. With two classes the first is the one to
+be found (miscalibrated): a *false alarm* is a sample of the second class taken for the first. How common the two are in
+a data set of samples in both states says nothing about a vehicle, which is calibrated nearly always: recall at a fixed
+share of false alarms is what to compare models by, not accuracy.
 
 A decision is the pipeline's own: Autoware's node takes a pair for calibrated when that logit is above the other by more
 than a threshold.
@@ -144,7 +144,7 @@ def evaluate(matched: Matched) -> dict[str, Any]:
     return {
         "frames": len(matched.decisions),
         "classes": list(matched.classes),
-        "decisions": _decisions(matched, everything),
+        "decisions": _decisions(matched, everything) | {"confusion": _confusion(matched)},
         "separation": _separation(matched, everything) | {"roc": _roc_curve(matched)} if _binary(matched) else None,
         "confidence": _confidence(matched),
         "by_camera": _by_camera(matched),
@@ -201,34 +201,35 @@ def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def _decisions(matched: Matched, copies: Copies) -> dict[str, Any]:
-    labels, decisions, count = matched.truth.labels, matched.decisions, len(matched.classes)
-    matrix = np.bincount(labels * count + decisions, weights=copies, minlength=count * count).reshape(count, count)
-    total = matrix.sum()
-    hits, truths, claims = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    labels, decisions, classes = matched.truth.labels, matched.decisions, range(len(matched.classes))
+    columns = sklearn_metrics.precision_recall_fscore_support(
+        labels, decisions, labels=classes, sample_weight=copies, zero_division=np.nan
+    )
     rows = {
-        name: {
-            "precision": _share(hits[index], claims[index]),
-            "recall": _share(hits[index], truths[index]),
-            "f1": _share(2 * hits[index], claims[index] + truths[index]),
-            "support": int(truths[index]),
-        }
-        for index, name in enumerate(matched.classes)
+        name: {"precision": _known(p), "recall": _known(r), "f1": _known(f), "support": int(support)}
+        for name, p, r, f, support in zip(matched.classes, *columns, strict=True)
     }
     return {
-        "accuracy": _share(hits.sum(), total),
+        "accuracy": float(sklearn_metrics.accuracy_score(labels, decisions, sample_weight=copies)),
         "balanced_accuracy": _mean([row["recall"] for row in rows.values()]),
         "macro": {key: _mean([row[key] for row in rows.values()]) for key in ("precision", "recall", "f1")},
         "classes": rows,
-        "confusion": matrix.astype(int).tolist(),
     }
 
 
-def _share(part: float, whole: float) -> float | None:
-    return float(part / whole) if whole else None
+def _confusion(matched: Matched) -> list[list[int]]:
+    """(C, C) counts, the truth in rows."""
+    classes = range(len(matched.classes))
+    matrix = sklearn_metrics.confusion_matrix(matched.truth.labels, matched.decisions, labels=classes)
+    return [[int(count) for count in row] for row in matrix]
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None where one of the values could not be computed."""
+    """The mean; None where one of the values could not be computed: scikit-learn's would leave that class out."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
 
@@ -280,6 +281,9 @@ def _roc_curve(matched: Matched) -> list[list[float]]:
 def _confidence(matched: Matched) -> dict[str, Any]:
     """Softmax confidence against how often it is right.
 
+    The log loss is not scikit-learn's, which takes probabilities and so ends at 36: a logit that is wrong by 50 costs
+    50. Nor are the bins: its ``calibration_curve`` says neither how many samples a bin has nor which bins are empty.
+
     Returns:
         expected_calibration_error: mean over the samples of |confidence - accuracy| of their bin; brier: mean squared
         distance of the probabilities from the truth; log_loss: mean -log of the truth's probability; bins: bounds,
@@ -303,10 +307,13 @@ def _confidence(matched: Matched) -> dict[str, Any]:
         for index in np.unique(place)
     ]
     error = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(labels)
-    truth = np.eye(len(matched.classes))[labels]
     return {
         "expected_calibration_error": float(error),
-        "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()),
+        "brier": float(
+            sklearn_metrics.brier_score_loss(
+                labels, probabilities, labels=range(len(matched.classes)), scale_by_half=False
+            )
+        ),
         "log_loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         "bins": bins,
     }
