@@ -40,7 +40,7 @@ def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
             unevaluated.append(f"{name or NOW}: left out, {error.message}")
     if not subjects:
         raise InputError("nothing is evaluated here", where=str(work), hint=f"evaluator evaluate --work {work}")
-    shown = _chosen(metrics, [subject for _, found in subjects for subject in found])
+    shown = _metric_names(metrics, [subject for _, found in subjects for subject in found])
     rows, records = [], []
     before: dict[str, Subject] = {}
     for name, found in subjects:
@@ -57,7 +57,12 @@ def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
     return "\n".join([Table(f"History of {work}", columns, rows).text(), *unevaluated])
 
 
-def _chosen(metrics: Sequence[str], subjects: Sequence[Subject]) -> list[str]:
+def _metric_names(metrics: Sequence[str], subjects: Sequence[Subject]) -> list[str]:
+    """The metrics to show: those asked for, else the first few of the headline.
+
+    Raises:
+        UsageError: one that was never evaluated.
+    """
     known = list(dict.fromkeys(name for subject in subjects for name in subject.evaluation["headline"]))
     for name in metrics:
         if name not in known:

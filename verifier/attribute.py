@@ -46,7 +46,7 @@ def attribute(work: Path, test: str | None, data_root: Path | None, force: bool)
         InputError: nothing was swapped here, or it was made from other files than are here now.
     """
     workspace = Workspace.open(work)
-    return "\n\n".join(_attribute_run(workspace, name, data_root, force) for name in _chosen(workspace, test))
+    return "\n\n".join(_attribute_run(workspace, name, data_root, force) for name in _swapped_runs(workspace, test))
 
 
 def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, force: bool) -> str:
@@ -67,31 +67,31 @@ def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, forc
         for path in files:
             workspace.artifact(path)
         with stage:
-            found = attribution(workspace, name, data_root)
-            stage.json_artifact(relative, "attribution", found)
+            result = attribution(workspace, name, data_root)
+            stage.json_artifact(relative, "attribution", result)
             keep = ("reference", "truth", "samples", "total", "responsible")
-            stage.result("attribution", name, {key: found[key] for key in keep})
+            stage.result("attribution", name, {key: result[key] for key in keep})
     return _text(read_json(workspace.artifact(relative)))
 
 
-def _chosen(workspace: Workspace, test: str | None) -> list[str]:
+def _swapped_runs(workspace: Workspace, test: str | None) -> list[str]:
     """The swapped runs to look at.
 
     Raises:
         InputError: none, or one that is not finished or of an earlier export.
     """
     manifest = workspace.manifest()
-    there = sorted(name.removeprefix("swap:") for name in manifest.stages if name.startswith("swap:"))
+    swapped = sorted(name.removeprefix("swap:") for name in manifest.stages if name.startswith("swap:"))
     where = str(workspace.root)
     make = f"runtime swap --work {where} --backend NAME --trace NAME (after runtime trace)"
-    if not there or (test is not None and test not in there):
-        known = f"; there are: {', '.join(there)}" if there else ""
+    if not swapped or (test is not None and test not in swapped):
+        known = f"; there are: {', '.join(swapped)}" if swapped else ""
         raise InputError(f"no run {test or ''} was swapped here{known}".replace("  ", " "), where=where, hint=make)
-    chosen = there if test is None else [test]
-    for name in chosen:
+    names = swapped if test is None else [test]
+    for name in names:
         if not is_current(manifest, f"swap:{name}"):
             raise InputError(f"swapped run '{name}' is not finished, or of an earlier export", where=where, hint=make)
-    return chosen
+    return names
 
 
 def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict[str, Any]:
@@ -216,32 +216,32 @@ def _sorted_rows(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return as_bytes[np.lexsort(as_bytes.T[::-1])]
 
 
-def _text(found: Mapping[str, Any]) -> str:
+def _text(result: Mapping[str, Any]) -> str:
     """The attribution for a terminal."""
-    metrics = list(found["total"])
-    errors = list(dict.fromkeys(name for row in found["steps"] for name in row["results"]["errors"]))
+    metrics = list(result["total"])
+    errors = list(dict.fromkeys(name for row in result["steps"] for name in row["results"]["errors"]))
     rows = []
-    for row in found["steps"]:
+    for row in result["steps"]:
         results = row["results"]
         lost = results["num_reference_unmatched"] + results["num_test_unmatched"]
         rows.append(
             [
                 row["step"],
                 *[_loss(row["loss"][metric]) for metric in metrics],
-                _difference(row, found["samples"]),
+                _difference(row, result["samples"]),
                 str(lost + results["label_flips"]),
                 *[number(results["errors"].get(name, {}).get("max"), 3) for name in errors],
             ]
         )
-    rows.append(["total", *[_loss(found["total"][metric]) for metric in metrics], "", "", *["" for _ in errors]])
-    against = "the labels" if found["truth"] == "labels" else f"the results of {found['reference']} (no labels)"
+    rows.append(["total", *[_loss(result["total"][metric]) for metric in metrics], "", "", *["" for _ in errors]])
+    against = "the labels" if result["truth"] == "labels" else f"the results of {result['reference']} (no labels)"
     title = (
-        f"{found['test']}: what each step loses when it replaces that of {found['reference']}, {found['samples']} "
+        f"{result['test']}: what each step loses when it replaces that of {result['reference']}, {result['samples']} "
         f"samples, metrics against {against}"
     )
     lost = [f"{metric} lost" for metric in metrics]
     columns = ["step", *lost, "its own output", "results changed", *[f"max {name}" for name in errors]]
-    return f"{Table(title, columns, rows).text()}\n{_sentence(found)}"
+    return f"{Table(title, columns, rows).text()}\n{_sentence(result)}"
 
 
 def _loss(value: float) -> str:
@@ -263,14 +263,14 @@ def _difference(row: Mapping[str, Any], samples: int) -> str:
     return "no signal in common" if None in ratios else f"SNR {min(ratios):.0f} dB{where}"
 
 
-def _sentence(found: Mapping[str, Any]) -> str:
-    if not found["responsible"]:
-        differing = [row["step"] for row in found["steps"] if row["differs_in"]]
+def _sentence(result: Mapping[str, Any]) -> str:
+    if not result["responsible"]:
+        differing = [row["step"] for row in result["steps"] if row["differs_in"]]
         suffix = f" Outputs differ in: {', '.join(differing)}." if differing else " All outputs are identical."
         return f"No step loses anything of the metric.{suffix}"
-    by_name = {row["step"]: row["loss"] for row in found["steps"]}
+    by_name = {row["step"]: row["loss"] for row in result["steps"]}
     lines = []
-    for step in found["responsible"]:
+    for step in result["responsible"]:
         parts = ", ".join(f"{_loss(loss)} of {metric}" for metric, loss in by_name[step].items())
         lines.append(f"{step} loses {parts}")
     return "Responsible: " + "; ".join(lines) + "."

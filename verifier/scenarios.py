@@ -80,7 +80,7 @@ class Plan:
 
 
 def recorded_runs(workspace: Workspace) -> list[RecordedRun]:
-    """The finished runs of the workspace, the reference first, each file checked against its hash.
+    """The finished runs of the workspace, the reference first, with each file checked against its hash.
 
     Runs of an earlier export are left out, with a warning.
 
@@ -89,18 +89,18 @@ def recorded_runs(workspace: Workspace) -> list[RecordedRun]:
         InputError: a run that is recorded as finished is not whole.
     """
     manifest = workspace.manifest()
-    found = []
+    runs = []
     for path, record in sorted(manifest.artifacts.items()):
         folder = str(Path(path).parent)
-        # Traces and swapped runs lie elsewhere: they are none to verify.
+        # Traces and swapped runs lie in other folders: they are not compared.
         ordinary = folder == REFERENCE or Path(folder).parent == Path(RUNS)
         if Path(path).name != "run.json" or not ordinary or not is_current(manifest, record.stage):
             continue
         for relative in manifest.stages[record.stage].outputs:
             if relative.startswith(f"{folder}/"):
                 workspace.artifact(relative)
-        found.append(RecordedRun(folder, record.stage, Run.open(workspace.path(folder))))
-    return sorted(found, key=lambda recorded: recorded.run.header.backend != FRAMEWORK)
+        runs.append(RecordedRun(folder, record.stage, Run.open(workspace.path(folder))))
+    return sorted(runs, key=lambda recorded: recorded.run.header.backend != FRAMEWORK)
 
 
 def plan_comparisons(config: DeployConfig, runs: Sequence[RecordedRun]) -> Plan:

@@ -288,33 +288,34 @@ def _not_finite(name: str, statistics: Mapping[str, Any]) -> list[str]:
 
 
 def _beyond_tensor_limits(name: str, statistics: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
-    limits, found = tolerance.tensors, []
+    limits, failures = tolerance.tensors, []
     max_abs = tolerance.output_max_abs.get(name, limits.max_abs)
     if max_abs is not None:
         value = statistics["max_abs"]
-        found += _beyond(f"{name} max |difference|", value, max_abs, value is not None and value <= max_abs)
+        failures += _beyond(f"{name} max |difference|", value, max_abs, value is not None and value <= max_abs)
     # No noise at all is an infinite ratio; noise without any signal is none.
     own = tolerance.output_limits.get(name, {})
     least_snr, least_cosine = own.get("snr_db", limits.snr_db), own.get("cosine", limits.cosine)
     snr, identical = statistics["snr_db"], statistics["noise_energy"] == 0.0
-    found += _beyond(f"{name} SNR [dB]", snr, least_snr, identical or (snr is not None and snr >= least_snr))
+    failures += _beyond(f"{name} SNR [dB]", snr, least_snr, identical or (snr is not None and snr >= least_snr))
     cosine = statistics["worst_cosine"]
-    return found + _beyond(f"{name} cosine", cosine, least_cosine, cosine >= least_cosine)
+    return failures + _beyond(f"{name} cosine", cosine, least_cosine, cosine >= least_cosine)
 
 
 def _beyond_result_limits(results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None) -> list[str]:
-    found = []
+    failures = []
     for name, errors in results["errors"].items():
         limit = limits.errors[name]
         value = errors["max"] if limits.quantile == 1.0 else errors["quantiles"][str(limits.quantile)]
-        found += _beyond(f"results {name}", value, limit, value is not None and value <= limit)
+        failures += _beyond(f"results {name}", value, limit, value is not None and value <= limit)
     total = max(results["reference_count"], results["test_count"])
     if total:
         # Results near the threshold come and go with their scores.
         floor = 0.0 if score_threshold is None else score_threshold + limits.errors.get("score", 0.0)
         lost = max(_above(results, side, floor) for side in ("reference", "test")) + results["label_flips"]
-        found += _beyond("results unmatched, share", lost / total, limits.unmatched, lost / total <= limits.unmatched)
-    return found
+        share = lost / total
+        failures += _beyond("results unmatched, share", share, limits.unmatched, share <= limits.unmatched)
+    return failures
 
 
 def _above(results: Mapping[str, Any], side: str, floor: float) -> int:

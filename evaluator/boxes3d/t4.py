@@ -195,7 +195,7 @@ def find_candidates(
     # boxes that overlap have overlapping circles.
     limit = max([threshold for rule in rules.values() if not rule.is_overlap for threshold in rule.thresholds] + [0.0])
     near = pairs_within(predictions, truths, limit, between_edges=True)
-    shapes = _as_given(predictions, compatibility), _as_given(truths, compatibility)
+    shapes = _with_mistakes(predictions, compatibility), _with_mistakes(truths, compatibility)
     pairs = {}
     for name, rule in rules.items():
         costs = _in_chunks(rule.cost, *shapes, near)
@@ -211,8 +211,8 @@ def find_candidates(
     )
 
 
-def _as_given(table: BoxTable, compatibility: Compatibility) -> BoxTable:
-    """The boxes with the mistakes of the original."""
+def _with_mistakes(table: BoxTable, compatibility: Compatibility) -> BoxTable:
+    """The boxes with those mistakes of the original that are asked for."""
     if compatibility.bottom_centers:
         bottom = table.centers - np.array([0.0, 0.0, 0.5]) * table.sizes[:, 2:]
         table = replace(table, centers=bottom)

@@ -77,9 +77,9 @@ def find_metric(task: str) -> Metric:
     Raises:
         UsageError: there is none; names those that there are.
     """
-    found = plugins.find(plugins.METRICS, task)
-    if found is None:
+    module = plugins.find(plugins.METRICS, task)
+    if module is None:
         known = ", ".join(plugins.available(plugins.METRICS))
         hint = f"there are: {known}; see docs/extending.md to add one"
         raise UsageError(f"no metric for task '{task}'", where="evaluator", hint=hint)
-    return cast(Metric, found)
+    return cast(Metric, module)

@@ -337,17 +337,17 @@ def _by_camera(matched: Matched) -> list[dict[str, Any]]:
 
 
 def _by_rotation(matched: Matched) -> list[dict[str, Any]]:
-    """How many disturbances of which rotation are found."""
+    """How many of the disturbances of a rotation were noticed."""
     angles = np.array(
         [np.nan if sample.disturbance is None else sample.disturbance.rotation_deg for sample in matched.truth.samples]
     )
-    found = matched.decisions == matched.truth.labels
+    right = matched.decisions == matched.truth.labels
     rows = []
     low = 0.0
     for high in ROTATION_BOUNDS:
         inside = (angles >= low) & (angles < high)
         if inside.any():
-            rows.append({"low": low, "high": high, "count": int(inside.sum()), "recall": float(found[inside].mean())})
+            rows.append({"low": low, "high": high, "count": int(inside.sum()), "recall": float(right[inside].mean())})
         low = high
     return rows
 
@@ -384,17 +384,17 @@ def tables(result: dict[str, Any]) -> list[Table]:
     ]
     macro = [number(decisions["macro"][key], 4) for key in ("precision", "recall", "f1")]
     rows.append(["mean", str(result["frames"]), *macro, *("" for _ in names)])
-    found = [
+    blocks = [
         Table(
             f"decisions, accuracy {number(decisions['accuracy'], 4)} of {result['frames']} samples",
-            ["class", "samples", "precision", "recall", "F1", *(f"said {name}" for name in names)],
+            ["class", "samples", "precision", "recall", "F1", *(f"predicted {name}" for name in names)],
             rows,
         )
     ]
     if result["separation"] is not None:
-        found.append(_separation_table(result["separation"], names[0]))
+        blocks.append(_separation_table(result["separation"], names[0]))
     if result["by_rotation"]:
-        found.append(
+        blocks.append(
             Table(
                 "disturbances found, by rotation",
                 ["rotation [deg]", "samples", "recall"],
@@ -416,8 +416,8 @@ def tables(result: dict[str, Any]) -> list[Table]:
         [f"{row['low']:.2f}-{row['high']:.2f}", str(row["count"]), *(number(row[key], 3) for key in _BIN_COLUMNS)]
         for row in confidence["bins"]
     ]
-    found.append(Table(title, ["confidence", "samples", "mean", "accuracy"], bins))
-    return found
+    blocks.append(Table(title, ["confidence", "samples", "mean", "accuracy"], bins))
+    return blocks
 
 
 _BIN_COLUMNS = ("confidence", "accuracy")

@@ -71,8 +71,8 @@ def _verification_rows(material: Material) -> list[list[Cell]]:
         return [[Cell("verification"), Cell("all"), Cell("outdated", "bad"), detail]]
     rows = []
     for name, result in summary["comparisons"].items():
-        told = "; ".join(result["failures"]) or f"{result['samples']} samples, {result['results']['matched']} results"
-        rows.append([Cell("verification"), Cell(name.replace("__", " → ")), verdict(result["passed"]), Cell(told)])
+        text = "; ".join(result["failures"]) or f"{result['samples']} samples, {result['results']['matched']} results"
+        rows.append([Cell("verification"), Cell(name.replace("__", " → ")), verdict(result["passed"]), Cell(text)])
     rows += [[Cell("verification"), Cell("scenario"), Cell("FAILED", "bad"), Cell(line)] for line in summary["unable"]]
     rows += [
         [Cell("verification"), Cell("scenario"), Cell("skipped", "muted"), Cell(line)] for line in summary["skipped"]

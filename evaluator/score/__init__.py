@@ -58,11 +58,11 @@ def score_files(task: str, results: Results, output: Path | None) -> str:
         UsageError: no such task, or as `Score.score`.
         InputError: as `Score.score`.
     """
-    found = plugins.find(plugins.SCORES, task)
-    if found is None:
+    module = plugins.find(plugins.SCORES, task)
+    if module is None:
         known = ", ".join(plugins.available(plugins.SCORES))
         raise UsageError(f"there are no files of task '{task}' to score", where="--task", hint=f"there are: {known}")
-    result, tables = cast(Score, found).score(results)
+    result, tables = cast(Score, module).score(results)
     if output is not None:
         write_json(output, {"task": task, **result})
     return "\n\n".join(table.text() for table in tables)

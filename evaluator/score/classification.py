@@ -121,9 +121,9 @@ def _labels(rows: Mapping[str, Mapping[str, str]], columns: Sequence[str], path:
 
 
 def _merged(
-    beside: Mapping[str, str] | None, truth_file: Path, rows: Mapping[str, Mapping[str, str]], predictions_file: Path
+    own: Mapping[str, str] | None, truth_file: Path, rows: Mapping[str, Mapping[str, str]], predictions_file: Path
 ) -> dict[str, str]:
-    """The labels of ``truth_file``, which has the samples of ``rows`` and contradicts no label beside them."""
+    """The labels of ``truth_file``, which has the samples of ``rows`` and contradicts none of their ``own`` labels."""
     truth_rows, truth_columns = _read(truth_file)
     labels = _labels(truth_rows, truth_columns, truth_file)
     if labels is None:
@@ -135,10 +135,10 @@ def _merged(
             where=str(truth_file),
             hint="both files must list the same samples",
         )
-    wrong = [token for token, label in (beside or {}).items() if labels[token] != label]
+    wrong = [token for token, label in (own or {}).items() if labels[token] != label]
     if wrong:
         raise InputError(
-            f"sample {wrong[0]} is '{labels[wrong[0]]}' here and '{(beside or {})[wrong[0]]}' in {predictions_file}",
+            f"sample {wrong[0]} is '{labels[wrong[0]]}' here and '{(own or {})[wrong[0]]}' in {predictions_file}",
             where=str(truth_file),
             hint="'label' is the true class in both files; give a column of decisions another name",
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shared import tasks
 from shared.config.awml_schema import AwmlComponent, AwmlConfig, AwmlModelIo, AwmlProfile
 from shared.config.problems import as_error, explain, place
 from shared.config.python_literals import LinedDict, place_of, read_python_literals
@@ -20,6 +21,7 @@ from shared.config.walk import KeyPath
 
 # CenterPoint's tensors (facts of its export): which component an input of the older, flat profile list belongs to.
 _CENTERPOINT_INPUTS = {"input_features": "pts_voxel_encoder", "spatial_features": "pts_backbone_neck_head"}
+# AWML's deploy configs name a task and leave the model to the command line.
 _MODEL_OF_TASK = {"detection2d": "yolox", "classification": "calibration"}
 
 
@@ -143,7 +145,7 @@ def _convert(config: AwmlConfig, notes: _Notes) -> dict[str, Any]:
     components = _components(config, notes)
     model_type = "centerpoint" if "pts_voxel_encoder" in components else _MODEL_OF_TASK.get(task_type or "")
     if task_type is None and model_type == "centerpoint":
-        task_type = "detection3d"
+        task_type = tasks.DEFAULT
     if model_type is None:
         notes.add((), "the file does not say which model this is; give it with --set model.type=...")
     for keys, (harmless, text) in _DROPPED.items():

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from shared import tasks
 from shared.config.check_sections import BACKEND, Evaluation, Verification
 from shared.config.members import RECORDED
 from shared.config.model_sections import Component, Data, Export, Model, TaskType
@@ -23,7 +24,7 @@ Problem = tuple[KeyPath, Any, str]
 class DeployConfig(Section):
     """Everything that the five tools need to know about one deployment."""
 
-    task_type: TaskType = Field(default="detection3d", description="What the model does, which decides the metrics.")
+    task_type: TaskType = Field(default=tasks.DEFAULT, description="What the model does, which decides the metrics.")
     model: Model = Field(description="The trained model.")
     devices: dict[Name, Device] = Field(
         default_factory=lambda: {"cpu": "cpu", "cuda": "cuda:0"},

@@ -15,7 +15,7 @@ from shared.data.views import FormatModule
 from shared.errors import ConfigError, EnvironmentLacks
 
 
-def open_dataset(config: DataSource, *, root: Path | None = None, task: str = "detection3d") -> Dataset[Any]:
+def open_dataset(config: DataSource, *, root: Path | None = None, task: str = tasks.DEFAULT) -> Dataset[Any]:
     """Open the data set that the settings describe.
 
     Args:

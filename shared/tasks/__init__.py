@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: What a model answers with on one sample: the container of its task.
 Predictions = Any
+#: The task where a config names none, as in AWML's first deploy configs.
+DEFAULT = "detection3d"
 Container = TypeVar("Container")
 Int64 = npt.NDArray[np.int64]
 

@@ -111,11 +111,11 @@ def _component(
             graph, right = Graph.load(files["test"]), Graph.load(files["reference"])
             samples = _samples(reference, trace, component, num_samples)
             journal = Journal.open(workspace.path(f"bisect/{component.name}.journal"), stage.fingerprint, force)
-            found = find_nodes(Case(graph, right, samples, runner, limit), journal, component.name)
-            stage.json_artifact(relative, "bisect", found)
+            result = find_nodes(Case(graph, right, samples, runner, limit), journal, component.name)
+            stage.json_artifact(relative, "bisect", result)
             keep = ("runner", "limit", "nodes", "runs")
-            responsible = [name for window in found["responsible"] for name in window["nodes"]]
-            stage.result("bisect", component.name, {**{key: found[key] for key in keep}, "responsible": responsible})
+            responsible = [name for window in result["responsible"] for name in window["nodes"]]
+            stage.result("bisect", component.name, {**{key: result[key] for key in keep}, "responsible": responsible})
             journal.path.unlink(missing_ok=True)
     return _text(read_json(workspace.artifact(relative)))
 
@@ -146,22 +146,22 @@ def _samples(workspace: Workspace, trace: Run, component: ComponentSpec, count: 
         ManifestError: a file was changed.
     """
     names = [tensor.name for tensor in component.inputs]
-    found = []
+    samples = []
     for index in range(len(trace) if count is None else min(count, len(trace))):
         for step in traced_steps(trace):
             workspace.artifact(f"{TRACES}/{trace.folder.name}/{step_path(index, step)}")
             arrays = read_step(trace.folder, index, step)
             if all(name in arrays for name in names):
                 if all(arrays[name].size for name in names):
-                    found.append({name: arrays[name] for name in names})
+                    samples.append({name: arrays[name] for name in names})
                 break
-    if not found:
+    if not samples:
         raise InputError(
             f"holds no inputs of {component.name} ({', '.join(names)})",
             where=str(trace.folder),
             hint="trace a model of the same kind, on samples that are not empty",
         )
-    return found
+    return samples
 
 
 def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def metric_blocks(material: Material) -> list[Block]:
     names = result["classes"]
     blocks: list[Block] = [_curves(material)]
     matrix = np.array(result["decisions"]["confusion"], np.int64)
-    blocks.append(confusion_table(f"Confusion of {material.shown}", matrix, names, [f"said {name}" for name in names]))
+    columns = [f"predicted {name}" for name in names]
+    blocks.append(confusion_table(f"Confusion of {material.shown}", matrix, names, columns))
     return blocks
 
 
@@ -100,10 +101,10 @@ def picture(material: Material, position: int, key: str, title: str) -> Picture:
     image = _overlay(sample)
     height, width = image.shape[:2]
     names = material.spec.classes
-    said = []
+    answers = []
     for run in material.pair:
         row = material.evaluations[run]["metrics"]["samples"][position]
-        said.append(
+        answers.append(
             f"{run} says {names[row['decision']]}, {_probability(row['logits'], row['label']):.1%} for the truth"
         )
     truth = names[material.evaluations[material.shown]["metrics"]["samples"][position]["label"]]
@@ -115,7 +116,9 @@ def picture(material: Material, position: int, key: str, title: str) -> Picture:
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
         f'<image width="{width}" height="{height}" href="{jpeg(image)}"/></svg>'
     )
-    note = f"{sample.channel}, {truth}{by}. {'; '.join(said)}. Red points are near, blue ones {_COLOR_RANGE:g} m away."
+    note = (
+        f"{sample.channel}, {truth}{by}. {'; '.join(answers)}. Red points are near, blue ones {_COLOR_RANGE:g} m away."
+    )
     return Picture(key, f"{title.split(':', maxsplit=1)[0]}: {sample.token}", svg, (), (), note)
 
 
