@@ -79,11 +79,11 @@ def _layers_of_nodes(layers: Sequence[Layer], resolved: Resolved) -> dict[str, l
         if layer.precision and not layer.is_reformat and not layer.is_opaque:
             for node in layer.nodes:
                 by_node.setdefault(node, []).append(layer)
-    found = {}
+    of_nodes = {}
     for node in resolved.expected:
         inside = by_node.get(node, [])
-        found[node] = [layer for layer in inside if layer.is_matrix] or inside
-    return found
+        of_nodes[node] = [layer for layer in inside if layer.is_matrix] or inside
+    return of_nodes
 
 
 def require(summarized: Mapping[str, Any], resolved: Resolved, *, component: str) -> None:
@@ -102,7 +102,7 @@ def require(summarized: Mapping[str, Any], resolved: Resolved, *, component: str
             f"precision_policy {name} was not met: {len(wrong)} of {len(resolved.expected)} matrix nodes run in "
             f"another precision: {some}",
             where=component,
-            hint="name them in keep_fp32 if that is meant, or choose another policy",
+            hint="name them in keep_fp32 if that is intended, or choose another policy",
         )
     if resolved.tf32 is False and summarized["tf32_kernels"]:
         raise BuildError(
@@ -112,7 +112,7 @@ def require(summarized: Mapping[str, Any], resolved: Resolved, *, component: str
     not_proven = summarized["not_proven"]
     if not_proven and summarized["opaque_layers"]:
         _log.warning(
-            "%s: %d matrix nodes are inside regions whose precision TensorRT does not tell: %s",
+            "%s: %d matrix nodes are inside regions whose precision TensorRT does not report: %s",
             component,
             len(not_proven),
             ", ".join(not_proven[:_NAMED]),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from shared.errors import EnvironmentLacks, InputError, UsageError
 from shared.workspace import Workspace
-from trt_builder.loadable import Here, Verdict, check, judge_missing, numbers, this_machine
+from trt_builder.loadable import Machine, Verdict, check, judge_missing, numbers, this_machine
 
 # TensorRT for RTX began anew at 1; of TensorRT itself, 8.6 is the oldest that is served.
 _FIRST_MAJOR_OF_TENSORRT = 8
@@ -39,7 +39,7 @@ def run_checks(
     """
     if engine is None and work is None:
         raise UsageError("check needs an engine or a workspace", hint="trt_builder check ENGINE, or --work WORK")
-    here = _instead(this_machine(), version, architecture)
+    here = _checked_for(this_machine(), version, architecture)
     if engine is None:
         assert work is not None
         _check_all(Workspace.open(work), here, say)
@@ -59,22 +59,22 @@ def _check_hash(ws: Workspace, engine: Path) -> None:
             ws.artifact(relative)
 
 
-def _check_all(ws: Workspace, here: Here, say: Callable[[str], None]) -> None:
+def _check_all(ws: Workspace, here: Machine, say: Callable[[str], None]) -> None:
     manifest = ws.manifest()
     records = {result["engine"]: result for result in manifest.results.get("engines", {}).values()}
     engines = [relative for relative, artifact in manifest.artifacts.items() if artifact.kind == "engine"]
-    found = Counter(_check_one(ws, relative, records.get(relative), here, say) for relative in engines)
-    if found["faulty"]:
-        how_many = f"{found['faulty']} of {len(engines)}"
+    verdicts = Counter(_check_one(ws, relative, records.get(relative), here, say) for relative in engines)
+    if verdicts["faulty"]:
+        how_many = f"{verdicts['faulty']} of {len(engines)}"
         raise InputError(f"{how_many} engines are missing, damaged or not finished", where=str(ws.root))
-    if found["refused"] or (engines and not found["loads"]):
-        raise EnvironmentLacks(f"{len(engines) - found['loads']} of {len(engines)} engines will not load here")
+    if verdicts["refused"] or (engines and not verdicts["loads"]):
+        raise EnvironmentLacks(f"{len(engines) - verdicts['loads']} of {len(engines)} engines will not load here")
     if not engines:
         say(f"{ws.root}: no engines")
 
 
 def _check_one(
-    ws: Workspace, relative: str, record: dict[str, Any] | None, here: Here, say: Callable[[str], None]
+    ws: Workspace, relative: str, record: dict[str, Any] | None, here: Machine, say: Callable[[str], None]
 ) -> Literal["loads", "refused", "faulty", "elsewhere"]:
     """Check an engine of a workspace; ``elsewhere``: it is not on disk, and would not load here anyway."""
     path = ws.root / relative
@@ -97,7 +97,7 @@ def _check_one(
     return "loads" if verdict.loads else "refused"
 
 
-def _instead(machine: Here, version: str | None, architecture: str | None) -> Here:
+def _checked_for(machine: Machine, version: str | None, architecture: str | None) -> Machine:
     """The machine to check for: this one, but for what the user says."""
     versions = machine.versions
     if version is not None:
@@ -105,10 +105,10 @@ def _instead(machine: Here, version: str | None, architecture: str | None) -> He
             raise UsageError(f"--tensorrt {version} is no version", hint="write it like 10.9.0")
         versions = {"rtx" if numbers(version)[0] < _FIRST_MAJOR_OF_TENSORRT else "tensorrt": version}
     if architecture is None:
-        return Here(versions, machine.architecture, machine.gpu)
+        return Machine(versions, machine.architecture, machine.gpu)
     if not architecture.removeprefix("sm").isdigit():
         raise UsageError(f"--arch {architecture} is no architecture", hint="write it like sm89")
-    return Here(versions, f"sm{architecture.removeprefix('sm')}", None)
+    return Machine(versions, f"sm{architecture.removeprefix('sm')}", None)
 
 
 def _say_verdict(path: Path, verdict: Verdict, say: Callable[[str], None]) -> None:

@@ -1,7 +1,7 @@
 """The only module that knows that TensorRT versions differ.
 
 Names are probed, never derived from a version number: `has` asks the installed package. `OPTIONAL` says where each
-optional name is to be found, for messages and for the contract test, which checks it against the real bindings of
+optional name is found, for messages and for the contract test, which checks it against the real bindings of
 8.6.0 to 11.4 and of TensorRT for RTX. Code elsewhere uses only names that every version has. Version numbers are
 compared for known bugs alone.
 
@@ -281,11 +281,11 @@ def serialize_with_weights(installed: TensorRT, engine: Any) -> Any:
     trt = installed.trt
     if not has(trt, "ICudaEngine.serialize_with_config"):
         return engine.serialize()
-    how = engine.create_serialization_config()
-    how.clear_flag(need(installed, "SerializationFlag.EXCLUDE_WEIGHTS", "engines with weights"))
+    options = engine.create_serialization_config()
+    options.clear_flag(need(installed, "SerializationFlag.EXCLUDE_WEIGHTS", "engines with weights"))
     if has(trt, "SerializationFlag.INCLUDE_REFIT"):
-        how.set_flag(need(installed, "SerializationFlag.INCLUDE_REFIT", "engines that can be refitted again"))
-    return engine.serialize_with_config(how)
+        options.set_flag(need(installed, "SerializationFlag.INCLUDE_REFIT", "engines that can be refitted again"))
+    return engine.serialize_with_config(options)
 
 
 def onnx_refitter(installed: TensorRT, refitter: Any, logger: Any) -> Any | None:
@@ -323,7 +323,7 @@ def replay_tactics(installed: TensorRT, cache: Any) -> dict[str, str]:
 
 
 def make_builder(installed: TensorRT, logger: Any) -> Any | None:
-    """A builder, or None when TensorRT can't reach the GPU; it has said why to the logger."""
+    """A builder, or None when TensorRT can't reach the GPU; the logger has the reason."""
     try:
         return installed.trt.Builder(logger)
     except TypeError:

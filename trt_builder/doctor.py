@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Everything that matters, in the order in which to mend it."""
+    """Everything that matters, in the order in which to fix it."""
     return [*_driver(), *_gpus(), *_packages(), *_tensorrt(), *_libraries()]
 
 
@@ -82,7 +82,7 @@ def _tensorrt() -> Iterator[Finding]:
         try:
             installed = compat.load(flavor)
         except EnvironmentLacks as missing:
-            # Of the two, TensorRT for RTX is an extra: nobody misses it where it was not set up.
+            # Of the two, TensorRT for RTX is an extra: where it was not set up, nothing is missing.
             yield Finding(title, str(missing), False if flavor == "tensorrt" else None)
             continue
         known = compat.known_bad(installed)
@@ -103,7 +103,7 @@ def _fits_driver(title: str, wheels: list[str], flavor: str) -> Iterator[Finding
 
 def _libraries() -> Iterator[Finding]:
     """TensorRT libraries on LD_LIBRARY_PATH, where containers mount them: they come before those of the wheels."""
-    found = []
+    libraries: list[str] = []
     for folder in filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")):
-        found += [str(path) for path in sorted(Path(folder).glob(_LIBRARIES))]
-    yield Finding("mounted libraries", ", ".join(found) or "none on LD_LIBRARY_PATH", None)
+        libraries += [str(path) for path in sorted(Path(folder).glob(_LIBRARIES))]
+    yield Finding("mounted libraries", ", ".join(libraries) or "none on LD_LIBRARY_PATH", None)

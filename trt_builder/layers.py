@@ -3,7 +3,7 @@
 Two sources with the same content: the engine inspector's JSON where the engine can be loaded, and the dump in the
 builder's log where it can't (TensorRT for RTX on a machine without a GPU). Their words for a type changed over the
 versions: "Row major linear FP16 format", "Half", "Channel major INT8 format where channel % 4 == 0". Of tensors with
-dynamic shapes 8.6 and 10 tell no type at all ("N/A due to dynamic shapes").
+dynamic shapes 8.6 and 10 report no type at all ("N/A due to dynamic shapes").
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ class Layer:
 
     @property
     def is_opaque(self) -> bool:
-        """Whether it is a region that TensorRT's compiler made of many nodes, and tells nothing about."""
+        """Whether it is a region that TensorRT's compiler made of many nodes, without a report of what is inside."""
         return "ForeignNode" in self.name and not self.is_matrix
 
     @property
     def precision(self) -> str:
-        """What it computes in: the type of its first input, or of its output when it reads none; empty when not told.
+        """What it computes in: the type of its first input, or of its output when it reads none; empty when unknown.
 
-        Where TensorRT tells no types of tensors, the type of the layer's weights says it, and else its kernel's name.
+        Where no types of tensors are reported, the type of the layer's weights counts, and else its kernel's name.
         """
         tensors = self.inputs or self.outputs
         return (tensors[0].dtype if tensors else "") or self.weights or type_in_kernel(self.tactic)
@@ -121,14 +121,14 @@ def sums_in_half(name: str) -> bool:
 
 def from_inspector(text: str) -> list[Layer]:
     """The layers in the inspector's JSON of a whole engine."""
-    found = []
+    layers = []
     for entry in json.loads(text, strict=False)["Layers"]:
         # Engines built without detailed verbosity give names alone.
         if isinstance(entry, dict):
-            found.append(_from_json(entry))
+            layers.append(_from_json(entry))
         else:
-            found.append(Layer(str(entry), "", (), (), "", "", ()))
-    return found
+            layers.append(Layer(str(entry), "", (), (), "", "", ()))
+    return layers
 
 
 def _from_json(entry: dict[str, Any]) -> Layer:
@@ -159,7 +159,7 @@ def _from_json(entry: dict[str, Any]) -> Layer:
 
 def from_log(text: str) -> list[Layer]:
     """The layers in the dump that the builder logs: one ``Name: …, LayerType: …, Inputs: [ … ], …`` a line."""
-    found = []
+    layers = []
     for line in text.splitlines():
         match = re.match(
             r"Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: \[(?P<inputs>.*?)\], "
@@ -170,7 +170,7 @@ def from_log(text: str) -> list[Layer]:
         if match is None:
             continue
         constants = _tensors_in_log(match["constants"] or "")
-        found.append(
+        layers.append(
             Layer(
                 name=match["name"],
                 kind=match["kind"],
@@ -181,7 +181,7 @@ def from_log(text: str) -> list[Layer]:
                 nodes=_nodes(match["metadata"], match["name"]),
             )
         )
-    return found
+    return layers
 
 
 def _without_sizes(line: str) -> str:

@@ -34,8 +34,8 @@ _RTX_EVERY_ONE_FROM = 120
 
 
 @dataclass(frozen=True)
-class Here:
-    """Where an engine is to load.
+class Machine:
+    """A machine that an engine is to load on.
 
     Attributes:
         versions: ``tensorrt`` and ``rtx`` to the version that is installed; without those that are not.
@@ -50,12 +50,12 @@ class Here:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `check` found.
+    """Whether an engine loads on a machine, and why.
 
     Attributes:
         loads: whether the engine will load.
         built: ``TensorRT 8.6.0 on sm90 (NVIDIA H200)``.
-        here: the same of this machine.
+        here: the same of the machine.
         reasons: why it will not load.
         warnings: what to know although it loads.
         command: what builds one that loads; empty when nothing has to be, or can be here.
@@ -69,7 +69,7 @@ class Verdict:
     command: str
 
 
-def this_machine() -> Here:
+def this_machine() -> Machine:
     """Versions and GPU of this machine; imports nothing but the driver's library."""
     versions = {}
     for flavor, names in _DISTRIBUTIONS.items():
@@ -80,7 +80,7 @@ def this_machine() -> Here:
                 continue
             break
     gpus = cuda.find_gpus()
-    return Here(versions, gpus[0].architecture if gpus else None, gpus[0].name if gpus else None)
+    return Machine(versions, gpus[0].architecture if gpus else None, gpus[0].name if gpus else None)
 
 
 def read_record(engine: Path) -> dict[str, Any] | None:
@@ -98,7 +98,7 @@ def read_record(engine: Path) -> dict[str, Any] | None:
     return value
 
 
-def check(engine: Path, here: Here, *, work: Path | None = None, known: dict[str, Any] | None = None) -> Verdict:
+def check(engine: Path, here: Machine, *, work: Path | None = None, known: dict[str, Any] | None = None) -> Verdict:
     """Whether an engine will load.
 
     Args:
@@ -131,7 +131,7 @@ def check(engine: Path, here: Here, *, work: Path | None = None, known: dict[str
     return verdict
 
 
-def judge(header: PlanHeader, record: dict[str, Any] | None, here: Here, *, work: Path | None = None) -> Verdict:
+def judge(header: PlanHeader, record: dict[str, Any] | None, here: Machine, *, work: Path | None = None) -> Verdict:
     """Whether an engine that is whole will load.
 
     Args:
@@ -154,7 +154,7 @@ def judge(header: PlanHeader, record: dict[str, Any] | None, here: Here, *, work
     )
 
 
-def judge_missing(record: dict[str, Any], here: Here) -> Verdict:
+def judge_missing(record: dict[str, Any], here: Machine) -> Verdict:
     """Whether an engine of which only the record is left would load, were its file here."""
     # Where there is a record, its version counts: the header's has no room for all of it.
     return judge(PlanHeader(record["tensorrt"]["flavor"], (0, 0, 0, 0)), record, here)
@@ -178,7 +178,7 @@ def _built(header: PlanHeader, record: dict[str, Any] | None) -> str:
     return f"{text} on {record['architecture']}{name}"
 
 
-def _describe_here(header: PlanHeader, here: Here) -> str:
+def _describe_here(header: PlanHeader, here: Machine) -> str:
     version = here.versions.get(header.flavor)
     text = f"{_title(header)} {version}" if version else f"no {_title(header)}"
     if here.architecture is None:
@@ -196,7 +196,7 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
-def _version_reasons(header: PlanHeader, record: dict[str, Any] | None, here: Here) -> list[str]:
+def _version_reasons(header: PlanHeader, record: dict[str, Any] | None, here: Machine) -> list[str]:
     installed = here.versions.get(header.flavor)
     if installed is None:
         return [f"{_title(header)} is not installed here"]
@@ -214,7 +214,7 @@ def _version_reasons(header: PlanHeader, record: dict[str, Any] | None, here: He
     return [f"it was built with {_built_version(header, record)}, and {installed} is installed here"]
 
 
-def _hardware_reasons(header: PlanHeader, record: dict[str, Any] | None, here: Here) -> tuple[list[str], list[str]]:
+def _hardware_reasons(header: PlanHeader, record: dict[str, Any] | None, here: Machine) -> tuple[list[str], list[str]]:
     if here.architecture is None:
         return ["there is no GPU here"], []
     have = int(here.architecture.removeprefix("sm"))

@@ -57,15 +57,15 @@ def parse_failure(
     if operator in compat.OPERATORS:
         return compat.lacks_operator(tensorrt, operator, where=component)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    unknown = any(words in description for words in ("Plugin not found", "No importer registered", "plugin"))
+    unknown = any(sign in description for sign in ("Plugin not found", "No importer registered", "plugin"))
     advice = (
         "export without it, name a library that has it in tensorrt.plugin_libraries, or use a newer TensorRT"
         if unknown
         else "try another opset (export.opset_version) or a simplified graph (export.simplify)"
     )
-    said = " ".join(description.split())
+    words = " ".join(description.split())
     return BuildError(
-        f"node {position} '{name}' ({operator}) can't be parsed: {said}{more}", where=component, hint=advice
+        f"node {position} '{name}' ({operator}) can't be parsed: {words}{more}", where=component, hint=advice
     )
 
 

@@ -155,14 +155,14 @@ def _out_of_range(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[
         for name, value in weights.items()
         if np.issubdtype(value.dtype, np.floating) and value.size
     }
-    found = {}
+    reasons = {}
     for node in model.graph.node:
         for name in (*node.input, *node.output):
             if reached.get(name, 0.0) > FP16_MAX and node.op_type != "BatchNormalization":
-                found[onnx_graph.node_name(node)] = f"weight '{name}' reaches {reached[name]:.4g}"
+                reasons[onnx_graph.node_name(node)] = f"weight '{name}' reaches {reached[name]:.4g}"
             elif largest.get(name, 0.0) > FP16_MAX / FP16_HEADROOM:
-                found[onnx_graph.node_name(node)] = f"'{name}' reaches {largest[name]:.4g} on recorded samples"
-    return found
+                reasons[onnx_graph.node_name(node)] = f"'{name}' reaches {largest[name]:.4g} on recorded samples"
+    return reasons
 
 
 def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str], *, where: str) -> list[str]:

@@ -144,7 +144,7 @@ def _watch(thread: threading.Thread, description: str, phases: Phases, started: 
 
 
 def _bars(thread: threading.Thread, description: str, phases: Phases) -> None:
-    """A bar for every phase that is open; where TensorRT tells none (8.6), one that only says that it lives."""
+    """A bar for every phase that is open; where TensorRT reports none (8.6), one that only shows that it is alive."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

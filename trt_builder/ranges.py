@@ -8,7 +8,7 @@ from shared.json_reader import read_json
 from shared.spec import ComponentSpec
 from shared.workspace import Workspace
 
-_log = logging.getLogger("settings")
+_log = logging.getLogger("build")
 
 KIND = "tensor-ranges"
 

@@ -19,10 +19,10 @@ from trt_builder import check as checks
 from trt_builder import loadable
 from trt_builder.check import run_checks
 from trt_builder.cli import cli
-from trt_builder.loadable import Here, check, read_record
+from trt_builder.loadable import Machine, check, read_record
 
-H200 = Here({"tensorrt": "8.6.0", "rtx": "1.7.1.116"}, "sm90", "NVIDIA H200")
-ADA = Here({"tensorrt": "11.4.0.106"}, "sm89", "NVIDIA RTX 4090")
+H200 = Machine({"tensorrt": "8.6.0", "rtx": "1.7.1.116"}, "sm90", "NVIDIA H200")
+ADA = Machine({"tensorrt": "11.4.0.106"}, "sm89", "NVIDIA RTX 4090")
 
 
 def plan(version: tuple[int, int, int, int] = (8, 6, 0, 12), magic: bytes = b"ftrt", *, says: int = 0) -> bytes:
@@ -100,7 +100,7 @@ def test_another_version_and_gpu_is_one_sentence_each_and_a_command(tmp_path: Pa
 )  # fmt: skip
 def test_version_compatible_engines_load_forward_only(tmp_path: Path, built: str, here: str, loads: bool) -> None:
     path = engine(tmp_path, tensorrt={"flavor": "tensorrt", "version": built}, version_compatible=True)
-    assert check(path, Here({"tensorrt": here}, "sm90", "NVIDIA H200")).loads is loads
+    assert check(path, Machine({"tensorrt": here}, "sm90", "NVIDIA H200")).loads is loads
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_version_compatible_engines_load_forward_only(tmp_path: Path, built: str
 )  # fmt: skip
 def test_hardware_compatibility_widens_the_gpus(tmp_path: Path, level: str, architecture: str, loads: bool) -> None:
     path = engine(tmp_path, hardware_compatibility=level)
-    assert check(path, Here({"tensorrt": "8.6.0"}, architecture, "GPU")).loads is loads
+    assert check(path, Machine({"tensorrt": "8.6.0"}, architecture, "GPU")).loads is loads
 
 
 def test_another_gpu_of_the_same_architecture_is_worth_a_note(tmp_path: Path) -> None:
-    verdict = check(engine(tmp_path, architecture="sm90"), Here({"tensorrt": "8.6.0"}, "sm90", "NVIDIA H100"))
+    verdict = check(engine(tmp_path, architecture="sm90"), Machine({"tensorrt": "8.6.0"}, "sm90", "NVIDIA H100"))
     assert verdict.loads
     assert "may be slower" in verdict.warnings[0]
 
@@ -127,7 +127,7 @@ def test_without_a_record_version_is_checked_and_the_gpu_unknown(tmp_path: Path)
 
 
 def test_without_tensorrt_or_gpu_nothing_loads_and_no_command_is_given(tmp_path: Path) -> None:
-    verdict = check(engine(tmp_path, architecture="sm90"), Here({}, None, None))
+    verdict = check(engine(tmp_path, architecture="sm90"), Machine({}, None, None))
     assert verdict.reasons == ["TensorRT is not installed here", "there is no GPU here"]
     assert verdict.command == ""
 
@@ -137,11 +137,11 @@ def test_rtx_engines_run_on_rtx_cards_only(tmp_path: Path) -> None:
     path = engine(
         tmp_path, content, tensorrt={"flavor": "rtx", "version": "1.7.1.116"}, architecture="portable", gpu=None
     )
-    assert check(path, Here({"rtx": "1.7.1.116"}, "sm89", "RTX 4090")).loads
+    assert check(path, Machine({"rtx": "1.7.1.116"}, "sm89", "RTX 4090")).loads
     assert check(path, H200).reasons == ["TensorRT for RTX does not run on sm90"]
-    assert check(path, Here({"rtx": "1.7.1.116"}, "sm120", "RTX 5090")).loads
-    assert not check(path, Here({"rtx": "1.7.1.116"}, "sm75", "RTX 2080")).loads
-    assert not check(path, Here({"rtx": "1.8.0"}, "sm89", "RTX 4090")).loads
+    assert check(path, Machine({"rtx": "1.7.1.116"}, "sm120", "RTX 5090")).loads
+    assert not check(path, Machine({"rtx": "1.7.1.116"}, "sm75", "RTX 2080")).loads
+    assert not check(path, Machine({"rtx": "1.8.0"}, "sm89", "RTX 4090")).loads
 
 
 def test_a_truncated_engine_is_an_input_error(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_check_needs_neither_cuda_nor_tensorrt(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(cuda, "find_gpus", list)
     monkeypatch.setattr(importlib.metadata, "version", _not_installed)
     here = loadable.this_machine()
-    assert here == Here({}, None, None)
+    assert here == Machine({}, None, None)
     answer = CliRunner().invoke(cli, ["check", str(engine(tmp_path))])
     assert answer.exit_code == 4
 

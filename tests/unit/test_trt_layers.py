@@ -151,7 +151,7 @@ def test_a_region_that_tells_nothing_is_a_warning(caplog: pytest.LogCaptureFixtu
     found = summary([region], fp16())
     assert (found["not_proven"], found["opaque_layers"]) == (["/pfn/linear/MatMul"], 1)
     require(found, fp16(), component="c")
-    assert "inside regions whose precision TensorRT does not tell: /pfn/linear/MatMul" in caplog.text
+    assert "inside regions whose precision TensorRT does not report: /pfn/linear/MatMul" in caplog.text
 
 
 def test_control_characters_in_the_report_are_read() -> None:
