@@ -23,8 +23,8 @@ $ exporter export --config my_model.yaml --work work/my_model
 ```
 
 **Errors.** A key that does not exist, at any depth, a duplicate key, a value of the wrong type or out of range,
-and sections that contradict one another are errors. All are told at once, one line each, with file, line, key, value
-and what would be right; the exit code is 2. Types are strict: `"17"` is not `17`, and `1` is not `true`.
+and sections that contradict one another are errors. All are reported at once, one line each, with file, line, key,
+value and what would be right; the exit code is 2. Types are strict: `"17"` is not `17`, and `1` is not `true`.
 
 **Overrides.** `--set KEY=VALUE` of `exporter export` and `exporter config show` replaces one key, as often as you like;
 the value is YAML: `--set export.mode=onnx`, `--set "model.options={rot_y_axis_reference: true}"`,
@@ -32,7 +32,7 @@ the value is YAML: `--set export.mode=onnx`, `--set "model.options={rot_y_axis_r
 
 **Paths.** A relative path starts from the folder of the config file; in `--set`, from the current directory.
 `data.info_file` in a file starts from `data.root`. `${NAME}` in a path is an environment variable, which must be set,
-and `~` your home folder; nowhere else in the config is anything expanded.
+and `~` is your home folder; nothing else in the config is expanded.
 
 **Devices.** Wherever a device is named: `cpu`, `cuda`, `cuda:1`, or an alias of `devices`. `cuda` is `cuda:0`.
 
@@ -43,7 +43,7 @@ and `~` your home folder; nowhere else in the config is anything expanded.
 _AWML = """\
 ## Deploy configs of AWML
 
-A `deploy_config.py` of AWML can be given wherever a YAML config can, and `exporter config convert deploy_config.py
+An AWML `deploy_config.py` can be given wherever a YAML config can, and `exporter config convert deploy_config.py
 --out my_model.yaml` writes the YAML. The file is never executed: it may hold assignments of plain values, `dict(...)`,
 arithmetic such as `2 << 30`, names defined above (helpers begin with `_`), f-strings, `strip`, and `_base_` with files
 of the same kind. Unknown keys are errors at any depth. Defaults are AWML's. What changes:
@@ -68,7 +68,7 @@ of the same kind. Unknown keys are errors at any depth. Defaults are AWML's. Wha
 | `evaluation.backends.*.model_dir`, `engine_dir`; `evaluation.models` | the workspace holds the artifacts |
 | `codebase_config`, `onnx_config.export_params`, `keep_initializers_as_inputs`, `num_warmup` | not needed |
 
-Each of these that a file has is a warning when it is read, and a comment in the converted YAML.
+Each of these in a file gives a warning when it is read, and a comment in the converted YAML.
 """
 
 
