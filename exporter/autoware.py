@@ -3,7 +3,7 @@
 A model's ``autoware.py`` makes the bundle of the models whose spec says ``model: <model>``; there is no
 list to add it to. It has one function::
 
-    bundle(spec: ModelSpec, config: dict, wishes: Wishes) -> Bundle
+    bundle(spec: ModelSpec, config: dict, options: BundleOptions) -> Bundle
 
 that refuses a model which the node would load and get wrong boxes from, and says what to export instead. What the nodes
 expect was read from autoware_universe in 2026-08: names of files and parameters, their types, what is built into them.
@@ -29,8 +29,8 @@ Choice = TypeVar("Choice", bound=str)
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the user may choose.
+class BundleOptions:
+    """What the user chooses for a bundle.
 
     Attributes:
         precision: what the node builds its engines in: ``fp32``, ``fp16``; None takes it from the deploy config.
@@ -62,7 +62,7 @@ class Bundle:
     notes: tuple[str, ...] = ()
 
 
-Bundler = Callable[[ModelSpec, Mapping[str, Any], Wishes], Bundle]
+Bundler = Callable[[ModelSpec, Mapping[str, Any], BundleOptions], Bundle]
 
 
 def bundler(model: str) -> Bundler:
@@ -103,8 +103,8 @@ def class_names(classes: list[str]) -> list[str]:
     return named
 
 
-def precision(config: Mapping[str, Any], wished: str | None, allowed: tuple[Choice, ...]) -> Choice:
-    """What the node builds in: as wished, else what the deploy config's policy means to a node.
+def precision(config: Mapping[str, Any], requested: str | None, allowed: tuple[Choice, ...]) -> Choice:
+    """What the node builds in: as requested, else what the deploy config's policy means to a node.
 
     Raises:
         UsageError: the node has no such precision, or none that means the same.
@@ -112,24 +112,24 @@ def precision(config: Mapping[str, Any], wished: str | None, allowed: tuple[Choi
     policy = str(config.get("tensorrt", {}).get("precision_policy", "auto"))
     # Quantized graphs carry their scales; the nodes build them on their fp16 path.
     meaning = {"fp16": "fp16", "explicit_int8": "fp16", "int8": "fp16", "fp32": "fp32", "fp32_tf32": "fp32"}
-    wanted = wished or meaning.get(policy)
-    chosen = next((choice for choice in allowed if choice == wanted), None)
-    if chosen is None:
+    wanted = requested or meaning.get(policy)
+    supported = next((choice for choice in allowed if choice == wanted), None)
+    if supported is None:
         raise UsageError(
             f"the node builds engines in {' or '.join(allowed)}, and tensorrt.precision_policy is {policy}",
             where="--precision",
             hint=f"choose one: --precision {allowed[-1]}",
         )
-    return chosen
+    return supported
 
 
-def threshold_row(name: str, wishes: Wishes, default: float, bins: int) -> list[float]:
+def threshold_row(name: str, options: BundleOptions, default: float, bins: int) -> list[float]:
     """Score thresholds of a class, one per distance bin.
 
     Raises:
         UsageError: not one value, nor one per bin.
     """
-    values = wishes.score_thresholds.get(name, wishes.score_thresholds.get("", (default,)))
+    values = options.score_thresholds.get(name, options.score_thresholds.get("", (default,)))
     if len(values) not in (1, bins):
         raise UsageError(
             f"{len(values)} values for {name or 'all classes'}", where="--score-threshold",

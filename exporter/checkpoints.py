@@ -156,7 +156,7 @@ def load_weights(model: Any, path: Path) -> None:
         raise ModelLoadError(
             "does not fit the model of the training config; " + "; ".join(problems),
             where=str(path),
-            hint=_diagnosis(set(expected), set(state), missing, unexpected, shapes),
+            hint=_diagnosis(set(expected), set(state), missing, unexpected),
         )
     broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
@@ -180,9 +180,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _diagnosis(
-    expected: set[str], found: set[str], missing: list[str], unexpected: list[str], shapes: list[str]
-) -> str:
+def _diagnosis(expected: set[str], found: set[str], missing: list[str], unexpected: list[str]) -> str:
     """What kind of mistake the differences look like."""
     if any(name.endswith("_quantizer.scale") for name in unexpected):
         return (
@@ -197,8 +195,8 @@ def _diagnosis(
             "its batch norms look fused into the convolutions, as quantization does; "
             "give the checkpoint from before the fusion"
         )
-    if not missing and not unexpected and any("voxel_encoder" in shape or "pfn_layers" in shape for shape in shapes):
+    if not missing and not unexpected:
         return (
-            "the number of point features differs (with or without intensity?); check the voxel encoder's in_channels"
+            "the layers are the same, their sizes are not; check in_channels, num_classes and the like in model.config"
         )
     return "check that model.config is the config that this checkpoint was trained with"

@@ -75,7 +75,7 @@ class Component:
         )
 
     def with_dynamic_axes(self, axes: Mapping[str, Mapping[int, str]]) -> Component:
-        """This component with other dynamic axes: those given, by other names if so wished; all others are fixed.
+        """This component with other dynamic axes: those in ``axes``, by the names there; all others are fixed.
 
         Args:
             axes: tensor name to axis to axis name.

@@ -139,7 +139,7 @@ def export(
                 against_onnx = check(path, component, opset_version)
             with _announced(stage, _program_path(component), "program") as path:
                 against_program = export_program(component, path)
-            agreements[component.name] = {"onnx": _told(against_onnx), "program": _told(against_program)}
+            agreements[component.name] = {"onnx": _as_json(against_onnx), "program": _as_json(against_program)}
 
         model.to(reference_device)
         header = _reference_header(spec, dataset, reference_samples, device_name, stage.fingerprint)
@@ -314,5 +314,5 @@ def _required(value: Path | None, key: str) -> Path:
     return value
 
 
-def _told(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
+def _as_json(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
     return [asdict(agreement) for agreement in agreements]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exporter.autoware import EXPORT_AGAIN, Bundle, Wishes, bundler
+from exporter.autoware import EXPORT_AGAIN, Bundle, BundleOptions, bundler
 from exporter.stamp import PRODUCER
 from shared import __version__
 from shared.config.write import to_yaml
@@ -25,13 +25,13 @@ onnx = lazy_import("onnx")
 METADATA = "deploy_metadata.yaml"
 
 
-def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = False) -> Bundle:
+def package_autoware(work: Path, out: Path, options: BundleOptions, *, force: bool = False) -> Bundle:
     """Write the bundle of a workspace's model, whole or not at all.
 
     Args:
         work: the workspace, after an export.
         out: the folder to make.
-        wishes: what the user chose.
+        options: what the user chose.
         force: replace the folder when it is there.
 
     Returns:
@@ -39,14 +39,14 @@ def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = Fal
 
     Raises:
         InputError: nothing was exported, a file is not what the manifest says, or the node would misread the model.
-        UsageError: the folder is there already, or a wish that the node can't fulfill.
+        UsageError: the folder is there already, or an option that the node has no value for.
         EnvironmentLacks: the disk is full or read-only.
     """
     if out.exists() and not force:
         raise UsageError("is there already", where=str(out), hint="choose another folder, or --force replaces it")
     workspace = Workspace.open(work)
     spec, manifest = workspace.spec(), workspace.manifest()
-    bundle = bundler(spec.model)(spec, workspace.config(), wishes)
+    bundle = bundler(spec.model)(spec, workspace.config(), options)
     sources = {name: workspace.artifact(component.onnx) for name, component in bundle.onnx.items()}
     for name, component in bundle.onnx.items():
         check_onnx_is_component(sources[name], component)
@@ -61,7 +61,7 @@ def package_autoware(work: Path, out: Path, wishes: Wishes, *, force: bool = Fal
             for name, text in bundle.texts.items():
                 (scratch / name).write_text(text, encoding="utf-8")
             hashes = {path.name: sha256_of_file(path) for path in sorted(scratch.iterdir())}
-            about = _metadata(spec, manifest, wishes, hashes)
+            about = _metadata(spec, manifest, options, hashes)
             (scratch / METADATA).write_text(to_yaml(about), encoding="utf-8")
             if out.exists():
                 shutil.rmtree(out)
@@ -85,18 +85,18 @@ def check_onnx_is_component(path: Path, component: ComponentSpec) -> None:
     weights = {tensor.name for tensor in model.graph.initializer}
     tensors = [*(tensor for tensor in model.graph.input if tensor.name not in weights), *model.graph.output]
     as_numpy = onnx.helper.tensor_dtype_to_np_dtype
-    found = [f"{tensor.name} {as_numpy(tensor.type.tensor_type.elem_type)}" for tensor in tensors]
+    actual = [f"{tensor.name} {as_numpy(tensor.type.tensor_type.elem_type)}" for tensor in tensors]
     wanted = [f"{tensor.name} {tensor.dtype}" for tensor in (*component.inputs, *component.outputs)]
-    if found != wanted:
+    if actual != wanted:
         raise InputError(
-            f"has the tensors {found}, the model spec {wanted}", where=str(path), hint=f"{EXPORT_AGAIN} this version"
+            f"has the tensors {actual}, the model spec {wanted}", where=str(path), hint=f"{EXPORT_AGAIN} this version"
         )
 
 
-def _metadata(spec: ModelSpec, manifest: Manifest, wishes: Wishes, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _metadata(spec: ModelSpec, manifest: Manifest, options: BundleOptions, hashes: Mapping[str, str]) -> dict[str, Any]:
     stage = manifest.stages["export"]
     return {
-        "version": wishes.version,
+        "version": options.version,
         "model": spec.model,
         "task": spec.task,
         "classes": list(spec.classes),

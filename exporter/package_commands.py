@@ -54,16 +54,16 @@ def autoware(
 
     Example: exporter package autoware --work work/centerpoint --out centerpoint/base --score-threshold CAR=0.4
     """
-    from exporter.autoware import Wishes
+    from exporter.autoware import BundleOptions
     from exporter.package_autoware import METADATA, package_autoware
 
-    wishes = Wishes(
+    options = BundleOptions(
         precision=precision,
         version=bundle_version,
         score_thresholds=dict(_threshold(text) for text in thresholds),
         ego_box=ego_box,
     )
-    bundle = package_autoware(work, out, wishes, force=force)
+    bundle = package_autoware(work, out, options, force=force)
     for name in (*bundle.onnx, *bundle.parameters, *bundle.texts, METADATA):
         click.echo(out / name)
     for note in bundle.notes:

@@ -1,7 +1,7 @@
 """What the training framework has between its parts, for the kinds of models that can be run step by step.
 
 A model's ``trace.py`` has ``STEPS``, the names of those steps of the runtime's pipeline after which the
-framework's state can be told, and ``states``, the state after each as arrays. Where the framework does several steps in
+framework's state can be seen, and ``states``, the state after each as arrays. Where the framework does several steps in
 one, only the last is named; `runtime swap` swaps them together.
 """
 
@@ -45,7 +45,7 @@ def find(model: str) -> Tracer:
     module = plugins.part(plugins.EXPORTER_MODELS, model, "trace")
     if module is None:
         raise UsageError(
-            f"the framework's parts can't be told apart for models of kind '{model}'",
-            hint=f"they can for: {', '.join(plugins.with_part(plugins.EXPORTER_MODELS, 'trace'))}",
+            f"the framework can't be traced step by step for models of kind '{model}'",
+            hint=f"it can for: {', '.join(plugins.with_part(plugins.EXPORTER_MODELS, 'trace'))}",
         )
     return cast(Tracer, module)

@@ -55,7 +55,7 @@ class ExportableModel(Protocol):
         """The parts to export, in the order in which they run.
 
         Raises:
-            ExportError: the sample is of no use for tracing.
+            ExportError: nothing can be traced with the sample.
         """
         ...
 
@@ -76,7 +76,7 @@ def find(name: str) -> ExportableModel:
         ConfigError: there is none; says which there are.
         EnvironmentLacks: an outside package's model can't be imported.
     """
-    found = plugins.part(plugins.EXPORTER_MODELS, name, "adapter")
-    if found is None:
+    adapter = plugins.part(plugins.EXPORTER_MODELS, name, "adapter")
+    if adapter is None:
         raise ConfigError(f"no model '{name}'", where="model.type", hint=f"there are: {', '.join(available())}")
-    return cast(ExportableModel, found)
+    return cast(ExportableModel, adapter)

@@ -6,6 +6,9 @@ of either, and other operations, kernel launches and caches are left out: it is 
 floating point pays for a pass that quantizes its input; the output of a layer is INT8 when all layers that read it are.
 
 Measured times of an engine's layers (``trt_builder inspect ENGINE --json``) take the place of the roofline where given.
+
+Why ours: torch.utils.flop_counter counts operations and no bytes, knows no precisions, and no GPU's peaks; and no
+profiler tells what a GPU that is not at hand would take.
 """
 
 from __future__ import annotations
@@ -54,9 +57,11 @@ GPUS: Mapping[str, Gpu] = {
 
 
 def check_gpu(name: str) -> None:
-    """Raises UsageError where there is no data of this GPU."""
+    """Raises UsageError for a GPU whose peaks are not known."""
     if name not in GPUS:
-        raise UsageError(f"no data of GPU '{name}'", where="--gpu", hint=f"there are: {', '.join(GPUS)}")
+        raise UsageError(
+            f"the peaks of GPU '{name}' are not known", where="--gpu", hint=f"there are: {', '.join(GPUS)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -121,26 +126,26 @@ def trace_costs(layers: Mapping[str, nn.Module], run: Callable[[], Any]) -> list
     Returns:
         One entry per layer that ran; several calls of a layer (on several levels) are added up.
     """
-    found: dict[str, LayerCost] = {}
-    with _Origins() as origins, _hooked(layers, origins, found), torch.no_grad():
+    costs: dict[str, LayerCost] = {}
+    with _Origins() as origins, _hooked(layers, origins, costs), torch.no_grad():
         run()
-    return list(found.values())
+    return list(costs.values())
 
 
 @contextmanager
-def _hooked(layers: Mapping[str, nn.Module], origins: _Origins, found: dict[str, LayerCost]) -> Iterator[None]:
+def _hooked(layers: Mapping[str, nn.Module], origins: _Origins, costs: dict[str, LayerCost]) -> Iterator[None]:
     def note(name: str, module: Any, inputs: Any, output: Tensor) -> None:
-        given, before = inputs[0], found.get(name)
+        tensor, before = inputs[0], costs.get(name)
         # Every weight multiplies every output position of its channel; of a transposed convolution, every input's.
-        positions = given.numel() if isinstance(module, nn.ConvTranspose2d) else output.numel()
+        positions = tensor.numel() if isinstance(module, nn.ConvTranspose2d) else output.numel()
         channels = module.weight.shape[0]
         macs = positions * module.weight.numel() // channels
-        sources = origins.union(given)
+        sources = origins.union(tensor)
         origins.of[output] = frozenset([name])
-        found[name] = LayerCost(
+        costs[name] = LayerCost(
             name=name,
             macs=macs + (before.macs if before else 0),
-            inputs=given.numel() + (before.inputs if before else 0),
+            inputs=tensor.numel() + (before.inputs if before else 0),
             outputs=output.numel() + (before.outputs if before else 0),
             weights=module.weight.numel(),
             sources=sources | (before.sources if before else frozenset()),
@@ -241,14 +246,14 @@ def read_profiles(
         for path, module in component.module.named_modules()
         if id(module) in owners
     }
-    found: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     for path in paths:
         matched = False
         for time, precision, nodes in _timed_layers(path):
             names = list(dict.fromkeys(name for node in nodes for name in _layers_at(module_path(node), by_path)))
             weights = {name: layers[name].get_parameter("weight").numel() for name in names}
             for name, weight in weights.items():
-                entry = found.setdefault(name, {})
+                entry = measured.setdefault(name, {})
                 entry[precision] = time * weight / sum(weights.values())
                 matched = True
         if not matched:
@@ -256,7 +261,7 @@ def read_profiles(
                 "none of its layers is a layer of the model", where=str(path),
                 hint="it takes engines of this model, exported with export.exporter: torchscript",
             )  # fmt: skip
-    return found
+    return measured
 
 
 def _timed_layers(path: Path) -> list[tuple[float, str, list[str]]]:
@@ -283,8 +288,8 @@ def _timed_layers(path: Path) -> list[tuple[float, str, list[str]]]:
 
 def _layers_at(place: str, by_path: Mapping[str, str]) -> list[str]:
     """The layer at a path, which lacks the outer modules that the component does not call as such; none or one."""
-    found = {name for path, name in by_path.items() if path == place or path.endswith(f".{place}")}
-    return list(found) if place and len(found) == 1 else []
+    matches = {name for path, name in by_path.items() if path == place or path.endswith(f".{place}")}
+    return list(matches) if place and len(matches) == 1 else []
 
 
 def module_path(node: str) -> str:

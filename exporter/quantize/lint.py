@@ -1,4 +1,4 @@
-"""Where the Q/DQ nodes of an ONNX graph stand wrong: what TensorRT would not run in INT8, refuse, or reformat around.
+"""Misplaced Q/DQ nodes of an ONNX graph: what TensorRT would not run in INT8, refuse, or reformat around.
 
 TensorRT makes an INT8 kernel of a matrix node (Conv, ConvTranspose, Gemm, MatMul) when a DequantizeLinear stands at
 both of its inputs, symmetric int8, the weights' with one scale per output channel. Every other pair costs time or
@@ -77,19 +77,19 @@ def lint(model: Any, excluded: Sequence[str] = ()) -> list[Finding]:
     """
     graph = _Graph(model.graph)
     patterns = [re.compile(pattern) for pattern in excluded]
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
-            found += _quantize(graph, node)
+            findings += _quantize(graph, node)
         elif node.op_type == "DequantizeLinear":
-            found += _dequantize(graph, node)
+            findings += _dequantize(graph, node)
         elif node.op_type in MATRIX:
-            found += _matrix(graph, node, patterns)
+            findings += _matrix(graph, node, patterns)
         if node.op_type in _JOINS:
-            found += _join(graph, node)
+            findings += _join(graph, node)
     for tensor in (*(value.name for value in model.graph.input), *graph.producer):
-        found += _copies(graph, tensor)
-    return found
+        findings += _copies(graph, tensor)
+    return findings
 
 
 def check(path: Path, excluded: Sequence[str] = ()) -> None:
@@ -98,11 +98,13 @@ def check(path: Path, excluded: Sequence[str] = ()) -> None:
     Raises:
         ExportError: there are any; the first is named, the others are counted.
     """
-    found = lint(onnx.load(str(path)), excluded)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    findings = lint(onnx.load(str(path)), excluded)
+    if findings:
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         raise ExportError(
-            f"Q/DQ nodes stand wrong: {found[0]}{more}", where=path.name, hint="all: exporter quantize lint FILE.onnx"
+            f"Q/DQ nodes are misplaced: {findings[0]}{more}",
+            where=path.name,
+            hint="all: exporter quantize lint FILE.onnx",
         )
 
 

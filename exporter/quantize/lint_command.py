@@ -22,7 +22,7 @@ onnx = lazy_import("onnx")
     help="Names of nodes or layers that must not be quantized. Repeatable.",
 )
 def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
-    """Find Q/DQ nodes that stand wrong in an ONNX file, whoever made it. The export runs this on every quantized graph.
+    """Find misplaced Q/DQ nodes in an ONNX file, whoever made it. The export runs this on every quantized graph.
 
     One line a finding: the node, and what TensorRT would make of it. Exit code 5 when there are any.
 
@@ -36,11 +36,13 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
     except Exception as error:
         raise InputError(f"not a whole ONNX file ({str(error).splitlines()[0]})", where=str(file)) from error
     quantized, others = quantized_nodes(model)
-    found = lint(model, excluded)
-    if not quantized and not found:
+    findings = lint(model, excluded)
+    if not quantized and not findings:
         raise InputError("has no quantized node", where=str(file), hint="export it with quantization.enabled: true")
-    for finding in found:
+    for finding in findings:
         click.echo(finding)
-    click.echo(f"{len(quantized)} of {len(quantized) + len(others)} matrix nodes are quantized, {len(found)} findings")
-    if found:
-        raise ExportError(f"{len(found)} Q/DQ nodes stand wrong", where=file.name)
+    click.echo(
+        f"{len(quantized)} of {len(quantized) + len(others)} matrix nodes are quantized, {len(findings)} findings"
+    )
+    if findings:
+        raise ExportError(f"{len(findings)} Q/DQ nodes are misplaced", where=file.name)

@@ -174,7 +174,7 @@ def ptq(
             with stage.artifact(CHECKPOINT, kind="checkpoint") as path:
                 save_ptq_model(session.model, path, record)
             with stage.artifact(PROVENANCE, kind="provenance") as path:
-                write_json(path, {**record, "layers": layers, **seen.told(), "cache": load_cache is not None})
+                write_json(path, {**record, "layers": layers, **seen.record(), "cache": load_cache is not None})
             total = len(quantizable(session.model))
             stage.result("quantize", "ptq", {**manager.about, "quantized": len(layers), "layers": total})
             _log.info(
@@ -214,7 +214,7 @@ class _Seen:
         for name, value in self._session.forward(batch)[2].items():
             self._counters.setdefault(name, []).append(value)
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """``samples_seen`` and, by counter (points, voxels, ...), its ``distribution``."""
         return {
             "samples_seen": self._samples,

@@ -48,7 +48,7 @@ CHECKPOINT, LOSSES, STATE = (f"{FOLDER}/{name}" for name in ("qat.pth", "qat_los
 BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 10.0
-# So often in a training its losses are told, and its state is saved.
+# So often in a training its losses are logged, and its state is saved.
 _REPORTS = 20
 
 _log = logging.getLogger("exporter")
@@ -90,7 +90,7 @@ class Training:
     labels: Mapping[int, int]
 
     def losses(self, plan: Plan, step: int) -> Losses:
-        """The losses of a step's samples; none where not one of them is of use. Depends on nothing but the arguments.
+        """The losses of a step's samples; empty where none can be learned from. Depends on the arguments alone.
 
         Raises:
             InputError: a sample has no labels, or its files are broken.
@@ -149,7 +149,7 @@ def qat(
         EnvironmentLacks: no such device.
     """
     config = load_config(config_path, overrides)
-    how = trainable(config.model.type)
+    losses_of_model = trainable(config.model.type)
     calibration = config.quantization.calibration
     if calibration.data is None:
         raise ConfigError(
@@ -184,11 +184,11 @@ def qat(
         with stage:
             started = _belongs_to(state, stage.fingerprint)
             session = open_model(config, data_root, fuse=not started)
-            how.prepare(session.model, session.training)
+            losses_of_model.prepare(session.model, session.training)
             about = load_ptq_model(session.model, state) if started else _calibrated(session, left_out, where)
             session.model.to(where)
             training = Training(
-                session.model, how, session.calibration, session.parameters,
+                session.model, losses_of_model, session.calibration, session.parameters,
                 label_map(session.calibration.classes, session.adapter.classes(session.model)),
             )  # fmt: skip
             plan = Plan(
@@ -203,7 +203,7 @@ def qat(
                 write_json(path, {"losses": reports})
             stage.result("quantize", "qat", {**about, **asdict(plan), "layers": len(quantized_layers(session.model))})
             state.unlink(missing_ok=True)
-    return _given(workspace, output)
+    return _checkpoint_path(workspace, output)
 
 
 def take_over(
@@ -254,10 +254,10 @@ def take_over(
             with stage.artifact(CHECKPOINT, kind="checkpoint") as path:
                 save_ptq_model(model, path, about)
             stage.result("quantize", "qat", {**about, "layers": len(quantized_layers(model))})
-    return _given(workspace, output)
+    return _checkpoint_path(workspace, output)
 
 
-def _given(workspace: Workspace, output: Path | None) -> str:
+def _checkpoint_path(workspace: Workspace, output: Path | None) -> str:
     """Where the checkpoint is, after copying it to ``output``."""
     if output is not None:
         with atomic_path(output) as path:
@@ -321,10 +321,10 @@ def fine_tune(training: Training, plan: Plan, resume: Path, key: Mapping[str, An
         key: what the training depends on: plain values (JSON), kept in the state.
 
     Returns:
-        Mean losses over the course of the training: ``step``, and (where a sample was of use) ``loss`` and its parts.
+        Mean losses over the course of the training: ``step``, and ``loss`` and its parts where there were any.
 
     Raises:
-        InputError: a sample has no labels, its files are broken, or none is of use.
+        InputError: a sample has no labels, its files are broken, or none can be learned from.
         TrainingError: the loss is not finite.
         EnvironmentLacks: the disk is full.
     """

@@ -211,8 +211,8 @@ class _SameValues(TorchFunctionMode):
         if tensor not in self._of:
             self.groups.append(_Group())
             self._of[tensor] = self.groups[-1]
-        found: _Group = self._of[tensor]
-        return found.root()
+        group: _Group = self._of[tensor]
+        return group.root()
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function."""

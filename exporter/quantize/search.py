@@ -72,7 +72,7 @@ def sensitivity(
         The tables.
 
     Raises:
-        UsageError: no data of this GPU.
+        UsageError: a GPU whose peaks are not known.
         InputError: no labels, no samples, broken files.
     """
     check_gpu(gpu)
@@ -89,16 +89,16 @@ def sensitivity(
             estimate = bench.estimate(gpu, profiles)
             profile = build_sensitivity_profile(bench.measure, bench.layers, blocks_of(bench.layers, block_size))
             skip = get_sensitive_layers(profile, threshold, min_snr_db)
-            found = choices(bench.measure, bench.layers, profile, skip, estimate)
+            candidates = choices(bench.measure, bench.layers, profile, skip, estimate)
             baseline = bench.measure(()).metric
             tables = [
                 profile_table(profile, metric.name, baseline),
-                choices_table(found, pareto(found), metric.name, baseline, estimate.source),
+                choices_table(candidates, pareto(candidates), metric.name, baseline, estimate.source),
             ]
             with stage.artifact(names["report.csv"], kind="sensitivity") as path:
                 write_csv(path, profile, estimate)
             with stage.artifact(names["picture.png"], kind="sensitivity") as path:
-                draw(path, profile, found, metric.name, baseline, estimate.source)
+                draw(path, profile, candidates, metric.name, baseline, estimate.source)
             reason = f"lose more than {threshold:g} points of {metric.name} alone in INT8"
             with stage.artifact(names["skip.yaml"], kind="sensitivity") as path:
                 path.write_text(skip_list(skip, reason), encoding="utf-8")
@@ -107,7 +107,7 @@ def sensitivity(
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(workspace.artifact(names["report.csv"]), output)
-    return _shown(workspace, names["tables.txt"], names["skip.yaml"], config_path)
+    return _tables_and_next_step(workspace, names["tables.txt"], names["skip.yaml"], config_path)
 
 
 def auto_search(
@@ -142,7 +142,7 @@ def auto_search(
 
     Raises:
         GateFailed: no block can be INT8.
-        UsageError: no data of this GPU.
+        UsageError: a GPU whose peaks are not known.
         InputError: no labels, no samples, broken files.
     """
     check_gpu(gpu)
@@ -169,7 +169,7 @@ def auto_search(
             summary = f"In floating point: {', '.join([*found.float_blocks, *kept]) or 'nothing'}"
             with stage.artifact(names["tables.txt"], kind="auto") as path:
                 path.write_text(f"{table.text()}\n\n{summary}\n", encoding="utf-8")
-    return _shown(workspace, names["tables.txt"], names["skip.yaml"], config_path)
+    return _tables_and_next_step(workspace, names["tables.txt"], names["skip.yaml"], config_path)
 
 
 def _blocks(bench: Bench, kept: Sequence[str], block_size: int) -> dict[str, tuple[str, ...]]:
@@ -212,7 +212,7 @@ def skip_list(layers: Iterable[str], reason: str) -> str:
     return f"# Layers that stay in floating point: {reason}.\n{content}"
 
 
-def _shown(workspace: Workspace, tables: str, skip: str, config_path: Path) -> str:
+def _tables_and_next_step(workspace: Workspace, tables: str, skip: str, config_path: Path) -> str:
     path = workspace.artifact(skip)
     text = workspace.artifact(tables).read_text(encoding="utf-8")
     return f"{text}\nNext: exporter quantize ptq --config {config_path} --work {workspace.root} --skip-from {path}"

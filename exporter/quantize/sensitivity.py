@@ -77,7 +77,7 @@ def blocks_of(layers: Sequence[str], most: int = BLOCK_SIZE) -> dict[str, tuple[
     Returns:
         Layers by name of the block, in the order of ``layers``; every layer is in one. That of one layer has its name.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    blocks: dict[str, tuple[str, ...]] = {}
 
     def divide(names: Sequence[str], depth: int) -> None:
         parts: dict[str, list[str]] = {}
@@ -85,14 +85,14 @@ def blocks_of(layers: Sequence[str], most: int = BLOCK_SIZE) -> dict[str, tuple[
             parts.setdefault(".".join(name.split(".")[:depth]), []).append(name)
         for part, inside in parts.items():
             if len(inside) == 1:
-                found[inside[0]] = tuple(inside)
+                blocks[inside[0]] = tuple(inside)
             elif len(inside) <= most:
-                found[part] = tuple(inside)
+                blocks[part] = tuple(inside)
             else:
                 divide(inside, depth + 1)
 
     divide(layers, 1)
-    return found
+    return blocks
 
 
 def build_sensitivity_profile(

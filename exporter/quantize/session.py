@@ -34,7 +34,7 @@ class Session:
         training: its training config.
         options: the adapter's options.
         weights: sha256 of the float checkpoint.
-        model: torch.nn.Module with its weights, in evaluation mode, on the CPU; batch norms folded if so wished.
+        model: torch.nn.Module with its weights, in evaluation mode, on the CPU; batch norms folded if asked for.
         parameters: what `adapter.load_input` takes; those of the model spec.
         dataset: the samples of the section ``data``, which the model is evaluated on.
         calibration: the samples to calibrate on.
@@ -126,15 +126,15 @@ def calibration_data(config: DeployConfig, data_root: Path | None = None) -> Dat
         InputError: there are none.
     """
     section = config.quantization.calibration.data
-    found: Dataset[Any] = (
+    samples: Dataset[Any] = (
         open_dataset(config.data, root=data_root, task=config.task_type)
         if section is None
         else open_dataset(section, task=config.task_type)
     )
-    if not len(found):
+    if not len(samples):
         where = "data" if section is None else "quantization.calibration.data"
-        raise InputError("has no sample to calibrate on", where=where, hint="64 or more are wanted")
-    return found
+        raise InputError("has no sample to calibrate on", where=where, hint="give 64 or more")
+    return samples
 
 
 def sources(config: DeployConfig, data_root: Path | None = None) -> dict[str, str]:

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
-from exporter.autoware import Wishes
+from exporter.autoware import BundleOptions
 from exporter.cli import cli
 from exporter.package_autoware import package_autoware
 from shared.errors import InputError, ManifestError, UsageError
@@ -179,7 +179,7 @@ def _parameters(path: Path) -> dict[str, Any]:
 
 def test_centerpoint_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", centerpoint())
-    package_autoware(work, tmp_path / "base", Wishes())
+    package_autoware(work, tmp_path / "base", BundleOptions())
     assert {path.name for path in (tmp_path / "base").iterdir()} == {
         "pts_voxel_encoder.onnx", "pts_backbone_neck_head.onnx", "ml_package.param.yaml",
         "detection_class_remapper.param.yaml", "deploy_metadata.yaml",
@@ -202,7 +202,7 @@ def test_centerpoint_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
 
 
 def test_the_class_remapper_changes_no_class(tmp_path: Path) -> None:
-    package_autoware(exported(tmp_path / "work", centerpoint()), tmp_path / "base", Wishes())
+    package_autoware(exported(tmp_path / "work", centerpoint()), tmp_path / "base", BundleOptions())
     remapper = _parameters(tmp_path / "base" / "detection_class_remapper.param.yaml")
     types = {"allow_remapping_by_area_matrix": [int], "min_area_matrix": [float], "max_area_matrix": [float]}
     assert _has_types(remapper, types)
@@ -212,7 +212,7 @@ def test_the_class_remapper_changes_no_class(tmp_path: Path) -> None:
 
 def test_files_are_those_of_the_manifest_and_metadata_says_so(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", centerpoint())
-    package_autoware(work, tmp_path / "base", Wishes())
+    package_autoware(work, tmp_path / "base", BundleOptions())
     about = yaml.safe_load((tmp_path / "base" / "deploy_metadata.yaml").read_text())
     assert about["version"] == "v4.1"
     assert about["made_from"] == {"checkpoint": "c" * 64}
@@ -242,7 +242,7 @@ def test_files_are_those_of_the_manifest_and_metadata_says_so(tmp_path: Path) ->
 def test_a_model_that_the_node_would_misread_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     work = exported(tmp_path / "work", centerpoint(**changes))
     with pytest.raises(InputError, match=says) as error:
-        package_autoware(work, tmp_path / "base", Wishes())
+        package_autoware(work, tmp_path / "base", BundleOptions())
     assert error.value.exit_code == 3
     assert not (tmp_path / "base").exists()
 
@@ -252,13 +252,13 @@ def test_a_head_without_velocity_is_refused(tmp_path: Path) -> None:
     value["components"][1]["outputs"].pop()
     work = exported(tmp_path / "work", ModelSpec.model_validate(value))
     with pytest.raises(InputError, match="binds them by position"):
-        package_autoware(work, tmp_path / "base", Wishes())
+        package_autoware(work, tmp_path / "base", BundleOptions())
 
 
 def test_an_onnx_file_of_other_tensors_is_refused(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", centerpoint(), dtype=TensorProto.FLOAT16)
     with pytest.raises(InputError, match="input_features float16"):
-        package_autoware(work, tmp_path / "base", Wishes())
+        package_autoware(work, tmp_path / "base", BundleOptions())
 
 
 def test_a_changed_onnx_file_is_refused(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_changed_onnx_file_is_refused(tmp_path: Path) -> None:
     with (work / "onnx" / "pts_voxel_encoder.onnx").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ManifestError, match="differs from its hash"):
-        package_autoware(work, tmp_path / "base", Wishes())
+        package_autoware(work, tmp_path / "base", BundleOptions())
     assert not (tmp_path / "base").exists()
 
 
@@ -306,19 +306,19 @@ def test_wishes_that_make_no_sense(tmp_path: Path, arguments: list[str], says: s
 
 
 @pytest.mark.parametrize(
-    ("policy", "wished", "expected"),
+    ("policy", "requested", "expected"),
     [("fp16", None, "fp16"), ("explicit_int8", None, "fp16"), ("fp32_tf32", None, "fp32"), ("auto", "fp32", "fp32")],
 )
-def test_precision_follows_the_policy(tmp_path: Path, policy: str, wished: str | None, expected: str) -> None:
+def test_precision_follows_the_policy(tmp_path: Path, policy: str, requested: str | None, expected: str) -> None:
     work = exported(tmp_path / "work", centerpoint(), tensorrt={"precision_policy": policy})
-    package_autoware(work, tmp_path / "base", Wishes(precision=wished))
+    package_autoware(work, tmp_path / "base", BundleOptions(precision=requested))
     assert _parameters(tmp_path / "base" / "ml_package.param.yaml")["trt_precision"] == expected
 
 
 def test_a_policy_without_a_counterpart_needs_a_decision(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", centerpoint(), tensorrt={"precision_policy": "bf16"})
     with pytest.raises(UsageError, match="--precision fp16"):
-        package_autoware(work, tmp_path / "base", Wishes())
+        package_autoware(work, tmp_path / "base", BundleOptions())
 
 
 def test_an_existing_folder_is_replaced_only_by_force(tmp_path: Path) -> None:
@@ -326,8 +326,8 @@ def test_an_existing_folder_is_replaced_only_by_force(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "old").write_text("old")
     with pytest.raises(UsageError, match="--force"):
-        package_autoware(work, tmp_path / "base", Wishes())
-    package_autoware(work, tmp_path / "base", Wishes(), force=True)
+        package_autoware(work, tmp_path / "base", BundleOptions())
+    package_autoware(work, tmp_path / "base", BundleOptions(), force=True)
     assert not (tmp_path / "base" / "old").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -337,7 +337,7 @@ def test_an_existing_folder_is_replaced_only_by_force(tmp_path: Path) -> None:
 
 def test_yolox_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", yolox())
-    package_autoware(work, tmp_path / "yolox", Wishes(score_thresholds={"": (0.4,)}))
+    package_autoware(work, tmp_path / "yolox", BundleOptions(score_thresholds={"": (0.4,)}))
     package = _parameters(tmp_path / "yolox" / "ml_package_yolox_s_plus_opt.param.yaml")
     assert _has_types(package, YOLOX_KEYS)
     assert (package["score_threshold"], package["nms_threshold"]) == (0.4, 0.7)
@@ -366,7 +366,7 @@ def test_yolox_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
 def test_a_yolox_that_the_node_would_misread_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     work = exported(tmp_path / "work", yolox(**changes))
     with pytest.raises(InputError, match=says):
-        package_autoware(work, tmp_path / "yolox", Wishes())
+        package_autoware(work, tmp_path / "yolox", BundleOptions())
 
 
 # -- calibration ------------------------------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_calibration_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
     components = {"end2end": {"tensorrt_profile": {"input": profile}, "extra_tensorrt_profiles": [{"input": large}]}}
     work = exported(tmp_path / "work", calibration(), components=components)
     box = (-1.5, -1.0, -0.1, 5.7, 1.0, 3.1)
-    bundle = package_autoware(work, tmp_path / "calibration", Wishes(ego_box=box))
+    bundle = package_autoware(work, tmp_path / "calibration", BundleOptions(ego_box=box))
     package = _parameters(tmp_path / "calibration" / "ml_package_calibration_status_classifier.param.yaml")
     assert _has_types(package, CALIBRATION_KEYS)
     assert package["height"] == [720, 1860, 2160]
@@ -389,7 +389,7 @@ def test_calibration_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
 
 def test_calibration_sizes_default_to_those_of_the_node(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", calibration())
-    package_autoware(work, tmp_path / "calibration", Wishes())
+    package_autoware(work, tmp_path / "calibration", BundleOptions())
     package = _parameters(tmp_path / "calibration" / "ml_package_calibration_status_classifier.param.yaml")
     assert (package["height"], package["width"]) == ([1080, 1860, 2160], [1920, 2880, 3840])
 
@@ -399,7 +399,7 @@ def test_a_calibration_model_of_fixed_size_is_refused(tmp_path: Path) -> None:
     value["components"][0]["inputs"][0]["shape"] = [1, 5, 1080, 1920]
     work = exported(tmp_path / "work", ModelSpec.model_validate(value))
     with pytest.raises(InputError, match="any size"):
-        package_autoware(work, tmp_path / "calibration", Wishes())
+        package_autoware(work, tmp_path / "calibration", BundleOptions())
 
 
 # -- other models -----------------------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_a_model_without_a_node(tmp_path: Path) -> None:
 
     update_manifest(work / "manifest.json", rename)
     with pytest.raises(UsageError, match="there is one for calibration, centerpoint, yolox"):
-        package_autoware(work, tmp_path / "out", Wishes())
+        package_autoware(work, tmp_path / "out", BundleOptions())
 
 
 def test_another_package_adds_the_bundle_of_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,6 +427,6 @@ def test_another_package_adds_the_bundle_of_its_model(tmp_path: Path, monkeypatc
     points = {"awml_deploy.exporter_models": {"lanes": "lanes_plugin.lanes"}}
     plugin_packages.install(monkeypatch, tmp_path / "site", "lanes_plugin", {"lanes/autoware.py": bundler}, points)
     spec = calibration().model_copy(update={"model": "lanes"})
-    package_autoware(exported(tmp_path / "work", spec), tmp_path / "out", Wishes())
+    package_autoware(exported(tmp_path / "work", spec), tmp_path / "out", BundleOptions())
     assert _parameters(tmp_path / "out" / "lanes.param.yaml") == {"classes": spec.classes}
     assert (tmp_path / "out" / "lanes.onnx").is_file()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.autoware import EXPORT_AGAIN, Bundle, Wishes, precision, refuse_unless, same_shape
+from exporter.autoware import EXPORT_AGAIN, Bundle, BundleOptions, precision, refuse_unless, same_shape
 from shared.spec import ModelSpec
 
 NAME = "calibration_status_classifier"
@@ -30,12 +30,12 @@ class MlPackage(BaseModel):
     ego_box: Annotated[list[float], Field(min_length=6, max_length=6)]
 
 
-def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle:
+def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
     """The bundle of a calibration status classifier, see `exporter.autoware`.
 
     Raises:
         InputError: the node would misread the model; says why and what to export instead.
-        UsageError: a wish that the node can't fulfill.
+        UsageError: an option that the node has no value for.
     """
     refuse_unless(
         spec.classes == STATES, f"outputs are {spec.classes}, the node's {STATES}", hint=f"{EXPORT_AGAIN} this version"
@@ -60,15 +60,15 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
         dilation_size=int(spec.parameters["dilation_size"]),
         height=heights,
         width=widths,
-        ego_box=list(wishes.ego_box),
+        ego_box=list(options.ego_box),
     )
     threshold = spec.parameters["miscalibration_confidence_threshold"]
-    chosen = precision(config, wishes.precision, ("fp32", "fp16"))
+    node_precision = precision(config, options.precision, ("fp32", "fp16"))
     return Bundle(
         onnx={f"{NAME}.onnx": component},
         parameters={f"ml_package_{NAME}.param.yaml": package.model_dump()},
         notes=(
-            f"{NAME}.param.yaml: trt_precision: {chosen}, miscalibration_confidence_threshold: {threshold}",
+            f"{NAME}.param.yaml: trt_precision: {node_precision}, miscalibration_confidence_threshold: {threshold}",
             f"launch: model_path: <bundle>, model_name: {NAME}",
         ),
     )
@@ -77,8 +77,8 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
 def _profile(config: Mapping[str, Any], component: str) -> tuple[list[int], list[int]]:
     """Heights and widths of the config's profile with the largest images; the node's defaults where it has none."""
     settings: Mapping[str, Any] = config.get("components", {}).get(component, {})
-    found = [settings.get("tensorrt_profile", {}), *settings.get("extra_tensorrt_profiles", [])]
-    profiles = [profile["input"] for profile in found if "input" in profile]
+    configured = [settings.get("tensorrt_profile", {}), *settings.get("extra_tensorrt_profiles", [])]
+    profiles = [profile["input"] for profile in configured if "input" in profile]
     if not profiles:
         return DEFAULT_HEIGHTS, DEFAULT_WIDTHS
     largest = max(profiles, key=lambda profile: profile["max_shape"][2] * profile["max_shape"][3])

@@ -16,7 +16,7 @@ from exporter.autoware import (
     EXPORT_AGAIN,
     LABELS,
     Bundle,
-    Wishes,
+    BundleOptions,
     class_names,
     precision,
     refuse_unless,
@@ -102,28 +102,28 @@ class _Needed(BaseModel):
     tasks: list[dict[str, Any]]
 
 
-def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle:
+def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
     """The bundle of a CenterPoint, see `exporter.autoware`.
 
     Raises:
         InputError: the node would misread the model; says why and what to export instead.
-        UsageError: a wish that the node can't fulfill.
+        UsageError: an option that the node has no value for.
     """
     needed = _read(spec)
     features = _check_model(spec, needed)
-    _check_version(wishes.version)
+    _check_version(options.version)
     names = class_names(spec.classes)
-    unknown = sorted(set(wishes.score_thresholds) - {"", *names})
+    unknown = sorted(set(options.score_thresholds) - {"", *names})
     if unknown:
         raise UsageError(f"the model has no class {unknown[0]}", where="--score-threshold", hint=", ".join(names))
     package = MlPackage(
-        version=wishes.version,
+        version=options.version,
         encoder_onnx_path=f"{ENCODER}.onnx",
         encoder_engine_path=f"{ENCODER}.engine",
         head_onnx_path=f"{HEAD}.onnx",
         head_engine_path=f"{HEAD}.engine",
         class_remapper_param_path=REMAPPER,
-        trt_precision=precision(config, wishes.precision, ("fp32", "fp16")),
+        trt_precision=precision(config, options.precision, ("fp32", "fp16")),
         model_params=ModelParameters(
             class_names=names,
             has_twist=True,
@@ -138,7 +138,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
             detection_score_thresholds=ScoreThresholds(
                 distance_bin_upper_limits=list(DISTANCE_BINS),
                 min_confidence_scores={
-                    name: threshold_row(name, wishes, DEFAULT_SCORE, len(DISTANCE_BINS)) for name in names
+                    name: threshold_row(name, options, DEFAULT_SCORE, len(DISTANCE_BINS)) for name in names
                 },
             ),
         ),

@@ -163,10 +163,12 @@ def held_out(
             points = torch.cat([torch.zeros_like(merged[:, :1]), merged], dim=1)
             outputs = head_outputs(model, points, 1, section["data_preprocessor"]["voxel_layer"], amp=False)
             sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
-            found = model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0].cpu().numpy()
-            boxes = found.bboxes_3d.tensor
+            detections = model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0].cpu().numpy()
+            boxes = detections.bboxes_3d.tensor
             predictions.append(
-                Boxes3D.build(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:9], found.labels_3d, found.scores_3d)
+                Boxes3D.build(
+                    boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:9], detections.labels_3d, detections.scores_3d
+                )
             )
             truth = labeled_boxes(frame)
             truths.append(Boxes3D.build(truth.centers, truth.sizes, truth.yaws, truth.velocities, truth.labels))

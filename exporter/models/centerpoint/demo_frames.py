@@ -86,13 +86,13 @@ def merged_points(frame: Frame) -> NDArray[np.float32]:
 def labeled_boxes(frame: Frame) -> Boxes:
     """Return the boxes with at least one point."""
     seen = frame.num_lidar_pts > 0
-    found = frame.annotations
+    annotations = frame.annotations
     return Boxes(
-        found.centers[seen].astype(np.float32),
-        found.sizes[seen].astype(np.float32),
-        found.yaws[seen].astype(np.float32),
-        found.velocities[seen].astype(np.float32),
-        found.labels[seen],
+        annotations.centers[seen].astype(np.float32),
+        annotations.sizes[seen].astype(np.float32),
+        annotations.yaws[seen].astype(np.float32),
+        annotations.velocities[seen].astype(np.float32),
+        annotations.labels[seen],
     )
 
 

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.autoware import EXPORT_AGAIN, LABELS, Bundle, Wishes, class_names, precision, refuse_unless, threshold_row
+from exporter.autoware import (
+    EXPORT_AGAIN,
+    LABELS,
+    Bundle,
+    BundleOptions,
+    class_names,
+    precision,
+    refuse_unless,
+    threshold_row,
+)
 from shared.spec import ModelSpec
 
 NAME = "yolox_s_plus_opt"
@@ -39,12 +48,12 @@ class MlPackage(BaseModel):
     nms_threshold: Unit = DEFAULT_NMS
 
 
-def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle:
+def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
     """The bundle of a YOLOX, see `exporter.autoware`.
 
     Raises:
         InputError: the node would misread the model; says why and what to export instead.
-        UsageError: a wish that the node can't fulfill.
+        UsageError: an option that the node has no value for.
     """
     image: Mapping[str, Any] = spec.parameters.get("image", {})
     refuse_unless(
@@ -66,8 +75,8 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], wishes: Wishes) -> Bundle
     refuse_unless(len(spec.components) == 1, "it has one network", hint=f"{EXPORT_AGAIN} this version")
     names = class_names(spec.classes)
     package = MlPackage(
-        precision=precision(config, wishes.precision, ("fp32", "fp16")),
-        score_threshold=threshold_row("", wishes, DEFAULT_SCORE, 1)[0],
+        precision=precision(config, options.precision, ("fp32", "fp16")),
+        score_threshold=threshold_row("", options, DEFAULT_SCORE, 1)[0],
     )
     remap = "".join(f"{name},{LABELS.index(name)}\n" for name in names)
     return Bundle(

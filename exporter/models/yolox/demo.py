@@ -159,9 +159,9 @@ def held_out(
         images, scale = letterboxed(pixels.to(device), size)
         metas = [{"img_shape": (size, size), "scale_factor": (scale, scale)}] * len(images)
         outputs = head_outputs(model, images, amp=False)
-        for found in model.bbox_head.predict_by_feat(*outputs, metas, rescale=True):
-            rows = torch.cat([found.bboxes, found.scores[:, None]], dim=1).cpu().numpy()
-            detections.append([rows[found.labels.cpu().numpy() == label] for label in range(len(CLASSES))])
+        for detected in model.bbox_head.predict_by_feat(*outputs, metas, rescale=True):
+            rows = torch.cat([detected.bboxes, detected.scores[:, None]], dim=1).cpu().numpy()
+            detections.append([rows[detected.labels.cpu().numpy() == label] for label in range(len(CLASSES))])
         truths += [
             {"bboxes": boxes.numpy(), "labels": names.numpy()} for boxes, names in zip(corners, labels, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""YOLOX as a module to export: the head's maps in one tensor, and, if wished, decoding and suppression in the graph."""
+"""YOLOX as a module to export: the head's maps in one tensor, and optionally decoding and suppression in the graph."""
 
 from __future__ import annotations
 
@@ -130,14 +130,14 @@ class Detections(nn.Module):
         scores = best[:, None] if self.class_agnostic else scores_by_class(rows).transpose(1, 2)
         kept = suppressed(corners, scores, self.iou_threshold, self.score_threshold, self.max_boxes)
         top, position = kept.flatten(1).topk(self.max_boxes, dim=1)
-        found = top > 0
+        valid = top > 0
         row = position % rows.shape[1]
         boxes = corners.gather(1, row[..., None].expand(-1, -1, 4))
         return (
-            found.sum(dim=1, keepdim=True).to(torch.int32),
-            boxes * found[..., None].to(boxes.dtype),
+            valid.sum(dim=1, keepdim=True).to(torch.int32),
+            boxes * valid[..., None].to(boxes.dtype),
             top,
-            (labels.gather(1, row) * found.to(labels.dtype)).to(torch.int32),
+            (labels.gather(1, row) * valid.to(labels.dtype)).to(torch.int32),
         )
 
 
