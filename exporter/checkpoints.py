@@ -196,7 +196,5 @@ def _diagnosis(expected: set[str], found: set[str], missing: list[str], unexpect
             "give the checkpoint from before the fusion"
         )
     if not missing and not unexpected:
-        return (
-            "the layers are the same, their sizes are not; check in_channels, num_classes and the like in model.config"
-        )
+        return "the layers are the same, their sizes differ: check in_channels (with or without intensity?) and classes"
     return "check that model.config is the config that this checkpoint was trained with"
