@@ -5,6 +5,7 @@ A subject reads ``[WORKSPACE][@VERSION][:RUN]``; without a run it stands for eve
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,12 +67,12 @@ def find_subjects(texts: Sequence[str], work: Path | None) -> list[Subject]:
         UsageError: a text that names nothing, or two that name the same.
         InputError: not evaluated, or evaluated by another version of the evaluator.
     """
-    named: dict[tuple[Path, str | None, str], Subject] = {}
-    several = len({_split(text, work)[0].resolve() for text in texts}) > 1
+    named: dict[tuple[str, str | None, str], Subject] = {}
+    several = len({os.path.realpath(_split(text, work)[0]) for text in texts}) > 1
     for text in texts:
         folder, version, run = _split(text, work)
         for subject in subjects_of(folder, version, run, several=several):
-            key = (folder.resolve(), version, subject.run)
+            key = (os.path.realpath(folder), version, subject.run)
             if key in named:
                 raise UsageError(f"{subject.label} is named twice", where=text)
             named[key] = subject

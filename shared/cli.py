@@ -79,6 +79,7 @@ class ToolGroup(click.Group):
         """Run a command line; returns its exit code."""
         debug = "--debug" in arguments
         try:
+            _check_text(arguments)
             result = super().main(args=arguments, standalone_mode=False, **extra)
         except click.exceptions.Exit as stop:
             return stop.exit_code
@@ -95,6 +96,15 @@ class ToolGroup(click.Group):
             click.echo("\n".join(["error: " + lines[0], *lines[1:]]), err=True)
             return code
         return result if isinstance(result, int) else 0
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are not UTF-8: they would end up in a manifest, which is."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise click.UsageError(f"{argument!r} is not text in UTF-8.") from error
 
 
 def _show_usage(error: click.ClickException) -> None:

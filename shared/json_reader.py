@@ -16,7 +16,9 @@ from typing import Any
 from shared.errors import InputError
 from shared.regular_files import open_regular
 
-#: Most bytes of what our tools write: manifests, records, headers.
+#: Most bytes of a manifest: 60,000 artifacts.
+MANIFEST_BYTES = 16 << 20
+#: Most bytes of what else our tools write: records, headers.
 RECORD_BYTES = 64 << 20
 #: Most bytes of data: info files, annotations, predictions.
 DATA_BYTES = 2 << 30

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from shared.errors import ManifestError
 from shared.files import FileIdentity, explain_os_errors, sha256_of_file, write_text
-from shared.json_reader import RECORD_BYTES, parse_json
+from shared.json_reader import MANIFEST_BYTES, parse_json
 from shared.regular_files import open_regular
 from shared.spec import ModelSpec
 
@@ -132,15 +132,15 @@ def read_manifest(path: Path) -> Manifest:
         if manifest is not None and identity == known:
             return manifest
         with open_regular(path, error=ManifestError) as file:
-            identity, content = FileIdentity.of(file.fileno()), file.read(RECORD_BYTES + 1)
+            identity, content = FileIdentity.of(file.fileno()), file.read(MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
         raise ManifestError(
             "no manifest here", where=str(path), hint="start with the exporter: exporter export --config … --work …"
         ) from error
     except (OSError, ValueError) as error:  # a loop of links, a name that is too long or holds NUL
         raise ManifestError(f"can't be read ({error})", where=str(path)) from error
-    if len(content) > RECORD_BYTES:
-        raise ManifestError(f"is larger than {RECORD_BYTES >> 20} MB", where=str(path), hint="this is no manifest")
+    if len(content) > MANIFEST_BYTES:
+        raise ManifestError(f"is larger than {MANIFEST_BYTES >> 20} MB", where=str(path), hint="this is no manifest")
     manifest = _parse(path, content)
     if identity.is_settled():
         _remember(path, identity, manifest)

@@ -99,9 +99,9 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
         ManifestError: conflicts and no preference; a file of theirs is missing or changed; a stage is running here.
         EnvironmentLacks: the disk is full or read-only.
     """
-    if work.resolve() == other.resolve():
-        raise UsageError("is the workspace itself", where=str(other), hint="name the copy that came back")
     mine, copy = Workspace.open(work), Workspace.open(other)
+    if work.samefile(other):
+        raise UsageError("is the workspace itself", where=str(other), hint="name the copy that came back")
     theirs = copy.manifest()
     plan = plan_merge(mine.manifest(), theirs, prefer)
     if dry_run:

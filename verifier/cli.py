@@ -88,7 +88,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
     metavar="POLICY",
     help="Whose default signal to noise limit counts.",
 )
-@click.option("--snr-db", type=Number(), help="The limit [dB] itself.")
+@click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")
 @force_option
 def bisect_command(
     work: Path,

@@ -44,10 +44,12 @@ def _search_options(command: Command) -> Command:
 @click.command("sensitivity")
 @_search_options
 @click.option(
-    "--threshold", type=Number(), default=0.1, show_default=True,
+    "--threshold", type=Number(-1000, 1000), default=0.1, show_default=True,
     help="A layer that loses more points alone in INT8 goes to the skip list.",
 )  # fmt: skip
-@click.option("--min-snr", type=Number(), help="So does one that leaves an output a lower signal to noise ratio [dB].")
+@click.option(
+    "--min-snr", type=Number(-1000, 1000), help="So does one that leaves an output a lower signal to noise ratio [dB]."
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the ranking here, as CSV.")
 def sensitivity_command(
     config: Path, overrides: tuple[str, ...], work: Path, data_root: Path | None, profiles: tuple[Path, ...],
@@ -70,7 +72,9 @@ def sensitivity_command(
 
 @click.command("auto")
 @_search_options
-@click.option("--max-drop", type=Number(), required=True, help="Points of the metric that may be lost against float.")
+@click.option(
+    "--max-drop", type=Number(-1000, 1000), required=True, help="Points of the metric that may be lost against float."
+)
 @click.option(
     "--skip", multiple=True, metavar="REGEX", help="Layers or blocks that stay in floating point anyway. Repeatable."
 )

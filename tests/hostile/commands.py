@@ -1,0 +1,90 @@
+"""Runs a command line in this process, as its user sees it, and says what of the answer is not fit for one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from shared.cli import ToolGroup
+from shared.text import LONGEST_LINE
+
+SECONDS = 20
+_TOOLS = {"manifest": "shared.manifest_cli"}
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command line said, and its exit code; None when it took too long."""
+
+    code: int | None
+    out: str
+    err: str
+
+    def faults(self, codes: Sequence[int]) -> list[str]:
+        """What a user could not live with.
+
+        Args:
+            codes: exit codes that are right.
+        """
+        errors = [line for line in self.err.splitlines() if line.startswith(("error:", "Error:"))]
+        found = {
+            f"takes more than {SECONDS} s": self.code is None,
+            f"exit code {self.code}, not one of {list(codes)}": self.code is not None and self.code not in codes,
+            "a traceback": "Traceback" in self.err,
+            "calls itself a bug": "This is a bug" in self.err,
+            "no line that says what is wrong": bool(self.code) and not errors,
+            "control characters": _CONTROL.search(self.out + self.err) is not None,
+            "a line that is too long": any(len(line) > LONGEST_LINE + 60 for line in self.err.splitlines()),
+        }
+        return [fault for fault, is_so in found.items() if is_so]
+
+
+class TooLong(BaseException):
+    """Ends a command; nothing that handles errors catches it."""
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def tool(name: str) -> ToolGroup:
+    """The command line of a tool."""
+    group: Any = importlib.import_module(_TOOLS.get(name, f"{name}.cli")).cli
+    return group
+
+
+def run(arguments: Sequence[str]) -> Answer:
+    """Run a tool: its name, and what follows it."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers, level = logging.root.handlers[:], logging.root.level
+    code: int | None = None
+    try:
+        with _time_limit(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            tool(arguments[0]).main(list(arguments[1:]))
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except TooLong:
+        code = None
+    finally:
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+    return Answer(code, out.getvalue(), err.getvalue())

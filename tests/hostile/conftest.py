@@ -1,0 +1,31 @@
+"""Workspaces that are whole, for cases to break."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.commands import run
+from tests.support.workspaces import add_run, make_workspace
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a workspace ``work`` that has two runs, a verification and an evaluation, and its ``data``."""
+    folder = tmp_path_factory.mktemp("whole")
+    workspace = make_workspace(folder)
+    add_run(workspace, "framework")
+    add_run(workspace, "onnx")
+    add_run(workspace, "pytorch", noise=1e-6)
+    for command in (["evaluator", "evaluate"], ["manifest", "tag", "v1"]):
+        assert run([*command, "--work", str(workspace.root)]).code == 0
+    return folder
+
+
+@pytest.fixture
+def broken(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace, to be broken."""
+    shutil.copytree(whole / "work", tmp_path / "work")
+    return tmp_path / "work"
