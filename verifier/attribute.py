@@ -106,11 +106,10 @@ def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict
     reference = Run.open(folder / REFERENCE)
     steps = [str(step) for step in reference.header.details["steps"]]
     runs = [Run.open(folder / step) for step in steps] + [reference]
-    task, classes = find(reference.header.task), len(reference.header.classes)
+    task = find(reference.header.task)
     labels = _labels(workspace, reference, data_root)
     metrics = [
-        task.agreement(_answers(reference, task) if labels is None else labels, _answers(run, task), classes)
-        for run in runs
+        task.agreement(_answers(reference, task) if labels is None else labels, _answers(run, task)) for run in runs
     ]
     rows = []
     for position, step in enumerate(steps):

@@ -56,7 +56,6 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
         "agreement": task.agreement(
             (reference.predictions(i, task.container) for i, _ in common),
             (test.predictions(j, task.container) for _, j in common),
-            len(reference.header.classes),
         ),
     }
 

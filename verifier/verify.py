@@ -119,7 +119,7 @@ def _recorded_outputs(plan: Plan) -> list[str]:
 
 
 def find_score_threshold(parameters: Mapping[str, Any]) -> float | None:
-    """The model's score threshold: the value called ``score_threshold`` in its parameters, wherever it stands there."""
+    """The model's score threshold: the value called ``score_threshold`` in its parameters, at any depth."""
     for name, value in parameters.items():
         if name == "score_threshold" and isinstance(value, (int, float)):
             return float(value)

@@ -88,10 +88,6 @@ class Task(ABC, Generic[Container]):
         """No results."""
 
     @abstractmethod
-    def count(self, predictions: Container) -> int:
-        """Number of results in a container: boxes, labeled points, pixels."""
-
-    @abstractmethod
     def arrays(self, predictions: Container) -> Arrays:
         """A container as arrays, which is how runs store it.
 
@@ -123,19 +119,23 @@ class Task(ABC, Generic[Container]):
         """
 
     @abstractmethod
-    def agreement(self, truth: Iterable[Container], results: Iterable[Container], classes: int) -> dict[str, float]:
+    def agreement(self, truth: Iterable[Container], results: Iterable[Container]) -> dict[str, float]:
         """How well results agree with what is true, be that labels or another run's results.
 
         Args:
             truth: one container a sample.
             results: what is judged, of the same samples.
-            classes: number of classes.
 
         Returns:
             By name, in [0, 1], larger is better; empty when there is nothing true.
         """
 
-    def quick_metric(self, samples: Sequence[Any], to_model: Int64, classes: Sequence[str]) -> QuickMetric[Container]:
+    def quick_metric(
+        self,
+        samples: Sequence[Any],
+        to_model: Int64,
+        classes: Sequence[str],  # noqa: ARG002 (tasks whose metric counts every class need them)
+    ) -> QuickMetric[Container]:
         """What a model is weighed by while it is being quantized; `agreement` with the labels unless a task says more.
 
         Args:
@@ -145,9 +145,7 @@ class Task(ABC, Generic[Container]):
         """
         truths = [self.labels_of(sample, to_model) for sample in samples]
         labeled = [truth for truth in truths if truth is not None]
-        return QuickMetric(
-            self.metric, lambda results: self.agreement(labeled, results, len(classes)).get(self.metric, 0.0)
-        )
+        return QuickMetric(self.metric, lambda results: self.agreement(labeled, results).get(self.metric, 0.0))
 
 
 def find(task: str) -> Task[Any]:
@@ -220,10 +218,6 @@ RowsT = TypeVar("RowsT", bound=Rows)
 
 class RowsTask(Task[RowsT]):
     """A task whose container is `Rows`."""
-
-    def count(self, predictions: RowsT) -> int:
-        """Number of rows."""
-        return len(predictions)
 
     def arrays(self, predictions: RowsT) -> Arrays:
         """The columns."""

@@ -98,7 +98,7 @@ class Classification(RowsTask[ClassScores]):
         logits[0, to_model[sample.label]] = 1.0
         return ClassScores.build(logits, to_model[[sample.label]])
 
-    def agreement(self, truth: Iterable[ClassScores], results: Iterable[ClassScores], classes: int) -> dict[str, float]:  # noqa: ARG002
+    def agreement(self, truth: Iterable[ClassScores], results: Iterable[ClassScores]) -> dict[str, float]:
         """``accuracy``: share of the true rows that the results decide alike."""
         total = right = 0
         for wanted, given in zip(truth, results, strict=True):

@@ -89,7 +89,7 @@ class Detection2D(RowsTask[Boxes2D]):
         boxes = replace(sample.labels.boxes, labels=to_model[sample.labels.boxes.labels])
         return boxes.select((boxes.labels >= 0) & ~sample.labels.ignored)
 
-    def agreement(self, truth: Iterable[Boxes2D], results: Iterable[Boxes2D], classes: int) -> dict[str, float]:  # noqa: ARG002
+    def agreement(self, truth: Iterable[Boxes2D], results: Iterable[Boxes2D]) -> dict[str, float]:
         """``mAP`` at an overlap of one half, without classes that the truth lacks."""
         right = [boxes.select(_finite(boxes)) for boxes in truth]
         given = [boxes.select(_finite(boxes)) for boxes in results]

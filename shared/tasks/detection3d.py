@@ -123,7 +123,7 @@ class Detection3D(RowsTask[Boxes3D]):
         boxes = replace(sample.ground_truth, labels=to_model[sample.ground_truth.labels])
         return boxes.select((boxes.labels >= 0) & (boxes.num_points != 0))
 
-    def agreement(self, truth: Iterable[Boxes3D], results: Iterable[Boxes3D], classes: int) -> dict[str, float]:  # noqa: ARG002
+    def agreement(self, truth: Iterable[Boxes3D], results: Iterable[Boxes3D]) -> dict[str, float]:
         """``mAP``: nuScenes' over any range, without classes that the truth lacks. ``mAPH``: a hit counts in precision
         by how well its heading fits (1 - angle / pi), so that it sees what mAP does not: a wrong yaw.
         """

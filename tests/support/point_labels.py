@@ -28,9 +28,6 @@ class PointLabels(Task[np.ndarray]):
     def empty(self):
         return np.zeros(0, np.int64)
 
-    def count(self, predictions):
-        return len(predictions)
-
     def arrays(self, predictions):
         return {"labels": predictions}
 
@@ -46,7 +43,7 @@ class PointLabels(Task[np.ndarray]):
     def labels_of(self, sample, to_model):
         return None
 
-    def agreement(self, truth, results, classes):
+    def agreement(self, truth, results):
         hits = [wanted == given for wanted, given in zip(truth, results, strict=True)]
         return {"accuracy": float(np.concatenate(hits).mean())}
 

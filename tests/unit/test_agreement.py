@@ -50,30 +50,30 @@ def test_map_is_the_evaluators(seed: int) -> None:
     results = [noisy(rng, boxes, 12) for boxes in truth]
     candidates = nuscenes.find_candidates(table_of(results), table_of(truth))
     expected = nuscenes.score_range(candidates, CLASSES, 0.0, 200.0)
-    found = find("detection3d").agreement(truth, results, len(CLASSES))["mAP"]
+    found = find("detection3d").agreement(truth, results)["mAP"]
     assert found == pytest.approx(expected.mean_average_precision, abs=1e-9)
 
 
 def test_a_run_agrees_with_itself() -> None:
     rng = np.random.default_rng(0)
     boxes = [frame(rng, 30, scored=True) for _ in range(3)]
-    assert find("detection3d").agreement(boxes, boxes, 3) == pytest.approx({"mAP": 1.0, "mAPH": 1.0})
+    assert find("detection3d").agreement(boxes, boxes) == pytest.approx({"mAP": 1.0, "mAPH": 1.0})
     scores = [ClassScores.build(rng.normal(size=(2, 3)))]
-    assert find("classification").agreement(scores, scores, 3) == {"accuracy": 1.0}
+    assert find("classification").agreement(scores, scores) == {"accuracy": 1.0}
     images = [Boxes2D.build([[0, 0, 10, 10], [20, 20, 30, 40]], [0, 1], [0.9, 0.8])]
-    assert find("detection2d").agreement(images, images, 2) == pytest.approx({"mAP": 1.0})
+    assert find("detection2d").agreement(images, images) == pytest.approx({"mAP": 1.0})
 
 
 def test_heading_counts_in_maph_alone() -> None:
     rng = np.random.default_rng(1)
     boxes = [frame(rng, 30, scored=True)]
     back = [replace(boxes[0], yaws=boxes[0].yaws + np.float32(np.pi))]
-    found = find("detection3d").agreement(boxes, back, 3)
+    found = find("detection3d").agreement(boxes, back)
     assert found["mAP"] == pytest.approx(1.0) and found["mAPH"] < 1e-6
     hair = [replace(boxes[0], yaws=boxes[0].yaws + np.float32(1e-5))]
-    assert find("detection3d").agreement(boxes, hair, 3)["mAPH"] == pytest.approx(1.0, abs=1e-5)
+    assert find("detection3d").agreement(boxes, hair)["mAPH"] == pytest.approx(1.0, abs=1e-5)
     quarter = [replace(boxes[0], yaws=boxes[0].yaws + np.float32(np.pi / 2))]
-    assert 0.1 < find("detection3d").agreement(boxes, quarter, 3)["mAPH"] < 0.6
+    assert 0.1 < find("detection3d").agreement(boxes, quarter)["mAPH"] < 0.6
 
 
 def test_lost_false_and_mislabeled_results_cost() -> None:
@@ -82,7 +82,7 @@ def test_lost_false_and_mislabeled_results_cost() -> None:
     lost = [boxes[0].select(np.arange(15))]
     flipped = [replace(boxes[0], labels=(boxes[0].labels + 1) % 3)]
     clutter = [noisy(rng, boxes[0].select(np.zeros(0, np.int64)), 50)]
-    values = [find("detection3d").agreement(boxes, results, 3)["mAP"] for results in (lost, flipped, clutter)]
+    values = [find("detection3d").agreement(boxes, results)["mAP"] for results in (lost, flipped, clutter)]
     assert 0.3 < values[0] < 0.6 and max(values[1:]) < 0.2
 
 
@@ -90,7 +90,7 @@ def test_results_with_nan_and_nothing_at_all() -> None:
     rng = np.random.default_rng(3)
     boxes = frame(rng, 9, scored=True)
     broken = replace(boxes, scores=np.where(np.arange(9) < 3, np.nan, boxes.scores).astype(np.float32))
-    assert 0 < find("detection3d").agreement([boxes], [broken], 3)["mAP"] < 1
-    assert find("detection3d").agreement([boxes], [Boxes3D.empty()], 3) == {"mAP": 0.0, "mAPH": 0.0}
-    assert find("detection3d").agreement([Boxes3D.empty()], [boxes], 3) == {}
-    assert find("classification").agreement([ClassScores.empty()], [ClassScores.empty()], 3) == {}
+    assert 0 < find("detection3d").agreement([boxes], [broken])["mAP"] < 1
+    assert find("detection3d").agreement([boxes], [Boxes3D.empty()]) == {"mAP": 0.0, "mAPH": 0.0}
+    assert find("detection3d").agreement([Boxes3D.empty()], [boxes]) == {}
+    assert find("classification").agreement([ClassScores.empty()], [ClassScores.empty()]) == {}

@@ -199,7 +199,7 @@ def test_a_label_flip_is_one_of_the_pipelines_own_decision() -> None:
     collected = ResultStatistics(classification.TASK)
     collected.add(0, reference, test)
     assert (collected.summary()["label_flips"], collected.summary()["matched"]) == (1, 1)
-    assert classification.TASK.agreement([reference], [test], 2) == {"accuracy": 0.5}
+    assert classification.TASK.agreement([reference], [test]) == {"accuracy": 0.5}
 
 
 def test_class_scores_that_are_not_finite_are_counted() -> None:
