@@ -179,6 +179,22 @@ def test_rows_are_filled_up_to_the_profile(work: Path) -> None:
     np.testing.assert_allclose(answer, more[:3], rtol=1e-5)
 
 
+@pytest.mark.parametrize("version", ["8.6.1", "10.0.1", "10.9.0", "11.1.0"])
+def test_every_release_loads_binds_and_runs(
+    exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Contexts in our own scratch memory: how they are made, and given it, changed with 10.0, 10.9 and 11."""
+    engines_on_cpu.use(monkeypatch, kernels, version=version)
+    target = f"trt{version}-sm90-auto"
+    engines_on_cpu.add_engines(exported, target=target, version=version)
+    session = load(exported, target)
+    features = np.random.default_rng(0).normal(0, 1, (30, 8, 10)).astype(np.float32)
+    answer = session.run("pts_voxel_encoder", {"input_features": features})["pillar_features"]
+    bound = session.open_lane().bind("pts_voxel_encoder", {"input_features": session.gpu.upload(features)}, {})
+    bound.enqueue()
+    np.testing.assert_array_equal(bound.outputs["pillar_features"].get(), answer)
+
+
 def test_a_shape_outside_the_profile_is_named(work: Path) -> None:
     session = load(Workspace.open(work))
     with pytest.raises(InferenceError, match=r"'input_features' has shape \[401, 8, 10\].*\[20, 8, 10\] to \[400"):

@@ -249,6 +249,16 @@ def test_the_spec_has_the_sizes_of_the_inputs_dynamic_axes_whatever_their_names(
     assert renamed.spec("x.onnx", None).axes == {"H": varying}
 
 
+def test_the_pillars_of_a_frame_vary_up_to_what_the_model_takes(centerpoint_components):
+    encoder, head = (component.spec("x.onnx", None).axes for component in centerpoint_components)
+    pillars = encoder["num_voxels"]
+    assert (pillars.min, pillars.opt, pillars.counter) == (1, pillars.max // 4, "voxels")
+    assert all(
+        sizes.min == sizes.max for axes in (encoder, head) for name, sizes in axes.items() if name != "num_voxels"
+    )
+    assert set(head) == {"batch_size", "height", "width"}
+
+
 def test_axes_that_can_not_be_dynamic():
     with pytest.raises(ConfigError, match=r"components.scaling.io.dynamic_axes: axis 1 of 'x' can't be dynamic"):
         scaling().with_dynamic_axes({"x": {1: "channels"}})
