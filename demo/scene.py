@@ -278,7 +278,7 @@ def _vehicle_kind(rng: np.random.Generator) -> str:
 
 def _traffic(rng: np.random.Generator, span: tuple[float, float], ego_lane: float, ego_speed: float) -> list[Actor]:
     """Fill the four lanes; all vehicles of a lane share its speed, so that they never meet."""
-    found = []
+    actors = []
     for lane in (INNER_LANE, OUTER_LANE, -INNER_LANE, -OUTER_LANE):
         jammed = rng.random() < 0.2
         speed = 0.0 if jammed else float(rng.uniform(4.0, MAX_OBJECT_SPEED))
@@ -289,14 +289,14 @@ def _traffic(rng: np.random.Generator, span: tuple[float, float], ego_lane: floa
             heading = 0.0 if lane > 0 else np.pi
             sway = float(rng.normal(0.0, 0.15))
             state = "moving" if speed > 0 else "stopped"
-            found.append(_actor(rng, _vehicle_kind(rng), (float(s), lane + sway), heading, speed, state))
+            actors.append(_actor(rng, _vehicle_kind(rng), (float(s), lane + sway), heading, speed, state))
             s += 12.0 + rng.exponential(8.0 if speed == 0.0 else 26.0)
-    return found
+    return actors
 
 
 def _crossing_traffic(rng: np.random.Generator, road: Road, crossing: float) -> list[Actor]:
     """Vehicles on a straight side road, driving toward the crossing, across it or away from it."""
-    found = []
+    actors = []
     x, y, heading = road.pose(np.array(crossing), np.array(0.0))
     for direction in (1.0, -1.0):
         speed = 0.0 if rng.random() < 0.4 else float(rng.uniform(3.0, 9.0))
@@ -308,13 +308,13 @@ def _crossing_traffic(rng: np.random.Generator, road: Road, crossing: float) -> 
                 start = np.array([x, y]) + position * along + INNER_LANE * left
                 state = "moving" if speed > 0 else "stopped"
                 kind = _vehicle_kind(rng)
-                found.append(_actor(rng, kind, (float(start[0]), float(start[1])), yaw, speed, state, on_road=False))
+                actors.append(_actor(rng, kind, (float(start[0]), float(start[1])), yaw, speed, state, on_road=False))
             position += 14.0 + rng.exponential(25.0)
-    return found
+    return actors
 
 
 def _parked(rng: np.random.Generator, span: tuple[float, float], crossing: float) -> list[Actor]:
-    found = []
+    actors = []
     for side in (1.0, -1.0):
         s = span[0]
         while s < span[1]:
@@ -325,24 +325,24 @@ def _parked(rng: np.random.Generator, span: tuple[float, float], crossing: float
             against = rng.random() < 0.1  # a few park facing the traffic
             yaw = float((0.0 if side > 0 else np.pi) + (np.pi if against else 0.0) + rng.normal(0.0, 0.03))
             place = (float(s), side * PARKING_LANE + float(rng.normal(0.0, 0.1)))
-            found.append(_actor(rng, kind, place, yaw, 0.0, "parked"))
-    return found
+            actors.append(_actor(rng, kind, place, yaw, 0.0, "parked"))
+    return actors
 
 
 def _cyclists(rng: np.random.Generator, span: tuple[float, float]) -> list[Actor]:
-    found = []
+    actors = []
     for side in (1.0, -1.0):
         speed = float(rng.uniform(2.5, 6.5))
         s = span[0] + rng.uniform(0.0, 20.0)
         while s < span[1]:
             place = (float(s), side * CYCLE_LANE + float(rng.normal(0.0, 0.12)))
-            found.append(_actor(rng, "bicycle", place, 0.0 if side > 0 else np.pi, speed, "moving"))
+            actors.append(_actor(rng, "bicycle", place, 0.0 if side > 0 else np.pi, speed, "moving"))
             s += 5.0 + rng.exponential(14.0)
-    return found
+    return actors
 
 
 def _pedestrians(rng: np.random.Generator, road: Road, span: tuple[float, float], crossing: float) -> list[Actor]:
-    found = []
+    actors = []
     for side in (1.0, -1.0):
         s = span[0]
         while s < span[1]:
@@ -351,18 +351,18 @@ def _pedestrians(rng: np.random.Generator, road: Road, span: tuple[float, float]
             walking = rng.random() < 0.8
             place = (float(s), side * float(rng.uniform(*SIDEWALK)))
             if walking:
-                found.append(_actor(rng, "pedestrian", place, heading, float(rng.uniform(0.8, 1.7)), "moving"))
+                actors.append(_actor(rng, "pedestrian", place, heading, float(rng.uniform(0.8, 1.7)), "moving"))
             else:
                 turned = float(rng.uniform(-np.pi, np.pi))
-                found.append(_actor(rng, "pedestrian", place, turned, 0.0, "standing"))
+                actors.append(_actor(rng, "pedestrian", place, turned, 0.0, "standing"))
     for _ in range(int(rng.integers(2, 7))):
         s = crossing + float(rng.choice([-1.0, 1.0])) * (CROSSING_HALF_WIDTH + float(rng.uniform(1.0, 4.0)))
         direction = float(rng.choice([-1.0, 1.0]))
         x, y, heading = road.pose(np.array(s), np.array(float(rng.uniform(-10.0, 10.0))))
         yaw = float(heading + direction * np.pi / 2)
         speed = float(rng.uniform(0.9, 1.8))
-        found.append(_actor(rng, "pedestrian", (float(x), float(y)), yaw, speed, "moving", on_road=False))
-    return found
+        actors.append(_actor(rng, "pedestrian", (float(x), float(y)), yaw, speed, "moving", on_road=False))
+    return actors
 
 
 def _discs(poses: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -23,7 +23,7 @@ ATTRIBUTES = {
     "moving": "in motion",
     "stopped": "a vehicle that waits in traffic",
     "parked": "a vehicle without a driver",
-    "standing": "a person who stands",
+    "standing": "a person who is standing",
 }
 # Smallest visible share of an object's pixels, by level.
 VISIBILITY_LEVELS = {"full": 0.8, "most": 0.6, "partial": 0.0, "none": -1.0, "unavailable": -1.0}

@@ -87,7 +87,7 @@ bundle: $(LOCK)/.ready ## one file with TOOL=trt_builder|runtime|verifier for a 
 	@UV=$(LOCK)/bin/uv $(LOCK)/bin/python docker/bundle.py --tool $(TOOL) $(PLATFORMS:%=--platform %) \
 	    $(if $(REQUIREMENTS),--requirements $(REQUIREMENTS)) --out dist
 
-lock: $(LOCK)/.ready ## write requirements/lock anew, after a change of versions
+lock: $(LOCK)/.ready ## rewrite requirements/lock after a change of versions
 	@UV=$(abspath $(LOCK))/bin/uv requirements/lock/update.sh
 
 audit: $(LOCK)/.ready ## known vulnerabilities of the locked versions; lists them, and fails nothing

@@ -137,9 +137,9 @@ def _tables(subjects: Sequence[Subject], changes: Mapping[str, Mapping[str, Any]
         ["precision", *(subject.precision for subject in subjects)],
         ["model [MB]", *(_megabytes(subject.model_bytes) for subject in subjects)],
     ]
-    found = [Table(table.title, table.columns, [*table.rows, *about])]
+    tables = [Table(table.title, table.columns, [*table.rows, *about])]
     classes = _class_table(subjects)
-    return [*found, *([] if classes is None else [classes]), _change_table(subjects[0], changes)]
+    return [*tables, *([] if classes is None else [classes]), _change_table(subjects[0], changes)]
 
 
 def _megabytes(size: int | None) -> str:

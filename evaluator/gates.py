@@ -162,5 +162,5 @@ def _number(gate: Gate, evaluation: Mapping[str, Any]) -> float | None:
 
 
 def _bound(intervals: Mapping[str, Any], metric: str, bound: str) -> float | None:
-    found = intervals.get(metric)
-    return None if found is None else float(found[bound])
+    interval = intervals.get(metric)
+    return None if interval is None else float(interval[bound])

@@ -40,11 +40,11 @@ def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
             unevaluated.append(f"{name or NOW}: left out, {error.message}")
     if not subjects:
         raise InputError("nothing is evaluated here", where=str(work), hint=f"evaluator evaluate --work {work}")
-    shown = _metric_names(metrics, [subject for _, found in subjects for subject in found])
+    shown = _metric_names(metrics, [subject for _, evaluated in subjects for subject in evaluated])
     rows, records = [], []
     before: dict[str, Subject] = {}
-    for name, found in subjects:
-        for subject in found:
+    for name, evaluated in subjects:
+        for subject in evaluated:
             earlier = before.get(subject.run)
             changed = None if earlier is None else change(earlier, subject)
             rows.append(_row(name or NOW, subject, shown, changed))

@@ -146,9 +146,9 @@ def _client(uri: str) -> Any:
 
 def _experiment(client: Any, name: str, uri: str) -> str:
     """Id of the experiment called ``name``, which is created if there is none."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    existing = client.get_experiment_by_name(name)
+    if existing is not None:
+        return str(existing.experiment_id)
     database = PurePosixPath(uri.removeprefix("sqlite:///"))
     # A server knows where its artifacts belong; a database lies in a folder that they can be put in.
     location = f"file://{database.parent}/mlflow-artifacts/{name}" if uri.startswith("sqlite:") else None

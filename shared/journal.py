@@ -55,9 +55,9 @@ class Journal:
         Raises:
             EnvironmentLacks: the disk is full or read-only.
         """
-        found = [] if afresh else read_lines(path)
-        ours = found[:1] == [{"fingerprint": fingerprint}]
-        answers = {answer["key"]: answer for answer in found[1:]} if ours else {}
+        entries = [] if afresh else read_lines(path)
+        ours = entries[:1] == [{"fingerprint": fingerprint}]
+        answers = {answer["key"]: answer for answer in entries[1:]} if ours else {}
         lines = [json.dumps({"fingerprint": fingerprint}), *map(json.dumps, answers.values())]
         with explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def read_json(
     with open_regular(path, error=error) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise error(f"is larger than {most_bytes >> 20} MB", where=str(path), hint="this is no file of these tools")
+        raise error(f"is larger than {most_bytes >> 20} MB", where=str(path), hint="no tool here wrote it")
     return parse_json(content, str(path), allow_nan=allow_nan, error=error)
 
 

@@ -72,10 +72,10 @@ def code_digest(*packages: str) -> str:
 
 
 def _sources(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
-    found = []
+    sources = []
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != "__pycache__":
-            found += _sources(entry, f"{prefix}/{entry.name}")
+            sources += _sources(entry, f"{prefix}/{entry.name}")
         elif entry.name.endswith((".py", ".cu")):
-            found.append((f"{prefix}/{entry.name}", entry.read_bytes()))
-    return found
+            sources.append((f"{prefix}/{entry.name}", entry.read_bytes()))
+    return sources

@@ -22,7 +22,7 @@ class OutputStream(io.TextIOBase):
     """A standard stream that writes what it can and remembers what it could not.
 
     Args:
-        stream: the stream that it writes to; None when there is none.
+        stream: the stream that it writes to; None if there is none.
         escape: replace control characters, too.
     """
 

@@ -31,13 +31,13 @@ def evaluate(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], cla
         classes: class names by label.
 
     Returns:
-        JSON: ``summary`` (`SUMMARY` by name) and ``classes`` (AP, AP50, AP75 by class); None where there is no value.
+        JSON: ``summary`` (`SUMMARY` by name) and ``classes`` (AP, AP50, AP75 by class); None for a missing value.
     """
     truth = faster_coco_eval.COCO(_dataset(truths, classes))
     rows = _results(predictions)
     # COCO.loadRes does not take an empty list.
-    found = truth.loadRes(rows) if rows else faster_coco_eval.COCO(_dataset([], classes))
-    evaluation = faster_coco_eval.COCOeval_faster(truth, found, "bbox", print_function=lambda *_: None)
+    results = truth.loadRes(rows) if rows else faster_coco_eval.COCO(_dataset([], classes))
+    evaluation = faster_coco_eval.COCOeval_faster(truth, results, "bbox", print_function=lambda *_: None)
     evaluation.params.imgIds = list(range(len(truths)))
     evaluation.evaluate()
     evaluation.accumulate()

@@ -49,7 +49,7 @@ def iou_bev(predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int) ->
 
 
 def iou_3d(predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int) -> Float64:
-    """(K,) intersection over union of the boxes, which stand upright."""
+    """(K,) intersection over union of the boxes, which are upright."""
     area = intersection_areas(_footprints(predictions, rows), _footprints(truths, columns))
     z, height = predictions.centers[rows, 2].astype(np.float64), predictions.sizes[rows, 2].astype(np.float64)
     truth_z, truth_height = truths.centers[columns, 2].astype(np.float64), truths.sizes[columns, 2].astype(np.float64)

@@ -75,7 +75,7 @@ def find_metric(task: str) -> Metric:
     """The metric module of ``task``.
 
     Raises:
-        UsageError: there is none; names those that there are.
+        UsageError: there is none; the message lists the known ones.
     """
     module = plugins.find(plugins.METRICS, task)
     if module is None:

@@ -24,41 +24,40 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
     for path, record in sorted(material.manifest.artifacts.items()):
         if record.kind != _KIND or material.manifest.stages[record.stage].status != "done":
             continue
-        found = read_json(material.workspace.artifact(path))
-        if found.get("format") != _FORMAT:
+        attribution = read_json(material.workspace.artifact(path))
+        if attribution.get("format") != _FORMAT:
             blocks.append(Text(f"{path} was written by another version of the verifier", "muted"))
             continue
-        blocks += _attribution(found)
+        blocks += _attribution(attribution)
         if outdated_inputs(material.manifest, record.stage):
             command = material.manifest.stages[record.stage].command
             blocks.append(Text(f"This is about files older than the current ones. To make it again: {command}", "bad"))
     return Section("attribution", "Loss by step", blocks) if blocks else None
 
 
-def _attribution(found: dict[str, Any]) -> list[Block]:
-    metrics = list(found["total"])
-    largest = max((abs(step["loss"][metric]) for step in found["steps"] for metric in metrics), default=0.0)
+def _attribution(attribution: dict[str, Any]) -> list[Block]:
+    metrics = list(attribution["total"])
+    largest = max((abs(step["loss"][metric]) for step in attribution["steps"] for metric in metrics), default=0.0)
     rows: list[list[str | Cell]] = []
-    for step in found["steps"]:
+    for step in attribution["steps"]:
         results = step["results"]
         changed = results["num_reference_unmatched"] + results["num_test_unmatched"] + results["label_flips"]
-        guilty = step["step"] in found["responsible"]
+        guilty = step["step"] in attribution["responsible"]
         rows.append(
             [
                 Cell(step["step"], "bad" if guilty else ""),
                 *(_loss(step["loss"][metric], largest) for metric in metrics),
-                _own_output(step, found["samples"]),
+                _own_output(step, attribution["samples"]),
                 str(changed),
             ]
         )
-    rows.append([Cell("total"), *(_text(found["total"][metric]) for metric in metrics), "", ""])
-    against = "the labels" if found["truth"] == "labels" else f"the results of {found['reference']}"
-    title = (
-        f"{found['test']} in place of {found['reference']}, step by step: {found['samples']} samples, against {against}"
-    )
+    rows.append([Cell("total"), *(_text(attribution["total"][metric]) for metric in metrics), "", ""])
+    against = "the labels" if attribution["truth"] == "labels" else f"the results of {attribution['reference']}"
+    title = f"{attribution['test']} in place of {attribution['reference']}, step by step: "
+        f"{attribution['samples']} samples, against {against}"
     columns = ["step", *(f"{metric} lost" for metric in metrics), "its own output", "results changed"]
-    if found["responsible"]:
-        sentence = Text(f"Responsible: {', '.join(found['responsible'])}.", "bad")
+    if attribution["responsible"]:
+        sentence = Text(f"Responsible: {', '.join(attribution['responsible'])}.", "bad")
     else:
         sentence = Text("No step loses any of the metric.", "good")
     return [sentence, Grid(title, columns, rows)]

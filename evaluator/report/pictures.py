@@ -38,9 +38,9 @@ def chosen(scores: Sequence[float | None]) -> list[tuple[str, int]]:
     if not known:
         return []
     names = {"Worst": 0, "Second worst": 1, "Median": len(known) // 2, "Best": len(known) - 1}
-    found: dict[int, str] = {}
+    name_of_rank: dict[int, str] = {}
     # The last name of a frame counts least: a single frame is the worst one.
     for name, rank in names.items():
         if rank < len(known):
-            found.setdefault(rank, name)
-    return [(f"{name} frame", known[rank][1]) for rank, name in found.items()]
+            name_of_rank.setdefault(rank, name)
+    return [(f"{name} frame", known[rank][1]) for rank, name in name_of_rank.items()]

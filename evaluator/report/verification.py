@@ -57,8 +57,10 @@ def _comparison(name: str, comparison: dict[str, Any], result: dict[str, Any] | 
         blocks.append(_output_table(title, comparison))
     if comparison["results"]["errors"]:
         blocks.append(_result_table(title, comparison["results"]))
-    found = [_histogram(output, values, comparison["tolerance"]) for output, values in comparison["outputs"].items()]
-    charts = [chart for chart in found if chart is not None]
+    histograms = [
+        _histogram(output, values, comparison["tolerance"]) for output, values in comparison["outputs"].items()
+    ]
+    charts = [chart for chart in histograms if chart is not None]
     if charts:
         blocks.append(Details(f"Error histograms, {title}", [Charts(charts)], open=is_first))
     return blocks

@@ -42,13 +42,13 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
         raise InputError("lists no images", where=str(truth_file), hint="was it made for another split?")
     names = _categories(content["categories"], truth_file)
     classes = _classes(results.classes, names)
-    found = read_json(predictions_file, most_bytes=DATA_BYTES, allow_nan=True)
-    if not isinstance(found, list):
+    boxes = read_json(predictions_file, most_bytes=DATA_BYTES, allow_nan=True)
+    if not isinstance(boxes, list):
         raise InputError(
             "is not a COCO results file", where=str(predictions_file), hint="it is a list of boxes with scores"
         )
     truths = _truths(content["annotations"], images, names, classes, f"{truth_file}: annotations")
-    predictions = _predictions(found, images, names, classes, str(predictions_file))
+    predictions = _predictions(boxes, images, names, classes, str(predictions_file))
     truth = detection2d.Truth(
         images=truths,
         positions=list(range(len(images))),

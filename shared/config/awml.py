@@ -76,8 +76,8 @@ class _Notes:
 
 
 def _where(path: Path, raw: LinedDict, keys: KeyPath) -> str:
-    found = place_of(raw, keys)
-    source, line = found if found is not None and found[1] else (path, None)
+    place_in_file = place_of(raw, keys)
+    source, line = place_in_file if place_in_file is not None and place_in_file[1] else (path, None)
     return place(source, line, keys)
 
 
@@ -104,9 +104,9 @@ def _lines(value: dict[str, Any], raw: LinedDict) -> dict[KeyPath, int]:
     def walk(item: Any, keys: KeyPath) -> None:
         for length in range(len(keys), 0, -1):
             if keys[:length] in _ORIGINS:
-                found = place_of(raw, (*_ORIGINS[keys[:length]], *keys[length:]))
-                if found is not None and found[1]:
-                    lines[keys] = found[1]
+                place_in_file = place_of(raw, (*_ORIGINS[keys[:length]], *keys[length:]))
+                if place_in_file is not None and place_in_file[1]:
+                    lines[keys] = place_in_file[1]
                 break
         children = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
         for key, child in children:
@@ -186,14 +186,14 @@ def _model(config: AwmlConfig, model_type: str | None, notes: _Notes) -> dict[st
 
 def _devices(config: AwmlConfig, notes: _Notes) -> dict[str, str] | None:
     source = ("devices",) if config.devices is not None else ("verification", "devices")
-    found = config.devices if config.devices is not None else config.verification.devices
+    aliases = config.devices if config.devices is not None else config.verification.devices
     for keys, ignored in (
         (("verification", "devices"), config.verification.devices),
         (("evaluation", "devices"), config.evaluation.devices),
     ):
-        if ignored and keys != source and dict(ignored) != dict(found):
+        if ignored and keys != source and dict(ignored) != dict(aliases):
             notes.add(keys, "dropped, as AWML ignores it: aliases belong in devices")
-    devices = {name: device for name, device in found.items() if device is not None}
+    devices = {name: device for name, device in aliases.items() if device is not None}
     if devices.get("cuda", "cuda:0") not in ("cuda", "cuda:0"):
         notes.add((*source, "cuda"), "scenarios use it here; in AWML, their 'cuda' is always cuda:0")
     return devices or None
@@ -339,8 +339,8 @@ def _component(name: str, component: AwmlComponent, notes: _Notes) -> dict[str, 
 
 def _profile(shapes: AwmlProfile) -> dict[str, list[int]] | None:
     named = {"min_shape": shapes.min_shape, "opt_shape": shapes.opt_shape, "max_shape": shapes.max_shape}
-    found = {key: list(shape) for key, shape in named.items() if shape is not None}
-    return found if len(found) == len(named) else None
+    profile = {key: list(shape) for key, shape in named.items() if shape is not None}
+    return profile if len(profile) == len(named) else None
 
 
 def _former_components(config: AwmlConfig) -> dict[str, dict[str, Any]]:
@@ -389,16 +389,16 @@ def _former_io(config: AwmlConfig) -> dict[str, Any] | None:
 
 def _former_profiles(config: AwmlConfig) -> Iterator[tuple[str, dict[str, list[int]] | None]]:
     """Input name and profile, from ``backend_config.model_inputs`` or the fixed shape of ``model_io``."""
-    stands = False
+    has_profiles = False
     for entry in config.backend_config.model_inputs if config.backend_config is not None else ():
         for name, shapes in entry.input_shapes.items():
-            stands = True
+            has_profiles = True
             yield name, _profile(shapes)
         if entry.name is not None and entry.shape is not None:
-            stands = True
+            has_profiles = True
             yield entry.name, _fixed(entry.shape)
     model_io: AwmlModelIo | None = config.model_io
-    if not stands and model_io is not None and model_io.input_shape and model_io.batch_size is not None:
+    if not has_profiles and model_io is not None and model_io.input_shape and model_io.batch_size is not None:
         yield model_io.input_name, _fixed((model_io.batch_size, *model_io.input_shape))
 
 

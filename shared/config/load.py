@@ -178,7 +178,7 @@ def _where(keys: KeyPath, path: Path, tree: Tree, sources: dict[KeyPath, str]) -
 
 
 def split_key(text: str) -> KeyPath:
-    """``a.b[0].c`` as ``("a", "b", 0, "c")``; empty when it is no key path."""
+    """``a.b[0].c`` as ``("a", "b", 0, "c")``; empty when it is not a key path."""
     keys: list[str | int] = []
     position = 0
     while position < len(text):

@@ -1,7 +1,8 @@
-"""Fields that name something which can be added: a task, a data format, a backend.
+"""Fields that name an extensible thing: a task, a data format, a backend.
 
 A config that is read from a file may name whatever is installed here. One that a manifest holds was checked when it was
-recorded, maybe on another machine; tools that don't need the thing work without it, the others say that it is missing.
+recorded, maybe on another machine; tools that don't need the member work without it, the others report that it is
+missing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class MemberOf:
 
     Attributes:
         group: where the names are from.
-        also: names that are no members and valid all the same.
+        also: names that are valid although they are not members.
     """
 
     group: plugins.Group
@@ -46,7 +47,7 @@ class MemberOf:
         return value
 
     def problem(self, name: str) -> str | None:
-        """What is wrong with a name: nothing, or which would be right."""
+        """What is wrong with a name, and which would be right; None if nothing is."""
         if name in (*self.also, *plugins.ours(self.group)):
             return None
         names = list(dict.fromkeys([*plugins.available(self.group), *self.also]))

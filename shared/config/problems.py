@@ -93,26 +93,26 @@ def value_text(value: Any) -> str:
 
 def explain(error: ValidationError, root: type[Section] = DeployConfig) -> list[tuple[KeyPath, str]]:
     """Key path and what is wrong there, for everything that pydantic found in a ``root``."""
-    found: list[tuple[KeyPath, str]] = []
+    problems: list[tuple[KeyPath, str]] = []
     for item in error.errors(include_url=False):
         keys, kind, context = _without_markers(item["loc"]), item["type"], item.get("ctx", {})
         if kind == "cross_field":
             for problem_keys, value, right in context["problems"]:
                 shown = "" if value is None else f"is {value_text(value)}; "
-                found.append((problem_keys, f"{shown}{right}"))
+                problems.append((problem_keys, f"{shown}{right}"))
         elif kind == "extra_forbidden":
-            found.append((keys, unknown_key(keys, root)))
+            problems.append((keys, unknown_key(keys, root)))
         elif kind == "missing":
-            found.append((keys, "is missing and has no default"))
+            problems.append((keys, "is missing and has no default"))
         elif kind in _SHOULD_BE:
             right = _SHOULD_BE[kind].format(**{name: _plain(value) for name, value in context.items()})
             guess = _close_choice(type_at(root, keys), kind, item["input"])
-            found.append((keys, f"is {value_text(item['input'])}; {right}{guess}"))
+            problems.append((keys, f"is {value_text(item['input'])}; {right}{guess}"))
         elif isinstance(item["input"], Mapping):
-            found.append((keys, item["msg"]))
+            problems.append((keys, item["msg"]))
         else:
-            found.append((keys, f"is {value_text(item['input'])}; {item['msg']}"))
-    return found
+            problems.append((keys, f"is {value_text(item['input'])}; {item['msg']}"))
+    return problems
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from shared.errors import ConfigError
 
 _MAX_BITS = 128
 _MAX_LENGTH = 100_000
-_SHOWN = 60
+_LONGEST_QUOTE = 60
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -78,15 +78,15 @@ def read_python_literals(path: Path) -> LinedDict:
 
 def place_of(value: Any, keys: KeyPath) -> tuple[Path, int] | None:
     """File and line of a key path, or of the nearest one above it."""
-    found = None
+    place = None
     for key in keys:
         if isinstance(value, LinedDict) and key in value.lines:
-            found = value.lines[key]
+            place = value.lines[key]
         try:
             value = value[key]
         except (KeyError, IndexError, TypeError):
             break
-    return found
+    return place
 
 
 def _evaluate_file(path: Path, above: tuple[Path, ...]) -> LinedDict:
@@ -148,9 +148,9 @@ class _File:
     def refusal(self, node: ast.AST, reason: str) -> ConfigError:
         """The error for something that is more than a plain value."""
         text = " ".join(ast.unparse(node).split())
-        shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+        quote = text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 3]}..."
         return ConfigError(
-            f"'{shown}': {reason}",
+            f"'{quote}': {reason}",
             where=f"{self.path}:{getattr(node, 'lineno', 1)}",
             hint="the file is read without being executed; write the value itself, or a YAML config",
         )
@@ -176,10 +176,10 @@ class _File:
     def unary(self, node: ast.UnaryOp) -> Any:
         if isinstance(node.op, ast.Not):
             return not self.value(node.operand)
-        found = self.value(node.operand)
-        if isinstance(found, bool) or not isinstance(found, (int, float)) or isinstance(node.op, ast.Invert):
+        number = self.value(node.operand)
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or isinstance(node.op, ast.Invert):
             raise self.refusal(node, "only a number has a sign")
-        return -found if isinstance(node.op, ast.USub) else found
+        return -number if isinstance(node.op, ast.USub) else number
 
     def dictionary(self, node: ast.Dict) -> LinedDict:
         result = LinedDict()
@@ -198,10 +198,10 @@ class _File:
         return result
 
     def mapping(self, node: ast.expr) -> dict[Any, Any]:
-        found = self.value(node)
-        if not isinstance(found, dict):
+        value = self.value(node)
+        if not isinstance(value, dict):
             raise self.refusal(node, "should be a dictionary")
-        return found
+        return value
 
     def elements(self, nodes: list[ast.expr]) -> list[Any]:
         result: list[Any] = []
@@ -283,10 +283,10 @@ class _File:
         parts = []
         for part in node.values:
             plain = isinstance(part, ast.FormattedValue) and part.conversion == -1 and part.format_spec is None
-            found = self.value(part.value if isinstance(part, ast.FormattedValue) else part)
-            if not isinstance(found, (str, int, float)) or not (plain or isinstance(part, ast.Constant)):
+            value = self.value(part.value if isinstance(part, ast.FormattedValue) else part)
+            if not isinstance(value, (str, int, float)) or not (plain or isinstance(part, ast.Constant)):
                 raise self.refusal(node, "an f-string may hold strings and numbers, without a format")
-            parts.append(str(found))
+            parts.append(str(value))
         return "".join(parts)
 
 

@@ -68,10 +68,10 @@ class DeployConfig(Section):
         Raises:
             KeyError: neither an alias nor a device.
         """
-        found = self.devices.get(alias, alias)
-        if DEVICE_PATTERN.fullmatch(found) is None:
+        device = self.devices.get(alias, alias)
+        if DEVICE_PATTERN.fullmatch(device) is None:
             raise KeyError(alias)
-        return "cuda:0" if found == "cuda" else found
+        return "cuda:0" if device == "cuda" else device
 
 
 def json_schema() -> dict[str, Any]:

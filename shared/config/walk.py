@@ -108,9 +108,9 @@ def type_at(annotation: Any, keys: Sequence[str | int]) -> Any | None:
 
 
 def names_at(annotation: Any, keys: Sequence[str | int]) -> list[str]:
-    """The keys that a section under a key path has; empty when it is no section."""
-    found = type_at(annotation, keys)
-    shape = shape_of(found) if found is not None else Shape("value")
+    """The keys that a section under a key path has; empty when it is not a section."""
+    section_type = type_at(annotation, keys)
+    shape = shape_of(section_type) if section_type is not None else Shape("value")
     return list(field_types(shape.section)) if shape.section is not None else []
 
 

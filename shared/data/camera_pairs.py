@@ -71,14 +71,14 @@ def in_both_states(
     """
 
     def build(index: int) -> CameraPair:
-        found, label = pair(index // 2), index % 2
-        check_calibration(found.camera, found.token)
-        disturbance = disturbance_of(law, found.token) if label == 0 else None
-        camera = found.camera
+        source, label = pair(index // 2), index % 2
+        check_calibration(source.camera, source.token)
+        disturbance = disturbance_of(law, source.token) if label == 0 else None
+        camera = source.camera
         if disturbance is not None:
             camera = replace(camera, lidar2cam=disturbance.apply(camera.lidar2cam))
-        token = f"{found.token}/{STATES[label]}"
-        return replace(found, index=index, token=token, camera=camera, label=label, disturbance=disturbance)
+        token = f"{source.token}/{STATES[label]}"
+        return replace(source, index=index, token=token, camera=camera, label=label, disturbance=disturbance)
 
     return Dataset(
         name=name,

@@ -52,12 +52,12 @@ _NUSCENES_CLASSES = ("trailer", "construction_vehicle", "motorcycle", "pedestria
 
 def nuscenes_label_map(classes: Sequence[str]) -> dict[str, str]:
     """nuScenes' detection classes that the model does not have, to the next more general one that it has."""
-    found = {}
+    label_map = {}
     for name in _NUSCENES_CLASSES:
         label = class_index(name, classes, {}, generalize=True)
         if name not in classes and label != IGNORED:
-            found[name] = classes[label]
-    return found
+            label_map[name] = classes[label]
+    return label_map
 
 
 def class_index(name: str, classes: Sequence[str], label_map: Mapping[str, str | None], *, generalize: bool) -> int:

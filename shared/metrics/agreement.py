@@ -33,7 +33,7 @@ def mean_average_precisions(
         least: recalls and precisions up to here don't count.
 
     Returns:
-        By name of the metric, in [0, 1]; empty when there is no truth.
+        By name of the metric, in [0, 1]; empty without ground truth.
     """
     values: dict[str, list[float]] = {name: [] for name in credits}
     for label in np.unique(truth_labels):

@@ -175,6 +175,6 @@ def _best_f1(matches: ClassMatches, recalls: Float64, precisions: Float64) -> tu
 
 
 def mean_ap(scores: Sequence[ClassScore]) -> float | None:
-    """Mean over the classes that have labeled boxes; None when there is none."""
+    """Mean over the classes that have labeled boxes; None if there are none."""
     known = [value.ap for value in scores if value.ap is not None]
     return float(np.mean(known)) if known else None

@@ -81,8 +81,8 @@ def test_absolute_paths_as_awml_writes_them_need_a_word(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"metainfo": {"classes": CLASSES}, "data_list": []}, "has no images"),
-        ({"images": []}, "is no info file"),
-        ([], "is no info file"),
+        ({"images": []}, "is not an info file"),
+        ([], "is not an info file"),
         (awml_info(instances=[{"bbox": [0, 0, 1, 1]}]), "lacks the key 'bbox_label'"),
         (awml_info(instances=[{"bbox": [0, 0, 1], "bbox_label": 0}]), "is malformed"),
         (awml_info(instances=[{"bbox": [0, 0, 1, 1], "bbox_label": 5}]), "has label 5, but the file names 2 classes"),

@@ -135,7 +135,7 @@ def _matches(predictions: BoxTable, truths: BoxTable, families: npt.NDArray[np.i
 def _confusion(material: Material) -> Block:
     frames = _frames(material)
     predictions, truths = frames.predictions[material.shown], frames.truths
-    # All classes are one family: a box that stands right counts, whatever it is called.
+    # All classes are one family: a box in the right place counts, whatever its class.
     matched = _matches(predictions, truths, np.zeros(len(material.spec.classes), np.int64))
     pairs = [
         (int(truths.labels[column]), int(predictions.labels[row])) for row, column in enumerate(matched) if column >= 0

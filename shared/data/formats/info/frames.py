@@ -6,7 +6,7 @@ Rules where the two, or the data sets behind them, differ:
   ``metainfo.classes``); -1 means ignored. Ignored boxes and those of classes that are not asked for are left out of the
   ground truth. Boxes with ``num_lidar_pts`` 0 stay in, for the evaluator to filter by ``num_points``.
 - *Boxes* are gravity center, l, w, h, yaw in the lidar frame; unknown velocities are NaN.
-- *Paths.* Without ``data_prefix`` every path is relative to the data folder as it stands (AWML). With it, mmdet3d's
+- *Paths.* Without ``data_prefix`` every path is relative to the data folder as it is (AWML). With it, mmdet3d's
   nuScenes rule: key frames join the whole path to ``pts``; of a sweep only the file name counts, joined to ``pts``
   where its path has ``samples`` in it, else to ``sweeps``; images join the prefix of their camera, else ``img``.
 """
@@ -44,7 +44,7 @@ def open_info(settings: DataSource, folder: Path) -> Dataset[Sample]:
     where, content = str(file), load_info(file)
     if not isinstance(content, Mapping) or "data_list" not in content:
         hint = "an info file has 'metainfo' and 'data_list'; convert older ones with mmdet3d's update_infos_to_v2"
-        raise InputError("is no info file of mmdet3d 1.x or AWML", where=where, hint=hint)
+        raise InputError("is not an info file of mmdet3d 1.x or AWML", where=where, hint=hint)
     entries = content["data_list"]
     if not isinstance(entries, Sequence) or not entries:
         raise InputError("has no frames", where=where, hint="its data_list is empty: was it made for another split?")

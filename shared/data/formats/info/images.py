@@ -31,7 +31,9 @@ def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     where, content = str(file), load_info(file)
     if not isinstance(content, Mapping) or not isinstance(content.get("data_list"), Sequence):
         raise InputError(
-            "is no info file of AWML or mmdet3d", where=where, hint="it has metainfo and data_list; COCO: format coco"
+            "is not an info file of AWML or mmdet3d",
+            where=where,
+            hint="it has metainfo and data_list; COCO: format coco",
         )
     with explain_malformed(f"{where}: metainfo"):
         own = own_class_names(content.get("metainfo", {}))
@@ -58,7 +60,7 @@ def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
 
 
 def _image_entries(frame: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One entry an image: AWML's as it stands, mmdet3d's frame taken apart into its cameras."""
+    """One entry per image: AWML's as it is, mmdet3d's frame split into its cameras."""
     if "img_path" in frame:
         path = str(frame["img_path"])
         # AWML's paths are <data base>/<scene>/<version>/data/<camera>/<file>.

@@ -107,7 +107,7 @@ def read_table(scene: Path, table: str) -> list[Record]:
     """
     records = read_json(table_path(scene, table), most_bytes=DATA_BYTES)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise InputError("is no list of records", where=str(table_path(scene, table)))
+        raise InputError("is not a list of records", where=str(table_path(scene, table)))
     return records
 
 
