@@ -53,8 +53,10 @@ def _attribution(attribution: dict[str, Any]) -> list[Block]:
         )
     rows.append([Cell("total"), *(_text(attribution["total"][metric]) for metric in metrics), "", ""])
     against = "the labels" if attribution["truth"] == "labels" else f"the results of {attribution['reference']}"
-    title = f"{attribution['test']} in place of {attribution['reference']}, step by step: "
+    title = (
+        f"{attribution['test']} in place of {attribution['reference']}, step by step: "
         f"{attribution['samples']} samples, against {against}"
+    )
     columns = ["step", *(f"{metric} lost" for metric in metrics), "its own output", "results changed"]
     if attribution["responsible"]:
         sentence = Text(f"Responsible: {', '.join(attribution['responsible'])}.", "bad")
