@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from shared.errors import EnvironmentLacks, InputError, ManifestError
 from shared.temporaries import temporary
@@ -61,6 +61,7 @@ class FileIdentity(NamedTuple):
 # File systems stamp with the kernel's timer (1 to 10 ms); some keep whole seconds, FAT even ones.
 _TICK_NS = 50_000_000
 _COARSE_TICK_NS = 2_000_000_000
+_CHUNK_BYTES = 1 << 20
 # Hashes of this process: gigabytes that several steps of a command ask for.
 _digests: dict[FileIdentity, str] = {}
 
@@ -77,7 +78,7 @@ def sha256_of_file(path: Path) -> str:
         with path.open("rb") as file:
             identity = FileIdentity.of(file.fileno())
             settled = identity.is_settled()
-            digest = hashlib.file_digest(file, "sha256").hexdigest() if _HAS_FILE_DIGEST else _digest_by_chunks(file)
+            digest = _digest(file)
             if settled and FileIdentity.of(file.fileno()) == identity:
                 _digests[identity] = digest
             return digest
@@ -85,13 +86,9 @@ def sha256_of_file(path: Path) -> str:
         raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
 
 
-# hashlib.file_digest came with Python 3.11; edge devices (JetPack) carry 3.10.
-_HAS_FILE_DIGEST = "file_digest" in vars(hashlib)
-
-
-def _digest_by_chunks(file: Any) -> str:
+def _digest(file: IO[bytes]) -> str:
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
+    while chunk := file.read(_CHUNK_BYTES):
         digest.update(chunk)
     return digest.hexdigest()
 
@@ -204,8 +201,8 @@ def inside(root: Path, relative: str) -> Path:
     Raises:
         ManifestError: the path is absolute or leaves ``root``.
     """
-    parts = Path(relative).parts
-    if ".." not in parts and not Path(relative).is_absolute() and not _meets_link(root, parts):
+    parts = relative.split("/")
+    if ".." not in parts and not relative.startswith("/") and not _meets_link(root, parts):
         return root / relative
     try:
         path = (root / relative).resolve()
@@ -222,7 +219,7 @@ def _meets_link(root: Path, parts: Sequence[str]) -> bool:
     """Whether a part of a path below ``root`` is a symbolic link; looks no further than the first missing one."""
     path = str(root)
     for part in parts:
-        path = os.path.join(path, part)  # noqa: PTH118  # called for every artifact: ten times faster than Path
+        path = f"{path}/{part}"  # called for every artifact: ten times faster than with Path
         try:
             if stat.S_ISLNK(os.lstat(path).st_mode):
                 return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -70,7 +71,11 @@ class Artifact(BaseModel):
 
     def describes(self, path: Path) -> bool:
         """Whether the file at ``path`` is there, with this content."""
-        return path.is_file() and path.stat().st_size == self.bytes and sha256_of_file(path) == self.sha256
+        try:
+            status = path.stat()
+        except (OSError, ValueError):  # not there; a loop of links, a name that is no path
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == self.bytes and sha256_of_file(path) == self.sha256
 
 
 class Stage(BaseModel):
@@ -181,9 +186,21 @@ def update_manifest(path: Path, change: Callable[[Manifest], None]) -> Manifest:
         change(manifest)
         # What is remembered shares nothing with what the caller may change later.
         written = _copy(manifest)
-        write_text(path, json.dumps(written.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n")
+        write_text(path, _text(written))
         _remember(path, FileIdentity.of(path), written)
     return written
+
+
+def _text(manifest: Manifest) -> str:
+    """As JSON with sorted keys. An artifact is one line: they are many, and json indents ten times slower than not."""
+    artifacts = manifest.model_dump(mode="json", include={"artifacts"})["artifacts"]
+    rest = manifest.model_dump(mode="json", exclude={"artifacts"})
+    encode = json.JSONEncoder(sort_keys=True).encode
+    lines = [f"  {encode(path)}: {encode(artifacts[path])}" for path in sorted(artifacts)]
+    text = json.dumps({"artifacts": {}, **rest}, indent=1, sort_keys=True, allow_nan=False)
+    if lines:
+        text = text.replace('"artifacts": {}', '"artifacts": {\n' + ",\n".join(lines) + "\n }", 1)
+    return f"{text}\n"
 
 
 def _copy(manifest: Manifest) -> Manifest:

@@ -185,7 +185,7 @@ class SampleJournal:
         entry = Entry(index, latency_ms, counters, shapes, start, end, checksum, flushed)
         if self._layout not in (None, entry.layout()):
             raise ValueError(f"arrays of sample {index} are {entry.layout()}, those of the ones before {self._layout}")
-        line = json.dumps(vars(entry)).encode() + b"\n"
+        line = json.dumps(vars(entry), allow_nan=False).encode() + b"\n"
         with explain_os_errors(self._data_path):
             _append(self._data_path, start, [array.data for array in whole.values()], flush)
             _append(self._index_path, self._index_end, [memoryview(line)], flush)

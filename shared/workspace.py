@@ -68,21 +68,21 @@ class Workspace:
             ManifestError: not in the manifest, its stage did not finish, missing, or changed; says what rebuilds it.
         """
         manifest = self.manifest()
-        where = f"{self.root}/{relative}"
         record = self._record(manifest, relative)
         stage = manifest.stages.get(record.stage)
-        rebuild = f"run again: {_forced(stage.command, self.root)}" if stage else f"run stage '{record.stage}' again"
-        if stage is not None and stage.status != "done":
-            raise ManifestError(
-                f"stage '{record.stage}' that makes it is '{stage.status}', not 'done'", where=where, hint=rebuild
-            )
         path = self.path(relative)
-        if not path.is_file():
-            hint = f"copy it here if another copy of the workspace has it, or {rebuild}"
-            raise ManifestError("is in the manifest but not on disk", where=where, hint=hint)
-        if not record.describes(path):
-            raise ManifestError("differs from its hash in the manifest; not loaded", where=where, hint=rebuild)
-        return path
+        if stage is not None and stage.status != "done":
+            problem = f"stage '{record.stage}' that makes it is '{stage.status}', not 'done'"
+        elif record.describes(path):
+            return path
+        elif path.is_file():
+            problem = "differs from its hash in the manifest; not loaded"
+        else:
+            problem = "is in the manifest but not on disk"
+        hint = f"run again: {_forced(stage.command, self.root)}" if stage else f"run stage '{record.stage}' again"
+        if problem.endswith("not on disk"):
+            hint = f"copy it here if another copy of the workspace has it, or {hint}"
+        raise ManifestError(problem, where=f"{self.root}/{relative}", hint=hint)
 
     def spec(self) -> ModelSpec:
         """The model spec.

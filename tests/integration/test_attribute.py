@@ -27,6 +27,7 @@ from shared.runs import Run
 from shared.traces import read_step
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
+from tests.support.opened import opened_files
 from tests.support.planted import planted, scale_weights
 from verifier.attribute import attribute
 
@@ -203,6 +204,15 @@ def test_killed_it_goes_on_and_gives_the_same(reference: Workspace, tmp_path: Pa
         one, other = (Run.open(each.root / "swaps" / "onnx-cpu" / step) for each in (whole, killed))
         for index in range(FRAMES):
             np.testing.assert_array_equal(one.boxes(index).scores, other.boxes(index).scores)
+
+
+def test_a_swap_reads_a_manifest_once_and_hashes_a_state_once(reference: Workspace, tmp_path: Path) -> None:
+    workspace = planted(reference, tmp_path / "a")
+    time.sleep(0.06)  # what was written this moment is not remembered
+    with opened_files() as opened:
+        swap(workspace.root, "onnx", "cpu", "onnx-cpu", trace_work=reference.root)
+    assert opened["manifest.json"] <= 2, "its own and the trace's"
+    assert FRAMES <= opened["decorate.npz"] <= 2 * FRAMES, "once for its arrays, once for its hash if it was not known"
 
 
 def test_what_can_not_be_attributed_is_said(reference: Workspace, tmp_path: Path) -> None:

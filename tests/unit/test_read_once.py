@@ -17,26 +17,13 @@ from shared.errors import ManifestError
 from shared.files import sha256_of_file
 from shared.manifest import read_manifest, update_manifest
 from shared.workspace import Workspace
-
-_opened: Counter[str] | None = None
-
-
-def _count_open(event: str, arguments: tuple[Any, ...]) -> None:
-    # Writers open manifest.json under its temporary name.
-    if event == "open" and _opened is not None and isinstance(arguments[0], str):
-        _opened[Path(arguments[0]).name] += 1
-
-
-sys.addaudithook(_count_open)
+from tests.support.opened import opened_files
 
 
 @pytest.fixture
 def opened() -> Iterator[Counter[str]]:
-    """How often each file was opened, by its name."""
-    global _opened  # noqa: PLW0603  # audit hooks can't be removed
-    _opened = Counter()
-    yield _opened
-    _opened = None
+    with opened_files() as counter:
+        yield counter
 
 
 def _settle() -> None:

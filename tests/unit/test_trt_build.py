@@ -24,6 +24,7 @@ from shared.cuda import GpuInfo
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError, ManifestError
 from shared.workspace import Workspace
 from tests.support import tensorrt_double
+from tests.support.opened import opened_files
 from tests.support.tensorrt_double import Behavior, Recorded
 from tests.support.tensorrt_double.building import TimingCache
 from tests.support.trt_workspaces import (
@@ -215,6 +216,15 @@ def test_tf32_kernels_under_fp32_are_an_error(machine: Machine, tmp_path: Path) 
     with pytest.raises(BuildError, match="run TF32 kernels"):
         build(ws, "fp32")
     build(ws, "fp32_tf32")
+
+
+def test_a_build_reads_the_manifest_once_however_many_components(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("10.9.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder(), HEAD: head()})
+    time.sleep(0.06)  # what was written this moment is not remembered
+    with opened_files() as opened:
+        build(ws, "fp32")
+    assert opened["manifest.json"] <= 1
 
 
 def test_options_reach_the_builder_config(machine: Machine, tmp_path: Path) -> None:
