@@ -66,9 +66,9 @@ class Reference:
 
     def state(self, index: int, step: str) -> Arrays:
         """What ``step`` gave for a sample."""
-        relative = f"{self.folder}/{step_path(index, step)}"
-        self.workspace.artifact(relative)
-        return read_step(self.run.folder, index, step)
+        recorded = traced_steps(self.run)[step]
+        self.workspace.artifact(f"{self.folder}/{step_path(index, recorded)}")
+        return read_step(self.run.folder, index, recorded)
 
 
 def swap(
@@ -114,7 +114,7 @@ def swap(
         return f"{stage.name}: up to date, {relative}"
     with stage:
         _, pipeline = model.load()
-        segments = split(steps_of(pipeline, model.spec.model), traced_steps(reference.run), trace_name)
+        segments = split(steps_of(pipeline, model.spec.model), list(traced_steps(reference.run)), trace_name)
         names = [segment.name for segment in segments]
         details = {"steps": names, "reference": trace_name, "other_workspace": trace_work is not None}
         header = header_of(model, count, stage.fingerprint, details)

@@ -10,6 +10,9 @@ import numpy.typing as npt
 TOTAL = "total"
 """The stage that stands for the whole request."""
 
+RENAMED_STAGES = {"voxelise": "voxelize"}
+"""Stages, and steps of traces, by the names that version 0.1 recorded them under."""
+
 _PERCENTILES = (50, 90, 95, 99)
 # A percentile rests on the samples above it; it is given only if there are at least ten of them.
 _SAMPLES_ABOVE = 10

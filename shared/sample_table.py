@@ -17,6 +17,7 @@ import numpy.typing as npt
 from shared.errors import InputError
 from shared.files import atomic_path
 from shared.json_reader import DATA_BYTES, parse_json, read_json
+from shared.latency import RENAMED_STAGES
 
 SAMPLES = "samples.jsonl"
 _FORMER = "latency.json"
@@ -97,7 +98,10 @@ def read_samples(folder: Path, count: int) -> tuple[SampleColumns[float], Sample
     try:
         for number, sample in enumerate(read_json(path, most_bytes=DATA_BYTES) if former else _lines(path), 1):
             if number <= count:
-                latencies._set(number - 1, sample["latency_ms"])
+                milliseconds = sample["latency_ms"]
+                if former:
+                    milliseconds = {RENAMED_STAGES.get(name, name): value for name, value in milliseconds.items()}
+                latencies._set(number - 1, milliseconds)
                 counters._set(number - 1, sample["counters"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

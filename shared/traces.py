@@ -18,6 +18,7 @@ from typing import Any
 import numpy.typing as npt
 
 from shared.arrays import Arrays, read_arrays, write_arrays
+from shared.latency import RENAMED_STAGES
 from shared.runs import Run
 
 #: Folder of the traces in a workspace.
@@ -47,6 +48,11 @@ def read_step(folder: Path, index: int, step: str) -> Arrays:
     return read_arrays(folder / step_path(index, step))
 
 
-def traced_steps(run: Run) -> list[str]:
-    """The steps whose outputs a run kept, in order; empty for a run that is not a trace."""
-    return [str(step) for step in run.header.details.get("steps", [])]
+def traced_steps(run: Run) -> dict[str, str]:
+    """The steps whose outputs a run kept, in order, and the names that its files have for them (`step_path`).
+
+    Returns:
+        Empty for a run that is not a trace.
+    """
+    recorded = [str(step) for step in run.header.details.get("steps", [])]
+    return {RENAMED_STAGES.get(name, name): name for name in recorded}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from runtime.models.centerpoint import steps as centerpoint
 from runtime.swap import swap
 from runtime.trace import trace
 from shared.errors import InputError, ManifestError, UsageError
+from shared.files import sha256_of_file
 from shared.runs import Run
 from shared.traces import read_step
 from shared.workspace import Workspace
@@ -230,6 +232,20 @@ def test_what_can_not_be_attributed_is_said(reference: Workspace, tmp_path: Path
     predictions.write_bytes(predictions.read_bytes()[:-1])
     with pytest.raises(ManifestError, match="differs from its hash"):
         attribute(workspace.root, None, None, False)
+
+
+def test_a_trace_of_before_a_step_was_renamed(reference: Workspace, tmp_path: Path) -> None:
+    former = Workspace.open(shutil.copytree(reference.root, tmp_path / "former"))
+    trace_folder = former.path("traces/onnx-cpu")
+    for file in trace_folder.glob("steps/*/voxelize.npz"):
+        file.rename(file.with_name("voxelise.npz"))
+    header = trace_folder / "run.json"
+    hashes = [sha256_of_file(header)]
+    header.write_text(header.read_text().replace('"voxelize"', '"voxelise"'))
+    hashes.append(sha256_of_file(header))
+    manifest = former.path("manifest.json")
+    manifest.write_text(manifest.read_text().replace("/voxelize.npz", "/voxelise.npz").replace(*hashes))
+    attributed(planted(reference, tmp_path / "test"), former)
 
 
 def test_a_changed_trace_is_refused(reference: Workspace, tmp_path: Path) -> None:

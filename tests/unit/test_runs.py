@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -234,6 +235,13 @@ def test_runs_of_version_0_1_are_read() -> None:
     assert scores.predictions(1, ClassScores).logits.tolist() == [[0.5, 0.0]]
     assert scores.predictions(1, ClassScores).labels.tolist() == [0], "the largest logit; it was not stored"
     assert list(scores.counters) == [{}, {"car": 1, "bus": 0}], "the first sample counted nothing"
+
+
+def test_a_stage_that_was_renamed_has_its_new_name(tmp_path: Path) -> None:
+    former = shutil.copytree(FORMER / "boxes", tmp_path / "boxes")
+    latencies = former / "latency.json"
+    latencies.write_text(latencies.read_text().replace('"model"', '"voxelise"'))
+    assert list(Run.open(former).latencies[0]) == ["voxelize", "total"]
 
 
 COMMIT = """
