@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from exporter.given_onnx import given_digest, take_onnx
+from exporter.artifacts.given_onnx import given_digest, take_onnx
 from exporter.models import ExportableModel
 from exporter.versions import stage_versions
 from shared import plugins

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import models
 from exporter.adopt import adopt
+from exporter.artifacts.checks import Agreement, check_onnx
+from exporter.artifacts.given_onnx import given_digest, take_onnx
+from exporter.artifacts.onnx_export import export_onnx
+from exporter.artifacts.programs import export_program
+from exporter.artifacts.simplify import simplify
+from exporter.artifacts.stamp import stamp
 from exporter.checkpoints import checkpoint_digest
-from exporter.checks import Agreement, check_onnx
 from exporter.component import Component
 from exporter.devices import resolved_device, torch_device
-from exporter.given_onnx import given_digest, take_onnx
 from exporter.mmcv_ops import provide_mmcv_ops
-from exporter.onnx_export import export_onnx
-from exporter.programs import export_program
 from exporter.quantized_model import check_quantized_onnx, load_model, quantized_input
 from exporter.reference import BACKEND, FOLDER, record_reference
-from exporter.simplify import simplify
-from exporter.stamp import stamp
 from exporter.training_config import TrainingConfig, read_training_config
 from exporter.versions import stage_versions
 from shared.config import load_config, part, resolved

@@ -55,7 +55,7 @@ def autoware(
     Example: exporter package autoware --work work/centerpoint --out centerpoint/base --score-threshold CAR=0.4
     """
     from exporter.autoware import BundleOptions
-    from exporter.package_autoware import METADATA, package_autoware
+    from exporter.autoware.package import METADATA, package_autoware
 
     options = BundleOptions(
         precision=precision,

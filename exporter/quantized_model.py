@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.artifacts.checks import Agreement, check_onnx, compare_onnx, root_mean_square
+from exporter.artifacts.onnx_export import save
 from exporter.checkpoints import checkpoint_digest, load_weights
-from exporter.checks import Agreement, check_onnx, compare_onnx, root_mean_square
 from exporter.component import Component
-from exporter.onnx_export import save
 from shared.errors import ConfigError, InputError
 from shared.lazy import lazy_import
 from shared.workspace import Workspace

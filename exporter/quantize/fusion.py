@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from exporter.checks import ROUNDING_MARGIN, TOLERANCE
+from exporter.artifacts.checks import ROUNDING_MARGIN, TOLERANCE
 from exporter.quantize.frozen import FloatLayer, replace
 from shared.errors import ExportError
 

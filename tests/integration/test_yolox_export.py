@@ -54,9 +54,9 @@ def exported(
     seed: int | None = 0,
 ) -> tuple[Any, Any, Any, Path]:
     """Model, pipeline on the ONNX file, adapter, and the file; the export's own check has passed."""
-    from exporter.checks import check_onnx
+    from exporter.artifacts.checks import check_onnx
+    from exporter.artifacts.onnx_export import export_onnx
     from exporter.models.yolox import adapter as yolox
-    from exporter.onnx_export import export_onnx
     from runtime.pipeline import build_pipeline
     from shared.data import ImageSample
     from shared.spec import ModelSpec
@@ -251,7 +251,7 @@ def test_the_plugin_is_for_suppression_in_the_graph() -> None:
 
 def test_a_file_without_the_plugin_that_was_asked_for_is_refused(tmp_path: Path) -> None:
     """As the dynamo exporter writes it: that one does not know how to."""
-    from exporter.checks import check_onnx
+    from exporter.artifacts.checks import check_onnx
     from exporter.models.yolox import adapter as yolox
     from shared.data import ImageSample
     from shared.errors import ExportError
@@ -279,8 +279,8 @@ def test_mmdets_own_yolox_tiny(tmp_path: Path) -> None:
 
 
 def test_a_program_suppresses_as_the_onnx_file_does(tmp_path: Path) -> None:
+    from exporter.artifacts.programs import export_program
     from exporter.models.yolox import adapter as yolox
-    from exporter.programs import export_program
     from shared.data import ImageSample
 
     model, _, checked = tiny.built(tmp_path, FORMS["detections"])

@@ -32,9 +32,9 @@ def small_checks(component):
 
 
 def exported_and_checked(component, tmp_path):
-    from exporter.checks import check_onnx
-    from exporter.onnx_export import export_onnx
-    from exporter.programs import export_program
+    from exporter.artifacts.checks import check_onnx
+    from exporter.artifacts.onnx_export import export_onnx
+    from exporter.artifacts.programs import export_program
 
     path = tmp_path / f"{component.name}.onnx"
     export_onnx(component, path, exporter="torchscript", opset_version=17)

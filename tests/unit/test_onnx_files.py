@@ -51,14 +51,14 @@ def scaling(factor=2.0):
 
 
 def write(component, path, exporter="torchscript", opset=17):
-    from exporter.onnx_export import export_onnx
+    from exporter.artifacts.onnx_export import export_onnx
 
     export_onnx(component, path, exporter=exporter, opset_version=opset)
     return path
 
 
 def check(path, component, opset=17):
-    from exporter.checks import check_onnx
+    from exporter.artifacts.checks import check_onnx
 
     return check_onnx(path, component, opset)
 
@@ -78,7 +78,7 @@ def test_every_opset_of_both_exporters(centerpoint_components, exporter, opset, 
 def test_simplified_files_are_not_larger_and_compute_the_same(centerpoint_components, exporter, simplifier, tmp_path):
     import onnx
 
-    from exporter.simplify import simplify
+    from exporter.artifacts.simplify import simplify
 
     encoder = centerpoint_components[0]
     path = write(encoder, tmp_path / "encoder.onnx", exporter, 18)
@@ -93,7 +93,7 @@ def test_what_is_done_and_undone_goes(simplifier, tmp_path):
     import onnx
     from onnx import helper
 
-    from exporter.simplify import simplify
+    from exporter.artifacts.simplify import simplify
 
     path = write(scaling(), tmp_path / "x.onnx")
     model = onnx.load(path)
@@ -111,7 +111,7 @@ def test_what_is_done_and_undone_goes(simplifier, tmp_path):
 
 
 def test_without_simplifier_the_file_stays_as_it_is(tmp_path):
-    from exporter.simplify import simplify
+    from exporter.artifacts.simplify import simplify
 
     path = write(scaling(), tmp_path / "x.onnx")
     before = path.read_bytes()
@@ -124,7 +124,7 @@ def test_a_simplifier_that_breaks_the_graph_is_found_out(tmp_path, monkeypatch):
     import onnx
     import onnxslim
 
-    from exporter.simplify import simplify
+    from exporter.artifacts.simplify import simplify
 
     path = write(scaling(), tmp_path / "x.onnx")
     other = onnx.load(write(scaling(factor=2.002), tmp_path / "other.onnx"))
@@ -139,7 +139,7 @@ def test_a_simplifier_that_breaks_the_graph_is_found_out(tmp_path, monkeypatch):
 def test_a_simplifier_that_fails_is_told(tmp_path, monkeypatch):
     import onnxsim
 
-    from exporter.simplify import simplify
+    from exporter.artifacts.simplify import simplify
 
     path = write(scaling(), tmp_path / "x.onnx")
     monkeypatch.setattr(onnxsim, "simplify", lambda model: (model, False))
@@ -205,7 +205,7 @@ def test_a_module_that_can_not_be_exported(tmp_path):
     for exporter in ("torchscript", "dynamo"):
         with pytest.raises(ExportError, match=f"scaling: PyTorch's {exporter} exporter failed"):
             write(component, tmp_path / "x.onnx", exporter)
-    from exporter.programs import export_program
+    from exporter.artifacts.programs import export_program
 
     with pytest.raises(ExportError, match=r"scaling: torch.export failed"):
         export_program(component, tmp_path / "x.pt2")
@@ -214,7 +214,7 @@ def test_a_module_that_can_not_be_exported(tmp_path):
 def test_a_program_whose_axis_the_module_fixes(tmp_path):
     import torch
 
-    from exporter.programs import export_program
+    from exporter.artifacts.programs import export_program
 
     class Fixed(torch.nn.Module):
         def forward(self, x):
@@ -269,7 +269,7 @@ def test_axes_that_can_not_be_dynamic():
 def test_header(tmp_path):
     import onnx
 
-    from exporter.stamp import stamp
+    from exporter.artifacts.stamp import stamp
     from shared import __version__
 
     path = write(scaling(), tmp_path / "x.onnx")
@@ -292,7 +292,7 @@ def test_header(tmp_path):
 
 
 def test_agreement_reports_what_was_measured():
-    from exporter.checks import compare
+    from exporter.artifacts.checks import compare
 
     component = scaling()
 

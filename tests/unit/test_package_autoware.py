@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 from exporter.autoware import BundleOptions
+from exporter.autoware.package import package_autoware
 from exporter.cli import cli
-from exporter.package_autoware import package_autoware
 from shared.errors import InputError, ManifestError, UsageError
 from shared.files import sha256_of_file
 from shared.manifest import Manifest, update_manifest

@@ -157,10 +157,10 @@ def test_a_quantized_linear_keeps_weights_and_scales():
 def test_the_graph_has_no_batch_norm_and_no_transpose(config, columns, exporter, tmp_path):
     import onnx
 
-    from exporter.checks import check_onnx
+    from exporter.artifacts.checks import check_onnx
+    from exporter.artifacts.onnx_export import export_onnx
     from exporter.models.centerpoint.components import encoder_component
     from exporter.models.centerpoint.framework import run_parts
-    from exporter.onnx_export import export_onnx
 
     model, _, _ = built(config)
     component = encoder_component(model, run_parts(model, points(columns)).decorated)
@@ -176,9 +176,9 @@ def test_the_graph_has_no_batch_norm_and_no_transpose(config, columns, exporter,
 def test_the_program_has_no_batch_norm_and_no_permutation(tmp_path):
     import torch
 
+    from exporter.artifacts.programs import export_program
     from exporter.models.centerpoint.components import encoder_component
     from exporter.models.centerpoint.framework import run_parts
-    from exporter.programs import export_program
 
     model, _, _ = built(SMALL)
     component = encoder_component(model, run_parts(model, points(4)).decorated)

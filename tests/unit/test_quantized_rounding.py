@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.exporter
 
-from exporter.checks import TOLERANCE, compare, root_mean_square  # noqa: E402
+from exporter.artifacts.checks import TOLERANCE, compare, root_mean_square  # noqa: E402
 from exporter.component import Component  # noqa: E402
 from exporter.quantize.frozen import FixedQuantizer  # noqa: E402
 from shared.errors import ExportError  # noqa: E402

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from exporter.onnx_export import save
+from exporter.artifacts.onnx_export import save
 from exporter.quiet import quiet
 from shared.errors import ExportError
 from shared.lazy import lazy_import

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from exporter.checks import PROGRAM_TOLERANCE, Agreement, compare
+from exporter.artifacts.checks import PROGRAM_TOLERANCE, Agreement, compare
 from exporter.component import Component, as_tuple
 from exporter.quiet import quiet
 from shared.errors import ExportError

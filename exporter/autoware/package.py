@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.artifacts.stamp import PRODUCER
 from exporter.autoware import EXPORT_AGAIN, Bundle, BundleOptions, bundler
-from exporter.stamp import PRODUCER
 from shared import __version__
 from shared.config.write import to_yaml
 from shared.errors import InputError, UsageError

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from exporter.onnx_export import save
+from exporter.artifacts.onnx_export import save
 from shared import __version__
 from shared.lazy import lazy_import
 from shared.spec import ModelSpec
