@@ -167,7 +167,7 @@ def _measured(
         "roofline_ms": None if peak is None else round(whole_roofline(model, policy, peak), 4),
     }
     if gpu is not None:
-        times = engines.request_times(loader.trt, loader.load(ws.path(record["engine"])), RUNS)
+        times = engines.request_times(loader.trt, loader.load(ws, record), RUNS)
         row |= {
             "gpu_ms_median": round(float(np.median(times)), 4),
             "gpu_ms_p99": round(float(np.percentile(times, 99)), 4),

@@ -16,7 +16,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,14 @@ class Loader:
         self.trt = self.target.tensorrt.trt
         self.logger = make_logger(self.trt, Messages(), layers=False)
 
-    def load(self, path: Path) -> Any:
-        """The engine in a file."""
+    def load(self, ws: Workspace, record: Mapping[str, Any]) -> Any:
+        """The engine of a record in the manifest."""
         cuda.use_gpu()
-        return engines.deserialize(self.trt.Runtime(self.logger), path.read_bytes(), version_compatible=False)
+        return engines.deserialize(
+            self.trt.Runtime(self.logger),
+            ws.path(record["engine"]).read_bytes(),
+            version_compatible=record["version_compatible"],
+        )
 
 
 def _measure(ws: Workspace, policy: str, session: Loader, arguments: Any, *, cold: bool) -> list[dict[str, Any]]:
@@ -108,7 +112,7 @@ def _measure(ws: Workspace, policy: str, session: Loader, arguments: Any, *, col
         return [{"policy": policy, "error": str(error)}]
     rows = []
     for component, record in records(ws, session.target.name(policy)).items():
-        engine = session.load(ws.path(record["engine"]))
+        engine = session.load(ws, record)
         times = engines.request_times(session.trt, engine, RUNS)
         if arguments.dump:
             arguments.dump.mkdir(parents=True, exist_ok=True)

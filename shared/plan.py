@@ -59,6 +59,39 @@ def read_header(path: Path) -> PlanHeader:
     return PlanHeader(flavor, (start[24], start[25], start[26], start[27]), length or None)
 
 
+def numbers(version: str) -> tuple[int, ...]:
+    """The parts of a version that are numbers: ``10.7.0.post1`` is (10, 7, 0)."""
+    parts = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        parts.append(int(part))
+    return tuple(parts)
+
+
+def version_mismatch(built: str, installed: str, *, version_compatible: bool) -> str | None:
+    """Why an engine of one TensorRT does not load with another; None where it does.
+
+    From TensorRT's documentation: with the very version that built it, and version compatible ones also with newer
+    versions of the same major (those of 10.x with 11.x too).
+
+    Args:
+        built: the version that built it.
+        installed: the version that is to load it.
+        version_compatible: whether it was built so.
+    """
+    before, now = numbers(built)[:3], numbers(installed)[:3]
+    if before == now:
+        return None
+    if not version_compatible:
+        return f"it was built with {built}, and {installed} is installed here"
+    if now < before:
+        return f"{installed} is older than {built}; version compatible engines load only with newer versions"
+    if now[0] == before[0] or (before[0], now[0]) == (10, 11):
+        return None
+    return f"a version compatible engine of {before[0]}.x does not load with {now[0]}.x"
+
+
 def _explain(path: Path, start: bytes) -> str:
     """What a file that is not a plan appears to be."""
     # Ultralytics and others put the length of a JSON text and the text itself in front of the plan.

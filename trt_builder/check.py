@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shared.errors import EnvironmentLacks, InputError, UsageError
+from shared.plan import numbers
 from shared.workspace import Workspace
-from trt_builder.loadable import Machine, Verdict, check, judge_missing, numbers, this_machine
+from trt_builder.loadable import Machine, Verdict, check, judge_missing, this_machine
 
 # TensorRT for RTX began anew at 1; of TensorRT itself, 8.6 is the oldest that is served.
 _FIRST_MAJOR_OF_TENSORRT = 8

@@ -17,7 +17,7 @@ from typing import Any
 from shared import cuda
 from shared.errors import InputError
 from shared.json_reader import DATA_BYTES, read_json
-from shared.plan import PlanHeader, read_header
+from shared.plan import PlanHeader, read_header, version_mismatch
 from trt_builder.target import PORTABLE
 
 # Distributions that carry TensorRT, newest naming first; the first that is installed counts.
@@ -186,32 +186,13 @@ def _describe_here(header: PlanHeader, here: Machine) -> str:
     return f"{text} on {here.architecture}" + (f" ({here.gpu})" if here.gpu else "")
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """The parts of a version that are numbers: ``10.7.0.post1`` is (10, 7, 0)."""
-    parts = []
-    for part in version.split("."):
-        if not part.isdigit():
-            break
-        parts.append(int(part))
-    return tuple(parts)
-
-
 def _version_reasons(header: PlanHeader, record: dict[str, Any] | None, here: Machine) -> list[str]:
     installed = here.versions.get(header.flavor)
     if installed is None:
         return [f"{_title(header)} is not installed here"]
-    built, have = numbers(_built_version(header, record))[:3], numbers(installed)[:3]
-    if built == have:
-        return []
-    if record is not None and record.get("version_compatible"):
-        if have < built:
-            return [
-                f"{installed} is older than {_built_version(header, record)}; compatible engines load only with newer"
-            ]
-        if have[0] == built[0] or (built[0], have[0]) == (10, 11):
-            return []
-        return [f"a version compatible engine of {built[0]}.x does not load with {have[0]}.x"]
-    return [f"it was built with {_built_version(header, record)}, and {installed} is installed here"]
+    compatible = record is not None and bool(record.get("version_compatible"))
+    reason = version_mismatch(_built_version(header, record), installed, version_compatible=compatible)
+    return [] if reason is None else [reason]
 
 
 def _hardware_reasons(header: PlanHeader, record: dict[str, Any] | None, here: Machine) -> tuple[list[str], list[str]]:

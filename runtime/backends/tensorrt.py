@@ -18,7 +18,7 @@ from runtime.devices import Device
 from shared.engines import activation_memory, deserialize, profile_shapes, tensor_names
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.lazy import lazy_import
-from shared.plan import read_header
+from shared.plan import read_header, version_mismatch
 from shared.provenance import package_versions
 from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
@@ -62,7 +62,12 @@ def _choose(targets: list[str], engines: Mapping[str, Any], component: str, work
     def version(target: str) -> str:
         return _three(engines[f"{target}/{component}"]["tensorrt"]["version"])
 
+    def loads(target: str) -> bool:
+        compatible = engines[f"{target}/{component}"].get("version_compatible", False)
+        return installed is None or not version_mismatch(version(target), installed, version_compatible=compatible)
+
     fitting = [target for target in targets if installed is None or version(target) == _three(installed)]
+    fitting = fitting or [target for target in targets if loads(target)]
     if not fitting:
         raise InputError(
             f"the engines are for TensorRT {', '.join(sorted({version(target) for target in targets}))}, installed is "
@@ -369,10 +374,12 @@ def _check_header(path: Path, record: Mapping[str, Any]) -> None:
     installed = _three(str(trt.__version__))
     if header.flavor != "tensorrt":
         raise ModelLoadError("an engine of TensorRT for RTX", where=str(path), hint="build with --target tensorrt")
-    if header.version_text == installed or record.get("version_compatible", False):
+    compatible = record.get("version_compatible", False)
+    reason = version_mismatch(header.version_text, installed, version_compatible=compatible)
+    if reason is None:
         return
     raise ModelLoadError(
-        f"built with TensorRT {header.version_text}, here is {installed}",
+        f"an engine of another TensorRT: {reason}",
         where=str(path),
         hint="build the engines here (trt_builder build), or use the image with that version",
     )

@@ -237,7 +237,11 @@ def test_engines_are_chosen_by_version_policy_and_name(
 @pytest.mark.parametrize(
     ("engines", "error", "message"),
     [
-        ({"version": "8.6.1"}, ModelLoadError, r"built with TensorRT 8\.6\.1, here is 8\.6\.0.*trt_builder build"),
+        (
+            {"version": "8.6.1"},
+            ModelLoadError,
+            r"built with 8\.6\.1, and 8\.6\.0 is .*trt_builder build",
+        ),
         ({"magic": b"vtrt"}, ModelLoadError, "TensorRT for RTX"),
         ({"magic": b"\x08onx"}, InputError, "ONNX file, not an engine"),
         ({"architecture": "sm86"}, ModelLoadError, "built for sm86, this CPU is sm90"),
@@ -271,10 +275,14 @@ def test_version_compatible_engines_load_on_the_word_of_the_manifest_alone(
 def test_a_newer_minor_version_loads_version_compatible_engines(
     exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engines_on_cpu.use(monkeypatch, kernels, version="8.6.1")
+    engines_on_cpu.use(monkeypatch, kernels, version="8.6.2")
     target = "trt8.6.0-sm90-compatible"
     engines_on_cpu.add_engines(exported, target=target, version_compatible=True)
-    load(exported, target)
+    assert target in backend.artifacts(exported, exported.spec())["pts_voxel_encoder"]
+    load(exported)
+    engines_on_cpu.use(monkeypatch, kernels, version="8.5.3")
+    with pytest.raises(ModelLoadError, match=r"8\.5\.3 is older than 8\.6\.0"):
+        load(exported, target)
 
 
 def test_a_wrong_version_is_said_before_cuda_starts(
@@ -286,7 +294,7 @@ def test_a_wrong_version_is_said_before_cuda_starts(
         raise AssertionError("CUDA was started")
 
     monkeypatch.setattr(backend, "open_gpu", no_gpu)
-    with pytest.raises(ModelLoadError, match=r"built with TensorRT 8.6.0"):
+    with pytest.raises(ModelLoadError, match=r"built with 8.6.0"):
         load(exported, "trt8.6.0-sm90-fp16")
 
 
