@@ -184,7 +184,7 @@ def _diagnosis(expected: set[str], found: set[str], missing: list[str], unexpect
     """What kind of mistake the differences look like."""
     if any(name.endswith("_quantizer.scale") for name in unexpected):
         return (
-            "this is a quantized checkpoint, with batch norms folded in; model.checkpoint wants its original; "
+            "this is a quantized checkpoint, with batch norms folded in; model.checkpoint should be the original; "
             "quantization.enabled: true takes the quantized one from the workspace"
         )
     if len(expected & found) < _SAME_MODEL_SHARE * len(expected):

@@ -86,7 +86,7 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
 
     Values that lie half-way between two steps of int8 fall to either side in different computations, and what follows
     them does too: two correct ones differ by whole steps here and there, so the largest difference says little.
-    Therefore: Q/DQ nodes stand at the quantized layers and nowhere else; without their rounding, the file computes what
+    Therefore: Q/DQ nodes are at the quantized layers and nowhere else; without their rounding, the file computes what
     the module computes without its quantizers, as closely as any export; and with it, the root mean square of the
     differences is like that between the module's own float32 and float64 results, or those with other roundings.
 

@@ -293,7 +293,7 @@ def _layers_at(place: str, by_path: Mapping[str, str]) -> list[str]:
 
 
 def module_path(node: str) -> str:
-    """The module that an ONNX node of PyTorch's torchscript exporter stands in.
+    """The module that an ONNX node of PyTorch's torchscript exporter belongs to.
 
     ``/backbone/blocks.0/blocks.0.3/Conv`` is of ``backbone.blocks.0.3``: in a list or sequence each scope repeats the
     names from the last attribute on.

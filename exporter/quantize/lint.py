@@ -1,6 +1,6 @@
 """Misplaced Q/DQ nodes of an ONNX graph: what TensorRT would not run in INT8, refuse, or reformat around.
 
-TensorRT makes an INT8 kernel of a matrix node (Conv, ConvTranspose, Gemm, MatMul) when a DequantizeLinear stands at
+TensorRT makes an INT8 kernel of a matrix node (Conv, ConvTranspose, Gemm, MatMul) when a DequantizeLinear is at
 both of its inputs, symmetric int8, the weights' with one scale per output channel. Every other pair costs time or
 accuracy for nothing. Pure ONNX: works on any file, whoever made it.
 

@@ -48,7 +48,7 @@ def qat_command(
     """Quantize a trained model to INT8 and fine-tune it: where calibration alone loses too much.
 
     Calibrates and trains on the labeled samples of quantization.calibration.data, with the loss that the model was
-    trained with, and writes quantized/qat.pth to the workspace. A run that was killed goes on where it was. `exporter
+    trained with, and writes quantized/qat.pth to the workspace. A run that was killed resumes where it was. `exporter
     export` takes the checkpoint with quantization.enabled: true and quantization.mode: qat.
 
     Example: exporter quantize qat --config configs/centerpoint_int8.yaml --work work/centerpoint-int8 --epochs 5

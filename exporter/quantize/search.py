@@ -51,7 +51,7 @@ def sensitivity(
     device: str = "cpu",
     force: bool = False,
 ) -> str:
-    """Measure what each layer and block loses alone in INT8, and combined choices of them. Interrupted, it goes on.
+    """Measure what each layer and block loses alone in INT8, and combined choices of them. Interrupted, it resumes.
 
     Args:
         config_path: the deploy config; the metric is measured on its section ``data``.
@@ -128,7 +128,7 @@ def auto_search(
 ) -> str:
     """Find the INT8 blocks that lose at most ``max_drop`` points at the least estimated latency.
 
-    Interrupted, it goes on.
+    Interrupted, it resumes.
 
     Args:
         max_drop: points of the metric that may be lost, against the float model on the same frames.

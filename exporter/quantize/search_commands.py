@@ -58,7 +58,7 @@ def sensitivity_command(
     """Rank layers and blocks by what they lose alone in INT8, and write the list of those to skip.
 
     Measures the task metric and the signal to noise ratio of every output, on labeled frames; then combined choices,
-    against a latency that is only estimated. Interrupted, the same command goes on. Results: quantized/sensitivity in
+    against a latency that is only estimated. Interrupted, the same command resumes. Results: quantized/sensitivity in
     the workspace (table, CSV, picture, skip.yaml for `exporter quantize ptq --skip-from`).
 
     Example: exporter quantize sensitivity --config configs/centerpoint_int8.yaml --work work/centerpoint-int8
@@ -88,7 +88,7 @@ def auto_command(
     """Find the INT8 blocks that lose at most --max-drop points at the least estimated latency.
 
     Takes over what `exporter quantize sensitivity` measured with the same config and frames. Exit code 6 when not one
-    block can be INT8. Interrupted, the same command goes on.
+    block can be INT8. Interrupted, the same command resumes.
 
     Example: exporter quantize auto --config configs/centerpoint_int8.yaml --work work/centerpoint-int8 --max-drop 0.3
     """

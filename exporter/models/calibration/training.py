@@ -28,7 +28,7 @@ def load(
 ) -> tuple[Tensor, Tensor]:
     """See `exporter.training.Trainable`: (1, 5, H, W) float32 and (1,) int64."""
     channels = load_input(sample, parameters)
-    # Image and points alike: a mirrored pair is as well or as badly calibrated as before.
+    # Image and points alike: mirroring both does not change whether they are calibrated.
     return channels.flip(3) if rng.random() < MIRROR_PROBABILITY else channels, torch.tensor([sample.label])
 
 

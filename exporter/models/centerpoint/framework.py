@@ -24,7 +24,7 @@ mmdet3d_structures = lazy_import("mmdet3d.structures")
 
 
 def load_input(sample: Sample, parameters: Mapping[str, Any]) -> Tensor:
-    """Points of a sample, loaded as the model wants them: (N, columns) float32.
+    """Points of a sample, loaded as the model expects them: (N, columns) float32.
 
     Raises:
         InputError: a point file is missing or broken.

@@ -76,7 +76,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
 def _check_consistency(
     model: Any, point_range: list[float], voxel_size: list[float], grid: list[int], where: str
 ) -> None:
-    """The same quantity stands at several places of a training config; they must agree, or nothing downstream is right.
+    """A training config has the same quantity in several places; they must agree, or nothing downstream is right.
 
     Raises:
         ConfigError: they don't.

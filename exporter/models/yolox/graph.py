@@ -252,7 +252,7 @@ class _OnnxPlugin(torch.autograd.Function):
     def forward(
         _ctx: Any, corners: Tensor, scores: Tensor, _iou: float, _score: float, max_boxes: int, _agnostic: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tensors of the right shapes: all that tracing wants to know."""
+        """Tensors of the right shapes: all that tracing needs."""
         count = len(scores)
         return (
             torch.zeros(count, 1, dtype=torch.int32),

@@ -68,7 +68,7 @@ class Options(ModelOptions):
     """``model.options`` of the deploy config.
 
     Attributes:
-        batch_size: images per call, or ``dynamic``. Autoware's node wants as many as it has cameras.
+        batch_size: images per call, or ``dynamic``. Autoware's node expects one per camera.
         output: ``raw`` rows, ``decoded`` rows, or ``detections`` after suppression in the graph.
         relu6_to_relu: export ReLU in place of ReLU6. The verification compares with the model as it was trained.
         nms: see `Nms`.

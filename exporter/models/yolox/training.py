@@ -38,7 +38,7 @@ def prepare(model: Any, config: TrainingConfig) -> None:
             where=str(config.path),
             hint="give the config that the model was trained with as model.config",
         )
-    # Fine-tuning goes on where a YOLOX training ends: its schedule has the L1 loss in the last epochs.
+    # Fine-tuning continues a finished YOLOX training, whose schedule adds the L1 loss in the last epochs.
     model.bbox_head.use_l1 = True
 
 
