@@ -78,7 +78,7 @@ yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx RE
 	@$(TOOLS)/bin/runtime run --work work/yolox-nano --backend onnx --device $(DEVICE)
 	@$(TOOLS)/bin/evaluator evaluate --work work/yolox-nano
 
-centerpoint-121m: setup ## the full size 121 m network (random weights) on a real frame, on the CPU
+centerpoint-121m: setup ## the full-size 121 m network (random weights) on a real frame, on the CPU
 	@$(if $(REAL_DATA),,echo "centerpoint-121m: set REAL_DATA to a folder of real frames (README, Real data)" >&2; exit 2)
 	@$(EXPORTER_BIN)/python -m exporter.random_checkpoint write --config configs/train/centerpoint_121m.py \
 	    --out work/centerpoint-121m-random.pth --seed 0
@@ -105,7 +105,7 @@ build: $(SETUP) ## one stage: ONNX to TensorRT, where there is a GPU and TensorR
 run: $(SETUP) ## one stage: both backends over the data set
 	@$(call RUNTIME_TOOL,pytorch) run --work $(WORK_ARG) --backend pytorch --device $(DEVICE)
 	@$(call RUNTIME_TOOL,onnx) run --work $(WORK_ARG) --backend onnx --device $(DEVICE)
-verify: $(SETUP) ## one stage: do the backends agree with one another and with the framework?
+verify: $(SETUP) ## one stage: do the backends agree with each other and with the framework?
 	@$(VERIFIER_TOOL) verify --work $(WORK_ARG)
 evaluate: $(SETUP) ## one stage: metrics and latency
 	@$(EVALUATOR_TOOL) evaluate --work $(WORK_ARG)
@@ -219,7 +219,7 @@ test-mlflow: setup-dev setup-mlflow $(MLFLOW_SERVER)/.ready ## the tests of --ml
 test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
 
-bench-gpu: setup-dev ## all that only a GPU shows: tests, engines per policy, latency, soak (half an hour; OUT=folder)
+bench-gpu: setup-dev ## everything that needs a GPU: tests, engines per policy, latency, soak (half an hour; OUT=folder)
 	@$(TOOLS)/bin/python benchmarks/gpu_round.py --out $(or $(OUT),work/gpu-round)
 
 docs: setup-dev ## write the generated pages
