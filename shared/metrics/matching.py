@@ -60,7 +60,7 @@ def groups_of(table: BoxTable, families: Int | None = None) -> Int:
 
 
 def group_ids(frames: Int, families: Int) -> Int:
-    """(N,) a number for each frame (N,) and family (N,); families are below 2**20, -1 (no class) included."""
+    """(N,) one number for each pair of a frame (N,) and a family (N,), which is -1 for no class and below 2**20."""
     return np.asarray(frames * _MOST_FAMILIES + families)
 
 
