@@ -38,7 +38,7 @@ def test_what_json_writes_is_read(value: Any, ascii_only: bool) -> None:
         ("{", "Expecting property name"),
         ("NaN", "NaN is not a number of JSON"),
         ("[-Infinity]", "-Infinity is not a number"),
-        ("1e999", "the number 1e999 is too large"),
+        ("1e999", "a number is too large for a float"),
         ("9" * 25, "has 25 digits"),
         ("9" * 5000, "has 5000 digits"),
         ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is there twice"),
