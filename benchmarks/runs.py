@@ -91,20 +91,22 @@ def measure_commits(folder: Path, box_count: int, repeats: int) -> dict[str, Any
 
 
 def _timed(found: dict[str, Any], name: str, action: Callable[[], Any]) -> Any:
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     result = action()
-    found[name] = round(time.perf_counter() - started, 2)
+    found[f"{name}_s"] = round(time.perf_counter() - started, 2)
+    found[f"{name}_cpu_s"] = round(time.process_time() - used, 2)
     return result
 
 
 def finish_and_read(folder: Path, samples: int) -> dict[str, Any]:
     """Seconds to resume a run whose samples are all committed, to finish it, to open it and to read every sample."""
     found: dict[str, Any] = {}
-    writer = _timed(found, "resume_s", lambda: RunWriter.open(folder, header(samples)))
+    writer = _timed(found, "resume", lambda: RunWriter.open(folder, header(samples)))
     assert not writer.missing()
-    _timed(found, "finish_s", writer.finish)
-    run = _timed(found, "open_s", lambda: Run.open(folder))
-    found["boxes"] = _timed(found, "read_s", lambda: sum(len(run.boxes(index)) for index in range(samples)))
+    _timed(found, "finish", writer.finish)
+    run = _timed(found, "open", lambda: Run.open(folder))
+    total = _timed(found, "read", lambda: sum(len(run.boxes(index)) for index in range(samples)))
+    found["boxes"] = total
     found["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return found
 

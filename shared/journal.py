@@ -1,4 +1,4 @@
-"""Files of JSON lines that runs and long searches append to, so that a killed one resumes where it stopped."""
+"""Files of JSON lines that long searches append to, so that a killed one resumes where it stopped."""
 
 from __future__ import annotations
 

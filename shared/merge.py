@@ -80,7 +80,7 @@ def plan_merge(ours: Manifest, theirs: Manifest, prefer: Side | None = None) -> 
     for name, stage in theirs.stages.items():
         decision = _decide(ours, theirs, name)
         if decision == "conflict":
-            plan.conflicts.append(Conflict(f"stage {name}", _told(ours.stages[name]), _told(stage)))
+            plan.conflicts.append(Conflict(f"stage {name}", _summary(ours.stages[name]), _summary(stage)))
             decision = "take" if prefer == "theirs" else "keep"
         if decision == "take":
             plan.stages.append(name)
@@ -107,9 +107,9 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
     if dry_run:
         return plan
     if plan.conflicts and prefer is None:
-        told = "; ".join(str(conflict) for conflict in plan.conflicts)
+        conflicts = "; ".join(str(conflict) for conflict in plan.conflicts)
         raise ManifestError(
-            f"{len(plan.conflicts)} conflicts, nothing was changed: {told}", where=str(work),
+            f"{len(plan.conflicts)} conflicts, nothing was changed: {conflicts}", where=str(work),
             hint="say whose word counts, for all of them: --prefer ours or --prefer theirs",
         )  # fmt: skip
     if plan.changes_nothing:
@@ -160,8 +160,8 @@ def _files(manifest: Manifest, stage: Stage) -> dict[str, str]:
 def _leave_out_what_does_not_fit(plan: Plan, ours: Manifest, theirs: Manifest, prefer: Side | None) -> None:
     """Leave stages out whose inputs or file names clash with what is here; repeat, as stages build on one another."""
     while True:
-        found = [(name, _obstacle(plan, ours, theirs, name, prefer)) for name in plan.stages]
-        obstacles = [(name, conflict) for name, conflict in found if conflict is not None]
+        checked = [(name, _obstacle(plan, ours, theirs, name, prefer)) for name in plan.stages]
+        obstacles = [(name, conflict) for name, conflict in checked if conflict is not None]
         if not obstacles:
             return
         for name, conflict in obstacles:
@@ -205,7 +205,7 @@ def _add_belongings(plan: Plan, ours: Manifest, theirs: Manifest, prefer: Side |
         plan.config = prefer == "theirs"
 
 
-def _told(stage: Stage) -> str:
+def _summary(stage: Stage) -> str:
     return f"{stage.status} {stage.ended or stage.started} on {stage.host}"
 
 

@@ -1,4 +1,4 @@
-"""Temporary files whose owner can be told to be alive: what killed processes leave behind is removed by the next tool.
+"""Temporary files that belong to a living process, or to none: the next tool removes what a killed one left behind.
 
 A file is written under a temporary name in the folder it goes to. The name holds the number of an owner, and the owner
 is a lock: a file ``.locks/owner-<number>.lock`` of the workspace, which the process that writes keeps locked (flock) as

@@ -159,8 +159,8 @@ def versions(work: Path) -> list[Version]:
     Raises:
         ManifestError: one of them can't be read.
     """
-    found = [_read(path) for path in sorted((work / FOLDER).glob("*.json"))]
-    return sorted(found, key=lambda version: version.created)
+    kept = [_read(path) for path in sorted((work / FOLDER).glob("*.json"))]
+    return sorted(kept, key=lambda version: version.created)
 
 
 def read_version(work: Path, name: str) -> Version:
