@@ -111,7 +111,7 @@ def bench(
         parts = [_stage_table(model, index, len(totals), statistics)]
         parts += _findings(statistics, list(model.spec.components), conditions)
         if streams > 1:
-            result["streams"] = _throughput(pipeline, data, streams, min_seconds)
+            result["streams"] = throughput(pipeline, data, streams, min_seconds)
             parts.append(_throughput_line(result["streams"], statistics))
         if like is not None:
             result["engines"] = _bare_engines(session, _engine_shapes(pipeline, data, answer), like)
@@ -197,8 +197,8 @@ def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float
 
 
 def _stage_table(model: Model, index: int, count: int, statistics: Mapping[str, Mapping[str, float]]) -> str:
-    throughput = statistics[TOTAL]["throughput"]
-    title = f"{model.name}, sample {index}, {count} requests, {throughput:.2f} a second"
+    per_second = statistics[TOTAL]["throughput"]
+    title = f"{model.name}, sample {index}, {count} requests, {per_second:.2f} a second"
     rows = [
         [
             name,
@@ -227,7 +227,7 @@ def _findings(
     return lines
 
 
-def _throughput(pipeline: Pipeline, data: Any, streams: int, min_seconds: float) -> dict[str, float]:
+def throughput(pipeline: Pipeline, data: Any, streams: int, min_seconds: float) -> dict[str, float]:
     """Requests a second with one lane, and with ``streams`` of them taken in turn."""
     assert isinstance(pipeline, DevicePipeline)
     lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]

@@ -105,6 +105,21 @@ def test_equal_to_numpy(monkeypatch: pytest.MonkeyPatch, count: int, height: int
         np.testing.assert_array_equal(answer.outputs["output"], np.array([[-1.0, 2.0]], dtype))
 
 
+def test_lanes_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = on_device("float32")
+    lanes = [first, first.another(), first.another()]
+    scenes = [scene(5000, 123, 400 + 10 * number, number) for number in range(len(lanes))]
+    for _ in range(10):
+        for number, (lane, parts) in enumerate(zip(lanes, scenes, strict=True)):
+            lane.submit(view(monkeypatch, *parts, camera=number))
+        for lane, (image, points, mapping) in zip(lanes, scenes, strict=True):
+            answer = lane.collect()
+            expected, seen, painted = by_numpy(image, points, mapping)
+            assert (answer.counters["points_seen"], answer.counters["pixels_painted"]) == (seen, painted)
+            assert isinstance(lane, CalibrationOnDevice)
+            np.testing.assert_array_equal(lane.fused(*image.shape[:2]), expected)
+
+
 def test_eight_megapixels_in_a_few_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = on_device("float16")
     data = view(monkeypatch, *scene(200_000, 1860, 2880), camera=0)

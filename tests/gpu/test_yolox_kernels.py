@@ -35,3 +35,18 @@ def test_equal_to_the_host(size: tuple[int, int], convention: str) -> None:
     np.testing.assert_array_equal(pipeline.letterboxed(), host.images)
     assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
     assert answer.counters == expected.counters
+
+
+def test_lanes_do_not_mix() -> None:
+    rows = tiny.random_rows(1)
+    first: Any = build_pipeline(tiny.spec(), RowsSession(open_gpu(Device("cuda", 0)), rows))
+    lanes = [first, first.another(), first.another()]
+    for repeat in range(20):
+        images = [image(300 + 40 * number, 200 + repeat, number) for number in range(len(lanes))]
+        for lane, data in zip(lanes, images, strict=True):
+            lane.submit(data)
+        for lane, data in zip(lanes, images, strict=True):
+            host = tiny.StandIn(rows)
+            expected = build_pipeline(tiny.spec(), host).infer(data)
+            assert lane.collect().predictions.corners.tobytes() == expected.predictions.corners.tobytes()
+            np.testing.assert_array_equal(lane.letterboxed(), host.images)

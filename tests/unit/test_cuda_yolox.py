@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.bench import throughput
 from runtime.models.yolox import device as yolox
 from runtime.models.yolox.device import YoloxOnDevice
 from runtime.pipeline import HostPipeline, build_pipeline
@@ -151,6 +152,14 @@ def test_lanes_do_not_mix(monkeypatch, folder: Path) -> None:
         assert list(answer.latency_ms) == ["enqueue", "total"]
         assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
         np.testing.assert_array_equal(lane.letterboxed(), host.images)
+
+
+def test_throughput_of_several_lanes(monkeypatch, folder: Path) -> None:
+    pipeline = on_device(monkeypatch, folder, tiny.random_rows(1))
+    figures = throughput(pipeline, image(96, 96), streams=3, min_seconds=0.02)
+    assert figures["streams"] == 3
+    assert figures["per_second"] > 0
+    assert len(pipeline.infer(image(96, 96)).predictions) > 5, "no request was left in flight"
 
 
 def test_shapes_for_the_engine_alone(monkeypatch, folder: Path) -> None:
