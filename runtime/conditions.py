@@ -57,19 +57,19 @@ def _device(nvml: Any, index: int) -> ctypes.c_void_p | None:
 
 
 def _values(nvml: Any, device: ctypes.c_void_p) -> dict[str, str]:
-    """What the GPU tells; a card that does not support a query leaves it out."""
-    found: dict[str, str] = {}
+    """What the GPU reports; queries that a card does not support are left out."""
+    values: dict[str, str] = {}
     number, bits = ctypes.c_uint(), ctypes.c_ulonglong()
     for name, kind in _CLOCKS.items():
         if nvml.nvmlDeviceGetClockInfo(device, kind, ctypes.byref(number)) == 0:
-            found[f"{name}_clock_mhz"] = str(number.value)
+            values[f"{name}_clock_mhz"] = str(number.value)
     if nvml.nvmlDeviceGetMaxClockInfo(device, _CLOCKS["sm"], ctypes.byref(number)) == 0:
-        found["max_sm_clock_mhz"] = str(number.value)
+        values["max_sm_clock_mhz"] = str(number.value)
     if nvml.nvmlDeviceGetPowerUsage(device, ctypes.byref(number)) == 0:
-        found["power_w"] = f"{number.value / 1e3:.1f}"
+        values["power_w"] = f"{number.value / 1e3:.1f}"
     if nvml.nvmlDeviceGetTemperature(device, _TEMPERATURE_OF_GPU, ctypes.byref(number)) == 0:
-        found["temperature_c"] = str(number.value)
+        values["temperature_c"] = str(number.value)
     if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device, ctypes.byref(bits)) == 0:
         reasons = [name for bit, name in _THROTTLE_REASONS.items() if bits.value & bit]
-        found["throttled_by"] = " + ".join(reasons) or "nothing"
-    return found
+        values["throttled_by"] = " + ".join(reasons) or "nothing"
+    return values

@@ -1,4 +1,4 @@
-"""Bare TensorRT engines, measured as trtexec measures them, so that a pipeline's overhead stands beside it.
+"""Bare TensorRT engines, measured as trtexec measures them, so that a pipeline can be compared with them.
 
 trtexec 8.6 to 10 copies inputs and outputs in every iteration, launches kernel by kernel and waits blocking; trtexec 11
 leaves the copies out, launches a CUDA graph and spins. Both warm up for 200 ms, measure for at least ten iterations and

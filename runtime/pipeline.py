@@ -154,7 +154,7 @@ def no_alerts(counters: Counters) -> list[str]:  # noqa: ARG001 (what a model wi
 
 @dataclass(frozen=True)
 class Interface:
-    """What a model is from outside, wherever its steps run.
+    """What of a pipeline is the same wherever its steps run.
 
     Attributes:
         read: see `Pipeline.read`.

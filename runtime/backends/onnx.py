@@ -236,10 +236,10 @@ def _takes_images(component: ComponentSpec) -> bool:
 
 def _missing_library() -> str | None:
     """Load CUDA's libraries, those of NVIDIA's Python packages first; the first that is not found, and why."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         ort.preload_dlls()
-    match = re.search(r"^Failed to load (.+)$", said.getvalue(), re.MULTILINE)
+    match = re.search(r"^Failed to load (.+)$", output.getvalue(), re.MULTILINE)
     return match[1] if match else None
 
 

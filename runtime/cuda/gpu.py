@@ -215,7 +215,7 @@ def open_gpu(device: Device) -> Gpu:
         raise EnvironmentLacks(
             "Python package 'pycuda' is missing", where=str(device), hint="pip install pycuda (needs the CUDA toolkit)"
         )
-    # Imported the other way round, TensorRT 8.6's builder crashes. One that does not load is no concern of others here.
+    # TensorRT 8.6's builder crashes if pycuda was imported first. The TensorRT backend reports one that does not load.
     with contextlib.suppress(ImportError, OSError):
         importlib.import_module("tensorrt")
     try:

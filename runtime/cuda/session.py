@@ -1,4 +1,4 @@
-"""Sessions that run components on device memory, so that a pipeline's own kernels stand between them without a copy."""
+"""Sessions that run components on device memory, so that a pipeline's own kernels run between them without a copy."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Timeline:
         self.ends = {stage: gpu.event() for stage in stages}
 
     def marker(self, stream: Any, *, timed: bool, in_graph: bool = False) -> Callable[[str], None]:
-        """A function that marks the end of a stage on the stream; one that does nothing where nobody takes times."""
+        """A function that marks the end of a stage on the stream; one that does nothing if stages are not timed."""
         if not timed:
             return lambda stage: None
         return lambda stage: self.ends[stage].record(stream, in_graph=in_graph)

@@ -71,7 +71,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Maps:
-    """The map of one camera on the device; the host's is kept so that nothing else can come to have its identity."""
+    """The map of one camera on the device; the host's is kept, so that no other map gets its id."""
 
     host: UndistortionMap
     source: DeviceArray
@@ -82,7 +82,7 @@ class CalibrationOnDevice(DevicePipeline):
     """A calibration status model whose steps are CUDA kernels.
 
     Args:
-        interface: what the model is from outside.
+        interface: reading, comparing, alerts.
         spec: the model.
         parameters: its parameters.
         session: its component on a GPU.
@@ -160,7 +160,7 @@ class CalibrationOnDevice(DevicePipeline):
         return self._sizes[height, width].fused.get()
 
     def _upload(self, size: _Size, view: CameraView, mapping: UndistortionMap) -> None:
-        """To the device; the driver stages it, which is faster than to stage it here."""
+        """Copy a view to the device. The driver stages it, which is faster than staging it here."""
         self._gpu.to_device(view.image, size.image.address, self._stream)
         if len(view.points):
             self._gpu.to_device(view.points[:, :POINT_COLUMNS], self._points.address, self._stream)

@@ -1,4 +1,4 @@
-"""Calibration status: where its steps run, and what it is from outside."""
+"""The pipeline of a calibration status model: on the host or on a GPU; how samples are read, and alerts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(sample: CameraPair) -> PipelineInput:
 
 
 def alerts(counters: Counters) -> list[str]:
-    """Samples that nothing can be said about, and results that are none."""
+    """Images without lidar points, points that were left out, NaN logits."""
     lines = []
     if counters["without_points"]:
         lines.append(

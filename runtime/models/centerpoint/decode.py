@@ -49,8 +49,8 @@ def decode(outputs: Mapping[str, Float32], parameters: CenterPointParameters) ->
     heatmap = outputs["heatmap"][0]
     width = heatmap.shape[2]
     cells_per_class = heatmap.shape[1] * width
-    chosen, scores = _best_cells(heatmap.reshape(-1), parameters.bbox_coder)
-    labels, cells = np.divmod(chosen, cells_per_class)
+    best, scores = _best_cells(heatmap.reshape(-1), parameters.bbox_coder)
+    labels, cells = np.divmod(best, cells_per_class)
     rows, columns = np.divmod(cells, width)
 
     def gather(name: str) -> Float32:

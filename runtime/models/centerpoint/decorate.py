@@ -1,4 +1,4 @@
-"""Pillar decoration: what a pillar encoder gets to see of each point.
+"""Pillar decoration: the features of each point that a pillar encoder takes.
 
 Features of a point, in this order (mmdetection3d 1.4, ``voxel_encoders/pillar_encoder.py``, the part of
 ``PillarFeatureNet.forward`` before its layers; AWML calls it ``get_input_features``):

@@ -138,7 +138,7 @@ class CenterPointOnDevice(DevicePipeline):
     """A CenterPoint whose steps are CUDA kernels: buffers, kernels, components bound to them, and recorded graphs.
 
     Args:
-        interface: what the model is from outside.
+        interface: reading, comparing, alerts.
         spec: the model.
         parameters: its parameters, for which `unsupported` says nothing.
         session: its components on a GPU.
@@ -264,8 +264,8 @@ class CenterPointOnDevice(DevicePipeline):
 
     def _boxes(self, words: npt.NDArray[np.int32]) -> Boxes3D:
         """The boxes of all tasks, in the order of the tasks."""
-        most = self._parameters.nms.post_max_size
-        tables = words[HEADER_WORDS:].reshape(len(self._tasks), most, BOX_WORDS)
+        kept = self._parameters.nms.post_max_size
+        tables = words[HEADER_WORDS:].reshape(len(self._tasks), kept, BOX_WORDS)
         table = np.concatenate([tables[task, : words[KEPT + task]] for task in range(len(self._tasks))])
         values = table.view(np.float32)
         return Boxes3D(
@@ -283,9 +283,9 @@ class CenterPointOnDevice(DevicePipeline):
         return next((size for size in self._buckets if size >= voxels), self._buckets[-1])
 
     def _upload(self, points: Float32) -> None:
-        """Copy a frame to the device; from page-locked memory it fetches it by itself, beside what else it does.
+        """Copy a frame to the device, which fetches page-locked memory by itself, beside its other work.
 
-        Anything else the driver stages, which is faster than to stage it here: 0.28 ms for 4 MB, with NumPy 0.37.
+        The driver stages anything else, which is faster than staging it here: 0.28 ms for 4 MB, with NumPy 0.37.
         """
         host, device = self._buffers.host_frame, self._buffers.frame.address
         host[:1].view(np.int32)[0] = len(points)
@@ -374,8 +374,7 @@ class CenterPointOnDevice(DevicePipeline):
         )  # fmt: skip
 
     def _run_once(self) -> None:
-        """Run every component once: backends finish their set-up in the first run, which can't be recorded, and some
-        know their outputs only then."""
+        """Run every component once: backends finish their set-up in the first run, which can't be recorded."""
         for encoder in self._encoders.values():
             encoder.enqueue()
         self._head.enqueue()

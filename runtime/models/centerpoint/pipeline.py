@@ -1,4 +1,4 @@
-"""CenterPoint: where its steps run, and what it is from outside."""
+"""The pipeline of a CenterPoint: on the host or on a GPU; how samples are read, and what a user is told."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(spec: ModelSpec, session: Session) -> Pipeline:
 
 
 def interface_of(parameters: CenterPointParameters) -> Interface:
-    """What a CenterPoint is from outside."""
+    """How samples are read, what is compared, and what a user is told."""
 
     def read(sample: Sample) -> PipelineInput:
         """(N, C) float32 points of a sample, with the sweeps and the range filter of the model's training."""

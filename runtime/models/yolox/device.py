@@ -94,7 +94,7 @@ class YoloxOnDevice(DevicePipeline):
     """A YOLOX whose requests stay on the GPU until the rows that become boxes are known.
 
     Args:
-        interface: what the model is from outside.
+        interface: reading, comparing, alerts.
         spec: the model.
         parameters: its parameters, for which `unsupported` says nothing.
         session: its component on a GPU.
@@ -228,7 +228,7 @@ class YoloxOnDevice(DevicePipeline):
             self._gpu.to_host(self._values, self._host_values, self._stream)
 
     def _selected(self, count: int) -> tuple[Int32, Float32]:
-        """The rows that were picked, in order: threads pick them in none."""
+        """The picked rows in ascending order; threads pick them in any."""
         if count <= len(self._host_picks):
             picks, values = self._host_picks[:count], self._host_values[:count]
         else:

@@ -72,6 +72,6 @@ def suppress_by_class(corners: Float32, scores: Float32, labels: Int64, iou_thre
 
 
 def to_whole_pixels(corners: Float32) -> Float32:
-    """Left, top, width and height cut off after the point, as Autoware keeps them, given back as corners (N, 4)."""
+    """Corners (N, 4) with left, top, width and height truncated to whole pixels, as Autoware keeps them."""
     corner = np.trunc(corners[:, :2])
     return np.concatenate([corner, corner + np.trunc(corners[:, 2:] - corners[:, :2])], axis=1)

@@ -1,4 +1,4 @@
-"""YOLOX: where its steps run, and what it is from outside."""
+"""The pipeline of a YOLOX: on the host or on a GPU; how samples are read, what is compared, what a user is told."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build(spec: ModelSpec, session: Session) -> Pipeline:
 
 
 def interface_of(spec: ModelSpec, parameters: YoloxParameters) -> Interface:
-    """What a YOLOX is from outside."""
+    """How samples are read, what is compared, and what a user is told."""
     name = spec.components[0].outputs[0].name
 
     def read(sample: ImageSample) -> PipelineInput:
@@ -59,7 +59,7 @@ def interface_of(spec: ModelSpec, parameters: YoloxParameters) -> Interface:
         return {name: outputs[name][:1]}
 
     def alerts(counters: Counters) -> list[str]:
-        """Rows that are not numbers: what is there is lost."""
+        """NaN rows: detections there are lost."""
         if counters.get("rows_nan", 0):
             return [f"{counters['rows_nan']} rows of the output are NaN: look for an overflow with the verifier"]
         return []
