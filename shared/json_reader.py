@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from shared.errors import InputError
 from shared.regular_files import open_regular
+from shared.text import check_text
 
 #: Most bytes of a manifest: 60,000 artifacts.
 MANIFEST_BYTES = 16 << 20
@@ -70,7 +70,7 @@ def parse_json(
         value = _DECODERS[allow_nan].decode(text)
         _check_values(value, allow_nan)
         if _DOUBTFUL.search(text):
-            _check_text(value)
+            check_text(value)
     except RecursionError as cause:
         raise error(f"can't be read as JSON (it nests more than {_DEEPEST} levels)", where=where) from cause
     except ValueError as cause:
@@ -119,19 +119,3 @@ def _check_values(value: Any, allow_nan: bool) -> None:
 
 def _items(container: Any) -> Any:
     return container.values() if isinstance(container, dict) else container if isinstance(container, list) else ()
-
-
-def _check_text(value: Any) -> None:
-    for text in _texts(value):
-        if "\0" in text:
-            raise ValueError("a text holds the character NUL")
-        text.encode("utf-8")  # raises a ValueError for half a surrogate pair
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    if isinstance(value, dict):
-        yield from value
-    for item in _items(value):
-        yield from _texts(item)

@@ -7,6 +7,8 @@ line.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 LONGEST_LINE = 500
 
@@ -31,3 +33,27 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
         return line
     half = (longest - 5) // 2
     return f"{line[:half]} ... {line[-half:]}"
+
+
+def check_text(value: Any) -> None:
+    """Check that all texts in a JSON value can be a file name and be written as UTF-8.
+
+    Raises:
+        ValueError: one holds NUL, or half a surrogate pair.
+    """
+    for text in _texts(value):
+        if "\0" in text:
+            raise ValueError("a text holds the character NUL")
+        text.encode("utf-8")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)

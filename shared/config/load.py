@@ -18,6 +18,7 @@ from shared.config.section import ConfigPath, PathField
 from shared.config.walk import KeyPath, field_types, key_text, map_items, shape_of, type_at
 from shared.config.yaml_tree import Tree, line_of, parse_yaml, read_yaml
 from shared.errors import ConfigError, ManifestError
+from shared.text import check_text
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,11 @@ def build(tree: Tree, path: Path, overrides: Sequence[str] = ()) -> DeployConfig
     value = _with_paths(tree.value, DeployConfig, expand, ())
     for override in overrides:
         value = _apply(value, override, sources, problems)
+    try:
+        check_text(value)
+    except ValueError as error:
+        problems.append((str(path), str(error)))
+        raise as_error(problems) from error
     try:
         config = DeployConfig.model_validate(value)
     except ValidationError as error:

@@ -15,15 +15,19 @@ from __future__ import annotations
 import ast
 import difflib
 import operator
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.config.walk import KeyPath
 from shared.errors import ConfigError
+from shared.regular_files import read_bytes
 
 _MAX_BITS = 128
+# Larger and deeper than any config, and read in well under a second. Names count wherever they are used.
 _MAX_LENGTH = 100_000
+_MAX_DEPTH = 50
 _LONGEST_QUOTE = 60
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -68,7 +72,7 @@ def read_python_literals(path: Path) -> LinedDict:
     Raises:
         ConfigError: missing, not Python, or something in it that is more than a value.
     """
-    names = _evaluate_file(path, ())
+    names = _evaluate_file(path, (), {})
     public = LinedDict()
     for name, value in names.items():
         if not name.startswith("_"):
@@ -89,34 +93,61 @@ def place_of(value: Any, keys: KeyPath) -> tuple[Path, int] | None:
     return place
 
 
-def _evaluate_file(path: Path, above: tuple[Path, ...]) -> LinedDict:
-    if path.resolve() in above:
+def _evaluate_file(path: Path, above: tuple[str, ...], evaluated: dict[str, LinedDict]) -> LinedDict:
+    """The names of a file; ``above`` has those that name it as their base, ``evaluated`` those that are done."""
+    key = os.path.realpath(path)
+    if key in above:
         raise ConfigError("is its own _base_", where=str(path), hint="remove _base_ from one of the files")
+    if key not in evaluated:
+        evaluated[key] = _File(path, (*above, key), evaluated).run(_parse(path))
+    return evaluated[key]
+
+
+def _parse(path: Path) -> ast.Module:
+    if not os.path.lexists(path):
+        raise ConfigError("no such config file", where=str(path))
+    content = read_bytes(path)
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
-    except FileNotFoundError as error:
-        raise ConfigError("no such config file", where=str(path)) from error
-    except OSError as error:
-        raise ConfigError(f"can't be read ({error.strerror})", where=str(path)) from error
+        return ast.parse(content, filename=str(path))
     except SyntaxError as error:
         raise ConfigError(f"is not valid Python: {error.msg}", where=f"{path}:{error.lineno or 1}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"is not valid Python: {error}", where=str(path)) from error
-    try:
-        return _File(path, above).run(tree)
-    except RecursionError as error:
-        raise ConfigError("is nested too deeply", where=str(path)) from error
+
+
+class _Extent(NamedTuple):
+    """How large a value is when all that it refers to is written out."""
+
+    values: int
+    depth: int
 
 
 class _File:
     """The evaluation of one file: its path for messages, and the names set so far."""
 
-    def __init__(self, path: Path, above: tuple[Path, ...]) -> None:
+    def __init__(self, path: Path, above: tuple[str, ...], evaluated: dict[str, LinedDict]) -> None:
         self.path = path
         self.above = above
+        self.evaluated = evaluated
         self.names = LinedDict()
+        # By id; the containers are kept, so that no other one gets it.
+        self.extents: dict[int, tuple[_Extent, Any]] = {}
 
     def run(self, tree: ast.Module) -> LinedDict:
+        """The names that the file sets.
+
+        Raises:
+            ConfigError: something in it is more than a plain value, or too large.
+        """
+        try:
+            names = self.statements(tree)
+        except RecursionError as error:
+            raise ConfigError("is nested too deeply", where=str(self.path)) from error
+        if self.extent(names).values > _MAX_LENGTH:
+            raise ConfigError(f"has more than {_MAX_LENGTH} values", where=str(self.path))
+        return names
+
+    def statements(self, tree: ast.Module) -> LinedDict:
         bases = LinedDict()
         for statement in tree.body:
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
@@ -139,10 +170,10 @@ class _File:
 
     def base(self, names: Any, node: ast.AST) -> LinedDict:
         merged = LinedDict()
-        for name in [names] if isinstance(names, str) else names:
-            if not isinstance(name, str):
+        for name in names if isinstance(names, (list, tuple)) else [names]:
+            if not isinstance(name, str) or "\0" in name:
                 raise self.refusal(node, "_base_ should be a file name or a list of them")
-            merged = _merge(merged, _evaluate_file(self.path.parent / name, (*self.above, self.path.resolve())))
+            merged = _merge(merged, _evaluate_file(self.path.parent / name, self.above, self.evaluated))
         return merged
 
     def refusal(self, node: ast.AST, reason: str) -> ConfigError:
@@ -160,7 +191,23 @@ class _File:
         evaluate = _EVALUATE.get(type(node))
         if evaluate is None:
             raise self.refusal(node, f"{type(node).__name__} is not a plain value")
-        return evaluate(self, node)
+        value = evaluate(self, node)
+        extent = self.extent(value)
+        if extent.values > _MAX_LENGTH or extent.depth > _MAX_DEPTH:
+            raise self.refusal(node, f"has more than {_MAX_LENGTH} values, or nests more than {_MAX_DEPTH} levels")
+        return value
+
+    def extent(self, value: Any) -> _Extent:
+        """How large a value is; what it is made of has been asked for before."""
+        if isinstance(value, str):
+            return _Extent(1 + len(value) // 100, 0)
+        if not isinstance(value, (dict, list, tuple)):
+            return _Extent(1, 0)
+        if id(value) not in self.extents:
+            inner = [self.extent(item) for item in (value.values() if isinstance(value, dict) else value)]
+            depth = 1 + max((extent.depth for extent in inner), default=0)
+            self.extents[id(value)] = _Extent(1 + sum(extent.values for extent in inner), depth), value
+        return self.extents[id(value)][0]
 
     def constant(self, node: ast.Constant) -> Any:
         if node.value is None or isinstance(node.value, (bool, int, float, str)):

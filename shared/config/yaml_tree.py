@@ -6,6 +6,7 @@ and whole numbers with leading zeros (``0061``, a scene of nuScenes) are text.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ruamel.yaml.resolver import VersionedResolver
 
 from shared.config.walk import KeyPath
 from shared.errors import ConfigError
+from shared.regular_files import open_regular
 
 # Deeper than any config, and far from Python's recursion limit.
 _MAX_DEPTH = 50
@@ -37,6 +39,9 @@ class Tree:
 
 
 # First character of a plain scalar to the tags that it may have, each with its pattern.
+# Larger than any config, and read within seconds.
+_MAX_BYTES = 128 << 10
+
 Rules = dict[str, list[tuple[str, Any]]]
 
 RULES: Rules = {}
@@ -77,17 +82,23 @@ def read_yaml(path: Path) -> Tree:
     """Read a YAML file.
 
     Raises:
-        ConfigError: missing, not UTF-8, not valid YAML, a duplicate key, or no mapping at the top.
+        ConfigError: missing, too large, not UTF-8, not valid YAML, a duplicate key, or no mapping at the top.
+        InputError: not a regular file.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    if not os.path.lexists(path):
         raise ConfigError(
             "no such config file", where=str(path), hint="`exporter config init` writes one to start from"
+        )
+    with open_regular(path, hint="a deploy config is YAML") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"is larger than {_MAX_BYTES >> 10} kB, which no config is", where=str(path))
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "can't be read (it is not UTF-8 text)", where=str(path), hint="a deploy config is YAML"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"can't be read ({reason})", where=str(path), hint="a deploy config is YAML") from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree.value, dict):
         raise ConfigError(

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.commands import run
 from tests.support.workspaces import add_run, make_workspace
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _limited_memory() -> Iterator[None]:
+    """A case that fills the memory fails by itself, instead of taking the machine with it."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (12 << 30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.config import load_config
-from shared.errors import ConfigError
+from shared.errors import ConfigError, InputError
 
 # Eight times eight times eight ... of the same list.
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
@@ -169,7 +169,7 @@ def test_a_binary_or_missing_file_is_told(tmp_path: Path) -> None:
         load_config(path)
     with pytest.raises(ConfigError, match=r"d\.yaml: no such config file"):
         load_config(tmp_path / "d.yaml")
-    with pytest.raises(ConfigError, match="can't be read"):
+    with pytest.raises(InputError, match="can't be read"):
         load_config(tmp_path)
 
 
