@@ -127,12 +127,16 @@ calibration-data: $(SETUP)
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
 
-.PHONY: setup setup-full setup-rtx setup-mlflow setup-dev clean
+.PHONY: setup setup-full setup-rtx setup-mlflow setup-dev plugins clean
 setup: $(TOOLS)/.ready $(EXPORTER)/.ready $(wildcard $(EXPORTER_FULL)/.ready) ## the virtual environments (mmcv without compiled ops)
 setup-full: setup $(EXPORTER_FULL)/.ready ## the same with mmcv's compiled ops (builds for 10 minutes, then cached)
 setup-rtx: $(RTX)/.ready ## TensorRT for RTX (0.4 GB), which builds engines without a GPU
 setup-mlflow: $(TOOLS)/.mlflow-ready ## the evaluator's --mlflow (100 MB)
 setup-dev: setup $(TOOLS)/.dev-ready $(EXPORTER)/.dev-ready ## what tests and checks need
+plugins: $(SETUP) ## install packages that add to the tools: PLUGINS="folder, wheel or name ..." (docs/extending.md)
+	@$(if $(PLUGINS),,echo "plugins: set PLUGINS to what pip installs" >&2; exit 2)
+	@for python in $(TOOLS) $(dir $(EXPORTER_BIN)); do $$python/bin/pip install $(PIP_OPTIONS) $(PLUGINS); done
+	@$(TOOLS)/bin/manifest plugins
 clean: ## remove results and environments, but keep built wheels
 	rm -rf work .venv
 
@@ -206,7 +210,7 @@ test: setup-dev lint test-tools test-exporter ## lint, and every test that needs
 lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
 	@$(TOOLS)/bin/ruff check .
 	@$(TOOLS)/bin/ruff format --check .
-	@$(TOOLS)/bin/mypy shared exporter trt_builder runtime verifier evaluator demo
+	@$(TOOLS)/bin/mypy shared exporter trt_builder runtime verifier evaluator demo examples/plugin/clearance
 
 test-tools: setup-dev
 	@$(TOOLS)/bin/pytest -m "not exporter and not mmcv_ops and not gpu and not docker and not packages" $(PYTEST)

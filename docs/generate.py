@@ -1,7 +1,7 @@
 """Writes the generated pages of docs/ from the code: ``python docs/generate.py --write``, or ``--check``.
 
 cli.md comes from ``--help`` of every command, manifest.schema.json from the manifest's models, configuration.md and
-config.schema.json from the models of the deploy config.
+config.schema.json from the models of the deploy config, extending.md from its template and examples/plugin.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 from config_page import configuration_page
+from extending_page import extending_page
 
 from shared import manifest
 from shared.config import schema
@@ -66,6 +67,7 @@ def pages() -> dict[str, str]:
         "manifest.schema.json": json.dumps(manifest.json_schema(), indent=2) + "\n",
         "configuration.md": configuration_page(),
         "config.schema.json": json.dumps(schema.json_schema(), indent=2) + "\n",
+        "extending.md": extending_page(),
     }
 
 

@@ -123,7 +123,7 @@ def plugins_command(as_json: bool) -> None:
             click.echo("No other package adds anything; docs/extending.md shows how one does.")
         click.echo(f"With the tools: {', '.join(f'{len(names)} {group}' for group, names in ours.items())}")
     problems = [problem for _, problem in entries if problem is not None]
-    for problem in problems:
+    for problem in dict.fromkeys(problems):
         click.echo(problem, err=True)
     if problems:
         raise EnvironmentLacks(f"{len(problems)} of {len(entries)} can't be used here")

@@ -18,12 +18,9 @@ from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support import plugin_packages
 from tests.support import tiny_centerpoint as tiny
+from tests.support.extending_page import module_of_page
 
-BACKEND = """
-    from runtime.backends.onnx import artifacts, load
-
-    PACKAGES = ("numpy",)
-"""
+BACKEND = module_of_page("twin.py")
 CONFIG = """
 model: {type: centerpoint}
 verification: {scenarios: {both: [{ref_backend: onnx, test_backend: twin}, {ref_backend: twin, test_backend: onnx}]}}

@@ -10,26 +10,9 @@ from shared.config import from_resolved, load_config, resolved
 from shared.data import DataSettings, open_dataset
 from shared.errors import ConfigError, EnvironmentLacks
 from tests.support import plugin_packages
+from tests.support.extending_page import module_of_page
 
-FORMAT = """
-    from pathlib import Path
-
-    from shared.data import Dataset, PointFile, Sample
-    from shared.data.views import LIDAR_FRAME
-
-
-    def open_recordings(settings, folder):
-        files = sorted(folder.glob("*.rec"))
-
-        def build(index):
-            points = PointFile(files[index], folder, 4)
-            return Sample(index=index, token=files[index].stem, timestamp=0.0, scene="recordings", lidar=points)
-
-        return Dataset("recordings", tuple(settings.classes), len(files), build, lambda: [[f.name for f in files]])
-
-
-    VIEWS = {LIDAR_FRAME: open_recordings}
-"""
+FORMAT = module_of_page("recordings.py")
 CONFIG = "model: {type: centerpoint}\ndata: {format: recordings}\n"
 
 
