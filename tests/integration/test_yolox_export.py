@@ -117,6 +117,8 @@ def test_boxes_are_those_of_mmdets_own_pipeline(form: str, tmp_path: Path) -> No
 
 
 def test_the_layout_is_autowares(tmp_path: Path) -> None:
+    from exporter.models.yolox.framework import load_input
+
     model, pipeline, _, path = exported(tmp_path, {})
     graph = onnx.load(str(path)).graph
     assert [value.name for value in graph.input] == ["images"]
@@ -125,7 +127,7 @@ def test_the_layout_is_autowares(tmp_path: Path) -> None:
     assert shape == [1, tiny.ROWS, 5 + len(tiny.CLASSES)]
     answer = pipeline.infer(pipeline.read(samples(tmp_path)[0]).data)
     rows = answer.outputs["output"][0]
-    images = torch.from_numpy(pipeline._images)
+    images = load_input(samples(tmp_path)[0], {}).normalized(model)
     with torch.no_grad():
         scores, boxes, objectness = model.bbox_head(model.neck(model.backbone(images)))
     # The row of stride 16, line 2, column 4: after all cells of stride 8.
