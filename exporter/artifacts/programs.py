@@ -14,6 +14,7 @@ from exporter.component import Component, as_tuple
 from exporter.quiet import quiet
 from shared.errors import ExportError
 from shared.lazy import lazy_import
+from shared.program_file import read_program
 
 torch = lazy_import("torch")
 
@@ -29,6 +30,7 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
         The agreement with the module at each size.
 
     Raises:
+        ModelLoadError: the program holds more than tensors and operators of PyTorch.
         ExportError: torch.export can't capture the module, fixes an axis that must be dynamic, or computes otherwise.
     """
     axes = component.dynamic_axes()
@@ -51,8 +53,8 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             hint="--debug shows where",
         ) from error
     path.write_bytes(content.getbuffer())
-    with path.open("rb") as source:
-        module = torch.export.load(source).module()
+    # As the PyTorch backend reads it, which takes nothing but tensors and operators of PyTorch.
+    module = torch.export.load(read_program(path)).module()
 
     def run(inputs: tuple[Any, ...]) -> Sequence[npt.NDArray[Any]]:
         with torch.no_grad():

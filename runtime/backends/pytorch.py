@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from runtime.cuda.session import Bound, DeviceSession, Lane, gpu_of_steps
 from runtime.devices import Device
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.lazy import lazy_import
+from shared.program_file import read_program
 from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
 
@@ -231,11 +233,25 @@ def _check_device(device: Device) -> None:
         )
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """PyTorch logs the traceback of an error in a program, and then raises another."""
+    logger = logging.getLogger("torch.export")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
+
+
 def _load_component(path: Path, component: ComponentSpec, device: Device) -> Any:
     """One component as a callable on the device."""
+    content = read_program(path)
     try:
-        program = torch.export.load(path)
-    except (RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with _silent():
+            program = torch.export.load(content)
+    # PyTorch asserts its way through a program: a damaged one may raise anything.
+    except Exception as error:
         raise ModelLoadError(
             f"PyTorch can't load it: {first_line(error)}", where=str(path), hint="export it again"
         ) from error
