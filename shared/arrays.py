@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from shared.errors import InputError
 from shared.files import atomic_path
+from shared.regular_files import open_regular
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -34,7 +35,7 @@ def read_arrays(path: Path) -> Arrays:
         InputError: the file is missing, or is not a .npz of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from shared.errors import EnvironmentLacks, InputError, ManifestError
+from shared.regular_files import open_regular
 from shared.temporaries import temporary
 
 
@@ -75,7 +76,7 @@ def sha256_of_file(path: Path) -> str:
     try:
         if known := _digests.get(FileIdentity.of(path)):
             return known
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             identity = FileIdentity.of(file.fileno())
             settled = identity.is_settled()
             digest = _digest(file)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from shared.errors import InputError
 from shared.lazy import lazy_import
+from shared.regular_files import read_bytes
 
 cv2 = lazy_import("cv2", install="make setup")
 
@@ -35,12 +36,7 @@ def decode_image(path: Path, flags: int) -> npt.NDArray[np.uint8]:
         InputError: the file is missing, or is not a complete image.
     """
     where = str(path)
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as error:
-        reason = error.strerror or error
-        hint = "check data.root and data.data_prefix"
-        raise InputError(f"the image can't be read ({reason})", where=where, hint=hint) from error
+    content = np.frombuffer(read_bytes(path, hint="check data.root and data.data_prefix"), np.uint8)
     try:
         image: npt.NDArray[np.uint8] | None = cv2.imdecode(content, flags) if len(content) else None
     except cv2.error:  # sizes that OpenCV refuses, for example

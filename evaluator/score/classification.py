@@ -8,6 +8,7 @@ to 1, probabilities.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from evaluator.metrics import classification
 from evaluator.score import Results
 from shared.errors import InputError, UsageError
+from shared.regular_files import open_regular
 from shared.table import Table
 
 Float64 = npt.NDArray[np.float64]
@@ -89,7 +91,7 @@ def _read(path: Path) -> tuple[dict[str, Mapping[str, str]], list[str]]:
     """Rows by sample, in the order of the file, and the columns."""
     where = str(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             lines, columns = list(reader), list(reader.fieldnames or [])
     except (OSError, ValueError, csv.Error) as error:

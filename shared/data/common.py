@@ -89,7 +89,7 @@ def explain_malformed(where: str) -> Iterator[None]:
         raise InputError(
             f"lacks the key {error}", where=where, hint="the file is of another format or version"
         ) from error
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise InputError(
             f"is malformed ({error})", where=where, hint="the file is of another format or version"
         ) from error

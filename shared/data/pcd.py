@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from shared.errors import InputError
 from shared.lazy import lazy_import
+from shared.regular_files import read_bytes
 
 lzf = lazy_import("lzf")
 
@@ -52,7 +53,7 @@ def read_pcd(path: Path, num_features: int) -> Float32:
             hint="check data.num_features",
         )
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         header, start = _parse_header(content)
         rows = _read_rows(content, header, start)
     except (KeyError, ValueError, IndexError, OverflowError, TypeError, struct.error) as error:

@@ -92,9 +92,11 @@ def _read_npz(path: Path, num_features: int) -> Float32:
 def _read_npy(path: Path, num_features: int) -> Float32:
     """A plain (N, F) array of numbers."""
     try:
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except _BROKEN_ARRAY as error:
+        array: Any = np.load(path, allow_pickle=False)
+    except (*_BROKEN_ARRAY, *_BROKEN_ARCHIVE) as error:
         raise InputError(f"can't be read as a NumPy array ({error})", where=str(path)) from error
+    if not isinstance(array, np.ndarray):
+        raise InputError("is an archive of arrays, not an array", where=str(path), hint="its suffix would be .npz")
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise InputError(f"has shape {array.shape} of {array.dtype}, expected points (N, F)", where=str(path))
     return _first_columns(array.astype(np.float32), num_features, path)

@@ -53,7 +53,9 @@ class TooLong(BaseException):
 
 
 @contextlib.contextmanager
-def _time_limit() -> Iterator[None]:
+def time_limit() -> Iterator[None]:
+    """End what takes too long with `TooLong`."""
+
     def end(_signal: int, _frame: FrameType | None) -> None:
         raise TooLong
 
@@ -78,7 +80,7 @@ def run(arguments: Sequence[str]) -> Answer:
     handlers, level = logging.root.handlers[:], logging.root.level
     code: int | None = None
     try:
-        with _time_limit(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with time_limit(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             tool(arguments[0]).main(list(arguments[1:]))
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1

@@ -68,6 +68,9 @@ def open_info(settings: DataSource, folder: Path) -> Dataset[Sample]:
     )
 
 
+_MOST_CLASSES = 100_000
+
+
 def own_class_names(metainfo: Mapping[str, Any]) -> tuple[str, ...]:
     """Class names by label; an empty name where a label has none."""
     if "classes" in metainfo:
@@ -75,6 +78,8 @@ def own_class_names(metainfo: Mapping[str, Any]) -> tuple[str, ...]:
     names: dict[int, str] = {}
     for name, label in metainfo.get("categories", {}).items():
         names.setdefault(int(label), str(name))
+    if max(names, default=0) > _MOST_CLASSES:
+        raise ValueError(f"a class has the label {max(names)}")
     return tuple(names.get(label, "") for label in range(max(names, default=-1) + 1))
 
 

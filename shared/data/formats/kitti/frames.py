@@ -21,6 +21,7 @@ from shared.data.points import read_points
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample
 from shared.errors import InputError
 from shared.geometry import count_points_in_boxes, transform_points
+from shared.regular_files import read_bytes
 from shared.tasks.detection3d import Boxes3D
 
 Float64 = npt.NDArray[np.float64]
@@ -92,7 +93,7 @@ def _sample(
 def _read_calibration(file: Path) -> dict[str, Float64]:
     """Matrices by name: P0-P3 and Tr_* (3, 4), R0_rect (3, 3)."""
     matrices = {}
-    for line in file.read_text(encoding="ascii").splitlines():
+    for line in read_bytes(file).decode("ascii").splitlines():
         name, _, numbers = line.partition(":")
         if numbers.strip():
             matrices[name] = np.array(numbers.split(), np.float64).reshape(3, -1)
@@ -127,7 +128,7 @@ def label_rows(file: Path) -> Iterator[list[str]]:
     Raises:
         ValueError: a line has more or fewer of them than KITTI's.
     """
-    for words in map(str.split, file.read_text(encoding="ascii").splitlines()):
+    for words in map(str.split, read_bytes(file).decode("ascii").splitlines()):
         if words and len(words) != _LABEL_COLUMNS:
             raise ValueError(f"{len(words)} columns instead of {_LABEL_COLUMNS}")
         if words:
