@@ -272,7 +272,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         _score_csv(contrary, predictions)
     with pytest.raises(UsageError, match="are not the classes"):
         _score_csv(None, predictions, "calibrated", "broken")
-    with pytest.raises(InputError, match="can't be read as CSV"):
+    with pytest.raises(InputError, match="can't be read"):
         _score_csv(None, tmp_path / "none.csv")
 
 
