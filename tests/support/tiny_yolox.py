@@ -68,9 +68,13 @@ def built(
     Without a seed the weights are PyTorch's own, and batch norms have seen noise: for networks whose activations have
     no limit.
     """
+    import torch
+
     from exporter.models.yolox import adapter as yolox
     from exporter.training_config import random_weights, read_training_config
 
+    # The same weights whatever ran before in the process.
+    torch.manual_seed(0)
     training = read_training_config(write_config(folder, text))
     checked = yolox.read_options(options or {})
     model = yolox.build(training, checked)
