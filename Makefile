@@ -204,7 +204,7 @@ $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
 
 # -- tests and checks -------------------------------------------------------------------------------------------------
 
-.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu
+.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu fuzz
 test: setup-dev lint test-tools test-exporter ## lint, and every test that needs no GPU, Docker or compiled ops
 
 lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
@@ -220,6 +220,8 @@ test-mmcv-ops: setup-full ## the tests that compare with mmcv's compiled ops
 	@$(EXPORTER_FULL)/bin/pytest -m "mmcv_ops" $(PYTEST)
 test-mlflow: setup-dev setup-mlflow $(MLFLOW_SERVER)/.ready ## the tests of --mlflow, with a real server (0.9 GB)
 	@$(TOOLS)/bin/pytest tests/integration/test_mlflow.py $(PYTEST)
+fuzz: setup-dev ## mutated files for every reader of users' files, SECONDS each (READERS="info_pickle yaml" for some)
+	@$(TOOLS)/bin/python -m tests.fuzz $(READERS) --seconds $(or $(SECONDS),60)
 test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shared.data import pickled_arrays
 from shared.errors import ModelLoadError
 from shared.files import sha256_of_file
 from shared.lazy import lazy_import
@@ -46,11 +47,31 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise ModelLoadError("holds no state dict", where=where)
-    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    strangers = [
+        str(name) for name, value in state.items() if not isinstance(name, str) or not isinstance(value, torch.Tensor)
+    ]
     if strangers:
-        raise ModelLoadError(f"holds no state dict: {_some(strangers)} are not tensors", where=where)
+        raise ModelLoadError(f"holds no state dict: {_some(strangers)} are not named tensors", where=where)
+    odd = [f"{name} ({kind})" for name, value in state.items() if (kind := _odd_kind(value)) is not None]
+    if odd:
+        raise ModelLoadError(
+            f"holds tensors that are not plain numbers: {_some(odd)}",
+            where=where,
+            hint="save the float model's weights",
+        )
     prefix = "module." if all(name.startswith("module.") for name in state) else ""
     return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _odd_kind(tensor: Any) -> str | None:
+    """What a tensor is that no weight of ours can be; None for an ordinary one."""
+    if tensor.is_meta:
+        return "without data"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_complex():
+        return "complex"
+    return None if tensor.layout == torch.strided else "sparse"
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -98,21 +119,18 @@ def _training_log_types() -> list[Any]:
     They hold numbers only. The buffers' methods are stored as ``getattr(HistoryBuffer, name)``: that name is given a
     function that does nothing.
     """
-    import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    # How NumPy itself pickles an array and a number: it has moved these functions, files name the old and new places.
-    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-    numbers = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")}
+    # NumPy takes the shape of a pickled array as it comes; ours is checked. It has moved these functions: files name
+    # the old and new places.
     return [
         HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        *numbers,
-        (reconstruct, "numpy.core.multiarray._reconstruct"),
-        (reconstruct, "numpy._core.multiarray._reconstruct"),
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
+        pickled_arrays.Dtype,
+        pickled_arrays.EmptyArray,
+        (pickled_arrays.LoadedArray, "numpy.ndarray"),
+        (pickled_arrays.dtype, "numpy.dtype"),
+        *((pickled_arrays.reconstruct, f"{core}.multiarray._reconstruct") for core in ("numpy.core", "numpy._core")),
+        *((pickled_arrays.scalar, f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
         (_no_method, "builtins.getattr"),
     ]
 

@@ -70,7 +70,7 @@ def read_training_config(path: Path) -> TrainingConfig:
     try:
         config = read(path, import_custom_modules=False)
     # A config is a Python program: whatever it raises is a mistake in it, not ours.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ConfigError(
             f"can't be read as a training config ({type(error).__name__}: {reason})", where=where
@@ -125,6 +125,10 @@ def _import_custom_modules(config: TrainingConfig) -> None:
     for name in config.imports:
         try:
             importlib.import_module(name)
+        except SystemExit as error:
+            raise ConfigError(
+                f"custom_imports: '{name}' ends the program when it is imported", where=str(config.path)
+            ) from error
         except ImportError as error:
             if name.split(".")[0] in awml.AWML_PACKAGES:
                 types = awml.stand_in_for(name)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from shared.errors import InputError
 from shared.files import sha256_of_file, sha256_of_json
 from shared.lazy import lazy_import
 
 onnx = lazy_import("onnx")
+
+_MOST_TURNS = 10_000
 
 
 def given_digest(source: Path) -> str:
@@ -51,5 +55,52 @@ def take_onnx(source: Path, file_name: str, target: Path) -> int:
         raise InputError("not a whole ONNX file", where=str(path), hint="copy or export it again") from error
     if any(tensor.external_data for tensor in model.graph.initializer):
         raise InputError("keeps its weights in a file beside it", where=str(path), hint="save it as one file")
+    _refuse_endless_loops(model, path)
     shutil.copyfile(path, target)
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def _refuse_endless_loops(model: Any, path: Path) -> None:
+    """Refuse loops that may go on for ever when the file is checked, which runs it.
+
+    Raises:
+        InputError: a Loop whose number of turns is not a constant of at most `_MOST_TURNS`, or that is in another Loop.
+    """
+    for graph in (model.graph, *model.functions):
+        _check_loops(graph.node, _constants(graph), path, inside=False)
+
+
+def _check_loops(nodes: Iterable[Any], constants: Mapping[str, Any], path: Path, *, inside: bool) -> None:
+    for node in nodes:
+        loops = node.op_type == "Loop"
+        turns = _number(constants.get(node.input[0])) if loops and node.input else None
+        if loops and (inside or turns is None or not 0 <= turns <= _MOST_TURNS):
+            raise InputError(
+                f"its Loop '{node.name}' may go on for ever: the number of turns should be a constant of at most "
+                f"{_MOST_TURNS}, outside other loops",
+                where=str(path),
+                hint="unroll the loop, or simplify the file",
+            )
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                _check_loops(graph.node, {**constants, **_constants(graph)}, path, inside=inside or loops)
+
+
+def _constants(graph: Any) -> dict[str, Any]:
+    """The constant tensors of a graph or function, by name."""
+    found = {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output:
+            values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+            found.update(zip(node.output, values, strict=False))
+    return found
+
+
+def _number(tensor: Any) -> int | None:
+    """The whole number that a tensor holds, as ONNX has counts: in 64 bits."""
+    if tensor is None or tensor.data_type != onnx.TensorProto.INT64 or list(tensor.dims) not in ([], [1]):
+        return None
+    try:
+        return int(onnx.numpy_helper.to_array(tensor).reshape(()))
+    except ValueError:  # fewer bytes than a number has
+        return None

@@ -111,7 +111,9 @@ def _parse(path: Path) -> ast.Module:
         return ast.parse(content, filename=str(path))
     except SyntaxError as error:
         raise ConfigError(f"is not valid Python: {error.msg}", where=f"{path}:{error.lineno or 1}") from error
-    except (ValueError, RecursionError, MemoryError) as error:
+    except (RecursionError, MemoryError) as error:  # the parser's own stack is full
+        raise ConfigError("is nested too deeply", where=str(path)) from error
+    except ValueError as error:
         raise ConfigError(f"is not valid Python: {error}", where=str(path)) from error
 
 

@@ -61,6 +61,8 @@ def read_pcd(path: Path, num_features: int) -> Float32:
     points = np.empty((len(rows), num_features), np.float32)
     for column, names in enumerate(_COLUMN_NAMES[:num_features]):
         present = [name for name in names if name in (rows.dtype.names or ())]
+        if present and rows[present[0]].ndim > 1:
+            raise InputError(f"has several values in the field '{present[0]}' of a point", where=str(path))
         if present:
             points[:, column] = rows[present[0]]
         elif column == _RING:
@@ -137,7 +139,8 @@ def _read_ascii(content: bytes, dtype: np.dtype[Any], points: int) -> npt.NDArra
     rows = np.empty(points, dtype)
     offset = 0
     for name, count in zip(dtype.names or (), counts, strict=True):
-        rows[name] = values[:, offset : offset + count].reshape(rows[name].shape)
+        with np.errstate(over="ignore", invalid="ignore"):  # what a type can't hold is not a point either
+            rows[name] = values[:, offset : offset + count].reshape(rows[name].shape)
         offset += count
     return rows
 

@@ -169,7 +169,7 @@ def answer_of(reader: Reader, file: Path) -> str | None:
     try:
         reader.read(file)
     except DeployError as error:
-        if isinstance(error.__cause__, MemoryError):
+        if "memory" in error.message:
             return f"out of memory: {error.message[:60]}"
     except BaseException as error:  # noqa: BLE001  # every escape is a finding
         place = error.__traceback__

@@ -1,7 +1,18 @@
-"""All readers that are fuzzed."""
+"""All readers that are fuzzed; those of a framework that is not installed here are left out."""
 
 from __future__ import annotations
 
-from tests.fuzz import info_pickle
+import importlib.util
 
-READERS = {reader.READER.name: reader.READER for reader in (info_pickle,)}
+from tests.fuzz.configs import PYTHON, YAML
+from tests.fuzz.data_files import PCD, SCORES
+from tests.fuzz.info_pickle import READER as INFO_PICKLE
+from tests.fuzz.json_files import JOURNAL, MANIFEST, RECORD
+
+_READERS = [INFO_PICKLE, MANIFEST, JOURNAL, RECORD, YAML, PYTHON, PCD, SCORES]
+if importlib.util.find_spec("onnx") is not None:
+    from tests.fuzz.given_onnx import GIVEN_ONNX
+
+    _READERS.append(GIVEN_ONNX)
+
+READERS = {reader.name: reader for reader in _READERS}

@@ -170,3 +170,37 @@ def test_something_that_is_no_state_dict(tmp_path):
 def test_a_folder_is_no_checkpoint(tmp_path: Path):
     with pytest.raises(ModelLoadError, match="no such checkpoint"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["integer key", "sparse", "meta", "quantized", "complex", "list", "empty"])
+def test_what_is_not_a_plain_tensor_is_refused(tmp_path, kind):
+    import torch
+
+    weight = torch.ones(2, 2)
+    state = {
+        "integer key": {1: weight, "a": weight},
+        "sparse": {"a": weight.to_sparse()},
+        "meta": {"a": weight.to("meta")},
+        "quantized": {"a": torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)},
+        "complex": {"a": weight.to(torch.complex64)},
+        "list": {"a": [weight]},
+        "empty": {},
+    }[kind]
+    torch.save({"state_dict": state}, tmp_path / "model.pth")
+    with pytest.raises(ModelLoadError, match=r"model\.pth: "):
+        load(tmp_path / "model.pth")
+
+
+def test_an_array_with_fewer_values_than_its_shape_says_is_refused(tmp_path, model):
+    """NumPy ends in a segmentation fault."""
+    import numpy as np
+    import torch
+
+    class Short:
+        def __reduce__(self):
+            reconstruct, arguments, _state = np.zeros(1, dtype=object).__reduce__()
+            return reconstruct, arguments, (1, (1000,), np.dtype("O"), False, [])
+
+    torch.save({"state_dict": model.state_dict(), "log": Short()}, tmp_path / "model.pth")
+    with pytest.raises(ModelLoadError, match=r"not a whole PyTorch checkpoint|refused"):
+        load(tmp_path / "model.pth")

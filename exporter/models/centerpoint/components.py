@@ -11,6 +11,7 @@ from exporter.component import Component, Sizes
 from exporter.models.centerpoint.layers import folded
 from exporter.models.centerpoint.options import Options
 from exporter.models.centerpoint.outputs import ordered_outputs, output_channels, output_names, trained_on_y_axis
+from exporter.models.centerpoint.parameters import out_size_factor
 from shared.spec import AxisSizes, TensorSpec
 
 ENCODER = "pts_voxel_encoder"
@@ -152,7 +153,7 @@ def head_component(model: Any, spatial: Tensor, options: Options) -> Component:
 
 
 def _output_size(model: Any, height: int, width: int) -> dict[str, int]:
-    factor = int(model.pts_bbox_head.bbox_coder.out_size_factor)
+    factor = out_size_factor(model)
     return {"output_height": height // factor, "output_width": width // factor}
 
 

@@ -14,6 +14,18 @@ from exporter.training_config import TrainingConfig
 from shared.errors import ConfigError
 
 
+def out_size_factor(model: Any) -> int:
+    """Voxels per output cell, along either axis.
+
+    Raises:
+        ConfigError: it is less than 1.
+    """
+    factor = int(model.pts_bbox_head.bbox_coder.out_size_factor)
+    if factor < 1:
+        raise ConfigError(f"is {factor}; should be at least 1", where="pts_bbox_head.bbox_coder.out_size_factor")
+    return factor
+
+
 def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str, Any]:
     """Ranges, voxels, decoration, decoding and suppression, as the model has them.
 
@@ -51,7 +63,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
         "points": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loading).items()},
         "decoration": decoration,
         "encoder_channels": int(model.pts_middle_encoder.in_channels),
-        "out_size_factor": int(coder.out_size_factor),
+        "out_size_factor": out_size_factor(model),
         "norm_bbox": bool(head.norm_bbox),
         "rot_y_axis_reference": answers_on_y_axis(model, options),
         "bbox_coder": {
