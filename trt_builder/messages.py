@@ -31,6 +31,11 @@ _MEANINGS: tuple[tuple[str, str, str], ...] = (
         "export without it, name a plugin library that has it in tensorrt.plugin_libraries, or use a newer TensorRT",
     ),
     (
+        r"Unable to load library: libnvinfer_lean",
+        "version compatible engines carry TensorRT's lean runtime, and its library is not installed",
+        "install the package tensorrt_lean of the same version, or set tensorrt.version_compatible: false",
+    ),
+    (
         r"CUDA driver version is insufficient|cudaErrorInsufficientDriver|forward compatibility",
         "the driver is older than this TensorRT's CUDA",
         "trt_builder doctor shows both versions; update the driver, or use an image with an older TensorRT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,16 @@ def target() -> Target:
         return targets.find("tensorrt")
     except EnvironmentLacks as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture
+def lean_library(target: Target) -> None:
+    """The lean runtime's library, which a build of version compatible engines loads."""
+    name = f"libnvinfer_lean.so.{target.tensorrt.version}"
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        pytest.skip(f"{name} can't be loaded: install the package tensorrt_lean of this version to run this")
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,7 @@ def test_a_shape_outside_the_profile_is_named(work: Path, verdict: list[str]) ->
         session.run("pts_voxel_encoder", {"input_features": np.zeros((96_001, 32, 11), np.float32)})
 
 
+@pytest.mark.usefixtures("lean_library")
 def test_version_compatible_engines_load_and_answer_the_same(tmp_path: Path) -> None:
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     features = np.random.default_rng(0).standard_normal((50, POINTS, FEATURES)).astype(np.float32)

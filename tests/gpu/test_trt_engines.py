@@ -99,6 +99,7 @@ def test_fp16_differs_from_fp32_so_the_precision_is_real(target: Target, work: P
     assert sum(record_of(ws, target, "fp16", HEAD)["achieved"]["share_of_time"].values()) == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.usefixtures("lean_library")
 def test_version_compatible_engines_load_only_where_host_code_is_allowed(target: Target, work: Path) -> None:
     ws = make_workspace(work, {ENCODER: encoder()}, CONFIG)
     build_all(

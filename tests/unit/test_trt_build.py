@@ -280,6 +280,7 @@ def test_what_the_version_lacks_does_not_cost_the_engines_that_are_there(
 @pytest.mark.parametrize(
     ("said", "meaning", "advice"),
     [
+        ("Unable to load library: libnvinfer_lean.so.8.6.0", "lean runtime", "tensorrt_lean"),
         ("Requested amount of GPU memory (99 bytes) could not be allocated", "out of GPU memory", "nvidia-smi"),
         ("10: Could not find any implementation for node {ForeignNode[/a.../b]}.", "no kernel for a node", "keep_fp32"),
         ("no tactics to implement the operation within workspace limit", "no kernel for a node", "max_workspace_size"),
