@@ -90,8 +90,7 @@ def evaluate(
                 _log.warning("the data set has no labels: latency only, no metrics")
             evaluations, replicates = evaluate_runs(runs, truth, metric, spec.classes, resample)
             for folder, run in zip(folders, runs, strict=True):
-                with stage.artifact(f"evaluation/{Path(folder).name}-latency.csv", kind="latency") as path:
-                    path.write_text(latency_csv(run), encoding="utf-8")
+                stage.text_artifact(f"evaluation/{Path(folder).name}-latency.csv", "latency", latency_csv(run))
             for name, evaluation in evaluations.items():
                 stage.json_artifact(f"evaluation/{name}.json", "evaluation", evaluation)
                 with stage.artifact(f"evaluation/{name}.npz", kind="replicates") as path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shared.errors import InputError
 from shared.manifest import Manifest
 from shared.runs import Run
+from shared.stages import attempt_folders
 from shared.staleness import is_current
 from shared.workspace import Workspace
 
@@ -47,7 +48,8 @@ def finished_runs(workspace: Workspace, config: DeployConfig) -> list[str]:
     for name, stage in manifest.stages.items():
         kind, _, subject = name.partition(":")
         if kind == "run" and subject.split("-")[0] in enabled and stage.status in ("failed", "running"):
-            if stage.status == "failed" and not workspace.path(f"{RUNS}/{subject}").exists():
+            begun = workspace.path(f"{RUNS}/{subject}").exists() or attempt_folders(workspace.root, f"{RUNS}/{subject}")
+            if stage.status == "failed" and not begun:
                 _log.warning("run '%s' failed before its first sample and is left out: %s", subject, stage.reason)
                 continue
             raise InputError(

@@ -143,7 +143,7 @@ def export(
 
         model.to(reference_device)
         header = _reference_header(spec, dataset, reference_samples, device_name, stage.fingerprint)
-        files = record_reference(adapter, model, dataset, parameters, workspace.path(FOLDER), header, resume=not force)
+        files = record_reference(adapter, model, dataset, parameters, stage.folder(FOLDER), header, resume=not force)
         for name in files:
             stage.add_artifact(f"{FOLDER}/{name}", "reference")
         stage.spec(spec)

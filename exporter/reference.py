@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from exporter.models import ExportableModel
 from shared.data import Dataset
 from shared.progress import track
 from shared.runs import RunHeader, RunWriter
+from shared.work_path import WorkPath
 
 FOLDER = "reference"
 BACKEND = "framework"
@@ -25,7 +25,7 @@ def record_reference(
     model: Any,
     dataset: Dataset[Any],
     parameters: Mapping[str, Any],
-    folder: Path,
+    folder: WorkPath,
     header: RunHeader,
     *,
     resume: bool,

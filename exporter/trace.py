@@ -60,7 +60,6 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
         inputs={**inputs, "dataset": dataset.digest()},
         versions=stage_versions(_PACKAGES, config),
     )
-    folder = workspace.path(f"{TRACES}/{NAME}")
     if not force and stage.up_to_date():
         return f"{stage.name}: up to date, {TRACES}/{NAME}"
     with stage:
@@ -79,6 +78,7 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
             fingerprint=stage.fingerprint,
             details={"steps": list(tracer.STEPS)},
         )
+        folder = stage.folder(f"{TRACES}/{NAME}")
         writer = RunWriter.open(folder, header, resume=not force)
         left = writer.missing()
         for index in track(left, stage.name, total=len(left)):

@@ -121,11 +121,10 @@ def bench(
             parts += [_layer_table(name, layers) for name, layers in result["layers"].items()]
         if other is not None:
             parts.append(f"total: {compare(statistics[TOTAL], other)} against {against}")
-        with stage.artifact(f"bench/{model.name}.json", kind="latency") as path:
-            path.write_text(json.dumps({**result, "requests_ms": totals, "staged_ms": staged}), encoding="utf-8")
+        requests = {**result, "requests_ms": totals, "staged_ms": staged}
+        stage.text_artifact(f"bench/{model.name}.json", "latency", json.dumps(requests))
         if trace:
-            with stage.artifact(f"bench/{model.name}.trace.json", kind="trace") as path:
-                path.write_text(json.dumps(_chrome_trace(staged)), encoding="utf-8")
+            stage.text_artifact(f"bench/{model.name}.trace.json", "trace", json.dumps(_chrome_trace(staged)))
             parts.append(f"stages for chrome://tracing or Perfetto: bench/{model.name}.trace.json")
         stage.result("bench", model.name, {key: value for key, value in result.items() if key != "layers"})
     return "\n\n".join(parts)

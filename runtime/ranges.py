@@ -6,7 +6,6 @@ kilobytes, so a machine that builds needs neither the data set nor ONNX Runtime.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,8 +71,7 @@ def record_ranges(
                 "onnx_sha256": model.workspace.input_hash(component.onnx),
                 "largest": session.largest[component.name],
             }
-            with stage.artifact(f"ranges/{component.name}.json", kind=KIND) as path:
-                path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            stage.json_artifact(f"ranges/{component.name}.json", KIND, record)
     return "\n\n".join(_table(name, count, largest) for name, largest in session.largest.items())
 
 

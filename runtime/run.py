@@ -77,11 +77,12 @@ def run(
             fingerprint=stage.fingerprint,
             details=session.settings,
         )
-        writer = RunWriter.open(model.workspace.path(folder), header, resume=not force)
+        attempt = stage.folder(folder)
+        writer = RunWriter.open(attempt, header, resume=not force)
         _run_samples(model, pipeline, writer, header)
         for name in writer.finish():
             stage.add_artifact(f"{folder}/{name}", _KINDS.get(name, "raw"))
-        finished = Run.open(model.workspace.path(folder))
+        finished = Run.open(attempt.checked())
         counters = _sums(finished.counters)
         alerts = pipeline.alerts(counters)
         stage.result("runs", model.name, {"samples": count, "counters": counters, "alerts": alerts})

@@ -29,6 +29,7 @@ from shared.progress import track
 from shared.runs import Run, RunWriter
 from shared.staleness import is_current
 from shared.traces import TRACES, read_step, step_path, traced_steps, write_step
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def swap(
         details = {"steps": names, "reference": trace_name, "other_workspace": trace_work is not None}
         header = header_of(model, count, stage.fingerprint, details)
         _check_same_subject(reference.run, header.model, header.classes, header.dataset, header.tokens)
-        folder = model.workspace.path(relative)
+        folder = stage.folder(relative)
         writers = {name: RunWriter.open(folder / name, header, resume=not force) for name in (*names, REFERENCE)}
         left = sorted({index for writer in writers.values() for index in writer.missing()})
         for index in track(left, stage.name, total=len(left)):
@@ -127,8 +128,9 @@ def swap(
         for name, writer in writers.items():
             for file in writer.finish():
                 stage.add_artifact(f"{relative}/{name}/{file}", "swap")
-            for path in sorted((folder / name).glob("steps/*/*.npz")):
-                stage.add_artifact(f"{relative}/{name}/{path.relative_to(folder / name)}", "swap")
+            for sample in (folder / name / "steps").names():
+                for file in (folder / name / "steps" / sample).names():
+                    stage.add_artifact(f"{relative}/{name}/steps/{sample}/{file}", "swap")
     return f"{stage.name}: done, {count} samples, {len(names)} steps swapped one after another: {', '.join(names)}"
 
 
@@ -203,7 +205,7 @@ def _swap_sample(
     reference: Reference,
     segments: Sequence[Segment],
     index: int,
-    folder: Path,
+    folder: WorkPath,
     writers: dict[str, RunWriter],
 ) -> None:
     """All swapped runs of one sample, from the last step to the first: a step that gives what the reference gave, bit

@@ -11,6 +11,7 @@ from shared.errors import UsageError
 from shared.progress import track
 from shared.runs import RunHeader, RunWriter
 from shared.traces import TRACES, step_path, write_step
+from shared.work_path import WorkPath
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -55,7 +56,7 @@ def trace(
         _, pipeline = model.load()
         steps = steps_of(pipeline, model.spec.model)
         header = header_of(model, count, stage.fingerprint, {"steps": [step.name for step in steps]})
-        folder = model.workspace.path(relative)
+        folder = stage.folder(relative)
         writer = RunWriter.open(folder, header, resume=not force)
         left = writer.missing()
         for index in track(left, stage.name, total=len(left)):
@@ -66,7 +67,7 @@ def trace(
     return f"{stage.name}: done, {count} samples, {len(steps)} steps each: {', '.join(step.name for step in steps)}"
 
 
-def _run_and_keep(steps: list[Step], sample: Any, folder: Path, index: int) -> Any:
+def _run_and_keep(steps: list[Step], sample: Any, folder: WorkPath, index: int) -> Any:
     """The predictions for one sample; what each step gives is written on the way."""
     state = sample
     for step in steps:

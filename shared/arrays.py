@@ -13,18 +13,19 @@ import numpy.typing as npt
 from shared.errors import InputError
 from shared.files import atomic_path
 from shared.regular_files import open_regular
+from shared.work_path import WorkPath
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
+def write_arrays(path: Path | WorkPath, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
     """Write a file.
 
     Raises:
         EnvironmentLacks: the disk is full or read-only.
     """
     write = np.savez_compressed if compressed else np.savez
-    with atomic_path(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_path(path) as unfinished, unfinished.open("xb") as file:
         write(file, **cast("dict[str, Any]", dict(arrays)))
 
 

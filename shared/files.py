@@ -12,15 +12,15 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from shared.errors import EnvironmentLacks, InputError, ManifestError
+from shared.errors import EnvironmentLacks, InputError
 from shared.regular_files import open_regular
 from shared.temporaries import temporary
+from shared.work_path import WorkPath
 
 
 class FileIdentity(NamedTuple):
@@ -100,7 +100,7 @@ def sha256_of_json(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def explain_os_errors(path: Path) -> Iterator[None]:
+def explain_os_errors(path: Path | WorkPath) -> Iterator[None]:
     """Turn a full disk or a read-only folder into a line that a user can act on.
 
     Raises:
@@ -127,103 +127,57 @@ def explain_os_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path | WorkPath) -> Iterator[Path]:
     """A temporary path to write to, renamed to ``path`` when the block ends well, removed when it does not.
 
     Raises:
         EnvironmentLacks: the disk is full or the folder read-only.
+        ManifestError: it is in a workspace, and a symbolic link leads there.
     """
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path) as unfinished:
-            yield unfinished
-            flush_to_disk(unfinished)
-            unfinished.replace(path)
-            flush_to_disk(path.parent)
+    final = WorkPath.of(path)
+    with explain_os_errors(final):
+        final.parent.make_folder()
+        with temporary(final) as unfinished:
+            yield unfinished.checked()
+            unfinished.flush()
+            unfinished.take_place_of(final)
+            final.parent.flush()
 
 
-def flush_to_disk(path: Path) -> None:
-    """fsync a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_bytes(path: Path | WorkPath, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all."""
+    with atomic_path(path) as unfinished, unfinished.open("xb") as file:
+        file.write(content)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path | WorkPath, text: str) -> None:
     """Write a text file whole or not at all."""
-    with atomic_path(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path | WorkPath, value: Any) -> None:
     """Write a JSON file (indented, keys in the given order) whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-@contextlib.contextmanager
-def staged_files(
-    root: Path, sources: Mapping[str, Path], place: Callable[[Path, Path], None]
-) -> Iterator[dict[str, Path]]:
-    """``sources`` under temporary names beside the paths under ``root`` that they are to take, by path.
-
-    What is not renamed in the block is removed after it.
-
-    Args:
-        root: the workspace.
-        sources: path under ``root`` to the file that is to be there.
-        place: puts a source to its temporary path.
-
-    Raises:
-        ManifestError: a path leaves ``root``.
-        EnvironmentLacks: the disk is full or read-only.
-    """
-    staged: dict[str, Path] = {}
-    with contextlib.ExitStack() as temporaries:
-        for relative, source in sources.items():
-            final = inside(root, relative)
-            with explain_os_errors(final):
-                final.parent.mkdir(parents=True, exist_ok=True)
-                staged[relative] = temporaries.enter_context(temporary(final))
-                place(source, staged[relative])
-        yield staged
+def copy(source: Path, target: Path | WorkPath) -> None:
+    """Copy a file's content, whole or not at all."""
+    with atomic_path(target) as unfinished, source.open("rb") as file, unfinished.open("xb") as copied:
+        shutil.copyfileobj(file, copied, _CHUNK_BYTES)
 
 
-def copy_flushed(source: Path, target: Path) -> None:
-    """Copy a file's content, and flush it to disk."""
-    shutil.copyfile(source, target)
-    flush_to_disk(target)
+def copy_flushed(source: Path, target: WorkPath) -> None:
+    """Copy a file's content to a new file, and flush it to disk."""
+    with source.open("rb") as file, target.open("xb") as copied:
+        shutil.copyfileobj(file, copied, _CHUNK_BYTES)
+        copied.flush()
+        os.fsync(copied.fileno())
 
 
 def inside(root: Path, relative: str) -> Path:
-    """The path ``relative`` under ``root``; symbolic links are followed before the check.
+    """The path ``relative`` under ``root``, for a library that opens files by their path.
 
     Raises:
-        ManifestError: the path is absolute or leaves ``root``.
+        ManifestError: the path is absolute, leaves ``root`` or leads over a symbolic link.
     """
-    parts = relative.split("/")
-    if ".." not in parts and not relative.startswith("/") and not _meets_link(root, parts):
-        return root / relative
-    try:
-        path = (root / relative).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, a loop of links
-        raise ManifestError(f"'{relative}' is not a path ({error})", where=str(root)) from error
-    if Path(relative).is_absolute() or not path.is_relative_to(root.resolve()):
-        raise ManifestError(
-            f"path '{relative}' leaves the workspace", where=str(root), hint="paths in a workspace are relative to it"
-        )
-    return root / relative
-
-
-def _meets_link(root: Path, parts: Sequence[str]) -> bool:
-    """Whether a part of a path below ``root`` is a symbolic link; looks no further than the first missing one."""
-    path = str(root)
-    for part in parts:
-        path = f"{path}/{part}"  # called for every artifact: ten times faster than with Path
-        try:
-            if stat.S_ISLNK(os.lstat(path).st_mode):
-                return True
-        except OSError:
-            return False
-    return False
+    return WorkPath(root, relative).checked()

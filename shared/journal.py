@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from shared.errors import InputError
-from shared.files import explain_os_errors
+from shared.files import explain_os_errors, write_text
 from shared.json_reader import parse_json
-from shared.regular_files import read_bytes
+from shared.work_path import WorkPath
 
 
-def read_lines(path: Path) -> list[Any]:
+def read_lines(path: WorkPath) -> list[Any]:
     """The values of a file with one line of JSON each, up to the last whole one; none without a file."""
     values: list[Any] = []
-    for line in read_bytes(path).split(b"\n") if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.status() is not None else ():
         try:
             values.append(parse_json(line, str(path)))
         except InputError:
@@ -24,14 +23,14 @@ def read_lines(path: Path) -> list[Any]:
     return values
 
 
-def append_line(path: Path, value: Any) -> None:
+def append_line(path: WorkPath, value: Any) -> None:
     """Add a line to such a file, flushed to disk.
 
     Raises:
         EnvironmentLacks: the disk is full or read-only.
     """
-    with explain_os_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+    with explain_os_errors(path), path.open("ab") as file:
+        file.write(json.dumps(value).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -39,12 +38,12 @@ def append_line(path: Path, value: Any) -> None:
 class Journal:
     """The answers of a search so far, one JSON line each, flushed at once; each has its ``key``."""
 
-    def __init__(self, path: Path, answers: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, path: WorkPath, answers: dict[str, dict[str, Any]]) -> None:
         self.path = path
         self.answers = answers
 
     @staticmethod
-    def open(path: Path, fingerprint: str, afresh: bool) -> Journal:
+    def open(path: WorkPath, fingerprint: str, afresh: bool) -> Journal:
         """The journal of a search.
 
         Args:
@@ -59,9 +58,7 @@ class Journal:
         ours = entries[:1] == [{"fingerprint": fingerprint}]
         answers = {answer["key"]: answer for answer in entries[1:]} if ours else {}
         lines = [json.dumps({"fingerprint": fingerprint}), *map(json.dumps, answers.values())]
-        with explain_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines) + "\n")
         return Journal(path, answers)
 
     def add(self, answer: dict[str, Any]) -> None:

@@ -3,6 +3,11 @@
 Writers lock, read, change, write a temporary file, flush and rename; so a reader never sees half a manifest, a killed
 writer leaves the last whole one, and two writers lose nothing. The JSON Schema in ``docs/manifest.schema.json`` is
 generated from the models here.
+
+New files take the place of old ones together with the manifest that describes them. They are written under other names,
+and flushed; one write of the manifest then says what they are *and* how they get their names (`Switch`); the renames
+follow, and a second write clears the list. Killed before the first write, everything is as it was; killed after it, the
+next command that reads the manifest does the rest, before anything else.
 """
 
 from __future__ import annotations
@@ -11,23 +16,33 @@ import datetime
 import json
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from filelock import FileLock
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
-from shared.errors import ManifestError
+from shared.errors import EnvironmentLacks, ManifestError
 from shared.files import FileIdentity, explain_os_errors, sha256_of_file, write_text
 from shared.json_reader import MANIFEST_BYTES, parse_json
-from shared.regular_files import open_regular
+from shared.locks import LOCKS, Lock
 from shared.spec import ModelSpec
+from shared.temporaries import remove_orphans
+from shared.work_path import WorkPath
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 StageStatus = Literal["running", "done", "failed", "skipped"]
+AttemptStatus = Literal["running", "failed", "interrupted"]
 
 
 Name = Annotated[str, Field(max_length=1000)]
@@ -56,7 +71,15 @@ def _key(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _switched(path: str) -> str:
+    parts = path.split("/")
+    if path.startswith("/") or {"", ".", ".."} & set(parts) or parts[0] in (MANIFEST_NAME, LOCKS, ".versions"):
+        raise ValueError("is not a path that a commit replaces")
+    return path
+
+
 Time = Annotated[str, Field(max_length=100), AfterValidator(_time)]
+SwitchedPath = Annotated[Name, AfterValidator(_switched)]
 
 
 class Artifact(BaseModel):
@@ -76,6 +99,19 @@ class Artifact(BaseModel):
         except (OSError, ValueError):  # not there; a loop of links, a name that is no path
             return False
         return stat.S_ISREG(status.st_mode) and status.st_size == self.bytes and sha256_of_file(path) == self.sha256
+
+
+class Attempt(BaseModel):
+    """A run of a stage that is done already which did not replace the result: it goes on, failed, or was stopped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: AttemptStatus
+    reason: Text | None = Field(default=None, description="How it failed")
+    command: Annotated[Text, AfterValidator(_command)]
+    host: Name
+    started: Time = Field(description="ISO 8601, UTC")
+    ended: Time | None = None
 
 
 class Stage(BaseModel):
@@ -102,6 +138,31 @@ class Stage(BaseModel):
     driver: Name | None = None
     started: Time = Field(description="ISO 8601, UTC")
     ended: Time | None = None
+    attempt: Attempt | None = Field(default=None, description="The last run since, if it did not end well")
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(serialize(self), "attempt")
+
+
+class Replacement(BaseModel):
+    """A file or folder that is to get another name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: SwitchedPath = Field(description="Path of the new one; not there: it has its name already")
+    target: SwitchedPath = Field(description="Path to be; what is there is removed")
+
+
+class Switch(BaseModel):
+    """What is still to be done before the files are what the manifest says: by whoever reads it next."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    replace: Annotated[list[Replacement], Field(max_length=1_000_000)] = Field(default_factory=list)
+    remove: Annotated[list[SwitchedPath], Field(max_length=1_000_000)] = Field(
+        default_factory=list, description="Paths of files and folders"
+    )
 
 
 class Manifest(BaseModel):
@@ -117,6 +178,18 @@ class Manifest(BaseModel):
     results: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="By kind (verification, metrics, latency), then by name"
     )
+    switch: Switch | None = Field(default=None, description="A commit that was interrupted")
+
+    # Left out, so that earlier versions can read the rest.
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(serialize(self), "switch")
+
+
+def _without(value: dict[str, Any], name: str) -> dict[str, Any]:
+    if value.get(name) is None:
+        value.pop(name, None)
+    return value
 
 
 # The manifest of each file as this process read or wrote it last. Writers replace the file, so that another content is
@@ -130,13 +203,28 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         ManifestError: not there, not JSON, not a manifest, or written by a newer version.
+        EnvironmentLacks: a commit was interrupted, and can't be ended because the folder can't be written.
     """
+    manifest = _read_as_it_is(path)
+    if manifest.switch is None:
+        return manifest
+    try:
+        return update_manifest(path, lambda manifest: None)
+    except EnvironmentLacks as error:
+        raise EnvironmentLacks(
+            f"a commit was interrupted here, and can't be ended: {error.message}",
+            where=str(path),
+            hint="read it once where it can be written: manifest show --work …",
+        ) from error
+
+
+def _read_as_it_is(path: Path) -> Manifest:
     try:
         identity = FileIdentity.of(path)
         known, manifest = _read.get(path, (None, None))
         if manifest is not None and identity == known:
             return manifest
-        with open_regular(path, error=ManifestError) as file:
+        with WorkPath.of(path).open() as file:
             identity, content = FileIdentity.of(file.fileno()), file.read(MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
         raise ManifestError(
@@ -171,8 +259,13 @@ def _parse(path: Path, content: bytes) -> Manifest:
         raise ManifestError(f"not a manifest: {place}: {first['msg']}", where=str(path)) from error
 
 
-def update_manifest(path: Path, change: Callable[[Manifest], None]) -> Manifest:
+def update_manifest(path: Path, change: Callable[[Manifest], None], *, clean: bool = False) -> Manifest:
     """Apply ``change`` to the manifest at ``path`` under the lock, and write it; a missing one is made.
+
+    Args:
+        path: the manifest.
+        change: what to change. Where it sets ``switch``, the files are switched before this returns.
+        clean: first remove what killed processes left in the workspace (`remove_orphans`).
 
     Returns:
         What was written. Not to be changed.
@@ -181,14 +274,71 @@ def update_manifest(path: Path, change: Callable[[Manifest], None]) -> Manifest:
         ManifestError: the manifest there can't be read.
         EnvironmentLacks: the disk is full or read-only.
     """
-    with explain_os_errors(path), FileLock(path.with_suffix(".lock")):
-        manifest = _copy(read_manifest(path)) if path.exists() else Manifest()
+    with explain_os_errors(path), Lock(WorkPath(path.parent, path.with_suffix(".lock").name)):
+        manifest = _copy(_read_as_it_is(path)) if path.exists() else Manifest()
+        _switch_files(path.parent, manifest)
+        if clean:
+            remove_orphans(path.parent)
         change(manifest)
-        # What is remembered shares nothing with what the caller may change later.
-        written = _copy(manifest)
-        write_text(path, _text(written))
-        _remember(path, FileIdentity.of(path), written)
+        written = _write(path, manifest)
+        if manifest.switch is not None:
+            _switch_files(path.parent, manifest)
+            written = _write(path, manifest)
     return written
+
+
+def switch_of(root: Path, sources: Mapping[str, WorkPath], removed: Iterable[str]) -> Switch | None:
+    """What is to be done when the manifest has been written; None: nothing.
+
+    Args:
+        root: the workspace.
+        sources: by the path that each file or folder is to have.
+        removed: paths of files.
+
+    Raises:
+        ManifestError: a path is none that a commit may touch.
+    """
+    try:
+        switch = Switch(
+            replace=[Replacement(source=path.relative, target=target) for target, path in sources.items()],
+            remove=list(removed),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ManifestError(f"path {first['input']!r} can't be replaced or removed", where=str(root)) from error
+    return switch if switch.replace or switch.remove else None
+
+
+def _write(path: Path, manifest: Manifest) -> Manifest:
+    # What is remembered shares nothing with what the caller may change later.
+    written = _copy(manifest)
+    write_text(WorkPath.of(path), _text(written))
+    _remember(path, FileIdentity.of(path), written)
+    return written
+
+
+def _switch_files(root: Path, manifest: Manifest) -> None:
+    """Do what the manifest says is to be done, however often it was begun."""
+    if manifest.switch is None:
+        return
+    changed = set()
+    for each in manifest.switch.replace:
+        source, target = WorkPath(root, each.source), WorkPath(root, each.target)
+        if source.status() is None:
+            continue
+        if source.is_folder() or target.is_folder():
+            target.remove()
+        target.parent.make_folder()
+        source.take_place_of(target)
+        changed |= {source.parent, target.parent}
+    for relative in manifest.switch.remove:
+        path = WorkPath(root, relative)
+        if path.status() is not None:
+            path.remove()
+            changed.add(path.parent)
+    for folder in changed:
+        folder.flush()
+    manifest.switch = None
 
 
 def _text(manifest: Manifest) -> str:

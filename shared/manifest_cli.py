@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from shared.cli import tool_group, workspace_option
 from shared.errors import EnvironmentLacks, ManifestError
+
+if TYPE_CHECKING:
+    from shared.manifest import Attempt, Stage
 
 cli = tool_group("manifest", "Look into a workspace, check that it is whole, and merge what another machine added.")
 
@@ -29,12 +32,24 @@ def show(work: Path, as_json: bool) -> None:
     if as_json:
         click.echo(manifest.model_dump_json(indent=2))
         return
-    rows = [
-        [name, stage.status, stage.ended or "", stage.host, str(len(stage.outputs)), stage.reason or ""]
-        for name, stage in sorted(manifest.stages.items(), key=lambda item: item[1].started)
-    ]
+    rows: list[list[str]] = []
+    for name, stage in sorted(manifest.stages.items(), key=lambda item: item[1].started):
+        files = str(len(stage.outputs))
+        rows.append([name, _status(work, name, stage), stage.ended or "", stage.host, files, stage.reason or ""])
+        if (last := stage.attempt) is not None:
+            reason = f"{last.reason}; " if last.reason else ""
+            status = _status(work, name, last)
+            rows.append(["  last attempt", status, last.ended or "", last.host, "", f"{reason}{last.command}"])
     columns = ["stage", "status", "ended", "host", "files", "reason"]
     click.echo(Table(f"Stages of {work}", columns, rows).text())
+
+
+def _status(work: Path, name: str, recorded: Stage | Attempt) -> str:
+    """As recorded; what was killed could not record it."""
+    from shared.stages import stage_lock
+
+    killed = recorded.status == "running" and not stage_lock(work, name).is_held()
+    return "killed" if killed else recorded.status
 
 
 @cli.command()

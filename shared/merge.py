@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shared.errors import ManifestError, UsageError
-from shared.files import copy_flushed, explain_os_errors, flush_to_disk, inside, staged_files
-from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, update_manifest
-from shared.stages import hold_stages
+from shared.files import copy_flushed, explain_os_errors
+from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, switch_of, update_manifest
+from shared.stages import hold_stages, staged_files
 from shared.workspace import Workspace
 
 Side = Literal["ours", "theirs"]
@@ -103,6 +103,7 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
     if work.samefile(other):
         raise UsageError("is the workspace itself", where=str(other), hint="name the copy that came back")
     theirs = copy.manifest()
+    _check_results(theirs, other)
     plan = plan_merge(mine.manifest(), theirs, prefer)
     if dry_run:
         return plan
@@ -120,19 +121,28 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
             raise ManifestError("another tool changed the workspace meanwhile", where=str(work), hint="merge again")
         for relative in plan.removed:
             manifest.artifacts.pop(relative, None)
-            inside(work, relative).unlink(missing_ok=True)
-        for relative, unfinished in staged.items():
-            unfinished.replace(inside(work, relative))
-            flush_to_disk(inside(work, relative).parent)
         _write_records(manifest, theirs, plan)
+        manifest.switch = switch_of(work, staged, plan.removed)
 
     sources = {relative: copy.artifact(relative) for relative in plan.artifacts}
     with hold_stages(work, plan.stages), staged_files(work, sources, copy_flushed) as staged, explain_os_errors(work):
         for relative, unfinished in staged.items():
-            if not theirs.artifacts[relative].describes(unfinished):
+            if not theirs.artifacts[relative].describes(unfinished.checked()):
                 raise ManifestError("changed while it was copied", where=f"{other}/{relative}", hint="merge again")
         update_manifest(work / MANIFEST_NAME, take)
     return plan
+
+
+def _check_results(theirs: Manifest, where: Path) -> None:
+    """Raises ManifestError where a stage recorded results that the manifest does not have."""
+    for name, stage in theirs.stages.items():
+        for kind, _, result in (entry.partition("/") for entry in stage.results):
+            if stage.status == "done" and result not in theirs.results.get(kind, {}):
+                raise ManifestError(
+                    f"stage '{name}' recorded the result {kind}/{result}, which is missing",
+                    where=f"{where}/{MANIFEST_NAME}",
+                    hint="nothing was merged; copy the workspace again",
+                )
 
 
 # -- planning ---------------------------------------------------------------------------------------------------------
@@ -221,6 +231,6 @@ def _write_records(manifest: Manifest, theirs: Manifest, plan: Plan) -> None:
             manifest.artifacts[path] = theirs.artifacts[path]
         for kind, _, result in (entry.partition("/") for entry in stage.results):
             manifest.results.setdefault(kind, {})[result] = theirs.results[kind][result]
-        manifest.stages[name] = stage
+        manifest.stages[name] = stage.model_copy(update={"attempt": None})
     if plan.config:
         manifest.spec, manifest.config = theirs.spec, theirs.config

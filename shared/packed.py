@@ -23,6 +23,7 @@ from shared.arrays import Arrays
 from shared.errors import InputError
 from shared.files import atomic_path
 from shared.sample_journal import Slot, read_slot
+from shared.work_path import WorkPath
 
 _OFFSETS = "offsets"
 _LOCAL_HEADER_BYTES = 30
@@ -51,7 +52,7 @@ class Column:
         return Column(dtype, axes, np.zeros(count, np.int64), np.zeros(count, np.int64))
 
 
-def write_packed(path: Path, columns: Mapping[str, Column], source: IO[bytes]) -> None:
+def write_packed(path: Path | WorkPath, columns: Mapping[str, Column], source: IO[bytes]) -> None:
     """Write a packed file, one sample's array in memory at a time.
 
     Args:

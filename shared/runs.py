@@ -8,15 +8,15 @@ On disk, in a folder of the workspace (``runs/<backend>-<device>``, ``reference`
     predictions.npz   written at the end: the arrays of all predictions, named <task>/<array>: see `shared.packed`
     samples.jsonl     written at the end: latencies in milliseconds and counters, one line a sample
 
-A killed run keeps its journal; the same run, started again, goes on at the first sample that is not in it. When the run
-is finished the journal becomes one line with the hashes of the run's files, and journal.bin goes. Memory grows by a few
+A run is written in a folder of its stage's attempt (`shared.stages`), and gets its name when it is finished. A killed
+run keeps its journal; the same run, started again, goes on at the first sample that is not in it. When the run is
+finished the journal becomes one line with the hashes of the run's files, and journal.bin goes. Memory grows by a few
 numbers a sample, never by predictions.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -27,13 +27,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.errors import InputError
-from shared.files import explain_os_errors, sha256_of_file, write_json, write_text
+from shared.files import explain_os_errors, inside, sha256_of_file, write_json, write_text
 from shared.json_reader import DATA_BYTES, RECORD_BYTES, parse_json, read_json
 from shared.packed import Column, PackedFile, write_packed
 from shared.sample_journal import DATA, JOURNAL, Entry, SampleJournal
 from shared.sample_table import SAMPLES, SampleColumns, read_samples, write_samples
 from shared.tasks import Container, Predictions, Task, find
 from shared.tasks.detection3d import Boxes3D
+from shared.work_path import WorkPath
 
 #: Raw outputs by name.
 RawOutputs = Arrays
@@ -76,14 +77,14 @@ def flat_outputs(outputs: Mapping[str, Any]) -> RawOutputs:
 class RunWriter:
     """Writes a run, sample by sample, so that a kill at any moment costs one sample at most."""
 
-    def __init__(self, folder: Path, header: RunHeader, journal: SampleJournal | None) -> None:
+    def __init__(self, folder: WorkPath, header: RunHeader, journal: SampleJournal | None) -> None:
         self._folder = folder
         self._header = header
         self._journal = journal  # None: the run is finished
         self._task = find(header.task)
 
     @staticmethod
-    def open(folder: Path, header: RunHeader, *, resume: bool = True) -> RunWriter:
+    def open(folder: Path | WorkPath, header: RunHeader, *, resume: bool = True) -> RunWriter:
         """Begin a run, or go on with one of the same header.
 
         Args:
@@ -94,18 +95,18 @@ class RunWriter:
         Raises:
             EnvironmentLacks: the disk is full or read-only.
         """
-        header_path = folder / _HEADER
+        place = WorkPath.of(folder)
+        header_path = place / _HEADER
         value = header.model_dump(mode="json")
-        same = resume and header_path.is_file() and read_json(header_path, most_bytes=DATA_BYTES) == value
-        with explain_os_errors(folder):
+        with explain_os_errors(place):
+            same = resume and header_path.is_file() and read_json(header_path.checked(), most_bytes=DATA_BYTES) == value
             if not same:
-                if folder.exists():
-                    shutil.rmtree(folder)
-                folder.mkdir(parents=True)
+                place.remove()
+                place.make_folder()
                 write_json(header_path, value)
-            if _is_finished(folder):
-                return RunWriter(folder, header, None)
-            return RunWriter(folder, header, SampleJournal.open(folder, len(header.tokens)))
+            if _is_finished(place):
+                return RunWriter(place, header, None)
+            return RunWriter(place, header, SampleJournal.open(place, len(header.tokens)))
 
     @property
     def done(self) -> AbstractSet[int]:
@@ -140,7 +141,7 @@ class RunWriter:
         if self._journal is None or index in self._journal:
             return
         if raw is not None:
-            write_arrays(self._folder / "raw" / f"{index:06d}.npz", flat_outputs(raw))
+            write_arrays(self._folder / f"raw/{index:06d}.npz", flat_outputs(raw))
         self._journal.add(index, latency_ms, counters or {}, _named(self._task, self._header.task, predictions))
 
     def finish(self) -> list[str]:
@@ -159,9 +160,9 @@ class RunWriter:
         if self._journal is not None:
             self._pack(self._journal)
             self._journal = None
-            hashes = {name: sha256_of_file(self._folder / name) for name in (_PREDICTIONS, SAMPLES, *raw)}
+            hashes = {name: sha256_of_file((self._folder / name).checked()) for name in (_PREDICTIONS, SAMPLES, *raw)}
             write_text(self._folder / JOURNAL, json.dumps({_FINISHED: hashes}) + "\n")
-            (self._folder / DATA).unlink(missing_ok=True)
+            (self._folder / DATA).remove_file()
         return [_HEADER, _PREDICTIONS, SAMPLES, *raw]
 
     def _pack(self, journal: SampleJournal) -> None:
@@ -188,20 +189,16 @@ def _named(task: Task[Any], name: str, predictions: Predictions) -> Arrays:
     return {f"{name}/{array}": values for array, values in task.arrays(predictions).items()}
 
 
-def _is_finished(folder: Path) -> bool:
+def _is_finished(folder: WorkPath) -> bool:
     """Whether the run in ``folder`` was finished, and its files are what they were then."""
     try:
-        with (folder / JOURNAL).open(encoding="utf-8") as file:
+        with (folder / JOURNAL).open() as file:
             hashes = dict(parse_json(file.readline(RECORD_BYTES), str(folder / JOURNAL))[_FINISHED])
     except (OSError, InputError, ValueError, KeyError, TypeError):
         return False
-    return all((folder / name).is_file() and sha256_of_file(folder / name) == sha for name, sha in hashes.items())
-
-
-def discard_progress(folder: Path) -> None:
-    """Forget how far the run in ``folder`` came: its files are another run's now. Does nothing where there is none."""
-    for name in (JOURNAL, DATA):
-        (folder / name).unlink(missing_ok=True)
+    return all(
+        (folder / name).is_file() and sha256_of_file((folder / name).checked()) == sha for name, sha in hashes.items()
+    )
 
 
 def read_header(path: Path) -> RunHeader:
@@ -249,6 +246,8 @@ class Run:
         Raises:
             InputError: not a run, half a run, or files that don't fit together.
         """
+        for name in (_HEADER, _PREDICTIONS, SAMPLES):
+            inside(folder, name)
         header = read_header(folder / _HEADER)
         if not (folder / _PREDICTIONS).is_file():
             raise InputError(

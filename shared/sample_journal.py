@@ -24,7 +24,6 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from shared.arrays import Arrays
 from shared.errors import InputError
 from shared.files import explain_os_errors
 from shared.json_reader import parse_json
+from shared.work_path import WorkPath
 
 JOURNAL = "journal.jsonl"
 DATA = "journal.bin"
@@ -100,7 +100,7 @@ class Entry:
 class SampleJournal:
     """Committed samples of a run. Memory is eight bytes a sample; the rest stays on disk."""
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: WorkPath, count: int) -> None:
         self._index_path, self._data_path = folder / JOURNAL, folder / DATA
         self._line_starts = np.full(count, -1, np.int64)
         self._layout: dict[str, tuple[str, list[int]]] | None = None
@@ -108,7 +108,7 @@ class SampleJournal:
         self._last_flush = time.monotonic()
 
     @staticmethod
-    def open(folder: Path, count: int) -> SampleJournal:
+    def open(folder: WorkPath, count: int) -> SampleJournal:
         """The journal in ``folder``, cut after the last sample that can be trusted; an empty one where there is none.
 
         Args:
@@ -119,13 +119,14 @@ class SampleJournal:
             EnvironmentLacks: the disk is full or read-only.
         """
         journal = SampleJournal(folder, count)
-        with explain_os_errors(folder):
-            for path in (journal._index_path, journal._data_path):
-                path.touch()
-            with journal._index_path.open("r+b") as index, journal._data_path.open("r+b") as data:
-                journal._read(index, data)
-                index.truncate(journal._index_end)
-                data.truncate(journal._data_end)
+        with (
+            explain_os_errors(folder),
+            journal._index_path.open("r+b", make=True) as index,
+            journal._data_path.open("r+b", make=True) as data,
+        ):
+            journal._read(index, data)
+            index.truncate(journal._index_end)
+            data.truncate(journal._data_end)
         return journal
 
     def _read(self, index: IO[bytes], data: IO[bytes]) -> None:
@@ -195,7 +196,7 @@ class SampleJournal:
 
     def entries(self) -> Iterator[Entry]:
         """The committed samples, in the order of the run's tokens."""
-        with self._index_path.open("rb") as index:
+        with self._index_path.open() as index:
             for line_start in self._line_starts[self._line_starts >= 0]:
                 index.seek(line_start)
                 entry = _parse(index.readline())
@@ -204,10 +205,10 @@ class SampleJournal:
 
     def open_data(self) -> IO[bytes]:
         """The file that the slots of the entries are in."""
-        return self._data_path.open("rb")
+        return self._data_path.open()
 
 
-def _append(path: Path, end: int, blobs: Iterable[memoryview], flush: bool) -> None:
+def _append(path: WorkPath, end: int, blobs: Iterable[memoryview], flush: bool) -> None:
     """Write at ``end``, which is where the file ends unless a write before failed half way."""
     with path.open("r+b", buffering=0) as file:
         file.truncate(end)

@@ -18,6 +18,7 @@ from shared.errors import InputError
 from shared.files import atomic_path
 from shared.json_reader import DATA_BYTES, parse_json, read_json
 from shared.latency import RENAMED_STAGES
+from shared.work_path import WorkPath
 
 SAMPLES = "samples.jsonl"
 _FORMER = "latency.json"
@@ -72,13 +73,13 @@ def _equal(one: object, other: object) -> bool:
     return one == other
 
 
-def write_samples(path: Path, samples: Iterable[tuple[Mapping[str, float], Mapping[str, int]]]) -> None:
+def write_samples(path: Path | WorkPath, samples: Iterable[tuple[Mapping[str, float], Mapping[str, int]]]) -> None:
     """Write the file from latencies and counters, sample by sample.
 
     Raises:
         EnvironmentLacks: the disk is full or read-only.
     """
-    with atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as unfinished, unfinished.open("x", encoding="utf-8") as file:
         for index, (latency_ms, counters) in enumerate(samples):
             file.write(json.dumps({"index": index, "latency_ms": latency_ms, "counters": counters}) + "\n")
 

@@ -1,8 +1,12 @@
 """A stage: what a tool does to a workspace, with its fingerprint, its lock, and its commit.
 
 A stage is up to date when its key (config part, hashes of inputs, versions, our own code) is that of the last run that
-finished, and everything it made is still there, unchanged. Its artifacts are written under temporary names; all of
-them get their names, and the manifest its record, when the stage ends well.
+finished, and everything it made is still there, unchanged.
+
+What a stage makes is written beside what is there: files under temporary names (`StageRun.artifact`), those of a run,
+which goes on after a kill, in a folder of the attempt (`StageRun.folder`). All of it takes its place when the stage
+ends well, with one write of the manifest (`shared.manifest`). Until then the old result is whole and ``done``, and an
+attempt that fails is only noted beside it. So a disk holds both for a while: the old result and the new one.
 """
 
 from __future__ import annotations
@@ -11,30 +15,45 @@ import contextlib
 import datetime
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, TypeVar
 
 from shared import __version__, provenance
 from shared.errors import DeployError, ManifestError
-from shared.files import explain_os_errors, flush_to_disk, inside, sha256_of_file, sha256_of_json
-from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, StageStatus, read_manifest, update_manifest
+from shared.files import explain_os_errors, inside, sha256_of_file, sha256_of_json
+from shared.locks import LOCKS, Lock
+from shared.manifest import (
+    MANIFEST_NAME,
+    Artifact,
+    Attempt,
+    AttemptStatus,
+    Manifest,
+    Stage,
+    StageStatus,
+    Switch,
+    read_manifest,
+    switch_of,
+    update_manifest,
+)
 from shared.spec import ModelSpec
-from shared.temporaries import LOCKS, remove_orphans, temporary
+from shared.temporaries import temporary
+from shared.work_path import WorkPath
 
 _log = logging.getLogger("stage")
+
+_ATTEMPT = ".attempt-"
+SourceT = TypeVar("SourceT")
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def stage_lock(root: Path, name: str) -> FileLock:
+def stage_lock(root: Path, name: str) -> Lock:
     """The lock that whoever runs or replaces stage ``name`` of the workspace at ``root`` holds."""
-    return FileLock(root / LOCKS / f"{name.replace(':', '-').replace('/', '-')}.lock")
+    return Lock(WorkPath(root, f"{LOCKS}/{name.replace(':', '-').replace('/', '-')}.lock"))
 
 
 @contextlib.contextmanager
@@ -48,14 +67,59 @@ def hold_stages(root: Path, names: Sequence[str]) -> Iterator[None]:
         for name in names:
             lock = stage_lock(root, name)
             with explain_os_errors(root):
-                Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    held.enter_context(lock.acquire(timeout=0))
-                except Timeout as error:
+                if not lock.acquire(wait=False):
                     raise ManifestError(
                         f"stage '{name}' is running here", where=str(root), hint="try again when it has ended"
-                    ) from error
+                    )
+            held.callback(lock.release)
         yield
+
+
+@contextlib.contextmanager
+def staged_files(
+    root: Path, sources: Mapping[str, SourceT], place: Callable[[SourceT, WorkPath], None]
+) -> Iterator[dict[str, WorkPath]]:
+    """``sources`` under temporary names beside the paths under ``root`` that they are to take, by path.
+
+    What the manifest does not say is to be switched in is removed after the block.
+
+    Args:
+        root: the workspace.
+        sources: path under ``root`` to the file that is to be there.
+        place: puts a source to its temporary path, and flushes it.
+
+    Raises:
+        ManifestError: a path leaves ``root``.
+        EnvironmentLacks: the disk is full or read-only.
+    """
+    staged: dict[str, WorkPath] = {}
+    temporaries = contextlib.ExitStack()
+    try:
+        for relative, source in sources.items():
+            final = WorkPath(root, relative)
+            with explain_os_errors(final):
+                final.parent.make_folder()
+                staged[relative] = temporaries.enter_context(temporary(final))
+                place(source, staged[relative])
+        for folder in {path.parent for path in staged.values()}:
+            folder.flush()
+        yield staged
+    finally:
+        remove_unless_switched(root, temporaries)
+
+
+def remove_unless_switched(root: Path, temporaries: contextlib.ExitStack) -> None:
+    """Close ``temporaries``, after a commit that needs them still and was interrupted has been ended."""
+    # Where it can't be ended now they stay, for the next reader of the manifest.
+    with contextlib.suppress(DeployError, OSError):
+        read_manifest(root / MANIFEST_NAME)
+        temporaries.close()
+
+
+def attempt_folders(root: Path, relative: str) -> list[WorkPath]:
+    """The folders of attempts that are to replace the folder ``relative`` of a workspace, and did not end yet."""
+    final = WorkPath(root, relative)
+    return [final.parent / name for name in final.parent.names() if name.startswith(f".{final.name}{_ATTEMPT}")]
 
 
 class StageRun:
@@ -70,8 +134,9 @@ class StageRun:
         self._started = _now()
         self._lock = stage_lock(root, name)
         self._temporaries = contextlib.ExitStack()
-        self._pending: dict[str, tuple[Path, str]] = {}
-        self._in_place: dict[str, str] = {}
+        self._pending: dict[str, tuple[WorkPath, str]] = {}
+        self._folders: dict[str, WorkPath] = {}
+        self._in_folders: dict[str, tuple[WorkPath, str]] = {}
         self._results: dict[str, dict[str, Any]] = {}
         self._spec: ModelSpec | None = None
         self._config: dict[str, Any] | None = None
@@ -104,14 +169,10 @@ class StageRun:
 
     def __enter__(self) -> StageRun:
         with explain_os_errors(self.root):
-            Path(self._lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
+            if not self._lock.acquire(wait=False):
                 _log.info("%s: another process is running it, waiting for it to end", self.name)
                 self._lock.acquire()
-        remove_orphans(self.root)
-        self._record("running", None)
+        self._record("running", None, clean=True)
         return self
 
     def __exit__(
@@ -121,12 +182,15 @@ class StageRun:
             if error is None:
                 self._commit()
             else:
-                reason = str(error) if isinstance(error, DeployError) else f"{type(error).__name__}: {error}"
                 # What failed may be the disk itself: the first error is the one that the user must see.
                 with contextlib.suppress(DeployError, OSError):
-                    self._record("failed", reason)
+                    self._record(*_how_it_ended(error))
+        except BaseException as late:
+            with contextlib.suppress(DeployError, OSError):
+                self._record(*_how_it_ended(late))
+            raise
         finally:
-            self._temporaries.close()
+            remove_unless_switched(self.root, self._temporaries)
             self._lock.release()
 
     @contextlib.contextmanager
@@ -134,28 +198,67 @@ class StageRun:
         """A temporary path to write an artifact to; it gets its name when the stage ends well.
 
         Raises:
-            ManifestError: the path leaves the workspace.
+            ManifestError: the path leaves the workspace, or leads over a symbolic link.
             EnvironmentLacks: the disk is full or read-only.
         """
-        final = inside(self.root, relative)
+        final = WorkPath(self.root, relative)
         with explain_os_errors(final), contextlib.ExitStack() as held:
-            final.parent.mkdir(parents=True, exist_ok=True)
+            final.parent.make_folder()
             staged = held.enter_context(temporary(final))
-            yield staged
-            flush_to_disk(staged)
+            yield staged.checked()
+            staged.flush()
             self._temporaries.enter_context(held.pop_all())
         self._pending[relative] = (staged, kind)
 
+    def bytes_artifact(self, relative: str, kind: str, content: bytes) -> None:
+        """Write an artifact, see `artifact`."""
+        with self.artifact(relative, kind) as path, path.open("xb") as file:
+            file.write(content)
+
+    def text_artifact(self, relative: str, kind: str, text: str) -> None:
+        """Write a text as an artifact, see `artifact`."""
+        self.bytes_artifact(relative, kind, text.encode())
+
     def json_artifact(self, relative: str, kind: str, value: Any) -> None:
         """Write a JSON artifact, see `artifact`."""
-        with self.artifact(relative, kind) as path:
-            path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        self.text_artifact(relative, kind, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+    def folder(self, relative: str) -> WorkPath:
+        """A folder to write to as the stage goes, which replaces the folder ``relative`` when the stage ends well.
+
+        What a killed or failed attempt of the same fingerprint wrote is still in it; that of any other goes.
+
+        Raises:
+            ManifestError: the path leaves the workspace, or leads over a symbolic link.
+            EnvironmentLacks: the disk is full or read-only.
+        """
+        final = WorkPath(self.root, relative)
+        attempt = final.parent / f".{final.name}{_ATTEMPT}{self.fingerprint[:8]}"
+        with explain_os_errors(final):
+            for other in attempt_folders(self.root, relative):
+                if other != attempt:
+                    other.remove()
+            attempt.make_folder()
+        self._folders[relative] = attempt
+        return attempt
 
     def add_artifact(self, relative: str, kind: str) -> None:
-        """Record a file that is whole and in place already (runs write theirs as they go)."""
-        if not inside(self.root, relative).is_file():
-            raise ManifestError("was to be recorded, but is not there", where=f"{self.root}/{relative}")
-        self._in_place[relative] = kind
+        """Record a file of a `folder`, under the path that it is going to have.
+
+        Raises:
+            ManifestError: it is not there.
+        """
+        path = self._attempted(relative)
+        if not path.is_file():
+            raise ManifestError("was to be recorded, but is not there", where=str(path))
+        self._in_folders[relative] = (path, kind)
+
+    def _attempted(self, relative: str) -> WorkPath:
+        """Where a file is now that is going to be at ``relative``."""
+        for folder, attempt in self._folders.items():
+            if relative.startswith(f"{folder}/"):
+                return attempt / relative[len(folder) + 1 :]
+        return WorkPath(self.root, relative)
 
     def result(self, kind: str, name: str, value: dict[str, Any]) -> None:
         """Record a result, for example ``("metrics", "onnx-cpu", {...})``."""
@@ -175,7 +278,12 @@ class StageRun:
         last = read_manifest(self.root / MANIFEST_NAME).stages.get(self.name)
         # The same again changes nothing: what was made from the manifest stays up to date.
         if last is None or (last.status, last.reason, last.fingerprint) != ("skipped", reason, self.fingerprint):
-            self._record("skipped", reason)
+
+            def change(manifest: Manifest) -> None:
+                outputs, results = (last.outputs, last.results) if last else ([], [])
+                manifest.stages[self.name] = self._stage("skipped", reason, outputs, results)
+
+            update_manifest(self.root / MANIFEST_NAME, change)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -199,32 +307,39 @@ class StageRun:
             ended=None if status == "running" else _now(),
         )
 
-    def _record(self, status: StageStatus, reason: str | None) -> None:
+    def _record(self, status: AttemptStatus, reason: str | None, *, clean: bool = False) -> None:
+        """Note how this attempt goes: beside the result, where there is one."""
+
         def change(manifest: Manifest) -> None:
             last = manifest.stages.get(self.name)
+            if last is not None and last.status == "done":
+                attempt = Attempt(
+                    status=status,
+                    reason=reason,
+                    command=provenance.command_line(),
+                    host=provenance.host(),
+                    started=self._started,
+                    ended=None if status == "running" else _now(),
+                )
+                manifest.stages[self.name] = last.model_copy(update={"attempt": attempt})
+                return
             outputs, results = (last.outputs, last.results) if last else ([], [])
-            manifest.stages[self.name] = self._stage(status, reason, outputs, results)
+            lasting: StageStatus = "failed" if status == "interrupted" else status
+            manifest.stages[self.name] = self._stage(lasting, reason, outputs, results)
 
-        update_manifest(self.root / MANIFEST_NAME, change)
+        update_manifest(self.root / MANIFEST_NAME, change, clean=clean)
 
     def _commit(self) -> None:
-        records = {}
-        for relative, (staged, kind) in self._pending.items():
-            records[relative] = self._artifact_record(staged, kind)
-        for relative, kind in self._in_place.items():
-            records[relative] = self._artifact_record(inside(self.root, relative), kind)
-
-        def withdraw(manifest: Manifest) -> None:
-            for relative in self._outdated(manifest, records):
-                manifest.artifacts.pop(relative, None)
+        staged = self._pending | self._in_folders
+        records = {relative: self._artifact_record(path, kind) for relative, (path, kind) in staged.items()}
+        for folder in {path.parent for path, _ in staged.values()}:
+            folder.flush()
 
         def change(manifest: Manifest) -> None:
-            for relative, (staged, _) in self._pending.items():
-                final = inside(self.root, relative)
-                staged.replace(final)
-                flush_to_disk(final.parent)
-            for stale in set(self._last_outputs(manifest)) - set(records):
-                inside(self.root, stale).unlink(missing_ok=True)
+            last = manifest.stages.get(self.name)
+            outdated = set(last.outputs if last else ()) - set(records)
+            for relative in outdated:
+                manifest.artifacts.pop(relative, None)
             manifest.artifacts.update(records)
             results = sorted(f"{kind}/{name}" for kind, values in self._results.items() for name in values)
             manifest.stages[self.name] = self._stage("done", None, sorted(records), results)
@@ -234,26 +349,25 @@ class StageRun:
                 manifest.spec = self._spec
             if self._config is not None:
                 manifest.config = self._config
+            manifest.switch = self._switch(outdated)
 
-        # Killed among the renames, the manifest must not describe files that have been replaced or removed.
-        if self._outdated(read_manifest(self.root / MANIFEST_NAME), records):
-            update_manifest(self.root / MANIFEST_NAME, withdraw)
         update_manifest(self.root / MANIFEST_NAME, change)
 
-    def _last_outputs(self, manifest: Manifest) -> list[str]:
-        last = manifest.stages.get(self.name)
-        return last.outputs if last else []
+    def _switch(self, outdated: set[str]) -> Switch | None:
+        """From the names of this attempt to those that the manifest gives; folders first, they replace whole ones."""
+        sources = {**self._folders, **{relative: path for relative, (path, _) in self._pending.items()}}
+        alone = [path for path in outdated if not any(path.startswith(f"{folder}/") for folder in self._folders)]
+        return switch_of(self.root, sources, sorted(alone))
 
-    def _outdated(self, manifest: Manifest, records: Mapping[str, Artifact]) -> list[str]:
-        """Artifacts of the manifest that this run replaces by other content, or no longer makes."""
-        return [
-            relative
-            for relative in {*self._last_outputs(manifest), *self._pending}
-            if relative in manifest.artifacts and manifest.artifacts[relative] != records.get(relative)
-        ]
+    def _artifact_record(self, path: WorkPath, kind: str) -> Artifact:
+        file = path.checked()
+        return Artifact(sha256=sha256_of_file(file), bytes=file.stat().st_size, kind=kind, stage=self.name)
 
-    def _artifact_record(self, path: Path, kind: str) -> Artifact:
-        return Artifact(sha256=sha256_of_file(path), bytes=path.stat().st_size, kind=kind, stage=self.name)
+
+def _how_it_ended(error: BaseException) -> tuple[AttemptStatus, str]:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "interrupted"
+    return "failed", str(error) if isinstance(error, DeployError) else f"{type(error).__name__}: {error}"
 
 
 def _differences(old: Any, new: Any, place: str) -> list[str]:

@@ -26,6 +26,13 @@ def is_current(manifest: Manifest, stage: str) -> bool:
     record = manifest.stages[stage]
     if record.status != "done":
         return False
+    if record.attempt is not None and record.attempt.status != "running":
+        _log.warning(
+            "%s: a later attempt did not end well (%s); the result of %s is used",
+            stage,
+            record.attempt.reason,
+            record.ended or record.started,
+        )
     changed = outdated_inputs(manifest, stage)
     if changed:
         _log.warning(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.latency import RENAMED_STAGES
 from shared.runs import Run
+from shared.work_path import WorkPath
 
 #: Folder of the traces in a workspace.
 TRACES = "traces"
@@ -30,7 +31,7 @@ def step_path(index: int, step: str) -> str:
     return f"steps/{index:06d}/{step}.npz"
 
 
-def write_step(folder: Path, index: int, step: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def write_step(folder: WorkPath, index: int, step: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Keep a step's output, whole or not at all; see `step_path`.
 
     Raises:

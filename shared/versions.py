@@ -9,8 +9,7 @@ An object is a hard link to the artifact, so that a version takes no space until
 system has no hard links it is a copy. Tools replace artifacts by renaming, which leaves the object alone; who edits an
 artifact in place changes both, which the hash gives away.
 
-Killed at any moment, a tag is there or not, and a rollback leaves the old state, the new one, or stages that say that a
-rollback was interrupted; the same rollback, run again, ends it.
+Killed at any moment, a tag is there or not, and a rollback leaves the old state or the new one.
 """
 
 from __future__ import annotations
@@ -18,29 +17,21 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ManifestError, UsageError
-from shared.files import (
-    copy_flushed,
-    explain_os_errors,
-    flush_to_disk,
-    inside,
-    staged_files,
-    write_json,
-)
-from shared.json_reader import read_json
-from shared.manifest import MANIFEST_NAME, Artifact, Manifest, update_manifest
-from shared.runs import discard_progress
-from shared.stages import hold_stages
+from shared.files import copy_flushed, explain_os_errors, inside, write_json
+from shared.json_reader import MANIFEST_BYTES, parse_json
+from shared.locks import Lock
+from shared.manifest import MANIFEST_NAME, Artifact, Manifest, switch_of, update_manifest
+from shared.stages import hold_stages, staged_files
 from shared.temporaries import temporary
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 
 FOLDER = ".versions"
@@ -92,7 +83,11 @@ class RolledBack:
 
 def finished_part(manifest: Manifest) -> Manifest:
     """The stages of ``manifest`` that are done or were skipped, with what the done ones made."""
-    done = {name: stage for name, stage in manifest.stages.items() if stage.status == "done"}
+    done = {
+        name: stage.model_copy(update={"attempt": None})
+        for name, stage in manifest.stages.items()
+        if stage.status == "done"
+    }
     skipped = {
         name: stage.model_copy(update={"outputs": [], "results": []})
         for name, stage in manifest.stages.items()
@@ -124,7 +119,7 @@ def tag(work: Path, name: str, *, note: str = "", move: bool = False) -> Tagged:
     workspace = Workspace.open(work)
     done = finished_part(workspace.manifest())
     with _versions_lock(work), hold_stages(work, list(done.stages)):
-        if not move and _file(work, name).exists():
+        if not move and _file(work, name).status() is not None:
             raise UsageError(
                 f"there is a version '{name}' already", where=str(work), hint="choose another name, or --move"
             )
@@ -149,7 +144,7 @@ def untag(work: Path, name: str) -> int:
     Workspace.open(work)
     with _versions_lock(work):
         read_version(work, name)
-        _file(work, name).unlink()
+        _file(work, name).remove_file()
         return _collect(work)
 
 
@@ -159,7 +154,8 @@ def versions(work: Path) -> list[Version]:
     Raises:
         ManifestError: one of them can't be read.
     """
-    kept = [_read(path) for path in sorted((work / FOLDER).glob("*.json"))]
+    folder = WorkPath(work, FOLDER)
+    kept = [_read(folder / name) for name in folder.names() if name.endswith(".json") and not name.startswith(".")]
     return sorted(kept, key=lambda version: version.created)
 
 
@@ -192,7 +188,8 @@ def rollback(work: Path, name: str, *, discard: bool = False) -> RolledBack:
     with _versions_lock(work):
         version = read_version(work, name)
         target = version.manifest
-        objects = {relative: KeptWorkspace(work, version).artifact(relative) for relative in target.artifacts}
+        for relative in target.artifacts:
+            KeptWorkspace(work, version).artifact(relative)
         with hold_stages(work, sorted({*workspace.manifest().stages, *target.stages})):
             present = workspace.manifest()
             kept = None if discard else _keep_present(work, name, present)
@@ -202,8 +199,8 @@ def rollback(work: Path, name: str, *, discard: bool = False) -> RolledBack:
                 if not record.describes(inside(work, relative))
             ]
             removed = [relative for relative in present.artifacts if relative not in target.artifacts]
-            with staged_files(work, {path: objects[path] for path in restored}, _link_or_copy) as staged:
-                _announce(work, present, name, {*restored, *removed})
+            objects = {path: _object(work, target.artifacts[path]) for path in restored}
+            with staged_files(work, objects, _link_or_copy) as staged:
                 _replace(work, present, target, staged, removed)
     return RolledBack(kept, restored, removed)
 
@@ -229,7 +226,7 @@ class KeptWorkspace:
         where = f"{self.root}/{relative} of version '{self.version.name}'"
         if record is None:
             raise ManifestError("is not in that version", where=where)
-        path = _object(self.root, record)
+        path = _object(self.root, record).checked()
         if not path.is_file():
             raise ManifestError(f"{FOLDER}/{_OBJECTS}/{record.sha256} is missing", where=where)
         if not record.describes(path):
@@ -241,12 +238,12 @@ class KeptWorkspace:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def _file(work: Path, name: str) -> Path:
-    return work / FOLDER / f"{name}.json"
+def _file(work: Path, name: str) -> WorkPath:
+    return WorkPath(work, f"{FOLDER}/{name}.json")
 
 
-def _object(work: Path, record: Artifact) -> Path:
-    return work / FOLDER / _OBJECTS / record.sha256
+def _object(work: Path, record: Artifact) -> WorkPath:
+    return WorkPath(work, f"{FOLDER}/{_OBJECTS}/{record.sha256}")
 
 
 def _check_name(name: str) -> None:
@@ -257,26 +254,30 @@ def _check_name(name: str) -> None:
 @contextlib.contextmanager
 def _versions_lock(work: Path) -> Iterator[None]:
     with explain_os_errors(work):
-        (work / FOLDER / _OBJECTS).mkdir(parents=True, exist_ok=True)
-        with FileLock(work / FOLDER / "lock"):
+        WorkPath(work, f"{FOLDER}/{_OBJECTS}").make_folder()
+        with Lock(WorkPath(work, f"{FOLDER}/lock")):
             yield
 
 
-def _read(path: Path) -> Version:
+def _read(path: WorkPath) -> Version:
+    with path.open() as file:
+        content = file.read(MANIFEST_BYTES + 1)
+    if len(content) > MANIFEST_BYTES:
+        raise ManifestError(f"is larger than {MANIFEST_BYTES >> 20} MB", where=str(path), hint="this is no version")
     try:
-        return Version.model_validate(read_json(path, error=ManifestError))
+        return Version.model_validate(parse_json(content, str(path), error=ManifestError))
     except ValidationError as error:
         reason = str(error).splitlines()[0]
         raise ManifestError(f"can't be read as a version ({reason})", where=str(path)) from error
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def _link_or_copy(source: WorkPath, target: WorkPath) -> None:
     try:
-        os.link(source, target)
+        source.link_to(target)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        copy_flushed(source, target)
+        copy_flushed(source.checked(), target)
 
 
 # -- keeping ----------------------------------------------------------------------------------------------------------
@@ -285,7 +286,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 def _keep(work: Path, name: str, note: str, manifest: Manifest) -> Version:
     for relative, record in manifest.artifacts.items():
         _keep_object(work, relative, record)
-    flush_to_disk(work / FOLDER / _OBJECTS)
+    WorkPath(work, f"{FOLDER}/{_OBJECTS}").flush()
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
     version = Version(name=name, created=created, note=note, manifest=manifest)
     write_json(_file(work, name), version.model_dump(mode="json"))
@@ -294,20 +295,20 @@ def _keep(work: Path, name: str, note: str, manifest: Manifest) -> Version:
 
 def _keep_object(work: Path, relative: str, record: Artifact) -> None:
     final = _object(work, record)
-    if record.describes(final):
+    if record.describes(final.checked()):
         return
-    source, where = inside(work, relative), f"{work}/{relative}"
+    source, where = WorkPath(work, relative), f"{work}/{relative}"
     if not source.is_file():
         raise ManifestError("is in the manifest but not on disk; can't be kept", where=where, hint="make it again")
     with temporary(final) as copy:
         _link_or_copy(source, copy)
-        if not record.describes(copy):
+        if not record.describes(copy.checked()):
             raise ManifestError(
                 "differs from its hash in the manifest; can't be kept",
                 where=where,
                 hint="make it again, see: manifest check",
             )
-        copy.replace(final)
+        copy.take_place_of(final)
 
 
 def _keep_present(work: Path, name: str, present: Manifest) -> str | None:
@@ -338,43 +339,22 @@ def _collect(work: Path) -> int:
     """Remove objects that no version has; returns how many bytes that frees."""
     wanted = {record.sha256 for version in versions(work) for record in version.manifest.artifacts.values()}
     freed = 0
-    for path in (work / FOLDER / _OBJECTS).iterdir():
-        if path.name not in wanted and not path.name.startswith("."):
-            status = path.stat()
+    objects = WorkPath(work, f"{FOLDER}/{_OBJECTS}")
+    for name in objects.names():
+        status = (objects / name).status()
+        if name not in wanted and not name.startswith(".") and status is not None:
             freed += status.st_size if status.st_nlink == 1 else 0
-            path.unlink()
+            (objects / name).remove_file()
     return freed
 
 
 # -- bringing back ----------------------------------------------------------------------------------------------------
 
 
-def _announce(work: Path, present: Manifest, name: str, changing: set[str]) -> None:
-    """Mark the stages whose artifacts are about to change as failed, so that a rollback killed half-way is noticed."""
-    reason = f"a rollback to version '{name}' was interrupted; run it again: manifest rollback --work {work} {name}"
-
+def _replace(work: Path, present: Manifest, target: Manifest, staged: dict[str, WorkPath], removed: list[str]) -> None:
     def change(manifest: Manifest) -> None:
-        if manifest != present:
+        if any(manifest.stages.get(name) != stage for name, stage in present.stages.items()):
             raise ManifestError("another tool changed the workspace meanwhile", where=str(work), hint="roll back again")
-        for stage in {record.stage for path, record in manifest.artifacts.items() if path in changing}:
-            if stage in manifest.stages:
-                update = {"status": "failed", "reason": reason}
-                manifest.stages[stage] = manifest.stages[stage].model_copy(update=update)
-
-    update_manifest(work / MANIFEST_NAME, change)
-
-
-def _replace(work: Path, present: Manifest, target: Manifest, staged: dict[str, Path], removed: list[str]) -> None:
-    def change(manifest: Manifest) -> None:
-        for relative, unfinished in staged.items():
-            final = inside(work, relative)
-            unfinished.replace(final)
-            flush_to_disk(final.parent)
-            discard_progress(final.parent)
-        for relative in removed:
-            path = inside(work, relative)
-            path.unlink(missing_ok=True)
-            discard_progress(path.parent)
         # Stages that are in neither state began after the locks were taken; they stay.
         began = {name: stage for name, stage in manifest.stages.items() if name not in present.stages}
         theirs = {path: record for path, record in manifest.artifacts.items() if record.stage in began}
@@ -386,5 +366,6 @@ def _replace(work: Path, present: Manifest, target: Manifest, staged: dict[str, 
         manifest.stages = {**target.stages, **began}
         manifest.artifacts = {**target.artifacts, **theirs}
         manifest.results = results
+        manifest.switch = switch_of(work, staged, removed)
 
     update_manifest(work / MANIFEST_NAME, change)

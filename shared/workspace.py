@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import ManifestError
-from shared.files import explain_os_errors, inside
+from shared.files import explain_os_errors
+from shared.locks import LOCKS
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, read_manifest, update_manifest
 from shared.spec import ModelSpec
 from shared.stages import StageRun
-from shared.temporaries import LOCKS
+from shared.work_path import WorkPath
 
 
 class Workspace:
@@ -39,7 +40,7 @@ class Workspace:
             EnvironmentLacks: the folder can't be written.
         """
         with explain_os_errors(root):
-            (root / LOCKS).mkdir(parents=True, exist_ok=True)
+            WorkPath(root, LOCKS).make_folder()
         if not (root / MANIFEST_NAME).exists():
             update_manifest(root / MANIFEST_NAME, lambda manifest: None)
         return Workspace.open(root)
@@ -54,12 +55,20 @@ class Workspace:
         return read_manifest(self.root / MANIFEST_NAME)
 
     def path(self, relative: str) -> Path:
-        """Where ``relative`` lies.
+        """Where ``relative`` lies, to be read by its path; see `place` for everything else.
 
         Raises:
-            ManifestError: the path leaves the workspace.
+            ManifestError: the path leaves the workspace, or leads over a symbolic link.
         """
-        return inside(self.root, relative)
+        return self.place(relative).checked()
+
+    def place(self, relative: str) -> WorkPath:
+        """The path ``relative`` of the workspace.
+
+        Raises:
+            ManifestError: it leaves the workspace.
+        """
+        return WorkPath(self.root, relative)
 
     def artifact(self, relative: str) -> Path:
         """The path of an artifact whose content is what the manifest says.
@@ -72,7 +81,8 @@ class Workspace:
         stage = manifest.stages.get(record.stage)
         path = self.path(relative)
         if stage is not None and stage.status != "done":
-            problem = f"stage '{record.stage}' that makes it is '{stage.status}', not 'done'"
+            reason = f" ({stage.reason}; mend that first)" if stage.reason else ""
+            problem = f"stage '{record.stage}' that makes it is '{stage.status}', not 'done'{reason}"
         elif record.describes(path):
             return path
         elif path.is_file():

@@ -90,7 +90,7 @@ def _build(ws: Workspace, plan: BuildPlan, reproduce: Mode | None) -> None:
     _warn_of_known_bugs(plan.target)
     recorded = {job.component: _recorded(ws, plan, job) if reproduce == "verify" else b"" for job in plan.jobs}
     earlier = ws.manifest().results.get("engines", {})
-    session = open_session(plan.target, plan.options, plan.plugins, ws.path("tensorrt"))
+    session = open_session(plan.target, plan.options, plan.plugins, ws.place("tensorrt"))
     for job in plan.jobs:
         # What this TensorRT lacks is said before the stage begins: a mistake must not cost the engines that are there.
         config = engine.configure(session, job, job.onnx)
@@ -109,8 +109,7 @@ def _build(ws: Workspace, plan: BuildPlan, reproduce: Mode | None) -> None:
                 record = engine.prove(session, job, serialized, graph, seconds, plan.rejected(ws, job))
             engine.commit(stage, job, serialized, record, plan.name)
             if tactics:
-                with stage.artifact(plan.tactics(job), kind="tactics") as path:
-                    path.write_bytes(tactics)
+                stage.bytes_artifact(plan.tactics(job), "tactics", tactics)
 
 
 def _forget_skip(ws: Workspace) -> None:

@@ -6,15 +6,14 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from shared import cuda
 from shared.config.tensorrt_section import TensorRT as Options
 from shared.files import explain_os_errors, sha256_of_file
+from shared.locks import LOCKS, Lock
 from shared.stages import StageRun
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from trt_builder.jobs import Job, make_jobs
 from trt_builder.target import Target
@@ -53,9 +52,9 @@ class BuildPlan:
         """The artifact that records which kernels a build chose."""
         return f"tensorrt/{self.name}/{job.component}.tactics"
 
-    def rejected(self, ws: Workspace, job: Job) -> Path:
+    def rejected(self, ws: Workspace, job: Job) -> WorkPath:
         """Where the record of an engine goes that does not meet its policy."""
-        return ws.path(f"tensorrt/{self.name}/{job.component}.rejected.json")
+        return ws.place(f"tensorrt/{self.name}/{job.component}.rejected.json")
 
 
 def read_config(ws: Workspace, overrides: Sequence[str]) -> DeployConfig:
@@ -116,12 +115,9 @@ def options_key(options: Options, plugins: Mapping[str, str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def one_at_a_time(ws: Workspace, plan: BuildPlan) -> Iterator[None]:
     """Hold the lock of a target: a second process waits for the first, and then finds everything up to date."""
-    lock = FileLock(ws.path(f".locks/target-{plan.name}.lock"))
+    lock = Lock(ws.place(f"{LOCKS}/target-{plan.name}.lock"))
     with explain_os_errors(ws.root):
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if not lock.acquire(wait=False):
             _log.info("%s: another process is building it; waiting", plan.name)
             lock.acquire()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from shared.errors import BuildError
 from shared.files import write_json
 from shared.lazy import lazy_import
 from shared.stages import StageRun
+from shared.work_path import WorkPath
 from trt_builder import (
     achieved,
     builder_config,
@@ -130,7 +130,7 @@ def build(session: Session, job: Job, graph: Path, reproduce: tuple[Mode, bytes]
     return plan, bytes(config.get_timing_cache().serialize())
 
 
-def prove(session: Session, job: Job, plan: bytes, graph: Path, seconds: float, rejected: Path) -> dict[str, Any]:
+def prove(session: Session, job: Job, plan: bytes, graph: Path, seconds: float, rejected: WorkPath) -> dict[str, Any]:
     """Look into an engine, and compare it with what was asked for.
 
     Args:
@@ -161,7 +161,7 @@ def prove(session: Session, job: Job, plan: bytes, graph: Path, seconds: float, 
     except BuildError as unmet:
         write_json(rejected, record)
         raise BuildError(f"{unmet.message} (all of it: {rejected})", where=unmet.where, hint=unmet.hint) from unmet
-    rejected.unlink(missing_ok=True)
+    rejected.remove_file()
     _log.info("%s: %.1f s, %.1f MB, %s", job.component, seconds, len(plan) / 1e6, _describe_shares(summary))
     return record
 
@@ -174,9 +174,7 @@ def _describe_shares(summary: dict[str, Any]) -> str:
 def commit(stage: StageRun, job: Job, plan: bytes, record: dict[str, Any], target_name: str) -> None:
     """Add an engine and its record to the stage."""
     relative = f"tensorrt/{target_name}/{job.engine_file}"
-    with stage.artifact(relative, kind="engine") as path:
-        path.write_bytes(plan)
-    with stage.artifact(f"{relative}.json", kind="engine-record") as path:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    stage.bytes_artifact(relative, "engine", plan)
+    stage.json_artifact(f"{relative}.json", "engine-record", record)
     brief = {key: value for key, value in record.items() if key not in ("layers", "format", "plugins")}
     stage.result("engines", f"{target_name}/{job.component}", {"engine": relative, **brief})

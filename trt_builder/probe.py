@@ -21,6 +21,7 @@ from shared.config.tensorrt_section import TensorRT as Options
 from shared.errors import EnvironmentLacks, InputError
 from shared.files import atomic_path, sha256_of_file
 from shared.lazy import lazy_import
+from shared.work_path import WorkPath
 from trt_builder import cast_graph, onnx_graph, policies
 from trt_builder import target as targets
 from trt_builder.engine import build
@@ -75,7 +76,7 @@ def probe(
         raise EnvironmentLacks("no GPU to run it on: the driver shows none", hint="run this where the GPU is")
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
         options = Options(optimization_level=_OPTIMIZATION_LEVEL, tactic_sources=None if libraries else ())
-        session = open_session(this_target, options, {}, timings or Path(folder))
+        session = open_session(this_target, options, {}, WorkPath(timings or Path(folder)))
         job = Job(
             component=model.stem,
             onnx=model,
@@ -90,7 +91,7 @@ def probe(
         plan, _ = build(session, job, _graph_to_build(session, job, graph, Path(folder)), None)
     cuda.use_gpu()
     answer = engines.run_once(session.trt, session.load(plan, component=model.stem), arrays)
-    with atomic_path(outputs) as temporary, temporary.open("wb") as file:
+    with atomic_path(outputs) as temporary, temporary.open("xb") as file:
         np.savez(file, **cast("dict[str, Any]", answer))
 
 

@@ -43,7 +43,7 @@ def refit_all(work: Path, *, target: str, overrides: Sequence[str] = ()) -> None
     serialized = {name: path.read_bytes() for name, path in paths.items()}
     records = {name: read_record(path) for name, path in paths.items()}
     with one_at_a_time(ws, plan), plan.stage as stage:
-        session = open_session(plan.target, plan.options, plan.plugins, ws.path("tensorrt"))
+        session = open_session(plan.target, plan.options, plan.plugins, ws.place("tensorrt"))
         for job in plan.jobs:
             with engine.graph_to_build(stage, session, job, plan.name) as graph:
                 started = time.monotonic()

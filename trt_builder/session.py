@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from shared import engines
 from shared.config.tensorrt_section import TensorRT as Options
 from shared.errors import BuildError, EnvironmentLacks, InputError
+from shared.work_path import WorkPath
 from trt_builder import compat, timing_cache
 from trt_builder.messages import Messages, make_logger
 from trt_builder.target import Target
@@ -36,7 +36,7 @@ class Session:
     messages: Messages
     logger: Any
     builder: Any
-    cache: Path | None
+    cache: WorkPath | None
 
     @property
     def trt(self) -> Any:
@@ -56,7 +56,7 @@ class Session:
         return engine
 
 
-def open_session(target: Target, options: Options, plugins: Mapping[str, str], folder: Path) -> Session:
+def open_session(target: Target, options: Options, plugins: Mapping[str, str], folder: WorkPath) -> Session:
     """Start TensorRT and load plugins.
 
     Args:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from shared.errors import EnvironmentLacks
-from shared.files import atomic_path
+from shared.errors import EnvironmentLacks, ManifestError
+from shared.files import write_bytes
+from shared.locks import Lock
+from shared.work_path import WorkPath
 from trt_builder.target import Target
 
 _log = logging.getLogger("timing cache")
@@ -24,7 +23,7 @@ _log = logging.getLogger("timing cache")
 _TITLE = b"awml-deploy timing cache 1 sha256 "
 
 
-def cache_path(folder: Path, target: Target) -> Path:
+def cache_path(folder: WorkPath, target: Target) -> WorkPath:
     """The cache file for a target.
 
     Args:
@@ -34,17 +33,17 @@ def cache_path(folder: Path, target: Target) -> Path:
     gpu = target.gpu
     hardware = f"{gpu.architecture}-{gpu.multiprocessors}sm-{gpu.name}" if gpu else target.architecture
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{target.tensorrt.version}-{hardware}").strip("-").lower()
-    return folder / "timing" / f"{name}.cache"
+    return folder / f"timing/{name}.cache"
 
 
-def read(path: Path) -> bytes:
+def read(path: WorkPath) -> bytes:
     """TensorRT's bytes in a cache file; none when it is not there or corrupt."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return b""
-    except OSError as reason:
-        _log.warning("%s can't be read (%s); starting anew", path, reason.strerror)
+    except (OSError, ManifestError) as reason:
+        _log.warning("%s can't be read (%s); starting anew", path, reason)
         return b""
     line, _, payload = content.partition(b"\n")
     if line != _TITLE + hashlib.sha256(payload).hexdigest().encode():
@@ -53,10 +52,9 @@ def read(path: Path) -> bytes:
     return payload
 
 
-def write(path: Path, payload: bytes) -> None:
+def write(path: WorkPath, payload: bytes) -> None:
     """Replace a cache file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_TITLE + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    write_bytes(path, _TITLE + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
 
 def use(config: Any, payload: bytes) -> Any:
@@ -74,7 +72,7 @@ def use(config: Any, payload: bytes) -> Any:
     return cache
 
 
-def save(path: Path, config: Any) -> None:
+def save(path: WorkPath, config: Any) -> None:
     """Add what a build measured to the cache file. Where that fails, the next build takes longer; this one is done.
 
     Args:
@@ -82,8 +80,7 @@ def save(path: Path, config: Any) -> None:
         config: TensorRT's builder config after the build.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with Lock(path.parent / f"{path.name.removesuffix('.cache')}.lock"):
             cache = config.get_timing_cache()
             others = read(path)
             if others:

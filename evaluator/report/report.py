@@ -71,8 +71,8 @@ def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None =
     if force or rerun is not None or not stage.up_to_date():
         samples, missing = read_samples(dataset, missing, runs, spec)
         material = Material(workspace, workspace.manifest(), spec, evaluations, runs, samples, missing)
-        with stage, stage.artifact(OUTPUT, kind="report") as path:
-            path.write_text(_page(material, task), encoding="utf-8")
+        with stage:
+            stage.text_artifact(OUTPUT, "report", _page(material, task))
         if rerun is not None:
             from evaluator.report.rerun_file import write_rerun
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from shared.errors import InputError
-from shared.files import sha256_of_file, sha256_of_json
+from shared.files import copy, sha256_of_file, sha256_of_json
 from shared.lazy import lazy_import
 
 onnx = lazy_import("onnx")
@@ -56,7 +55,7 @@ def take_onnx(source: Path, file_name: str, target: Path) -> int:
     if any(tensor.external_data for tensor in model.graph.initializer):
         raise InputError("keeps its weights in a file beside it", where=str(path), hint="save it as one file")
     _refuse_endless_loops(model, path)
-    shutil.copyfile(path, target)
+    copy(path, target)
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 

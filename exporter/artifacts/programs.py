@@ -13,6 +13,7 @@ from exporter.artifacts.checks import PROGRAM_TOLERANCE, Agreement, compare
 from exporter.component import Component, as_tuple
 from exporter.quiet import quiet
 from shared.errors import ExportError
+from shared.files import write_bytes
 from shared.lazy import lazy_import
 from shared.program_file import read_program
 
@@ -52,7 +53,7 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             where=component.name,
             hint="--debug shows where",
         ) from error
-    path.write_bytes(content.getbuffer())
+    write_bytes(path, content.getbuffer())
     # As the PyTorch backend reads it, which takes nothing but tensors and operators of PyTorch.
     module = torch.export.load(read_program(path)).module()
 

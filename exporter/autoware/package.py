@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from exporter.autoware import EXPORT_AGAIN, Bundle, BundleOptions, bundler
 from shared import __version__
 from shared.config.write import to_yaml
 from shared.errors import InputError, UsageError
-from shared.files import explain_os_errors, sha256_of_file
+from shared.files import copy, explain_os_errors, sha256_of_file, write_text
 from shared.lazy import lazy_import
 from shared.manifest import Manifest
 from shared.spec import ComponentSpec, ModelSpec
 from shared.temporaries import temporary
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 
 onnx = lazy_import("onnx")
@@ -51,21 +51,21 @@ def package_autoware(work: Path, out: Path, options: BundleOptions, *, force: bo
     for name, component in bundle.onnx.items():
         check_onnx_is_component(sources[name], component)
     with explain_os_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(out) as scratch:
-            scratch.mkdir()
+        final = WorkPath.of(out)
+        final.parent.make_folder()
+        with temporary(final) as scratch:
+            scratch.make_folder()
             for name, source in sources.items():
-                shutil.copyfile(source, scratch / name)
+                copy(source, scratch / name)
             for name, values in bundle.parameters.items():
-                (scratch / name).write_text(ros_parameters(values), encoding="utf-8")
+                write_text(scratch / name, ros_parameters(values))
             for name, text in bundle.texts.items():
-                (scratch / name).write_text(text, encoding="utf-8")
-            hashes = {path.name: sha256_of_file(path) for path in sorted(scratch.iterdir())}
+                write_text(scratch / name, text)
+            hashes = {name: sha256_of_file((scratch / name).checked()) for name in scratch.names()}
             about = _metadata(spec, manifest, options, hashes)
-            (scratch / METADATA).write_text(to_yaml(about), encoding="utf-8")
-            if out.exists():
-                shutil.rmtree(out)
-            scratch.rename(out)
+            write_text(scratch / METADATA, to_yaml(about))
+            final.remove()
+            scratch.take_place_of(final)
     return bundle
 
 

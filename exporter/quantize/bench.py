@@ -160,7 +160,7 @@ def open_bench(
         raise EnvironmentLacks("no CUDA device here", where="--device", hint="use cpu")
     model, calibration = session.model, session.config.quantization.calibration
     model.to(device)
-    folder = workspace.path(FOLDER)
+    folder = workspace.place(FOLDER)
     code = code_digest("shared", "exporter")
     journal = Journal.open(folder / "journal.jsonl", sha256_of_json({**key, "code": code}), force)
     batch = session.load(session.dataset.sample(metric.positions[0])).to(device)
@@ -173,7 +173,7 @@ def open_bench(
 
     if journal.answers and (folder / _CACHE).is_file():
         _log.info("%d choices were measured before", len(journal.answers))
-        manager.load_calib_cache(folder / _CACHE)
+        manager.load_calib_cache((folder / _CACHE).checked())
     else:
         manager.calibrate(batches(), count, method_of(calibration), percentile=calibration.percentile)
         manager.save_calib_cache(folder / _CACHE)

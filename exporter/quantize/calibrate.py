@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from exporter.quantize.frozen import QMAX, QMIN, FloatLayer, plain_like
 from exporter.quantize.layers import select
 from shared.errors import InputError
-from shared.files import atomic_path
+from shared.files import write_text
 from shared.json_reader import DATA_BYTES, read_json
 from shared.lazy import lazy_import
 from shared.progress import track
+from shared.work_path import WorkPath
 
 mtq_nn = lazy_import("modelopt.torch.quantization.nn")
 mtq_calib = lazy_import("modelopt.torch.quantization.calib")
@@ -287,7 +288,7 @@ class CalibrationManager:
         self._about = {"method": method, "samples": count, "percentile": percentile}
         return count
 
-    def save_calib_cache(self, path: Path | str) -> None:
+    def save_calib_cache(self, path: Path | str | WorkPath) -> None:
         """Write the ranges found, as JSON."""
         ranges = {
             name: {
@@ -297,8 +298,7 @@ class CalibrationManager:
             for name, layer in _quantizers(self.model).items()
         }
         content = {"format": CACHE_FORMAT, "weights": self._digest, **self._about, "ranges": ranges}
-        with atomic_path(Path(path)) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(Path(path) if isinstance(path, str) else path, json.dumps(content, indent=1) + "\n")
 
     def load_calib_cache(self, path: Path | str) -> None:
         """Take the ranges of a cache instead of calibrating.

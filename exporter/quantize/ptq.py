@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -25,7 +24,7 @@ from exporter.quantize.session import Session, open_model, open_session, sources
 from exporter.versions import stage_versions
 from shared.config import load_config, part
 from shared.errors import InputError
-from shared.files import atomic_path, sha256_of_file, write_json
+from shared.files import copy, sha256_of_file
 from shared.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -173,8 +172,8 @@ def ptq(
             }
             with stage.artifact(CHECKPOINT, kind="checkpoint") as path:
                 save_ptq_model(session.model, path, record)
-            with stage.artifact(PROVENANCE, kind="provenance") as path:
-                write_json(path, {**record, "layers": layers, **seen.record(), "cache": load_cache is not None})
+            provenance = {**record, "layers": layers, **seen.record(), "cache": load_cache is not None}
+            stage.json_artifact(PROVENANCE, "provenance", provenance)
             total = len(quantizable(session.model))
             stage.result("quantize", "ptq", {**manager.about, "quantized": len(layers), "layers": total})
             _log.info(
@@ -182,8 +181,7 @@ def ptq(
                 len(layers), total, len(session.fused), record["method"], record["samples"],
             )  # fmt: skip
     if output is not None:
-        with atomic_path(output) as path:
-            shutil.copyfile(workspace.artifact(CHECKPOINT), path)
+        copy(workspace.artifact(CHECKPOINT), output)
     return str(output or workspace.path(CHECKPOINT))
 
 

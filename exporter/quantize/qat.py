@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,8 +37,9 @@ from exporter.versions import stage_versions
 from shared.config import load_config, part
 from shared.data import Dataset
 from shared.errors import ConfigError, InputError, TrainingError
-from shared.files import atomic_path, write_json
+from shared.files import atomic_path, copy
 from shared.progress import track
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 
 STAGE = "quantize:qat"
@@ -178,14 +178,14 @@ def qat(
         versions=stage_versions(PACKAGES, config),
     )  # fmt: skip
     if force or not stage.up_to_date():
-        state = workspace.path(STATE)
+        state = workspace.place(STATE)
         if force:
-            state.unlink(missing_ok=True)
+            state.remove_file()
         with stage:
             started = _belongs_to(state, stage.fingerprint)
             session = open_model(config, data_root, fuse=not started)
             losses_of_model.prepare(session.model, session.training)
-            about = load_ptq_model(session.model, state) if started else _calibrated(session, left_out, where)
+            about = load_ptq_model(session.model, state.checked()) if started else _calibrated(session, left_out, where)
             session.model.to(where)
             training = Training(
                 session.model, losses_of_model, session.calibration, session.parameters,
@@ -199,10 +199,9 @@ def qat(
             record = {**about, **asdict(plan), "checkpoint": session.weights, "skipped": list(left_out)}
             with stage.artifact(CHECKPOINT, kind="checkpoint") as path:
                 save_ptq_model(session.model.cpu(), path, record)
-            with stage.artifact(LOSSES, kind="losses") as path:
-                write_json(path, {"losses": reports})
+            stage.json_artifact(LOSSES, "losses", {"losses": reports})
             stage.result("quantize", "qat", {**about, **asdict(plan), "layers": len(quantized_layers(session.model))})
-            state.unlink(missing_ok=True)
+            state.remove_file()
     return _checkpoint_path(workspace, output)
 
 
@@ -260,8 +259,7 @@ def take_over(
 def _checkpoint_path(workspace: Workspace, output: Path | None) -> str:
     """Where the checkpoint is, after copying it to ``output``."""
     if output is not None:
-        with atomic_path(output) as path:
-            shutil.copyfile(workspace.artifact(CHECKPOINT), path)
+        copy(workspace.artifact(CHECKPOINT), output)
     return str(output or workspace.path(CHECKPOINT))
 
 
@@ -279,9 +277,12 @@ def _calibrated(session: Session, left_out: Sequence[str], device: torch.device)
     return {"mode": "qat", **manager.about}
 
 
-def _belongs_to(state: Path, key: str) -> bool:
+def _belongs_to(state: WorkPath, key: str) -> bool:
     """Whether a training that stopped left its state behind, and it is this one's."""
-    return state.is_file() and torch.load(state, map_location="cpu", weights_only=True, mmap=True)["key"]["key"] == key
+    if not state.is_file():
+        return False
+    content = torch.load(state.checked(), map_location="cpu", weights_only=True, mmap=True)
+    return bool(content["key"]["key"] == key)
 
 
 def hold_norms(model: nn.Module) -> None:
@@ -310,7 +311,7 @@ def stop_unless_finite(value: float, where: str) -> None:
         )
 
 
-def fine_tune(training: Training, plan: Plan, resume: Path, key: Mapping[str, Any]) -> list[dict[str, float]]:
+def fine_tune(training: Training, plan: Plan, resume: WorkPath, key: Mapping[str, Any]) -> list[dict[str, float]]:
     """Train a frozen model in place, on the device that it is on.
 
     Args:
@@ -389,14 +390,14 @@ class _State:
         optimizer: over its weights.
     """
 
-    def __init__(self, path: Path, key: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, path: WorkPath, key: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self._path, self._key, self._model, self._optimizer = path, key, model, optimizer
 
     def load(self) -> tuple[int, list[dict[str, float]]]:
         """Steps done, and reports; (0, []) where there is nothing to go on from."""
         if not self._path.is_file():
             return 0, []
-        content = torch.load(self._path, map_location="cpu", weights_only=True)
+        content = torch.load(self._path.checked(), map_location="cpu", weights_only=True)
         if content["key"] != self._key:
             return 0, []
         self._model.load_state_dict(content["state_dict"])
@@ -413,6 +414,5 @@ class _State:
             "optimizer": self._optimizer.state_dict(),
             RECORD: {**record_of(self._model), **self._key.get("about", {})},
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path) as temporary:
             torch.save(content, temporary)

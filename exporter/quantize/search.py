@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from exporter.quantize.sensitivity import (
 from exporter.quantize.session import Session, open_session
 from shared.config.write import to_yaml
 from shared.errors import UsageError
-from shared.files import sha256_of_file
+from shared.files import copy, sha256_of_file
 from shared.stages import StageRun, hold_stages
 from shared.workspace import Workspace
 
@@ -100,13 +99,11 @@ def sensitivity(
             with stage.artifact(names["picture.png"], kind="sensitivity") as path:
                 draw(path, profile, candidates, metric.name, baseline, estimate.source)
             reason = f"lose more than {threshold:g} points of {metric.name} alone in INT8"
-            with stage.artifact(names["skip.yaml"], kind="sensitivity") as path:
-                path.write_text(skip_list(skip, reason), encoding="utf-8")
-            with stage.artifact(names["tables.txt"], kind="sensitivity") as path:
-                path.write_text("\n\n".join(table.text() for table in tables) + "\n", encoding="utf-8")
+            stage.text_artifact(names["skip.yaml"], "sensitivity", skip_list(skip, reason))
+            text = "\n\n".join(table.text() for table in tables)
+            stage.text_artifact(names["tables.txt"], "sensitivity", f"{text}\n")
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(workspace.artifact(names["report.csv"]), output)
+        copy(workspace.artifact(names["report.csv"]), output)
     return _tables_and_next_step(workspace, names["tables.txt"], names["skip.yaml"], config_path)
 
 
@@ -164,11 +161,9 @@ def auto_search(
             left = [name for name in bench.layers if name not in found.best.int8]
             drop = found.baseline - found.best.measured.metric
             reason = f"the others in INT8 lose {drop:.2f} points of {metric.name}"
-            with stage.artifact(names["skip.yaml"], kind="auto") as path:
-                path.write_text(skip_list(left, reason), encoding="utf-8")
+            stage.text_artifact(names["skip.yaml"], "auto", skip_list(left, reason))
             summary = f"In floating point: {', '.join([*found.float_blocks, *kept]) or 'nothing'}"
-            with stage.artifact(names["tables.txt"], kind="auto") as path:
-                path.write_text(f"{table.text()}\n\n{summary}\n", encoding="utf-8")
+            stage.text_artifact(names["tables.txt"], "auto", f"{table.text()}\n\n{summary}\n")
     return _tables_and_next_step(workspace, names["tables.txt"], names["skip.yaml"], config_path)
 
 

@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
+from click.testing import CliRunner
 
-from shared.errors import ManifestError
 from shared.files import sha256_of_file
 from shared.manifest import read_manifest
+from shared.manifest_cli import cli
 from shared.workspace import Workspace
 
 # Writes a stage with two artifacts again and again, each time with other content of 200 kB.
@@ -69,14 +69,17 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["a.onnx"]
 
 
-def test_killed_stage_is_refused_by_those_who_need_it(tmp_path: Path) -> None:
+def test_a_killed_attempt_leaves_the_result_before_it(tmp_path: Path) -> None:
     ws = Workspace.create(tmp_path)
     stage = ws.stage("export", tool="exporter")
     with stage, stage.artifact("onnx/a.onnx", kind="onnx") as path:
         path.write_bytes(b"x")
     half = "import os, sys; from pathlib import Path; from shared.workspace import Workspace\n"
-    half += "with Workspace(Path(sys.argv[1])).stage('export', tool='exporter'): os.kill(os.getpid(), 9)"
+    half += "with Workspace(Path(sys.argv[1])).stage('export', tool='exporter', config={'new': 1}) as stage:\n"
+    half += "    stage.bytes_artifact('onnx/a.onnx', 'onnx', b'y')\n"
+    half += "    os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", half, str(tmp_path)], check=False)
-    with pytest.raises(ManifestError, match="'running', not 'done'"):
-        ws.artifact("onnx/a.onnx")
-    assert not ws.stage("export", tool="exporter").up_to_date()
+    assert ws.artifact("onnx/a.onnx").read_bytes() == b"x"
+    assert ws.stage("export", tool="exporter").up_to_date()
+    shown = CliRunner().invoke(cli, ["show", "--work", str(tmp_path)]).stdout.splitlines()
+    assert shown[4].split()[:3] == ["last", "attempt", "killed"]

@@ -17,6 +17,7 @@ import pytest
 
 from shared import temporaries
 from shared.temporaries import remove_orphans, temporary
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 
 WEEK = 7 * 24 * 3600
@@ -24,8 +25,9 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from shared.temporaries import temporary
-with temporary(Path(sys.argv[1])) as path:
-    path.write_bytes(b"half")
+from shared.work_path import WorkPath
+with temporary(WorkPath(Path(sys.argv[1]), sys.argv[2])) as path:
+    path.unchecked.write_bytes(b"half")
     print(path, flush=True)
     sys.stdin.readline()
 """
@@ -45,10 +47,10 @@ def work(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _writer(path: Path, *prefix: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A process in the middle of writing ``path``, and its temporary."""
+def _writer(root: Path, relative: str, *prefix: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process in the middle of writing a file of a workspace, and its temporary."""
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-c", WRITER, str(path)],
+        [*prefix, sys.executable, "-c", WRITER, str(root), relative],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -66,7 +68,7 @@ def _owners(root: Path) -> list[Path]:
 def test_of_a_living_and_of_a_killed_process(work: Path) -> None:
     whole = work / "onnx" / "model.onnx"
     whole.write_bytes(b"whole")
-    with _writer(whole) as (process, path):
+    with _writer(work, "onnx/model.onnx") as (process, path):
         assert remove_orphans(work) == []
         assert path.exists()
         process.kill()
@@ -78,13 +80,13 @@ def test_of_a_living_and_of_a_killed_process(work: Path) -> None:
 
 
 def test_of_this_process(work: Path) -> None:
-    with temporary(work / "a") as one, temporary(work / "b") as other:
-        one.write_bytes(b"half")
-        other.mkdir()
-        (other / "half").write_bytes(b"half")
+    with temporary(WorkPath(work, "a")) as one, temporary(WorkPath(work, "b")) as other:
+        one.unchecked.write_bytes(b"half")
+        other.unchecked.mkdir()
+        (other / "half").unchecked.write_bytes(b"half")
         assert remove_orphans(work) == []
         assert len(_owners(work)) == 1
-    assert not one.exists() and not other.exists()
+    assert one.status() is None and other.status() is None
     assert _owners(work) == []
 
 
@@ -95,7 +97,7 @@ def test_two_containers_of_one_host_name_leave_each_other_alone(work: Path) -> N
     """They share the volume and, as compose services may, the host name; neither sees the other's processes."""
     # The shell is process 1 of its namespace, the writer 2; the collector's namespace has no process 2.
     container = ("unshare", "--pid", "--fork", "--kill-child", "sh", "-c")
-    with _writer(work / "onnx" / "model.onnx", *container, '"$@"; true', "sh") as (_, path):
+    with _writer(work, "onnx/model.onnx", *container, '"$@"; true', "sh") as (_, path):
         collect = ["unshare", "--pid", "--fork", sys.executable, "-c", COLLECTOR, str(work)]
         answer = subprocess.run(collect, check=True, capture_output=True, text=True)
         assert answer.stdout == "0\n"
@@ -103,7 +105,7 @@ def test_two_containers_of_one_host_name_leave_each_other_alone(work: Path) -> N
 
 
 def test_a_folder_of_a_killed_process(work: Path) -> None:
-    with _writer(work / "bundle") as (process, path):
+    with _writer(work, "bundle") as (process, path):
         path.unlink()
         path.mkdir()
         (path / "half").write_text("")
@@ -114,16 +116,16 @@ def test_a_folder_of_a_killed_process(work: Path) -> None:
 
 
 def test_a_forked_child_keeps_its_parent_s_temporaries_and_has_its_own(work: Path) -> None:
-    with temporary(work / "parent") as path:
-        path.write_bytes(b"half")
+    with temporary(WorkPath(work, "parent")) as path:
+        path.unchecked.write_bytes(b"half")
         child = os.fork()
         if child == 0:
-            with temporary(work / "child") as own:
-                own.write_bytes(b"half")
+            with temporary(WorkPath(work, "child")) as own:
+                own.unchecked.write_bytes(b"half")
                 os._exit(0 if len(_owners(work)) == 2 and remove_orphans(work) == [] else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert [each.name.split(".")[1] for each in remove_orphans(work)] == ["child"]
-        assert path.exists()
+        assert path.is_file()
 
 
 @pytest.mark.parametrize("owner", ["4f1c0ffee123-17", "unlocked"])
@@ -142,17 +144,17 @@ def test_a_file_system_without_locks(work: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(temporaries.fcntl, "flock", flock)
-    with temporary(work / "model") as path:
-        path.write_bytes(b"half")
+    with temporary(WorkPath(work, "model")) as path:
+        path.unchecked.write_bytes(b"half")
         assert "unlocked" in path.name
         assert remove_orphans(work) == []
     assert _owners(work) == []
 
 
 def test_outside_a_workspace_nothing_but_the_temporary_is_left_beside(tmp_path: Path) -> None:
-    with temporary(tmp_path / "report.csv") as path:
-        path.write_bytes(b"half")
-        assert list(tmp_path.iterdir()) == [path]
+    with temporary(WorkPath(tmp_path, "report.csv")) as path:
+        path.unchecked.write_bytes(b"half")
+        assert list(tmp_path.iterdir()) == [path.unchecked]
 
 
 def test_many_threads_share_the_owner(work: Path) -> None:
@@ -160,9 +162,9 @@ def test_many_threads_share_the_owner(work: Path) -> None:
 
     def write(number: int) -> None:
         for _ in range(50):
-            with temporary(work / f"{number}") as path:
-                path.write_bytes(b"half")
-                if remove_orphans(work) or not path.exists():
+            with temporary(WorkPath(work, f"{number}")) as path:
+                path.unchecked.write_bytes(b"half")
+                if remove_orphans(work) or not path.is_file():
                     wrong.append(str(path))
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from shared.errors import ExportError
+from shared.files import write_text
 from shared.manifest_cli import cli
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 
 
@@ -56,10 +59,38 @@ def test_failure_keeps_what_was_there(tmp_path: Path) -> None:
     assert ws.path("onnx/a.onnx").read_text() == before
     assert [path.name for path in ws.path("onnx").iterdir()] == ["a.onnx"]
     record = ws.manifest().stages["export"]
-    assert (record.status, record.reason) == ("failed", "pts_voxel_encoder: node X can't be exported")
+    assert (record.status, record.reason) == ("done", None)
+    assert record.attempt is not None
+    assert (record.attempt.status, record.attempt.reason) == (
+        "failed",
+        "pts_voxel_encoder: node X can't be exported",
+    )
+    assert ws.artifact("onnx/a.onnx").read_text() == before
+    assert ws.stage("export", tool="exporter").up_to_date(), "the old result is still usable"
     shown = CliRunner().invoke(cli, ["show", "--work", str(tmp_path)]).stdout.splitlines()
     assert shown[1].split() == ["stage", "status", "ended", "host", "files", "reason"]
-    assert shown[3].split()[:2] == ["export", "failed"] and shown[3].endswith("node X can't be exported")
+    assert shown[3].split()[:2] == ["export", "done"]
+    assert shown[4].split()[:3] == ["last", "attempt", "failed"] and "node X can't be exported; " in shown[4]
+
+
+def test_a_stage_that_never_ended_well_failed(tmp_path: Path) -> None:
+    ws = Workspace.create(tmp_path)
+    with pytest.raises(ExportError), ws.stage("export", tool="exporter"):
+        raise ExportError("node X can't be exported")
+    record = ws.manifest().stages["export"]
+    assert (record.status, record.reason, record.attempt) == ("failed", "node X can't be exported", None)
+
+
+def test_an_interrupt_is_an_attempt_and_the_next_result_clears_it(tmp_path: Path) -> None:
+    ws = Workspace.create(tmp_path)
+    _export(ws)
+    with pytest.raises(KeyboardInterrupt), ws.stage("export", tool="exporter", config={"new": 1}):
+        raise KeyboardInterrupt
+    record = ws.manifest().stages["export"]
+    assert record.status == "done" and record.attempt is not None and record.attempt.status == "interrupted"
+    _export(ws, new=1)
+    assert ws.manifest().stages["export"].attempt is None
+    assert "attempt" not in (tmp_path / "manifest.json").read_text(), "earlier versions read it"
 
 
 def test_artifacts_that_are_made_no_longer_go(tmp_path: Path) -> None:
@@ -70,30 +101,58 @@ def test_artifacts_that_are_made_no_longer_go(tmp_path: Path) -> None:
     assert sorted(path.name for path in ws.path("onnx").iterdir()) == ["b.onnx", "c.onnx"]
 
 
-def test_ended_between_the_files_the_manifest_describes_only_what_is_there(
+def test_ended_between_the_files_the_next_reader_ends_the_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ws = Workspace.create(tmp_path)
     _export(ws, ("a", "b", "c"))
-    replaced: list[Path] = []
+    rename = WorkPath.take_place_of
 
-    def no_more(folder: Path) -> None:
-        replaced.append(folder)
-        raise KeyboardInterrupt  # as SIGKILL would, after the first file got its name
+    def once(source: WorkPath, target: WorkPath) -> None:
+        if target.name == "b.onnx":
+            raise KeyboardInterrupt  # again and again: nothing that this process does after it helps
+        rename(source, target)
 
-    monkeypatch.setattr("shared.stages.flush_to_disk", no_more)
+    monkeypatch.setattr(WorkPath, "take_place_of", once)
     with pytest.raises(KeyboardInterrupt), ws.stage("export", tool="exporter", config={"new": 1}) as stage:
         for name in ("a", "b"):
             with stage.artifact(f"onnx/{name}.onnx", kind="onnx") as path:
                 path.write_text(f"other {name}")
-    assert replaced
-    manifest = ws.manifest()
-    assert manifest.stages["export"].status == "running"
-    for relative, artifact in manifest.artifacts.items():
-        assert artifact.describes(ws.path(relative))
+    assert "switch" in json.loads((tmp_path / "manifest.json").read_text())
     monkeypatch.undo()
-    _export(ws, ("a", "b"), new=1)
-    assert sorted(ws.manifest().artifacts) == ["onnx/a.onnx", "onnx/b.onnx"]
+    assert ws.artifact("onnx/b.onnx").read_text() == "other b"
+    assert "switch" not in json.loads((tmp_path / "manifest.json").read_text())
+    assert sorted(path.name for path in ws.path("onnx").iterdir()) == ["a.onnx", "b.onnx"]
+    assert ws.stage("export", tool="exporter", config={"new": 1}).up_to_date()
+
+
+def test_a_folder_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    ws = Workspace.create(tmp_path)
+    for number, names in enumerate((("x", "y"), ("y", "z"))):
+        with ws.stage("run", tool="runtime", config={"number": number}) as stage:
+            for name in names:
+                write_text(stage.folder("runs/a") / name, f"{number}")
+                stage.add_artifact(f"runs/a/{name}", "test")
+            if number:
+                assert ws.artifact("runs/a/x").read_text() == "0", "the old one is whole until the end"
+    assert sorted(path.name for path in ws.path("runs").iterdir()) == ["a"]
+    assert sorted(path.name for path in ws.path("runs/a").iterdir()) == ["y", "z"]
+    assert sorted(ws.manifest().artifacts) == ["runs/a/y", "runs/a/z"]
+
+
+def test_a_failed_attempt_is_gone_on_with_and_another_one_drops_it(tmp_path: Path) -> None:
+    ws = Workspace.create(tmp_path)
+
+    def attempt(number: int) -> list[str]:
+        with pytest.raises(ExportError), ws.stage("run", tool="runtime", config={"number": number}) as stage:
+            folder = stage.folder("runs/a")
+            before = folder.names()
+            write_text(folder / f"{number}", "half")
+            raise ExportError("no")
+        return before
+
+    assert [attempt(number) for number in (0, 0, 1, 1, 0)] == [[], ["0"], [], ["1"], []]
+    assert len(list(ws.path("runs").iterdir())) == 1
 
 
 def test_skipped_with_the_reason(tmp_path: Path) -> None:

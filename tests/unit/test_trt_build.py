@@ -375,7 +375,7 @@ def test_the_timing_cache_grows_and_is_used(machine: Machine, tmp_path: Path) ->
     target = machine.with_tensorrt("8.6.0")
     ws = make_workspace(tmp_path)
     build(ws, "fp32")
-    cache = timing_cache.cache_path(ws.path("tensorrt"), target)
+    cache = timing_cache.cache_path(ws.place("tensorrt"), target)
     assert cache.name == "8.6.0-sm90-132sm-nvidia-h200.cache"
     assert len(TimingCache(timing_cache.read(cache)).choices) == 2
     build(ws, "fp32", force=True)
@@ -389,9 +389,9 @@ def test_a_corrupt_timing_cache_is_rebuilt(
 ) -> None:
     target = machine.with_tensorrt("8.6.0")
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
-    cache = timing_cache.cache_path(ws.path("tensorrt"), target)
-    cache.parent.mkdir(parents=True)
-    cache.write_bytes(content)
+    cache = timing_cache.cache_path(ws.place("tensorrt"), target)
+    cache.parent.make_folder()
+    cache.unchecked.write_bytes(content)
     build(ws, "fp32")
     assert "corrupt; starting anew" in caplog.text
     assert machine.recorded.caches == [b""]
@@ -403,7 +403,7 @@ def test_a_timing_cache_that_can_be_neither_read_nor_written_is_not_fatal(
 ) -> None:
     target = machine.with_tensorrt("8.6.0")
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
-    timing_cache.cache_path(ws.path("tensorrt"), target).mkdir(parents=True)
+    timing_cache.cache_path(ws.place("tensorrt"), target).make_folder()
     build(ws, "fp32")
     assert "can't be read" in caplog.text
     assert "kernel timings are not kept" in caplog.text

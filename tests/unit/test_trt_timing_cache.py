@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.work_path import WorkPath
 from tests.support.tensorrt_double.building import TimingCache
 from trt_builder import timing_cache
 
@@ -21,12 +22,12 @@ def config_after_a_build_that_measured(*entries: str) -> SimpleNamespace:
     return SimpleNamespace(get_timing_cache=lambda: cache, create_timing_cache=TimingCache)
 
 
-def save_one(path: Path, entry: str) -> None:
+def save_one(path: WorkPath, entry: str) -> None:
     timing_cache.save(path, config_after_a_build_that_measured(entry))
 
 
 def test_builds_at_once_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "timing" / "x.cache"
+    path = WorkPath(tmp_path, "timing/x.cache")
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=save_one, args=(path, f"kernel {index}")) for index in range(6)]
     for process in processes:
@@ -38,30 +39,30 @@ def test_builds_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.cache"
+    path = WorkPath(tmp_path, "x.cache")
     timing_cache.write(path, b"\x00payload\nwith lines\n")
     assert timing_cache.read(path) == b"\x00payload\nwith lines\n"
 
 
 def test_no_file_is_no_cache(tmp_path: Path) -> None:
-    assert timing_cache.read(tmp_path / "none.cache") == b""
+    assert timing_cache.read(WorkPath(tmp_path, "none.cache")) == b""
 
 
 @given(position=st.integers(0, 200), value=st.integers(0, 255))
 def test_any_changed_byte_drops_the_cache(tmp_path_factory: pytest.TempPathFactory, position: int, value: int) -> None:
-    path = tmp_path_factory.mktemp("cache") / "x.cache"
+    path = WorkPath(tmp_path_factory.mktemp("cache"), "x.cache")
     timing_cache.write(path, os.urandom(100))
     content = bytearray(path.read_bytes())
     position %= len(content)
     unchanged = content[position] == value
     content[position] = value
-    path.write_bytes(content)
+    path.unchecked.write_bytes(content)
     assert (timing_cache.read(path) != b"") == unchanged
 
 
 def test_a_truncated_cache_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "x.cache"
+    path = WorkPath(tmp_path, "x.cache")
     timing_cache.write(path, b"payload")
-    path.write_bytes(path.read_bytes()[:-1])
+    path.unchecked.write_bytes(path.read_bytes()[:-1])
     assert timing_cache.read(path) == b""
     assert "corrupt; starting anew" in caplog.text

@@ -110,13 +110,13 @@ def _component(
         with stage:
             graph, right = Graph.load(files["test"]), Graph.load(files["reference"])
             samples = _samples(reference, trace, component, num_samples)
-            journal = Journal.open(workspace.path(f"bisect/{component.name}.journal"), stage.fingerprint, force)
+            journal = Journal.open(workspace.place(f"bisect/{component.name}.journal"), stage.fingerprint, force)
             result = find_nodes(Case(graph, right, samples, runner, limit), journal, component.name)
             stage.json_artifact(relative, "bisect", result)
             keep = ("runner", "limit", "nodes", "runs")
             responsible = [name for window in result["responsible"] for name in window["nodes"]]
             stage.result("bisect", component.name, {**{key: result[key] for key in keep}, "responsible": responsible})
-            journal.path.unlink(missing_ok=True)
+            journal.path.remove_file()
     return _text(read_json(workspace.artifact(relative)))
 
 

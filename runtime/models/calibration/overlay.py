@@ -16,7 +16,7 @@ from shared.data import open_dataset, read_points
 from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import STATES, CameraPair
 from shared.errors import UsageError
-from shared.files import atomic_path, explain_os_errors
+from shared.files import write_bytes
 from shared.lazy import lazy_import
 from shared.workspace import Workspace
 
@@ -60,8 +60,7 @@ def overlay(work: Path, sample_index: int, out: Path, *, data_root: Path | None 
     pair = [dataset.sample(first + label) for label in reversed(range(len(STATES)))]
     picture = np.concatenate([draw(sample, parameters) for sample in pair])
     encoded = cv2.imencode(out.suffix, picture)[1]
-    with explain_os_errors(out), atomic_path(out) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+    write_bytes(out, encoded.tobytes())
     return f"{out}: {', '.join(_described(sample) for sample in pair)}"
 
 
