@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -28,6 +29,25 @@ class TensorSpec(BaseModel):
     shape: list[Size | Axis] = Field(
         description="One entry per axis: a size, or the name of a dynamic axis", max_length=32
     )
+
+    def accepts(self, shape: Sequence[int | str | None]) -> bool:
+        """Whether a file's tensor can be this one.
+
+        Args:
+            shape: of the file's tensor, one entry per axis: a size, the name of a dynamic axis, or None.
+
+        Returns:
+            False for another number of axes, another size, or a dynamic axis where this one has a size and the other
+            way round (a transposed tensor). A dynamic axis alone fits any size: files may be made for one.
+        """
+        if len(shape) != len(self.shape):
+            return False
+        pairs = list(zip(self.shape, shape, strict=True))
+        if any(isinstance(own, int) and isinstance(other, int) and own != other for own, other in pairs):
+            return False
+        opened = any(isinstance(own, int) and not isinstance(other, int) for own, other in pairs)
+        closed = any(isinstance(own, str) and isinstance(other, int) for own, other in pairs)
+        return not (opened and closed)
 
 
 class AxisSizes(BaseModel):

@@ -278,6 +278,13 @@ def _load_component(
                 where=str(path),
                 hint="export the model again",
             )
+        for wanted, tensor in zip(expected, actual, strict=True):
+            if not wanted.accepts(tensor.shape):
+                raise ModelLoadError(
+                    f"has '{tensor.name}' of shape {tensor.shape}, the model spec says {wanted.shape}",
+                    where=str(path),
+                    hint="export the model again",
+                )
     return session
 
 

@@ -244,6 +244,20 @@ def _silent() -> Iterator[None]:
         logger.disabled = disabled
 
 
+def _check_shapes(program: Any, component: ComponentSpec, path: Path) -> None:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    for wanted, name in zip(component.outputs, program.graph_signature.user_outputs, strict=True):
+        if not isinstance(values.get(name), torch.Tensor):
+            continue
+        shape = [size if isinstance(size, int) else str(size) for size in values[name].shape]
+        if not wanted.accepts(shape):
+            raise ModelLoadError(
+                f"gives '{wanted.name}' of shape {shape}, the model spec says {wanted.shape}",
+                where=str(path),
+                hint="export the model again",
+            )
+
+
 def _load_component(path: Path, component: ComponentSpec, device: Device) -> Any:
     """One component as a callable on the device."""
     content = read_program(path)
@@ -273,6 +287,7 @@ def _load_component(path: Path, component: ComponentSpec, device: Device) -> Any
             where=str(path),
             hint="export the model again",
         )
+    _check_shapes(program, component, path)
     module = program.module()
     # Tensor cores want channels last. A convolution takes the layout from its weights and hands it on to what follows,
     # where only a view would refuse it.

@@ -194,7 +194,7 @@ def test_a_file_that_is_no_model_is_one_clear_line(work, backend, artifact, dama
 
 
 def onnx_encoder(domain: str = "", operator: str = "Relu", weights: str | None = None) -> bytes:
-    """An encoder of one node, whose weights may lie in another file."""
+    """An encoder of one node, whose weights may lie in another file, and a reshape to what an encoder gives."""
     from onnx import TensorProto, helper
 
     tensors = []
@@ -204,8 +204,12 @@ def onnx_encoder(domain: str = "", operator: str = "Relu", weights: str | None =
         tensor.external_data.add(key="location", value=weights)
         tensors.append(tensor)
     names = ["input_features", *(tensor.name for tensor in tensors)]
+    tensors.append(helper.make_tensor("shape", TensorProto.INT64, [3], [-1, 1, 8]))
     graph = helper.make_graph(
-        [helper.make_node(operator, names, ["pillar_features"], domain=domain)],
+        [
+            helper.make_node(operator, names, ["values"], domain=domain),
+            helper.make_node("Reshape", ["values", "shape"], ["pillar_features"]),
+        ],
         "encoder",
         [helper.make_tensor_value_info("input_features", TensorProto.FLOAT, ["voxels", "points", 10])],
         [helper.make_tensor_value_info("pillar_features", TensorProto.FLOAT, None)],
@@ -245,6 +249,22 @@ def test_a_component_with_other_tensors_is_refused(work):
         stage.spec(spec.model_copy(update={"components": [renamed, spec.components[1]]}))
     with pytest.raises(ModelLoadError, match=r"inputs \['input_features'\], the model spec says \['voxels'\]"):
         run(work, "onnx", "cpu")
+
+
+@pytest.mark.parametrize("backend", ["onnx", "pytorch"])
+def test_a_component_whose_output_is_transposed_is_refused(work, backend):
+    workspace = Workspace.open(work)
+    spec = workspace.spec()
+    encoder = spec.components[0]
+    output = encoder.outputs[0]
+    turned = output.model_copy(update={"shape": output.shape[::-1]})
+    with workspace.stage("export", tool="exporter") as stage:
+        for path in workspace.manifest().stages["export"].outputs:
+            stage.add_artifact(path, kind="model")
+        changed = encoder.model_copy(update={"outputs": [turned]})
+        stage.spec(spec.model_copy(update={"components": [changed, spec.components[1]]}))
+    with pytest.raises(ModelLoadError, match="the model spec says"):
+        run(work, backend, "cpu")
 
 
 @pytest.mark.parametrize("backend", ["onnx", "pytorch"])
