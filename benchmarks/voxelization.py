@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from exporter.mmcv_ops import COMPILED, provide_mmcv_ops
-from runtime.buffers import Float32, RowBuffer
+from runtime.buffers import RowBuffer
 from runtime.models.centerpoint.decorate import decorate
 from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
 from runtime.models.centerpoint.voxelize import cell_table, voxelize
+from shared.arrays import Float32
 
 # AWML's 121 m model with intensity: 11 features a point.
 GRID = VoxelGrid(

@@ -23,13 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.arrays import Float64
 from shared.errors import InputError
 from shared.json_reader import DATA_BYTES, read_json
 from shared.metrics.box_table import NO_ATTRIBUTE, BoxTable, check_table
-
-Float64 = npt.NDArray[np.float64]
 
 #: nuscenes-devkit refuses more predictions of one sample.
 MOST_PREDICTIONS = 500

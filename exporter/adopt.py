@@ -61,7 +61,6 @@ class Adopter(Protocol):
             ConfigError: the options lack what the file does not say, or contradict it.
             InputError: not such a model.
         """
-        ...
 
 
 def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: ExportableModel, *, force: bool) -> None:

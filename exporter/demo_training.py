@@ -73,25 +73,20 @@ class DemoTraining(Protocol):
     @property
     def model(self) -> Any:
         """Of the framework, with random weights at first."""
-        ...
 
     @property
     def classes(self) -> Sequence[str]:
         """Class names, in label order."""
-        ...
 
     @property
     def unit(self) -> str:
         """What samples are called in the log, in the plural."""
-        ...
 
     def samples(self) -> Dataset[Any]:
         """As many samples as ``steps`` batches need, each made when it is asked for: workers do that."""
-        ...
 
     def collate(self, samples: list[Any]) -> Any:
         """Samples as a batch: tensors in tuples, lists and dicts."""
-        ...
 
     def loss(self, batch: Any, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a batch, and what the log shows of it.
@@ -100,11 +95,9 @@ class DemoTraining(Protocol):
             batch: on the model's device.
             progress: share of the training that is done, 0 to 1.
         """
-        ...
 
     def held_out(self) -> HeldOut:
         """How good the model is; leaves it in evaluation mode."""
-        ...
 
 
 @dataclass(frozen=True)

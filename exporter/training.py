@@ -33,7 +33,6 @@ class Trainable(Protocol):
         Raises:
             ConfigError: the training config lacks what the loss needs, or a loss is not installed.
         """
-        ...
 
     def load(
         self, model: Any, sample: Any, parameters: Mapping[str, Any], labels: Labels, rng: np.random.Generator
@@ -50,11 +49,9 @@ class Trainable(Protocol):
         Raises:
             InputError: a sample without labels, or broken files.
         """
-        ...
 
     def losses(self, model: Any, items: Sequence[Any]) -> Losses:
         """The framework's losses of a batch of loaded samples, by name; scalars."""
-        ...
 
 
 def trainable(model_type: str) -> Trainable:

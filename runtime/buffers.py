@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
+from shared.arrays import Float32, Int64
 
 
 def rows_as_items(array: npt.NDArray[np.generic]) -> npt.NDArray[np.void]:

@@ -1,4 +1,4 @@
-"""Named arrays in .npz files, written whole or not at all."""
+"""Arrays by type, and named arrays in .npz files, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from shared.files import atomic_path
 from shared.regular_files import open_regular
 from shared.work_path import WorkPath
 
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from shared.arrays import Float64
 
 # Signs of the half sizes (l, w, h) at the corners of a box: the bottom face counter-clockwise from front left, then the
 # top face in the same order.

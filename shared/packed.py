@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.arrays import Arrays
+from shared.arrays import Arrays, Int64
 from shared.errors import InputError
 from shared.files import atomic_path
 from shared.sample_journal import Slot, read_slot
@@ -27,7 +27,6 @@ from shared.work_path import WorkPath
 
 _OFFSETS = "offsets"
 _LOCAL_HEADER_BYTES = 30
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool, Float64, Int64
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
 
 
@@ -59,7 +59,7 @@ class Boxes(Protocol):
 
     def __len__(self) -> int: ...
 
-    def select(self, index: npt.NDArray[np.bool_] | Int64) -> Self:
+    def select(self, index: Bool | Int64) -> Self:
         """The rows at ``index``."""
 
 
@@ -70,7 +70,7 @@ def pair_nearest(
     reference: BoxesT,
     test: BoxesT,
     *,
-    finite: Callable[[BoxesT], npt.NDArray[np.bool_]],
+    finite: Callable[[BoxesT], Bool],
     distances: Callable[[BoxesT, BoxesT], Float64],
     reach: float,
     errors: Callable[[BoxesT, BoxesT], Mapping[str, Float64]],
@@ -104,7 +104,7 @@ def pair_nearest(
     )
 
 
-def match_nearest(distances: Float64, allowed: npt.NDArray[np.bool_]) -> tuple[Int64, Int64]:
+def match_nearest(distances: Float64, allowed: Bool) -> tuple[Int64, Int64]:
     """Match results one to one, nearest pair first.
 
     Args:

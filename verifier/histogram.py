@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from shared.arrays import Float64
 
 _MANTISSA_BITS_KEPT = 5
 _SHIFT = 52 - _MANTISSA_BITS_KEPT

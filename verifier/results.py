@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Float64
 from shared.tasks import Container, Task
 from verifier.histogram import Histogram
-
-Float64 = npt.NDArray[np.float64]
 
 # Of the unmatched results of a side, so many scores are stored, the highest first: enough to judge again with any score
 # margin, while a comparison of two unlike models still gives a small file.

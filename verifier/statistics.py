@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool, Float64
 from verifier.histogram import Histogram
-
-Float64 = npt.NDArray[np.float64]
 
 # Elements handled at a time, so that an output of any size needs some 50 MB besides itself.
 _CHUNK = 1 << 20
@@ -95,7 +94,7 @@ class OutputStatistics:
             self.test_energy + energy,
         )
 
-    def _count_non_finite(self, a: Float64, b: Float64) -> npt.NDArray[np.bool_] | None:
+    def _count_non_finite(self, a: Float64, b: Float64) -> Bool | None:
         """Count NaN and Inf; the mask of elements that are finite on both sides, or None when all are."""
         finite = np.isfinite(a) & np.isfinite(b)
         if finite.all():

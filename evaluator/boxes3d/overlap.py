@@ -6,12 +6,10 @@ Every function takes K pairs: rows of predictions (K,) and rows of ground truth 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.arrays import Bool, Float64
 from shared.geometry import box_footprints
 from shared.metrics.box_table import BoxTable, Int
-
-Float64 = npt.NDArray[np.float64]
 
 # perception_eval rounds plane distances so that a distance of exactly 1 m does not come out as 0.9999999.
 _PLANE_DECIMALS = 10
@@ -101,7 +99,7 @@ def _cross(a: Float64, b: Float64) -> Float64:
     return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
 
 
-def _inside(corners: Float64, other: Float64) -> npt.NDArray[np.bool_]:
+def _inside(corners: Float64, other: Float64) -> Bool:
     """(K, 4) whether each corner lies in the other rectangle, its border included."""
     edges = np.roll(other, -1, axis=1) - other
     lengths = np.sqrt((edges**2).sum(axis=2))
@@ -110,7 +108,7 @@ def _inside(corners: Float64, other: Float64) -> npt.NDArray[np.bool_]:
     return np.asarray((distances >= -1e-12 * np.abs(other).max(axis=(1, 2), initial=0.0)[:, None, None]).all(axis=2))
 
 
-def _edge_crossings(first: Float64, second: Float64) -> tuple[Float64, npt.NDArray[np.bool_]]:
+def _edge_crossings(first: Float64, second: Float64) -> tuple[Float64, Bool]:
     """(K, 16, 2) points where edges cross, and (K, 16) whether they do; parallel edges don't."""
     edges, others = np.roll(first, -1, axis=1) - first, np.roll(second, -1, axis=1) - second
     denominator = _cross(edges[:, :, None], others[:, None])

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.boxes3d.overlap import iou_3d, iou_bev, plane_distances
+from shared.arrays import Bool, Float64
 from shared.metrics.average_precision import RECALLS, average_precision, yaw_error
-from shared.metrics.box_table import Bool, BoxTable, Int
+from shared.metrics.box_table import BoxTable, Int
 from shared.metrics.matching import Pairs, center_distances, descending_scores, groups_of, match_greedily, pairs_within
 
-Float64 = npt.NDArray[np.float64]
 PairCost = Callable[[BoxTable, BoxTable, Int, Int], Float64]
 
 # perception_eval rounds the weight of a hit in APH so that equal headings weigh exactly 1.

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
+from shared.arrays import Float64, Int64
 from shared.data.camera_pairs import CameraPair
 from shared.errors import InputError
 from shared.lazy import lazy_import
@@ -28,8 +28,6 @@ from shared.tasks.classification import ClassScores
 
 sklearn_metrics = lazy_import("sklearn.metrics", install="make setup")
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 #: Shares of false alarms at which the recall of the first class is reported.
 FALSE_ALARM_RATES = (0.001, 0.01, 0.05)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from evaluator.report.blocks import Cell, Grid
-
-Int64 = npt.NDArray[np.int64]
+from shared.arrays import Int64
 
 
 def f1(hits: int, predictions: int, truths: int) -> float | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import UInt8
 from shared.errors import InputError
 from shared.lazy import lazy_import
 
@@ -20,7 +21,6 @@ pil_image = lazy_import("PIL.Image", install="make setup")
 pil_ops = lazy_import("PIL.ImageOps", install="make setup")
 pil_draw = lazy_import("PIL.ImageDraw", install="make setup")
 
-UInt8 = npt.NDArray[np.uint8]
 
 # Wide enough for a screen, and four of them fit a report many times over.
 _WIDEST = 1280

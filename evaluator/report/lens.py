@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from shared.arrays import Float64
 
 # k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, tilt around x, tilt around y [rad]; models with fewer end earlier.
 _COEFFICIENTS = 14

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from evaluator.metrics import classification
 from evaluator.score import Results
+from shared.arrays import Float64
 from shared.errors import InputError, UsageError
 from shared.regular_files import open_regular
 from shared.table import Table
-
-Float64 = npt.NDArray[np.float64]
 
 _SCORE = "score_"
 #: How far a row of probabilities may be from 1: they are written with three digits at least.

@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from evaluator.metrics import detection2d
 from evaluator.score import Results, needed_truth
+from shared.arrays import Float64, Int64
 from shared.errors import InputError, UsageError
 from shared.json_reader import DATA_BYTES, read_json
 from shared.metrics import voc
 from shared.metrics.labeled_image import LabeledImage
 from shared.table import Table
 from shared.tasks.detection2d import Boxes2D
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 def score(results: Results) -> tuple[dict[str, Any], list[Table]]:

@@ -29,7 +29,6 @@ class ExportableModel(Protocol):
         Raises:
             ConfigError: an unknown option or a wrong value.
         """
-        ...
 
     def build(self, config: TrainingConfig, options: Any) -> Any:
         """The model with random weights, in evaluation mode.
@@ -37,19 +36,15 @@ class ExportableModel(Protocol):
         Raises:
             ConfigError: the config is of another model, or of a variant that can't be deployed.
         """
-        ...
 
     def classes(self, model: Any) -> list[str]:
         """Class names, in label order."""
-        ...
 
     def parameters(self, model: Any, config: TrainingConfig, options: Any) -> dict[str, Any]:
         """What the runtime needs to know for pre- and post-processing, as JSON."""
-        ...
 
     def load_input(self, sample: Any, parameters: Mapping[str, Any]) -> Any:
         """What the framework's own data preprocessor takes, for one sample of a data set."""
-        ...
 
     def components(self, model: Any, model_input: Any, options: Any) -> list[Component]:
         """The parts to export, in the order in which they run.
@@ -57,11 +52,9 @@ class ExportableModel(Protocol):
         Raises:
             ExportError: nothing can be traced with the sample.
         """
-        ...
 
     def answer(self, model: Any, model_input: Any) -> tuple[RawOutputs, Predictions, dict[str, int]]:
         """What the training framework itself answers: raw outputs by name, predictions, counters."""
-        ...
 
 
 def available() -> list[str]:

@@ -136,7 +136,6 @@ class HasResidualBlock(Protocol):
 
     def residual_block(self) -> ResidualBlock | None:
         """The block; None where the module is configured without a skip connection."""
-        ...
 
 
 def _block(module: nn.Module) -> ResidualBlock | None:

@@ -22,14 +22,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.arrays import Float64
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
     from shared.config.model_sections import Miscalibration as Section
 
-Float64 = npt.NDArray[np.float64]
 
 # Ranges in degrees and meters.
 _AWML_ROTATION = (1.0, 10.0)

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Float32
 from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.regular_files import read_bytes
 
 lzf = lazy_import("lzf")
 
-Float32 = npt.NDArray[np.float32]
 
 # Our columns, and the names that lidar drivers and Autoware give them.
 _COLUMN_NAMES = (("x",), ("y",), ("z",), ("intensity", "i", "reflectivity"), ("ring", "channel", "laser_number"))

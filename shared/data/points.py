@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.arrays import Float32
 from shared.data.pcd import read_pcd
 from shared.data.types import PointFile
 from shared.errors import InputError
-
-Float32 = npt.NDArray[np.float32]
 
 _INTENSITY = 3
 # What numpy.load raises on damaged files and on files of another kind than their name says.

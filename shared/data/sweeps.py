@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool, Float32
 from shared.data.points import read_points
 from shared.data.types import PointFile, Sample, Sweep
 from shared.errors import InputError
-
-Float32 = npt.NDArray[np.float32]
 
 _INTENSITY = 3
 _TIME_LAG = 4
@@ -171,14 +170,14 @@ def _columns(parts: list[Float32], use_dim: tuple[int, ...]) -> Float32:
     return merged
 
 
-def _finite_rows(points: Float32) -> npt.NDArray[np.bool_]:
+def _finite_rows(points: Float32) -> Bool:
     finite = np.ones(len(points), bool)
     for column in range(points.shape[1]):
         finite &= np.isfinite(points[:, column])
     return finite
 
 
-def _inside(points: Float32, limits: tuple[float, ...]) -> npt.NDArray[np.bool_]:
+def _inside(points: Float32, limits: tuple[float, ...]) -> Bool:
     """Strictly inside, compared in float32; NaN is outside."""
     low, high = np.asarray(limits, np.float32).reshape(2, 3)
     inside = np.ones(len(points), bool)

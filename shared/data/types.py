@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool, Float64
 from shared.data.miscalibration import Law, Miscalibration
 from shared.errors import ConfigError
 from shared.files import sha256_of_json
@@ -20,7 +21,6 @@ from shared.tasks.detection3d import Boxes3D
 if TYPE_CHECKING:
     from shared.config.model_sections import Data
 
-Float64 = npt.NDArray[np.float64]
 
 # Part of every digest: raise it when a change of the code makes the same files give different samples.
 SAMPLE_RULES = 2
@@ -146,7 +146,7 @@ class ImageLabels:
     """
 
     boxes: Boxes2D
-    ignored: npt.NDArray[np.bool_]
+    ignored: Bool
     areas: Float64
 
 

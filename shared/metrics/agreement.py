@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool, Float64, Int64
 from shared.metrics.average_precision import average_precision, sampled_curve
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 def mean_average_precisions(
@@ -46,9 +44,7 @@ def mean_average_precisions(
     return {name: float(np.mean(parts)) for name, parts in values.items() if parts}
 
 
-def _ap(
-    hits: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating], num_truths: int, credits: Float64, least: float
-) -> float:
+def _ap(hits: Bool, scores: npt.NDArray[np.floating], num_truths: int, credits: Float64, least: float) -> float:
     if not hits.any():
         return 0.0
     precision, _ = sampled_curve(hits, scores.astype(np.float64), num_truths, credits)

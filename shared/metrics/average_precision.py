@@ -6,10 +6,8 @@ Definitions: nuscenes-devkit 1.2, ``eval/detection/algo.py``, which the T4 metri
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Bool = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
+from shared.arrays import Bool, Float64
 
 #: Recalls 0, 0.01 ... 1 at which curves are sampled.
 RECALLS = np.linspace(0.0, 1.0, 101)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool
 from shared.errors import InputError
 from shared.tasks.detection3d import Boxes3D
 
 Float = npt.NDArray[np.floating]
 Int = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 #: Attribute code of a box whose attribute (moving, parked, sitting ...) is not known.
 NO_ATTRIBUTE = -1

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shared.metrics.box_table import Bool, BoxTable, Int
+from shared.arrays import Bool
+from shared.metrics.box_table import BoxTable, Int
 
 # Pairs compared at a time: bounds the memory at about 100 MB for any data set.
 _PAIRS_PER_CHUNK = 1 << 20

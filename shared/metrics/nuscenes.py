@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.arrays import Bool, Float64
 from shared.metrics.average_precision import RECALLS, average_precision, mean_error, sampled_curve, yaw_error
-from shared.metrics.box_table import NO_ATTRIBUTE, Bool, BoxTable, Int, table_of
+from shared.metrics.box_table import NO_ATTRIBUTE, BoxTable, Int, table_of
 from shared.metrics.matching import Pairs, descending_scores, groups_of, match_greedily, pairs_within
 from shared.tasks.detection3d import Boxes3D
-
-Float64 = npt.NDArray[np.float64]
 
 #: Center distances [m] at which a prediction counts as a hit.
 DISTANCES = (0.5, 1.0, 2.0, 4.0)

@@ -13,14 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.arrays import Bool, Float32, Float64, Int64
 from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.detection2d import Boxes2D
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 IOU_THRESHOLD = 0.5
 # As mmdet makes them: 0.30000000000000004 among them, which a recall of three in ten does not reach.
@@ -44,8 +40,8 @@ class ClassMatches:
 
     frames: Int64
     scores: Float32
-    right: npt.NDArray[np.bool_]
-    wrong: npt.NDArray[np.bool_]
+    right: Bool
+    wrong: Bool
     wanted: Int64
 
 
@@ -104,9 +100,7 @@ def _match_class(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage],
     )
 
 
-def _judge(
-    found: Boxes2D, corners: Float32, ignored: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _judge(found: Boxes2D, corners: Float32, ignored: Bool) -> tuple[Bool, Bool]:
     """Which detections of one class and image are right, and which are wrong."""
     right, wrong = np.zeros(len(found), np.bool_), np.zeros(len(found), np.bool_)
     if not len(corners):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared import plugins
-from shared.arrays import Arrays
+from shared.arrays import Arrays, Bool, Int64
 from shared.errors import InputError
 from shared.pairing import Pairing
 
@@ -28,7 +28,6 @@ Predictions = Any
 #: The task where a config names none, as in AWML's first deploy configs.
 DEFAULT = "detection3d"
 Container = TypeVar("Container")
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ class Rows:
             raise ValueError(f"{cls.__name__} has the columns {sorted(cls.columns())}, not {sorted(arrays)}")
         return cls(**arrays)
 
-    def select(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> Self:
+    def select(self, index: Bool | npt.NDArray[np.integer]) -> Self:
         """The rows at ``index``, a boolean mask (N,) or integer positions (K,)."""
         return type(self)(**{name: getattr(self, name)[index] for name in self.columns()})
 

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool, Float32, Float64, Int64
 from shared.pairing import Pairing
 from shared.tasks import ErrorKind, Rows, RowsTask
 
 if TYPE_CHECKING:
     from shared.data.camera_pairs import CameraPair
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Classification(RowsTask[ClassScores]):
         return {"accuracy": right / total} if total else {}
 
 
-def _finite(scores: ClassScores) -> npt.NDArray[np.bool_]:
+def _finite(scores: ClassScores) -> Bool:
     """(N,) rows without NaN and infinities."""
     return np.asarray(np.isfinite(scores.logits).all(axis=1))
 
@@ -125,7 +122,7 @@ def _confidences(logits: Float32) -> Float64:
     return np.asarray(softmax(logits).max(axis=1, initial=0.0)) if len(logits) else np.zeros(0)
 
 
-def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def softmax(logits: npt.ArrayLike) -> Float64:
     """(N, C) probabilities of logits (N, C), in double precision."""
     values = np.asarray(logits, np.float64)
     exponentials = np.exp(values - values.max(axis=1, keepdims=True, initial=-np.inf))

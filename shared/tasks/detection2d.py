@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool, Float32, Float64, Int64
 from shared.geometry import overlaps_2d
 from shared.metrics.agreement import mean_average_precisions
 from shared.metrics.matching import Pairs, group_ids, match_greedily
@@ -18,9 +19,6 @@ from shared.tasks import ErrorKind, QuickMetric, Rows, RowsTask, filled_column
 if TYPE_CHECKING:
     from shared.data.types import ImageSample
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 #: Boxes that overlap less than this (intersection over union) are not the same box: above it, a box of one run has at
 #: most one partner among boxes that don't overlap by half themselves.
@@ -121,7 +119,7 @@ class Detection2D(RowsTask[Boxes2D]):
         return QuickMetric("mAP", score)
 
 
-def _finite(boxes: Boxes2D) -> npt.NDArray[np.bool_]:
+def _finite(boxes: Boxes2D) -> Bool:
     """(N,) boxes without NaN and infinities."""
     return np.asarray(np.isfinite(boxes.corners).all(axis=1) & np.isfinite(boxes.scores))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Bool, Float32, Float64, Int64
 from shared.geometry import wrap_angle
 from shared.metrics.agreement import mean_average_precisions
 from shared.metrics.average_precision import LEAST, yaw_error
@@ -18,9 +19,6 @@ from shared.tasks import ErrorKind, QuickMetric, Rows, RowsTask, filled_column
 if TYPE_CHECKING:
     from shared.data.types import Sample
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 #: Boxes whose centers are further apart than this [m] are not the same box. AWML's circle NMS leaves no two boxes
 #: closer than 1 m, so a box of one run has at most one partner of its label in the other.
@@ -162,7 +160,7 @@ class Detection3D(RowsTask[Boxes3D]):
         return QuickMetric("mAP", score)
 
 
-def _finite(boxes: Boxes3D) -> npt.NDArray[np.bool_]:
+def _finite(boxes: Boxes3D) -> Bool:
     """(N,) boxes without NaN and infinities; the velocity may be NaN, which means unknown, but not infinite."""
     columns = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.scores])
     return np.asarray(np.isfinite(columns).all(axis=1) & ~np.isinf(boxes.velocities).any(axis=1))

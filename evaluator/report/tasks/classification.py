@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from evaluator.report.blocks import Block, Chart, Charts, Picture
 from evaluator.report.counts import confusion_table
-from evaluator.report.images import UInt8, draw_dots, jpeg, read_photo
+from evaluator.report.images import draw_dots, jpeg, read_photo
 from evaluator.report.lens import project_points
 from evaluator.report.material import Material
 from evaluator.report.svg import Line, bar_chart, line_chart, linear_axis
+from shared.arrays import UInt8
 from shared.data import read_points
 from shared.data.camera_pairs import CameraPair
 from shared.geometry import transform_points

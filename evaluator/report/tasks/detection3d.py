@@ -14,9 +14,10 @@ from evaluator.boxes3d.t4 import HEADLINE_RULE
 from evaluator.metrics.detection3d import HEADLINE_RANGE, RANGES
 from evaluator.report.blocks import Block, Chart, Charts, Picture, Text
 from evaluator.report.counts import detection_confusion, f1
-from evaluator.report.images import UInt8, png
+from evaluator.report.images import png
 from evaluator.report.material import Material
 from evaluator.report.svg import Line, line_chart, linear_axis
+from shared.arrays import UInt8
 from shared.data import read_points
 from shared.data.types import Sample
 from shared.geometry import box_footprints, transform_points

@@ -15,13 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Float32, Float64, UInt8
 from shared.lazy import lazy_import
 
 cv2 = lazy_import("cv2", install="make setup")
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
 
 
 def five_channels(

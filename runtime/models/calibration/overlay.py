@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from runtime.models.calibration.paint import paint
 from runtime.models.calibration.parameters import CalibrationParameters, read_parameters
 from runtime.models.calibration.project import project
 from runtime.models.calibration.undistort import UndistortionMap, undistort, undistortion_map
+from shared.arrays import UInt8
 from shared.config import from_resolved
 from shared.data import open_dataset, read_points
 from shared.data.camera_image import read_camera_image
@@ -22,7 +22,6 @@ from shared.workspace import Workspace
 
 cv2 = lazy_import("cv2", install="make setup")
 
-UInt8 = npt.NDArray[np.uint8]
 
 # Colors run from near (red) to this distance (blue); farther points keep the last color.
 _COLOR_RANGE = 60.0  # [m]

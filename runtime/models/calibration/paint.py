@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from runtime.models.calibration.project import ProjectedPoints
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
+from shared.arrays import Float32, Int64
 
 
 def paint(

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Float64, UInt8
 from shared.lazy import lazy_import
 
 cv2 = lazy_import("cv2", install="make setup")
-
-UInt8 = npt.NDArray[np.uint8]
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

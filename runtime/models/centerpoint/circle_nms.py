@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from runtime.buffers import Float32, Int64
+from shared.arrays import Float32, Int64
 
 
 def circle_nms(centers: Float32, scores: Float32, radius: float, post_max_size: int) -> Int64:

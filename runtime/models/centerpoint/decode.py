@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from runtime.buffers import Float32, Int64
 from runtime.models.centerpoint.parameters import BoxCoder, CenterPointParameters
+from shared.arrays import Float32, Int64
 from shared.tasks.detection3d import Boxes3D
 
 

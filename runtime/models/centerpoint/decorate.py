@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.buffers import Float32, RowBuffer
+from runtime.buffers import RowBuffer
 from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
 from runtime.models.centerpoint.voxelize import Voxels
+from shared.arrays import Float32
 
 
 def decorate(voxels: Voxels, decoration: Decoration, grid: VoxelGrid, buffer: RowBuffer) -> Float32:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.buffers import Float32
 from runtime.cuda.gpu import C_TYPES, DeviceArray, DeviceOutputs, Gpu, Kernels
 from runtime.cuda.session import DeviceSession
 from runtime.cuda.timeline import Timeline
@@ -31,6 +30,7 @@ from runtime.models.centerpoint.decode import logit_threshold
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, CenterPointParameters
 from runtime.models.centerpoint.steps import checked
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
+from shared.arrays import Float32
 from shared.errors import InferenceError
 from shared.spec import ModelSpec
 from shared.tasks.detection3d import Boxes3D

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from runtime.buffers import Float32
+from shared.arrays import Float32
 
 # Clearing cell by cell touches one cache line a value, filling the whole canvas streams. At 1020 x 1020 x 32 filling
 # takes 3.5 ms and clearing n cells 7 ms * n / 89,000 (EPYC 9005, one core): even at 4 % of the cells.

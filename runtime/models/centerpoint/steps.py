@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
-from runtime.buffers import Float32, RowBuffer
+from runtime.buffers import RowBuffer
 from runtime.models.centerpoint.circle_nms import circle_nms
 from runtime.models.centerpoint.decode import count_nan, decode
 from runtime.models.centerpoint.decorate import decorate
@@ -23,6 +23,7 @@ from runtime.models.centerpoint.parameters import ENCODER, HEAD, CenterPointPara
 from runtime.models.centerpoint.scatter import Canvas
 from runtime.models.centerpoint.voxelize import Voxels, cell_table, voxelize
 from runtime.pipeline import ArraysByName, Packing, Step, component_step, one_array, predictions_of
+from shared.arrays import Float32
 from shared.errors import InferenceError
 from shared.spec import ModelSpec
 from shared.tasks.detection3d import Boxes3D

@@ -19,12 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from runtime.buffers import Float32, Int64, rows_as_items
+from runtime.buffers import rows_as_items
 from runtime.models.centerpoint.parameters import VoxelGrid
-
-Int32 = npt.NDArray[np.int32]
+from shared.arrays import Bool, Float32, Int32, Int64
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def voxelize(points: Float32, grid: VoxelGrid, table: Int32) -> Voxels:
     )
 
 
-def _cells(points: Float32, grid: VoxelGrid) -> tuple[Int32, npt.NDArray[np.bool_]]:
+def _cells(points: Float32, grid: VoxelGrid) -> tuple[Int32, Bool]:
     """Number of the cell of each point (z major, x minor) and whether it is inside; outside the number means nothing.
 
     The quotient is formed in float32 from float32 constants, as the operator does. A quotient of at least zero is

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from runtime.models.yolox.parameters import BOX_COLUMNS
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
+from shared.arrays import Float32, Int64
 
 
 @dataclass(frozen=True)

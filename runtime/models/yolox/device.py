@@ -24,6 +24,7 @@ from runtime.models.yolox.letterbox import Placement, place
 from runtime.models.yolox.parameters import BOX_COLUMNS, Letterbox, YoloxParameters
 from runtime.models.yolox.steps import cells_of_raw, checked, detections, in_pixels_of_the_image, suppressed
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
+from shared.arrays import Float32, Int32, UInt8
 from shared.spec import ModelSpec
 from shared.tasks.detection2d import Boxes2D
 
@@ -40,10 +41,6 @@ _WEIGHT = 2048
 EXPECTED_ROWS = 512
 # Sizes of images that are kept; a vehicle has a few.
 SIZES_KEPT = 8
-
-Int32 = npt.NDArray[np.int32]
-Float32 = npt.NDArray[np.float32]
-UInt8 = npt.NDArray[np.uint8]
 
 
 def unsupported(parameters: YoloxParameters) -> str | None:
@@ -253,7 +250,7 @@ class YoloxOnDevice(DevicePipeline):
         return size
 
 
-def _norm(letterbox: Letterbox) -> npt.NDArray[np.float32]:
+def _norm(letterbox: Letterbox) -> Float32:
     """(6,) mean, then deviation."""
     return np.array([*(letterbox.mean or ()), *(letterbox.std or ())], np.float32)
 

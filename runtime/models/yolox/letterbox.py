@@ -8,15 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from runtime.models.yolox.parameters import Letterbox
+from shared.arrays import Float32, UInt8
 from shared.lazy import lazy_import
 
 cv2 = lazy_import("cv2", install="make setup")
-
-UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ compares boxes of one class, in pixels of the image; Autoware compares all, cut 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
+from shared.arrays import Float32, Int64
 
 # mmcv's ``batched_nms`` moves classes apart in one list of boxes up to this many, and goes class by class above it.
 _SPLIT_THRESHOLD = 10_000

@@ -27,12 +27,10 @@ from runtime.pipeline import (
     one_array,
     predictions_of,
 )
+from shared.arrays import Float32, UInt8
 from shared.errors import InferenceError
 from shared.spec import ModelSpec
 from shared.tasks.detection2d import Boxes2D
-
-Float32 = npt.NDArray[np.float32]
-UInt8 = npt.NDArray[np.uint8]
 
 _PLACEMENT = "placement"
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.arrays import Float64
 from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
@@ -23,8 +23,6 @@ from shared.errors import InputError
 from shared.geometry import count_points_in_boxes, transform_points
 from shared.regular_files import read_bytes
 from shared.tasks.detection3d import Boxes3D
-
-Float64 = npt.NDArray[np.float64]
 
 CLASSES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
 _FEATURES = 4

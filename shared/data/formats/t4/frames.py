@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.arrays import Float64
 from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.formats.t4.trailers import merge_trailers
 from shared.data.labels import IGNORED, class_index
@@ -27,7 +27,6 @@ from shared.json_reader import DATA_BYTES, read_json
 from shared.tasks.detection3d import Boxes3D
 
 Record = Mapping[str, Any]
-Float64 = npt.NDArray[np.float64]
 
 _TABLES = (
     *("sample", "sample_data", "sample_annotation", "calibrated_sensor", "sensor", "ego_pose"),

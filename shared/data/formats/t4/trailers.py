@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from shared.arrays import Float64
 from shared.geometry import box_footprints
 from shared.tasks.detection3d import Boxes3D
-
-Float64 = npt.NDArray[np.float64]
 
 #: A front or back that is this near to one of the other box [m] belongs to it, as does whatever overlaps.
 _NEAR = 2.0
