@@ -23,6 +23,7 @@ from typing import Any
 from evaluator.evaluate import STAGE
 from evaluator.subjects import Subject, subjects_of
 from shared.errors import EnvironmentLacks
+from shared.files import write_text
 from shared.latency import TOTAL
 from shared.lazy import lazy_import
 from shared.manifest import MANIFEST_NAME, Manifest
@@ -213,7 +214,7 @@ def _log_artifacts(client: Any, run: str, workspace: Workspace, manifest: Manife
     with tempfile.TemporaryDirectory() as folder:
         # The file in the workspace may have been replaced by now.
         path = Path(folder) / MANIFEST_NAME
-        path.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        write_text(path, manifest.model_dump_json(indent=1))
         client.log_artifact(run, str(path))
 
 

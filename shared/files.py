@@ -168,7 +168,7 @@ def copy(source: Path, target: Path | WorkPath) -> None:
 
 def copy_flushed(source: Path, target: WorkPath) -> None:
     """Copy a file's content to a new file, and flush it to disk."""
-    with source.open("rb") as file, target.open("xb") as copied:
+    with source.open("rb") as file, target.open_file("xb") as copied:
         shutil.copyfileobj(file, copied, _CHUNK_BYTES)
         copied.flush()
         os.fsync(copied.fileno())

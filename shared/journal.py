@@ -29,7 +29,7 @@ def append_line(path: WorkPath, value: Any) -> None:
     Raises:
         EnvironmentLacks: the disk is full or read-only.
     """
-    with explain_os_errors(path), path.open("ab") as file:
+    with explain_os_errors(path), path.open_file("ab") as file:
         file.write(json.dumps(value).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

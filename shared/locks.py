@@ -31,7 +31,7 @@ class Lock:
             OSError: it can't be written, or the file system has no locks.
         """
         self.path.parent.make_folder()
-        file = self.path.open("r+b", make=True)
+        file = self.path.open_file("r+b", make=True)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -52,7 +52,7 @@ class Lock:
     def is_held(self) -> bool:
         """Whether anybody holds it; makes and changes nothing."""
         try:
-            with self.path.open("rb") as file:
+            with self.path.open_file("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False

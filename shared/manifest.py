@@ -224,7 +224,7 @@ def _read_as_it_is(path: Path) -> Manifest:
         known, manifest = _read.get(path, (None, None))
         if manifest is not None and identity == known:
             return manifest
-        with WorkPath.of(path).open() as file:
+        with WorkPath.of(path).open_file() as file:
             identity, content = FileIdentity.of(file.fileno()), file.read(MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
         raise ManifestError(

@@ -192,7 +192,7 @@ def _named(task: Task[Any], name: str, predictions: Predictions) -> Arrays:
 def _is_finished(folder: WorkPath) -> bool:
     """Whether the run in ``folder`` was finished, and its files are what they were then."""
     try:
-        with (folder / JOURNAL).open() as file:
+        with (folder / JOURNAL).open_file() as file:
             hashes = dict(parse_json(file.readline(RECORD_BYTES), str(folder / JOURNAL))[_FINISHED])
     except (OSError, InputError, ValueError, KeyError, TypeError):
         return False

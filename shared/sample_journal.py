@@ -121,8 +121,8 @@ class SampleJournal:
         journal = SampleJournal(folder, count)
         with (
             explain_os_errors(folder),
-            journal._index_path.open("r+b", make=True) as index,
-            journal._data_path.open("r+b", make=True) as data,
+            journal._index_path.open_file("r+b", make=True) as index,
+            journal._data_path.open_file("r+b", make=True) as data,
         ):
             journal._read(index, data)
             index.truncate(journal._index_end)
@@ -196,7 +196,7 @@ class SampleJournal:
 
     def entries(self) -> Iterator[Entry]:
         """The committed samples, in the order of the run's tokens."""
-        with self._index_path.open() as index:
+        with self._index_path.open_file() as index:
             for line_start in self._line_starts[self._line_starts >= 0]:
                 index.seek(line_start)
                 entry = _parse(index.readline())
@@ -205,12 +205,12 @@ class SampleJournal:
 
     def open_data(self) -> IO[bytes]:
         """The file that the slots of the entries are in."""
-        return self._data_path.open()
+        return self._data_path.open_file()
 
 
 def _append(path: WorkPath, end: int, blobs: Iterable[memoryview], flush: bool) -> None:
     """Write at ``end``, which is where the file ends unless a write before failed half way."""
-    with path.open("r+b", buffering=0) as file:
+    with path.open_file("r+b", buffering=0) as file:
         file.truncate(end)
         file.seek(end)
         for blob in blobs:

@@ -105,7 +105,7 @@ def _new_owner(root: Path) -> _Owner | None:
         owner = uuid.uuid4().hex
         path = _lock_file(root, owner)
         try:
-            file = path.open("x+b")
+            file = path.open_file("x+b")
         except OSError:
             return None
         try:
@@ -159,7 +159,7 @@ def _is_dead(root: Path, owner: str, owned: WorkPath) -> bool:
 
 def _clear(lock_file: WorkPath) -> None:
     """Remove the lock of a dead owner."""
-    with contextlib.suppress(OSError), lock_file.open("r+b") as file:
+    with contextlib.suppress(OSError), lock_file.open_file("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock_file.remove_file()
 

@@ -260,7 +260,7 @@ def _versions_lock(work: Path) -> Iterator[None]:
 
 
 def _read(path: WorkPath) -> Version:
-    with path.open() as file:
+    with path.open_file() as file:
         content = file.read(MANIFEST_BYTES + 1)
     if len(content) > MANIFEST_BYTES:
         raise ManifestError(f"is larger than {MANIFEST_BYTES >> 20} MB", where=str(path), hint="this is no version")

@@ -155,7 +155,7 @@ class WorkPath:
 
     # -- files ----------------------------------------------------------------------------------------------------
 
-    def open(self, mode: Mode = "rb", *, make: bool = False, buffering: int = -1) -> BinaryIO:
+    def open_file(self, mode: Mode = "rb", *, make: bool = False, buffering: int = -1) -> BinaryIO:
         """The regular file, open; with ``make``, a missing one is made.
 
         Raises:
@@ -173,7 +173,7 @@ class WorkPath:
 
     def read_bytes(self) -> bytes:
         """The content of the file."""
-        with self.open() as file:
+        with self.open_file() as file:
             return file.read()
 
     def flush(self) -> None:
