@@ -278,10 +278,10 @@ def _load_component(
                 where=str(path),
                 hint="export the model again",
             )
-        for wanted, tensor in zip(expected, actual, strict=True):
-            if not wanted.accepts(tensor.shape):
+        for own, tensor in zip(expected, actual, strict=True):
+            if not own.accepts(tensor.shape):
                 raise ModelLoadError(
-                    f"has '{tensor.name}' of shape {tensor.shape}, the model spec says {wanted.shape}",
+                    f"has '{tensor.name}' of shape {tensor.shape}, the model spec says {own.shape}",
                     where=str(path),
                     hint="export the model again",
                 )
