@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from shared.cli import COUNT, SEED, tool_group
+from shared.cli import COUNT, FOLDER, SEED, tool_group
 
 # Raise this whenever the same arguments give different bytes than before, so that existing data sets are regenerated.
 GENERATOR_VERSION = 2
@@ -19,7 +19,7 @@ cli = tool_group("demo", "Generate synthetic driving scenes in T4 form. The same
 
 
 @cli.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the data set.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the data set.")
 @click.option(
     "--split", type=click.Choice(ORDINARY_SPLITS), default="eval", show_default=True, help="Split of the data set."
 )
@@ -59,7 +59,7 @@ def generate(out: Path, split: str, frames: int, seed: int, cameras: bool) -> No
 
 
 @cli.command("hard-cases")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Parent folder.")
+@click.option("--out", type=FOLDER, required=True, help="Parent folder.")
 @click.option("--case", "cases", multiple=True, help="Only this case. Repeatable. Default: all.")
 @click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of the data sets.")
 def hard_cases(out: Path, cases: tuple[str, ...], seed: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shared.cli import data_option, force_option, tool_group, workspace_option
+from shared.cli import FILE, FOLDER, data_option, force_option, tool_group, workspace_option
 from shared.errors import GateFailed
 
 cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no model.")
@@ -74,12 +74,12 @@ def evaluate_command(
 @click.option(
     "--ground-truth",
     "truth",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Ground truth: in the shape of a nuScenes submission; COCO annotations; CSV of sample,label.",
 )
 @click.option(
     "--predictions",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     required=True,
     help="Predictions: a nuScenes submission; COCO results; CSV of sample,score_<class>,... with or without label.",
 )
@@ -92,7 +92,7 @@ def evaluate_command(
     "--class-range",
     help="Of 3D boxes. Range in meters: 50, or car=50,pedestrian=40. [default: 121]",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
+@click.option("--output", type=FILE, help="JSON file to write.")
 def score_command(
     task: str,
     metric: str | None,
@@ -132,11 +132,11 @@ def summary_command(work: Path) -> None:
 @click.argument("subjects", nargs=-1, metavar="[SUBJECT]...")
 @click.option(
     "--work",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     envvar="WORK",
     help="The workspace of subjects that name none; if no subject is given, its runs are compared.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
+@click.option("--output", type=FILE, help="JSON file to write.")
 def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path | None) -> None:
     """Show evaluated runs, workspaces and versions side by side, and whether they differ.
 
@@ -155,7 +155,7 @@ def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path |
 @click.option(
     "--metric", "metrics", multiple=True, help="A headline metric to show. Repeatable. [default: the first 3]"
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
+@click.option("--output", type=FILE, help="JSON file to write.")
 def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -> None:
     """Show the headline metrics of a workspace over its versions, made by `manifest tag`.
 
@@ -171,7 +171,7 @@ def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -
 @data_option
 @click.option(
     "--rerun",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE.rrd",
     help="Also write points and boxes for the Rerun viewer (pip install 'awml-deploy[rerun]').",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import shared
-from shared.cli import config_option, force_option
+from shared.cli import FILE, config_option, force_option
 from shared.errors import UsageError
 from shared.files import write_text
 
@@ -42,8 +42,8 @@ def show(config: Path, overrides: tuple[str, ...], section: tuple[str, ...]) -> 
 
 
 @config_group.command()
-@click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The YAML file to write.")
+@click.argument("source", type=FILE)
+@click.option("--out", type=FILE, required=True, help="The YAML file to write.")
 @force_option
 def convert(source: Path, out: Path, force: bool) -> None:
     """Convert a deploy_config.py of AWML to YAML. SOURCE is read without being executed.
@@ -63,9 +63,7 @@ def convert(source: Path, out: Path, force: bool) -> None:
 
 
 @config_group.command()
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of the screen."
-)
+@click.option("--out", type=FILE, help="Write to this file instead of the screen.")
 def schema(out: Path | None) -> None:
     """Print the JSON Schema of the deploy config, for editors that complete and check YAML.
 
@@ -83,9 +81,7 @@ def schema(out: Path | None) -> None:
 
 @config_group.command()
 @click.argument("model", type=click.Choice(TEMPLATES))
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; by default MODEL.yaml."
-)
+@click.option("--out", type=FILE, help="The file to write; by default MODEL.yaml.")
 @force_option
 def init(model: str, out: Path | None, force: bool) -> None:
     """Write a commented deploy config to start from, for MODEL.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shared.cli import force_option, workspace_option
+from shared.cli import FOLDER, force_option, workspace_option
 from shared.errors import UsageError
 
 
@@ -17,7 +17,7 @@ def package_group() -> None:
 
 @package_group.command("autoware")
 @workspace_option
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to make.")
+@click.option("--out", type=FOLDER, required=True, help="The folder to make.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16"]),

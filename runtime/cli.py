@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from shared.cli import (
     COUNT,
     COUNT_OR_ALL,
+    EXISTING_FOLDER,
+    FILE,
     INDEX,
     SECONDS,
     THREADS,
@@ -20,11 +21,6 @@ from shared.cli import (
     tool_group,
     workspace_option,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from runtime.model import ModelOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -87,14 +83,7 @@ def _placement_options(command: Command) -> Command:
 )
 @_placement_options
 @force_option
-def run_command(
-    work: Path,
-    backend_name: str,
-    device: str,
-    num_samples: int | None,
-    force: bool,
-    **options: Unpack[ModelOptions],
-) -> None:
+def run_command(**options: Any) -> None:
     """Run a backend over the data set: predictions, raw outputs of the verification samples, latencies.
 
     Interrupted, it goes on at the first sample that is missing.
@@ -103,16 +92,19 @@ def run_command(
     """
     from runtime.run import run
 
-    click.echo(run(work, backend_name, device, num_samples=num_samples, force=force, **options))
+    click.echo(run(**options))
 
 
 @cli.command("bench")
 @_model_options
-@click.option("--sample", type=INDEX, help="Which sample. [default: the config's data.sample_idx]")
-@click.option("--requests", type=COUNT, default=20, show_default=True, help="Measure at least so many.")
-@click.option("--seconds", type=SECONDS, default=5.0, show_default=True, help="Measure at least so long.")
+@click.option("--sample", "sample_index", type=INDEX, help="Which sample. [default: the config's data.sample_idx]")
+@click.option("--requests", "min_requests", type=COUNT, default=20, show_default=True, help="Measure at least so many.")
+@click.option(
+    "--seconds", "min_seconds", type=SECONDS, default=5.0, show_default=True, help="Measure at least so long."
+)
 @click.option(
     "--warm-up",
+    "max_warm_up_seconds",
     type=SECONDS,
     default=60.0,
     show_default=True,
@@ -134,21 +126,7 @@ def run_command(
 @click.option("--trace", is_flag=True, help="Write the stages as a Chrome trace.")
 @click.option("--against", metavar="RUN", help="Earlier result to compare the total with, for example onnx-cpu.")
 @_placement_options
-def bench_command(
-    work: Path,
-    backend_name: str,
-    device: str,
-    sample: int | None,
-    requests: int,
-    seconds: float,
-    warm_up: float,
-    streams: int,
-    like: str | None,
-    profile: bool,
-    trace: bool,
-    against: str | None,
-    **options: Unpack[ModelOptions],
-) -> None:
+def bench_command(**options: Any) -> None:
     """Measure the latency of a model on one sample, stage by stage, after a warm-up.
 
     Percentiles are given where at least ten requests lie above them; the interval of the median is a 95 % bootstrap
@@ -158,39 +136,22 @@ def bench_command(
     """
     from runtime.bench import bench
 
-    report = bench(
-        work,
-        backend_name,
-        device,
-        sample_index=sample,
-        min_requests=requests,
-        min_seconds=seconds,
-        max_warm_up_seconds=warm_up,
-        streams=streams,
-        like=like,
-        profile=profile,
-        trace=trace,
-        against=against,
-        **options,
-    )
-    click.echo(report)
+    click.echo(bench(**options))
 
 
 @cli.command("overlay")
 @workspace_option
-@click.option("--sample", type=INDEX, default=0, show_default=True, help="Which sample.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The picture, .png or .jpg."
-)
+@click.option("--sample", "sample_index", type=INDEX, default=0, show_default=True, help="Which sample.")
+@click.option("--out", type=FILE, required=True, help="The picture, .png or .jpg.")
 @data_option
-def overlay_command(work: Path, sample: int, out: Path, data_root: Path | None) -> None:
+def overlay_command(**options: Any) -> None:
     """Draw what a calibration status model is shown: the points on the image, calibrated above, miscalibrated below.
 
     Example: runtime overlay --work work/calibration --sample 0 --out overlay.png
     """
     from runtime.models.calibration.overlay import overlay
 
-    click.echo(overlay(work, sample, out, data_root=data_root))
+    click.echo(overlay(**options))
 
 
 @cli.command("ranges")
@@ -199,9 +160,7 @@ def overlay_command(work: Path, sample: int, out: Path, data_root: Path | None) 
 @data_option
 @_threads_option
 @force_option
-def ranges_command(
-    work: Path, num_samples: int | None, data_root: Path | None, threads: int | None, force: bool
-) -> None:
+def ranges_command(**options: Any) -> None:
     """Record how large every tensor of the ONNX graphs gets: for `trt_builder build` in FP16 or INT8.
 
     Nodes whose values come near the end of FP16 stay in FP32 then. Runs in ONNX Runtime on the CPU.
@@ -210,22 +169,14 @@ def ranges_command(
     """
     from runtime.ranges import record_ranges
 
-    report = record_ranges(work, num_samples=num_samples, data_root=data_root, threads=threads, force=force)
-    click.echo(report)
+    click.echo(record_ranges(**options))
 
 
 @cli.command("trace")
 @_model_options
 @click.option("--num-samples", type=COUNT_OR_ALL, help="How many samples. [default: verification.num_verify_samples]")
 @force_option
-def trace_command(
-    work: Path,
-    backend_name: str,
-    device: str,
-    num_samples: int | None,
-    force: bool,
-    **options: Unpack[ModelOptions],
-) -> None:
+def trace_command(**options: Any) -> None:
     """Run a backend and keep what every step gives: for `runtime swap` and `verifier bisect`.
 
     The steps between the components run in NumPy. A 121 m frame takes some 10 MB on disk, compressed.
@@ -234,7 +185,7 @@ def trace_command(
     """
     from runtime.trace import trace
 
-    click.echo(trace(work, backend_name, device, num_samples=num_samples, force=force, **options))
+    click.echo(trace(**options))
 
 
 @cli.command("swap")
@@ -242,26 +193,18 @@ def trace_command(
 @click.option("--trace", "trace_name", required=True, metavar="NAME", help="The reference's trace, as in pytorch-cpu.")
 @click.option(
     "--trace-work",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=EXISTING_FOLDER,
     help="The workspace that holds the trace. [default: the same]",
 )
 @force_option
-def swap_command(
-    work: Path,
-    backend_name: str,
-    device: str,
-    trace_name: str,
-    trace_work: Path | None,
-    force: bool,
-    **options: Unpack[ModelOptions],
-) -> None:
+def swap_command(**options: Any) -> None:
     """Run a backend from every step of a trace on, for `verifier attribute`: the trace's steps before, ours after.
 
     Example: runtime swap --work work/centerpoint --backend onnx --trace pytorch-cpu
     """
     from runtime.swap import swap
 
-    click.echo(swap(work, backend_name, device, trace_name, trace_work=trace_work, force=force, **options))
+    click.echo(swap(**options))
 
 
 @cli.command("backends")

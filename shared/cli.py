@@ -58,6 +58,9 @@ COUNT_OR_ALL = click.IntRange(-1, 100_000_000)
 THREADS = click.IntRange(1, 1024)
 SEED = click.IntRange(0, 2**32 - 1)
 SECONDS = Number(0, 7 * 24 * 3600.0)
+FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
+EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+EXISTING_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
 class ToolGroup(click.Group):
@@ -182,7 +185,7 @@ def tool_group(name: str, help_text: str) -> ToolGroup:
         show_default=True,
         help="What to log on standard error.",
     )
-    @click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Also log to this file.")
+    @click.option("--log-file", type=FILE, help="Also log to this file.")
     def group(debug: bool, log_level: str, log_file: Path | None) -> None:
         _set_up_logging("DEBUG" if debug else log_level.upper(), log_file)
 
@@ -194,7 +197,7 @@ def workspace_option(command: Command) -> Command:
     """``--work``: the workspace folder, given to the command as ``work``."""
     return click.option(
         "--work",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FOLDER,
         required=True,
         envvar="WORK",
         help="The workspace: the folder that holds manifest.json.",
@@ -212,7 +215,7 @@ def config_option(command: Command) -> Command:
     )(command)
     return click.option(
         "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         required=True,
         help="Deploy config: YAML, or an AWML deploy_config.py.",
     )(command)
@@ -223,7 +226,7 @@ def data_option(command: Command) -> Command:
     return click.option(
         "--data",
         "data_root",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FOLDER,
         envvar="DATA_ROOT",
         help="Root folder of the data set, if it is not where the config says (for example a mount).",
     )(command)

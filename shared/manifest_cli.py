@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from shared.cli import tool_group, workspace_option
+from shared.cli import FOLDER, tool_group, workspace_option
 from shared.errors import EnvironmentLacks, ManifestError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def check(work: Path) -> None:
 
 @cli.command("merge")
 @workspace_option
-@click.argument("other", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("other", type=FOLDER)
 @click.option("--prefer", type=click.Choice(["ours", "theirs"]), help="Whose stage to keep where the two differ.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
 def merge_command(work: Path, other: Path, prefer: Literal["ours", "theirs"] | None, dry_run: bool) -> None:

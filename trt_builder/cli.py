@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from shared.cli import Number, force_option, tool_group, workspace_option
+from shared.cli import EXISTING_FILE, FILE, FOLDER, Number, force_option, tool_group, workspace_option
 
 cli = tool_group("trt_builder", "ONNX to TensorRT: build, inspect and check engines.")
 
@@ -121,10 +121,10 @@ def suggest_profiles(work: Path, percentile: float, margin: float) -> None:
 
 
 @cli.command()
-@click.argument("engine", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--compare", type=click.Path(path_type=Path, dir_okay=False), help="Another engine to compare it with.")
+@click.argument("engine", type=FILE)
+@click.option("--compare", type=FILE, help="Another engine to compare it with.")
 @click.option("--json", "as_json", is_flag=True, help="The whole record as JSON.")
-@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Write the time per layer as an SVG.")
+@click.option("--picture", type=FILE, help="Write the time per layer as an SVG.")
 def inspect(engine: Path, compare: Path | None, as_json: bool, picture: Path | None) -> None:
     """Show an engine from inside: layers, precisions, times, memory, inputs.
 
@@ -149,8 +149,8 @@ def inspect(engine: Path, compare: Path | None, as_json: bool, picture: Path | N
 
 
 @cli.command()
-@click.argument("engine", type=click.Path(path_type=Path, dir_okay=False), required=False)
-@click.option("--work", type=click.Path(path_type=Path, file_okay=False), envvar="WORK", help="Check its engines.")
+@click.argument("engine", type=FILE, required=False)
+@click.option("--work", type=FOLDER, envvar="WORK", help="Check its engines.")
 @click.option("--tensorrt", "version", help="Check for this version instead of the installed one.")
 @click.option("--arch", help="Check for this GPU architecture (sm89) instead of the one here.")
 def check(engine: Path | None, work: Path | None, version: str | None, arch: str | None) -> None:
@@ -190,19 +190,19 @@ def doctor(as_json: bool) -> None:
 @click.option(
     "--onnx",
     "model",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=EXISTING_FILE,
     required=True,
     help="The ONNX file.",
 )
 @click.option(
     "--inputs",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=EXISTING_FILE,
     required=True,
     help="An .npz of arrays by input name; the engine is built for their shapes.",
 )
 @click.option(
     "--outputs",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     required=True,
     help="The .npz to write: arrays by output name.",
 )
@@ -211,7 +211,7 @@ def doctor(as_json: bool) -> None:
 @click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build.")
 @click.option(
     "--timings",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder that keeps kernel timings between calls. [default: not kept]",
 )
 @click.option("--no-libraries", is_flag=True, help="No kernels of cuBLAS and cuDNN, as tensorrt.tactic_sources: [].")

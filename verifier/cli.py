@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from shared.cli import COUNT, Number, data_option, force_option, tool_group, workspace_option
+from shared.cli import COUNT, EXISTING_FOLDER, Number, data_option, force_option, tool_group, workspace_option
 
 cli = tool_group("verifier", "Compare recorded outputs of backends, and of the training framework. Loads no model.")
 
@@ -71,7 +72,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
 @click.option("--component", metavar="NAME", help="The component. [default: each]")
 @click.option(
     "--reference-work",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=EXISTING_FOLDER,
     help="Workspace whose ONNX files are right. [default: the same; then backends are compared]",
 )
 @click.option("--trace", "trace_name", metavar="NAME", help="Whose inputs to use, as in onnx-cpu. [default: any]")
@@ -90,17 +91,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
 )
 @click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")
 @force_option
-def bisect_command(
-    work: Path,
-    component: str | None,
-    reference_work: Path | None,
-    trace_name: str | None,
-    num_samples: int | None,
-    runner_command: str | None,
-    precision: str,
-    snr_db: float | None,
-    force: bool,
-) -> None:
+def bisect_command(runner_command: str | None, precision: str, snr_db: float | None, **options: Any) -> None:
     """Name the ONNX nodes that are responsible when two runs disagree, after `runtime trace`.
 
     The reference is ONNX Runtime, node by node, without optimization.
@@ -115,14 +106,6 @@ def bisect_command(
     if precision not in NODE_SNR_DB:
         known = ", ".join(NODE_SNR_DB)
         raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {known}")
-    report = bisect(
-        work,
-        OnnxRunner(optimize=True) if runner_command is None else CommandRunner(runner_command),
-        NODE_SNR_DB[precision] if snr_db is None else snr_db,
-        component=component,
-        reference_work=reference_work,
-        trace_name=trace_name,
-        num_samples=num_samples,
-        force=force,
-    )
-    click.echo(report)
+    runner = OnnxRunner(optimize=True) if runner_command is None else CommandRunner(runner_command)
+    limit = NODE_SNR_DB[precision] if snr_db is None else snr_db
+    click.echo(bisect(runner=runner, limit=limit, **options))
