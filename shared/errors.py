@@ -7,7 +7,7 @@ gate did not pass.
 
 from __future__ import annotations
 
-from shared.text import one_line
+from shared.text import LONGEST_LINE, one_line
 
 
 class DeployError(Exception):
@@ -33,7 +33,13 @@ class DeployError(Exception):
 
     def lines(self) -> list[str]:
         """The error as it is shown: lines without control characters, none too long."""
-        return [one_line(str(self))]
+        line = one_line(str(self))
+        if self.hint is None or line == str(self) or len(self.hint) > LONGEST_LINE // 2:
+            return [line]
+        # A long message must not cost what to do about it: the hint may be a command to copy.
+        return [
+            f"{one_line(str(self)[: -len(self.hint) - 1], LONGEST_LINE - len(self.hint) - 1)} {one_line(self.hint)}"
+        ]
 
 
 class UsageError(DeployError):

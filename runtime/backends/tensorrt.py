@@ -415,7 +415,7 @@ def _three(version: str) -> str:
 
 
 def _checked(plan: Plan, component: ComponentSpec) -> Any:
-    """An engine whose inputs and outputs are those of the spec."""
+    """An engine whose inputs and outputs are those of the spec, names and shapes."""
     engine = plan.engine()
     for kind, expected, is_input in (("inputs", component.inputs, True), ("outputs", component.outputs, False)):
         names, wanted = tensor_names(trt, engine, inputs=is_input), [tensor.name for tensor in expected]
@@ -425,4 +425,13 @@ def _checked(plan: Plan, component: ComponentSpec) -> Any:
                 where=str(plan.path),
                 hint="build the engines again",
             )
+        for tensor in expected:
+            # TensorRT gives -1 for a dynamic axis.
+            shape = [None if size < 0 else size for size in engine.get_tensor_shape(tensor.name)]
+            if not tensor.accepts(shape):
+                raise ModelLoadError(
+                    f"has '{tensor.name}' of shape {shape}, the model spec says {tensor.shape}",
+                    where=str(plan.path),
+                    hint="build the engines again",
+                )
     return engine

@@ -201,6 +201,21 @@ def test_a_shape_outside_the_profile_is_named(work: Path) -> None:
         session.run("pts_voxel_encoder", {"input_features": np.zeros((401, 8, 10), np.float32)})
 
 
+def test_an_engine_of_another_shape_is_refused_when_it_is_loaded(work: Path) -> None:
+    ws = Workspace.open(work)
+    spec = ws.spec()
+    encoder = spec.component("pts_voxel_encoder")
+    output = encoder.outputs[0]
+    turned = output.model_copy(update={"shape": [output.shape[0], output.shape[2], output.shape[1]]})
+    other = encoder.model_copy(update={"outputs": [turned]})
+    components = [other if component.name == encoder.name else component for component in spec.components]
+    files = {name: ws.artifact(path) for name, path in backend.artifacts(ws, spec).items()}
+    with pytest.raises(
+        ModelLoadError, match=rf"has 'pillar_features' of shape .*, the model spec says \['?\w+'?, {tiny.CHANNELS}, 1\]"
+    ):
+        backend.load(files, spec.model_copy(update={"components": components}), Device("cuda"), None)
+
+
 def test_what_tensorrt_says_is_in_the_error(work: Path) -> None:
     session = load(Workspace.open(work))
     lane = session.open_lane()

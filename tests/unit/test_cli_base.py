@@ -95,3 +95,11 @@ def test_unknown_option_and_command(name: str) -> None:
         answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         assert answer.returncode == 2
         assert "Traceback" not in answer.stderr
+
+
+def test_a_long_message_does_not_cost_the_command_that_mends_it() -> None:
+    hint = "run again: exporter export --config " + "deep/" * 30 + "config.yaml --work work/x"
+    (line,) = InputError("x" * 3000, where="a.pkl", hint=hint).lines()
+    assert len(line) <= 500 and line.endswith(f". {hint}") and line.startswith("a.pkl: xxx")
+    (line,) = InputError("x" * 3000, where="a.pkl", hint="y" * 3000).lines()
+    assert len(line) <= 500
