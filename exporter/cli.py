@@ -9,7 +9,16 @@ import click
 from exporter.config_commands import config_group
 from exporter.package_commands import package_group
 from exporter.quantize.commands import quantize_group
-from shared.cli import COUNT, config_option, data_option, device_option, force_option, tool_group, workspace_option
+from shared.cli import (
+    COUNT,
+    config_option,
+    data_option,
+    device_option,
+    force_option,
+    tool_group,
+    trust_option,
+    workspace_option,
+)
 
 cli = tool_group("exporter", "Export a trained model to ONNX, and record what its training framework answers.")
 cli.add_command(config_group)
@@ -43,6 +52,7 @@ def export_command(
 @click.option("--num-samples", type=COUNT, help="How many. [default: verification.num_verify_samples]")
 @data_option
 @force_option
+@trust_option
 def trace_command(work: Path, num_samples: int | None, data_root: Path | None, force: bool) -> None:
     """Record what the training framework has between its parts: the reference for `runtime swap --trace framework-cpu`.
 

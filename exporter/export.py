@@ -25,6 +25,7 @@ from exporter.quantized_model import check_quantized_onnx, load_model, quantized
 from exporter.reference import BACKEND, FOLDER, record_reference
 from exporter.training_config import TrainingConfig, read_training_config
 from exporter.versions import stage_versions
+from shared import trust
 from shared.config import load_config, part, resolved
 from shared.data import Dataset, open_dataset
 from shared.errors import ConfigError
@@ -183,11 +184,12 @@ def _origin(config: DeployConfig, training: TrainingConfig, weights: str) -> dic
 def _record_config(workspace: Workspace, config: DeployConfig) -> None:
     """Keep the manifest's config the one in use: later stages read tolerances and the like from there."""
     value = resolved(config)
-    if workspace.manifest().config == value:
+    if workspace.manifest().config == value and trust.config_is_sealed(workspace.manifest()):
         return
 
     def change(manifest: Manifest) -> None:
         manifest.config = value
+        trust.seal(manifest, config=True)
 
     update_manifest(workspace.root / MANIFEST_NAME, change)
 

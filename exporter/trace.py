@@ -16,6 +16,7 @@ from shared.errors import ConfigError, InputError
 from shared.progress import track
 from shared.runs import RunHeader, RunWriter
 from shared.traces import TRACES, step_path, write_step
+from shared.trust import require_training_config
 from shared.workspace import Workspace
 
 NAME = "framework-cpu"
@@ -38,7 +39,7 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
     Raises:
         UsageError: not for this kind of model.
         ConfigError: the workspace was made without a training config or checkpoint.
-        InputError: these are others now than when the model was exported.
+        InputError: these are others now than when the model was exported, or that was elsewhere and is not trusted.
         ModelLoadError: the checkpoint is missing or does not fit.
     """
     workspace = Workspace.open(work)
@@ -47,9 +48,12 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
     tracer, adapter = traces.find(spec.model), models.find(spec.model)
     if config.model.config is None or config.model.checkpoint is None:
         raise ConfigError("the model was exported without a training config or checkpoint", where=str(work))
-    training, checkpoint = read_training_config(config.model.config), config.model.checkpoint
-    inputs = {"checkpoint": checkpoint_digest(checkpoint), "training_config": training.digest}
+    inputs = {"checkpoint": checkpoint_digest(config.model.checkpoint)}
     inputs |= quantized_input(config, workspace, f"--config … --work {work}")
+    _check_same_model(workspace, inputs)
+    require_training_config(work, config.model.config)
+    training = read_training_config(config.model.config)
+    inputs["training_config"] = training.digest
     _check_same_model(workspace, inputs)
     dataset = open_dataset(config.data, root=data_root, task=spec.task)
     count = min(config.verification.num_verify_samples if num_samples is None else num_samples, len(dataset))

@@ -19,6 +19,7 @@ from shared.cli import (
     device_option,
     force_option,
     tool_group,
+    trust_option,
     workspace_option,
 )
 
@@ -35,6 +36,7 @@ _threads_option = click.option(
 def _model_options(command: Command) -> Command:
     """What to run on what: the workspace, the backend, the device and how; see `runtime.model.open_model`."""
     for option in (
+        trust_option,
         click.option(
             "--target",
             metavar="NAME",

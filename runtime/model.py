@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy.typing as npt
 
-from runtime.backends import Compilable, Session, Tensors, backend
+from runtime.backends import Compilable, Session, Tensors, artifact_kind, backend
 from runtime.devices import Device, parse_device
 from runtime.pipeline import Pipeline, build_pipeline
 from shared import plugins
@@ -20,6 +20,7 @@ from shared.errors import InputError, UsageError
 from shared.files import sha256_of_json
 from shared.provenance import package_versions
 from shared.spec import ModelSpec
+from shared.trust import require_artifact
 from shared.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -94,16 +95,17 @@ class Model:
         """The session of the backend, and the pipeline on it.
 
         Raises:
-            ManifestError: a file differs from its hash in the manifest, or the spec is not one for the pipeline.
+            ManifestError: a file differs from its hash in the manifest, was not made here and is not trusted, or the
+                spec is not one for the pipeline.
             EnvironmentLacks: package or device missing.
             ModelLoadError: a file can't be loaded.
             UsageError: it is to be compiled, and the backend does not compile.
         """
         module = backend(self.backend)
-        files: dict[str, Path] = {
-            component: self.workspace.artifact(path)
-            for component, path in module.artifacts(self.workspace, self.spec, self.target).items()
-        }
+        artifacts = module.artifacts(self.workspace, self.spec, self.target)
+        files: dict[str, Path] = {component: self.workspace.artifact(path) for component, path in artifacts.items()}
+        for path in artifacts.values():
+            require_artifact(self.workspace.root, path, artifact_kind(module))
         session = module.load(files, self.spec, self.device, self.threads)
         if self.compiled:
             if not isinstance(session, Compilable):

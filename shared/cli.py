@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -237,6 +238,23 @@ def device_option(command: Command) -> Command:
     return click.option(
         "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N, or an alias of the config's devices."
     )(command)
+
+
+def trust_option(command: Command) -> Command:
+    """``--trust``: before the command, what in the workspace ``work`` runs as code is trusted here."""
+
+    @functools.wraps(command)
+    def trusting(*arguments: Any, trust: bool, **options: Any) -> Any:
+        if trust:
+            from shared import trust as trusted
+
+            click.echo(trusted.trust(options["work"]), err=True)
+        return command(*arguments, **options)
+
+    option = click.option(
+        "--trust", is_flag=True, help="Trust who made this workspace: what is in it may run here from now on."
+    )
+    return cast(Command, option(trusting))
 
 
 def force_option(command: Command) -> Command:

@@ -47,6 +47,7 @@ AttemptStatus = Literal["running", "failed", "interrupted"]
 
 Name = Annotated[str, Field(max_length=1000)]
 Names = Annotated[list[Name], Field(max_length=1_000_000)]
+Seals = Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(max_length=100)]
 # Reasons and command lines.
 Text = Annotated[str, Field(max_length=1_000_000)]
 
@@ -178,16 +179,19 @@ class Manifest(BaseModel):
     results: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="By kind (verification, metrics, latency), then by name"
     )
+    seals: dict[Name, Seals] = Field(
+        default_factory=dict, description="Who trusts what runs as code, by path of the artifact: see shared/trust.py"
+    )
     switch: Switch | None = Field(default=None, description="A commit that was interrupted")
 
     # Left out, so that earlier versions can read the rest.
     @model_serializer(mode="wrap")
     def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(serialize(self), "switch")
+        return _without(_without(serialize(self), "switch"), "seals")
 
 
 def _without(value: dict[str, Any], name: str) -> dict[str, Any]:
-    if value.get(name) is None:
+    if not value.get(name):
         value.pop(name, None)
     return value
 

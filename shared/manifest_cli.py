@@ -76,6 +76,20 @@ def check(work: Path) -> None:
     click.echo(f"{len(artifacts)} artifacts, all as recorded in the manifest")
 
 
+@cli.command("trust")
+@workspace_option
+def trust_command(work: Path) -> None:
+    """Trust who made a workspace: the programs and engines in it, and what its config names, may run here.
+
+    Only what was made here runs otherwise. Says what it is, and who made it.
+
+    Example: manifest trust --work from-the-vehicle/centerpoint
+    """
+    from shared.trust import trust
+
+    click.echo(trust(work))
+
+
 @cli.command("merge")
 @workspace_option
 @click.argument("other", type=FOLDER)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from shared import trust
 from shared.errors import ManifestError, UsageError
 from shared.files import copy_flushed, explain_os_errors
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, switch_of, update_manifest
@@ -223,6 +224,7 @@ def _summary(stage: Stage) -> str:
 
 
 def _write_records(manifest: Manifest, theirs: Manifest, plan: Plan) -> None:
+    before = manifest.model_copy(update={"artifacts": dict(manifest.artifacts)})
     for name in plan.stages:
         stage, previous = theirs.stages[name], manifest.stages.get(name)
         for kind, _, result in (entry.partition("/") for entry in (previous.results if previous else [])):
@@ -234,3 +236,4 @@ def _write_records(manifest: Manifest, theirs: Manifest, plan: Plan) -> None:
         manifest.stages[name] = stage.model_copy(update={"attempt": None})
     if plan.config:
         manifest.spec, manifest.config = theirs.spec, theirs.config
+    manifest.seals = trust.seals_of(manifest, theirs, before)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from shared import __version__, provenance
+from shared import __version__, provenance, trust
 from shared.errors import DeployError, ManifestError
 from shared.files import explain_os_errors, inside, sha256_of_file, sha256_of_json
 from shared.locks import LOCKS, Lock
@@ -349,6 +349,7 @@ class StageRun:
                 manifest.spec = self._spec
             if self._config is not None:
                 manifest.config = self._config
+            trust.seal(manifest, records, config=self._config is not None)
             manifest.switch = self._switch(outdated)
 
         update_manifest(self.root / MANIFEST_NAME, change)

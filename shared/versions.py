@@ -24,6 +24,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared import trust
 from shared.errors import ManifestError, UsageError
 from shared.files import copy_flushed, explain_os_errors, inside, write_json
 from shared.json_reader import MANIFEST_BYTES, parse_json
@@ -355,6 +356,7 @@ def _replace(work: Path, present: Manifest, target: Manifest, staged: dict[str, 
     def change(manifest: Manifest) -> None:
         if any(manifest.stages.get(name) != stage for name, stage in present.stages.items()):
             raise ManifestError("another tool changed the workspace meanwhile", where=str(work), hint="roll back again")
+        before = manifest.model_copy()
         # Stages that are in neither state began after the locks were taken; they stay.
         began = {name: stage for name, stage in manifest.stages.items() if name not in present.stages}
         theirs = {path: record for path, record in manifest.artifacts.items() if record.stage in began}
@@ -365,6 +367,7 @@ def _replace(work: Path, present: Manifest, target: Manifest, staged: dict[str, 
         manifest.config, manifest.spec = target.config, target.spec
         manifest.stages = {**target.stages, **began}
         manifest.artifacts = {**target.artifacts, **theirs}
+        manifest.seals = trust.seals_of(manifest, target, before)
         manifest.results = results
         manifest.switch = switch_of(work, staged, removed)
 

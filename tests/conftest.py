@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if marked and not is_there():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def key_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The key that seals what tests make; tools that they start find it too."""
+    with pytest.MonkeyPatch.context() as environment:
+        path = tmp_path_factory.mktemp("state") / "key"
+        environment.setenv("AWML_DEPLOY_KEY", str(path))
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from shared.config.tensorrt_section import TensorRT as Options
 from shared.files import explain_os_errors, sha256_of_file
 from shared.locks import LOCKS, Lock
 from shared.stages import StageRun
+from shared.trust import require_plugins
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from trt_builder.jobs import Job, make_jobs
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("build")
 
 TOOL = "trt_builder"
+# An override by which the command itself names the libraries.
+_PLUGINS = "tensorrt.plugin_libraries="
 # Options that do not change an engine by themselves: what follows from them is in the jobs, and of plugins the content.
 _NOT_IN_KEY = {"precision_policy", "fixed_profile", "plugin_libraries"}
 
@@ -61,7 +64,8 @@ def read_config(ws: Workspace, overrides: Sequence[str]) -> DeployConfig:
     """The deploy config in the manifest, with overrides.
 
     Raises:
-        ManifestError: nothing was exported here yet, or by a version whose config differs.
+        ManifestError: nothing was exported here yet, or by a version whose config differs; or the config names plugin
+            libraries, and is not of this machine.
         ConfigError: an override is wrong.
     """
     from shared.config import from_resolved
@@ -71,7 +75,11 @@ def read_config(ws: Workspace, overrides: Sequence[str]) -> DeployConfig:
     where = ws.root / "manifest.json"
     recorded = ws.config()
     config = from_resolved(recorded, str(where))
-    return build(Tree(recorded, {}), where, overrides) if overrides else config
+    if overrides:
+        config = build(Tree(recorded, {}), where, overrides)
+    if not any(override.startswith(_PLUGINS) for override in overrides):
+        require_plugins(ws.root, config.tensorrt.plugin_libraries)
+    return config
 
 
 def plan_build(ws: Workspace, config: DeployConfig, target: Target) -> BuildPlan:

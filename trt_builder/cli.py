@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from shared.cli import EXISTING_FILE, FILE, FOLDER, Number, force_option, tool_group, workspace_option
+from shared.cli import EXISTING_FILE, FILE, FOLDER, Number, force_option, tool_group, trust_option, workspace_option
 
 cli = tool_group("trt_builder", "ONNX to TensorRT: build, inspect and check engines.")
 
@@ -43,6 +43,7 @@ TARGETS = ("auto", "tensorrt", "rtx")
     help="record: keep the choice of kernels. verify: build with that choice and prove that it was taken. "
     "TensorRT 10.9 and newer.",
 )
+@trust_option
 def build(
     work: Path,
     force: bool,
@@ -78,6 +79,7 @@ def build(
 @workspace_option
 @click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for build.")
+@trust_option
 def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
     """Give engines that exist the weights of the ONNX files as they are now, without building them anew.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import BuildError, InputError
+from shared.trust import require_artifact
 from shared.workspace import Workspace
 from trt_builder import engine, onnx_graph, weights
 from trt_builder import target as targets
@@ -28,7 +29,7 @@ def refit_all(work: Path, *, target: str, overrides: Sequence[str] = ()) -> None
         overrides: ``key=value`` changes to the config in the manifest, as given to the build.
 
     Raises:
-        InputError: there are no engines of this target, or they were changed.
+        InputError: there are no engines of this target, they were changed, or are not trusted here.
         EnvironmentLacks: no TensorRT or no GPU here.
         BuildError: graph or options are others, the engine is not refittable, or does not meet its policy afterwards.
     """
@@ -40,6 +41,8 @@ def refit_all(work: Path, *, target: str, overrides: Sequence[str] = ()) -> None
         hint = "build them first: trt_builder build --set tensorrt.refittable=true"
         raise InputError(f"there are no engines '{plan.name}' to refit", where=str(ws.root), hint=hint)
     paths = {job.component: ws.artifact(f"tensorrt/{plan.name}/{job.engine_file}") for job in plan.jobs}
+    for job in plan.jobs:
+        require_artifact(ws.root, f"tensorrt/{plan.name}/{job.engine_file}", "engine")
     serialized = {name: path.read_bytes() for name, path in paths.items()}
     records = {name: read_record(path) for name, path in paths.items()}
     with one_at_a_time(ws, plan), plan.stage as stage:

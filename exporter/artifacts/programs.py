@@ -12,7 +12,7 @@ import numpy.typing as npt
 from exporter.artifacts.checks import PROGRAM_TOLERANCE, Agreement, compare
 from exporter.component import Component, as_tuple
 from exporter.quiet import quiet
-from shared.errors import ExportError
+from shared.errors import ExportError, ModelLoadError
 from shared.files import write_bytes
 from shared.lazy import lazy_import
 from shared.program_file import read_program
@@ -31,8 +31,8 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
         The agreement with the module at each size.
 
     Raises:
-        ModelLoadError: the program holds more than tensors and operators of PyTorch.
-        ExportError: torch.export can't capture the module, fixes an axis that must be dynamic, or computes otherwise.
+        ExportError: torch.export can't capture the module, fixes an axis that must be dynamic, or computes otherwise;
+            or the program holds more than tensors, sizes and ATen operators.
     """
     axes = component.dynamic_axes()
     # DYNAMIC: the sizes may be related (a stride divides them); the tracer finds out how, and refuses to fix one.
@@ -54,8 +54,15 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             hint="--debug shows where",
         ) from error
     write_bytes(path, content.getbuffer())
-    # As the PyTorch backend reads it, which takes nothing but tensors and operators of PyTorch.
-    module = torch.export.load(read_program(path)).module()
+    try:
+        content = read_program(path)
+    except ModelLoadError as error:
+        raise ExportError(
+            f"the PyTorch backend does not read this program: {error.message}",
+            where=component.name,
+            hint="it takes tensors, sizes and ATen operators; write the module with these",
+        ) from error
+    module = torch.export.load(content).module()
 
     def run(inputs: tuple[Any, ...]) -> Sequence[npt.NDArray[Any]]:
         with torch.no_grad():

@@ -88,6 +88,15 @@ class BackendModule(Protocol):
         """
 
 
+def artifact_kind(module: BackendModule) -> str | None:
+    """Kind of the artifacts that a backend loads, its ``KIND``; None: that which the manifest says.
+
+    Those of `shared.trust.CODE` are loaded only where they were made, or are trusted: a backend whose files run code
+    says so, since a manifest can say what it likes.
+    """
+    return getattr(module, "KIND", None)
+
+
 def no_target(target: str | None, backend_name: str) -> None:
     """For backends that have one set of artifacts.
 

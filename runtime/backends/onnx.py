@@ -25,6 +25,7 @@ from shared.workspace import Workspace
 ort = lazy_import("onnxruntime", install="pip install onnxruntime (GPU: onnxruntime-gpu)")
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy")
+KIND = "onnx"
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 # Where bound tensors lie, in ONNX Runtime's words.

@@ -26,6 +26,7 @@ torch = lazy_import("torch", install="make setup")
 export_passes = lazy_import("torch.export.passes", install="make setup")
 
 PACKAGES = ("torch", "numpy")
+KIND = "program"
 
 
 def artifacts(workspace: Workspace, spec: ModelSpec, target: str | None = None) -> dict[str, str]:

@@ -27,6 +27,7 @@ trt = lazy_import("tensorrt", install="pip install the tensorrt wheel that fits 
 _log = logging.getLogger("tensorrt")
 
 PACKAGES = ("tensorrt", "pycuda", "numpy")
+KIND = "engine"
 
 
 def artifacts(workspace: Workspace, spec: ModelSpec, target: str | None = None) -> dict[str, str]:

@@ -452,3 +452,30 @@ def test_help_is_quick():
         assert "Example: exporter export" in done.stdout
         best = min(best, time.perf_counter() - started)
     assert best < 0.5
+
+
+def test_a_trace_runs_no_training_config_but_the_one_that_was_exported(work, tmp_path):
+    from exporter.trace import trace
+    from shared.errors import ManifestError
+    from shared.manifest import Manifest, update_manifest
+
+    ran = tmp_path / "ran"
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text(f"open({str(ran)!r}, 'w')\n{SMALL.read_text()}")
+
+    def change(manifest: Manifest) -> None:
+        manifest.config = {**manifest.config, "model": {**manifest.config["model"], "config": str(theirs)}}
+
+    update_manifest(work / "manifest.json", change)
+    with pytest.raises(ManifestError, match="is not the one that was exported here"):
+        trace(work, num_samples=1)
+    assert not ran.exists()
+
+
+def test_an_export_that_is_up_to_date_makes_the_config_the_user_s_own(project, work, monkeypatch, tmp_path):
+    from shared.trust import KEY_VARIABLE, config_is_sealed
+
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "key"))
+    assert not config_is_sealed(Workspace.open(work).manifest())
+    assert run(project, work) == 0
+    assert config_is_sealed(Workspace.open(work).manifest())

@@ -381,3 +381,19 @@ def test_check_and_inspect_read_what_was_built(tmp_path: Path) -> None:
     truncated = trt_builder("check", engine)
     assert truncated.returncode == 3
     assert "truncated or replaced" in truncated.stderr
+
+
+def test_plugin_libraries_load_where_the_config_was_recorded_and_where_the_command_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "plugin.so"
+    library.write_bytes(b"no library, so that loading it ends with an error")
+    ws = make_workspace(tmp_path / "work", {ENCODER: encoder()}, {"tensorrt": {"plugin_libraries": [str(library)]}})
+    assert "does not load" in build(ws).stderr
+    monkeypatch.setenv("AWML_DEPLOY_KEY", str(tmp_path / "key-of-somebody-else"))
+    answer = build(ws)
+    assert answer.returncode == 3
+    assert f"its config names {library}, which would be loaded" in answer.stderr
+    assert "does not load" in build(ws, "--set", f"tensorrt.plugin_libraries=['{library}']").stderr
+    assert "does not load" in build(ws, "--trust").stderr
+    assert "does not load" in build(ws).stderr

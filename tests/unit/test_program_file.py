@@ -277,6 +277,10 @@ def test_what_is_more_than_arithmetic_is_no_size(text):
 
 def test_guards_may_ask_inputs_for_their_sizes_and_nothing_else():
     assert check_guard("(1 + (((-1) + L['image'].size()[3]) // 8)) != 1") is None
+    assert check_guard("(max(1, L['image'].size()[3] // 2)*max(1, L['image'].size()[2])**2) != math.ceil(2.5)") is None
     assert check_guard("L['image'].__class__ != 1") is not None
+    assert check_guard("torch.load('x') != 1") is not None
+    assert check_guard("max.size(max, 1) != 1") is not None
+    assert check_guard("2**L['image'].size()[0] != 1") is not None
     assert check_guard("L['image'].size(open('x')) != 1") is not None
     assert check_guard("print(L['image'])") is not None
