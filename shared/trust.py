@@ -11,9 +11,6 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import os
-import secrets
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,14 +19,12 @@ from shared import provenance
 from shared.errors import EnvironmentLacks, ManifestError
 from shared.files import sha256_of_file, sha256_of_json
 from shared.manifest import MANIFEST_NAME, Manifest, read_manifest, update_manifest
+from shared.user_key import key_path, read_key, user_key
 
 _log = logging.getLogger("trust")
 
 #: Kinds of artifacts that run when they are loaded.
 CODE = ("engine", "program")
-#: Names the file that holds the key, in place of the user's own.
-KEY_VARIABLE = "AWML_DEPLOY_KEY"
-
 # Names of what has seals and is no artifact, whose path would be relative to the workspace.
 _CONFIG = "/config"
 _TRAINING_CONFIG = "/training-config"
@@ -37,7 +32,6 @@ _TITLES = {_CONFIG: "libraries that the config names", _TRAINING_CONFIG: "the tr
 # The stage that records the config.
 _EXPORT = "export"
 _MOST_BYTES_OF_TRAINING_CONFIG = 16 << 20
-_KEY_BYTES = 32
 # Of as many users and machines is remembered that they trust a file.
 _MOST_SEALS = 16
 
@@ -71,7 +65,7 @@ def seal(manifest: Manifest, artifacts: Iterable[str] = (), *, config: bool = Fa
     if not made:
         return
     try:
-        key = _key()
+        key = user_key()
     except EnvironmentLacks as error:
         _log.warning("not sealed, so that loading it will need --trust: %s", error)
         return
@@ -89,7 +83,7 @@ def trust(work: Path) -> str:
         EnvironmentLacks: there is no key and none can be made, or the workspace can't be written.
     """
     read_manifest(work / MANIFEST_NAME)
-    key = _key()
+    key = user_key()
     new: list[Code] = []
 
     def change(manifest: Manifest) -> None:
@@ -231,8 +225,8 @@ def _add_seals(manifest: Manifest, codes: Iterable[Code], key: bytes) -> None:
 
 
 def _is_sealed_here(manifest: Manifest, code: Code) -> bool:
-    path = _key_path()
-    return path.exists() and _is_sealed(manifest, code, _read_key(path))
+    path = key_path()
+    return path.exists() and _is_sealed(manifest, code, read_key(path))
 
 
 def _is_sealed(manifest: Manifest, code: Code, key: bytes) -> bool:
@@ -242,73 +236,3 @@ def _is_sealed(manifest: Manifest, code: Code, key: bytes) -> bool:
 
 def _seal(code: Code, key: bytes) -> str:
     return hmac.new(key, f"awml-deploy\n{code.kind}\n{code.sha256}".encode(), hashlib.sha256).hexdigest()
-
-
-# -- the key ----------------------------------------------------------------------------------------------------------
-
-
-def _key_path() -> Path:
-    """Where the key of this user is, or is to be.
-
-    Raises:
-        EnvironmentLacks: the user has no home folder, and the environment names no file.
-    """
-    named = os.environ.get(KEY_VARIABLE)
-    if named:
-        return Path(named)
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    try:
-        folder = state if state.is_absolute() else Path.home() / ".local" / "state"
-    except RuntimeError as error:
-        raise EnvironmentLacks("this user has no home folder", hint=f"name a file in {KEY_VARIABLE}") from error
-    return folder / "awml-deploy" / "key"
-
-
-def _key() -> bytes:
-    """The key of this user, made when there is none.
-
-    Raises:
-        EnvironmentLacks: it can't be made or read, or others can read it.
-    """
-    path = _key_path()
-    if not path.exists():
-        try:
-            _make_key(path)
-        except OSError as error:
-            raise EnvironmentLacks(
-                f"no key can be made ({error.strerror})", where=str(path), hint=f"name another place in {KEY_VARIABLE}"
-            ) from error
-    return _read_key(path)
-
-
-def _make_key(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        # Another process may have made one meanwhile: that one counts.
-        with contextlib.suppress(FileExistsError):
-            os.link(unfinished, path)
-    finally:
-        unfinished.unlink()
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            key = file.read(_KEY_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
-    except OSError as error:
-        raise EnvironmentLacks(f"the key can't be read ({error.strerror})", where=str(path)) from error
-    if len(key) != _KEY_BYTES:
-        raise EnvironmentLacks(
-            "is no key", where=str(path), hint="remove it; a new one is made, and workspaces need --trust once"
-        )
-    if status.st_mode & 0o077 or status.st_uid not in (os.getuid(), 0):
-        raise EnvironmentLacks("others can read or replace this key", where=str(path), hint=f"chmod 600 {path}")
-    return key

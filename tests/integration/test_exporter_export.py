@@ -473,7 +473,8 @@ def test_a_trace_runs_no_training_config_but_the_one_that_was_exported(work, tmp
 
 
 def test_an_export_that_is_up_to_date_makes_the_config_the_user_s_own(project, work, monkeypatch, tmp_path):
-    from shared.trust import KEY_VARIABLE, config_is_sealed
+    from shared.trust import config_is_sealed
+    from shared.user_key import KEY_VARIABLE
 
     monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "key"))
     assert not config_is_sealed(Workspace.open(work).manifest())

@@ -25,6 +25,8 @@ ALLOWED = {
     # Opens to read, whatever it is; /dev/null for descriptors that are closed.
     "shared/regular_files.py": {"os"},
     "shared/terminal.py": {"os"},
+    # The key of this user, outside of workspaces.
+    "shared/user_key.py": {"os", "mkdir", "unlink"},
     # Caches of this user, and folders that --out names.
     "runtime/cuda/compile.py": {"mkdir", "write_text", "write_bytes", "replace"},
     "exporter/models/*/demo*.py": {"mkdir", "replace"},

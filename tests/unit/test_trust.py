@@ -16,6 +16,7 @@ from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.manifest_cli import cli
 from shared.merge import merge
 from shared.trust import config_is_sealed, require_artifact, require_plugins, require_training_config
+from shared.user_key import KEY_VARIABLE
 from shared.versions import rollback, tag
 from shared.workspace import Workspace
 
@@ -50,7 +51,7 @@ def make(root: Path, files: dict[str, bytes], stage: str, config: dict[str, obje
 def somebody_else(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     """From here on, the user is another one."""
     key = folder / "key-of-somebody-else"
-    monkeypatch.setenv(trust.KEY_VARIABLE, str(key))
+    monkeypatch.setenv(KEY_VARIABLE, str(key))
     return key
 
 
@@ -122,7 +123,7 @@ def test_two_users_of_a_workspace_trust_it_side_by_side(work, tmp_path, monkeypa
     somebody_else(monkeypatch, tmp_path)
     trust.trust(work)
     require_artifact(work, PROGRAM, "program")
-    monkeypatch.setenv(trust.KEY_VARIABLE, str(key_of_this_user))
+    monkeypatch.setenv(KEY_VARIABLE, str(key_of_this_user))
     require_artifact(work, PROGRAM, "program")
 
 
@@ -143,7 +144,7 @@ def test_merged_from_a_device_what_was_made_here_stays_sealed_and_what_it_made_n
     somebody_else(monkeypatch, tmp_path)
     trust.trust(copy)
     make(copy, {"tensorrt/device/a.engine": b"of the device"}, "build:device")
-    monkeypatch.setenv(trust.KEY_VARIABLE, str(key_of_this_user))
+    monkeypatch.setenv(KEY_VARIABLE, str(key_of_this_user))
     merge(work, copy)
     require_artifact(work, PROGRAM, "program")
     with pytest.raises(ManifestError, match="was not made here"):
@@ -178,19 +179,19 @@ def test_a_key_that_others_can_read_is_not_used(work, tmp_path, monkeypatch):
 
 def test_where_no_key_can_be_made_the_work_is_done_all_the_same(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
-    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "file" / "key"))
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "file" / "key"))
     make(tmp_path / "work", {PROGRAM: b"program"}, "export")
     assert Workspace.open(tmp_path / "work").artifact(PROGRAM).is_file()
     assert "no key can be made" in caplog.text
     with pytest.raises(ManifestError, match="was not made here"):
         require_artifact(tmp_path / "work", PROGRAM, "program")
-    with pytest.raises(EnvironmentLacks, match=trust.KEY_VARIABLE):
+    with pytest.raises(EnvironmentLacks, match=KEY_VARIABLE):
         trust.trust(tmp_path / "work")
 
 
 def _make_as(key: Path, root: Path) -> None:
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(trust.KEY_VARIABLE, str(key))
+        environment.setenv(KEY_VARIABLE, str(key))
         make(root, {PROGRAM: b"program"}, "export")
 
 
