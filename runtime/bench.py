@@ -53,15 +53,13 @@ def bench(
     against: str | None = None,
     **options: Unpack[ModelOptions],
 ) -> str:
-    """Measure requests from the input in host memory to predictions in host memory.
+    """Measure requests from the input in host memory to predictions in host memory. Returns tables.
 
     Measuring is what the command is for: it is never up to date. Statistics go into the manifest's results under
     ``bench``, every single latency into ``bench/<name>.json``.
 
     Args:
-        work: the workspace, with an exported model.
-        backend_name: name of the backend.
-        device: cpu, cuda, cuda:N, or an alias of the config.
+        work, backend_name, device, options: see `runtime.model.open_model`.
         sample_index: the sample; None: the one that the model was traced with.
         min_requests: at least so many requests are measured.
         min_seconds: for at least so long.
@@ -71,10 +69,6 @@ def bench(
         profile: time every layer of the engines too, in a pass of its own.
         trace: write the stages of the staged requests as a Chrome trace.
         against: name of an earlier result to compare the total with.
-        options: see `runtime.model.open_model`.
-
-    Returns:
-        Tables.
 
     Raises:
         UsageError: an option that this backend or pipeline does not have, or no such sample or result.
@@ -84,13 +78,7 @@ def bench(
     if not 0 <= index < len(model.dataset):
         raise UsageError(f"sample {index} is not in the data set", hint=f"choose 0 to {len(model.dataset) - 1}")
     other = _earlier(model, against)
-    stage = model.workspace.stage(
-        f"bench:{model.name}",
-        tool="runtime",
-        config={**model.settings(), "sample": index, "min_requests": min_requests, "min_seconds": min_seconds},
-        inputs=model.inputs(),
-        versions=model.versions(),
-    )
+    stage = model.stage("bench", {"sample": index, "min_requests": min_requests, "min_seconds": min_seconds})
     with stage:
         session, pipeline = model.load()
         _check_options(pipeline, session, streams=streams, bare=like is not None or profile)
@@ -146,12 +134,8 @@ def _earlier(model: Model, name: str | None) -> Mapping[str, float] | None:
 def _check_options(pipeline: Pipeline, session: Session, *, streams: int, bare: bool) -> None:
     if streams > 1 and not isinstance(pipeline, DevicePipeline):
         raise UsageError(f"--streams {streams}", hint="several requests in flight need a pipeline on a GPU")
-    if bare and not (isinstance(pipeline, DevicePipeline) and _is_tensorrt(session)):
+    if bare and not (isinstance(pipeline, DevicePipeline) and isinstance(session, TensorRTSession)):
         raise UsageError("--like and --profile measure engines", hint="they need --backend tensorrt, without --steps")
-
-
-def _is_tensorrt(session: Session) -> bool:
-    return isinstance(session, TensorRTSession)
 
 
 def _request(pipeline: Pipeline, data: Any, *, stages: bool) -> Inference:
@@ -235,7 +219,7 @@ def throughput(pipeline: Pipeline, data: Any, streams: int, min_seconds: float) 
     return {"streams": streams, "one_per_second": alone, "per_second": together, "gain": together / alone}
 
 
-def _rounds(lanes: Sequence[DevicePipeline], data: Any, min_seconds: float) -> float:
+def _rounds(lanes: Sequence[DevicePipeline[Any]], data: Any, min_seconds: float) -> float:
     """Requests a second: each lane in turn answers and gets the next request."""
     for lane in lanes:
         lane.submit(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -19,7 +20,9 @@ from shared.data.types import Dataset
 from shared.errors import InputError, UsageError
 from shared.files import sha256_of_json
 from shared.provenance import package_versions
+from shared.runs import RunHeader
 from shared.spec import ModelSpec
+from shared.stages import StageRun
 from shared.trust import require_artifact
 from shared.workspace import Workspace
 
@@ -115,14 +118,43 @@ class Model:
             session = HostOnly(session)
         return session, build_pipeline(self.spec, session)
 
-    def settings(self) -> dict[str, Any]:
-        """What was asked for, for the key of a stage."""
-        settings: dict[str, Any] = {"backend": self.backend, "device": str(self.device), "threads": self.threads}
+    def stage(self, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> StageRun:
+        """The stage ``<kind>:<name of the run>``.
+
+        Args:
+            kind: what is done with the model.
+            settings: beside how it is run, for the key.
+            inputs: hashes of what is read beside the model and its data.
+        """
+        config: dict[str, Any] = {"backend": self.backend, "device": str(self.device), "threads": self.threads}
         if self.steps != "auto":
-            settings["steps"] = self.steps
+            config["steps"] = self.steps
         if self.compiled:
-            settings["compile"] = True
-        return settings
+            config["compile"] = True
+        return self.workspace.stage(
+            f"{kind}:{self.name}",
+            tool="runtime",
+            config={**config, **settings},
+            inputs={**self.inputs(), **(inputs or {})},
+            versions=self.versions(),
+        )
+
+    def header(
+        self, count: int, fingerprint: str, details: dict[str, Any], raw_samples: Sequence[int] = ()
+    ) -> RunHeader:
+        """The header of what a stage with this fingerprint records of the first ``count`` samples."""
+        return RunHeader(
+            backend=self.backend,
+            device=str(self.device),
+            model=self.spec.model,
+            task=self.spec.task,
+            classes=list(self.spec.classes),
+            dataset=self.dataset.digest(),
+            tokens=[self.dataset.sample(index).token for index in range(count)],
+            raw_samples=list(raw_samples),
+            fingerprint=fingerprint,
+            details=details,
+        )
 
 
 class HostOnly:
@@ -159,10 +191,7 @@ def open_model(
         backend_name: name of the backend.
         device: cpu, cuda, cuda:N, or an alias of the config.
         data_root: where the data set lies, when not where the config says.
-        threads: threads within an operation, None for the backend's default.
-        target: set of engines, None for the one that fits.
-        steps: ``auto`` or ``numpy``, see `Model`.
-        compiled: components are compiled for this machine.
+        threads, target, steps, compiled: see `Model`.
 
     Raises:
         UsageError: no such backend or device.

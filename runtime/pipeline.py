@@ -26,17 +26,22 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy.typing as npt
 
 from runtime.backends import Session
-from runtime.stage_clock import StageClock
+from runtime.parameters import ParametersT
 from shared import plugins, tasks
 from shared.errors import InferenceError, ManifestError, UsageError
 from shared.latency import TOTAL
 from shared.spec import ComponentSpec, ModelSpec
 from shared.tasks import Predictions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from runtime.cuda.session import DeviceSession
 
 ArraysByName = Mapping[str, npt.NDArray[Any]]
 Counters = Mapping[str, int]
@@ -217,14 +222,16 @@ class HostPipeline(Pipeline):
 
     def infer(self, data: Any) -> Inference:
         """See `Pipeline`."""
-        clock = StageClock()
+        latency: dict[str, float] = {}
         state = data
         states = []
+        started = before = time.perf_counter_ns()
         for step in self.steps[1:]:
             state = step.run(state)
-            clock.lap(step.name)
+            now = time.perf_counter_ns()
+            latency[step.name], before = (now - before) / 1e6, now
             states.append((step, state))
-        latency = clock.stop()
+        latency[TOTAL] = (before - started) / 1e6
         counters: dict[str, int] = {}
         outputs: ArraysByName = {}
         for step, after in states:
@@ -245,15 +252,25 @@ class _InFlight:
     enqueued: int
 
 
-class DevicePipeline(Pipeline):
+class DevicePipeline(Pipeline, Generic[ParametersT]):
     """A pipeline whose requests run on a GPU, so that several can be in flight, one a lane.
 
     An object is a lane: a stream and buffers of its own. Taking the time of every stage costs some microseconds a
     stage. A subclass enqueues requests and reads their answers.
+
+    Args:
+        interface: reading, comparing, alerts.
+        spec: the model.
+        parameters: its parameters.
+        session: its components on a GPU.
     """
 
-    def __init__(self, interface: Interface) -> None:
+    def __init__(self, interface: Interface, spec: ModelSpec, parameters: ParametersT, session: DeviceSession) -> None:
         super().__init__(interface)
+        self._spec, self._parameters, self._session = spec, parameters, session
+        self._gpu = session.gpu
+        self._lane = session.open_lane()
+        self._stream = self._lane.stream
         self._in_flight: _InFlight | None = None
 
     def infer(self, data: Any) -> Inference:
@@ -309,13 +326,13 @@ class DevicePipeline(Pipeline):
     def answer(self, request: Any, *, stages: bool) -> Inference:
         """Wait for the request, and read its answer; the latency is that of the stages, if they were timed."""
 
-    @abstractmethod
-    def another(self) -> DevicePipeline:
+    def another(self) -> Self:
         """A second lane on the same session, with buffers of its own.
 
         Raises:
             InferenceError: the backend has one lane.
         """
+        return type(self)(self.interface, self._spec, self._parameters, self._session)
 
     @abstractmethod
     def input_shapes(self, data: Any, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:

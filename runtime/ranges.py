@@ -43,15 +43,14 @@ def record_ranges(
 ) -> str:
     """Run the model in ONNX Runtime on the CPU, and keep the largest magnitude of every floating-point tensor.
 
+    Returns what to print.
+
     Args:
         work: the workspace, with an exported model.
         num_samples: how many samples, from the first; None: as many as are verified.
         data_root: where the data set lies, when not where the config says.
         threads: threads within an operation, None for the backend's default.
         force: run although nothing changed.
-
-    Returns:
-        What a user wants to see of it, as text.
     """
     model = open_model(work, "onnx", "cpu", data_root, threads)
     count = sample_count(model, num_samples)

@@ -35,48 +35,25 @@ def run(
     **options: Unpack[ModelOptions],
 ) -> str:
     """Run a backend over the first samples of the data set. Interrupted, the next call goes on at the first sample
-    that is missing; the same command on unchanged input does nothing.
+    that is missing; the same command on unchanged input does nothing. Returns what to print.
 
     Args:
-        work: the workspace, with an exported model.
-        backend_name: name of the backend.
-        device: cpu, cuda, cuda:N, or an alias of the config.
+        work, backend_name, device, options: see `runtime.model.open_model`.
         num_samples: how many samples, -1 for all; None: as the config's evaluation.num_samples says, and the
             verification samples in any case.
         force: run afresh, whatever is there.
-        options: see `runtime.model.open_model`.
-
-    Returns:
-        What a user wants to see of it, as text.
     """
     model = open_model(work, backend_name, device, **options)
     count = _sample_count(model, num_samples)
     verified = model.config.verification.num_verify_samples if model.config.verification.enabled else 0
     raw_samples = list(range(min(verified, count)))
-    stage = model.workspace.stage(
-        f"run:{model.name}",
-        tool="runtime",
-        config={**model.settings(), "num_samples": count, "raw_samples": len(raw_samples)},
-        inputs=model.inputs(),
-        versions=model.versions(),
-    )
+    stage = model.stage("run", {"num_samples": count, "raw_samples": len(raw_samples)})
     folder = f"runs/{model.name}"
     if not force and stage.up_to_date():
         return _report(Run.open(model.workspace.path(folder)), f"{stage.name}: up to date")
     with stage:
         session, pipeline = model.load()
-        header = RunHeader(
-            backend=model.backend,
-            device=str(model.device),
-            model=model.spec.model,
-            task=model.spec.task,
-            classes=list(model.spec.classes),
-            dataset=model.dataset.digest(),
-            tokens=[model.dataset.sample(index).token for index in range(count)],
-            raw_samples=raw_samples,
-            fingerprint=stage.fingerprint,
-            details=session.settings,
-        )
+        header = model.header(count, stage.fingerprint, session.settings, raw_samples)
         attempt = stage.folder(folder)
         writer = RunWriter.open(attempt, header, resume=not force)
         _run_samples(model, pipeline, writer, header)

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import Step, run_steps, steps_of
-from runtime.trace import header_of
 from shared.arrays import Arrays
 from shared.errors import InputError
 from shared.progress import track
@@ -82,19 +81,13 @@ def swap(
     force: bool = False,
     **options: Unpack[ModelOptions],
 ) -> str:
-    """Run a backend from every step of a trace on. Interrupted, the next call goes on.
+    """Run a backend from every step of a trace on. Interrupted, the next call goes on. Returns what to print.
 
     Args:
-        work: the workspace of the test.
-        backend_name: backend of the test.
-        device: cpu, cuda, cuda:N, or an alias of the config.
+        work, backend_name, device, options: of the test, see `runtime.model.open_model`.
         trace_name: name of the reference's trace, as in ``pytorch-cpu``.
         trace_work: the workspace that holds it, when not the same.
         force: run afresh, whatever is there.
-        options: see `runtime.model.open_model`.
-
-    Returns:
-        What a user wants to see of it, as text.
 
     Raises:
         InputError: no such trace, or one of another model, data set or other steps.
@@ -103,13 +96,7 @@ def swap(
     model = open_model(work, backend_name, device, **in_numpy)
     reference = open_trace(trace_work or work, trace_name)
     count = len(reference.run)
-    stage = model.workspace.stage(
-        f"swap:{model.name}",
-        tool="runtime",
-        config={**model.settings(), "reference": trace_name},
-        inputs={**model.inputs(), "trace": reference.run.header.fingerprint},
-        versions=model.versions(),
-    )
+    stage = model.stage("swap", {"reference": trace_name}, {"trace": reference.run.header.fingerprint})
     relative = f"{SWAPS}/{model.name}"
     if not force and stage.up_to_date():
         return f"{stage.name}: up to date, {relative}"
@@ -118,7 +105,7 @@ def swap(
         segments = split(steps_of(pipeline, model.spec.model), list(traced_steps(reference.run)), trace_name)
         names = [segment.name for segment in segments]
         details = {"steps": names, "reference": trace_name, "other_workspace": trace_work is not None}
-        header = header_of(model, count, stage.fingerprint, details)
+        header = model.header(count, stage.fingerprint, details)
         _check_same_subject(reference.run, header.model, header.classes, header.dataset, header.tokens)
         folder = stage.folder(relative)
         writers = {name: RunWriter.open(folder / name, header, resume=not force) for name in (*names, REFERENCE)}

@@ -9,7 +9,7 @@ from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import Step, steps_of
 from shared.errors import UsageError
 from shared.progress import track
-from shared.runs import RunHeader, RunWriter
+from shared.runs import RunWriter
 from shared.traces import TRACES, step_path, write_step
 from shared.work_path import WorkPath
 
@@ -28,34 +28,24 @@ def trace(
 ) -> str:
     """Run a backend step by step and keep what each step gives. Interrupted, the next call goes on.
 
+    Returns what to print.
+
     Args:
-        work: the workspace, with an exported model.
-        backend_name: name of the backend.
-        device: cpu, cuda, cuda:N, or an alias of the config.
+        work, backend_name, device, options: see `runtime.model.open_model`.
         num_samples: how many samples, from the first; None: as many as are verified.
         force: run afresh, whatever is there.
-        options: see `runtime.model.open_model`.
-
-    Returns:
-        What a user wants to see of it, as text.
     """
     in_numpy: ModelOptions = {**options, "steps": "numpy"}
     model = open_model(work, backend_name, device, **in_numpy)
     count = sample_count(model, num_samples)
-    stage = model.workspace.stage(
-        f"trace:{model.name}",
-        tool="runtime",
-        config={**model.settings(), "num_samples": count},
-        inputs=model.inputs(),
-        versions=model.versions(),
-    )
+    stage = model.stage("trace", {"num_samples": count})
     relative = f"{TRACES}/{model.name}"
     if not force and stage.up_to_date():
         return f"{stage.name}: up to date, {relative}"
     with stage:
         _, pipeline = model.load()
         steps = steps_of(pipeline, model.spec.model)
-        header = header_of(model, count, stage.fingerprint, {"steps": [step.name for step in steps]})
+        header = model.header(count, stage.fingerprint, {"steps": [step.name for step in steps]})
         folder = stage.folder(relative)
         writer = RunWriter.open(folder, header, resume=not force)
         left = writer.missing()
@@ -86,19 +76,3 @@ def sample_count(model: Model, asked: int | None) -> int:
     if wanted < 1:
         raise UsageError(f"--num-samples {wanted}", hint="give at least 1")
     return min(wanted, len(model.dataset))
-
-
-def header_of(model: Model, count: int, fingerprint: str, details: dict[str, Any]) -> RunHeader:
-    """The header of a trace, or of a swapped run, of the first ``count`` samples."""
-    return RunHeader(
-        backend=model.backend,
-        device=str(model.device),
-        model=model.spec.model,
-        task=model.spec.task,
-        classes=list(model.spec.classes),
-        dataset=model.dataset.digest(),
-        tokens=[model.dataset.sample(index).token for index in range(count)],
-        raw_samples=[],
-        fingerprint=fingerprint,
-        details=details,
-    )

@@ -78,28 +78,18 @@ class _Maps:
     fraction: DeviceArray
 
 
-class CalibrationOnDevice(DevicePipeline):
-    """A calibration status model whose steps are CUDA kernels.
-
-    Args:
-        interface: reading, comparing, alerts.
-        spec: the model.
-        parameters: its parameters.
-        session: its component on a GPU.
-    """
+class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
+    """A calibration status model whose steps are CUDA kernels."""
 
     def __init__(
         self, interface: Interface, spec: ModelSpec, parameters: CalibrationParameters, session: DeviceSession
     ) -> None:
-        super().__init__(interface)
-        self._spec, self._parameters, self._session = spec, parameters, session
+        super().__init__(interface, spec, parameters, session)
+        gpu = session.gpu
         (component,) = spec.components
         (tensor,) = component.inputs
         self._component, self._input, self._output = component.name, tensor, component.outputs[0].name
-        self._gpu = gpu = session.gpu
         self._dtype = session.dtype(component.name, tensor.name)
-        self._lane = session.open_lane()
-        self._stream = self._lane.stream
         self._kernels = gpu.kernels(FILES, _SIGNATURES, {"INPUT_T": C_TYPES[self._dtype.name]}, self._stream)
         self._blocks = gpu.multiprocessors * 8
         self._camera = gpu.allocate((CAMERA_VALUES,), np.float64)
@@ -111,10 +101,6 @@ class CalibrationOnDevice(DevicePipeline):
         self._host_maps = UndistortionMaps(parameters)
         self._maps: dict[int, _Maps] = {}
         self._timeline = Timeline(gpu, ("upload", "project", "choose", "fuse", self._component, "download"))
-
-    def another(self) -> DevicePipeline:
-        """See `DevicePipeline`."""
-        return CalibrationOnDevice(self.interface, self._spec, self._parameters, self._session)
 
     def input_shapes(self, data: CameraView, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the image alone decides)
         """See `DevicePipeline`."""

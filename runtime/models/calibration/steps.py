@@ -87,13 +87,7 @@ class Painted:
 
 
 def steps(spec: ModelSpec, parameters: CalibrationParameters, session: Session) -> list[Step]:
-    """The steps of a request, with what they keep from one to the next: the maps of the cameras, and a buffer.
-
-    Args:
-        spec: the model.
-        parameters: its parameters.
-        session: its component.
-    """
+    """The steps of a request, with what they keep from one to the next: the maps of the cameras, and a buffer."""
     (component,) = spec.components
     (tensor,) = component.inputs
     maps = UndistortionMaps(parameters)

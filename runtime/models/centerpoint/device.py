@@ -134,24 +134,17 @@ class _Request:
     rows: int
 
 
-class CenterPointOnDevice(DevicePipeline):
+class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
     """A CenterPoint whose steps are CUDA kernels: buffers, kernels, components bound to them, and recorded graphs.
 
-    Args:
-        interface: reading, comparing, alerts.
-        spec: the model.
-        parameters: its parameters, for which `unsupported` says nothing.
-        session: its components on a GPU.
+    Its parameters are such that `unsupported` says nothing.
     """
 
     def __init__(
         self, interface: Interface, spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession
     ) -> None:
-        super().__init__(interface)
-        self._spec, self._parameters, self._session = spec, parameters, session
-        self._gpu = gpu = session.gpu
-        self._lane = session.open_lane()
-        self._stream = self._lane.stream
+        super().__init__(interface, spec, parameters, session)
+        gpu = session.gpu
         # Copies of points run beside the reset that the request before left behind.
         self._copies = gpu.stream()
         self._buffers = _Buffers(gpu, parameters)
@@ -181,10 +174,6 @@ class CenterPointOnDevice(DevicePipeline):
         self._run_once()
         self._tasks = self._bind_tasks()
         self._launches = self._choose()
-
-    def another(self) -> DevicePipeline:
-        """See `DevicePipeline`."""
-        return CenterPointOnDevice(self.interface, self._spec, self._parameters, self._session)
 
     def input_shapes(self, data: Float32, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the counters say how many voxels the points fill)
         """See `DevicePipeline`; the encoder has a row a voxel, or the fewest that it takes."""

@@ -51,13 +51,7 @@ class Pillars:
 
 
 def steps(spec: ModelSpec, parameters: CenterPointParameters, session: Session) -> list[Step]:
-    """The steps of a request, with buffers that are allocated here, once.
-
-    Args:
-        spec: the model.
-        parameters: its parameters.
-        session: its components.
-    """
+    """The steps of a request, with buffers that are allocated here, once."""
     nx, ny, _ = parameters.grid_size
     encoder, head = spec.component(ENCODER), spec.component(HEAD)
     features, pillar_features = encoder.inputs[0].name, encoder.outputs[0].name

@@ -87,28 +87,21 @@ class _Size:
     scaled: tuple[int, int]
 
 
-class YoloxOnDevice(DevicePipeline):
+class YoloxOnDevice(DevicePipeline[YoloxParameters]):
     """A YOLOX whose requests stay on the GPU until the rows that become boxes are known.
 
-    Args:
-        interface: reading, comparing, alerts.
-        spec: the model.
-        parameters: its parameters, for which `unsupported` says nothing.
-        session: its component on a GPU.
+    Its parameters are such that `unsupported` says nothing.
     """
 
     def __init__(
         self, interface: Interface, spec: ModelSpec, parameters: YoloxParameters, session: DeviceSession
     ) -> None:
-        super().__init__(interface)
-        self._spec, self._parameters, self._session = spec, parameters, session
+        super().__init__(interface, spec, parameters, session)
+        gpu = session.gpu
         (component,) = spec.components
         (tensor,) = component.inputs
         self._selects = parameters.output != "detections"
         self._component, self._output = component.name, component.outputs[0].name
-        self._gpu = gpu = session.gpu
-        self._lane = session.open_lane()
-        self._stream = self._lane.stream
         dtype = session.dtype(component.name, tensor.name)
         output_dtype = session.dtype(component.name, self._output).name if self._selects else "float32"
         constants = {"INPUT_T": C_TYPES[dtype.name], "OUTPUT_T": C_TYPES[output_dtype]}
@@ -133,10 +126,6 @@ class YoloxOnDevice(DevicePipeline):
         self._norm = None if image.mean is None else gpu.upload(_norm(image))
         self._sizes: dict[tuple[int, int], _Size] = {}
         self._timeline = Timeline(gpu, ("upload", "letterbox", self._component, "select", "download"))
-
-    def another(self) -> DevicePipeline:
-        """See `DevicePipeline`."""
-        return YoloxOnDevice(self.interface, self._spec, self._parameters, self._session)
 
     def input_shapes(self, data: UInt8, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (any image becomes an input of one size)
         """See `DevicePipeline`."""

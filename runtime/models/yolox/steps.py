@@ -44,13 +44,7 @@ class Placed:
 
 
 def steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> list[Step]:
-    """The steps of a request of one image, with buffers that are allocated here, once.
-
-    Args:
-        spec: the model.
-        parameters: its parameters.
-        session: its component.
-    """
+    """The steps of a request of one image, with buffers that are allocated here, once."""
     (component,) = spec.components
     (tensor,) = component.inputs
     output = component.outputs[0].name
