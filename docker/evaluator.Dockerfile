@@ -19,7 +19,7 @@ COPY --from=packages /opt/venv /opt/venv
 COPY docker/entrypoint.py /app/
 COPY shared /app/shared
 COPY evaluator /app/evaluator
-RUN /opt/venv/bin/python3 -m compileall -q /app
+RUN /opt/venv/bin/python3 -m compileall -q /app && mkdir -m 1777 /state
 ARG IMAGE=awml-deploy/evaluator
 ARG VERSION=0
 ARG REVISION=unknown
@@ -33,6 +33,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    AWML_DEPLOY_KEY=/state/key \
     AWML_DEPLOY_TOOL=evaluator \
     AWML_DEPLOY_IMAGE=${IMAGE} \
     AWML_DEPLOY_TENSORRT=

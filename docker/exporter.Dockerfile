@@ -26,7 +26,7 @@ COPY docker/entrypoint.py /app/
 COPY shared /app/shared
 COPY demo /app/demo
 COPY exporter /app/exporter
-RUN /opt/venv/bin/python3 -m compileall -q /app
+RUN /opt/venv/bin/python3 -m compileall -q /app && mkdir -m 1777 /state
 ARG IMAGE=awml-deploy/exporter
 ARG VERSION=0
 ARG REVISION=unknown
@@ -41,6 +41,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    AWML_DEPLOY_KEY=/state/key \
     NUMBA_CACHE_DIR=/tmp/numba \
     MPLCONFIGDIR=/tmp/matplotlib \
     AWML_DEPLOY_TOOL=exporter \

@@ -34,7 +34,7 @@ COPY --from=packages /opt/venv /opt/venv
 COPY docker/entrypoint.py /app/
 COPY shared /app/shared
 COPY trt_builder /app/trt_builder
-RUN /opt/venv/bin/python3 -m compileall -q /app
+RUN /opt/venv/bin/python3 -m compileall -q /app && mkdir -m 1777 /state
 ARG IMAGE=awml-deploy/trt_builder
 ARG VERSION=0
 ARG REVISION=unknown
@@ -51,6 +51,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    AWML_DEPLOY_KEY=/state/key \
     AWML_DEPLOY_TOOL=trt_builder \
     AWML_DEPLOY_IMAGE=${IMAGE} \
     AWML_DEPLOY_TENSORRT=${TENSORRT}

@@ -132,9 +132,19 @@ def test_a_service_is_shut_in(name: str) -> None:
     assert isinstance(volumes, list)
     for volume in volumes:
         if isinstance(volume, dict):
-            assert volume["target"] == "/workspace" or volume["read_only"] is True
+            # Written to are workspaces and, outside of them, the key of this user.
+            assert volume["target"] in ("/workspace", "/state") or volume["read_only"] is True
         else:
             assert volume.endswith(":ro")
+
+
+@pytest.mark.parametrize("name", sorted(_services()))
+def test_the_key_is_shared_by_all_tools_and_lies_in_no_workspace(name: str) -> None:
+    volumes = _services()[name]["volumes"]
+    assert isinstance(volumes, list)
+    assert {"type": "volume", "source": "state", "target": "/state"} in volumes
+    for dockerfile in (ROOT / "docker").glob("*.Dockerfile"):
+        assert "AWML_DEPLOY_KEY=/state/key" in dockerfile.read_text()
 
 
 def test_every_tool_has_a_service() -> None:
