@@ -106,9 +106,11 @@ class Model:
         """
         module = backend(self.backend)
         artifacts = module.artifacts(self.workspace, self.spec, self.target)
-        files: dict[str, Path] = {component: self.workspace.artifact(path) for component, path in artifacts.items()}
+        kind = artifact_kind(module)
+        checked = self.workspace.onnx if kind == "onnx" else self.workspace.artifact
+        files: dict[str, Path] = {component: checked(path) for component, path in artifacts.items()}
         for path in artifacts.values():
-            require_artifact(self.workspace.root, path, artifact_kind(module))
+            require_artifact(self.workspace.root, path, kind)
         session = module.load(files, self.spec, self.device, self.threads)
         if self.compiled:
             if not isinstance(session, Compilable):

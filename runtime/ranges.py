@@ -91,7 +91,7 @@ class RangeSession:
         with tempfile.TemporaryDirectory(prefix="ranges-") as folder:
             for component in model.spec.components:
                 path = Path(folder) / f"{component.name}.onnx"
-                graph = with_largest_values(onnx.load(str(model.workspace.artifact(component.onnx))))
+                graph = with_largest_values(onnx.load(str(model.workspace.onnx(component.onnx))))
                 onnx.save(graph, str(path), save_as_external_data=True)
                 sessions[component.name] = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._session = OnnxSession(sessions, self.settings)

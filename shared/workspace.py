@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared.errors import ManifestError
 from shared.files import explain_os_errors
 from shared.locks import LOCKS
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, read_manifest, update_manifest
+from shared.onnx_external import external_files
 from shared.spec import ModelSpec
 from shared.stages import StageRun
 from shared.work_path import WorkPath
@@ -93,6 +94,37 @@ class Workspace:
         if problem.endswith("not on disk"):
             hint = f"copy it here if another copy of the workspace has it, or {hint}"
         raise ManifestError(problem, where=f"{self.root}/{relative}", hint=hint)
+
+    def onnx(self, relative: str) -> Path:
+        """The path of an ONNX artifact, whose external data are artifacts as well: whoever loads it reads both.
+
+        Raises:
+            ManifestError: as `artifact`, of the file or of one that it names.
+            ModelLoadError: not a whole ONNX file.
+        """
+        path = self.artifact(relative)
+        for artifact in self.external_data(relative).values():
+            self.artifact(artifact)
+        return path
+
+    def external_data(self, relative: str) -> dict[str, str]:
+        """Files that hold weights of an ONNX artifact: the artifact by its name in the ONNX file.
+
+        Raises:
+            ManifestError: one lies elsewhere, or is not in the manifest.
+            ModelLoadError: not a whole ONNX file.
+        """
+        artifacts = self.manifest().artifacts
+        named = {}
+        for name in external_files(self.path(relative)):
+            named[name] = str(PurePosixPath(relative).parent / name)
+            if ".." in name.split("/") or named[name] not in artifacts:
+                raise ManifestError(
+                    f"keeps weights in {name!r:.200}, which is not in the manifest; not loaded",
+                    where=f"{self.root}/{relative}",
+                    hint="export it again: files of the exporter are whole",
+                )
+        return named
 
     def spec(self) -> ModelSpec:
         """The model spec.

@@ -132,11 +132,8 @@ class _Graph(NamedTuple):
 
 def _load(ws: Workspace, relative: str) -> _Graph:
     """An ONNX artifact and its external data, both checked against the manifest."""
-    path = ws.artifact(relative)
-    external = sorted(onnx_graph.external_files(path))
-    beside = {name: str(Path(relative).parent / name) for name in external}
-    for artifact in beside.values():
-        ws.artifact(artifact)
+    path = ws.onnx(relative)
+    beside = ws.external_data(relative)
     digest = onnx_graph.content_hash(
         ws.input_hash(relative), {name: ws.input_hash(artifact) for name, artifact in beside.items()}
     )

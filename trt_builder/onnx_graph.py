@@ -64,18 +64,6 @@ def content_hash(file: str, external: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def external_files(path: Path) -> set[str]:
-    """Names of the files beside an ONNX file that hold its weights; empty when it holds them itself."""
-    model = onnx.load(str(path), load_external_data=False)
-    return {
-        entry.value
-        for tensor in model.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-
-
 def node_name(node: onnx.NodeProto) -> str:
     """Name of a node; TensorRT's parser gives nodes without a name the same one."""
     return node.name or f"node_of_{node.output[0]}"

@@ -9,6 +9,7 @@ from typing import Any
 from shared.errors import InputError
 from shared.files import copy, sha256_of_file, sha256_of_json
 from shared.lazy import lazy_import
+from shared.onnx_external import external_files
 
 onnx = lazy_import("onnx")
 
@@ -52,7 +53,7 @@ def take_onnx(source: Path, file_name: str, target: Path) -> int:
         ) from error
     except Exception as error:  # protobuf's own class differs between its implementations
         raise InputError("not a whole ONNX file", where=str(path), hint="copy or export it again") from error
-    if any(tensor.external_data for tensor in model.graph.initializer):
+    if external_files(path):
         raise InputError("keeps its weights in a file beside it", where=str(path), hint="save it as one file")
     _refuse_endless_loops(model, path)
     copy(path, target)

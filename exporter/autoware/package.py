@@ -47,7 +47,7 @@ def package_autoware(work: Path, out: Path, options: BundleOptions, *, force: bo
     workspace = Workspace.open(work)
     spec, manifest = workspace.spec(), workspace.manifest()
     bundle = bundler(spec.model)(spec, workspace.config(), options)
-    sources = {name: workspace.artifact(component.onnx) for name, component in bundle.onnx.items()}
+    sources = {name: workspace.onnx(component.onnx) for name, component in bundle.onnx.items()}
     for name, component in bundle.onnx.items():
         check_onnx_is_component(sources[name], component)
     with explain_os_errors(out):

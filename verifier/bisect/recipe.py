@@ -94,7 +94,7 @@ def _component(
     force: bool,
 ) -> str:
     trace = _trace(reference, trace_name)
-    files = {"test": workspace.artifact(component.onnx), "reference": reference.artifact(component.onnx)}
+    files = {"test": workspace.onnx(component.onnx), "reference": reference.onnx(component.onnx)}
     stage = workspace.stage(
         f"bisect:{component.name}",
         tool="verifier",
