@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from shared import provenance
@@ -25,6 +25,7 @@ _log = logging.getLogger("trust")
 
 #: Kinds of artifacts that run when they are loaded.
 CODE = ("engine", "program")
+_SUFFIXES = {".engine": "engine", ".pt2": "program"}
 # Names of what has seals and is no artifact, whose path would be relative to the workspace.
 _CONFIG = "/config"
 _TRAINING_CONFIG = "/training-config"
@@ -178,10 +179,14 @@ def _require(work: Path, manifest: Manifest, code: Code, reason: str = "loading 
 
 
 def _artifacts(manifest: Manifest) -> list[Code]:
+    """The artifacts that run: of whatever kind their stage says they are, a program is loaded as one."""
+    kinds = {
+        path: _SUFFIXES.get(PurePosixPath(path).suffix, record.kind) for path, record in manifest.artifacts.items()
+    }
     return [
-        Code(path, record.kind, record.sha256, record.stage)
+        Code(path, kinds[path], record.sha256, record.stage)
         for path, record in manifest.artifacts.items()
-        if record.kind in CODE
+        if kinds[path] in CODE
     ]
 
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from shared.errors import ManifestError
+from shared.errors import ManifestError, ModelLoadError
 from shared.files import explain_os_errors
 from shared.locks import LOCKS
 from shared.manifest import MANIFEST_NAME, Artifact, Manifest, read_manifest, update_manifest
@@ -100,7 +100,7 @@ class Workspace:
 
         Raises:
             ManifestError: as `artifact`, of the file or of one that it names.
-            ModelLoadError: not a whole ONNX file.
+            ModelLoadError: not a whole ONNX file, or one that names others than artifacts.
         """
         path = self.artifact(relative)
         for artifact in self.external_data(relative).values():
@@ -111,15 +111,14 @@ class Workspace:
         """Files that hold weights of an ONNX artifact: the artifact by its name in the ONNX file.
 
         Raises:
-            ManifestError: one lies elsewhere, or is not in the manifest.
-            ModelLoadError: not a whole ONNX file.
+            ModelLoadError: not a whole ONNX file, or one of the files lies elsewhere or is not in the manifest.
         """
         artifacts = self.manifest().artifacts
         named = {}
         for name in external_files(self.path(relative)):
             named[name] = str(PurePosixPath(relative).parent / name)
             if ".." in name.split("/") or named[name] not in artifacts:
-                raise ManifestError(
+                raise ModelLoadError(
                     f"keeps weights in {name!r:.200}, which is not in the manifest; not loaded",
                     where=f"{self.root}/{relative}",
                     hint="export it again: files of the exporter are whole",

@@ -102,5 +102,5 @@ def test_weights_that_are_artifacts_are_checked_with_the_model(tmp_path: Path) -
 def test_weights_that_are_no_artifacts_are_not_loaded(tmp_path: Path, location: str) -> None:
     ws = workspace(tmp_path, location, recorded=location.startswith("sub"))
     (tmp_path / WEIGHTS).write_bytes(np.ones(16, np.float32).tobytes())
-    with pytest.raises(ManifestError, match="which is not in the manifest; not loaded"):
+    with pytest.raises(ModelLoadError, match="which is not in the manifest; not loaded"):
         ws.onnx(MODEL)
