@@ -213,7 +213,8 @@ def read_manifest(path: Path) -> Manifest:
     if manifest.switch is None:
         return manifest
     try:
-        return update_manifest(path, lambda manifest: None)
+        with explain_os_errors(path), _lock(path):
+            return _end_switch(path)
     except EnvironmentLacks as error:
         raise EnvironmentLacks(
             f"a commit was interrupted here, and can't be ended: {error.message}",
@@ -263,13 +264,26 @@ def _parse(path: Path, content: bytes) -> Manifest:
         raise ManifestError(f"not a manifest: {place}: {first['msg']}", where=str(path)) from error
 
 
-def update_manifest(path: Path, change: Callable[[Manifest], None], *, clean: bool = False) -> Manifest:
+def clean_up(path: Path) -> None:
+    """End a commit that was interrupted, and remove what killed processes left in the workspace (`remove_orphans`).
+
+    Raises:
+        ManifestError: the manifest at ``path`` can't be read.
+        EnvironmentLacks: the disk is full or read-only.
+    """
+    # Nobody may commit meanwhile: what is waiting to be switched in looks like an orphan.
+    with explain_os_errors(path), _lock(path):
+        if path.exists():
+            _end_switch(path)
+        remove_orphans(path.parent)
+
+
+def update_manifest(path: Path, change: Callable[[Manifest], None]) -> Manifest:
     """Apply ``change`` to the manifest at ``path`` under the lock, and write it; a missing one is made.
 
     Args:
         path: the manifest.
         change: what to change. Where it sets ``switch``, the files are switched before this returns.
-        clean: first remove what killed processes left in the workspace (`remove_orphans`).
 
     Returns:
         What was written. Not to be changed.
@@ -278,17 +292,24 @@ def update_manifest(path: Path, change: Callable[[Manifest], None], *, clean: bo
         ManifestError: the manifest there can't be read.
         EnvironmentLacks: the disk is full or read-only.
     """
-    with explain_os_errors(path), Lock(WorkPath(path.parent, path.with_suffix(".lock").name)):
-        manifest = _copy(_read_as_it_is(path)) if path.exists() else Manifest()
-        _switch_files(path.parent, manifest)
-        if clean:
-            remove_orphans(path.parent)
+    with explain_os_errors(path), _lock(path):
+        manifest = _copy(_end_switch(path)) if path.exists() else Manifest()
         change(manifest)
-        written = _write(path, manifest)
-        if manifest.switch is not None:
-            _switch_files(path.parent, manifest)
-            written = _write(path, manifest)
-    return written
+        _write(path, manifest)
+        return _end_switch(path)
+
+
+def _lock(path: Path) -> Lock:
+    return Lock(WorkPath(path.parent, path.with_suffix(".lock").name))
+
+
+def _end_switch(path: Path) -> Manifest:
+    """The manifest, after doing what it says is to be done. The lock is held."""
+    manifest = _read_as_it_is(path)
+    if manifest.switch is None:
+        return manifest
+    _switch_files(path.parent, manifest.switch)
+    return _write(path, manifest.model_copy(update={"switch": None}))
 
 
 def switch_of(root: Path, sources: Mapping[str, WorkPath], removed: Iterable[str]) -> Switch | None:
@@ -321,12 +342,10 @@ def _write(path: Path, manifest: Manifest) -> Manifest:
     return written
 
 
-def _switch_files(root: Path, manifest: Manifest) -> None:
-    """Do what the manifest says is to be done, however often it was begun."""
-    if manifest.switch is None:
-        return
+def _switch_files(root: Path, switch: Switch) -> None:
+    """Do what is to be done, however often it was begun."""
     changed = set()
-    for each in manifest.switch.replace:
+    for each in switch.replace:
         source, target = WorkPath(root, each.source), WorkPath(root, each.target)
         if source.status() is None:
             continue
@@ -335,14 +354,13 @@ def _switch_files(root: Path, manifest: Manifest) -> None:
         target.parent.make_folder()
         source.take_place_of(target)
         changed |= {source.parent, target.parent}
-    for relative in manifest.switch.remove:
+    for relative in switch.remove:
         path = WorkPath(root, relative)
         if path.status() is not None:
             path.remove()
             changed.add(path.parent)
     for folder in changed:
         folder.flush()
-    manifest.switch = None
 
 
 def _text(manifest: Manifest) -> str:

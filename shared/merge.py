@@ -27,7 +27,7 @@ from typing import Any, Literal
 from shared import trust
 from shared.errors import ManifestError, UsageError
 from shared.files import copy_flushed, explain_os_errors
-from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, switch_of, update_manifest
+from shared.manifest import MANIFEST_NAME, Artifact, Manifest, Stage, clean_up, switch_of, update_manifest
 from shared.stages import hold_stages, staged_files
 from shared.workspace import Workspace
 
@@ -103,6 +103,8 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
     mine, copy = Workspace.open(work), Workspace.open(other)
     if work.samefile(other):
         raise UsageError("is the workspace itself", where=str(other), hint="name the copy that came back")
+    if not dry_run:
+        clean_up(work / MANIFEST_NAME)
     theirs = copy.manifest()
     _check_results(theirs, other)
     plan = plan_merge(mine.manifest(), theirs, prefer)

@@ -105,6 +105,7 @@ class RunWriter:
                 place.make_folder()
                 write_json(header_path, value)
             if _is_finished(place):
+                (place / DATA).remove_file()  # killed between the two
                 return RunWriter(place, header, None)
             return RunWriter(place, header, SampleJournal.open(place, len(header.tokens)))
 

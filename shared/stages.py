@@ -33,6 +33,7 @@ from shared.manifest import (
     Stage,
     StageStatus,
     Switch,
+    clean_up,
     read_manifest,
     switch_of,
     update_manifest,
@@ -172,7 +173,8 @@ class StageRun:
             if not self._lock.acquire(wait=False):
                 _log.info("%s: another process is running it, waiting for it to end", self.name)
                 self._lock.acquire()
-        self._record("running", None, clean=True)
+        clean_up(self.root / MANIFEST_NAME)
+        self._record("running", None)
         return self
 
     def __exit__(
@@ -307,7 +309,7 @@ class StageRun:
             ended=None if status == "running" else _now(),
         )
 
-    def _record(self, status: AttemptStatus, reason: str | None, *, clean: bool = False) -> None:
+    def _record(self, status: AttemptStatus, reason: str | None) -> None:
         """Note how this attempt goes: beside the result, where there is one."""
 
         def change(manifest: Manifest) -> None:
@@ -327,7 +329,7 @@ class StageRun:
             lasting: StageStatus = "failed" if status == "interrupted" else status
             manifest.stages[self.name] = self._stage(lasting, reason, outputs, results)
 
-        update_manifest(self.root / MANIFEST_NAME, change, clean=clean)
+        update_manifest(self.root / MANIFEST_NAME, change)
 
     def _commit(self) -> None:
         staged = self._pending | self._in_folders

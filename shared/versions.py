@@ -29,7 +29,7 @@ from shared.errors import ManifestError, UsageError
 from shared.files import copy_flushed, explain_os_errors, inside, write_json
 from shared.json_reader import MANIFEST_BYTES, parse_json
 from shared.locks import Lock
-from shared.manifest import MANIFEST_NAME, Artifact, Manifest, switch_of, update_manifest
+from shared.manifest import MANIFEST_NAME, Artifact, Manifest, clean_up, switch_of, update_manifest
 from shared.stages import hold_stages, staged_files
 from shared.temporaries import temporary
 from shared.work_path import WorkPath
@@ -144,6 +144,7 @@ def untag(work: Path, name: str) -> int:
     """
     Workspace.open(work)
     with _versions_lock(work):
+        _collect(work)  # what one that was killed had not removed yet
         read_version(work, name)
         _file(work, name).remove_file()
         return _collect(work)
@@ -257,6 +258,7 @@ def _versions_lock(work: Path) -> Iterator[None]:
     with explain_os_errors(work):
         WorkPath(work, f"{FOLDER}/{_OBJECTS}").make_folder()
         with Lock(WorkPath(work, f"{FOLDER}/lock")):
+            clean_up(work / MANIFEST_NAME)
             yield
 
 
