@@ -204,7 +204,7 @@ $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
 
 # -- tests and checks -------------------------------------------------------------------------------------------------
 
-.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu fuzz
+.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu fuzz kill-test
 test: setup-dev lint test-tools test-exporter ## lint, and every test that needs no GPU, Docker or compiled ops
 
 lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
@@ -222,6 +222,8 @@ test-mlflow: setup-dev setup-mlflow $(MLFLOW_SERVER)/.ready ## the tests of --ml
 	@$(TOOLS)/bin/pytest tests/integration/test_mlflow.py $(PYTEST)
 fuzz: setup-dev ## mutated files for every reader of users' files, SECONDS each (READERS="info_pickle yaml" for some)
 	@$(TOOLS)/bin/python -m tests.fuzz $(READERS) --seconds $(or $(SECONDS),60)
+kill-test: setup-dev ## kill every command that writes before each change of a file (COMMANDS="merge tag" for some)
+	@$(TOOLS)/bin/python -m tests.kill $(COMMANDS) $(if $(POINTS),--points $(POINTS))
 test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
 
