@@ -26,6 +26,7 @@ from runtime.models.centerpoint.decorate import decorate
 from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
 from runtime.models.centerpoint.voxelize import cell_table, voxelize
 from shared.arrays import Float32
+from tests.support.tiny_centerpoint import dense_tensor
 
 # AWML's 121 m model with intensity: 11 features a point.
 GRID = VoxelGrid(
@@ -107,7 +108,7 @@ def measure(count: int, repeats: int) -> dict[str, Any]:
     ours = decorate(voxels, DECORATION, GRID, buffer)[: len(voxels)]
     with torch.inference_mode():
         operator, their_voxelize, their_decorate, theirs = framework_steps(points)
-        np.testing.assert_array_equal(voxels.dense(GRID.max_points_per_voxel), theirs[0].numpy())
+        np.testing.assert_array_equal(dense_tensor(voxels, GRID.max_points_per_voxel), theirs[0].numpy())
         np.testing.assert_array_equal(voxels.coordinates, theirs[1].numpy())
         difference = float(np.abs(ours - theirs[3].numpy()).max())
         times = medians_ms(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import models
 from exporter.adopt import adopt
-from exporter.artifacts.checks import Agreement, check_onnx
+from exporter.artifacts.checks import check_onnx
 from exporter.artifacts.given_onnx import given_digest, take_onnx
 from exporter.artifacts.onnx_export import export_onnx
 from exporter.artifacts.programs import export_program
@@ -140,7 +140,10 @@ def export(
                 against_onnx = check(path, component, opset_version)
             with _announced(stage, _program_path(component), "program") as path:
                 against_program = export_program(component, path)
-            agreements[component.name] = {"onnx": _as_json(against_onnx), "program": _as_json(against_program)}
+            agreements[component.name] = {
+                "onnx": [asdict(agreement) for agreement in against_onnx],
+                "program": [asdict(agreement) for agreement in against_program],
+            }
 
         model.to(reference_device)
         header = _reference_header(spec, dataset, reference_samples, device_name, stage.fingerprint)
@@ -314,7 +317,3 @@ def _required(value: Path | None, key: str) -> Path:
     if value is None:
         raise ConfigError("is missing", where=key)
     return value
-
-
-def _as_json(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
-    return [asdict(agreement) for agreement in agreements]

@@ -7,6 +7,7 @@ are mirrored (and, in 3D, rotated and scaled) at random: a network soon memorize
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -22,6 +23,9 @@ Labels = Mapping[int, int]  # label of the data set -> label of the model
 Losses = dict[str, Tensor]
 
 MIRROR_PROBABILITY = 0.5
+
+_WARM_UP = 0.3  # share of the training in which the learning rate rises
+_START_DIVISOR, _END_DIVISOR = 10.0, 1e4  # of the greatest learning rate
 
 
 class Trainable(Protocol):
@@ -88,6 +92,16 @@ def label_map(dataset_classes: Sequence[str], model_classes: Sequence[str]) -> d
             hint="list the model's classes, and map the source's names with label_map",
         )
     return labels
+
+
+def one_cycle(progress: float, greatest: float) -> float:
+    """The learning rate at a share of the training: cosine up to the greatest, cosine down."""
+    if progress < _WARM_UP:
+        start, end, share = greatest / _START_DIVISOR, greatest, progress / _WARM_UP
+    else:
+        start, end = greatest, greatest / _END_DIVISOR
+        share = min((progress - _WARM_UP) / (1 - _WARM_UP), 1.0)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 # -- what the models' modules share -----------------------------------------------------------------------------------

@@ -98,12 +98,6 @@ class InferenceError(DeployError):
     exit_code = 5
 
 
-class EvaluationError(DeployError):
-    """Metrics could not be computed."""
-
-    exit_code = 5
-
-
 class VerificationFailed(DeployError):
     """Backends disagree, or nothing could be compared."""
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from exporter.devices import torch_device
 from exporter.quantize.calibrate import CalibrationManager
 from exporter.quantize.cost import LayerCost, read_profiles, trace_costs
 from exporter.quantize.frozen import freeze, set_quantized
@@ -26,7 +25,7 @@ from exporter.quantize.sensitivity import Estimate, Measured
 from exporter.quantize.session import Session
 from exporter.versions import stage_versions
 from shared.config import part
-from shared.errors import EnvironmentLacks, InputError
+from shared.errors import InputError
 from shared.files import sha256_of_json
 from shared.journal import Journal
 from shared.provenance import code_digest
@@ -156,10 +155,8 @@ def open_bench(
         InputError: no sample to calibrate on, or a broken one; the float model scores nothing.
         EnvironmentLacks: no such device.
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EnvironmentLacks("no CUDA device here", where="--device", hint="use cpu")
     model, calibration = session.model, session.config.quantization.calibration
-    model.to(device)
+    model.to(torch_device(device, device))
     folder = workspace.place(FOLDER)
     code = code_digest("shared", "exporter")
     journal = Journal.open(folder / "journal.jsonl", sha256_of_json({**key, "code": code}), force)

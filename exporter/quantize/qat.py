@@ -30,8 +30,7 @@ from exporter.quantize.layers import select
 from exporter.quantize.ptq import FOLDER, PACKAGES, method_of
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session, open_model, required, sources
-from exporter.schedule import one_cycle
-from exporter.training import Losses, Trainable, label_map, trainable
+from exporter.training import Losses, Trainable, label_map, one_cycle, trainable
 from exporter.training_config import read_training_config
 from exporter.versions import stage_versions
 from shared.config import load_config, part
@@ -218,11 +217,8 @@ def take_over(
 
     Args:
         config_path: the deploy config; ``model.config`` is the training config of the checkpoint.
-        work: the workspace; made when it is not there.
-        overrides: ``key=value`` for the config.
         trained: ``qat.pth``, or another checkpoint of that training.
-        output: copy the checkpoint there.
-        force: although nothing changed.
+        work, overrides, output, force: as in `qat`.
 
     Returns:
         What to print.

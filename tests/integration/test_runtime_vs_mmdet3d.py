@@ -15,7 +15,7 @@ from runtime.models.centerpoint.parameters import CenterPointParameters, Decorat
 from runtime.models.centerpoint.voxelize import cell_table, voxelize
 from tests.support import tiny_centerpoint
 from tests.support.lidar_frames import real_frames, synthetic_frame
-from tests.support.tiny_centerpoint import decoration_of, grid_of
+from tests.support.tiny_centerpoint import decoration_of, dense_tensor, grid_of
 
 pytestmark = pytest.mark.exporter
 
@@ -52,7 +52,7 @@ def framework_voxels(points: np.ndarray, grid: VoxelGrid) -> tuple[np.ndarray, .
 def assert_same_voxels(points: np.ndarray, grid: VoxelGrid) -> None:
     voxels = voxelize(points, grid, cell_table(grid))
     dense, coordinates, num_points = framework_voxels(points, grid)
-    assert voxels.dense(grid.max_points_per_voxel).tobytes() == dense.tobytes()
+    assert dense_tensor(voxels, grid.max_points_per_voxel).tobytes() == dense.tobytes()
     np.testing.assert_array_equal(voxels.coordinates, coordinates)
     np.testing.assert_array_equal(voxels.num_points, num_points)
 
@@ -141,7 +141,7 @@ def test_decoration_is_the_framework_s(kind, decoration):
         coordinates = np.concatenate([np.zeros((len(voxels), 1), np.int32), voxels.coordinates], axis=1)
         with torch.no_grad():
             theirs = net(
-                torch.from_numpy(voxels.dense(grid.max_points_per_voxel)),
+                torch.from_numpy(dense_tensor(voxels, grid.max_points_per_voxel)),
                 torch.from_numpy(voxels.num_points),
                 torch.from_numpy(coordinates),
             )

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
+from runtime.models.centerpoint.voxelize import Voxels
+from shared.arrays import Float32
 from shared.config import DeployConfig, resolved
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
@@ -58,6 +60,13 @@ def parameters(*, max_voxels: int = 400, two_tasks: bool = False, y_axis: bool =
             for classes, suffix in zip(tasks, suffixes, strict=True)
         ],
     }
+
+
+def dense_tensor(voxels: Voxels, max_points: int) -> Float32:
+    """The tensor (V, max_points, C) that mmdetection3d makes of voxels, unused slots zero."""
+    tensor = np.zeros((len(voxels) * max_points, voxels.points.shape[1]), np.float32)
+    tensor[voxels.rows] = voxels.points
+    return tensor.reshape(len(voxels), max_points, voxels.points.shape[1])
 
 
 def grid_of(

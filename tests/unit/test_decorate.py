@@ -10,7 +10,7 @@ import pytest
 from runtime.buffers import RowBuffer
 from runtime.models.centerpoint.decorate import decorate
 from runtime.models.centerpoint.voxelize import cell_table, voxelize
-from tests.support.tiny_centerpoint import decoration_of, grid_of
+from tests.support.tiny_centerpoint import decoration_of, dense_tensor, grid_of
 
 GRID = grid_of((-8.0, -6.0, -3.0), (0.5, 0.75, 8.0), (32, 16, 1), max_points=4, max_voxels=300)
 
@@ -75,7 +75,7 @@ def test_raw_features_are_copied_bit_for_bit():
     voxels = frame(300)
     decoration = decoration_of(4, True, 3, False, False)
     decorated = decorate(voxels, decoration, GRID, RowBuffer(GRID.max_voxels * GRID.max_points_per_voxel, 10))
-    assert decorated[: len(voxels), :, :4].tobytes() == voxels.dense(GRID.max_points_per_voxel).tobytes()
+    assert decorated[: len(voxels), :, :4].tobytes() == dense_tensor(voxels, GRID.max_points_per_voxel).tobytes()
 
 
 def test_a_reused_buffer_equals_a_new_one():

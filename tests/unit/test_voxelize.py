@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from runtime.models.centerpoint.voxelize import cell_table, voxelize
-from tests.support.tiny_centerpoint import grid_of
+from tests.support.tiny_centerpoint import dense_tensor, grid_of
 
 GRID = grid_of((-4.0, -3.0, -1.0), (0.5, 0.75, 2.0), (16, 8, 1), max_points=3, max_voxels=20)
 EDGES = np.float32([-4.0, -3.0, -1.0, 0.5, 0.75, 1.0, 3.0, 4.0, -0.0, 0.0, 1e-38, 3.999999, -4.0000005, 1e9, -1e30])
@@ -47,7 +47,7 @@ def sequential(points, grid):
 def assert_same(points, grid, table=None):
     voxels = voxelize(points, grid, cell_table(grid) if table is None else table)
     dense, coordinates, counts, dropped = sequential(points, grid)
-    assert voxels.dense(grid.max_points_per_voxel).tobytes() == dense.tobytes()
+    assert dense_tensor(voxels, grid.max_points_per_voxel).tobytes() == dense.tobytes()
     np.testing.assert_array_equal(voxels.coordinates, coordinates)
     np.testing.assert_array_equal(voxels.num_points, counts)
     assert voxels.counters["voxels_dropped"] == dropped
@@ -89,7 +89,7 @@ def test_several_layers_along_z():
 
 def test_empty_frame():
     voxels = assert_same(np.zeros((0, 4), np.float32), GRID)
-    assert voxels.dense(3).shape == (0, 3, 4)
+    assert dense_tensor(voxels, 3).shape == (0, 3, 4)
     assert voxels.coordinates.shape == (0, 3)
 
 

@@ -48,12 +48,6 @@ class Voxels:
     def __len__(self) -> int:
         return len(self.num_points)
 
-    def dense(self, max_points: int) -> Float32:
-        """The tensor (V, max_points, C) that mmdetection3d makes, unused slots zero."""
-        tensor = np.zeros((len(self) * max_points, self.points.shape[1]), np.float32)
-        tensor[self.rows] = self.points
-        return tensor.reshape(len(self), max_points, self.points.shape[1])
-
 
 def cell_table(grid: VoxelGrid) -> Int32:
     """The table that `voxelize` works in: one int32 a cell, allocated once. It needs no clearing between frames,

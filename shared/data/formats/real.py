@@ -16,7 +16,7 @@ from typing import Any
 from shared.data.camera_pairs import CameraPair, pairs_opener
 from shared.data.concat import concatenate_real
 from shared.data.formats.argoverse2 import open_argoverse
-from shared.data.formats.folder.images import open_image_folder
+from shared.data.formats.folder import open_image_folder
 from shared.data.formats.info import open_pairs_info
 from shared.data.formats.info.frames import open_info
 from shared.data.formats.info.images import open_image_info

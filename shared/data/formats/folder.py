@@ -1,14 +1,17 @@
-"""Point files of a bare folder, without labels: every file that ``read_points`` knows, by name."""
+"""A bare folder of point files or images, without labels: every file that ``read_points`` or OpenCV knows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from shared.data.common import point_file, settings_part
+from shared.data.images import image_files
 from shared.data.paths import by_number
 from shared.data.points import ARGOVERSE_COLUMNS, POINT_SUFFIXES
-from shared.data.types import Dataset, DataSource, Sample
+from shared.data.types import Dataset, DataSource, ImageSample, Sample
+from shared.data.views import IMAGE, LIDAR_FRAME
 from shared.errors import ConfigError, InputError
+from shared.images import IMAGE_SUFFIXES
 
 # Columns of the formats that bring their own names.
 _FEATURES = {".npz": len(ARGOVERSE_COLUMNS), ".pcd": len(ARGOVERSE_COLUMNS)}
@@ -54,3 +57,18 @@ def open_folder(settings: DataSource, folder: Path) -> Dataset[Sample]:
         build=build,
         digest_parts=lambda: [settings_part(settings, settings.classes), [[f.name, f.stat().st_size] for f in files]],
     )
+
+
+def open_image_folder(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
+    """Data set of the images directly in a folder, without labels.
+
+    Raises:
+        InputError: no images there.
+    """
+    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        raise InputError("no images here", where=str(folder), hint=f"expected {', '.join(IMAGE_SUFFIXES)}")
+    return image_files(folder.name, folder, sorted(files, key=by_number), settings)
+
+
+VIEWS = {LIDAR_FRAME: open_folder, IMAGE: open_image_folder}
