@@ -23,8 +23,8 @@ from shared.user_key import key_path, read_key, user_key
 
 _log = logging.getLogger("trust")
 
-#: Kinds of artifacts that run when they are loaded.
-CODE = ("engine", "program")
+#: Kinds of artifacts that run when they are loaded, or that TensorRT takes without a check (``tactics``).
+CODE = ("engine", "program", "tactics")
 _SUFFIXES = {".engine": "engine", ".pt2": "program"}
 # Names of what has seals and is no artifact, whose path would be relative to the workspace.
 _CONFIG = "/config"
@@ -153,6 +153,26 @@ def require_training_config(work: Path, path: Path) -> None:
             where=str(work),
             hint=f"export again; or, if you trust its origin: {provenance.command_line()} --trust",
         )
+
+
+def sealed(kind: str, sha256: str) -> str:
+    """The seal of this user for a file that is no artifact; empty without a key."""
+    try:
+        return _seal(Code("", kind, sha256, ""), user_key())
+    except EnvironmentLacks as error:
+        _log.warning("not sealed, so that it will not be used again: %s", error)
+        return ""
+
+
+def is_sealed(kind: str, sha256: str, seal_there: str) -> bool:
+    """Whether a file that is no artifact has the seal of this user."""
+    try:
+        path = key_path()
+        return path.exists() and hmac.compare_digest(
+            _seal(Code("", kind, sha256, ""), read_key(path)).encode(), seal_there.encode()
+        )
+    except EnvironmentLacks:
+        return False
 
 
 def seals_of(manifest: Manifest, *sources: Manifest) -> dict[str, list[str]]:

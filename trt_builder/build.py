@@ -15,6 +15,7 @@ from pathlib import Path
 from shared.errors import EnvironmentLacks, ManifestError
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.stages import StageRun
+from shared.trust import require_artifact
 from shared.workspace import Workspace
 from trt_builder import compat, engine
 from trt_builder import target as targets
@@ -130,6 +131,7 @@ def _recorded(ws: Workspace, plan: BuildPlan, job: Job) -> bytes:
             where=f"{ws.root}/{plan.tactics(job)}",
             hint="record one first: trt_builder build --reproducible record",
         )
+    require_artifact(ws.root, plan.tactics(job), "tactics")
     return ws.artifact(plan.tactics(job)).read_bytes()
 
 

@@ -2,7 +2,8 @@
 
 One file per TensorRT version and GPU, since a cache is worth nothing elsewhere. Builds read it at their start; at their
 end they lock, read again, combine, and replace it, so that two builds at once lose nothing. A line in front of
-TensorRT's bytes holds their sha256: a corrupt cache is dropped, never given to TensorRT.
+TensorRT's bytes holds their seal by the user's key: a cache that is corrupt or somebody else's is dropped, never given
+to TensorRT, which trusts what is in it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 from shared.errors import EnvironmentLacks, ManifestError
 from shared.files import write_bytes
 from shared.locks import Lock
+from shared.trust import is_sealed, sealed
 from shared.work_path import WorkPath
 from trt_builder.target import Target
 
 _log = logging.getLogger("timing cache")
 
-_TITLE = b"awml-deploy timing cache 1 sha256 "
+_KIND = "timing-cache"
+_TITLE = b"awml-deploy timing cache 2 seal "
 
 
 def cache_path(folder: WorkPath, target: Target) -> WorkPath:
@@ -37,7 +40,7 @@ def cache_path(folder: WorkPath, target: Target) -> WorkPath:
 
 
 def read(path: WorkPath) -> bytes:
-    """TensorRT's bytes in a cache file; none when it is not there or corrupt."""
+    """TensorRT's bytes in a cache file; none when it is not there, corrupt, or of somebody else."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -46,15 +49,15 @@ def read(path: WorkPath) -> bytes:
         _log.warning("%s can't be read (%s); starting anew", path, reason)
         return b""
     line, _, payload = content.partition(b"\n")
-    if line != _TITLE + hashlib.sha256(payload).hexdigest().encode():
-        _log.warning("%s is corrupt; starting anew", path)
+    if not is_sealed(_KIND, hashlib.sha256(payload).hexdigest(), line.removeprefix(_TITLE).decode("ascii", "replace")):
+        _log.warning("%s was not made here, or is corrupt; starting anew", path)
         return b""
     return payload
 
 
 def write(path: WorkPath, payload: bytes) -> None:
     """Replace a cache file, whole or not at all."""
-    write_bytes(path, _TITLE + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    write_bytes(path, _TITLE + sealed(_KIND, hashlib.sha256(payload).hexdigest()).encode() + b"\n" + payload)
 
 
 def use(config: Any, payload: bytes) -> Any:

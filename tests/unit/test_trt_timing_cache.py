@@ -66,3 +66,12 @@ def test_a_truncated_cache_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureF
     path.unchecked.write_bytes(path.read_bytes()[:-1])
     assert timing_cache.read(path) == b""
     assert "corrupt; starting anew" in caplog.text
+
+
+def test_a_cache_of_another_user_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = WorkPath(tmp_path, "x.cache")
+    timing_cache.write(path, b"kernels")
+    monkeypatch.setenv("AWML_DEPLOY_KEY", str(tmp_path / "key-of-another-user"))
+    assert timing_cache.read(path) == b""
+    timing_cache.write(path, b"kernels")
+    assert timing_cache.read(path) == b"kernels"
