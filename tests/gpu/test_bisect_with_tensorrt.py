@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from onnx.reference import ReferenceEvaluator
 
 from shared.errors import EnvironmentLacks
+from shared.work_path import WorkPath
 from tests.support.deep_graph import LAYERS, deep_graph, inputs
 from tests.support.planted import scale_weights
 from trt_builder import target as targets
@@ -58,5 +59,5 @@ def test_bisection_finds_the_node(tmp_path: Path) -> None:
     call = shlex.join([sys.executable, "-c", code, "probe", *BUILD, "--timings", str(tmp_path)])
     runner = CommandRunner(call + " --onnx {model} --inputs {inputs} --outputs {outputs}")
     case = Case(Graph(wrong), Graph(deep_graph()), [inputs()], runner, 35.0)
-    found = find_nodes(case, Journal.open(tmp_path / "journal", "f", False), "deep")
+    found = find_nodes(case, Journal.open(WorkPath(tmp_path, "journal"), "f", False), "deep")
     assert [window["nodes"] for window in found["responsible"]] == [[LAYERS[7]]]

@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime.trace import trace
 from shared.errors import EnvironmentLacks, InputError, ModelLoadError, UsageError
 from shared.journal import Journal
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.planted import planted, scale_weights
@@ -99,7 +100,7 @@ def samples(count: int = 2) -> list[dict[str, np.ndarray]]:
 
 def found_in(test: Any, folder: Path, runner: Any = RUNNER, reference: Any = None) -> dict[str, Any]:
     case = Case(Graph(test), Graph(reference or deep_model()), samples(), runner, LIMIT)
-    return find_nodes(case, Journal.open(folder / "journal", "f", False), "deep")
+    return find_nodes(case, Journal.open(WorkPath(folder, "journal"), "f", False), "deep")
 
 
 def names_of(found: dict[str, Any]) -> list[list[str]]:
@@ -163,7 +164,7 @@ def test_graphs_of_other_nodes_are_cut_where_tensors_have_the_same_names(tmp_pat
     )
     assert found_in(model, tmp_path)["responsible"] == [], "half precision keeps 60 dB"
     case = Case(Graph(model), Graph(deep_model()), samples(), RUNNER, 90.0)
-    found = find_nodes(case, Journal.open(tmp_path / "strict", "f", False), "deep")
+    found = find_nodes(case, Journal.open(WorkPath(tmp_path, "strict"), "f", False), "deep")
     assert names_of(found) == [["down", "/layer9/MatMul", "up"]]
 
 
