@@ -38,12 +38,12 @@ class Tree:
     lines: dict[KeyPath, int]
 
 
-# First character of a plain scalar to the tags that it may have, each with its pattern.
 # Larger than any config, and read within seconds.
 _MAX_BYTES = 128 << 10
 
 Rules = dict[str, list[tuple[str, Any]]]
 
+# First character of a plain scalar to the tags that it may have, each with its pattern.
 RULES: Rules = {}
 for _tag, _form, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),

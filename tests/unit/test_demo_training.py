@@ -15,7 +15,6 @@ pytest.importorskip("mmengine")
 
 from exporter.models.centerpoint import demo as training  # noqa: E402
 from exporter.models.centerpoint.demo_frames import (  # noqa: E402
-    Boxes,
     Grid,
     augmented,
     head_targets,
@@ -23,6 +22,7 @@ from exporter.models.centerpoint.demo_frames import (  # noqa: E402
     merged_points,
     training_frame,
 )
+from shared.tasks.detection3d import Boxes3D  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / "configs" / "train" / "centerpoint_demo.py"
 
@@ -34,11 +34,11 @@ def built() -> tuple[Any, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def boxes() -> Boxes:
+def boxes() -> Boxes3D:
     found = labeled_boxes(training_frame(seed=3, index=0))
     # mmdet3d rounds toward zero and so takes objects just outside the grid into its first cells; we don't.
     kept = np.abs(found.centers[:, :2]).max(axis=1) < 120.0
-    return Boxes(found.centers[kept], found.sizes[kept], found.yaws[kept], found.velocities[kept], found.labels[kept])
+    return found.select(kept)
 
 
 def _maps(targets: dict[str, Any], grid: Grid) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _maps(targets: dict[str, Any], grid: Grid) -> dict[str, Any]:
     return maps
 
 
-def test_targets_decode_to_the_boxes_they_were_made_from(built: tuple[Any, dict[str, Any]], boxes: Boxes) -> None:
+def test_targets_decode_to_the_boxes_they_were_made_from(built: tuple[Any, dict[str, Any]], boxes: Boxes3D) -> None:
     from mmdet3d.structures import LiDARInstance3DBoxes
 
     model, section = built
@@ -74,7 +74,7 @@ def test_targets_decode_to_the_boxes_they_were_made_from(built: tuple[Any, dict[
     np.testing.assert_array_equal(found.labels_3d.numpy(), boxes.labels[nearest])
 
 
-def test_losses_equal_those_of_the_head(built: tuple[Any, dict[str, Any]], boxes: Boxes) -> None:
+def test_losses_equal_those_of_the_head(built: tuple[Any, dict[str, Any]], boxes: Boxes3D) -> None:
     from mmdet3d.structures import LiDARInstance3DBoxes
     from mmengine.structures import InstanceData
 
@@ -131,7 +131,7 @@ def test_augmentation_moves_points_and_boxes_together() -> None:
         np.testing.assert_allclose(moved_ahead[:, :2], expected, atol=1e-3)
 
 
-def _inside(points: np.ndarray, boxes: Boxes) -> np.ndarray:
+def _inside(points: np.ndarray, boxes: Boxes3D) -> np.ndarray:
     counts = []
     for center, size, yaw in zip(boxes.centers, boxes.sizes, boxes.yaws, strict=True):
         offset = (points[:, :3] - center).astype(np.float64)

@@ -5,7 +5,7 @@ Everything is NumPy, so that worker processes can make samples while the acceler
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from demo.recording import Frame, draw_scene, record_frame
 from shared.geometry import invert_pose
+from shared.tasks.detection3d import Boxes3D
 
 REMOVE_CLOSE = 1.0  # sweep points with |x| and |y| below this are dropped, as mmdet3d's loader does [m]
 FRAMES_PER_TRAINING_SCENE = 2
@@ -20,20 +21,6 @@ FRAMES_PER_TRAINING_SCENE = 2
 FLIP_PROBABILITY = 0.25
 MAX_ROTATION = 0.4  # [rad]
 NO_SWEEP_PROBABILITY = 0.05  # first frames of recordings have no sweep before them
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Boxes of one frame in base_link; rows parallel.
-
-    centers (n, 3), sizes (n, 3) l, w, h [m]; yaws (n,) [rad]; velocities (n, 2) [m/s]; labels (n,).
-    """
-
-    centers: NDArray[np.float32]
-    sizes: NDArray[np.float32]
-    yaws: NDArray[np.float32]
-    velocities: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -83,17 +70,11 @@ def merged_points(frame: Frame) -> NDArray[np.float32]:
     return np.concatenate([key, moved])
 
 
-def labeled_boxes(frame: Frame) -> Boxes:
-    """Return the boxes with at least one point."""
-    seen = frame.num_lidar_pts > 0
-    annotations = frame.annotations
-    return Boxes(
-        annotations.centers[seen].astype(np.float32),
-        annotations.sizes[seen].astype(np.float32),
-        annotations.yaws[seen].astype(np.float32),
-        annotations.velocities[seen].astype(np.float32),
-        annotations.labels[seen],
-    )
+def labeled_boxes(frame: Frame) -> Boxes3D:
+    """Return the boxes with at least one point, in base_link."""
+    a = frame.annotations
+    boxes = Boxes3D.build(a.centers, a.sizes, a.yaws, a.velocities, a.labels, num_points=frame.num_lidar_pts)
+    return boxes.select(boxes.num_points > 0)
 
 
 def training_frame(seed: int, index: int) -> Frame:
@@ -104,7 +85,9 @@ def training_frame(seed: int, index: int) -> Frame:
     return record_frame(scene, seed, "train", number, which, cameras=False, previous=True)
 
 
-def augmented(points: NDArray[np.float32], boxes: Boxes, rng: np.random.Generator) -> tuple[NDArray[np.float32], Boxes]:
+def augmented(
+    points: NDArray[np.float32], boxes: Boxes3D, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], Boxes3D]:
     """Mirror and turn a frame, points and boxes alike; a mirrored object still has its front where its yaw points."""
     if rng.random() < NO_SWEEP_PROBABILITY:
         points = points[points[:, 3] == 0.0]
@@ -115,17 +98,16 @@ def augmented(points: NDArray[np.float32], boxes: Boxes, rng: np.random.Generato
     heading = np.stack([np.cos(boxes.yaws), np.sin(boxes.yaws)], axis=1) @ turn
     return (
         np.concatenate([points[:, :2] @ turn, points[:, 2:]], axis=1),
-        Boxes(
-            np.concatenate([boxes.centers[:, :2] @ turn, boxes.centers[:, 2:]], axis=1),
-            boxes.sizes,
-            np.arctan2(heading[:, 1], heading[:, 0]),
-            boxes.velocities @ turn,
-            boxes.labels,
+        replace(
+            boxes,
+            centers=np.concatenate([boxes.centers[:, :2] @ turn, boxes.centers[:, 2:]], axis=1),
+            yaws=np.arctan2(heading[:, 1], heading[:, 0]),
+            velocities=boxes.velocities @ turn,
         ),
     )
 
 
-def head_targets(boxes: Boxes, grid: Grid) -> dict[str, NDArray[Any]]:
+def head_targets(boxes: Boxes3D, grid: Grid) -> dict[str, NDArray[Any]]:
     """Return the targets of CenterHead for one frame.
 
     Returns:
