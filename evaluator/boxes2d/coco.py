@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.data.types import ImageLabels
 from shared.lazy import lazy_import
-from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.detection2d import Boxes2D
 
 faster_coco_eval = lazy_import("faster_coco_eval", install="make setup")
@@ -22,7 +22,7 @@ faster_coco_eval = lazy_import("faster_coco_eval", install="make setup")
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
-def evaluate(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], classes: Sequence[str]) -> dict[str, Any]:
+def evaluate(predictions: Sequence[Boxes2D], truths: Sequence[ImageLabels], classes: Sequence[str]) -> dict[str, Any]:
     """COCO's numbers.
 
     Args:
@@ -56,7 +56,7 @@ def evaluate(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], cla
     }
 
 
-def _dataset(truths: Sequence[LabeledImage], classes: Sequence[str]) -> dict[str, Any]:
+def _dataset(truths: Sequence[ImageLabels], classes: Sequence[str]) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for image, truth in enumerate(truths):
         for row, (left, top, right, bottom) in enumerate(truth.boxes.corners.astype(np.float64).tolist()):

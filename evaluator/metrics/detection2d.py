@@ -9,10 +9,10 @@ from typing import Any
 from evaluator.bootstrap import Copies
 from evaluator.boxes2d import coco
 from shared.data.labels import labels_in
-from shared.data.types import ImageSample
+from shared.data.types import ImageLabels, ImageSample
 from shared.errors import InputError
 from shared.metrics import voc
-from shared.metrics.labeled_image import LabeledImage, check_boxes
+from shared.metrics.labeled_image import check_boxes, labels_of_model
 from shared.runs import Run
 from shared.table import Table, number
 from shared.tasks.detection2d import Boxes2D
@@ -31,7 +31,7 @@ class Truth:
         num_samples: length of the list.
     """
 
-    images: list[LabeledImage]
+    images: list[ImageLabels]
     positions: list[int]
     tokens: list[str]
     scenes: list[str]
@@ -55,7 +55,7 @@ def ground_truth(samples: Iterable[ImageSample], label_classes: Sequence[str], c
             continue
         where = f"ground truth of sample {sample.token}"
         check_boxes(sample.labels.boxes, label_classes, where)
-        images.append(LabeledImage.of(sample.labels, to_model))
+        images.append(labels_of_model(sample.labels, to_model))
         labeled.append((position, sample))
     if not images:
         return None

@@ -16,10 +16,10 @@ import numpy as np
 from evaluator.metrics import detection2d
 from evaluator.score import Results, needed_truth
 from shared.arrays import Float64, Int64
+from shared.data.types import ImageLabels
 from shared.errors import InputError, UsageError
 from shared.json_reader import DATA_BYTES, read_json
 from shared.metrics import voc
-from shared.metrics.labeled_image import LabeledImage
 from shared.table import Table
 from shared.tasks.detection2d import Boxes2D
 
@@ -131,13 +131,13 @@ def _numbers(rows: Sequence[Mapping[str, Any]], key: str, default: Sequence[floa
 
 def _truths(
     rows: Sequence[Any], images: Sequence[int], names: Mapping[int, str], classes: Sequence[str], where: str
-) -> list[LabeledImage]:
+) -> list[ImageLabels]:
     kept, frames, labels, corners = _rows(rows, images, names, classes, where)
     own_areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     areas = _numbers(kept, "area", own_areas.tolist(), where)
     crowds = _numbers(kept, "iscrowd", [0.0] * len(kept), where).astype(np.bool_)
     return [
-        LabeledImage(Boxes2D.build(corners[own], labels[own]), crowds[own], areas[own])
+        ImageLabels(Boxes2D.build(corners[own], labels[own]), crowds[own], areas[own])
         for own in _by_frame(frames, len(images))
     ]
 

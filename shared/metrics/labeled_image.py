@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,31 +13,16 @@ from shared.errors import InputError
 from shared.tasks.detection2d import Boxes2D
 
 
-@dataclass(frozen=True)
-class LabeledImage:
-    """Ground truth of one image, labels in the class list of the model. Rows are parallel.
+def labels_of_model(labels: ImageLabels, to_model: npt.NDArray[np.int64]) -> ImageLabels:
+    """The labels of a sample in the classes of a model, without boxes of those that it does not know.
 
-    Attributes:
-        boxes: the labeled boxes.
-        ignored: (N,) bool, counts neither as missed nor as a false positive.
-        areas: (N,) float64, square pixels, for COCO's size classes.
+    Args:
+        labels: of the sample.
+        to_model: (L + 1,) for each label of the data set that of the model, -1 for none; the last is -1.
     """
-
-    boxes: Boxes2D
-    ignored: npt.NDArray[np.bool_]
-    areas: npt.NDArray[np.float64]
-
-    @staticmethod
-    def of(labels: ImageLabels, to_model: npt.NDArray[np.int64]) -> LabeledImage:
-        """The labels of a sample, without boxes of classes that the model does not know.
-
-        Args:
-            labels: of the sample.
-            to_model: (L + 1,) for each label of the data set that of the model, -1 for none; the last is -1.
-        """
-        boxes = replace(labels.boxes, labels=to_model[labels.boxes.labels])
-        known = boxes.labels >= 0
-        return LabeledImage(boxes.select(known), labels.ignored[known], labels.areas[known])
+    boxes = replace(labels.boxes, labels=to_model[labels.boxes.labels])
+    known = boxes.labels >= 0
+    return ImageLabels(boxes.select(known), labels.ignored[known], labels.areas[known])
 
 
 def check_boxes(boxes: Boxes2D, classes: Sequence[str], where: str) -> None:

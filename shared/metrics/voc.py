@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.arrays import Bool, Float32, Float64, Int64
-from shared.metrics.labeled_image import LabeledImage
+from shared.data.types import ImageLabels
 from shared.tasks.detection2d import Boxes2D
 
 IOU_THRESHOLD = 0.5
@@ -64,7 +64,7 @@ class ClassScore:
     best_f1: tuple[float, float] | None
 
 
-def match(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], num_classes: int) -> list[ClassMatches]:
+def match(predictions: Sequence[Boxes2D], truths: Sequence[ImageLabels], num_classes: int) -> list[ClassMatches]:
     """Match every class.
 
     Args:
@@ -75,7 +75,7 @@ def match(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], num_cl
     return [_match_class(predictions, truths, label) for label in range(num_classes)]
 
 
-def _match_class(predictions: Sequence[Boxes2D], truths: Sequence[LabeledImage], label: int) -> ClassMatches:
+def _match_class(predictions: Sequence[Boxes2D], truths: Sequence[ImageLabels], label: int) -> ClassMatches:
     frames, scores, rights, wrongs, wanted = [], [], [], [], []
     for frame, (predicted, truth) in enumerate(zip(predictions, truths, strict=True)):
         found = predicted.select(predicted.labels == label)

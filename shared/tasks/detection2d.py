@@ -108,9 +108,9 @@ class Detection2D(RowsTask[Boxes2D]):
     ) -> QuickMetric[Boxes2D]:
         """The evaluator's headline: Pascal VOC's mAP at an overlap of one half, as mmdet computes it."""
         from shared.metrics import voc  # not above: it takes boxes of this module
-        from shared.metrics.labeled_image import LabeledImage
+        from shared.metrics.labeled_image import labels_of_model
 
-        truths = [LabeledImage.of(sample.labels, to_model) for sample in samples if sample.labels is not None]
+        truths = [labels_of_model(sample.labels, to_model) for sample in samples if sample.labels is not None]
 
         def score(predictions: Sequence[Boxes2D]) -> float:
             matches = voc.match(predictions, truths, len(classes))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluator.boxes2d import coco
-from shared.metrics.labeled_image import LabeledImage
+from shared.data.types import ImageLabels
 from shared.tasks.detection2d import Boxes2D
 from tests.unit.test_voc_metric import scene
 
@@ -22,7 +22,7 @@ def test_pycocotools_gives_the_same(seed: int) -> None:
     pyeval = pytest.importorskip("pycocotools.cocoeval")
     predictions, truths = scene(seed, images=30)
     truths = [
-        LabeledImage(t.boxes, t.ignored, np.prod(t.boxes.corners[:, 2:] - t.boxes.corners[:, :2], axis=1))
+        ImageLabels(t.boxes, t.ignored, np.prod(t.boxes.corners[:, 2:] - t.boxes.corners[:, :2], axis=1))
         for t in truths
     ]
     ours = coco.evaluate(predictions, truths, CLASSES)
@@ -42,7 +42,7 @@ def test_pycocotools_gives_the_same(seed: int) -> None:
 
 def test_truth_as_predictions_is_one() -> None:
     boxes = Boxes2D.build([[0, 0, 50, 50], [60, 60, 90, 99]], [0, 2])
-    result = coco.evaluate([boxes], [LabeledImage(boxes, np.zeros(2, np.bool_), np.array([2500.0, 1170.0]))], CLASSES)
+    result = coco.evaluate([boxes], [ImageLabels(boxes, np.zeros(2, np.bool_), np.array([2500.0, 1170.0]))], CLASSES)
     assert result["summary"]["AP"] == pytest.approx(1.0)
     assert result["classes"]["a"]["AP"] == pytest.approx(1.0)
     assert result["classes"]["b"] == {"AP": None, "AP50": None, "AP75": None}
@@ -50,8 +50,8 @@ def test_truth_as_predictions_is_one() -> None:
 
 def test_no_predictions_and_no_truth() -> None:
     boxes = Boxes2D.build([[0, 0, 50, 50]], [0])
-    labeled = LabeledImage(boxes, np.zeros(1, np.bool_), np.array([2500.0]))
+    labeled = ImageLabels(boxes, np.zeros(1, np.bool_), np.array([2500.0]))
     assert coco.evaluate([Boxes2D.empty()], [labeled], CLASSES)["summary"]["AP"] == 0.0
-    nothing = LabeledImage(Boxes2D.empty(), np.zeros(0, np.bool_), np.zeros(0))
+    nothing = ImageLabels(Boxes2D.empty(), np.zeros(0, np.bool_), np.zeros(0))
     assert coco.evaluate([boxes], [nothing], CLASSES)["summary"]["AP"] is None
     assert coco.evaluate([Boxes2D.empty()], [nothing], CLASSES)["summary"]["AP"] is None

@@ -16,7 +16,6 @@ from shared.data import DataSettings, ImageLabels, ImageSample, open_dataset
 from shared.errors import InputError
 from shared.metrics import nuscenes, voc
 from shared.metrics.box_table import table_of, to_ego_frame
-from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.detection3d import Boxes3D
@@ -86,7 +85,7 @@ def test_map_of_2d_boxes_is_the_evaluators() -> None:
         given = ImageLabels(boxes, ignored, np.full(9, 900.0))
         samples.append(ImageSample(index, str(index), 0.0, "drive", Path("x.png"), 200, 200, given))
         known = labels < 2
-        truths.append(LabeledImage(boxes.select(known), ignored[known], np.full(int(known.sum()), 900.0)))
+        truths.append(ImageLabels(boxes.select(known), ignored[known], np.full(int(known.sum()), 900.0)))
         moved = corners + rng.normal(0, 5, corners.shape)
         predictions.append(Boxes2D.build(moved, rng.integers(0, 2, 9), rng.random(9)))
     metric = open_metric("detection2d", Samples(samples, ("car", "truck", "tram")), classes, 5)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from shared.data.types import ImageLabels
 from shared.metrics import voc
-from shared.metrics.labeled_image import LabeledImage
 from shared.tasks.detection2d import Boxes2D
 
 UNIT = [0, 0, 9, 9]  # ten pixels wide, the last one counted
 
 
-def truth(corners: list, labels: list | None = None, ignored: list | None = None) -> LabeledImage:
+def truth(corners: list, labels: list | None = None, ignored: list | None = None) -> ImageLabels:
     boxes = Boxes2D.build(np.array(corners, np.float32).reshape(-1, 4), labels)
     count = len(boxes)
-    return LabeledImage(boxes, np.array(ignored if ignored is not None else [False] * count, np.bool_), np.ones(count))
+    return ImageLabels(boxes, np.array(ignored if ignored is not None else [False] * count, np.bool_), np.ones(count))
 
 
 def found(corners: list, scores: list, labels: list | None = None) -> Boxes2D:
     return Boxes2D.build(np.array(corners, np.float32).reshape(-1, 4), labels, scores)
 
 
-def ap(predictions: list[Boxes2D], truths: list[LabeledImage]) -> float | None:
+def ap(predictions: list[Boxes2D], truths: list[ImageLabels]) -> float | None:
     return voc.score(voc.match(predictions, truths, 1)[0]).ap
 
 
@@ -86,7 +86,7 @@ def test_best_f1_and_its_threshold() -> None:
     assert threshold == pytest.approx(0.6)
 
 
-def scene(seed: int, images: int = 12, classes: int = 3) -> tuple[list[Boxes2D], list[LabeledImage]]:
+def scene(seed: int, images: int = 12, classes: int = 3) -> tuple[list[Boxes2D], list[ImageLabels]]:
     rng = np.random.default_rng(seed)
     # No score occurs twice: the order of equal ones is nobody's promise.
     scores = (rng.permutation(10_000) + 1) / 10_001

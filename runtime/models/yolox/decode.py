@@ -8,27 +8,12 @@ scores are probabilities in both forms. Source: Megvii's YOLOX (Ge et al., 2021)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from runtime.models.yolox.parameters import BOX_COLUMNS
 from shared.arrays import Float32, Int64
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Rows that passed the score threshold, in the order of the rows.
-
-    Attributes:
-        corners: (K, 4) float32, left, top, right, bottom [px of the network's input].
-        scores: (K,) float32, objectness times the best class's score.
-        labels: (K,) int64, that class.
-    """
-
-    corners: Float32
-    scores: Float32
-    labels: Int64
+from shared.tasks.detection2d import Boxes2D
 
 
 def cells(height: int, width: int, strides: Sequence[int]) -> Float32:
@@ -86,8 +71,8 @@ def _corners(centers: Float32, sizes: Float32) -> Float32:
     return np.concatenate([centers - half, centers + half], axis=1)
 
 
-def decode(rows: Float32, row_cells: Float32 | None, score_threshold: float, *, inclusive: bool) -> Candidates:
-    """Boxes of the rows that score high enough.
+def decode(rows: Float32, row_cells: Float32 | None, score_threshold: float, *, inclusive: bool) -> Boxes2D:
+    """Boxes of the rows that score high enough, in pixels of the network's input, in the order of the rows.
 
     Args:
         rows: (N, 5 + C) float32.
@@ -97,4 +82,4 @@ def decode(rows: Float32, row_cells: Float32 | None, score_threshold: float, *, 
     above, scores, labels = best_class(rows, score_threshold, inclusive=inclusive)
     kept = rows[above]
     corners = corners_of_decoded(kept) if row_cells is None else corners_of_raw(kept, row_cells[above])
-    return Candidates(corners, scores, labels)
+    return Boxes2D(corners, labels, scores)

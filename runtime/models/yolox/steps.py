@@ -7,14 +7,14 @@ image -> letterbox -> the network -> decode -> nms; a network that suppresses bo
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
-from runtime.models.yolox.decode import Candidates, cells, decode
+from runtime.models.yolox.decode import cells, decode
 from runtime.models.yolox.letterbox import Placement, letterbox
 from runtime.models.yolox.nms import suppress, suppress_by_class, to_whole_pixels
 from runtime.models.yolox.parameters import Nms, YoloxParameters
@@ -95,7 +95,7 @@ def steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> lis
         Step(
             "decode",
             decoded,
-            _placed(dataclass_of_arrays(Candidates)),
+            _placed(dataclass_of_arrays(Boxes2D)),
             count=lambda state: {"candidates": len(state.value.scores)},
         ),
         Step(
@@ -130,23 +130,23 @@ def rows_of(outputs: ArraysByName, name: str) -> Float32:
     return np.asarray(outputs[name][0], np.float32)
 
 
-def detections(outputs: ArraysByName) -> Candidates:
-    """What a network that suppresses itself found in the first image."""
+def detections(outputs: ArraysByName) -> Boxes2D:
+    """What a network that suppresses itself found in the first image, in pixels of its input."""
     count = int(outputs["num_detections"].reshape(-1)[0])
-    return Candidates(
+    return Boxes2D(
         np.asarray(outputs["detection_boxes"][0, :count], np.float32),
-        np.asarray(outputs["detection_scores"][0, :count], np.float32),
         np.asarray(outputs["detection_classes"][0, :count], np.int64),
+        np.asarray(outputs["detection_scores"][0, :count], np.float32),
     )
 
 
-def in_pixels_of_the_image(candidates: Candidates, placement: Placement) -> Boxes2D:
-    """The candidates as boxes, their corners in pixels of the image."""
+def in_pixels_of_the_image(candidates: Boxes2D, placement: Placement) -> Boxes2D:
+    """Boxes in pixels of the network's input, in pixels of the image."""
     scales = np.array([placement.scale_x, placement.scale_y] * 2, np.float32)
-    return Boxes2D(candidates.corners / scales, candidates.labels, candidates.scores)
+    return replace(candidates, corners=candidates.corners / scales)
 
 
-def suppressed(candidates: Candidates, placement: Placement, nms: Nms) -> Boxes2D:
+def suppressed(candidates: Boxes2D, placement: Placement, nms: Nms) -> Boxes2D:
     """What is left of the candidates, in pixels of the image."""
 
     def best(corners: Float32, scores: Float32, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -159,10 +159,10 @@ def suppressed(candidates: Candidates, placement: Placement, nms: Nms) -> Boxes2
     if nms.convention == "mmdet":
         boxes = in_pixels_of_the_image(candidates, placement)
         return boxes.select(best(boxes.corners, boxes.scores, boxes.labels))
-    whole = Candidates(to_whole_pixels(candidates.corners), candidates.scores, candidates.labels)
+    whole = replace(candidates, corners=to_whole_pixels(candidates.corners))
     boxes = in_pixels_of_the_image(whole, placement).select(best(whole.corners, whole.scores, whole.labels))
     edges = np.array([placement.width - 1, placement.height - 1] * 2, np.float32)
-    return Boxes2D(to_whole_pixels(np.clip(boxes.corners, 0, edges)), boxes.labels, boxes.scores)
+    return replace(boxes, corners=to_whole_pixels(np.clip(boxes.corners, 0, edges)))
 
 
 def _boxes(boxes: Boxes2D) -> dict[str, int]:
