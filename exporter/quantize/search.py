@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from exporter.devices import resolved_device
 from exporter.quantize import auto
 from exporter.quantize.bench import Bench, fingerprint, open_bench, open_metric_of
 from exporter.quantize.cost import check_gpu
@@ -76,6 +77,7 @@ def sensitivity(
     """
     check_gpu(gpu)
     session = open_session(config_path, overrides, data_root)
+    place = resolved_device(session.config, device)
     metric = open_metric_of(session, num_samples)
     workspace = Workspace.create(work)
     key = fingerprint(session, metric, session.config.quantization.calibration.num_batches, device)
@@ -84,7 +86,7 @@ def sensitivity(
     stage = _stage(workspace, "sensitivity", key, settings, profiles)
     if force or not stage.up_to_date():
         with stage, hold_stages(workspace.root, ["quantize:search"]):
-            bench = open_bench(session, metric, workspace, key, device=device, force=force)
+            bench = open_bench(session, metric, workspace, key, device=place, force=force)
             estimate = bench.estimate(gpu, profiles)
             profile = build_sensitivity_profile(bench.measure, bench.layers, blocks_of(bench.layers, block_size))
             skip = get_sensitive_layers(profile, threshold, min_snr_db)
@@ -144,6 +146,7 @@ def auto_search(
     """
     check_gpu(gpu)
     session = open_session(config_path, overrides, data_root)
+    place = resolved_device(session.config, device)
     metric = open_metric_of(session, num_samples)
     workspace = Workspace.create(work)
     key = fingerprint(session, metric, session.config.quantization.calibration.num_batches, device)
@@ -153,7 +156,7 @@ def auto_search(
     stage = _stage(workspace, "auto", key, settings, profiles)
     if force or not stage.up_to_date():
         with stage, hold_stages(workspace.root, ["quantize:search"]):
-            bench = open_bench(session, metric, workspace, key, device=device, force=force)
+            bench = open_bench(session, metric, workspace, key, device=place, force=force)
             estimate = bench.estimate(gpu, profiles)
             blocks = _blocks(bench, kept, block_size)
             found = auto.search(bench.measure, blocks, estimate, max_drop)

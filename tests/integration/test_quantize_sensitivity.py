@@ -109,7 +109,9 @@ def test_a_model_that_scores_nothing_has_no_ranking(options: list[str], tmp_path
     """The only frame's label is what the model does not say: here, because its weights are random."""
     from exporter.training_config import random_weights, read_training_config
 
-    model = calibration.build(read_training_config(ROOT / "configs/train/calibration_demo.py"), None)
+    model = calibration.build(
+        read_training_config(ROOT / "configs/train/calibration_demo.py"), calibration.read_options({})
+    )
     random_weights(model, seed=0)
     model.head.fc.bias.data = torch.tensor([-1e3, 1e3])  # never miscalibrated, which sample 0 is
     torch.save({"state_dict": model.state_dict()}, tmp_path / "random.pth")
@@ -122,5 +124,7 @@ def test_gpu_and_layers_that_are_not_there(options: list[str], tmp_path: Path) -
     work = ["--work", str(tmp_path)]
     result = run("auto", *options, *work, "--max-drop", "1", "--skip", "backbone.layer9")
     assert result.exit_code == 2 and "backbone.layer9" in result.output
+    result = run("sensitivity", *options, *work, "--device", "nowhere")
+    assert result.exit_code == 2 and "no such device" in result.output
     result = run("sensitivity", *options, *work, "--gpu", "tpu")
     assert result.exit_code == 2 and "h200" in result.output
