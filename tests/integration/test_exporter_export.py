@@ -350,15 +350,18 @@ def test_devices_by_alias(project, work, capsys):
     assert "--device: no such device 'gpu'" in capsys.readouterr().err
 
 
-def test_a_failed_export_takes_the_old_files_out_of_use(project, work):
-    """Nobody may run half of a new model with half of an old one."""
-    from shared.errors import ManifestError
-
-    assert run(project, work, "--set", "data.sample_idx=99") == 2
-    with pytest.raises(ManifestError, match="'failed', not 'done'"):
-        Workspace.open(work).artifact("onnx/pts_voxel_encoder.onnx")
+@pytest.mark.parametrize("mistake", ["data.sample_idx=99", "model.options.nope=1"])
+def test_a_failed_export_leaves_the_one_before_in_use(project, work, mistake, capsys):
+    before = Workspace.open(work).manifest()
+    assert run(project, work, "--set", mistake) == 2
+    workspace = Workspace.open(work)
+    stage = workspace.manifest().stages["export"]
+    assert stage.attempt is not None and stage.attempt.status == "failed"
+    assert (stage.status, stage.command) == ("done", before.stages["export"].command)
+    for relative in workspace.manifest().artifacts:
+        workspace.artifact(relative)
     assert run(project, work) == 0
-    assert Workspace.open(work).artifact("onnx/pts_voxel_encoder.onnx").is_file()
+    assert "export: up to date" in capsys.readouterr().err
 
 
 # -- kills and full disks: real processes ------------------------------------------------------------------------------
@@ -389,7 +392,8 @@ def test_a_killed_export_leaves_no_half_file_and_the_next_one_succeeds(project, 
     process.kill()
     process.wait()
     workspace = Workspace.open(work)
-    assert workspace.manifest().stages["export"].status == "running"
+    stage = workspace.manifest().stages["export"]
+    assert stage.status == "done" and stage.attempt is not None and stage.attempt.status == "running"
     for relative, record in workspace.manifest().artifacts.items():
         if relative != "onnx/pts_voxel_encoder.onnx":
             assert (work / relative).stat().st_size == record.bytes
