@@ -140,7 +140,7 @@ def _add_run(workspace: Workspace, spec: ModelSpec, backend: str, dataset: Any, 
     )
     folder = f"runs/{backend}-cpu"
     with workspace.stage(f"run:{backend}-cpu", tool="shared") as stage:
-        writer = RunWriter.open(workspace.path(folder), header)
+        writer = RunWriter.open(stage.folder(folder), header)
         for index, answer in enumerate(answers):
             writer.commit(index, answer, {spec.components[0].name: 6.0 + index, "decode": 1.0, "total": 7.0 + index})
         for relative in writer.finish():

@@ -174,8 +174,8 @@ def add_run(
     rng = np.random.default_rng(list(f"{backend}{device}".encode()))
     stage_name = "reference" if backend == "framework" else f"run:{name}"
     stage = workspace.stage(stage_name, tool="shared", config=fields, inputs=dict(inputs or {}))
-    writer = RunWriter.open(workspace.path(folder), RunHeader.model_validate(fields | header), resume=False)
     with stage:
+        writer = RunWriter.open(stage.folder(folder), RunHeader.model_validate(fields | header), resume=False)
         for index in range(samples if finish else samples - 1):
             outputs = dict((raw or {}).get(index, raw_outputs(index)))
             if noise:
