@@ -59,7 +59,10 @@ def main() -> int:
         chosen = [
             each for each in COMMANDS if not arguments.names or any(name in each.name for name in arguments.names)
         ]
-        outcomes = [Sweep(root, command).run(arguments.points) for command in chosen]
+        outcomes = []
+        for command in chosen:
+            outcomes.append(Sweep(root, command).run(arguments.points))
+            sys.stderr.write(f"{command.name}: {outcomes[-1].kills} kills, {len(outcomes[-1].wrong)} wrong\n")
     sys.stdout.write(_table(outcomes).text() + "\n")
     for outcome in outcomes:
         for wrong in outcome.wrong:
