@@ -170,6 +170,24 @@ def test_symbolic_links_of_theirs_cannot_leave(ours: Workspace, theirs: Workspac
         merge(ours.root, theirs.root)
 
 
+def test_a_copy_whose_manifest_lacks_a_result_changes_nothing(ours: Workspace, theirs: Workspace) -> None:
+    _do(theirs, "build", {"tensorrt/a.engine": b"engine", "tensorrt/b.engine": b"engine"})
+    update_manifest(theirs.root / "manifest.json", lambda manifest: manifest.results.clear())
+    before = _content(ours)
+    with pytest.raises(ManifestError, match=r"stage 'build' recorded the result numbers/build, which is missing"):
+        merge(ours.root, theirs.root)
+    assert _content(ours) == before
+
+
+def test_an_attempt_of_theirs_stays_there(ours: Workspace, theirs: Workspace) -> None:
+    _do(theirs, "build", {"tensorrt/a.engine": b"engine"})
+    with pytest.raises(RuntimeError), theirs.stage("build", tool="runtime", config={"new": 1}):
+        raise RuntimeError("no")
+    merge(ours.root, theirs.root)
+    assert ours.manifest().stages["build"].attempt is None
+    assert ours.artifact("tensorrt/a.engine").read_bytes() == b"engine"
+
+
 def test_a_stage_that_runs_here_is_not_replaced(ours: Workspace, theirs: Workspace) -> None:
     _do(theirs, "build", {"tensorrt/a.engine": b"engine"})
     with stage_lock(ours.root, "build"), pytest.raises(ManifestError, match="is running here"):

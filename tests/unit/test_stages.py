@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from shared.errors import ExportError
+from shared.errors import EnvironmentLacks, ExportError
 from shared.files import write_text
+from shared.locks import Lock
 from shared.manifest_cli import cli
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
@@ -124,6 +126,23 @@ def test_ended_between_the_files_the_next_reader_ends_the_commit(
     assert "switch" not in json.loads((tmp_path / "manifest.json").read_text())
     assert sorted(path.name for path in ws.path("onnx").iterdir()) == ["a.onnx", "b.onnx"]
     assert ws.stage("export", tool="exporter", config={"new": 1}).up_to_date()
+
+
+def test_a_commit_that_can_not_be_ended_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ws = Workspace.create(tmp_path)
+    _export(ws)
+    path = tmp_path / "manifest.json"
+    value = json.loads(path.read_text()) | {"switch": {"remove": ["onnx/old.onnx"]}}
+    path.write_text(json.dumps(value))
+
+    def read_only(lock: Lock) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Lock, "__enter__", read_only)
+    with pytest.raises(EnvironmentLacks, match=r"a commit was interrupted here.*read-only.*where it can be written"):
+        Workspace.open(tmp_path)
+    monkeypatch.undo()
+    assert Workspace.open(tmp_path).artifact("onnx/a.onnx").is_file()
 
 
 def test_a_folder_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
