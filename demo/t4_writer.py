@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from demo.info_files import VERSION, calibration_info, detection2d_info, detection3d_info, scene_folder
@@ -30,6 +29,8 @@ from demo.recording import Recording, Sweep
 from demo.t4_tables import build_tables, image_file, point_file
 from shared.errors import UsageError
 from shared.files import explain_os_errors, sha256_of_file
+from shared.locks import Lock
+from shared.work_path import WorkPath
 
 CONTENTS = "dataset.json"
 JPEG_QUALITY = 90
@@ -73,7 +74,7 @@ def write_dataset(folder: Path, split: str, recordings: Iterable[Recording], arg
     """
     with explain_os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with Lock(WorkPath(folder.parent, f".{folder.name}.lock")):
             if is_up_to_date(folder, arguments):
                 return False
             if folder.exists() and any(folder.iterdir()) and not (folder / CONTENTS).is_file():

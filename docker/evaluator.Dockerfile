@@ -11,7 +11,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --no-compile \
         --require-hashes --no-deps --only-binary :all: -r /locks/evaluator.txt \
     && find /opt/venv \( -name tests -o -name '*.py[ix]' -o -name '*.pxd' \) -prune -exec rm -r {} + \
-    && /opt/venv/bin/python3 -c 'import click, faster_coco_eval, filelock, jinja2, PIL.Image, PIL.ImageDraw, \
+    && /opt/venv/bin/python3 -c 'import click, faster_coco_eval, jinja2, PIL.Image, PIL.ImageDraw, \
 pydantic, rich.progress, rich.table, sklearn.metrics, ruamel.yaml; PIL.Image.init()'
 
 FROM ${BASE_IMAGE}

@@ -2,6 +2,9 @@
 
 That holds for containers which share a volume, and for hosts that share a file system which passes flock on (NFS since
 Linux 2.6.12, unless it is mounted with ``local_lock``; CephFS; Lustre with ``-o flock``).
+
+Ours, because filelock opens its file by its path: a link in a workspace would lead it out. The lock itself is the same,
+so that versions before this one, which used filelock, and this one wait for each other.
 """
 
 from __future__ import annotations
