@@ -208,15 +208,15 @@ def test_a_manifest_cannot_lead_out_of_the_volume(compose: Compose) -> None:
     (work / "onnx" / "pts_voxel_encoder.onnx").symlink_to("/etc/passwd")
     answer = compose.run("runtime-onnx", *RUN_ONNX)
     assert answer.returncode == 3
-    assert "leaves the workspace" in answer.stderr
+    assert "is a symbolic link; nothing in a workspace may be one" in answer.stderr
 
 
 # -- kills, and two at once -------------------------------------------------------------------------------------------
 
 
 def _journal_lines(work: Path) -> int:
-    journal = work / "runs" / "onnx-cpu" / "journal.jsonl"
-    return len(journal.read_text().splitlines()) if journal.exists() else 0
+    journals = list((work / "runs").glob(".onnx-cpu.attempt-*/journal.jsonl"))
+    return len(journals[0].read_text().splitlines()) if journals else 0
 
 
 def _wait_for_samples(work: Path, count: int, process: subprocess.Popen[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from shared.journal import read_lines
 from shared.json_reader import read_json
 from shared.manifest import read_manifest
+from shared.work_path import WorkPath
 from tests.fuzz.engine import Reader
 
 _MANIFEST = {
@@ -60,7 +61,11 @@ MANIFEST = Reader(
     _TOKENS,
 )
 JOURNAL = Reader(
-    "journal", read_lines, ".jsonl", lambda: ["".join(json.dumps(line) + "\n" for line in _LINES).encode()], _TOKENS
+    "journal",
+    lambda path: read_lines(WorkPath.of(path)),
+    ".jsonl",
+    lambda: ["".join(json.dumps(line) + "\n" for line in _LINES).encode()],
+    _TOKENS,
 )
 
 

@@ -74,7 +74,7 @@ def built(
     from exporter.training_config import random_weights, read_training_config
 
     # The same weights whatever ran before in the process.
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     training = read_training_config(write_config(folder, text))
     checked = yolox.read_options(options or {})
     model = yolox.build(training, checked)
@@ -89,7 +89,7 @@ def settle(model: Any) -> None:
     """Give batch norms the statistics of noise images, layer by layer."""
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None

@@ -22,6 +22,7 @@ from exporter.quantize.frozen import freeze, frozen_layers  # noqa: E402
 from exporter.quantize.fusion import fuse_model_bn  # noqa: E402
 from exporter.quantize.qat import Plan, Training, fine_tune  # noqa: E402
 from shared.errors import InputError, TrainingError  # noqa: E402
+from shared.work_path import WorkPath  # noqa: E402
 from tests.support.quantizing import images, net  # noqa: E402
 
 PLAN = Plan(steps=40, batch_size=2, learning_rate=1e-2)
@@ -63,7 +64,7 @@ def training(useless: int = 0, stop_at: int | None = None) -> tuple[Training, li
 
 def test_it_learns_and_leaves_a_model_to_save(tmp_path: Path) -> None:
     task, seen = training()
-    reports = fine_tune(task, PLAN, tmp_path / "state.pth", {"key": "a"})
+    reports = fine_tune(task, PLAN, WorkPath(tmp_path, "state.pth"), {"key": "a"})
     assert reports[-1]["loss"] < 0.6 * reports[0]["loss"]
     assert [report["step"] for report in reports] == list(range(2, 41, 2))
     # Every epoch goes through all samples, each in an order of its own.
@@ -81,19 +82,19 @@ def test_norms_that_could_not_be_folded_stay(tmp_path: Path) -> None:
     lone = nn.BatchNorm2d(3).eval()
     task.model.stem.insert(0, lone)
     before = {name: value.clone() for name, value in lone.state_dict().items()}
-    fine_tune(task, Plan(4, 2, 1e-2), tmp_path / "state.pth", {"key": "a"})
+    fine_tune(task, Plan(4, 2, 1e-2), WorkPath(tmp_path, "state.pth"), {"key": "a"})
     assert all(torch.equal(value, before[name]) for name, value in lone.state_dict().items())
 
 
 def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
     whole, _ = training()
-    reports = fine_tune(whole, PLAN, tmp_path / "whole.pth", {"key": "a"})
-    state = tmp_path / "state.pth"
+    reports = fine_tune(whole, PLAN, WorkPath(tmp_path, "whole.pth"), {"key": "a"})
+    state = WorkPath(tmp_path, "state.pth")
     with pytest.raises(KeyboardInterrupt):
         fine_tune(training(stop_at=33)[0], PLAN, state, {"key": "a", "about": {"method": "max"}})
     # What it left behind is a quantized checkpoint, too.
     fresh = net()
-    assert load_ptq_model(fresh, state)["method"] == "max"
+    assert load_ptq_model(fresh, state.checked())["method"] == "max"
     again, seen = training()
     assert fine_tune(again, PLAN, state, {"key": "a", "about": {"method": "max"}}) == reports
     assert len(seen) == 80 - 32
@@ -102,7 +103,7 @@ def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> N
 
 
 def test_the_state_of_another_training_is_not_taken_up(tmp_path: Path) -> None:
-    state = tmp_path / "state.pth"
+    state = WorkPath(tmp_path, "state.pth")
     fine_tune(training()[0], PLAN, state, {"key": "a"})
     for plan, key in ((PLAN, "b"), (Plan(6, 2, 1e-2), "a")):
         task, seen = training()
@@ -111,15 +112,15 @@ def test_the_state_of_another_training_is_not_taken_up(tmp_path: Path) -> None:
 
 
 def test_samples_of_no_use_are_left_out(tmp_path: Path) -> None:
-    reports = fine_tune(training(useless=9)[0], Plan(10, 1, 1e-3), tmp_path / "state.pth", {"key": "a"})
+    reports = fine_tune(training(useless=9)[0], Plan(10, 1, 1e-3), WorkPath(tmp_path, "state.pth"), {"key": "a"})
     assert sum("loss" in report for report in reports) == 1
     with pytest.raises(InputError, match="not one sample"):
-        fine_tune(training(useless=10)[0], Plan(10, 1, 1e-3), tmp_path / "state.pth", {"key": "b"})
+        fine_tune(training(useless=10)[0], Plan(10, 1, 1e-3), WorkPath(tmp_path, "state.pth"), {"key": "b"})
 
 
 def test_divergence_stops_with_advice_and_without_a_state(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError, match=r"step \d+: the loss or its gradient is (nan|inf).*lower the learning rate"
     ):
-        fine_tune(training()[0], Plan(40, 2, 1e30), tmp_path / "state.pth", {"key": "a"})
+        fine_tune(training()[0], Plan(40, 2, 1e30), WorkPath(tmp_path, "state.pth"), {"key": "a"})
     assert TrainingError.exit_code == 5

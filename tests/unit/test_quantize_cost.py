@@ -148,7 +148,7 @@ def test_bad_reports_are_one_line(tmp_path: Path) -> None:
     node = {"name": "x", "precision": "fp16", "nodes": ["/elsewhere/Conv"]}
     (tmp_path / "broken.json").write_text("{")
     for path, problem in (
-        (tmp_path / "broken.json", "is no report"),
+        (tmp_path / "broken.json", "can't be read as JSON"),
         (report(tmp_path / "untimed.json", [node], None), "has no times"),
         (report(tmp_path / "other.json", [node], {"x": 1.0}), "none of its layers"),
     ):
