@@ -222,7 +222,7 @@ def test_image_of_another_size_than_the_calibration_is_for(tmp_path: Path) -> No
 
 def test_missing_image(tmp_path: Path) -> None:
     write_pair(tmp_path, [entry(img_path="gone.png")])
-    with pytest.raises(InputError, match="gone.png: can't be read"):
+    with pytest.raises(InputError, match=r"gone\.png: can't be read"):
         read(tmp_path)
 
 
