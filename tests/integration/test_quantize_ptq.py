@@ -49,7 +49,7 @@ def project(tmp_path_factory) -> Path:
     """A folder with a deploy config, a checkpoint, frames, and other frames to calibrate on."""
     root = tmp_path_factory.mktemp("project")
     save_checkpoint(built(SMALL)[0], root / "model.pth")
-    write_frames(root / "frames", FRAMES, 0)
+    write_frames(root / "frames", FRAMES, 11)
     write_frames(root / "more", CALIBRATION_FRAMES, 1)
     config = {
         "model": {"type": "centerpoint", "config": str(SMALL), "checkpoint": "model.pth"},
@@ -121,8 +121,7 @@ def test_the_exported_files_have_qdq_nodes_at_the_quantized_layers_alone(made):
     encoder = onnx.load(made / "onnx" / "pts_voxel_encoder.onnx").graph
     assert not any(node.op_type == "QuantizeLinear" for node in encoder.node)
     agreement = Workspace.open(made).manifest().results["export"]["agreement"]["pts_backbone_neck_head"]
-    # Two runtimes round some values to neighboring int8 steps; how many depends on the processor (0.0125 was seen).
-    assert max(entry["largest_relative"] for entry in agreement["onnx"]) < 0.02
+    assert max(entry["largest_relative"] for entry in agreement["onnx"]) < 0.01
     assert all(entry["largest_relative"] < 1e-5 for entry in agreement["program"])
 
 
