@@ -13,9 +13,12 @@ from tests.hostile.commands import run
 from tests.support.workspaces import add_run, make_workspace
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _limited_memory() -> Iterator[None]:
-    """A case that fills the memory fails by itself, instead of taking the machine with it."""
+    """A case that fills the memory fails by itself, instead of taking the machine with it.
+
+    For a case alone: whatever runs after it may reserve more, as a browser does.
+    """
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (12 << 30, before[1]))
     yield
