@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from evaluator.bootstrap import differences, draw, intervals, replicate
 from evaluator.comparison import difference_table, side_by_side
-from evaluator.gates import check_gates, latency_names, parse_gate, refuse_typos
+from evaluator.gates import check_gates, latency_names, parse_gate, refuse_unanswerable
 from evaluator.latency import latency_csv, latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
@@ -82,7 +82,8 @@ def evaluate(
         metric = find_metric(spec.task)
         if parsed_gates:
             known = [*metric.headline_names(spec.classes), *latency_names(run_latency(runs[0])[TOTAL])]
-            refuse_typos(parsed_gates, [run.folder.name for run in runs], baseline_of(runs).folder.name, known)
+            names = [run.folder.name for run in runs]
+            refuse_unanswerable(parsed_gates, names, baseline_of(runs).folder.name, known, len(runs[0]))
         with stage:
             samples = (dataset.sample(index) for index in range(len(runs[0])))
             truth = metric.ground_truth(samples, dataset.classes, spec.classes)

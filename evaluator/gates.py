@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import UsageError
-from shared.latency import TOTAL
+from shared.latency import TOTAL, samples_needed
 
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -97,7 +97,9 @@ def parse_gate(text: str) -> Gate:
     return Gate(text, run, metric, match["change"], match["bound"], match["comparison"], limit)
 
 
-def refuse_typos(gates: Sequence[Gate], runs: Sequence[str], baseline: str, numbers: Sequence[str]) -> None:
+def refuse_unanswerable(
+    gates: Sequence[Gate], runs: Sequence[str], baseline: str, numbers: Sequence[str], samples: int
+) -> None:
     """Refuse gates that could never be checked, before anything is evaluated.
 
     Args:
@@ -105,9 +107,11 @@ def refuse_typos(gates: Sequence[Gate], runs: Sequence[str], baseline: str, numb
         runs: names of the runs, the baseline among them.
         baseline: name of the run that others are compared with.
         numbers: names of the numbers that every run will have: headline numbers, and statistics of the latency.
+        samples: how many samples every run has.
 
     Raises:
-        UsageError: a gate names a number or run that does not exist, or a change although there is no baseline.
+        UsageError: a gate names a number or run that does not exist, a change although there is no baseline, or a
+            percentile that so few samples don't give.
     """
     for gate in gates:
         if gate.run is not None and gate.run not in runs:
@@ -115,6 +119,14 @@ def refuse_typos(gates: Sequence[Gate], runs: Sequence[str], baseline: str, numb
         if gate.change is not None and not set(runs if gate.run is None else [gate.run]) - {baseline}:
             raise UsageError(
                 "there is no baseline to compare with", where=gate.text, hint="a change needs at least two runs"
+            )
+        needed = samples_needed(gate.metric.removeprefix(_LATENCY)) if gate.metric.startswith(_LATENCY) else 1
+        if samples < needed:
+            raise UsageError(
+                f"{gate.metric} needs {needed} samples, the runs have {samples}",
+                where=gate.text,
+                hint=f"runtime run --num-samples {needed}, or a gate on one of: "
+                f"{', '.join(name for name in numbers if name.startswith(_LATENCY))}",
             )
         if gate.metric not in numbers:
             by_lower = {name.lower(): name for name in numbers}

@@ -16,6 +16,7 @@ RENAMED_STAGES = {"voxelise": "voxelize"}
 _PERCENTILES = (50, 90, 95, 99)
 # A percentile rests on the samples above it; it is given only if there are at least ten of them.
 _SAMPLES_ABOVE = 10
+_SAMPLES_NEEDED = {f"p{percent}": _SAMPLES_ABOVE * 100 // (100 - percent) for percent in _PERCENTILES}
 _RESAMPLES = 500
 MIN_SAMPLES = 6
 """With at least this many samples, 95 % of the medians of a distribution lie within the samples: 1 - 2 / 2^6 = 0.97."""
@@ -43,10 +44,15 @@ def summarize(milliseconds: npt.ArrayLike) -> dict[str, float]:
         "median": float(np.median(values)),
     }
     for percent in _PERCENTILES:
-        if count * (100 - percent) >= _SAMPLES_ABOVE * 100:
+        if count >= _SAMPLES_NEEDED[f"p{percent}"]:
             summary[f"p{percent}"] = float(np.percentile(values, percent))
     summary["throughput"] = 1000 / summary["mean"]
     return summary
+
+
+def samples_needed(statistic: str) -> int:
+    """How many requests a statistic of `summarize` needs to be given; 1 unless it is a percentile."""
+    return _SAMPLES_NEEDED.get(statistic, 1)
 
 
 def summarize_stages(stages: Mapping[str, npt.ArrayLike]) -> dict[str, dict[str, float]]:

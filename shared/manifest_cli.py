@@ -12,7 +12,7 @@ from shared.cli import FOLDER, tool_group, workspace_option
 from shared.errors import EnvironmentLacks, ManifestError
 
 if TYPE_CHECKING:
-    from shared.manifest import Attempt, Stage
+    from shared.manifest import Attempt, Manifest, Stage
 
 cli = tool_group("manifest", "Look into a workspace, check that it is whole, and merge what another machine added.")
 
@@ -21,7 +21,7 @@ cli = tool_group("manifest", "Look into a workspace, check that it is whole, and
 @workspace_option
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
 def show(work: Path, as_json: bool) -> None:
-    """Show the stages of a workspace and what they made.
+    """Show the stages of a workspace, what they made, and what verification and gates say of it.
 
     Example: manifest show --work work/centerpoint
     """
@@ -35,12 +35,13 @@ def show(work: Path, as_json: bool) -> None:
     rows: list[list[str]] = []
     for name, stage in sorted(manifest.stages.items(), key=lambda item: item[1].started):
         files = str(len(stage.outputs))
-        rows.append([name, _status(work, name, stage), stage.ended or "", stage.host, files, stage.reason or ""])
+        said = [_status(work, name, stage), _verdict(manifest, stage)]
+        rows.append([name, *said, stage.ended or "", stage.host, files, stage.reason or ""])
         if (last := stage.attempt) is not None:
             reason = f"{last.reason}; " if last.reason else ""
             status = _status(work, name, last)
-            rows.append(["  last attempt", status, last.ended or "", last.host, "", f"{reason}{last.command}"])
-    columns = ["stage", "status", "ended", "host", "files", "reason"]
+            rows.append(["  last attempt", status, "", last.ended or "", last.host, "", f"{reason}{last.command}"])
+    columns = ["stage", "status", "verdict", "ended", "host", "files", "reason"]
     click.echo(Table(f"Stages of {work}", columns, rows).text())
 
 
@@ -50,6 +51,20 @@ def _status(work: Path, name: str, recorded: Stage | Attempt) -> str:
 
     killed = recorded.status == "running" and not stage_lock(work, name).is_held()
     return "killed" if killed else recorded.status
+
+
+def _verdict(manifest: Manifest, stage: Stage) -> str:
+    """What a stage judged: `passed` of its results, and of each gate among them; empty where it judged nothing."""
+    judged: list[bool] = []
+    for result in stage.results:
+        kind, _, name = result.partition("/")
+        recorded = manifest.results.get(kind, {}).get(name)
+        gates = recorded.get("gates") if isinstance(recorded, dict) else None
+        verdicts = gates if isinstance(gates, list) else [recorded]
+        judged += [each["passed"] is True for each in verdicts if isinstance(each, dict) and "passed" in each]
+    if all(judged):
+        return "passed" if judged else ""
+    return f"FAILED, {judged.count(False)} of {len(judged)}" if len(judged) > 1 else "FAILED"
 
 
 @cli.command()

@@ -228,6 +228,7 @@ def _result(stored: Mapping[str, Any], failures: list[str]) -> dict[str, Any]:
 def _result_summary(results: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind": results["kind"],
+        "samples": results["samples"],
         "matched": results["matched"],
         "reference_unmatched": results["num_reference_unmatched"],
         "test_unmatched": results["num_test_unmatched"],

@@ -71,13 +71,21 @@ def _verification_rows(material: Material) -> list[list[Cell]]:
         return [[Cell("verification"), Cell("all"), Cell("outdated", "bad"), detail]]
     rows = []
     for name, result in summary["comparisons"].items():
-        text = "; ".join(result["failures"]) or f"{result['samples']} samples, {result['results']['matched']} results"
+        text = "; ".join(result["failures"]) or _what_agreed(result)
         rows.append([Cell("verification"), Cell(name.replace("__", " → ")), verdict(result["passed"]), Cell(text)])
     rows += [[Cell("verification"), Cell("scenario"), Cell("FAILED", "bad"), Cell(line)] for line in summary["unable"]]
     rows += [
         [Cell("verification"), Cell("scenario"), Cell("skipped", "muted"), Cell(line)] for line in summary["skipped"]
     ]
     return rows
+
+
+def _what_agreed(result: dict[str, Any]) -> str:
+    """Which samples a comparison looked at: raw outputs are kept of few, results of all."""
+    results = result["results"]
+    # Workspaces of version 0.1 did not record how many samples the results are of.
+    of_samples = f" of {results['samples']} samples" if "samples" in results else ""
+    return f"raw outputs of {result['samples']} samples, {results['matched']} results{of_samples}"
 
 
 def _gate_rows(material: Material) -> list[list[Cell]]:

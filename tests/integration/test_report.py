@@ -63,6 +63,7 @@ def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
     ]  # fmt: skip
     for told in (
         "all 5 checks",  # three comparisons, and one gate of two runs
+        "raw outputs of 2 samples, 96 results of 6 samples",
         "onnx-cpu fails if mAP < 0.01",
         "Confusion of onnx-cpu",
         "nuScenes AP per range",

@@ -12,7 +12,8 @@ from tests.support.workspaces import add_run, make_workspace
 
 
 def _call(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = f"from {tool}.cli import cli; cli()"
+    module = "shared.manifest_cli" if tool == "manifest" else f"{tool}.cli"
+    code = f"from {module} import cli; cli()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
@@ -35,6 +36,39 @@ def test_agreement_is_0_and_disagreement_is_6(tmp_path: Path) -> None:
     assert failed.returncode == 6
     assert "FAILED" in failed.stderr and "Traceback" not in failed.stderr
     assert "FAILED" in _call("evaluator", "summary", "--work", work).stdout
+
+
+def test_manifest_show_has_the_verdict_of_verification_and_gates(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    for backend in ("framework", "pytorch", "onnx"):
+        add_run(workspace, backend)
+    work = str(workspace.root)
+
+    def verdicts() -> dict[str, str]:
+        lines = _call("manifest", "show", "--work", work).stdout.splitlines()
+        start = lines[1].index("verdict")
+        return {line.split()[0]: line[start : lines[1].index("ended")].strip() for line in lines[3:]}
+
+    _call("verifier", "verify", "--work", work)
+    _call("evaluator", "evaluate", "--work", work, "--fail-if", "mAP < 0.1")
+    assert verdicts()["verify"] == "passed"
+    assert verdicts()["evaluate"] == "passed"
+    assert verdicts()["run:onnx-cpu"] == ""
+
+    add_run(workspace, "onnx", noise=1.0)
+    _call("verifier", "verify", "--work", work)
+    _call(
+        "evaluator",
+        "evaluate",
+        "--work",
+        work,
+        "--fail-if",
+        "onnx-cpu: mAP < 1.1",
+        "--fail-if",
+        "pytorch-cpu: mAP < 0.1",
+    )
+    assert verdicts()["verify"] == "FAILED"
+    assert verdicts()["evaluate"] == "FAILED, 1 of 2"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from evaluator.gates import check_gates, latency_names, parse_gate, refuse_typos
+from evaluator.gates import check_gates, latency_names, parse_gate, refuse_unanswerable
 from shared.errors import UsageError
+from shared.latency import summarize
 
 _EVALUATIONS: dict[str, Any] = {
     "pytorch-cpu": {
@@ -31,7 +32,7 @@ def _check(text: str) -> dict[str, tuple[float | None, bool]]:
     gates = [parse_gate(text)]
     known = _EVALUATIONS["pytorch-cpu"]
     numbers = [*known["headline"], *latency_names(known["latency"]["total"])]
-    refuse_typos(gates, list(_EVALUATIONS), "pytorch-cpu", numbers)
+    refuse_unanswerable(gates, list(_EVALUATIONS), "pytorch-cpu", numbers, samples=1000)
     return {result.run: (result.value, result.passed) for result in check_gates(gates, _EVALUATIONS)}
 
 
@@ -81,3 +82,13 @@ def test_typos_are_errors(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         _check(text)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("percentile", "samples", "needed"), [("p50", 19, 20), ("p95", 40, 200), ("p99", 999, 1000)])
+def test_a_percentile_of_too_few_samples_says_how_many_it_needs(percentile: str, samples: int, needed: int) -> None:
+    gate = parse_gate(f"latency {percentile} > 100")
+    names = [*latency_names(summarize(range(1, samples + 1)))]
+    with pytest.raises(UsageError, match=f"latency {percentile} needs {needed} samples, the runs have {samples}"):
+        refuse_unanswerable([gate], ["onnx-cpu"], "onnx-cpu", names, samples)
+    names = [*latency_names(summarize(range(1, needed + 1)))]
+    refuse_unanswerable([gate], ["onnx-cpu"], "onnx-cpu", names, needed)
