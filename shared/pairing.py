@@ -3,6 +3,10 @@
 Within a label, the two results that are nearest are paired first, then the nearest of what is left, as far as the task
 lets results be the same thing. That is symmetric in the two runs and does not look at scores, which are among what is
 compared. What stays alone is paired once more regardless of the label: those are label flips.
+
+Ties are the exception. Where results have the same score, which of them a limit or a suppression keeps is decided by
+their order alone, so two correct runs answer with different ones. Of what is still alone, results of one label and one
+score are paired as members of such a set, wherever they are.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 
 Scores = npt.NDArray[np.floating[Any]]
 
+#: Scores that differ by no more are tied: sums in another order, in FP32, move a score by this much.
+TIE = 1e-5
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -34,6 +41,7 @@ class Pairing:
             nothing to compare; infinite: known in one run only.
         label_flips: pairs of two labels.
         reference_alone, test_alone: (U,) and (V,) scores of the results without a partner.
+        tied: pairs of results that are other members of one set of equal scores.
     """
 
     reference_count: int
@@ -44,6 +52,7 @@ class Pairing:
     label_flips: int
     reference_alone: Scores
     test_alone: Scores
+    tied: int = 0
 
 
 class Boxes(Protocol):
@@ -92,6 +101,9 @@ def pair_nearest(
     within[rows] = False
     within[:, columns] = False
     flipped_rows, flipped_columns = match_nearest(apart, within)
+    rows_alone = np.delete(np.arange(len(left)), np.concatenate([rows, flipped_rows]))
+    columns_alone = np.delete(np.arange(len(right)), np.concatenate([columns, flipped_columns]))
+    tied_rows, tied_columns = _match_tied(left, rows_alone, right, columns_alone)
     return Pairing(
         reference_count=len(reference),
         test_count=len(test),
@@ -99,9 +111,42 @@ def pair_nearest(
         matched=len(rows),
         errors=errors(left.select(rows), right.select(columns)),
         label_flips=len(flipped_rows),
-        reference_alone=np.delete(left.scores, np.concatenate([rows, flipped_rows])),
-        test_alone=np.delete(right.scores, np.concatenate([columns, flipped_columns])),
+        reference_alone=np.delete(left.scores[rows_alone], tied_rows),
+        test_alone=np.delete(right.scores[columns_alone], tied_columns),
+        tied=len(tied_rows),
     )
+
+
+def _match_tied(left: Boxes, rows: Int64, right: Boxes, columns: Int64) -> tuple[Int64, Int64]:
+    """Pair results that are alone (``rows``, ``columns``) with those of the same label and score in the other run.
+
+    An equal score alone does not make a tie: a box in the wrong place has it too. Either run must show that there are
+    several results of this label and score; or the two are the last of their label, and the only ones without a
+    partner: those a limit may have cut off from their equals.
+
+    Returns:
+        Positions in ``rows`` and in ``columns`` of the K pairs, (K,) each.
+    """
+    differences = np.abs(left.scores[rows, None].astype(np.float64) - right.scores[None, columns])
+    same_label = left.labels[rows, None] == right.labels[None, columns]
+    several = (_equals(left, rows) > 1)[:, None] | (_equals(right, columns) > 1)[None]
+    cut_off = _lone_last(left, rows)[:, None] & _lone_last(right, columns)[None]
+    return match_nearest(differences, same_label & (differences <= TIE) & (several | cut_off))
+
+
+def _equals(boxes: Boxes, rows: Int64) -> Int64:
+    """(K,) how many results have the label and score of each of ``rows``, itself included."""
+    same_label = boxes.labels[rows, None] == boxes.labels[None]
+    apart = np.abs(boxes.scores[rows, None].astype(np.float64) - boxes.scores[None])
+    return np.asarray((same_label & (apart <= TIE)).sum(axis=1))
+
+
+def _lone_last(boxes: Boxes, rows: Int64) -> Bool:
+    """(K,) whether each of ``rows`` is the last of several of its label, and no other of ``rows`` has that label."""
+    same_label = boxes.labels[rows, None] == boxes.labels[None]
+    lower = boxes.scores[None] < boxes.scores[rows, None].astype(np.float64) - TIE
+    others = same_label[:, rows].sum(axis=1) - 1
+    return np.asarray((others == 0) & (same_label.sum(axis=1) > 1) & ~(same_label & lower).any(axis=1))
 
 
 def match_nearest(distances: Float64, allowed: Bool) -> tuple[Int64, Int64]:

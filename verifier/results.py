@@ -65,7 +65,7 @@ class ResultStatistics:
     def __init__(self, task: Task[Container]) -> None:
         self._task: Task[Any] = task
         self._samples = self._reference_count = self._test_count = self._non_finite = self._label_flips = 0
-        self._matched = 0
+        self._matched = self._tied = 0
         self._reference_alone = _Scores()
         self._test_alone = _Scores()
         self._worst_sample: int | None = None
@@ -80,6 +80,7 @@ class ResultStatistics:
         self._test_count += pairing.test_count
         self._non_finite += pairing.non_finite
         self._matched += pairing.matched
+        self._tied += pairing.tied
         self._label_flips += pairing.label_flips
         for position, (name, values) in enumerate(pairing.errors.items()):
             self._errors[name].add(values)
@@ -89,7 +90,9 @@ class ResultStatistics:
         self._test_alone.add(pairing.test_alone)
 
     def summary(self) -> dict[str, Any]:
-        """What is stored: JSON. ``reference_unmatched`` and ``test_unmatched`` hold the highest scores of each side."""
+        """What is stored: JSON. ``reference_unmatched`` and ``test_unmatched`` hold the highest scores of each side;
+        files of earlier versions lack ``tied``.
+        """
         return {
             "kind": self._task.container.__name__,
             "samples": self._samples,
@@ -97,6 +100,7 @@ class ResultStatistics:
             "test_count": self._test_count,
             "non_finite": self._non_finite,
             "matched": self._matched,
+            "tied": self._tied,
             "label_flips": self._label_flips,
             "known_once": sum(errors.known_once for errors in self._errors.values()),
             "num_reference_unmatched": self._reference_alone.count,

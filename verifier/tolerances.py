@@ -309,6 +309,8 @@ def _beyond_result_limits(results: Mapping[str, Any], limits: ResultLimits, scor
         value = errors["max"] if limits.quantile == 1.0 else errors["quantiles"][str(limits.quantile)]
         failures += _beyond(f"results {name}", value, limit, value is not None and value <= limit)
     total = max(results["reference_count"], results["test_count"])
+    if results.get("tied") and not results["matched"]:
+        failures.append(f"results: all {results['tied']} pairs are ties, which don't show where results are")
     if total:
         # Results near the threshold come and go with their scores.
         floor = 0.0 if score_threshold is None else score_threshold + limits.errors.get("score", 0.0)

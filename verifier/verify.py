@@ -230,6 +230,7 @@ def _result_summary(results: Mapping[str, Any]) -> dict[str, Any]:
         "kind": results["kind"],
         "samples": results["samples"],
         "matched": results["matched"],
+        "tied": results["tied"],
         "reference_unmatched": results["num_reference_unmatched"],
         "test_unmatched": results["num_test_unmatched"],
         "label_flips": results["label_flips"],
@@ -284,6 +285,8 @@ def _result_table(stored: Mapping[str, Any], task: Task[Any]) -> Table:
         f"{results['num_reference_unmatched']} and {results['num_test_unmatched']} unmatched, "
         f"{results['label_flips']} label flips"
     )
+    if tied := results.get("tied"):
+        title += f", {tied} tied (equal scores: each run kept others of the same)"
     if agreement:
         title += f"; against the reference {', '.join(f'{name} {value:.4f}' for name, value in agreement.items())}"
     return Table(title, ["  error", "max", "mean", "p99"], rows)

@@ -13,8 +13,9 @@ import pytest
 from shared import formats
 from shared.errors import ConfigError, InputError, ManifestError, UsageError, VerificationFailed
 from shared.tasks import find
+from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
-from tests.support.workspaces import RAW_SAMPLES, SAMPLES, add_run, good_boxes, make_workspace, raw_outputs
+from tests.support.workspaces import RAW_SAMPLES, SAMPLES, add_run, good_boxes, join, make_workspace, raw_outputs
 from verifier.tolerances import apply_overrides, judge, tolerance_from_json
 from verifier.verify import check, verify
 
@@ -154,6 +155,33 @@ def test_lost_boxes_fail_unless_they_are_at_the_score_threshold(
             _fails(workspace, "results unmatched, share", caplog)
         else:
             verify(workspace.root, (), False)
+
+
+def _tied_boxes(first: float) -> Boxes3D:
+    """Three boxes with one score, in a row that begins at ``first`` [m]."""
+    centers = [[first + 3.0 * index, 150.0, 0.0] for index in range(3)]
+    return Boxes3D.build(centers, np.ones((3, 3)), np.zeros(3), np.zeros((3, 2)), labels=[0, 0, 0], scores=[0.45] * 3)
+
+
+def test_ties_are_said_and_do_not_fail(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    boxes = good_boxes(workspace, 1)
+    for backend, first in (("framework", 0.0), ("pytorch", 0.0), ("onnx", 1.5)):
+        samples = 2 if backend == "framework" else SAMPLES
+        add_run(workspace, backend, samples=samples, boxes={1: join(boxes, _tied_boxes(first))})
+    text = verify(workspace.root, (), False)
+    assert text.count("3 tied") == 2
+    summary = workspace.manifest().results["verification"]["summary"]
+    tied = {name: result["results"]["tied"] for name, result in summary["comparisons"].items()}
+    assert tied == {"pytorch-cpu__onnx-cpu": 3, "reference__pytorch-cpu": 0, "reference__onnx-cpu": 3}
+
+
+def test_ties_alone_verify_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = _workspace(tmp_path)
+    for backend, first in (("framework", 0.0), ("pytorch", 0.0), ("onnx", 1.5)):
+        samples = 2 if backend == "framework" else SAMPLES
+        add_run(workspace, backend, samples=samples, boxes=dict.fromkeys(range(samples), _tied_boxes(first)))
+    _fails(workspace, "results: all 6 pairs are ties", caplog)
 
 
 def test_missing_run_of_a_scenario_fails_unless_optional(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -211,3 +211,49 @@ def test_class_scores_that_are_not_finite_are_counted() -> None:
     # The rows after one that is not finite keep their places.
     collected.add(2, ClassScores.build(logits), ClassScores.build(np.array([[0, 1], [1, 2]], np.float32)))
     assert (collected.summary()["matched"], collected.summary()["num_test_unmatched"]) == (2, 1)
+
+
+def _row(places: list[float], scores: list[float], label: int = 0) -> Boxes3D:
+    """Boxes along x [m]."""
+    centers = [[place, 0.0, 0.0] for place in places]
+    return Boxes3D.build(centers, np.ones((len(places), 3)), np.zeros(len(places)), labels=[label] * len(places),
+                         scores=scores)  # fmt: skip
+
+
+def test_ties_that_a_suppression_resolves_otherwise_are_paired_as_sets() -> None:
+    """A row of cells with one score, and every third of them kept from another start, as circle NMS does it."""
+    sure = [[-20.0, -10.0], [0.9, 0.8]]
+    reference = _row(sure[0] + [1.0, 4.0, 7.0], sure[1] + [0.5, 0.5, 0.5])
+    test = _row(sure[0] + [2.5, 5.5, 8.5], sure[1] + [0.5, 0.500002, 0.5])
+    found = _summary(reference, test)
+    assert (found["matched"], found["tied"]) == (2, 3)
+    assert (found["num_reference_unmatched"], found["num_test_unmatched"]) == (0, 0)
+
+
+def test_a_tie_at_a_limit_of_boxes_is_recognized() -> None:
+    reference, test = _row([0.0, 10.0, 20.0], [0.9, 0.8, 0.3]), _row([0.0, 10.0, 30.0], [0.9, 0.8, 0.3])
+    assert _summary(reference, test)["tied"] == 1
+    fewer = _row([0.0, 30.0], [0.9, 0.3])
+    assert _summary(reference, fewer)["tied"] == 0
+    above = _row([0.0, 15.0, 20.0], [0.9, 0.8, 0.3])
+    assert (_summary(reference, above)["tied"], _summary(reference, above)["num_test_unmatched"]) == (0, 1)
+
+
+def test_boxes_in_the_wrong_place_are_no_ties() -> None:
+    boxes = _boxes(3)
+    moved = replace(boxes, centers=boxes.centers + np.float32([1.0, 0, 0]))
+    found = _summary(boxes, moved)
+    assert (found["tied"], found["num_test_unmatched"]) == (0, len(boxes))
+    alone = _row([0.0], [0.5])
+    assert _summary(alone, _row([1.0], [0.5]))["tied"] == 0
+
+
+def test_other_labels_and_other_scores_are_no_ties() -> None:
+    reference = _row([1.0, 4.0], [0.5, 0.5])
+    assert _summary(reference, _row([2.5, 5.5], [0.5, 0.5], label=1))["tied"] == 0
+    assert _summary(reference, _row([2.5, 5.5], [0.5001, 0.5001]))["tied"] == 0
+
+
+def test_one_more_of_a_set_of_ties_is_unmatched() -> None:
+    found = _summary(_row([1.0, 4.0], [0.5, 0.5]), _row([2.5, 5.5, 8.5], [0.5, 0.5, 0.5]))
+    assert (found["tied"], found["num_test_unmatched"]) == (2, 1)
