@@ -19,6 +19,7 @@ from runtime.backends.onnx import OnnxSession, ort
 from runtime.model import Model, open_model
 from runtime.pipeline import build_pipeline
 from runtime.trace import sample_count
+from shared.fp16_range import KIND
 from shared.lazy import lazy_import
 from shared.progress import track
 from shared.table import Table, number
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 else:
     onnx = lazy_import("onnx", install="pip install onnx")
 
-KIND = "tensor-ranges"
 _SHOWN = 5
 _SUFFIX = "__largest"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shared import cast_graph, onnx_graph
 from shared.errors import BuildError
 from shared.files import write_json
 from shared.lazy import lazy_import
@@ -16,9 +17,7 @@ from shared.work_path import WorkPath
 from trt_builder import (
     achieved,
     builder_config,
-    cast_graph,
     compat,
-    onnx_graph,
     policies,
     reproducible,
     timing_cache,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shared import onnx_graph
 from shared.errors import ConfigError
+from shared.fp16_range import largest_values
 from shared.workspace import Workspace
-from trt_builder import onnx_graph, policies, profiles, ranges
+from trt_builder import policies, profiles
 from trt_builder.policies import Resolved
 from trt_builder.profiles import Profile, Sizes
 
@@ -81,7 +83,7 @@ def make_jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
         graph = graphs[component.name]
         where = f"components.{component.name}"
         policy = section.precision_policy or config.tensorrt.precision_policy
-        largest = ranges.largest_values(ws, component) if policies.POLICIES[policy].low == "fp16" else None
+        largest = largest_values(ws, component) if policies.POLICIES[policy].low == "fp16" else None
         if section.precision_policy is None and policies.POLICIES[policy].quantized and quantized:
             # What is not quantized in a graph runs in FP16, and so does a component of which nothing is.
             policy = policy if component.name in quantized else "fp16"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from shared import onnx_graph
 from shared.errors import BuildError, EnvironmentLacks
-from trt_builder import compat, onnx_graph
+from trt_builder import compat
 from trt_builder.compat import TensorRT
 from trt_builder.policies import Resolved
 

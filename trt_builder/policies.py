@@ -25,11 +25,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
+from shared import onnx_graph
 from shared.errors import ConfigError
+from shared.fp16_range import beyond_fp16
 from shared.lazy import lazy_import
-from trt_builder import onnx_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -38,10 +37,6 @@ else:
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
-# Largest finite FP16 number (IEEE 754 binary16).
-FP16_MAX = 65504.0
-# A few samples do not show the largest value that will ever occur; three bits are left for the rest.
-FP16_HEADROOM = 8.0
 # TensorRT's parser types no transposed convolution in BF16; between casts its compiler may run it in BF16 all the same,
 # so either is as asked.
 NO_BF16_FORM = "the ONNX parser takes no BF16 transposed convolution"
@@ -115,7 +110,7 @@ def resolve(
         model: the graph.
         keep_fp32: regular expressions on node names, matched from the start.
         where: the ONNX file, for errors.
-        largest: largest magnitude per tensor on recorded samples, where there are any (`ranges`).
+        largest: largest magnitude per tensor on recorded samples, where there are any (`fp16_range`).
 
     Raises:
         ConfigError: INT8 without Q/DQ nodes, a pattern that names no node, or patterns under a policy that lowers
@@ -137,7 +132,7 @@ def resolve(
         )
     keep: dict[str, str] = {}
     if policy.low == "fp16":
-        keep |= _out_of_range(model, largest or {})
+        keep |= beyond_fp16(model, largest or {})
     if policy.low == "bf16":
         keep |= {
             onnx_graph.node_name(node): NO_BF16_FORM for node in model.graph.node if node.op_type == "ConvTranspose"
@@ -145,24 +140,6 @@ def resolve(
     asked = nodes_matching(model, keep_fp32, where=where)
     keep |= dict.fromkeys(asked, "keep_fp32")
     return Resolved(policy, False if asked else policy.tf32, keep, int8, _expected(policy, model, keep))
-
-
-def _out_of_range(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[str, str]:
-    """Nodes that can't run in FP16: a weight is too large for it, or a value seen on samples comes near its end."""
-    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    reached = {
-        name: float(np.abs(value).max())
-        for name, value in weights.items()
-        if np.issubdtype(value.dtype, np.floating) and value.size
-    }
-    reasons = {}
-    for node in model.graph.node:
-        for name in (*node.input, *node.output):
-            if reached.get(name, 0.0) > FP16_MAX and node.op_type != "BatchNormalization":
-                reasons[onnx_graph.node_name(node)] = f"weight '{name}' reaches {reached[name]:.4g}"
-            elif largest.get(name, 0.0) > FP16_MAX / FP16_HEADROOM:
-                reasons[onnx_graph.node_name(node)] = f"'{name}' reaches {largest[name]:.4g} on recorded samples"
-    return reasons
 
 
 def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str], *, where: str) -> list[str]:

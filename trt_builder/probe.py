@@ -16,13 +16,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from shared import cuda, engines
+from shared import cast_graph, cuda, engines, onnx_graph
 from shared.config.tensorrt_section import TensorRT as Options
 from shared.errors import EnvironmentLacks, InputError
 from shared.files import atomic_path, sha256_of_file
 from shared.lazy import lazy_import
 from shared.work_path import WorkPath
-from trt_builder import cast_graph, onnx_graph, policies
+from trt_builder import policies
 from trt_builder import target as targets
 from trt_builder.engine import build
 from trt_builder.jobs import Job

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from shared.errors import ConfigError
+from shared.onnx_graph import GraphInput
 from shared.spec import AxisSizes, ComponentSpec, ModelSpec
-from trt_builder.onnx_graph import GraphInput
 
 Shape = tuple[int, ...]
 

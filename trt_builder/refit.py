@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared import onnx_graph
 from shared.errors import BuildError, InputError
 from shared.trust import require_artifact
 from shared.workspace import Workspace
-from trt_builder import engine, onnx_graph, weights
+from trt_builder import engine, weights
 from trt_builder import target as targets
 from trt_builder.build_plan import one_at_a_time, options_key, plan_build, read_config
 from trt_builder.jobs import Job

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared import onnx_graph
 from shared.errors import BuildError
 from shared.lazy import lazy_import
-from trt_builder import compat, onnx_graph
+from trt_builder import compat
 from trt_builder.session import Session
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from runtime.model import open_model
 from runtime.models.centerpoint.parameters import HEAD
 from runtime.models.centerpoint.pipeline import build
 from runtime.ranges import record_ranges
+from shared.cast_graph import lower
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.planted import planted, scale_weights
 from trt_builder.build_plan import read_config
-from trt_builder.cast_graph import lower
 from trt_builder.jobs import make_jobs
 
 COUNTS = [500, 0, 700]

@@ -19,6 +19,7 @@ import pytest
 
 from benchmarks.trt_engines import verdicts
 from shared import cuda, engines
+from shared.cast_graph import lower
 from shared.config.tensorrt_section import TensorRT as Options
 from shared.cuda import GpuInfo
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError, ManifestError
@@ -41,7 +42,6 @@ from trt_builder import compat, progress, timing_cache
 from trt_builder import target as targets
 from trt_builder.build import build_all
 from trt_builder.build_plan import options_key
-from trt_builder.cast_graph import lower
 from trt_builder.compat import TensorRT
 from trt_builder.messages import Messages, make_logger
 from trt_builder.refit import refit_all

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from shared.cast_graph import lower
+from shared.onnx_graph import tensor_types
 from tests.support.qdq_graphs import Net
 from tests.support.trt_run import with_known_qdq
 from tests.support.trt_workspaces import CHANNELS, FEATURES, POINTS, encoder, head, quantize
-from trt_builder.cast_graph import lower
-from trt_builder.onnx_graph import tensor_types
 
 
 def run(model: onnx.ModelProto, inputs: dict[str, Any]) -> list[Any]:

@@ -6,9 +6,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from shared.cast_graph import lower
 from shared.errors import ConfigError
 from tests.support.trt_workspaces import encoder, head, quantize
-from trt_builder.cast_graph import lower
 from trt_builder.policies import POLICIES, flags_do, resolve
 
 CONVOLUTIONS = 17

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConfigError
+from shared.onnx_graph import GraphInput
 from shared.spec import AxisSizes, ModelSpec
-from trt_builder.onnx_graph import GraphInput
 from trt_builder.profiles import Sizes, as_json, axes_of, check, resolve
 
 FEATURES = GraphInput("input_features", ("num_voxels", "num_max_points", 11))

@@ -257,7 +257,7 @@ class _Parser:
         return self._errors[index]
 
     def parse_from_file(self, path: str) -> bool:
-        from trt_builder.onnx_graph import tensor_types
+        from shared.onnx_graph import tensor_types
 
         model = onnx.load(path)
         types = tensor_types(model)

@@ -1,7 +1,7 @@
 """Precision baked into a graph: a copy of it whose nodes compute in FP16 or BF16, with casts where types meet.
 
 For versions of TensorRT in which the types in the graph decide. Inputs and outputs keep their types, so that every
-engine of a component is called alike. Nodes stay in FP32 when the policy keeps them there (`policies`), when they have
+engine of a component is called alike. Nodes stay in FP32 when the caller keeps them there, when they have
 no such form, when a weight does not fit FP16, and between Q and DQ nodes, where casts would stand in the way of INT8
 kernels.
 """
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from shared.fp16_range import FP16_MAX
 from shared.lazy import lazy_import
-from trt_builder.onnx_graph import node_name, tensor_types
-from trt_builder.policies import FP16_MAX
+from shared.onnx_graph import node_name, tensor_types
 
 if TYPE_CHECKING:
     import onnx

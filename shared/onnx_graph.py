@@ -1,4 +1,4 @@
-"""What the builder asks of an ONNX graph: its content's hash, inputs, node names, types, and quantized nodes."""
+"""What is asked of an ONNX graph: its content's hash, inputs, node names, types, and quantized nodes."""
 
 from __future__ import annotations
 
