@@ -33,12 +33,22 @@ def stand_in_for(module: str) -> list[str]:
     Returns:
         Names of the registered types; empty when the module holds nothing that a model is built of.
     """
+    register = _registration(module)
+    return register() if register else []
+
+
+def is_stood_in_for(module: str) -> bool:
+    """Whether own types stand in for a module of AWML."""
+    return _registration(module) is not None
+
+
+def _registration(module: str) -> Callable[[], list[str]] | None:
     for model in plugins.with_part(plugins.EXPORTER_MODELS, "awml"):
         stand_ins = cast(StandIns, plugins.part(plugins.EXPORTER_MODELS, model, "awml"))
         for package, register in stand_ins.REGISTRATIONS.items():
             if module == package or module.startswith(package + "."):
-                return register()
-    return []
+                return register
+    return None
 
 
 def register_types(registry: Any, types: Mapping[str, Any]) -> list[str]:

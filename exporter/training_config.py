@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from exporter import awml
 from exporter.mmcv_ops import provide_mmcv_ops
+from exporter.training_only import for_inference, type_name
 from shared.errors import ConfigError, ModelLoadError
 from shared.files import sha256_of_json
 from shared.lazy import lazy_import
@@ -19,6 +21,9 @@ torch = lazy_import("torch")
 mmengine = lazy_import("mmengine")
 
 _log = logging.getLogger("exporter")
+
+# mmengine's words for it.
+_UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+ registry")
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,17 @@ def _import_custom_modules(config: TrainingConfig) -> None:
                 ) from error  # fmt: skip
 
 
+def registry_of(framework: str) -> Any:
+    """The models of a framework: its registry.
+
+    Raises:
+        EnvironmentLacks: the exporter's packages are not installed.
+    """
+    provide_mmcv_ops()
+    importlib.import_module(f"{framework}.models")
+    return importlib.import_module(f"{framework}.registry").MODELS
+
+
 def build_model(config: TrainingConfig, framework: str = "mmdet3d") -> Any:
     """Build the model of a training config, in evaluation mode, with random weights.
 
@@ -161,24 +177,27 @@ def build_model(config: TrainingConfig, framework: str = "mmdet3d") -> Any:
         ConfigError: a type is not known or refuses its arguments, or a module that the config imports is not there.
         EnvironmentLacks: the exporter's packages are not installed.
     """
-    provide_mmcv_ops()
-    importlib.import_module(f"{framework}.models")
-    registry = importlib.import_module(f"{framework}.registry").MODELS
     from mmengine.registry import DefaultScope
 
+    registry = registry_of(framework)
     _import_custom_modules(config)
-
+    section, dropped = for_inference(config.model, registry)
+    if dropped:
+        _log.info("dropped, as only training needs it: %s", ", ".join(dropped))
     # The frameworks read parts of it as attributes.
-    section = mmengine.ConfigDict(_for_inference(config.model, registry))
+    section = mmengine.ConfigDict(section)
     try:
         with DefaultScope.overwrite_default_scope(framework):
             model = registry.build(section)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
+        unknown = _UNKNOWN_TYPE.search(reason)
+        if unknown:
+            raise unknown_type(config, unknown[1]) from error
         raise ConfigError(
             f"the model can't be built: {reason}",
             where=str(config.path),
-            hint="a type of another package needs custom_imports; check its arguments",
+            hint="check its arguments",
         ) from error
     model.eval()
     for parameter in model.parameters():
@@ -186,26 +205,29 @@ def build_model(config: TrainingConfig, framework: str = "mmdet3d") -> Any:
     return model
 
 
-def _for_inference(section: Any, registry: Any, key: str = "") -> Any:
-    """A copy of a model section without what only training needs."""
+def unknown_type(config: TrainingConfig, name: str) -> ConfigError:
+    """The error of a type that no package here has: where the config has it from, and where one adds it."""
+    place = next((place for place, found in _types(config.model) if found == name), "model")
+    modules = [module for module in config.imports if not module.startswith("autoware_ml.")]
+    sources = [module for module in modules if not awml.is_stood_in_for(module)] or modules
+    origin = f"of {' or '.join(sources)}" if sources else "the config imports no package that could have it"
+    return ConfigError(
+        f"{place} is a {name}, which is not known here ({origin})",
+        where=str(config.path),
+        hint="docs/extending.md, A type of a training config, says how to add it",
+    )
+
+
+def _types(section: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Place and name of every type in a model section."""
     if isinstance(section, dict):
-        if key.startswith("loss") and "type" in section and registry.get(_type_name(section["type"])) is None:
-            _log.info("loss %s is not installed; an export does not need it", section["type"])
-            return {"type": "mmdet.L1Loss"}
-        pretrained = section.get("type") == "Pretrained"
-        if pretrained and key == "init_cfg":
-            return None
-        kept = {name: _for_inference(value, registry, name) for name, value in section.items() if name != "pretrained"}
-        if "with_cp" in kept:
-            kept["with_cp"] = False
-        return kept
-    if isinstance(section, (list, tuple)):
-        return type(section)(_for_inference(value, registry, key) for value in section)
-    return section
-
-
-def _type_name(value: Any) -> str:
-    return value if isinstance(value, str) else getattr(value, "__name__", str(value))
+        if "type" in section:
+            yield place or "model", type_name(section["type"])
+        for key, value in section.items():
+            yield from _types(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(section, (list, tuple)):
+        for i, value in enumerate(section):
+            yield from _types(value, f"{place}.{i}")
 
 
 def random_weights(model: Any, seed: int) -> None:
@@ -241,4 +263,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else _type_name(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type_name(value)

@@ -280,6 +280,20 @@ def test_mmdets_own_yolox_tiny(tmp_path: Path) -> None:
     same_boxes(pipeline.infer(pipeline.read(sample).data).predictions, boxes)
 
 
+def test_a_cut_at_random_around_a_label_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """AWML's traffic light detectors test on such cuts; ours, and mmdet's pipeline here, take the image whole."""
+    annotations = 'dict(type="LoadAnnotations", with_bbox=True)'
+    text = tiny.TRAINING_CONFIG.replace(
+        annotations, f'{annotations}, dict(type="RandomCropWithROI", crop_size=(1.0, 6.0))'
+    )
+    with caplog.at_level("INFO", "exporter"):
+        model, pipeline, adapter, _ = exported(tmp_path, {}, text)
+    assert "test_pipeline.RandomCropWithROI" in caplog.text
+    sample = samples(tmp_path)[0]
+    _, boxes, _ = adapter.answer(model, adapter.load_input(sample, {}))
+    same_boxes(pipeline.infer(pipeline.read(sample).data).predictions, boxes)
+
+
 def test_a_program_suppresses_as_the_onnx_file_does(tmp_path: Path) -> None:
     from exporter.artifacts.programs import export_program
     from exporter.models.yolox import adapter as yolox
@@ -304,6 +318,7 @@ def test_a_program_suppresses_as_the_onnx_file_does(tmp_path: Path) -> None:
         (('dict(type="LoadImageFromFile")', 'dict(type="LoadImageFromFile", color_type="grayscale")'), "color"),
         (("pad_val=dict(img=(114.0, 114.0, 114.0))", "pad_val=dict(img=(1.0, 2.0, 3.0))"), "no gray"),
         (('type="YOLOX"', 'type="FasterRCNN"'), "not a YOLOX"),
+        (('type="YOLOX"', 'type="YOLOXMultiTask"'), "model is a YOLOXMultiTask, which is not known here"),
         (('nms=dict(type="nms"', 'nms=dict(type="soft_nms"'), "soft_nms"),
         (("num_classes=3", "num_classes=4"), "names 3 classes, the head has 4"),
     ],

@@ -302,7 +302,7 @@ def test_wrong_options(options, message):
         ('type="MVXFasterRCNN"', "model is a MVXFasterRCNN, not a CenterPoint"),
         ('pts_voxel_encoder=dict(type="HardSimpleVFE")', "pts_voxel_encoder is HardSimpleVFE"),
         ('pts_voxel_encoder=dict(mode="avg")', "averages over points"),
-        ('pts_bbox_head=dict(type="MultiHeadCenterPointHead")', "pts_bbox_head is MultiHeadCenterPointHead"),
+        ('pts_bbox_head=dict(type="MultiHeadCenterPointHead")', "is a MultiHeadCenterPointHead, which is not known"),
         ("pts_bbox_head=dict(bbox_coder=dict(post_center_range=None))", "no post_center_range"),
         ("data_preprocessor=dict(voxel=False)", "does not voxelize"),
         ('data_preprocessor=dict(voxel_type="dynamic")', "not into voxels of a fixed size"),

@@ -109,6 +109,40 @@ def test_other_missing_imports_that_may_fail(tmp_path):
     build(read(path))
 
 
+def test_an_unknown_type_names_the_module_that_has_no_stand_in(tmp_path):
+    path = written(
+        tmp_path,
+        f'_base_ = ["{SMALL}"]\ncustom_imports = dict(imports=["projects.CenterPoint.models", "projects.Fast.vit", '
+        '"autoware_ml.hooks"])\nmodel = dict(pts_backbone=dict(type="Vit"))\n',
+    )
+    with pytest.raises(ConfigError, match=r"pts_backbone is a Vit, which is not known here \(of projects.Fast.vit\)"):
+        build(read(path))
+
+
+def test_an_unknown_type_that_no_import_explains(tmp_path):
+    path = written(tmp_path, 'model = dict(type="Other")\n')
+    with pytest.raises(ConfigError, match=r"model is a Other, .*\(the config imports no package that could have it\)"):
+        build(read(path))
+
+
+def test_arguments_for_training_are_dropped_and_that_is_said(tmp_path, caplog):
+    path = written(
+        tmp_path,
+        f'_base_ = ["{SMALL}"]\nmodel = dict(\n'
+        "  pts_voxel_encoder=dict(frozen_stages=[0]), pts_backbone=dict(frozen_stages=[0, 1]),\n"
+        "  pts_neck=dict(frozen_stages=-1),\n"
+        "  pts_bbox_head=dict(freeze_shared_conv=True, freeze_task_heads=False))\n",
+    )
+    plain = build(read(SMALL)).state_dict()
+    with caplog.at_level(logging.INFO, "exporter"):
+        model = build(read(path))
+    assert model.state_dict().keys() == plain.keys()
+    (line,) = [record.message for record in caplog.records if "only training needs" in record.message]
+    assert line.endswith("pts_backbone.frozen_stages, pts_bbox_head.loss_cls (mmdet.AmpGaussianFocalLoss is not "
+                         "installed), pts_bbox_head.freeze_shared_conv")  # fmt: skip
+    assert "pts_voxel_encoder.frozen_stages" in line and "pts_neck" not in line
+
+
 def test_weights_are_never_downloaded(tmp_path):
     """Pretrained weights are for training; a config that names some builds all the same."""
     pretrained = 'init_cfg=dict(type="Pretrained", checkpoint="https://example.invalid/x.pth")'
@@ -142,13 +176,20 @@ def test_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ('pts_backbone=dict(type="SECONDD")', "SECONDD is not in the"),
-        ("pts_backbone=dict(layer_numss=[1, 1, 1])", "layer_numss"),
+        (
+            'pts_backbone=dict(type="SECONDD")',
+            r"pts_backbone is a SECONDD, which is not known here \(of projects.CenterPoint.models\)\. docs/ext",
+        ),
+        (
+            'pts_bbox_head=dict(separate_head=dict(type="Heads"))',
+            r"pts_bbox_head.separate_head is a Heads, which is not known here \(of projects.CenterPoint",
+        ),
+        ("pts_backbone=dict(layer_numss=[1, 1, 1])", "the model can't be built: .*layer_numss"),
     ],
 )
 def test_a_type_or_argument_that_does_not_exist(tmp_path, change, message):
     path = written(tmp_path, f'_base_ = ["{SMALL}"]\nmodel = dict({change})\n')
-    with pytest.raises(ConfigError, match=f"the model can't be built: .*{message}") as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         build(read(path))
     assert "\n" not in str(caught.value)
 
@@ -186,6 +227,24 @@ def test_pipeline_without_sweeps(tmp_path):
     )
     found = loading(read(path))
     assert (found.load_dim, found.use_dim, found.merge_sweeps, found.range_filter) == (4, (0, 1, 2), False, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [("offset=[0.0, 0.0, 0.0], sensor_id='FRONT'", True), ("offset=[0, 0, 0.1]", False), ("rotation=[0, 0, 1]", False)],
+)
+def test_an_offset_of_nothing_is_no_step(tmp_path, arguments, known):
+    path = written(
+        tmp_path,
+        "model = dict(type='CenterPoint')\n"
+        "test_pipeline = [dict(type='LoadPointsFromFile', load_dim=4, use_dim=4), "
+        f"dict(type='PointOffset', {arguments})]\n",
+    )
+    if known:
+        assert loading(read(path)).use_dim == (0, 1, 2, 3)
+    else:
+        with pytest.raises(ConfigError, match="steps PointOffset"):
+            loading(read(path))
 
 
 def test_pipeline_inside_a_wrapped_data_set(tmp_path):

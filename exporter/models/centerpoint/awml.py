@@ -13,8 +13,8 @@ def _register_centerpoint() -> list[str]:
     models = {
         "BackwardPillarFeatureNet": pillar_encoder.BackwardPillarFeatureNet,
         "CustomSeparateHead": awml_types.CustomSeparateHead,
-        "SECOND": awml_types.SECOND,
-        "SECONDFPN": awml_types.SECONDFPN,
+        # mmdet3d's, with an argument for training.
+        "CustomPillarFeatureNet": MODELS.get("PillarFeatureNet"),
         # Types that AWML's deployment puts into the configs it dumps: the same weights, another forward.
         "PillarFeatureNetONNX": MODELS.get("PillarFeatureNet"),
         "BackwardPillarFeatureNetONNX": pillar_encoder.BackwardPillarFeatureNet,

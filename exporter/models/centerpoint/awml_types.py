@@ -1,14 +1,11 @@
-"""AWML's own CenterPoint head parts and its additions to SECOND, as far as inference needs them."""
+"""AWML's own CenterPoint head parts, as far as inference needs them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from mmdet3d.models.backbones.second import SECOND as _Second  # noqa: N811  a class with an acronym for its name
 from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead
-from mmdet3d.models.necks.second_fpn import SECONDFPN as _SecondFPN  # noqa: N811
 from mmdet3d.models.task_modules.coders.centerpoint_bbox_coders import CenterPointBBoxCoder as _Coder
 from torch import Tensor, nn
 
@@ -20,20 +17,6 @@ class CustomSeparateHead(SeparateHead):
         super().__init__(**options)
         last_convolution = self.heatmap[-1]
         nn.init.constant_(last_convolution.bias, self.init_bias)
-
-
-class SECOND(_Second):
-    """mmdet3d's SECOND; takes ``frozen_stages``, which matters in training only."""
-
-    def __init__(self, frozen_stages: Sequence[int] | None = None, **options: Any) -> None:  # noqa: ARG002
-        super().__init__(**options)
-
-
-class SECONDFPN(_SecondFPN):
-    """mmdet3d's SECONDFPN; takes ``frozen_stages``, which matters in training only."""
-
-    def __init__(self, frozen_stages: Sequence[int] | None = None, **options: Any) -> None:  # noqa: ARG002
-        super().__init__(**options)
 
 
 class CenterPointBBoxCoder(_Coder):

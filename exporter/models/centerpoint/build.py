@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from exporter.models.centerpoint.options import Options
-from exporter.training_config import TrainingConfig, build_model
+from exporter.training_config import TrainingConfig, build_model, registry_of, unknown_type
 from shared.errors import ConfigError
 
 # Types whose layers and decoding this module knows; AWML's deployment writes those with ONNX into the configs it dumps.
 _TYPES = {
     "pts_voxel_encoder": (
-        "PillarFeatureNet", "BackwardPillarFeatureNet", "PillarFeatureNetONNX", "BackwardPillarFeatureNetONNX",
+        "PillarFeatureNet", "CustomPillarFeatureNet", "BackwardPillarFeatureNet", "PillarFeatureNetONNX",
+        "BackwardPillarFeatureNetONNX",
     ),
     "pts_middle_encoder": ("PointPillarsScatter",),
     "pts_bbox_head": ("CenterHead", "CenterHeadONNX"),
@@ -26,8 +26,7 @@ def build(config: TrainingConfig, options: Options) -> Any:
     Raises:
         ConfigError: not a CenterPoint on pillars, or a variant that can't be deployed.
     """
-    where = str(config.path)
-    _check_variant(config.model, where)
+    _check_variant(config)
     model = build_model(replace(config, model={**config.model, "type": "CenterPoint"}))
     head = model.pts_bbox_head
     if options.nms_type is not None:
@@ -35,7 +34,7 @@ def build(config: TrainingConfig, options: Options) -> Any:
     if head.test_cfg.get("nms_type") != "circle":
         raise ConfigError(
             f"test_cfg.pts.nms_type is '{head.test_cfg.get('nms_type')}'; the runtime has circle suppression",
-            where=where,
+            where=str(config.path),
             hint=f"set model.options.nms_type: circle to use it, with min_radius {head.test_cfg.get('min_radius')}",
         )
     return model
@@ -46,18 +45,21 @@ def classes(model: Any) -> list[str]:
     return [name for names in model.pts_bbox_head.class_names for name in names]
 
 
-def _check_variant(section: Mapping[str, Any], where: str) -> None:
+def _check_variant(config: TrainingConfig) -> None:
     """A training config's model section, before it is built.
 
     Raises:
         ConfigError: not a CenterPoint on pillars, or a variant that can't be deployed.
     """
+    section, where = config.model, str(config.path)
     if section.get("type") not in ("CenterPoint", "CenterPointONNX"):
         raise ConfigError(f"model is a {section.get('type')}, not a CenterPoint", where=where, hint="check model.type")
     parts = {name: section.get(name) or {} for name in (*_TYPES, "data_preprocessor")}
     for name, known in _TYPES.items():
         actual = parts[name].get("type")
         if actual not in known:
+            if actual is not None and registry_of("mmdet3d").get(actual) is None:
+                raise unknown_type(config, actual)
             raise ConfigError(
                 f"{name} is {actual}; only a CenterPoint on pillars can be deployed",
                 where=where,

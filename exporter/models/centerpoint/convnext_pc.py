@@ -74,7 +74,7 @@ class ConvNeXtPC(BaseModule):
         out_indices: stages whose outputs are returned.
         gap_before_final_norm: must be False: a detector needs maps, not vectors.
         first_downsample: first stage that halves the resolution.
-        training_only: ``drop_path_rate``, ``with_cp``, ``frozen_stages``, ``stem_patch_size``, ``act_cfg``.
+        training_only: ``drop_path_rate``, ``with_cp``, ``stem_patch_size``, ``act_cfg``.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ConvNeXtPC(BaseModule):
         **training_only: Any,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        unknown = set(training_only) - {"drop_path_rate", "with_cp", "frozen_stages", "stem_patch_size", "act_cfg"}
+        unknown = set(training_only) - {"drop_path_rate", "with_cp", "stem_patch_size", "act_cfg"}
         if unknown:
             raise ConfigError(f"unknown arguments: {', '.join(sorted(unknown))}", where="ConvNeXt_PC")
         if gap_before_final_norm or large_arch is not None:

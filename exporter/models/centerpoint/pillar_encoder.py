@@ -27,7 +27,6 @@ class BackwardPillarFeatureNet(nn.Module):
         norm_cfg: batch norm of the layers.
         mode: how a pillar's points are reduced, ``max`` or ``avg``.
         legacy: the offsets to the center overwrite the raw x and y, as old releases of mmdet3d did.
-        frozen_stages: for training only; accepted because configs carry it.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class BackwardPillarFeatureNet(nn.Module):
         norm_cfg: dict[str, Any] | None = None,
         mode: str = "max",
         legacy: bool = True,
-        frozen_stages: Sequence[int] | None = None,  # noqa: ARG002  training only
     ) -> None:
         super().__init__()
         self.legacy = legacy

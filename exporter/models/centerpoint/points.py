@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from exporter.training_config import TrainingConfig
 from shared.data import PointLoading
@@ -26,6 +27,8 @@ def point_loading(config: TrainingConfig) -> PointLoading:
     """
     where = str(config.path)
     steps = {step["type"].rsplit(".", 1)[-1]: step for step in config.pipeline if isinstance(step.get("type"), str)}
+    if "PointOffset" in steps and not _moves(steps["PointOffset"]):
+        del steps["PointOffset"]
     unknown = sorted(set(steps) - _PASSIVE_STEPS - set(_LOADING_STEPS))
     if unknown:
         raise ConfigError(
@@ -68,6 +71,11 @@ def point_loading(config: TrainingConfig) -> PointLoading:
         )
     except ValueError as error:
         raise ConfigError(f"the test pipeline can't be deployed: {error}", where=where) from error
+
+
+def _moves(offset: Mapping[str, Any]) -> bool:
+    """Whether AWML's PointOffset, which corrects the mounting of one lidar, changes anything."""
+    return any([*offset.get("offset", ()), *offset.get("rotation", ())])
 
 
 def _columns(use_dim: int | Sequence[int]) -> tuple[int, ...]:

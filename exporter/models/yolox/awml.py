@@ -1,4 +1,4 @@
-"""What AWML's package for YOLOX-opt-ELAN registers, see `exporter.awml`."""
+"""What AWML's packages for YOLOX-opt register, see `exporter.awml`."""
 
 from __future__ import annotations
 
@@ -13,4 +13,5 @@ def _register_yolox_opt_elan() -> list[str]:
     return register_types(MODELS, {"ELANDarknet": elan.ELANDarknet, "YOLOXPAFPN_ELAN": elan.YOLOXPAFPN_ELAN})
 
 
-REGISTRATIONS = {"projects.YOLOX_opt_elan": _register_yolox_opt_elan}
+# In AWML's first releases both detectors were in one package.
+REGISTRATIONS = {"projects.YOLOX_opt_elan": _register_yolox_opt_elan, "projects.YOLOX_opt": _register_yolox_opt_elan}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.models.yolox.letterbox import deployed_steps
 from exporter.models.yolox.options import Options
-from exporter.training_config import TrainingConfig, build_model
+from exporter.training_config import TrainingConfig, build_model, registry_of, unknown_type
+from exporter.training_only import type_name
 from shared.errors import ConfigError
 
 
@@ -32,8 +34,11 @@ def build(config: TrainingConfig, options: Options) -> Any:
         ConfigError: not a YOLOX, or a variant that can't be deployed; options that are for ONNX files.
     """
     where = str(config.path)
-    if str(config.model.get("type")).rsplit(".", maxsplit=1)[-1] != "YOLOX":
-        raise ConfigError(f"model is a {config.model.get('type')}, not a YOLOX", where=where, hint="check model.type")
+    kind = type_name(config.model["type"]).rsplit(".", maxsplit=1)[-1]
+    if kind != "YOLOX":
+        if registry_of("mmdet").get(kind) is None:
+            raise unknown_type(config, kind)
+        raise ConfigError(f"model is a {kind}, not a YOLOX", where=where, hint="check model.type")
     if options.image is not None:
         raise ConfigError(
             "is for ONNX files that come without a training config", where="model.options.image", hint="leave it out"
@@ -45,7 +50,7 @@ def build(config: TrainingConfig, options: Options) -> Any:
             f"test_cfg.nms is of type {nms['type']}; the runtime has plain suppression", where=where, hint="use nms"
         )
     # What mmdet keeps outside of its models: `answer` and `components` get the model alone.
-    model.deploy = Deployment(config.pipeline, _class_names(config, model, options), options)
+    model.deploy = Deployment(deployed_steps(config), _class_names(config, model, options), options)
     return model
 
 

@@ -111,7 +111,7 @@ class ELANDarknet(BaseModule):
         arch_overwrite: stages other than those of ``arch``, as `_P5` lists them.
         conv_cfg, norm_cfg, act_cfg: of every convolution.
         use_depthwise: not available, nor is ASPP in a stage of ``arch_overwrite``.
-        frozen_stages, norm_eval, aspp_dilations: for training; without effect here.
+        norm_eval, aspp_dilations: for training; without effect here.
 
     Raises:
         ValueError: a variant that is not available.
@@ -123,7 +123,6 @@ class ELANDarknet(BaseModule):
         deepen_factor: float = 2.0,
         widen_factor: float = 1.0,
         out_indices: Sequence[int] = (2, 3, 4),
-        frozen_stages: int = -1,  # noqa: ARG002
         use_depthwise: bool = False,
         aspp_dilations: Sequence[int] = (1, 6, 12, 18),  # noqa: ARG002
         arch_overwrite: Sequence[Sequence[Any]] | None = None,

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from exporter.training_config import TrainingConfig
+from exporter.training_only import type_name
 from shared.errors import ConfigError
 
+_log = logging.getLogger("exporter")
+
 _PASSIVE_STEPS = frozenset({"LoadAnnotations", "PackDetInputs"})
+# AWML's traffic light detectors are trained, and tested, on what is cut at random around a label.
+_RANDOM_CROP = "RandomCropWithROI"
 
 
-def letterbox_of(config: TrainingConfig, coarsest: int) -> dict[str, Any]:
-    """The training config's test pipeline as a letterbox: size, fill, channels, normalization.
+def deployed_steps(config: TrainingConfig) -> tuple[dict[str, Any], ...]:
+    """The steps of the test pipeline that an image goes through when nothing is known of it."""
+    steps = tuple(step for step in config.pipeline if _short(step) != _RANDOM_CROP)
+    if len(steps) < len(config.pipeline):
+        _log.info(
+            "dropped, as only training needs it: test_pipeline.%s, which cuts at random around a label; "
+            "images are taken whole, so give it what the vehicle cuts out", _RANDOM_CROP
+        )  # fmt: skip
+    return steps
+
+
+def _short(step: Mapping[str, Any]) -> str:
+    return type_name(step.get("type")).rsplit(".", 1)[-1]
+
+
+def letterbox_of(steps: Sequence[Mapping[str, Any]], config: TrainingConfig, coarsest: int) -> dict[str, Any]:
+    """A test pipeline as a letterbox: size, fill, channels, normalization.
 
     Args:
+        steps: see `deployed_steps`.
         config: the training config.
         coarsest: the network's greatest stride, which the input is a multiple of [px].
 
@@ -24,12 +46,12 @@ def letterbox_of(config: TrainingConfig, coarsest: int) -> dict[str, Any]:
         ConfigError: it is none, or one that the runtime can't do.
     """
     where = str(config.path)
-    steps = {str(step.get("type")).rsplit(".", 1)[-1]: step for step in config.pipeline}
-    unknown = sorted(set(steps) - _PASSIVE_STEPS - {"LoadImageFromFile", "Resize", "Pad"})
+    by_type = {_short(step): step for step in steps}
+    unknown = sorted(set(by_type) - _PASSIVE_STEPS - {"LoadImageFromFile", "Resize", "Pad"})
     if unknown:
         raise ConfigError(f"the test pipeline has the steps {', '.join(unknown)}, which the runtime does not know",
                           where=where)  # fmt: skip
-    load, resize, pad = (steps.get(name) for name in ("LoadImageFromFile", "Resize", "Pad"))
+    load, resize, pad = (by_type.get(name) for name in ("LoadImageFromFile", "Resize", "Pad"))
     if load is None or resize is None or pad is None:
         raise ConfigError(
             "has no test pipeline of LoadImageFromFile, Resize and Pad", where=where, hint="define test_pipeline"
