@@ -9,6 +9,7 @@ from shared import onnx_graph
 from shared.errors import BuildError, EnvironmentLacks
 from trt_builder import compat
 from trt_builder.compat import TensorRT
+from trt_builder.misread import refuse_misread
 from trt_builder.policies import Resolved
 
 
@@ -25,13 +26,24 @@ def parse(tensorrt: TensorRT, builder: Any, logger: Any, path: Path, *, strongly
 
     Raises:
         BuildError: the parser refuses a node; names it, its operator and its position.
-        EnvironmentLacks: the node's operator is one that other TensorRTs have.
+        EnvironmentLacks: an operator that only other TensorRTs have or read right, or a library that is missing.
     """
     trt = tensorrt.trt
-    compat.refuse_operators(tensorrt, {node.op_type for node in onnx_graph.load(path).graph.node}, where=component)
+    model = onnx_graph.load(path)
+    compat.refuse_operators(tensorrt, {node.op_type for node in model.graph.node}, where=component)
+    refuse_misread(tensorrt, model, where=component)
     network = builder.create_network(compat.network_flags(tensorrt, strongly_typed=strongly_typed))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
+    try:
+        parsed = parser.parse_from_file(str(path))
+    except RuntimeError as error:
+        # 8.6 opens libraries of its own while it parses some operators, and throws where they are missing.
+        raise EnvironmentLacks(
+            f"{tensorrt.title} can't parse the graph here: {error}",
+            where=component,
+            hint="install all libraries of this TensorRT, or export the model without the operator",
+        ) from error
+    if not parsed:
         errors = [compat.parser_error(trt, parser.get_error(index)) for index in range(parser.num_errors)]
         raise parse_failure(tensorrt, component, path, errors)
     # The parser owns the weights that the network points to.

@@ -49,7 +49,8 @@ class Net:
         if quantized:
             tensor = self.pair(tensor, f"{name}/input", scale)
             weight = self.pair(weight, f"{name}/weight", np.full(self.channels, largest / 50), 0)
-        return self.node("Conv", name, tensor, weight, pads=[1, 1, 1, 1])
+        # ONNX infers a kernel's shape from its weight; TensorRT 8.6 does not, where the weight comes from a DQ.
+        return self.node("Conv", name, tensor, weight, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
 
     def model(self) -> onnx.ModelProto:
         """The graph, from ``x`` (1, channels, 16, 16) to the tensors that nothing reads."""

@@ -313,6 +313,24 @@ def test_a_parser_error_names_node_operator_and_position(machine: Machine, tmp_p
         build(ws, "fp32")
 
 
+def test_a_library_that_the_parser_misses_is_an_error_of_the_environment(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    model = head()
+    model.graph.node[3].op_type = "RoiAlign"
+    with pytest.raises(EnvironmentLacks, match=r"head: .*can't parse the graph here: .*libnvinfer_vc_plugin"):
+        build(make_workspace(tmp_path, {HEAD: model}), "fp32")
+
+
+def test_a_graph_that_this_version_misreads_is_not_built(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    model = head()
+    node = model.graph.node[3]
+    node.op_type = "ScatterND"
+    node.attribute.append(onnx.helper.make_attribute("reduction", "max"))
+    with pytest.raises(EnvironmentLacks, match=r"misreads node .*reduction='max'"):
+        build(make_workspace(tmp_path, {HEAD: model}), "fp32")
+
+
 def test_a_graph_whose_types_contradict_each_other_is_refused(machine: Machine, tmp_path: Path) -> None:
     machine.with_tensorrt("8.6.0")
     model = head()

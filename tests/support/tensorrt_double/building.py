@@ -263,6 +263,9 @@ class _Parser:
         types = tensor_types(model)
         names = {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF"}
         for position, node in enumerate(model.graph.node):
+            if node.op_type == "RoiAlign" and not hasattr(self._trt.ParserError, "node_name"):
+                # Seen on 8.6.0, whose wheel doesn't bring this library.
+                raise RuntimeError("Unable to open library: libnvinfer_vc_plugin.so.8")
             if node.domain not in ("", "ai.onnx"):
                 self._errors.append(self._trt.ParserError(position, node))
             dtype = self._trt.DataType[names.get(types.get(node.output[0], 0), "INT32")]
