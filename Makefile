@@ -72,11 +72,13 @@ int8-of:
 	@$(MAKE) pipeline
 	@$(if $(wildcard $(dir $(WORK))$(FLOAT)/evaluation/.),$(EVALUATOR_TOOL) compare $(dir $(WORK_ARG))$(FLOAT):onnx-cpu $(WORK_ARG):onnx-cpu)
 
+yolox-nano: WORK = work/yolox-nano
 yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx REAL_DATA=folder
 	@$(if $(and $(REAL_DATA),$(ONNX)),,echo "yolox-nano: set ONNX to the file and REAL_DATA to a folder of real images" >&2; exit 2)
-	@$(EXPORTER_BIN)/exporter export --config configs/yolox_nano.yaml --work work/yolox-nano --set export.onnx_path=$(abspath $(ONNX))
-	@$(TOOLS)/bin/runtime run --work work/yolox-nano --backend onnx --device $(DEVICE)
-	@$(TOOLS)/bin/evaluator evaluate --work work/yolox-nano
+	@$(EXPORTER_BIN)/exporter export --config configs/yolox_nano.yaml --work $(WORK) \
+	    --set export.onnx_path=$(abspath $(ONNX)) $(overrides)
+	@$(TOOLS)/bin/runtime run --work $(WORK) --backend onnx --device $(DEVICE)
+	@for command in evaluate report summary; do $(TOOLS)/bin/evaluator $$command --work $(WORK); done
 
 centerpoint-121m: setup ## the full-size 121 m network (random weights) on a real frame, on the CPU
 	@$(if $(REAL_DATA),,echo "centerpoint-121m: set REAL_DATA to a folder of real frames (README, Real data)" >&2; exit 2)

@@ -174,6 +174,24 @@ def ranges_command(**options: Any) -> None:
     click.echo(record_ranges(**options))
 
 
+@cli.command("doctor-input")
+@_model_options
+@click.option(
+    "--num-samples", type=COUNT_OR_ALL, default=16, show_default=True, help="How many samples, from the first; -1: all."
+)
+def doctor_input_command(**options: Any) -> None:
+    """Try other inputs that the network may have been trained on: RGB for BGR, 0-1 for 0-255, another mean.
+
+    A wrong input is no error, but gives worse results, or none. Shows the metric that each input gives on labeled
+    samples. `runtime run` does so on a few samples when a run's results collapse.
+
+    Example: runtime doctor-input --work work/yolox-nano --backend onnx --num-samples -1
+    """
+    from runtime.doctor_input import doctor_input
+
+    click.echo(doctor_input(**options))
+
+
 @cli.command("trace")
 @_model_options
 @click.option("--num-samples", type=COUNT_OR_ALL, help="How many samples. [default: verification.num_verify_samples]")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.doctor_input import suspicions
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import Pipeline
 from shared.errors import UsageError
@@ -61,7 +62,7 @@ def run(
             stage.add_artifact(f"{folder}/{name}", _KINDS.get(name, "raw"))
         finished = Run.open(attempt.checked())
         counters = _sums(finished.counters)
-        alerts = pipeline.alerts(counters)
+        alerts = [*pipeline.alerts(counters), *suspicions(model, session, finished)]
         stage.result("runs", model.name, {"samples": count, "counters": counters, "alerts": alerts})
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)

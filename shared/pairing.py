@@ -6,7 +6,8 @@ compared. What stays alone is paired once more regardless of the label: those ar
 
 Ties are the exception. Where results have the same score, which of them a limit or a suppression keeps is decided by
 their order alone, so two correct runs answer with different ones. Of what is still alone, results of one label and one
-score are paired as members of such a set, wherever they are.
+score are paired as members of such a set, wherever they are. Suppression goes from the highest score down, and what it
+did not keep makes room for others: which results below a tie are kept hangs on the tie, so they are not judged.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Pairing:
         label_flips: pairs of two labels.
         reference_alone, test_alone: (U,) and (V,) scores of the results without a partner.
         tied: pairs of results that are other members of one set of equal scores.
+        below_ties: results of both runs without a partner of their label, whose score is that of a tie or lower.
     """
 
     reference_count: int
@@ -53,6 +55,7 @@ class Pairing:
     reference_alone: Scores
     test_alone: Scores
     tied: int = 0
+    below_ties: int = 0
 
 
 class Boxes(Protocol):
@@ -104,16 +107,21 @@ def pair_nearest(
     rows_alone = np.delete(np.arange(len(left)), np.concatenate([rows, flipped_rows]))
     columns_alone = np.delete(np.arange(len(right)), np.concatenate([columns, flipped_columns]))
     tied_rows, tied_columns = _match_tied(left, rows_alone, right, columns_alone)
+    tie = left.scores[rows_alone[tied_rows]].max(initial=-np.inf) + TIE
+    alone = np.delete(left.scores[rows_alone], tied_rows), np.delete(right.scores[columns_alone], tied_columns)
+    judged = [scores[scores > tie] for scores in alone]
+    flips = np.maximum(left.scores[flipped_rows], right.scores[flipped_columns]) > tie
     return Pairing(
         reference_count=len(reference),
         test_count=len(test),
         non_finite=int((~whole).sum() + (~other_whole).sum()),
         matched=len(rows),
         errors=errors(left.select(rows), right.select(columns)),
-        label_flips=len(flipped_rows),
-        reference_alone=np.delete(left.scores[rows_alone], tied_rows),
-        test_alone=np.delete(right.scores[columns_alone], tied_columns),
+        label_flips=int(flips.sum()),
+        reference_alone=judged[0],
+        test_alone=judged[1],
         tied=len(tied_rows),
+        below_ties=sum(map(len, alone)) - sum(map(len, judged)) + 2 * int((~flips).sum()),
     )
 
 

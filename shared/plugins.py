@@ -57,7 +57,9 @@ EXPORTER_MODELS = Group(
     "a model, as the exporter sees it",
     ("adapter", "training", "trace", "autoware", "adopt", "awml"),
 )
-PIPELINES = Group("awml_deploy.pipelines", "runtime.models", "a model, as the runtime sees it", ("pipeline",))
+PIPELINES = Group(
+    "awml_deploy.pipelines", "runtime.models", "a model, as the runtime sees it", ("pipeline", "neighbors")
+)
 BACKENDS = Group("awml_deploy.backends", "runtime.backends", "a backend", names=("PACKAGES", "artifacts", "load"))
 METRICS = Group(
     "awml_deploy.metrics",

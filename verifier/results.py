@@ -65,7 +65,7 @@ class ResultStatistics:
     def __init__(self, task: Task[Container]) -> None:
         self._task: Task[Any] = task
         self._samples = self._reference_count = self._test_count = self._non_finite = self._label_flips = 0
-        self._matched = self._tied = 0
+        self._matched = self._tied = self._below_ties = 0
         self._reference_alone = _Scores()
         self._test_alone = _Scores()
         self._worst_sample: int | None = None
@@ -81,6 +81,7 @@ class ResultStatistics:
         self._non_finite += pairing.non_finite
         self._matched += pairing.matched
         self._tied += pairing.tied
+        self._below_ties += pairing.below_ties
         self._label_flips += pairing.label_flips
         for position, (name, values) in enumerate(pairing.errors.items()):
             self._errors[name].add(values)
@@ -91,7 +92,7 @@ class ResultStatistics:
 
     def summary(self) -> dict[str, Any]:
         """What is stored: JSON. ``reference_unmatched`` and ``test_unmatched`` hold the highest scores of each side;
-        files of earlier versions lack ``tied``.
+        files of earlier versions lack ``tied`` and ``below_ties``.
         """
         return {
             "kind": self._task.container.__name__,
@@ -101,6 +102,7 @@ class ResultStatistics:
             "non_finite": self._non_finite,
             "matched": self._matched,
             "tied": self._tied,
+            "below_ties": self._below_ties,
             "label_flips": self._label_flips,
             "known_once": sum(errors.known_once for errors in self._errors.values()),
             "num_reference_unmatched": self._reference_alone.count,

@@ -231,6 +231,7 @@ def _result_summary(results: Mapping[str, Any]) -> dict[str, Any]:
         "samples": results["samples"],
         "matched": results["matched"],
         "tied": results["tied"],
+        "below_ties": results["below_ties"],
         "reference_unmatched": results["num_reference_unmatched"],
         "test_unmatched": results["num_test_unmatched"],
         "label_flips": results["label_flips"],
@@ -286,7 +287,9 @@ def _result_table(stored: Mapping[str, Any], task: Task[Any]) -> Table:
         f"{results['label_flips']} label flips"
     )
     if tied := results.get("tied"):
-        title += f", {tied} tied (equal scores: each run kept others of the same)"
+        title += (
+            f", {tied} tied (equal scores: each run kept others of the same) and {results['below_ties']} below them"
+        )
     if agreement:
         title += f"; against the reference {', '.join(f'{name} {value:.4f}' for name, value in agreement.items())}"
     return Table(title, ["  error", "max", "mean", "p99"], rows)

@@ -104,7 +104,7 @@ def _result_table(title: str, results: dict[str, Any]) -> Grid:
     lost = results["num_reference_unmatched"] + results["num_test_unmatched"]
     caption = f"Results, {title}: {results['matched']} matched, {lost} unmatched, {results['label_flips']} label flips"
     if tied := results.get("tied"):
-        caption += f", {tied} tied"
+        caption += f", {tied} tied and {results['below_ties']} below them"
     return Grid(caption, ["error", "pairs", "mean", "median", "99 % below", "max"], rows)
 
 

@@ -42,3 +42,14 @@ def test_nothing_is_judged_without_a_run(tool: str) -> None:
     answer = _pipeline(**{tool: "false"})
     assert answer.returncode != 0
     assert "report" not in answer.stdout
+
+
+def test_yolox_nano_heeds_overrides_and_writes_a_report() -> None:
+    arguments = ["yolox-nano", "ONNX=nano.onnx", "REAL_DATA=real", "SET=evaluation.num_samples=3 data.format=folder"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    answer = subprocess.run(
+        ["make", "-n", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert f"--set export.onnx_path={ROOT / 'nano.onnx'}" in answer.stdout
+    assert "--set evaluation.num_samples=3 --set data.format=folder" in answer.stdout
+    assert "for command in evaluate report summary" in answer.stdout

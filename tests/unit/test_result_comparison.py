@@ -254,6 +254,20 @@ def test_other_labels_and_other_scores_are_no_ties() -> None:
     assert _summary(reference, _row([2.5, 5.5], [0.5001, 0.5001]))["tied"] == 0
 
 
-def test_one_more_of_a_set_of_ties_is_unmatched() -> None:
-    found = _summary(_row([1.0, 4.0], [0.5, 0.5]), _row([2.5, 5.5, 8.5], [0.5, 0.5, 0.5]))
-    assert (found["tied"], found["num_test_unmatched"]) == (2, 1)
+def test_what_is_kept_below_a_tie_hangs_on_it_and_what_is_above_does_not() -> None:
+    """A fourth of the set, and a box that has room in one run only; but also one that the other run lost."""
+    reference = _row([1.0, 4.0, 6.9, 40.0], [0.5, 0.5, 0.4, 0.6])
+    test = _row([2.5, 5.5, 8.5], [0.5, 0.5, 0.5])
+    found = _summary(reference, test)
+    assert (found["tied"], found["below_ties"]) == (2, 2)
+    assert (found["num_reference_unmatched"], found["num_test_unmatched"]) == (1, 0)
+    assert found["reference_unmatched"] == pytest.approx([0.6])
+
+
+def test_label_flips_below_a_tie_hang_on_it_too() -> None:
+    reference, test = _row([1.0, 4.0, 20.0], [0.5, 0.5, 0.4]), _row([2.5, 5.5, 20.0], [0.5, 0.5, 0.4])
+    flipped = replace(test, labels=np.array([0, 0, 1]))
+    found = _summary(reference, flipped)
+    assert (found["label_flips"], found["tied"], found["below_ties"]) == (0, 2, 2)
+    above = replace(flipped, scores=np.array([0.5, 0.5, 0.6], np.float32))
+    assert _summary(reference, above)["label_flips"] == 1
