@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from shared.table import MISSING, Table
 
@@ -132,6 +133,25 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Explorer:
+    """Frames to look through, one at a time, drawn by ``static/explorer.js``.
+
+    Attributes:
+        key: unique in the report.
+        data: JSON values: what all frames share, and the frames.
+    """
+
+    key: str
+    data: Mapping[str, Any]
+    kind: ClassVar[str] = "explorer"
+
+    def json(self) -> str:
+        """The data as text that can stand in an HTML element: no name in it can end the element."""
+        text = json.dumps(self.data, separators=(",", ":"), allow_nan=False)
+        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@dataclass(frozen=True)
 class Details:
     """Blocks that readers can open; ``open``: shown from the start."""
 
@@ -158,7 +178,7 @@ class Cards:
 
 
 # Not `Text | ...`: this is evaluated when the module is imported, by Python 3.10 too.
-Block = Text | Heading | Grid | Charts | Picture | Details | Code | Cards
+Block = Text | Heading | Grid | Charts | Picture | Explorer | Details | Code | Cards
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""Pictures of the report: photos, points on them, and pixels embedded in the page as data URIs, so that nothing is
-fetched.
+"""Photos of the report, and points on them, embedded in the page as data URIs, so that nothing is fetched.
 
 With Pillow, not OpenCV: nothing is measured on these pixels, and OpenCV would be two fifths of the evaluator's image.
 """
@@ -20,11 +19,6 @@ from shared.lazy import lazy_import
 pil_image = lazy_import("PIL.Image", install="make setup")
 pil_ops = lazy_import("PIL.ImageOps", install="make setup")
 pil_draw = lazy_import("PIL.ImageDraw", install="make setup")
-
-
-# Wide enough for a screen, and four of them fit a report many times over.
-_WIDEST = 1280
-_QUALITY = 82
 
 
 def read_photo(path: Path, *, upright: bool) -> UInt8:
@@ -57,22 +51,15 @@ def draw_dots(photo: UInt8, pixels: npt.NDArray[np.float64], colors: UInt8, radi
     return np.array(drawing)
 
 
-def jpeg(photo: UInt8) -> str:
-    """Data URI of a photo (H, W, 3), red, green, blue; wider ones are scaled down."""
+def jpeg(photo: UInt8, widest: int, quality: int) -> str:
+    """Data URI of a photo (H, W, 3), red, green, blue; those wider than ``widest`` are scaled down."""
     image = pil_image.fromarray(photo)
     height, width = photo.shape[:2]
-    if width > _WIDEST:
-        image = image.resize((_WIDEST, round(height * _WIDEST / width)), pil_image.Resampling.BOX)
+    if width > widest:
+        image = image.resize((widest, max(1, round(height * widest / width))), pil_image.Resampling.BOX)
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=_QUALITY)
+    image.save(file, "JPEG", quality=quality)
     return _uri("jpeg", file.getvalue())
-
-
-def png(drawing: UInt8) -> str:
-    """Data URI of a drawing (H, W, 4), red, green, blue, opacity; without loss."""
-    file = io.BytesIO()
-    pil_image.fromarray(drawing).save(file, "PNG", compress_level=9)
-    return _uri("png", file.getvalue())
 
 
 def _uri(kind: str, encoded: bytes) -> str:

@@ -84,6 +84,11 @@ class Material:
         """The runs to be drawn together: the first, and the shown one where that is another."""
         return list(dict.fromkeys((self.first, self.shown)))
 
+    @property
+    def drawn(self) -> list[str]:
+        """The same runs, the shown one first."""
+        return list(dict.fromkeys((self.shown, self.first)))
+
 
 def evaluated_runs(workspace: Workspace, config: DeployConfig) -> tuple[dict[str, dict[str, Any]], dict[str, Run]]:
     """Evaluations and their runs; both empty where the config switches evaluation off.

@@ -1,24 +1,39 @@
-"""From sections to one HTML file: template, style and script are files beside this one, and go into the page."""
+"""From sections to one HTML file: template, style and scripts are files in ``static/``, and go into the page."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from evaluator.report.blocks import Section
+from evaluator.report.blocks import Explorer, Section
 from shared.lazy import lazy_import
 
 jinja2 = lazy_import("jinja2", install="make setup")
 
-_PACKAGE = "evaluator.report"
-_FILES = ("page.html", "page.css", "page.js")
+_PACKAGE = "evaluator.report.static"
+_TEMPLATE, _STYLE = "page.html", "page.css"
+# In the order in which they stand in the page: each may use what those before it define.
+_SCRIPTS = (
+    "ogl.min.js",
+    "dom.js",
+    "pictures.js",
+    "judge.js",
+    "cloud.js",
+    "birdseye.js",
+    "space.js",
+    "photo.js",
+    "explorer.js",
+    "tables.js",
+)
 
 
 def files() -> dict[str, str]:
-    """Template, style and script, by name."""
-    return {name: resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8") for name in _FILES}
+    """Template, style and scripts, by name."""
+    folder = resources.files(_PACKAGE)
+    return {name: folder.joinpath(name).read_text(encoding="utf-8") for name in (_TEMPLATE, _STYLE, *_SCRIPTS)}
 
 
 def digest() -> str:
@@ -27,7 +42,7 @@ def digest() -> str:
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], facts: dict[str, Any]) -> str:
-    """The page.
+    """The page. Its policy lets the browser run our script alone, by its hash.
 
     Raises:
         EnvironmentLacks: Jinja2 is not installed.
@@ -36,12 +51,19 @@ def render(title: str, subtitle: str, sections: Sequence[Section], facts: dict[s
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page: str = environment.from_string(sources["page.html"]).render(
+    script = "".join(sources[name] for name in _SCRIPTS)
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page: str = environment.from_string(sources[_TEMPLATE]).render(
         title=title,
         subtitle=subtitle,
         sections=sections,
         facts=facts,
-        style=sources["page.css"],
-        script=sources["page.js"],
+        style=sources[_STYLE],
+        script=script,
+        # Behind the text, which is shown while the browser still reads them.
+        data=[
+            (block.key, block.json()) for section in sections for block in section.blocks if isinstance(block, Explorer)
+        ],
+        script_hash=script_hash,
     )
     return page

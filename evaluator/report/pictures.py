@@ -1,46 +1,139 @@
-"""Section: the worst, median and best frames, with ground truth and the runs."""
+"""Section: the frames of the data set, with ground truth and the runs, to look through."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from evaluator.report.blocks import Block, Section, Text
+from evaluator.report.blocks import Block, Explorer, Picture, Section, Text
 from evaluator.report.material import Material
+from evaluator.report.scene import DETAILS, Detail, Scene
 from evaluator.report.tasks import TaskReport
 from shared.errors import InputError
 
+#: Frames that the page lists.
+MOST_FRAMES = 400
+#: Frames with points or photos: reading those of many more takes minutes.
+MOST_WITH_MEDIA = 80
+# What the frames may weigh [bytes], so that the whole page stays below its limit.
+_BUDGET = 7_500_000
+# From so many frames it is guessed what all of them weigh.
+_TRIAL = 3
+_KEY = "frames"
+
 
 def section(material: Material, task: TaskReport | None) -> Section | None:
-    """The pictures, or why there are none."""
+    """The frames, or why there are none."""
     if not material.evaluations or task is None:
         return None
     if material.samples is None:
-        return Section("frames", "Frames", [_left_out(material.missing)])
+        return Section(_KEY, "Frames", [_left_out("frames", material.missing)])
     scores = task.frame_scores(material)
+    ranked = by_score(scores)
     blocks: list[Block] = []
-    for number, (name, position) in enumerate(chosen(scores)):
+    frames, head = [], {"kind": "drawing"}
+    budget = _BUDGET
+    for position in chosen(ranked):
         token = material.samples.truth.tokens[position]
         try:
-            blocks.append(task.picture(material, position, f"frame-{number}", f"{name}: {token}"))
+            picture = task.picture(material, position, f"frame-{position}", token)
         except InputError as error:
-            blocks = [_left_out(f"{error.where}: {error.message}" if error.where else error.message)]
+            return Section(_KEY, "Frames", [_left_out("frames", _reason(error))])
+        if isinstance(picture, Scene):
+            head = dict(picture.head)
+        entry = {"token": token, "score": scores[position], **_entry(picture)}
+        budget -= _weight(entry)
+        if budget < 0:
             break
-    return Section("frames", "Frames", blocks)
+        frames.append((picture, entry))
+    try:
+        _add_media([(picture, entry) for picture, entry in frames if isinstance(picture, Scene)], budget)
+    except InputError as error:
+        blocks.append(_left_out("points and photos", _reason(error)))
+    if len(frames) < len(scores):
+        blocks.append(Text(f"{len(frames)} of {len(scores)} frames, the worst among them.", "muted"))
+    blocks.append(Explorer(_KEY, {**head, "frames": [entry for _, entry in frames]}))
+    return Section(_KEY, "Frames", blocks)
 
 
-def _left_out(reason: str) -> Text:
-    return Text(f"No pictures: {reason}. Give --data FOLDER on a machine that has the data.", "muted")
+def _entry(picture: Picture | Scene) -> dict[str, Any]:
+    if isinstance(picture, Scene):
+        return {"key": picture.key, "title": picture.title, "note": picture.note, **picture.data}
+    return {
+        "key": picture.key,
+        "title": picture.title,
+        "note": picture.note,
+        "svg": picture.svg,
+        "layers": list(picture.layers),
+        "views": list(picture.views),
+    }
 
 
-def chosen(scores: Sequence[float | None]) -> list[tuple[str, int]]:
-    """The two worst frames, the median and the best one, each once, by name; frames without a score are left out."""
-    known = sorted((score, position) for position, score in enumerate(scores) if score is not None)
-    if not known:
-        return []
-    names = {"Worst": 0, "Second worst": 1, "Median": len(known) // 2, "Best": len(known) - 1}
-    name_of_rank: dict[int, str] = {}
-    # The last name of a frame counts least: a single frame is the worst one.
-    for name, rank in names.items():
-        if rank < len(known):
-            name_of_rank.setdefault(rank, name)
-    return [(f"{name} frame", known[rank][1]) for rank, name in name_of_rank.items()]
+def _add_media(frames: Sequence[tuple[Scene, dict[str, Any]]], budget: int) -> None:
+    """Give the frames their points and photos, as fine as all of them fit, the worst first as far as the budget goes.
+
+    Raises:
+        InputError: a file is missing or broken.
+    """
+    frames = frames[:MOST_WITH_MEDIA]
+    if not frames:
+        return
+    detail = _finest(frames, budget)
+    for scene, entry in frames:
+        media = scene.media(detail)
+        budget -= _weight(media)
+        if budget < 0:
+            return
+        entry["media"] = media
+
+
+def _finest(frames: Sequence[tuple[Scene, dict[str, Any]]], budget: int) -> Detail:
+    """The finest level of detail at which all frames fit, judged by some; the coarsest if there is none."""
+    some = [frames[len(frames) * index // _TRIAL][0] for index in range(min(_TRIAL, len(frames)))]
+    for detail in DETAILS[:-1]:
+        weight = sum(_weight(scene.media(detail)) for scene in some) / len(some)
+        if weight * len(frames) <= budget:
+            return detail
+    return DETAILS[-1]
+
+
+def _weight(values: Mapping[str, Any]) -> int:
+    return len(json.dumps(values, separators=(",", ":")))
+
+
+def _left_out(what: str, reason: str) -> Text:
+    return Text(f"No {what}: {reason}. Give --data FOLDER on a machine that has the data.", "muted")
+
+
+def _reason(error: InputError) -> str:
+    return f"{error.where}: {error.message}" if error.where else error.message
+
+
+def by_score(scores: Sequence[float | None]) -> list[int]:
+    """Positions of the frames, the worst first; those without a score, where nothing is to be found, at the end."""
+    return sorted(
+        range(len(scores)), key=lambda position: (scores[position] is None, scores[position] or 0.0, position)
+    )
+
+
+def chosen(ranked: Sequence[int]) -> list[int]:
+    """The frames that the page lists, in the order in which they get points and photos.
+
+    Of more than it lists, half are the worst ones, and half are spread evenly over the others.
+    """
+    if len(ranked) <= MOST_FRAMES:
+        return _interleaved(ranked, min(len(ranked), MOST_WITH_MEDIA))
+    worst, others = ranked[: MOST_FRAMES // 2], ranked[MOST_FRAMES // 2 :]
+    spread = [others[len(others) * index // (MOST_FRAMES // 2)] for index in range(MOST_FRAMES // 2)]
+    return _interleaved([*worst, *spread], MOST_WITH_MEDIA)
+
+
+def _interleaved(ranked: Sequence[int], first: int) -> list[int]:
+    """The same frames; the ``first`` ones are half the worst, half spread evenly over the others up to the best."""
+    worst, others = ranked[: first // 2], ranked[first // 2 :]
+    count = first - len(worst)
+    places = sorted({round((len(others) - 1) * index / max(1, count - 1)) for index in range(count)}) if others else []
+    spread = [others[place] for place in places]
+    rest = [position for place, position in enumerate(others) if place not in set(places)]
+    return [*worst, *spread, *rest]

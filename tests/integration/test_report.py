@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,19 @@ from shared.errors import EnvironmentLacks, GateFailed, InputError, Verification
 from shared.files import sha256_of_file
 from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
-from tests.support.report_workspaces import add_attribution, add_engine, classification, detection2d, detection3d
+from tests.support.report_workspaces import (
+    add_attribution,
+    add_engine,
+    classification,
+    detection2d,
+    detection3d,
+    write_points,
+)
 from tests.support.workspaces import add_run, make_workspace
 
 
 class _Page(HTMLParser):
-    """The page's text, its headings, and everything that it refers to."""
+    """The page's text, its headings, its frames, and everything that it refers to."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -33,19 +41,28 @@ class _Page(HTMLParser):
         self.references: list[str] = []
         self.tags: list[str] = []
         self.words: list[str] = []
+        self.frames: list[dict[str, Any]] = []
+        self._is_data = False
         self.feed(path.read_text(encoding="utf-8"))
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         self.tags.append(tag)
+        self._is_data = attributes.get("type") == "application/json"
         if tag == "section":
             self.sections.append(attributes["id"] or "")
         self.ids += [value for name, value in attrs if name == "id" and value]
         self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        if self._is_data:
+            self.frames += json.loads(data)["frames"]
+        else:
+            self.words.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_data = False
 
 
 def _report(workspace: Workspace) -> _Page:
@@ -67,8 +84,6 @@ def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
         "onnx-cpu fails if mAP < 0.01",
         "Confusion of onnx-cpu",
         "nuScenes AP per range",
-        "Worst frame: token",
-        "Best frame: token",
         "Error histograms, pytorch-cpu → onnx-cpu",
         "Responsible: head.",
         "The bottleneck is model",
@@ -77,6 +92,8 @@ def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
         "The deploy config",
     ):
         assert told in page.text, told
+    assert {frame["token"] for frame in page.frames} == {f"token{index}" for index in range(6)}
+    assert all(frame["media"]["cloud"]["count"] for frame in page.frames)
     assert page.tags.count("polyline") >= 2 * 2 * 4  # both classes and runs, four distances
     assert workspace.artifact(OUTPUT).stat().st_size < 10_000_000
 
@@ -84,7 +101,10 @@ def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [detection3d, detection2d, classification])
 def test_nothing_is_fetched_and_every_anchor_is_there(tmp_path: Path, make: object) -> None:
     page = _report(make(tmp_path))  # type: ignore[operator]
-    assert "frames" in page.sections and "image" in page.tags
+    assert "frames" in page.sections and all(frame["media"] for frame in page.frames)
+    photos = [photo["uri"] for frame in page.frames for photo in _photos(frame["media"])]
+    assert all(uri.startswith("data:image/jpeg;base64,") for uri in photos)
+    assert photos or make is detection3d
     assert all(reference.startswith(("#", "data:")) for reference in page.references)
     assert {reference[1:] for reference in page.references if reference.startswith("#")} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
@@ -98,14 +118,34 @@ def test_worst_frame_comes_first(tmp_path: Path) -> None:
     for backend in ("pytorch", "onnx"):
         add_run(workspace, backend, boxes=lost)
     _evaluated(workspace)
-    text = _report(workspace).text
-    assert re.search(r"Worst frame: (\w+)", text)[1] == "token3"  # type: ignore[index]
-    assert re.search(r"Worst frame: token3 .*? onnx-cpu: 0 found, \d+ missed, 2 wrong, F1 0.000", text)
-    assert re.search(r"Best frame: token\d .*? onnx-cpu: \d+ found, 0 missed, 0 wrong, F1 1.000", text)
+    frames = {frame["token"]: frame for frame in _report(workspace).frames}
+    assert next(iter(frames)) == "token3"
+    assert frames["token3"]["score"] == 0.0
+    assert frames["token3"]["runs"][0]["match"] == [-1, -1]
+    assert max(frame["score"] for frame in frames.values()) == 1.0
     images = detection2d(tmp_path / "2d")
-    assert "Worst frame: 3" in _report(images).text
+    assert _report(images).frames[0]["token"] == "3"
     found = images.manifest().results["metrics"]
     assert all(set(numbers) == set(find_metric("detection2d").headline_names([])) for numbers in found.values())
+
+
+def _photos(media: dict[str, Any]) -> list[dict[str, Any]]:
+    return [media["photo"]] if "photo" in media else media["photos"]
+
+
+def test_runs_are_laid_side_by_side(tmp_path: Path) -> None:
+    moved = Boxes3D.build(np.full((1, 3), 60.0), np.ones((1, 3)), np.zeros(1), labels=[0], scores=[0.9])
+    workspace = make_workspace(tmp_path)
+    write_points(tmp_path / "data")
+    add_run(workspace, "pytorch")
+    add_run(workspace, "onnx", boxes={3: moved})
+    _evaluated(workspace)
+    for frame in _report(workspace).frames:
+        shown, other = frame["runs"]
+        if frame["token"] == "token3":
+            assert shown["partner"] == [-1] and set(other["partner"]) == {-1}
+        else:
+            assert shown["partner"] == other["partner"] == list(range(len(shown["scores"])))
 
 
 def _evaluated(workspace: Workspace, *gates: str) -> None:
@@ -150,11 +190,11 @@ def test_without_the_data_it_says_so_and_has_no_pictures(tmp_path: Path) -> None
     moved = tmp_path / "elsewhere"
     shutil.move(tmp_path / "data", moved)
     page = _report(workspace)
-    assert "No pictures: " in page.text and "image" not in page.tags
+    assert "No frames: " in page.text and not page.frames
     assert "No table of confusion: " in page.text and "nuScenes AP per range" in page.text
 
     report(workspace.root, moved, False)
-    assert "image" in _Page(workspace.artifact(OUTPUT)).tags
+    assert _Page(workspace.artifact(OUTPUT)).frames
 
     other = detection3d(tmp_path / "other")
     shutil.rmtree(tmp_path / "other" / "data")
@@ -165,8 +205,8 @@ def test_without_the_data_it_says_so_and_has_no_pictures(tmp_path: Path) -> None
 
 def test_without_point_files_the_rest_is_there(tmp_path: Path) -> None:
     page = _report(detection3d(tmp_path, points=False))
-    assert "No pictures: " in page.text and "Confusion of onnx-cpu" in page.text
-    assert "image" not in page.tags
+    assert "No points and photos: " in page.text and "Confusion of onnx-cpu" in page.text
+    assert page.frames and not any("media" in frame for frame in page.frames)
 
 
 def test_runs_with_nothing_in_them(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from evaluator.report.blocks import Block, Picture
 from evaluator.report.material import Material
+from evaluator.report.scene import Scene
 from shared import plugins
 
 
@@ -26,11 +27,17 @@ class TaskReport(Protocol):
     def frame_scores(self, material: Material) -> list[float | None]:
         """How good the shown run is in each frame, 0 to 1; None where there is nothing to find and nothing found."""
 
-    def picture(self, material: Material, position: int, key: str, title: str) -> Picture:
-        """A frame with ground truth and the pair of runs.
+    def picture(self, material: Material, position: int, key: str, title: str) -> Picture | Scene:
+        """A frame with ground truth and the pair of runs: drawn, or as data that the page draws.
+
+        Args:
+            material: the input.
+            position: of the frame.
+            key: unique in the report.
+            title: token of the sample.
 
         Raises:
-            InputError: its file is missing or broken.
+            InputError: its file is missing or broken (a `Scene` reads files in its ``media``, and raises there).
         """
 
     def log(self, stream: Any, material: Material, position: int) -> None:

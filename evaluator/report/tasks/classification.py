@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.report.blocks import Block, Chart, Charts, Picture
+from evaluator.report.blocks import Block, Chart, Charts
 from evaluator.report.counts import confusion_table
 from evaluator.report.images import draw_dots, jpeg, read_photo
 from evaluator.report.lens import project_points
 from evaluator.report.material import Material
+from evaluator.report.scene import Detail, Scene, numbers, title_of
 from evaluator.report.svg import Line, bar_chart, line_chart, linear_axis
 from shared.arrays import UInt8
 from shared.data import read_points
@@ -96,31 +96,37 @@ def _probability(logits: list[float], label: int) -> float:
     return float(softmax([logits])[0, label])
 
 
-def picture(material: Material, position: int, key: str, title: str) -> Picture:
-    """The image with the lidar's points where the calibration puts them."""
+def picture(material: Material, position: int, key: str, title: str) -> Scene:
+    """The image with the lidar's points where the calibration puts them, and what the pair of runs says."""
     sample = _sample(material, position)
-    image = _overlay(sample)
-    height, width = image.shape[:2]
+    runs = material.drawn
     names = material.spec.classes
-    answers = []
-    for run in material.pair:
-        row = material.evaluations[run]["metrics"]["samples"][position]
-        answers.append(
-            f"{run} says {names[row['decision']]}, {_probability(row['logits'], row['label']):.1%} for the truth"
-        )
-    truth = names[material.evaluations[material.shown]["metrics"]["samples"][position]["label"]]
+    rows = [material.evaluations[run]["metrics"]["samples"][position] for run in runs]
+    truth = rows[0]["label"]
+    answers = [softmax([row["logits"]])[0] for row in rows]
+    said = [
+        f"{run} says {names[row['decision']]}, {answer[truth]:.1%} for the truth"
+        for run, row, answer in zip(runs, rows, answers, strict=True)
+    ]
     by = ""
     if sample.disturbance is not None:
         by = f" by {sample.disturbance.rotation_deg:.1f} deg and {sample.disturbance.translation_m:.2f} m"
-    label = html.escape(f"{title}: lidar points over the image of {sample.channel}, {truth}")
-    svg = (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
-        f'<image width="{width}" height="{height}" href="{jpeg(image)}"/></svg>'
-    )
-    note = (
-        f"{sample.channel}, {truth}{by}. {'; '.join(answers)}. Red points are near, blue ones {_COLOR_RANGE:g} m away."
-    )
-    return Picture(key, f"{title.split(':', maxsplit=1)[0]}: {sample.token}", svg, (), (), note)
+    note = f"{title}: {names[truth]}{by}. {'; '.join(said)}. Red points are near, blue ones {_COLOR_RANGE:g} m away."
+    head = {"kind": "classes", "classes": names, "runs": runs}
+    data = {
+        "truth": truth,
+        "said": [row["decision"] for row in rows],
+        "answers": [numbers(answer, 4) for answer in answers],
+    }
+    heading = f"{sample.channel}, {title_of(sample.scene, sample.timestamp)}"
+    return Scene(key, heading, note, head, data, lambda detail: _media(sample, detail))
+
+
+def _media(sample: CameraPair, detail: Detail) -> dict[str, Any]:
+    image = _overlay(sample)
+    height, width = image.shape[:2]
+    uri = jpeg(image, 2 * detail.width, detail.quality)
+    return {"photo": {"uri": uri, "width": width, "height": height, "name": sample.channel}}
 
 
 def _sample(material: Material, position: int) -> CameraPair:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.report.blocks import Block, Chart, Charts, Picture, Text
+from evaluator.report.blocks import Block, Chart, Charts, Text
 from evaluator.report.counts import detection_confusion, f1
-from evaluator.report.images import jpeg, read_photo
+from evaluator.report.images import read_photo
 from evaluator.report.material import Material
+from evaluator.report.scene import Detail, Scene, numbers, photo, title_of
 from evaluator.report.svg import Line, line_chart, linear_axis
 from shared.data.types import ImageSample
 from shared.geometry import overlaps_2d
@@ -27,6 +26,8 @@ rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 _MOST_CURVES = 12
 # Points of a curve that is drawn.
 _CURVE_POINTS = 120
+# Boxes of a run that an image of the page holds: the surest ones.
+_MOST_BOXES = 150
 
 
 def metric_blocks(material: Material) -> list[Block]:
@@ -155,36 +156,68 @@ def _sample(material: Material, position: int) -> ImageSample:
     return sample
 
 
-def picture(material: Material, position: int, key: str, title: str) -> Picture:
+def picture(material: Material, position: int, key: str, title: str) -> Scene:
     """The image with ground truth and the pair of runs."""
-    image = read_photo(_sample(material, position).image, upright=True)
-    height, width = image.shape[:2]
-    wanted = _labeled(material, position)
-    body = [
-        f'<image width="{width}" height="{height}" href="{jpeg(image)}"/>',
-        _boxes(wanted, "truth", material.spec.classes, scores=False),
+    sample, wanted = _sample(material, position), _labeled(material, position)
+    runs = material.drawn
+    found = [_surest(_found(material, run, position)) for run in runs]
+    tables = [
+        {
+            **_places(boxes),
+            "scores": numbers(boxes.scores, 3),
+            "match": _partners(boxes, wanted, same_class=True),
+            "near": _nearest(boxes, wanted),
+        }
+        for boxes in found
     ]
-    controls, notes = [("truth", "ground truth")], []
-    for style, run in zip(("first", "second"), material.pair, strict=False):
-        found = _sure(material, run, position)
-        hits = len(_pairs(found, wanted, same_class=True))
-        body.append(_boxes(found, style, material.spec.classes, scores=True))
-        controls.append((style, run))
-        notes.append(f"{run}: {hits} found, {len(wanted) - hits} missed, {len(found) - hits} wrong")
-    label = html.escape(f"{title}: {len(wanted)} labeled boxes")
-    svg = f'<svg class="on-image" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(body)}</svg>'
-    return Picture(key, title, svg, controls, (), f"{'; '.join(notes)}. Boxes from the score of the best F1 on.")
+    for other, table in zip(found[1:], tables[1:], strict=True):
+        tables[0]["partner"] = _partners(found[0], other, same_class=True)
+        back = {partner: row for row, partner in enumerate(tables[0]["partner"])}
+        table["partner"] = [back.get(row, -1) for row in range(len(other))]
+    head = {
+        "kind": "boxes2d",
+        "classes": material.spec.classes,
+        "runs": runs,
+        "thresholds": [numbers(_thresholds(material, run), 4) for run in runs],
+    }
+    note = f"{title}. Found: a box of the class that overlaps the label with an IoU of {voc.IOU_THRESHOLD:g} or more."
+    data = {"truth": _places(wanted), "runs": tables}
+    return Scene(key, _title(sample), note, head, data, lambda detail: _media(sample, detail))
 
 
-def _boxes(boxes: Boxes2D, style: str, classes: Sequence[str], *, scores: bool) -> str:
-    parts = []
-    for (left, top, right, bottom), label, score in zip(boxes.corners, boxes.labels, boxes.scores, strict=True):
-        name = html.escape(classes[label]) + (f" {score:.2f}" if scores else "")
-        parts.append(
-            f'<rect class="box" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}">'
-            f"<title>{name}</title></rect>"
-        )
-    return f'<g class="layer-{style}">{"".join(parts)}</g>'
+def _title(sample: ImageSample) -> str:
+    """Drive and time; the file's name where no time is known."""
+    return title_of(sample.scene, sample.timestamp) if sample.timestamp > 0 else sample.image.name
+
+
+def _surest(boxes: Boxes2D) -> Boxes2D:
+    kept: Boxes2D = boxes.select(np.argsort(-boxes.scores, kind="stable")[:_MOST_BOXES])
+    return kept
+
+
+def _places(boxes: Boxes2D) -> dict[str, Any]:
+    """Four numbers a box: left, top, right, bottom [pixels]."""
+    return {"boxes": numbers(boxes.corners, 1), "labels": boxes.labels.tolist()}
+
+
+def _partners(boxes: Boxes2D, others: Boxes2D, *, same_class: bool) -> list[int]:
+    """Per box, the row of the other that it is the same as, -1 for none."""
+    partners = [-1] * len(boxes)
+    for row, column in _pairs(boxes, others, same_class=same_class):
+        partners[row] = column
+    return partners
+
+
+def _nearest(boxes: Boxes2D, truths: Boxes2D) -> list[int]:
+    """Per box, the labeled one of any class that it overlaps most, -1 where that is too little."""
+    if not len(truths):
+        return [-1] * len(boxes)
+    overlaps = overlaps_2d(boxes.corners, truths.corners)
+    return np.where(overlaps.max(axis=1) >= voc.IOU_THRESHOLD, overlaps.argmax(axis=1), -1).tolist()
+
+
+def _media(sample: ImageSample, detail: Detail) -> dict[str, Any]:
+    return {"photo": photo(sample.image, 2 * detail.width, detail.quality, upright=True)}
 
 
 def log(stream: Any, material: Material, position: int) -> None:

@@ -1,5 +1,6 @@
-"use strict";
-for (const picture of document.querySelectorAll(".picture")) {
+/* Layers and views of pictures that a task has drawn itself. */
+
+function enlivenPicture(picture) {
   const svg = picture.querySelector("svg");
   for (const box of picture.querySelectorAll("[data-layer]"))
     box.addEventListener("change", () => {
@@ -8,3 +9,5 @@ for (const picture of document.querySelectorAll(".picture")) {
   for (const view of picture.querySelectorAll("[data-view]"))
     view.addEventListener("change", () => svg.setAttribute("viewBox", view.value));
 }
+
+for (const picture of document.querySelectorAll(".picture")) enlivenPicture(picture);

@@ -1,0 +1,89 @@
+"""3D boxes that the report counts and draws, in the ego frame, and which of them are the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.boxes3d.t4 import HEADLINE_RULE
+from evaluator.metrics.detection3d import HEADLINE_RANGE, RANGES
+from evaluator.report.material import Material
+from shared.arrays import Int64
+from shared.metrics.box_table import BoxTable, table_of, to_ego_frame
+from shared.metrics.matching import descending_scores, groups_of, match_greedily, pairs_within
+from shared.metrics.nuscenes import ERROR_DISTANCE
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Boxes of one frame or of all.
+
+    Attributes:
+        truths: labeled boxes with points, within the headline range.
+        predictions: per run of the pair, the boxes within that range, of any score.
+    """
+
+    truths: BoxTable
+    predictions: dict[str, BoxTable]
+
+    def sure(self, material: Material) -> Frames:
+        """The same with the predictions alone whose score reaches that of the best F1 of their class."""
+        kept = {
+            name: boxes.select(boxes.scores >= thresholds(material, name)[boxes.labels])
+            for name, boxes in self.predictions.items()
+        }
+        return replace(self, predictions=kept)
+
+
+def thresholds(material: Material, run: str) -> npt.NDArray[np.float64]:
+    """(C,) score of the best F1 at T4's largest distance; 0 for a class where none is known."""
+    classes = material.evaluations[run]["metrics"]["t4"]["ranges"][HEADLINE_RANGE][HEADLINE_RULE]["classes"]
+    best = [list(classes[name]["thresholds"].values())[-1]["optimal_confidence"] for name in material.spec.classes]
+    return np.array([0.0 if value is None else value for value in best])
+
+
+def frames_of(material: Material, only: int | None = None) -> Frames:
+    """The boxes of all labeled frames; or those of one, as frame 0."""
+    assert material.samples is not None
+    truth = material.samples.truth
+    chosen: Sequence[int] = range(len(truth.positions)) if only is None else [only]
+    predictions = {}
+    for name in material.pair:
+        boxes = [
+            to_ego_frame(material.runs[name].boxes(truth.positions[frame]), truth.lidar2ego[frame]) for frame in chosen
+        ]
+        predictions[name] = _within_range(table_of(boxes))
+    truths = truth.boxes
+    if only is not None:
+        own = truths.select(truths.frames == only)
+        truths = replace(own, frames=np.zeros_like(own.frames))
+    return Frames(_within_range(truths.select(truths.num_points != 0)), predictions)
+
+
+def _within_range(table: BoxTable) -> BoxTable:
+    low, high = RANGES[-1]
+    distances = table.distances_to_ego()
+    return table.select((distances >= low) & (distances < high))
+
+
+def matches(predictions: BoxTable, truths: BoxTable, families: Int64 | None = None) -> Int64:
+    """(N,) ground truth of each prediction, -1 for none, at the distance at which nuScenes measures errors.
+
+    Surer predictions choose first, so that leaving out those below a score changes nothing about the others.
+    """
+    pairs = pairs_within(predictions, truths, ERROR_DISTANCE, families=families)
+    order = descending_scores(predictions.scores)
+    groups, limits = groups_of(predictions, families), np.array([ERROR_DISTANCE])
+    return np.asarray(match_greedily(pairs, groups, len(truths), order, limits)[0])
+
+
+def nearest(predictions: BoxTable, truths: BoxTable, num_classes: int) -> Int64:
+    """(N,) the nearest ground truth of any class within that distance, -1 for none; several may have the same."""
+    pairs = pairs_within(predictions, truths, ERROR_DISTANCE, families=np.zeros(num_classes, np.int64))
+    found = np.full(len(predictions), -1, np.int64)
+    rows, first = np.unique(pairs.predictions, return_index=True)
+    found[rows] = pairs.truths[first]
+    return found
