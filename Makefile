@@ -63,14 +63,13 @@ all-of:
 	@$(if $(REAL_DATA),$(if $(DATA),,$(if $(wildcard configs/$(MODEL)_real.yaml),$(MAKE) pipeline WORK=$(WORK)-real CONFIG=configs/$(MODEL)_real.yaml DATA_FOLDER=$(REAL_DATA))))
 
 %-int8: $(SETUP) ## centerpoint-int8, yolox-int8, calibration-int8: calibrated and run in INT8, beside the float one
-	@$(MAKE) int8-of MODEL=$*_int8 FLOAT=$*
+	@$(MAKE) int8-of MODEL=$*_int8 FLOAT=$(or $(FLOAT),$(if $(CHECKPOINT)$(DATA),,$(if $(wildcard $(dir $(WORK))$*/evaluation/.),$*)))
 
 int8-of:
 	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-int8 runs configs/MODEL_int8.yaml" >&2; exit 2; }
 	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(MAKE) demo-data calibration-data)
 	@$(MAKE) quantize
 	@$(MAKE) pipeline
-	@$(if $(wildcard $(dir $(WORK))$(FLOAT)/evaluation/.),$(EVALUATOR_TOOL) compare $(dir $(WORK_ARG))$(FLOAT):onnx-cpu $(WORK_ARG):onnx-cpu)
 
 yolox-nano: WORK = work/yolox-nano
 yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx REAL_DATA=folder
@@ -109,8 +108,10 @@ run: $(SETUP) ## one stage: both backends over the data set
 	@$(call RUNTIME_TOOL,onnx) run --work $(WORK_ARG) --backend onnx --device $(DEVICE)
 verify: $(SETUP) ## one stage: do the backends agree with each other and with the framework?
 	@$(VERIFIER_TOOL) verify --work $(WORK_ARG)
+# The float model's workspace, by its name beside WORK, for an INT8 one.
+FLOAT ?=
 evaluate: $(SETUP) ## one stage: metrics and latency
-	@$(EVALUATOR_TOOL) evaluate --work $(WORK_ARG)
+	@$(EVALUATOR_TOOL) evaluate --work $(WORK_ARG) $(FLOAT:%=--float $(dir $(WORK_ARG))%)
 report: $(SETUP) ## one stage: everything about the model in one file, WORK/report/index.html
 	@$(EVALUATOR_TOOL) report --work $(WORK_ARG)
 

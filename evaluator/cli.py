@@ -31,6 +31,13 @@ cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no mo
     help="Unit of resampling for the intervals.",
 )
 @click.option(
+    "--float",
+    "float_work",
+    type=FOLDER,
+    metavar="WORKSPACE",
+    help="Evaluated workspace of the float model that this INT8 one was made from; its columns stand beside.",
+)
+@click.option(
     "--mlflow",
     "mlflow_uri",
     is_flag=False,
@@ -40,7 +47,13 @@ cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no mo
 )
 @force_option
 def evaluate_command(
-    work: Path, data_root: Path | None, gates: tuple[str, ...], resample: str, mlflow_uri: str | None, force: bool
+    work: Path,
+    data_root: Path | None,
+    gates: tuple[str, ...],
+    resample: str,
+    float_work: Path | None,
+    mlflow_uri: str | None,
+    force: bool,
 ) -> None:
     """Score every finished run that the config enables against the labels of the data set, and its latency.
 
@@ -52,7 +65,7 @@ def evaluate_command(
 
     failed = None
     try:
-        click.echo(evaluate(work, data_root, force, gates, resample))
+        click.echo(evaluate(work, data_root, force, gates, resample, float_work))
     except GateFailed as error:
         failed = error
     if mlflow_uri is not None:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from evaluator.bootstrap import CONFIDENCE, Interval, differences
-from evaluator.comparison import side_by_side
+from evaluator.comparison import class_table, side_by_side
 from evaluator.subjects import Subject, find_subjects
 from shared.errors import InputError, UsageError
 from shared.files import write_json
 from shared.latency import TOTAL, compare
-from shared.table import MISSING, Table, number
+from shared.table import MISSING, Table
 
 SAME = "no difference"
 HIGHER, LOWER, UNKNOWN = "higher", "lower", "unknown"
@@ -138,23 +138,12 @@ def _tables(subjects: Sequence[Subject], changes: Mapping[str, Mapping[str, Any]
         ["model [MB]", *(_megabytes(subject.model_bytes) for subject in subjects)],
     ]
     tables = [Table(table.title, table.columns, [*table.rows, *about])]
-    classes = _class_table(subjects)
+    classes = class_table({subject.label: subject.per_class() for subject in subjects})
     return [*tables, *([] if classes is None else [classes]), _change_table(subjects[0], changes)]
 
 
 def _megabytes(size: int | None) -> str:
     return MISSING if size is None else f"{size / 1e6:.2f}"
-
-
-def _class_table(subjects: Sequence[Subject]) -> Table | None:
-    """A row for each class and number; None where no metric was computed."""
-    scores = [subject.per_class() for subject in subjects]
-    rows = []
-    for name in dict.fromkeys(name for score in scores for name in score):
-        numbers = dict.fromkeys(key for score in scores for key in score.get(name, {}))
-        rows += [[name, key, *(number(score.get(name, {}).get(key), 4) for score in scores)] for key in numbers]
-    columns = ["class", "", *(subject.label for subject in subjects)]
-    return Table("By class", columns, rows) if rows else None
 
 
 def _change_table(first: Subject, changes: Mapping[str, Mapping[str, Any]]) -> Table:

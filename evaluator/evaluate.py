@@ -9,42 +9,48 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from evaluator.bootstrap import differences, draw, intervals, replicate
-from evaluator.comparison import difference_table, side_by_side
+from evaluator.comparison import columns_of, difference_table, float_class_table, side_by_side, titled
+from evaluator.float_model import find_float_model
 from evaluator.gates import check_gates, latency_names, parse_gate, refuse_unanswerable
 from evaluator.latency import latency_csv, latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
+from evaluator.stored import STAGE, Replicates, stored_evaluations
 from shared import formats, plugins
 from shared.added import added_versions, data_members
-from shared.arrays import read_arrays, write_arrays
-from shared.errors import GateFailed, InputError
+from shared.arrays import write_arrays
+from shared.errors import GateFailed
 from shared.files import sha256_of_json
-from shared.json_reader import read_json
 from shared.latency import TOTAL
+from shared.precision import precision_in
 from shared.runs import Run
 from shared.table import Table, number
-from shared.versions import KeptWorkspace
 from shared.workspace import Workspace
-
-STAGE = "evaluate"
-
-#: Per headline number, its value in each replicate (B,).
-Replicates = dict[str, npt.NDArray[np.float64]]
 
 _log = logging.getLogger(STAGE)
 
 
 def evaluate(
-    work: Path, data_root: Path | None, force: bool, gates: Sequence[str] = (), resample: str = "frames"
+    work: Path,
+    data_root: Path | None,
+    force: bool,
+    gates: Sequence[str] = (),
+    resample: str = "frames",
+    float_work: Path | None = None,
 ) -> str:
-    """Evaluate the runs of a workspace and record the result; ``gates``: see `evaluator.gates`. Returns what to print.
+    """Evaluate the runs of a workspace and record the result. Returns what to print.
+
+    Args:
+        work: the workspace.
+        data_root: where the data set lies, when not where the config says.
+        force: although nothing changed.
+        gates: conditions under which a run fails, see `evaluator.gates`.
+        resample: what is drawn for the intervals, ``frames`` or ``scenes``.
+        float_work: the evaluated workspace of the float model that this INT8 one was made from.
 
     Raises:
-        UsageError: a gate names a run or number that does not exist.
+        UsageError: a gate names a run or number that does not exist, or `find_float_model` refuses ``float_work``.
         InputError: no finished run, runs of different samples or data, or a run that no metric can be computed from.
         GateFailed: a gate did not pass.
     """
@@ -64,11 +70,20 @@ def evaluate(
     runs = [Run.open(workspace.path(folder)) for folder in folders]
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     check_runs(runs, dataset, workspace)
+    precisions = {run.folder.name: precision_in(run.header, workspace.config()) for run in runs}
+    float_model = None
+    if float_work is not None:
+        quantized = config.quantization.enabled
+        float_model = find_float_model(float_work, workspace.manifest(), workspace.spec(), quantized=quantized)
     stage = workspace.stage(
         STAGE,
         tool="evaluator",
-        config=stage_config,
-        inputs={"data": dataset.digest(), **run_hashes(workspace, folders)},
+        config={**stage_config, "precision": precisions},
+        inputs={
+            "data": dataset.digest(),
+            **run_hashes(workspace, folders),
+            **({} if float_model is None else float_model.digests),
+        },
         versions=added_versions(
             [
                 (plugins.TASKS, config.task_type),
@@ -93,6 +108,9 @@ def evaluate(
             for folder, run in zip(folders, runs, strict=True):
                 stage.text_artifact(f"evaluation/{Path(folder).name}-latency.csv", "latency", latency_csv(run))
             for name, evaluation in evaluations.items():
+                evaluation["run"]["precision"] = precisions[name]
+                if float_model is not None:
+                    evaluation["float"] = float_model.beside(evaluation, replicates[name])
                 stage.json_artifact(f"evaluation/{name}.json", "evaluation", evaluation)
                 with stage.artifact(f"evaluation/{name}.npz", kind="replicates") as path:
                     write_arrays(path, replicates[name], compressed=True)
@@ -188,40 +206,6 @@ def baseline_of(runs: Sequence[Run]) -> Run:
     return next((run for run in runs if run.header.backend == "pytorch"), runs[0])
 
 
-def stored_evaluations(workspace: Workspace | KeptWorkspace) -> dict[str, dict[str, Any]]:
-    """The evaluations of the last ``evaluate``, by run.
-
-    Raises:
-        ManifestError: a file was changed.
-        InputError: a file was written by another version.
-    """
-    stage = workspace.manifest().stages.get(STAGE)
-    if stage is None or stage.status != "done":
-        return {}
-    stored = {
-        Path(relative).stem: read_json(workspace.artifact(relative))
-        for relative in stage.outputs
-        if relative.endswith(".json")
-    }
-    for name, evaluation in stored.items():
-        if evaluation.get("format") != formats.EVALUATION:
-            raise InputError(
-                "was written by another version of the evaluator",
-                where=f"{workspace.root}/evaluation/{name}.json",
-                hint=f"evaluate again: evaluator evaluate --work {workspace.root}",
-            )
-    return stored
-
-
-def stored_replicates(workspace: Workspace | KeptWorkspace, run: str) -> Replicates:
-    """The replicates behind the intervals of ``run``, of the last ``evaluate``.
-
-    Raises:
-        ManifestError: the file is missing or was changed.
-    """
-    return read_arrays(workspace.artifact(f"evaluation/{run}.npz"))
-
-
 def evaluation_tables(workspace: Workspace) -> list[Table]:
     """Everything that was evaluated, for a terminal: metrics and latency per run, then the runs side by side."""
     evaluations = stored_evaluations(workspace)
@@ -230,9 +214,11 @@ def evaluation_tables(workspace: Workspace) -> list[Table]:
     for name, evaluation in evaluations.items():
         if evaluation["metrics"] is not None:
             tables += [
-                Table(f"{name}: {table.title}", table.columns, table.rows)
+                Table(f"{titled(name, evaluation)}: {table.title}", table.columns, table.rows)
                 for table in metric.tables(evaluation["metrics"])
             ]
-        tables.append(latency_table(evaluation["latency"], name))
+        tables.append(latency_table(evaluation["latency"], titled(name, evaluation)))
+    by_class = float_class_table(evaluations, metric)
     compared = difference_table(evaluations)
-    return [*tables, side_by_side(evaluations), *([] if compared is None else [compared])]
+    optional = [table for table in (by_class, compared) if table is not None]
+    return [*tables, side_by_side(columns_of(evaluations)), *optional]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from evaluator.evaluate import STAGE
+from evaluator.stored import STAGE
 from evaluator.subjects import Subject, subjects_of
 from shared.errors import EnvironmentLacks
 from shared.files import write_text

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluator.evaluate import Replicates, stored_evaluations, stored_replicates
 from evaluator.metrics import find_metric
+from evaluator.stored import Replicates, stored_evaluations, stored_replicates
 from shared.errors import InputError, UsageError
 from shared.manifest import Manifest
-from shared.precision import precision_of
+from shared.precision import precision_in
 from shared.runs import read_header
 from shared.versions import KeptWorkspace, read_version
 from shared.workspace import Workspace
@@ -134,13 +134,7 @@ def _split(text: str, work: Path | None) -> tuple[Path, str | None, str | None]:
 
 
 def _precision(source: Workspace | KeptWorkspace, run: str) -> str:
-    header = read_header(source.artifact(f"runs/{run}/run.json"))
-    config = source.manifest().config or {}
-    return precision_of(
-        header,
-        str(config.get("tensorrt", {}).get("precision_policy", "auto")),
-        quantized=bool(config.get("quantization", {}).get("enabled", False)),
-    )
+    return precision_in(read_header(source.artifact(f"runs/{run}/run.json")), source.manifest().config or {})
 
 
 def _model_bytes(manifest: Manifest, run: str) -> int | None:

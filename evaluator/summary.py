@@ -6,8 +6,8 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from evaluator.comparison import side_by_side
-from evaluator.evaluate import stored_evaluations
+from evaluator.comparison import columns_of, side_by_side
+from evaluator.stored import stored_evaluations
 from shared import formats
 from shared.manifest import Manifest, Stage
 from shared.staleness import outdated_inputs
@@ -29,7 +29,7 @@ def summary(work: Path) -> str:
         blocks.append(_verification_text(verification))
     evaluations = stored_evaluations(workspace)
     if evaluations:
-        blocks.append(side_by_side(evaluations).text())
+        blocks.append(side_by_side(columns_of(evaluations)).text())
     blocks.append(_where(work, manifest))
     return "\n\n".join(blocks)
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from shared.runs import RunHeader
+
+_SHOWN = {"explicit_int8": "INT8", "fp32_tf32": "FP32, TF32", "auto": "auto", "strongly_typed": "strongly typed"}
 
 
 def precision_of(header: RunHeader, tensorrt_policy: str, *, quantized: bool) -> str:
@@ -24,3 +29,17 @@ def precision_of(header: RunHeader, tensorrt_policy: str, *, quantized: bool) ->
     if header.backend == "tensorrt":
         return tensorrt_policy
     return "fp32" if header.device == "cpu" else "fp32_tf32"
+
+
+def precision_in(header: RunHeader, config: Mapping[str, Any]) -> str:
+    """`precision_of` a run, by the resolved config of its workspace."""
+    return precision_of(
+        header,
+        str(config.get("tensorrt", {}).get("precision_policy", "auto")),
+        quantized=bool(config.get("quantization", {}).get("enabled", False)),
+    )
+
+
+def shown(precision: str) -> str:
+    """A precision policy as people write it: ``INT8``."""
+    return _SHOWN.get(precision, precision.upper())

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluator.evaluate import STAGE as EVALUATE
-from evaluator.evaluate import baseline_of, stored_evaluations
+from evaluator.evaluate import baseline_of
 from evaluator.metrics import find_metric
 from evaluator.selection import check_runs, finished_runs
+from evaluator.stored import STAGE as EVALUATE
+from evaluator.stored import stored_evaluations
 from shared.data import open_dataset
 from shared.data.types import Dataset
 from shared.errors import DeployError, InputError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluator.comparison import difference_table
+from evaluator.comparison import difference_table, float_class_table, titled
 from evaluator.metrics import find_metric
 from evaluator.report.blocks import Block, Details, Heading, Section, Text, grid
 from evaluator.report.material import Material
@@ -18,13 +18,16 @@ def section(material: Material, task: TaskReport | None) -> Section | None:
         return Section("metrics", "Metrics", [Text("The data set has no labels: there are no metrics.", "muted")])
     metric = find_metric(material.spec.task)
     blocks: list[Block] = [] if task is None else list(task.metric_blocks(material))
-    blocks.append(Heading(f"Tables of {material.shown}"))
+    by_class = float_class_table(material.evaluations, metric)
+    if by_class is not None:
+        blocks.append(grid(by_class))
+    blocks.append(Heading(f"Tables of {titled(material.shown, evaluated[material.shown])}"))
     blocks += [grid(table) for table in metric.tables(evaluated[material.shown]["metrics"])]
     for name, evaluation in evaluated.items():
         if name != material.shown:
             tables = [grid(table) for table in metric.tables(evaluation["metrics"])]
-            blocks.append(Details(f"The same of {name}", tables))
-    differences = difference_table(dict(material.evaluations))
+            blocks.append(Details(f"The same of {titled(name, evaluation)}", tables))
+    differences = difference_table(material.evaluations)
     if differences is not None:
         blocks.append(Details("Differences between the runs, on the same frames", [grid(differences)]))
     return Section("metrics", "Metrics", blocks)

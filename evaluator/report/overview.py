@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluator.comparison import side_by_side
+from evaluator.comparison import columns_of, side_by_side, titled
 from evaluator.report.blocks import Block, Cards, Cell, Grid, Section, Text, grid, verdict
 from evaluator.report.material import OWN_STAGE, Material
 from evaluator.report.tasks import TaskReport
@@ -30,7 +30,7 @@ def section(material: Material, _: TaskReport | None) -> Section:
     else:
         blocks.append(Text("Nothing was judged: there is no verification, and there are no gates.", "muted"))
     if material.evaluations:
-        blocks.append(grid(side_by_side(dict(material.evaluations))))
+        blocks.append(grid(side_by_side(columns_of(material.evaluations))))
     return Section("summary", "Summary", blocks)
 
 
@@ -51,10 +51,13 @@ def _number_cards(material: Material) -> list[tuple[str, str, str, str]]:
     for name, value in list(shown["headline"].items())[:_CARDS]:
         interval = shown["intervals"].get(name)
         between = f", {interval['low']:.3f} to {interval['high']:.3f}" if interval else ""
-        cards.append((name, number(value, 3), f"{material.shown}{between}", ""))
+        beside = shown.get("float")
+        float_value = "" if beside is None else f"; float {number(beside['headline'].get(name), 3)}"
+        cards.append((name, number(value, 3), f"{titled(material.shown, shown)}{between}{float_value}", ""))
     for name, evaluation in material.evaluations.items():
         total = evaluation["latency"][TOTAL]
-        cards.append((f"Latency of {name}", f"{total['median']:.1f} ms", f"median of {total['samples']:.0f}", ""))
+        title = f"Latency of {titled(name, evaluation)}"
+        cards.append((title, f"{total['median']:.1f} ms", f"median of {total['samples']:.0f}", ""))
     return cards
 
 

@@ -11,6 +11,7 @@ from evaluator.report.tasks import TaskReport, find_task
 from shared import __version__, plugins
 from shared.added import added_versions, data_members
 from shared.errors import BuildError
+from shared.precision import shown
 from shared.workspace import Workspace
 
 OUTPUT = "report/index.html"
@@ -86,8 +87,10 @@ def _page(material: Material, task: TaskReport | None) -> str:
     spec = material.spec
     counts = {len(run) for run in material.runs.values()}
     samples = f", {max(counts)} samples" if counts else ""
+    recorded = [evaluation["run"].get("precision") for evaluation in material.evaluations.values()]
+    precisions = dict.fromkeys(shown(precision) for precision in recorded if precision is not None)
     html = page.render(
-        f"{spec.model}: deployment report",
+        f"{', '.join([spec.model, *precisions])}: deployment report",
         f"{spec.task}, {len(spec.classes)} classes{samples}; runs: {', '.join(material.runs) or 'none'}",
         sections,
         {"Workspace": material.workspace.root.resolve().name, "Made by": f"evaluator {__version__}"},

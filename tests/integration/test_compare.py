@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from evaluator.compare import compare_subjects
-from evaluator.evaluate import evaluate, stored_replicates
+from evaluator.evaluate import evaluate
 from evaluator.history import history
+from evaluator.stored import stored_replicates
 from shared.errors import InputError, UsageError
 from shared.manifest import update_manifest
 from shared.runs import Run

@@ -261,7 +261,7 @@ def test_enough_frames_give_intervals_of_values_and_differences(tmp_path: Path) 
     bounds, change = stored["intervals"]["mAP"], stored["differences"]["mAP"]
     assert bounds["low"] < stored["headline"]["mAP"] < bounds["high"]
     assert change["high"] < 0, "a shift by 0.57 m costs AP at 0.5 m in any set of frames"
-    assert "Differences from the baseline" in text
+    assert "Differences on the same frames" in text
     evaluate(workspace.root, None, False, resample="scenes")
     stored = json.loads(workspace.artifact("evaluation/onnx-cpu.json").read_text())
     assert stored["intervals"] == {}, "all frames are of one drive"

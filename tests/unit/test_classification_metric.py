@@ -10,9 +10,10 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.evaluate import evaluate, stored_evaluations
+from evaluator.evaluate import evaluate
 from evaluator.metrics import classification as metric
 from evaluator.metrics import find_metric
+from evaluator.stored import stored_evaluations
 from shared.data import DataSettings, open_dataset
 from shared.errors import InputError
 from shared.runs import Run, RunHeader, RunWriter

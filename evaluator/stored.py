@@ -1,0 +1,56 @@
+"""What the last `evaluator evaluate` left in a workspace or in one of its versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared import formats
+from shared.arrays import read_arrays
+from shared.errors import InputError
+from shared.json_reader import read_json
+from shared.versions import KeptWorkspace
+from shared.workspace import Workspace
+
+#: The stage that evaluations are from.
+STAGE = "evaluate"
+
+#: Per headline number, its value in each replicate (B,).
+Replicates = dict[str, npt.NDArray[np.float64]]
+
+
+def stored_evaluations(workspace: Workspace | KeptWorkspace) -> dict[str, dict[str, Any]]:
+    """The evaluations of the last ``evaluate``, by run.
+
+    Raises:
+        ManifestError: a file was changed.
+        InputError: a file was written by another version.
+    """
+    stage = workspace.manifest().stages.get(STAGE)
+    if stage is None or stage.status != "done":
+        return {}
+    stored = {
+        Path(relative).stem: read_json(workspace.artifact(relative))
+        for relative in stage.outputs
+        if relative.endswith(".json")
+    }
+    for name, evaluation in stored.items():
+        if evaluation.get("format") != formats.EVALUATION:
+            raise InputError(
+                "was written by another version of the evaluator",
+                where=f"{workspace.root}/evaluation/{name}.json",
+                hint=f"evaluate again: evaluator evaluate --work {workspace.root}",
+            )
+    return stored
+
+
+def stored_replicates(workspace: Workspace | KeptWorkspace, run: str) -> Replicates:
+    """The replicates behind the intervals of ``run``, of the last ``evaluate``.
+
+    Raises:
+        ManifestError: the file is missing or was changed.
+    """
+    return read_arrays(workspace.artifact(f"evaluation/{run}.npz"))
