@@ -8,7 +8,13 @@ types with the framework and returns their names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, cast
 
 from shared import plugins
@@ -16,6 +22,8 @@ from shared import plugins
 # Top-level packages of AWML. A config may import any module of them; for building a model only those that a model's
 # ``awml.py`` names matter.
 AWML_PACKAGES = ("projects", "autoware_ml")
+# Where AWML's container has the repository; some configs name their bases so.
+_CONTAINER_ROOT = Path("/workspace")
 
 
 class StandIns(Protocol):
@@ -56,3 +64,63 @@ def register_types(registry: Any, types: Mapping[str, Any]) -> list[str]:
     for name, module in types.items():
         registry.register_module(name=name, module=module, force=True)
     return list(types)
+
+
+def in_repository(base: Path, config: Path) -> Path | None:
+    """A base that is named by its place in AWML's container, in the repository that the config lies in.
+
+    Args:
+        base: ``/workspace/autoware_ml/configs/…``.
+        config: the file that names it.
+
+    Returns:
+        The file; None where the name is of another kind, or the file is not there.
+    """
+    if not base.is_relative_to(_CONTAINER_ROOT) or base.exists():
+        return None
+    relative = base.relative_to(_CONTAINER_ROOT)
+    return next((folder / relative for folder in config.resolve().parents if (folder / relative).is_file()), None)
+
+
+class _EmptyModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds modules of AWML that nothing else finds, empty."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002  import's own arguments
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> importlib.machinery.ModuleSpec | None:
+        """An empty package for a name of AWML's."""
+        if name.partition(".")[0] not in AWML_PACKAGES:
+            return None
+        self.names.append(name)
+        return importlib.machinery.ModuleSpec(name, loader=self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """Leave it to Python."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave it empty."""
+
+
+@contextlib.contextmanager
+def importable() -> Iterator[list[str]]:
+    """While the block runs, an ``import`` of AWML's modules by a config succeeds though AWML is not installed.
+
+    A config imports a module for what it registers, as ``custom_imports`` does; nothing is in those found here.
+
+    Yields:
+        Names of the modules that were missing.
+    """
+    finder = _EmptyModules()
+    sys.meta_path.append(finder)
+    try:
+        yield finder.names
+    finally:
+        sys.meta_path.remove(finder)
+        for name in finder.names:
+            sys.modules.pop(name, None)

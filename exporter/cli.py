@@ -11,6 +11,7 @@ from exporter.package_commands import package_group
 from exporter.quantize.commands import quantize_group
 from shared.cli import (
     COUNT,
+    EXISTING_FILE,
     config_option,
     data_option,
     device_option,
@@ -63,6 +64,44 @@ def trace_command(work: Path, num_samples: int | None, data_root: Path | None, f
     from exporter.trace import trace
 
     click.echo(trace(work, num_samples=num_samples, data_root=data_root, force=force))
+
+
+@cli.command("inspect")
+@click.argument("paths", nargs=-1, required=True, metavar="MODEL_CONFIG…", type=click.Path(path_type=Path, exists=True))
+@click.option("--checkpoint", type=EXISTING_FILE, help="Weights that should fit the model.")
+@click.option("--summary", is_flag=True, help="A line per file and counts, for any number of files and folders.")
+@click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of the deploy config, for example --set model.options.nms_type=circle. Repeatable.",
+)
+def inspect_command(
+    paths: tuple[Path, ...], checkpoint: Path | None, summary: bool, as_json: bool, overrides: tuple[str, ...]
+) -> None:
+    """Say how the model of a training config would be deployed: components, tensors, parameters, what is left out.
+
+    Needs no data and writes nothing. As in an export, the training config runs: it is a Python program.
+
+    Example: exporter inspect projects/CenterPoint/configs/t4dataset/Centerpoint/second_secfpn_4xb16_121m_base_amp.py
+    """
+    import json
+
+    from exporter.inspection import inspect, summarize, summary_table
+    from shared.errors import UsageError
+
+    if summary:
+        if checkpoint is not None:
+            raise UsageError("--checkpoint is for one model", hint="leave out --summary")
+        found = list(summarize(paths, overrides))
+        click.echo(json.dumps([line.to_json() for line in found], indent=1) if as_json else summary_table(found))
+        return
+    if len(paths) > 1 or paths[0].is_dir():
+        raise UsageError("one file is inspected in full", hint="for several files, or folders, say --summary")
+    inspection = inspect(paths[0], overrides, checkpoint)
+    click.echo(json.dumps(inspection.to_json(), indent=1) if as_json else "\n".join(inspection.lines()))
 
 
 @cli.command("models")

@@ -80,7 +80,9 @@ def export(
         return
     adapter = models.find(config.model.type)
     _check_task(config, adapter.TASK)
-    training = read_training_config(_required(config.model.config, "model.config"))
+    training = read_training_config(_required(config.model.config, "model.config")).with_data_classes(
+        config.data.classes
+    )
     checkpoint = _required(config.model.checkpoint, "model.checkpoint")
     weights = checkpoint_digest(checkpoint)
     quantized = quantized_input(config, workspace, f"--config {config_path} --work {work}")

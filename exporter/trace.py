@@ -52,7 +52,7 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
     inputs |= quantized_input(config, workspace, f"--config … --work {work}")
     _check_same_model(workspace, inputs)
     require_training_config(work, config.model.config)
-    training = read_training_config(config.model.config)
+    training = read_training_config(config.model.config).with_data_classes(config.data.classes)
     inputs["training_config"] = training.digest
     _check_same_model(workspace, inputs)
     dataset = open_dataset(config.data, root=data_root, task=spec.task)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import logging
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from exporter import awml
+from exporter.dataset_classes import classes_of_dataset
 from exporter.mmcv_ops import provide_mmcv_ops
+from exporter.package_bases import package_bases
 from exporter.training_only import for_inference, type_name
 from shared.errors import ConfigError, ModelLoadError
 from shared.files import sha256_of_json
@@ -26,6 +28,10 @@ _log = logging.getLogger("exporter")
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+ registry")
 
 
+class NoModel(ConfigError):
+    """A file that can be read as a training config, and has no model: one that others build upon."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """A training config with its bases merged, before anything that it names is imported.
@@ -38,6 +44,7 @@ class TrainingConfig:
         may_fail: whether the config is content without them.
         classes: class names of the test data set, where the config says them.
         dataset: type of the test data set.
+        absent_bases: bases of packages that are not installed, which count as empty.
     """
 
     path: Path
@@ -47,6 +54,15 @@ class TrainingConfig:
     may_fail: bool = False
     classes: tuple[str, ...] = ()
     dataset: str | None = None
+    absent_bases: tuple[str, ...] = ()
+
+    def with_data_classes(self, classes: tuple[str, ...]) -> TrainingConfig:
+        """This config with the class names of a deploy config's data set, where it does not list any itself."""
+        return self if self.classes else replace(self, classes=classes)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Class names of the test data set: those that the config says, else those of the data set's type."""
+        return self.classes or classes_of_dataset(self.dataset)
 
     @property
     def digest(self) -> str:
@@ -71,9 +87,11 @@ def read_training_config(path: Path) -> TrainingConfig:
     where = str(path)
     if not path.is_file():
         raise ConfigError("no such training config", where=where, hint="give its path as model.config")
-    read = mmengine.Config.fromfile
     try:
-        config = read(path, import_custom_modules=False)
+        with package_bases() as absent, awml.importable() as imported:
+            config = mmengine.Config.fromfile(path, import_custom_modules=False)
+    except ConfigError as error:
+        raise ConfigError(error.message, where=where, hint=error.hint) from error
     # A config is a Python program: whatever it raises is a mistake in it, not ours.
     except (Exception, SystemExit) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -82,18 +100,30 @@ def read_training_config(path: Path) -> TrainingConfig:
         ) from error
     values = config.to_dict()
     if not isinstance(values.get("model"), dict) or "type" not in values["model"]:
-        raise ConfigError("has no model", where=where, hint="a training config defines model = dict(type=…, …)")
+        raise NoModel("has no model", where=where, hint="a training config defines model = dict(type=…, …)")
+    if absent:
+        _log.info("%s: bases count as empty, their package is not installed: %s", where, ", ".join(absent))
+    if values.get("data_preprocessor"):
+        # As mmengine's runner does.
+        values["model"].setdefault("data_preprocessor", values["data_preprocessor"])
     wanted = values.get("custom_imports") or {}
     names = wanted.get("imports") or []
+    names = [names] if isinstance(names, str) else names
     return TrainingConfig(
         path=path,
         model=values["model"],
         pipeline=tuple(_flat(_test_pipeline(values))),
-        imports=tuple(dict.fromkeys([names] if isinstance(names, str) else names)),
+        imports=tuple(dict.fromkeys([*names, *_innermost(imported)])),
         may_fail=bool(wanted.get("allow_failed_imports", False)),
         classes=_class_names(values),
         dataset=_test_dataset(values).get("type"),
+        absent_bases=tuple(absent),
     )
+
+
+def _innermost(modules: Sequence[str]) -> list[str]:
+    """Dotted names without those of packages that others of them are in."""
+    return [name for name in modules if not any(other.startswith(f"{name}.") for other in modules)]
 
 
 def _test_dataset(config: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +157,7 @@ def _import_custom_modules(config: TrainingConfig) -> None:
     Raises:
         ConfigError: a module of another package can't be imported.
     """
+    without_models = []
     for name in config.imports:
         try:
             importlib.import_module(name)
@@ -137,10 +168,10 @@ def _import_custom_modules(config: TrainingConfig) -> None:
         except ImportError as error:
             if name.split(".")[0] in awml.AWML_PACKAGES:
                 types = awml.stand_in_for(name)
-                _log.info(
-                    "%s can't be imported (%s): %s", name, error,
-                    f"our own {', '.join(types)} stand in" if types else "no model is built of what is in it",
-                )  # fmt: skip
+                if types:
+                    _log.info("%s can't be imported (%s): our own %s stand in", name, error, ", ".join(types))
+                else:
+                    without_models.append(name)
             elif config.may_fail:
                 _log.warning("%s can't be imported (%s); the config allows that", name, error)
             else:
@@ -148,6 +179,8 @@ def _import_custom_modules(config: TrainingConfig) -> None:
                     f"custom_imports: '{name}' can't be imported ({error})", where=str(config.path),
                     hint="install it, or add the folder that holds it to PYTHONPATH",
                 ) from error  # fmt: skip
+    if without_models:
+        _log.info("not imported, as no model is built of what is in them: %s", ", ".join(without_models))
 
 
 def registry_of(framework: str) -> Any:

@@ -55,7 +55,7 @@ EXPORTER_MODELS = Group(
     "awml_deploy.exporter_models",
     "exporter.models",
     "a model, as the exporter sees it",
-    ("adapter", "training", "trace", "autoware", "adopt", "awml"),
+    ("adapter", "training", "trace", "autoware", "adopt", "awml", "inspect"),
 )
 PIPELINES = Group(
     "awml_deploy.pipelines", "runtime.models", "a model, as the runtime sees it", ("pipeline", "neighbors")

@@ -29,9 +29,8 @@ from exporter.quantize.frozen import freeze, frozen_layers, quantized_layers, sc
 from exporter.quantize.layers import select
 from exporter.quantize.ptq import FOLDER, PACKAGES, method_of
 from exporter.quantize.residual import share_scales
-from exporter.quantize.session import Session, open_model, required, sources
+from exporter.quantize.session import Session, open_model, required, sources, training_config
 from exporter.training import Losses, Trainable, label_map, one_cycle, trainable
-from exporter.training_config import read_training_config
 from exporter.versions import stage_versions
 from shared.config import load_config, part
 from shared.data import Dataset
@@ -228,7 +227,7 @@ def take_over(
     """
     config = load_config(config_path, overrides)
     adapter = models.find(config.model.type)
-    training = read_training_config(required(config.model.config, "config"))
+    training = training_config(config)
     workspace = Workspace.create(work)
     stage = workspace.stage(
         STAGE,

@@ -92,7 +92,7 @@ def open_model(config: DeployConfig, data_root: Path | None = None, fuse: bool =
     """`open_session` for a config that was read already."""
     adapter = models.find(config.model.type)
     checkpoint = required(config.model.checkpoint, "checkpoint")
-    training = read_training_config(required(config.model.config, "config"))
+    training = training_config(config)
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     calibration = calibration_data(config, data_root)
     if calibration.digest() == dataset.digest():
@@ -137,6 +137,16 @@ def calibration_data(config: DeployConfig, data_root: Path | None = None) -> Dat
     return samples
 
 
+def training_config(config: DeployConfig) -> TrainingConfig:
+    """The training config that a deploy config names.
+
+    Raises:
+        ConfigError: it names none, or one that can't be read.
+    """
+    path = required(config.model.config, "config")
+    return read_training_config(path).with_data_classes(config.data.classes)
+
+
 def sources(config: DeployConfig, data_root: Path | None = None) -> dict[str, str]:
     """sha256 of the files that a quantized model is made of, for a stage's key.
 
@@ -145,7 +155,7 @@ def sources(config: DeployConfig, data_root: Path | None = None) -> dict[str, st
     """
     return {
         "checkpoint": checkpoint_digest(required(config.model.checkpoint, "checkpoint")),
-        "training_config": read_training_config(required(config.model.config, "config")).digest,
+        "training_config": training_config(config).digest,
         "calibration_data": calibration_data(config, data_root).digest(),
     }
 

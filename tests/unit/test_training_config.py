@@ -134,6 +134,7 @@ def test_arguments_for_training_are_dropped_and_that_is_said(tmp_path, caplog):
         "  pts_bbox_head=dict(freeze_shared_conv=True, freeze_task_heads=False))\n",
     )
     plain = build(read(SMALL)).state_dict()
+    caplog.clear()
     with caplog.at_level(logging.INFO, "exporter"):
         model = build(read(path))
     assert model.state_dict().keys() == plain.keys()

@@ -21,6 +21,7 @@ from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.models.calibration.image_classifier import ImageClassifier, build_image_classifier
 from exporter.models.calibration.transform import five_channels
 from exporter.options import ModelOptions, checked_options
+from exporter.package_bases import install_hint
 from exporter.training_config import TrainingConfig
 from shared.data import read_points
 from shared.data.camera_image import read_camera_image
@@ -96,7 +97,8 @@ def build(config: TrainingConfig, options: Options) -> Any:
         model = _mmpretrain_model(section) if has_mmpretrain() else _own_model(section)
     except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
-        raise ConfigError(f"the model can't be built: {reason}", where=where) from error
+        hint = install_hint(config.absent_bases) if config.absent_bases else None
+        raise ConfigError(f"the model can't be built: {reason}", where=where, hint=hint) from error
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)

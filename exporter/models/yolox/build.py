@@ -55,18 +55,18 @@ def build(config: TrainingConfig, options: Options) -> Any:
 
 
 def _class_names(config: TrainingConfig, model: Any, options: Options) -> list[str]:
-    """Class names: the options', else those of the training config's data set.
+    """Class names: the options', else those of the test data set.
 
     Raises:
         ConfigError: not as many as the head has, or none.
     """
-    names = list(options.classes or config.classes)
+    names = list(options.classes or config.class_names())
     count = int(model.bbox_head.num_classes)
     if len(names) != count:
         raise ConfigError(
             f"names {len(names)} classes, the head has {count}",
             where=str(config.path),
-            hint="list them in model.options.classes, or in test_dataloader.dataset.metainfo",
+            hint="list them in model.options.classes (or data.classes), or in test_dataloader.dataset.metainfo",
         )
     return names
 

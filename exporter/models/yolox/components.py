@@ -25,7 +25,17 @@ def components(model: Any, model_input: ModelInput, options: Options) -> list[Co
         model_input: the sample.
         options: see `Options`.
     """
-    images = model_input.normalized(model)
+    return [network(model, model_input.normalized(model), options)]
+
+
+def network(model: Any, images: Tensor, options: Options) -> Component:
+    """The one component.
+
+    Args:
+        model: mmdet's YOLOX.
+        images: (1, 3, H, W) float32, to trace and check with.
+        options: see `Options`.
+    """
     height, width = images.shape[2:]
     raw = RawRows(model, options.relu6_to_relu)
     module: nn.Module = raw
@@ -57,19 +67,17 @@ def components(model: Any, model_input: ModelInput, options: Options) -> list[Co
         count = sizes.get("batch_size", options.batch_size)
         return (images.expand(int(count), -1, -1, -1).contiguous(),)
 
-    return [
-        Component(
-            name=COMPONENT,
-            module=module.eval(),
-            inputs=(TensorSpec(name=INPUT, dtype="float32", shape=[batch, 3, height, width]),),
-            outputs=outputs,
-            inputs_of=inputs_of,
-            trace_sizes=trace,
-            check_sizes=check,
-            deployed_sizes=deployed,
-            before_plugin=before_plugin,
-        )
-    ]
+    return Component(
+        name=COMPONENT,
+        module=module.eval(),
+        inputs=(TensorSpec(name=INPUT, dtype="float32", shape=[batch, 3, height, width]),),
+        outputs=outputs,
+        inputs_of=inputs_of,
+        trace_sizes=trace,
+        check_sizes=check,
+        deployed_sizes=deployed,
+        before_plugin=before_plugin,
+    )
 
 
 def detection_tensors(batch: int | str, max_boxes: int) -> tuple[TensorSpec, ...]:
