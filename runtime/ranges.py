@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Tensors
@@ -19,7 +18,7 @@ from runtime.backends.onnx import OnnxSession, ort
 from runtime.model import Model, open_model
 from runtime.pipeline import build_pipeline
 from runtime.trace import sample_count
-from shared.fp16_range import KIND
+from shared.fp16_range import KIND, largest_of, with_largest_values
 from shared.lazy import lazy_import
 from shared.progress import track
 from shared.table import Table, number
@@ -30,7 +29,6 @@ else:
     onnx = lazy_import("onnx", install="pip install onnx")
 
 _SHOWN = 5
-_SUFFIX = "__largest"
 
 
 def record_ranges(
@@ -100,31 +98,9 @@ class RangeSession:
         """See `runtime.backends.Session`."""
         answers = self._session.run(component, inputs)
         known = self.largest[component]
-        for name, value in answers.items():
-            if name.endswith(_SUFFIX):
-                tensor, reached = name.removesuffix(_SUFFIX), float(np.nan_to_num(value, nan=np.inf))
-                known[tensor] = max(known.get(tensor, 0.0), reached)
+        for tensor, reached in largest_of(answers).items():
+            known[tensor] = max(known.get(tensor, 0.0), reached)
         return {name: answers[name] for name in self._outputs[component]}
-
-
-def with_largest_values(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph with a further output per float32 tensor, its largest magnitude: a scalar float32."""
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    tensors = dict.fromkeys(
-        value.name
-        for value in (*graph.input, *graph.value_info, *graph.output)
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in weights
-    )
-    for name in tensors:
-        magnitudes, largest = f"{name}__magnitudes", name + _SUFFIX
-        # Without axes, all are reduced, in every opset.
-        extended.graph.node.append(onnx.helper.make_node("Abs", [name], [magnitudes]))
-        extended.graph.node.append(onnx.helper.make_node("ReduceMax", [magnitudes], [largest], keepdims=0))
-        extended.graph.output.append(onnx.helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
-    return extended
 
 
 def _table(component: str, count: int, largest: Mapping[str, float]) -> str:

@@ -1,12 +1,13 @@
-"""Which nodes of a graph reach values that FP16 can't hold: by their weights, and by what `runtime ranges` saw."""
+"""Which nodes of a graph reach values that FP16 can't hold: by their weights, and by what was seen on samples."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from shared.json_reader import read_json
 from shared.lazy import lazy_import
@@ -26,6 +27,7 @@ FP16_MAX = 65504.0
 FP16_HEADROOM = 8.0
 
 KIND = "tensor-ranges"
+_SUFFIX = "__largest"
 
 _log = logging.getLogger(__name__)
 
@@ -73,3 +75,32 @@ def largest_values(ws: Workspace, component: ComponentSpec) -> dict[str, float]:
         return {}
     largest: dict[str, float] = recorded["largest"]
     return largest
+
+
+def with_largest_values(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a graph with a further output per float32 tensor, its largest magnitude: a scalar float32."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    tensors = dict.fromkeys(
+        value.name
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in weights
+    )
+    for name in tensors:
+        magnitudes, largest = f"{name}__magnitudes", name + _SUFFIX
+        # Without axes, all are reduced, in every opset.
+        extended.graph.node.append(onnx.helper.make_node("Abs", [name], [magnitudes]))
+        extended.graph.node.append(onnx.helper.make_node("ReduceMax", [magnitudes], [largest], keepdims=0))
+        extended.graph.output.append(onnx.helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
+    return extended
+
+
+def largest_of(answers: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
+    """Largest magnitude by tensor, of what a graph with such outputs (`with_largest_values`) gave; NaN is infinite."""
+    return {
+        name.removesuffix(_SUFFIX): float(np.nan_to_num(value, nan=np.inf))
+        for name, value in answers.items()
+        if name.endswith(_SUFFIX)
+    }

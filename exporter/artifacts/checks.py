@@ -114,24 +114,34 @@ def compare_onnx(path: Path, component: Component, measure: Measure = relative) 
     Raises:
         ExportError: it does not load, or computes something else.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; warnings about unused initializers are no concern of a user
-    # Q/DQ as the file has them: kernels that ONNX Runtime makes of them round the bias to int32 steps, too.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    source: str | bytes = str(path)
+    source: Path | bytes = path
     if component.before_plugin is not None:
         source, component = _before_plugin(path, component)
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    # ONNX Runtime's exceptions have no public base class but RuntimeError's sibling Exception.
-    except Exception as error:
-        raise ExportError(f"ONNX Runtime can't load it ({error})", where=component.name) from error
+    session = open_session(source, component.name)
 
     def run(inputs: tuple[Any, ...]) -> Sequence[npt.NDArray[Any]]:
         feed = {name: value.numpy() for name, value in zip(component.input_names(), inputs, strict=True)}
         return list(session.run(component.output_names(), feed))
 
     return compare(component, run, TOLERANCE, "ONNX Runtime", rounding_margin=ROUNDING_MARGIN, measure=measure)
+
+
+def open_session(source: Path | bytes, where: str) -> Any:
+    """An ONNX Runtime session on the CPU, of a file or its content.
+
+    Raises:
+        ExportError: it does not load.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; warnings about unused initializers are no concern of a user
+    # Q/DQ as the file has them: kernels that ONNX Runtime makes of them round the bias to int32 steps, too.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    given = source if isinstance(source, bytes) else str(source)
+    try:
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's exceptions have no public base class but RuntimeError's sibling Exception.
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime can't load it ({error})", where=where) from error
 
 
 def _before_plugin(path: Path, component: Component) -> tuple[bytes, Component]:

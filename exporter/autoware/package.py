@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from exporter.artifacts.stamp import PRODUCER
-from exporter.autoware import EXPORT_AGAIN, Bundle, BundleOptions, bundler
+from exporter.autoware import Bundle, BundleOptions, bundler
+from exporter.autoware.refusals import EXPORT_AGAIN
+from exporter.autoware.typed_onnx import TypedGraph, write_typed_onnx
 from shared import __version__
 from shared.config.write import to_yaml
 from shared.errors import InputError, UsageError
@@ -35,11 +39,12 @@ def package_autoware(work: Path, out: Path, options: BundleOptions, *, force: bo
         force: replace the folder when it is there.
 
     Returns:
-        What was written.
+        What was written; its notes also say what became of graphs that were typed.
 
     Raises:
         InputError: nothing was exported, a file is not what the manifest says, or the node would misread the model.
         UsageError: the folder is there already, or an option that the node has no value for.
+        ExportError: a graph in FP16 computes something else.
         EnvironmentLacks: the disk is full or read-only.
     """
     if out.exists() and not force:
@@ -57,16 +62,20 @@ def package_autoware(work: Path, out: Path, options: BundleOptions, *, force: bo
             scratch.make_folder()
             for name, source in sources.items():
                 copy(source, scratch / name)
+            typed = {
+                name: write_typed_onnx(workspace.onnx(component.onnx), (scratch / name).checked(), workspace, component)
+                for name, component in bundle.typed_onnx.items()
+            }
             for name, values in bundle.parameters.items():
                 write_text(scratch / name, ros_parameters(values))
             for name, text in bundle.texts.items():
                 write_text(scratch / name, text)
             hashes = {name: sha256_of_file((scratch / name).checked()) for name in scratch.names()}
-            about = _metadata(spec, manifest, options, hashes)
+            about = _metadata(spec, manifest, bundle, options.autoware, hashes) | _about_typed(typed)
             write_text(scratch / METADATA, to_yaml(about))
             final.remove()
             scratch.take_place_of(final)
-    return bundle
+    return replace(bundle, notes=(*(f"{name}: {graph}" for name, graph in typed.items()), *bundle.notes))
 
 
 def ros_parameters(values: Mapping[str, Any]) -> str:
@@ -93,10 +102,14 @@ def check_onnx_is_component(path: Path, component: ComponentSpec) -> None:
         )
 
 
-def _metadata(spec: ModelSpec, manifest: Manifest, options: BundleOptions, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _metadata(
+    spec: ModelSpec, manifest: Manifest, bundle: Bundle, autoware: str, hashes: Mapping[str, str]
+) -> dict[str, Any]:
     stage = manifest.stages["export"]
     return {
-        "version": options.version,
+        "version": bundle.version,
+        "autoware_universe": autoware,
+        "node": bundle.node,
         "model": spec.model,
         "task": spec.task,
         "classes": list(spec.classes),
@@ -106,3 +119,22 @@ def _metadata(spec: ModelSpec, manifest: Manifest, options: BundleOptions, hashe
         "made_from": dict(stage.key.get("inputs", {})),
         "sha256": dict(hashes),
     }
+
+
+def _about_typed(typed: Mapping[str, TypedGraph]) -> dict[str, Any]:
+    """What became of the networks that compute in FP16 by their types, if there are any."""
+    return (
+        {
+            "typed_fp16": {
+                name: {
+                    "fp16_nodes": graph.fp16_nodes,
+                    "fp32_nodes": dict(graph.fp32_nodes),
+                    "checked_on": graph.checked_on,
+                    "snr_db": round(graph.snr_db, 1) if math.isfinite(graph.snr_db) else None,
+                }
+                for name, graph in typed.items()
+            }
+        }
+        if typed
+        else {}
+    )

@@ -12,12 +12,14 @@ from typing import Any
 import onnx
 import pytest
 
+from exporter.autoware.typed_onnx import write_typed_onnx
 from shared import cuda
 from shared.workspace import Workspace
 from tests.support import trt_rtx
 from tests.support.qdq_graphs import residual_block
 from tests.support.trt_rtx import trt_builder
 from tests.support.trt_workspaces import (
+    CHANNELS,
     ENCODER,
     HEAD,
     encoder,
@@ -80,6 +82,24 @@ def test_the_workspaces_onnx_is_untouched_and_the_derived_graph_is_an_artifact(t
     derived = [path for path, record in ws.manifest().artifacts.items() if record.kind == "onnx-derived"]
     assert len(derived) == 2
     assert all(path.endswith(".fp16.onnx") for path in derived)
+
+
+def test_a_file_typed_in_fp16_is_built_by_its_types(tmp_path: Path) -> None:
+    """What `exporter package autoware --precision strongly-typed` writes, for nodes that build strongly typed."""
+    image = {f"{kind}_shape": [1, CHANNELS, 16, 16] for kind in ("min", "opt", "max")}
+    profiles = {ENCODER: profile(8, 1, 10, 20), HEAD: {"spatial_features": image}}
+    config = {"components": {name: {"tensorrt_profile": value} for name, value in profiles.items()}}
+    plain = make_workspace(tmp_path / "plain", {ENCODER: encoder(norm=True), HEAD: head()}, config)
+    typed = {}
+    for component in plain.spec().components:
+        path = tmp_path / f"{component.name}.fp16.onnx"
+        assert write_typed_onnx(plain.onnx(component.onnx), path, plain, component).fp32_nodes == {}
+        typed[component.name] = onnx.load(path)
+    ws = make_workspace(tmp_path / "typed", typed, config)
+    answer = build(ws, policy="strongly_typed")
+    assert answer.returncode == 0, answer.stderr
+    for component, record in records(ws, "strongly_typed").items():
+        assert record["achieved"]["share_of_matrix_layers"] == {"fp16": 1.0}, component
 
 
 def test_keep_fp32_keeps_exactly_what_it_names(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ import yaml
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
-from exporter.autoware import BundleOptions
+from exporter import autoware
+from exporter.autoware import BundleOptions, Precision
 from exporter.autoware.package import package_autoware
+from exporter.autoware.refusals import NodeRefuses
 from exporter.cli import cli
 from shared.errors import InputError, ManifestError, UsageError
 from shared.files import sha256_of_file
@@ -22,33 +23,9 @@ from shared.manifest import Manifest, update_manifest
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
 from tests.support import plugin_packages
+from tests.support.autoware_schemas import SCHEMAS, problems
 
 CLASSES = ["car", "truck", "bus", "bicycle", "pedestrian"]
-
-# Keys of the nodes' parameter files and the types that ROS must see there (autoware_universe, 2026-08).
-CENTERPOINT_KEYS = {
-    "version": str, "encoder_onnx_path": str, "encoder_engine_path": str, "head_onnx_path": str,
-    "head_engine_path": str, "class_remapper_param_path": str, "trt_precision": str, "model_params": dict,
-}  # fmt: skip
-MODEL_KEYS = {
-    "class_names": [str], "has_twist": bool, "point_feature_size": int, "has_variance": bool, "max_voxel_size": int,
-    "point_cloud_range": [float], "voxel_size": [float], "downsample_factor": int, "encoder_in_feature_size": int,
-    "yaw_norm_thresholds": [float], "detection_score_thresholds": dict,
-}  # fmt: skip
-YOLOX_KEYS = {
-    "precision": str, "calibration_algorithm": str, "quantize_first_layer": bool, "quantize_last_layer": bool,
-    "profile_per_layer": bool, "clip_value": float, "score_threshold": float, "nms_threshold": float,
-}  # fmt: skip
-CALIBRATION_KEYS = {"max_depth": float, "dilation_size": int, "height": [int], "width": [int], "ego_box": [float]}
-
-
-def _has_types(values: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
-    def fits(value: Any, wanted: Any) -> bool:
-        if isinstance(wanted, list):
-            return isinstance(value, list) and all(type(entry) is wanted[0] for entry in value)
-        return type(value) is wanted
-
-    return values.keys() == types.keys() and all(fits(values[key], types[key]) for key in types)
 
 
 def _tensor(name: str, *shape: int | str) -> TensorSpec:
@@ -101,7 +78,8 @@ def centerpoint(**changes: Any) -> ModelSpec:
 
 def yolox(**changes: Any) -> ModelSpec:
     """The spec of AWML's YOLOX; ``changes`` to its parameters."""
-    classes = ["unknown", "car", "truck", "bus", "trailer", "motorcycle", "pedestrian", "bicycle"]
+    usual = ["unknown", "car", "truck", "bus", "trailer", "motorcycle", "pedestrian", "bicycle"]
+    classes = changes.pop("classes", usual)
     image = {"height": 960, "width": 960, "fill": 114, "color": "bgr", "mean": None, "std": None, "resize": "mmdet"}
     return ModelSpec(
         model="yolox",
@@ -151,7 +129,7 @@ def _write_onnx(path: Path, component: ComponentSpec, *, dtype: int = TensorProt
     graph = helper.make_graph(
         nodes, component.name, [info(t) for t in component.inputs], [info(t) for t in component.outputs]
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(path))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), str(path))
 
 
 def exported(root: Path, spec: ModelSpec, *, dtype: int = TensorProto.FLOAT, **config: Any) -> Path:
@@ -174,7 +152,151 @@ def _parameters(path: Path) -> dict[str, Any]:
     return content["/**"]["ros__parameters"]
 
 
+# -- what the nodes of a release read ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("release", SCHEMAS)
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_parameter_files_are_those_of_the_release(tmp_path: Path, release: str, precision: Precision) -> None:
+    written = set()
+    for spec in (centerpoint(), yolox(), calibration()):
+        work, out = exported(tmp_path / f"{spec.model}-work", spec), tmp_path / spec.model
+        package_autoware(work, out, BundleOptions(autoware=release, precision=precision))
+        for path in out.glob("*.param.yaml"):
+            assert problems(yaml.safe_load(path.read_text()), SCHEMAS[release][path.name]) == []
+            written.add(path.name)
+        about = yaml.safe_load((out / "deploy_metadata.yaml").read_text())
+        assert about["autoware_universe"] == release
+    assert written == SCHEMAS[release].keys()
+
+
+def test_a_wrong_parameter_file_has_problems() -> None:
+    schema = SCHEMAS["0.53"]["ml_package_calibration_status_classifier.param.yaml"]
+    good = {"max_depth": 128.0, "dilation_size": 1, "height": [1, 2, 3], "width": [1, 2, 3]}
+    for wrong in ({"ego_box": [0.0] * 6}, {"max_depth": 128}, {"height": [1, 2]}, {"dilation_size": 1.5}):
+        assert problems({"/**": {"ros__parameters": good | wrong}}, schema)
+    assert problems({"/**": {"ros__parameters": good}}, schema) == []
+    assert problems({"ros__parameters": good}, schema)
+
+
+def test_bundles_have_versions_of_their_own(tmp_path: Path) -> None:
+    versions = {}
+    for spec in (centerpoint(), yolox(), calibration()):
+        out = tmp_path / spec.model
+        package_autoware(exported(tmp_path / f"{spec.model}-work", spec), out, BundleOptions())
+        about = yaml.safe_load((out / "deploy_metadata.yaml").read_text())
+        versions[about["node"]] = about["version"]
+    assert versions == {
+        "autoware_lidar_centerpoint": "v4.1",
+        "autoware_tensorrt_yolox": "v1.0",
+        "autoware_calibration_status_classifier": "v1.0",
+    }
+
+
+@pytest.mark.parametrize(("version", "release"), [("0.53", "0.53"), ("0.53.1", "0.53"), ("v0.52.1", "0.52")])
+def test_a_patch_release_reads_what_its_release_reads(version: str, release: str) -> None:
+    assert autoware.release(version) == release
+
+
+def test_an_unknown_release_is_refused(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    answer = CliRunner().invoke(
+        cli, ["package", "autoware", "--work", str(work), "--out", str(tmp_path / "base"), "--autoware", "0.40"]
+    )
+    assert answer.exit_code == 2
+    assert "known are 0.53, 0.52" in answer.output
+
+
+@pytest.mark.parametrize("label", ["ANIMAL", "HAZARD"])
+@pytest.mark.parametrize("make", ["centerpoint", "yolox"])
+def test_animals_and_hazards_have_labels(tmp_path: Path, make: str, label: str) -> None:
+    classes = ["car", "truck", "bus", "bicycle", label.lower()]
+    spec = (centerpoint if make == "centerpoint" else yolox)(classes=classes)
+    bundle = package_autoware(exported(tmp_path / "work", spec), tmp_path / "out", BundleOptions())
+    told = any(f"no name for {label}" in note for note in bundle.notes)
+    assert told == (make == "centerpoint")
+    if make == "yolox":
+        number = {"ANIMAL": 8, "HAZARD": 9}[label]
+        assert f"{label},{number}" in (tmp_path / "out" / "roi_remap.csv").read_text()
+
+
 # -- CenterPoint ------------------------------------------------------------------------------------------------------
+
+
+SMALL = {
+    "pts_voxel_encoder": {"input_features": [50, 32, 11]},
+    "pts_backbone_neck_head": {"spatial_features": [1, 32, 8, 8]},
+}
+
+
+def test_a_strongly_typed_bundle_has_files_in_both_precisions(tmp_path: Path) -> None:
+    components = {
+        name: {"tensorrt_profile": {tensor: {f"{kind}_shape": shape for kind in ("min", "opt", "max")}}}
+        for name, inputs in SMALL.items()
+        for tensor, shape in inputs.items()
+    }
+    work = exported(tmp_path / "work", centerpoint(grid_size=[8, 8, 1]), components=components)
+    bundle = package_autoware(work, tmp_path / "base", BundleOptions(precision="strongly-typed"))
+    package = _parameters(tmp_path / "base" / "ml_package.param.yaml")
+    assert package["trt_precision"] == "strongly-typed"
+    about = yaml.safe_load((tmp_path / "base" / "deploy_metadata.yaml").read_text())
+    for part, name in (("encoder", "pts_voxel_encoder"), ("head", "pts_backbone_neck_head")):
+        assert package[f"{part}_onnx_path"] == f"{name}.fp16.onnx"
+        assert package[f"{part}_engine_path"] == f"{name}.fp16.engine"
+        assert sha256_of_file(tmp_path / "base" / f"{name}.onnx") == sha256_of_file(work / "onnx" / f"{name}.onnx")
+        assert about["typed_fp16"][f"{name}.fp16.onnx"]["fp16_nodes"] > 0
+        assert any(note.startswith(f"{name}.fp16.onnx: ") for note in bundle.notes)
+
+
+def test_the_node_before_knows_no_strong_types(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    with pytest.raises(UsageError, match=r"0\.52 builds engines in fp32 or fp16, and strongly-typed was asked for"):
+        package_autoware(work, tmp_path / "base", BundleOptions(autoware="0.52", precision="strongly-typed"))
+
+
+def test_files_of_a_shared_folder_have_the_name_of_the_model(tmp_path: Path) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    package_autoware(work, tmp_path / "flat", BundleOptions(autoware="0.52", model_name="centerpoint_town"))
+    assert {path.name for path in (tmp_path / "flat").iterdir()} == {
+        "pts_voxel_encoder_centerpoint_town.onnx", "pts_backbone_neck_head_centerpoint_town.onnx",
+        "centerpoint_town_ml_package.param.yaml", "centerpoint_town.param.yaml",
+        "detection_class_remapper.param.yaml", "deploy_metadata.yaml",
+    }  # fmt: skip
+    node = _parameters(tmp_path / "flat" / "centerpoint_town.param.yaml")
+    inside = node["head_onnx_path"].replace("$(var model_path)", str(tmp_path / "flat"))
+    assert Path(inside.replace("$(var model_name)", "centerpoint_town")).is_file()
+    assert node["post_process_params"]["yaw_norm_thresholds"] == [0.3, 0.3, 0.3, 0.3, 0.0]
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", ""])
+def test_a_model_name_is_part_of_file_names(tmp_path: Path, name: str) -> None:
+    work = exported(tmp_path / "work", centerpoint())
+    arguments = ["--work", str(work), "--out", str(tmp_path / "flat"), "--autoware", "0.52", "--model-name", name]
+    answer = CliRunner().invoke(cli, ["package", "autoware", *arguments])
+    assert answer.exit_code == (2 if name else 0)
+
+
+def test_motorcycles_have_the_name_that_the_node_knows(tmp_path: Path) -> None:
+    """Of MOTORCYCLE, the label's name, it makes UNKNOWN."""
+    work = exported(tmp_path / "work", centerpoint(classes=["car", "truck", "bus", "motorcycle", "pedestrian"]))
+    arguments = ["--work", str(work), "--out", str(tmp_path / "base"), "--score-threshold", "motorcycle=0.5"]
+    assert CliRunner().invoke(cli, ["package", "autoware", *arguments]).exit_code == 0
+    model = _parameters(tmp_path / "base" / "ml_package.param.yaml")["model_params"]
+    assert model["class_names"][3] == "MOTORBIKE"
+    assert model["detection_score_thresholds"]["min_confidence_scores"]["MOTORBIKE"] == [0.5] * 4
+
+
+def test_all_reasons_of_a_refusal_are_told_at_once(tmp_path: Path) -> None:
+    spec = centerpoint(rot_y_axis_reference=False, tasks=[{}] * 6, classes=["car", "truck", "bus", "bicycle", "tram"])
+    work = exported(tmp_path / "work", spec)
+    with pytest.raises(NodeRefuses) as error:
+        package_autoware(work, tmp_path / "base", BundleOptions())
+    assert len(error.value.reasons) == 3
+    head, *lines = error.value.lines()
+    assert "for 3 reasons" in head
+    for line, says in zip(lines, ("rot_y_axis_reference=true", "6 heads", "class TRAM"), strict=True):
+        assert says in line
+        assert says in str(error.value)
 
 
 def test_centerpoint_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
@@ -185,8 +307,6 @@ def test_centerpoint_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
         "detection_class_remapper.param.yaml", "deploy_metadata.yaml",
     }  # fmt: skip
     package = _parameters(tmp_path / "base" / "ml_package.param.yaml")
-    assert _has_types(package, CENTERPOINT_KEYS)
-    assert _has_types(package["model_params"], MODEL_KEYS)
     for key in ("encoder_onnx_path", "head_onnx_path", "class_remapper_param_path"):
         assert (tmp_path / "base" / package[key]).is_file()
     model = package["model_params"]
@@ -204,8 +324,6 @@ def test_centerpoint_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
 def test_the_class_remapper_changes_no_class(tmp_path: Path) -> None:
     package_autoware(exported(tmp_path / "work", centerpoint()), tmp_path / "base", BundleOptions())
     remapper = _parameters(tmp_path / "base" / "detection_class_remapper.param.yaml")
-    types = {"allow_remapping_by_area_matrix": [int], "min_area_matrix": [float], "max_area_matrix": [float]}
-    assert _has_types(remapper, types)
     assert {len(matrix) for matrix in remapper.values()} == {64}
     assert not any(remapper["allow_remapping_by_area_matrix"])
 
@@ -338,8 +456,7 @@ def test_an_existing_folder_is_replaced_only_by_force(tmp_path: Path) -> None:
 def test_yolox_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", yolox())
     package_autoware(work, tmp_path / "yolox", BundleOptions(score_thresholds={"": (0.4,)}))
-    package = _parameters(tmp_path / "yolox" / "ml_package_yolox_s_plus_opt.param.yaml")
-    assert _has_types(package, YOLOX_KEYS)
+    package = _parameters(tmp_path / "yolox" / "yolox_s_plus_opt.param.yaml")
     assert (package["score_threshold"], package["nms_threshold"]) == (0.4, 0.7)
     labels = (tmp_path / "yolox" / "label.txt").read_text().split()
     assert labels[:3] == ["UNKNOWN", "CAR", "TRUCK"]
@@ -380,10 +497,9 @@ def test_calibration_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
     box = (-1.5, -1.0, -0.1, 5.7, 1.0, 3.1)
     bundle = package_autoware(work, tmp_path / "calibration", BundleOptions(ego_box=box))
     package = _parameters(tmp_path / "calibration" / "ml_package_calibration_status_classifier.param.yaml")
-    assert _has_types(package, CALIBRATION_KEYS)
     assert package["height"] == [720, 1860, 2160]
     assert package["width"] == [1280, 2880, 3840]
-    assert package["ego_box"] == list(box)
+    assert any(f"ego_box: {list(box)}" in note for note in bundle.notes)
     assert any("miscalibration_confidence_threshold: 0.5" in note for note in bundle.notes)
 
 

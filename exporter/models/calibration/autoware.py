@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.autoware import EXPORT_AGAIN, Bundle, BundleOptions, precision, refuse_unless, same_shape
-from shared.spec import ModelSpec
+from exporter.autoware import Bundle, BundleOptions, precision, same_shape, typed_name
+from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
+from shared.spec import ComponentSpec, ModelSpec
 
+NODE = "autoware_calibration_status_classifier"
 NAME = "calibration_status_classifier"
 CHANNELS, STATES = 5, ["miscalibrated", "calibrated"]
 # The node's defaults: least, best and largest size of an image.
@@ -27,50 +29,63 @@ class MlPackage(BaseModel):
     dilation_size: int = Field(ge=0)
     height: Sizes
     width: Sizes
-    ego_box: Annotated[list[float], Field(min_length=6, max_length=6)]
 
 
 def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
     """The bundle of a calibration status classifier, see `exporter.autoware`.
 
     Raises:
-        InputError: the node would misread the model; says why and what to export instead.
+        NodeRefuses: the node would misread the model; says why, and what to export instead.
         UsageError: an option that the node has no value for.
     """
-    refuse_unless(
+    refusals = Refusals()
+    refusals.unless(
         spec.classes == STATES, f"outputs are {spec.classes}, the node's {STATES}", hint=f"{EXPORT_AGAIN} this version"
     )
-    refuse_unless(len(spec.components) == 1, "it has one network", hint=f"{EXPORT_AGAIN} this version")
-    component = spec.components[0]
-    inputs, outputs = [tensor.name for tensor in component.inputs], component.output_names()
-    refuse_unless(
-        inputs == ["input"] and outputs == ["output"],
-        f"tensors are {inputs} and {outputs}, the node's input and output",
-        hint=f"{EXPORT_AGAIN} this version",
-    )
-    refuse_unless(
-        same_shape(component.inputs[0], [1, CHANNELS, None, None])
-        and all(isinstance(size, str) for size in component.inputs[0].shape[2:]),
-        f"the input is {component.inputs[0].shape}; the node's images have any size",
-        hint=f"{EXPORT_AGAIN} dynamic height and width",
-    )
+    if refusals.unless(len(spec.components) == 1, "it has one network", hint=f"{EXPORT_AGAIN} this version"):
+        _check_tensors(spec.components[0], refusals)
+    refusals.raise_any()
+    component, network = spec.components[0], f"{NAME}.onnx"
     heights, widths = _profile(config, component.name)
     package = MlPackage(
         max_depth=float(spec.parameters["max_depth"]),
         dilation_size=int(spec.parameters["dilation_size"]),
         height=heights,
         width=widths,
-        ego_box=list(options.ego_box),
     )
-    threshold = spec.parameters["miscalibration_confidence_threshold"]
-    node_precision = precision(config, options.precision, ("fp32", "fp16"))
+    built_in = precision(config, options)
+    typed = {typed_name(network): component} if built_in == "strongly-typed" else {}
+    node = {
+        "onnx_path": f"<bundle>/{next(iter(typed), network)}",
+        "trt_precision": built_in,
+        "miscalibration_confidence_threshold": spec.parameters["miscalibration_confidence_threshold"],
+        "ego_box": list(options.ego_box) if any(options.ego_box) else "of the vehicle",
+    }
     return Bundle(
-        onnx={f"{NAME}.onnx": component},
+        onnx={network: component},
+        typed_onnx=typed,
         parameters={f"ml_package_{NAME}.param.yaml": package.model_dump()},
         notes=(
-            f"{NAME}.param.yaml: trt_precision: {node_precision}, miscalibration_confidence_threshold: {threshold}",
+            f"{NAME}.param.yaml: {', '.join(f'{key}: {value}' for key, value in node.items())}",
             f"launch: model_path: <bundle>, model_name: {NAME}",
         ),
+        node=NODE,
+        version=options.version or "v1.0",
+    )
+
+
+def _check_tensors(component: ComponentSpec, refusals: Refusals) -> None:
+    inputs, outputs = [tensor.name for tensor in component.inputs], component.output_names()
+    refusals.unless(
+        inputs == ["input"] and outputs == ["output"],
+        f"tensors are {inputs} and {outputs}, the node's input and output",
+        hint=f"{EXPORT_AGAIN} this version",
+    )
+    refusals.unless(
+        same_shape(component.inputs[0], [1, CHANNELS, None, None])
+        and all(isinstance(size, str) for size in component.inputs[0].shape[2:]),
+        f"the input is {component.inputs[0].shape}; the node's images have any size",
+        hint=f"{EXPORT_AGAIN} dynamic height and width",
     )
 
 
