@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.t4 import HEADLINE_RULE
+from evaluator.boxes3d.t4 import HEADLINE_RULE, RULES
 from evaluator.metrics.detection3d import HEADLINE_RANGE, RANGES
 from evaluator.report.material import Material
 from shared.arrays import Int64
@@ -38,10 +38,14 @@ class Frames:
         return replace(self, predictions=kept)
 
 
+#: T4's largest center distance [m], at which the score of the best F1 is taken.
+BEST_F1_DISTANCE = RULES[HEADLINE_RULE].thresholds[-1]
+
+
 def thresholds(material: Material, run: str) -> npt.NDArray[np.float64]:
     """(C,) score of the best F1 at T4's largest distance; 0 for a class where none is known."""
     classes = material.evaluations[run]["metrics"]["t4"]["ranges"][HEADLINE_RANGE][HEADLINE_RULE]["classes"]
-    best = [list(classes[name]["thresholds"].values())[-1]["optimal_confidence"] for name in material.spec.classes]
+    best = [classes[name]["thresholds"][str(BEST_F1_DISTANCE)]["optimal_confidence"] for name in material.spec.classes]
     return np.array([0.0 if value is None else value for value in best])
 
 
@@ -69,14 +73,16 @@ def _within_range(table: BoxTable) -> BoxTable:
     return table.select((distances >= low) & (distances < high))
 
 
-def matches(predictions: BoxTable, truths: BoxTable, families: Int64 | None = None) -> Int64:
+def matches(
+    predictions: BoxTable, truths: BoxTable, families: Int64 | None = None, limit: float = ERROR_DISTANCE
+) -> Int64:
     """(N,) ground truth of each prediction, -1 for none, at the distance at which nuScenes measures errors.
 
     Surer predictions choose first, so that leaving out those below a score changes nothing about the others.
     """
-    pairs = pairs_within(predictions, truths, ERROR_DISTANCE, families=families)
+    pairs = pairs_within(predictions, truths, limit, families=families)
     order = descending_scores(predictions.scores)
-    groups, limits = groups_of(predictions, families), np.array([ERROR_DISTANCE])
+    groups, limits = groups_of(predictions, families), np.array([limit])
     return np.asarray(match_greedily(pairs, groups, len(truths), order, limits)[0])
 
 

@@ -27,7 +27,7 @@ class Axis:
     """An axis.
 
     Attributes:
-        title: quantity and unit.
+        title: quantity and unit; a vertical axis may have none.
         low, high: its ends.
         ticks: per tick, its place and its label.
     """
@@ -85,17 +85,16 @@ def bar_chart(label: str, bars: Sequence[tuple[float, float, float]], x: Axis, y
     return _svg(label, body)
 
 
-def mark(svg: str, x: Axis, value: float, text: str) -> str:
-    """``svg`` with a vertical line at ``value``, named; unchanged if the axis does not reach it."""
+def mark(svg: str, x: Axis, value: float, text: str, *, below: bool = False) -> str:
+    """``svg`` with a vertical line at ``value``, named at its top or ``below``; unchanged where the axis ends before."""
     if not x.low <= value <= x.high:
         return svg
     place = _x(x, value)
     right_of_middle = place > WIDTH / 2
     anchor, shift = ("end", -4) if right_of_middle else ("start", 4)
     line = f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
-    name = (
-        f'<text class="mark" x="{place + shift:.1f}" y="{_TOP + 11}" text-anchor="{anchor}">{html.escape(text)}</text>'
-    )
+    height = HEIGHT - _BOTTOM - 6 if below else _TOP + 11
+    name = f'<text class="mark" x="{place + shift:.1f}" y="{height}" text-anchor="{anchor}">{html.escape(text)}</text>'
     return svg.replace("</svg>", f"{line}{name}</svg>")
 
 
@@ -127,7 +126,7 @@ def _frame(x: Axis, y: Axis) -> str:
         parts.append(f'<text x="{place:.1f}" y="{bottom + 15}" text-anchor="middle">{html.escape(text)}</text>')
     middle = (_TOP + bottom) / 2
     parts.append(f'<text x="{(_LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x.title)}</text>')
-    parts.append(
-        f'<text transform="translate(10 {middle}) rotate(-90)" text-anchor="middle">{html.escape(y.title)}</text>'
-    )
+    if y.title:
+        place = f"translate(10 {middle}) rotate(-90)"
+        parts.append(f'<text transform="{place}" text-anchor="middle">{html.escape(y.title)}</text>')
     return "".join(parts)

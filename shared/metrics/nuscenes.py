@@ -179,7 +179,7 @@ def match_subset(candidates: Candidates, classes: Sequence[str], keep_prediction
         filled[rows] = values
         return filled
 
-    values = _errors_of_matches(hit_predictions, hit_truths, classes)
+    values = errors_of_matches(hit_predictions, hit_truths, classes)
     vertical = np.abs(hit_predictions.centers[:, 2].astype(np.float64) - hit_truths.centers[:, 2])
     order = candidates.order[keep_predictions[candidates.order]]
     labels = predictions.labels[order]
@@ -252,7 +252,7 @@ def _score_class(name: str, matches: Matches, order: Int, num_truths: int) -> Cl
     return ClassScore(ap, errors, vertical, num_truths, len(order), precision)
 
 
-def _errors_of_matches(predicted: BoxTable, actual: BoxTable, classes: Sequence[str]) -> dict[str, Float64]:
+def errors_of_matches(predicted: BoxTable, actual: BoxTable, classes: Sequence[str]) -> dict[str, Float64]:
     """Errors of K matched pairs, each (K,); NaN where the ground truth doesn't know the velocity or attribute."""
     offset = predicted.centers[:, :2].astype(np.float64) - actual.centers[:, :2]
     known = actual.attributes != NO_ATTRIBUTE

@@ -83,6 +83,9 @@ def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
         "raw outputs of 2 samples, 96 results of 6 samples",
         "onnx-cpu fails if mAP < 0.01",
         "Confusion of onnx-cpu",
+        "orientation: how far headings of hits are off [rad]",
+        "What a least score does: centers within 4 m",
+        "By distance from the vehicle",
         "nuScenes AP per range",
         "Error histograms, pytorch-cpu → onnx-cpu",
         "Responsible: head.",
@@ -191,7 +194,7 @@ def test_without_the_data_it_says_so_and_has_no_pictures(tmp_path: Path) -> None
     shutil.move(tmp_path / "data", moved)
     page = _report(workspace)
     assert "No frames: " in page.text and not page.frames
-    assert "No table of confusion: " in page.text and "nuScenes AP per range" in page.text
+    assert "no table of confusion: " in page.text and "nuScenes AP per range" in page.text
 
     report(workspace.root, moved, False)
     assert _Page(workspace.artifact(OUTPUT)).frames

@@ -45,6 +45,9 @@ addEventListener("load", async () => {{
     + all("button, input, select").filter(e => !(e.textContent || e.closest("label") || e.getAttribute("aria-label"))).length;
   found.smallest = Math.min(...all("svg.chart text").filter(e => e.closest("details:not([open])") === null)
     .map(e => e.getBoundingClientRect().height));
+  const wide = all(".scroll").filter(e => e.scrollWidth > e.clientWidth + 2 && e.querySelector("table") && !e.closest("details:not([open])"));
+  found.cued = wide.every(e => e.classList.contains("more-right"));
+  found.stays = wide.every(e => {{ e.scrollLeft = 50; return Math.abs(e.querySelector("tbody th").getBoundingClientRect().left - e.getBoundingClientRect().left) < 2; }});
   found.frames = all(".thumbs button").length;
   found.images = all(".photo image").map(e => e.getBoundingClientRect().width > 0);
   found.title = page.querySelector(".stage h3").textContent;
@@ -139,6 +142,7 @@ def test_a_reader_on_a_phone(page: Path, tmp_path: Path, scheme: int, background
     assert found["unreachable"] == 0 and found["unnamed"] == 0
     assert all(found["images"])
     assert found["smallest"] > 9, "letters too small to read"
+    assert found["cued"] and found["stays"], "a wide table shows that it goes on, and keeps its first column"
     assert found["frames"] >= 4 and found["next"]
     assert found["wrong"] <= found["frames"]
     if "detail" in found:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from evaluator.report import explained
 from evaluator.report.blocks import Block, Chart, Charts
 from evaluator.report.counts import confusion_table
 from evaluator.report.images import draw_dots, jpeg, read_photo
@@ -29,12 +30,20 @@ _COLOR_RANGE = 60.0
 # Beyond the image's edge lens models run wild: points that far out [image sizes] are not looked at.
 _MARGIN = 0.25
 
+_MEANINGS = {
+    "accuracy": "share of the samples whose class is recognized",
+    "balanced accuracy": "mean of the classes' recalls: a frequent class counts no more than a rare one",
+    "macro F1": "mean over classes of the F1, which weighs misses and false alarms",
+    "ROC AUC": "how often a disturbed sample gets a higher score than an intact one; 0.5 is chance",
+    "confidence error": "how far the confidence is from the share that is right, on average (ECE)",
+}
+
 
 def metric_blocks(material: Material) -> list[Block]:
-    """ROC and confidence of the runs, and the confusion of the shown one."""
+    """What the numbers mean, ROC and confidence of the runs, and the confusion of the shown one."""
     result = material.evaluations[material.shown]["metrics"]
     names = result["classes"]
-    blocks: list[Block] = [_curves(material)]
+    blocks: list[Block] = [explained.cards(material, _MEANINGS), _curves(material)]
     matrix = np.array(result["decisions"]["confusion"], np.int64)
     columns = [f"predicted {name}" for name in names]
     blocks.append(confusion_table(f"Confusion of {material.shown}", matrix, names, columns))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from evaluator.report import explained, over_score
 from evaluator.report.blocks import Block, Chart, Charts, Text
 from evaluator.report.counts import detection_confusion, f1
 from evaluator.report.images import read_photo
 from evaluator.report.material import Material
+from evaluator.report.over_score import Detections
 from evaluator.report.scene import Detail, Scene, numbers, photo, title_of
 from evaluator.report.svg import Line, line_chart, linear_axis
 from shared.data.types import ImageSample
@@ -29,24 +32,52 @@ _CURVE_POINTS = 120
 # Boxes of a run that an image of the page holds: the surest ones.
 _MOST_BOXES = 150
 
+_MEANINGS = {
+    "mAP": "Pascal VOC's mean average precision, as mmdet's VOCMetric: a hit overlaps by half (IoU 0.5); per class, "
+    "the mean of the best precision at recalls of 0, 0.1 … 1",
+    "COCO AP": "mean average precision over classes and IoUs of 0.5, 0.55 … 0.95",
+    "COCO AP50": "the same at IoU 0.5 alone",
+    "COCO AP75": "the same at IoU 0.75 alone: boxes have to fit well",
+    "COCO AR100": "mean recall over the same IoUs, with up to 100 boxes an image",
+}
+
 
 def metric_blocks(material: Material) -> list[Block]:
-    """Precision-recall curves of the pair of runs, and the confusion of the shown one."""
+    """What the numbers mean, curves over recall and score, and the confusion of the shown run."""
+    meanings = explained.cards(material, _MEANINGS)
     if material.samples is None:
-        return [Text(f"No curves and no table of confusion: {material.missing}.", "muted")]
-    return [_curves(material), _confusion(material)]
+        return [meanings, Text(f"No curves and no table of confusion: {material.missing}.", "muted")]
+    truth = material.samples.truth
+    matches = {
+        run: voc.match(
+            [_found(material, run, at) for at in range(len(truth.images))], truth.images, len(material.spec.classes)
+        )
+        for run in material.pair
+    }
+    by_score = over_score.charts(_detections(material, matches[material.shown]), f"IoU from {voc.IOU_THRESHOLD:g} on")
+    return [meanings, _curves(material, matches), by_score, _confusion(material)]
 
 
-def _curves(material: Material) -> Charts:
-    assert material.samples is not None
+def _detections(material: Material, matches: Sequence[voc.ClassMatches]) -> list[Detections]:
+    """Hits and false alarms of the shown run, by class."""
+    classes = material.evaluations[material.shown]["metrics"]["voc"]["classes"]
+    return [
+        Detections(
+            name,
+            one.scores.astype(np.float64),
+            one.right,
+            one.wrong,
+            int(one.wanted.sum()),
+            classes[name]["optimal_score"],
+        )
+        for name, one in zip(material.spec.classes, matches, strict=True)
+    ]
+
+
+def _curves(material: Material, matches: Mapping[str, Sequence[voc.ClassMatches]]) -> Charts:
     classes = material.evaluations[material.shown]["metrics"]["voc"]["classes"]
     wanted = [(int(values["truths"]), name) for name, values in classes.items() if values["AP"] is not None]
     names = [name for _, name in sorted(wanted, reverse=True)[:_MOST_CURVES]]
-    truth = material.samples.truth
-    matches = {
-        run: voc.match([_found(material, run, at) for at in range(len(truth.images))], truth.images, len(classes))
-        for run in material.pair
-    }
     x, y = linear_axis("recall", 0, 1), linear_axis("precision", 0, 1)
     charts = []
     for name in names:

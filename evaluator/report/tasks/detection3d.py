@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from evaluator.metrics.detection3d import HEADLINE_RANGE
+from evaluator.report import explained, over_distance, over_score
 from evaluator.report.blocks import Block, Chart, Charts, Text
-from evaluator.report.boxes3d import frames_of, matches
+from evaluator.report.boxes3d import BEST_F1_DISTANCE, Frames, frames_of, matches, thresholds
 from evaluator.report.counts import detection_confusion, f1
 from evaluator.report.material import Material
+from evaluator.report.over_score import Detections
 from evaluator.report.scene import Scene
 from evaluator.report.scene3d import points_of, scene
 from evaluator.report.svg import Line, line_chart, linear_axis
@@ -22,15 +24,45 @@ from shared.metrics.nuscenes import ERROR_DISTANCE
 
 rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 
+_MEANINGS = {
+    "mAP": "mean average precision over classes and center distances of 0.5, 1, 2 and 4 m; 1 is best",
+    "NDS": "nuScenes detection score: half mAP, half the five errors below, each as 1 less the error; 1 is best",
+    "ATE": "translation: how far centers of hits are off in the ground plane [m]",
+    "ASE": "scale: 1 less the IoU of hits with center and heading laid together",
+    "AOE": "orientation: how far headings of hits are off [rad]",
+    "AVE": "velocity: how far velocities of hits are off [m/s]",
+    "AAE": "attribute: share of hits whose attribute (parked, moving …) is wrong; 1 where the model has none",
+    "T4 mAP": "as mAP, by TIER IV's perception_eval: the best precision at each recall or a higher one",
+    "T4 mAPH": "the same, with each hit weighed by how well its heading fits",
+}
+
 
 def metric_blocks(material: Material) -> list[Block]:
-    """Precision-recall curves of the pair of runs, and the confusion of the shown one."""
-    blocks: list[Block] = [_curves(material)]
+    """What the numbers mean, curves over recall, score and distance, and the confusion of the shown run."""
+    blocks: list[Block] = [explained.cards(material, _MEANINGS), _curves(material)]
     if material.samples is None:
-        blocks.append(Text(f"No table of confusion: {material.missing}.", "muted"))
+        blocks.append(Text(f"No curves over score and distance, no table of confusion: {material.missing}.", "muted"))
     else:
-        blocks.append(_confusion(material))
+        frames = frames_of(material)
+        sure = frames.sure(material)
+        blocks.append(over_score.charts(_detections(material, frames), f"centers within {BEST_F1_DISTANCE:g} m"))
+        blocks.append(over_distance.charts(sure, material.drawn, material.spec.classes))
+        blocks.append(_confusion(material, sure))
     return blocks
+
+
+def _detections(material: Material, frames: Frames) -> list[Detections]:
+    """Hits and false alarms of the shown run, by class."""
+    boxes, best = frames.predictions[material.shown], thresholds(material, material.shown)
+    right = matches(boxes, frames.truths, limit=BEST_F1_DISTANCE) >= 0
+    found = []
+    for label, name in enumerate(material.spec.classes):
+        own = boxes.labels == label
+        scores = boxes.scores[own].astype(np.float64)
+        labeled = int((frames.truths.labels == label).sum())
+        known = float(best[label]) if right[own].any() else None
+        found.append(Detections(name, scores, right[own], ~right[own], labeled, known))
+    return found
 
 
 def _curves(material: Material) -> Charts:
@@ -60,8 +92,7 @@ def _curves(material: Material) -> Charts:
     return Charts(charts, legend, title)
 
 
-def _confusion(material: Material) -> Block:
-    frames = frames_of(material).sure(material)
+def _confusion(material: Material, frames: Frames) -> Block:
     predictions, truths = frames.predictions[material.shown], frames.truths
     # All classes are one family: a box in the right place counts, whatever its class.
     matched = matches(predictions, truths, np.zeros(len(material.spec.classes), np.int64))
