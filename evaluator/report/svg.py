@@ -86,7 +86,7 @@ def bar_chart(label: str, bars: Sequence[tuple[float, float, float]], x: Axis, y
 
 
 def mark(svg: str, x: Axis, value: float, text: str, *, below: bool = False) -> str:
-    """``svg`` with a vertical line at ``value``, named at its top or ``below``; unchanged where the axis ends before."""
+    """``svg`` with a vertical line at ``value``, named at its top or ``below``; unchanged where the axis ends."""
     if not x.low <= value <= x.high:
         return svg
     place = _x(x, value)

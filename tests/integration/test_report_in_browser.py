@@ -45,7 +45,7 @@ addEventListener("load", async () => {{
     + all("button, input, select").filter(e => !(e.textContent || e.closest("label") || e.getAttribute("aria-label"))).length;
   found.smallest = Math.min(...all("svg.chart text").filter(e => e.closest("details:not([open])") === null)
     .map(e => e.getBoundingClientRect().height));
-  const wide = all(".scroll").filter(e => e.scrollWidth > e.clientWidth + 2 && e.querySelector("table") && !e.closest("details:not([open])"));
+  const wide = all(".scroll").filter(e => e.scrollWidth > e.clientWidth + 2 && e.querySelector("tbody th") && !e.closest("details:not([open])"));
   found.cued = wide.every(e => e.classList.contains("more-right"));
   found.stays = wide.every(e => {{ e.scrollLeft = 50; return Math.abs(e.querySelector("tbody th").getBoundingClientRect().left - e.getBoundingClientRect().left) < 2; }});
   found.frames = all(".thumbs button").length;
