@@ -43,6 +43,8 @@ and `~` is your home folder; nothing else in the config is expanded.
 _AWML = """\
 ## Deploy configs of AWML
 
+All names of AWML's framework beside ours: [migrating.md](migrating.md).
+
 An AWML `deploy_config.py` can be given wherever a YAML config can, and `exporter config convert deploy_config.py
 --out my_model.yaml` writes the YAML. The file is never executed: it may hold assignments of plain values, `dict(...)`,
 arithmetic such as `2 << 30`, names defined above (helpers begin with `_`), f-strings, `strip`, and `_base_` with files
