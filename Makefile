@@ -42,7 +42,8 @@ EXPORTER_BIN = $(if $(wildcard $(EXPORTER_FULL)/.ready),$(EXPORTER_FULL),$(EXPOR
 # The user's own model, as overrides of the deploy config. DATA: an info file (.pkl), a T4 scene, or a folder of sweeps.
 data_format = $(if $(wildcard $(DATA)/annotation/.),t4,$(if $(wildcard $(DATA)/.),folder,info))
 overrides = $(model_overrides) $(if $(DATA),$(data_overrides)) \
-    $(if $(QUANTIZE),--set quantization.mode=$(QUANTIZE)) $(foreach pair,$(SET),--set $(pair))
+    $(if $(QUANTIZE),--set quantization.mode=$(QUANTIZE)) $(overrides_of_keys)
+overrides_of_keys = $(foreach pair,$(SET),--set $(pair))
 
 include docker/docker.mk
 
@@ -52,7 +53,7 @@ help: ## this text
 
 # -- the main job -----------------------------------------------------------------------------------------------------
 
-.PHONY: all-of int8-of centerpoint-121m yolox-nano
+.PHONY: all-of int8-of centerpoint-121m yolox-nano migrate-check
 %-all: $(SETUP) ## centerpoint-all, yolox-all, calibration-all: checkpoint to report; with REAL_DATA on real data too
 	@$(MAKE) all-of MODEL=$*
 
@@ -78,6 +79,23 @@ yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx RE
 	    --set export.onnx_path=$(abspath $(ONNX)) $(overrides)
 	@$(TOOLS)/bin/runtime run --work $(WORK) --backend onnx --device $(DEVICE)
 	@for command in evaluate report summary; do $(TOOLS)/bin/evaluator $$command --work $(WORK); done
+
+# In a temporary folder, with a frame of the demo's data in place of the user's, and random weights without CHECKPOINT.
+DRY := --set export.mode=onnx --set export.onnx_path=null --set data.format=t4 --set data.info_file=null \
+    --set data.sample_idx=0 --set verification.num_verify_samples=1
+migrate-check: setup ## what is ahead for files of AWML: DEPLOY=deploy_config.py MODEL_CONFIG=config.py [CHECKPOINT=epoch.pth]
+	@$(if $(and $(DEPLOY),$(MODEL_CONFIG)),,echo "migrate-check: set DEPLOY to a deploy_config.py, MODEL_CONFIG to the training config" >&2; exit 2)
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; bin=$(EXPORTER_BIN); weights=$(CHECKPOINT); status=0; \
+	echo "1 of 2: the deploy config, key by key"; \
+	$$bin/exporter config convert $(DEPLOY) --out "$$work/deploy.yaml" || status=$$?; \
+	if [ $$status != 0 ]; then echo "2 of 2, a dry export, is not tried: see above" >&2; exit $$status; fi; \
+	echo; echo "2 of 2: a dry export, $(if $(CHECKPOINT),with $(CHECKPOINT),with random weights)"; \
+	$(if $(CHECKPOINT),,weights=$$work/weights.pth; $$bin/python -m exporter.random_checkpoint --log-level warning write \
+	    --config $(MODEL_CONFIG) --out $$weights;) \
+	$(TOOLS)/bin/python -m demo generate --out "$$work/demo" --frames 1 >/dev/null; \
+	$$bin/exporter --log-level warning export --config "$$work/deploy.yaml" --work "$$work/work" --set model.config=$(MODEL_CONFIG) \
+	    --set model.checkpoint=$$weights --set data.root="$$(echo "$$work"/demo/db_demo_v1/*/0)" $(DRY) $(overrides_of_keys); \
+	echo "exported, and equal to PyTorch. For good: exporter config convert $(DEPLOY) --out my_model.yaml (docs/migrating.md)"
 
 centerpoint-121m: setup ## the full-size 121 m network (random weights) on a real frame, on the CPU
 	@$(if $(REAL_DATA),,echo "centerpoint-121m: set REAL_DATA to a folder of real frames (README, Real data)" >&2; exit 2)

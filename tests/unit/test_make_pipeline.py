@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,13 @@ def _pipeline(**tools: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     return subprocess.run(
         ["make", "pipeline", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _dry_make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(
+        ["make", "-n", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
 
 
@@ -45,11 +53,19 @@ def test_nothing_is_judged_without_a_run(tool: str) -> None:
 
 
 def test_yolox_nano_heeds_overrides_and_writes_a_report() -> None:
-    arguments = ["yolox-nano", "ONNX=nano.onnx", "REAL_DATA=real", "SET=evaluation.num_samples=3 data.format=folder"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
-    answer = subprocess.run(
-        ["make", "-n", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
+    arguments = ["ONNX=nano.onnx", "REAL_DATA=real", "SET=evaluation.num_samples=3 data.format=folder"]
+    answer = _dry_make("yolox-nano", *arguments)
     assert f"--set export.onnx_path={ROOT / 'nano.onnx'}" in answer.stdout
     assert "--set evaluation.num_samples=3 --set data.format=folder" in answer.stdout
     assert "for command in evaluate report summary" in answer.stdout
+
+
+def test_migrate_check_writes_in_a_temporary_folder_only() -> None:
+    """Every output is below the folder that a trap removes, whatever the user names."""
+    for checkpoint in ([], ["CHECKPOINT=epoch.pth"]):
+        recipe = _dry_make("migrate-check", "DEPLOY=deploy_config.py", "MODEL_CONFIG=config.py", *checkpoint).stdout
+        assert "trap 'rm -rf \"$work\"' EXIT" in recipe
+        written = re.findall(r"--(?:out|work) (\S+)", recipe[recipe.index("mktemp") : recipe.index("exported, and")])
+        assert len(written) == (3 if checkpoint else 4)
+        assert all(path.startswith(('"$work/', "$weights")) for path in written)
+        assert ("weights=epoch.pth" in recipe) == bool(checkpoint)
