@@ -86,10 +86,12 @@ DRY := --set export.mode=onnx --set export.onnx_path=null --set data.format=t4 -
 migrate-check: setup ## what is ahead for files of AWML: DEPLOY=deploy_config.py MODEL_CONFIG=config.py [CHECKPOINT=epoch.pth]
 	@$(if $(and $(DEPLOY),$(MODEL_CONFIG)),,echo "migrate-check: set DEPLOY to a deploy_config.py, MODEL_CONFIG to the training config" >&2; exit 2)
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; bin=$(EXPORTER_BIN); weights=$(CHECKPOINT); status=0; \
-	echo "1 of 2: the deploy config, key by key"; \
+	echo "1 of 3: the deploy config, key by key"; \
 	$$bin/exporter config convert $(DEPLOY) --out "$$work/deploy.yaml" || status=$$?; \
-	if [ $$status != 0 ]; then echo "2 of 2, a dry export, is not tried: see above" >&2; exit $$status; fi; \
-	echo; echo "2 of 2: a dry export, $(if $(CHECKPOINT),with $(CHECKPOINT),with random weights)"; \
+	echo; echo "2 of 3: the model"; \
+	$$bin/exporter inspect $(MODEL_CONFIG) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(overrides_of_keys) || status=$$?; \
+	if [ $$status != 0 ]; then echo "3 of 3, a dry export, is not tried: see above" >&2; exit $$status; fi; \
+	echo; echo "3 of 3: a dry export, $(if $(CHECKPOINT),with $(CHECKPOINT),with random weights)"; \
 	$(if $(CHECKPOINT),,weights=$$work/weights.pth; $$bin/python -m exporter.random_checkpoint --log-level warning write \
 	    --config $(MODEL_CONFIG) --out $$weights;) \
 	$(TOOLS)/bin/python -m demo generate --out "$$work/demo" --frames 1 >/dev/null; \
