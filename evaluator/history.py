@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ NOW = "now"
 _SHOWN = 3
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluated runs of a version; ``version`` None: of the workspace as it is."""
+
+    version: str | None
+    subjects: Sequence[Subject]
+
+
 def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
     """Headline numbers and latency of every evaluated run, by version. Returns what to print.
 
@@ -31,30 +40,36 @@ def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
         InputError: nothing was evaluated yet.
     """
     Workspace.open(work)
-    names: list[str | None] = [version.name for version in versions(work)]
-    subjects, unevaluated = [], []
-    for name in [*names, None]:
-        try:
-            subjects.append((name, subjects_of(work, name, None)))
-        except InputError as error:
-            unevaluated.append(f"{name or NOW}: left out, {error.message}")
-    if not subjects:
+    evaluated, left_out = evaluated_versions(work)
+    if not evaluated:
         raise InputError("nothing is evaluated here", where=str(work), hint=f"evaluator evaluate --work {work}")
-    shown = _metric_names(metrics, [subject for _, evaluated in subjects for subject in evaluated])
+    shown = _metric_names(metrics, [subject for one in evaluated for subject in one.subjects])
     rows, records = [], []
     before: dict[str, Subject] = {}
-    for name, evaluated in subjects:
-        for subject in evaluated:
+    for one in evaluated:
+        for subject in one.subjects:
             earlier = before.get(subject.run)
             changed = None if earlier is None else change(earlier, subject)
-            rows.append(_row(name or NOW, subject, shown, changed))
+            rows.append(_row(one.version or NOW, subject, shown, changed))
             records.append({**subject_json(subject), "change": changed})
             before[subject.run] = subject
     if output is not None:
         write_json(output, {"workspace": str(work), "history": records})
     first = f"change of {shown[0]}" if shown else "change"
     columns = ["version", "made (UTC)", "run", *shown, first, "median [ms]", "latency"]
-    return "\n".join([Table(f"History of {work}", columns, rows).text(), *unevaluated])
+    return "\n".join([Table(f"History of {work}", columns, rows).text(), *left_out])
+
+
+def evaluated_versions(work: Path) -> tuple[list[Evaluated], list[str]]:
+    """The versions of a workspace that were evaluated, oldest first, then its current state; and why others are not."""
+    names: list[str | None] = [version.name for version in versions(work)]
+    evaluated, left_out = [], []
+    for name in [*names, None]:
+        try:
+            evaluated.append(Evaluated(name, subjects_of(work, name, None)))
+        except InputError as error:
+            left_out.append(f"{name or NOW}: left out, {error.message}")
+    return evaluated, left_out
 
 
 def _metric_names(metrics: Sequence[str], subjects: Sequence[Subject]) -> list[str]:

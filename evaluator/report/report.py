@@ -5,13 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evaluator.report import attribution, engines, latency, metrics, origin, overview, page, pictures, verification
+from evaluator.report import (
+    attribution,
+    engines,
+    latency,
+    metrics,
+    origin,
+    overview,
+    page,
+    pictures,
+    trend,
+    verification,
+)
 from evaluator.report.material import OWN_STAGE, Material, evaluated_runs, find_dataset, read_samples
 from evaluator.report.tasks import TaskReport, find_task
 from shared import __version__, plugins
 from shared.added import added_versions, data_members
 from shared.errors import BuildError
+from shared.files import sha256_of_json
 from shared.precision import shown
+from shared.versions import versions
 from shared.workspace import Workspace
 
 OUTPUT = "report/index.html"
@@ -24,6 +37,7 @@ _SECTIONS = (
     overview.section,
     metrics.section,
     pictures.section,
+    trend.section,
     verification.section,
     attribution.section,
     latency.section,
@@ -57,6 +71,7 @@ def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None =
         inputs={
             **_hashes(workspace),
             "page": page.digest(),
+            "versions": sha256_of_json([[version.name, version.created] for version in versions(workspace.root)]),
             "data": "none" if dataset is None else dataset.digest(),
         },
         versions=added_versions(

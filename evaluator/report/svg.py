@@ -40,10 +40,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points (x, y), drawn in the CSS classes ``style``."""
+    """A line through points (x, y), drawn in the CSS classes ``style``; ``dots`` marks each point."""
 
     points: Sequence[tuple[float, float]]
     style: str
+    dots: bool = False
 
 
 def linear_axis(title: str, low: float, high: float) -> Axis:
@@ -67,8 +68,13 @@ def line_chart(label: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
     """Lines over two axes; ``label`` describes it for screen readers."""
     body = [_frame(x, y)]
     for line in lines:
-        places = " ".join(f"{_x(x, px):.1f},{_y(y, py):.1f}" for px, py in line.points)
-        body.append(f'<polyline class="line {line.style}" points="{places}"/>')
+        places = [(_x(x, px), _y(y, py)) for px, py in line.points]
+        points = " ".join(f"{left:.1f},{top:.1f}" for left, top in places)
+        body.append(f'<polyline class="line {line.style}" points="{points}"/>')
+        if line.dots:
+            body += [
+                f'<circle class="area {line.style}" cx="{left:.1f}" cy="{top:.1f}" r="3"/>' for left, top in places
+            ]
     return _svg(label, body)
 
 

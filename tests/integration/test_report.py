@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ from shared.config import DeployConfig, resolved
 from shared.errors import EnvironmentLacks, GateFailed, InputError, VerificationFailed
 from shared.files import sha256_of_file
 from shared.tasks.detection3d import Boxes3D
+from shared.versions import tag
 from shared.workspace import Workspace
 from tests.support.report_workspaces import (
     add_attribution,
@@ -155,6 +157,22 @@ def _evaluated(workspace: Workspace, *gates: str) -> None:
     from evaluator.evaluate import evaluate
 
     evaluate(workspace.root, None, False, gates)
+
+
+def test_trend_over_versions(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path)
+    assert "trend" not in _report(workspace).sections
+    tag(workspace.root, "v1")
+    add_run(workspace, "onnx", boxes={0: Boxes3D.empty(), 1: Boxes3D.empty()})
+    _evaluated(workspace)
+    tag(workspace.root, "v2")
+    add_run(workspace, "onnx", boxes={0: Boxes3D.empty()})
+    _evaluated(workspace)
+    page = _report(workspace)
+    assert "trend" in page.sections
+    table = page.text[page.text.index("Versions of this workspace, oldest first") :]
+    values = [float(value) for value in re.findall(r"onnx-cpu fp32 (0\.\d{4})", table)]
+    assert len(values) == 3 and values[1] < values[2] < values[0]
 
 
 def test_what_failed_is_said_first(tmp_path: Path) -> None:
