@@ -3,7 +3,8 @@
 AWML derives its types from mmdet3d's and mmdet's. What matters here is that a config which names them builds, that the
 weights have AWML's names, and that inference computes the same; training-only parts are left out. A model's ``awml.py``
 has ``REGISTRATIONS``: package of AWML, as a config imports it (``custom_imports``), to a function that registers our
-types with the framework and returns their names.
+types with the framework and returns their names; and ``DEPLOYED``, what the model is called in AWML's deploy configs
+(`shared.config.awml_models`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 from shared import plugins
+from shared.config.awml_models import Deployed
 
 # Top-level packages of AWML. A config may import any module of them; for building a model only those that a model's
 # ``awml.py`` names matter.
@@ -29,6 +31,7 @@ _CONTAINER_ROOT = Path("/workspace")
 class StandIns(Protocol):
     """What a model's ``awml.py`` provides."""
 
+    DEPLOYED: Deployed
     REGISTRATIONS: Mapping[str, Callable[[], list[str]]]
 
 

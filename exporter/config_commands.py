@@ -21,10 +21,19 @@ def config_group() -> None:
     """Show, convert and start deploy configs."""
 
 
+_type_option = click.option(
+    "--type",
+    "model_type",
+    metavar="NAME",
+    help="The model that AWML's file is for, where the file does not say. `exporter models` lists them.",
+)
+
+
 @config_group.command()
 @config_option
+@_type_option
 @click.option("--section", multiple=True, help="Show this section only, for example export. Repeatable.")
-def show(config: Path, overrides: tuple[str, ...], section: tuple[str, ...]) -> None:
+def show(config: Path, overrides: tuple[str, ...], model_type: str | None, section: tuple[str, ...]) -> None:
     """Check a config and show what it means: overrides applied, defaults filled in, paths absolute.
 
     Example: exporter config show --config configs/centerpoint.yaml --set export.mode=onnx --section export
@@ -33,7 +42,8 @@ def show(config: Path, overrides: tuple[str, ...], section: tuple[str, ...]) -> 
     from shared.config.problems import suggestion
     from shared.config.write import to_yaml
 
-    values = resolved(load_config(config, overrides))
+    given = () if model_type is None else (f"model.type={model_type}",)
+    values = resolved(load_config(config, (*overrides, *given)))
     for name in section:
         if name not in values:
             raise UsageError(f"--section {name}: there is no such section", hint=suggestion(name, list(values)))
@@ -44,21 +54,22 @@ def show(config: Path, overrides: tuple[str, ...], section: tuple[str, ...]) -> 
 @config_group.command()
 @click.argument("source", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The YAML file to write.")
+@_type_option
 @force_option
-def convert(source: Path, out: Path, force: bool) -> None:
-    """Convert a deploy_config.py of AWML to YAML. SOURCE is read without being executed.
+def convert(source: Path, out: Path, model_type: str | None, force: bool) -> None:
+    """Convert a deploy_config.py of AWML or mmdeploy to YAML. SOURCE is read without being executed.
 
-    What AWML ignores, and what means something else here, is reported, and noted in the file as a comment.
+    What became of each key that has another name or meaning here is reported, and noted in the file as a comment.
 
     Example: exporter config convert deploy_config.py --out configs/my_model.yaml
     """
     from shared.config.convert import convert_awml
 
     _refuse_to_overwrite(out, force)
-    text, warnings = convert_awml(source, out)
+    text, notes = convert_awml(source, out, model_type)
     write_text(out, text)
-    for warning in warnings:
-        click.echo(f"note: {warning}", err=True)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     click.echo(f"{out}: written")
 
 

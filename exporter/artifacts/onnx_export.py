@@ -13,8 +13,8 @@ from shared.lazy import lazy_import
 torch = lazy_import("torch")
 onnx = lazy_import("onnx")
 
-# The lowest opset that the dynamo exporter writes; lower ones are made from it by ONNX's own converter.
-_DYNAMO_OPSET = 18
+# The opsets that PyTorch's exporters write; of others, files are brought there by ONNX's own converter.
+_WRITES = {"torchscript": (16, 20), "dynamo": (18, 22)}
 
 # Above this, protobuf can't hold the file, and the weights go into a file beside it.
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -40,10 +40,12 @@ def export_onnx(
     Raises:
         ExportError: PyTorch can't export the module, or not with this opset.
     """
+    lowest, highest = _WRITES[exporter]
+    written = min(max(opset_version, lowest), highest)
     options: dict[str, Any] = {
         "input_names": component.input_names(),
         "output_names": component.output_names(),
-        "opset_version": opset_version,
+        "opset_version": written,
         "export_params": True,
         "keep_initializers_as_inputs": False,
     }
@@ -57,7 +59,6 @@ def export_onnx(
         axes = component.dynamic_axes()
         options |= {
             "dynamo": True,
-            "opset_version": max(opset_version, _DYNAMO_OPSET),
             "external_data": False,
             "optimize": do_constant_folding,
             "verbose": False,
@@ -79,8 +80,8 @@ def export_onnx(
             where=component.name,
             hint="try the other one with --set export.exporter=…; --debug shows where",
         ) from error
-    if exporter == "dynamo":
-        _convert_down(component, path, opset_version)
+    if opset_version != written:
+        _convert(component, path, written, opset_version, f"the {exporter} exporter")
     _name_axes(component, path)
     actual = _opset(path)
     if actual != opset_version:
@@ -96,31 +97,30 @@ def _opset(path: Path) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def _convert_down(component: Component, path: Path, opset_version: int) -> None:
-    """Bring a file of the dynamo exporter to a lower opset, in place.
+def _convert(component: Component, path: Path, written: int, opset_version: int, origin: str) -> None:
+    """Bring a file to another opset, in place.
 
     Raises:
         ExportError: an operator has no equivalent there.
     """
-    if opset_version >= _DYNAMO_OPSET:
-        return
     model = onnx.load(str(path))
-    for node in model.graph.node:
-        _drop_defaults(node)
+    if opset_version < written:
+        for node in model.graph.node:
+            _drop_defaults(node, written)
     try:
         converted = onnx.version_converter.convert_version(model, opset_version)
     # The converter is C++; what it can't do comes as a RuntimeError or its own ConvertError.
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
         raise ExportError(
-            f"the dynamo exporter's graph can't be converted to opset {opset_version} ({str(error).splitlines()[0]})",
-            where=component.name, hint=f"use export.exporter torchscript, or export.opset_version {_DYNAMO_OPSET}",
+            f"the graph of {origin} can't be converted to opset {opset_version} ({str(error).splitlines()[0]})",
+            where=component.name, hint=f"use the other export.exporter, or export.opset_version {written}",
         ) from error  # fmt: skip
     save(converted, path)
 
 
-def _drop_defaults(node: Any) -> None:
+def _drop_defaults(node: Any, opset_version: int) -> None:
     """Remove a node's attributes that say what holds anyway: older opsets don't know some of them."""
-    defaults = onnx.defs.get_schema(node.op_type, _DYNAMO_OPSET, node.domain).attributes
+    defaults = onnx.defs.get_schema(node.op_type, opset_version, node.domain).attributes
     kept = [
         attribute
         for attribute in node.attribute

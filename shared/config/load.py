@@ -38,11 +38,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DeployConfig:
         ConfigError: every problem on a line of its own: file, line, key, value, and what would be right.
     """
     if path.suffix == ".py":
-        from shared.config.awml import read_awml
+        from shared.config.awml import NAME_THE_MODEL, read_awml
 
-        converted = read_awml(path)
-        for warning in converted.warnings:
-            log.warning("%s", warning)
+        converted = read_awml(path, _model_type_in(overrides))
+        if "type" not in converted.value.get("model", {}):
+            raise ConfigError("does not say which model it is for", where=str(path), hint=NAME_THE_MODEL)
+        for note in converted.notes:
+            log.log(logging.WARNING if note.changed else logging.INFO, "%s", note)
         tree = Tree(converted.value, converted.lines)
     else:
         tree = read_yaml(path)
@@ -196,6 +198,12 @@ def split_key(text: str) -> KeyPath:
         keys.append(match[1] if match[1] is not None else int(match[2]))
         position = match.end()
     return tuple(keys)
+
+
+def _model_type_in(overrides: Sequence[str]) -> str | None:
+    """The model type that overrides set, where AWML's file need not say it."""
+    given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    return given.get("model.type")
 
 
 def _apply(value: Any, override: str, sources: dict[KeyPath, str], problems: list[tuple[str, str]]) -> Any:

@@ -136,7 +136,7 @@ class Export(Section):
     exporter: Literal["torchscript", "dynamo"] = Field(
         default="torchscript", description="Which of PyTorch's two ONNX exporters writes the graph."
     )
-    opset_version: Annotated[int, Field(strict=True, ge=16, le=20)] = Field(
+    opset_version: Annotated[int, Field(strict=True, ge=16, le=22)] = Field(
         default=17, description="ONNX opset of the exported files."
     )
     do_constant_folding: Flag = Field(default=True, description="Fold constants at export.")

@@ -3,8 +3,8 @@
 AWML's deploy configs are Python, but data: names set to dictionaries, lists, numbers and strings. They are read from
 the syntax tree, so that a config from elsewhere can't run code. Understood: assignments, ``dict(...)``, ``{...}``,
 lists, tuples, ``**`` and ``*`` unpacking, arithmetic such as ``2 << 30``, earlier names, subscripts, f-strings,
-``strip`` and similar methods of strings, and ``_base_`` with files of the same kind. Anything else is an error that
-names the line.
+``str(...)``, ``strip`` and similar methods of strings, ``os.path.join``, and ``_base_`` with files of the same kind.
+Anything else is an error that names the line.
 
 No library does this: ``ast.literal_eval`` knows neither names nor ``dict()``, simpleeval evaluates one expression
 without assignments, and mmengine executes the file. None gives the line of each key, which the messages need.
@@ -16,6 +16,7 @@ import ast
 import difflib
 import operator
 import os
+import posixpath
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,25 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 _TEXT_METHODS = ("strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "lower", "upper")
+
+
+# What may be imported, for os.path.join.
+_PATH_MODULES = ("os", "os.path")
+
+
+def read_texts(path: Path) -> list[str]:
+    """The strings in a Python file, unevaluated, docstrings and bases left out.
+
+    Raises:
+        ConfigError: missing, or not Python.
+    """
+    return [
+        node.value
+        for statement in _parse(path).body
+        if not isinstance(statement, ast.Expr)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
 
 
 class LinedDict(dict[Any, Any]):
@@ -132,6 +152,7 @@ class _File:
         self.above = above
         self.evaluated = evaluated
         self.names = LinedDict()
+        self.modules: dict[str, str] = {}
         # By id; the containers are kept, so that no other one gets it.
         self.extents: dict[int, tuple[_Extent, Any]] = {}
 
@@ -154,6 +175,8 @@ class _File:
         for statement in tree.body:
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
                 continue  # a docstring
+            if isinstance(statement, (ast.Import, ast.ImportFrom)) and self.imports(statement):
+                continue
             if isinstance(statement, ast.Assign):
                 targets, value = statement.targets, statement.value
             elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
@@ -169,6 +192,15 @@ class _File:
                 else:
                     self.names.put(target.id, result, (self.path, target.lineno))
         return _merge(bases, self.names)
+
+    def imports(self, statement: ast.Import | ast.ImportFrom) -> bool:
+        """Note what the modules with ``join`` are called; False when the statement imports anything else."""
+        prefix = f"{statement.module}." if isinstance(statement, ast.ImportFrom) else ""
+        modules = {name.asname or name.name: f"{prefix}{name.name}" for name in statement.names}
+        if not set(modules.values()) <= set(_PATH_MODULES):
+            return False
+        self.modules |= modules
+        return True
 
     def base(self, names: Any, node: ast.AST) -> LinedDict:
         merged = LinedDict()
@@ -267,27 +299,55 @@ class _File:
     def call(self, node: ast.Call) -> Any:
         match node.func:
             case ast.Name(id="dict"):
-                result = LinedDict()
-                for argument in node.args:
-                    result.absorb(self.mapping(argument), (self.path, argument.lineno))
-                if len(node.args) > 1:
-                    raise self.refusal(node, "dict takes one dictionary and keywords")
-                for keyword in node.keywords:
-                    if keyword.arg is None:
-                        result.absorb(self.mapping(keyword.value), (self.path, keyword.value.lineno))
-                    else:
-                        result.put(keyword.arg, self.value(keyword.value), (self.path, keyword.lineno))
-                return result
+                return self.dict_call(node)
             case ast.Name(id="list" | "tuple" as kind) if len(node.args) <= 1 and not node.keywords:
                 inner = self.value(node.args[0]) if node.args else ()
                 if not isinstance(inner, (list, tuple)):
                     raise self.refusal(node, "should be given a list")
                 return list(inner) if kind == "list" else tuple(inner)
+            case ast.Name(id="str") if len(node.args) == 1 and not node.keywords:
+                inner = self.value(node.args[0])
+                if isinstance(inner, (str, int, float)):
+                    return str(inner)
+            case ast.Attribute(attr="join", value=module) if not node.keywords and self.is_path_module(module):
+                return self.text_call(node, posixpath.join, node.args)
             case ast.Attribute(value=owner, attr=method) if method in _TEXT_METHODS and not node.keywords:
-                arguments = [self.value(owner), *(self.value(argument) for argument in node.args)]
-                if len(arguments) <= 2 and all(isinstance(argument, str) for argument in arguments):
-                    return getattr(str, method)(*arguments)
-        raise self.refusal(node, "a Python config may call only dict(), list(), tuple() and strip() of a string")
+                return self.text_call(node, getattr(str, method), [owner, *node.args])
+        raise self.refusal(
+            node, "a Python config may call only dict, list, tuple, str, os.path.join, and strip of a string"
+        )
+
+    def dict_call(self, node: ast.Call) -> LinedDict:
+        result = LinedDict()
+        for argument in node.args:
+            result.absorb(self.mapping(argument), (self.path, argument.lineno))
+        if len(node.args) > 1:
+            raise self.refusal(node, "dict takes one dictionary and keywords")
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                result.absorb(self.mapping(keyword.value), (self.path, keyword.value.lineno))
+            else:
+                result.put(keyword.arg, self.value(keyword.value), (self.path, keyword.lineno))
+        return result
+
+    def text_call(self, node: ast.Call, function: Callable[..., str], nodes: list[ast.expr]) -> str:
+        """What a function of strings gives."""
+        arguments = [self.value(argument) for argument in nodes]
+        if not all(isinstance(argument, str) for argument in arguments):
+            raise self.refusal(node, "takes strings")
+        try:
+            return function(*arguments)
+        except TypeError as error:  # too many arguments, or too few
+            raise self.refusal(node, str(error)) from error
+
+    def is_path_module(self, node: ast.expr) -> bool:
+        """Whether an expression names the module ``os.path``."""
+        match node:
+            case ast.Name(id=name):
+                return self.modules.get(name, "") == "os.path"
+            case ast.Attribute(value=ast.Name(id=name), attr="path"):
+                return self.modules.get(name) == "os" or f"{name}.path" in self.modules
+        return False
 
     def binary(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)

@@ -45,7 +45,7 @@ def refusals(folder: Path, text: str, *overrides: str) -> list[str]:
         ("export: {opset_version: '17'}\n", "c.yaml:3: export.opset_version: is '17'; should be a whole number"),
         ("export: {opset_version: 17.0}\n", "c.yaml:3: export.opset_version: is 17.0; should be a whole number"),
         ("export: {opset_version: 15}\n", "c.yaml:3: export.opset_version: is 15; should be at least 16"),
-        ("export: {opset_version: 21}\n", "c.yaml:3: export.opset_version: is 21; should be at most 20"),
+        ("export: {opset_version: 23}\n", "c.yaml:3: export.opset_version: is 23; should be at most 22"),
         ("export: {do_constant_folding: 1}\n", "c.yaml:3: export.do_constant_folding: is 1; should be true or false"),
         ("export: onnx\n", "c.yaml:3: export: is 'onnx'; should be a mapping (key: value)"),
         ("export:\n", "c.yaml:3: export: is null; should be a mapping (key: value)"),

@@ -1,8 +1,19 @@
-"""What AWML's packages for CenterPoint register, see `exporter.awml`."""
+"""What of AWML this model is: its project and the module types of its packages, see `exporter.awml`."""
 
 from __future__ import annotations
 
 from exporter.awml import register_types
+from shared.config.awml_models import Deployed, Tensors
+
+DEPLOYED = Deployed(
+    projects=("CenterPoint",),
+    task="detection3d",
+    components={
+        "pts_voxel_encoder": Tensors(("input_features",), ("pillar_features",)),
+        "pts_backbone_neck_head": Tensors(("spatial_features",)),
+    },
+    assumed=True,
+)
 
 
 def _register_centerpoint() -> list[str]:

@@ -1,8 +1,17 @@
-"""What AWML's packages for YOLOX-opt register, see `exporter.awml`."""
+"""What of AWML this model is: its projects and the module types of its packages, see `exporter.awml`."""
 
 from __future__ import annotations
 
 from exporter.awml import register_types
+from shared.config.awml_models import Deployed, Tensors
+
+DEPLOYED = Deployed(
+    projects=("YOLOX", "YOLOX_opt", "YOLOX_opt_elan"),
+    task="detection2d",
+    components={"yolox": Tensors(("images",), ("output",))},
+    batch_option="batch_size",
+    assumed=True,
+)
 
 
 def _register_yolox_opt_elan() -> list[str]:

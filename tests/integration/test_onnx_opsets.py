@@ -1,0 +1,74 @@
+"""Every opset that a config may ask for is what the file has, from either exporter, and computes what PyTorch does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.component import Component
+from shared.spec import TensorSpec
+from tests.support import tiny_yolox as tiny
+
+pytestmark = pytest.mark.exporter
+
+onnx = pytest.importorskip("onnx")
+torch = pytest.importorskip("torch")
+
+
+def part() -> Component:
+    """A part with the kinds of layers that our networks have: the operators whose form changes between opsets."""
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU6(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.ConvTranspose2d(4, 4, 2, stride=2),
+        torch.nn.Upsample(scale_factor=2),
+        torch.nn.GELU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 5),
+        torch.nn.Softmax(1),
+    )
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return Component(
+        name="part",
+        module=layers.eval(),
+        inputs=(TensorSpec(name="images", dtype="float32", shape=["batch_size", 3, 8, 8]),),
+        outputs=(TensorSpec(name="output", dtype="float32", shape=["batch_size", 5]),),
+        inputs_of=lambda sizes: (images[: sizes["batch_size"]],),
+        trace_sizes={"batch_size": 2},
+        check_sizes=({"batch_size": 1}, {"batch_size": 3}),
+        deployed_sizes={"batch_size": 1},
+    )
+
+
+def exported(component: Component, path: Path, exporter: Any, opset: int) -> Any:
+    from exporter.artifacts.checks import check_onnx
+    from exporter.artifacts.onnx_export import export_onnx
+
+    export_onnx(component, path, exporter=exporter, opset_version=opset)
+    check_onnx(path, component, opset)
+    model = onnx.load(path)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == opset
+    return model
+
+
+@pytest.mark.parametrize("opset", range(16, 23))
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_every_opset(tmp_path: Path, exporter: str, opset: int) -> None:
+    model = exported(part(), tmp_path / "part.onnx", exporter, opset)
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch_size"
+
+
+def test_a_network(tmp_path: Path) -> None:
+    from exporter.models.yolox import adapter as yolox
+    from shared.data import ImageSample
+
+    model, training, checked = tiny.built(tmp_path, {"batch_size": "dynamic"})
+    sample = ImageSample(0, "0", 0.0, "", tiny.write_images(tmp_path / "images")[0], None, None, None)
+    model_input = yolox.load_input(sample, yolox.parameters(model, training, checked))
+    (component,) = yolox.components(model, model_input, checked)
+    exported(component, tmp_path / "yolox.onnx", "torchscript", 22)
