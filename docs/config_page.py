@@ -74,7 +74,7 @@ name it is here, or why it is dropped or changed (a warning).
 | `onnx_config.save_file`, `components`; `model_io` | `components`, under the names of the model's own exporter |
 | `batch_size`, or a dynamic axis 0, of a YOLOX | `model.options.batch_size` |
 | `tensorrt_config`, older `backend_config.common_config` | `tensorrt`; `fp16_mode: true` is `precision_policy: fp16` |
-| `backend_config.model_inputs` | `components.<name>.tensorrt_profile`; sizes that no component's input has are dropped |
+| `backend_config.model_inputs` | `components.<name>.tensorrt_profile`; those of no component's input are dropped |
 | mmdeploy: no `export`, `backend_config.type` | `export.mode`: `both`, for `onnxruntime` `onnx` |
 | `verification.devices`, `evaluation.devices` (ignored) | `devices`: aliases are honored, also `cuda: cuda:1` |
 | `verification` without scenarios: passes with nothing compared | the default scenarios |

@@ -18,7 +18,7 @@ from shared.config.awml_components import batch_options, convert_components
 from shared.config.awml_models import deployed, model_of, model_of_task
 from shared.config.awml_notes import Note, Notes
 from shared.config.awml_quantization import Quantization, convert_quantization
-from shared.config.awml_schema import AwmlConfig, AwmlExport, AwmlTensorRT
+from shared.config.awml_schema import AwmlConfig, AwmlExport, AwmlTensorRT, Backend
 from shared.config.problems import as_error, explain, place
 from shared.config.python_literals import LinedDict, place_of, read_python_literals, read_texts
 from shared.config.walk import KeyPath
@@ -377,7 +377,7 @@ def _verification(config: AwmlConfig, export: AwmlExport, notes: Notes) -> dict[
 def _evaluation(config: AwmlConfig, notes: Notes) -> dict[str, Any]:
     source = config.evaluation
     notes.moved(("evaluation",), ("evaluation",))
-    former_devices = {
+    former_devices: dict[Backend, str | None] = {
         "pytorch": source.pytorch_device,
         "onnx": source.onnx_device,
         "tensorrt": source.tensorrt_device,

@@ -42,12 +42,12 @@ def convert_components(config: AwmlConfig, model: Deployed | None, notes: Notes)
         notes: takes what was dropped, and what has another name.
     """
     if config.components is not None:
-        components = {}
+        components: dict[str, Component] = {}
         only = _only(model) if len(config.components) == 1 else None
-        for key, component in config.components.items():
-            name = only or component.name or key
+        for key, given in config.components.items():
+            name = only or given.name or key
             notes.moved(("components", key), ("components", name))
-            components[name] = _component(("components", key), component, notes)
+            components[name] = _component(("components", key), given, notes)
     else:
         components = _former_components(config, model, notes)
     for name, profile in _former_profiles(config):
@@ -71,7 +71,9 @@ def batch_options(components: Mapping[str, Component], model: Deployed | None, n
         batch = sizes["max_shape"][0]
     else:
         return {}
-    source = ("model_io", "batch_size") if notes.value("model_io") is not None else ("components",)
+    source: KeyPath = ("model_io", "batch_size") if notes.value("model_io") is not None else ("components",)
+    if notes.value("onnx_config", "dynamic_axes") is not None:
+        source = ("onnx_config", "dynamic_axes")
     notes.moved_into(source, ("model", "options", model.batch_option), str(batch))
     return {model.batch_option: batch}
 
@@ -115,7 +117,7 @@ def _profile(shapes: AwmlProfile) -> dict[str, list[int]] | None:
 
 def _former_components(config: AwmlConfig, model: Deployed | None, notes: Notes) -> dict[str, Component]:
     onnx = config.onnx_config
-    parts = [component.name for component in onnx.components.values()]
+    parts = [part.name for part in onnx.components.values()]
     if not parts and model is not None and len(model.components) > 1:
         parts = list(model.components)
     if parts:
@@ -123,9 +125,9 @@ def _former_components(config: AwmlConfig, model: Deployed | None, notes: Notes)
             if notes.value(*keys) is not None:
                 text = f"dropped: the model is exported in parts, {' and '.join(parts)}"
                 notes.dropped(keys, text, changed=keys[-1] != "multi_file")
-        for key, component in onnx.components.items():
-            notes.moved(("onnx_config", "components", key), ("components", component.name))
-        files = {component.name: component for component in onnx.components.values()}
+        for key, part in onnx.components.items():
+            notes.moved(("onnx_config", "components", key), ("components", part.name))
+        files = {part.name: part for part in onnx.components.values()}
         return {
             name: {"onnx_file": files[name].onnx_file, "engine_file": files[name].engine_file} if name in files else {}
             for name in parts
