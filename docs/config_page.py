@@ -67,7 +67,8 @@ name it is here, or why it is dropped or changed (a warning).
 | `runtime_io.info_file`, `info_pkl`, `ann_file` | `data.info_file` |
 | `export.sample_idx`, older `runtime_io.sample_idx` | `data.sample_idx` |
 | `class_names` | `data.classes` |
-| `export.work_dir`, `deploy_log_path` | `--work`, `--log-file` |
+| `frame_id`, `perception_evaluator_configs`, `critical_object_filter_config`, `frame_pass_fail_config` | not needed |
+| `export.work_dir`; `deploy_log_path`, older `output_path` | `--work`, `--log-file` |
 | `export.onnx_path` | read in the modes `trt` and `none` only, as in AWML |
 | `export.verify` | `verification.enabled` |
 | `onnx_config` | `export`; `simplify: true` is `onnxsim`; opsets below 16 become 16 |
