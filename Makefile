@@ -93,7 +93,7 @@ migrate-check: setup ## what is ahead for files of AWML: DEPLOY=deploy_config.py
 	if [ $$status != 0 ]; then echo "3 of 3, a dry export, is not tried: see above" >&2; exit $$status; fi; \
 	echo; echo "3 of 3: a dry export, $(if $(CHECKPOINT),with $(CHECKPOINT),with random weights)"; \
 	$(if $(CHECKPOINT),,weights=$$work/weights.pth; $$bin/python -m exporter.random_checkpoint --log-level warning write \
-	    --config $(MODEL_CONFIG) --out $$weights;) \
+	    --config $(MODEL_CONFIG) --out $$weights $(overrides_of_keys);) \
 	$(TOOLS)/bin/python -m demo generate --out "$$work/demo" --frames 1 >/dev/null; \
 	$$bin/exporter --log-level warning export --config "$$work/deploy.yaml" --work "$$work/work" --set model.config=$(MODEL_CONFIG) \
 	    --set model.checkpoint=$$weights --set data.root="$$(echo "$$work"/demo/db_demo_v1/*/0)" $(DRY) $(overrides_of_keys); \

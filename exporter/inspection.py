@@ -123,18 +123,13 @@ def inspect(path: Path, overrides: Sequence[str] = (), checkpoint: Path | None =
         EnvironmentLacks: the exporter's packages are not installed.
     """
     with _noted() as notes, quiet():
-        training = read_training_config(path)
-        kind, inspectable = _kind_of(training)
+        kind, inspectable, given, training, model = _built(path, overrides)
         adapter = models.find(kind)
-        config = build_config(Tree({"task_type": adapter.TASK, "model": {"type": kind}}, {}), path, overrides)
-        training = training.with_data_classes(config.data.classes)
-        options = adapter.read_options(config.model.options)
-        model = adapter.build(training, options)
         if checkpoint is not None:
             load_weights(model, checkpoint)
         weights = sum(parameter.numel() for parameter in model.parameters())
-        spec, components = _outlined(kind, adapter, inspectable, model, training, options)
-        for_autoware = adapter.read_options({**inspectable.AUTOWARE_OPTIONS, **config.model.options})
+        spec, components = _outlined(kind, adapter, inspectable, model, training, adapter.read_options(given))
+        for_autoware = adapter.read_options({**inspectable.AUTOWARE_OPTIONS, **given})
         refusal = _refusal(_outlined(kind, adapter, inspectable, model, training, for_autoware)[0])
         outputs = {component.name: _output_sizes(component, path) for component in components}
     return Inspection(
@@ -148,6 +143,30 @@ def inspect(path: Path, overrides: Sequence[str] = (), checkpoint: Path | None =
         refusal=refusal,
         checkpoint=checkpoint,
     )
+
+
+def build_untrained(path: Path, overrides: Sequence[str] = ()) -> Any:
+    """The model of a training config, whatever kind it is of, as an export builds it before it loads the weights.
+
+    Args:
+        path: the training config.
+        overrides: as for `inspect`.
+
+    Raises:
+        ConfigError, EnvironmentLacks: as for `inspect`.
+    """
+    return _built(path, overrides)[-1]
+
+
+def _built(path: Path, overrides: Sequence[str]) -> tuple[str, Inspectable, Mapping[str, Any], TrainingConfig, Any]:
+    """The kind of model that a training config is of, the given model options, the config, and the model."""
+    training = read_training_config(path)
+    kind, inspectable = _kind_of(training)
+    adapter = models.find(kind)
+    config = build_config(Tree({"task_type": adapter.TASK, "model": {"type": kind}}, {}), path, overrides)
+    training = training.with_data_classes(config.data.classes)
+    model = adapter.build(training, adapter.read_options(config.model.options))
+    return kind, inspectable, config.model.options, training, model
 
 
 def _outlined(
