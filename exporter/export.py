@@ -178,7 +178,7 @@ def _origin(config: DeployConfig, training: TrainingConfig, weights: str) -> dic
     versions = package_versions(("torch", "mmdet3d"))
     return {
         "checkpoint_sha256": weights,
-        "training_config": training.path.name,
+        "config_name": training.path.name,
         "training_config_sha256": training.digest,
         "framework": f"torch {versions.get('torch')}, mmdet3d {versions.get('mmdet3d')}",
         "onnx_exporter": config.export.exporter,

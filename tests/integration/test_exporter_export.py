@@ -128,7 +128,8 @@ def test_onnx_files_are_stamped(exported):
     model = onnx.load(exported / "onnx" / "pts_backbone_neck_head.onnx")
     values = {entry.key: entry.value for entry in model.metadata_props}
     assert model.producer_name == "awml-deploy"
-    assert values["component"] == "pts_backbone_neck_head" and values["training_config"] == "small.py"
+    assert values["module"] == "pts_backbone_neck_head" and values["config_name"] == "small.py"
+    assert values["exported_with"].startswith("pytorch ")
     assert len(values["checkpoint_sha256"]) == 64
 
 

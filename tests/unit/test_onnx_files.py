@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import datetime
 from dataclasses import replace
 
 import numpy as np
@@ -266,6 +266,10 @@ def test_axes_that_can_not_be_dynamic():
         scaling().with_dynamic_axes({"nothing": {0: "batch"}})
 
 
+# What a reader of autoware-ml's files finds in one (its pull request 91), beside parameters as JSON.
+PROVENANCE = {"release", "model_name", "task", "module", "config_name", "export_date", "exported_with"}
+
+
 def test_header(tmp_path):
     import onnx
 
@@ -280,15 +284,32 @@ def test_header(tmp_path):
         components=[scaling().spec("onnx/x.onnx", None)],
         parameters={"voxel_size": [0.1, 0.2, 8.0]},
     )
-    stamp(path, spec, "scaling", {"checkpoint_sha256": "abc"})
+    exported_with = onnx.load(path).producer_name
+    stamp(path, spec, "scaling", {"checkpoint_sha256": "abc", "config_name": "small.py"})
     check(path, scaling())
     model = onnx.load(path)
     values = {entry.key: entry.value for entry in model.metadata_props}
     assert (model.producer_name, model.producer_version, model.domain) == ("awml-deploy", __version__, "ai.onnx")
-    assert model.model_version == 1 and "centerpoint scaling" in model.doc_string
-    assert json.loads(values["classes"]) == ["car", "bus"]
-    assert json.loads(values["parameters"]) == {"voxel_size": [0.1, 0.2, 8.0]}
+    # There, 0 is what no release has, and v0.0.1 is 1.
+    assert model.model_version == 0 and model.doc_string == "centerpoint (scaling) unversioned"
+    assert values.keys() >= PROVENANCE and values["release"] == "unversioned"
+    assert values["exported_with"].split()[0] == exported_with == "pytorch"
+    assert datetime.date.fromisoformat(values["export_date"]).year > 2025
+    assert (values["class_names"], values["voxel_size"]) == ('["car","bus"]', "[0.1,0.2,8.0]")
     assert values["checkpoint_sha256"] == "abc" and values["task"] == "detection3d"
+
+
+def test_a_parameter_does_not_take_the_place_of_the_origin(tmp_path):
+    import onnx
+
+    from exporter.artifacts.stamp import stamp
+
+    path = write(scaling(), tmp_path / "x.onnx")
+    component = scaling().spec("onnx/x.onnx", None)
+    spec = ModelSpec(model="m", task="t", classes=["a"], components=[component], parameters={"module": 1, "task": 2})
+    stamp(path, spec, "scaling", {})
+    values = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert (values["module"], values["task"]) == ("scaling", "t")
 
 
 def test_agreement_reports_what_was_measured():
