@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluator.bootstrap import CONFIDENCE
 from evaluator.metrics import Metric
-from shared.latency import TOTAL
+from shared.latency import TOTAL, milliseconds
 from shared.precision import shown
 from shared.table import MISSING, Table, number
 
@@ -40,7 +40,7 @@ def side_by_side(columns: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [[name, *(_with_interval(name, evaluation) for evaluation in columns.values())] for name in names]
     totals = [evaluation["latency"][TOTAL] for evaluation in columns.values()]
     for name in ("mean", "median", "p99"):
-        rows.append([f"latency {name} [ms]", *(number(total.get(name), 1) for total in totals)])
+        rows.append([f"latency {name} [ms]", *(milliseconds(total, name, 1) for total in totals)])
     return Table(f"Runs side by side ({CONFIDENCE:.0%} intervals)", ["", *columns], rows)
 
 

@@ -11,7 +11,7 @@ from evaluator.compare import change, subject_json
 from evaluator.subjects import Subject, subjects_of
 from shared.errors import InputError, UsageError
 from shared.files import write_json
-from shared.latency import TOTAL
+from shared.latency import TOTAL, milliseconds
 from shared.table import MISSING, Table, number
 from shared.versions import versions
 from shared.workspace import Workspace
@@ -94,6 +94,6 @@ def _row(version: str, subject: Subject, shown: Sequence[str], changed: dict[str
         subject.run,
         *(number(headline.get(name), 4) for name in shown),
         MISSING if of_first is None else f"{of_first['difference']:+.4f} ({of_first['verdict']})",
-        number(latency["median"], 1),
+        milliseconds(latency, "median", 1),
         MISSING if changed is None else str(changed["latency"]),
     ]

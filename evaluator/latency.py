@@ -8,7 +8,7 @@ import io
 import numpy as np
 
 from shared.errors import InputError
-from shared.latency import TOTAL, median_interval, summarize_stages
+from shared.latency import TOTAL, disturbance, median_interval, summarize_stages
 from shared.runs import Run
 from shared.table import Table, number
 
@@ -53,8 +53,6 @@ def latency_table(statistics: dict[str, dict[str, float]], run: str) -> Table:
     """The statistics for a terminal; percentiles that too few samples support are left blank."""
     rows = [[stage, *(number(values.get(column), 2) for column in _COLUMNS)] for stage, values in statistics.items()]
     total = statistics[TOTAL]
-    return Table(
-        f"Latency of {run} [ms], {total['samples']:.0f} requests, {total['throughput']:.1f} requests/s",
-        ["stage", *_COLUMNS],
-        rows,
-    )
+    title = f"Latency of {run} [ms], {total['samples']:.0f} requests, {total['throughput']:.1f} requests/s"
+    disturbed = disturbance(total)
+    return Table(title if disturbed is None else f"{title}; {disturbed}", ["stage", *_COLUMNS], rows)

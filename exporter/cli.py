@@ -20,6 +20,10 @@ from shared.cli import (
     trust_option,
     workspace_option,
 )
+from shared.openmp import wait_briefly
+
+# Commands import PyTorch, which reads the environment then.
+wait_briefly()
 
 cli = tool_group("exporter", "Export a trained model to ONNX, and record what its training framework answers.")
 cli.add_command(config_group)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,20 @@ from runtime.backends import Session
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.conditions import gpu_conditions
 from runtime.model import Model, ModelOptions, open_model
-from runtime.pipeline import ENQUEUE, DevicePipeline, Inference, Pipeline
+from runtime.pipeline import DevicePipeline, Inference, Pipeline
+from runtime.waiting import with_waiting
 from runtime.warm_up import WarmUp, warm_up
 from shared.errors import UsageError
-from shared.latency import MIN_SAMPLES, TOTAL, compare, median_interval, summarize, summarize_stages
+from shared.latency import (
+    MIN_SAMPLES,
+    NOT_STAGES,
+    TOTAL,
+    compare,
+    disturbance,
+    median_interval,
+    summarize,
+    summarize_stages,
+)
 from shared.table import MISSING, Table, number
 
 if TYPE_CHECKING:
@@ -162,7 +173,7 @@ def _measure(
     requests: Requests = []
     started = time.perf_counter()
     while len(requests) < min_requests or time.perf_counter() - started < min_seconds:
-        answer = _request(pipeline, data, stages=False)
+        answer = with_waiting(partial(_request, pipeline, data, stages=False))
         requests.append(answer.latency_ms)
     if not isinstance(pipeline, DevicePipeline):
         return requests, requests, answer
@@ -182,6 +193,8 @@ def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float
 def _stage_table(model: Model, index: int, count: int, statistics: Mapping[str, Mapping[str, float]]) -> str:
     per_second = statistics[TOTAL]["throughput"]
     title = f"{model.name}, sample {index}, {count} requests, {per_second:.2f} a second"
+    disturbed = disturbance(statistics[TOTAL])
+    title += "" if disturbed is None else f"; {disturbed}"
     rows = [
         [
             name,
@@ -198,7 +211,7 @@ def _findings(
 ) -> list[str]:
     """The bottleneck, the components' share, and the state of the GPU."""
     names = [component.name for component in components]
-    stages = {name: values["median"] for name, values in statistics.items() if name not in (TOTAL, ENQUEUE)}
+    stages = {name: values["median"] for name, values in statistics.items() if name not in NOT_STAGES}
     whole = sum(stages.values())
     if whole == 0:
         return []
@@ -310,7 +323,7 @@ def _chrome_trace(staged: Requests) -> dict[str, Any]:
     for number_of_request, request in enumerate(staged):
         begin = now
         for stage, milliseconds in request.items():
-            if stage in (TOTAL, ENQUEUE):
+            if stage in NOT_STAGES:
                 continue
             events.append({"name": stage, "ph": "X", "ts": now, "dur": milliseconds * 1e3, "pid": 0, "tid": 1})
             now += milliseconds * 1e3

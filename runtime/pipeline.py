@@ -34,7 +34,7 @@ from runtime.backends import Session
 from runtime.parameters import ParametersT
 from shared import plugins, tasks
 from shared.errors import InferenceError, ManifestError, UsageError
-from shared.latency import TOTAL
+from shared.latency import ENQUEUE, TOTAL
 from shared.spec import ComponentSpec, ModelSpec
 from shared.tasks import Predictions
 
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
 ArraysByName = Mapping[str, npt.NDArray[Any]]
 Counters = Mapping[str, int]
-
-#: Stage of a `DevicePipeline`: what putting a request on the stream takes on the host.
-ENQUEUE = "enqueue"
 
 
 @dataclass(frozen=True)

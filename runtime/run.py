@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.doctor_input import suspicions
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import Pipeline
+from runtime.waiting import with_waiting
 from shared.errors import UsageError
-from shared.latency import TOTAL, summarize_stages
+from shared.latency import TOTAL, disturbance, summarize_stages
 from shared.progress import track
 from shared.runs import Run, RunHeader, RunWriter
 from shared.sample_table import SampleColumns
@@ -97,7 +99,7 @@ def _run_samples(model: Model, pipeline: Pipeline, writer: RunWriter, header: Ru
         started = time.perf_counter()
         read = pipeline.read(sample)
         read_seconds = time.perf_counter() - started
-        answer = pipeline.infer(read.data)
+        answer = with_waiting(partial(pipeline.infer, read.data))
         _log.log(
             logging.INFO if model.config.evaluation.verbose else logging.DEBUG,
             "%s: read in %.1f ms, inferred in %.1f ms, %d results",
@@ -127,7 +129,9 @@ def _report(finished: Run, title: str) -> str:
         for name, value in _sums(finished.counters).items()
         if value
     ]
-    tables = [Table(f"{title}, {len(finished)} samples", ["stage [ms]", "median", "mean", "max"], stages)]
+    disturbed = disturbance(statistics[TOTAL])
+    title = f"{title}, {len(finished)} samples" + ("" if disturbed is None else f"; {disturbed}")
+    tables = [Table(title, ["stage [ms]", "median", "mean", "max"], stages)]
     if counted:
         tables.append(Table("", ["counted", "in all", "a sample"], counted))
     return "\n".join(table.text() for table in tables)

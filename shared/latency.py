@@ -7,8 +7,22 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from shared.table import MISSING, number
+
 TOTAL = "total"
 """The stage that stands for the whole request."""
+
+ENQUEUE = "enqueue"
+"""What putting a request on a GPU's stream takes on the host: in parallel to the stages, and none of them."""
+
+WAITED = "waited"
+"""How long the threads of the process waited for a processor during a request: no stage, see `disturbed`."""
+
+NOT_STAGES = (TOTAL, ENQUEUE, WAITED)
+"""Recorded with the stages of a request, and not part of their sum."""
+
+DISTURBED = "disturbed"
+"""Among the statistics of the total: how many requests were `disturbed`."""
 
 RENAMED_STAGES = {"voxelise": "voxelize"}
 """Stages, and steps of traces, by the names that version 0.1 recorded them under."""
@@ -18,6 +32,8 @@ _PERCENTILES = (50, 90, 95, 99)
 _SAMPLES_ABOVE = 10
 _SAMPLES_NEEDED = {f"p{percent}": _SAMPLES_ABOVE * 100 // (100 - percent) for percent in _PERCENTILES}
 _RESAMPLES = 500
+# Waiting of more than this part of a request shows in its latency; a thread that wakes up waits for less.
+_DISTURBING = 0.1
 MIN_SAMPLES = 6
 """With at least this many samples, 95 % of the medians of a distribution lie within the samples: 1 - 2 / 2^6 = 0.97."""
 
@@ -31,7 +47,7 @@ def summarize(milliseconds: npt.ArrayLike) -> dict[str, float]:
     Returns:
         ``samples``, ``mean``, ``std`` (of the sample, n - 1; 0 for one), ``min``, ``max``, ``median``, those of
         ``p50``, ``p90``, ``p95``, ``p99`` that have at least ten samples above them, and ``throughput`` (requests a
-        second, one after the other).
+        second, one after the other; not of 0 ms).
     """
     values = np.asarray(milliseconds, np.float64)
     count = len(values)
@@ -46,7 +62,8 @@ def summarize(milliseconds: npt.ArrayLike) -> dict[str, float]:
     for percent in _PERCENTILES:
         if count >= _SAMPLES_NEEDED[f"p{percent}"]:
             summary[f"p{percent}"] = float(np.percentile(values, percent))
-    summary["throughput"] = 1000 / summary["mean"]
+    if summary["mean"] > 0:
+        summary["throughput"] = 1000 / summary["mean"]
     return summary
 
 
@@ -56,8 +73,42 @@ def samples_needed(statistic: str) -> int:
 
 
 def summarize_stages(stages: Mapping[str, npt.ArrayLike]) -> dict[str, dict[str, float]]:
-    """Statistics by stage, in the order given; each stage has a latency [ms] per request, one at least."""
-    return {stage: summarize(milliseconds) for stage, milliseconds in stages.items()}
+    """Statistics by stage, in the order given; each stage has a latency [ms] per request, one at least.
+
+    Where it was recorded how long requests `WAITED`, the total's say how many were `DISTURBED`.
+    """
+    statistics = {stage: summarize(milliseconds) for stage, milliseconds in stages.items()}
+    found = disturbed(stages)
+    if found is not None:
+        statistics[TOTAL][DISTURBED] = int(np.count_nonzero(found))
+    return statistics
+
+
+def disturbed(stages: Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.bool_] | None:
+    """Which requests other programs slowed down: the process's threads waited for a processor for over 10 % of them.
+
+    Args:
+        stages: `TOTAL` and `WAITED`, milliseconds per request.
+
+    Returns:
+        (requests,); None where nobody recorded how long they waited (runs of earlier versions).
+    """
+    if WAITED not in stages or TOTAL not in stages:
+        return None
+    answer: npt.NDArray[np.bool_] = np.asarray(stages[WAITED]) > _DISTURBING * np.asarray(stages[TOTAL])
+    return answer
+
+
+def disturbance(total: Mapping[str, float]) -> str | None:
+    """What to say of latencies that other programs disturbed, from the statistics of the total; None: nothing."""
+    count = total.get(DISTURBED, 0)
+    return f"{count:.0f} of {total['samples']:.0f} requests DISTURBED by other programs" if count else None
+
+
+def milliseconds(total: Mapping[str, float], statistic: str, digits: int) -> str:
+    """A statistic of the total for a table; marked where requests were disturbed."""
+    text = number(total.get(statistic), digits)
+    return f"{text} (disturbed)" if total.get(DISTURBED) and text != MISSING else text
 
 
 def median_interval(milliseconds: npt.ArrayLike, *, seed: int = 0) -> tuple[float, float]:

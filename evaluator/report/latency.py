@@ -11,13 +11,11 @@ from evaluator.report.blocks import Block, Cell, Chart, Charts, Grid, Heading, S
 from evaluator.report.material import Material
 from evaluator.report.svg import SERIES, Line, bar_chart, line_chart, linear_axis
 from evaluator.report.tasks import TaskReport
-from shared.latency import TOTAL
+from shared.latency import NOT_STAGES, TOTAL, disturbance, disturbed
 from shared.runs import Run
 from shared.staleness import outdated_inputs
 from shared.table import number
 
-# Time on the host that runs in parallel to the GPU's stages and is not one of them.
-_NOT_A_STAGE = (TOTAL, "enqueue")
 _BINS = 24
 _COLUMNS = ("mean", "median", "p90", "p99", "max")
 
@@ -44,7 +42,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
 
 def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], components: Sequence[str]) -> list[Block]:
     """A sentence on the bottleneck, and a bar per stage."""
-    medians = {name: values["median"] for name, values in statistics.items() if name not in _NOT_A_STAGE}
+    medians = {name: values["median"] for name, values in statistics.items() if name not in NOT_STAGES}
     whole = sum(medians.values())
     columns = [column for column in _COLUMNS if column in statistics[TOTAL]]
     rows: list[list[str | Cell]] = []
@@ -53,16 +51,19 @@ def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], component
         series = 0 if name in components else 1
         bar: str | Cell = Cell(f"{share:.1%}", share=share, series=series) if share is not None else ""
         rows.append([name, bar, *(number(values.get(column), 2) for column in columns)])
-    heading, table = Heading(title), Grid(f"Stages of {title} [ms]", ["stage", "share of the stages", *columns], rows)
+    table = Grid(f"Stages of {title} [ms]", ["stage", "share of the stages", *columns], rows)
+    blocks: list[Block] = [Heading(title)]
+    if (found := disturbance(statistics[TOTAL])) is not None:
+        blocks.append(Text(f"{found}: these are not the latencies of the model alone."))
     if not whole:
-        return [heading, table]
+        return [*blocks, table]
     slowest = max(medians, key=lambda name: medians[name])
     inside = sum(medians.get(name, 0.0) for name in components) / whole
     sentence = (
         f"The bottleneck is {slowest} with {medians[slowest] / whole:.0%} of the time; the model's components "
         f"have {inside:.0%}, the steps around them {1 - inside:.0%}."
     )
-    return [heading, Text(sentence), table]
+    return [*blocks, Text(sentence), table]
 
 
 def _distribution(name: str, run: Run, style: str) -> list[Chart]:
@@ -80,8 +81,11 @@ def _distribution(name: str, run: Run, style: str) -> list[Chart]:
     course_y = linear_axis("total [ms]", 0, float(totals.max()))
     points = [(float(index), float(total)) for index, total in _thinned(totals)]
     course = line_chart(f"Total latency of {name}, request by request", [Line(points, style)], course_x, course_y)
+    found = disturbed(run.latencies.values)
+    count = 0 if found is None else int(np.count_nonzero(found))
+    caption = f"median {np.median(totals):.1f} ms, {len(totals)} requests" + (f", {count} disturbed" if count else "")
     return [
-        Chart(f"{name}: distribution", histogram, f"median {np.median(totals):.1f} ms, {len(totals)} requests"),
+        Chart(f"{name}: distribution", histogram, caption),
         Chart(f"{name}: over the run", course, _drift(totals)),
     ]
 

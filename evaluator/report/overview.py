@@ -9,7 +9,7 @@ from evaluator.report.blocks import Block, Cards, Cell, Grid, Section, Text, gri
 from evaluator.report.material import OWN_STAGE, Material
 from evaluator.report.tasks import TaskReport
 from shared import formats
-from shared.latency import TOTAL
+from shared.latency import TOTAL, disturbance
 from shared.staleness import outdated_inputs
 from shared.table import MISSING, number
 
@@ -57,7 +57,9 @@ def _number_cards(material: Material) -> list[tuple[str, str, str, str]]:
     for name, evaluation in material.evaluations.items():
         total = evaluation["latency"][TOTAL]
         title = f"Latency of {titled(name, evaluation)}"
-        cards.append((title, f"{total['median']:.1f} ms", f"median of {total['samples']:.0f}", ""))
+        disturbed = disturbance(total)
+        detail = f"median of {total['samples']:.0f}" if disturbed is None else f"median; {disturbed}"
+        cards.append((title, f"{total['median']:.1f} ms", detail, ""))
     return cards
 
 

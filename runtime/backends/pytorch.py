@@ -18,6 +18,7 @@ from runtime.cuda.session import Bound, DeviceSession, Lane, gpu_of_steps
 from runtime.devices import Device
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.lazy import lazy_import
+from shared.openmp import wait_briefly
 from shared.program_file import read_program
 from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
@@ -57,6 +58,7 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
         EnvironmentLacks: PyTorch or the GPU is missing.
         ModelLoadError: a file is no exported program, or not the component of the spec.
     """
+    wait_briefly()
     _check_device(device)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluator.comparison import side_by_side
 from evaluator.latency import latency_csv, latency_table, run_latency
 from shared.errors import InputError
 from shared.runs import Run
@@ -31,6 +32,17 @@ def test_statistics_by_stage(tmp_path: Path) -> None:
     assert statistics["total"]["std"] == pytest.approx(np.std(times, ddof=1))
     text = latency_table(statistics, "onnx-cpu").text()
     assert f"{SAMPLES} requests, 200.0 requests/s" in text and "model" in text
+
+
+def test_disturbed_requests_are_marked(tmp_path: Path) -> None:
+    latencies = [{"model": 50.0, "total": 60.0, "waited": waited} for waited in (0.0, 40.0, 5.0)]
+    run = _run_with(tmp_path, latencies)
+    statistics = run_latency(run)
+    assert statistics["total"]["disturbed"] == 1
+    assert "; 1 of 3 requests DISTURBED by other programs" in latency_table(statistics, "onnx-cpu").text()
+    evaluation = {"headline": {}, "intervals": {}, "latency": statistics}
+    assert "60.0 (disturbed)" in side_by_side({"onnx-cpu": evaluation}).text()
+    assert "index,sample,model_ms,total_ms,waited_ms" in latency_csv(run)
 
 
 def test_every_request_as_csv(tmp_path: Path) -> None:
