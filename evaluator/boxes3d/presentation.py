@@ -19,14 +19,17 @@ def known(value: float) -> float | None:
 
 
 def nuscenes_json(score: NuscenesScore) -> dict[str, Any]:
-    """mAP, NDS, mean errors, and per class AP, errors and counts.
+    """mAP, NDS (with and without AAE), mean errors, and per class AP, errors and counts.
 
     AP is null for a class without ground truth, which has nothing to find; in the mean it counts 0, as in
-    nuscenes-devkit.
+    nuscenes-devkit; ``mAP_of_labeled`` leaves it out.
     """
     return {
         "mAP": score.mean_average_precision,
+        "mAP_of_labeled": known(score.mean_ap_of_labeled),
         "NDS": score.nds,
+        "NDS_without_AAE": score.nds_without_aae,
+        "attributes_labeled": score.attributes_labeled,
         "errors": {name: known(value) for name, value in score.errors.items()},
         "num_truths": sum(value.num_truths for value in score.classes.values()),
         "num_predictions": sum(value.num_predictions for value in score.classes.values()),
@@ -81,11 +84,21 @@ def t4_json(score: Mapping[str, RuleScore]) -> dict[str, Any]:
 
 
 def nuscenes_tables(result: Mapping[str, Any], headline_range: str) -> list[Table]:
-    """AP per range and class; the headline range in detail."""
+    """AP per range and class; NDS and mean errors; the headline range in detail."""
     ranges: Mapping[str, Any] = result["ranges"]
-    classes: Mapping[str, Any] = ranges[headline_range]["classes"]
-    rows = [[name, *(number(values["classes"][name]["AP"], 4) for values in ranges.values())] for name in classes]
+    headline: Mapping[str, Any] = ranges[headline_range]
+    classes: Mapping[str, Any] = headline["classes"]
+    rows = [
+        [
+            name if classes[name]["num_truths"] else f"{name}: no ground truth, 0 in mAP",
+            *(number(values["classes"][name]["AP"], 4) for values in ranges.values()),
+        ]
+        for name in classes
+    ]
     rows.append(["mAP", *(number(values["mAP"], 4) for values in ranges.values())])
+    if any(not each["num_truths"] for values in ranges.values() for each in values["classes"].values()):
+        means = (number(values.get("mAP_of_labeled"), 4) for values in ranges.values())
+        rows.append(["mAP of classes with ground truth", *means])
     rows.append(["ground truth", *(str(values["num_truths"]) for values in ranges.values())])
     detail = [
         [
@@ -102,8 +115,27 @@ def nuscenes_tables(result: Mapping[str, Any], headline_range: str) -> list[Tabl
     columns = ["class", "truth", "found", *(f"AP@{d}" for d in first["AP_at"]), *first["errors"], "z"]
     return [
         Table("nuScenes AP per range [m]", ["class", *ranges], rows),
+        _detection_score_table(ranges),
         Table(f"nuScenes, {headline_range} m: AP per center distance [m], errors of the hits at 2 m", columns, detail),
     ]
+
+
+def _detection_score_table(ranges: Mapping[str, Any]) -> Table:
+    """NDS and mean errors per range."""
+    errors = list(next(iter(ranges.values()))["errors"])
+    rows = [
+        [
+            name,
+            *(number(values.get(key), 4) for key in ("mAP", "NDS", "NDS_without_AAE")),
+            *(number(values["errors"][error], 3) for error in errors),
+        ]
+        for name, values in ranges.items()
+    ]
+    labeled = any(values.get("attributes_labeled", True) for values in ranges.values())
+    note = "" if labeled else "; no attribute is labeled, so AAE is 1 and takes its tenth of NDS"
+    return Table(
+        f"nuScenes NDS and mean errors per range [m]{note}", ["range", "mAP", "NDS", "without AAE", *errors], rows
+    )
 
 
 def t4_tables(result: Mapping[str, Any], headline_range: str) -> list[Table]:

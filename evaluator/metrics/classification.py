@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
 from shared.arrays import Float64, Int64
@@ -37,7 +38,10 @@ HEADLINE_FALSE_ALARMS = 0.01
 CONFIDENCE_BINS = 15
 #: Upper bounds of rotation [degrees] by which recall is broken down.
 ROTATION_BOUNDS = (1.0, 2.0, 4.0, 6.0, 180.0)
-_CURVE_POINTS = 101
+#: Numbers of best classes among which the true one is looked for, where there are more classes than that.
+TOP_K = (2, 3, 5)
+# Corners of a ROC curve nearer to one another than this share of false alarms can't be told apart in a figure.
+_CURVE_RESOLUTION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ def evaluate(matched: Matched) -> dict[str, Any]:
     """Everything about the answers.
 
     Returns:
-        JSON: ``decisions`` (accuracy, per class, confusion matrix with the truth in rows), ``separation`` (two classes:
+        JSON: ``decisions`` (accuracy, MCC, top-k accuracy of more classes than k, per class, confusion matrix with the
+        truth in rows), ``separation`` (two classes:
         ROC and precision-recall, recall and threshold at shares of false alarms), ``confidence``, ``by_camera``,
         ``by_rotation``, ``samples`` (each one, with its disturbance).
     """
@@ -165,6 +170,8 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
         "accuracy": decisions["accuracy"],
         "balanced accuracy": decisions["balanced_accuracy"],
         "macro F1": decisions["macro"]["f1"],
+        "MCC": decisions["mcc"],
+        **{_top_name(k): value for k, value in decisions["top_k"].items()},
         **{f"recall {name}": values["recall"] for name, values in decisions["classes"].items()},
     }
     if separation is not None:
@@ -185,8 +192,13 @@ def headline_names(classes: Sequence[str]) -> list[str]:
     first = classes[0]
     binary = ["ROC AUC", f"AP {first}", f"recall {first} at {HEADLINE_FALSE_ALARMS:.0%} false alarms"]
     recalls = [f"recall {name}" for name in classes]
-    decisions = ["accuracy", "balanced accuracy", "macro F1", *recalls]
+    top = [_top_name(k) for k in TOP_K if k < len(classes)]
+    decisions = ["accuracy", "balanced accuracy", "macro F1", "MCC", *top, *recalls]
     return [*decisions, *(binary if len(classes) == 2 else []), "confidence error"]
+
+
+def _top_name(k: int | str) -> str:
+    return f"top-{k} accuracy"
 
 
 def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -211,8 +223,26 @@ def _decisions(matched: Matched, copies: Copies) -> dict[str, Any]:
         "accuracy": float(sklearn_metrics.accuracy_score(labels, decisions, sample_weight=copies)),
         "balanced_accuracy": _mean([row["recall"] for row in rows.values()]),
         "macro": {key: _mean([row[key] for row in rows.values()]) for key in ("precision", "recall", "f1")},
+        "mcc": _mcc(sklearn_metrics.confusion_matrix(labels, decisions, labels=classes, sample_weight=copies)),
+        "top_k": {
+            str(k): float(
+                sklearn_metrics.top_k_accuracy_score(labels, matched.logits, k=k, labels=classes, sample_weight=copies)
+            )
+            for k in TOP_K
+            if k < len(classes)
+        },
         "classes": rows,
     }
+
+
+def _mcc(confusion: npt.NDArray[np.int64]) -> float | None:
+    """Matthews' correlation coefficient of counts (C, C); None where one class is all that is, or all that is decided.
+
+    scikit-learn's ``matthews_corrcoef`` gives 0 there, with a warning.
+    """
+    truth, decided, total = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
+    spread = float(total**2 - truth @ truth) * float(total**2 - decided @ decided)
+    return float(np.trace(confusion) * total - truth @ decided) / float(np.sqrt(spread)) if spread > 0 else None
 
 
 def _confusion(matched: Matched) -> list[list[int]]:
@@ -264,12 +294,17 @@ def _separation(matched: Matched, copies: Copies) -> dict[str, Any]:
 
 
 def _roc_curve(matched: Matched) -> list[list[float]]:
-    """Share of false alarms and recall of the first class, at evenly spaced points of the curve; for a figure."""
+    """Share of false alarms and recall of the first class at the corners of the curve, for a figure.
+
+    Of corners in one step of the resolution the first and the last are kept: a curve has at most 2,002 points.
+    """
     wanted = matched.truth.labels == 0
     if wanted.all() or not wanted.any():
         return []
     alarms, recalls, _ = sklearn_metrics.roc_curve(wanted, -matched.margins)
-    chosen = np.unique(np.linspace(0, len(alarms) - 1, _CURVE_POINTS).round().astype(int))
+    steps = np.floor(alarms / _CURVE_RESOLUTION)
+    changes = np.flatnonzero(np.diff(steps))
+    chosen = np.unique(np.concatenate([[0], changes, changes + 1, [len(alarms) - 1]]))
     return [[float(alarms[at]), float(recalls[at])] for at in chosen]
 
 
@@ -284,7 +319,8 @@ def _confidence(matched: Matched) -> dict[str, Any]:
 
     Returns:
         expected_calibration_error: mean over the samples of |confidence - accuracy| of their bin; brier: mean squared
-        distance of the probabilities from the truth; log_loss: mean -log of the truth's probability; bins: bounds,
+        distance of all classes' probabilities from the truth, 0 to 2 (Brier's own, of several classes: twice the usual
+        one of two); log_loss: mean -log of the truth's probability; bins: bounds,
         count, mean confidence and accuracy of the bins that are not empty.
     """
     labels = matched.truth.labels
@@ -382,9 +418,11 @@ def tables(result: dict[str, Any]) -> list[Table]:
     ]
     macro = [number(decisions["macro"][key], 4) for key in ("precision", "recall", "f1")]
     rows.append(["mean", str(result["frames"]), *macro, *("" for _ in names)])
+    shares = [f"accuracy {number(decisions['accuracy'], 4)}", f"MCC {number(decisions.get('mcc'), 4)}"]
+    shares += [f"{_top_name(k)} {number(value, 4)}" for k, value in decisions.get("top_k", {}).items()]
     blocks = [
         Table(
-            f"decisions, accuracy {number(decisions['accuracy'], 4)} of {result['frames']} samples",
+            f"decisions, {', '.join(shares)} of {result['frames']} samples",
             ["class", "samples", "precision", "recall", "F1", *(f"predicted {name}" for name in names)],
             rows,
         )
@@ -406,7 +444,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
     title = ", ".join(
         (
             f"confidence: expected calibration error {number(confidence['expected_calibration_error'], 4)}",
-            f"Brier {number(confidence['brier'], 4)}",
+            f"multiclass Brier (0 to 2) {number(confidence['brier'], 4)}",
             f"log loss {number(confidence['log_loss'], 4)}",
         )
     )

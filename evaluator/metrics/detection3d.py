@@ -178,6 +178,7 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
     return {
         "mAP": overall["mAP"],
         "NDS": overall["NDS"],
+        "NDS without AAE": overall["NDS_without_AAE"],
         **{f"mAP {name} m": values["mAP"] for name, values in parts.items()},
         **overall["errors"],
         "T4 mAP": official["mAP"],
@@ -188,7 +189,7 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
 def headline_names(_: Sequence[str]) -> list[str]:
     """Of `headline`."""
     parts = [f"mAP {range_name(*limits)} m" for limits in RANGES[:-1]]
-    return ["mAP", "NDS", *parts, *nuscenes.ERRORS, "T4 mAP", "T4 mAPH"]
+    return ["mAP", "NDS", "NDS without AAE", *parts, *nuscenes.ERRORS, "T4 mAP", "T4 mAPH"]
 
 
 def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:

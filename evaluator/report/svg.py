@@ -104,6 +104,16 @@ def mark(svg: str, x: Axis, value: float, text: str, *, below: bool = False) -> 
     return svg.replace("</svg>", f"{line}{name}</svg>")
 
 
+def counts(svg: str, x: Axis, numbers: Sequence[tuple[float, int]]) -> str:
+    """``svg`` with how many samples stand behind places on the x axis, upright above it."""
+    foot = HEIGHT - _BOTTOM - 4
+    texts = [
+        f'<text transform="translate({_x(x, place) + 4:.1f} {foot}) rotate(-90)">{count}</text>'
+        for place, count in numbers
+    ]
+    return svg.replace("</svg>", f"{''.join(texts)}</svg>")
+
+
 def _svg(label: str, body: Sequence[str]) -> str:
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label)}">'

@@ -20,6 +20,8 @@ from shared.table import Table
 
 #: Name of the result with each class in its own range.
 OVERALL = "all"
+# What sums up nuScenes' metric, beside its ranges.
+_SUMMARY = ("mAP", "mAP_of_labeled", "NDS", "NDS_without_AAE", "attributes_labeled", "errors")
 #: The metrics, the default first.
 METRICS = ("nuscenes", "t4")
 
@@ -38,14 +40,18 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     # nuscenes-devkit takes equal scores in the order of the predictions' file, so that its samples come first.
     predictions = read_submission(results.predictions, classes, None, attributes, truth=False)
     truths = read_submission(truth_file, classes, predictions.tokens, attributes, truth=True)
+    ranges = (
+        _nuscenes(predictions, truths, classes, limits)
+        if metric == "nuscenes"
+        else _t4(predictions, truths, classes, limits, truth_file)
+    )
     result: dict[str, Any] = {
         "metric": metric,
         "frames": len(predictions.tokens),
         "classes": list(classes),
         "class_range": dict(zip(classes, limits.tolist(), strict=True)),
-        "ranges": _nuscenes(predictions, truths, classes, limits)
-        if metric == "nuscenes"
-        else _t4(predictions, truths, classes, limits, truth_file),
+        **({key: ranges[OVERALL][key] for key in _SUMMARY} if metric == "nuscenes" else {}),
+        "ranges": ranges,
     }
     return result, nuscenes_tables(result, OVERALL) if metric == "nuscenes" else t4_tables(result, OVERALL)
 

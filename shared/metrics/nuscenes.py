@@ -69,9 +69,11 @@ class NuscenesScore:
 
     Attributes:
         classes: score per class, in the order of the class list.
+        attributes_labeled: whether the attribute of any ground truth is known; if not, AAE is 1 whatever was predicted.
     """
 
     classes: dict[str, ClassScore]
+    attributes_labeled: bool
 
     @property
     def mean_average_precision(self) -> float:
@@ -90,8 +92,22 @@ class NuscenesScore:
     @property
     def nds(self) -> float:
         """nuScenes detection score in [0, 1]; unknown attributes count as all wrong, as in nuscenes-devkit."""
-        credit = [max(0.0, 1.0 - error) for error in self.errors.values()]
+        return self._detection_score(ERRORS)
+
+    @property
+    def nds_without_aae(self) -> float:
+        """The same without the attributes, which data other than nuScenes' hardly label."""
+        return self._detection_score([name for name in ERRORS if name != "AAE"])
+
+    def _detection_score(self, names: Sequence[str]) -> float:
+        credit = [max(0.0, 1.0 - self.errors[name]) for name in names]
         return float((MAP_WEIGHT * self.mean_average_precision + np.sum(credit)) / (MAP_WEIGHT + len(credit)))
+
+    @property
+    def mean_ap_of_labeled(self) -> float:
+        """Mean AP over the classes that have ground truth; NaN if none has."""
+        values = [score.mean_average_precision for score in self.classes.values() if score.num_truths]
+        return float(np.mean(values)) if values else float("nan")
 
 
 @dataclass(frozen=True)
@@ -208,7 +224,8 @@ def score(matches: Matches, classes: Sequence[str], copies: Int | None = None) -
         weights = copies[matches.truths.frames[matches.keep_truths]]
     counts = np.bincount(matches.truths.labels[matches.keep_truths], weights=weights, minlength=len(classes))
     return NuscenesScore(
-        {name: _score_class(name, matches, orders[label], int(counts[label])) for label, name in enumerate(classes)}
+        {name: _score_class(name, matches, orders[label], int(counts[label])) for label, name in enumerate(classes)},
+        attributes_labeled=bool((matches.truths.attributes[matches.keep_truths] != NO_ATTRIBUTE).any()),
     )
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -151,6 +152,55 @@ def test_autowares_rules_find_the_same_objects(weights: Path, real_data: Path) -
     for corners, score in zip(autoware.corners, autoware.scores, strict=True):
         row = np.abs(plain.scores - score).argmin()
         assert np.abs(inside[row] - corners).max() <= 7  # two pixels of the input, three image pixels each, and one
+
+
+def demo_boxes(session: Session, path: Path) -> Boxes2D:
+    """What Megvii's demo for ONNX files finds, box by box: its input, decoding and suppression; scores above 0.3."""
+    image = cv2.imread(str(path))
+    ratio = min(416 / image.shape[0], 416 / image.shape[1])
+    small = cv2.resize(
+        image, (int(image.shape[1] * ratio), int(image.shape[0] * ratio)), interpolation=cv2.INTER_LINEAR
+    )
+    padded = np.full((416, 416, 3), 114, np.uint8)
+    padded[: small.shape[0], : small.shape[1]] = small
+    tensor = padded.transpose(2, 0, 1)[None].astype(np.float32)
+    rows = session.session.run(None, {session.session.get_inputs()[0].name: tensor})[0][0]
+    cells = [(x, y, stride) for stride in (8, 16, 32) for y in range(416 // stride) for x in range(416 // stride)]
+    found: list[tuple[float, int, list[float]]] = []
+    for row, (x, y, stride) in zip(rows, cells, strict=True):
+        scores = row[4] * row[5:]
+        if scores.max() > 0.3:
+            center, size = (row[:2] + np.array([x, y])) * stride, np.exp(row[2:4]) * stride
+            corners = np.concatenate([center - size / 2, center + size / 2]) / ratio
+            found.append((float(scores.max()), int(scores.argmax()), corners.tolist()))
+    kept: list[tuple[float, int, list[float]]] = []
+    for candidate in sorted(found, reverse=True):
+        if all(_demo_overlap(candidate[2], other[2]) <= 0.45 for other in kept):
+            kept.append(candidate)
+    scores, labels, corners = zip(*kept, strict=True) if kept else ((), (), ())
+    return Boxes2D.build(corners, labels, scores)
+
+
+def _demo_overlap(a: list[float], b: list[float]) -> float:
+    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b)]
+    sides = [max(0.0, min(a[axis + 2], b[axis + 2]) - max(a[axis], b[axis]) + 1) for axis in (0, 1)]
+    shared = sides[0] * sides[1]
+    return shared / (sum(areas) - shared)
+
+
+def test_boxes_are_those_of_megviis_demo(weights: Path, real_data: Path) -> None:
+    images = sorted(path for path in real_data.rglob("*") if path.suffix in (".jpg", ".png"))
+    megvii = detector(weights / NANO, PLAIN, convention="megvii", class_agnostic=True)
+    mmdet = detector(weights / NANO, PLAIN)
+    session, counts = Session(weights / NANO), np.zeros(3, int)
+    for image in images:
+        expected, ours = demo_boxes(session, image), detect(megvii, image)
+        counts += (len(expected), len(ours), len(detect(mmdet, image)))
+        assert ours.labels.tolist() == expected.labels.tolist(), image
+        np.testing.assert_allclose(ours.scores, expected.scores, atol=1e-5)
+        np.testing.assert_allclose(ours.corners, expected.corners, atol=0.01)
+    assert counts[0] == counts[1] > 0
+    assert counts[2] > counts[0], "boxes of two classes at one place, which mmdet's rules keep"
 
 
 # -- the exporter's side ----------------------------------------------------------------------------------------------

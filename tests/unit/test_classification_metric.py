@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,53 @@ def test_equals_scikit_learn(samples) -> None:
     assert result["confidence"]["brier"] == pytest.approx(brier)
 
 
+def _of_five_classes(count: int = 80, seed: int = 3) -> tuple[metric.Matched, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels, logits = rng.integers(0, 5, count), rng.normal(0, 1, (count, 5))
+    logits[np.arange(count), labels] += 0.7
+    tokens = [str(index) for index in range(count)]
+    samples = [entry_without_camera(token, int(label)) for token, label in zip(tokens, labels, strict=True)]
+    truth = metric.Truth(tokens, tokens, samples, labels)
+    return metric.Matched(truth, list("abcde"), logits, logits.argmax(axis=1)), labels
+
+
+def entry_without_camera(token: str, label: int) -> SimpleNamespace:
+    return SimpleNamespace(token=token, label=label, channel="", disturbance=None)
+
+
+def test_mcc_and_top_k_are_scikit_learns(samples) -> None:
+    answers, labels = _of_five_classes()
+    result = metric.evaluate(answers)
+    decisions = result["decisions"]
+    assert decisions["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(labels, answers.decisions))
+    assert list(decisions["top_k"]) == ["2", "3"], "of five classes the true one is always among the best five"
+    for k in (2, 3):
+        expected = sklearn.metrics.top_k_accuracy_score(labels, answers.logits, k=k, labels=range(5))
+        assert decisions["top_k"][str(k)] == pytest.approx(expected)
+        assert metric.headline(result)[f"top-{k} accuracy"] == pytest.approx(expected)
+    assert list(metric.headline(result)) == metric.headline_names(list("abcde"))
+    text = "\n".join(table.title for table in metric.tables(result))
+    assert f"MCC {decisions['mcc']:.4f}" in text and "top-3 accuracy" in text and "multiclass Brier (0 to 2)" in text
+    two = metric.evaluate(matched(samples, some_logits(samples)))["decisions"]
+    assert two["top_k"] == {} and 0 < two["mcc"] < 1
+
+
+@pytest.mark.parametrize("count", [500, 20_000])
+def test_the_roc_polyline_keeps_its_corners(count: int) -> None:
+    """The area under what is drawn is the AUC, for any number of samples; a figure needs no more than 2,002 points."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, count)
+    margins = rng.normal(labels, 1.0)
+    tokens = [str(index) for index in range(count)]
+    answers = [entry_without_camera(token, int(label)) for token, label in zip(tokens, labels, strict=True)]
+    truth = metric.Truth(tokens, tokens, answers, labels)
+    logits = np.column_stack([np.zeros(count), margins])
+    separation = metric.evaluate(metric.Matched(truth, CLASSES, logits, logits.argmax(axis=1)))["separation"]
+    alarms, recalls = np.array(separation["roc"]).T
+    assert len(alarms) <= 2002
+    assert np.trapezoid(recalls, alarms) == pytest.approx(separation["roc_auc"], abs=1e-12 if count < 1000 else 1e-5)
+
+
 def test_recall_at_false_alarms_by_hand(samples) -> None:
     """Margins: calibrated pairs 0, 1, ... 29; miscalibrated ones half a unit below, except that five lie far above."""
     margins = np.empty(60)
@@ -156,6 +204,7 @@ def test_headline_names(samples) -> None:
         "accuracy": 1.0,
         "balanced accuracy": 1.0,
         "macro F1": 1.0,
+        "MCC": 1.0,
         "recall miscalibrated": 1.0,
         "recall calibrated": 1.0,
         "ROC AUC": 1.0,
@@ -170,7 +219,7 @@ def test_one_state_only(samples) -> None:
     result = metric.evaluate(matched(samples[1::2], some_logits(samples[1::2], skill=50)))
     assert result["decisions"]["accuracy"] == 1.0
     assert result["decisions"]["classes"]["miscalibrated"]["recall"] is None
-    assert result["decisions"]["balanced_accuracy"] is None
+    assert result["decisions"]["balanced_accuracy"] is None and result["decisions"]["mcc"] is None
     assert result["separation"]["roc_auc"] is None
     assert metric.headline(result)["recall miscalibrated at 1% false alarms"] is None
     assert metric.tables(result)

@@ -10,18 +10,21 @@ from hypothesis import strategies as st
 from runtime.models.yolox.nms import suppress, suppress_by_class, to_whole_pixels
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+def overlap(a: np.ndarray, b: np.ndarray, offset: int = 0) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]) + offset)
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]) + offset)
+    areas = [(box[2] - box[0] + offset) * (box[3] - box[1] + offset) for box in (a, b)]
+    union = sum(areas) - width * height
     return width * height / union if union else 0.0
 
 
-def one_by_one(corners: np.ndarray, scores: np.ndarray, labels: np.ndarray | None, threshold: float) -> list[int]:
+def one_by_one(
+    corners: np.ndarray, scores: np.ndarray, labels: np.ndarray | None, threshold: float, offset: int = 0
+) -> list[int]:
     kept: list[int] = []
     for row in np.argsort(-scores, kind="stable").tolist():
         rivals = [other for other in kept if labels is None or labels[other] == labels[row]]
-        if all(overlap(corners[row], corners[other]) <= threshold for other in rivals):
+        if all(overlap(corners[row], corners[other], offset) <= threshold for other in rivals):
             kept.append(row)
     return kept
 
@@ -38,13 +41,20 @@ def boxes(seed: int, count: int, classes: int = 3) -> tuple[np.ndarray, np.ndarr
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 60), st.sampled_from([0.3, 0.45, 0.65, 0.7]))
-def test_against_a_loop(seed: int, count: int, threshold: float) -> None:
+@given(st.integers(0, 10_000), st.integers(0, 60), st.sampled_from([0.3, 0.45, 0.65, 0.7]), st.integers(0, 1))
+def test_against_a_loop(seed: int, count: int, threshold: float, offset: int) -> None:
     corners, scores, labels = boxes(seed, count)
-    assert suppress(corners, scores, threshold).tolist() == one_by_one(corners, scores, None, threshold)
-    assert suppress_by_class(corners, scores, labels, threshold).tolist() == one_by_one(
-        corners, scores, labels, threshold
-    )
+    assert suppress(corners, scores, threshold, offset).tolist() == one_by_one(corners, scores, None, threshold, offset)
+    kept = suppress_by_class(corners, scores, labels, threshold, offset)
+    assert kept.tolist() == one_by_one(corners, scores, labels, threshold, offset)
+
+
+def test_megviis_boxes_are_a_pixel_wider() -> None:
+    # Two pixels of four each, or three of five: a third, or a half.
+    corners = np.array([[0, 0, 4, 0.5], [2, 0, 6, 0.5]], np.float32)
+    scores = np.array([0.9, 0.8], np.float32)
+    assert len(suppress(corners, scores, 0.4)) == 2
+    assert len(suppress(corners, scores, 0.4, 1)) == 1
 
 
 def test_two_classes_at_one_place() -> None:

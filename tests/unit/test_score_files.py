@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,56 @@ def test_equals_the_devkit_with_a_range_per_class(tmp_path: Path) -> None:
         ours = score["ranges"]["all"]["classes"][name]
         assert list(ours["AP_at"].values()) == pytest.approx(list(expected[name]["AP"].values()), abs=1e-9)
         assert ours["errors"] == pytest.approx(expected[name]["errors"], abs=1e-9)
+
+
+def test_nds_and_mean_errors_are_printed_and_in_the_json(tmp_path: Path) -> None:
+    truth, predicted, _, _ = _random_files(tmp_path)
+    output = tmp_path / "score.json"
+    text = score_files("detection3d", Results(predicted, truth, CLASSES), output)
+    score = json.loads(output.read_text())
+    assert score["NDS"] == score["ranges"]["all"]["NDS"] > 0 and set(score["errors"]) == set(nuscenes.ERRORS)
+    (line,) = [line for line in text.splitlines() if line.startswith("all ")]
+    shown = [float(cell) for cell in line.split()[1:]]
+    expected = [score["mAP"], score["NDS"], score["NDS_without_AAE"], *score["errors"].values()]
+    assert shown == pytest.approx(expected, abs=5e-4)
+
+
+def test_unlabeled_attributes_are_said_beside_nds(tmp_path: Path) -> None:
+    predictions, truths = random_tables(0, 8, reach=50.0)
+    texts, scores = {}, {}
+    for labeled in (True, False):
+        sides = []
+        for table, truth in ((predictions, False), (truths, True)):
+            attributes = table.labels % 2 if labeled else np.full(len(table), -1)
+            sides.append(_submission(replace(table, attributes=attributes), 8, CLASSES, truth, ["moving", "parked"]))
+        (tmp_path / str(labeled)).mkdir()
+        files = _files(tmp_path / str(labeled), *sides)
+        output = tmp_path / f"{labeled}.json"
+        texts[labeled] = score_files("detection3d", Results(files[1], files[0], CLASSES), output)
+        scores[labeled] = json.loads(output.read_text())
+    assert scores[False]["errors"]["AAE"] == 1.0 and not scores[False]["attributes_labeled"]
+    assert scores[True]["attributes_labeled"] and scores[True]["errors"]["AAE"] < 1
+    assert "no attribute is labeled, so AAE is 1 and takes its tenth of NDS" in texts[False]
+    assert "no attribute is labeled" not in texts[True]
+    # Without AAE both say the same: 5 parts mAP and four errors.
+    score = scores[False]
+    credit = sum(max(0.0, 1 - score["errors"][name]) for name in ("ATE", "ASE", "AOE", "AVE"))
+    assert score["NDS_without_AAE"] == pytest.approx((5 * score["mAP"] + credit) / 9)
+    assert scores[True]["NDS_without_AAE"] == pytest.approx(score["NDS_without_AAE"])
+    assert score["NDS"] == pytest.approx((5 * score["mAP"] + credit) / 10)
+
+
+def test_a_class_without_ground_truth_says_why_it_counts_0(tmp_path: Path) -> None:
+    predictions, truths = random_tables(0, 8, reach=50.0)
+    note, output = "bus: no ground truth, 0 in mAP", tmp_path / "score.json"
+    for kept, expected in ((truths, False), (truths.select(truths.labels != CLASSES.index("bus")), True)):
+        sides = _submission(predictions, 8, CLASSES, False), _submission(kept, 8, CLASSES, True)
+        truth, predicted = _files(tmp_path, *sides)
+        text = score_files("detection3d", Results(predicted, truth, CLASSES), output)
+        assert (note in text) is expected
+    score = json.loads(output.read_text())
+    assert "mAP of classes with ground truth" in text
+    assert score["mAP_of_labeled"] == pytest.approx(score["mAP"] * len(CLASSES) / (len(CLASSES) - 1))
 
 
 def test_real_predictions_give_what_the_devkit_gave(tmp_path: Path, real_data: Path) -> None:

@@ -15,7 +15,7 @@ from evaluator.report.images import draw_dots, jpeg, read_photo
 from evaluator.report.lens import project_points
 from evaluator.report.material import Material
 from evaluator.report.scene import Detail, Scene, numbers, title_of
-from evaluator.report.svg import Line, bar_chart, line_chart, linear_axis
+from evaluator.report.svg import Line, bar_chart, counts, line_chart, linear_axis
 from shared.arrays import UInt8
 from shared.data import read_points
 from shared.data.camera_pairs import CameraPair
@@ -76,7 +76,9 @@ def _reliability(material: Material) -> Chart:
     lines.append(Line([(row["confidence"], row["accuracy"]) for row in confidence["bins"]], style))
     x, y = linear_axis("confidence", 0, 1), linear_axis("share that is right", 0, 1)
     note = f"expected calibration error {confidence['expected_calibration_error']:.4f}"
-    return Chart("What the confidence is worth", line_chart(f"Accuracy over confidence, {note}", lines, x, y), note)
+    svg = line_chart(f"Accuracy over confidence, {note}", lines, x, y)
+    svg = counts(svg, x, [((row["low"] + row["high"]) / 2, row["count"]) for row in confidence["bins"]])
+    return Chart("What the confidence is worth", svg, f"{note}; above the axis, samples of each bin")
 
 
 def _rotations(material: Material) -> Chart:

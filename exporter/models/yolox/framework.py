@@ -107,7 +107,10 @@ def _head_settings(model: Any, settings: Mapping[str, Any]) -> Iterator[None]:
     head.test_cfg = type(before)(
         {
             **before, "score_thr": settings["score_threshold"],
-            "nms": {"type": "nms", "iou_threshold": nms["iou_threshold"], "class_agnostic": nms["class_agnostic"]},
+            "nms": {
+                "type": "nms", "iou_threshold": nms["iou_threshold"], "class_agnostic": nms["class_agnostic"],
+                "offset": int(nms["convention"] == "megvii"),
+            },
         }
     )  # fmt: skip
     try:

@@ -12,8 +12,9 @@ from shared.errors import ConfigError
 
 # The boxes that Autoware's node makes room for, and what AWML exports with.
 _MAX_BOXES = 100
-# Autoware's own defaults: parameters score_threshold and nms_threshold of its node.
-_AUTOWARE_SCORE, _AUTOWARE_IOU = 0.35, 0.7
+# Thresholds of score and overlap of those conventions that have their own: Autoware's parameters score_threshold and
+# nms_threshold of its node, Megvii's those of its demo for ONNX files.
+_THRESHOLDS = {"autoware": (0.35, 0.7), "megvii": (0.1, 0.45)}
 
 Three = tuple[float, float, float]
 
@@ -22,16 +23,17 @@ class Nms(ModelOptions):
     """``model.options.nms``; what is left out is the training config's, or the convention's.
 
     Attributes:
-        convention: ``mmdet`` compares boxes of one class in pixels of the image; ``autoware`` compares all, in whole
-            pixels of the input, and cuts boxes off at the image's edge. Everything else follows from it.
-        score_threshold: on objectness times class score. mmdet: ``test_cfg.score_thr``; autoware: 0.35.
-        iou_threshold: mmdet: ``test_cfg.nms.iou_threshold``; autoware: 0.7.
-        class_agnostic: compare boxes of different classes. mmdet: false; autoware: true.
+        convention: ``mmdet`` compares boxes of one class in pixels of the image; ``megvii`` compares all, each taken
+            for one pixel wider and higher; ``autoware`` compares all, in whole pixels of the input, and cuts boxes off
+            at the image's edge. Everything else follows from it.
+        score_threshold: on objectness times class score. mmdet: ``test_cfg.score_thr``; megvii: 0.1; autoware: 0.35.
+        iou_threshold: mmdet: ``test_cfg.nms.iou_threshold``; megvii: 0.45; autoware: 0.7.
+        class_agnostic: compare boxes of different classes. mmdet: false; megvii and autoware: true.
         max_boxes: keep the best so many; None: all. In the graph: 100.
         operator: what suppresses in the graph: ONNX's, or the plugin of TensorRT up to 10.11, which nothing else runs.
     """
 
-    convention: Literal["mmdet", "autoware"] = "mmdet"
+    convention: Literal["mmdet", "megvii", "autoware"] = "mmdet"
     score_threshold: float | None = Field(default=None, ge=0, lt=1)
     iou_threshold: float | None = Field(default=None, gt=0, le=1)
     class_agnostic: bool | None = None
@@ -88,6 +90,10 @@ class Options(ModelOptions):
             raise ValueError("batch_size should be at least 1, or dynamic")
         if self.nms.operator == "EfficientNMS_TRT" and self.output != "detections":
             raise ValueError("nms.operator EfficientNMS_TRT suppresses in the graph: set output to detections")
+        if self.nms.convention == "megvii" and self.output == "detections":
+            raise ValueError(
+                "nms.convention megvii takes boxes for a pixel larger, which nothing in a graph does: set output to raw"
+            )
         return self
 
 
@@ -102,10 +108,8 @@ def suppression(options: Options, trained: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: nothing says a threshold.
     """
     nms = options.nms
-    autoware = nms.convention == "autoware"
-    score, iou = trained.get("score_thr"), (trained.get("nms") or {}).get("iou_threshold")
-    if autoware:
-        score, iou = _AUTOWARE_SCORE, _AUTOWARE_IOU
+    of_config = trained.get("score_thr"), (trained.get("nms") or {}).get("iou_threshold")
+    score, iou = _THRESHOLDS.get(nms.convention, of_config)
     thresholds = {
         "score_threshold": score if nms.score_threshold is None else nms.score_threshold,
         "iou_threshold": iou if nms.iou_threshold is None else nms.iou_threshold,
@@ -119,7 +123,7 @@ def suppression(options: Options, trained: Mapping[str, Any]) -> dict[str, Any]:
         "nms": {
             "convention": nms.convention,
             "iou_threshold": float(thresholds["iou_threshold"] or 0.0),
-            "class_agnostic": autoware if nms.class_agnostic is None else nms.class_agnostic,
+            "class_agnostic": nms.convention != "mmdet" if nms.class_agnostic is None else nms.class_agnostic,
             "max_boxes": nms.max_boxes or limit,
         },
     }

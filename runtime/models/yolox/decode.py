@@ -34,7 +34,7 @@ def best_class(rows: Float32, score_threshold: float, *, inclusive: bool) -> tup
     Args:
         rows: (N, 5 + C) float32.
         score_threshold: on objectness times class score.
-        inclusive: whether a score equal to the threshold passes (mmdet) or not (Autoware).
+        inclusive: whether a score equal to the threshold passes (mmdet) or not (Megvii, Autoware).
 
     Returns:
         Positions (K,), scores (K,) and labels (K,).

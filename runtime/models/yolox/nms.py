@@ -1,7 +1,8 @@
-"""Suppression of overlapping 2D boxes, as mmdet does it and as Autoware's node does it.
+"""Suppression of overlapping 2D boxes, as mmdet, Megvii's demo and Autoware's node do it.
 
-Both go through the boxes by falling score and drop those that overlap a better one by more than a threshold. mmdet
-compares boxes of one class, in pixels of the image; Autoware compares all, cut to whole pixels of the network's input.
+All go through the boxes by falling score and drop those that overlap a better one by more than a threshold. mmdet
+compares boxes of one class, in pixels of the image; Megvii's demo compares all, in pixels of the image, each taken for
+one pixel wider and higher; Autoware compares all, cut to whole pixels of the network's input.
 """
 
 from __future__ import annotations
@@ -14,28 +15,30 @@ from shared.arrays import Float32, Int64
 _SPLIT_THRESHOLD = 10_000
 
 
-def suppress(corners: Float32, scores: Float32, iou_threshold: float) -> Int64:
+def suppress(corners: Float32, scores: Float32, iou_threshold: float, offset: int = 0) -> Int64:
     """Greedy suppression regardless of class.
 
     Args:
         corners: (N, 4) float32, left, top, right, bottom.
         scores: (N,) float32; of equal ones the first comes first.
         iou_threshold: a box goes when its intersection over union with a better one is greater.
+        offset: 1 where right and bottom name the last pixel of a box, which makes it one wider and higher.
 
     Returns:
         (K,) positions of the boxes that stay, by falling score.
     """
     order = np.argsort(-scores, kind="stable")
     left, top, right, bottom = np.ascontiguousarray(corners[order].T)
-    areas = (right - left) * (bottom - top)
+    extra = np.float32(offset)
+    areas = (right - left + extra) * (bottom - top + extra)
     alive = np.ones(len(order), np.bool_)
     limit = np.float32(iou_threshold)
     for rank in range(len(order)):
         if not alive[rank]:
             continue
         rest = slice(rank + 1, None)
-        width = np.minimum(right[rank], right[rest]) - np.maximum(left[rank], left[rest])
-        height = np.minimum(bottom[rank], bottom[rest]) - np.maximum(top[rank], top[rest])
+        width = np.minimum(right[rank], right[rest]) - np.maximum(left[rank], left[rest]) + extra
+        height = np.minimum(bottom[rank], bottom[rest]) - np.maximum(top[rank], top[rest]) + extra
         shared = np.maximum(width, 0) * np.maximum(height, 0)
         # Two boxes without area have no union: they overlap nothing.
         union = areas[rank] + areas[rest] - shared
@@ -43,7 +46,7 @@ def suppress(corners: Float32, scores: Float32, iou_threshold: float) -> Int64:
     return order[alive]
 
 
-def suppress_by_class(corners: Float32, scores: Float32, labels: Int64, iou_threshold: float) -> Int64:
+def suppress_by_class(corners: Float32, scores: Float32, labels: Int64, iou_threshold: float, offset: int = 0) -> Int64:
     """Greedy suppression among boxes of one class, as mmcv's ``batched_nms`` does it in float32.
 
     It shifts the boxes of each class to a place of their own. The shift costs digits, and the sums are made as mmcv
@@ -53,7 +56,7 @@ def suppress_by_class(corners: Float32, scores: Float32, labels: Int64, iou_thre
         corners: (N, 4) float32.
         scores: (N,) float32.
         labels: (N,) int64.
-        iou_threshold: see `suppress`.
+        iou_threshold, offset: see `suppress`.
 
     Returns:
         (K,) positions of the boxes that stay, by falling score.
@@ -63,9 +66,9 @@ def suppress_by_class(corners: Float32, scores: Float32, labels: Int64, iou_thre
     shift = labels.astype(np.float32) * (corners.max() + np.float32(1))
     moved = corners + shift[:, None]
     if len(corners) < _SPLIT_THRESHOLD:
-        return suppress(moved, scores, iou_threshold)
+        return suppress(moved, scores, iou_threshold, offset)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    kept = np.concatenate([rows[suppress(moved[rows], scores[rows], iou_threshold)] for rows in members])
+    kept = np.concatenate([rows[suppress(moved[rows], scores[rows], iou_threshold, offset)] for rows in members])
     return kept[np.argsort(-scores[kept], kind="stable")]
 
 

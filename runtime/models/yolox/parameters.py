@@ -72,7 +72,7 @@ class Letterbox(Parameters):
 class Nms(Parameters):
     """Suppression, see `runtime.models.yolox.nms`."""
 
-    convention: Literal["mmdet", "autoware"]
+    convention: Literal["mmdet", "megvii", "autoware"]
     iou_threshold: float = Field(gt=0, le=1)
     class_agnostic: bool
     max_boxes: int | None = Field(default=None, gt=0)
@@ -94,7 +94,7 @@ class YoloxParameters(Parameters):
 
     @property
     def inclusive(self) -> bool:
-        """Whether a score equal to the threshold passes (mmdet) or not (Autoware)."""
+        """Whether a score equal to the threshold passes (mmdet) or not (Megvii, Autoware)."""
         return self.nms.convention == "mmdet"
 
 

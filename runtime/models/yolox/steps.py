@@ -148,15 +148,16 @@ def in_pixels_of_the_image(candidates: Boxes2D, placement: Placement) -> Boxes2D
 
 def suppressed(candidates: Boxes2D, placement: Placement, nms: Nms) -> Boxes2D:
     """What is left of the candidates, in pixels of the image."""
+    offset = 1 if nms.convention == "megvii" else 0
 
     def best(corners: Float32, scores: Float32, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         if nms.class_agnostic:
-            kept = suppress(corners, scores, nms.iou_threshold)
+            kept = suppress(corners, scores, nms.iou_threshold, offset)
         else:
-            kept = suppress_by_class(corners, scores, labels, nms.iou_threshold)
+            kept = suppress_by_class(corners, scores, labels, nms.iou_threshold, offset)
         return kept[: nms.max_boxes]
 
-    if nms.convention == "mmdet":
+    if nms.convention != "autoware":
         boxes = in_pixels_of_the_image(candidates, placement)
         return boxes.select(best(boxes.corners, boxes.scores, boxes.labels))
     whole = replace(candidates, corners=to_whole_pixels(candidates.corners))
