@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
     try:
         with quiet(), torch.no_grad():
             program = torch.export.export(
-                component.module, component.trace_inputs(), dynamic_shapes=shapes, strict=False
+                _plainly_named(component.module), component.trace_inputs(), dynamic_shapes=shapes, strict=False
             )
             # Through memory: on a full disk, PyTorch's own writer reports something else.
             content = io.BytesIO()
@@ -69,3 +70,15 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             return [value.numpy() for value in as_tuple(module(*inputs))]
 
     return compare(component, run, PROGRAM_TOLERANCE, "the program")
+
+
+def _plainly_named(module: Any) -> Any:
+    """The module with names that a program may hold; VoVNet's have slashes. Layers and weights are shared."""
+    if all("/" not in name for name, _ in module.named_modules()):
+        return module
+    renamed = copy.copy(module)
+    renamed._modules = {
+        name.replace("/", "_"): child if child is None else _plainly_named(child)
+        for name, child in module._modules.items()
+    }
+    return renamed

@@ -256,6 +256,13 @@ def test_heads(gpu: Gpu, options: dict[str, Any]) -> None:
     Pair(gpu, make_spec(**options)).check(cloud(1000))
 
 
+def test_tasks_of_different_resolutions(gpu: Gpu) -> None:
+    spec = make_spec(two_tasks=True)
+    first, second = spec.parameters["tasks"]
+    tasks = [first, {**second, "out_size_factor": 8}]
+    Pair(gpu, spec.model_copy(update={"parameters": {**spec.parameters, "tasks": tasks}})).check(cloud(1000))
+
+
 def flat(spec: ModelSpec, value: float) -> dict[str, Any]:
     outputs = head_outputs(spec, 2, size=64)
     outputs["heatmap"][:] = value

@@ -66,6 +66,13 @@ def naive(out, rules):
     return np.array(boxes).reshape(-1, 11)
 
 
+def test_a_task_with_a_resolution_of_its_own():
+    rules, maps = decoding(out_size_factor=2), outputs()
+    finer = decode(maps, rules, 1)
+    np.testing.assert_array_equal(as_rows(finer), as_rows(decode(maps, decoding(out_size_factor=1))))
+    assert not np.array_equal(finer.centers, decode(maps, rules).centers)
+
+
 def as_rows(boxes):
     return np.concatenate(
         [

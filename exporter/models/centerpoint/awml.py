@@ -19,11 +19,15 @@ DEPLOYED = Deployed(
 def _register_centerpoint() -> list[str]:
     from mmdet3d.registry import MODELS, TASK_UTILS
 
-    from exporter.models.centerpoint import awml_types, pillar_encoder
+    from exporter.models.centerpoint import awml_types, bev_resnet, bev_vovnet, multi_head, pillar_encoder
 
     models = {
+        "BEVResNet": bev_resnet.BEVResNet,
+        "BEVVoVNet": bev_vovnet.BEVVoVNet,
         "BackwardPillarFeatureNet": pillar_encoder.BackwardPillarFeatureNet,
         "CustomSeparateHead": awml_types.CustomSeparateHead,
+        "MultiHeadCenterHead": multi_head.MultiHeadCenterHead,
+        "MultiHeadSeparateHead": multi_head.MultiHeadSeparateHead,
         # mmdet3d's, with an argument for training.
         "CustomPillarFeatureNet": MODELS.get("PillarFeatureNet"),
         # Types that AWML's deployment puts into the configs it dumps: the same weights, another forward.
@@ -32,7 +36,10 @@ def _register_centerpoint() -> list[str]:
         "SeparateHeadONNX": MODELS.get("SeparateHead"),
         "CenterHeadONNX": MODELS.get("CenterHead"),
     }
-    coders = {"CenterPointBBoxCoder": awml_types.CenterPointBBoxCoder}
+    coders = {
+        "CenterPointBBoxCoder": awml_types.CenterPointBBoxCoder,
+        "MultiHeadCenterPointBBoxCoder": multi_head.MultiHeadCenterPointBBoxCoder,
+    }
     return register_types(MODELS, models) + register_types(TASK_UTILS, coders)
 
 

@@ -16,7 +16,7 @@ _TYPES = {
         "BackwardPillarFeatureNetONNX",
     ),
     "pts_middle_encoder": ("PointPillarsScatter",),
-    "pts_bbox_head": ("CenterHead", "CenterHeadONNX"),
+    "pts_bbox_head": ("CenterHead", "MultiHeadCenterHead", "CenterHeadONNX"),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from exporter.component import Component, Sizes
 from exporter.models.centerpoint.layers import folded
 from exporter.models.centerpoint.options import Options
 from exporter.models.centerpoint.outputs import ordered_outputs, output_channels, output_names, trained_on_y_axis
-from exporter.models.centerpoint.parameters import out_size_factor
+from exporter.models.centerpoint.parameters import out_size_factors
 from shared.spec import AxisSizes, TensorSpec
 
 ENCODER = "pts_voxel_encoder"
@@ -121,6 +121,7 @@ def head_component(model: Any, spatial: Tensor, options: Options) -> Component:
         return (window.expand(sizes["batch_size"], -1, -1, -1).contiguous(),)
 
     tall, wide = _window(height, _LARGEST_CHECK), _window(width, _LARGEST_CHECK)
+    tasks = zip(output_names(model), output_channels(model), _output_axes(model), strict=True)
     return Component(
         name=HEAD,
         module=BackboneNeckHead(model, to_y_axis).eval(),
@@ -128,8 +129,8 @@ def head_component(model: Any, spatial: Tensor, options: Options) -> Component:
             TensorSpec(name="spatial_features", dtype="float32", shape=["batch_size", channels, "height", "width"]),
         ),
         outputs=tuple(
-            TensorSpec(name=names[kind], dtype="float32", shape=["batch_size", count, "output_height", "output_width"])
-            for names, counts in zip(output_names(model), output_channels(model), strict=True)
+            TensorSpec(name=names[kind], dtype="float32", shape=["batch_size", count, *axes])
+            for names, counts, axes in tasks
             for kind, count in counts.items()
         ),
         inputs_of=inputs_of,
@@ -152,9 +153,21 @@ def head_component(model: Any, spatial: Tensor, options: Options) -> Component:
     )
 
 
+def _output_axes(model: Any) -> list[tuple[str, str]]:
+    """Names of the axes of every task's maps: those of the first, or with the number of the task."""
+    factors = out_size_factors(model)
+    return [
+        ("output_height", "output_width") if factor == factors[0] else (f"output_height_{task}", f"output_width_{task}")
+        for task, factor in enumerate(factors)
+    ]
+
+
 def _output_size(model: Any, height: int, width: int) -> dict[str, int]:
-    factor = out_size_factor(model)
-    return {"output_height": height // factor, "output_width": width // factor}
+    return {
+        name: size // factor
+        for axes, factor in zip(_output_axes(model), out_size_factors(model), strict=True)
+        for name, size in zip(axes, (height, width), strict=True)
+    }
 
 
 def _window(size: int, at_most: int) -> int:

@@ -14,16 +14,20 @@ from exporter.training_config import TrainingConfig
 from shared.errors import ConfigError
 
 
-def out_size_factor(model: Any) -> int:
-    """Voxels per output cell, along either axis.
+def out_size_factors(model: Any) -> list[int]:
+    """Voxels per output cell of every task, along either axis.
 
     Raises:
-        ConfigError: it is less than 1.
+        ConfigError: one is less than 1, or there are not as many as tasks.
     """
-    factor = int(model.pts_bbox_head.bbox_coder.out_size_factor)
-    if factor < 1:
-        raise ConfigError(f"is {factor}; should be at least 1", where="pts_bbox_head.bbox_coder.out_size_factor")
-    return factor
+    where = "pts_bbox_head.bbox_coder.out_size_factor"
+    given, tasks = model.pts_bbox_head.bbox_coder.out_size_factor, len(model.pts_bbox_head.task_heads)
+    factors = [int(factor) for factor in given] if isinstance(given, list) else [int(given)] * tasks
+    if len(factors) != tasks:
+        raise ConfigError(f"has {len(factors)} values for {tasks} tasks", where=where)
+    if min(factors) < 1:
+        raise ConfigError(f"is {min(factors)}; should be at least 1", where=where)
+    return factors
 
 
 def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
             f"{decoration['raw_features']} (in_channels)",
             where=where,
         )
-    test = head.test_cfg
+    test, factors = head.test_cfg, out_size_factors(model)
     radius = [float(value) for value in test["min_radius"]]
     if len(radius) != len(head.task_heads):
         raise ConfigError(
@@ -63,7 +67,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
         "points": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loading).items()},
         "decoration": decoration,
         "encoder_channels": int(model.pts_middle_encoder.in_channels),
-        "out_size_factor": out_size_factor(model),
+        "out_size_factor": factors[0],
         "norm_bbox": bool(head.norm_bbox),
         "rot_y_axis_reference": answers_on_y_axis(model, options),
         "bbox_coder": {
@@ -79,8 +83,12 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
             "post_max_size": int(test["post_max_size"]),
         },
         "tasks": [
-            {"classes": list(names), "outputs": dict(outputs)}
-            for names, outputs in zip(head.class_names, output_names(model), strict=True)
+            {
+                "classes": list(names),
+                "outputs": dict(outputs),
+                **({} if factor == factors[0] else {"out_size_factor": factor}),
+            }
+            for names, outputs, factor in zip(head.class_names, output_names(model), factors, strict=True)
         ],
     }
 

@@ -70,6 +70,15 @@ def prepare(model: Any, config: TrainingConfig) -> None:
     if short_name(loss.get("type", "")) == _AWML_HEATMAP_LOSS and MODELS.get(loss["type"]) is None:
         options = {name: value for name, value in loss.items() if name not in ("type", "reduction")}
         head.loss_cls = mmdet_losses.GaussianFocalLoss(**options, reduction="mean")
+    factors = (head.train_cfg or {}).get("out_size_factor")
+    if isinstance(factors, list):
+        if len(set(factors)) > 1:
+            raise ConfigError(
+                f"the tasks' out_size_factor are {factors}; mmdet3d has targets for tasks of one resolution",
+                where=str(config.path),
+                hint="fine-tune it in AWML's own training with QATHook (docs/quantization.md)",
+            )
+        head.train_cfg["out_size_factor"] = factors[0]
     missing = [key for key in _TARGET_SETTINGS if key not in (head.train_cfg or {})]
     if missing:
         raise ConfigError(

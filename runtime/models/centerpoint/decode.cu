@@ -133,14 +133,14 @@ __device__ inline void sort_descending(u64* keys) {
     __syncthreads();
 }
 
-__device__ inline float meters(int cell, float offset, float voxel_size, float minimum) {
-    const float position = __fmul_rn(__fadd_rn((float)cell, offset), (float)OUT_SIZE_FACTOR);
+__device__ inline float meters(int cell, float offset, int factor, float voxel_size, float minimum) {
+    const float position = __fmul_rn(__fadd_rn((float)cell, offset), (float)factor);
     return __fadd_rn(__fmul_rn(position, voxel_size), minimum);
 }
 
 extern "C" __global__ void __launch_bounds__(DECODE_BLOCK)
 decode_boxes(const OUTPUT_T* heatmap, const OUTPUT_T* reg, const OUTPUT_T* height, const OUTPUT_T* dim,
-             const OUTPUT_T* rot, const OUTPUT_T* vel, int map_height, int map_width, int first_label,
+             const OUTPUT_T* rot, const OUTPUT_T* vel, int map_height, int map_width, int factor, int first_label,
              const u64* keys, u32* state, int* boxes) {
     __shared__ u64 chosen[SORTED];
     __shared__ int num_chosen;
@@ -163,8 +163,8 @@ decode_boxes(const OUTPUT_T* heatmap, const OUTPUT_T* reg, const OUTPUT_T* heigh
         const int label = index / plane, cell = index % plane;
         const int row = cell / map_width, column = cell % map_width;
         float values[10];
-        values[0] = meters(column, read_value(reg, cell), VOXEL_X, GRID_MIN_X);
-        values[1] = meters(row, read_value(reg, plane + cell), VOXEL_Y, GRID_MIN_Y);
+        values[0] = meters(column, read_value(reg, cell), factor, VOXEL_X, GRID_MIN_X);
+        values[1] = meters(row, read_value(reg, plane + cell), factor, VOXEL_Y, GRID_MIN_Y);
         values[2] = read_value(height, cell);
         // An export with rot_y_axis_reference has w, l, h for l, w, h, and -cos, -sin for sin, cos.
         const int length = Y_AXIS_REFERENCE ? plane : 0, width = Y_AXIS_REFERENCE ? 0 : plane;

@@ -34,7 +34,9 @@ def undo_y_axis_reference(dim: Float32, rot: Float32) -> tuple[Float32, Float32]
     return dim[[1, 0, 2]], -rot[[1, 0]]
 
 
-def decode(outputs: Mapping[str, Float32], parameters: CenterPointParameters) -> Boxes3D:
+def decode(
+    outputs: Mapping[str, Float32], parameters: CenterPointParameters, out_size_factor: int | None = None
+) -> Boxes3D:
     """Boxes of one task, best score first, labels from 0.
 
     Args:
@@ -42,6 +44,7 @@ def decode(outputs: Mapping[str, Float32], parameters: CenterPointParameters) ->
             (offset in the cell: x, y), ``height`` (z of the gravity center), ``dim`` (l, w, h), ``rot`` (sin, cos),
             and, where the head has it, ``vel`` (x, y [m/s]).
         parameters: of the model.
+        out_size_factor: voxels per output cell, if not the model's.
 
     Returns:
         At most ``max_num`` boxes. Equal scores are ordered by class, then by cell (row by row).
@@ -66,10 +69,11 @@ def decode(outputs: Mapping[str, Float32], parameters: CenterPointParameters) ->
         # A size that float32 can't hold is infinite, in the framework too.
         with np.errstate(over="ignore"):
             sizes = np.exp(sizes.astype(np.float64)).astype(np.float32)
+    factor = out_size_factor or parameters.out_size_factor
     centers = np.stack(
         [
-            _meters(columns, offset[0], parameters, axis=0),
-            _meters(rows, offset[1], parameters, axis=1),
+            _meters(columns, offset[0], factor, parameters, axis=0),
+            _meters(rows, offset[1], factor, parameters, axis=1),
             gather("height")[0],
         ],
         axis=1,
@@ -152,9 +156,9 @@ def _sigmoid(logits: Float32) -> Float32:
         return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
-def _meters(cells: Int64, offset: Float32, parameters: CenterPointParameters, axis: int) -> Float32:
+def _meters(cells: Int64, offset: Float32, factor: int, parameters: CenterPointParameters, axis: int) -> Float32:
     """Centers along x (0) or y (1) [m] from cells and offsets in cells: float32, in the framework's order."""
-    position = (cells.astype(np.float32) + offset) * np.float32(parameters.out_size_factor)
+    position = (cells.astype(np.float32) + offset) * np.float32(factor)
     return position * np.float32(parameters.voxel_size[axis]) + np.float32(parameters.point_cloud_range[axis])
 
 

@@ -78,9 +78,10 @@ def unsupported(parameters: CenterPointParameters) -> str | None:
 
 @dataclass(frozen=True)
 class _Task:
-    """One head on the device: its outputs by role (vel may be missing), and where its boxes go."""
+    """One head on the device: outputs by role (vel may be missing), voxels per cell, and where its boxes go."""
 
     outputs: dict[str, DeviceArray]
+    factor: int
     first_label: int
     threshold: float
     radius: float
@@ -353,7 +354,7 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         self._kernels.launch(
             "decode_boxes", 1, 1024,
             *(task.outputs[role] for role in ("heatmap", "reg", "height", "dim", "rot")), 0 if vel is None else vel,
-            heatmap.shape[2], heatmap.shape[3], task.first_label, task.keys, task.state, task.boxes,
+            heatmap.shape[2], heatmap.shape[3], task.factor, task.first_label, task.keys, task.state, task.boxes,
         )  # fmt: skip
 
     def _suppress(self, number: int, task: _Task) -> None:
@@ -380,6 +381,7 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
             tasks.append(
                 _Task(
                     outputs=outputs,
+                    factor=parameters.factor(task),
                     first_label=first_label,
                     threshold=float(logit_threshold(parameters.bbox_coder.score_threshold)),
                     radius=radius,
@@ -501,7 +503,7 @@ _SIGNATURES = {
     "scatter": "PPPPi",
     "decode_histogram": "PifPP",
     "decode_collect": "PifPP",
-    "decode_boxes": "PPPPPPiiiPPP",
+    "decode_boxes": "PPPPPPiiiiPPP",
     "circle_nms": "PPdiPP",
 }
 
@@ -527,7 +529,6 @@ def kernel_constants(
         "MAX_NUM": str(p.bbox_coder.max_num),
         "SORTED": str(max(2, 1 << (p.bbox_coder.max_num - 1).bit_length())),
         "POST_MAX": str(p.nms.post_max_size),
-        "OUT_SIZE_FACTOR": str(p.out_size_factor),
         "NORM_BBOX": str(int(p.norm_bbox)),
         "Y_AXIS_REFERENCE": str(int(p.rot_y_axis_reference)),
         "FEATURE_T": C_TYPES[feature_type.name],

@@ -77,10 +77,11 @@ class CircleNms(Parameters):
 
 
 class Task(Parameters):
-    """One head: its classes, and the names of its outputs by what they mean."""
+    """One head: its classes, the names of its outputs by what they mean, and its resolution where it has its own."""
 
     classes: list[str] = Field(min_length=1)
     outputs: dict[str, str]
+    out_size_factor: int | None = Field(default=None, gt=0, description="Voxels per output cell, if not the model's")
 
     @field_validator("outputs")
     @classmethod
@@ -102,6 +103,10 @@ class CenterPointParameters(VoxelGrid):
     bbox_coder: BoxCoder
     nms: CircleNms
     tasks: list[Task] = Field(min_length=1)
+
+    def factor(self, task: Task) -> int:
+        """Voxels per output cell of a task, along either axis."""
+        return self.out_size_factor if task.out_size_factor is None else task.out_size_factor
 
     @field_validator("points", mode="before")
     @classmethod

@@ -94,7 +94,9 @@ def steps(spec: ModelSpec, parameters: CenterPointParameters, session: Session) 
         component_step(head, session, count=lambda outputs: {"heatmap_nan": _heatmap_nan(outputs, parameters)}),
         Step(
             "decode",
-            lambda outputs: [decode(task_outputs(outputs, task), parameters) for task in parameters.tasks],
+            lambda outputs: [
+                decode(task_outputs(outputs, task), parameters, parameters.factor(task)) for task in parameters.tasks
+            ],
             _boxes_of_tasks(len(parameters.tasks)),
         ),
         Step(
