@@ -38,15 +38,15 @@ class GraphInput:
         return any(isinstance(size, str) for size in self.shape)
 
 
-def load(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file, external data included.
+def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Read an ONNX file, external data included unless ``weights`` are not wanted.
 
     Raises:
         InputError: not an ONNX file, truncated, or its external data is missing.
     """
     # Protobuf's DecodeError lives in a package that is not ours to import; it is what is left of Exception here.
     try:
-        return onnx.load(str(path))
+        return onnx.load(str(path), load_external_data=weights)
     except Exception as error:
         raise InputError(
             f"not a whole ONNX file ({str(error).splitlines()[0] if str(error) else type(error).__name__})",

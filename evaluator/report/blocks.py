@@ -146,9 +146,34 @@ class Explorer:
     kind: ClassVar[str] = "explorer"
 
     def json(self) -> str:
-        """The data as text that can stand in an HTML element: no name in it can end the element."""
-        text = json.dumps(self.data, separators=(",", ":"), allow_nan=False)
-        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        """The data as text that can stand in an HTML element."""
+        return _json_in_html(self.data)
+
+
+def _json_in_html(data: Mapping[str, Any]) -> str:
+    """JSON in which no name can end the element that it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as nodes and arrows, laid out and drawn by ``static/graph.js`` once somebody opens it.
+
+    Attributes:
+        key: unique in the report.
+        title: its caption.
+        data: JSON values: nodes, and edges between them.
+    """
+
+    key: str
+    title: str
+    data: Mapping[str, Any]
+    kind: ClassVar[str] = "graph"
+
+    def json(self) -> str:
+        """The data, as `Explorer.json`."""
+        return _json_in_html(self.data)
 
 
 @dataclass(frozen=True)
@@ -178,7 +203,7 @@ class Cards:
 
 
 # Not `Text | ...`: this is evaluated when the module is imported, by Python 3.10 too.
-Block = Text | Heading | Grid | Charts | Picture | Explorer | Details | Code | Cards
+Block = Text | Heading | Grid | Charts | Picture | Explorer | Graph | Details | Code | Cards
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from evaluator.report.blocks import Explorer, Section
+from evaluator.report.blocks import Explorer, Graph, Section
 from shared.lazy import lazy_import
 
 jinja2 = lazy_import("jinja2", install="make setup")
@@ -26,6 +26,8 @@ _SCRIPTS = (
     "space.js",
     "photo.js",
     "explorer.js",
+    "dagre.min.js",
+    "graph.js",
     "tables.js",
 )
 
@@ -62,7 +64,10 @@ def render(title: str, subtitle: str, sections: Sequence[Section], facts: dict[s
         script=script,
         # Behind the text, which is shown while the browser still reads them.
         data=[
-            (block.key, block.json()) for section in sections for block in section.blocks if isinstance(block, Explorer)
+            (block.key, block.json())
+            for section in sections
+            for block in section.blocks
+            if isinstance(block, Explorer | Graph)
         ],
         script_hash=script_hash,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from evaluator.report import (
     attribution,
     engines,
+    graphs,
     latency,
     metrics,
     origin,
@@ -42,10 +43,11 @@ _SECTIONS = (
     attribution.section,
     latency.section,
     engines.section,
+    graphs.section,
     origin.section,
 )
 # Artifacts that the page is made from.
-_KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency")
+_KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency", "onnx")
 
 
 def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None = None) -> str:

@@ -59,7 +59,7 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._is_data:
-            self.frames += json.loads(data)["frames"]
+            self.frames += json.loads(data).get("frames", [])
         else:
             self.words.append(data)
 
@@ -78,7 +78,7 @@ def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
     add_attribution(workspace)
     page = _report(workspace)
     assert page.sections == [
-        "summary", "metrics", "frames", "verification", "attribution", "latency", "engines", "origin"
+        "summary", "metrics", "frames", "verification", "attribution", "latency", "engines", "graphs", "origin"
     ]  # fmt: skip
     for told in (
         "all 5 checks",  # three comparisons, and one gate of two runs

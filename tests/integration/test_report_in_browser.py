@@ -79,6 +79,16 @@ addEventListener("load", async () => {{
     found.space = page.querySelector(".space canvas") !== null || page.querySelector(".holder").textContent;
     press("From above");
   }}
+  const graph = page.querySelector("details.graph");
+  if (graph) {{
+    graph.open = true;
+    while (!graph.querySelector(".graph-view")) await wait();
+    found.nodes = graph.querySelectorAll(".node").length;
+    graph.querySelector(".node").dispatchEvent(new KeyboardEvent("keydown", {{key: "Enter"}}));
+    found.node = graph.querySelector(".detail").textContent;
+    change(graph.querySelector("input[type=search]"), "conv7");
+    found.hits = graph.querySelectorAll(".node:not(.faint)").length;
+  }}
   document.getElementById("out").textContent = JSON.stringify(found);
 }});</script>"""  # noqa: E501
 
@@ -148,6 +158,9 @@ def test_a_reader_on_a_phone(page: Path, tmp_path: Path, scheme: int, background
     if "detail" in found:
         assert re.search(r"score \d\.\d{3} · (found|wrong)", found["detail"])
         assert found["unsure"] == 0, "no score reaches 1"
+    if "nodes" in found:
+        assert (found["nodes"], found["hits"]) == (22, 1)
+        assert found["node"] == "CaskConvolution · conv0 · fp16 · 0.1000 ms"
     assert found.get("zoomed", True) and found.get("space", True) is True
 
 

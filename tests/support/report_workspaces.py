@@ -150,9 +150,10 @@ def _add_run(workspace: Workspace, spec: ModelSpec, backend: str, dataset: Any, 
 def add_engine(workspace: Workspace, *, times: bool = True) -> None:
     """The record of an engine of the component ``head``, as trt_builder leaves it."""
     layers = [
-        {"name": f"conv{index}", "kind": "CaskConvolution", "precision": ("fp16", "fp32")[index % 2], "nodes": []}
+        {"name": f"conv{index}", "kind": "CaskConvolution", "precision": ("fp16", "fp32")[index % 2], "nodes": [],
+         "inputs": [[f"t{index}", "fp16"]], "outputs": [[f"t{index + 1}", "fp16"]], "tactic": ""}
         for index in range(20)
-    ]
+    ]  # fmt: skip
     record = {
         "component": "head",
         "tensorrt": {"flavor": "tensorrt", "version": "10.8.0"},
