@@ -1,5 +1,5 @@
 # Training config of the full size calibration status classifier: what AWML's resnet18_5ch_1xb16-50e_j6gen2.py says of
-# the model and its input, in a form that loads.
+# the model and its input, without its training.
 #
 # For:    checkpoints of AWML
 # Export: exporter export --config configs/calibration.yaml --work work/mine \

@@ -38,7 +38,8 @@ class Model(Section):
         description="Options of this kind of model, checked by its exporter. `centerpoint`: `rot_y_axis_reference` "
         "(true: boxes as Autoware's node needs them, w, l, h and yaw from the y axis; our runtime turns them back) and "
         "`nms_type` (`circle` replaces a training config's rotated suppression). `calibration`: "
-        "`miscalibration_confidence_threshold` (by how much the logit of calibrated must be above the other one). "
+        "`miscalibration_confidence_threshold` (by how much the logit of calibrated must be above the other one), "
+        "`max_depth` (where the training config does not say it). "
         "`yolox`: `batch_size`, `output`, `relu6_to_relu`, `nms`, `image`, `classes` (docs/yolox.md).",
     )
 

@@ -157,6 +157,63 @@ def test_older_name_of_the_depth_limit() -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mode": "test", "undistort": True, "enable_augmentation": False, "data_root": "/data"},
+        {"test": True},
+        {"mode": "test", "transform_config": {"crop_ratio": 0.6, "depth_scale": 80.0, "radius": 2, "rgb_weight": 0.3}},
+    ],
+)
+def test_the_transform_of_an_early_awml_is_refused_unless_the_depth_is_given(arguments) -> None:
+    """Its input had other values: the answers would be wrong, and look like answers."""
+    step = {"type": "CalibrationClassificationTransform", **arguments}
+    config = TrainingConfig(Path("config.py"), AWML_SECTION, (step,))
+    with pytest.raises(ConfigError, match=r"before September 2025.*model\.options\.max_depth=128"):
+        calibration.parameters(None, config, calibration.read_options({}))
+    later = calibration.parameters(None, config, calibration.read_options({"max_depth": 128.0}))
+    assert (later["max_depth"], later["dilation_size"]) == (128.0, 1)
+
+
+def test_the_current_transform_with_its_defaults() -> None:
+    settings = {"crop_ratio": 0.6, "max_distortion": 0.001, "rgb_weight": 0.3}
+    step = {"type": "CalibrationClassificationTransform", "mode": "test", "transform_config": settings}
+    config = TrainingConfig(Path("config.py"), AWML_SECTION, (step,))
+    assert calibration.parameters(None, config, calibration.read_options({}))["max_depth"] == 128.0
+
+
+def test_points_through_a_lens_are_refused() -> None:
+    step = {"type": "CalibrationClassificationTransform", "max_depth": 128.0, "undistort": False}
+    config = TrainingConfig(Path("config.py"), AWML_SECTION, (step,))
+    with pytest.raises(ConfigError, match="undistort=False"):
+        calibration.parameters(None, config, calibration.read_options({}))
+
+
+def test_the_input_is_what_awmls_transform_was_seen_to_make() -> None:
+    """Values that CalibrationClassificationTransform of AWML's main gave for this image and these points."""
+    rows, columns = np.mgrid[:6, :9]
+    image = np.stack([rows * 40, columns * 28, (rows + columns) * 15], axis=2).astype(np.uint8)
+    points = [
+        [5, 1.0, 0.3, 200], [10, 1.5, 0.4, 90], [20, -4, 1, 17.5], [21, -4.4, 1, 33], [127, 3, -2, 250],
+        [130, 0, 0, 60], [-5, 0, 0, 70], [4, 2.9, -1.9, 120], [40, -15, -9, 255],
+    ]  # fmt: skip
+    lidar2cam = np.array([[0, -1, 0, 0.1], [0, 0, -1, 0.2], [1, 0, 0, -0.3], [0, 0, 0, 1.0]])
+    made = five_channels(
+        image, np.array(points, np.float32), np.array([[8.0, 0, 4.2], [0, 8.5, 2.4], [0, 0, 1]]),
+        np.array([-0.2, 0.05, 0.001, -0.002, 0.0]), lidar2cam, max_depth=128.0, dilation_size=1,
+    )  # fmt: skip
+    blue = [[5, 3, 1, 0, 0, 0, 1, 3, 5], [43, 41, 40, 40, 40, 40, 40, 41, 43], [81, 80, 80, 80, 80, 80, 80, 80, 81],
+            [119, 120, 120, 120, 120, 120, 120, 120, 119], [158, 159, 160, 160, 161, 160, 160, 159, 158],
+            [195, 196, 199, 200, 200, 200, 199, 198, 195]]  # fmt: skip
+    near, mid, far, last = 9.3633, 19.3242, 39.2461, 79.0898
+    depth, intensity = np.zeros((6, 9)), np.zeros((6, 9))
+    depth[1:4, 1:7], intensity[1:4, 1:7] = [near] * 3 + [mid] + [far] * 2, [200] * 3 + [90] + [17.5] * 2
+    depth[3:, 7:], depth[4:, 6] = last, last
+    intensity[3:, 7:], intensity[4:, 6] = 255, 255
+    assert np.array_equal(np.rint(made[0] * 255), blue)
+    np.testing.assert_allclose(made[3:] * 255, [depth, intensity], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"type": "CenterPoint"}, "not an ImageClassifier"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from exporter.component import Component, Sizes
@@ -54,9 +55,11 @@ class Options(ModelOptions):
     Attributes:
         miscalibration_confidence_threshold: a pair counts as calibrated when the logit of calibrated is above that of
             miscalibrated by more than this: the parameter of the same name of Autoware's node.
+        max_depth: depth that becomes 1 in the input, where the training config does not say it [m].
     """
 
     miscalibration_confidence_threshold: float = 0.0
+    max_depth: float | None = Field(default=None, gt=0)
 
 
 def read_options(options: Mapping[str, Any]) -> Options:
@@ -150,7 +153,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
     """How the five channels are made, as the test pipeline says, and from which margin a pair counts as calibrated.
 
     Raises:
-        ConfigError: the test pipeline has a step that changes the input and is not known.
+        ConfigError: the test pipeline has a step that changes the input and is not known, or makes another input.
     """
     where = str(config.path)
     steps = {str(step["type"]).rsplit(".", maxsplit=1)[-1]: step for step in config.pipeline if "type" in step}
@@ -162,14 +165,39 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
     step = steps.get(_TRANSFORM, {})
     if not step:
         _log.info("%s has no %s in its test pipeline: its defaults are taken", where, _TRANSFORM)
+    elif options.max_depth is None:
+        _check_generation(step, where)
+    if not step.get("undistort", True):
+        raise ConfigError(
+            f"{_TRANSFORM} has undistort=False: AWML then paints points through the lens's distortion, and the runtime "
+            "does not", where=where, hint="images without distortion stay as they are with undistort=True"
+        )  # fmt: skip
     # Older configs of AWML call it lidar_range.
-    depth = step.get("max_depth", step.get("lidar_range", _MAX_DEPTH))
+    depth = options.max_depth or step.get("max_depth", step.get("lidar_range", _MAX_DEPTH))
     return {
         "max_depth": float(depth),
         "dilation_size": int(step.get("dilation_size", _DILATION)),
-        "undistort": bool(step.get("undistort", True)),
+        "undistort": True,
         "miscalibration_confidence_threshold": options.miscalibration_confidence_threshold,
     }
+
+
+def _check_generation(step: Mapping[str, Any], where: str) -> None:
+    """AWML's transform of before September 2025 makes another input: 0 to 255, depth up to 80 m, wider points.
+
+    Raises:
+        ConfigError: the step is one of its, by what it does not say.
+    """
+    settings = step.get("transform_config")
+    current = {"max_depth", "lidar_range", "dilation_size"} & set(step)
+    if current or (settings is not None and not {"depth_scale", "radius"} & set(settings)):
+        return
+    raise ConfigError(
+        f"{_TRANSFORM} is that of AWML before September 2025, whose input (0 to 255, depth up to 80 m) neither the "
+        "runtime nor Autoware's node makes",
+        where=where,
+        hint="if the model was trained with a later one, say its depth: --set model.options.max_depth=128",
+    )
 
 
 # -- the component ----------------------------------------------------------------------------------------------------
