@@ -1,11 +1,13 @@
 """A deploy config in the form of AWML's CenterPoint, written from the list of its keys."""
 
+import os
+
 checkpoint_path = "work_dirs/centerpoint/epoch_50.pth"
 deploy_log_path = "deployment.log"
 devices = dict(cpu="cpu", cuda="cuda:0")
 
 _ROOT = "work_dirs/centerpoint_deployment/"
-_ONNX = f"{_ROOT.rstrip('/')}/onnx"
+_ONNX = os.path.join(str(_ROOT).rstrip("/"), "onnx")  # noqa: PTH118 (as such files write it)
 _HEADS = ["heatmap", "reg"] + ["height", "dim", "rot", "vel"]
 _MAP_AXES = {0: "batch_size", 2: "height", 3: "width"}
 _GIB = 1 << 30

@@ -162,3 +162,45 @@ def test_the_conversion_means_the_same(tmp_path: Path) -> None:
     out = tmp_path / "c.yaml"
     out.write_text(convert_awml(tmp_path / "deploy_config.py", out)[0], encoding="utf-8")
     assert load_config(out) == config
+
+
+@pytest.mark.exporter
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"fuse_bn": True},
+        {"quant_voxel_encoder": False, "skip_backbone_stages": [0]},
+        {"quant_head": False, "skip_backbone_first_stages": 2, "sensitive_layers": ["pts_neck.deblocks.0.0"]},
+        {"keep_fp16": ["pts_voxel_encoder", "pts_backbone.blocks.0", "pts_neck.deblocks.*.0", "*.task_heads.?.h*"]},
+    ],
+)
+def test_a_networks_layers_in_int8_are_those_of_awml(tmp_path: Path, section: dict[str, Any]) -> None:
+    nn = pytest.importorskip("torch.nn")
+    from exporter.quantize.layers import select
+    from tests.support.exporting import built
+
+    model, _, _ = built(Path(__file__).parents[2] / "configs" / "train" / "centerpoint_demo.py")
+    names = [name for name, _ in model.named_modules() if name]
+    skipped = {
+        *section.get("sensitive_layers", ()),
+        *(f"pts_backbone.blocks.{stage}" for stage in section.get("skip_backbone_stages", ())),
+        *(f"pts_backbone.blocks.{stage}" for stage in range(section.get("skip_backbone_first_stages", 0))),
+        *(name for pattern in section.get("keep_fp16", ()) for name in fnmatch.filter(names, pattern)),
+    }
+    towers = {
+        "pts_voxel_encoder": (section.get("quant_voxel_encoder", True), nn.Linear),
+        "pts_backbone": (section.get("quant_backbone", True), (nn.Conv2d, nn.ConvTranspose2d)),
+        "pts_neck": (section.get("quant_neck", True), (nn.Conv2d, nn.ConvTranspose2d)),
+        "pts_bbox_head": (section.get("quant_head", True), (nn.Conv2d, nn.ConvTranspose2d)),
+    }
+    in_awml = [
+        name
+        for name, layer in model.named_modules()
+        if (tower := name.partition(".")[0]) in towers
+        and towers[tower][0]
+        and isinstance(layer, towers[tower][1])
+        and not any(name == block or name.startswith(f"{block}.") for block in skipped)
+    ]
+    config, _ = load(tmp_path, enabled=True, **section)
+    assert select(model, config.quantization.sensitive_layers) == in_awml
+    assert len(in_awml) > 5
