@@ -43,8 +43,6 @@ and `~` is your home folder; nothing else in the config is expanded.
 _AWML = """\
 ## Deploy configs of AWML
 
-All names of AWML's framework beside ours: [migrating.md](migrating.md).
-
 An AWML `deploy_config.py` can be given wherever a YAML config can, and `exporter config convert deploy_config.py
 --out my_model.yaml` writes the YAML. Every form that AWML's framework has had is read, and mmdeploy's, which AWML's
 main branch has. The file is never executed: it may hold assignments of plain values, `dict(...)`, arithmetic such as
@@ -57,36 +55,7 @@ installed model is for (BEVFusion, StreamPETR) is refused in one line that names
 its `awml.py` which projects it is ([extending.md](extending.md)).
 
 **What becomes of each key** is logged when the file is read, and stands as a comment in the converted YAML: under which
-name it is here, or why it is dropped or changed (a warning).
-
-| AWML | here |
-|---|---|
-| `checkpoint_path`, older `export.checkpoint_path` | `model.checkpoint`, relative to the config file |
-| `model_cfg`, or the training config on the command line | `model.config`, likewise |
-| `data_root`, or that of the training config | `data.root`, or `--data` |
-| `runtime_io.info_file`, `info_pkl`, `ann_file` | `data.info_file` |
-| `export.sample_idx`, older `runtime_io.sample_idx` | `data.sample_idx` |
-| `class_names` | `data.classes` |
-| `frame_id`, `perception_evaluator_configs`, `critical_object_filter_config`, `frame_pass_fail_config` | not needed |
-| `export.work_dir`; `deploy_log_path`, older `output_path` | `--work`, `--log-file` |
-| `export.onnx_path` | read in the modes `trt` and `none` only, as in AWML |
-| `export.verify` | `verification.enabled` |
-| `onnx_config` | `export`; `simplify: true` is `onnxsim`; opsets below 16 become 16 |
-| `onnx_config.save_file`, `components`; `model_io` | `components`, under the names of the model's own exporter |
-| `batch_size`, or a dynamic axis 0, of a YOLOX | `model.options.batch_size` |
-| `tensorrt_config`, older `backend_config.common_config` | `tensorrt`; `fp16_mode: true` is `precision_policy: fp16` |
-| `backend_config.model_inputs` | `components.<name>.tensorrt_profile`; those of no component's input are dropped |
-| mmdeploy: no `export`, `backend_config.type` | `export.mode`: `both`, for `onnxruntime` `onnx` |
-| `verification.devices`, `evaluation.devices` (ignored) | `devices`: aliases are honored, also `cuda: cuda:1` |
-| `verification` without scenarios: passes with nothing compared | the default scenarios |
-| `verification.scenarios` without any for the mode: passes | `verification.enabled: false` |
-| `evaluation.backends.*.model_dir`, `engine_dir`; `evaluation.models` | the workspace holds the artifacts |
-| `quantization.fuse_bn` | `quantization.fusion.fuse_bn` |
-| `quantization.quant_*: false`, `skip_*_stages`, `keep_fp16` | `sensitive_layers`: the same layers stay in float |
-| `quantization.ptq`, `qat`: `checkpoint`, `calibrate_samples` | `model.checkpoint`, `calibration.num_batches` |
-| `checkpoint_path` of a quantized model | dropped: `exporter quantize` makes it of the weights in float |
-| `quantization.quant_add`, `quant_ese_*`, `disable_recipes` | dropped: the network decides on Q/DQ beside layers |
-| `codebase_config`, `custom_imports`, `onnx_config.export_params`, `num_warmup` | not needed |
+name it is here, or why it is dropped or changed (a warning). All of them: [migrating.md](migrating.md#keys-of-the-deploy-config).
 """
 
 
