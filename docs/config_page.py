@@ -55,7 +55,8 @@ installed model is for (BEVFusion, StreamPETR) is refused in one line that names
 its `awml.py` which projects it is ([extending.md](extending.md)).
 
 **What becomes of each key** is logged when the file is read, and stands as a comment in the converted YAML: under which
-name it is here, or why it is dropped or changed (a warning). All of them: [migrating.md](migrating.md#keys-of-the-deploy-config).
+name it is here, or why it is dropped or changed (a warning). All of them:
+[migrating.md](migrating.md#keys-of-the-deploy-config).
 """
 
 
