@@ -45,6 +45,7 @@ class TrainingConfig:
         classes: class names of the test data set, where the config says them.
         dataset: type of the test data set.
         absent_bases: bases of packages that are not installed, which count as empty.
+        data_classes: class names of the deploy config's data set (`with_data_classes`).
     """
 
     path: Path
@@ -55,14 +56,19 @@ class TrainingConfig:
     classes: tuple[str, ...] = ()
     dataset: str | None = None
     absent_bases: tuple[str, ...] = ()
+    data_classes: tuple[str, ...] = ()
 
     def with_data_classes(self, classes: tuple[str, ...]) -> TrainingConfig:
         """This config with the class names of a deploy config's data set, where it does not list any itself."""
-        return self if self.classes else replace(self, classes=classes)
+        return self if self.classes else replace(self, data_classes=classes)
 
-    def class_names(self) -> tuple[str, ...]:
-        """Class names of the test data set: those that the config says, else those of the data set's type."""
-        return self.classes or classes_of_dataset(self.dataset)
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """Names of a model's classes: those that the config says. Else those of the deploy config's data set, or of the
+        type of the config's own, whichever are ``count``: labels may be of fewer classes than the model knows.
+        """
+        others = [names for names in (self.data_classes, classes_of_dataset(self.dataset)) if names]
+        fitting = [names for names in others if len(names) == count]
+        return self.classes or next(iter(fitting + others), ())
 
     @property
     def digest(self) -> str:
@@ -72,7 +78,7 @@ class TrainingConfig:
                 "model": _plain(self.model),
                 "pipeline": _plain(list(self.pipeline)),
                 "imports": list(self.imports),
-                "classes": list(self.classes),
+                "classes": list(self.classes or self.data_classes),
             }
         )
 

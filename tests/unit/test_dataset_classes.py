@@ -77,3 +77,13 @@ def test_the_data_set_of_the_deploy_config_says_them_where_the_training_config_d
     assert named.digest != silent.digest
     listed = read_training_config(write_config(tmp_path))
     assert listed.with_data_classes(("one", "two", "three")).classes == ("car", "truck", "pedestrian")
+
+
+def test_labels_of_fewer_classes_than_the_model_knows_do_not_name_them(tmp_path):
+    """mmdet's own config on a data set with labels of six of COCO's classes."""
+    from exporter.training_config import read_training_config
+    from tests.support.tiny_yolox import write_config
+
+    stock = read_training_config(write_config(tmp_path, with_dataset("CocoDataset", 80)))
+    assert stock.with_data_classes(("person", "car")).class_names(80) == classes_of_dataset("CocoDataset")
+    assert stock.with_data_classes(("person", "car")).class_names(2) == ("person", "car")

@@ -60,8 +60,8 @@ def _class_names(config: TrainingConfig, model: Any, options: Options) -> list[s
     Raises:
         ConfigError: not as many as the head has, or none.
     """
-    names = list(options.classes or config.class_names())
     count = int(model.bbox_head.num_classes)
+    names = list(options.classes or config.class_names(count))
     if len(names) != count:
         raise ConfigError(
             f"names {len(names)} classes, the head has {count}",
