@@ -69,15 +69,19 @@ class Scene:
 
 
 def title_of(scene: str, timestamp: float) -> str:
-    """``<drive>, <time>``; the drive alone where no time is known. Of a drive that is a token, the first digits."""
+    """``<drive>, <time>``; one of them where the other is not known. Of a drive that is a token, the first digits."""
     if _TOKEN.fullmatch(scene):
         scene = scene[:8]
+    return ", ".join(part for part in (scene, _time(timestamp)) if part)
+
+
+def _time(timestamp: float) -> str:
     if timestamp <= 0:
-        return scene
+        return ""
     if timestamp < _EPOCH_AFTER:
-        return f"{scene}, {timestamp:.2f} s"
+        return f"{timestamp:.2f} s"
     moment = datetime.datetime.fromtimestamp(timestamp, datetime.timezone.utc)
-    return f"{scene}, {moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 100_000} UTC"
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 100_000} UTC"
 
 
 def numbers(values: npt.ArrayLike, digits: int) -> list[Any]:

@@ -143,6 +143,6 @@ def _frame(x: Axis, y: Axis) -> str:
     middle = (_TOP + bottom) / 2
     parts.append(f'<text x="{(_LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x.title)}</text>')
     if y.title:
-        place = f"translate(10 {middle}) rotate(-90)"
-        parts.append(f'<text transform="{place}" text-anchor="middle">{html.escape(y.title)}</text>')
+        turned = f"translate(10 {middle}) rotate(-90)"
+        parts.append(f'<text transform="{turned}" text-anchor="middle">{html.escape(y.title)}</text>')
     return "".join(parts)

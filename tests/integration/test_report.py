@@ -15,6 +15,7 @@ import pytest
 
 from evaluator.cli import cli
 from evaluator.metrics import find_metric
+from evaluator.report.blocks import Picture
 from evaluator.report.report import OUTPUT, report
 from shared.config import DeployConfig, resolved
 from shared.errors import EnvironmentLacks, GateFailed, InputError, VerificationFailed
@@ -157,6 +158,27 @@ def _evaluated(workspace: Workspace, *gates: str) -> None:
     from evaluator.evaluate import evaluate
 
     evaluate(workspace.root, None, False, gates)
+
+
+def test_the_text_stands_before_what_takes_long_to_read(tmp_path: Path) -> None:
+    """A browser shows what it has read while it reads the megabytes of frames behind it."""
+    workspace = detection3d(tmp_path)
+    _report(workspace)
+    text = workspace.artifact(OUTPUT).read_text(encoding="utf-8")
+    assert text.index("</main>") < text.index('type="application/json"') < text.index("<script>")
+    assert len(text[: text.index("</main>")]) < 500_000
+
+
+def test_a_task_may_draw_its_frames_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def picture(material: Any, position: int, key: str, title: str) -> Picture:
+        return Picture(
+            key, title, f'<svg viewBox="0 0 1 1"><g class="layer-a"><text>{position}</text></g></svg>', [("a", "A")]
+        )
+
+    monkeypatch.setattr("evaluator.report.tasks.detection3d.picture", picture)
+    frames = _report(detection3d(tmp_path)).frames
+    assert len(frames) == 6
+    assert all(frame["svg"].startswith("<svg") and frame["layers"] == [["a", "A"]] for frame in frames)
 
 
 def test_trend_over_versions(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_titles_say_drive_and_time() -> None:
     assert title_of("scene-0103", 1_700_000_000.25) == "scene-0103, 2023-11-14 22:13:20.2 UTC"
     assert title_of("log 7", 12.5) == "log 7, 12.50 s"
     assert title_of("images", 0) == "images"
+    assert title_of("", 12.5) == "12.50 s"
     assert title_of("eeeca8d8d3cc76bb8fea82fd85b59f75", 0) == "eeeca8d8"
 
 

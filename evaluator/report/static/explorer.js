@@ -83,7 +83,7 @@ function explore(root) {
 
   function list() {
     listed = sorted();
-    total.textContent = listed.length === frames.length ? `${frames.length} frames` : `${listed.length} of ${frames.length} frames`;
+    total.textContent = listed.length === frames.length ? `${frames.length} frame${frames.length === 1 ? "" : "s"}` : `${listed.length} of ${frames.length} frames`;
     thumbs.replaceChildren(...listed.map(entryOf));
     if (!listed.includes(current)) open(listed[0] || null);
     else present();
@@ -133,10 +133,14 @@ function explore(root) {
     if (head.kind === "drawing") { photos.replaceChildren(drawing(frame)); return; }
     const all = head.kind === "boxes3d" ? media.photos || [] : media.photo ? [media.photo] : [];
     photos.classList.toggle("single", head.kind !== "boxes3d");
+    const large = photos.querySelector(".large figcaption");
     photos.replaceChildren(...all.map((photo) => {
       const shapes = head.kind === "boxes3d" ? outlinesOn(photo, items) : head.kind === "boxes2d" ? rectangles(items) : [];
       return photoWith(photo, `${photo.name || frame.title}, ${shapes.length} boxes`, shapes, chosen, choose, settings.labels && head.kind === "boxes2d" ? labelsOn(photo, items, chosen) : []);
     }));
+    // The camera that was enlarged stays so from frame to frame.
+    for (const figure of photos.children)
+      if (large && figure.querySelector("figcaption").textContent === large.textContent) figure.classList.add("large");
     if (!all.length && head.kind !== "boxes3d") photos.append(make("p", { class: "muted" }, "This frame's image is not in the page."));
   }
 

@@ -7,7 +7,12 @@ function photoWith(photo, title, shapes, chosen, onSelect, names) {
   for (const [one, tag, attributes] of shapes)
     svg.append(draw(tag, { ...attributes, class: boxClass(one, chosen), onclick: () => onSelect(one) }, draw("title", {}, one.title)));
   svg.append(...names);
-  return make("figure", { class: "photo" }, svg, make("figcaption", {}, photo.name || ""));
+  const figure = make("figure", { class: "photo" }, svg);
+  if (photo.name) {
+    const enlarge = () => figure.classList.toggle("large");
+    figure.append(make("figcaption", {}, make("button", { type: "button", title: "Larger or smaller", onclick: enlarge }, `${photo.name} ⤢`)));
+  }
+  return figure;
 }
 
 /** The boxes that a camera sees, as their edges. */

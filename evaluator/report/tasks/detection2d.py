@@ -244,7 +244,8 @@ def _nearest(boxes: Boxes2D, truths: Boxes2D) -> list[int]:
     if not len(truths):
         return [-1] * len(boxes)
     overlaps = overlaps_2d(boxes.corners, truths.corners)
-    return np.where(overlaps.max(axis=1) >= voc.IOU_THRESHOLD, overlaps.argmax(axis=1), -1).tolist()
+    near: list[int] = np.where(overlaps.max(axis=1) >= voc.IOU_THRESHOLD, overlaps.argmax(axis=1), -1).tolist()
+    return near
 
 
 def _media(sample: ImageSample, detail: Detail) -> dict[str, Any]:
