@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter import models
 from exporter.adopt import adopt
 from exporter.artifacts.checks import check_onnx
-from exporter.artifacts.given_onnx import given_digest, take_onnx
+from exporter.artifacts.given_onnx import check_given, commands_to_bisect, given_digest, take_onnx
 from exporter.artifacts.onnx_export import export_onnx
 from exporter.artifacts.programs import export_program
 from exporter.artifacts.simplify import simplify
@@ -131,15 +132,15 @@ def export(
         )
         origin = _origin(config, training, weights) | {f"{key}_sha256": value for key, value in quantized.items()}
         agreements: dict[str, Any] = {}
+        commands, keep = commands_to_bisect(config_path, work, overrides, data_root), config.export.mode == "none"
         for component in components:
             with _announced(stage, spec.component(component.name).onnx, "onnx") as path:
-                if given is not None:
-                    opset_version = take_onnx(given, _onnx_file(component, config), path)
+                if given is None:
+                    opset_version = _write_onnx(component, path, config, spec, origin)
                 else:
-                    opset_version = _write_onnx(component, path, config)
-                    stamp(path, spec, component.name, origin)
-                check = check_quantized_onnx if quantized else check_onnx
-                against_onnx = check(path, component, opset_version)
+                    opset_version = take_onnx(given, _onnx_file(component, config), path)
+                check = partial(check_quantized_onnx if quantized else check_onnx, path, component, opset_version)
+                against_onnx = check() if given is None else check_given(check, commands, keep=keep)
             with _announced(stage, _program_path(component), "program") as path:
                 against_program = export_program(component, path)
             agreements[component.name] = {
@@ -219,8 +220,10 @@ def _without_training(config: DeployConfig, workspace: Workspace, given: Path | 
 # -- steps ------------------------------------------------------------------------------------------------------------
 
 
-def _write_onnx(component: Component, path: Path, config: DeployConfig) -> int:
-    """Export and, if the config says so, simplify a component; returns its opset."""
+def _write_onnx(
+    component: Component, path: Path, config: DeployConfig, spec: ModelSpec, origin: Mapping[str, str]
+) -> int:
+    """Export a component, simplify the file if the config says so, and stamp it; returns its opset."""
     export_onnx(
         component,
         path,
@@ -229,6 +232,7 @@ def _write_onnx(component: Component, path: Path, config: DeployConfig) -> int:
         do_constant_folding=config.export.do_constant_folding,
     )
     simplify(path, config.export.simplify, component.name)
+    stamp(path, spec, component.name, origin)
     return config.export.opset_version
 
 

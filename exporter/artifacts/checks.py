@@ -41,6 +41,10 @@ Runner = Callable[[tuple[Any, ...]], Sequence[npt.NDArray[Any]]]
 Measure = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
 
+class Disagrees(ExportError):
+    """An exported file is valid and has the right tensors, and computes something else than the module."""
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How well an exported file computes what the module computes, at one choice of sizes.
@@ -286,7 +290,7 @@ def _agreement(
         share = measure(got, wanted)
         # Written so that NaN fails.
         if not share <= tolerance:
-            raise ExportError(
+            raise Disagrees(
                 f"{runner_name} and PyTorch differ in '{name}' by {difference:.3g}, "
                 f"{share:.3g} of its {_SCALES[measure]}; {tolerance:.3g} is allowed",
                 where=where,

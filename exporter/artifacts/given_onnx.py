@@ -2,18 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.errors import InputError
+from exporter.artifacts.checks import Agreement, Disagrees
+from shared.errors import ExportError, InputError
 from shared.files import copy, sha256_of_file, sha256_of_json
 from shared.lazy import lazy_import
 from shared.onnx_external import external_files
+from shared.text import one_line
 
 onnx = lazy_import("onnx")
 
 _MOST_TURNS = 10_000
+
+_log = logging.getLogger("exporter")
+
+
+class Rejected(ExportError):
+    """A given ONNX file computes something else than the model.
+
+    Attributes:
+        commands: that find the nodes which do it, in order.
+    """
+
+    def __init__(self, cause: Disagrees, commands: Sequence[str]) -> None:
+        self.commands = tuple(commands)
+        super().__init__(
+            cause.message, where=cause.where, hint=f"To find the nodes that do it: {'; '.join(self.commands)}"
+        )
+
+    def lines(self) -> list[str]:
+        """See `shared.errors.DeployError`: the difference, and a line for every command."""
+        told = f"{self.where}: {self.message}. To find the nodes that do it:"
+        return [one_line(told), *(one_line(f"  {command}") for command in self.commands)]
+
+
+def check_given(check: Callable[[], list[Agreement]], commands: Sequence[str], *, keep: bool) -> list[Agreement]:
+    """The agreement of a given file with the model.
+
+    Args:
+        check: measures it.
+        commands: that find the nodes of a file which computes something else; the first is the one that keeps it.
+        keep: such a file is kept, with a warning, since nothing is built from it.
+
+    Returns:
+        At each size; nothing for a file that is kept all the same.
+
+    Raises:
+        Rejected: it computes something else.
+    """
+    try:
+        return check()
+    except Disagrees as error:
+        if not keep:
+            raise Rejected(error, commands) from error
+        _log.warning("%s: %s. It is kept; to find the nodes that do it:", error.where, error.message)
+        for command in commands[1:]:
+            _log.warning("  %s", command)
+        return []
+
+
+def commands_to_bisect(config_path: Path, work: Path, overrides: Sequence[str], data_root: Path | None) -> list[str]:
+    """The commands that find the nodes in which a given ONNX file differs from our own export of the model.
+
+    Args:
+        config_path: the deploy config.
+        work: the workspace that is to hold the given file.
+        overrides: ``key=value`` for the config, of the export that found the difference.
+        data_root: as given to that export.
+    """
+    own = work.with_name(f"{work.name}-own")
+    data = [] if data_root is None else ["--data", str(data_root)]
+
+    def export(target: Path, *changes: str) -> str:
+        changed = {change.partition("=")[0] for change in changes}
+        kept = [override for override in overrides if override.partition("=")[0] not in changed]
+        sets = [part for override in (*kept, *changes) for part in ("--set", override)]
+        return shlex.join(["exporter", "export", "--config", str(config_path), "--work", str(target), *data, *sets])
+
+    return [
+        export(work, "export.mode=none"),
+        export(own, "export.mode=onnx", "export.onnx_path=null"),
+        shlex.join(["runtime", "trace", "--work", str(own), "--backend", "onnx", *data]),
+        shlex.join(["verifier", "bisect", "--work", str(work), "--reference-work", str(own)]),
+    ]
 
 
 def given_digest(source: Path) -> str:

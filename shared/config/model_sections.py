@@ -132,7 +132,8 @@ class Export(Section):
     onnx_path: ConfigPath | None = Field(
         default=None,
         description="Mode `trt` and `none`: folder of ONNX files made elsewhere (one component: the file itself). They "
-        "are checked against the model, which `model` must name, and taken into the workspace.",
+        "are checked against the model, which `model` must name, and taken into the workspace. Those that compute "
+        "something else are refused, or in mode `none` kept with a warning, for `verifier bisect`.",
     )
     exporter: Literal["torchscript", "dynamo"] = Field(
         default="torchscript", description="Which of PyTorch's two ONNX exporters writes the graph."

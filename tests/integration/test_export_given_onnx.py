@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from exporter.artifacts.given_onnx import Rejected, commands_to_bisect
 from shared.errors import ConfigError, ExportError, InputError
 from shared.workspace import Workspace
 
@@ -128,3 +131,66 @@ def test_a_plugin_of_tensorrt_is_no_mistake_and_any_other_unknown_operator_is(tm
     onnx.save(model, str(tmp_path / "unknown.onnx"))
     with pytest.raises(InputError, match="No Op registered for Invented"):
         check(tmp_path / "unknown.onnx", where="it")
+
+
+@pytest.fixture(scope="module")
+def faulty(exported: Path) -> Path:
+    """A folder with ONNX files of the model, one of which has a weight that is wrong."""
+    import onnx
+
+    folder = exported / "faulty"
+    shutil.copytree(exported / "first" / "onnx", folder)
+    model = onnx.load(str(folder / "pts_backbone_neck_head.onnx"))
+    convolution = [node for node in model.graph.node if node.op_type == "Conv"][3]
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == convolution.input[1])
+    values = onnx.numpy_helper.to_array(weight) * np.float32(1.5)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, str(folder / "pts_backbone_neck_head.onnx"))
+    return folder
+
+
+def test_a_file_that_computes_something_else_leads_on_to_bisect(exported: Path, faulty: Path, tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="ONNX Runtime and PyTorch differ") as error:
+        take(exported, faulty, tmp_path / "work")
+    head, *commands = error.value.lines()
+    assert head.endswith("To find the nodes that do it:")
+    given = f"--set export.onnx_path={faulty}"
+    assert given in commands[0]
+    assert "export.mode=none" in commands[0]
+    assert "export.mode=trt" not in commands[0]
+    assert given not in commands[1]
+    assert f"--work {tmp_path / 'work-own'}" in commands[1]
+    assert commands[-1] == f"  verifier bisect --work {tmp_path / 'work'} --reference-work {tmp_path / 'work-own'}"
+
+
+def test_mode_none_keeps_such_a_file_with_a_warning(
+    exported: Path, faulty: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = take(exported, faulty, tmp_path / "work", "export.mode=none")
+    onnx = "onnx/pts_backbone_neck_head.onnx"
+    assert kept.artifact(onnx).read_bytes() == (faulty / "pts_backbone_neck_head.onnx").read_bytes()
+    agreement = kept.manifest().results["export"]["agreement"]
+    assert agreement["pts_backbone_neck_head"]["onnx"] == []
+    assert agreement["pts_voxel_encoder"]["onnx"]
+    assert "It is kept; to find the nodes that do it:" in caplog.text
+    assert "verifier bisect" in caplog.text
+
+
+def test_a_file_of_other_tensors_is_refused_in_every_mode(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    shutil.copytree(exported / "first" / "onnx", folder)
+    shutil.copy(folder / "pts_voxel_encoder.onnx", folder / "pts_backbone_neck_head.onnx")
+    with pytest.raises(ExportError, match="has the inputs"):
+        take(exported, folder, tmp_path / "work", "export.mode=none")
+
+
+@pytest.mark.parametrize("overrides", [["export.mode=trt", "a.b=x y"], []])
+def test_the_commands_that_lead_on_are_typed_as_they_are(overrides: list[str]) -> None:
+    commands = commands_to_bisect(Path("c.yaml"), Path("work/m"), overrides, Path("my data"))
+    words = [shlex.split(command) for command in commands]
+    assert [each[:2] for each in words[:2]] == [["exporter", "export"]] * 2
+    for each in words[:3]:
+        assert each[each.index("--data") + 1] == "my data"
+    sets = [[word for before, word in itertools.pairwise(each) if before == "--set"] for each in words[:2]]
+    others = [override for override in overrides if not override.startswith("export.")]
+    assert sets == [[*others, "export.mode=none"], [*others, "export.mode=onnx", "export.onnx_path=null"]]

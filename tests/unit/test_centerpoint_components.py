@@ -116,7 +116,7 @@ def test_mmdet3d_config_with_six_tasks(mmdet3d_configs, tmp_path):
 def test_rotated_suppression_is_refused_unless_circle_suppression_is_asked_for(mmdet3d_configs):
     from exporter.models.centerpoint import adapter as centerpoint
 
-    with pytest.raises(ConfigError, match=r"nms_type is 'rotate'.*model.options.nms_type: circle"):
+    with pytest.raises(ConfigError, match=r"nms_type is 'rotate'.*--set model.options.nms_type=circle"):
         built(mmdet3d_configs / ROTATED)
     model, training, options = built(mmdet3d_configs / ROTATED, {"nms_type": "circle"})
     assert centerpoint.parameters(model, training, options)["nms"]["type"] == "circle"

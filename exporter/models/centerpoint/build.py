@@ -35,7 +35,8 @@ def build(config: TrainingConfig, options: Options) -> Any:
         raise ConfigError(
             f"test_cfg.pts.nms_type is '{head.test_cfg.get('nms_type')}'; the runtime has circle suppression",
             where=str(config.path),
-            hint=f"set model.options.nms_type: circle to use it, with min_radius {head.test_cfg.get('min_radius')}",
+            hint="to use it, with the config's own min_radius "
+            f"{head.test_cfg.get('min_radius')}, add --set model.options.nms_type=circle",
         )
     return model
 
