@@ -201,7 +201,10 @@ def _model(
     if training is not None:
         model["config"] = _path(training, ("model", "config"), notes)
     if quantization.training_config not in (None, training):
-        notes.changed(quantization.training_config or (), "dropped: model_cfg names the training config")
+        notes.changed(
+            quantization.training_config or (),
+            "dropped: model_cfg names the training config; for exporter quantize qat, say --set model.config=PATH",
+        )
     checkpoint = _checkpoint(config, export, quantization, notes)
     if checkpoint is not None:
         model["checkpoint"] = _path(checkpoint, ("model", "checkpoint"), notes)

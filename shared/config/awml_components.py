@@ -13,7 +13,7 @@ from typing import Any
 
 from shared.config.awml_models import Deployed
 from shared.config.awml_notes import Notes
-from shared.config.awml_schema import AwmlComponent, AwmlConfig, AwmlProfile
+from shared.config.awml_schema import AwmlComponent, AwmlConfig, AwmlOnnx, AwmlProfile
 from shared.config.walk import KeyPath
 
 Component = dict[str, Any]
@@ -117,21 +117,8 @@ def _profile(shapes: AwmlProfile) -> dict[str, list[int]] | None:
 
 def _former_components(config: AwmlConfig, model: Deployed | None, notes: Notes) -> dict[str, Component]:
     onnx = config.onnx_config
-    parts = [part.name for part in onnx.components.values()]
-    if not parts and model is not None and len(model.components) > 1:
-        parts = list(model.components)
-    if parts:
-        for keys in (("model_io",), *(("onnx_config", key) for key in ("save_file", "multi_file", *_FORMER_IO))):
-            if notes.value(*keys) is not None:
-                text = f"dropped: the model is exported in parts, {' and '.join(parts)}"
-                notes.dropped(keys, text, changed=keys[-1] != "multi_file")
-        for key, part in onnx.components.items():
-            notes.moved(("onnx_config", "components", key), ("components", part.name))
-        files = {part.name: part for part in onnx.components.values()}
-        return {
-            name: {"onnx_file": files[name].onnx_file, "engine_file": files[name].engine_file} if name in files else {}
-            for name in parts
-        }
+    if onnx.components or (model is not None and len(model.components) > 1):
+        return _in_parts(onnx, model, notes)
     if onnx.save_file is None and config.model_io is None:
         return {}
     file = PurePosixPath(onnx.save_file or "model.onnx")
@@ -144,6 +131,21 @@ def _former_components(config: AwmlConfig, model: Deployed | None, notes: Notes)
         for key, target in _FORMER_IO.items():
             notes.moved((source, key), ("components", name, *target))
     return {name: component}
+
+
+def _in_parts(onnx: AwmlOnnx, model: Deployed | None, notes: Notes) -> dict[str, Component]:
+    """The parts that ``onnx_config.components`` names, or else the model's own, with the files that it names."""
+    components: dict[str, Component] = {}
+    for key, part in onnx.components.items():
+        components[part.name] = {"onnx_file": part.onnx_file, "engine_file": part.engine_file}
+        notes.moved(("onnx_config", "components", key), ("components", part.name))
+    if not components and model is not None:
+        components = {name: {} for name in model.components}
+    for keys in (("model_io",), *(("onnx_config", key) for key in ("save_file", "multi_file", *_FORMER_IO))):
+        if notes.value(*keys) is not None:
+            text = f"dropped: the model is exported in parts, {' and '.join(components)}"
+            notes.dropped(keys, text, changed=keys[-1] != "multi_file")
+    return components
 
 
 def _former_io(config: AwmlConfig) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ class AwmlModelInput(Section):
 
     input_shapes: dict[Name, AwmlProfile] = Field(default_factory=dict)
     name: Name | None = None
-    shape: tuple[Size, ...] | None = None
+    shape: Annotated[tuple[Size, ...], Field(min_length=1)] | None = None
     dtype: str | None = None
 
 

@@ -107,6 +107,31 @@ NEWEST_YOLOX = """
                 dynamic_axes={"images": {0: "batch_size"}, "output": {0: "batch_size"}}),
         tensorrt_profile=dict(images=dict(min_shape=_SIZE, opt_shape=_SIZE, max_shape=_SIZE))))
     """
+NEWEST_CALIBRATION = """
+    codebase_config = dict(type="mmpretrain", task="Classification", model_type="end2end")
+    task_type = "classification"
+    checkpoint_path = "a.pth"
+    export = dict(mode="both", work_dir="w", onnx_path=None)
+    components = dict(model=dict(name="classifier", onnx_file="net.onnx", engine_file="net.engine",
+        io=dict(inputs=[dict(name="input", shape=[1, 5, 64, 96], dtype="float32")], outputs=[dict(name="output")],
+                dynamic_axes={"input": {0: "batch_size", 2: "height", 3: "width"}, "output": {0: "batch_size"}}),
+        tensorrt_profile=dict(input=dict(
+            min_shape=[1, 5, 32, 48], opt_shape=[1, 5, 64, 96], max_shape=[1, 5, 64, 96]))))
+    """
+# The newest INT8 configs: a file a model, over a base with what they have in common.
+NEWEST_INT8 = """
+    _base_ = ["./_base.py"]
+    checkpoint_path = "epoch_30_ptq.pth"
+    quantization = dict(enabled=True, mode="ptq", fuse_bn=True, default_precision="int8",
+        keep_fp16=["pts_voxel_encoder", "pts_backbone.stem"],
+        ptq=dict(checkpoint="epoch_30.pth", calibrate_samples=400))
+    export = dict(mode="both", work_dir="work/", sample_idx=1)
+    _ONNX = f'{str(export["work_dir"]).rstrip("/")}/onnx'
+    components = dict(pts_voxel_encoder=dict(tensorrt_profile=dict(input_features=dict(
+        min_shape=[1, 32, 10], opt_shape=[2, 32, 10], max_shape=[3, 32, 10]))))
+    onnx_config = dict(opset_version=21)
+    evaluation = dict(num_samples=-1, backends=dict(onnx=dict(model_dir=_ONNX)))
+    """
 
 
 def write(folder: Path, text: str, name: str = "deploy_config.py") -> Path:
@@ -136,12 +161,15 @@ def fixed(*shape: int) -> Profile:
         ("anywhere", SECOND_CENTERPOINT, "centerpoint", None),
         ("anywhere", NAMED_CENTERPOINT, "centerpoint", None),
         ("deployment/projects/centerpoint/config", KEYED_CENTERPOINT, "centerpoint", None),
+        ("anywhere", NEWEST_CALIBRATION, "calibration", ["end2end"]),
+        ("anywhere", NEWEST_INT8, "centerpoint", None),
     ],
 )
 def test_every_form_loads_and_its_conversion_means_the_same(
     tmp_path: Path, place: str, text: str, model: str, components: list[str] | None
 ) -> None:
     path = write(tmp_path, text, f"{place}/deploy_config.py")
+    write(path.parent, KEYED_CENTERPOINT.replace("export = ", "_w = ").replace("export[", "_w["), "_base.py")
     config = load_config(path)
     assert config.model.type == model
     assert list(config.components) == (components or ["pts_voxel_encoder", "pts_backbone_neck_head"])
@@ -241,6 +269,18 @@ def test_the_training_config_of_the_newest_form(tmp_path: Path) -> None:
     assert config.data.sample_idx == 2
     assert config.components["yolox"].io.dynamic_axes == {"images": {0: "batch_size"}, "output": {0: "batch_size"}}
     assert "model_cfg: is model.config here" in told(path)
+
+
+def test_the_newest_int8_form(tmp_path: Path) -> None:
+    write(tmp_path, KEYED_CENTERPOINT.replace("export = ", "_w = ").replace("export[", "_w["), "_base.py")
+    path = write(tmp_path, NEWEST_INT8)
+    config = load_config(path)
+    assert config.model.checkpoint == tmp_path / "epoch_30.pth"
+    assert config.quantization.sensitive_layers == ("pts_voxel_encoder", "pts_backbone.stem")
+    assert config.quantization.calibration.num_batches == 400
+    assert (config.export.opset_version, config.evaluation.num_samples, config.data.sample_idx) == (21, -1, 1)
+    assert config.components["pts_voxel_encoder"].tensorrt_profile["input_features"].max_shape == (3, 32, 10)
+    assert config.components["pts_backbone_neck_head"].onnx_file == "h.onnx"
 
 
 FOREIGN = {
