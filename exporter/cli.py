@@ -93,14 +93,15 @@ def inspect_command(
     """
     import json
 
-    from exporter.inspection import inspect, summarize, summary_table
+    from exporter.inspection import inspect
+    from exporter.inspection_summary import summarize, summary_json, summary_text
     from shared.errors import UsageError
 
     if summary:
         if checkpoint is not None:
             raise UsageError("--checkpoint is for one model", hint="leave out --summary")
         found = list(summarize(paths, overrides))
-        click.echo(json.dumps([line.to_json() for line in found], indent=1) if as_json else summary_table(found))
+        click.echo(json.dumps(summary_json(found), indent=1) if as_json else summary_text(found))
         return
     if len(paths) > 1 or paths[0].is_dir():
         raise UsageError("one file is inspected in full", hint="for several files, or folders, say --summary")

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 from exporter import models
 from exporter.autoware import BundleOptions, bundler
 from exporter.checkpoints import load_weights
 from exporter.component import Component, as_tuple
 from exporter.quiet import quiet
-from exporter.training_config import NoModel, TrainingConfig, read_training_config
+from exporter.training_config import TrainingConfig, read_training_config
 from shared import plugins
 from shared.config.load import build as build_config
 from shared.config.write import to_yaml
 from shared.config.yaml_tree import Tree
-from shared.errors import ConfigError, DeployError, InputError, UsageError
+from shared.errors import ConfigError, InputError, UsageError
 from shared.lazy import lazy_import
 from shared.spec import ModelSpec, TensorSpec
-from shared.table import Table
 
 torch = lazy_import("torch")
 
@@ -275,76 +273,3 @@ def _tensor_text(tensor: TensorSpec) -> str:
 
 def _yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-# -- many at once -----------------------------------------------------------------------------------------------------
-
-Result = Literal["inspected", "refused", "unreadable", "no model", "failed"]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A line of the summary.
-
-    Attributes:
-        path: the training config.
-        result: ``inspected``; ``refused`` with a reason; ``unreadable`` as a training config; ``no model`` in it: a
-            base of others; ``failed`` with an error that is not foreseen.
-        reason: why it was not inspected, or why Autoware's node can't run the model; empty where it can.
-        model: the kind of model, where that is known.
-    """
-
-    path: Path
-    result: Result
-    reason: str = ""
-    model: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """The line as JSON."""
-        return {"file": str(self.path), "result": self.result, "model": self.model, "reason": self.reason}
-
-
-def summarize(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[Summary]:
-    """Inspect many training configs; what is wrong with one does not stop the others.
-
-    Args:
-        paths: files, and folders whose ``.py`` files are meant, those in folders within too.
-        overrides: see `inspect`.
-
-    Raises:
-        UsageError: there is no config.
-    """
-    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    if not files:
-        raise UsageError("there is no .py file", where=", ".join(str(path) for path in paths))
-    for file in files:
-        yield _summary(file, overrides)
-
-
-def _summary(path: Path, overrides: Sequence[str]) -> Summary:
-    try:
-        found = inspect(path, overrides)
-    except NoModel:
-        return Summary(path, "no model")
-    except DeployError as error:
-        unreadable = isinstance(error, ConfigError) and error.message.startswith("can't be read")
-        return Summary(path, "unreadable" if unreadable else "refused", error.message)
-    except Exception as error:  # noqa: BLE001  # configs meet frameworks here; one that breaks them is one line, too
-        return Summary(path, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
-    return Summary(path, "inspected", found.refusal or "", found.spec.model)
-
-
-def summary_table(summaries: Sequence[Summary]) -> str:
-    """Tables: a line a file, results, and how often which reason."""
-    files = Table(
-        f"{len(summaries)} training configs",
-        ("result", "model", "file", "reason"),
-        [(line.result, line.model or "-", str(line.path), line.reason or "-") for line in summaries],
-    )
-    counts = Counter((line.result, line.model, line.reason) for line in summaries)
-    reasons = Table(
-        "How often",
-        ("files", "result", "model", "reason"),
-        [(str(n), result, model or "-", reason or "-") for (result, model, reason), n in counts.most_common()],
-    )
-    return f"{files.text()}\n\n{reasons.text()}"

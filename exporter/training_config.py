@@ -28,6 +28,10 @@ _log = logging.getLogger("exporter")
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+ registry")
 
 
+class Unreadable(ConfigError):
+    """A file that is no training config, or a broken one."""
+
+
 class NoModel(ConfigError):
     """A file that can be read as a training config, and has no model: one that others build upon."""
 
@@ -97,11 +101,11 @@ def read_training_config(path: Path) -> TrainingConfig:
         with package_bases() as absent, awml.importable() as imported:
             config = mmengine.Config.fromfile(path, import_custom_modules=False)
     except ConfigError as error:
-        raise ConfigError(error.message, where=where, hint=error.hint) from error
+        raise Unreadable(error.message, where=where, hint=error.hint) from error
     # A config is a Python program: whatever it raises is a mistake in it, not ours.
     except (Exception, SystemExit) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise ConfigError(
+        raise Unreadable(
             f"can't be read as a training config ({type(error).__name__}: {reason})", where=where
         ) from error
     values = config.to_dict()

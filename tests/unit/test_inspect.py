@@ -105,15 +105,19 @@ def test_a_summary_counts_and_goes_on_after_broken_files(tmp_path):
     (tmp_path / "ends.py").write_text("raise SystemExit(7)\n")
     (tmp_path / "other.py").write_text("model = dict(type='FRNet')\n")
     (tmp_path / "notes.txt").write_text("no config\n")
-    lines = {Path(line["file"]).name: line for line in as_json(tmp_path, SMALL, "--summary")}
+    found = as_json(tmp_path, SMALL, "--summary")
+    lines = {Path(line["file"]).name: line for line in found["files"]}
     results = {name: line["result"] for name, line in lines.items()}
     assert results == {
         "tiny_yolox.py": "inspected", "base.py": "no model", "broken.py": "unreadable", "ends.py": "unreadable",
         "other.py": "refused", "small.py": "inspected",
     }  # fmt: skip
     assert "FRNet" in lines["other.py"]["reason"]
+    assert found["counts"] == {"inspected": 2, "unreadable": 2, "no model": 1, "refused": 1}
+    assert found["taken_by_autoware"] == sum(line["autoware"] is True for line in lines.values())
     text = run(tmp_path, SMALL, "--summary").stdout
-    assert "6 training configs" in text and "How often" in text
+    assert "6 training configs: " in text and "2 inspected" in text and "1 refused" in text
+    assert "inner/tiny_yolox.py" in text
 
 
 def test_what_it_is_given_wrongly_is_said(tmp_path):
