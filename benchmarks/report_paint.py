@@ -107,23 +107,19 @@ def visit(program: str, address: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print medians and the slowest visit."""
+    """Print milliseconds of the first paint and until the frames are there, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     page: Path = parser.parse_args().page
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if program is None:
         raise SystemExit("no Chromium here")
-    for name, address in (
-        ("empty page", EMPTY),
-        (f"{page} ({page.stat().st_size / 1e6:.1f} MB)", page.resolve().as_uri()),
-    ):
+    result: dict[str, Any] = {"page": str(page), "bytes": page.stat().st_size, "visits": VISITS}
+    for name, address in (("empty", EMPTY), ("report", page.resolve().as_uri())):
         visits = [visit(program, address) for _ in range(VISITS)]
-        paints, readies = ([times[place] for times in visits] for place in (0, 1))
-        print(
-            f"{name}: first paint {statistics.median(paints):.0f} ms (slowest {max(paints):.0f}), "
-            f"frames {statistics.median(readies):.0f} ms (slowest {max(readies):.0f})"
-        )
+        for what, times in zip(("first_paint_ms", "frames_ms"), zip(*visits, strict=True), strict=True):
+            result[f"{name}_{what}"] = {"median": round(statistics.median(times)), "slowest": round(max(times))}
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ addEventListener("load", async () => {{
   found.unnamed = all("svg[role=img]").filter(e => !e.getAttribute("aria-label")).length
     + all("button, input, select").filter(e => !(e.textContent || e.closest("label") || e.getAttribute("aria-label"))).length;
   found.smallest = Math.min(...all("svg.chart text").filter(e => e.closest("details:not([open])") === null)
-    .map(e => e.getBoundingClientRect().height));
+    .map(e => {{ const at = e.getScreenCTM(); return parseFloat(getComputedStyle(e).fontSize) * Math.hypot(at.a, at.b); }}));
   const wide = all(".scroll").filter(e => e.scrollWidth > e.clientWidth + 2 && e.querySelector("tbody th") && !e.closest("details:not([open])"));
   found.cued = wide.every(e => e.classList.contains("more-right"));
   found.stays = wide.every(e => {{ e.scrollLeft = 50; return Math.abs(e.querySelector("tbody th").getBoundingClientRect().left - e.getBoundingClientRect().left) < 2; }});
