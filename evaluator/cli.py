@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,31 @@ from shared.cli import FILE, FOLDER, data_option, force_option, tool_group, work
 from shared.errors import GateFailed
 
 cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no model.")
+
+
+def _t4_options(command: Any) -> Any:
+    """How the T4 metric of 3D boxes is computed."""
+    options = (
+        click.option(
+            "--compat",
+            type=click.Choice(["none", "awml"]),
+            help="Of the T4 metric: awml repeats the mistakes of perception_eval and of AWML's calls of it "
+            "(evaluation.t4 in docs/configuration.md).",
+        ),
+        click.option(
+            "--label-policy",
+            type=click.Choice(["default", "allow_any"]),
+            help="Of the T4 metric: which classes may match, one and the same or any.",
+        ),
+        click.option(
+            "--min-points",
+            metavar="NUMBER",
+            help="Of the T4 metric: fewest lidar points of ground truth, 5 or car=5,pedestrian=1.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @cli.command("evaluate")
@@ -45,6 +71,7 @@ cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no mo
     metavar="[URI]",
     help="Also log the evaluation to MLflow, see `evaluator log-mlflow`.",
 )
+@_t4_options
 @force_option
 def evaluate_command(
     work: Path,
@@ -54,6 +81,7 @@ def evaluate_command(
     float_work: Path | None,
     mlflow_uri: str | None,
     force: bool,
+    **t4: str | None,
 ) -> None:
     """Score every finished run that the config enables against the labels of the data set, and its latency.
 
@@ -65,7 +93,7 @@ def evaluate_command(
 
     failed = None
     try:
-        click.echo(evaluate(work, data_root, force, gates, resample, float_work))
+        click.echo(evaluate(work, data_root, force, gates, resample, float_work, t4))
     except GateFailed as error:
         failed = error
     if mlflow_uri is not None:
@@ -105,6 +133,7 @@ def evaluate_command(
     "--class-range",
     help="Of 3D boxes. Range in meters: 50, or car=50,pedestrian=40. [default: 121]",
 )
+@_t4_options
 @click.option("--output", type=FILE, help="JSON file to write.")
 def score_command(
     task: str,
@@ -114,6 +143,7 @@ def score_command(
     classes: str,
     class_range: str | None,
     output: Path | None,
+    **t4: str | None,
 ) -> None:
     """Score results of another program with the same metrics.
 
@@ -126,7 +156,8 @@ def score_command(
     from evaluator.score import Results, score_files
 
     names = [name.strip() for name in classes.split(",")] if classes else []
-    click.echo(score_files(task, Results(predictions, truth, names, metric, class_range), output))
+    given = {name: value for name, value in t4.items() if value is not None}
+    click.echo(score_files(task, Results(predictions, truth, names, metric, class_range, given), output))
 
 
 @cli.command("summary")

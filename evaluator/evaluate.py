@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evaluator.bootstrap import differences, draw, intervals, replicate
+from evaluator.boxes3d.settings import chosen
 from evaluator.comparison import columns_of, difference_table, float_class_table, side_by_side, titled
 from evaluator.float_model import find_float_model
 from evaluator.gates import check_gates, latency_names, parse_gate, refuse_unanswerable
@@ -20,6 +21,7 @@ from evaluator.stored import STAGE, Replicates, stored_evaluations
 from shared import formats, plugins
 from shared.added import added_versions, data_members
 from shared.arrays import write_arrays
+from shared.config.check_sections import Evaluation
 from shared.errors import GateFailed
 from shared.files import sha256_of_json
 from shared.latency import TOTAL
@@ -38,6 +40,7 @@ def evaluate(
     gates: Sequence[str] = (),
     resample: str = "frames",
     float_work: Path | None = None,
+    t4: Mapping[str, Any] | None = None,
 ) -> str:
     """Evaluate the runs of a workspace and record the result. Returns what to print.
 
@@ -47,6 +50,7 @@ def evaluate(
         force: although nothing changed.
         gates: conditions under which a run fails, see `evaluator.gates`.
         resample: what is drawn for the intervals, ``frames`` or ``scenes``.
+        t4: what stands in place of the config's ``evaluation.t4``, see `evaluator.boxes3d.settings.chosen`.
         float_work: the evaluated workspace of the float model that this INT8 one was made from.
 
     Raises:
@@ -60,7 +64,15 @@ def evaluate(
     workspace = Workspace.open(work)
     config = from_resolved(workspace.config(), str(work))
     parsed_gates = [parse_gate(text) for text in gates]
-    stage_config = {**part(config, "evaluation", "data", "task_type"), "gates": list(gates), "resample": resample}
+    evaluation = config.evaluation.model_copy(
+        update={"t4": chosen(config.evaluation.t4, dict(t4 or {}), workspace.spec().classes)}
+    )
+    stage_config = {
+        **part(config, "data", "task_type"),
+        "evaluation": evaluation.model_dump(mode="json"),
+        "gates": list(gates),
+        "resample": resample,
+    }
     if not config.evaluation.enabled:
         reason = "evaluation.enabled is false"
         workspace.stage(STAGE, tool="evaluator", config=stage_config).skip(reason)
@@ -104,19 +116,19 @@ def evaluate(
             truth = metric.ground_truth(samples, dataset.classes, spec.classes)
             if truth is None:
                 _log.warning("the data set has no labels: latency only, no metrics")
-            evaluations, replicates = evaluate_runs(runs, truth, metric, spec.classes, resample)
+            evaluations, replicates = evaluate_runs(runs, truth, metric, spec.classes, resample, evaluation)
             for folder, run in zip(folders, runs, strict=True):
                 stage.text_artifact(f"evaluation/{Path(folder).name}-latency.csv", "latency", latency_csv(run))
-            for name, evaluation in evaluations.items():
-                evaluation["run"]["precision"] = precisions[name]
+            for name, stored in evaluations.items():
+                stored["run"]["precision"] = precisions[name]
                 if float_model is not None:
-                    evaluation["float"] = float_model.beside(evaluation, replicates[name])
-                stage.json_artifact(f"evaluation/{name}.json", "evaluation", evaluation)
+                    stored["float"] = float_model.beside(stored, replicates[name])
+                stage.json_artifact(f"evaluation/{name}.json", "evaluation", stored)
                 with stage.artifact(f"evaluation/{name}.npz", kind="replicates") as path:
                     write_arrays(path, replicates[name], compressed=True)
                 if truth is not None:
-                    stage.result("metrics", name, evaluation["headline"])
-                stage.result("latency", name, evaluation["latency"])
+                    stage.result("metrics", name, stored["headline"])
+                stage.result("latency", name, stored["latency"])
             results = check_gates(parsed_gates, evaluations)
             stage.result("gates", "summary", {"gates": [asdict(result) for result in results]})
     text = "\n\n".join(table.text() for table in evaluation_tables(workspace))
@@ -147,7 +159,12 @@ def _judge(workspace: Workspace, text: str) -> str:
 
 
 def evaluate_runs(
-    runs: Sequence[Run], truth: Truth | None, metric: Metric, classes: Sequence[str], resample: str
+    runs: Sequence[Run],
+    truth: Truth | None,
+    metric: Metric,
+    classes: Sequence[str],
+    resample: str,
+    settings: Evaluation,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Replicates]]:
     """Metrics, their intervals, and latency of runs over the same samples; without ``truth`` latency only.
 
@@ -168,7 +185,7 @@ def evaluate_runs(
         name = run.folder.name
         results[name], replicates[name] = None, {}
         if truth is not None and copies is not None:
-            matched = metric.match(run, truth, classes)
+            matched = metric.match(run, truth, classes, settings)
             results[name] = metric.evaluate(matched)
             replicates[name] = replicate(copies, partial(metric.resample, matched), f"intervals of {name}")
     evaluations = {

@@ -35,8 +35,9 @@ class FloatModel:
         """The float model's run for the run of ``evaluation``: the same backend on the same device, else the baseline.
 
         Returns:
-            JSON: ``name`` (workspace and run), ``precision``, ``headline``, ``intervals``, ``latency``, ``classes``
-            (`Metric.per_class`), and ``differences`` (intervals of the run minus the float one).
+            JSON: ``name`` (workspace and run), ``precision``, ``headline``, ``intervals``, ``latency``, ``metrics``
+            (only what they were computed with), ``classes`` (`Metric.per_class`), and ``differences`` (intervals of the
+            run minus the float one).
 
         Raises:
             InputError: it was evaluated on other frames.
@@ -56,6 +57,7 @@ class FloatModel:
             "headline": stored["headline"],
             "intervals": stored["intervals"],
             "latency": stored["latency"],
+            "metrics": {"computed_with": (stored["metrics"] or {}).get("computed_with", "")},
             "classes": subject.per_class(),
             "differences": differences(replicates, subject.replicates),
         }

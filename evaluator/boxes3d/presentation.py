@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from evaluator.boxes3d.t4 import HEADLINE_RULE, RuleScore
+from evaluator.boxes3d.t4 import HEADLINE_RULE, PASS_RULE, PASS_THRESHOLD, PassFail, RuleScore
 from shared.metrics.nuscenes import NuscenesScore
 from shared.table import Table, number
 
+# Of a range, beside its rules.
+PASS_FAIL = "pass_fail"
+_USUAL = {"compat": "none", "label_policy": "default"}
 _BEST_F1 = ("max_f1", "optimal_confidence", "optimal_precision", "optimal_recall")
 
 
@@ -83,6 +87,17 @@ def t4_json(score: Mapping[str, RuleScore]) -> dict[str, Any]:
     }
 
 
+def pass_fail_json(counts: PassFail) -> dict[str, Any]:
+    """``success`` and ``fail`` as perception_eval counts them, and what they are made of."""
+    return {
+        "rule": PASS_RULE,
+        "threshold": PASS_THRESHOLD,
+        "success": counts.found,
+        "fail": counts.missed + counts.false,
+        **asdict(counts),
+    }
+
+
 def nuscenes_tables(result: Mapping[str, Any], headline_range: str) -> list[Table]:
     """AP per range and class; NDS and mean errors; the headline range in detail."""
     ranges: Mapping[str, Any] = result["ranges"]
@@ -141,7 +156,8 @@ def _detection_score_table(ranges: Mapping[str, Any]) -> Table:
 def t4_tables(result: Mapping[str, Any], headline_range: str) -> list[Table]:
     """mAP and mAPH per range and matching rule; the headline rule and range per class."""
     ranges: Mapping[str, Any] = result["ranges"]
-    rules = next(iter(ranges.values()))
+    named = as_named(result.get("settings", {}))
+    rules = [rule for rule in next(iter(ranges.values())) if rule != PASS_FAIL]
     rows = [
         [f"{rule} {name}", *(number(values[rule][name], 4) for values in ranges.values())]
         for rule in rules
@@ -153,11 +169,28 @@ def t4_tables(result: Mapping[str, Any], headline_range: str) -> list[Table]:
         best_f1 = (number(best[key], 3) for key in _BEST_F1)
         detail.append([name, number(values["AP"], 4), number(values["APH"], 4), *best_f1])
     threshold = list(next(iter(ranges[headline_range][HEADLINE_RULE]["classes"].values()))["thresholds"])[-1]
-    return [
-        Table("T4 (perception_eval) per range [m]", ["rule", *ranges], rows),
+    tables = [
+        Table(f"T4 (perception_eval{named}) per range [m]", ["rule", *ranges], rows),
         Table(
-            f"T4, {headline_range} m, {HEADLINE_RULE}: AP, and the best F1 at {threshold} m",
+            f"T4{named}, {headline_range} m, {HEADLINE_RULE}: AP, and the best F1 at {threshold} m",
             ["class", "AP", "APH", "max F1", "at score", "precision", "recall"],
             detail,
         ),
     ]
+    if all(PASS_FAIL in values for values in ranges.values()):
+        counts = [
+            [name, *(str(values[PASS_FAIL][key]) for key in ("success", "fail", "found", "missed", "false"))]
+            for name, values in ranges.items()
+        ]
+        title = f"T4{named}: pass and fail by {PASS_RULE} below {PASS_THRESHOLD:g} m"
+        tables.append(Table(title, ["range", "success", "fail", "found", "missed", "false"], counts))
+    return tables
+
+
+def as_named(settings: Mapping[str, Any]) -> str:
+    """``, compat awml`` and the like, of the settings of the T4 metric that are not the usual ones."""
+    parts = [f"{key} {settings[key]}" for key, usual in _USUAL.items() if settings.get(key, usual) != usual]
+    fewest = settings.get("min_points", {})
+    if fewest:
+        parts.append("min_points " + " ".join(f"{name}={count}" for name, count in fewest.items()))
+    return "".join(f", {part}" for part in parts)

@@ -4,6 +4,9 @@ Definitions: ``perception_eval`` 1.3 (autoware_perception_evaluation), as AWML's
 nuScenes metric up to the matches; then the precision curve gets its monotone envelope, classes without ground truth
 and predictions are left out of means, and ranges are open at both ends (``low < distance < high``).
 
+Like the original's, label policy and least number of points can be chosen (`T4Metric`), and a frame set has a count of
+successes and failures (`PassFail`).
+
 Three mistakes of the original are corrected here; `Compatibility` repeats them to compare numbers:
 
 - APH loses the sign of yaw, since a quaternion's angle is never negative: +0.1 and -0.1 rad count as equal.
@@ -31,6 +34,12 @@ PairCost = Callable[[BoxTable, BoxTable, Int, Int], Float64]
 _WEIGHT_DECIMALS = 10
 
 
+def center_distances_3d(predictions: BoxTable, truths: BoxTable, rows: Int, columns: Int) -> Float64:
+    """(K,) distance [m] of the centers, height included."""
+    offset = predictions.centers[rows].astype(np.float64) - truths.centers[columns]
+    return np.asarray(np.sqrt((offset**2).sum(axis=1)))
+
+
 def _negative(overlap: PairCost) -> PairCost:
     """A cost, less is better, from an overlap, more is better."""
     return lambda predictions, truths, rows, columns: -overlap(predictions, truths, rows, columns)
@@ -56,13 +65,21 @@ class Rule:
         return np.array([-threshold if self.is_overlap else threshold for threshold in self.thresholds])
 
 
-#: Matching rules and thresholds: those of AWML's evaluators, and overlaps at one half.
+_IOU_BEV, _IOU_3D = _negative(iou_bev), _negative(iou_3d)
+
+#: Matching rules and thresholds: those of AWML's evaluators, center distance in 3D, and overlaps at 0.5 and 0.3, which
+#: are not averaged.
 RULES: Mapping[str, Rule] = {
     "center_distance_bev": Rule(center_distances, (0.5, 1.0, 2.0, 4.0)),
+    "center_distance": Rule(center_distances_3d, (0.5, 1.0, 2.0, 4.0)),
     "plane_distance": Rule(plane_distances, (2.0, 4.0)),
-    "iou_bev": Rule(_negative(iou_bev), (0.5,), is_overlap=True),
-    "iou_3d": Rule(_negative(iou_3d), (0.5,), is_overlap=True),
+    "iou_bev": Rule(_IOU_BEV, (0.5,), is_overlap=True),
+    "iou_bev_0.3": Rule(_IOU_BEV, (0.3,), is_overlap=True),
+    "iou_3d": Rule(_IOU_3D, (0.5,), is_overlap=True),
+    "iou_3d_0.3": Rule(_IOU_3D, (0.3,), is_overlap=True),
 }
+#: The rule and threshold [m] by which a box passes or fails.
+PASS_RULE, PASS_THRESHOLD = "plane_distance", 2.0
 #: The rule of the headline mAP.
 HEADLINE_RULE = "center_distance_bev"
 
@@ -163,6 +180,7 @@ class Candidates:
         pairs: by name of the rule.
         rules: the rules.
         order: (N,) rows of the predictions in the order in which they choose.
+        groups: (N,) predictions of one group are after the same ground truths (`groups_of`).
         heading_weights: weight of a hit in APH, for rows of predictions (K,) and ground truths (K,).
     """
 
@@ -171,6 +189,7 @@ class Candidates:
     pairs: dict[str, Pairs]
     rules: Mapping[str, Rule]
     order: Int
+    groups: Int
     heading_weights: Callable[[Int, Int], Float64]
 
 
@@ -180,8 +199,10 @@ def find_candidates(
     *,
     rules: Mapping[str, Rule] = RULES,
     compatibility: Compatibility = RIGHT,
+    any_label: bool = False,
+    min_points: Int | None = None,
 ) -> Candidates:
-    """Filter the boxes and compute the costs of all pairs that may match, which are of the same class.
+    """Filter the boxes and compute the costs of all pairs that may match.
 
     Ground truth without lidar points is left out, as AWML's data set drops it.
 
@@ -189,16 +210,22 @@ def find_candidates(
         predictions, truths: the boxes.
         rules: matching rules by name.
         compatibility: mistakes to repeat.
+        any_label: boxes of different classes may match, too (perception_eval's ``ALLOW_ANY``).
+        min_points: (C,) per class, fewest lidar points of ground truth that is to be found; None: 1.
     """
-    truths = truths.select(truths.num_points >= 1)
+    truths = truths.select(truths.num_points >= (1 if min_points is None else min_points[truths.labels]))
+    families = None
+    if any_label:
+        families = np.zeros(max(table.labels.max(initial=0) for table in (predictions, truths)) + 1, np.int64)
     # A pair with plane distance d has a pair of corners within d, and corners lie on the circle around the footprint;
     # boxes that overlap have overlapping circles.
     limit = max([threshold for rule in rules.values() if not rule.is_overlap for threshold in rule.thresholds] + [0.0])
-    near = pairs_within(predictions, truths, limit, between_edges=True)
+    near = pairs_within(predictions, truths, limit, between_edges=True, families=families)
     shapes = _with_mistakes(predictions, compatibility), _with_mistakes(truths, compatibility)
     pairs = {}
+    costs_of = {cost: _in_chunks(cost, *shapes, near) for cost in {rule.cost for rule in rules.values()}}
     for name, rule in rules.items():
-        costs = _in_chunks(rule.cost, *shapes, near)
+        costs = costs_of[rule.cost]
         pairs[name] = replace(near, costs=costs).select(costs < rule.limits.max()).in_order()
     return Candidates(
         predictions,
@@ -207,6 +234,7 @@ def find_candidates(
         rules,
         # Python's stable sort, descending: of equal scores the earlier comes first.
         np.argsort(-predictions.scores.astype(np.float64), kind="stable"),
+        groups_of(predictions, families),
         lambda rows, columns: heading_weights(predictions.yaws[rows], truths.yaws[columns], compatibility.unsigned_yaw),
     )
 
@@ -271,12 +299,14 @@ class Matches:
         by_score: (K,) rows of the predictions that take part, by descending score.
         keep_truths: (M,) ground truths that take part.
         weights: per rule, (T, N) what a hit counts in APH; -1 for a false positive.
+        labels: per rule, (T, N) the class that a prediction counts for: its ground truth's, or its own if it has none.
     """
 
     candidates: Candidates
     by_score: Int
     keep_truths: Bool
     weights: dict[str, Float64]
+    labels: dict[str, Int]
 
 
 def match_range(candidates: Candidates, low: float, high: float) -> Matches:
@@ -294,13 +324,13 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
     """
     order = candidates.order[keep_predictions[candidates.order]]
     by_score = descending_scores(candidates.predictions.scores)
-    weights = {}
+    weights, labels = {}, {}
     for name, rule in candidates.rules.items():
         pairs = candidates.pairs[name]
         inside = keep_predictions[pairs.predictions] & keep_truths[pairs.truths]
         matched = match_greedily(
             pairs.select(inside),
-            groups_of(candidates.predictions),
+            candidates.groups,
             len(candidates.truths),
             order,
             rule.limits,
@@ -308,7 +338,9 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
         levels, rows = np.nonzero(matched >= 0)
         weights[name] = np.full(matched.shape, -1.0)
         weights[name][levels, rows] = candidates.heading_weights(rows, matched[levels, rows])
-    return Matches(candidates, by_score[keep_predictions[by_score]], keep_truths, weights)
+        labels[name] = np.tile(candidates.predictions.labels, (len(matched), 1))
+        labels[name][levels, rows] = candidates.truths.labels[matched[levels, rows]]
+    return Matches(candidates, by_score[keep_predictions[by_score]], keep_truths, weights, labels)
 
 
 def score(
@@ -343,16 +375,40 @@ def score_range(candidates: Candidates, classes: Sequence[str], low: float, high
 def _score_rule(matches: Matches, rule: str, classes: Sequence[str], by_score: Int, truth_counts: Int) -> RuleScore:
     """Score all classes. ``by_score`` (K,): rows of the predictions that take part, by descending score."""
     predictions = matches.candidates.predictions
+    thresholds = matches.candidates.rules[rule].thresholds
     scores = {}
     for label, name in enumerate(classes):
-        own = by_score[predictions.labels[by_score] == label]
-        own_scores, num_truths = predictions.scores[own].astype(np.float64), int(truth_counts[label])
-        thresholds = {
-            threshold: score_threshold(weights[own], own_scores, num_truths)
-            for threshold, weights in zip(matches.candidates.rules[rule].thresholds, matches.weights[rule], strict=True)
-        }
-        scores[name] = ClassScore(thresholds, num_truths, len(own))
+        num_truths = int(truth_counts[label])
+        at = {}
+        for level, threshold in enumerate(thresholds):
+            counted = by_score[matches.labels[rule][level, by_score] == label]
+            counted_scores = predictions.scores[counted].astype(np.float64)
+            at[threshold] = score_threshold(matches.weights[rule][level, counted], counted_scores, num_truths)
+        scores[name] = ClassScore(at, num_truths, int((predictions.labels[by_score] == label).sum()))
     return RuleScore(scores)
+
+
+@dataclass(frozen=True)
+class PassFail:
+    """How many boxes passed, of all frames: perception_eval's counts by `PASS_RULE` at `PASS_THRESHOLD`.
+
+    Attributes:
+        found: ground truths that were found.
+        missed: ground truths that were not.
+        false: predictions that found none, whatever their score.
+    """
+
+    found: int
+    missed: int
+    false: int
+
+
+def pass_fail(matches: Matches) -> PassFail:
+    """The counts of matched boxes."""
+    level = matches.candidates.rules[PASS_RULE].thresholds.index(PASS_THRESHOLD)
+    hits = matches.weights[PASS_RULE][level, matches.by_score] >= 0
+    found = int(hits.sum())
+    return PassFail(found, int(matches.keep_truths.sum()) - found, len(hits) - found)
 
 
 def score_threshold(weights: Float64, scores: Float64, num_truths: int) -> ThresholdScore:

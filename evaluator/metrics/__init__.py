@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from evaluator.bootstrap import Copies
 from shared import plugins
+from shared.config.check_sections import Evaluation
 from shared.errors import UsageError
 from shared.runs import Run
 from shared.table import Table
@@ -45,8 +46,14 @@ class Metric(Protocol):
             InputError: labels that no metric can be computed from.
         """
 
-    def match(self, run: Run, truth: Any, classes: Sequence[str]) -> Any:
+    def match(self, run: Run, truth: Any, classes: Sequence[str], evaluation: Evaluation) -> Any:
         """The results of a run laid beside the truth; the costly part, done once.
+
+        Args:
+            run: the run.
+            truth: what `ground_truth` gave.
+            classes: class list of the model.
+            evaluation: the config's section, in which a task may have settings of its own.
 
         Raises:
             InputError: the run holds what no metric can be computed from.

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
 from shared.arrays import Float64, Int64
+from shared.config.check_sections import Evaluation
 from shared.data.camera_pairs import CameraPair
 from shared.errors import InputError
 from shared.lazy import lazy_import
@@ -108,7 +109,7 @@ class Matched:
         return np.asarray(self.logits[:, 1] - self.logits[:, 0])
 
 
-def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
+def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matched:
     """The answers of a run over the samples of ``truth``.
 
     Raises:

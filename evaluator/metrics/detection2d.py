@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluator.bootstrap import Copies
 from evaluator.boxes2d import coco
+from shared.config.check_sections import Evaluation
 from shared.data.labels import labels_in
 from shared.data.types import ImageLabels, ImageSample
 from shared.errors import InputError
@@ -85,7 +86,7 @@ class Matched:
     voc: list[voc.ClassMatches]
 
 
-def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
+def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matched:
     """Match the run's boxes with ``truth``.
 
     Raises:

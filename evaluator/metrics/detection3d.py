@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
-from evaluator.boxes3d import t4
-from evaluator.boxes3d.presentation import curves_json, nuscenes_json, nuscenes_tables, t4_json, t4_tables
+from evaluator.boxes3d import settings, t4
+from evaluator.boxes3d.presentation import as_named, curves_json, nuscenes_json, nuscenes_tables, t4_json, t4_tables
+from shared.config.check_sections import Evaluation, T4Metric
 from shared.data.labels import labels_in
 from shared.data.types import Sample
 from shared.errors import InputError
@@ -104,18 +105,21 @@ class Matched:
         truth: the truth.
         classes: class list that labels index.
         nuscenes, t4: matches of each metric, by name of the range.
+        t4_settings: how the T4 metric is computed.
     """
 
     truth: Truth
     classes: Sequence[str]
     nuscenes: dict[str, nuscenes.Matches]
     t4: dict[str, t4.Matches]
+    t4_settings: T4Metric = settings.USUAL
 
 
-def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
+def match(run: Run, truth: Truth, classes: Sequence[str], evaluation: Evaluation) -> Matched:
     """Match the run's boxes with ``truth``, for both metrics and every range.
 
     Raises:
+        UsageError: ``evaluation.t4`` names a class that the model does not have.
         InputError: another number of samples; NaN in a box or score, sizes that are not positive, labels outside the
             list.
     """
@@ -129,12 +133,13 @@ def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:
     )
     check_table(predictions, classes, f"predictions of {run.folder.name}")
     nuscenes_candidates = nuscenes.find_candidates(predictions, truth.boxes)
-    t4_candidates = t4.find_candidates(predictions, truth.boxes)
+    t4_candidates = settings.candidates(predictions, truth.boxes, classes, evaluation.t4)
     return Matched(
         truth,
         classes,
         {range_name(*limits): nuscenes.match_range(nuscenes_candidates, classes, *limits) for limits in RANGES},
         {range_name(*limits): t4.match_range(t4_candidates, *limits) for limits in RANGES},
+        evaluation.t4,
     )
 
 
@@ -142,7 +147,8 @@ def evaluate(matched: Matched) -> dict[str, Any]:
     """Both metrics of matched boxes.
 
     Returns:
-        JSON: ``nuscenes`` and ``t4``, each per range and class; precision curves for the headline range.
+        JSON: ``nuscenes`` and ``t4``, each per range and class; precision curves for the headline range;
+        ``computed_with``, which settings of the T4 metric are not the usual ones.
     """
     truth, classes = matched.truth, matched.classes
     scores = {name: nuscenes.score(matches, classes) for name, matches in matched.nuscenes.items()}
@@ -151,11 +157,15 @@ def evaluate(matched: Matched) -> dict[str, Any]:
         "frames_without_labels": truth.num_samples - len(truth.positions),
         "classes": list(classes),
         "headline_range": HEADLINE_RANGE,
+        "computed_with": as_named(matched.t4_settings.model_dump()).removeprefix(", "),
         "nuscenes": {
             "ranges": {name: nuscenes_json(score) for name, score in scores.items()},
             "curves": curves_json(scores[HEADLINE_RANGE]),
         },
-        "t4": {"ranges": {name: t4_json(t4.score(matches, classes)) for name, matches in matched.t4.items()}},
+        "t4": {
+            "settings": matched.t4_settings.model_dump(),
+            "ranges": {name: settings.range_json(matches, classes) for name, matches in matched.t4.items()},
+        },
     }
 
 

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -27,6 +27,7 @@ class Results:
         classes: class names; empty: those of the files.
         metric: which of the task's metrics; None: its first.
         class_range: range in meters, one for all or one a class; None: the task's own.
+        t4: how the T4 metric is computed, see `evaluator.boxes3d.settings.chosen`.
     """
 
     predictions: Path
@@ -34,6 +35,7 @@ class Results:
     classes: Sequence[str] = ()
     metric: str | None = None
     class_range: str | None = None
+    t4: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Score(Protocol):

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.boxes3d import t4
-from evaluator.boxes3d.presentation import nuscenes_json, nuscenes_tables, t4_json, t4_tables
+from evaluator.boxes3d.presentation import nuscenes_json, nuscenes_tables, t4_tables
+from evaluator.boxes3d.settings import USUAL, candidates, chosen, range_json
 from evaluator.metrics.detection3d import RANGES, range_name
 from evaluator.score import Results, needed_truth
 from evaluator.submission import Submission, read_submission
+from shared.config.check_sections import T4Metric
 from shared.errors import InputError, UsageError
 from shared.metrics import nuscenes
 from shared.table import Table
@@ -36,6 +38,9 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     if len(set(classes)) != len(classes) or not all(classes):
         raise UsageError(f"class names repeat or are empty: {', '.join(classes)}", where="--classes")
     limits = parse_class_range(results.class_range, classes)
+    t4_settings = chosen(USUAL, dict(results.t4), classes)
+    if metric != "t4" and t4_settings != USUAL:
+        raise UsageError(f"metric {metric} has no {', '.join(results.t4)}", where="--metric", hint="give --metric t4")
     attributes: dict[str, int] = {}
     # nuscenes-devkit takes equal scores in the order of the predictions' file, so that its samples come first.
     predictions = read_submission(results.predictions, classes, None, attributes, truth=False)
@@ -43,14 +48,18 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     ranges = (
         _nuscenes(predictions, truths, classes, limits)
         if metric == "nuscenes"
-        else _t4(predictions, truths, classes, limits, truth_file)
+        else _t4(predictions, truths, classes, limits, truth_file, t4_settings)
     )
+    if metric == "t4":
+        about: dict[str, Any] = {"settings": t4_settings.model_dump()}
+    else:
+        about = {key: ranges[OVERALL][key] for key in _SUMMARY}
     result: dict[str, Any] = {
         "metric": metric,
         "frames": len(predictions.tokens),
         "classes": list(classes),
         "class_range": dict(zip(classes, limits.tolist(), strict=True)),
-        **({key: ranges[OVERALL][key] for key in _SUMMARY} if metric == "nuscenes" else {}),
+        **about,
         "ranges": ranges,
     }
     return result, nuscenes_tables(result, OVERALL) if metric == "nuscenes" else t4_tables(result, OVERALL)
@@ -89,14 +98,14 @@ def parse_class_range(text: str | None, classes: Sequence[str]) -> npt.NDArray[n
 def _nuscenes(
     predictions: Submission, truths: Submission, classes: Sequence[str], limits: npt.NDArray[np.float64]
 ) -> Mapping[str, Any]:
-    candidates = nuscenes.find_candidates(predictions.boxes, truths.boxes)
+    found = nuscenes.find_candidates(predictions.boxes, truths.boxes)
     distances = truths.distances[truths.boxes.num_points != 0]
-    sides = ((predictions.distances, predictions.boxes.labels), (distances, candidates.truths.labels))
+    sides = ((predictions.distances, predictions.boxes.labels), (distances, found.truths.labels))
 
     def score(low: float, high: npt.NDArray[np.float64] | float) -> dict[str, Any]:
         limit = np.broadcast_to(high, len(classes))
         keep = [(low <= distance) & (distance < limit[labels]) for distance, labels in sides]
-        matches = nuscenes.match_subset(candidates, classes, *keep)
+        matches = nuscenes.match_subset(found, classes, *keep)
         return nuscenes_json(nuscenes.score(matches, classes))
 
     return {OVERALL: score(0.0, limits), **{range_name(*bounds): score(*bounds) for bounds in RANGES}}
@@ -108,6 +117,7 @@ def _t4(
     classes: Sequence[str],
     limits: npt.NDArray[np.float64],
     truth_file: Path,
+    settings: T4Metric,
 ) -> Mapping[str, Any]:
     if not (predictions.in_ego_frame and truths.in_ego_frame):
         raise InputError(
@@ -115,14 +125,14 @@ def _t4(
             where=str(truth_file),
             hint="give translations in the ego frame, without ego_translation",
         )
-    candidates = t4.find_candidates(predictions.boxes, truths.boxes)
+    found = candidates(predictions.boxes, truths.boxes, classes, settings)
 
     def score(low: float, high: npt.NDArray[np.float64] | float) -> dict[str, Any]:
         limit = np.broadcast_to(high, len(classes))
         keep = [
             (low < boxes.distances_to_ego()) & (boxes.distances_to_ego() < limit[boxes.labels])
-            for boxes in (candidates.predictions, candidates.truths)
+            for boxes in (found.predictions, found.truths)
         ]
-        return t4_json(t4.score(t4.match_subset(candidates, *keep), classes))
+        return range_json(t4.match_subset(found, *keep), classes)
 
     return {OVERALL: score(0.0, limits), **{range_name(*bounds): score(*bounds) for bounds in RANGES}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -118,6 +118,25 @@ class Backends(Section):
     tensorrt: EvaluatedTensorRT = Field(default=EvaluatedTensorRT(), description="The engines in TensorRT.")
 
 
+class T4Metric(Section):
+    """The T4 metric of 3D boxes, in the terms of perception_eval."""
+
+    compat: Literal["none", "awml"] = Field(
+        default="none",
+        description="`awml`: repeat the mistakes of perception_eval and of AWML's calls of it: APH without the sign of "
+        "yaw, length and width exchanged, bottoms taken for centers.",
+    )
+    label_policy: Literal["default", "allow_any"] = Field(
+        default="default",
+        description="Which boxes may match: those of one class, or (`allow_any`) all; a match counts for the class of "
+        "the ground truth.",
+    )
+    min_points: dict[Name, Annotated[int, Field(ge=0, strict=True)]] = Field(
+        default={},
+        description="By class: fewest lidar points of ground truth that is to be found; 1 for classes not named.",
+    )
+
+
 class Evaluation(Section):
     """Accuracy and latency of the backends."""
 
@@ -125,3 +144,4 @@ class Evaluation(Section):
     num_samples: SampleCount = Field(default=10, description="How many samples, from the first; -1 for all.")
     verbose: Flag = Field(default=False, description="Log every sample.")
     backends: Backends = Field(default=Backends(), description="Which backends, and on which devices.")
+    t4: T4Metric = Field(default=T4Metric(), description="How the T4 metric is computed.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def test_two_runs_are_scored_recorded_and_shown(tmp_path: Path) -> None:
     assert stored["metrics"]["t4"]["ranges"]["0-121"]["center_distance_bev"]["mAP"] >= ranges["0-121"]["mAP"]
     for expected in ("mAP", "0-50", "pedestrian", "latency median [ms]", "onnx-cpu"):
         assert expected in text
+
+
+def test_the_t4_metric_is_computed_as_the_config_or_the_command_says(tmp_path: Path) -> None:
+    settings = {"enabled": True, "num_samples": -1, "t4": {"compat": "awml"}}
+    workspace = make_workspace(tmp_path, evaluation=settings)
+    boxes = {index: good_boxes(workspace, index) for index in range(SAMPLES)}
+    add_run(workspace, "onnx", boxes={index: replace(each, yaws=-each.yaws) for index, each in boxes.items()})
+    text = _evaluate(workspace)
+    assert "T4 (perception_eval, compat awml) per range" in text
+    assert re.search(r"^computed with +compat awml$", text, re.MULTILINE), "also beside the numbers of other runs"
+    as_awml = json.loads(workspace.artifact("evaluation/onnx-cpu.json").read_text())
+    text = evaluate(workspace.root, None, False, t4={"compat": "none", "min_points": "3"})
+    assert "compat" not in text and "min_points" in text
+    right = json.loads(workspace.artifact("evaluation/onnx-cpu.json").read_text())
+    assert as_awml["metrics"]["t4"]["settings"]["compat"] == "awml"
+    assert right["metrics"]["t4"]["settings"]["compat"] == "none"
+    assert as_awml["headline"]["T4 mAPH"] > 1.2 * right["headline"]["T4 mAPH"], "the sign of yaw is lost"
 
 
 def test_second_call_is_up_to_date_and_prints_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

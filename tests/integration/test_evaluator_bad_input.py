@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from evaluator.cli import cli
 from evaluator.metrics import detection2d
+from shared.config.check_sections import Evaluation
 from shared.errors import InputError
 from shared.runs import Run, RunHeader, RunWriter
 from shared.tasks.detection2d import Boxes2D
@@ -104,7 +105,7 @@ def test_labels_that_make_no_sense(tmp_path: Path, change: dict[str, object], wo
         ("mpA < 0.5", "did you mean 'mAP'?"),
         ("mAP drpo > 0.5", "no metric 'mAP drpo'"),
         ("onxn-cpu: mAP < 0.5", "there are: onnx-cpu, pytorch-cpu"),
-        ("latency p95 > 3", "no metric 'latency p95'"),
+        ("latency p95 > 3", "latency p95 needs 200 samples"),
     ],
 )
 def test_a_gate_with_a_typo_is_an_error_and_no_pass(tmp_path: Path, gate: str, words: str) -> None:
@@ -160,6 +161,6 @@ def test_2d_boxes_that_make_no_sense(
     truth = detection2d.Truth(images=[], positions=[0], tokens=["a"], scenes=["s"], num_samples=1)
     run = _run_of(tmp_path, Boxes2D.build([corners], [label], [score]))
     with pytest.raises(InputError, match=words):
-        detection2d.match(run, truth, ["car", "bus"])
+        detection2d.match(run, truth, ["car", "bus"], Evaluation())
     with pytest.raises(InputError, match="holds 1 samples, the ground truth 2"):
-        detection2d.match(run, replace(truth, num_samples=2), ["car", "bus"])
+        detection2d.match(run, replace(truth, num_samples=2), ["car", "bus"], Evaluation())

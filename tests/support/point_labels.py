@@ -71,7 +71,7 @@ def ground_truth(samples, label_classes, classes):
     return Truth([s.token for s in listed], [s.scene for s in listed], [s.labels for s in listed]) if listed else None
 
 
-def match(run, truth, classes):
+def match(run, truth, classes, evaluation):
     answers = [run.predictions(index, np.ndarray) for index in range(len(run))]
     return [(given == wanted) for given, wanted in zip(answers, truth.labels, strict=True)]
 

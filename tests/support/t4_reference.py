@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,10 @@ def _corners(table: BoxTable, row: int) -> list[Corner]:
 
 def center_distance_bev(estimated: BoxTable, i: int, truth: BoxTable, j: int) -> float:
     return math.dist(estimated.centers[i, :2], truth.centers[j, :2])
+
+
+def center_distance(estimated: BoxTable, i: int, truth: BoxTable, j: int) -> float:
+    return math.dist(estimated.centers[i].tolist(), truth.centers[j].tolist())
 
 
 def plane_distance(estimated: BoxTable, i: int, truth: BoxTable, j: int) -> float:
@@ -95,8 +99,14 @@ def reference_score(
     *,
     is_overlap: bool = False,
     unsigned: bool = False,
+    any_label: bool = False,
+    min_points: Sequence[int] | None = None,
 ) -> list[dict[str, float]]:
     """Score per class at one threshold of one matching rule, for boxes strictly between ``low`` and ``high`` meters."""
+    fewest = [1] * classes if min_points is None else min_points
+
+    def seen(row: int) -> bool:
+        return bool(truth.num_points[row] >= fewest[int(truth.labels[row])])
 
     def inside(table: BoxTable, row: int) -> bool:
         return low < math.hypot(*table.centers[row, :2]) < high
@@ -108,13 +118,13 @@ def reference_score(
     counts = [0] * classes
     for frame in sorted({*estimated.frames.tolist(), *truth.frames.tolist()}):
         rows = [i for i in np.flatnonzero(estimated.frames == frame).tolist() if inside(estimated, i)]
-        free = [j for j in np.flatnonzero(truth.frames == frame).tolist() if inside(truth, j) and truth.num_points[j]]
+        free = [j for j in np.flatnonzero(truth.frames == frame).tolist() if inside(truth, j) and seen(j)]
         for j in free:
             counts[int(truth.labels[j])] += 1
         for i in sorted(rows, key=lambda row: estimated.scores[row], reverse=True):
             best: tuple[int, float] | None = None
             for j in free:
-                if estimated.labels[i] == truth.labels[j]:
+                if any_label or estimated.labels[i] == truth.labels[j]:
                     value = cost(estimated, i, truth, j)
                     if best is None or better(value, best[1]):
                         best = (j, value)

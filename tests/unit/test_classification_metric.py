@@ -15,6 +15,7 @@ from evaluator.evaluate import evaluate
 from evaluator.metrics import classification as metric
 from evaluator.metrics import find_metric
 from evaluator.stored import stored_evaluations
+from shared.config.check_sections import Evaluation
 from shared.data import DataSettings, open_dataset
 from shared.errors import InputError
 from shared.runs import Run, RunHeader, RunWriter
@@ -260,27 +261,29 @@ def test_the_runs_own_decision_counts(samples, tmp_path: Path) -> None:
     logits = some_logits(samples, skill=50)
     counters = [{"miscalibrated": 1, "calibrated": 0} for _ in samples]
     run = write_run(tmp_path / "run", samples, logits, counters)
-    result = metric.evaluate(metric.match(run, truth_of(samples), CLASSES))
+    result = metric.evaluate(metric.match(run, truth_of(samples), CLASSES, Evaluation()))
     assert result["decisions"]["accuracy"] == 0.5
     assert result["separation"]["roc_auc"] == 1.0
     decided = write_run(tmp_path / "decided", samples, logits, labels=np.zeros(len(samples)))
-    assert metric.evaluate(metric.match(decided, truth_of(samples), CLASSES)) == result
+    assert metric.evaluate(metric.match(decided, truth_of(samples), CLASSES, Evaluation())) == result
     plain = write_run(tmp_path / "plain", samples, logits)
-    assert metric.evaluate(metric.match(plain, truth_of(samples), CLASSES))["decisions"]["accuracy"] == 1.0
+    assert (
+        metric.evaluate(metric.match(plain, truth_of(samples), CLASSES, Evaluation()))["decisions"]["accuracy"] == 1.0
+    )
 
 
 def test_answers_that_no_metric_can_be_computed_from(samples, tmp_path: Path) -> None:
     truth = truth_of(samples)
     short = write_run(tmp_path / "short", samples[:4], some_logits(samples[:4]))
     with pytest.raises(InputError, match="holds 4 samples, the ground truth 60"):
-        metric.match(short, truth, CLASSES)
+        metric.match(short, truth, CLASSES, Evaluation())
     broken = some_logits(samples)
     broken[3, 1] = np.nan
     with pytest.raises(InputError, match="logit that is NaN"):
-        metric.match(write_run(tmp_path / "nan", samples, broken), truth, CLASSES)
+        metric.match(write_run(tmp_path / "nan", samples, broken), truth, CLASSES, Evaluation())
     wide = np.zeros((60, 3))
     with pytest.raises(InputError, match=r"shape \(1, 3\)"):
-        metric.match(write_run(tmp_path / "wide", samples, wide), truth, CLASSES)
+        metric.match(write_run(tmp_path / "wide", samples, wide), truth, CLASSES, Evaluation())
     with pytest.raises(InputError, match="class 'unknown'"):
         metric.ground_truth(samples, ["unknown", "calibrated"], CLASSES)
 

@@ -14,6 +14,7 @@ from evaluator.cli import cli
 from evaluator.metrics import find_metric
 from shared import tasks
 from shared.config import load_config
+from shared.config.check_sections import Evaluation
 from shared.errors import ConfigError, InputError, UsageError
 from shared.runs import Run, RunHeader, RunWriter
 from tests.support.point_labels import NAME, install_point_labels
@@ -81,7 +82,7 @@ def test_its_runs_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     metric = find_metric(NAME)
     samples = [SimpleNamespace(token=str(i), scene="drive", labels=labels) for i, labels in enumerate(LABELS)]
     truth = metric.ground_truth(samples, ["road"], ["road"])
-    matched = metric.match(_run(tmp_path / "run", [np.array([0, 2, 2]), np.array([1])]), truth, ["road"])
+    matched = metric.match(_run(tmp_path / "run", [np.array([0, 2, 2]), np.array([1])]), truth, ["road"], Evaluation())
     assert metric.headline(metric.evaluate(matched)) == {"accuracy": 0.75}
     assert metric.resample(matched, np.array([1, 3])) == {"accuracy": pytest.approx(5 / 6)}
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pyquaternion import Quaternion
 
+from evaluator.boxes3d import t4
 from evaluator.score import Results, score_files
 from evaluator.score.detection3d import parse_class_range
 from shared.errors import DeployError, InputError, UsageError
@@ -179,14 +180,57 @@ def test_boxes_in_another_frame_take_their_range_from_ego_translation(tmp_path: 
 
 
 def test_t4_metric_of_files_is_that_of_tables(tmp_path: Path) -> None:
-    from evaluator.boxes3d import t4
-
     truth, predicted, predictions, truths = _random_files(tmp_path)
     score = _score(truth, predicted, metric="t4")
     expected = t4.score_range(t4.find_candidates(predictions, truths), CLASSES, 0, 121)
     for rule, values in expected.items():
         assert score["ranges"]["all"][rule]["mAP"] == pytest.approx(values.mean_ap)
         assert score["ranges"]["all"][rule]["mAPH"] == pytest.approx(values.mean_aph)
+
+
+def test_t4_as_awml_computes_it_is_asked_for_and_named(tmp_path: Path) -> None:
+    truth, predicted, predictions, truths = _random_files(tmp_path)
+    output = tmp_path / "score.json"
+
+    def run(**options: Any) -> tuple[str, dict[str, Any]]:
+        text = score_files("detection3d", Results(predicted, truth, CLASSES, "t4", None, options), output)
+        return text, json.loads(output.read_text())
+
+    plain_text, plain = run()
+    text, score = run(compat="awml")
+    assert "T4 (perception_eval, compat awml) per range" in text and "compat" not in plain_text
+    assert score["settings"]["compat"] == "awml" and plain["settings"]["compat"] == "none"
+    # A quaternion holds a yaw between -pi and pi.
+    predictions, truths = (
+        replace(table, yaws=np.arctan2(np.sin(table.yaws), np.cos(table.yaws))) for table in (predictions, truths)
+    )
+    as_awml = t4.score_range(t4.find_candidates(predictions, truths, compatibility=t4.AS_AWML), CLASSES, 0, 121)
+    found = score["ranges"]["0-121"]
+    for rule, expected in as_awml.items():
+        assert (found[rule]["mAP"], found[rule]["mAPH"]) == pytest.approx((expected.mean_ap, expected.mean_aph))
+    bev = "center_distance_bev"
+    assert found[bev]["mAP"] == pytest.approx(plain["ranges"]["0-121"][bev]["mAP"])
+    assert found[bev]["mAPH"] > plain["ranges"]["0-121"][bev]["mAPH"], "turned by twice a small yaw counts as equal"
+
+    text, score = run(label_policy="allow_any", min_points="car=8,bus=0")
+    assert "perception_eval, label_policy allow_any, min_points car=8 bus=0" in text
+    fewest = np.array([{"car": 8, "bus": 0}.get(name, 1) for name in CLASSES])
+    candidates = t4.find_candidates(predictions, truths, any_label=True, min_points=fewest)
+    matches = t4.match_range(candidates, 0, 121)
+    expected = t4.score(matches, CLASSES)["iou_3d_0.3"].mean_ap
+    assert score["ranges"]["0-121"]["iou_3d_0.3"]["mAP"] == pytest.approx(expected)
+    counts = score["ranges"]["0-121"]["pass_fail"]
+    assert counts["success"] + counts["missed"] == int(matches.keep_truths.sum()) and counts["rule"] == "plane_distance"
+    assert counts["fail"] == counts["missed"] + counts["false"]
+
+
+@pytest.mark.parametrize("options", [{"min_points": "many"}, {"min_points": "tram=5"}, {"min_points": "car=-1"}])
+def test_points_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, str]) -> None:
+    truth, predicted, _, _ = _random_files(tmp_path)
+    with pytest.raises(UsageError, match=r"points|classes"):
+        score_files("detection3d", Results(predicted, truth, CLASSES, "t4", None, options), None)
+    with pytest.raises(UsageError, match=r"has no min_points|not a number|not among"):
+        score_files("detection3d", Results(predicted, truth, CLASSES, "nuscenes", None, options), None)
 
 
 def test_optional_fields_may_be_missing(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,12 @@ from tests.support.scenes import CLASSES, random_tables
 
 _COSTS: dict[str, Callable[..., float]] = {
     "center_distance_bev": t4_reference.center_distance_bev,
+    "center_distance": t4_reference.center_distance,
     "plane_distance": t4_reference.plane_distance,
     "iou_bev": t4_reference.iou_bev,
+    "iou_bev_0.3": t4_reference.iou_bev,
     "iou_3d": t4_reference.iou_3d,
+    "iou_3d_0.3": t4_reference.iou_3d,
 }
 _LIMITS = (5.0, 30.0)
 
@@ -36,8 +40,10 @@ def _scores(
     return score_range(find_candidates(predictions, truths, **options), CLASSES, *limits)  # type: ignore[arg-type]
 
 
-def _assert_equal_to_definition(predictions: BoxTable, truths: BoxTable, compatibility: Compatibility = RIGHT) -> None:
-    ours = _scores(predictions, truths, compatibility=compatibility)
+def _assert_equal_to_definition(
+    predictions: BoxTable, truths: BoxTable, compatibility: Compatibility = RIGHT, **options: Any
+) -> None:
+    ours = _scores(predictions, truths, compatibility=compatibility, **options)
     for name, rule in t4.RULES.items():
         for threshold in rule.thresholds:
             theirs = t4_reference.reference_score(
@@ -49,6 +55,7 @@ def _assert_equal_to_definition(predictions: BoxTable, truths: BoxTable, compati
                 *_LIMITS,
                 is_overlap=rule.is_overlap,
                 unsigned=compatibility.unsigned_yaw,
+                **options,
             )
             for label, expected in zip(CLASSES, theirs, strict=True):
                 score = ours[name].classes[label].thresholds[threshold]
@@ -66,6 +73,41 @@ def test_equals_the_definition_on_random_sets(seed: int) -> None:
     predictions, truths = random_tables(seed, frames=8, truths=25, predictions=50, reach=25.0)
     _assert_equal_to_definition(predictions, truths)
     assert 0.1 < _scores(predictions, truths)["center_distance_bev"].mean_ap < 0.9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_label_and_fewest_points_equal_the_definition(seed: int) -> None:
+    predictions, truths = random_tables(seed, frames=6, reach=35.0)
+    points = np.random.default_rng(seed).integers(0, 12, len(truths))
+    truths = replace(truths, num_points=points)
+    _assert_equal_to_definition(predictions, truths, any_label=True)
+    _assert_equal_to_definition(predictions, truths, min_points=np.array([5, 0, 3, 1, 8]))
+    _assert_equal_to_definition(predictions, truths, any_label=True, min_points=np.array([5, 0, 3, 1, 8]))
+
+
+def test_a_truck_taken_for_a_car_is_found_where_any_label_may_match() -> None:
+    _, truths = random_tables(0, frames=6, reach=35.0)
+    truths = truths.select(truths.labels == 0)
+    renamed = replace(truths, labels=np.ones(len(truths), np.int64))
+    strict, loose = _scores(renamed, truths), _scores(renamed, truths, any_label=True)
+    first = CLASSES[0]
+    assert strict["center_distance_bev"].classes[first].ap == 0.0
+    assert loose["center_distance_bev"].classes[first].ap == pytest.approx(1.0)
+    assert np.isnan(loose["center_distance_bev"].classes[CLASSES[1]].ap), "every box counts for what it found"
+
+
+def test_pass_and_fail_are_counted() -> None:
+    _, truths = random_tables(1, frames=5, reach=29.0)
+    truths = replace(truths, num_points=np.full(len(truths), 3))
+    inside = t4.in_range(truths, *_LIMITS)
+    few = truths.select(np.flatnonzero(inside)[3:])
+    again = few.select(np.arange(2))
+    counts = t4.pass_fail(t4.match_range(find_candidates(few, truths), *_LIMITS))
+    assert (counts.found, counts.missed, counts.false) == (len(few), 3, 0)
+    columns = {each.name: [getattr(few, each.name), getattr(again, each.name)] for each in fields(BoxTable)}
+    twice = BoxTable(**{name: np.concatenate(parts) for name, parts in columns.items()})
+    counts = t4.pass_fail(t4.match_range(find_candidates(twice, truths), *_LIMITS))
+    assert (counts.found, counts.missed, counts.false) == (len(few), 3, 2)
 
 
 def test_equals_the_definition_when_crowded() -> None:

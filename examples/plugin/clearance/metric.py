@@ -60,7 +60,7 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
     )
 
 
-def match(run: Run, truth: Truth, classes: Sequence[str]) -> Matched:  # noqa: ARG001
+def match(run: Run, truth: Truth, classes: Sequence[str], evaluation: Any) -> Matched:  # noqa: ARG001
     """The answers of a run beside the truth.
 
     Raises:
