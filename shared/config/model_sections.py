@@ -139,7 +139,7 @@ class Export(Section):
         default="torchscript", description="Which of PyTorch's two ONNX exporters writes the graph."
     )
     opset_version: Annotated[int, Field(strict=True, ge=16, le=22)] = Field(
-        default=17, description="ONNX opset of the exported files."
+        default=17, description="ONNX opset of the exported files; TensorRT 8.6 knows those up to 17."
     )
     do_constant_folding: Flag = Field(default=True, description="Fold constants at export.")
     simplify: Literal["none", "onnxsim", "onnxslim"] = Field(

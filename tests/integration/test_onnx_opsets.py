@@ -72,3 +72,34 @@ def test_a_network(tmp_path: Path) -> None:
     model_input = yolox.load_input(sample, yolox.parameters(model, training, checked))
     (component,) = yolox.components(model, model_input, checked)
     exported(component, tmp_path / "yolox.onnx", "torchscript", 22)
+
+
+@pytest.mark.parametrize("opset", [17, 22])
+def test_a_quantized_network(tmp_path: Path, opset: int) -> None:
+    pytest.importorskip("modelopt")
+    from exporter.artifacts.onnx_export import export_onnx
+    from exporter.quantize.calibrate import calibrate, insert_quantizers
+    from exporter.quantize.frozen import freeze
+    from exporter.quantize.layers import quantizable
+    from exporter.quantized_model import check_quantized_onnx
+    from tests.support.quantizing import images, net
+
+    model = net()
+    insert_quantizers(model, [name for name in quantizable(model) if name != "out"])
+    calibrate(model, model, images(20), method="max")
+    freeze(model)
+    (image,) = images(1)
+    component = Component(
+        name="part",
+        module=model,
+        inputs=(TensorSpec(name="images", dtype="float32", shape=[2, 3, 8, 12]),),
+        outputs=(TensorSpec(name="output", dtype="float32", shape=list(model(image).shape)),),
+        inputs_of=lambda _: (image,),
+        trace_sizes={},
+        check_sizes=({},),
+        deployed_sizes={},
+    )
+    export_onnx(component, tmp_path / "part.onnx", exporter="torchscript", opset_version=opset)
+    check_quantized_onnx(tmp_path / "part.onnx", component, opset)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "part.onnx").graph.node]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") > 4
