@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from shared.config.awml_schema import AwmlConfig
 from shared.config.schema import DeployConfig
 from shared.config.section import Section
 from shared.config.walk import field_types, shape_of
@@ -39,10 +38,3 @@ def test_every_key_is_described_and_in_the_reference(section: type[Section]) -> 
         assert field.description, f"{section.__name__}.{name}"
         assert field.description.endswith("."), f"{section.__name__}.{name}"
         assert f"`{name}`" in page, f"{section.__name__}.{name}"
-
-
-def test_every_key_of_awml_has_a_home_in_the_reference() -> None:
-    """Sections of AWML that ours does not have by the same name stand in the table of what changes."""
-    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").partition("## Deploy configs of AWML")[2]
-    for name in AwmlConfig.model_fields:
-        assert name in DeployConfig.model_fields or f"`{name}" in page, name
