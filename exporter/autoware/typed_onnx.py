@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 # lost scale). What FP16 costs is for the metric to say. The demo CenterPoint's outputs keep 14 to 29 dB.
 LEAST_SNR = 6.0
 
+# So many nodes that stay in FP32 for one reason are named in a line; all are in the bundle's metadata.
+_NAMED = 5
+
 _log = logging.getLogger("exporter")
 
 
@@ -57,11 +60,19 @@ class TypedGraph:
     snr_db: float
 
     def __str__(self) -> str:
-        kept = "; ".join(f"{node} ({reason})" for node, reason in self.fp32_nodes.items())
+        nodes: dict[str, list[str]] = {}
+        for node, reason in self.fp32_nodes.items():
+            nodes.setdefault(reason, []).append(node)
+        kept = "; ".join(f"{_named(names)} ({reason})" for reason, names in nodes.items())
         return (
             f"{self.fp16_nodes} nodes in FP16, {f'{len(self.fp32_nodes)} in FP32: {kept}' if kept else 'all of them'}; "
             f"{self.snr_db:.1f} dB against FP32 on {self.checked_on}"
         )
+
+
+def _named(nodes: list[str]) -> str:
+    """The names of a few nodes, the number of many."""
+    return ", ".join(nodes) if len(nodes) <= _NAMED else f"{len(nodes)} nodes"
 
 
 def write_typed_onnx(source: Path, target: Path, workspace: Workspace, component: ComponentSpec) -> TypedGraph:
@@ -165,10 +176,11 @@ def _random_inputs(component: ComponentSpec, profile: Mapping[str, Any]) -> dict
         InputError: neither the profile nor the model spec says how large the dynamic axes are.
     """
     random = np.random.default_rng(0)
+    typical = {"batch_size": 1, **{name: sizes.opt for name, sizes in component.axes.items()}}  # nodes feed one sample
     inputs = {}
     for tensor in component.inputs:
         shape = profile.get(tensor.name, {}).get("opt_shape") or [
-            component.axes[size].opt if size in component.axes else size for size in tensor.shape
+            size if isinstance(size, int) else typical.get(size, size) for size in tensor.shape
         ]
         if any(isinstance(size, str) for size in shape):
             raise InputError(

@@ -20,7 +20,7 @@ from shared.errors import ExportError, InputError
 from shared.fp16_range import KIND
 from shared.onnx_graph import tensor_types
 from shared.workspace import Workspace
-from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, profile
+from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace, profile, quantize
 
 PROFILES = {
     ENCODER: profile(8, 1, 10, 20),
@@ -64,6 +64,19 @@ def test_nodes_whose_values_fp16_can_not_hold_stay_in_fp32(tmp_path: Path) -> No
     assert report.snr_db > 40
     assert "reaches" in report.fp32_nodes["/pfn/linear/MatMul"]
     assert "/pfn/linear/MatMul (" in str(report)
+
+
+def test_a_quantized_graph_keeps_its_int8_kernels(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path / "work", {HEAD: quantize(head())}, CONFIG)
+    report = typed(ws, HEAD, tmp_path / "typed.onnx")
+    before, after = (onnx.load(str(path)) for path in (ws.onnx(f"onnx/{HEAD}.onnx"), tmp_path / "typed.onnx"))
+    for kind in ("QuantizeLinear", "DequantizeLinear"):
+        assert sum(node.op_type == kind for node in after.graph.node) == sum(
+            node.op_type == kind for node in before.graph.node
+        )
+    assert "part of an INT8 kernel" in report.fp32_nodes.values()
+    assert "nodes (part of an INT8 kernel)" in str(report)
+    assert len(str(report)) < 300
 
 
 def test_recorded_ranges_keep_nodes_in_fp32_too(tmp_path: Path) -> None:
