@@ -12,6 +12,7 @@ from typing import Any, Literal
 from exporter.inspection import inspect
 from exporter.training_config import NoModel, Unreadable
 from shared.errors import DeployError, UsageError
+from shared.progress import track
 from shared.table import MISSING, Table
 from shared.text import one_line
 
@@ -69,7 +70,7 @@ def summarize(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[
     files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     if not files:
         raise UsageError("there is no .py file", where=", ".join(str(path) for path in paths))
-    for file in files:
+    for file in track(files, "inspect", total=len(files)):
         yield _summary(file, overrides)
 
 
