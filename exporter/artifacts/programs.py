@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
     # DYNAMIC: the sizes may be related (a stride divides them); the tracer finds out how, and refuses to fix one.
     shapes = tuple(dict.fromkeys(axes[tensor.name], torch.export.Dim.DYNAMIC) or None for tensor in component.inputs)
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _without_cuda_autocast():
             program = torch.export.export(
                 _plainly_named(component.module), component.trace_inputs(), dynamic_shapes=shapes, strict=False
             )
@@ -70,6 +71,20 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             return [value.numpy() for value in as_tuple(module(*inputs))]
 
     return compare(component, run, PROGRAM_TOLERANCE, "the program")
+
+
+@contextlib.contextmanager
+def _without_cuda_autocast() -> Iterator[None]:
+    """Make CUDA's autocast in modules (mmdet's CSPDarknet turns it off) nothing at all. That is what it is on a CPU, but
+    a program would hold the part within as an object.
+    """
+    amp = torch.cuda.amp
+    before = amp.autocast
+    amp.autocast = lambda *_, **__: contextlib.nullcontext()
+    try:
+        yield
+    finally:
+        amp.autocast = before
 
 
 def _plainly_named(module: Any) -> Any:

@@ -266,15 +266,19 @@ def test_a_file_without_the_plugin_that_was_asked_for_is_refused(tmp_path: Path)
         check_onnx(path, component, 17)
 
 
-def test_mmdets_own_yolox_tiny(tmp_path: Path) -> None:
+def mmdets_own() -> str:
+    """A training config of mmdet's own parts, as small."""
     text = tiny.TRAINING_CONFIG
     start, end = text.index("    backbone="), text.index("    test_cfg=")
-    text = text[:start] + (
+    return text[:start] + (
         '    backbone=dict(type="CSPDarknet", deepen_factor=0.33, widen_factor=0.125),\n'
         '    neck=dict(type="YOLOXPAFPN", in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1),\n'
         '    bbox_head=dict(type="YOLOXHead", num_classes=3, in_channels=16, feat_channels=16),\n'
     ) + text[end:]  # fmt: skip
-    model, pipeline, adapter, _ = exported(tmp_path, {}, text, seed=None)
+
+
+def test_mmdets_own_yolox_tiny(tmp_path: Path) -> None:
+    model, pipeline, adapter, _ = exported(tmp_path, {}, mmdets_own(), seed=None)
     sample = samples(tmp_path)[0]
     _, boxes, _ = adapter.answer(model, adapter.load_input(sample, {}))
     same_boxes(pipeline.infer(pipeline.read(sample).data).predictions, boxes)
@@ -294,12 +298,19 @@ def test_a_cut_at_random_around_a_label_is_left_out(tmp_path: Path, caplog: pyte
     same_boxes(pipeline.infer(pipeline.read(sample).data).predictions, boxes)
 
 
-def test_a_program_suppresses_as_the_onnx_file_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "text", "seed"),
+    [(FORMS["detections"], tiny.TRAINING_CONFIG, 0), ({}, mmdets_own(), None)],
+    ids=["suppressed in the graph", "mmdet's own, which turns off CUDA's autocast"],
+)
+def test_a_program_computes_as_the_onnx_file_does(
+    options: dict[str, Any], text: str, seed: int | None, tmp_path: Path
+) -> None:
     from exporter.artifacts.programs import export_program
     from exporter.models.yolox import adapter as yolox
     from shared.data import ImageSample
 
-    model, _, checked = tiny.built(tmp_path, FORMS["detections"])
+    model, _, checked = tiny.built(tmp_path, options, text, seed)
     image = tiny.write_images(tmp_path / "images")[0]
     (component,) = yolox.components(
         model, yolox.load_input(ImageSample(0, "0", 0.0, "", image, None, None, None), {}), checked
