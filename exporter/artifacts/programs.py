@@ -75,8 +75,9 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
 
 @contextlib.contextmanager
 def _without_cuda_autocast() -> Iterator[None]:
-    """Make CUDA's autocast in modules (mmdet's CSPDarknet turns it off) nothing at all. That is what it is on a CPU, but
-    a program would hold the part within as an object.
+    """Make CUDA's autocast in modules (mmdet's CSPDarknet turns it off) nothing at all.
+
+    That is what it is on a CPU, but a program would hold the part within as an object.
     """
     amp = torch.cuda.amp
     before = amp.autocast
