@@ -14,7 +14,7 @@ from exporter.autoware import BundleOptions, bundler
 from exporter.checkpoints import load_weights
 from exporter.component import Component, as_tuple
 from exporter.quiet import quiet
-from exporter.training_config import TrainingConfig, read_training_config
+from exporter.training_config import TrainingConfig, origin_of_types, read_training_config
 from shared import plugins
 from shared.config.load import build as build_config
 from shared.config.write import to_yaml
@@ -224,7 +224,7 @@ def _kind_of(training: TrainingConfig) -> tuple[str, Inspectable]:
             return name, inspectable
         known.append(f"{name} ({', '.join(inspectable.MODEL_TYPES)})")
     raise ConfigError(
-        f"model is a {wanted}, which can't be exported here",
+        f"model is a {wanted} ({origin_of_types(training)}), which can't be exported here",
         where=str(training.path),
         hint=f"there are {', '.join(known)}; docs/extending.md adds one",
     )

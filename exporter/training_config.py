@@ -168,6 +168,7 @@ def _import_custom_modules(config: TrainingConfig) -> None:
         ConfigError: a module of another package can't be imported.
     """
     without_models = []
+    named = {kind for _, kind in _types(config.model)}
     for name in config.imports:
         try:
             importlib.import_module(name)
@@ -179,7 +180,8 @@ def _import_custom_modules(config: TrainingConfig) -> None:
             if name.split(".")[0] in awml.AWML_PACKAGES:
                 types = awml.stand_in_for(name)
                 if types:
-                    _log.info("%s can't be imported (%s): our own %s stand in", name, error, ", ".join(types))
+                    used = [kind for kind in types if kind in named] or types
+                    _log.info("%s can't be imported (%s): our own %s stand in", name, error, ", ".join(used))
                 else:
                     without_models.append(name)
             elif config.may_fail:
@@ -251,14 +253,18 @@ def build_model(config: TrainingConfig, framework: str = "mmdet3d") -> Any:
 def unknown_type(config: TrainingConfig, name: str) -> ConfigError:
     """The error of a type that no package here has: where the config has it from, and where one adds it."""
     place = next((place for place, found in _types(config.model) if found == name), "model")
-    modules = [module for module in config.imports if not module.startswith("autoware_ml.")]
-    sources = [module for module in modules if not awml.is_stood_in_for(module)] or modules
-    origin = f"of {' or '.join(sources)}" if sources else "the config imports no package that could have it"
     return ConfigError(
-        f"{place} is a {name}, which is not known here ({origin})",
+        f"{place} is a {name}, which is not known here ({origin_of_types(config)})",
         where=str(config.path),
         hint="docs/extending.md, A type of a training config, says how to add it",
     )
+
+
+def origin_of_types(config: TrainingConfig) -> str:
+    """The modules that a config has its unknown types from, in words."""
+    modules = [module for module in config.imports if not module.startswith("autoware_ml.")]
+    sources = [module for module in modules if not awml.is_stood_in_for(module)] or modules
+    return f"of {' or '.join(sources)}" if sources else "the config imports no package that could have it"
 
 
 def _types(section: Any, place: str = "") -> Iterator[tuple[str, str]]:

@@ -93,7 +93,9 @@ def test_a_model_of_no_known_kind(tmp_path):
     path.write_text("model = dict(type='FRNet')\n")
     result = run(path)
     assert result.exit_code == 2
-    assert "model is a FRNet, which can't be exported here" in result.output
+    assert (
+        "model is a FRNet (the config imports no package that could have it), which can't be exported" in result.output
+    )
     assert "centerpoint (CenterPoint" in result.output and "docs/extending.md" in result.output
 
 
