@@ -61,6 +61,9 @@ addEventListener("load", async () => {{
     found.detail = page.querySelector(".detail").textContent;
     change(page.querySelector("input[type=range]"), 1);
     await wait();
+    page.querySelector(".explorer").dispatchEvent(new KeyboardEvent("keydown", {{key: "e", bubbles: true}}));
+    await wait();
+    found.error = page.querySelector(".detail").textContent;
     found.unsure = all(".stage .box.of-shown").length;
     change(page.querySelector("input[type=range]"), 0);
   }}
@@ -157,6 +160,7 @@ def test_a_reader_on_a_phone(page: Path, tmp_path: Path, scheme: int, background
     assert found["wrong"] <= found["frames"]
     if "detail" in found:
         assert re.search(r"score \d\.\d{3} · (found|wrong)", found["detail"])
+        assert "missed · label" in found["error"], "at that score all labels are missed, and the key e goes to one"
         assert found["unsure"] == 0, "no score reaches 1"
     if "nodes" in found:
         assert (found["nodes"], found["hits"]) == (22, 1)

@@ -118,7 +118,7 @@ function explore(root) {
     title.textContent = frame.title;
     if (head.kind !== "drawing") counts.textContent = countsOf(head, itemsOf(frame)) + differencesIn(frame);
     note.textContent = frame.note;
-    detail.textContent = chosen ? chosen.title : isBoxes ? "Tap a box to read its class, score and place." : "";
+    detail.textContent = chosen ? chosen.title : isBoxes ? "Tap a box to read its class, score and place; the key e goes from error to error, j and k from frame to frame." : "";
     showPhotos(frame, items);
     if (views) {
       const points = await pointsOf(frame);
@@ -144,7 +144,13 @@ function explore(root) {
     if (!all.length && head.kind !== "boxes3d") photos.append(make("p", { class: "muted" }, "This frame's image is not in the page."));
   }
 
+  const nextError = () => {
+    const errors = current ? shownItems(current).filter((one) => isError(one) || (settings.compare && one.differs)) : [];
+    const place = errors.findIndex((one) => chosen && one.table === chosen.table && one.index === chosen.index);
+    if (errors.length) choose(errors[(place + 1) % errors.length]);
+  };
   root.addEventListener("keydown", (event) => {
+    if (event.key === "e" && !event.target.matches("input, select")) nextError();
     const step = { j: 1, k: -1, n: 1, p: -1 }[event.key];
     if (!step || event.target.matches("input, select") || event.ctrlKey || event.metaKey) return;
     const next = listed[listed.indexOf(current) + step];

@@ -67,7 +67,7 @@ function drawGraph(root) {
   const legend = make("ul", { class: "legend" }, ...used.map((name) => make("li", {}, make("span", { class: `swatch s${PRECISIONS[name]}`, "aria-hidden": "true" }), name)));
   if (slowest) legend.append(make("li", {}, `bar: time, up to ${slowest.toFixed(3)} ms`));
   root.append(tools, legend, detail, holder);
-  scaled(Math.min(1, Math.max(0.45, holder.clientWidth / width)));
+  scaled(Math.min(1, Math.max(0.75, holder.clientWidth / width)));
   holder.scrollLeft = (width * zoom - holder.clientWidth) / 2;
 }
 
