@@ -17,6 +17,7 @@ from exporter.autoware import BundleOptions, Precision
 from exporter.autoware.package import package_autoware
 from exporter.autoware.refusals import NodeRefuses
 from exporter.cli import cli
+from exporter.package_commands import package_group
 from shared.errors import InputError, ManifestError, UsageError
 from shared.files import sha256_of_file
 from shared.manifest import Manifest, update_manifest
@@ -196,6 +197,12 @@ def test_bundles_have_versions_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("version", "release"), [("0.53", "0.53"), ("0.53.1", "0.53"), ("v0.52.1", "0.52")])
 def test_a_patch_release_reads_what_its_release_reads(version: str, release: str) -> None:
     assert autoware.release(version) == release
+
+
+def test_the_newest_release_is_the_default() -> None:
+    assert BundleOptions().autoware == next(iter(autoware.RELEASES))
+    option = next(each for each in package_group.commands["autoware"].params if each.name == "release")
+    assert option.default == BundleOptions().autoware
 
 
 def test_an_unknown_release_is_refused(tmp_path: Path) -> None:
