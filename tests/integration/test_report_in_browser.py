@@ -196,3 +196,13 @@ def test_no_script_runs_but_our_own(page: Path, tmp_path: Path, markup: str) -> 
     visit = _visit(broken, tmp_path)
     assert "<title>taken" not in visit.dom and 'aria-current="true"' in visit.dom
     assert any("Content Security Policy" in line for line in visit.console)
+
+
+def test_names_in_the_frames_are_shown_as_text(page: Path, tmp_path: Path) -> None:
+    """Class names and titles are a stranger's: the script that draws them makes no element of them."""
+    odd = tmp_path / "odd.html"
+    text = page.read_text(encoding="utf-8")
+    odd.write_text(text.replace('"title":"', '"title":"\\u003cimg src=x class=taken\\u003e'), encoding="utf-8")
+    visit = _visit(odd, tmp_path)
+    assert "&lt;img src=x class=taken&gt;" in visit.dom
+    assert "<img src=x" not in visit.dom and 'class="taken"' not in visit.dom and visit.console == []
