@@ -16,6 +16,8 @@ from shared.onnx_graph import load, node_name
 
 # More nodes take seconds to lay out, and nobody finds anything among them.
 _MOST_NODES = 800
+# Of a node's name [letters].
+_LONGEST_NAME = 200
 # Nodes that only hold a value say nothing about the flow.
 _VALUES = frozenset({"Constant"})
 
@@ -56,7 +58,8 @@ def _engines(material: Material) -> list[tuple[str, dict[str, Any]]]:
 def _graph(key: str, title: str, nodes: Sequence[Node], edges: Sequence[tuple[int, int]]) -> Block:
     if len(nodes) > _MOST_NODES:
         return Text(f"{title}: {len(nodes)} nodes are too many to draw; Netron opens the file.", "muted")
-    return Graph(key, f"{title}, {len(nodes)} nodes", {"nodes": list(nodes), "edges": list(edges)})
+    named = [{**node, "name": node["name"][:_LONGEST_NAME]} for node in nodes]
+    return Graph(key, f"{title}, {len(nodes)} nodes", {"nodes": named, "edges": list(edges)})
 
 
 def _output_errors(material: Material) -> dict[str, str]:

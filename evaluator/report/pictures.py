@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,10 +48,10 @@ def section(material: Material, task: TaskReport | None) -> Section | None:
         if budget < 0:
             break
         frames.append((picture, entry))
-    try:
-        _add_media([(picture, entry) for picture, entry in frames if isinstance(picture, Scene)], budget)
-    except InputError as error:
-        blocks.append(_left_out("points and photos", _reason(error)))
+    broken = _add_media([(picture, entry) for picture, entry in frames if isinstance(picture, Scene)], budget)
+    if broken:
+        plural = "frame" if len(broken) == 1 else "frames"
+        blocks.append(_left_out(f"points and photos of {len(broken)} {plural}", broken[0]))
     if len(frames) < len(scores):
         blocks.append(Text(f"{len(frames)} of {len(scores)} frames, the worst among them.", "muted"))
     blocks.append(Explorer(_KEY, {**head, "frames": [entry for _, entry in frames]}))
@@ -70,30 +71,37 @@ def _entry(picture: Picture | Scene) -> dict[str, Any]:
     }
 
 
-def _add_media(frames: Sequence[tuple[Scene, dict[str, Any]]], budget: int) -> None:
-    """Give the frames their points and photos, as fine as all of them fit, the worst first as far as the budget goes.
+def _add_media(frames: Sequence[tuple[Scene, dict[str, Any]]], budget: int) -> list[str]:
+    """Give the frames their points and photos, as fine as all of them fit, the first ones as far as the budget goes.
 
-    Raises:
-        InputError: a file is missing or broken.
+    Returns:
+        Per frame with a file that is missing or broken, which one.
     """
     frames = frames[:MOST_WITH_MEDIA]
-    if not frames:
-        return
-    detail = _finest(frames, budget)
+    detail = _finest([scene for scene, _ in frames], budget)
+    broken = []
     for scene, entry in frames:
-        media = scene.media(detail)
+        try:
+            media = scene.media(detail)
+        except InputError as error:
+            broken.append(_reason(error))
+            continue
         budget -= _weight(media)
         if budget < 0:
-            return
+            break
         entry["media"] = media
+    return broken
 
 
-def _finest(frames: Sequence[tuple[Scene, dict[str, Any]]], budget: int) -> Detail:
+def _finest(scenes: Sequence[Scene], budget: int) -> Detail:
     """The finest level of detail at which all frames fit, judged by some; the coarsest if there is none."""
-    some = [frames[len(frames) * index // _TRIAL][0] for index in range(min(_TRIAL, len(frames)))]
+    some = [scenes[len(scenes) * index // _TRIAL] for index in range(min(_TRIAL, len(scenes)))]
     for detail in DETAILS[:-1]:
-        weight = sum(_weight(scene.media(detail)) for scene in some) / len(some)
-        if weight * len(frames) <= budget:
+        weights = []
+        for scene in some:
+            with contextlib.suppress(InputError):  # said when its turn comes
+                weights.append(_weight(scene.media(detail)))
+        if sum(weights) * len(scenes) <= budget * len(weights):
             return detail
     return DETAILS[-1]
 

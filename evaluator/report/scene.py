@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -85,12 +86,14 @@ def _time(timestamp: float) -> str:
 
 
 def numbers(values: npt.ArrayLike, digits: int) -> list[Any]:
-    """``values`` as JSON, rounded; whole numbers lose their fraction, which keeps the page small."""
+    """``values`` as JSON, rounded; whole numbers lose their fraction, which keeps the page small. NaN becomes null."""
     rounded = np.round(np.asarray(values, np.float64), digits)
     return [_short(value) for value in rounded.ravel().tolist()]
 
 
-def _short(value: float) -> float | int:
+def _short(value: float) -> float | int | None:
+    if not math.isfinite(value):
+        return None
     return int(value) if value.is_integer() else value
 
 

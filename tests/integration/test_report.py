@@ -248,8 +248,16 @@ def test_without_the_data_it_says_so_and_has_no_pictures(tmp_path: Path) -> None
 
 def test_without_point_files_the_rest_is_there(tmp_path: Path) -> None:
     page = _report(detection3d(tmp_path, points=False))
-    assert "No points and photos: " in page.text and "Confusion of onnx-cpu" in page.text
+    assert "No points and photos of 6 frames: " in page.text and "Confusion of onnx-cpu" in page.text
     assert page.frames and not any("media" in frame for frame in page.frames)
+
+
+def test_a_broken_file_costs_one_frame_its_picture(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path)
+    (tmp_path / "data" / "2.bin").write_bytes(b"half")
+    page = _report(workspace)
+    assert "No points and photos of 1 frame: " in page.text and "2.bin" in page.text
+    assert [frame["token"] for frame in page.frames if "media" not in frame] == ["token2"]
 
 
 def test_runs_with_nothing_in_them(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_titles_say_drive_and_time() -> None:
 
 def test_numbers_are_short() -> None:
     assert str(numbers([[1.0, 2.346], [-0.0, 7.0]], 2)) == "[1, 2.35, 0, 7]"
+    assert numbers([np.nan, np.inf], 2) == [None, None]
 
 
 def test_no_name_ends_the_data() -> None:
