@@ -45,6 +45,16 @@ overrides = $(model_overrides) $(if $(DATA),$(data_overrides)) \
     $(if $(QUANTIZE),--set quantization.mode=$(QUANTIZE)) $(overrides_of_keys)
 overrides_of_keys = $(foreach pair,$(SET),--set $(pair))
 
+# DATA that isn't there would be taken for an info file.
+ifneq ($(DATA),)
+ifeq ($(wildcard $(DATA)),)
+$(error there is no $(DATA): DATA names an info file, a T4 scene or a folder of sweeps)
+endif
+endif
+# Our configs bring the demo's checkpoint, which is of another model.
+with_checkpoint = $(if $(and $(MODEL_CONFIG),$(filter configs/%,$(CONFIG))),$(if $(CHECKPOINT)$(filter \
+    model.checkpoint=%,$(SET)),,echo "MODEL_CONFIG is set: set CHECKPOINT to its weights, too" >&2; exit 2),:)
+
 include docker/docker.mk
 
 .PHONY: help
@@ -59,6 +69,7 @@ help: ## this text
 
 all-of:
 	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-all runs configs/MODEL.yaml" >&2; exit 2; }
+	@$(with_checkpoint)
 	@$(if $(DATA),,$(MAKE) demo-data)
 	@$(MAKE) pipeline
 	@$(if $(REAL_DATA),$(if $(DATA),,$(if $(wildcard configs/$(MODEL)_real.yaml),$(MAKE) pipeline WORK=$(WORK)-real CONFIG=configs/$(MODEL)_real.yaml DATA_FOLDER=$(REAL_DATA))))
@@ -68,6 +79,7 @@ all-of:
 
 int8-of:
 	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-int8 runs configs/MODEL_int8.yaml" >&2; exit 2; }
+	@$(with_checkpoint)
 	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(MAKE) demo-data calibration-data)
 	@$(MAKE) quantize
 	@$(MAKE) pipeline
@@ -105,35 +117,51 @@ centerpoint-121m: setup ## the full-size 121 m network (random weights) on a rea
 	    --out work/centerpoint-121m-random.pth --seed 0
 	@$(MAKE) pipeline MODEL=centerpoint WORK=work/centerpoint-121m CONFIG=configs/centerpoint_121m.yaml
 
-# The stages in their order. Each tool sees for itself whether there is anything to do. A verification or a gate that did
-# not pass is in the report too, and make fails after it.
+run_pytorch = $(call RUNTIME_TOOL,pytorch) run --work $(WORK_ARG) --backend pytorch --device $(DEVICE)
+run_onnx = $(call RUNTIME_TOOL,onnx) run --work $(WORK_ARG) --backend onnx --device $(DEVICE)
+verify = $(VERIFIER_TOOL) verify --work $(WORK_ARG)
+# The float model's workspace, by its name beside WORK, for an INT8 one.
+FLOAT ?=
+evaluate = $(EVALUATOR_TOOL) evaluate --work $(WORK_ARG) $(FLOAT:%=--float $(dir $(WORK_ARG))%)
+report = $(EVALUATOR_TOOL) report --work $(WORK_ARG)
+summary = $(EVALUATOR_TOOL) summary --work $(WORK_ARG)
+# With -n nothing is asked, nor where each tool is in an image of its own.
+dry := $(findstring n,$(filter-out --%,$(firstword $(MAKEFLAGS))))
+ASK = $(if $(dry)$(filter docker,$(RUN_IN)),false,$(TOOLS)/bin/python -m shared.unchanged '$(run_pytorch)' '$(run_onnx)' \
+    '$(verify)' '$(evaluate)' '$(report)' '$(summary)')
+
+# The stages in their order. One process asks which are left (shared/unchanged.py says what its exit codes mean), and the
+# tools are called for those. A verification or a gate that did not pass is in the report too, and make fails after it.
 .PHONY: pipeline
 pipeline:
 	@$(MAKE) export
 	@$(MAKE) build
-	@$(MAKE) run
-	@status=0; for stage in verify evaluate report; do $(MAKE) $$stage || status=$$?; done; \
-	    $(EVALUATOR_TOOL) summary --work $(WORK_ARG); exit $$status
+	@$(ASK) && exit 0; case $$? in \
+	    101) stages= ;; 102) stages=report ;; 103) stages="evaluate report" ;; 104) stages="verify evaluate report" ;; \
+	    *) $(MAKE) run; stages="verify evaluate report" ;; \
+	esac; \
+	status=0; for stage in $$stages; do $(MAKE) $$stage || status=$$?; done; \
+	$(if $(dry),echo '$(summary)',$(summary)); exit $$status
 
 .PHONY: quantize export build run verify evaluate report
 QUANTIZE ?=
 quantize: $(SETUP) ## one stage: a model in INT8, before its export (QUANTIZE=ptq, or qat: with training)
+	@$(with_checkpoint)
 	@$(EXPORTER_TOOL) quantize $(or $(QUANTIZE),ptq) --config $(CONFIG_ARG) --work $(WORK_ARG) $(overrides) $(calibration_overrides)
 export: $(SETUP) ## one stage: PyTorch to ONNX, with the framework's reference
+	@$(with_checkpoint)
 	@$(EXPORTER_TOOL) export --config $(CONFIG_ARG) --work $(WORK_ARG) $(overrides)
 build: $(SETUP) ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT, or TensorRT for RTX
 	@$(BUILDER_TOOL) build --work $(WORK_ARG) --if-available
 run: $(SETUP) ## one stage: both backends over the data set
-	@$(call RUNTIME_TOOL,pytorch) run --work $(WORK_ARG) --backend pytorch --device $(DEVICE)
-	@$(call RUNTIME_TOOL,onnx) run --work $(WORK_ARG) --backend onnx --device $(DEVICE)
+	@$(run_pytorch)
+	@$(run_onnx)
 verify: $(SETUP) ## one stage: do the backends agree with each other and with the framework?
-	@$(VERIFIER_TOOL) verify --work $(WORK_ARG)
-# The float model's workspace, by its name beside WORK, for an INT8 one.
-FLOAT ?=
+	@$(verify)
 evaluate: $(SETUP) ## one stage: metrics and latency
-	@$(EVALUATOR_TOOL) evaluate --work $(WORK_ARG) $(FLOAT:%=--float $(dir $(WORK_ARG))%)
+	@$(evaluate)
 report: $(SETUP) ## one stage: everything about the model in one file, WORK/report/index.html
-	@$(EVALUATOR_TOOL) report --work $(WORK_ARG)
+	@$(report)
 
 TEST ?= onnx
 .PHONY: attribute

@@ -79,8 +79,7 @@ def export(
     if config.export.mode in ("trt", "none") and (given is None or config.model.checkpoint is None):
         _without_training(config, workspace, given, force=force)
         return
-    adapter = models.find(config.model.type)
-    _check_task(config, adapter.TASK)
+    _check_task(config, _known_task(config, workspace))
     training = read_training_config(_required(config.model.config, "model.config")).with_data_classes(
         config.data.classes
     )
@@ -105,6 +104,7 @@ def export(
     if not force and stage.up_to_date():
         _record_config(workspace, config)
         return
+    adapter = models.find(config.model.type)
     with stage:
         for reason in stage.changes():
             _log.debug("export runs because of %s", reason)
@@ -159,6 +159,12 @@ def export(
     _log.info(
         "export: done, %d components and the framework's answers on %d samples", len(components), len(header.tokens)
     )
+
+
+def _known_task(config: DeployConfig, workspace: Workspace) -> str:
+    """The task of the model's kind. The last export wrote it down, where there is one: adapters import PyTorch."""
+    spec = workspace.manifest().spec
+    return spec.task if spec is not None and spec.model == config.model.type else models.find(config.model.type).TASK
 
 
 # -- what the export depends on ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import logging
 import math
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -167,8 +168,10 @@ def _set_up_logging(level: str, log_file: Path | None) -> None:
     for handler in handlers:
         handler.setFormatter(terminal.LineFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level, handlers=handlers, force=True)
-    # Other packages speak up only when something is wrong, unless the user asks for everything.
+    # Other packages speak up only when something is wrong, unless the user asks for everything: what they will change
+    # some day is nothing that a user of ours can act on.
     if level != "DEBUG":
+        warnings.simplefilter("ignore", FutureWarning)
         for name in ("matplotlib", "numba", "torch", "onnx", "onnxscript", "mmengine", "PIL"):
             logging.getLogger(name).setLevel(logging.WARNING)
 

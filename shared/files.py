@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from shared import provenance
 from shared.errors import EnvironmentLacks, InputError
 from shared.regular_files import open_regular
 from shared.temporaries import temporary
@@ -109,6 +110,12 @@ def explain_os_errors(path: Path | WorkPath) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        permission = "check the owner of the folder, or choose another --work folder"
+        if provenance.image() is not None:
+            permission = (
+                f"give the container a user who may: AWML_UID={os.getuid()} and AWML_GID={os.getgid()} now; WORK names "
+                "the folder that is /workspace here (docs/docker.md)"
+            )
         reasons = {
             errno.ENOSPC: (
                 "no space left on the device",
@@ -117,8 +124,8 @@ def explain_os_errors(path: Path | WorkPath) -> Iterator[None]:
             errno.EDQUOT: ("disk quota exceeded", "free some space and run the command again; nothing was lost"),
             errno.EFBIG: ("the file would be larger than the limit set here", "raise the limit (ulimit -f)"),
             errno.EROFS: ("the file system is read-only", "mount it writable, or choose another --work folder"),
-            errno.EACCES: ("no permission to write", "check the owner of the folder, or choose another --work folder"),
-            errno.EPERM: ("no permission to write", "check the owner of the folder, or choose another --work folder"),
+            errno.EACCES: ("no permission to write", permission),
+            errno.EPERM: ("no permission to write", permission),
         }
         if error.errno not in reasons:
             raise

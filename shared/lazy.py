@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from shared import provenance
 from shared.errors import EnvironmentLacks
 
 
@@ -23,9 +24,12 @@ class _LazyModule(ModuleType):
                 self._module = importlib.import_module(self.__name__)
             # OSError: a package that loads shared libraries by itself, as TensorRT 10 does, and finds one missing.
             except (ImportError, OSError) as error:
+                image = provenance.image()
                 raise EnvironmentLacks(
                     f"Python package '{self.__name__}' can't be imported ({error})",
-                    hint=f"install it with: {self._install}",
+                    hint=f"install it with: {self._install}"
+                    if image is None
+                    else f"it is not in this image, {image}; take the one of another tool or backend (docs/docker.md)",
                 ) from error
         return self._module
 

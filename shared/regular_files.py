@@ -1,7 +1,4 @@
-"""Reading the files that a user names: only regular files, so that a pipe or a device gives a line instead of a wait.
-
-What a library opens by its path itself is checked by `check_regular` first.
-"""
+"""Reading the files that a user names: only regular ones, so that a pipe or a device gives a line instead of a wait."""
 
 from __future__ import annotations
 
@@ -47,15 +44,6 @@ def open_regular(path: Path, *, hint: str | None = None, error: type[InputError]
         os.close(descriptor)
         raise error(f"can't be read (is {_KINDS.get(mode, 'something else')}, not a file)", where=where, hint=hint)
     return os.fdopen(descriptor, "rb")
-
-
-def check_regular(path: Path, *, hint: str | None = None, error: type[InputError] = InputError) -> None:
-    """Check that ``path`` can be opened as `open_regular` does.
-
-    Raises:
-        InputError: as `open_regular`.
-    """
-    open_regular(path, hint=hint, error=error).close()
 
 
 def read_bytes(path: Path, *, hint: str | None = None) -> bytes:

@@ -16,6 +16,7 @@ import datetime
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -45,7 +46,22 @@ from shared.work_path import WorkPath
 _log = logging.getLogger("stage")
 
 _ATTEMPT = ".attempt-"
+_ASKING: ContextVar[bool] = ContextVar("asking", default=False)
 SourceT = TypeVar("SourceT")
+
+
+class Outdated(Exception):
+    """Something is to be done in a stage, and `only_asking` forbids it."""
+
+
+@contextlib.contextmanager
+def only_asking() -> Iterator[None]:
+    """Inside, no stage begins or records that it is skipped: whoever is about to raises `Outdated`."""
+    token = _ASKING.set(True)
+    try:
+        yield
+    finally:
+        _ASKING.reset(token)
 
 
 def _now() -> str:
@@ -169,6 +185,7 @@ class StageRun:
     # -- during -----------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> StageRun:
+        self._refuse_while_asking()
         with explain_os_errors(self.root):
             if not self._lock.acquire(wait=False):
                 _log.info("%s: another process is running it, waiting for it to end", self.name)
@@ -194,6 +211,10 @@ class StageRun:
         finally:
             remove_unless_switched(self.root, self._temporaries)
             self._lock.release()
+
+    def _refuse_while_asking(self) -> None:
+        if _ASKING.get():
+            raise Outdated(self.name)
 
     @contextlib.contextmanager
     def artifact(self, relative: str, kind: str) -> Iterator[Path]:
@@ -280,6 +301,7 @@ class StageRun:
         last = read_manifest(self.root / MANIFEST_NAME).stages.get(self.name)
         # The same again changes nothing: what was made from the manifest stays up to date.
         if last is None or (last.status, last.reason, last.fingerprint) != ("skipped", reason, self.fingerprint):
+            self._refuse_while_asking()
 
             def change(manifest: Manifest) -> None:
                 outputs, results = (last.outputs, last.results) if last else ([], [])

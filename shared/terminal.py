@@ -58,8 +58,8 @@ class OutputStream(io.TextIOBase):
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        """Whether the stream below is a terminal."""
-        return self._stream is not None and self._stream.isatty()
+        """Whether the stream below is a terminal; one that is closed is none."""
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
         """Of the stream below."""

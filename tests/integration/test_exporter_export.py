@@ -351,6 +351,13 @@ def test_devices_by_alias(project, work, capsys):
     assert "--device: no such device 'gpu'" in capsys.readouterr().err
 
 
+def test_that_an_export_is_up_to_date_is_known_without_pytorch(project, work):
+    code = "import sys; sys.modules['torch'] = None; from exporter.cli import cli; cli()"
+    arguments = ["export", "--config", str(project / "deploy.yaml"), "--work", str(work)]
+    answer = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (answer.returncode, "export: up to date" in answer.stderr) == (0, True), answer.stderr
+
+
 @pytest.mark.parametrize("mistake", ["data.sample_idx=99", "model.options.nope=1"])
 def test_a_failed_export_leaves_the_one_before_in_use(project, work, mistake, capsys):
     before = Workspace.open(work).manifest()

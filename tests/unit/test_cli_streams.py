@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import click
 import pytest
 
 from shared.cli import COUNT, SECONDS, SEED, THREADS, Number, tool_group
-from shared.errors import ConfigError, InputError
+from shared.errors import ConfigError, EnvironmentLacks, InputError
+from shared.files import explain_os_errors
+from shared.lazy import lazy_import
+from shared.terminal import OutputStream
 from shared.text import LONGEST_LINE, one_line, printable
 
 ROOT = Path(__file__).parents[2]
@@ -182,3 +188,36 @@ def test_every_problem_of_a_config_has_its_line(capsys: pytest.CaptureFixture[st
     with pytest.raises(ConfigError) as error:
         load_config(file)
     assert len(error.value.lines()) == str(error.value).count("\n") + 1 > 2
+
+
+def test_a_stream_that_is_closed_is_no_terminal() -> None:
+    stream = io.StringIO()
+    stream.close()
+    assert not OutputStream(stream, escape=True).isatty()
+
+
+def test_what_libraries_will_change_is_not_for_users() -> None:
+    tool = tool_group("tool", "A tool.")
+
+    @tool.command("work")
+    def work() -> None:
+        warnings.warn("it will be renamed", FutureWarning, stacklevel=1)
+        warnings.warn("it is wrong", UserWarning, stacklevel=1)
+
+    for arguments, told in ([["work"], ["it is wrong"]], [["--debug", "work"], ["it will be renamed", "it is wrong"]]):
+        with pytest.raises(SystemExit) as end, warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            tool.main(arguments)
+        assert end.value.code == 0
+        assert [str(warning.message) for warning in heard] == told
+
+
+def test_in_an_image_a_missing_package_and_permission_lead_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWML_DEPLOY_IMAGE", "awml-deploy/runtime-onnx:cpu")
+    with pytest.raises(EnvironmentLacks) as lacking:
+        _ = lazy_import("no_such_package", install="pip install it, or use the runtime image").Session
+    assert "take the one of another tool or backend" in str(lacking.value)
+    assert "use the runtime image" not in str(lacking.value)
+    with pytest.raises(EnvironmentLacks, match=rf"AWML_UID={os.getuid()}") as refused, explain_os_errors(Path("w")):
+        raise PermissionError(errno.EACCES, "no")
+    assert "WORK names the folder" in str(refused.value)

@@ -49,6 +49,13 @@ def test_folder_without_points(tmp_path: Path) -> None:
         open_dataset(DataSettings("folder", tmp_path))
 
 
+@pytest.mark.parametrize("within", [".", "training"])
+def test_a_folder_in_kittis_layout_is_known(tmp_path: Path, within: str) -> None:
+    write_kitti(tmp_path / within, "")
+    with pytest.raises(InputError, match=rf"data.format=kitti, data.root={tmp_path / within} "):
+        open_dataset(DataSettings("folder", tmp_path))
+
+
 def test_folder_digest(tmp_path: Path) -> None:
     write_cloud(tmp_path / "a.bin")
     settings = DataSettings("folder", tmp_path, num_features=4)

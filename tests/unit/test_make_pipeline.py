@@ -14,23 +14,22 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 
 
-def _pipeline(**tools: str) -> subprocess.CompletedProcess[str]:
+def _make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    words = [*arguments, *(f"{name}={value}" for name, value in variables.items())]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(["make", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def _dry_make(target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return _make("-n", target, "RUN=local", *arguments)
+
+
+def _pipeline(*flags: str, **tools: str) -> subprocess.CompletedProcess[str]:
     variables = {
         "WORK": "w", "RUN": "local", "SETUP": "", "EXPORTER_TOOL": "true", "BUILDER_TOOL": "true",
         "RUNTIME_TOOL": "true", "VERIFIER_TOOL": "true", "EVALUATOR_TOOL": "echo",
     }  # fmt: skip
-    arguments = [f"{name}={value}" for name, value in (variables | tools).items()]
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
-    return subprocess.run(
-        ["make", "pipeline", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def _dry_make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
-    return subprocess.run(
-        ["make", "-n", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
+    return _make(*flags, "pipeline", **(variables | tools))
 
 
 def test_the_report_comes_before_the_summary() -> None:
@@ -43,6 +42,26 @@ def test_a_verification_that_fails_is_reported_and_fails_the_job() -> None:
     answer = _pipeline(VERIFIER_TOOL="false")
     assert answer.returncode != 0
     assert [line.split()[0] for line in answer.stdout.splitlines()] == ["evaluate", "report", "summary"]
+
+
+@pytest.mark.parametrize(
+    ("code", "called"),
+    [(0, []), (101, ["summary"]), (102, ["report", "summary"]), (103, ["evaluate", "report", "summary"]),
+     (104, ["verify", "evaluate", "report", "summary"]),
+     (1, ["run", "run", "verify", "evaluate", "report", "summary"])],
+)  # fmt: skip
+def test_only_the_stages_that_are_left_are_called(code: int, called: list[str]) -> None:
+    answer = _pipeline(ASK=f"(exit {code})", RUNTIME_TOOL="echo", VERIFIER_TOOL="echo")
+    assert answer.returncode == 0, answer.stderr
+    assert [line.split()[0] for line in answer.stdout.splitlines()] == called
+
+
+def test_a_dry_run_shows_all_commands_and_calls_none(tmp_path: Path) -> None:
+    called = tmp_path / "called"
+    answer = _pipeline("-n", **{f"{tool}_TOOL": f"touch {called};" for tool in ("EXPORTER", "RUNTIME", "EVALUATOR")})
+    assert answer.returncode == 0, answer.stderr
+    assert not called.exists()
+    assert "summary --work w" in answer.stdout and "run --work w --backend onnx" in answer.stdout
 
 
 @pytest.mark.parametrize("tool", ["EXPORTER_TOOL", "RUNTIME_TOOL"])
@@ -69,3 +88,21 @@ def test_migrate_check_writes_in_a_temporary_folder_only() -> None:
         assert len(written) == (3 if checkpoint else 4)
         assert all(path.startswith(('"$work/', "$weights")) for path in written)
         assert ("weights=epoch.pth" in recipe) == bool(checkpoint)
+
+
+def _refused(*arguments: str) -> tuple[int, str]:
+    answer = _make("export", *arguments, RUN="local", SETUP="", EXPORTER_TOOL="echo")
+    return answer.returncode, answer.stderr
+
+
+def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
+    code, errors = _refused(f"DATA={tmp_path}/nothing")
+    assert (code, f"there is no {tmp_path}/nothing: DATA names" in errors) == (2, True)
+    assert _refused(f"DATA={tmp_path}")[0] == 0
+
+
+def test_a_model_of_ones_own_needs_a_checkpoint_of_its_own() -> None:
+    code, errors = _refused("MODEL_CONFIG=mine.py")
+    assert (code, "set CHECKPOINT to its weights" in errors) == (2, True)
+    for given in ("CHECKPOINT=mine.pth", "SET=model.checkpoint=mine.pth", "CONFIG=mine.yaml"):
+        assert _refused("MODEL_CONFIG=mine.py", given)[0] == 0, given

@@ -70,7 +70,7 @@ def test_failure_keeps_what_was_there(tmp_path: Path) -> None:
     assert ws.artifact("onnx/a.onnx").read_text() == before
     assert ws.stage("export", tool="exporter").up_to_date(), "the old result is still usable"
     shown = CliRunner().invoke(cli, ["show", "--work", str(tmp_path)]).stdout.splitlines()
-    assert shown[1].split() == ["stage", "status", "ended", "host", "files", "reason"]
+    assert shown[1].split() == ["stage", "status", "verdict", "ended", "host", "files", "reason"]
     assert shown[3].split()[:2] == ["export", "done"]
     assert shown[4].split()[:3] == ["last", "attempt", "failed"] and "node X can't be exported; " in shown[4]
 

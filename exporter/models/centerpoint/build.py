@@ -72,7 +72,11 @@ def _check_variant(config: TrainingConfig) -> None:
     if encoder.get("mode", "max") != "max":
         raise ConfigError("pts_voxel_encoder averages over points; only mode='max' can be deployed", where=where)
     if head.get("separate_head", {}).get("type") == "DCNSeparateHead":
-        raise ConfigError("the head has deformable convolutions, which ONNX lacks", where=where)
+        raise ConfigError(
+            "the head has deformable convolutions, which are not exported here",
+            where=where,
+            hint="train it with SeparateHead; ONNX has them from opset 19 on (DeformConv), PyTorch's exporters don't",
+        )
     if not (section.get("test_cfg") or {}).get("pts"):
         raise ConfigError("has no test_cfg.pts, so how boxes are suppressed is unknown", where=where)
     if not head.get("bbox_coder", {}).get("post_center_range"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from shared.data.common import point_file, settings_part
@@ -26,7 +27,7 @@ def open_folder(settings: DataSource, folder: Path) -> Dataset[Sample]:
     """
     files = sorted((file for file in folder.iterdir() if file.suffix.lower() in POINT_SUFFIXES), key=by_number)
     if not files:
-        raise InputError("no point files here", where=str(folder), hint=f"expected {', '.join(POINT_SUFFIXES)}")
+        raise InputError("no point files here", where=str(folder), hint=_expected(folder, POINT_SUFFIXES))
 
     def features(file: Path) -> int:
         known = settings.num_features or _FEATURES.get(file.suffix.lower())
@@ -59,6 +60,16 @@ def open_folder(settings: DataSource, folder: Path) -> Dataset[Sample]:
     )
 
 
+def _expected(folder: Path, suffixes: Collection[str]) -> str:
+    """What was expected in ``folder``, or the format that its subfolders are of."""
+    kitti = next((root for root in (folder, folder / "training") if (root / "velodyne").is_dir()), None)
+    if kitti is not None:
+        return (
+            f"this is KITTI's layout: set data.format=kitti, data.root={kitti} (with make: SET='data.format=kitti …')"
+        )
+    return f"expected {', '.join(suffixes)}"
+
+
 def open_image_folder(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     """Data set of the images directly in a folder, without labels.
 
@@ -67,7 +78,7 @@ def open_image_folder(settings: DataSource, folder: Path) -> Dataset[ImageSample
     """
     files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
-        raise InputError("no images here", where=str(folder), hint=f"expected {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError("no images here", where=str(folder), hint=_expected(folder, IMAGE_SUFFIXES))
     return image_files(folder.name, folder, sorted(files, key=by_number), settings)
 
 
