@@ -103,7 +103,7 @@ def _page(material: Material, task: TaskReport | None) -> str:
     sections = [found for section in _SECTIONS if (found := section(material, task)) is not None]
     spec = material.spec
     counts = {len(run) for run in material.runs.values()}
-    samples = f", {max(counts)} samples" if counts else ""
+    samples = f", {max(counts)} sample{'' if max(counts) == 1 else 's'}" if counts else ""
     recorded = [evaluation["run"].get("precision") for evaluation in material.evaluations.values()]
     precisions = dict.fromkeys(shown(precision) for precision in recorded if precision is not None)
     html = page.render(

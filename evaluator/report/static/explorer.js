@@ -130,9 +130,9 @@ function explore(root) {
   }
   function showPhotos(frame, items) {
     const media = frame.media || {};
+    photos.classList.toggle("single", head.kind !== "boxes3d");
     if (head.kind === "drawing") { photos.replaceChildren(drawing(frame)); return; }
     const all = head.kind === "boxes3d" ? media.photos || [] : media.photo ? [media.photo] : [];
-    photos.classList.toggle("single", head.kind !== "boxes3d");
     const large = photos.querySelector(".large figcaption");
     photos.replaceChildren(...all.map((photo) => {
       const shapes = head.kind === "boxes3d" ? outlinesOn(photo, items) : head.kind === "boxes2d" ? rectangles(items) : [];
@@ -233,7 +233,11 @@ function lazily(element, content) {
 
 function thumbnail(head, frame, items) {
   const media = frame.media || {};
-  if (head.kind === "drawing") return make("span");
+  if (head.kind === "drawing") {
+    const small = make("span", { "aria-hidden": "true" });
+    small.insertAdjacentHTML("beforeend", frame.svg);
+    return small;
+  }
   if (head.kind !== "boxes3d") return media.photo ? make("img", { src: media.photo.uri, alt: "" }) : make("span");
   const far = 55, svg = draw("svg", { viewBox: `${-far} ${-far} ${2 * far} ${2 * far}`, "aria-hidden": "true" });
   svg.append(draw("circle", { class: "ring", r: 30 }),

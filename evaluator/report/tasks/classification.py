@@ -34,6 +34,7 @@ _MEANINGS = {
     "accuracy": "share of the samples whose class is recognized",
     "balanced accuracy": "mean of the classes' recalls: a frequent class counts no more than a rare one",
     "macro F1": "mean over classes of the F1, which weighs misses and false alarms",
+    "MCC": "Matthews' correlation of answers and truth; 1 is right everywhere, 0 is chance",
     "ROC AUC": "how often a disturbed sample gets a higher score than an intact one; 0.5 is chance",
     "confidence error": "how far the confidence is from the share that is right, on average (ECE)",
 }

@@ -27,6 +27,7 @@ rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 _MEANINGS = {
     "mAP": "mean average precision over classes and center distances of 0.5, 1, 2 and 4 m; 1 is best",
     "NDS": "nuScenes detection score: half mAP, half the five errors below, each as 1 less the error; 1 is best",
+    "NDS without AAE": "the same of the other four errors, for models that have no attributes",
     "ATE": "translation: how far centers of hits are off in the ground plane [m]",
     "ASE": "scale: 1 less the IoU of hits with center and heading laid together",
     "AOE": "orientation: how far headings of hits are off [rad]",
