@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 Scores = npt.NDArray[np.floating[Any]]
 
-#: Scores that differ by no more are tied: sums in another order, in FP32, move a score by this much.
+#: Scores of one half that differ by no more are tied: sums in another order, in FP32, move them by this much. Others
+#: move by less, as the sigmoid is less steep there (`_tie_width`).
 TIE = 1e-5
+_ROUNDING = 1e-7  # of a score itself in FP32
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def pair_nearest(
     rows_alone = np.delete(np.arange(len(left)), np.concatenate([rows, flipped_rows]))
     columns_alone = np.delete(np.arange(len(right)), np.concatenate([columns, flipped_columns]))
     tied_rows, tied_columns = _match_tied(left, rows_alone, right, columns_alone)
-    tie = left.scores[rows_alone[tied_rows]].max(initial=-np.inf) + TIE
+    tied = left.scores[rows_alone[tied_rows]].astype(np.float64)
+    tie = (tied + _tie_width(tied)).max(initial=-np.inf)
     alone = np.delete(left.scores[rows_alone], tied_rows), np.delete(right.scores[columns_alone], tied_columns)
     judged = [scores[scores > tie] for scores in alone]
     flips = np.maximum(left.scores[flipped_rows], right.scores[flipped_columns]) > tie
@@ -139,20 +142,27 @@ def _match_tied(left: Boxes, rows: Int64, right: Boxes, columns: Int64) -> tuple
     same_label = left.labels[rows, None] == right.labels[None, columns]
     several = (_equals(left, rows) > 1)[:, None] | (_equals(right, columns) > 1)[None]
     cut_off = _lone_last(left, rows)[:, None] & _lone_last(right, columns)[None]
-    return match_nearest(differences, same_label & (differences <= TIE) & (several | cut_off))
+    near = differences <= _tie_width(left.scores[rows])[:, None]
+    return match_nearest(differences, same_label & near & (several | cut_off))
+
+
+def _tie_width(scores: Scores) -> Float64:
+    """(K,) by how much scores, after a sigmoid, may differ from those that they are tied with."""
+    values = scores.astype(np.float64)
+    return np.asarray(4 * TIE * np.clip(values * (1 - values), 0, None) + _ROUNDING)
 
 
 def _equals(boxes: Boxes, rows: Int64) -> Int64:
     """(K,) how many results have the label and score of each of ``rows``, itself included."""
     same_label = boxes.labels[rows, None] == boxes.labels[None]
     apart = np.abs(boxes.scores[rows, None].astype(np.float64) - boxes.scores[None])
-    return np.asarray((same_label & (apart <= TIE)).sum(axis=1))
+    return np.asarray((same_label & (apart <= _tie_width(boxes.scores[rows])[:, None])).sum(axis=1))
 
 
 def _lone_last(boxes: Boxes, rows: Int64) -> Bool:
     """(K,) whether each of ``rows`` is the last of several of its label, and no other of ``rows`` has that label."""
     same_label = boxes.labels[rows, None] == boxes.labels[None]
-    lower = boxes.scores[None] < boxes.scores[rows, None].astype(np.float64) - TIE
+    lower = boxes.scores[None] < (boxes.scores[rows] - _tie_width(boxes.scores[rows]))[:, None]
     others = same_label[:, rows].sum(axis=1) - 1
     return np.asarray((others == 0) & (same_label.sum(axis=1) > 1) & ~(same_label & lower).any(axis=1))
 

@@ -252,6 +252,10 @@ def test_other_labels_and_other_scores_are_no_ties() -> None:
     reference = _row([1.0, 4.0], [0.5, 0.5])
     assert _summary(reference, _row([2.5, 5.5], [0.5, 0.5], label=1))["tied"] == 0
     assert _summary(reference, _row([2.5, 5.5], [0.5001, 0.5001]))["tied"] == 0
+    # Where a sigmoid is flat, rounding moves scores less: many low scores are close, and not equal.
+    low = _row([1.0, 4.0], [0.01, 0.01])
+    assert _summary(low, _row([2.5, 5.5], [0.010002, 0.010002]))["tied"] == 0
+    assert _summary(low, _row([2.5, 5.5], [0.0100002, 0.01]))["tied"] == 2
 
 
 def test_what_is_kept_below_a_tie_hangs_on_it_and_what_is_above_does_not() -> None:
