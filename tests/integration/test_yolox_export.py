@@ -21,6 +21,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "raw": {},
     "decoded": {"output": "decoded"},
     "detections": {"output": "detections", "nms": {"convention": "mmdet", "max_boxes": 60}},
+    "megvii": {"nms": {"convention": "megvii"}},
     "autoware": {"nms": {"convention": "autoware", "score_threshold": 0.2}},
     "agnostic": {"nms": {"convention": "mmdet", "class_agnostic": True, "score_threshold": 0.05}},
     "agnostic detections": {
@@ -350,6 +351,7 @@ def test_configs_that_cant_be_deployed(change: tuple[str, str], message: str, tm
         ({"batch_size": 0}, "batch_size should be at least 1"),
         ({"output": "boxes"}, "model.options.output"),
         ({"nms": {"convention": "yolov5"}}, "model.options.nms.convention"),
+        ({"nms": {"convention": "megvii"}, "output": "detections"}, "takes boxes for a pixel larger"),
         ({"nms": {"iou_threshold": 1.5}}, "model.options.nms.iou_threshold"),
         ({"relu6": True}, "model.options.relu6"),
     ],

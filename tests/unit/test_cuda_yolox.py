@@ -67,7 +67,7 @@ def test_channels_normalization_and_conventions(monkeypatch, folder: Path, setti
     np.testing.assert_array_equal(pipeline.letterboxed(), host.images)
 
 
-@pytest.mark.parametrize("convention", ["mmdet", "autoware"])
+@pytest.mark.parametrize("convention", ["mmdet", "megvii", "autoware"])
 @pytest.mark.parametrize("output", ["raw", "decoded"])
 @pytest.mark.parametrize("seed", range(3))
 def test_boxes_are_those_of_the_host(monkeypatch, folder: Path, seed: int, output: str, convention: str) -> None:
@@ -77,7 +77,7 @@ def test_boxes_are_those_of_the_host(monkeypatch, folder: Path, seed: int, outpu
     nms = {
         "convention": convention,
         "iou_threshold": 0.6,
-        "class_agnostic": convention == "autoware",
+        "class_agnostic": convention != "mmdet",
         "max_boxes": None,
     }
     changes: dict[str, Any] = {"output": output, "nms": nms, "score_threshold": 0.05}
@@ -102,7 +102,7 @@ def test_more_rows_than_expected_and_none(monkeypatch, folder: Path) -> None:
 def test_the_threshold_itself(monkeypatch, folder: Path) -> None:
     rows = np.zeros((tiny.ROWS, 8), np.float32)
     rows[7, 4:6] = 0.5
-    for convention, expected in (("mmdet", 1), ("autoware", 0)):
+    for convention, expected in (("mmdet", 1), ("megvii", 0), ("autoware", 0)):
         nms = {"convention": convention, "iou_threshold": 0.6, "class_agnostic": True, "max_boxes": None}
         answer = on_device(monkeypatch, folder, rows, nms=nms, score_threshold=0.25).infer(image(96, 96))
         assert answer.counters["candidates"] == expected
