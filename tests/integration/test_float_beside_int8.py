@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from shared.errors import InputError, UsageError
 from shared.workspace import Workspace
 from tests.support.workspaces import add_run, good_boxes, make_workspace
 
-FRAMES = 12
+#: Too few for intervals, which take their time, and enough for them.
+FRAMES, ENOUGH = 6, 12
 
 
 def _workspace(folder: Path, *, quantized: bool, shift: float = 0.0, frames: int = FRAMES) -> Workspace:
@@ -38,12 +40,25 @@ def _export_from(workspace: Workspace, checkpoint: str) -> None:
         stage.config(config)
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[Workspace, Workspace]:
-    """The float model's workspace, evaluated, and the INT8 one's, which finds boxes half a meter off."""
-    plain = _workspace(tmp_path / "plain", quantized=False)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the float model's workspace, evaluated, and of the INT8 one's, which finds boxes half a meter off."""
+    folder = tmp_path_factory.mktemp("made")
+    _make(folder, FRAMES)
+    return folder
+
+
+def _make(folder: Path, frames: int) -> tuple[Workspace, Workspace]:
+    plain = _workspace(folder / "plain", quantized=False, frames=frames)
     evaluate(plain.root, None, False)
-    return plain, _workspace(tmp_path / "int8", quantized=True, shift=0.4)
+    return plain, _workspace(folder / "int8", quantized=True, shift=0.4, frames=frames)
+
+
+@pytest.fixture
+def pair(made: Path, tmp_path: Path) -> tuple[Workspace, Workspace]:
+    """Copies of both."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Workspace.open(tmp_path / "plain" / "work"), Workspace.open(tmp_path / "int8" / "work")
 
 
 def _stored(workspace: Workspace, run: str = "onnx-cpu") -> dict[str, Any]:
@@ -65,8 +80,8 @@ def test_precision_is_in_tables_summary_json_and_report(pair: tuple[Workspace, W
         assert f"onnx-cpu ({name})" in page
 
 
-def test_the_float_models_columns_stand_beside(pair: tuple[Workspace, Workspace]) -> None:
-    plain, int8 = pair
+def test_the_float_models_columns_stand_beside(tmp_path: Path) -> None:
+    plain, int8 = _make(tmp_path, ENOUGH)
     text = evaluate(int8.root, None, False, float_work=plain.root)
     stored, own = _stored(int8), _stored(plain)
     beside = stored["float"]
