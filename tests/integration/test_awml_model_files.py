@@ -16,6 +16,7 @@ import pytest
 LIST = Path(os.environ.get("AWML_FILES", "")) / "model_files.txt"
 pytestmark = [
     pytest.mark.exporter,
+    pytest.mark.timeout(1800),  # a minute and a half on a machine that does nothing else
     pytest.mark.skipif(not LIST.is_file(), reason="AWML_FILES names no folder with AWML's model_files.txt"),
 ]
 

@@ -88,6 +88,7 @@ class BEVVoVNet(BaseModule):
 
     Raises:
         ConfigError: a variant that is not available.
+        ValueError: not three strides.
     """
 
     def __init__(
@@ -110,10 +111,9 @@ class BEVVoVNet(BaseModule):
                 f"out_features are {list(out_features)}", where="BEVVoVNet", hint=f"there are stem, {', '.join(names)}"
             )
         self.out_features = tuple(out_features)
-        widths = (input_ch, *_STEM)
         stem: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, stride in enumerate(stem_strides):
-            stem |= _convolution(f"stem_{i + 1}", widths[i], widths[i + 1], 3, stride)
+        for i, (stride, channels, outputs) in enumerate(zip(stem_strides, (input_ch, *_STEM[:-1]), _STEM, strict=True)):
+            stem |= _convolution(f"stem_{i + 1}", channels, outputs, 3, stride)
         self.stem = nn.Sequential(stem)
         last = max((names.index(name) for name in out_features if name in names), default=-1)
         self.stage_names = names[: last + 1]

@@ -50,19 +50,20 @@ class MultiHeadSeparateHead(BaseModule):
         norm = norm_cfg or {"type": "BN2d"}
         for name, (channels, convolutions) in heads.items():
             layers: list[nn.Module] = []
-            for stride, padding, kernel in convolutions[:-1]:
+            *inner, (last_stride, last_padding, last_kernel) = convolutions
+            for stride, padding, kernel in inner:
                 layers.append(
                     ConvModule(
                         head_conv if layers else in_channels, head_conv, kernel, stride=stride, padding=padding,
                         bias=bias, conv_cfg=convolution, norm_cfg=norm,
                     )
                 )  # fmt: skip
-            stride, padding, kernel = convolutions[-1]
             layers.append(
                 build_conv_layer(
-                    convolution, head_conv, channels, kernel_size=kernel, stride=stride, padding=padding, bias=True
+                    convolution, head_conv, channels, kernel_size=last_kernel, stride=last_stride,
+                    padding=last_padding, bias=True,
                 )
-            )
+            )  # fmt: skip
             self.add_module(name, nn.Sequential(*layers))
         last: Any = self.get_submodule("heatmap")[-1]
         nn.init.constant_(last.bias, init_bias)
@@ -108,13 +109,13 @@ class MultiHeadCenterPointBBoxCoder(CenterPointBBoxCoder):
     """AWML's coder, for tasks of different resolutions too.
 
     Args:
-        out_size_factor: voxels per output cell, along either axis; a list has one a task.
+        out_size_factor: voxels per output cell, along either axis; a sequence has one a task.
         options: those of `CenterPointBBoxCoder`.
     """
 
-    def __init__(self, out_size_factor: int | list[int], **options: Any) -> None:
+    def __init__(self, out_size_factor: int | Sequence[int], **options: Any) -> None:
         super().__init__(out_size_factor=out_size_factor, **options)
-        factors = out_size_factor if isinstance(out_size_factor, list) else []
+        factors = [] if isinstance(out_size_factor, int) else out_size_factor
         self._of_tasks = [CenterPointBBoxCoder(out_size_factor=factor, **options) for factor in factors]
 
     def decode(self, *maps: Any, task_id: int = -1, **options: Any) -> list[dict[str, Tensor]]:

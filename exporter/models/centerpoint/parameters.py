@@ -22,7 +22,7 @@ def out_size_factors(model: Any) -> list[int]:
     """
     where = "pts_bbox_head.bbox_coder.out_size_factor"
     given, tasks = model.pts_bbox_head.bbox_coder.out_size_factor, len(model.pts_bbox_head.task_heads)
-    factors = [int(factor) for factor in given] if isinstance(given, list) else [int(given)] * tasks
+    factors = [int(factor) for factor in given] if isinstance(given, (list, tuple)) else [int(given)] * tasks
     if len(factors) != tasks:
         raise ConfigError(f"has {len(factors)} values for {tasks} tasks", where=where)
     if min(factors) < 1:

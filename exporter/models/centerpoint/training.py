@@ -71,10 +71,10 @@ def prepare(model: Any, config: TrainingConfig) -> None:
         options = {name: value for name, value in loss.items() if name not in ("type", "reduction")}
         head.loss_cls = mmdet_losses.GaussianFocalLoss(**options, reduction="mean")
     factors = (head.train_cfg or {}).get("out_size_factor")
-    if isinstance(factors, list):
+    if isinstance(factors, (list, tuple)):
         if len(set(factors)) > 1:
             raise ConfigError(
-                f"the tasks' out_size_factor are {factors}; mmdet3d has targets for tasks of one resolution",
+                f"the tasks' out_size_factor are {list(factors)}; mmdet3d has targets for tasks of one resolution",
                 where=str(config.path),
                 hint="fine-tune it in AWML's own training with QATHook (docs/quantization.md)",
             )
