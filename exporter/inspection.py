@@ -224,7 +224,7 @@ def _kind_of(training: TrainingConfig) -> tuple[str, Inspectable]:
             return name, inspectable
         known.append(f"{name} ({', '.join(inspectable.MODEL_TYPES)})")
     raise ConfigError(
-        f"model is a {wanted} ({origin_of_types(training)}), which can't be exported here",
+        f"model is a {wanted} ({origin_of_types(training, wanted)}), which can't be exported here",
         where=str(training.path),
         hint=f"there are {', '.join(known)}; docs/extending.md adds one",
     )

@@ -254,17 +254,24 @@ def unknown_type(config: TrainingConfig, name: str) -> ConfigError:
     """The error of a type that no package here has: where the config has it from, and where one adds it."""
     place = next((place for place, found in _types(config.model) if found == name), "model")
     return ConfigError(
-        f"{place} is a {name}, which is not known here ({origin_of_types(config)})",
+        f"{place} is a {name}, which is not known here ({origin_of_types(config, name)})",
         where=str(config.path),
         hint="docs/extending.md, A type of a training config, says how to add it",
     )
 
 
-def origin_of_types(config: TrainingConfig) -> str:
-    """The modules that a config has its unknown types from, in words."""
+def origin_of_types(config: TrainingConfig, name: str) -> str:
+    """The modules that a config may have an unknown type from, in words: the one that is called so, if any."""
     modules = [module for module in config.imports if not module.startswith("autoware_ml.")]
+    called_so = [module for module in modules if _letters(module.rpartition(".")[2]) in _letters(name)]
+    if called_so:
+        return f"of {max(called_so, key=lambda module: len(module.rpartition('.')[2]))}"
     sources = [module for module in modules if not awml.is_stood_in_for(module)] or modules
     return f"of {' or '.join(sources)}" if sources else "the config imports no package that could have it"
+
+
+def _letters(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _types(section: Any, place: str = "") -> Iterator[tuple[str, str]]:
