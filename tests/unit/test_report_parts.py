@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from evaluator.report.blocks import Cell, Grid
 from evaluator.report.counts import detection_confusion, f1
 from evaluator.report.pictures import MOST_FRAMES, MOST_WITH_MEDIA, by_score, chosen
-from evaluator.report.svg import HEIGHT, WIDTH, Line, bar_chart, line_chart, linear_axis, mark
+from evaluator.report.svg import HEIGHT, WIDTH, Line, bar_chart, counts, line_chart, linear_axis, mark
 from evaluator.report.tasks import find_task
 
 _NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
@@ -95,3 +96,12 @@ def test_columns_of_numbers_are_aligned_right_bars_are_not() -> None:
 def test_a_task_without_a_module_has_a_report_all_the_same() -> None:
     assert find_task("detection3d") is not None
     assert find_task("segmentation") is None
+
+
+def test_places_of_a_chart_show_how_many_samples_stand_behind_them() -> None:
+    x, y = linear_axis("confidence", 0, 1), linear_axis("share", 0, 1)
+    plain = line_chart("Accuracy over confidence", [], x, y)
+    svg = counts(plain, x, [(0.25, 7), (0.75, 1234)])
+    numbers = re.findall(r"translate\(([\d.]+) [\d.]+\) rotate\(-90\)\">(\d+)<", svg)
+    assert [text for _, text in numbers] == ["7", "1234"]
+    assert float(numbers[0][0]) < float(numbers[1][0]) and svg.endswith("</svg>")
