@@ -81,4 +81,4 @@ def _is_even(node: onnx.NodeProto, attributes: dict[str, Any], model: onnx.Model
     if not sizes:
         return False
     size = sizes[attributes.get("axis", 0)]
-    return size.HasField("dim_value") and size.dim_value % attributes["num_outputs"] == 0
+    return bool(size.HasField("dim_value") and size.dim_value % attributes["num_outputs"] == 0)
