@@ -9,9 +9,10 @@ that was examined.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from shared.errors import InputError
 
@@ -37,6 +38,14 @@ class PlanHeader:
     def version_text(self) -> str:
         """Major, minor and patch, for example ``8.6.0``."""
         return ".".join(str(part) for part in self.version[:3])
+
+
+def flavor_of(record: Mapping[str, Any]) -> Literal["tensorrt", "rtx"]:
+    """Which TensorRT an engine was built with, by its record (``<engine>.json``, or the manifest's about it)."""
+    # Records from before the release spell the key otherwise.
+    built_with = record["tensorrt"]
+    flavor: Literal["tensorrt", "rtx"] = built_with["flavor" if "flavor" in built_with else "flavour"]
+    return flavor
 
 
 def read_header(path: Path) -> PlanHeader:

@@ -17,7 +17,7 @@ from typing import Any
 from shared import cuda
 from shared.errors import InputError
 from shared.json_reader import DATA_BYTES, read_json
-from shared.plan import PlanHeader, read_header, version_mismatch
+from shared.plan import PlanHeader, flavor_of, read_header, version_mismatch
 from trt_builder.target import PORTABLE
 
 # Distributions that carry TensorRT, newest naming first; the first that is installed counts.
@@ -157,7 +157,7 @@ def judge(header: PlanHeader, record: dict[str, Any] | None, here: Machine, *, w
 def judge_missing(record: dict[str, Any], here: Machine) -> Verdict:
     """Whether an engine of which only the record is left would load, were its file here."""
     # Where there is a record, its version counts: the header's has no room for all of it.
-    return judge(PlanHeader(record["tensorrt"]["flavor"], (0, 0, 0, 0)), record, here)
+    return judge(PlanHeader(flavor_of(record), (0, 0, 0, 0)), record, here)
 
 
 def _title(header: PlanHeader) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import InputError
+from shared.plan import flavor_of
 from shared.table import MISSING, Table
 from trt_builder.loadable import read_record
 from trt_builder.target import PORTABLE
@@ -82,7 +83,7 @@ def _short(name: str) -> str:
 
 
 def _where(record: Mapping[str, Any]) -> str:
-    title = "TensorRT for RTX" if record["tensorrt"]["flavor"] == "rtx" else "TensorRT"
+    title = "TensorRT for RTX" if flavor_of(record) == "rtx" else "TensorRT"
     place = "for any GPU that it runs on" if record["architecture"] == PORTABLE else f"on {record['architecture']}"
     return f"{title} {record['tensorrt']['version']} {place}"
 

@@ -11,6 +11,7 @@ from evaluator.report.blocks import Block, Cell, Details, Grid, Heading, Section
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport
 from shared.json_reader import read_json
+from shared.plan import flavor_of
 from shared.staleness import outdated_inputs
 from shared.table import MISSING
 
@@ -43,7 +44,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
 def _engine(target: str, record: dict[str, Any]) -> list[Block]:
     where = (
         f"TensorRT {record['tensorrt']['version']}"
-        if record["tensorrt"]["flavor"] != "rtx"
+        if flavor_of(record) != "rtx"
         else (f"TensorRT for RTX {record['tensorrt']['version']}")
     )
     device = record["gpu"]["name"] if record["gpu"] else record["architecture"]

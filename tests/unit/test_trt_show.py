@@ -122,3 +122,9 @@ def test_json_of_two_engines_is_a_usage_error(tmp_path: Path) -> None:
     answer = CliRunner().invoke(cli, ["inspect", str(tmp_path / "x.engine"), "--compare", "y.engine", "--json"])
     assert answer.exit_code == 2
     assert "--json shows one engine, --compare two" in answer.stderr
+
+
+def test_a_record_that_was_written_before_a_key_was_renamed_is_shown() -> None:
+    old = record()
+    old["tensorrt"] = {"flavour": "rtx", "version": "1.7.1.116"}
+    assert "TensorRT for RTX 1.7.1.116 on sm90" in "\n".join(table(old))
