@@ -42,7 +42,7 @@ def charts(classes: Sequence[Detections], rule: str) -> Charts:
     """One chart a class that was labeled, those with the most boxes first; ``rule`` says what counts as a hit."""
     shown = sorted((one for one in classes if one.labeled), key=lambda one: -one.labeled)[:MOST_CLASSES]
     legend = [("s0", "F1"), ("s1", "precision"), ("s2", "recall")]
-    title = f"What a least score does: {rule}; marked is the best F1"
+    title = f"Over the score threshold: {rule}; the best F1 is marked"
     return Charts([_chart(one) for one in shown], legend, title)
 
 

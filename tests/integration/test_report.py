@@ -87,7 +87,7 @@ def test_everything_that_is_known_is_told(tmp_path: Path) -> None:
         "onnx-cpu fails if mAP < 0.01",
         "Confusion of onnx-cpu",
         "orientation: how far headings of hits are off [rad]",
-        "What a least score does: centers within 4 m",
+        "Over the score threshold: centers within 4 m",
         "By distance from the vehicle",
         "nuScenes AP per range",
         "Error histograms, pytorch-cpu → onnx-cpu",
