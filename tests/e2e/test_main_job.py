@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -81,8 +82,15 @@ def test_both_backends_saw_the_same_samples(main_job: tuple[Path, str]) -> None:
 
 def test_the_report_shows_frames_of_both_backends(main_job: tuple[Path, str]) -> None:
     page = (main_job[0] / "report" / "index.html").read_text(encoding="utf-8")
-    assert page.count('<figure class="picture"') == 4
-    assert all(f"{name}: " in page for name in ("pytorch-cpu", "onnx-cpu"))
+    data = re.search(r'<script type="application/json" id="frames-data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    explored = json.loads(data[1])
+    assert sorted(explored["runs"]) == ["onnx-cpu", "pytorch-cpu"]
+    frames = explored["frames"]
+    run = Run.open(main_job[0] / "runs" / "onnx-cpu")
+    assert sorted(frame["token"] for frame in frames) == sorted(run.header.tokens)
+    assert all(len(frame["runs"]) == 2 for frame in frames)
+    assert all(frame["media"]["cloud"]["count"] for frame in frames)
 
 
 def test_the_second_call_has_nothing_to_do(main_job: tuple[Path, str]) -> None:
