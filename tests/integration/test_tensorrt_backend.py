@@ -66,7 +66,7 @@ def test_the_boxes_are_those_of_the_onnx_backend(work: Path) -> None:
     assert Run.open(work / "runs/tensorrt-cuda0").header.details["gpu"] == "CPU"
     stages = list(Run.open(work / "runs/tensorrt-cuda0").latencies[0])
     assert stages[:2] == ["upload", "voxelize"]
-    assert stages[-3:] == ["download", "enqueue", "total"]
+    assert stages[-4:] == ["download", "enqueue", "total", "waited"]
 
 
 def test_steps_in_numpy_give_the_same(work: Path) -> None:
