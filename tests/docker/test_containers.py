@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -187,7 +188,11 @@ def test_every_task_is_evaluated_and_reported_with_pictures(
     for command in ("evaluate", "report"):
         answer = compose.run("evaluator", command, "--work", "/workspace/task", "--force")
         assert answer.returncode == 0, answer.stderr
-    assert "<image " in (volume / "task" / "report" / "index.html").read_text()
+    page = (volume / "task" / "report" / "index.html").read_text()
+    data = re.search(r'<script type="application/json" id="frames-data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    frames = json.loads(data[1])["frames"]
+    assert frames and all(frame["media"] for frame in frames)
 
 
 def test_engines_are_built_without_a_gpu(compose: Compose, rtx_image: str) -> None:
