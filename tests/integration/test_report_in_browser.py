@@ -21,7 +21,7 @@ _FLAGS = [
     "--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-    "--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=9000",
+    "--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=20000",
     "--host-resolver-rules=MAP * ~NOTFOUND",
 ]  # fmt: skip
 _PHONE = 390
