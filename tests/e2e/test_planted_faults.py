@@ -95,8 +95,8 @@ def test_the_framework_itself_is_a_reference(demo: Any, tmp_path: Path, monkeypa
     assert found["responsible"] == [] and found["metrics"]["reference"]["mAP"] > 0.3
     for row in found["steps"]:
         losses = {name: values["snr_db"] for name, values in row["outputs"].items() if values["snr_db"] is not None}
-        # FP32's limit in the verifier; ONNX Runtime's kernels keep 61 dB of rot on some processors, more on others.
-        assert min(losses.values(), default=99.0) > 50, (row["step"], losses)
+        # `rot` means nothing where no object is; ONNX Runtime's kernels keep 59.0 dB of it on some processors.
+        assert all(value > (55 if name == "rot" else 60) for name, value in losses.items()), (row["step"], losses)
 
     # A mistake that every backend of ours shares: no other run of ours would show it.
     right = steps.decorate
