@@ -191,18 +191,22 @@ plugins: $(SETUP) ## install packages that add to the tools: PLUGINS="folder, wh
 clean: ## remove results and environments, but keep built wheels
 	rm -rf work .venv
 
+# pip writes into the sources here, so environments that are set up at once (make -j) take turns at it.
+install_sources = $(if $(shell command -v flock),flock pyproject.toml) $(1)/bin/pip install $(PIP_OPTIONS) --no-deps \
+    --no-build-isolation --config-settings editable_mode=compat -e .
+
 $(TOOLS)/.ready: requirements/tools.txt pyproject.toml
 	@echo "setting up $(TOOLS): runtime, trt_builder, verifier, evaluator"
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) -r requirements/tools.txt
-	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@$(call install_sources,$(TOOLS))
 	@touch $@
 
 $(RTX)/.ready: requirements/rtx.txt pyproject.toml
 	@echo "setting up $(RTX): TensorRT for RTX"
 	@$(PYTHON) -m venv $(RTX)
 	@$(RTX)/bin/pip install $(PIP_OPTIONS) -r requirements/rtx.txt
-	@$(RTX)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@$(call install_sources,$(RTX))
 	@touch $@
 
 $(EXPORTER)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt pyproject.toml
@@ -210,7 +214,7 @@ $(EXPORTER)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt p
 	@$(PYTHON) -m venv $(EXPORTER)
 	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) -r requirements/exporter.txt
 	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) --no-deps -r requirements/exporter-nodeps.txt mmcv-lite==2.1.0
-	@$(EXPORTER)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@$(call install_sources,$(EXPORTER))
 	@touch $@
 
 $(EXPORTER_FULL)/.ready: requirements/exporter.txt requirements/exporter-nodeps.txt pyproject.toml $(MMCV_WHEEL)
@@ -218,7 +222,7 @@ $(EXPORTER_FULL)/.ready: requirements/exporter.txt requirements/exporter-nodeps.
 	@$(PYTHON) -m venv $(EXPORTER_FULL)
 	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) -r requirements/exporter.txt -r requirements/dev.txt
 	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) --no-deps -r requirements/exporter-nodeps.txt $(WHEELS)/mmcv-2.1.0-*.whl
-	@$(EXPORTER_FULL)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@$(call install_sources,$(EXPORTER_FULL))
 	@touch $@
 
 # mmcv 2.1.0 needs setuptools<70 and torch at build time, so it is built in an environment of its own.
@@ -256,17 +260,23 @@ $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
 # -- tests and checks -------------------------------------------------------------------------------------------------
 
 .PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu fuzz kill-test
-test: setup-dev lint test-tools test-exporter ## lint, and every test that needs no GPU, Docker or compiled ops
+# The two suites need different environments and a core each, so they run at once; a line of either begins with its name.
+test: setup-dev lint ## lint, and every test that needs no GPU, Docker or compiled ops
+	@$(MAKE) -j 2 BESIDE=yes test-tools test-exporter
 
 lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
 	@$(TOOLS)/bin/ruff check .
 	@$(TOOLS)/bin/ruff format --check .
 	@$(TOOLS)/bin/mypy shared exporter trt_builder runtime verifier evaluator demo examples/plugin/clearance
 
+# BESIDE: another suite has the other core, so threads of one operator would only wait for one another.
+BESIDE ?=
+suite = $(if $(BESIDE),OMP_NUM_THREADS=1) $(1) $(PYTEST) $(if $(BESIDE),2>&1 | sed -u 's/^/$@: /')
+
 test-tools: setup-dev
-	@$(TOOLS)/bin/pytest -m "not exporter and not mmcv_ops and not gpu and not docker and not packages" $(PYTEST)
+	@$(call suite,$(TOOLS)/bin/pytest -m "not exporter and not mmcv_ops and not gpu and not docker and not packages")
 test-exporter: setup-dev
-	@$(EXPORTER)/bin/pytest -m "exporter and not mmcv_ops" $(PYTEST)
+	@$(call suite,$(EXPORTER)/bin/pytest -m "exporter and not mmcv_ops")
 test-mmcv-ops: setup-full ## the tests that compare with mmcv's compiled ops
 	@$(EXPORTER_FULL)/bin/pytest -m "mmcv_ops" $(PYTEST)
 test-mlflow: setup-dev setup-mlflow $(MLFLOW_SERVER)/.ready ## the tests of --mlflow, with a real server (0.9 GB)

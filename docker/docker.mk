@@ -95,7 +95,7 @@ audit: $(LOCK)/.ready ## known vulnerabilities of the locked versions; lists the
 	    $(LOCK)/bin/pip-audit --disable-pip --require-hashes --progress-spinner off -r $$lock || true; done
 
 test-docker: setup-dev $(LOCK)/.ready ## images, compose, locks, bundles: needs an index; a Docker engine for most
-	@UV=$(abspath $(LOCK))/bin/uv PATH=$(abspath $(LOCK))/bin:$$PATH $(TOOLS)/bin/pytest -m "docker or packages" tests/docker $(PYTEST)
+	@$(call suite,UV=$(abspath $(LOCK))/bin/uv PATH=$(abspath $(LOCK))/bin:$$PATH $(TOOLS)/bin/pytest -m "docker or packages" tests/docker)
 
 $(LOCK)/.ready: docker/docker.mk
 	@$(PYTHON) -m venv $(LOCK)
