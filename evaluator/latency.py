@@ -27,25 +27,30 @@ def run_latency(run: Run) -> dict[str, dict[str, float]]:
     whole = np.full(len(run), TOTAL in latencies.values)
     for stage, times in latencies.values.items():
         whole &= latencies.present[stage] & np.isfinite(times) & (times >= 0)
+    whole |= ~run.timed()
     if not whole.all():
         index = int(np.argmin(whole))
         raise InputError(
             f"the latency of sample {index} is not whole: {latencies[index]}", where=where, hint="run it again"
         )
-    statistics = summarize_stages(latencies.values)
-    low, high = median_interval(latencies.values[TOTAL])
+    if not run.timed().any():
+        raise InputError("no sample has a latency", where=where, hint="run it again")
+    timed = run.timed_latencies()
+    statistics = summarize_stages(timed)
+    low, high = median_interval(timed[TOTAL])
     statistics[TOTAL] |= {"median_low": low, "median_high": high}
     return statistics
 
 
 def latency_csv(run: Run) -> str:
-    """Every request of a run as CSV: position, token of the sample, milliseconds by stage, milliseconds in all."""
+    """Every latency of a run as CSV: position, token of the sample, milliseconds by stage, milliseconds in all."""
     stages = list(run.latencies.values)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "sample", *(f"{stage}_ms" for stage in stages)])
-    for index, (token, latency) in enumerate(zip(run.header.tokens, run.latencies, strict=True)):
-        writer.writerow([index, token, *(latency[stage] for stage in stages)])
+    for index in np.flatnonzero(run.timed()).tolist():
+        latency = run.latencies[index]
+        writer.writerow([index, run.header.tokens[index], *(latency[stage] for stage in stages)])
     return text.getvalue()
 
 

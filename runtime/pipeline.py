@@ -270,6 +270,11 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
         self._stream = self._lane.stream
         self._in_flight: _InFlight | None = None
 
+    @property
+    def several_lanes(self) -> bool:
+        """Whether `another` gives a second lane."""
+        return self._session.several_lanes
+
     def infer(self, data: Any) -> Inference:
         """See `Pipeline`; with the time of every stage."""
         self.submit(data, stages=True)

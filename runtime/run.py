@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
-from functools import partial
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.answers import Loaded, answering
 from runtime.doctor_input import suspicions
 from runtime.model import Model, ModelOptions, open_model
-from runtime.pipeline import Pipeline
-from runtime.waiting import with_waiting
 from shared.errors import UsageError
 from shared.latency import TOTAL, disturbance, summarize_stages
 from shared.progress import track
@@ -54,17 +52,16 @@ def run(
     folder = f"runs/{model.name}"
     if not force and stage.up_to_date():
         return _report(Run.open(model.workspace.path(folder)), f"{stage.name}: up to date")
-    with stage:
-        session, pipeline = model.load()
-        header = model.header(count, stage.fingerprint, session.settings, raw_samples)
+    with stage, answering(model, count) as loaded:
+        header = model.header(count, stage.fingerprint, loaded.details, raw_samples)
         attempt = stage.folder(folder)
         writer = RunWriter.open(attempt, header, resume=not force)
-        _run_samples(model, pipeline, writer, header)
+        _run_samples(model, loaded, writer, header)
         for name in writer.finish():
             stage.add_artifact(f"{folder}/{name}", _KINDS.get(name, "raw"))
         finished = Run.open(attempt.checked())
         counters = _sums(finished.counters)
-        alerts = [*pipeline.alerts(counters), *suspicions(model, session, finished)]
+        alerts = [*loaded.pipeline.alerts(counters), *suspicions(model, loaded.session, finished)]
         stage.result("runs", model.name, {"samples": count, "counters": counters, "alerts": alerts})
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)
@@ -85,33 +82,21 @@ def _sample_count(model: Model, asked: int | None) -> int:
     return min(wanted, available)
 
 
-def _run_samples(model: Model, pipeline: Pipeline, writer: RunWriter, header: RunHeader) -> None:
+def _run_samples(model: Model, loaded: Loaded, writer: RunWriter, header: RunHeader) -> None:
     """Infer and commit every sample that is not committed yet."""
     left, count = writer.missing(), len(header.tokens)
     if 0 < len(left) < count:
         _log.info("%s: goes on at sample %d, %d of %d are done", model.name, left[0], count - len(left), count)
     if left:
-        # The first request pays for page faults and the backend's own set-up, so one is made that nobody times.
-        pipeline.infer(pipeline.read(model.dataset.sample(left[0])).data)
-    raw_samples = set(header.raw_samples)
-    for index in track(left, model.name, total=len(left)):
-        sample = model.dataset.sample(index)
-        started = time.perf_counter()
-        read = pipeline.read(sample)
-        read_seconds = time.perf_counter() - started
-        answer = with_waiting(partial(pipeline.infer, read.data))
+        loaded.warm_up(left[0])
+    level = logging.INFO if model.config.evaluation.verbose else logging.DEBUG
+    for answer in track(loaded.answers(left, frozenset(header.raw_samples)), model.name, total=len(left)):
         _log.log(
-            logging.INFO if model.config.evaluation.verbose else logging.DEBUG,
+            level,
             "%s: read in %.1f ms, inferred in %.1f ms, %d results",
-            sample.token, read_seconds * 1e3, answer.latency_ms[TOTAL], len(answer.predictions),
+            answer.token, answer.read_ms, answer.latency_ms.get(TOTAL, math.nan), len(answer.predictions),
         )  # fmt: skip
-        writer.commit(
-            index,
-            answer.predictions,
-            answer.latency_ms,
-            {**read.counters, **answer.counters},
-            pipeline.comparable(answer.outputs) if index in raw_samples else None,
-        )
+        writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
 
 
 def _sums(counters: SampleColumns[int]) -> dict[str, int]:
@@ -119,7 +104,7 @@ def _sums(counters: SampleColumns[int]) -> dict[str, int]:
 
 
 def _report(finished: Run, title: str) -> str:
-    statistics = summarize_stages(finished.latencies.values)
+    statistics = summarize_stages(finished.timed_latencies())
     stages = [
         [stage, number(values["median"], 2), number(values["mean"], 2), number(values["max"], 2)]
         for stage, values in statistics.items()

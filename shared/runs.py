@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.arrays import Arrays, read_arrays, write_arrays
@@ -131,7 +132,7 @@ class RunWriter:
         Args:
             index: position in the header's tokens.
             predictions: those of the task in the header.
-            latency_ms: per stage and ``total``, milliseconds.
+            latency_ms: per stage and ``total``, milliseconds; none where the sample shared the device with others.
             counters: voxels, dropped points and the like.
             raw: raw outputs by name, for a verification sample; nested ones are kept flat, see `flat_outputs`.
 
@@ -262,6 +263,24 @@ class Run:
 
     def __len__(self) -> int:
         return len(self.header.tokens)
+
+    def timed(self) -> npt.NDArray[np.bool_]:
+        """(S,) which samples have a latency.
+
+        All, unless several requests were in flight (``in_flight`` in the header's details): then those that had the
+        device to themselves.
+        """
+        if self.header.details.get("in_flight", 1) == 1:
+            return np.ones(len(self), np.bool_)
+        timed = np.zeros(len(self), np.bool_)
+        for present in self.latencies.present.values():
+            timed |= present
+        return timed
+
+    def timed_latencies(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Latencies [ms] by stage, of the samples that have one."""
+        timed = self.timed()
+        return {stage: values[timed] for stage, values in self.latencies.values.items()}
 
     def predictions(self, index: int, kind: type[Container]) -> Container:
         """Predictions of the sample at position ``index``.

@@ -67,7 +67,8 @@ def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], component
 
 
 def _distribution(name: str, run: Run, style: str) -> list[Chart]:
-    totals = run.latencies.values[TOTAL]
+    latencies = run.timed_latencies()
+    totals = latencies[TOTAL]
     counts, edges = np.histogram(totals, bins=min(_BINS, max(1, len(totals))))
     x = linear_axis("total [ms]", float(edges[0]), float(edges[-1]))
     y = linear_axis("requests", 0, float(counts.max()))
@@ -81,7 +82,7 @@ def _distribution(name: str, run: Run, style: str) -> list[Chart]:
     course_y = linear_axis("total [ms]", 0, float(totals.max()))
     points = [(float(index), float(total)) for index, total in _thinned(totals)]
     course = line_chart(f"Total latency of {name}, request by request", [Line(points, style)], course_x, course_y)
-    found = disturbed(run.latencies.values)
+    found = disturbed(latencies)
     count = 0 if found is None else int(np.count_nonzero(found))
     caption = f"median {np.median(totals):.1f} ms, {len(totals)} requests" + (f", {count} disturbed" if count else "")
     return [

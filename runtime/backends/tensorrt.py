@@ -144,6 +144,8 @@ class Plan:
 class TensorRTSession(DeviceSession):
     """The components as engines."""
 
+    several_lanes = True
+
     def __init__(self, gpu: Gpu, plans: dict[str, Plan], engines: dict[str, Any], settings: dict[str, Any]) -> None:
         self.gpu = gpu
         self.settings = settings

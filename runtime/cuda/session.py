@@ -64,9 +64,11 @@ class DeviceSession(ABC):
 
     Attributes:
         gpu: the GPU.
+        several_lanes: whether it opens more lanes than one, whose requests run at the same time.
     """
 
     gpu: Gpu
+    several_lanes: bool = False
 
     @abstractmethod
     def rows(self, component: str) -> tuple[int, int | None]:

@@ -58,3 +58,28 @@ def test_every_request_as_csv(tmp_path: Path) -> None:
 def test_times_that_are_none_are_refused(tmp_path: Path, broken: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"latency of sample 1 is not whole|NaN is not a number of JSON"):
         run_latency(_run_with(tmp_path, [{"model": 1.0, "total": 2.0}, broken]))
+
+
+def _in_flight(run: Run) -> Run:
+    header = run.header.model_copy(update={"details": {"in_flight": 2}})
+    (run.folder / "run.json").write_text(header.model_dump_json())
+    return Run.open(run.folder)
+
+
+def test_requests_that_shared_the_device_have_no_latency(tmp_path: Path) -> None:
+    times = [{"model": 1.0, "total": 2.0}, {}, {}, {"model": 3.0, "total": 4.0}]
+    run = _in_flight(_run_with(tmp_path, times))
+    statistics = run_latency(run)
+    assert statistics["total"]["samples"] == 2 and statistics["total"]["median"] == 3.0
+    assert [line["index"] for line in csv.DictReader(latency_csv(run).splitlines())] == ["0", "3"]
+
+
+@pytest.mark.parametrize("times", [[{"model": 1.0, "total": 2.0}, {"model": 1.0}], [{}, {}]])
+def test_in_flight_too_a_latency_is_whole_and_one_there_is(tmp_path: Path, times: list[dict[str, float]]) -> None:
+    with pytest.raises(InputError, match=r"latency of sample 1 is not whole|no sample has a latency"):
+        run_latency(_in_flight(_run_with(tmp_path, times)))
+
+
+def test_a_run_of_one_at_a_time_has_every_latency(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="latency of sample 1 is not whole"):
+        run_latency(_run_with(tmp_path, [{"model": 1.0, "total": 2.0}, {}]))

@@ -1,0 +1,181 @@
+"""A loaded model over samples of its data set: an answer a sample, in order, whoever keeps it.
+
+`runtime run` commits them to a run; a worker of a cluster answers the samples of its range.
+
+    with answering(model, samples=400) as loaded:
+        for answer in loaded.answers(range(400), raw_samples={0, 1}):
+            writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from runtime.backends import Session
+from runtime.model import Model
+from runtime.pipeline import DevicePipeline, Inference, Pipeline
+from runtime.reading import Input, Reading, ReadingHere
+from runtime.waiting import with_waiting
+from shared.arrays import Arrays
+from shared.errors import DeployError
+from shared.tasks import Predictions
+
+#: Requests in flight where the backend takes several: one computes while the next one's input is copied.
+LANES = 2
+#: With several in flight, one sample in so many has the device to itself, and a latency.
+TIMED_EVERY = 25
+# A second lane takes as long to load as the first; fewer samples are done sooner with one.
+MANY_SAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered on one sample.
+
+    Attributes:
+        index: position of the sample in the data set.
+        token: of the sample.
+        predictions: those of the task.
+        latency_ms: milliseconds by stage, and ``total``, of a request alone; empty where several were in flight.
+        counters: what reading, the input and the outputs were like, by name.
+        raw: raw outputs in the conventions of the training framework, where they were asked for.
+        read_ms: milliseconds that reading took, which is no part of the request.
+    """
+
+    index: int
+    token: str
+    predictions: Predictions
+    latency_ms: dict[str, float]
+    counters: dict[str, int]
+    raw: Arrays | None
+    read_ms: float
+
+
+class Loaded:
+    """A model that is loaded, with what reads its samples. Use `answering`.
+
+    Attributes:
+        session: its components.
+        pipeline: what runs on them.
+        in_flight: how many requests are under way at a time.
+    """
+
+    def __init__(self, session: Session, pipelines: Sequence[Pipeline], reading: Reading) -> None:
+        self.session = session
+        self.pipeline = pipelines[0]
+        self.in_flight = len(pipelines)
+        self._pipelines = pipelines
+        self._reading = reading
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What is in force, for the header of a run."""
+        flying = {"in_flight": self.in_flight} if self.in_flight > 1 else {}
+        return {**self.session.settings, **flying}
+
+    def answers(self, indices: Sequence[int], raw_samples: Collection[int] = ()) -> Iterator[Answer]:
+        """The answers on samples, in the order of ``indices``. May be called again when they are all taken.
+
+        With several requests in flight a latency would not be that of a request alone. So one sample in `TIMED_EVERY`
+        waits until the device is idle, and has a latency; the others have none.
+
+        Args:
+            indices: positions in the data set.
+            raw_samples: those whose raw outputs are wanted too.
+
+        Raises:
+            InputError: a file of a sample is missing or corrupt; the answers on those before it are given first.
+            InferenceError: the backend failed.
+        """
+        inputs = self._reading.inputs(self.pipeline.interface, indices, held=self.in_flight)
+        if self.in_flight > 1:
+            yield from self._in_flight(inputs, raw_samples)
+            return
+        for read in inputs:
+            yield self._alone(read, raw_samples)
+
+    def warm_up(self, index: int) -> None:
+        """Answer a sample for nobody: the first request pays for page faults and the backend's own set-up."""
+        for read in self._reading.inputs(self.pipeline.interface, [index], held=1):
+            for pipeline in self._pipelines:
+                pipeline.infer(read.data)
+
+    def _alone(self, read: Input, raw_samples: Collection[int]) -> Answer:
+        inference = with_waiting(partial(self.pipeline.infer, read.data))
+        return _answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
+
+    def _in_flight(self, inputs: Iterator[Input], raw_samples: Collection[int]) -> Iterator[Answer]:
+        idle = deque(lane for lane in self._pipelines if isinstance(lane, DevicePipeline))
+        under_way: deque[tuple[DevicePipeline[Any], Input]] = deque()
+        answered: deque[Answer] = deque()
+
+        def collect() -> None:
+            lane, read = under_way.popleft()
+            idle.append(lane)
+            answered.append(_answer(read, lane, lane.collect(), {}, raw_samples))
+
+        def all_answers() -> Iterator[Answer]:
+            while under_way or answered:
+                if not answered:
+                    collect()
+                yield answered.popleft()
+
+        try:
+            for read in inputs:
+                if read.index % TIMED_EVERY == 0:
+                    yield from all_answers()
+                    yield self._alone(read, raw_samples)
+                    continue
+                if not idle:
+                    collect()
+                idle[0].submit(read.data)
+                under_way.append((idle.popleft(), read))
+                # Only now: whoever keeps an answer does so while the device works.
+                while answered:
+                    yield answered.popleft()
+        except DeployError:
+            yield from all_answers()
+            raise
+        else:
+            yield from all_answers()
+        finally:
+            for lane, _ in under_way:
+                lane.collect()
+
+
+def _answer(
+    read: Input, lane: Pipeline, inference: Inference, latency_ms: dict[str, float], raw_samples: Collection[int]
+) -> Answer:
+    """An answer that is in order; taken before the lane's next request, as its outputs must be."""
+    return Answer(
+        read.index,
+        read.token,
+        inference.predictions,
+        latency_ms,
+        {**read.counters, **inference.counters},
+        lane.comparable(inference.outputs) if read.index in raw_samples else None,
+        read.milliseconds,
+    )
+
+
+@contextlib.contextmanager
+def answering(model: Model, samples: int) -> Iterator[Loaded]:
+    """Load a model to answer samples of its data set.
+
+    Args:
+        model: the model.
+        samples: how many the run has; several requests are in flight only where there are many.
+
+    Raises:
+        ManifestError, EnvironmentLacks, ModelLoadError, UsageError: see `Model.load`.
+    """
+    session, pipeline = model.load()
+    lanes: list[Pipeline] = [pipeline]
+    if samples >= MANY_SAMPLES and isinstance(pipeline, DevicePipeline) and pipeline.several_lanes:
+        lanes += [pipeline.another() for _ in range(LANES - 1)]
+    yield Loaded(session, lanes, ReadingHere(model.dataset))

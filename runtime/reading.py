@@ -1,0 +1,63 @@
+"""Inputs of a model, read for a run: which samples, in which order, and who reads them."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.pipeline import Interface
+from shared.data.types import Dataset
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a request takes, read.
+
+    Attributes:
+        index: position of the sample in the data set.
+        token: of the sample.
+        data: what `Pipeline.infer` takes, for as long as it is held (`Reading.inputs`).
+        counters: what reading left out, by name.
+        milliseconds: that reading took, wherever it was done.
+    """
+
+    index: int
+    token: str
+    data: Any
+    counters: dict[str, int]
+    milliseconds: float
+
+
+class Reading(ABC):
+    """Who reads the samples of a data set."""
+
+    @abstractmethod
+    def inputs(self, interface: Interface, indices: Sequence[int], *, held: int) -> Iterator[Input]:
+        """The inputs of samples, in the order of ``indices``.
+
+        Args:
+            interface: of the pipeline that takes them.
+            indices: positions in the data set.
+            held: an input is valid until so many others have been taken, and one more is asked for.
+
+        Raises:
+            InputError: a file of a sample is missing or corrupt.
+        """
+
+
+class ReadingHere(Reading):
+    """This process reads a sample when its turn comes."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+
+    def inputs(self, interface: Interface, indices: Sequence[int], *, held: int) -> Iterator[Input]:  # noqa: ARG002 (nothing is written twice)
+        """See `Reading`."""
+        for index in indices:
+            sample = self._dataset.sample(index)
+            started = time.perf_counter()
+            read = interface.read(sample)
+            yield Input(index, sample.token, read.data, read.counters, (time.perf_counter() - started) * 1e3)
