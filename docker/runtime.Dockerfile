@@ -35,6 +35,15 @@ RUN --mount=type=cache,target=/root/.cache/pip \
                 --require-hashes --no-deps --no-build-isolation -r "/locks/${lock}.txt" || exit 1; \
         done; \
     fi
+# Ray, in images for a cluster: docs/scale.md.
+ARG RAY=no
+COPY requirements/lock/cluster.txt /locks/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    if [ "${RAY}" = yes ]; then \
+        python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
+            --require-hashes --no-deps --only-binary :all: -r /locks/cluster.txt; \
+    fi
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv

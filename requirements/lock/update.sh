@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 uv=${UV:-uv}
 options=(-q --generate-hashes --no-header --no-annotate)
 
-for name in verifier runtime-tensorrt runtime-pytorch runtime-onnx trt_builder tensorrt-rtx pycuda build-tools pip; do
+for name in verifier runtime-tensorrt runtime-pytorch runtime-onnx trt_builder tensorrt-rtx pycuda build-tools pip cluster; do
     "$uv" pip compile "${options[@]}" --universal --python-version 3.10 -c pins.txt -o "$name.txt" "$name.in"
 done
 for name in evaluator torch-cuda; do

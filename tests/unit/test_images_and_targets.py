@@ -12,6 +12,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from shared.errors import EnvironmentLacks
 
@@ -120,11 +122,15 @@ def _services() -> dict[str, dict[str, object]]:
     return services
 
 
+CLUSTER = {"cluster-head", "cluster-worker"}
+
+
 @pytest.mark.parametrize("name", sorted(_services()))
 def test_a_service_is_shut_in(name: str) -> None:
     service = _services()[name]
     assert service["read_only"] is True
-    assert service["network_mode"] == "none"
+    if name not in CLUSTER:
+        assert service["network_mode"] == "none"
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"depends_on", "privileged", "ports", "healthcheck", "devices", "deploy"} & service.keys()
@@ -145,6 +151,25 @@ def test_the_key_is_shared_by_all_tools_and_lies_in_no_workspace(name: str) -> N
     assert {"type": "volume", "source": "state", "target": "/state"} in volumes
     for dockerfile in (ROOT / "docker").glob("*.Dockerfile"):
         assert "AWML_DEPLOY_KEY=/state/key" in dockerfile.read_text()
+
+
+def test_the_nodes_of_a_cluster_reach_each_other_and_nothing_else() -> None:
+    text = (ROOT / "docker" / "services.yaml").read_text()
+    assert yaml.safe_load(text)["networks"] == {"cluster": {"internal": True}}
+    for name in CLUSTER:
+        assert _services()[name]["networks"] == ["cluster"]
+        assert _services()[name]["profiles"] == ["cluster"]
+
+
+def test_ray_is_in_images_for_a_cluster_only() -> None:
+    for path in DOCKERFILES:
+        text = path.read_text()
+        assert ("cluster.txt" in text) == (path.stem.partition(".")[0] != "evaluator")
+        assert ("ARG RAY=no" in text) == ("cluster.txt" in text)
+    for name, service in _services().items():
+        build = service.get("build")
+        if isinstance(build, dict) and name != "evaluator":
+            assert build["args"]["RAY"] == "${RAY:-no}"
 
 
 def test_every_tool_has_a_service() -> None:
@@ -184,6 +209,30 @@ def test_an_image_has_the_packages_that_its_tool_imports(image: str) -> None:
     imported = {name for room in rooms for name in _imports(room)} - ROOMS - set(sys.stdlib_module_names) - NOT_LOCKED
     missing = {name for name in imported if PACKAGES.get(name, name.replace("_", "-")) not in locked}
     assert not missing, f"add to requirements/lock/{locks[0]}.in, then make lock"
+
+
+def _locked(name: str, python: str) -> dict[str, str]:
+    """Versions by package that a lock installs on a Python."""
+    pins = (Requirement(line.rstrip(" \\")) for line in _lines(name) if "==" in line and not line.startswith(" "))
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    return {
+        canonicalize_name(pin.name): str(pin.specifier)
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate(environment)
+    }
+
+
+def _lines(name: str) -> list[str]:
+    return (LOCKS / f"{name}.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", ["verifier", "trt_builder", "runtime-onnx", "runtime-tensorrt", "exporter"])
+def test_ray_changes_no_version_of_a_tools_packages(name: str) -> None:
+    for python in ("3.11",) if name == "exporter" else ("3.10", "3.11", "3.12"):
+        tool, cluster = _locked(name, python), _locked("cluster", python)
+        assert {each: tool[each] for each in tool.keys() & cluster} == {
+            each: cluster[each] for each in tool.keys() & cluster
+        }
 
 
 def test_locks_name_no_host_and_no_folder() -> None:
