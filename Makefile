@@ -288,8 +288,8 @@ kill-test: setup-dev ## kill every command that writes before each change of a f
 test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 	@$(TOOLS)/bin/pytest -m gpu $(PYTEST)
 
-bench-gpu: setup-dev ## everything that needs a GPU: tests, engines per policy, latency, soak (half an hour; OUT=folder)
-	@$(TOOLS)/bin/python benchmarks/gpu_round.py --out $(or $(OUT),work/gpu-round)
+bench-gpu: setup-dev ## everything that needs a GPU: tests, engines per policy, latency, soak (25 minutes at most; OUT=folder, PARTS="tests ...")
+	@$(TOOLS)/bin/python benchmarks/gpu_round.py --out $(or $(OUT),work/gpu-round) $(if $(PARTS),--parts $(PARTS))
 
 docs: setup-dev ## write the generated pages
 	@$(TOOLS)/bin/python docs/generate.py --write

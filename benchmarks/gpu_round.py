@@ -1,18 +1,22 @@
 """Everything that only a GPU can show, in the order of what it is worth, each part with a time limit of its own.
 
-    python benchmarks/gpu_round.py --out gpu-round                              all of it: half an hour on an H200
-    python benchmarks/gpu_round.py --out gpu-round --parts runtime --minutes 9  where one command may not run that long
-    python benchmarks/gpu_round.py --out gpu-round --table                      the tables of what is there, once more
+    python benchmarks/gpu_round.py --out gpu-round                             all of it: 25 minutes at most on an H200
+    python benchmarks/gpu_round.py --out gpu-round --parts runtime --minutes 9 where one command may not run that long
+    python benchmarks/gpu_round.py --out gpu-round --table                     the tables of what is there, once more
+    python benchmarks/gpu_round.py --out gpu-round --write benchmarks/README.md   the same, into a page
 
-A part that fails or runs out of time costs none of the others. ``round.json`` says after each part how it went, every
-part leaves its log and figures beside it, and ``round.md`` has them as tables, for benchmarks/README.md. Several calls
-can fill one folder. The reports of engines that were rejected are kept too.
+Tests share the GPU, several processes of them at once; what is timed has it to itself. A part that fails or runs out of
+time costs none of the others. ``parts/<name>.json`` says how it went, on which card, when, and with which clocks; every
+part leaves its log and figures beside that folder, and ``round.md`` has them as tables. A later call goes on: what went
+well with these sources is not run again unless ``--parts`` names it. Folders of several calls may be copied into one.
+The reports of engines that were rejected are kept too.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -24,15 +28,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.gpu_round_tables import PARTS as PARTS_FOLDER
+from benchmarks.gpu_round_tables import read_parts, tables, write_into
 from runtime.conditions import gpu_conditions
 from shared import provenance
-from shared.table import MISSING, number
 
 ROOT = Path(__file__).resolve().parents[1]
 # A part with less than this left is not begun.
@@ -43,6 +49,8 @@ _TAIL_LINES = 4
 _LATE = "out of time"
 # What engines are built from, and programs.
 _EXPORTED = ("onnx", "pytorch", "ranges", "manifest.json")
+# Whose sources decide whether a part is still what was measured.
+_SOURCES = ("shared", "trt_builder", "runtime", "verifier", "evaluator", "benchmarks", "tests")
 
 
 @dataclass(frozen=True)
@@ -52,54 +60,76 @@ class Part:
     Attributes:
         name: of its log.
         seconds: its limit.
-        commands: what Python is called with, one after the other; ``OUT`` stands for the folder, ``DEMO`` for a copy of
-            the demo's workspace.
+        commands: what Python is called with; ``OUT`` stands for the folder, ``WORK/<name>`` for a copy of the workspace
+            ``<name>``, ``WORKSPACES`` for the folder of them.
         variables: of its environment, likewise.
+        at_once: run the commands side by side, not one after the other; nothing in them is timed.
     """
 
     name: str
     seconds: float
     commands: Sequence[Sequence[str]]
     variables: dict[str, str] = field(default_factory=dict)
+    at_once: bool = False
+
+    def workspaces(self) -> set[str]:
+        """Names of the workspaces that it takes."""
+        words = [*self.variables.values(), *(word for command in self.commands for word in command)]
+        return {word.split("/")[1] for word in words if word.startswith(_WORK)}
 
 
+_WORK = "WORK/"
 _PYTEST = ("-m", "pytest", "-m", "gpu", "-v", "--tb=short", "--continue-on-collection-errors", "-p", "no:cacheprovider")
 _NO_LIBRARIES = ("--set", "tensorrt.tactic_sources=[]")
+_BUILD = ("-c", "from trt_builder.cli import cli; cli()", "build", "--target", "tensorrt", "--work")
+_DEMO = "WORK/centerpoint"
+
 _LATENCY_TESTS = "tests/gpu/test_runtime_tensorrt.py"
-_INT8_TESTS = "tests/gpu/test_int8.py"
 _CUDA_TESTS = "tests/gpu/test_runtime_on_cuda.py"
 _BACKENDS_TESTS = "tests/gpu/test_latency_of_backends.py"
-# The last: every step of a search builds an engine.
+_OPERATORS_TESTS = "tests/gpu/test_operators.py"
+_ENGINES_TESTS = "tests/gpu/test_trt_engines.py"
+_INT8_TESTS = "tests/gpu/test_int8.py"
+# Every step of a search builds an engine.
 _BISECT_TESTS = "tests/gpu/test_bisect_with_tensorrt.py"
-_OWN_PARTS = (_LATENCY_TESTS, _INT8_TESTS, _CUDA_TESTS, _BACKENDS_TESTS, _BISECT_TESTS)
+_IN_PROCESSES_OF_THEIR_OWN = (
+    _LATENCY_TESTS, _CUDA_TESTS, _BACKENDS_TESTS, _OPERATORS_TESTS, _ENGINES_TESTS, _INT8_TESTS, _BISECT_TESTS,
+)  # fmt: skip
+# Some 60 engines of one operator each.
+_OPERATORS = ("Resize or Reduce", "GridSample or Scatter or Gather or Pool or Conv")
 # Each backend in a process of its own: one that crashes takes no other along.
 _BACKENDS = {"onnx": ("onnx",), "pytorch": ("pytorch",), "compiled": ("pytorch", "--compile")}
-_BUILD = ("-c", "from trt_builder.cli import cli; cli()", "build", "--target", "tensorrt", "--work", "DEMO")
 
 
-def _other_tests() -> list[str]:
-    """Those that no other part has; the kernels first."""
+def _tests() -> list[Sequence[str]]:
+    """The tests that need a GPU with TensorRT, as processes that run side by side."""
     files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
-    rest = [name for name in files if name not in _OWN_PARTS]
-    return ["tests/unit/test_cuda_kernels.py", *rest, _BISECT_TESTS]
+    kernels = ["tests/unit/test_cuda_kernels.py", *(file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN)]
+    rest = f"not ({' or '.join(_OPERATORS)})"
+    operators = [(*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in (*_OPERATORS, rest)]
+    return [
+        *((*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS, _BISECT_TESTS)),
+        *operators,
+        (*_PYTEST, *kernels),
+    ]
 
 
 PARTS = (
+    # The kernels of all pipelines; the builder's policies, refit, caches; INT8; operators; bisection.
+    Part("tests", 300, _tests(), {"INT8_WORK": "WORKSPACES"}, at_once=True),
     # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
-    Part("runtime", 540, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
-    # The kernels of all pipelines; the builder's policies, refit, caches; bisection.
-    Part("tests", 480, [(*_PYTEST, *_other_tests())]),
+    Part("runtime", 420, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
     Part(
-        "engines", 420,
+        "engines", 300,
         [("benchmarks/trt_engines.py", *_NO_LIBRARIES, "--out", "OUT/engines.json", "--dump", "OUT/reports")],
     ),
-    Part("int8", 480, [(*_PYTEST, _INT8_TESTS), ("benchmarks/int8.py", *_NO_LIBRARIES, "--out", "OUT/int8.json")]),
-    Part("demo", 180, [("benchmarks/trt_engines.py", "--work", "DEMO", *_NO_LIBRARIES, "--out", "OUT/demo.json")]),
+    Part("int8", 240, [("benchmarks/int8.py", *_NO_LIBRARIES, "--out", "OUT/int8.json")]),
+    Part("demo", 120, [("benchmarks/trt_engines.py", "--work", _DEMO, *_NO_LIBRARIES, "--out", "OUT/demo.json")]),
     Part(
         "demo-latency", 120,
         [
-            (*_BUILD, *_NO_LIBRARIES, "--set", "tensorrt.precision_policy=fp16"),
-            ("benchmarks/gpu_latency.py", "--work", "DEMO", "--soak", "2000", "--out", "OUT/demo_latency.json"),
+            (*_BUILD, _DEMO, *_NO_LIBRARIES, "--set", "tensorrt.precision_policy=fp16"),
+            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--soak", "2000", "--out", "OUT/demo_latency.json"),
         ],
     ),
     # The same on ONNX Runtime and PyTorch, where their GPU builds are installed.
@@ -109,7 +139,7 @@ PARTS = (
         "demo-backends", 180,
         [
             (
-                "benchmarks/gpu_latency.py", "--work", "DEMO", "--backend", *options,
+                "benchmarks/gpu_latency.py", "--work", _DEMO, "--backend", *options,
                 "--requests", "500", "--soak", "1000", "--out", f"OUT/demo_{name}_latency.json",
             )
             for name, options in _BACKENDS.items()
@@ -122,74 +152,91 @@ def main() -> None:
     """Run the parts, and write the tables after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, required=True, help="folder for logs, figures and tables")
-    parser.add_argument("--minutes", type=float, default=30.0, help="for all parts together")
+    parser.add_argument("--minutes", type=float, default=25.0, help="for all parts together")
     parser.add_argument("--parts", nargs="+", choices=[part.name for part in PARTS], help="these alone, in their order")
-    parser.add_argument("--demo", type=Path, default=Path("work/centerpoint"), help="workspace of the demo's model")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="folder of the models' workspaces")
     parser.add_argument("--table", action="store_true", help="run nothing, only write the tables")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="run nothing, write the tables into this page")
     options = parser.parse_args()
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    if options.write is not None:
+        write_into(options.write, tables(out))
+        return
     if not options.table:
-        chosen = [part for part in PARTS if options.parts is None or part.name in options.parts]
-        run_parts(chosen, out, options.demo.resolve(), time.monotonic() + 60 * options.minutes)
+        done = () if options.parts else went_well(out)
+        chosen = [part for part in PARTS if part.name in (options.parts or part.name) and part.name not in done]
+        run_parts(chosen, out, options.work.resolve(), time.monotonic() + 60 * options.minutes)
     text = tables(out)
     (out / "round.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def run_parts(parts: Sequence[Part], out: Path, demo: Path, end: float) -> None:
-    """Run parts one after the other until the time is up; ``round.json`` tells after each how it went."""
-    state = _state(out)
-    state["machine"] = _machine()
+def went_well(out: Path) -> list[str]:
+    """The parts in the folder that ended well, no test failed, with the sources that are here."""
+    return [
+        name
+        for name, result in read_parts(out).items()
+        if result["status"] == "done" and result["machine"]["sources"] == _sources()
+    ]
+
+
+def run_parts(parts: Sequence[Part], out: Path, work: Path, end: float) -> None:
+    """Run parts one after the other until the time is up, and write down after each how it went."""
+    (out / PARTS_FOLDER).mkdir(exist_ok=True)
     for part in parts:
         left = end - time.monotonic()
+        missing = sorted(name for name in part.workspaces() if not (work / name).is_dir())
         if left < _LEAST_SECONDS:
             result: dict[str, Any] = {"status": "no time left"}
-        elif not demo.is_dir() and any(item.startswith("DEMO") for command in part.commands for item in command):
-            result = {"status": f"no workspace {demo}"}
+        elif missing:
+            result = {"status": f"no workspace {work / missing[0]}"}
         else:
-            result = run_part(part, out, demo, min(part.seconds, left))
-        state["parts"][part.name] = result
+            result = run_part(part, out, work, min(part.seconds, left))
         print(f"{part.name}: {json.dumps(result)}", flush=True)
-        (out / "round.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        result |= {"date": date, "machine": _machine(), "gpu_at_end": gpu_conditions(0)}
+        (out / PARTS_FOLDER / f"{part.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         (out / "round.md").write_text(tables(out), encoding="utf-8")
 
 
-def run_part(part: Part, out: Path, demo: Path, seconds: float) -> dict[str, Any]:
+def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any]:
     """Run one part, its output in ``<name>.log``; at its limit it is interrupted, then killed with all it started."""
 
     # What pytest and the tools leave in temporary folders is looked through for records of rejected engines.
     scratch = Path(tempfile.mkdtemp(prefix=f"{part.name}-"))
-    # The part builds in a copy: the demo's own engines and results stay as they are.
-    copy = scratch / "demo"
-    for name in _EXPORTED:
-        if (demo / name).is_dir():
-            shutil.copytree(demo / name, copy / name)
-        elif (demo / name).is_file():
-            copy.mkdir(exist_ok=True)
-            shutil.copyfile(demo / name, copy / name)
+    # The part builds in copies: the workspaces' own engines and results stay as they are.
+    for name in part.workspaces():
+        _copy_exported(work / name, scratch / name)
 
     def filled(text: str) -> str:
-        return re.sub(r"^(OUT|DEMO)(?=/|$)", lambda match: str({"OUT": out, "DEMO": copy}[match[1]]), text)
+        places = {"OUT": out, "WORK": scratch, "WORKSPACES": work}
+        return re.sub(r"^(OUT|WORK|WORKSPACES)(?=/|$)", lambda match: str(places[match[1]]), text)
 
     variables = {name: filled(value) for name, value in part.variables.items()}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch), **variables}
-    log = out / f"{part.name}.log"
-    log.write_text("", encoding="utf-8")
+    commands = [[sys.executable, *map(filled, command)] for command in part.commands]
     started = time.monotonic()
-    statuses = []
-    for command in part.commands:
+
+    # One of each command while they run, one of the part when they have.
+    logs = [out / f"{part.name}.{number}.log" for number in range(len(commands))]
+
+    def run(command: Sequence[str], log: Path) -> str:
         left = seconds - (time.monotonic() - started)
-        if left <= 0:
-            statuses.append(_LATE)
-            break
-        statuses.append(_run([sys.executable, *map(filled, command)], environment, log, left))
-    status = next((each for each in statuses if each != "done"), "done")
+        return _run(command, environment, log, left) if left > 0 else _LATE
+
+    with ThreadPoolExecutor(len(commands) if part.at_once else 1) as lanes, _interrupts_heeded():
+        statuses = list(lanes.map(run, commands, logs))
+    took = time.monotonic() - started
+    text = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file())
+    (out / f"{part.name}.log").write_text(text, encoding="utf-8")
+    for log in logs:
+        log.unlink(missing_ok=True)
     _keep_rejected(scratch, out / "rejected" / part.name)
     shutil.rmtree(scratch, ignore_errors=True)
-    text = log.read_text(encoding="utf-8", errors="replace")
-    result: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - started, 1)}
+    status = next((each for each in statuses if each != "done"), "done")
+    result: dict[str, Any] = {"status": status, "seconds": round(took, 1)}
     if any("pytest" in command for command in part.commands):
         result["tests"] = test_results(text)
     if status != "done" and "pytest" not in part.commands[-1]:
@@ -197,13 +244,21 @@ def run_part(part: Part, out: Path, demo: Path, seconds: float) -> dict[str, Any
     return result
 
 
+def _copy_exported(made: Path, copy: Path) -> None:
+    copy.mkdir()
+    for name in _EXPORTED:
+        if (made / name).is_dir():
+            shutil.copytree(made / name, copy / name)
+        elif (made / name).is_file():
+            shutil.copyfile(made / name, copy / name)
+
+
 def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, seconds: float) -> str:
     """Run a command in a process group of its own; ``done``, or what became of it."""
-    with log.open("a", encoding="utf-8") as file:
-        with _interrupts_heeded():
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-            )
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             code = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -242,161 +297,14 @@ def _keep_rejected(scratch: Path, folder: Path) -> None:
         shutil.copyfile(path, folder / f"{number_of_file}-{path.parent.name}-{path.name}")
 
 
-def _state(out: Path) -> dict[str, Any]:
-    path = out / "round.json"
-    if not path.is_file():
-        return {"parts": {}}
-    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return state
-
-
-def _machine() -> dict[str, Any]:
+def _machine() -> dict[str, str]:
     gpu, driver = provenance.gpu()
     versions = provenance.package_versions(("tensorrt", "pycuda", "onnx", "numpy", "onnxruntime-gpu", "torch"))
-    return {"gpu": gpu, "driver": driver, "python": sys.version.split()[0], **versions, "at_start": gpu_conditions(0)}
+    return {"gpu": gpu or "none", "driver": driver or "none", **versions, "sources": _sources()}
 
 
-# -- tables -----------------------------------------------------------------------------------------------------------
-
-
-def tables(out: Path) -> str:
-    """What is in the folder as Markdown."""
-    state = _state(out)
-    sections = [_table_of_parts(state)] if state["parts"] else []
-    for engines, prefix, title in (
-        ("gpu_latency", "", "The 121 m network's size"),
-        ("demo_latency", "demo_", "The demo's model"),
-    ):
-        files = {"TensorRT, FP16": engines, **{_TITLES[name]: f"{prefix}{name}_latency" for name in _BACKENDS}}
-        columns = {column: figures for column, name in files.items() if (figures := _read(out / f"{name}.json"))}
-        if columns:
-            sections.append(f"## {title}: from points on the host to boxes on the host\n\n{_latency(columns)}")
-    for name, title in (("engines", "Engines of the 121 m network's size"), ("demo", "Engines of the demo's model")):
-        figures = _read(out / f"{name}.json")
-        if figures:
-            sections.append(f"## {title}\n\n{_engines(figures['rows'])}")
-    figures = _read(out / "int8.json")
-    if figures:
-        sections.append(f"## INT8\n\n{_int8(figures['rows'])}")
-    return "\n\n".join(sections) + "\n"
-
-
-_TITLES = {"onnx": "ONNX Runtime", "pytorch": "PyTorch", "compiled": "PyTorch, compiled"}
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _table_of_parts(state: dict[str, Any]) -> str:
-    rows = []
-    for name, result in state["parts"].items():
-        tests = result.get("tests", {})
-        words = [f"{tests[key]} {key}" for key in ("passed", "failed", "error", "skipped") if key in tests]
-        words += [f"`{failed}`" for failed in tests.get("not_passed", [])] + result.get("last_lines", [])[-1:]
-        rows.append([name, result["status"], number(result.get("seconds"), 0), ", ".join(words).replace("|", "/")])
-    machine = ", ".join(f"{key} {value}" for key, value in state.get("machine", {}).items() if isinstance(value, str))
-    return f"{machine}\n\n{_markdown(['part', 'how it went', 'seconds', 'what'], rows)}"
-
-
-def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
-    """What issue 5 asks for, one line a figure, one column a backend; a run that was cut short gives what it has."""
-    rows = []
-
-    def row(what: str, key: str, write: Any) -> None:
-        if any(key in figures for figures in columns.values()):
-            rows.append([what, *(write(each[key]) if key in each else MISSING for each in columns.values())])
-
-    def times(values: dict[str, Any]) -> str:
-        percentiles = ", ".join(f"{name} {number(values.get(name), 3)}" for name in ("median", "p90", "p99"))
-        return f"{percentiles} ms"
-
-    def counts(values: dict[str, Any]) -> str:
-        return ", ".join(f"{count} {name}" for name, count in values.items())
-
-    row("TF32 in", "settings", lambda settings: ", ".join(settings.get("tf32", [])) or MISSING)
-    row("a request", "total", times)
-    row("the same, later", "total_again", times)
-    row("enqueueing it", "enqueue", times)
-    row("with points in page-locked memory", "total_page_locked", times)
-    row("enqueueing that", "enqueue_page_locked", times)
-    row("stages [ms]", "stages", lambda stages: ", ".join(f"{name} {value:.3f}" for name, value in stages.items()))
-    row("share of the components", "share_of_components", "{:.0%}".format)
-    for like in ("trtexec-11", "trtexec-10"):
-        row(
-            f"against the engines as {like}", f"against {like}",
-            lambda v: f"{v['times']:.3f} times their {v['engines_ms']:.3f} ms, {v['above_ms']:.3f} ms above",
-        )  # fmt: skip
-    row("device memory after warm-up", "grown_bytes", lambda grown: f"grown by {grown} bytes")
-    row(
-        "a driver like AWML's",
-        "awml_like",
-        lambda v: f"{times(v['total'])}; its engine calls {times(v['engines_only'])}",
-    )
-    row(
-        "faster than that", "times_faster_than_awml_like",
-        lambda v: f"{v['total']:.1f} times; than its engine calls {v['engines_only']:.1f} times",
-    )  # fmt: skip
-    row("boxes against that driver's", "boxes_against_awml_like", str)
-    row("boxes against NumPy's steps", "against_numpy", counts)
-    row("boxes of a second pass", "against_itself", counts)
-    row(
-        "pillars with other numbers of rows", "rows_of_the_encoder",
-        lambda v: f"{len(v['different'])} of {v['sizes']} differ"
-        + (f", at most by {max(v['different'].values()):.2g}" if v["different"] else ""),
-    )  # fmt: skip
-    row("streams", "streams_refused", str)
-    row(
-        "two streams", "streams",
-        lambda v: f"{v['several']:.1f} a second, one: {v['one']:.1f}; {v['gain']:.2f} times"
-        + (f"; the GPU is busy {v['busy']:.1%} of the time, with one {v['busy_one']:.1%}" if "busy" in v else ""),
-    )  # fmt: skip
-    row(
-        "soak", "soak",
-        lambda v: f"{v['requests']} requests, grown by {v['grown_bytes']} bytes, medians of tenths "
-        f"{min(v['medians_of_tenths']):.3f} to {max(v['medians_of_tenths']):.3f} ms, p99 {number(v.get('p99'), 3)}",
-    )  # fmt: skip
-    row("state of the GPU", "conditions", lambda v: ", ".join(f"{name} {value}" for name, value in v.items()))
-    return _markdown(["what", *columns], rows)
-
-
-def _shares(row: dict[str, Any]) -> str:
-    return ", ".join(f"{share:.0%} {name}" for name, share in row["achieved"]["share_of_matrix_layers"].items())
-
-
-def _engines(rows: Sequence[dict[str, Any]]) -> str:
-    cells = []
-    for row in rows:
-        if "error" in row:
-            cells.append([row["policy"], row["error"].replace("|", "/"), *[MISSING] * 6])
-            continue
-        first = f"{row['first_build_s']:.1f}" + (" (cold)" if row["first_build_cold"] else "")
-        cells.append(
-            [
-                row["policy"], row["component"], first, f"{row['warm_build_s']:.1f}", f"{row['megabytes']:.1f}",
-                f"{row['gpu_ms_median']:.3f}", f"{row['gpu_ms_p99']:.3f}",
-                "; ".join([_shares(row), *row["rejected"]]),
-            ]
-        )  # fmt: skip
-    header = ["policy", "component", "first build s", "warm s", "MB", "GPU median ms", "p99 ms", "matrix layers"]
-    return _markdown(header, cells)
-
-
-def _int8(rows: Sequence[dict[str, Any]]) -> str:
-    cells = []
-    for row in rows:
-        if "error" in row:
-            cells.append([row["name"], row["error"].replace("|", "/"), *[MISSING] * 4])
-            continue
-        median, p99 = (number(row.get(f"gpu_ms_{name}"), 3) for name in ("median", "p99"))
-        bound = sum(layer.get("roofline_ms", 0.0) for layer in row["layers"])
-        cells.append([row["name"], median, p99, number(bound or None, 3), f"{row['megabytes']:.1f}", _shares(row)])
-    return _markdown(["engine", "GPU median ms", "p99 ms", "roofline ms", "MB", "matrix layers"], cells)
+def _sources() -> str:
+    return provenance.code_digest(*_SOURCES)[:12]
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from benchmarks import gpu_latency, gpu_round
+from benchmarks import gpu_latency
+from benchmarks.gpu_round_tables import tables
 from runtime.backends import onnx
 from runtime.models.centerpoint.pipeline import build
 from runtime.pipeline import DevicePipeline, Inference
+from shared.table import MISSING
 from tests.support import backends_on_cpu, cuda_on_cpu, engines_on_cpu
 from tests.support import tiny_centerpoint as tiny
 
@@ -41,7 +43,7 @@ def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert values["against_itself"] == {"identical": 3}
     assert values["soak"]["requests"] == 10
     assert {"against trtexec-10", "against trtexec-11", "times_faster_than_awml_like", "streams"} <= values.keys()
-    table = gpu_round.tables(tmp_path)
+    table = tables(tmp_path)
     for what in ("a request", "stages [ms]", "against the engines as trtexec-11", "boxes of a second pass", "soak"):
         assert f"| {what} | " in table
 
@@ -61,10 +63,10 @@ def test_the_other_backends_have_the_same_table(tmp_path: Path, monkeypatch: pyt
     assert 0 < values["share_of_components"] < 1
     assert ("streams_refused" in values) is (backend == "onnx")
     (tmp_path / "gpu_latency.json").write_text(json.dumps({"total": values["total"]}))
-    table = gpu_round.tables(tmp_path)
+    table = tables(tmp_path)
     title = {"onnx": "ONNX Runtime", "pytorch": "PyTorch"}[backend]
     assert f"| what | TensorRT, FP16 | {title} |" in table
-    assert "| a driver like AWML's | n/a | median" in table.replace(gpu_round.MISSING, "n/a")
+    assert "| a driver like AWML's | n/a | median" in table.replace(MISSING, "n/a")
 
 
 def test_an_encoder_that_depends_on_the_number_of_rows_is_told_from_steps_that_are_wrong(

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_round
+from benchmarks import gpu_round, gpu_round_tables
 from benchmarks.gpu_round import Part
+from benchmarks.gpu_round_tables import read_parts, tables, write_into
 
 # Writes a figure, leaves a rejected engine's record, starts a child that heeds no interrupt, and never ends by itself.
 HANGS = """
@@ -36,6 +37,14 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
+# Writes a file and waits for another's.
+MEET = """
+import pathlib, sys, time
+pathlib.Path(sys.argv[1]).touch()
+while not pathlib.Path(sys.argv[2]).exists():
+    time.sleep(0.01)
+print(sys.argv[1])
+"""
 LOG = """
 tests/gpu/test_a.py::test_one PASSED                      [ 25%]
 tests/gpu/test_a.py::test_two[on a GPU-None-all above] FAILED        [ 50%]
@@ -44,10 +53,9 @@ tests/gpu/test_b.py::test_four ERROR
 tests/gpu/test_b.py::test_five """
 
 
-def run(parts: list[Part], out: Path, demo: Path, minutes: float = 1.0) -> dict[str, Any]:
-    gpu_round.run_parts(parts, out, demo, time.monotonic() + 60 * minutes)
-    state: dict[str, Any] = json.loads((out / "round.json").read_text())
-    return state["parts"]
+def run(parts: list[Part], out: Path, work: Path, minutes: float = 1.0) -> dict[str, Any]:
+    gpu_round.run_parts(parts, out, work, time.monotonic() + 60 * minutes)
+    return read_parts(out)
 
 
 def soon_ended(pid: int) -> bool:
@@ -109,18 +117,56 @@ def test_a_round_in_the_background_interrupts_its_parts_too(tmp_path: Path) -> N
 
 
 def test_parts_come_in_their_order_until_the_time_is_up_and_later_calls_add_theirs(tmp_path: Path) -> None:
-    demo = tmp_path / "demo"
+    work = tmp_path / "work"
+    demo = work / "demo"
     (demo / "onnx").mkdir(parents=True)
     (demo / "manifest.json").write_text("mine")
     write = "import pathlib, sys; path = pathlib.Path(sys.argv[1]); print(path.read_text()); path.write_text('theirs')"
     late = Part("late", 30, [("-c", "print(1)")])
-    assert run([late], tmp_path, demo, minutes=0.1)["late"] == {"status": "no time left"}
-    found = run([Part("demo", 30, [("-c", write, "DEMO/manifest.json")])], tmp_path, demo)
+    assert run([late], tmp_path, work, minutes=0.1)["late"]["status"] == "no time left"
+    part = Part("demo", 30, [("-c", write, "WORK/demo/manifest.json")])
+    found = run([part], tmp_path, work)
     assert (found["late"]["status"], found["demo"]["status"]) == ("no time left", "done")
     assert (tmp_path / "demo.log").read_text().strip() == "mine"
     assert (demo / "manifest.json").read_text() == "mine"
-    missing = run([Part("demo", 30, [("-c", write, "DEMO/manifest.json")])], tmp_path, tmp_path / "none")
+    missing = run([part], tmp_path, tmp_path / "none")
     assert "no workspace" in missing["demo"]["status"]
+
+
+def test_tests_share_the_time_of_their_part(tmp_path: Path) -> None:
+    """Each waits for a file that the other writes: one after the other, neither would end."""
+    commands = [("-c", MEET, "OUT/a", "OUT/b"), ("-c", MEET, "OUT/b", "OUT/a")]
+    found = run([Part("both", 30, commands, at_once=True)], tmp_path, tmp_path / "none")
+    assert found["both"]["status"] == "done"
+    assert (tmp_path / "both.log").read_text().split() == [str(tmp_path / "a"), str(tmp_path / "b")]
+
+
+def test_what_went_well_with_these_sources_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = Part("good", 30, [("-c", "print(1)")]), Part("bad", 30, [("-c", "raise SystemExit(1)")])
+    run([good, bad], tmp_path, tmp_path / "none")
+    assert gpu_round.went_well(tmp_path) == ["good"]
+    monkeypatch.setattr(gpu_round, "_sources", lambda: "others")
+    assert gpu_round.went_well(tmp_path) == []
+
+
+def test_tables_of_a_page_are_replaced_and_say_when_and_with_which_clocks(tmp_path: Path) -> None:
+    result = {
+        "status": "done", "seconds": 3, "date": "2026-11-29T07:00:00+00:00", "machine": {"gpu": "NVIDIA H200"},
+        "gpu_at_end": {"sm_clock_mhz": "1900", "max_sm_clock_mhz": "1980", "throttled_by": "software power cap"},
+    }  # fmt: skip
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "demo.json").write_text(json.dumps(result))
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n\n{gpu_round_tables._BEGIN}\nold\n{gpu_round_tables._END}\n\nmore\n")
+    for _ in range(2):
+        write_into(page, tables(tmp_path))
+    text = page.read_text()
+    assert text.startswith("# Title\n") and text.endswith("\n\nmore\n") and "old" not in text
+    assert text.count("gpu NVIDIA H200") == 1
+    assert "2026-11-29T07:00:00+00:00, 1900 of 1980 MHz, throttled by software power cap" in text
+    page.write_text("# Title\n")
+    with pytest.raises(ValueError, match="no lines"):
+        write_into(page, "x")
 
 
 def test_tests_are_counted_in_a_log_that_was_cut_short() -> None:
@@ -151,7 +197,7 @@ def test_figures_as_tables(tmp_path: Path) -> None:
     (tmp_path / "engines.json").write_text(json.dumps({"rows": engines}))
     roofline = [{"roofline_ms": 0.25}, {"roofline_ms": 0.5}, {"ms": 1}]
     (tmp_path / "int8.json").write_text(json.dumps({"rows": [{"name": "int8", **times, "layers": roofline}]}))
-    text = gpu_round.tables(tmp_path)
+    text = tables(tmp_path)
     assert "| int8 | head | 41.9 (cold) | 4.1 | 6.2 | 1.737 | 1.750 | 4% fp16, 96% int8; head: not met |" in text
     assert "no precision bf16 / 10.x" in text
     assert "| int8 | 1.737 | 1.750 | 0.750 | 6.2 | 4% fp16, 96% int8 |" in text
