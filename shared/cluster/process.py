@@ -1,0 +1,124 @@
+"""What runs in the processes of a cluster: on the nodes, away from the command that the user typed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared import provenance
+from shared.errors import DeployError, EnvironmentLacks, InputError
+from shared.files import explain_os_errors
+from shared.work_path import WorkPath
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call in another process gave.
+
+    Attributes:
+        value: what it returned; None where there is an error.
+        error: what it raised.
+        warnings: what it logged, from WARNING up.
+    """
+
+    value: Any
+    error: DeployError | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every node must have in common with the command.
+
+    Attributes:
+        module: the tool's package.
+        code: digest of its sources and the shared ones.
+        marks: folder to the name of a file that the command put there; who sees it shares the folder.
+        check: what else must be there; raises a `DeployError` about what is not.
+    """
+
+    module: str
+    code: str
+    marks: dict[Path, str]
+    check: Callable[[], None] | None
+
+
+class Worker:
+    """A process that holds something loaded, and does one task after another."""
+
+    def __init__(self) -> None:
+        self._work: Callable[[Any], Any] | None = None
+
+    def open(self, make: Callable[[], Callable[[Any], Any]], workers_of_node: int) -> Answer:
+        """Load what the tasks need.
+
+        Args:
+            make: returns what is called with every task.
+            workers_of_node: how many share the processors.
+        """
+        threads = max(1, len(os.sched_getaffinity(0)) // workers_of_node)
+        os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+
+        def load() -> None:
+            self._work = make()
+
+        return attempt(load)
+
+    def do(self, task: Any) -> Answer:
+        """Do a task."""
+        assert self._work is not None, "a worker is opened before it gets a task"
+        return attempt(lambda: self._work(task))  # type: ignore[misc]  # narrowed above
+
+
+def inspect(site: Site) -> Answer:
+    """See whether this node is fit for a job; the error of the answer says what it lacks."""
+    return attempt(lambda: _inspect(site))
+
+
+def _inspect(site: Site) -> None:
+    if provenance.code_digest("shared", site.module) != site.code:
+        raise EnvironmentLacks(
+            "another version of this software is installed", hint="install the same on all nodes and here"
+        )
+    for folder, name in site.marks.items():
+        if not WorkPath(folder, name).is_file():
+            raise EnvironmentLacks(
+                f"{folder} is not the folder of that name where the command runs",
+                hint="mount the shared volume at the same place on all nodes",
+            )
+    if site.check is not None:
+        site.check()
+
+
+def attempt(function: Callable[[], Any]) -> Answer:
+    """Call ``function``; whatever it raises becomes an error that can be sent, and shown in a line."""
+    listener = _Listener()
+    root = logging.getLogger()
+    root.addHandler(listener)
+    try:
+        with explain_os_errors(Path(platform.node())):
+            return Answer(function(), None, listener.lines)
+    except DeployError as error:
+        return Answer(None, error, listener.lines)
+    except Exception as error:  # noqa: BLE001  # the last resort of a process: the command reports it
+        return Answer(None, DeployError(f"{type(error).__name__}: {error}. This is a bug"), listener.lines)
+    finally:
+        root.removeHandler(listener)
+
+
+class _Listener(logging.Handler):
+    """Keeps what is logged from WARNING up."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())

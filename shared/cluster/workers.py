@@ -1,0 +1,348 @@
+"""The driver's side of the workers: who there is, who does what, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from shared import provenance
+from shared.cluster.process import Answer, Site, Worker, inspect
+from shared.errors import DeployError, EnvironmentLacks
+from shared.lazy import lazy_import
+from shared.temporaries import temporary
+from shared.work_path import WorkPath
+
+ray = lazy_import("ray", install="make setup-cluster")
+exceptions = lazy_import("ray.exceptions", install="make setup-cluster")
+strategies = lazy_import("ray.util.scheduling_strategies", install="make setup-cluster")
+
+_log = logging.getLogger("cluster")
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+#: What loads a worker, in its process; it returns what is called with every task. Ray sends both by name: functions of
+#: modules, or `functools.partial` of such.
+Make = Callable[[], Callable[[Task], Result]]
+
+#: A task whose process died so often is the reason for it.
+MOST_DEATHS = 3
+
+_SECONDS_TO_INSPECT = 60.0
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_TO_WAIT = 1.0
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a worker takes of a node, and what every node must have.
+
+    Attributes:
+        gpu: a GPU for itself, which it sees as the first; otherwise a processor.
+        module: the tool's package, whose code must be the same everywhere.
+        folders: must be the same and writable everywhere: the shared volume.
+        check: called on every node before any work; raises a `DeployError` about what is missing there.
+    """
+
+    gpu: bool
+    module: str
+    folders: Sequence[Path] = ()
+    check: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Task, Result]):
+    """What became of a task.
+
+    Attributes:
+        task: which.
+        node: name of the machine.
+        value: what it returned; None where there is an error.
+        error: why it did not end.
+        died: its process did, or the node.
+        deaths: how often, this time included.
+    """
+
+    task: Task
+    node: str
+    value: Result | None = None
+    error: DeployError | None = None
+    died: bool = False
+    deaths: int = 0
+
+
+class Connection(Protocol):
+    """What workers ask of the cluster; see `shared.cluster.connection.Cluster`."""
+
+    most_workers: int | None
+
+    def heard(self) -> None:
+        """The cluster has answered."""
+
+    def require_head(self) -> None:
+        """Raise EnvironmentLacks where the head is gone."""
+
+
+@dataclass
+class _Node:
+    """A node.
+
+    Attributes:
+        name: of the machine, for the user.
+        slots: workers that it has room for.
+        taken: workers that it has.
+        failed_starts: workers that died before they were ready, in a row.
+    """
+
+    name: str
+    slots: int
+    taken: int = 0
+    failed_starts: int = 0
+
+
+@dataclass(eq=False)
+class _Hand:
+    """A worker process."""
+
+    node: _Node
+    actor: Any
+
+
+@dataclass(frozen=True)
+class _Call(Generic[Task]):
+    """What a worker is doing: a task, or None while it loads."""
+
+    hand: _Hand
+    task: Task | None = None
+    deaths: int = 0
+
+
+class Workers(Generic[Task, Result]):
+    """Workers on the nodes of a cluster, and the tasks that they are given."""
+
+    def __init__(self, cluster: Connection, make: Make[Task, Result], need: Need) -> None:
+        self._cluster = cluster
+        self._make = make
+        self._need = need
+        self._nodes: dict[str, _Node] = {}
+        self._given_up: dict[str, DeployError] = {}
+        self._waiting: deque[tuple[Task, int]] = deque()
+        self._free: list[_Hand] = []
+        self._calls: dict[Any, _Call[Task]] = {}
+        self._looked = 0.0
+
+    @property
+    def at_work(self) -> str:
+        """How many work, for a line of progress: ``3 of 4 GPUs``."""
+        busy = sum(call.task is not None for call in self._calls.values())
+        every = sum(node.taken for node in self._nodes.values())
+        return f"{busy} of {every} {'GPUs' if self._need.gpu else 'workers'} at work"
+
+    def give(self, task: Task, deaths: int = 0) -> None:
+        """Have a task done by whoever is free; `outcomes` says how it ended.
+
+        Args:
+            task: what the work is called with.
+            deaths: how often its process has died before.
+        """
+        self._waiting.append((task, deaths))
+
+    def outcomes(self) -> Iterator[Outcome[Task, Result]]:
+        """What becomes of the tasks, as they end; ends with the last. More may be given meanwhile.
+
+        Raises:
+            EnvironmentLacks: no node is left, or the cluster is gone.
+        """
+        while self._waiting or any(call.task is not None for call in self._calls.values()):
+            self._enlist(required=False)
+            self._require_nodes()
+            while self._free and self._waiting:
+                self._begin(self._free.pop(0), *self._waiting.popleft())
+            done, _ = ray.wait(list(self._calls), num_returns=1, timeout=_SECONDS_TO_WAIT)
+            if not done:
+                self._cluster.require_head()
+            for reference in done:
+                outcome = self._ended(self._calls.pop(reference), reference)
+                if outcome is not None:
+                    yield outcome
+
+    def enlist_all(self) -> None:
+        """Look at every node, and have workers loaded on it.
+
+        Raises:
+            DeployError: a node lacks something.
+            EnvironmentLacks: none has a GPU, or a processor.
+        """
+        self._enlist(required=True)
+        if not self._nodes:
+            what = "a GPU" if self._need.gpu else "a processor"
+            raise EnvironmentLacks(f"no node of the cluster has {what} for us", hint="see `ray status`")
+
+    def dismiss(self) -> None:
+        """End the workers."""
+        hands = {id(hand): hand for hand in [*self._free, *(call.hand for call in self._calls.values())]}
+        with contextlib.suppress(exceptions.RayError):
+            for hand in hands.values():
+                ray.kill(hand.actor)
+
+    # -- nodes --------------------------------------------------------------------------------------------------------
+
+    def _enlist(self, *, required: bool) -> None:
+        """Take in the nodes that are new, and fill places of workers that died; now and then.
+
+        Args:
+            required: an unfit node is an error; otherwise it is left out, with a warning.
+        """
+        if time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = time.monotonic()
+        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        for gone in self._nodes.keys() - alive.keys():
+            del self._nodes[gone]
+        new = {
+            key: _Node(node["NodeManagerHostname"], slots)
+            for key, node in alive.items()
+            if key not in self._nodes and key not in self._given_up and (slots := self._slots(node["Resources"]))
+        }
+        for key, error in self._inspect(new).items():
+            if required:
+                raise error
+            self._give_up(key, error)
+        self._nodes.update({key: node for key, node in new.items() if key not in self._given_up})
+        for key, node in self._nodes.items():
+            while node.taken < node.slots and self._is_wanted():
+                self._hire(key, node)
+
+    def _slots(self, resources: dict[str, float]) -> int:
+        return int(resources.get("GPU" if self._need.gpu else "CPU", 0))
+
+    def _is_wanted(self) -> bool:
+        most = self._cluster.most_workers
+        return most is None or sum(node.taken for node in self._nodes.values()) < most
+
+    def _inspect(self, nodes: dict[str, _Node]) -> dict[str, DeployError]:
+        """What nodes lack, by their ids."""
+        if not nodes:
+            return {}
+        with contextlib.ExitStack() as marked:
+            marks = {}
+            for folder in self._need.folders:
+                mark = marked.enter_context(temporary(WorkPath(folder, "cluster")))
+                mark.open_file("xb").close()
+                marks[folder.absolute()] = mark.relative
+            site = Site(
+                self._need.module, provenance.code_digest("shared", self._need.module), marks, self._need.check
+            )
+            # In a process that ends with it: a check may start what a worker must start itself, such as CUDA.
+            there = ray.remote(num_cpus=0, max_calls=1, max_retries=2)(inspect)
+            answers = {key: there.options(scheduling_strategy=_on(key)).remote(site) for key in nodes}
+            deadline = time.monotonic() + _SECONDS_TO_INSPECT
+            return {
+                key: error
+                for key, reference in answers.items()
+                if (error := _inspected(reference, nodes[key].name, deadline)) is not None
+            }
+
+    def _hire(self, key: str, node: _Node) -> None:
+        """Have a worker loaded on a node."""
+        node.taken += 1
+        options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if self._need.gpu else {"num_cpus": 1}
+        actor = ray.remote(Worker).options(scheduling_strategy=_on(key), **options).remote()
+        reference = actor.open.remote(self._make, node.slots)
+        self._calls[reference] = _Call(_Hand(node, actor))
+
+    def _give_up(self, key: str, error: DeployError) -> None:
+        self._given_up[key] = error
+        self._nodes.pop(key, None)
+        _log.warning("a node is not used: %s", error)
+
+    def _require_nodes(self) -> None:
+        if not self._nodes and self._given_up and not self._calls:
+            raise list(self._given_up.values())[-1]
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, hand: _Hand, task: Task, deaths: int) -> None:
+        self._calls[hand.actor.do.remote(task)] = _Call(hand, task, deaths)
+
+    def _ended(self, call: _Call[Task], reference: Any) -> Outcome[Task, Result] | None:
+        """What became of a call; None where that is nobody's business but ours."""
+        hand, node = call.hand, call.hand.node
+        try:
+            answer: Answer = ray.get(reference)
+        except exceptions.RayError as error:
+            return self._died(call, error)
+        self._cluster.heard()
+        for line in answer.warnings:
+            _log.warning("%s: %s", node.name, line)
+        if answer.error is not None and (call.task is None or isinstance(answer.error, EnvironmentLacks)):
+            self._unfit(call, _named(answer.error, node.name))
+            return None
+        node.failed_starts = 0
+        self._free.append(hand)
+        if call.task is None:
+            return None
+        return Outcome(call.task, node.name, answer.value, answer.error, deaths=call.deaths)
+
+    def _unfit(self, call: _Call[Task], error: DeployError) -> None:
+        """A node lacks something for a task, or for the loading: it is not asked again, others are."""
+        for key, node in list(self._nodes.items()):
+            if node is call.hand.node:
+                self._give_up(key, error)
+        if call.task is not None:
+            self._waiting.appendleft((call.task, call.deaths))
+        for hand in [call.hand, *(hand for hand in self._free if hand.node is call.hand.node)]:
+            ray.kill(hand.actor)
+        self._free = [hand for hand in self._free if hand.node is not call.hand.node]
+
+    def _died(self, call: _Call[Task], error: Exception) -> Outcome[Task, Result] | None:
+        """A process is gone: with its node, killed, out of memory, or by its task."""
+        node = call.hand.node
+        node.taken -= 1
+        reason = DeployError(f"a process on {node.name} died ({_first_line(error)})")
+        reason.exit_code = 5
+        if call.task is not None:
+            return Outcome(call.task, node.name, error=reason, died=True, deaths=call.deaths + 1)
+        node.failed_starts += 1
+        if node.failed_starts >= MOST_DEATHS:
+            for key, each in list(self._nodes.items()):
+                if each is node:
+                    self._give_up(key, reason)
+        return None
+
+
+def _on(node: str) -> Any:
+    """To be scheduled on a node and no other."""
+    return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _inspected(reference: Any, name: str, deadline: float) -> DeployError | None:
+    """What a node lacks."""
+    try:
+        answer: Answer = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
+    except exceptions.GetTimeoutError:
+        return EnvironmentLacks("does not answer", where=f"node {name}", hint="see `ray status`")
+    except exceptions.RayError as error:
+        return EnvironmentLacks(
+            f"can't run our code ({_first_line(error)})",
+            where=f"node {name}",
+            hint="install the same version on all nodes",
+        )
+    return None if answer.error is None else _named(answer.error, name)
+
+
+def _named(error: DeployError, node: str) -> DeployError:
+    """The error with the node that it happened on."""
+    where = f"node {node}" if error.where is None else f"node {node}: {error.where}"
+    return type(error)(error.message, where=where, hint=error.hint)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
