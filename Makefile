@@ -178,11 +178,12 @@ calibration-data: $(SETUP)
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
 
-.PHONY: setup setup-full setup-rtx setup-mlflow setup-dev plugins clean
+.PHONY: setup setup-full setup-rtx setup-mlflow setup-cluster setup-dev plugins clean
 setup: $(TOOLS)/.ready $(EXPORTER)/.ready $(wildcard $(EXPORTER_FULL)/.ready) ## the virtual environments (mmcv without compiled ops)
 setup-full: setup $(EXPORTER_FULL)/.ready ## the same with mmcv's compiled ops (builds for 10 minutes, then cached)
 setup-rtx: $(RTX)/.ready ## TensorRT for RTX (0.4 GB), which builds engines without a GPU
 setup-mlflow: $(TOOLS)/.mlflow-ready ## the evaluator's --mlflow (100 MB)
+setup-cluster: $(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready ## --cluster and CLUSTER: Ray (240 MB in either environment)
 setup-dev: setup $(TOOLS)/.dev-ready $(EXPORTER)/.dev-ready ## what tests and checks need
 plugins: $(SETUP) ## install packages that add to the tools: PLUGINS="folder, wheel or name ..." (docs/extending.md)
 	@$(if $(PLUGINS),,echo "plugins: set PLUGINS to what pip installs" >&2; exit 2)
@@ -244,6 +245,10 @@ $(TOOLS)/.dev-ready: $(TOOLS)/.ready requirements/dev.txt requirements/dev-nodep
 
 $(TOOLS)/.mlflow-ready: $(TOOLS)/.ready requirements/mlflow.txt
 	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) -r requirements/mlflow.txt
+	@touch $@
+
+$(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready: %/.cluster-ready: %/.ready requirements/cluster.txt
+	@$*/bin/pip install $(PIP_OPTIONS) -r requirements/cluster.txt
 	@touch $@
 
 # A tracking server for the tests of --mlflow, in an environment of its own.

@@ -260,6 +260,17 @@ def trust_option(command: Command) -> Command:
     return cast(Command, option(trusting))
 
 
+def cluster_option(command: Command) -> Command:
+    """``--cluster``: where the work is spread to, as ``cluster``; None: this process alone."""
+    return click.option(
+        "--cluster",
+        metavar="WHERE",
+        envvar="RAY_ADDRESS",
+        help="Spread the work over a Ray cluster: local (all GPUs or processors of this machine), local:N (N workers "
+        "here), auto (the cluster that this machine is a node of), or HOST:PORT of its head.",
+    )(command)
+
+
 def force_option(command: Command) -> Command:
     """``--force``: run even if the stage is up to date, as ``force``."""
     return click.option("--force", is_flag=True, help="Run even if the stage is up to date.")(command)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shared import provenance
-from shared.errors import DeployError, EnvironmentLacks, InputError
+from shared.errors import DeployError, EnvironmentLacks
 from shared.files import explain_os_errors
 from shared.work_path import WorkPath
 

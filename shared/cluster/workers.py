@@ -236,9 +236,7 @@ class Workers(Generic[Task, Result]):
                 mark = marked.enter_context(temporary(WorkPath(folder, "cluster")))
                 mark.open_file("xb").close()
                 marks[folder.absolute()] = mark.relative
-            site = Site(
-                self._need.module, provenance.code_digest("shared", self._need.module), marks, self._need.check
-            )
+            site = Site(self._need.module, provenance.code_digest("shared", self._need.module), marks, self._need.check)
             # In a process that ends with it: a check may start what a worker must start itself, such as CUDA.
             there = ray.remote(num_cpus=0, max_calls=1, max_retries=2)(inspect)
             answers = {key: there.options(scheduling_strategy=_on(key)).remote(site) for key in nodes}

@@ -35,6 +35,7 @@ RESTRICTED = {
     **dict.fromkeys(("torch", "modelopt"), ("exporter", "runtime/backends/pytorch.py")),
     **dict.fromkeys(("tensorrt", "tensorrt_rtx", "pycuda"), ("trt_builder", "runtime")),
     # In the verifier, finding the node that is wrong means running windows of the graph; the rest of it loads nothing.
+    "ray": ("shared/cluster",),
     "mlflow": ("evaluator/mlflow_log.py",),
     "onnxruntime": ("runtime", "exporter", "verifier/bisect"),
     **{name: (name,) for name in TOOLS},
