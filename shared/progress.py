@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 
@@ -15,15 +16,36 @@ _log = logging.getLogger("progress")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+class Advance(Protocol):
+    """Says that more is done."""
+
+    def __call__(self, items: int, note: str = "") -> None:
+        """Args: how many items were done since the last call, and what else is to be shown, such as who works."""
+
+
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
     """Yield ``items`` and show the progress."""
-    if sys.stderr.isatty():
-        yield from _bar(items, description, total)
-    else:
-        yield from _lines(items, description, total)
+    with progress(description, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
 
-def _bar(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+@contextlib.contextmanager
+def progress(description: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """Show the progress of work that says itself how far it is.
+
+    Args:
+        description: of the work.
+        total: how many items there are.
+        done: how many of them were done before.
+    """
+    with (_bar if sys.stderr.isatty() else _lines)(description, total, done) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def _bar(description: str, total: int, done: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -41,17 +63,30 @@ def _bar(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=description)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(description, total=total, completed=done, note="")
+
+        def advance(items: int, note: str = "") -> None:
+            shown.update(task, advance=items, note=note)
+
+        yield advance
 
 
-def _lines(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+@contextlib.contextmanager
+def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
     started = last = time.monotonic()
-    for count, item in enumerate(items, start=1):
-        yield item
+    count = 0
+
+    def advance(items: int, note: str = "") -> None:
+        nonlocal count, last
+        count += items
         now = time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES and count < total:
+        if count and now - last >= _SECONDS_BETWEEN_LINES and done + count < total:
             last = now
-            left = (now - started) / count * (total - count)
-            _log.info("%s: %d of %d, about %.0f s left", description, count, total, left)
+            left = (now - started) / count * (total - done - count)
+            also = f"; {note}" if note else ""
+            _log.info("%s: %d of %d, about %.0f s left%s", description, done + count, total, left, also)
+
+    yield advance

@@ -60,16 +60,16 @@ def connect(where: str) -> Iterator[Cluster]:
         EnvironmentLacks: Ray is missing, there is no such cluster, or it has another Ray or Python.
     """
     address, workers = _parse(where)
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    settings = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == _LOCAL:
         # Ray listens on every network, and runs what it is sent; to one of our own nobody else has the token.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex())
+        settings.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex())
         options.update(include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, num_cpus=workers)
     elif address != _AUTO:
         require_head(address)
-    context = _start(where, options)
+    with _environment(settings):
+        context = _start(where, options)
     try:
         if context.dashboard_url:
             _log.info("Ray's dashboard: http://%s", context.dashboard_url)
@@ -194,6 +194,20 @@ def _no_cluster(where: str, reason: str) -> EnvironmentLacks:
         where=f"--cluster {where}",
         hint="start one with `ray start --head`, or use --cluster local",
     )
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start(where: str, options: dict[str, Any]) -> Any:

@@ -36,6 +36,8 @@ MOST_DEATHS = 3
 
 _SECONDS_TO_INSPECT = 60.0
 _SECONDS_BETWEEN_LOOKS = 2.0
+# A cluster that starts its nodes anew, as Kubernetes does, needs about so long.
+_SECONDS_WITHOUT_NODES = 60.0
 _SECONDS_TO_WAIT = 1.0
 
 
@@ -96,12 +98,14 @@ class _Node:
     Attributes:
         name: of the machine, for the user.
         slots: workers that it has room for.
+        late: it joined after the work began.
         taken: workers that it has.
         failed_starts: workers that died before they were ready, in a row.
     """
 
     name: str
     slots: int
+    late: bool
     taken: int = 0
     failed_starts: int = 0
 
@@ -136,6 +140,7 @@ class Workers(Generic[Task, Result]):
         self._free: list[_Hand] = []
         self._calls: dict[Any, _Call[Task]] = {}
         self._looked = 0.0
+        self._had_nodes = time.monotonic()
 
     @property
     def at_work(self) -> str:
@@ -153,20 +158,26 @@ class Workers(Generic[Task, Result]):
         """
         self._waiting.append((task, deaths))
 
-    def outcomes(self) -> Iterator[Outcome[Task, Result]]:
-        """What becomes of the tasks, as they end; ends with the last. More may be given meanwhile.
+    def outcomes(self, more: Callable[[], Task | None] = lambda: None) -> Iterator[Outcome[Task, Result]]:
+        """What becomes of the tasks, as they end; ends with the last. Further ones may be given meanwhile.
+
+        Args:
+            more: asked for a task when a worker is free and none waits; None: there is none now.
 
         Raises:
+            DeployError: a node that was here from the start can't load what the tasks need.
             EnvironmentLacks: no node is left, or the cluster is gone.
         """
-        while self._waiting or any(call.task is not None for call in self._calls.values()):
+        while True:
             self._enlist(required=False)
+            while self._free and (next_task := self._next(more)) is not None:
+                self._begin(self._free.pop(0), *next_task)
+            if not self._waiting and not any(call.task is not None for call in self._calls.values()):
+                if (task := more()) is None:
+                    return
+                self.give(task)
             self._require_nodes()
-            while self._free and self._waiting:
-                self._begin(self._free.pop(0), *self._waiting.popleft())
-            done, _ = ray.wait(list(self._calls), num_returns=1, timeout=_SECONDS_TO_WAIT)
-            if not done:
-                self._cluster.require_head()
+            done = self._wait()
             for reference in done:
                 outcome = self._ended(self._calls.pop(reference), reference)
                 if outcome is not None:
@@ -206,7 +217,7 @@ class Workers(Generic[Task, Result]):
         for gone in self._nodes.keys() - alive.keys():
             del self._nodes[gone]
         new = {
-            key: _Node(node["NodeManagerHostname"], slots)
+            key: _Node(node["NodeManagerHostname"], slots, late=not required)
             for key, node in alive.items()
             if key not in self._nodes and key not in self._given_up and (slots := self._slots(node["Resources"]))
         }
@@ -261,10 +272,34 @@ class Workers(Generic[Task, Result]):
         _log.warning("a node is not used: %s", error)
 
     def _require_nodes(self) -> None:
-        if not self._nodes and self._given_up and not self._calls:
+        """Raise the reason when nobody is left to work."""
+        if self._nodes or self._calls:
+            self._had_nodes = time.monotonic()
+        elif self._given_up:
             raise list(self._given_up.values())[-1]
+        elif time.monotonic() - self._had_nodes > _SECONDS_WITHOUT_NODES:
+            raise EnvironmentLacks(
+                "no node of the cluster is left", hint="see `ray status`; the command can be repeated"
+            )
 
     # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> list[Any]:
+        """The calls that ended, after a second at most."""
+        if self._calls:
+            done, _ = ray.wait(list(self._calls), num_returns=1, timeout=_SECONDS_TO_WAIT)
+        else:
+            done = []
+            time.sleep(_SECONDS_TO_WAIT)
+        if not done:
+            self._cluster.require_head()
+        return done
+
+    def _next(self, more: Callable[[], Task | None]) -> tuple[Task, int] | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        task = more()
+        return None if task is None else (task, 0)
 
     def _begin(self, hand: _Hand, task: Task, deaths: int) -> None:
         self._calls[hand.actor.do.remote(task)] = _Call(hand, task, deaths)
@@ -280,7 +315,10 @@ class Workers(Generic[Task, Result]):
         for line in answer.warnings:
             _log.warning("%s: %s", node.name, line)
         if answer.error is not None and (call.task is None or isinstance(answer.error, EnvironmentLacks)):
-            self._unfit(call, _named(answer.error, node.name))
+            error = _named(answer.error, node.name)
+            if call.task is None and not node.late:
+                raise error
+            self._unfit(call, error)
             return None
         node.failed_starts = 0
         self._free.append(hand)
