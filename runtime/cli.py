@@ -83,12 +83,19 @@ def _placement_options(command: Command) -> Command:
     type=COUNT_OR_ALL,
     help="How many samples, from the first; -1 for all. [default: the config's evaluation.num_samples]",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Run the Ith of N parts of the samples, for `manifest merge` to put together: 1/4 is the first of four.",
+)
 @_placement_options
 @force_option
 def run_command(**options: Any) -> None:
     """Run a backend over the data set: predictions, raw outputs of the verification samples, latencies.
 
     Interrupted, it goes on at the first sample that is missing.
+
+    With --shard, machines or GPUs share a run: each writes to the same volume or to a copy of the workspace of its own.
 
     Example: runtime run --work work/centerpoint --backend onnx --num-samples 40
     """

@@ -7,7 +7,7 @@ networks of its kind are trained on: a function ``neighbors`` that gives `Neighb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from runtime.pipeline import Pipeline, build_pipeline
 from shared import plugins, tasks
 from shared.data.labels import labels_in
 from shared.errors import UsageError
-from shared.runs import Run
 from shared.table import Table, number
 from shared.tasks import Predictions, QuickMetric
 
@@ -124,19 +123,20 @@ def doctor_input(
     return f"{text}\n{_compared(subject, own, best)} To use it: {best.advice}"
 
 
-def suspicions(model: Model, session: Session, finished: Run) -> list[str]:
+def suspicions(model: Model, session: Session, count: int, predictions: Callable[[int], Predictions]) -> list[str]:
     """A line where the results of a run collapsed, and an input that another network of its kind has gives clearly
     better ones; the others are tried only then.
 
     Args:
         model: what was run.
         session: its components.
-        finished: the run.
+        count: how many samples were run, from the first.
+        predictions: of the sample at a position.
     """
     if plugins.part(plugins.PIPELINES, model.spec.model, _PART) is None:
         return []
-    subject = _subject(model, min(len(finished), _SAMPLES))
-    answers = [finished.predictions(index, subject.task.container) for index in range(len(subject.samples))]
+    subject = _subject(model, min(count, _SAMPLES))
+    answers = [predictions(index) for index in range(len(subject.samples))]
     own = subject.trial("as configured", "", answers)
     if own.results if own.metric is None else own.metric >= _COLLAPSED:
         return []

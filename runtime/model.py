@@ -142,9 +142,9 @@ class Model:
         )
 
     def header(
-        self, count: int, fingerprint: str, details: dict[str, Any], raw_samples: Sequence[int] = ()
+        self, samples: range, fingerprint: str, details: dict[str, Any], raw_samples: Sequence[int] = ()
     ) -> RunHeader:
-        """The header of what a stage with this fingerprint records of the first ``count`` samples."""
+        """The header of what a stage with this fingerprint records of ``samples``, positions in the data set."""
         return RunHeader(
             backend=self.backend,
             device=str(self.device),
@@ -152,7 +152,7 @@ class Model:
             task=self.spec.task,
             classes=list(self.spec.classes),
             dataset=self.dataset.digest(),
-            tokens=[self.dataset.sample(index).token for index in range(count)],
+            tokens=[self.dataset.sample(index).token for index in samples],
             raw_samples=list(raw_samples),
             fingerprint=fingerprint,
             details=details,

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.answers import Loaded, answering
+from runtime.answers import answering
 from runtime.doctor_input import suspicions
 from runtime.model import Model, ModelOptions, open_model
+from runtime.recording import record
+from runtime.shards import run_shard
 from shared.errors import UsageError
 from shared.latency import TOTAL, disturbance, summarize_stages
-from shared.progress import track
-from shared.runs import Run, RunHeader, RunWriter
-from shared.sample_table import SampleColumns
+from shared.pieces import adopt_pieces
+from shared.runs import Run, RunWriter, kind_of
+from shared.shards import RUNS, Shard
 from shared.table import Table, number
+from shared.tasks import find
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _log = logging.getLogger("runtime")
-
-# What the files of a run are, by name; the rest are raw outputs.
-_KINDS = {"run.json": "run", "predictions.npz": "predictions", "samples.jsonl": "latency"}
 
 
 def run(
@@ -32,6 +32,7 @@ def run(
     device: str,
     *,
     num_samples: int | None = None,
+    shard: str | None = None,
     force: bool = False,
     **options: Unpack[ModelOptions],
 ) -> str:
@@ -42,26 +43,34 @@ def run(
         work, backend_name, device, options: see `runtime.model.open_model`.
         num_samples: how many samples, -1 for all; None: as the config's evaluation.num_samples says, and the
             verification samples in any case.
+        shard: ``I/N``, to run the Ith of N parts of these samples only, see `runtime.shards`.
         force: run afresh, whatever is there.
     """
+    part = None if shard is None else Shard.parse(shard)
     model = open_model(work, backend_name, device, **options)
     count = _sample_count(model, num_samples)
     verified = model.config.verification.num_verify_samples if model.config.verification.enabled else 0
-    raw_samples = list(range(min(verified, count)))
-    stage = model.stage("run", {"num_samples": count, "raw_samples": len(raw_samples)})
-    folder = f"runs/{model.name}"
+    raw_samples = range(min(verified, count))
+    settings = {"num_samples": count, "raw_samples": len(raw_samples)}
+    if part is not None:
+        return run_shard(model, part, settings, force=force)
+    stage, folder = model.stage("run", settings), f"{RUNS}/{model.name}"
     if not force and stage.up_to_date():
         return _report(Run.open(model.workspace.path(folder)), f"{stage.name}: up to date")
     with stage, answering(model, count) as loaded:
-        header = model.header(count, stage.fingerprint, loaded.details, raw_samples)
+        header = model.header(range(count), stage.fingerprint, loaded.details, raw_samples)
         attempt = stage.folder(folder)
         writer = RunWriter.open(attempt, header, resume=not force)
-        _run_samples(model, loaded, writer, header)
+        pieces = stage.pieces(folder)
+        if not force:
+            adopt_pieces(writer, pieces)
+        record(model, loaded, writer, range(count), raw_samples)
         for name in writer.finish():
-            stage.add_artifact(f"{folder}/{name}", _KINDS.get(name, "raw"))
+            stage.add_artifact(f"{folder}/{name}", kind_of(name))
         finished = Run.open(attempt.checked())
-        counters = _sums(finished.counters)
-        alerts = [*loaded.pipeline.alerts(counters), *suspicions(model, loaded.session, finished)]
+        counters = finished.counters.sums()
+        answers = partial(finished.predictions, kind=find(header.task).container)
+        alerts = [*loaded.pipeline.alerts(counters), *suspicions(model, loaded.session, count, answers)]
         stage.result("runs", model.name, {"samples": count, "counters": counters, "alerts": alerts})
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)
@@ -82,27 +91,6 @@ def _sample_count(model: Model, asked: int | None) -> int:
     return min(wanted, available)
 
 
-def _run_samples(model: Model, loaded: Loaded, writer: RunWriter, header: RunHeader) -> None:
-    """Infer and commit every sample that is not committed yet."""
-    left, count = writer.missing(), len(header.tokens)
-    if 0 < len(left) < count:
-        _log.info("%s: goes on at sample %d, %d of %d are done", model.name, left[0], count - len(left), count)
-    if left:
-        loaded.warm_up(left[0])
-    level = logging.INFO if model.config.evaluation.verbose else logging.DEBUG
-    for answer in track(loaded.answers(left, frozenset(header.raw_samples)), model.name, total=len(left)):
-        _log.log(
-            level,
-            "%s: read in %.1f ms, inferred in %.1f ms, %d results",
-            answer.token, answer.read_ms, answer.latency_ms.get(TOTAL, math.nan), len(answer.predictions),
-        )  # fmt: skip
-        writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
-
-
-def _sums(counters: SampleColumns[int]) -> dict[str, int]:
-    return {name: int(values.sum()) for name, values in counters.values.items()}
-
-
 def _report(finished: Run, title: str) -> str:
     statistics = summarize_stages(finished.timed_latencies())
     stages = [
@@ -111,7 +99,7 @@ def _report(finished: Run, title: str) -> str:
     ]
     counted = [
         [name.replace("_", " "), str(value), number(value / len(finished), 1)]
-        for name, value in _sums(finished.counters).items()
+        for name, value in finished.counters.sums().items()
         if value
     ]
     disturbed = disturbance(statistics[TOTAL])

@@ -105,7 +105,7 @@ def swap(
         segments = split(steps_of(pipeline, model.spec.model), list(traced_steps(reference.run)), trace_name)
         names = [segment.name for segment in segments]
         details = {"steps": names, "reference": trace_name, "other_workspace": trace_work is not None}
-        header = model.header(count, stage.fingerprint, details)
+        header = model.header(range(count), stage.fingerprint, details)
         _check_same_subject(reference.run, header.model, header.classes, header.dataset, header.tokens)
         folder = stage.folder(relative)
         writers = {name: RunWriter.open(folder / name, header, resume=not force) for name in (*names, REFERENCE)}

@@ -45,7 +45,7 @@ def trace(
     with stage:
         _, pipeline = model.load()
         steps = steps_of(pipeline, model.spec.model)
-        header = model.header(count, stage.fingerprint, {"steps": [step.name for step in steps]})
+        header = model.header(range(count), stage.fingerprint, {"steps": [step.name for step in steps]})
         folder = stage.folder(relative)
         writer = RunWriter.open(folder, header, resume=not force)
         left = writer.missing()

@@ -13,6 +13,7 @@ from shared.errors import EnvironmentLacks, ManifestError
 
 if TYPE_CHECKING:
     from shared.manifest import Attempt, Manifest, Stage
+    from shared.merge import Plan
 
 cli = tool_group("manifest", "Look into a workspace, check that it is whole, and merge what another machine added.")
 
@@ -107,20 +108,48 @@ def trust_command(work: Path) -> None:
 
 @cli.command("merge")
 @workspace_option
-@click.argument("other", type=FOLDER)
+@click.argument("others", type=FOLDER, nargs=-1)
 @click.option("--prefer", type=click.Choice(["ours", "theirs"]), help="Whose stage to keep where the two differ.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
-def merge_command(work: Path, other: Path, prefer: Literal["ours", "theirs"] | None, dry_run: bool) -> None:
-    """Bring what a copy of the workspace gained on another machine back into --work.
+def merge_command(
+    work: Path, others: tuple[Path, ...], prefer: Literal["ours", "theirs"] | None, dry_run: bool
+) -> None:
+    """Bring what copies of the workspace gained on other machines back into --work.
 
     Stages that are done there but not here are taken with their artifacts and results, checked against their hashes.
     Where the two differ, the conflicts are shown and nothing is changed, unless --prefer says whose stages to keep.
 
+    A run whose shards (`runtime run --shard`) are all in --work and the copies named is committed as one. Where shards
+    wrote to --work itself, no copy need be named.
+
     Example: manifest merge --work work/centerpoint back-from-the-vehicle/centerpoint
     """
+    from shared.errors import InputError
     from shared.merge import merge
+    from shared.shards import commit_shards, plan_shards, was_merged
+    from shared.workspace import Workspace
 
-    plan = merge(work, other, prefer=prefer, dry_run=dry_run)
+    runs = plan_shards(work, others)
+    plans = [merge(work, other, prefer=prefer, dry_run=dry_run) for other in others]
+    for plan in plans:
+        _show_plan(plan, prefer)
+    for run in runs:
+        alerts = [] if dry_run else commit_shards(work, run)
+        click.echo(f"commit    run {run.name}, from {len(run.pieces)} {'shard' if len(run.pieces) == 1 else 'shards'}")
+        for alert in alerts:
+            click.echo(f"alert     {alert}")
+        for line in run.left_out:
+            click.echo(f"leave out {line}")
+    if not runs and all(plan.changes_nothing for plan in plans):
+        if not others and not was_merged(Workspace.open(work).manifest()):
+            raise InputError(
+                "no shard is here, and no copy is named", where=str(work), hint="runtime run --shard I/N makes one"
+            )
+        click.echo("nothing to take: everything is here already")
+
+
+def _show_plan(plan: Plan, prefer: str | None) -> None:
+    """What was taken from a copy, line by line."""
     for conflict in plan.conflicts:
         click.echo(f"conflict  {conflict}" + (f" ({prefer} counts)" if prefer else ""))
     for name in plan.stages:
@@ -131,8 +160,6 @@ def merge_command(work: Path, other: Path, prefer: Literal["ours", "theirs"] | N
         click.echo(f"remove    {path}")
     for name, reason in plan.left_out.items():
         click.echo(f"leave out stage {name}: {reason}")
-    if plan.changes_nothing:
-        click.echo("nothing to take: everything is here already")
 
 
 @cli.command("plugins")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +36,7 @@ class Column:
     Attributes:
         dtype: of its elements.
         axes: lengths of the axes after the first.
-        starts: (S,) int64, where each sample's part begins in the source, in bytes.
+        starts: (S,) int64, where each sample's part begins in its source, in bytes.
         lengths: (S,) int64, of each sample's first axis.
     """
 
@@ -51,15 +51,29 @@ class Column:
         return Column(dtype, axes, np.zeros(count, np.int64), np.zeros(count, np.int64))
 
 
-def write_packed(path: Path | WorkPath, columns: Mapping[str, Column], source: IO[bytes]) -> None:
-    """Write a packed file, one sample's array in memory at a time.
+@dataclass(frozen=True)
+class Stretch:
+    """Samples one after another whose arrays are in the same file.
+
+    Attributes:
+        samples: their positions.
+        source: opens the file.
+    """
+
+    samples: range
+    source: Callable[[], IO[bytes]]
+
+
+def write_packed(path: Path | WorkPath, columns: Mapping[str, Column], stretches: Sequence[Stretch]) -> None:
+    """Write a packed file, one sample's array in memory at a time, and one source open.
 
     Args:
         path: where to.
         columns: what to pack, by name.
-        source: file that the columns' parts are in.
+        stretches: where the columns' parts are; all samples, in order.
 
     Raises:
+        InputError: a source ends before a part.
         EnvironmentLacks: the disk is full or read-only.
     """
     with atomic_path(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
@@ -68,13 +82,18 @@ def write_packed(path: Path | WorkPath, columns: Mapping[str, Column], source: I
             _write_member(archive, f"{_OFFSETS}/{name}", offsets.dtype, offsets.shape, [offsets.tobytes()])
             row_bytes = column.dtype.itemsize * int(np.prod(column.axes, dtype=np.int64))
             shape = (int(offsets[-1]), *column.axes)
-            _write_member(archive, name, column.dtype, shape, _parts(source, column, row_bytes))
+            _write_member(archive, name, column.dtype, shape, _parts(stretches, column, row_bytes))
 
 
-def _parts(source: IO[bytes], column: Column, row_bytes: int) -> Iterable[bytes]:
-    for start, length in zip(column.starts.tolist(), column.lengths.tolist(), strict=True):
-        source.seek(start)
-        yield source.read(length * row_bytes)
+def _parts(stretches: Sequence[Stretch], column: Column, row_bytes: int) -> Iterable[bytes]:
+    for stretch in stretches:
+        with stretch.source() as source:
+            for index in stretch.samples:
+                source.seek(column.starts[index])
+                content = source.read(int(column.lengths[index]) * row_bytes)
+                if len(content) != column.lengths[index] * row_bytes:
+                    raise InputError(f"ends within sample {index}", where=source.name, hint="start again")
+                yield content
 
 
 def _write_member(

@@ -12,6 +12,8 @@ A run is written in a folder of its stage's attempt (`shared.stages`), and gets 
 run keeps its journal; the same run, started again, goes on at the first sample that is not in it. When the run is
 finished the journal becomes one line with the hashes of the run's files, and journal.bin goes. Memory grows by a few
 numbers a sample, never by predictions.
+
+Samples may also come from pieces that other processes wrote, on other machines too: see `shared.pieces`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +31,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.errors import InputError
-from shared.files import explain_os_errors, inside, sha256_of_file, write_json, write_text
+from shared.files import copy, explain_os_errors, inside, sha256_of_file, write_json, write_text
 from shared.json_reader import DATA_BYTES, RECORD_BYTES, parse_json, read_json
-from shared.packed import Column, PackedFile, write_packed
+from shared.packed import Column, PackedFile, Stretch, write_packed
 from shared.sample_journal import DATA, JOURNAL, Entry, SampleJournal
 from shared.sample_table import SAMPLES, SampleColumns, read_samples, write_samples
 from shared.tasks import Container, Predictions, Task, find
 from shared.tasks.detection3d import Boxes3D
 from shared.work_path import WorkPath
+
+if TYPE_CHECKING:
+    from shared.pieces import Piece
 
 #: Raw outputs by name.
 RawOutputs = Arrays
@@ -43,6 +49,7 @@ RawOutputs = Arrays
 _HEADER = "run.json"
 _PREDICTIONS = "predictions.npz"
 _FINISHED = "finished"
+_KINDS = {_HEADER: "run", _PREDICTIONS: "predictions", SAMPLES: "latency"}
 
 
 class RunHeader(BaseModel):
@@ -82,7 +89,11 @@ class RunWriter:
         self._folder = folder
         self._header = header
         self._journal = journal  # None: the run is finished
-        self._task = find(header.task)
+        self._pieces: list[SampleJournal] = []
+        # Per sample: -1 missing, 0 in the journal, from 1 on in a piece.
+        self._source = np.full(len(header.tokens), -1, np.int32)
+        if journal is not None:
+            self._source[journal.committed()] = 0
 
     @staticmethod
     def open(folder: Path | WorkPath, header: RunHeader, *, resume: bool = True) -> RunWriter:
@@ -108,7 +119,7 @@ class RunWriter:
             if _is_finished(place):
                 (place / DATA).remove_file()  # killed between the two
                 return RunWriter(place, header, None)
-            return RunWriter(place, header, SampleJournal.open(place, len(header.tokens)))
+            return RunWriter(place, header, SampleJournal.open(place, range(len(header.tokens))))
 
     @property
     def done(self) -> AbstractSet[int]:
@@ -117,7 +128,7 @@ class RunWriter:
 
     def missing(self) -> list[int]:
         """Positions of the samples that are not committed yet, in order."""
-        return [] if self._journal is None else self._journal.missing()
+        return [] if self._journal is None else np.flatnonzero(self._source < 0).tolist()
 
     def commit(
         self,
@@ -140,11 +151,41 @@ class RunWriter:
             ValueError: the predictions' arrays are not laid out as those of the samples before.
             EnvironmentLacks: the disk is full.
         """
-        if self._journal is None or index in self._journal:
+        if self._journal is None or self._source[index] >= 0:
             return
-        if raw is not None:
-            write_arrays(self._folder / f"raw/{index:06d}.npz", flat_outputs(raw))
-        self._journal.add(index, latency_ms, counters or {}, _named(self._task, self._header.task, predictions))
+        commit_sample(self._folder, self._journal, self._header.task, index, predictions, latency_ms, counters, raw)
+        self._source[index] = 0
+
+    def adopt(self, piece: Piece) -> int:
+        """Take those samples of a piece that are not committed yet. Their raw outputs are copied; the rest stays where
+        it is until `finish`, so that a killed process adopts the piece again.
+
+        Args:
+            piece: of this run; it may lie in another workspace.
+
+        Returns:
+            How many samples were missing until now.
+
+        Raises:
+            InputError: it is of another run, or its arrays are laid out otherwise.
+            EnvironmentLacks: the disk is full.
+        """
+        piece.check_belongs_to(self._header)
+        journal, layouts = piece.journal, {repr(each.layout()) for each in self._sources() if each.layout()}
+        if self._journal is None or not len(journal.samples):
+            return 0
+        if layouts - {repr(journal.layout())}:
+            raise InputError("holds arrays of another layout than the samples before", where=str(piece.folder))
+        samples = journal.committed()
+        new = samples[self._source[samples] < 0]
+        for index in set(self._header.raw_samples).intersection(new.tolist()):
+            copy((piece.folder / raw_path(index)).checked(), self._folder / raw_path(index))
+        self._pieces.append(journal)
+        self._source[new] = len(self._pieces)
+        return len(new)
+
+    def _sources(self) -> list[SampleJournal]:
+        return [] if self._journal is None else [self._journal, *self._pieces]
 
     def finish(self) -> list[str]:
         """Write the packed files; returns what the run consists of, relative to its folder.
@@ -158,21 +199,25 @@ class RunWriter:
             raise InputError(
                 f"{len(missing)} samples are not finished, the first is {missing[0]}", where=str(self._folder)
             )
-        raw = [f"raw/{index:06d}.npz" for index in self._header.raw_samples]
+        raw = [raw_path(index) for index in self._header.raw_samples]
         if self._journal is not None:
-            self._pack(self._journal)
+            self._pack()
             self._journal = None
             hashes = {name: sha256_of_file((self._folder / name).checked()) for name in (_PREDICTIONS, SAMPLES, *raw)}
             write_text(self._folder / JOURNAL, json.dumps({_FINISHED: hashes}) + "\n")
             (self._folder / DATA).remove_file()
         return [_HEADER, _PREDICTIONS, SAMPLES, *raw]
 
-    def _pack(self, journal: SampleJournal) -> None:
-        count = len(self._header.tokens)
+    def _pack(self) -> None:
+        count, sources = len(self._header.tokens), self._sources()
         columns: dict[str, Column] = {}
         if not count:
-            for name, array in _named(self._task, self._header.task, self._task.empty()).items():
+            task = find(self._header.task)
+            for name, array in stored_arrays(task, self._header.task, task.empty()).items():
                 columns[name] = Column.for_samples(0, array.dtype, array.shape[1:])
+        # Where the source changes, a stretch begins.
+        bounds = [0, *(np.flatnonzero(np.diff(self._source)) + 1).tolist(), count] if count else []
+        stretches = [(sources[self._source[first]], range(first, end)) for first, end in pairwise(bounds)]
 
         def place(entry: Entry) -> tuple[dict[str, float], dict[str, int]]:
             for name, slot in entry.slots().items():
@@ -181,12 +226,40 @@ class RunWriter:
                 columns[name].starts[entry.index], columns[name].lengths[entry.index] = slot.start, slot.shape[0]
             return entry.latency_ms, entry.counters
 
-        write_samples(self._folder / SAMPLES, map(place, journal.entries()))
-        with journal.open_data() as data:
-            write_packed(self._folder / _PREDICTIONS, columns, data)
+        entries = chain.from_iterable(source.entries(samples) for source, samples in stretches)
+        write_samples(self._folder / SAMPLES, map(place, entries))
+        write_packed(
+            self._folder / _PREDICTIONS, columns, [Stretch(samples, source.open_data) for source, samples in stretches]
+        )
 
 
-def _named(task: Task[Any], name: str, predictions: Predictions) -> Arrays:
+def kind_of(name: str) -> str:
+    """The kind, in the manifest, of a file of a run."""
+    return _KINDS.get(name, "raw")
+
+
+def raw_path(index: int) -> str:
+    """Where the raw outputs of a sample are, in the folder of a run or piece."""
+    return f"raw/{index:06d}.npz"
+
+
+def commit_sample(
+    folder: WorkPath,
+    journal: SampleJournal,
+    task: str,
+    index: int,
+    predictions: Predictions,
+    latency_ms: dict[str, float],
+    counters: dict[str, int] | None,
+    raw: Mapping[str, Any] | None,
+) -> None:
+    """Commit one sample to a run or piece in ``folder``; arguments and errors are those of `RunWriter.commit`."""
+    if raw is not None:
+        write_arrays(folder / raw_path(index), flat_outputs(raw))
+    journal.add(index, latency_ms, counters or {}, stored_arrays(find(task), task, predictions))
+
+
+def stored_arrays(task: Task[Any], name: str, predictions: Predictions) -> Arrays:
     """The arrays of predictions, under the names that they have in a run's files."""
     return {f"{name}/{array}": values for array, values in task.arrays(predictions).items()}
 
@@ -308,7 +381,7 @@ class Run:
         Raises:
             InputError: they were not kept, or can't be read.
         """
-        return read_arrays(self.folder / "raw" / f"{index:06d}.npz")
+        return read_arrays(self.folder / raw_path(index))
 
 
 def _stored_names(task: Task[Any], name: str, packed: PackedFile) -> dict[str, str]:

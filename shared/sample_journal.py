@@ -16,6 +16,7 @@ up to the first that does not hold.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -29,7 +30,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.arrays import Arrays
+from shared.arrays import Arrays, Int64
 from shared.errors import InputError
 from shared.files import explain_os_errors
 from shared.json_reader import parse_json
@@ -98,27 +99,32 @@ class Entry:
 
 
 class SampleJournal:
-    """Committed samples of a run. Memory is eight bytes a sample; the rest stays on disk."""
+    """Committed samples of a run, or of a piece of one. Memory is eight bytes a sample; the rest stays on disk.
 
-    def __init__(self, folder: WorkPath, count: int) -> None:
+    Attributes:
+        samples: positions in the run's tokens that it is to have.
+    """
+
+    def __init__(self, folder: WorkPath, samples: range) -> None:
+        self.samples = samples
         self._index_path, self._data_path = folder / JOURNAL, folder / DATA
-        self._line_starts = np.full(count, -1, np.int64)
+        self._line_starts = np.full(len(samples), -1, np.int64)
         self._layout: dict[str, tuple[str, list[int]]] | None = None
         self._index_end = self._data_end = self._flushed = 0
         self._last_flush = time.monotonic()
 
     @staticmethod
-    def open(folder: WorkPath, count: int) -> SampleJournal:
+    def open(folder: WorkPath, samples: range) -> SampleJournal:
         """The journal in ``folder``, cut after the last sample that can be trusted; an empty one where there is none.
 
         Args:
             folder: of the run; it exists.
-            count: samples that the run is to have.
+            samples: positions that it is to have, without gaps.
 
         Raises:
             EnvironmentLacks: the disk is full or read-only.
         """
-        journal = SampleJournal(folder, count)
+        journal = SampleJournal(folder, samples)
         with (
             explain_os_errors(folder),
             journal._index_path.open_file("r+b", make=True) as index,
@@ -129,13 +135,27 @@ class SampleJournal:
             data.truncate(journal._data_end)
         return journal
 
+    @staticmethod
+    def read(folder: WorkPath, samples: range) -> SampleJournal:
+        """The journal in ``folder``, as `open`, without changing it.
+
+        Raises:
+            OSError: it is not there.
+        """
+        journal = SampleJournal(folder, samples)
+        with journal._index_path.open_file() as index, journal._data_path.open_file() as data:
+            journal._read(index, data)
+        return journal
+
     def _read(self, index: IO[bytes], data: IO[bytes]) -> None:
         size = data.seek(0, os.SEEK_END)
         unproven: deque[tuple[int, Entry]] = deque()
         line_start = 0
         for line in index:
             entry = _parse(line)
-            if entry is None or not 0 <= entry.index < len(self._line_starts) or entry.end > size:
+            if entry is None or entry.index not in self.samples or entry.end > size:
+                break
+            if self._layout not in (None, entry.layout()):
                 break
             self._flushed = max(self._flushed, entry.flushed)
             unproven.append((line_start, entry))
@@ -151,16 +171,24 @@ class SampleJournal:
                 break
 
     def _add(self, line_start: int, line_length: int, entry: Entry) -> None:
-        self._line_starts[entry.index] = line_start
+        self._line_starts[entry.index - self.samples.start] = line_start
         self._index_end, self._data_end = line_start + line_length, entry.end
         self._layout = self._layout or entry.layout()
 
     def __contains__(self, index: int) -> bool:
-        return bool(self._line_starts[index] >= 0)
+        return index in self.samples and bool(self._line_starts[index - self.samples.start] >= 0)
+
+    def committed(self) -> Int64:
+        """Positions of the samples that are committed, in order."""
+        return np.flatnonzero(self._line_starts >= 0) + self.samples.start
 
     def missing(self) -> list[int]:
         """Positions of the samples that are not committed, in order."""
-        return [int(index) for index in np.flatnonzero(self._line_starts < 0)]
+        return (np.flatnonzero(self._line_starts < 0) + self.samples.start).tolist()
+
+    def layout(self) -> dict[str, tuple[str, list[int]]] | None:
+        """Names, dtypes and axes after the first of the arrays of all samples; None where there is no sample."""
+        return self._layout
 
     def add(self, index: int, latency_ms: dict[str, float], counters: dict[str, int], arrays: Arrays) -> None:
         """Commit a sample.
@@ -194,13 +222,18 @@ class SampleJournal:
             self._flushed, self._last_flush = end, time.monotonic()
         self._add(self._index_end, len(line), entry)
 
-    def entries(self) -> Iterator[Entry]:
-        """The committed samples, in the order of the run's tokens."""
-        with self._index_path.open_file() as index:
-            for line_start in self._line_starts[self._line_starts >= 0]:
-                index.seek(line_start)
-                entry = _parse(index.readline())
-                assert entry is not None, "the line was whole when it was written or read"
+    def entries(self, indices: Iterable[int] | None = None) -> Iterator[Entry]:
+        """Committed samples, in the order of ``indices``; None: all, in the order of the run's tokens.
+
+        Raises:
+            InputError: the journal was changed since it was opened.
+        """
+        with self._index_path.open_file() as file:
+            for index in self.committed().tolist() if indices is None else indices:
+                file.seek(self._line_starts[index - self.samples.start])
+                entry = _parse(file.readline())
+                if entry is None or entry.index != index or self._layout != entry.layout():
+                    raise InputError("was changed while it was read", where=str(self._index_path), hint="start again")
                 yield entry
 
     def open_data(self) -> IO[bytes]:
@@ -222,13 +255,35 @@ def _append(path: WorkPath, end: int, blobs: Iterable[memoryview], flush: bool) 
 
 
 def _parse(line: bytes) -> Entry | None:
-    """The sample of a line; None for a torn one."""
+    """The sample of a line; None for one that is torn, or that no writer of ours wrote."""
     if not line.endswith(b"\n"):
         return None
     try:
-        return Entry(**parse_json(line, "journal"))
-    except (InputError, TypeError):
+        entry = Entry(**parse_json(line, "journal"))
+        return entry if _is_sound(entry) else None
+    except (InputError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Whether the values are such as a writer writes: a piece of a run may come from elsewhere."""
+    numbers = (entry.index, entry.start, entry.end, entry.crc32, entry.flushed)
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and all(type(value) in (int, float) for value in entry.latency_ms.values())
+        and all(type(value) is int for value in entry.counters.values())
+        and all(_is_plain(dtype) and _is_shape(shape) for dtype, shape in entry.arrays.values())
+        and entry.end - entry.start == sum(slot.nbytes for slot in entry.slots().values())
+    )
+
+
+def _is_shape(shape: list[int]) -> bool:
+    return bool(shape) and all(type(axis) is int and axis >= 0 for axis in shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_plain(dtype: str) -> bool:
+    return type(dtype) is str and np.dtype(dtype).kind in "biufc"
 
 
 def read_slot(file: IO[bytes], slot: Slot) -> npt.NDArray[Any]:

@@ -49,6 +49,10 @@ class SampleColumns(Sequence[dict[str, NumberT]], Generic[NumberT]):
             self.values[name][index] = number
             self.present[name][index] = True
 
+    def sums(self) -> dict[str, NumberT]:
+        """The sum over all samples, by name."""
+        return {name: column.sum().item() for name, column in self.values.items()}
+
     def __len__(self) -> int:
         return self._count
 

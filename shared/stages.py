@@ -46,6 +46,8 @@ from shared.work_path import WorkPath
 _log = logging.getLogger("stage")
 
 _ATTEMPT = ".attempt-"
+#: Between the name of a run and a fingerprint, in the name of the folder of its pieces.
+PIECES = ".pieces-"
 _ASKING: ContextVar[bool] = ContextVar("asking", default=False)
 SourceT = TypeVar("SourceT")
 
@@ -139,14 +141,21 @@ def attempt_folders(root: Path, relative: str) -> list[WorkPath]:
     return [final.parent / name for name in final.parent.names() if name.startswith(f".{final.name}{_ATTEMPT}")]
 
 
+def pieces_folders(root: Path, relative: str) -> list[WorkPath]:
+    """The folders with pieces of runs (`shared.pieces`) that are to become the folder ``relative`` of a workspace."""
+    final = WorkPath(root, relative)
+    return [final.parent / name for name in final.parent.names() if name.startswith(f".{final.name}{PIECES}")]
+
+
 class StageRun:
     """One run of a stage. Use as a context manager, after asking `up_to_date`."""
 
-    def __init__(self, root: Path, name: str, tool: str, key: dict[str, Any]) -> None:
+    def __init__(self, root: Path, name: str, tool: str, key: dict[str, Any], done: Stage | None = None) -> None:
         self.root = root
         self.name = name
         self._tool = tool
-        self._key = {**key, "code": provenance.code_digest("shared", tool)}
+        self._done = done
+        self._key = key if done else {**key, "code": provenance.code_digest("shared", tool)}
         self.fingerprint = sha256_of_json(self._key)
         self._started = _now()
         self._lock = stage_lock(root, name)
@@ -154,9 +163,21 @@ class StageRun:
         self._pending: dict[str, tuple[WorkPath, str]] = {}
         self._folders: dict[str, WorkPath] = {}
         self._in_folders: dict[str, tuple[WorkPath, str]] = {}
+        self._runs: list[str] = []
         self._results: dict[str, dict[str, Any]] = {}
         self._spec: ModelSpec | None = None
         self._config: dict[str, Any] | None = None
+
+    @staticmethod
+    def of(root: Path, name: str, done: Stage) -> StageRun:
+        """A stage whose work was done by other processes, and is brought together by this one.
+
+        Args:
+            root: the workspace.
+            name: of the stage.
+            done: what is recorded of it when it ends well; its outputs and results are those that are added.
+        """
+        return StageRun(root, name, done.tool, done.key, done)
 
     # -- before -----------------------------------------------------------------------------------------------------
 
@@ -180,7 +201,11 @@ class StageRun:
             return ["it never ran"]
         if last.status != "done":
             return [f"the last run is '{last.status}'"]
-        return _differences(last.key, self._key, "")
+        return differences(last.key, self._key)
+
+    def record(self, status: StageStatus = "done") -> Stage:
+        """What the manifest would say of this run of the stage, were it to end now, but for what it made."""
+        return self._stage(status, None, [], [])
 
     # -- during -----------------------------------------------------------------------------------------------------
 
@@ -265,6 +290,19 @@ class StageRun:
         self._folders[relative] = attempt
         return attempt
 
+    def pieces(self, relative: str) -> WorkPath:
+        """The folder of the pieces of the run that is to become the folder ``relative``; it need not be there.
+
+        When the stage ends well it goes, and so do those of other fingerprints.
+        """
+        self._runs.append(relative)
+        return self.pieces_folder(relative)
+
+    def pieces_folder(self, relative: str) -> WorkPath:
+        """As `pieces`, for a process that writes one of them and does not end the stage."""
+        final = WorkPath(self.root, relative)
+        return final.parent / f".{final.name}{PIECES}{self.fingerprint[:8]}"
+
     def add_artifact(self, relative: str, kind: str) -> None:
         """Record a file of a `folder`, under the path that it is going to have.
 
@@ -312,6 +350,8 @@ class StageRun:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def _stage(self, status: StageStatus, reason: str | None, outputs: list[str], results: list[str]) -> Stage:
+        if self._done is not None and status == "done":
+            return self._done.model_copy(update={"outputs": outputs, "results": results})
         gpu, driver = provenance.gpu()
         return Stage(
             tool=self._tool,
@@ -382,7 +422,8 @@ class StageRun:
         """From the names of this attempt to those that the manifest gives; folders first, they replace whole ones."""
         sources = {**self._folders, **{relative: path for relative, (path, _) in self._pending.items()}}
         alone = [path for path in outdated if not any(path.startswith(f"{folder}/") for folder in self._folders)]
-        return switch_of(self.root, sources, sorted(alone))
+        pieces = [path.relative for run in self._runs for path in pieces_folders(self.root, run)]
+        return switch_of(self.root, sources, [*sorted(alone), *pieces])
 
     def _artifact_record(self, path: WorkPath, kind: str) -> Artifact:
         file = path.checked()
@@ -395,7 +436,8 @@ def _how_it_ended(error: BaseException) -> tuple[AttemptStatus, str]:
     return "failed", str(error) if isinstance(error, DeployError) else f"{type(error).__name__}: {error}"
 
 
-def _differences(old: Any, new: Any, place: str) -> list[str]:
+def differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """What of a stage's key is other in ``new`` than in ``old``, a line each."""
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
         for key in sorted(old.keys() | new.keys()):
@@ -405,6 +447,6 @@ def _differences(old: Any, new: Any, place: str) -> list[str]:
             elif key not in new:
                 lines.append(f"{below}: gone, was {old[key]!r}")
             else:
-                lines += _differences(old[key], new[key], below)
+                lines += differences(old[key], new[key], below)
         return lines
     return [] if old == new else [f"{place}: {old!r} -> {new!r}"]

@@ -251,7 +251,7 @@ from pathlib import Path
 import numpy as np
 from shared.sample_journal import SampleJournal
 from shared.work_path import WorkPath
-journal = SampleJournal.open(WorkPath(Path(sys.argv[1])), 1000)
+journal = SampleJournal.open(WorkPath(Path(sys.argv[1])), range(1000))
 for index in journal.missing():
     scores = np.full((120_000, 16), index, np.float32)
     arrays = {"segmentation3d/labels": np.full(120_000, index), "segmentation3d/scores": scores}
@@ -268,7 +268,7 @@ def test_samples_of_many_points_survive_a_kill_at_any_moment(tmp_path: Path) -> 
                 assert process.poll() is None
             time.sleep(random.uniform(0.0, 0.03))
             process.kill()
-        journal = SampleJournal.open(WorkPath(tmp_path), 1000)
+        journal = SampleJournal.open(WorkPath(tmp_path), range(1000))
         done = journal.missing()[0]
         assert done >= before + 2, "a committed sample was lost"
         before = done

@@ -1,0 +1,42 @@
+"""A model's answers, committed to a run or to a piece of one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection
+
+from runtime.answers import Loaded
+from runtime.model import Model
+from shared.latency import TOTAL
+from shared.pieces import PieceWriter
+from shared.progress import track
+from shared.runs import RunWriter
+
+_log = logging.getLogger("runtime")
+
+
+def record(
+    model: Model, loaded: Loaded, writer: RunWriter | PieceWriter, samples: range, raw_samples: Collection[int]
+) -> None:
+    """Infer and commit every one of ``samples`` that is not committed yet.
+
+    Args:
+        model, loaded: what answers.
+        writer: of a run or piece that is to have ``samples``.
+        samples: positions in the data set.
+        raw_samples: those whose raw outputs are kept.
+    """
+    left, count = writer.missing(), len(samples)
+    if 0 < len(left) < count:
+        _log.info("%s: goes on at sample %d, %d of %d are done", model.name, left[0], count - len(left), count)
+    if left:
+        loaded.warm_up(left[0])
+    level = logging.INFO if model.config.evaluation.verbose else logging.DEBUG
+    for answer in track(loaded.answers(left, raw_samples), model.name, total=len(left)):
+        _log.log(
+            level,
+            "%s: read in %.1f ms, inferred in %.1f ms, %d results",
+            answer.token, answer.read_ms, answer.latency_ms.get(TOTAL, math.nan), len(answer.predictions),
+        )  # fmt: skip
+        writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
