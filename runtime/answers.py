@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +19,10 @@ from functools import partial
 from typing import Any
 
 from runtime.backends import Session
+from runtime.devices import Device
 from runtime.model import Model
 from runtime.pipeline import DevicePipeline, Inference, Pipeline
+from runtime.readers import Readers
 from runtime.reading import Input, Reading, ReadingHere
 from runtime.waiting import with_waiting
 from shared.arrays import Arrays
@@ -31,6 +35,10 @@ LANES = 2
 TIMED_EVERY = 25
 # A second lane takes as long to load as the first; fewer samples are done sooner with one.
 MANY_SAMPLES = 200
+# Starting readers takes a second of a processor; fewer samples are read sooner here.
+WORTH_READERS = 32
+# More give a GPU nothing: each reads a frame in a few milliseconds.
+MOST_READERS = 12
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Loaded:
             InputError: a file of a sample is missing or corrupt; the answers on those before it are given first.
             InferenceError: the backend failed.
         """
-        inputs = self._reading.inputs(self.pipeline.interface, indices, held=self.in_flight)
+        inputs = self._reading.inputs(self.pipeline, indices, held=self.in_flight)
         if self.in_flight > 1:
             yield from self._in_flight(inputs, raw_samples)
             return
@@ -101,7 +109,7 @@ class Loaded:
 
     def warm_up(self, index: int) -> None:
         """Answer a sample for nobody: the first request pays for page faults and the backend's own set-up."""
-        for read in self._reading.inputs(self.pipeline.interface, [index], held=1):
+        for read in self._reading.inputs(self.pipeline, [index], held=1):
             for pipeline in self._pipelines:
                 pipeline.infer(read.data)
 
@@ -164,18 +172,46 @@ def _answer(
 
 
 @contextlib.contextmanager
-def answering(model: Model, samples: int) -> Iterator[Loaded]:
+def answering(model: Model, samples: int, *, readers: int | None = None) -> Iterator[Loaded]:
     """Load a model to answer samples of its data set.
 
     Args:
         model: the model.
-        samples: how many the run has; several requests are in flight only where there are many.
+        samples: how many the run has. Where there are few, this process reads them, one request after the other.
+        readers: processes that read ahead, 0 for none; None: as many as the machine suggests.
 
     Raises:
         ManifestError, EnvironmentLacks, ModelLoadError, UsageError: see `Model.load`.
     """
-    session, pipeline = model.load()
-    lanes: list[Pipeline] = [pipeline]
-    if samples >= MANY_SAMPLES and isinstance(pipeline, DevicePipeline) and pipeline.several_lanes:
-        lanes += [pipeline.another() for _ in range(LANES - 1)]
-    yield Loaded(session, lanes, ReadingHere(model.dataset))
+    if readers is None:
+        readers = suggested_readers(model.device, samples)
+    # Before the model: the readers start while it is loaded.
+    with opened_reading(model, readers, LANES) as reading:
+        session, pipeline = model.load()
+        lanes: list[Pipeline] = [pipeline]
+        if samples >= MANY_SAMPLES and isinstance(pipeline, DevicePipeline) and pipeline.several_lanes:
+            lanes += [pipeline.another() for _ in range(LANES - 1)]
+        yield Loaded(session, lanes, reading)
+
+
+def suggested_readers(device: Device, samples: int) -> int:
+    """How many processes read ahead where the user does not say.
+
+    On a CPU the model has the processors, and takes long enough for few readers; a GPU is as fast as several of them.
+    """
+    if samples < WORTH_READERS or sys.platform != "linux":
+        return 0
+    processors = len(os.sched_getaffinity(0))
+    if device.is_cpu:
+        return min(2, max(1, processors // 4))
+    return min(MOST_READERS, max(1, processors - 2))
+
+
+@contextlib.contextmanager
+def opened_reading(model: Model, readers: int, in_flight: int) -> Iterator[Reading]:
+    """Who reads the model's samples: so many processes, or this one."""
+    if readers == 0:
+        yield ReadingHere(model.dataset)
+        return
+    with contextlib.closing(Readers(model, readers, in_flight)) as reading:
+        yield reading

@@ -88,6 +88,11 @@ def _placement_options(command: Command) -> Command:
     metavar="I/N",
     help="Run the Ith of N parts of the samples, for `manifest merge` to put together: 1/4 is the first of four.",
 )
+@click.option(
+    "--readers",
+    type=click.IntRange(0, 256),
+    help="Processes that read samples ahead; 0: none. [default: by the device and the processors]",
+)
 @_placement_options
 @force_option
 def run_command(**options: Any) -> None:

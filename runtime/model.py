@@ -56,6 +56,7 @@ class Model:
         steps: where the pipeline's own steps run: ``auto``, the GPU where the backend and the pipeline can, or
             ``numpy``.
         compiled: components are compiled for this machine; PyTorch can.
+        data_root: where the data set lies, when not where the config says.
     """
 
     workspace: Workspace
@@ -68,6 +69,7 @@ class Model:
     target: str | None = None
     steps: str = "auto"
     compiled: bool = False
+    data_root: Path | None = None
 
     @property
     def name(self) -> str:
@@ -208,4 +210,4 @@ def open_model(
     dataset = open_dataset(config.data, root=data_root, task=spec.task)
     if len(dataset) == 0:
         raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
-    return Model(workspace, spec, config, backend_name, parsed, threads, dataset, target, steps, compiled)
+    return Model(workspace, spec, config, backend_name, parsed, threads, dataset, target, steps, compiled, data_root)

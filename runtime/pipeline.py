@@ -25,14 +25,16 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Generic
 
+import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
 from runtime.parameters import ParametersT
-from shared import plugins, tasks
+from shared import cuda, plugins, tasks
 from shared.errors import InferenceError, ManifestError, UsageError
 from shared.latency import ENQUEUE, TOTAL
 from shared.spec import ComponentSpec, ModelSpec
@@ -185,6 +187,10 @@ class Pipeline(ABC):
         """
         return self.interface.read(sample)
 
+    def page_locked(self, memory: npt.NDArray[np.uint8]) -> AbstractContextManager[object]:  # noqa: ARG002 (a GPU's part)
+        """Within the block, inputs that lie in ``memory`` are fetched as fast as the device can."""
+        return nullcontext()
+
     @abstractmethod
     def infer(self, data: Any) -> Inference:
         """One request, from the input in host memory to predictions in host memory.
@@ -274,6 +280,10 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
     def several_lanes(self) -> bool:
         """Whether `another` gives a second lane."""
         return self._session.several_lanes
+
+    def page_locked(self, memory: npt.NDArray[np.uint8]) -> AbstractContextManager[object]:
+        """See `Pipeline`: the GPU fetches it by itself."""
+        return cuda.page_locked(memory)
 
     def infer(self, data: Any) -> Inference:
         """See `Pipeline`; with the time of every stage."""

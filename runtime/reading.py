@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.pipeline import Interface
+from runtime.pipeline import Pipeline
 from shared.data.types import Dataset
 
 
@@ -35,11 +35,11 @@ class Reading(ABC):
     """Who reads the samples of a data set."""
 
     @abstractmethod
-    def inputs(self, interface: Interface, indices: Sequence[int], *, held: int) -> Iterator[Input]:
+    def inputs(self, pipeline: Pipeline, indices: Sequence[int], *, held: int) -> Iterator[Input]:
         """The inputs of samples, in the order of ``indices``.
 
         Args:
-            interface: of the pipeline that takes them.
+            pipeline: what takes them.
             indices: positions in the data set.
             held: an input is valid until so many others have been taken, and one more is asked for.
 
@@ -54,10 +54,10 @@ class ReadingHere(Reading):
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
 
-    def inputs(self, interface: Interface, indices: Sequence[int], *, held: int) -> Iterator[Input]:  # noqa: ARG002 (nothing is written twice)
+    def inputs(self, pipeline: Pipeline, indices: Sequence[int], *, held: int) -> Iterator[Input]:  # noqa: ARG002 (nothing is written twice)
         """See `Reading`."""
         for index in indices:
             sample = self._dataset.sample(index)
             started = time.perf_counter()
-            read = interface.read(sample)
+            read = pipeline.read(sample)
             yield Input(index, sample.token, read.data, read.counters, (time.perf_counter() - started) * 1e3)

@@ -34,6 +34,7 @@ def run(
     num_samples: int | None = None,
     shard: str | None = None,
     force: bool = False,
+    readers: int | None = None,
     **options: Unpack[ModelOptions],
 ) -> str:
     """Run a backend over the first samples of the data set. Interrupted, the next call goes on at the first sample
@@ -45,6 +46,7 @@ def run(
             verification samples in any case.
         shard: ``I/N``, to run the Ith of N parts of these samples only, see `runtime.shards`.
         force: run afresh, whatever is there.
+        readers: see `runtime.answers.answering`.
     """
     part = None if shard is None else Shard.parse(shard)
     model = open_model(work, backend_name, device, **options)
@@ -53,11 +55,11 @@ def run(
     raw_samples = range(min(verified, count))
     settings = {"num_samples": count, "raw_samples": len(raw_samples)}
     if part is not None:
-        return run_shard(model, part, settings, force=force)
+        return run_shard(model, part, settings, force=force, readers=readers)
     stage, folder = model.stage("run", settings), f"{RUNS}/{model.name}"
     if not force and stage.up_to_date():
         return _report(Run.open(model.workspace.path(folder)), f"{stage.name}: up to date")
-    with stage, answering(model, count) as loaded:
+    with stage, answering(model, count, readers=readers) as loaded:
         header = model.header(range(count), stage.fingerprint, loaded.details, raw_samples)
         attempt = stage.folder(folder)
         writer = RunWriter.open(attempt, header, resume=not force)

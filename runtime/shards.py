@@ -22,7 +22,7 @@ from shared.work_path import WorkPath
 _log = logging.getLogger("runtime")
 
 
-def run_shard(model: Model, shard: Shard, settings: dict[str, Any], *, force: bool) -> str:
+def run_shard(model: Model, shard: Shard, settings: dict[str, Any], *, force: bool, readers: int | None = None) -> str:
     """Run a shard, and leave it as a piece of the run. Returns what to print.
 
     The run is that on the first device of its kind, whichever the shard is run on: a machine's GPUs share its shards.
@@ -32,6 +32,7 @@ def run_shard(model: Model, shard: Shard, settings: dict[str, Any], *, force: bo
         shard: which.
         settings: of the run, for the key of its stage: ``num_samples`` and ``raw_samples``, how many.
         force: run it afresh, whatever is there.
+        readers: see `runtime.answers.answering`.
     """
     meant = replace(model, device=Device(model.device.kind))
     stage, folder = meant.stage("run", settings), f"{RUNS}/{meant.name}"
@@ -46,7 +47,8 @@ def run_shard(model: Model, shard: Shard, settings: dict[str, Any], *, force: bo
         damaged = is_finished(place) and not _is_whole(place, title)
         if is_finished(place) and not damaged and not force:
             return f"{title}: up to date, samples {samples[0]} to {samples[-1]}"
-        alerts = _record(model, meant, stage, shard, settings, place, resume=not force and not damaged)
+        resume = not force and not damaged
+        alerts = _record(model, meant, stage, shard, settings, place, resume=resume, readers=readers)
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)
     merge = f"manifest merge --work {model.workspace.root}"
@@ -71,12 +73,13 @@ def _record(
     place: WorkPath,
     *,
     resume: bool,
+    readers: int | None,
 ) -> list[str]:
     """Run the shard's samples into the piece at ``place``; returns the alerts."""
     count, raw_samples = settings["num_samples"], range(settings["raw_samples"])
     samples = shard.samples(count)
     # As many requests in flight as a single process would have, which does all of them.
-    with answering(model, count) as loaded:
+    with answering(model, count, readers=readers) as loaded:
         run = meant.header(samples, stage.fingerprint, loaded.details, raw_samples)
         writer = PieceWriter.open(place, PieceHeader(run=run, first=samples.start, count=count), resume=resume)
         record(model, loaded, writer, samples, raw_samples)

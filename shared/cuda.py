@@ -8,9 +8,12 @@ overlap) is in `runtime.cuda`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +24,8 @@ from shared.errors import EnvironmentLacks, InferenceError
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+_log = logging.getLogger("cuda")
 
 # Values of CUDA's driver API (cuda.h): CUdevice_attribute, CU_STREAM_NON_BLOCKING, CU_EVENT_RECORD_EXTERNAL and
 # CU_EVENT_BLOCKING_SYNC.
@@ -205,6 +210,25 @@ def _settle() -> None:
     arrived (API synchronization behavior, in the CUDA driver API's manual).
     """
     call("cuCtxSynchronize")
+
+
+@contextlib.contextmanager
+def page_locked(memory: npt.NDArray[Any]) -> Iterator[None]:
+    """Within the block, the GPU copies from and to ``memory`` by itself.
+
+    Where the driver refuses (it limits how much may be locked, and not every system lets it lock shared memory), copies
+    are as slow as before, and nothing else changes.
+    """
+    try:
+        call("cuMemHostRegister_v2", _pointer(memory), ctypes.c_size_t(memory.nbytes), ctypes.c_uint(0))
+    except InferenceError as error:
+        _log.debug("memory is not page-locked: %s", error)
+        yield
+        return
+    try:
+        yield
+    finally:
+        call("cuMemHostUnregister", _pointer(memory))
 
 
 class AnyStream(Protocol):

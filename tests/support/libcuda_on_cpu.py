@@ -7,6 +7,7 @@ from typing import Any
 
 CONTEXT = 7
 OUT_OF_MEMORY = 2
+ALREADY_REGISTERED = 712
 _LARGEST = 1 << 34
 
 
@@ -15,12 +16,14 @@ class HostLibrary:
 
     Attributes:
         calls: pushed and popped contexts and freed addresses, in order.
+        page_locked: bytes by address.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int | None]] = []
         self._memory: dict[int, Any] = {}
         self._handles = 0
+        self.page_locked: dict[int, int] = {}
 
     def cuGetErrorName(self, code: int, text: Any) -> int:  # noqa: N802 (CUDA's names, here and below)
         text._obj.value = b"CUDA_ERROR_OUT_OF_MEMORY" if code == OUT_OF_MEMORY else b"?"
@@ -47,6 +50,16 @@ class HostLibrary:
         block = ctypes.create_string_buffer(b"\xff" * size.value, size.value)
         address._obj.value = ctypes.addressof(block)
         self._memory[address._obj.value] = block
+        return 0
+
+    def cuMemHostRegister_v2(self, address: Any, size: Any, flags: Any) -> int:  # noqa: N802
+        if address.value in self.page_locked:
+            return ALREADY_REGISTERED
+        self.page_locked[address.value] = size.value
+        return 0
+
+    def cuMemHostUnregister(self, address: Any) -> int:  # noqa: N802
+        del self.page_locked[address.value]
         return 0
 
     def cuMemFree_v2(self, address: Any) -> int:  # noqa: N802

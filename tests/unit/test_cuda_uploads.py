@@ -106,3 +106,23 @@ def test_a_call_that_fails_names_the_function_and_cuda_s_error(monkeypatch: pyte
     monkeypatch.setattr(cuda, "library", lambda: library)
     with pytest.raises(InferenceError, match="cuMemAlloc_v2 failed: CUDA_ERROR_OUT_OF_MEMORY"):
         cuda.Memory(1 << 40)
+
+
+def test_memory_is_page_locked_for_the_time_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = HostLibrary()
+    monkeypatch.setattr(cuda, "library", lambda: library)
+    memory = np.zeros(1 << 16, np.uint8)
+    with pytest.raises(RuntimeError), cuda.page_locked(memory):
+        assert library.page_locked == {memory.ctypes.data: memory.nbytes}
+        raise RuntimeError
+    assert not library.page_locked
+
+
+def test_where_the_driver_does_not_lock_memory_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = HostLibrary()
+    monkeypatch.setattr(cuda, "library", lambda: library)
+    memory = np.zeros(1 << 16, np.uint8)
+    with cuda.page_locked(memory):
+        with cuda.page_locked(memory):
+            assert library.page_locked == {memory.ctypes.data: memory.nbytes}
+        assert library.page_locked

@@ -1,0 +1,224 @@
+"""The process that reads samples ahead: it opens the data set once, and forks readers that share it.
+
+Started afresh (`runtime.readers`), not forked from the process of the model: that one has threads, and a GPU. Here is
+one thread, so that forking is safe; the readers have one each, for BLAS and OpenCV too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import pickle
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.backends import Tensors
+from runtime.input_buffers import InputBuffer, Placed
+from runtime.pipeline import Interface, build_pipeline
+from shared.config.model_sections import Data
+from shared.data import open_dataset
+from shared.data.types import Dataset
+from shared.errors import InputError
+from shared.spec import ModelSpec
+
+#: Variables that say how many threads a library may have.
+ONE_THREAD = dict.fromkeys(
+    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
+)
+# Value of Linux's prctl (sys/prctl.h): PR_SET_PDEATHSIG.
+_SIGNAL_AT_PARENTS_DEATH = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is read.
+
+    Attributes:
+        spec: the model.
+        data: the deploy config's section.
+        root: where the data set lies, when not where the config says.
+        digest: of the data set, as the process of the model opened it.
+        niceness: readers give way to others by so much.
+    """
+
+    spec: ModelSpec
+    data: Data
+    root: Path | None
+    digest: str
+    niceness: int
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Read a sample into a buffer.
+
+    Attributes:
+        number: of the request.
+        index: position of the sample in the data set.
+        buffer: position of the buffer.
+    """
+
+    number: int
+    index: int
+    buffer: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sample was read.
+
+    Attributes:
+        number: of the request.
+        token: of the sample.
+        placed: where its arrays are in the buffer.
+        counters: what reading left out.
+        milliseconds: that reading took.
+    """
+
+    number: int
+    token: str
+    placed: list[Placed]
+    counters: dict[str, int]
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A sample could not be read.
+
+    Attributes:
+        number: of the request.
+        error: why.
+    """
+
+    number: int
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A reader has ended.
+
+    Attributes:
+        reader: its position.
+        status: its exit status; negative: the signal that ended it.
+    """
+
+    reader: int
+    status: int
+
+
+class NoSession:
+    """Stands for the components where none are needed: a pipeline is built on it for its interface alone."""
+
+    settings: dict[str, Any] = {}  # noqa: RUF012 (of the protocol)
+
+    def run(self, component: str, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:  # noqa: ARG002 (of the protocol)
+        """See `runtime.backends.Session`."""
+        raise RuntimeError(f"{component} runs in another process")
+
+
+def serve(parent: int, control: int, readers: Sequence[int], buffers: Sequence[int]) -> None:
+    """Open the data set, fork the readers, and say when one ends.
+
+    Args:
+        parent: id of the process of the model; this one ends with it.
+        control: descriptor of the connection to it; the job comes there, and goes back whether samples can be read
+            here, or what opening the data set raised.
+        readers: of its connections to the readers.
+        buffers: of the buffers.
+    """
+    _end_with(parent)
+    # The terminal sends an interrupt to all; the process of the model tells us when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    # What there is to say of the data set, the process of the model says.
+    logging.disable()
+    connection = Connection(control)
+    job: Job = connection.recv()
+    try:
+        dataset = open_dataset(job.data, root=job.root, task=job.spec.task)
+        if dataset.digest() != job.digest:
+            raise InputError("changed while it was opened", where=dataset.name, hint="run it again")
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is raised there
+        connection.send(_portable(error))
+        return
+    try:
+        interface = build_pipeline(job.spec, NoSession()).interface
+    except Exception:  # noqa: BLE001  # a pipeline of another package, which needs more than this
+        connection.send(False)
+        return
+    os.nice(job.niceness)
+    # What the readers share stays shared.
+    gc.freeze()
+    children, own = {}, os.getpid()
+    for position, descriptor in enumerate(readers):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                _end_with(own)
+                # What nobody else holds open ends with the process of the model.
+                connection.close()
+                for other in readers[position + 1 :]:
+                    os.close(other)
+                _read(Connection(descriptor), dataset, interface, [InputBuffer(each) for each in buffers])
+                status = 0
+            finally:
+                os._exit(status)
+        children[child] = position
+        os.close(descriptor)
+    connection.send(True)
+    while children:
+        child, status = os.wait()
+        connection.send(Ended(children.pop(child), os.waitstatus_to_exitcode(status)))
+
+
+def _end_with(parent: int) -> None:
+    """End when the parent does, even in the middle of a call that hangs."""
+    ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _read(connection: Connection, dataset: Dataset[Any], interface: Interface, buffers: list[InputBuffer]) -> None:
+    while True:
+        try:
+            ask: Ask = connection.recv()
+        except EOFError:
+            return
+        try:
+            told: Told | Failed = _told(ask, dataset, interface, buffers[ask.buffer])
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised there
+            told = Failed(ask.number, _portable(error))
+        try:
+            connection.send(told)
+        except BrokenPipeError:
+            return
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its text where it can't be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  # it can fail in any way
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _told(ask: Ask, dataset: Dataset[Any], interface: Interface, buffer: InputBuffer) -> Told:
+    sample = dataset.sample(ask.index)
+    started = time.perf_counter()
+    read = interface.read(sample)
+    placed = buffer.write({name: np.asarray(array) for name, array in interface.packing.pack(read.data).items()})
+    return Told(ask.number, sample.token, placed, read.counters, (time.perf_counter() - started) * 1e3)
