@@ -22,6 +22,7 @@ import numpy.typing as npt
 from shared.arrays import Arrays, Int64
 from shared.errors import InputError
 from shared.files import atomic_path
+from shared.npy import read_header
 from shared.sample_journal import Slot, read_slot
 from shared.work_path import WorkPath
 
@@ -182,23 +183,16 @@ class PackedFile:
 def _member(file: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, Slot]:
     """Name of an array, and where it lies in the archive's file."""
     with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is None:
-            raise ValueError(f"{info.filename} is of version {version} of .npy")
-        shape, fortran_order, dtype = read_header(member)
+        header = read_header(member)
         header_bytes = member.tell()
     file.seek(info.header_offset)
     local = file.read(_LOCAL_HEADER_BYTES)
     name_bytes, extra_bytes = (int.from_bytes(local[at : at + 2], "little") for at in (26, 28))
     start = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes + header_bytes
-    slot = Slot(start, dtype, shape)
+    slot = Slot(start, header.dtype, header.shape)
     stored = info.compress_type == zipfile.ZIP_STORED
-    if not stored or dtype.hasobject or (fortran_order and len(shape) > 1) or not shape or min(shape) < 0:
-        raise ValueError(f"{info.filename} is compressed, in Fortran order, of objects, or a single number")
+    if not stored or (header.fortran_order and len(header.shape) > 1) or not header.shape:
+        raise ValueError(f"{info.filename} is compressed, in Fortran order, or a single number")
     if slot.nbytes + header_bytes != info.file_size:
         raise ValueError(f"{info.filename} has {info.file_size - header_bytes} bytes, its shape needs {slot.nbytes}")
     return info.filename.removesuffix(".npy"), slot

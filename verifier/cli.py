@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from shared.cli import COUNT, EXISTING_FOLDER, Number, data_option, force_option, tool_group, workspace_option
+from shared.cli import (
+    COUNT,
+    EXISTING_FILE,
+    EXISTING_FOLDER,
+    FOLDER,
+    Number,
+    data_option,
+    force_option,
+    tool_group,
+    workspace_option,
+)
 
 cli = tool_group("verifier", "Compare recorded outputs of backends, and of the training framework. Loads no model.")
 
@@ -98,14 +109,65 @@ def bisect_command(runner_command: str | None, precision: str, snr_db: float | N
 
     Example: verifier bisect --work work/new --reference-work work/centerpoint --component pts_backbone_neck_head
     """
-    from shared.errors import UsageError
     from verifier.bisect.recipe import bisect
     from verifier.bisect.runners import CommandRunner, OnnxRunner
     from verifier.tolerances import NODE_SNR_DB
 
-    if precision not in NODE_SNR_DB:
-        known = ", ".join(NODE_SNR_DB)
-        raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {known}")
     runner = OnnxRunner(optimize=True) if runner_command is None else CommandRunner(runner_command)
-    limit = NODE_SNR_DB[precision] if snr_db is None else snr_db
+    limit = _limit_of(precision, NODE_SNR_DB) if snr_db is None else snr_db
     click.echo(bisect(runner=runner, limit=limit, **options))
+
+
+def _limit_of(precision: str, limits: Mapping[str, float]) -> float:
+    from shared.errors import UsageError
+
+    if precision not in limits:
+        known = ", ".join(limits)
+        raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {known}")
+    return limits[precision]
+
+
+@cli.command("export")
+@workspace_option
+@click.option("--format", "_format", type=click.Choice(["polygraphy"]), required=True, help="Of the files.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for them.")
+@click.option("--component", metavar="NAME", help="The component. [default: each]")
+@click.option("--trace", "trace_name", metavar="NAME", help="Whose tensors, as in onnx-cpu. [default: any]")
+@click.option("--num-samples", type=COUNT, help="How many of its samples. [default: all]")
+def export_command(work: Path, _format: str, **options: Any) -> None:
+    """Write what went into each component and came out of it, after `runtime trace`, for another program.
+
+    polygraphy: COMPONENT.inputs.json for polygraphy run --load-inputs, COMPONENT.outputs.json for --load-outputs.
+
+    Example: verifier export --work work/centerpoint --format polygraphy --out polygraphy
+    """
+    from verifier.polygraphy import export
+
+    click.echo(export(work, **options))
+
+
+@cli.command("compare")
+@workspace_option
+@click.argument("results", type=EXISTING_FILE)
+@click.option("--component", metavar="NAME", help="Whose outputs they are. [default: the one with these outputs]")
+@click.option("--trace", "trace_name", metavar="NAME", help="What is right, as in onnx-cpu. [default: any]")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    metavar="POLICY",
+    help="Whose default signal to noise limit counts.",
+)
+@click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")
+def compare_command(results: Path, precision: str, snr_db: float | None, **options: Any) -> None:
+    """Compare the outputs that Polygraphy saved (RESULTS, --save-outputs) with those of a trace.
+
+    Its inputs must be those that `verifier export` wrote. Nothing is recorded; exit code 6 when an output disagrees.
+
+    Example: verifier compare outputs.json --work work/centerpoint --precision fp16
+    """
+    from verifier.polygraphy import compare
+    from verifier.tolerances import POLICIES
+
+    limit = _limit_of(precision, {name: limits.tensors.snr_db for name, limits in POLICIES.items()})
+    click.echo(compare(results=results, limit=limit if snr_db is None else snr_db, **options))

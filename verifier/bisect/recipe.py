@@ -11,18 +11,15 @@ from typing import Any
 import numpy as np
 
 from shared.arrays import Arrays
-from shared.errors import InputError
 from shared.journal import Journal
 from shared.json_reader import read_json
-from shared.runs import Run
 from shared.spec import ComponentSpec
-from shared.staleness import is_current
 from shared.table import Table, number
-from shared.traces import TRACES, read_step, step_path, traced_steps
 from shared.workspace import Workspace
 from verifier.bisect.graph import Graph, as_types_of, node_title
 from verifier.bisect.runners import OnnxRunner, Runner
 from verifier.bisect.search import find_bad
+from verifier.component_io import components_of, find_trace, traced_samples
 from verifier.statistics import OutputStatistics
 
 #: Version of the files in ``bisect/``; raise it when their meaning changes.
@@ -72,14 +69,10 @@ def bisect(
         InferenceError: the reference can't be run.
     """
     workspace, reference = Workspace.open(work), Workspace.open(reference_work or work)
-    spec = workspace.spec()
-    names = [each.name for each in spec.components]
-    if component is not None and component not in names:
-        raise InputError(f"no component '{component}'", where=str(work), hint=f"there are: {', '.join(names)}")
-    texts = []
-    for each in spec.components:
-        if component in (None, each.name):
-            texts.append(_component(workspace, reference, each, runner, limit, trace_name, num_samples, force))
+    texts = [
+        _component(workspace, reference, each, runner, limit, trace_name, num_samples, force)
+        for each in components_of(workspace, component)
+    ]
     return "\n\n".join(texts)
 
 
@@ -93,7 +86,7 @@ def _component(
     num_samples: int | None,
     force: bool,
 ) -> str:
-    trace = _trace(reference, trace_name)
+    trace = find_trace(reference, trace_name)
     files = {"test": workspace.onnx(component.onnx), "reference": reference.onnx(component.onnx)}
     stage = workspace.stage(
         f"bisect:{component.name}",
@@ -109,7 +102,7 @@ def _component(
     if force or not stage.up_to_date():
         with stage:
             graph, right = Graph.load(files["test"]), Graph.load(files["reference"])
-            samples = _samples(reference, trace, component, num_samples)
+            samples = [each.inputs for each in traced_samples(reference, trace, component, num_samples)]
             journal = Journal.open(workspace.place(f"bisect/{component.name}.journal"), stage.fingerprint, force)
             result = find_nodes(Case(graph, right, samples, runner, limit), journal, component.name)
             stage.json_artifact(relative, "bisect", result)
@@ -118,50 +111,6 @@ def _component(
             stage.result("bisect", component.name, {**{key: result[key] for key in keep}, "responsible": responsible})
             journal.path.remove_file()
     return _text(read_json(workspace.artifact(relative)))
-
-
-def _trace(workspace: Workspace, name: str | None) -> Run:
-    """A trace of a workspace, for the inputs of its components.
-
-    Raises:
-        InputError: none is there, or not that one.
-    """
-    manifest = workspace.manifest()
-    there = sorted(stage.removeprefix("trace:") for stage in manifest.stages if stage.startswith("trace:"))
-    current = [each for each in there if name in (None, each) and is_current(manifest, f"trace:{each}")]
-    if not current:
-        raise InputError(
-            f"no current trace{f' {name!r}' if name else ''} with the components' inputs",
-            where=str(workspace.root),
-            hint=f"make one: runtime trace --work {workspace.root} --backend onnx",
-        )
-    return Run.open(workspace.path(f"{TRACES}/{current[0]}"))
-
-
-def _samples(workspace: Workspace, trace: Run, component: ComponentSpec, count: int | None) -> list[Arrays]:
-    """The inputs of a component, per sample of a trace; samples without any data (no pillar) are left out.
-
-    Raises:
-        InputError: the trace does not hold them.
-        ManifestError: a file was changed.
-    """
-    names = [tensor.name for tensor in component.inputs]
-    samples = []
-    for index in range(len(trace) if count is None else min(count, len(trace))):
-        for step in traced_steps(trace):
-            workspace.artifact(f"{TRACES}/{trace.folder.name}/{step_path(index, step)}")
-            arrays = read_step(trace.folder, index, step)
-            if all(name in arrays for name in names):
-                if all(arrays[name].size for name in names):
-                    samples.append({name: arrays[name] for name in names})
-                break
-    if not samples:
-        raise InputError(
-            f"holds no inputs of {component.name} ({', '.join(names)})",
-            where=str(trace.folder),
-            hint="trace a model of the same kind, on samples that are not empty",
-        )
-    return samples
 
 
 def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:

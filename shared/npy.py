@@ -1,0 +1,45 @@
+"""The header of a .npy file, read before any memory is taken for its array."""
+
+from __future__ import annotations
+
+import math
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+
+class NpyHeader(NamedTuple):
+    """What a .npy file says it holds.
+
+    Attributes:
+        dtype: of the elements.
+        shape: of the array.
+        fortran_order: the first axis runs fastest.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran_order: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array, which follow the header."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(file: IO[bytes]) -> NpyHeader:
+    """The header at the file's position, which is at the array's first byte afterwards.
+
+    Raises:
+        ValueError: no such header, one of another version, or of an array of objects or of a negative size.
+    """
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"it is of version {version} of .npy")
+    shape, fortran_order, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise ValueError("it is an array of objects")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"it has the shape {shape}")
+    return NpyHeader(dtype, shape, fortran_order)
