@@ -12,12 +12,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from demo.elementary import dot, exp, mapped, product, sin_cos, unit
 from demo.rays import GROUND, NOTHING, cast, corners_of, ground_normal, normals_at
 from demo.scene import CURB, CYCLE_LANE, INNER_LANE, OUTER_LANE, Annotations, Road, Snapshot
 
 WIDTH, HEIGHT = 480, 300
 NEAR = 0.3  # anything nearer than this plane is clipped [m]
-SUN = np.array([0.35, 0.45, 0.82]) / np.linalg.norm([0.35, 0.45, 0.82])  # in base_link, for shading only
+SUN = unit(np.array([0.35, 0.45, 0.82]))  # in base_link, for shading only
 AMBIENT = 0.45
 HAZE = 220.0  # distance over which colors fade into the sky to 1/e [m]
 SKY_LOW, SKY_HIGH = np.array([205.0, 218.0, 232.0]), np.array([110.0, 160.0, 220.0])
@@ -81,13 +82,14 @@ def camera_rig() -> tuple[Camera, ...]:
     }
     rig = []
     for index, (channel, (yaw, view, position)) in enumerate(mounts.items()):
-        focal = WIDTH / 2 / np.tan(np.deg2rad(view) / 2)
+        sine, cosine = (float(value) for value in sin_cos(view * np.pi / 360))
+        focal = WIDTH / 2 * cosine / sine
         cam2img = np.array(
             [[focal, 0.0, WIDTH / 2 + 3.5 - index], [0.0, focal * 1.004, HEIGHT / 2 - 2.0 + index], [0.0, 0.0, 1.0]]
         )
-        tilt = np.deg2rad([0.8 - 0.25 * index, 1.5 + 0.3 * index, yaw + 0.6 - 0.2 * index])
+        tilt = np.array([0.8 - 0.25 * index, 1.5 + 0.3 * index, yaw + 0.6 - 0.2 * index]) * np.pi / 180
         cam2ego = np.eye(4)
-        cam2ego[:3, :3] = _turn(*tilt) @ np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+        cam2ego[:3, :3] = product(_turn(tilt), np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]))
         cam2ego[:3, 3] = position
         distortion = np.array([-0.060, 0.012, 0.0006, -0.0004, -0.002]) * (1.0 + 0.05 * index)
         rig.append(Camera(channel, cam2img, cam2ego, distortion))
@@ -159,13 +161,13 @@ def _boxes_2d(camera: Camera, boxes: Annotations, visible: NDArray[np.int64], al
     return Boxes2D(corners[rows], rows.astype(np.int64), share[rows])
 
 
-def _turn(roll: float, pitch: float, yaw: float) -> NDArray[np.float64]:
-    """Return Rz(yaw) Ry(pitch) Rx(roll), (3, 3)."""
-    cr, sr, cp, sp, cy, sy = np.cos(roll), np.sin(roll), np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw)
+def _turn(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Rz(yaw) Ry(pitch) Rx(roll), (3, 3), of roll, pitch and yaw."""
+    (sr, sp, sy), (cr, cp, cy) = (values.tolist() for values in sin_cos(angles))
     about_x = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
     about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
     about_z = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
-    return np.asarray(about_z @ about_y @ about_x)
+    return product(about_z, about_y, about_x)
 
 
 def _rays_of(camera: Camera) -> _RayGrid:
@@ -175,8 +177,8 @@ def _rays_of(camera: Camera) -> _RayGrid:
     own = next(c for c in camera_rig() if c.channel == camera.channel)
     if camera is own:
         return grid
-    turn = camera.cam2ego[:3, :3] @ own.cam2ego[:3, :3].T
-    return replace(grid, directions=grid.directions @ turn.T)
+    turn = product(camera.cam2ego[:3, :3], own.cam2ego[:3, :3].T)
+    return replace(grid, directions=mapped(turn, grid.directions))
 
 
 @lru_cache(maxsize=6)
@@ -190,9 +192,9 @@ def _ray_grid(channel: str) -> _RayGrid:
     straight = bent.copy()
     for _ in range(25):
         straight += bent - distorted(straight, camera.distortion)
-    rays = np.concatenate([straight, np.ones((HEIGHT, WIDTH, 1))], axis=-1) @ camera.cam2ego[:3, :3].T
+    rays = mapped(camera.cam2ego[:3, :3], np.concatenate([straight, np.ones((HEIGHT, WIDTH, 1))], axis=-1))
     return _RayGrid(
-        directions=rays / np.linalg.norm(rays, axis=-1, keepdims=True),
+        directions=unit(rays),
         column_bounds=np.stack([straight[..., 0].min(axis=0), straight[..., 0].max(axis=0)]),
         row_bounds=np.stack([straight[..., 1].min(axis=1), straight[..., 1].max(axis=1)]),
     )
@@ -206,7 +208,7 @@ def _projected_outlines(
     The points are the eight corners and, on the twelve edges, where they cross the near plane.
     """
     rotation, position = camera.cam2ego[:3, :3], camera.cam2ego[:3, 3]
-    corners = (corners_of(centers, sizes, yaws) - position) @ rotation
+    corners = mapped(rotation.T, corners_of(centers, sizes, yaws) - position)
     before = corners[..., 2] > NEAR
     start, end = corners[:, EDGES[:, 0]], corners[:, EDGES[:, 1]]
     crosses = before[:, EDGES[:, 0]] != before[:, EDGES[:, 1]]
@@ -249,20 +251,20 @@ def _shaded(
     rows = met[on_solid]
     points = origin + distances[on_solid][:, None] * directions[on_solid]
     image[on_solid] = snapshot.solids.colors[rows] * _light(normals_at(points, rows, snapshot.solids))
-    clear = np.exp(-np.where(met == NOTHING, 0.0, distances) / HAZE)[..., None]
+    clear = exp(-np.where(met == NOTHING, 0.0, distances) / HAZE)[..., None]
     image = sky + clear * (image - sky)
     pixels: NDArray[np.uint8] = np.clip(np.round(image), 0, 255).astype(np.uint8)
     return pixels
 
 
 def _light(normals: NDArray[np.float64]) -> NDArray[np.float64]:
-    light: NDArray[np.float64] = AMBIENT + (1 - AMBIENT) * np.maximum(normals @ SUN, 0.0)
+    light: NDArray[np.float64] = AMBIENT + (1 - AMBIENT) * np.maximum(dot(normals, SUN), 0.0)
     return light[:, None]
 
 
 def _ground_color(points: NDArray[np.float64], snapshot: Snapshot, road: Road) -> NDArray[np.float64]:
     """Return RGB (n, 3) of ground points (n, 3) in base_link: asphalt, lane markings, sidewalk."""
-    local = points[:, :2] @ snapshot.ego2local[:2, :2].T + snapshot.ego2local[:2, 3]
+    local = mapped(snapshot.ego2local[:2, :2], points[:, :2]) + snapshot.ego2local[:2, 3]
     sd = road.coordinates(local)
     s, side = sd[:, 0], np.abs(sd[:, 1])
     lane_edge = (INNER_LANE + OUTER_LANE) / 2

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.lidar import GRID, count_points
+from demo.draws import Draws
+from demo.elementary import hypot
+from demo.lidar import GRID, count_points, points_inside
 from demo.recording import Frame, Recording, Sweep, draw_scene, random_stream, record_frame
-from shared.geometry import points_in_boxes
 
 SPLIT = "hard"
 FRAMES = 2
@@ -60,59 +61,59 @@ def _with_objects(frame: Frame, keep: NDArray[np.bool_]) -> Frame:
     )
 
 
-def _empty_frame(frame: Frame, _rng: np.random.Generator) -> Frame:
+def _empty_frame(frame: Frame, _rng: Draws) -> Frame:
     """No point in the key frame, none in the sweep before: the files are 0 bytes long."""
     nothing = np.zeros((0, 5), np.float32)
     previous: Sweep | None = replace(frame.previous, points=nothing) if frame.previous is not None else None
     return replace(_with_points(frame, nothing), previous=previous)
 
 
-def _no_objects_in_range(frame: Frame, _rng: np.random.Generator) -> Frame:
+def _no_objects_in_range(frame: Frame, _rng: Draws) -> Frame:
     """Only labels beyond the range that is evaluated."""
-    distance = np.hypot(frame.annotations.centers[:, 0], frame.annotations.centers[:, 1])
+    distance = hypot(frame.annotations.centers[:, 0], frame.annotations.centers[:, 1])
     return _with_objects(frame, distance > EVALUATED_RANGE)
 
 
-def _zero_point_objects(frame: Frame, _rng: np.random.Generator) -> Frame:
+def _zero_point_objects(frame: Frame, _rng: Draws) -> Frame:
     """No label has a point: half of the objects lose their points, the others their labels."""
     half = _with_objects(frame, np.arange(len(frame.annotations)) % 2 == 0)
-    boxes = half.annotations
-    lost = points_in_boxes(frame.key.points, boxes.centers, boxes.sizes, boxes.yaws)
+    lost = points_inside(frame.key.points, half.annotations)
     return _with_points(half, np.delete(frame.key.points, np.concatenate(lost), axis=0))
 
 
-def _million_points(frame: Frame, rng: np.random.Generator) -> Frame:
+def _million_points(frame: Frame, rng: Draws) -> Frame:
     """One million points: the sweep many times over, each copy shifted by a few centimeters."""
     chosen = frame.key.points[np.arange(MILLION) % len(frame.key.points)].copy()
-    chosen[:, :3] = np.round((chosen[:, :3] + rng.normal(0.0, 0.02, (MILLION, 3))) * GRID) / GRID
+    chosen[:, :3] = np.round((chosen[:, :3] + 0.02 * rng.normals((MILLION, 3))) * GRID) / GRID
     return _with_points(frame, chosen)
 
 
-def _nan_points(frame: Frame, rng: np.random.Generator) -> Frame:
+def _nan_points(frame: Frame, rng: Draws) -> Frame:
     """Some coordinates and intensities are NaN or infinite, as a faulty driver writes them."""
     points = frame.key.points.copy()
-    rows = rng.choice(len(points), size=len(points) // 50, replace=False)
-    points[rows, rng.integers(0, 4, size=len(rows))] = rng.choice([np.nan, np.inf, -np.inf], size=len(rows))
+    rows = np.flatnonzero(rng.randoms((len(points),)) < 0.02)
+    columns, kinds = (4 * rng.randoms(rows.shape)).astype(np.int64), (3 * rng.randoms(rows.shape)).astype(np.int64)
+    points[rows, columns] = np.array([np.nan, np.inf, -np.inf])[kinds]
     return _with_points(frame, points)
 
 
-def _pillar_overflow(frame: Frame, rng: np.random.Generator) -> Frame:
+def _pillar_overflow(frame: Frame, rng: Draws) -> Frame:
     """More than 128,000 pillars."""
     points = np.empty((OVERFLOW_POINTS, 5), np.float32)
-    points[:, :2] = rng.uniform(-OVERFLOW_RANGE, OVERFLOW_RANGE, (OVERFLOW_POINTS, 2))
-    points[:, 2] = rng.uniform(-1.0, 3.0, OVERFLOW_POINTS)
-    points[:, 3] = rng.integers(0, 256, OVERFLOW_POINTS)
-    points[:, 4] = rng.integers(0, 40, OVERFLOW_POINTS)
+    points[:, :2] = rng.uniforms(-OVERFLOW_RANGE, OVERFLOW_RANGE, (OVERFLOW_POINTS, 2))
+    points[:, 2] = rng.uniforms(-1.0, 3.0, (OVERFLOW_POINTS,))
+    points[:, 3] = np.floor(rng.uniforms(0.0, 256.0, (OVERFLOW_POINTS,)))
+    points[:, 4] = np.floor(rng.uniforms(0.0, 40.0, (OVERFLOW_POINTS,)))
     points[:, :3] = np.round(points[:, :3] * GRID) / GRID
     return _with_points(frame, points)
 
 
-def _missing_camera(frame: Frame, _rng: np.random.Generator) -> Frame:
+def _missing_camera(frame: Frame, _rng: Draws) -> Frame:
     """One camera has no image and no entry."""
     return replace(frame, pictures={c: p for c, p in frame.pictures.items() if c != MISSING_CAMERA})
 
 
-HARD_CASES: dict[str, Callable[[Frame, np.random.Generator], Frame]] = {
+HARD_CASES: dict[str, Callable[[Frame, Draws], Frame]] = {
     "empty_frame": _empty_frame,
     "no_objects_in_range": _no_objects_in_range,
     "zero_point_objects": _zero_point_objects,

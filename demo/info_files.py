@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from demo.camera import HEIGHT, WIDTH, Camera, camera_rig
+from demo.elementary import inverse_pose, product
 from demo.objects import CLASSES
 from demo.recording import Frame, Recording
 from demo.t4_tables import LIDAR, image_file, point_file, sample_data_token, sample_token, token
-from shared.geometry import invert_pose
 
 DATABASE = "db_demo_v1"
 VERSION = "demo"
@@ -105,7 +105,7 @@ def _sweep_infos(recording: Recording, index: int, frame: Frame) -> list[Info]:
     sweep = frame.previous
     if sweep is None:
         return []
-    sweep2key = np.linalg.inv(frame.key.ego2global) @ sweep.ego2global
+    key2sweep = product(inverse_pose(sweep.ego2global), frame.key.ego2global)
     return [
         {
             "timestamp": sweep.timestamp / 1e6,
@@ -114,7 +114,7 @@ def _sweep_infos(recording: Recording, index: int, frame: Frame) -> list[Info]:
             "lidar_points": {
                 "lidar_path": f"{scene_folder(recording)}/{point_file(index, previous=True)}",
                 "lidar2ego": IDENTITY,
-                "lidar2sensor": invert_pose(sweep2key).astype(np.float32).tolist(),
+                "lidar2sensor": key2sweep.astype(np.float32).tolist(),
                 "num_pts_feats": POINT_FEATURES,
             },
         }
@@ -130,7 +130,7 @@ def _image_info(recording: Recording, index: int, frame: Frame, channel: str) ->
         "cam2img": camera.cam2img.tolist(),
         "cam2ego": camera.cam2ego.tolist(),
         # base_link and LIDAR_CONCAT are one frame, and all sensors fire at once.
-        "lidar2cam": np.linalg.inv(camera.cam2ego).tolist(),
+        "lidar2cam": inverse_pose(camera.cam2ego).tolist(),
         "distortion_coefficients": camera.distortion.tolist(),
         "timestamp": frame.key.timestamp / 1e6,
         "sample_data_token": sample_data_token(recording.name, channel, index),
@@ -182,7 +182,7 @@ def _calibration_entry(recording: Recording, index: int, frame: Frame, channel: 
             "cam2img": camera.cam2img.tolist(),
             "cam2ego": camera.cam2ego.tolist(),
             "cam_pose": pose,
-            "lidar2cam": np.linalg.inv(camera.cam2ego).tolist(),
+            "lidar2cam": inverse_pose(camera.cam2ego).tolist(),
             "distortion_coefficients": camera.distortion.tolist(),
             "height": HEIGHT,
             "width": WIDTH,

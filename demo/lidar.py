@@ -12,10 +12,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from demo.draws import Draws
+from demo.elementary import arctan2, dot, exp, hypot, sin_cos
 from demo.objects import Solids
 from demo.rays import GROUND, NOTHING, cast, corners_of, ground_normal, normals_at
 from demo.scene import Annotations, Snapshot
-from shared.geometry import count_points_in_boxes
 
 COLUMNS = 1080
 # Elevation of the rings [deg]: a third of a degree apart around the horizon, where far objects are, wider elsewhere,
@@ -23,7 +24,7 @@ COLUMNS = 1080
 ELEVATIONS = np.concatenate(
     [
         np.array([-25.0, -21.5, -18.5, -16.0, -14.0, -12.3, -10.8, -9.5, -8.4, -7.5, -6.7]),
-        np.arange(-6.0, 2.01, 1 / 3),
+        -6.0 + np.arange(25) / 3,
         np.array([3.0, 5.0, 8.0, 12.0]),
     ]
 )
@@ -38,19 +39,19 @@ GROUND_REFLECTIVITY = 30.0
 INTENSITY_NOISE = 2.0
 GRID = 512.0  # points are rounded to 1/GRID m
 
+_RADIANS = np.pi / 180  # in a degree
+
 
 @lru_cache(maxsize=1)
 def ray_directions() -> NDArray[np.float64]:
     """Return the unit directions of the rays, (rings, columns, 3), rings from below, columns ccw from -x."""
-    elevation = np.deg2rad(ELEVATIONS)[:, None]
+    up, flat = (values[:, None] for values in sin_cos(_RADIANS * ELEVATIONS))
     azimuth = (np.arange(COLUMNS)[None] + 0.5) * 2 * np.pi / COLUMNS - np.pi
-    flat = np.cos(elevation)
-    return np.stack(
-        [flat * np.cos(azimuth), flat * np.sin(azimuth), np.broadcast_to(np.sin(elevation), (RINGS, COLUMNS))], -1
-    )
+    left, ahead = sin_cos(azimuth)
+    return np.stack([flat * ahead, flat * left, np.broadcast_to(up, (RINGS, COLUMNS))], -1)
 
 
-def scan(snapshot: Snapshot, rng: np.random.Generator) -> NDArray[np.float32]:
+def scan(snapshot: Snapshot, rng: Draws) -> NDArray[np.float32]:
     """Return the sweep of a snapshot, (n, 5) float32: x, y, z [m] in base_link, intensity 0..255, ring.
 
     Points are in firing order: column by column, rings from below.
@@ -59,9 +60,9 @@ def scan(snapshot: Snapshot, rng: np.random.Generator) -> NDArray[np.float32]:
     solids = snapshot.solids
     windows = ray_windows(solids)
     hits = cast(POSITION, directions, solids, windows, snapshot.ground_slope, len(snapshot.annotations))
-    noise = rng.normal(0.0, RANGE_NOISE, size=hits.distances.shape)
-    lot = rng.random(hits.distances.shape)
-    flicker = rng.normal(0.0, INTENSITY_NOISE, size=hits.distances.shape)
+    noise = RANGE_NOISE * rng.normals(hits.distances.shape)
+    lot = rng.randoms(hits.distances.shape)
+    flicker = INTENSITY_NOISE * rng.normals(hits.distances.shape)
     lost_share = DROP_OUT[0] + (DROP_OUT[1] - DROP_OUT[0]) * np.minimum(hits.distances / 120.0, 1.0)
     returned = (
         (hits.solids != NOTHING) & (hits.distances < MAX_RANGE) & (hits.distances > BLIND_ZONE) & (lot >= lost_share)
@@ -76,12 +77,13 @@ def scan(snapshot: Snapshot, rng: np.random.Generator) -> NDArray[np.float32]:
     normals[on_solid] = normals_at(exact[on_solid], met[on_solid], solids)
     reflectivity = np.full(len(met), GROUND_REFLECTIVITY)
     reflectivity[on_solid] = solids.reflectivity[met[on_solid]]
-    facing = np.abs(np.einsum("ij,ij->i", normals, direction))
-    intensity = reflectivity * np.sqrt(facing) * np.exp(-distance / FADING) + flicker[rings, columns]
+    facing = np.abs(dot(normals, direction))
+    intensity = reflectivity * np.sqrt(facing) * exp(-distance / FADING) + flicker[rings, columns]
     xyz = POSITION + (distance + noise[rings, columns])[:, None] * direction
     points = np.empty((len(met), 5), dtype=np.float32)
     points[:, :3] = np.round(xyz * GRID) / GRID
-    points[:, 3] = np.clip(np.round(intensity), 0.0, 255.0)
+    # Which zero is the larger one, -0 or 0, is the processor's choice; their sum is 0.
+    points[:, 3] = np.clip(np.round(intensity), 0.0, 255.0) + 0.0
     points[:, 4] = rings
     return points
 
@@ -93,8 +95,8 @@ def ray_windows(solids: Solids) -> NDArray[np.int64]:
     """
     offset = solids.centers - POSITION
     corners = corners_of(offset, solids.sizes, solids.yaws)
-    middle = np.arctan2(offset[:, 1], offset[:, 0])
-    turn = np.arctan2(corners[:, :4, 1], corners[:, :4, 0]) - middle[:, None]
+    middle = arctan2(offset[:, 1], offset[:, 0])
+    turn = arctan2(corners[:, :4, 1], corners[:, :4, 0]) - middle[:, None]
     turn = (turn + np.pi) % (2 * np.pi) - np.pi
     nearest, farthest = _ground_distance_bounds(offset, solids, corners)
     around = (nearest < 0.05) | (np.ptp(turn, axis=1) > np.pi)
@@ -105,9 +107,9 @@ def ray_windows(solids: Solids) -> NDArray[np.int64]:
     end = np.floor((high + np.pi) / step - 0.5).astype(np.int64) + 1
     bottom, top = offset[:, 2] - solids.sizes[:, 2] / 2, offset[:, 2] + solids.sizes[:, 2] / 2
     distances = np.stack([np.maximum(nearest, 1e-3), farthest])
-    rings = np.deg2rad(ELEVATIONS)
-    ring_first = np.searchsorted(rings, np.arctan2(bottom, distances).min(axis=0), side="left")
-    ring_end = np.searchsorted(rings, np.arctan2(top, distances).max(axis=0), side="right")
+    rings = _RADIANS * ELEVATIONS
+    ring_first = np.searchsorted(rings, arctan2(bottom, distances).min(axis=0), side="left")
+    ring_end = np.searchsorted(rings, arctan2(top, distances).max(axis=0), side="right")
     seen = (ring_end > ring_first) & (end > first) & (nearest < MAX_RANGE)
     row = np.flatnonzero(seen)
     end = np.minimum(end, first + COLUMNS)[row]
@@ -125,13 +127,29 @@ def _ground_distance_bounds(
     offset: NDArray[np.float64], solids: Solids, corners: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the least and the greatest horizontal distance of each footprint to the sensor, (n,) each [m]."""
-    cos, sin = np.cos(solids.yaws), np.sin(solids.yaws)
+    sin, cos = sin_cos(solids.yaws)
     along = np.abs(cos * offset[:, 0] + sin * offset[:, 1]) - solids.sizes[:, 0] / 2
     across = np.abs(cos * offset[:, 1] - sin * offset[:, 0]) - solids.sizes[:, 1] / 2
-    nearest = np.hypot(np.maximum(along, 0.0), np.maximum(across, 0.0))
-    return nearest, np.hypot(corners[:, :4, 0], corners[:, :4, 1]).max(axis=1)
+    nearest = hypot(np.maximum(along, 0.0), np.maximum(across, 0.0))
+    return nearest, hypot(corners[:, :4, 0], corners[:, :4, 1]).max(axis=1)
 
 
 def count_points(points: NDArray[np.float32], boxes: Annotations) -> NDArray[np.int64]:
     """Count the points (n, >=3) inside each box, faces included, (boxes,) int64."""
-    return count_points_in_boxes(points, boxes.centers, boxes.sizes, boxes.yaws)
+    return np.array([len(rows) for rows in points_inside(points, boxes)], np.int64)
+
+
+def points_inside(points: NDArray[np.float32], boxes: Annotations) -> list[NDArray[np.int64]]:
+    """Return the rows of the points (n, >=3) inside each box, faces included. NaN points are in no box."""
+    xyz = points[:, :3].astype(np.float64)
+    half = boxes.sizes / 2
+    reach = hypot(half[:, 0], half[:, 1])
+    sines, cosines = sin_cos(boxes.yaws)
+    inside = []
+    for box, center in enumerate(boxes.centers):
+        rows = np.flatnonzero(np.abs(xyz[:, 0] - center[0]) <= reach[box])
+        x, y, z = (xyz[rows] - center).T
+        along, across = cosines[box] * x + sines[box] * y, cosines[box] * y - sines[box] * x
+        local = np.abs(np.stack([along, across, z], axis=1))
+        inside.append(rows[(local <= half[box]).all(axis=1)])
+    return inside

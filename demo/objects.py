@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from demo.draws import Draws
+
 CLASSES = ("car", "truck", "bus", "bicycle", "pedestrian")
 
 # Parts keep this distance to the sides and the top of the annotated box: three standard deviations of the lidar's range
@@ -82,7 +84,7 @@ def solids_of(parts: list[Part], owner: int) -> Solids:
     """Put the parts of one object into rows, in the object frame."""
     bounds = np.array([(p.x, p.y, p.z) for p in parts], dtype=np.float64).reshape(-1, 3, 2)
     return Solids(
-        centers=bounds.mean(axis=2),
+        centers=(bounds[:, :, 0] + bounds[:, :, 1]) / 2,
         sizes=bounds[:, :, 1] - bounds[:, :, 0],
         yaws=np.zeros(len(parts)),
         reflectivity=np.array([p.reflectivity for p in parts], dtype=np.float64),
@@ -91,12 +93,12 @@ def solids_of(parts: list[Part], owner: int) -> Solids:
     )
 
 
-def draw_size(kind: str, rng: np.random.Generator) -> NDArray[np.float64]:
+def draw_size(kind: str, rng: Draws) -> NDArray[np.float64]:
     """Draw l, w, h of one object of a class, (3,) [m]."""
     return np.array([rng.uniform(low, high) for low, high in SIZE_RANGES[kind]])
 
 
-def build_parts(kind: str, size: NDArray[np.float64], rng: np.random.Generator) -> list[Part]:
+def build_parts(kind: str, size: NDArray[np.float64], rng: Draws) -> list[Part]:
     """Build one object of class `kind` inside its box of `size` (l, w, h)."""
     length, width, height = (float(v) for v in size - np.array([2, 2, 1]) * BOX_MARGIN)
     return _BUILDERS[kind](length, width, height, rng)
@@ -106,10 +108,10 @@ def _centered(middle: float, extent: float) -> tuple[float, float]:
     return middle - extent / 2, middle + extent / 2
 
 
-def _paint(rng: np.random.Generator) -> tuple[float, Color]:
+def _paint(rng: Draws) -> tuple[float, Color]:
     """Draw a coat of paint: reflectivity and color, dark coats reflecting less."""
     tone = rng.uniform(0.15, 1.0)
-    tint = rng.uniform(0.75, 1.0, size=3)
+    tint = rng.uniforms(0.75, 1.0, (3,))
     color = (int(235 * tone * tint[0]), int(235 * tone * tint[1]), int(235 * tone * tint[2]))
     return 25.0 + 95.0 * float(tone), color
 
@@ -126,7 +128,7 @@ def _rear_and_front_marks(length: float, width: float, lamp_z: tuple[float, floa
     ]
 
 
-def _car(length: float, width: float, height: float, rng: np.random.Generator) -> list[Part]:
+def _car(length: float, width: float, height: float, rng: Draws) -> list[Part]:
     reflectivity, color = _paint(rng)
     waist = 0.56 * height
     cabin_front = rng.uniform(0.10, 0.20) * length
@@ -139,7 +141,7 @@ def _car(length: float, width: float, height: float, rng: np.random.Generator) -
     return [body, cabin, roof, *_rear_and_front_marks(length, width, (0.42 * height, 0.52 * height))]
 
 
-def _truck(length: float, width: float, height: float, rng: np.random.Generator) -> list[Part]:
+def _truck(length: float, width: float, height: float, rng: Draws) -> list[Part]:
     reflectivity, color = _paint(rng)
     load_reflectivity, load_color = _paint(rng)
     half = length / 2
@@ -154,7 +156,7 @@ def _truck(length: float, width: float, height: float, rng: np.random.Generator)
     ]
 
 
-def _bus(length: float, width: float, height: float, rng: np.random.Generator) -> list[Part]:
+def _bus(length: float, width: float, height: float, rng: Draws) -> list[Part]:
     reflectivity, color = _paint(rng)
     half = length / 2
     roof = height - 0.28
@@ -168,7 +170,7 @@ def _bus(length: float, width: float, height: float, rng: np.random.Generator) -
     ]
 
 
-def _bicycle(length: float, width: float, height: float, rng: np.random.Generator) -> list[Part]:
+def _bicycle(length: float, width: float, height: float, rng: Draws) -> list[Part]:
     reflectivity, color = _paint(rng)
     half = length / 2
     return [
@@ -180,7 +182,7 @@ def _bicycle(length: float, width: float, height: float, rng: np.random.Generato
     ]
 
 
-def _pedestrian(length: float, width: float, height: float, rng: np.random.Generator) -> list[Part]:
+def _pedestrian(length: float, width: float, height: float, rng: Draws) -> list[Part]:
     reflectivity, color = _paint(rng)
     hip = 0.47 * height
     half = length / 2
@@ -192,7 +194,7 @@ def _pedestrian(length: float, width: float, height: float, rng: np.random.Gener
     ]
 
 
-_BUILDERS: dict[str, Callable[[float, float, float, np.random.Generator], list[Part]]] = {
+_BUILDERS: dict[str, Callable[[float, float, float, Draws], list[Part]]] = {
     "car": _car,
     "truck": _truck,
     "bus": _bus,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from demo.elementary import dot, sin_cos, unit
 from demo.objects import Solids
 
 GROUND = -1  # `Hits.solids` where a ray hits the ground
@@ -36,7 +37,7 @@ def corners_of(
     """Return the corners of upright cuboids, (n, 8, 3): bit 0 of the corner's number is x, bit 1 y, bit 2 z."""
     signs = np.array([[(i >> axis & 1) - 0.5 for axis in range(3)] for i in range(8)])
     local = signs[None] * sizes[:, None]
-    cos, sin = np.cos(yaws)[:, None], np.sin(yaws)[:, None]
+    sin, cos = (values[:, None] for values in sin_cos(yaws))
     x = cos * local[..., 0] - sin * local[..., 1]
     y = sin * local[..., 0] + cos * local[..., 1]
     return np.stack([x, y, local[..., 2]], axis=-1) + centers[:, None]
@@ -60,7 +61,7 @@ def cast(
     solid_of_ray = np.where(np.isfinite(distances), GROUND, NOTHING).astype(np.int32)
     last_owner = np.full(distances.shape, -1, dtype=np.int64)
     alone = np.zeros(owners, dtype=np.int64)
-    cos, sin = np.cos(solids.yaws), np.sin(solids.yaws)
+    sin, cos = sin_cos(solids.yaws)
     offset = solids.centers - origin
     # Center of the cuboid as the ray's start sees it, in the cuboid's own axes.
     center_x = cos * offset[:, 0] + sin * offset[:, 1]
@@ -97,7 +98,7 @@ def cast(
 
 def normals_at(points: NDArray[np.float64], rows: NDArray[np.int32], solids: Solids) -> NDArray[np.float64]:
     """Return the outward normals (n, 3) of the faces on which points (n, 3) of solids `rows` (n,) lie."""
-    cos, sin = np.cos(solids.yaws[rows]), np.sin(solids.yaws[rows])
+    sin, cos = (values[rows] for values in sin_cos(solids.yaws))
     offset = points - solids.centers[rows]
     local = np.stack(
         [cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0], offset[:, 2]], 1
@@ -114,9 +115,7 @@ def normals_at(points: NDArray[np.float64], rows: NDArray[np.int32], solids: Sol
 
 def ground_normal(slope: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the upward normal (3,) of the plane z = slope . (x, y)."""
-    normal: NDArray[np.float64] = np.array([-slope[0], -slope[1], 1.0])
-    normal /= np.linalg.norm(normal)
-    return normal
+    return unit(np.array([-slope[0], -slope[1], 1.0]))
 
 
 def _without_zeros(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,6 +126,6 @@ def _without_zeros(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _ground_distances(
     origin: NDArray[np.float64], directions: NDArray[np.float64], slope: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    height = origin[2] - origin[:2] @ slope
-    sinking = -(directions[..., 2] - directions[..., :2] @ slope)
+    height = origin[2] - dot(origin[:2], slope)
+    sinking = dot(directions[..., :2], slope) - directions[..., 2]
     return np.where(sinking > 1e-6, height / np.maximum(sinking, 1e-6), np.inf)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.camera import Picture, camera_rig, render
+from demo.draws import Draws
 from demo.lidar import count_points, scan
 from demo.scene import KEY_FRAME_PERIOD, SWEEP_PERIOD, Annotations, Scene, build_scene
 
@@ -50,9 +51,9 @@ class Recording:
     frames: tuple[Frame, ...]
 
 
-def random_stream(seed: int, split: str, *path: int) -> np.random.Generator:
-    """Return the generator of one purpose; streams of different paths are independent."""
-    return np.random.default_rng([seed, SPLITS.index(split), *path])
+def random_stream(seed: int, split: str, *path: int) -> Draws:
+    """Return the stream of one purpose; streams of different paths are independent."""
+    return Draws([seed, SPLITS.index(split), *path])
 
 
 def draw_scene(seed: int, split: str, number: int, frames: int) -> Scene:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from demo.draws import Draws
+from demo.elementary import arctan2, dot, hypot, product, rotation_z, sin_cos
 from demo.objects import CLASSES, Color, Part, Solids, build_parts, concatenate, draw_size, solids_of
-from shared.geometry import pose, rotation_z, wrap_angle
+from shared.geometry import pose, wrap_angle
 
 REACH = 125.0  # objects are up to this far from the ego's start [m]: a little more than the 121 m that are evaluated
 SWEEP_PERIOD = 0.1  # [s]
@@ -44,7 +46,8 @@ class Road:
         if self.curvature == 0.0:
             return np.stack([s, d, angle], axis=-1)
         radius = 1.0 / self.curvature - d
-        return np.stack([np.sin(angle) * radius, 1.0 / self.curvature - np.cos(angle) * radius, angle], axis=-1)
+        sine, cosine = sin_cos(angle)
+        return np.stack([sine * radius, 1.0 / self.curvature - cosine * radius, angle], axis=-1)
 
     def coordinates(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return s, d (..., 2) of local points (..., 2); the inverse of `pose` for |d| below the radius."""
@@ -52,8 +55,8 @@ class Road:
             return xy
         side = np.sign(self.curvature)
         to_center = 1.0 / self.curvature - xy[..., 1]
-        angle = np.arctan2(side * xy[..., 0], side * to_center)
-        d = 1.0 / self.curvature - side * np.hypot(xy[..., 0], to_center)
+        angle = arctan2(side * xy[..., 0], side * to_center)
+        d = 1.0 / self.curvature - side * hypot(xy[..., 0], to_center)
         return np.stack([angle / self.curvature, d], axis=-1)
 
 
@@ -128,26 +131,26 @@ class Scene:
         """Return the objects and their poses at `time` [s], seen from base_link. Objects beyond REACH are left out."""
         ego2local = self._ego2local(time)
         placed = _poses(self.actors, self.road, np.array([time]))[0]
-        heading = np.arctan2(ego2local[1, 0], ego2local[0, 0])
+        heading = float(arctan2(ego2local[1, 0], ego2local[0, 0]))
         slope = _rotated(self.ground_slope[None], -heading)[0]
         xy = _rotated(placed[:, :2] - ego2local[:2, 3], -heading)
         yaws = wrap_angle(placed[:, 2] - heading)
         speeds = np.array([a.speed for a in self.actors])
-        near = np.hypot(xy[:, 0], xy[:, 1]) < REACH
+        near = hypot(xy[:, 0], xy[:, 1]) < REACH
         rows = np.flatnonzero(near)
         sizes = np.array([a.size for a in self.actors]).reshape(-1, 3)[rows]
-        ground = xy[rows] @ slope
+        ground = dot(xy[rows], slope)
         annotations = Annotations(
             centers=np.column_stack([xy[rows], ground + sizes[:, 2] / 2]),
             sizes=sizes,
             yaws=yaws[rows],
-            velocities=(speeds[:, None] * np.stack([np.cos(yaws), np.sin(yaws)], axis=1))[rows],
+            velocities=(speeds[:, None] * _ahead(yaws))[rows],
             labels=np.array([CLASSES.index(self.actors[i].kind) for i in rows], dtype=np.int64),
             instances=rows.astype(np.int64),
             states=tuple(self.actors[i].state for i in rows),
         )
         return Snapshot(
-            ego2global=self.local2global @ ego2local,
+            ego2global=product(self.local2global, ego2local),
             ego2local=ego2local,
             ground_slope=slope,
             solids=self._solids(ego2local, heading, slope, xy, yaws, near),
@@ -156,7 +159,7 @@ class Scene:
 
     def _ego2local(self, time: float) -> NDArray[np.float64]:
         x, y, heading = self.road.pose(np.array(self.ego_speed * time), np.array(self.ego_lane))
-        return pose_matrix(np.array([x, y, np.array([x, y]) @ self.ground_slope]), heading)
+        return pose_matrix(np.array([x, y, dot(np.array([x, y]), self.ground_slope)]), heading)
 
     def _solids(
         self,
@@ -171,7 +174,7 @@ class Scene:
         parts = self.actor_solids.select(near[self.actor_solids.owners])
         who = parts.owners
         turned = _rotated(parts.centers[:, :2], yaws[who])
-        base = np.column_stack([xy[who], xy[who] @ slope])
+        base = np.column_stack([xy[who], dot(xy[who], slope)])
         moving = Solids(
             centers=np.column_stack([turned, parts.centers[:, 2]]) + base,
             sizes=parts.sizes,
@@ -197,14 +200,15 @@ def pose_matrix(translation: NDArray[np.float64], yaw: float) -> NDArray[np.floa
     return pose(translation, rotation_z(yaw))
 
 
-def build_scene(rng: np.random.Generator, duration: float) -> Scene:
+def build_scene(rng: Draws, duration: float) -> Scene:
     """Draw a scene in which nothing collides from one sweep before time 0 to `duration` [s]."""
-    curvature = float(rng.uniform(1 / 600, 1 / 250) * rng.choice([-1.0, 0.0, 1.0], p=[0.4, 0.2, 0.4]))
+    curvature = float(rng.uniform(1 / 600, 1 / 250) * rng.choice([-1.0, 0.0, 1.0], [0.4, 0.2, 0.4]))
     road = Road(curvature)
-    ego_lane = float(rng.choice([INNER_LANE, OUTER_LANE]))
-    ego_speed = float(rng.uniform(3.0, 12.0)) if rng.random() < 0.85 else 0.0
+    ego_lane = rng.choice([INNER_LANE, OUTER_LANE])
+    ego_speed = rng.uniform(3.0, 12.0) if rng.random() < 0.85 else 0.0
     crossing = float(rng.uniform(15.0, 80.0) * rng.choice([-1.0, 1.0]))
-    times = np.append(np.arange(-SWEEP_PERIOD, duration, KEY_FRAME_PERIOD), duration)
+    frames = int(np.ceil((duration + SWEEP_PERIOD) / KEY_FRAME_PERIOD))
+    times = np.append(-SWEEP_PERIOD + np.arange(frames) * KEY_FRAME_PERIOD, duration)
     span = (-REACH - 5.0, REACH + 5.0 + ego_speed * duration)
     candidates = [
         *_traffic(rng, span, ego_lane, ego_speed),
@@ -217,11 +221,11 @@ def build_scene(rng: np.random.Generator, duration: float) -> Scene:
     actor_solids = concatenate(
         [solids_of([], 0), *(solids_of(list(actor.parts), row) for row, actor in enumerate(actors))]
     )
-    slope = rng.uniform(-0.012, 0.012, size=2)
+    slope = rng.uniforms(-0.012, 0.012, (2,))
     far_away = np.array([rng.uniform(40_000, 90_000), rng.uniform(40_000, 90_000), rng.uniform(0, 60)])
     return Scene(
         road=road,
-        local2global=pose_matrix(far_away, float(rng.uniform(-np.pi, np.pi))),
+        local2global=pose_matrix(far_away, rng.uniform(-np.pi, np.pi)),
         ground_slope=slope,
         ego_lane=ego_lane,
         ego_speed=ego_speed,
@@ -232,8 +236,21 @@ def build_scene(rng: np.random.Generator, duration: float) -> Scene:
 
 
 def _rotated(xy: NDArray[np.float64], angle: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.stack([cos * xy[:, 0] - sin * xy[:, 1], sin * xy[:, 0] + cos * xy[:, 1]], axis=1)
+    sine, cosine = sin_cos(angle)
+    x, y = xy[:, 0], xy[:, 1]
+    return np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
+
+
+def _ahead(yaws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the unit vectors (..., 2) of headings (...)."""
+    sine, cosine = sin_cos(yaws)
+    return np.stack([cosine, sine], axis=-1)
+
+
+def _every(distance: float, span: tuple[float, float]) -> NDArray[np.float64]:
+    """Return the places from the span's start on, a distance apart, that lie before its end."""
+    count = int(np.ceil((span[1] - span[0]) / distance))
+    return np.asarray(span[0] + np.arange(count) * distance, np.float64)
 
 
 def _poses(actors: tuple[Actor, ...] | list[Actor], road: Road, times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -245,12 +262,13 @@ def _poses(actors: tuple[Actor, ...] | list[Actor], road: Road, times: NDArray[n
     traveled = np.array([a.speed for a in actors])[None] * times[:, None]
     on_road = np.array([a.on_road for a in actors])
     # Followers of the road head along it or against it: cos(yaw) is +1 or -1 for those that move.
-    s = start[:, 0] + traveled * np.where(on_road, np.cos(yaw), 0.0)
+    ahead = _ahead(yaw)
+    s = start[:, 0] + traveled * np.where(on_road, ahead[:, 0], 0.0)
     following = road.pose(s, np.broadcast_to(start[:, 1], s.shape)) + np.stack([0 * yaw, 0 * yaw, yaw], axis=1)
     straight = np.stack(
         [
-            start[:, 0] + traveled * np.cos(yaw),
-            start[:, 1] + traveled * np.sin(yaw),
+            start[:, 0] + traveled * ahead[:, 0],
+            start[:, 1] + traveled * ahead[:, 1],
             np.broadcast_to(yaw, traveled.shape),
         ],
         axis=-1,
@@ -259,7 +277,7 @@ def _poses(actors: tuple[Actor, ...] | list[Actor], road: Road, times: NDArray[n
 
 
 def _actor(
-    rng: np.random.Generator,
+    rng: Draws,
     kind: str,
     start: tuple[float, float],
     yaw: float,
@@ -272,36 +290,37 @@ def _actor(
     return Actor(kind, size, tuple(build_parts(kind, size, rng)), on_road, start, yaw, speed, state)
 
 
-def _vehicle_kind(rng: np.random.Generator) -> str:
-    return str(rng.choice(["car", "truck", "bus"], p=[0.58, 0.22, 0.20]))
+def _vehicle_kind(rng: Draws) -> str:
+    return rng.choice(["car", "truck", "bus"], [0.58, 0.22, 0.20])
 
 
-def _traffic(rng: np.random.Generator, span: tuple[float, float], ego_lane: float, ego_speed: float) -> list[Actor]:
+def _traffic(rng: Draws, span: tuple[float, float], ego_lane: float, ego_speed: float) -> list[Actor]:
     """Fill the four lanes; all vehicles of a lane share its speed, so that they never meet."""
     actors = []
     for lane in (INNER_LANE, OUTER_LANE, -INNER_LANE, -OUTER_LANE):
         jammed = rng.random() < 0.2
-        speed = 0.0 if jammed else float(rng.uniform(4.0, MAX_OBJECT_SPEED))
+        speed = 0.0 if jammed else rng.uniform(4.0, MAX_OBJECT_SPEED)
         if lane == ego_lane:
             speed = ego_speed
         s = span[0] + rng.uniform(0.0, 15.0)
         while s < span[1]:
             heading = 0.0 if lane > 0 else np.pi
-            sway = float(rng.normal(0.0, 0.15))
+            sway = rng.normal(0.0, 0.15)
             state = "moving" if speed > 0 else "stopped"
             actors.append(_actor(rng, _vehicle_kind(rng), (float(s), lane + sway), heading, speed, state))
             s += 12.0 + rng.exponential(8.0 if speed == 0.0 else 26.0)
     return actors
 
 
-def _crossing_traffic(rng: np.random.Generator, road: Road, crossing: float) -> list[Actor]:
+def _crossing_traffic(rng: Draws, road: Road, crossing: float) -> list[Actor]:
     """Vehicles on a straight side road, driving toward the crossing, across it or away from it."""
     actors = []
     x, y, heading = road.pose(np.array(crossing), np.array(0.0))
     for direction in (1.0, -1.0):
-        speed = 0.0 if rng.random() < 0.4 else float(rng.uniform(3.0, 9.0))
+        speed = 0.0 if rng.random() < 0.4 else rng.uniform(3.0, 9.0)
         yaw = float(heading + direction * np.pi / 2)
-        along, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
+        along = _ahead(np.array(yaw))
+        left = np.array([-along[1], along[0]])
         position = -rng.uniform(17.0, 22.0) if speed == 0.0 else -rng.uniform(30.0, 70.0)
         while position < 80.0:
             if not (speed == 0.0 and -16.0 < position < 16.0):
@@ -313,7 +332,7 @@ def _crossing_traffic(rng: np.random.Generator, road: Road, crossing: float) -> 
     return actors
 
 
-def _parked(rng: np.random.Generator, span: tuple[float, float], crossing: float) -> list[Actor]:
+def _parked(rng: Draws, span: tuple[float, float], crossing: float) -> list[Actor]:
     actors = []
     for side in (1.0, -1.0):
         s = span[0]
@@ -321,46 +340,46 @@ def _parked(rng: np.random.Generator, span: tuple[float, float], crossing: float
             s += 6.5 + rng.exponential(14.0)
             if abs(s - crossing) < CROSSING_HALF_WIDTH + 6.0:
                 continue
-            kind = str(rng.choice(["car", "truck"], p=[0.88, 0.12]))
+            kind = rng.choice(["car", "truck"], [0.88, 0.12])
             against = rng.random() < 0.1  # a few park facing the traffic
             yaw = float((0.0 if side > 0 else np.pi) + (np.pi if against else 0.0) + rng.normal(0.0, 0.03))
-            place = (float(s), side * PARKING_LANE + float(rng.normal(0.0, 0.1)))
+            place = (float(s), side * PARKING_LANE + rng.normal(0.0, 0.1))
             actors.append(_actor(rng, kind, place, yaw, 0.0, "parked"))
     return actors
 
 
-def _cyclists(rng: np.random.Generator, span: tuple[float, float]) -> list[Actor]:
+def _cyclists(rng: Draws, span: tuple[float, float]) -> list[Actor]:
     actors = []
     for side in (1.0, -1.0):
-        speed = float(rng.uniform(2.5, 6.5))
+        speed = rng.uniform(2.5, 6.5)
         s = span[0] + rng.uniform(0.0, 20.0)
         while s < span[1]:
-            place = (float(s), side * CYCLE_LANE + float(rng.normal(0.0, 0.12)))
+            place = (float(s), side * CYCLE_LANE + rng.normal(0.0, 0.12))
             actors.append(_actor(rng, "bicycle", place, 0.0 if side > 0 else np.pi, speed, "moving"))
             s += 5.0 + rng.exponential(14.0)
     return actors
 
 
-def _pedestrians(rng: np.random.Generator, road: Road, span: tuple[float, float], crossing: float) -> list[Actor]:
+def _pedestrians(rng: Draws, road: Road, span: tuple[float, float], crossing: float) -> list[Actor]:
     actors = []
     for side in (1.0, -1.0):
         s = span[0]
         while s < span[1]:
             s += rng.exponential(15.0)
-            heading = float(rng.choice([0.0, np.pi]))
+            heading = rng.choice([0.0, np.pi])
             walking = rng.random() < 0.8
-            place = (float(s), side * float(rng.uniform(*SIDEWALK)))
+            place = (float(s), side * rng.uniform(*SIDEWALK))
             if walking:
-                actors.append(_actor(rng, "pedestrian", place, heading, float(rng.uniform(0.8, 1.7)), "moving"))
+                actors.append(_actor(rng, "pedestrian", place, heading, rng.uniform(0.8, 1.7), "moving"))
             else:
-                turned = float(rng.uniform(-np.pi, np.pi))
+                turned = rng.uniform(-np.pi, np.pi)
                 actors.append(_actor(rng, "pedestrian", place, turned, 0.0, "standing"))
-    for _ in range(int(rng.integers(2, 7))):
-        s = crossing + float(rng.choice([-1.0, 1.0])) * (CROSSING_HALF_WIDTH + float(rng.uniform(1.0, 4.0)))
-        direction = float(rng.choice([-1.0, 1.0]))
-        x, y, heading = road.pose(np.array(s), np.array(float(rng.uniform(-10.0, 10.0))))
+    for _ in range(2 + rng.below(5)):
+        s = crossing + rng.choice([-1.0, 1.0]) * (CROSSING_HALF_WIDTH + rng.uniform(1.0, 4.0))
+        direction = rng.choice([-1.0, 1.0])
+        x, y, heading = road.pose(np.array(s), np.array(rng.uniform(-10.0, 10.0)))
         yaw = float(heading + direction * np.pi / 2)
-        speed = float(rng.uniform(0.9, 1.8))
+        speed = rng.uniform(0.9, 1.8)
         actors.append(_actor(rng, "pedestrian", (float(x), float(y)), yaw, speed, "moving", on_road=False))
     return actors
 
@@ -368,9 +387,8 @@ def _pedestrians(rng: np.random.Generator, road: Road, span: tuple[float, float]
 def _discs(poses: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cover each footprint with three discs: centers (times, actors, 3 discs, 2) and radii (actors,) [m]."""
     shift = sizes[:, 0, None] / 3 * np.array([-1.0, 0.0, 1.0])
-    ahead = np.stack([np.cos(poses[..., 2]), np.sin(poses[..., 2])], axis=-1)
-    centers = poses[..., None, :2] + shift[None, :, :, None] * ahead[..., None, :]
-    return centers, np.hypot(sizes[:, 0] / 6, sizes[:, 1] / 2)
+    centers = poses[..., None, :2] + shift[None, :, :, None] * _ahead(poses[..., 2])[..., None, :]
+    return centers, hypot(sizes[:, 0] / 6, sizes[:, 1] / 2)
 
 
 def _without_collisions(
@@ -378,8 +396,7 @@ def _without_collisions(
 ) -> list[Actor]:
     """Keep the candidates, in order, that collide with neither the ego nor one kept before, at any of the times."""
     ego = road.pose(ego_speed * times, np.full(len(times), ego_lane))
-    ego[:, 0] += EGO_CENTER_AHEAD * np.cos(ego[:, 2])
-    ego[:, 1] += EGO_CENTER_AHEAD * np.sin(ego[:, 2])
+    ego[:, :2] += EGO_CENTER_AHEAD * _ahead(ego[:, 2])
     poses = np.concatenate([ego[:, None], _poses(candidates, road, times)], axis=1)
     sizes = np.array([[*EGO_SIZE, 0.0], *(c.size for c in candidates)])
     centers, radii = _discs(poses, sizes)
@@ -387,14 +404,12 @@ def _without_collisions(
     for row in range(1, len(sizes)):
         gaps = centers[:, row, None, :, None] - centers[:, kept, None, :]  # (times, kept, 3, 3, 2)
         room = radii[row] + radii[kept] + 0.2
-        if not np.any(np.einsum("tkabc,tkabc->tkab", gaps, gaps) < (room**2)[None, :, None, None]):
+        if not np.any(dot(gaps, gaps) < (room * room)[None, :, None, None]):
             kept.append(row)
     return [candidates[row - 1] for row in kept[1:]]
 
 
-def _clutter(
-    rng: np.random.Generator, road: Road, span: tuple[float, float], crossing: float, slope: NDArray[np.float64]
-) -> Solids:
+def _clutter(rng: Draws, road: Road, span: tuple[float, float], crossing: float, slope: NDArray[np.float64]) -> Solids:
     """Buildings, walls, poles, trees, bushes and bollards beside the road: seen by the sensors, never labeled."""
     rows: list[tuple[float, float, float, tuple[float, float, float], float, float, Color]] = []
 
@@ -402,37 +417,37 @@ def _clutter(
         s: float, d: float, size: tuple[float, float, float], bottom: float, reflectivity: float, color: Color
     ) -> None:
         if abs(s - crossing) > CROSSING_HALF_WIDTH + size[0] / 2 or abs(d) < CYCLE_LANE:
-            rows.append((s, d, bottom, size, float(rng.normal(0.0, 0.02)), reflectivity, color))
+            rows.append((s, d, bottom, size, rng.normal(0.0, 0.02), reflectivity, color))
 
     for side in (1.0, -1.0):
         s = span[0] - 20.0
         while s < span[1] + 20.0:
-            length, depth = float(rng.uniform(8, 26)), float(rng.uniform(8, 14))
+            length, depth = rng.uniform(8, 26), rng.uniform(8, 14)
             tone = int(rng.uniform(110, 200))
             color = (tone, int(tone * rng.uniform(0.85, 1.0)), int(tone * rng.uniform(0.7, 1.0)))
-            d = side * (BUILDING_LINE + depth / 2 + float(rng.exponential(2.5)))
-            add(s + length / 2, d, (length, depth, float(rng.uniform(4, 16))), -1.0, 70.0, color)
+            d = side * (BUILDING_LINE + depth / 2 + rng.exponential(2.5))
+            add(s + length / 2, d, (length, depth, rng.uniform(4, 16)), -1.0, 70.0, color)
             if rng.random() < 0.3:
-                wall = (float(rng.uniform(4, 10)), 0.25, float(rng.uniform(1.0, 1.8)))
+                wall = (rng.uniform(4, 10), 0.25, rng.uniform(1.0, 1.8))
                 add(s + length / 2, side * (BUILDING_LINE - 0.4), wall, -0.2, 60.0, (150, 150, 145))
-            s += length + float(rng.exponential(5.0)) + 0.5
-        for s in np.arange(span[0], span[1], 32.0) + rng.uniform(0, 20):
-            add(float(s), side * CURB, (0.22, 0.22, float(rng.uniform(5, 8))), -0.2, 55.0, (120, 125, 130))
-        for s in rng.uniform(*span, size=8):
-            d = side * float(rng.uniform(SIDEWALK[0], SIDEWALK[1] + 8))
-            crown = float(rng.uniform(1.5, 3.5))
+            s += length + rng.exponential(5.0) + 0.5
+        for s in _every(32.0, span) + rng.uniform(0, 20):
+            add(float(s), side * CURB, (0.22, 0.22, rng.uniform(5, 8)), -0.2, 55.0, (120, 125, 130))
+        for s in rng.uniforms(*span, (8,)):
+            d = side * rng.uniform(SIDEWALK[0], SIDEWALK[1] + 8)
+            crown = rng.uniform(1.5, 3.5)
             add(float(s), d, (0.35, 0.35, 2.6), -0.2, 35.0, (90, 70, 50))
             add(float(s), d, (crown, crown, crown), 2.3, 45.0, (60, int(rng.uniform(90, 140)), 50))
-        for s in rng.uniform(*span, size=12):
-            d = side * float(rng.uniform(CURB, SIDEWALK[1] + 1.0))
-            bush = (float(rng.uniform(0.2, 2.5)), float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.4, 1.6)))
+        for s in rng.uniforms(*span, (12,)):
+            d = side * rng.uniform(CURB, SIDEWALK[1] + 1.0)
+            bush = (rng.uniform(0.2, 2.5), rng.uniform(0.2, 0.9), rng.uniform(0.4, 1.6))
             add(float(s), d, bush, -0.2, 40.0, (50, int(rng.uniform(80, 130)), 45))
-        for s in rng.uniform(*span, size=6):
+        for s in rng.uniforms(*span, (6,)):
             add(float(s), side * CURB, (0.18, 0.18, 0.9), -0.1, 90.0, (200, 160, 40))
     sd = np.array([row[:2] for row in rows])
     poses = road.pose(sd[:, 0], sd[:, 1])
     sizes = np.array([row[3] for row in rows])
-    bottoms = np.array([row[2] for row in rows]) + poses[:, :2] @ slope
+    bottoms = np.array([row[2] for row in rows]) + dot(poses[:, :2], slope)
     return Solids(
         centers=np.column_stack([poses[:, :2], bottoms + sizes[:, 2] / 2]),
         sizes=sizes,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.camera import HEIGHT, WIDTH, Camera, camera_rig
+from demo.elementary import product
 from demo.objects import CLASSES
 from demo.recording import Frame, Recording, Sweep
 from demo.scene import pose_matrix
@@ -191,7 +192,7 @@ def _annotation_tables(recording: Recording) -> dict[str, Table]:
                     "instance_token": token(scene, "instance", instance),
                     "attribute_tokens": [token("attribute", boxes.states[row])],
                     "visibility_token": token("visibility", _visibility_level(seen[row], frame.num_lidar_pts[row])),
-                    **_pose(frame.key.ego2global @ box2ego),
+                    **_pose(product(frame.key.ego2global, box2ego)),
                     "size": [width, length, height],
                     "num_lidar_pts": int(frame.num_lidar_pts[row]),
                     "num_radar_pts": 0,

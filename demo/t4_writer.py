@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from demo import jpeg
 from demo.info_files import VERSION, calibration_info, detection2d_info, detection3d_info, scene_folder
 from demo.recording import Recording, Sweep
 from demo.t4_tables import build_tables, image_file, point_file
@@ -33,7 +33,6 @@ from shared.locks import Lock
 from shared.work_path import WorkPath
 
 CONTENTS = "dataset.json"
-JPEG_QUALITY = 90
 PICKLE_PROTOCOL = 4  # read by every Python from 3.4 on
 
 
@@ -124,9 +123,7 @@ def _write_scene(folder: Path, recording: Recording) -> None:
         if frame.previous is not None:
             _write_bytes(folder / point_file(index, previous=True), frame.previous.points.tobytes())
         for channel, picture in frame.pictures.items():
-            path = folder / image_file(channel, index)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture.image).save(path, quality=JPEG_QUALITY)
+            _write_bytes(folder / image_file(channel, index), jpeg.encode(picture.image))
     (folder / "map").mkdir(parents=True, exist_ok=True)
     (folder / "annotation").mkdir(parents=True, exist_ok=True)
     for name, rows in build_tables(recording).items():

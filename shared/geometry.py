@@ -9,6 +9,8 @@ radians; boxes are gravity center, (length, width, height), yaw.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -60,12 +62,13 @@ def matrix_to_quaternion(rotation: npt.ArrayLike) -> Float64:
     """Quaternion (w, x, y, z), w >= 0, of a rotation matrix (3, 3).
 
     The largest of the four components is computed first (Shepperd's method), so that no division is by a small number.
+    The same bits everywhere: only operations that IEEE 754 fixes, in this order.
 
     Returns:
         (4,) float64 of length 1.
     """
     r = np.asarray(rotation, np.float64)
-    trace = float(np.trace(r))
+    trace = float(r[0, 0] + r[1, 1] + r[2, 2])
     squares = np.array([trace, r[0, 0], r[1, 1], r[2, 2]]) * 2 - trace + 1  # 4 w^2, 4 x^2, 4 y^2, 4 z^2
     products = {  # 4 times the product of two components
         (0, 1): r[2, 1] - r[1, 2],
@@ -79,7 +82,8 @@ def matrix_to_quaternion(rotation: npt.ArrayLike) -> Float64:
     quaternion = np.array(
         [squares[i] if i == largest else products[min(i, largest), max(i, largest)] for i in range(4)]
     )
-    quaternion /= np.linalg.norm(quaternion)
+    w, x, y, z = quaternion.tolist()
+    quaternion /= math.sqrt(w * w + x * x + y * y + z * z)
     return quaternion if quaternion[0] >= 0 else -quaternion
 
 

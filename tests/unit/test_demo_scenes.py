@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo.camera import camera_rig, distorted, project_boxes
+from demo.draws import Draws
 from demo.lidar import POSITION, ray_directions, ray_windows, scan
 from demo.objects import BOX_MARGIN, CLASSES, Solids, build_parts, draw_size, solids_of
 from demo.rays import GROUND, NOTHING, cast
@@ -97,12 +98,12 @@ def _without_traffic(scene: Scene) -> Scene:
 
 def test_static_walls_align_after_the_sweep_transform() -> None:
     for seed in range(20):
-        scene = build_scene(np.random.default_rng(seed), 2.0)
+        scene = build_scene(Draws(seed), 2.0)
         if scene.ego_speed > 6.0 and scene.road.curvature != 0.0:
             break
     scene = _without_traffic(scene)
     key, before = scene.at(1.0), scene.at(0.9)
-    points = scan(before, np.random.default_rng(0))[::9, :3].astype(np.float64)
+    points = scan(before, Draws(0))[::9, :3].astype(np.float64)
     points = points[np.linalg.norm(points, axis=1) < 60.0]
     sweep2key = np.linalg.inv(key.ego2global) @ before.ego2global
     aligned = points @ sweep2key[:3, :3].T + sweep2key[:3, 3]
@@ -116,7 +117,7 @@ def test_static_walls_align_after_the_sweep_transform() -> None:
 
 
 def test_objects_move_as_their_velocity_says() -> None:
-    scene = build_scene(np.random.default_rng(4), 2.0)
+    scene = build_scene(Draws(4), 2.0)
     now, soon = scene.at(1.0), scene.at(1.05)
     common, first, second = np.intersect1d(now.annotations.instances, soon.annotations.instances, return_indices=True)
     assert len(common) > 20
@@ -132,7 +133,7 @@ def test_objects_move_as_their_velocity_says() -> None:
 
 def _seen(kind: str, yaw: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Scan one object 12 m ahead; returns its points in its own axes, from its center, and its size."""
-    rng = np.random.default_rng(seed)
+    rng = Draws(seed)
     size = draw_size(kind, rng)
     parts = solids_of(build_parts(kind, size, rng), 0)
     cos, sin = np.cos(yaw), np.sin(yaw)
@@ -143,7 +144,7 @@ def _seen(kind: str, yaw: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         np.array([[12.0, 0.0, size[2] / 2]]), size[None], np.array([yaw]), np.zeros((1, 2)), np.zeros(1, int),
         np.zeros(1, int), ("parked",),
     )  # fmt: skip
-    points = scan(Snapshot(np.eye(4), np.eye(4), np.zeros(2), solids, box), np.random.default_rng(seed))
+    points = scan(Snapshot(np.eye(4), np.eye(4), np.zeros(2), solids, box), Draws(seed))
     offset = points[:, :2].astype(np.float64) - [12.0, 0.0]
     local = np.column_stack([cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0]])
     inside = (np.abs(local) <= size[:2] / 2).all(axis=1) & (points[:, 2] > 0.1) & (points[:, 2] <= size[2])
@@ -176,7 +177,7 @@ def test_the_rear_of_a_vehicle_is_brighter(kind: str) -> None:
 @pytest.mark.parametrize("kind", CLASSES)
 def test_parts_stay_inside_the_box(kind: str) -> None:
     for seed in range(20):
-        rng = np.random.default_rng(seed)
+        rng = Draws(seed)
         size = draw_size(kind, rng)
         parts = solids_of(build_parts(kind, size, rng), 0)
         reach = np.abs(parts.centers) + parts.sizes / 2
@@ -198,7 +199,7 @@ def test_road_coordinates_invert_the_road(curvature: float, s: float, d: float) 
 
 
 def test_traffic_keeps_to_the_left() -> None:
-    scene = build_scene(np.random.default_rng(11), 1.0)
+    scene = build_scene(Draws(11), 1.0)
     moving = [a for a in scene.actors if a.on_road and a.state == "moving" and a.kind in ("car", "truck", "bus")]
     assert len(moving) > 5
     for actor in moving:
@@ -206,7 +207,7 @@ def test_traffic_keeps_to_the_left() -> None:
 
 
 def test_nothing_stands_in_anything_else() -> None:
-    boxes = build_scene(np.random.default_rng(5), 1.0).at(0.5).annotations
+    boxes = build_scene(Draws(5), 1.0).at(0.5).annotations
     gaps = np.linalg.norm(boxes.centers[:, None, :2] - boxes.centers[None, :, :2], axis=2)
     np.fill_diagonal(gaps, np.inf)
     assert (gaps > (boxes.sizes[:, None, 1] + boxes.sizes[None, :, 1]) / 2).all()
