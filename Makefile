@@ -63,7 +63,7 @@ help: ## this text
 
 # -- the main job -----------------------------------------------------------------------------------------------------
 
-.PHONY: all-of int8-of centerpoint-121m yolox-nano migrate-check
+.PHONY: all-of int8-of sweep-of all-int8 centerpoint-121m yolox-nano migrate-check
 %-all: $(SETUP) ## centerpoint-all, yolox-all, calibration-all: checkpoint to report; with REAL_DATA on real data too
 	@$(MAKE) all-of MODEL=$*
 
@@ -83,6 +83,28 @@ int8-of:
 	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(MAKE) demo-data calibration-data)
 	@$(MAKE) quantize
 	@$(MAKE) pipeline
+
+# Which precision to ship. INT8 in all layers of a copy of the model but those that TensorRT 8.6 does not build or whose
+# batch norms then stay nodes; LAYERS: lists of further layers in floating point, a choice each.
+POLICIES ?= fp32_tf32 fp16 int8
+LAYERS ?= $(CONFIG)
+NEVER_INT8_centerpoint_int8 := pts_voxel_encoder pts_neck.deblocks.1 pts_neck.deblocks.2
+NEVER_INT8 ?= $(NEVER_INT8_$(MODEL))
+CHOICES = --work $(WORK) $(if $(filter cpu,$(DEVICE)),--backend onnx) --device $(DEVICE) $(overrides_of_keys)
+%-sweep: $(SETUP) ## centerpoint-sweep and so on: latency against metric of POLICIES="fp32_tf32 fp16 int8" [LAYERS="skip.yaml ..."]
+	@$(MAKE) sweep-of MODEL=$*_int8 WORK=$(or $(filter-out work/$(subst _,-,$(MODEL)),$(WORK)),work/$(subst _,-,$*)-sweep)
+
+sweep-of: all-int8
+	@$(TOOLS)/bin/trt_builder sweep $(CHOICES) $(POLICIES:%=--policy %) $(LAYERS:%=--skip-from %)
+
+all-int8:
+	@test -f $(CONFIG) || { echo "there is no $(CONFIG): it says how MODEL is quantized" >&2; exit 2; }
+	@$(with_checkpoint)
+	@$(if $(filter docker,$(RUN_IN)),echo "this needs all tools together: RUN=local" >&2; exit 2)
+	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(MAKE) demo-data calibration-data)
+	@$(EXPORTER_TOOL) quantize ptq --config $(CONFIG) --work $(WORK) $(overrides) $(calibration_overrides) $(in_all_layers)
+	@$(EXPORTER_TOOL) export --config $(CONFIG) --work $(WORK) $(overrides) --set quantization.sensitive_layers=[]
+in_all_layers = --set quantization.sensitive_layers=[] $(NEVER_INT8:%=--skip %)
 
 yolox-nano: WORK = work/yolox-nano
 yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx REAL_DATA=folder

@@ -210,6 +210,26 @@ def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -
     click.echo(history(work, metrics, output))
 
 
+@cli.command("pareto")
+@workspace_option
+@click.option(
+    "--reference",
+    metavar="KEY",
+    help="The choice that the others are compared with. [default: the most precise one]",
+)
+def pareto_command(work: Path, reference: str | None) -> None:
+    """Show latency against metric of the choices of precisions that `trt_builder sweep` or `tune` measured.
+
+    Drops and their intervals are of the same frames. A star marks the choices that no other beats in both. Results:
+    choices/pareto.json, .csv and .svg in the workspace, and a section of the report.
+
+    Example: evaluator pareto --work work/centerpoint-int8
+    """
+    from evaluator.pareto import pareto
+
+    click.echo(pareto(work, reference))
+
+
 @cli.command("report")
 @workspace_option
 @data_option

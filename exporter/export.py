@@ -22,6 +22,7 @@ from exporter.checkpoints import checkpoint_digest
 from exporter.component import Component
 from exporter.devices import resolved_device, torch_device
 from exporter.mmcv_ops import provide_mmcv_ops
+from exporter.quantize.before_rounding import BeforeRounding
 from exporter.quantized_model import check_quantized_onnx, load_model, quantized_input
 from exporter.reference import BACKEND, FOLDER, record_reference
 from exporter.training_config import TrainingConfig, read_training_config
@@ -106,12 +107,11 @@ def export(
         return
     adapter = models.find(config.model.type)
     with stage:
-        for reason in stage.changes():
-            _log.debug("export runs because of %s", reason)
+        _log.debug("export runs because of %s", "; ".join(stage.changes()))
         reference_device = torch_device(device_name, device)
         options = adapter.read_options(config.model.options)
         model = adapter.build(training, options)
-        load_model(model, config, workspace)
+        layers = BeforeRounding(load_model(model, config, workspace))
         parameters = adapter.parameters(model, training, options)
         sample = dataset.sample(_in_range(config.data.sample_idx, dataset))
         components = [
@@ -141,6 +141,7 @@ def export(
                     opset_version = take_onnx(given, _onnx_file(component, config), path)
                 check = partial(check_quantized_onnx if quantized else check_onnx, path, component, opset_version)
                 against_onnx = check() if given is None else check_given(check, commands, keep=keep)
+                layers.add(path, component, model)
             with _announced(stage, _program_path(component), "program") as path:
                 against_program = export_program(component, path)
             agreements[component.name] = {
@@ -148,10 +149,11 @@ def export(
                 "program": [asdict(agreement) for agreement in against_program],
             }
 
-        model.to(reference_device)
+        layers.keep(stage)
         header = _reference_header(spec, dataset, reference_samples, device_name, stage.fingerprint)
-        files = record_reference(adapter, model, dataset, parameters, stage.folder(FOLDER), header, resume=not force)
-        for name in files:
+        for name in record_reference(
+            adapter, model.to(reference_device), dataset, parameters, stage.folder(FOLDER), header, resume=not force
+        ):
             stage.add_artifact(f"{FOLDER}/{name}", "reference")
         stage.spec(spec)
         stage.config(resolved(config))

@@ -7,6 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from exporter.artifacts.checks import Agreement, check_onnx, compare_onnx, root_mean_square
 from exporter.artifacts.onnx_export import save
 from exporter.checkpoints import checkpoint_digest, load_weights
@@ -54,8 +57,11 @@ def quantized_input(config: DeployConfig, workspace: Workspace, arguments: str) 
     return {} if relative is None else {"quantized": workspace.input_hash(relative)}
 
 
-def load_model(model: Any, config: DeployConfig, workspace: Workspace) -> None:
+def load_model(model: Any, config: DeployConfig, workspace: Workspace) -> dict[str, npt.NDArray[np.float32]]:
     """Load the weights that a config asks for, in float or quantized, strictly and in place.
+
+    Returns:
+        Of a quantized model the weights before they were rounded to int8's steps, by layer.
 
     Raises:
         InputError: the quantized checkpoint is missing, or was made of other weights than ``model.checkpoint``.
@@ -67,11 +73,13 @@ def load_model(model: Any, config: DeployConfig, workspace: Workspace) -> None:
     quantized = quantized_checkpoint(config, workspace, f"--config … --work {workspace.root}")
     if quantized is None:
         load_weights(model, checkpoint)
-        return
+        return {}
+    from exporter.quantize.before_rounding import weights_before_rounding
     from exporter.quantize.checkpoint import load_ptq_model
     from exporter.quantize.frozen import put_weights_on_grid
 
     record = load_ptq_model(model, workspace.artifact(quantized))
+    weights = weights_before_rounding(model)
     put_weights_on_grid(model)
     if record.get("checkpoint", digest := checkpoint_digest(checkpoint)) != digest:
         raise InputError(
@@ -79,6 +87,7 @@ def load_model(model: Any, config: DeployConfig, workspace: Workspace) -> None:
             where=f"{workspace.root}/{quantized}",
             hint=f"quantize again: exporter quantize {config.quantization.mode}",
         )
+    return weights
 
 
 def check_quantized_onnx(path: Path, component: Component, opset_version: int) -> list[Agreement]:
@@ -95,7 +104,7 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
     """
     from exporter.quantize.frozen import quantized_layers, set_quantized
     from exporter.quantize.layers import quantizable
-    from exporter.quantize.lint import check
+    from shared.qdq_lint import check
 
     quantized = quantized_layers(component.module)
     check(path, [f"^{re.escape(name)}$" for name in quantizable(component.module) if name not in quantized])

@@ -181,7 +181,7 @@ class StageRun:
 
     # -- before -----------------------------------------------------------------------------------------------------
 
-    def up_to_date(self) -> bool:
+    def up_to_date(self, *, say: bool = True) -> bool:
         """Whether the last run had the same key, finished, and all that it made is intact. Says so when it is."""
         manifest = read_manifest(self.root / MANIFEST_NAME)
         last = manifest.stages.get(self.name)
@@ -191,7 +191,8 @@ class StageRun:
             record = manifest.artifacts.get(relative)
             if record is None or not record.describes(inside(self.root, relative)):
                 return False
-        _log.info("%s: up to date", self.name)
+        if say:
+            _log.info("%s: up to date", self.name)
         return True
 
     def changes(self) -> list[str]:

@@ -16,6 +16,7 @@ from shared.errors import EnvironmentLacks, ManifestError
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.stages import StageRun
 from shared.trust import require_artifact
+from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from trt_builder import compat, engine
 from trt_builder import target as targets
@@ -40,6 +41,7 @@ def build_all(
     force: bool = False,
     explain: bool = False,
     reproduce: Mode | None = None,
+    timings: Path | None = None,
 ) -> None:
     """Build the engines of every component.
 
@@ -51,6 +53,7 @@ def build_all(
         force: build although everything is up to date.
         explain: only say what would be built and why.
         reproduce: ``record`` the choice of kernels, or ``verify`` that a build with the recorded one repeats it.
+        timings: folder that keeps kernel timings; None: ``tensorrt/`` of the workspace.
 
     Raises:
         EnvironmentLacks: no TensorRT or no GPU here, or not the version that an option needs.
@@ -80,18 +83,18 @@ def build_all(
         return
     with one_at_a_time(ws, plan):
         if force or reproduce is not None or not plan.stage.up_to_date():
-            _build(ws, plan, reproduce)
+            _build(ws, plan, reproduce, ws.place("tensorrt") if timings is None else WorkPath(timings))
     _forget_skip(ws)
     if this_target.gpu is None:
         _log.info("%s: these engines can't run here: there is no GPU", plan.name)
 
 
-def _build(ws: Workspace, plan: BuildPlan, reproduce: Mode | None) -> None:
+def _build(ws: Workspace, plan: BuildPlan, reproduce: Mode | None, timings: WorkPath) -> None:
     tensorrt = plan.target.tensorrt
     _warn_of_known_bugs(plan.target)
     recorded = {job.component: _recorded(ws, plan, job) if reproduce == "verify" else b"" for job in plan.jobs}
     earlier = ws.manifest().results.get("engines", {})
-    session = open_session(plan.target, plan.options, plan.plugins, ws.place("tensorrt"))
+    session = open_session(plan.target, plan.options, plan.plugins, timings)
     for job in plan.jobs:
         # What this TensorRT lacks is said before the stage begins: a mistake must not cost the engines that are there.
         config = engine.configure(session, job, job.onnx)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import click
 
-from shared.cli import EXISTING_FILE, FILE, FOLDER, Number, force_option, tool_group, trust_option, workspace_option
+from shared.cli import (
+    COUNT_OR_ALL,
+    EXISTING_FILE,
+    FILE,
+    FOLDER,
+    SECONDS,
+    Number,
+    data_option,
+    force_option,
+    tool_group,
+    trust_option,
+    workspace_option,
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 cli = tool_group("trt_builder", "ONNX to TensorRT: build, inspect and check engines.")
 
@@ -43,6 +58,7 @@ TARGETS = ("auto", "tensorrt", "rtx")
     help="record: keep the choice of kernels. verify: build with that choice and prove that it was taken. "
     "TensorRT 10.9 and newer.",
 )
+@click.option("--timings", type=FOLDER, help="Folder that keeps kernel timings. [default: the workspace's]")
 @trust_option
 def build(
     work: Path,
@@ -52,6 +68,7 @@ def build(
     if_available: bool,
     explain: bool,
     reproducible: Literal["record", "verify"] | None,
+    timings: Path | None,
 ) -> None:
     """Build the engines of every component in the workspace.
 
@@ -69,6 +86,7 @@ def build(
             force=force,
             explain=explain,
             reproduce=reproducible,
+            timings=timings,
         )
     except KeyboardInterrupt:
         leave_behind_builds()
@@ -163,6 +181,86 @@ def check(engine: Path | None, work: Path | None, version: str | None, arch: str
     from trt_builder.check import run_checks
 
     run_checks(engine, work, version=version, architecture=arch, say=click.echo)
+
+
+def _choice_options(command: Command) -> Command:
+    """How choices of precisions are measured: `trt_builder.choices.measure.Bench`."""
+    for option in (
+        workspace_option,
+        click.option(
+            "--backend",
+            type=click.Choice(["tensorrt", "onnx"]),
+            default="tensorrt",
+            show_default=True,
+            help="What is measured. onnx: ONNX Runtime stands for the engines, where there is no TensorRT.",
+        ),
+        click.option(
+            "--device", default="cuda", show_default=True, help="cpu, cuda, cuda:N, or an alias of the config."
+        ),
+        click.option(
+            "--num-samples",
+            type=COUNT_OR_ALL,
+            default=-1,
+            show_default=True,
+            help="Frames that the metric is measured on; -1: all of the data set.",
+        ),
+        click.option(
+            "--seconds", type=SECONDS, default=5.0, show_default=True, help="Time each choice for at least so long."
+        ),
+        data_option,
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a key of the workspace's config, for example --set data.info_file=.... Repeatable.",
+        ),
+        click.option("--force", is_flag=True, help="Measure again what was measured."),
+    ):
+        command = option(command)
+    return command
+
+
+def _bench(work: Path, **options: Any) -> Any:
+    from trt_builder.choices.measure import Bench
+    from trt_builder.choices.source import Source
+
+    return Bench(Source.open(work), **options)
+
+
+@cli.command()
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="POLICY",
+    default=("fp32_tf32", "fp16", "int8"),
+    show_default=True,
+    help="Measure this precision policy. Repeatable.",
+)
+@click.option(
+    "--skip-from",
+    "skip_lists",
+    multiple=True,
+    type=EXISTING_FILE,
+    help="With the policy int8: leave the layers in floating point that this file lists (of `exporter quantize "
+    "sensitivity` or `auto`, or a deploy config). Repeatable: a choice each. [default: none]",
+)
+@click.option("--no-metric", is_flag=True, help="Only time the choices.")
+@_choice_options
+@trust_option
+def sweep(policies: tuple[str, ...], skip_lists: tuple[Path, ...], no_metric: bool, **options: Any) -> None:
+    """Measure choices of precisions: engines built and proven, timed, run over the data set, evaluated.
+
+    Which precision to ship: latency against the task's metric, with intervals, and the choices that no other beats.
+    Each choice has a workspace of its own under choices/; one that was measured is not measured again. Starts the
+    commands of runtime and evaluator, which must be installed beside this tool.
+
+    Example: trt_builder sweep --work work/centerpoint-int8 --skip-from configs/centerpoint_int8.yaml
+    """
+    from trt_builder.choices.sweep import sweep as measure_all
+
+    click.echo(measure_all(_bench(**options), policies, skip_lists, metric=not no_metric))
 
 
 @cli.command()

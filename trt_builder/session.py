@@ -63,7 +63,7 @@ def open_session(target: Target, options: Options, plugins: Mapping[str, str], f
         target: the TensorRT and GPU.
         options: section ``tensorrt`` of the config.
         plugins: path of each plugin library to its sha256.
-        folder: ``tensorrt/`` of the workspace, where the timing cache is.
+        folder: where the timing cache is, ``tensorrt/`` of the workspace as a rule.
 
     Raises:
         EnvironmentLacks: TensorRT can't reach the GPU.

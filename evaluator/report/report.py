@@ -15,6 +15,7 @@ from evaluator.report import (
     overview,
     page,
     pictures,
+    precisions,
     trend,
     verification,
 )
@@ -42,12 +43,13 @@ _SECTIONS = (
     verification.section,
     attribution.section,
     latency.section,
+    precisions.section,
     engines.section,
     graphs.section,
     origin.section,
 )
 # Artifacts that the page is made from.
-_KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency", "onnx")
+_KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency", "onnx", "pareto")
 
 
 def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None = None) -> str:

@@ -20,6 +20,11 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 38
 _NARROWEST = 1e-6
 # About how many ticks fit on an axis.
 _TICKS = 5
+# Of a file of its own: what page.css says, for light backgrounds.
+_STYLE = (
+    "text{font:11px sans-serif;fill:#57606a}.grid{stroke:#d5d9df}.line{fill:none;stroke:var(--ink);stroke-width:1.8}"
+    ".area{fill:var(--ink)}.s0{--ink:#0969da}.s2{--ink:#1a7f37}.s7{--ink:#6e7781}"
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,27 @@ def counts(svg: str, x: Axis, numbers: Sequence[tuple[float, int]]) -> str:
         for place, count in numbers
     ]
     return svg.replace("</svg>", f"{''.join(texts)}</svg>")
+
+
+def texts(svg: str, x: Axis, y: Axis, names: Sequence[tuple[float, float, str]]) -> str:
+    """``svg`` with a word beside each of some points (x, y, word)."""
+    words = [
+        f'<text x="{_x(x, px) + 5:.1f}" y="{_y(y, py) - 5:.1f}">{html.escape(word)}</text>' for px, py, word in names
+    ]
+    return svg.replace("</svg>", f"{''.join(words)}</svg>")
+
+
+def standalone(svgs: Sequence[str]) -> str:
+    """Charts below one another as a file of its own, with the colors that the page's style sheet gives them."""
+    height = HEIGHT * len(svgs)
+    placed = [
+        svg.replace("<svg ", f'<svg y="{HEIGHT * index}" width="{WIDTH}" height="{HEIGHT}" ', 1)
+        for index, svg in enumerate(svgs)
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{2 * WIDTH}">'
+        f'<style>{_STYLE}</style><rect width="{WIDTH}" height="{height}" fill="white"/>{"".join(placed)}</svg>\n'
+    )
 
 
 def _svg(label: str, body: Sequence[str]) -> str:

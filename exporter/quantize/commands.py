@@ -250,7 +250,7 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
 
     Example: exporter quantize lint work/centerpoint-int8/onnx/pts_backbone_neck_head.onnx
     """
-    from exporter.quantize.lint import lint, quantized_nodes
+    from shared.qdq_lint import lint, quantized_nodes
 
     # Protobuf's DecodeError lives in a package that is not ours to import; it is what is left of Exception here.
     try:

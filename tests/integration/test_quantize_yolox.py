@@ -13,7 +13,7 @@ pytest.importorskip("modelopt")
 import onnx
 
 from exporter.cli import cli
-from exporter.quantize.lint import lint, quantized_nodes
+from shared.qdq_lint import lint, quantized_nodes
 from shared.workspace import Workspace
 from tests.support import tiny_yolox as tiny
 from tests.support.exporting import save_checkpoint

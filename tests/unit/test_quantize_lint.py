@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from exporter.cli import cli
-from exporter.quantize.lint import check, lint, quantized_nodes
 from shared.errors import ExportError
+from shared.qdq_lint import check, lint, quantized_nodes
 from tests.support.qdq_graphs import Net, residual_block
 
 

@@ -22,8 +22,8 @@ from exporter.quantize.calibrate import CalibrationManager  # noqa: E402
 from exporter.quantize.frozen import QMAX, freeze, freeze_from, set_quantized  # noqa: E402
 from exporter.quantize.fusion import fold, fuse_model_bn, fused_pairs  # noqa: E402
 from exporter.quantize.layers import quantizable, select  # noqa: E402
-from exporter.quantize.lint import lint  # noqa: E402
 from exporter.quantize.residual import SkipQuantizer, place_skips, share_scales  # noqa: E402
+from shared.qdq_lint import lint  # noqa: E402
 
 
 def resnet() -> nn.Module:

@@ -75,7 +75,7 @@ def lint(model: Any, excluded: Sequence[str] = ()) -> list[Finding]:
         excluded: regular expressions (``re.search``) on a matrix node's name and on its layer's (that of its weight in
             PyTorch, ``backbone.blocks.0.0``): layers that are to stay in floating point.
     """
-    graph = _Graph(model.graph)
+    graph = QdqGraph(model.graph)
     patterns = [re.compile(pattern) for pattern in excluded]
     findings: list[Finding] = []
     for node in model.graph.node:
@@ -110,13 +110,13 @@ def check(path: Path, excluded: Sequence[str] = ()) -> None:
 
 def quantized_nodes(model: Any) -> tuple[list[str], list[str]]:
     """Names of the matrix nodes with a DQ at their first input, and of the others."""
-    graph = _Graph(model.graph)
+    graph = QdqGraph(model.graph)
     nodes = [node for node in model.graph.node if node.op_type in MATRIX]
     inside = [node for node in nodes if graph.dequantized(node.input[0]) is not None]
     return [_name(node) for node in inside], [_name(node) for node in nodes if node not in inside]
 
 
-class _Graph:
+class QdqGraph:
     """A graph with its edges both ways and its constants."""
 
     def __init__(self, graph: Any) -> None:
@@ -172,7 +172,7 @@ def _finding(node: Any, rule: str, problem: str) -> Finding:
 # -- Q and DQ nodes themselves ----------------------------------------------------------------------------------------
 
 
-def _values(graph: _Graph, node: Any) -> Iterator[Finding]:
+def _values(graph: QdqGraph, node: Any) -> Iterator[Finding]:
     """Scale and zero point of a Q or DQ node."""
     scale = graph.scale(node)
     if scale is None:
@@ -191,7 +191,7 @@ def _values(graph: _Graph, node: Any) -> Iterator[Finding]:
         yield _finding(node, "int8", "its zero point is not 0; TensorRT needs symmetric quantization")
 
 
-def _quantize(graph: _Graph, node: Any) -> Iterator[Finding]:
+def _quantize(graph: QdqGraph, node: Any) -> Iterator[Finding]:
     yield from _values(graph, node)
     consumers = graph.consumers[node.output[0]]
     others = [other for other in consumers if other.op_type != "DequantizeLinear"]
@@ -203,7 +203,7 @@ def _quantize(graph: _Graph, node: Any) -> Iterator[Finding]:
         yield _finding(node, "pairs", f"quantizes again what '{_name(before)}' dequantized; one pair is enough")
 
 
-def _dequantize(graph: _Graph, node: Any) -> Iterator[Finding]:
+def _dequantize(graph: QdqGraph, node: Any) -> Iterator[Finding]:
     yield from _values(graph, node)
     before = graph.producer.get(node.input[0])
     if before is not None and before.op_type == "QuantizeLinear":
@@ -212,31 +212,31 @@ def _dequantize(graph: _Graph, node: Any) -> Iterator[Finding]:
             yield _finding(node, "pairs", f"has another scale or axis than '{_name(before)}', whose values it reads")
     elif graph.constant(node.input[0]) is None:
         yield _finding(node, "pairs", "reads neither a QuantizeLinear node nor a constant")
-    if not _is_used(graph, node):
+    if not is_used(graph, node):
         yield _finding(
             node, "fusion", "feeds nothing that TensorRT computes in INT8; the pair costs a rounding and saves nothing"
         )
 
 
-def _is_used(graph: _Graph, node: Any) -> bool:
-    """Whether what a node makes reaches an INT8 kernel, through nodes that int8 values pass unchanged."""
+def is_used(graph: QdqGraph, node: Any) -> bool:
+    """Whether what a DQ node makes reaches an INT8 kernel, through nodes that int8 values pass unchanged."""
     for consumer in graph.consumers[node.output[0]]:
         if consumer.op_type in MATRIX and node.output[0] in consumer.input[:2]:
             return True
         if consumer.op_type == "Add" and _add_is_int8(graph, consumer):
             return True
         # A second Q is reported as such.
-        if consumer.op_type == "QuantizeLinear" or (consumer.op_type in _COMMUTES and _is_used(graph, consumer)):
+        if consumer.op_type == "QuantizeLinear" or (consumer.op_type in _COMMUTES and is_used(graph, consumer)):
             return True
     return False
 
 
-def _add_is_int8(graph: _Graph, add: Any) -> bool:
+def _add_is_int8(graph: QdqGraph, add: Any) -> bool:
     """Whether every input of an Add is dequantized, or computed by the INT8 kernel that takes the Add in."""
     return all(graph.dequantized(name) is not None or _from_int8_kernel(graph, name) for name in add.input)
 
 
-def _from_int8_kernel(graph: _Graph, name: str) -> bool:
+def _from_int8_kernel(graph: QdqGraph, name: str) -> bool:
     node = graph.producer.get(name)
     while node is not None and node.op_type in _EPILOGUE:
         node = graph.producer.get(node.input[0])
@@ -246,7 +246,7 @@ def _from_int8_kernel(graph: _Graph, name: str) -> bool:
 # -- what they stand around -------------------------------------------------------------------------------------------
 
 
-def _matrix(graph: _Graph, node: Any, excluded: Sequence[re.Pattern[str]]) -> Iterator[Finding]:
+def _matrix(graph: QdqGraph, node: Any, excluded: Sequence[re.Pattern[str]]) -> Iterator[Finding]:
     dequantized = [graph.dequantized(name) for name in node.input[:2]]
     if not any(dequantized):
         return
@@ -269,7 +269,7 @@ def _matrix(graph: _Graph, node: Any, excluded: Sequence[re.Pattern[str]]) -> It
         yield from _weight_scale(graph, node, source, scale)
 
 
-def _weight_scale(graph: _Graph, node: Any, source: Any, scale: Scale) -> Iterator[Finding]:
+def _weight_scale(graph: QdqGraph, node: Any, source: Any, scale: Scale) -> Iterator[Finding]:
     """The scales of a quantized weight: as many as there are output channels, along their axis."""
     weight = graph.weight(source)
     value = graph.constant(weight) if weight is not None else None
@@ -289,7 +289,7 @@ def _weight_scale(graph: _Graph, node: Any, source: Any, scale: Scale) -> Iterat
         )
 
 
-def _channel_axis(graph: _Graph, node: Any, source: Any, rank: int) -> int:
+def _channel_axis(graph: QdqGraph, node: Any, source: Any, rank: int) -> int:
     """The axis of a weight, as it is stored, that its output channels are on."""
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if node.op_type == "Conv":
@@ -306,7 +306,7 @@ def _channel_axis(graph: _Graph, node: Any, source: Any, rank: int) -> int:
     return axis
 
 
-def _join(graph: _Graph, node: Any) -> Iterator[Finding]:
+def _join(graph: QdqGraph, node: Any) -> Iterator[Finding]:
     """Add and Concat: what is quantized of their inputs has one scale."""
     sources = [graph.dequantized(name) for name in node.input]
     inside = [source for source in sources if source is not None]
@@ -320,7 +320,7 @@ def _join(graph: _Graph, node: Any) -> Iterator[Finding]:
             )
 
 
-def _copies(graph: _Graph, tensor: str) -> Iterator[Finding]:
+def _copies(graph: QdqGraph, tensor: str) -> Iterator[Finding]:
     """A tensor that is quantized several times has one scale: else it is kept and read once for each."""
     readers = [node for node in graph.consumers[tensor] if node.op_type == "QuantizeLinear" and node.input[0] == tensor]
     first, *rest = readers or [None]
@@ -331,7 +331,7 @@ def _copies(graph: _Graph, tensor: str) -> Iterator[Finding]:
             )
 
 
-def _layer(graph: _Graph, node: Any) -> str:
+def _layer(graph: QdqGraph, node: Any) -> str:
     """The layer's name in PyTorch: that of its weight without the last part."""
     source = graph.dequantized(node.input[1])
     weight = graph.weight(source) if source is not None else node.input[1]

@@ -1,0 +1,183 @@
+"""Choices of precisions: their workspaces, what each asks the builder for, and that each is measured once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from shared.errors import BuildError, ConfigError, EnvironmentLacks, UsageError
+from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
+from shared.workspace import Workspace
+from tests.support.choosing import quantized_workspace
+from tests.support.trt_workspaces import ENCODER, HEAD, make_workspace
+from trt_builder.build_plan import read_config
+from trt_builder.choices.choice import Choice, uniform
+from trt_builder.choices.measure import RESULT, Bench
+from trt_builder.choices.prepare import prepare
+from trt_builder.choices.source import Source, skip_list
+from trt_builder.choices.sweep import choices, sweep
+from trt_builder.jobs import make_jobs
+
+COMPONENTS = (ENCODER, HEAD)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return Source.open(quantized_workspace(tmp_path / "work").root)
+
+
+def jobs_of(workspace: Workspace) -> dict[str, Any]:
+    return {job.component: job.policy for job in make_jobs(workspace, read_config(workspace, ()))}
+
+
+def in_backbone(source: Source) -> frozenset[str]:
+    return frozenset(name for name in source.layers if "backbone" in name)
+
+
+def test_a_float_choice_is_built_without_qdq_nodes(source: Source) -> None:
+    jobs = jobs_of(prepare(source, uniform(COMPONENTS, "fp16"), backend="tensorrt"))
+    assert {name: policy.policy.name for name, policy in jobs.items()} == {ENCODER: "fp16", HEAD: "fp16"}
+    assert not jobs[HEAD].int8
+
+
+def test_the_layers_of_a_choice_and_no_others_are_in_int8(source: Source) -> None:
+    backbone = in_backbone(source)
+    choice = Choice("mixed", {ENCODER: "fp32_tf32", HEAD: "fp16"}, int8=backbone)
+    jobs = jobs_of(prepare(source, choice, backend="tensorrt"))
+    assert jobs[ENCODER].policy.name == "fp32_tf32"
+    in_int8 = {node for node, precision in jobs[HEAD].expected.items() if precision == "int8"}
+    assert in_int8 == {source.layers[name].node for name in backbone}
+
+
+def test_layers_that_stay_in_fp32_are_kept_there(source: Source) -> None:
+    kept = frozenset(name for name in source.layers if name.endswith("heatmap.1"))
+    choice = Choice("careful", dict.fromkeys(COMPONENTS, "fp16"), fp32=kept)
+    jobs = jobs_of(prepare(source, choice, backend="tensorrt"))
+    assert {node for node, reason in jobs[HEAD].keep.items() if reason == "keep_fp32"} == {
+        source.layers[name].node for name in kept
+    }
+
+
+def test_onnx_runtime_gets_a_graph_in_fp16(source: Source) -> None:
+    workspace = prepare(source, uniform(COMPONENTS, "fp16"), backend="onnx")
+    model = onnx.load(str(workspace.onnx(f"onnx/{HEAD}.onnx")))
+    assert any(node.op_type == "Cast" for node in model.graph.node)
+    assert all(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in model.graph.output)
+
+
+def test_a_choice_is_found_again_and_another_export_is_another_choice(source: Source, tmp_path: Path) -> None:
+    choice = uniform(COMPONENTS, "fp16")
+    first = prepare(source, choice, backend="tensorrt")
+    before = (first.root / MANIFEST_NAME).stat().st_mtime_ns
+    assert prepare(source, choice, backend="tensorrt").root == first.root
+    assert (first.root / MANIFEST_NAME).stat().st_mtime_ns == before
+    assert choice.key({"onnx/a.onnx": "1"}, "tensorrt") != choice.key({"onnx/a.onnx": "2"}, "tensorrt")
+
+
+def test_a_layer_that_was_not_quantized_is_refused(source: Source) -> None:
+    with pytest.raises(ConfigError, match="is no layer that the export quantized"):
+        prepare(source, Choice("x", dict.fromkeys(COMPONENTS, "fp16"), int8=frozenset({"nothing"})), backend="onnx")
+
+
+def test_int8_of_a_float_model_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    source = Source.open(make_workspace(tmp_path).root)
+    with pytest.raises(ConfigError, match="needs layers that the export quantized"):
+        choices(source, ["fp16", "int8"], [])
+
+
+def test_an_unknown_policy_is_refused(source: Source) -> None:
+    with pytest.raises(UsageError, match="no policy 'int4'"):
+        choices(source, ["int4"], [])
+
+
+def test_skip_lists_are_read_from_configs_and_from_sensitivity(source: Source, tmp_path: Path) -> None:
+    plain, config = tmp_path / "skip.yaml", tmp_path / "my_int8.yaml"
+    plain.write_text("sensitive_layers: [pts.backbone]\n")
+    config.write_text("quantization:\n  sensitive_layers: ['heatmap\\.1$']\n")
+    assert skip_list(config) == [r"heatmap\.1$"]
+    found = choices(source, ["int8"], [plain, config])
+    assert [choice.label for choice in found] == ["int8, skip", "int8, my_int8"]
+    assert found[0].int8 == frozenset(source.layers) - in_backbone(source)
+    assert len(found[1].int8) == len(source.layers) - 1
+
+
+# -- measured once ----------------------------------------------------------------------------------------------------
+
+
+class Tools:
+    """Stands in for the commands: notes each call, and leaves what `runtime bench` would."""
+
+    def __init__(self, broken: Sequence[str] = (), error: type[Exception] = BuildError) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.broken, self.error = broken, error
+
+    def __call__(self, tool: str, command: str, *arguments: str) -> str:
+        workspace = Workspace(Path(arguments[arguments.index("--work") + 1]))
+        self.calls.append((tool, command))
+        if command == "bench":
+            policy = workspace.config()["tensorrt"]["precision_policy"]
+            if policy in self.broken:
+                raise self.error("does not run", where="runtime bench")
+            stages = {ENCODER: {"median": 1.0}, HEAD: {"median": 2.0}, "total": {"median": 4.0}}
+
+            def record(manifest: Manifest) -> None:
+                manifest.results.setdefault("bench", {})["onnx-cpu"] = {"stages": stages}
+
+            update_manifest(workspace.root / MANIFEST_NAME, record)
+        return "the table"
+
+
+def bench_of(source: Source, tools: Tools, **options: Any) -> Bench:
+    return Bench(source, "onnx", "cpu", num_samples=3, seconds=0.1, call=tools, **options)
+
+
+def test_latency_is_the_sum_of_the_components(source: Source) -> None:
+    bench = bench_of(source, Tools())
+    choice = uniform(COMPONENTS, "fp16")
+    assert bench.latency_ms(choice) == 3.0
+    assert bench.workspace(choice).manifest().results[RESULT]["onnx-cpu"]["components_ms"] == {ENCODER: 1.0, HEAD: 2.0}
+
+
+def test_what_was_measured_is_not_measured_again(source: Source) -> None:
+    tools = Tools()
+    sweep(bench_of(source, tools), ["fp32", "fp16"], [], metric=False)
+    assert tools.calls.count(("runtime", "bench")) == 2
+    again = Tools()
+    assert "the table" in sweep(bench_of(source, again), ["fp32", "fp16"], [], metric=False)
+    assert again.calls == [("evaluator", "pareto")]
+
+
+def test_other_settings_are_measured_again(source: Source) -> None:
+    sweep(bench_of(source, Tools()), ["fp32"], [], metric=False)
+    tools = Tools()
+    sweep(bench_of(source, tools, overrides=["tensorrt.optimization_level=1"]), ["fp32"], [], metric=False)
+    assert ("runtime", "bench") in tools.calls
+
+
+def test_a_choice_that_fails_is_named_and_the_others_are_measured(source: Source) -> None:
+    answer = sweep(bench_of(source, Tools(broken=["fp16"])), ["fp32", "fp16", "bf16"], [], metric=False)
+    assert "left out: fp16: runtime bench: does not run" in answer
+    again = Tools(broken=["fp16"])
+    assert "left out: " in sweep(bench_of(source, again), ["fp32", "fp16", "bf16"], [], metric=False)
+    assert again.calls == [("evaluator", "pareto")], "a choice that failed is tried again only with --force"
+
+
+def test_a_machine_that_lacks_something_ends_the_sweep(source: Source) -> None:
+    with pytest.raises(EnvironmentLacks, match="does not run"):
+        sweep(bench_of(source, Tools(["fp32"], EnvironmentLacks)), ["fp32", "fp16"], [], metric=False)
+
+
+def test_weights_come_from_before_rounding(source: Source) -> None:
+    name = next(iter(source.layers))
+    cut = prepare(source, uniform(COMPONENTS, "fp32"), backend="onnx")
+    tensor = next(
+        tensor
+        for tensor in onnx.load(str(cut.onnx(f"onnx/{HEAD}.onnx"))).graph.initializer
+        if tensor.name == source.layers[name].weight
+    )
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), source.weights()[f"{HEAD}/{tensor.name}"])

@@ -1,0 +1,1 @@
+"""Which precision to ship: choices of precisions, each measured once, in a workspace of its own."""
