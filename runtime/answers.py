@@ -21,6 +21,7 @@ from typing import Any
 from runtime.backends import Session
 from runtime.devices import Device
 from runtime.model import Model
+from runtime.pace import COMMIT, INFERENCE, READ, UPLOAD, Pace
 from runtime.pipeline import DevicePipeline, Inference, Pipeline
 from runtime.readers import Readers
 from runtime.reading import Input, Reading, ReadingHere
@@ -86,7 +87,9 @@ class Loaded:
         flying = {"in_flight": self.in_flight} if self.in_flight > 1 else {}
         return {**self.session.settings, **flying}
 
-    def answers(self, indices: Sequence[int], raw_samples: Collection[int] = ()) -> Iterator[Answer]:
+    def answers(
+        self, indices: Sequence[int], raw_samples: Collection[int] = (), pace: Pace | None = None
+    ) -> Iterator[Answer]:
         """The answers on samples, in the order of ``indices``. May be called again when they are all taken.
 
         With several requests in flight a latency would not be that of a request alone. So one sample in `TIMED_EVERY`
@@ -95,17 +98,18 @@ class Loaded:
         Args:
             indices: positions in the data set.
             raw_samples: those whose raw outputs are wanted too.
+            pace: an account to add them to.
 
         Raises:
             InputError: a file of a sample is missing or corrupt; the answers on those before it are given first.
             InferenceError: the backend failed.
         """
-        inputs = self._reading.inputs(self.pipeline, indices, held=self.in_flight)
-        if self.in_flight > 1:
-            yield from self._in_flight(inputs, raw_samples)
-            return
-        for read in inputs:
-            yield self._alone(read, raw_samples)
+        pace = pace or Pace()
+        inputs = pace.waiting_for(self._reading.inputs(self.pipeline, indices, held=self.in_flight), READ)
+        answers = self._one_by_one if self.in_flight == 1 else self._in_flight
+        for answer in answers(inputs, raw_samples, pace):
+            with pace.spent_on(COMMIT):
+                yield answer
 
     def warm_up(self, index: int) -> None:
         """Answer a sample for nobody: the first request pays for page faults and the backend's own set-up."""
@@ -113,11 +117,17 @@ class Loaded:
             for pipeline in self._pipelines:
                 pipeline.infer(read.data)
 
-    def _alone(self, read: Input, raw_samples: Collection[int]) -> Answer:
-        inference = with_waiting(partial(self.pipeline.infer, read.data))
-        return _answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
+    def _one_by_one(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[Answer]:
+        for read in inputs:
+            yield self._alone(read, raw_samples, pace)
 
-    def _in_flight(self, inputs: Iterator[Input], raw_samples: Collection[int]) -> Iterator[Answer]:
+    def _alone(self, read: Input, raw_samples: Collection[int], pace: Pace) -> Answer:
+        with pace.spent_on(INFERENCE):
+            inference = with_waiting(partial(self.pipeline.infer, read.data))
+            pace.add(read)
+            return _answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
+
+    def _in_flight(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[Answer]:
         idle = deque(lane for lane in self._pipelines if isinstance(lane, DevicePipeline))
         under_way: deque[tuple[DevicePipeline[Any], Input]] = deque()
         answered: deque[Answer] = deque()
@@ -125,7 +135,9 @@ class Loaded:
         def collect() -> None:
             lane, read = under_way.popleft()
             idle.append(lane)
-            answered.append(_answer(read, lane, lane.collect(), {}, raw_samples))
+            with pace.spent_on(INFERENCE):
+                answered.append(_answer(read, lane, lane.collect(), {}, raw_samples))
+            pace.add(read)
 
         def all_answers() -> Iterator[Answer]:
             while under_way or answered:
@@ -137,11 +149,12 @@ class Loaded:
             for read in inputs:
                 if read.index % TIMED_EVERY == 0:
                     yield from all_answers()
-                    yield self._alone(read, raw_samples)
+                    yield self._alone(read, raw_samples, pace)
                     continue
                 if not idle:
                     collect()
-                idle[0].submit(read.data)
+                with pace.spent_on(UPLOAD):
+                    idle[0].submit(read.data)
                 under_way.append((idle.popleft(), read))
                 # Only now: whoever keeps an answer does so while the device works.
                 while answered:

@@ -83,6 +83,7 @@ class Told:
         placed: where its arrays are in the buffer.
         counters: what reading left out.
         milliseconds: that reading took.
+        processor_seconds: that went into it.
     """
 
     number: int
@@ -90,6 +91,7 @@ class Told:
     placed: list[Placed]
     counters: dict[str, int]
     milliseconds: float
+    processor_seconds: float
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,10 @@ def _portable(error: Exception) -> Exception:
 
 
 def _told(ask: Ask, dataset: Dataset[Any], interface: Interface, buffer: InputBuffer) -> Told:
+    began = time.process_time()
     sample = dataset.sample(ask.index)
     started = time.perf_counter()
     read = interface.read(sample)
     placed = buffer.write({name: np.asarray(array) for name, array in interface.packing.pack(read.data).items()})
-    return Told(ask.number, sample.token, placed, read.counters, (time.perf_counter() - started) * 1e3)
+    milliseconds = (time.perf_counter() - started) * 1e3
+    return Told(ask.number, sample.token, placed, read.counters, milliseconds, time.process_time() - began)

@@ -148,7 +148,8 @@ class Readers(Reading):
             lock.close()
             lock.enter_context(pipeline.page_locked(buffer.mapped()))
             self._locked[ask.buffer] = buffer.mapped(), lock
-        return Input(ask.index, told.token, pipeline.interface.packing.unpack(arrays), told.counters, told.milliseconds)
+        data = pipeline.interface.packing.unpack(arrays)
+        return Input(ask.index, told.token, data, told.counters, told.milliseconds, told.processor_seconds)
 
     def _ask(self, todo: deque[int], asked: deque[Ask]) -> None:
         """Ask readers for the next samples, as far as they and the buffers are free."""

@@ -22,6 +22,7 @@ class Input:
         data: what `Pipeline.infer` takes, for as long as it is held (`Reading.inputs`).
         counters: what reading left out, by name.
         milliseconds: that reading took, wherever it was done.
+        reader_seconds: of a processor that another process took for it.
     """
 
     index: int
@@ -29,6 +30,7 @@ class Input:
     data: Any
     counters: dict[str, int]
     milliseconds: float
+    reader_seconds: float = 0.0
 
 
 class Reading(ABC):

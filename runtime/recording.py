@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from runtime.answers import Loaded
 from runtime.model import Model
+from runtime.pace import Pace
 from shared.latency import TOTAL
 from shared.pieces import PieceWriter
 from shared.progress import track
@@ -18,8 +19,8 @@ _log = logging.getLogger("runtime")
 
 def record(
     model: Model, loaded: Loaded, writer: RunWriter | PieceWriter, samples: range, raw_samples: Collection[int]
-) -> None:
-    """Infer and commit every one of ``samples`` that is not committed yet.
+) -> Pace:
+    """Infer and commit every one of ``samples`` that is not committed yet; returns how fast that went.
 
     Args:
         model, loaded: what answers.
@@ -32,11 +33,13 @@ def record(
         _log.info("%s: goes on at sample %d, %d of %d are done", model.name, left[0], count - len(left), count)
     if left:
         loaded.warm_up(left[0])
+    pace = Pace()
     level = logging.INFO if model.config.evaluation.verbose else logging.DEBUG
-    for answer in track(loaded.answers(left, raw_samples), model.name, total=len(left)):
+    for answer in track(loaded.answers(left, raw_samples, pace), model.name, total=len(left)):
         _log.log(
             level,
             "%s: read in %.1f ms, inferred in %.1f ms, %d results",
             answer.token, answer.read_ms, answer.latency_ms.get(TOTAL, math.nan), len(answer.predictions),
         )  # fmt: skip
         writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
+    return pace

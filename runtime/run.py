@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.answers import answering
 from runtime.doctor_input import suspicions
 from runtime.model import Model, ModelOptions, open_model
+from runtime.pace import sentence
 from runtime.recording import record
 from runtime.shards import run_shard
 from shared.errors import UsageError
@@ -66,17 +67,21 @@ def run(
         pieces = stage.pieces(folder)
         if not force:
             adopt_pieces(writer, pieces)
-        record(model, loaded, writer, range(count), raw_samples)
+        pace = record(model, loaded, writer, range(count), raw_samples)
         for name in writer.finish():
             stage.add_artifact(f"{folder}/{name}", kind_of(name))
         finished = Run.open(attempt.checked())
         counters = finished.counters.sums()
         answers = partial(finished.predictions, kind=find(header.task).container)
         alerts = [*loaded.pipeline.alerts(counters), *suspicions(model, loaded.session, count, answers)]
-        stage.result("runs", model.name, {"samples": count, "counters": counters, "alerts": alerts})
+        result: dict[str, Any] = {"samples": count, "counters": counters, "alerts": alerts}
+        if pace.samples:
+            result["pace"] = pace.result()
+        stage.result("runs", model.name, result)
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)
-    return _report(finished, f"{stage.name}: done")
+    report = _report(finished, f"{stage.name}: done")
+    return f"{report}\n{sentence(result['pace'])}" if "pace" in result else report
 
 
 def _sample_count(model: Model, asked: int | None) -> int:

@@ -118,7 +118,7 @@ def test_a_run_without_shards_takes_in_those_that_are_there(exported, work, monk
 
     def counted(model, loaded, writer, *rest):
         inferred.extend(writer.missing())
-        original(model, loaded, writer, *rest)
+        return original(model, loaded, writer, *rest)
 
     monkeypatch.setattr(runtime_run, "record", counted)
     run(work, "onnx", "cpu", num_samples=-1)

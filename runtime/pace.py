@@ -1,0 +1,78 @@
+"""How fast samples are answered, and what bounds that: where the time of the thread that drives the model goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from runtime.reading import Input
+
+Item = TypeVar("Item")
+
+#: Waiting for an input; putting a request on a device; waiting for an answer; the time until the next is asked for.
+READ, UPLOAD, INFERENCE, COMMIT = "read", "upload", "inference", "commit"
+
+
+@dataclass
+class Pace:
+    """An account of the samples that were answered since it was made.
+
+    Attributes:
+        samples: how many.
+        seconds: by what was waited for or done.
+        readers_seconds: of processors, that processes which read ahead took for them.
+    """
+
+    samples: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys((READ, UPLOAD, INFERENCE, COMMIT), 0.0))
+    readers_seconds: float = 0.0
+    _began: float = field(default_factory=time.process_time)
+
+    def add(self, read: Input) -> None:
+        """One more was answered."""
+        self.samples += 1
+        self.readers_seconds += read.reader_seconds
+
+    @contextmanager
+    def spent_on(self, what: str) -> Iterator[None]:
+        """The block's time is spent on it."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.perf_counter() - started
+
+    def waiting_for(self, items: Iterable[Item], what: str) -> Iterator[Item]:
+        """The items; the time until each comes is spent on ``what``."""
+        iterator = iter(items)
+        while True:
+            with self.spent_on(what):
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
+
+    def result(self) -> dict[str, Any]:
+        """What a run records: samples a second, parts of the time, seconds of all processors a sample."""
+        whole = sum(self.seconds.values())
+        processors = time.process_time() - self._began + self.readers_seconds
+        return {
+            "samples": self.samples,
+            "per_second": self.samples / whole,
+            "parts": {what: seconds / whole for what, seconds in self.seconds.items()},
+            "processor_seconds": processors / self.samples,
+        }
+
+
+def sentence(result: dict[str, Any]) -> str:
+    """A result in words."""
+    parts = {what: part for what, part in result["parts"].items() if part >= 0.005}
+    bound = max(parts, key=lambda what: parts[what])
+    shares = ", ".join(f"{what} {part:.0%}" for what, part in parts.items())
+    return (
+        f"{result['per_second']:.1f} samples a second, bound by {bound} ({shares}); "
+        f"{result['processor_seconds'] * 1e3:.1f} ms of processors a sample"
+    )
