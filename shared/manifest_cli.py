@@ -130,17 +130,19 @@ def merge_command(
     from shared.workspace import Workspace
 
     runs = plan_shards(work, others)
-    plans = [merge(work, other, prefer=prefer, dry_run=dry_run) for other in others]
+    superseded = [run.stage for run in runs]
+    plans = [merge(work, other, prefer=prefer, superseded=superseded, dry_run=dry_run) for other in others]
     for plan in plans:
         _show_plan(plan, prefer)
-    for run in runs:
+    committed = [run for run in runs if run.pieces]
+    for run in committed:
         alerts = [] if dry_run else commit_shards(work, run)
         click.echo(f"commit    run {run.name}, from {len(run.pieces)} {'shard' if len(run.pieces) == 1 else 'shards'}")
         for alert in alerts:
             click.echo(f"alert     {alert}")
         for line in run.left_out:
             click.echo(f"leave out {line}")
-    if not runs and all(plan.changes_nothing for plan in plans):
+    if not committed and all(plan.changes_nothing for plan in plans):
         if not others and not was_merged(Workspace.open(work).manifest()):
             raise InputError(
                 "no shard is here, and no copy is named", where=str(work), hint="runtime run --shard I/N makes one"

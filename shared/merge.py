@@ -20,6 +20,7 @@ anything              made from inputs    conflict: it is about another model
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -75,11 +76,12 @@ class Plan:
         return not self.stages and not self.config
 
 
-def plan_merge(ours: Manifest, theirs: Manifest, prefer: Side | None = None) -> Plan:
-    """What taking over from ``theirs`` means for ``ours``; no ``prefer``: conflicts stay open. Reads no files."""
+def plan_merge(ours: Manifest, theirs: Manifest, prefer: Side | None = None, superseded: Collection[str] = ()) -> Plan:
+    """What taking over from ``theirs`` means for ``ours``; no ``prefer``: conflicts stay open; stages that are
+    ``superseded`` are not looked at. Reads no files."""
     plan = Plan()
     for name, stage in theirs.stages.items():
-        decision = _decide(ours, theirs, name)
+        decision = "keep" if name in superseded else _decide(ours, theirs, name)
         if decision == "conflict":
             plan.conflicts.append(Conflict(f"stage {name}", _summary(ours.stages[name]), _summary(stage)))
             decision = "take" if prefer == "theirs" else "keep"
@@ -92,8 +94,21 @@ def plan_merge(ours: Manifest, theirs: Manifest, prefer: Side | None = None) -> 
     return plan
 
 
-def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool = False) -> Plan:
+def merge(
+    work: Path,
+    other: Path,
+    *,
+    prefer: Side | None = None,
+    superseded: Collection[str] = (),
+    dry_run: bool = False,
+) -> Plan:
     """Bring what the copy ``other`` has and ``work`` lacks into ``work``: all of it or nothing. ``other`` is only read.
+
+    Args:
+        work, other: workspaces.
+        prefer: whose word counts where both have something and it differs.
+        superseded: stages of ``other`` that count for nothing: ``work`` has, or gets, a later result.
+        dry_run: change nothing.
 
     Raises:
         UsageError: both are the same folder.
@@ -107,7 +122,7 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
         clean_up(work / MANIFEST_NAME)
     theirs = copy.manifest()
     _check_results(theirs, other)
-    plan = plan_merge(mine.manifest(), theirs, prefer)
+    plan = plan_merge(mine.manifest(), theirs, prefer, superseded)
     if dry_run:
         return plan
     if plan.conflicts and prefer is None:
@@ -120,7 +135,7 @@ def merge(work: Path, other: Path, *, prefer: Side | None = None, dry_run: bool 
         return plan
 
     def take(manifest: Manifest) -> None:
-        if plan_merge(manifest, theirs, prefer) != plan:
+        if plan_merge(manifest, theirs, prefer, superseded) != plan:
             raise ManifestError("another tool changed the workspace meanwhile", where=str(work), hint="merge again")
         for relative in plan.removed:
             manifest.artifacts.pop(relative, None)

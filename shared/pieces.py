@@ -35,6 +35,7 @@ from shared.manifest import Stage
 from shared.runs import RunHeader, RunWriter, commit_sample, raw_path, stored_arrays
 from shared.sample_journal import DATA, JOURNAL, SampleJournal, read_slot
 from shared.tasks import Predictions, find
+from shared.temporaries import remove_orphans_in
 from shared.work_path import WorkPath
 
 _log = logging.getLogger("run")
@@ -117,6 +118,7 @@ class PieceWriter:
                 place.make_folder()
                 write_json(path, value)
             (place / _FINISHED).remove_file()  # until it is looked at again
+            remove_orphans_in(place)
             return PieceWriter(place, header, SampleJournal.open(place, header.samples))
 
     def missing(self) -> list[int]:

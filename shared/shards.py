@@ -30,7 +30,7 @@ from shared.work_path import WorkPath
 from shared.workspace import Workspace
 
 RUNS = "runs"
-_FOLDER = re.compile(rf"\.(?P<run>.+){re.escape(PIECES)}[0-9a-f]{{8}}")
+_FOLDER = re.compile(rf"\.(?P<run>.+){re.escape(PIECES)}(?P<fingerprint>[0-9a-f]{{8}})")
 _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
 _MOST_NAMED = 5
 _LONGEST_DIFFERENCE = 80
@@ -82,11 +82,13 @@ class Found:
 
     Attributes:
         run: its name, ``onnx-cpu``.
+        done: whether there are such of the run that is done already; they are not looked at.
         pieces: finished ones.
         unusable: what is there and can't be used, a line each.
     """
 
     run: str
+    done: bool = False
     pieces: list[Piece] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
 
@@ -98,21 +100,26 @@ class Found:
 
 @dataclass(frozen=True)
 class MergedRun:
-    """A run that can be committed.
+    """A run that can be committed, or was.
 
     Attributes:
         name: ``onnx-cpu``.
-        pieces: what it is made of; together they have every sample.
+        pieces: what it is made of; together they have every sample. Empty: it is done already.
         left_out: what is there and is not used, a line each.
     """
 
     name: str
     pieces: Sequence[Piece]
-    left_out: Sequence[str]
+    left_out: Sequence[str] = ()
+
+    @property
+    def stage(self) -> str:
+        """Name of the run's stage."""
+        return f"run:{self.name}"
 
 
 def plan_shards(work: Path, others: Sequence[Path]) -> list[MergedRun]:
-    """The runs of ``work`` whose shards are in it or in its copies ``others``, but those that are done here already.
+    """The runs of ``work`` whose shards are in it or in its copies ``others``.
 
     Raises:
         ManifestError: shards of a run are missing.
@@ -120,13 +127,8 @@ def plan_shards(work: Path, others: Sequence[Path]) -> list[MergedRun]:
     mine = Workspace.open(work).manifest()
     found: dict[str, Found] = {}
     for root in (work, *others):
-        _find(root, found)
-    planned = []
-    for each in found.values():
-        run = _planned(work, mine, each)
-        if run is not None:
-            planned.append(run)
-    return planned
+        _find(root, mine, found)
+    return [_planned(work, mine, each) for each in found.values()]
 
 
 def commit_shards(work: Path, run: MergedRun) -> list[str]:
@@ -143,7 +145,7 @@ def commit_shards(work: Path, run: MergedRun) -> list[str]:
     header = first.header.run.model_copy(update={"tokens": _tokens(run.pieces)})
     origins = _origins(run.pieces)
     folder = f"{RUNS}/{run.name}"
-    stage = StageRun.of(work, f"run:{run.name}", _together([origin.stage for origin in origins]))
+    stage = StageRun.of(work, run.stage, _together([origin.stage for origin in origins]))
     with stage:
         attempt = stage.folder(folder)
         stage.pieces(folder)
@@ -168,7 +170,7 @@ def was_merged(manifest: Manifest) -> bool:
 # -- planning ---------------------------------------------------------------------------------------------------------
 
 
-def _find(root: Path, found: dict[str, Found]) -> None:
+def _find(root: Path, mine: Manifest, found: dict[str, Found]) -> None:
     """Add the pieces in the workspace at ``root``."""
     runs = WorkPath(root, RUNS)
     for name in runs.names():
@@ -176,6 +178,10 @@ def _find(root: Path, found: dict[str, Found]) -> None:
         if match is None:
             continue
         of_run = found.setdefault(match["run"], Found(match["run"]))
+        here = mine.stages.get(of_run.stage)
+        if here is not None and here.status == "done" and here.fingerprint.startswith(match["fingerprint"]):
+            of_run.done = True
+            continue
         for piece in (runs / name).names():
             folder = runs / name / piece
             if is_finished(folder):
@@ -203,8 +209,7 @@ def _with_origin(piece: Piece) -> Piece:
     return piece
 
 
-def _planned(work: Path, mine: Manifest, found: Found) -> MergedRun | None:
-    here = mine.stages.get(found.stage)
+def _planned(work: Path, mine: Manifest, found: Found) -> MergedRun:
     left_out = list(found.unusable)
     fitting: dict[str, list[Piece]] = {}
     for piece in found.pieces:
@@ -218,11 +223,8 @@ def _planned(work: Path, mine: Manifest, found: Found) -> MergedRun | None:
         if others is not pieces:
             left_out += [f"{piece.folder} is of another run than {pieces[0].folder.name}: {_why(pieces[0], piece)}"
                          for piece in others]  # fmt: skip
-    done = None if here is None or here.status != "done" else here.fingerprint
-    if done is not None and (not pieces or pieces[0].header.run.fingerprint == done):
-        return None
     missing = _missing(pieces)
-    if missing is None:
+    if missing is None or (found.done and not pieces):
         return MergedRun(found.run, sorted(pieces, key=lambda piece: piece.header.first), left_out)
     raise ManifestError(
         f"run {found.run}: {missing}" + "".join(f"; {line}" for line in left_out[:_MOST_NAMED]),

@@ -127,9 +127,18 @@ def remove_orphans(root: Path) -> list[Path]:
 
     Temporaries that are waiting to be switched in (`shared.manifest`) look like orphans: switch them in before.
     """
+    removed = remove_orphans_in(WorkPath(root))
+    for name in WorkPath(root, LOCKS).names():
+        if name.startswith("owner-") and name.endswith(".lock"):
+            _clear(WorkPath(root, f"{LOCKS}/{name}"))
+    return removed
+
+
+def remove_orphans_in(folder: WorkPath) -> list[Path]:
+    """As `remove_orphans`, of the temporaries in a folder of a workspace; the locks of their owners stay."""
     dead: dict[str, bool] = {}
     removed = []
-    for path in list(WorkPath(root).walk(into=lambda name: _MARK not in name)):
+    for path in list(folder.walk(into=lambda name: _MARK not in name)):
         if not (path.name.startswith(".") and _MARK in path.name):
             continue
         match = _OWNED.match(path.name.split(_MARK, 1)[1])
@@ -138,14 +147,11 @@ def remove_orphans(root: Path) -> list[Path]:
         else:
             owner = match["owner"]
             if owner not in dead:
-                dead[owner] = _is_dead(root, owner, path)
+                dead[owner] = _is_dead(folder.root, owner, path)
             orphan = dead[owner]
         if orphan:
             path.remove()
             removed.append(path.unchecked)
-    for name in WorkPath(root, LOCKS).names():
-        if name.startswith("owner-") and name.endswith(".lock"):
-            _clear(WorkPath(root, f"{LOCKS}/{name}"))
     return removed
 
 

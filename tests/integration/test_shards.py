@@ -269,6 +269,18 @@ def test_results_of_a_copy_come_along_with_its_shards(work) -> None:
     assert "commit    run onnx-cpu, from 2 shards" in said
 
 
+def test_an_earlier_run_is_replaced_and_its_copies_are_no_conflict(exported, work) -> None:
+    run(work, "onnx", "cpu", num_samples=2)
+    one, two = copies(work, 2)
+    run(two, "onnx", "cpu", num_samples=3)
+    shard(one, "1/2")
+    shard(two, "2/2")
+    assert "commit    run onnx-cpu, from 2 shards" in merge(work, one, two)
+    check_is_the_single_run(work, exported)
+    assert "everything is here already" in merge(work, one, two)
+    check_is_the_single_run(work, exported)
+
+
 @pytest.mark.parametrize("text", ["0/4", "5/4", "x"])
 def test_what_names_no_shard(work, text) -> None:
     answer = CliRunner().invoke(runtime, ["run", "--work", str(work), "--backend", "onnx", "--shard", text])

@@ -116,7 +116,7 @@ def _run(root: Path, line: Sequence[str], work: Path, *, at: int = -1, log: Path
         output = os.open(root / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        tool, name, *options = (word.format(copy=root / "copy") for word in line)
+        tool, name, *options = (word.format(copy=root / "copy", shards=root / "shards") for word in line)
         sys.argv = [tool, name, "--work", str(work), *options]
         if at > 0 or log is not None:
             library = ctypes.CDLL(None)

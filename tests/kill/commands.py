@@ -63,12 +63,14 @@ COMMANDS = (
     Command(("manifest", "untag", "v1")),
     Command(("manifest", "rollback", "v1")),
     Command(("manifest", "merge", "{copy}", "--prefer", "theirs"), "run:onnx-cpu"),
+    Command(("runtime", "run", *RUN, "--num-samples", "3", "--shard", "1/2")),
+    Command(("manifest", "merge", "{shards}"), "run:onnx-cpu"),
 )
 
 
 def make_base(root: Path, run: Callable[[Sequence[str], Path], None]) -> None:
-    """A workspace ``root / "work"`` with a result of each command and a version ``v1``, and a copy ``root / "copy"`` in
-    which more was done.
+    """A workspace ``root / "work"`` with a result of each command and a version ``v1``, a copy ``root / "copy"`` in
+    which more was done, and another, ``root / "shards"``, with the shards of a run.
 
     Args:
         root: an empty folder.
@@ -85,9 +87,12 @@ def make_base(root: Path, run: Callable[[Sequence[str], Path], None]) -> None:
     run(("manifest", "tag", "v1"), work)
     run(("runtime", "trace", "--backend", "pytorch"), work)
     for command in COMMANDS[1:]:
-        if command.line[0] != "manifest":
+        if command.stage is not None and command.line[0] != "manifest":
             run(command.line, work)
     shutil.copytree(work, copy)
+    shutil.copytree(work, root / "shards")
+    for number in (1, 2):
+        run(("runtime", "run", *RUN, "--num-samples", "3", "--shard", f"{number}/2"), root / "shards")
     run(("runtime", "run", *RUN, "--num-samples", "2"), copy)
 
 
