@@ -345,3 +345,25 @@ def probe(
         keep_fp32=keep_fp32,
         libraries=not no_libraries,
     )
+
+
+@cli.command()
+@workspace_option
+@click.option("--out", type=FOLDER, required=True, help="Folder for a folder a case.")
+@click.option("--component", metavar="NAME", help="The component. [default: each]")
+@click.option("--bisected", is_flag=True, help="The nodes that `verifier bisect` found, not a build that fails.")
+@click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for build.")
+def reproduce(
+    work: Path, out: Path, component: str | None, bisected: bool, target: str, overrides: tuple[str, ...]
+) -> None:
+    """Make what an issue at NVIDIA needs: the smallest graph that fails, its inputs, expected outputs, and commands.
+
+    For a component whose build fails, the fewest consecutive nodes that fail with the same message. With --bisected,
+    the nodes whose results were found to be wrong.
+
+    Example: trt_builder reproduce --work work/centerpoint --out issue
+    """
+    from trt_builder.reproduce import reproduce as run_reproduce
+
+    click.echo(run_reproduce(work, out, component=component, bisected=bisected, target=target, overrides=overrides))

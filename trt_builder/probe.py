@@ -33,32 +33,31 @@ onnx = lazy_import("onnx")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-# Windows of a graph are built by the dozen, to be right and not to be fast.
-_OPTIMIZATION_LEVEL = 2
-
 
 def probe(
     model: Path,
     inputs: Path,
-    outputs: Path,
+    outputs: Path | None,
     *,
     policy: str,
     target: str,
     timings: Path | None,
     keep_fp32: tuple[str, ...],
     libraries: bool = True,
+    optimization_level: int = 2,
 ) -> None:
     """Build an engine for the shapes of some inputs, run it, and write its outputs.
 
     Args:
         model: the ONNX file.
         inputs: .npz of arrays by input name.
-        outputs: .npz to write, arrays by output name.
+        outputs: .npz to write, arrays by output name; None: build it, and run nothing.
         policy: precision policy.
         target: ``auto``, ``tensorrt`` or ``rtx``.
         timings: folder that keeps kernel timings from one call to the next; None: none are kept.
         keep_fp32: patterns of node names that stay in FP32.
         libraries: kernels may come from cuBLAS and cuDNN.
+        optimization_level: the builder's. Windows of a graph are built by the dozen, to be right and not to be fast.
 
     Raises:
         InputError: the inputs can't be read, or are not the graph's.
@@ -72,10 +71,10 @@ def probe(
     if sorted(arrays) != sorted(names):
         raise InputError(f"holds {sorted(arrays)}, the graph takes {sorted(names)}", where=str(inputs))
     this_target = targets.find(target)
-    if not cuda.find_gpus():
+    if outputs is not None and not cuda.find_gpus():
         raise EnvironmentLacks("no GPU to run it on: the driver shows none", hint="run this where the GPU is")
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
-        options = Options(optimization_level=_OPTIMIZATION_LEVEL, tactic_sources=None if libraries else ())
+        options = Options(optimization_level=optimization_level, tactic_sources=None if libraries else ())
         session = open_session(this_target, options, {}, WorkPath(timings or Path(folder)))
         job = Job(
             component=model.stem,
@@ -89,6 +88,8 @@ def probe(
             else [],
         )
         plan, _ = build(session, job, _graph_to_build(session, job, graph, Path(folder)), None)
+    if outputs is None:
+        return
     cuda.use_gpu()
     answer = engines.run_once(session.trt, session.load(plan, component=model.stem), arrays)
     with atomic_path(outputs) as temporary, temporary.open("xb") as file:

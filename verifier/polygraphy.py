@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from shared.arrays import Arrays
+from shared.component_tensors import TracedSample, components_of, find_trace, traced_samples
 from shared.errors import InputError, VerificationFailed
 from shared.polygraphy_json import read_results, write_inputs, write_results
 from shared.spec import ComponentSpec
@@ -18,7 +19,6 @@ from shared.table import Table, number
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from verifier.bisect.recipe import disagrees
-from verifier.component_io import TracedSample, components_of, find_trace, traced_samples
 from verifier.statistics import OutputStatistics
 
 _log = logging.getLogger("polygraphy")

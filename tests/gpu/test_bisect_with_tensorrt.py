@@ -49,7 +49,7 @@ def test_outputs_are_those_of_the_graph(tmp_path: Path, policy: str, tolerance: 
 def test_bisection_finds_the_node(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed here; it is the reference")
     from shared.journal import Journal
-    from verifier.bisect.graph import Graph
+    from shared.onnx_windows import Graph
     from verifier.bisect.recipe import Case, find_nodes
     from verifier.bisect.runners import CommandRunner
 

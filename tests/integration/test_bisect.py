@@ -24,13 +24,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.trace import trace
+from shared.arrays import read_arrays
 from shared.errors import EnvironmentLacks, InputError, ModelLoadError, UsageError
 from shared.journal import Journal
+from shared.onnx_windows import Graph
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.planted import planted, scale_weights
-from verifier.bisect.graph import Graph
 from verifier.bisect.recipe import Case, bisect, find_nodes
 from verifier.bisect.runners import CommandRunner, OnnxRunner
 
@@ -236,6 +237,16 @@ def test_every_component_of_a_workspace(good: Workspace, tmp_path: Path) -> None
     assert results["pts_backbone_neck_head"]["responsible"] == [node]
     assert results["pts_voxel_encoder"]["responsible"] == []
     assert bisect(workspace.root, RUNNER, LIMIT, reference_work=good.root) == text, "up to date"
+
+    # The nodes are kept as a model of their own, with what enters them and what the right graph makes of it.
+    kept = "bisect/pts_backbone_neck_head.0"
+    window = onnx.load(workspace.artifact(f"{kept}.onnx"))
+    assert [each.name for each in window.graph.node] == [node]
+    given, expected = (read_arrays(workspace.artifact(f"{kept}.{kind}.npz")) for kind in ("inputs", "expected"))
+    (answer,) = OnnxRunner(optimize=False).run(window, [given])
+    assert answer.keys() == expected.keys()
+    for name, values in answer.items():
+        assert np.isfinite(expected[name]).all() and not np.allclose(values, expected[name], rtol=1e-2)
 
 
 def test_killed_it_does_not_ask_again(good: Workspace, tmp_path: Path) -> None:

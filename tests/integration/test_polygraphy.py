@@ -17,12 +17,12 @@ import onnx
 
 from runtime.trace import trace
 from shared.errors import InputError, VerificationFailed
+from shared.onnx_windows import Graph
 from shared.polygraphy_json import read_results, write_results
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.planted import scale_weights
 from verifier import polygraphy
-from verifier.bisect.graph import Graph
 
 HEAD = "pts_backbone_neck_head"
 ENCODER = "pts_voxel_encoder"

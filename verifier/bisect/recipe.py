@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from shared.arrays import Arrays
+from shared.component_tensors import components_of, find_trace, traced_samples
 from shared.journal import Journal
 from shared.json_reader import read_json
+from shared.lazy import lazy_import
+from shared.onnx_windows import Graph, as_types_of, node_title
 from shared.spec import ComponentSpec
+from shared.stages import StageRun
 from shared.table import Table, number
 from shared.workspace import Workspace
-from verifier.bisect.graph import Graph, as_types_of, node_title
 from verifier.bisect.runners import OnnxRunner, Runner
 from verifier.bisect.search import find_bad
-from verifier.component_io import components_of, find_trace, traced_samples
 from verifier.statistics import OutputStatistics
+
+onnx = lazy_import("onnx")
 
 #: Version of the files in ``bisect/``; raise it when their meaning changes.
 FORMAT = 1
@@ -104,13 +109,30 @@ def _component(
             graph, right = Graph.load(files["test"]), Graph.load(files["reference"])
             samples = [each.inputs for each in traced_samples(reference, trace, component, num_samples)]
             journal = Journal.open(workspace.place(f"bisect/{component.name}.journal"), stage.fingerprint, force)
-            result = find_nodes(Case(graph, right, samples, runner, limit), journal, component.name)
+            case = Case(graph, right, samples, runner, limit)
+            result = find_nodes(case, journal, component.name)
             stage.json_artifact(relative, "bisect", result)
+            for position, window in enumerate(result["responsible"]):
+                _keep_window(stage, case, window, f"bisect/{component.name}.{position}")
             keep = ("runner", "limit", "nodes", "runs")
             responsible = [name for window in result["responsible"] for name in window["nodes"]]
             stage.result("bisect", component.name, {**{key: result[key] for key in keep}, "responsible": responsible})
             journal.path.remove_file()
     return _text(read_json(workspace.artifact(relative)))
+
+
+def _keep_window(stage: StageRun, case: Case, window: Mapping[str, Any], place: str) -> None:
+    """Keep responsible nodes as a model, with the reference's values around them: for `trt_builder reproduce`."""
+    first, last = window["positions"]
+    entering, leaving = case.graph.boundary(first, last)
+    values = _reference_values(replace(case, samples=case.samples[:1]), [*entering, *leaving])[0]
+    inputs = as_types_of(case.graph, {name: values[name] for name in entering})
+    with stage.artifact(f"{place}.onnx", "bisect") as path:
+        onnx.save(case.graph.window(first, last, [inputs], leaving), str(path))
+    for kind, arrays in (("inputs", inputs), ("expected", {name: values[name] for name in leaving})):
+        content = io.BytesIO()
+        np.savez_compressed(content, **cast("dict[str, Any]", arrays))
+        stage.bytes_artifact(f"{place}.{kind}.npz", "bisect", content.getvalue())
 
 
 def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:
@@ -123,8 +145,9 @@ def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:
 
     Returns:
         JSON: ``component``, ``runner``, ``limit``, ``samples``, ``nodes`` (how many there are), ``runs`` (how many
-        windows were run), ``responsible`` (per window, in order: ``nodes``, ``types``, ``outputs`` with their
-        statistics, ``reason`` when the runner failed), ``whole`` (the statistics of the whole component).
+        windows were run), ``responsible`` (per window, in order: ``nodes``, ``types``, ``positions`` of the first and
+        after the last, ``outputs`` with their statistics, ``reason`` when the runner failed), ``whole`` (the
+        statistics of the whole component).
     """
     groups = case.graph.groups(case.reference.tensors())
 
@@ -146,6 +169,7 @@ def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:
             {
                 "nodes": [node_title(node) for node in nodes],
                 "types": [node.op_type for node in nodes],
+                "positions": [groups[first].start, groups[last - 1].stop],
                 "outputs": answer["outputs"],
                 "reason": answer["reason"],
             }

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from shared.errors import EnvironmentLacks, InferenceError, UsageError
 from shared.lazy import lazy_import
-from verifier.bisect.graph import Arrays
+from shared.onnx_windows import Arrays
 
 onnx = lazy_import("onnx")
 ort = lazy_import("onnxruntime", install="make setup")
