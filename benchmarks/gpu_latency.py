@@ -8,6 +8,9 @@ the model, whatever its weights, has about a thousand cells above it.
     python benchmarks/gpu_latency.py --work work/centerpoint-121m --out onnx_latency.json --backend onnx
     python benchmarks/gpu_latency.py --work work/centerpoint-121m --out pytorch_latency.json --backend pytorch --compile
 
+``--rows`` names a workspace with the same engines built with ``tensorrt.input_formats=rows``, as every program could
+load them: the bare engines and AWML's driver are then those.
+
 AWML's driver allocates device memory and a stream for every request, copies from pageable memory, and takes every
 tensor through the host; its steps are NumPy here. They are not part of ``engines_only_ms``. With ONNX Runtime and
 PyTorch it hands over and takes back arrays of the host. They have no bare engines: the share of the components is taken
@@ -30,7 +33,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runtime import engine_times
-from runtime.backends import Compilable, Session, tensorrt
+from runtime.backends import BackendModule, Compilable, Session, tensorrt
 from runtime.backends import backend as backend_called
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.conditions import gpu_conditions
@@ -38,7 +41,9 @@ from runtime.cuda.gpu import driver
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
 from runtime.model import HostOnly
-from runtime.models.centerpoint.device import STAGES, CenterPointOnDevice, buckets
+from runtime.models.centerpoint.device import CenterPointOnDevice
+from runtime.models.centerpoint.device_encoder import buckets, kernel_form
+from runtime.models.centerpoint.encoder import PillarEncoder
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, read_parameters
 from runtime.models.centerpoint.pipeline import build
 from runtime.pipeline import DevicePipeline, Inference
@@ -85,8 +90,8 @@ class AwmlEngines:
         stream = driver.Stream()
         memory = []
         for name, array in inputs.items():
-            contiguous = np.ascontiguousarray(array)
-            context.set_input_shape(name, contiguous.shape)
+            contiguous = tensorrt.as_taken(engine, name, array)
+            context.set_input_shape(name, array.shape)
             device = driver.mem_alloc(contiguous.nbytes)
             memory.append(device)
             context.set_tensor_address(name, int(device))
@@ -226,6 +231,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=("tensorrt", "onnx", "pytorch"), default="tensorrt")
     parser.add_argument("--compile", action="store_true", help="hand PyTorch's programs to torch.compile")
     parser.add_argument("--target", help="set of engines, where there are several")
+    parser.add_argument("--rows", type=Path, help="a workspace with the engines that take rows")
     parser.add_argument("--points", type=int, default=200_000)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--frames", type=int, default=50, help="frames compared with the NumPy pipeline")
@@ -240,6 +246,7 @@ def main() -> None:
         backend_name=options.backend,
         compiled=options.compile,
         target=options.target,
+        rows=options.rows,
         points=options.points,
         requests=options.requests,
         frames=options.frames,
@@ -255,6 +262,7 @@ def measure(
     backend_name: str = "tensorrt",
     compiled: bool = False,
     target: str | None = None,
+    rows: Path | None = None,
     points: int = 200_000,
     requests: int = 2000,
     frames: int = 50,
@@ -269,19 +277,17 @@ def measure(
         backend_name: what runs the components.
         compiled: PyTorch's programs go through torch.compile.
         target: set of engines, where there are several.
+        rows: a workspace whose engines take rows; None: ``work``.
         points: points of a frame.
         requests: requests that the latency is taken of.
         frames: frames compared with the NumPy pipeline.
         streams: requests in flight for the throughput.
         soak_requests: requests of the soak at the end.
     """
-    ws = Workspace.open(work)
-    spec = ws.spec()
     module = backend_called(backend_name)
-    files = {name: ws.artifact(path) for name, path in module.artifacts(ws, spec, target).items()}
     started = time.perf_counter()
-    session = module.load(files, spec, Device("cuda"), None)
-    assert isinstance(session, DeviceSession)
+    spec, session = loaded(work, module, target)
+    as_rows = session if rows is None else loaded(rows, module, target)[1]
     if compiled:
         assert isinstance(session, Compilable)
         session.compile()
@@ -297,11 +303,11 @@ def measure(
     notes.add("pipeline_seconds", time.perf_counter() - started)
 
     requests_alone(notes, session, pipeline, one, requests)
-    if isinstance(session, TensorRTSession):
-        against_engines(notes, session, pipeline, one)
+    if isinstance(as_rows, TensorRTSession):
+        against_engines(notes, as_rows, pipeline, one)
     again, _ = request_times(pipeline, one, requests)
     notes.add("total_again", measured(again))
-    against_awml(notes, spec, session, pipeline, one)
+    against_awml(notes, spec, as_rows, build(spec, as_rows.as_built()), one)
     sizes = [int(points * (0.2 + 0.9 * number / frames)) for number in range(frames)]
     different = [frame(size, features, number) for number, size in enumerate(sizes)]
     against_numpy(notes, spec, session, pipeline, different)
@@ -312,6 +318,16 @@ def measure(
         request_times(pipeline, changing[0], WARM_UP_REQUESTS)
         notes.add("soak", soak(pipeline, changing, soak_requests, session.gpu.used_memory))
     return notes.values
+
+
+def loaded(work: Path, module: BackendModule, target: str | None) -> tuple[ModelSpec, DeviceSession]:
+    """The model of a workspace, and its components on the GPU."""
+    ws = Workspace.open(work)
+    spec = ws.spec()
+    files = {name: ws.artifact(path) for name, path in module.artifacts(ws, spec, target).items()}
+    session = module.load(files, spec, Device("cuda"), None)
+    assert isinstance(session, DeviceSession)
+    return spec, session
 
 
 def requests_alone(
@@ -340,6 +356,46 @@ def requests_alone(
     notes.add("share_of_components", (stages[ENCODER] + stages[HEAD]) / whole)
 
 
+class EncoderInNumpy:
+    """A session whose encoder is the kernel's twin in NumPy."""
+
+    def __init__(self, session: Session, encoder: PillarEncoder, component: ComponentSpec) -> None:
+        self.settings: dict[str, Any] = {}
+        self._session, self._encoder, self._output = session, encoder, component.outputs[0].name
+
+    def run(self, component: str, inputs: Any) -> Mapping[str, npt.NDArray[Any]]:
+        """The encoder here, the head as it is."""
+        if component != ENCODER:
+            return self._session.run(component, inputs)
+        (features,) = inputs.values()
+        return {self._output: self._encoder.encode(features)}
+
+
+def pillars_against_the_engine(
+    notes: Notes, spec: ModelSpec, session: DeviceSession, encoder: PillarEncoder, points: Float32
+) -> None:
+    """How far the kernel's pillars are from the engine's; both round, each in its own order."""
+    component = spec.component(ENCODER)
+    asked: list[Float32] = []
+
+    class Asked(EncoderInNumpy):
+        def run(self, name: str, inputs: Any) -> Mapping[str, npt.NDArray[Any]]:
+            if name == ENCODER:
+                asked.append(next(iter(inputs.values())).copy())
+            return super().run(name, inputs)
+
+    build(spec, Asked(HostOnly(session), encoder, component)).infer(points)
+    features = asked[0]
+    ours = encoder.encode(features)
+    theirs = np.asarray(
+        session.run(ENCODER, {component.inputs[0].name: features})[component.outputs[0].name], np.float32
+    )
+    exact = PillarEncoder(encoder.layers, half=False).encode(features)
+    largest = float(np.abs(exact).max())
+    errors = {"kernel": float(np.abs(ours - exact).max()), "engine": float(np.abs(theirs - exact).max())}
+    notes.add("pillars", {"largest": largest, "between": float(np.abs(ours - theirs).max()), "from FP32": errors})
+
+
 def against_engines(notes: Notes, session: TensorRTSession, pipeline: DevicePipeline, points: Float32) -> None:
     """The engines' own times."""
     answer = pipeline.infer(points)
@@ -351,7 +407,10 @@ def against_engines(notes: Notes, session: TensorRTSession, pipeline: DevicePipe
         engines = sum(values["median"] for values in alone.values())
         ours = notes.values["total"]["median"]
         notes.add(f"engines as {like}", alone)
-        notes.add(f"against {like}", {"engines_ms": engines, "times": ours / engines, "above_ms": ours - engines})
+        against = {"engines_ms": engines, "times": ours / engines, "above_ms": ours - engines}
+        if "total_page_locked" in notes.values:
+            against["times_page_locked"] = notes.values["total_page_locked"]["median"] / engines
+        notes.add(f"against {like}", against)
 
 
 def against_awml(notes: Notes, spec: ModelSpec, session: Session, pipeline: DevicePipeline, points: Float32) -> None:
@@ -389,16 +448,24 @@ class HeadAlone:
 
 
 def against_numpy(
-    notes: Notes, spec: ModelSpec, session: Session, pipeline: DevicePipeline, frames: list[Float32]
+    notes: Notes, spec: ModelSpec, session: DeviceSession, pipeline: DevicePipeline, frames: list[Float32]
 ) -> None:
     """The boxes of the NumPy pipeline on the same components, and of a second pass over the frames.
+
+    Where a kernel takes the encoder's place, NumPy computes what the kernel does, and what the kernel's pillars are
+    against the engine's is a result of its own.
 
     The encoder takes a row a pillar from NumPy, and as many as the frame before suggests from the kernels. Where that
     alone makes another box, the NumPy steps give the same ones from the same outputs of the head: ``other rows``. In
     ``differences`` these frames are by number.
     """
     parameters = read_parameters(spec)
-    host = build(spec, HostOnly(session))
+    encoder = kernel_form(parameters, session)
+    on_host: Session = HostOnly(session)
+    if encoder is not None:
+        on_host = EncoderInNumpy(on_host, encoder, spec.component(ENCODER))
+        pillars_against_the_engine(notes, spec, session, encoder, frames[0])
+    host = build(spec, on_host)
     verdicts: dict[str, int] = {}
     differences: list[dict[str, Any]] = []
 
@@ -475,7 +542,8 @@ def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, str
     together = throughput(lanes, points, SECONDS)
     figures = {"streams": streams, "one": alone, "several": together, "gain": together / alone}
     if busy:
-        kernels = sum(notes.values["stages"][name] for name in STAGES) / 1e3
+        assert isinstance(pipeline, CenterPointOnDevice)
+        kernels = sum(notes.values["stages"][name] for name in pipeline.stages) / 1e3
         figures |= {"busy_one": kernels * alone, "busy": kernels * together}
     notes.add("streams", figures)
 

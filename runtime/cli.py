@@ -66,10 +66,11 @@ def _placement_options(command: Command) -> Command:
         ),
         click.option(
             "--steps",
-            type=click.Choice(["auto", "numpy"]),
+            type=click.Choice(["auto", "engines", "numpy"]),
             default="auto",
             show_default=True,
-            help="Where the steps between the components run: on the GPU where backend and model can, or in NumPy.",
+            help="Where the steps between the components run: on the GPU where backend and model can, or in NumPy. "
+            "`engines` is `auto` without the kernels that take the place of a component.",
         ),
     ):
         command = option(command)

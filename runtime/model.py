@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy.typing as npt
 
 from runtime.backends import Compilable, Session, Tensors, artifact_kind, backend
+from runtime.cuda.session import DeviceSession
 from runtime.devices import Device, parse_device
 from runtime.pipeline import Pipeline, build_pipeline
 from shared import plugins
@@ -53,8 +54,8 @@ class Model:
         threads: threads within an operation, None for the backend's default.
         dataset: the samples.
         target: set of engines, None for the one that fits; the TensorRT backend has such.
-        steps: where the pipeline's own steps run: ``auto``, the GPU where the backend and the pipeline can, or
-            ``numpy``.
+        steps: where the pipeline's own steps run: ``auto``, the GPU where the backend and the pipeline can;
+            ``engines``, likewise, and no kernel takes a component's place; or ``numpy``.
         compiled: components are compiled for this machine; PyTorch can.
         data_root: where the data set lies, when not where the config says.
     """
@@ -120,6 +121,12 @@ class Model:
             session.compile()
         if self.steps == "numpy":
             session = HostOnly(session)
+        if self.steps == "engines":
+            if not isinstance(session, DeviceSession):
+                raise UsageError(
+                    "--steps engines", hint="only on a GPU do kernels take a component's place; leave it out"
+                )
+            session = session.as_built()
         return session, build_pipeline(self.spec, session)
 
     def stage(self, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> StageRun:

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from shared import onnx_graph
 from shared.errors import ManifestError, ModelLoadError
 from shared.files import explain_os_errors
 from shared.locks import LOCKS
@@ -158,6 +159,18 @@ class Workspace:
             ManifestError: not in the manifest.
         """
         return self._record(self.manifest(), relative).sha256
+
+    def onnx_hash(self, relative: str) -> str:
+        """Sha256 of what an ONNX artifact holds as the manifest has it, external data included.
+
+        Raises:
+            ManifestError: not in the manifest.
+            ModelLoadError: as `external_data`.
+        """
+        beside = self.external_data(relative)
+        return onnx_graph.content_hash(
+            self.input_hash(relative), {name: self.input_hash(artifact) for name, artifact in beside.items()}
+        )
 
     def _record(self, manifest: Manifest, relative: str) -> Artifact:
         if relative not in manifest.artifacts:

@@ -28,7 +28,7 @@ TOOL = "trt_builder"
 # An override by which the command itself names the libraries.
 _PLUGINS = "tensorrt.plugin_libraries="
 # Options that do not change an engine by themselves: what follows from them is in the jobs, and of plugins the content.
-_NOT_IN_KEY = {"precision_policy", "fixed_profile", "plugin_libraries"}
+_NOT_IN_KEY = {"precision_policy", "fixed_profile", "input_formats", "plugin_libraries"}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from trt_builder import (
     weights,
 )
 from trt_builder.inspector import look
+from trt_builder.io_formats import free_inputs
 from trt_builder.jobs import Job
 from trt_builder.messages import failure
 from trt_builder.network import parse, set_precisions
@@ -100,6 +101,8 @@ def build(session: Session, job: Job, graph: Path, reproduce: tuple[Mode, bytes]
     )
     if tensorrt.weakly_typed and (not typed or compat.lacks_strong_typing(tensorrt)):
         set_precisions(tensorrt, network, job.policy)
+        if job.free_inputs:
+            free_inputs(tensorrt, network)
     phases = Phases()
     monitor = make_monitor(tensorrt, phases)
     if monitor is not None:

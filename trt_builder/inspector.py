@@ -7,7 +7,7 @@ from typing import Any
 
 from shared import cuda, engines
 from shared.errors import BuildError
-from trt_builder import layers
+from trt_builder import io_formats, layers
 from trt_builder.layers import Layer
 from trt_builder.session import Session
 
@@ -20,11 +20,13 @@ class Report:
         layers: its layers, in the order in which they run.
         times: mean milliseconds per layer, from a run with the profiles' opt shapes; empty without a GPU.
         memory: bytes of device memory that a context needs; None when the engine can't be loaded here.
+        formats: type and layout of inputs and outputs, by name; empty when the engine can't be loaded here.
     """
 
     layers: list[Layer]
     times: dict[str, float] = field(default_factory=dict)
     memory: int | None = None
+    formats: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def look(session: Session, plan: bytes, *, component: str) -> Report:
@@ -48,6 +50,7 @@ def look(session: Session, plan: bytes, *, component: str) -> Report:
         layers=layers.from_inspector(engine_information(session.trt, engine)),
         times=engines.layer_times(session.trt, engine),
         memory=engines.activation_memory(engine),
+        formats=io_formats.chosen(engine),
     )
 
 

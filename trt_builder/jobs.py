@@ -35,6 +35,7 @@ class Job:
         policy: the precision policy on this graph.
         keep_fp32: the patterns behind ``policy.keep``.
         profiles: none when every input is fixed.
+        free_inputs: TensorRT chooses how inputs are laid out, see `io_formats`.
     """
 
     component: str
@@ -44,10 +45,14 @@ class Job:
     policy: Resolved
     keep_fp32: tuple[str, ...]
     profiles: list[Profile]
+    free_inputs: bool = False
 
     def as_key(self) -> dict[str, Any]:
         """What the engine depends on besides the ONNX file."""
+        # A workspace of before this choice stays up to date where it changes nothing.
+        chosen = {"input_formats": "fast"} if self.free_inputs else {}
         return {
+            **chosen,
             "policy": self.policy.policy.name,
             "tf32": self.policy.tf32,
             "keep_fp32": list(self.keep_fp32),
@@ -93,19 +98,16 @@ def make_jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
         ]
         if largest == {}:
             without_ranges.append(component.name)
+        resolved = policies.resolve(
+            policy, graph.model, section.keep_fp32, where=f"{ws.root}/{component.onnx}", largest=largest
+        )
         jobs.append(
             Job(
                 component=component.name,
                 onnx=graph.path,
                 onnx_hash=graph.content_hash,
                 engine_file=section.engine_file,
-                policy=policies.resolve(
-                    policy,
-                    graph.model,
-                    section.keep_fp32,
-                    where=f"{ws.root}/{component.onnx}",
-                    largest=largest,
-                ),
+                policy=resolved,
                 keep_fp32=section.keep_fp32,
                 profiles=profiles.resolve(
                     onnx_graph.graph_inputs(graph.model),
@@ -114,6 +116,7 @@ def make_jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                     fixed=config.tensorrt.fixed_profile,
                     where=where,
                 ),
+                free_inputs=config.tensorrt.input_formats == "fast" and resolved.all_fp16,
             )
         )
     if without_ranges:
@@ -135,8 +138,4 @@ class _Graph(NamedTuple):
 def _load(ws: Workspace, relative: str) -> _Graph:
     """An ONNX artifact and its external data, both checked against the manifest."""
     path = ws.onnx(relative)
-    beside = ws.external_data(relative)
-    digest = onnx_graph.content_hash(
-        ws.input_hash(relative), {name: ws.input_hash(artifact) for name, artifact in beside.items()}
-    )
-    return _Graph(path, digest, onnx_graph.load(path))
+    return _Graph(path, ws.onnx_hash(relative), onnx_graph.load(path))

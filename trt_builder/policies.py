@@ -94,6 +94,11 @@ class Resolved:
     int8: bool
     expected: dict[str, Precision]
 
+    @property
+    def all_fp16(self) -> bool:
+        """Whether everything computes in FP16, so that rounding an input to it loses nothing."""
+        return not self.keep and set(self.expected.values()) == {"fp16"}
+
 
 def resolve(
     name: str,

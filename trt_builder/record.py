@@ -42,6 +42,7 @@ def engine_record(session: Session, job: Job, plan: bytes, report: Report, summa
         "plugins": dict(session.plugins),
         "bytes": len(plan),
         "engine_memory": report.memory,
+        "formats": report.formats,
         "achieved": summary,
         "times_ms": report.times or None,
         "layers": [_layer_as_json(layer) for layer in report.layers],

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Tensors
 from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
-from runtime.cuda.session import Bound, DeviceSession, Lane
+from runtime.cuda.session import Bound, DeviceSession, Lane, Origin
 from runtime.devices import Device
 from shared.engines import activation_memory, deserialize, profile_shapes, tensor_names
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
@@ -23,11 +23,25 @@ from shared.provenance import package_versions
 from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 trt = lazy_import("tensorrt", install="pip install the tensorrt wheel that fits the driver, or use the runtime image")
 _log = logging.getLogger("tensorrt")
 
 PACKAGES = ("tensorrt", "pycuda", "numpy")
 KIND = "engine"
+
+# Whether matrix products are asked for in FP16, by policy; others ask for what kernels of ours don't compute in.
+_HALF_OF_POLICY = {
+    "auto": False,
+    "fp32": False,
+    "fp32_tf32": False,
+    "strongly_typed": False,
+    "fp16": True,
+    "int8": True,
+    "explicit_int8": True,
+}
 
 
 def artifacts(workspace: Workspace, spec: ModelSpec, target: str | None = None) -> dict[str, str]:
@@ -110,7 +124,11 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
         for component in spec.components
     }
     engines = {component.name: _checked(plans[component.name], component) for component in spec.components}
-    return TensorRTSession(gpu, plans, engines, {"tensorrt": trt.__version__, "gpu": gpu.name})
+    origins = {
+        component.name: _origin(files[component.name], records[component.name], component)
+        for component in spec.components
+    }
+    return TensorRTSession(gpu, plans, engines, origins, {"tensorrt": trt.__version__, "gpu": gpu.name})
 
 
 class Plan:
@@ -146,10 +164,18 @@ class TensorRTSession(DeviceSession):
 
     several_lanes = True
 
-    def __init__(self, gpu: Gpu, plans: dict[str, Plan], engines: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        gpu: Gpu,
+        plans: dict[str, Plan],
+        engines: dict[str, Any],
+        origins: Mapping[str, Origin | None],
+        settings: dict[str, Any],
+    ) -> None:
         self.gpu = gpu
         self.settings = settings
         self._plans = plans
+        self._origins = origins
         # These answer questions; contexts have their own.
         self._engines = engines
         self._hosts: dict[str, _HostBinding] = {}
@@ -173,6 +199,18 @@ class TensorRTSession(DeviceSession):
     def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
         """See `DeviceSession`."""
         return dtype_of(self._engines[component], tensor)
+
+    def channels_last(self, component: str, tensor: str) -> bool:
+        """See `DeviceSession`."""
+        return lies_channels_last(self._engines[component], tensor)
+
+    def origin(self, component: str) -> Origin | None:
+        """See `DeviceSession`."""
+        return self._origins.get(component)
+
+    def as_built(self) -> Self:
+        """See `DeviceSession`."""
+        return type(self)(self.gpu, self._plans, self._engines, {}, {**self.settings, "steps": "engines"})
 
     def new_engine(self, component: str) -> Any:
         """An engine that has no context yet, for measuring it."""
@@ -270,7 +308,7 @@ class _HostBinding:
             set_shape(self._context, self._engine, self._component, name, (padded, *array.shape[1:]))
             size = int(np.prod(array.shape[1:])) * padded
             staged = self._host[name][:size]
-            staged[: array.size] = array.reshape(-1)
+            staged[: array.size] = as_taken(self._engine, name, array).reshape(-1)
             staged[array.size :] = 0
             self._gpu.to_device(staged, self._device[name].address, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
@@ -291,6 +329,30 @@ def dtype_of(engine: Any, name: str) -> np.dtype[Any]:
     """NumPy dtype of a tensor of an engine."""
     dtype: np.dtype[Any] = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
     return dtype
+
+
+def lies_channels_last(engine: Any, name: str) -> bool:
+    """Whether the channels of a tensor (B, C, H, W) lie side by side in memory.
+
+    Raises:
+        ModelLoadError: an input or output of another layout than this or rows.
+    """
+    layout = engine.get_tensor_format(name)
+    if layout == trt.TensorFormat.LINEAR:
+        return False
+    # Whole groups of eight: no channel is added to fill one up.
+    if layout == trt.TensorFormat.HWC8 and engine.get_tensor_shape(name)[1] % 8 == 0:
+        return True
+    raise ModelLoadError(
+        f"tensor '{name}' lies in memory as {layout.name}, which the runtime does not write",
+        hint="build the engines here (trt_builder build)",
+    )
+
+
+def as_taken(engine: Any, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An input as the engine reads it: of its type, C-contiguous, (B, H, W, C) where it wants channels last."""
+    laid_out = np.moveaxis(array, 1, -1) if lies_channels_last(engine, name) else array
+    return np.ascontiguousarray(laid_out, dtype_of(engine, name))
 
 
 def new_context(engine: Any, scratch: DeviceArray, stream: Any) -> Any:
@@ -413,6 +475,17 @@ def _records(files: Mapping[str, Path]) -> dict[str, Mapping[str, Any]]:
     return {name: engines.get(path.resolve(), {}) for name, path in files.items()}
 
 
+def _origin(engine: Path, record: Mapping[str, Any], component: ComponentSpec) -> Origin | None:
+    """The ONNX file of an engine, where the workspace still has the one that it was built from."""
+    policy, root = record.get("precision_policy"), Workspace.root_of(engine)
+    if root is None or policy not in _HALF_OF_POLICY:
+        return None
+    ws = Workspace.open(root)
+    if component.onnx not in ws.manifest().artifacts or ws.onnx_hash(component.onnx) != record["onnx_sha256"]:
+        return None
+    return Origin(ws.onnx(component.onnx), half=_HALF_OF_POLICY[policy] and not record["kept_in_fp32"])
+
+
 def _three(version: str) -> str:
     return ".".join(version.split(".")[:3])
 
@@ -429,6 +502,7 @@ def _checked(plan: Plan, component: ComponentSpec) -> Any:
                 hint="build the engines again",
             )
         for tensor in expected:
+            lies_channels_last(engine, tensor.name)
             # TensorRT gives -1 for a dynamic axis.
             shape = [None if size < 0 else size for size in engine.get_tensor_shape(tensor.name)]
             if not tensor.accepts(shape):

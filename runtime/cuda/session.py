@@ -6,12 +6,17 @@ import importlib.util
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
 from runtime.devices import Device
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _log = logging.getLogger("runtime")
 
@@ -51,12 +56,25 @@ class Lane(ABC):
 
         Args:
             component: its name in the model spec.
-            inputs: by name, of the dtype that `DeviceSession.dtype` says.
+            inputs: by name, of the type that `DeviceSession.dtype` says, laid out as `channels_last` says.
             outputs: where outputs go, by name; those that are not named get memory of their own.
 
         Raises:
             InferenceError: the component does not take these shapes.
         """
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a component computes, for kernels that take its place.
+
+    Attributes:
+        onnx: the file that it was built from.
+        half: its matrix products are asked for in FP16.
+    """
+
+    onnx: Path
+    half: bool
 
 
 class DeviceSession(ABC):
@@ -77,6 +95,18 @@ class DeviceSession(ABC):
     @abstractmethod
     def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
         """Type of an input or output."""
+
+    def channels_last(self, component: str, tensor: str) -> bool:  # noqa: ARG002 (most backends have one layout)
+        """Whether the channels of an input (B, C, H, W) lie side by side in memory."""
+        return False
+
+    def origin(self, component: str) -> Origin | None:  # noqa: ARG002 (most backends run what they were given)
+        """Where kernels may take a component's place: what it computes. None: it runs as it is."""
+        return None
+
+    def as_built(self) -> Self:
+        """The same components, none of which a kernel takes the place of."""
+        return self
 
     @abstractmethod
     def open_lane(self) -> Lane:

@@ -34,6 +34,12 @@ class TensorRT(Section):
     tactic_sources: (
         tuple[Literal["cublas", "cublas_lt", "cudnn", "edge_mask_convolutions", "jit_convolutions"], ...] | None
     ) = Field(default=None, description="Libraries that kernels may come from; by default TensorRT's set.")
+    input_formats: Literal["fast", "rows"] = Field(
+        default="fast",
+        description="How an engine takes its inputs. `fast`: where a component computes in FP16 throughout, in FP16 "
+        "and in the layout that TensorRT finds the fastest; `rows`: as the graph has them, in rows, for engines that "
+        "another program loads. The engine's record says what was chosen.",
+    )
     fixed_profile: Flag = Field(
         default=False,
         description="Build for one size per input: min and opt are set to `max_shape`, as Autoware's nodes do.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def rows(work: Path, verdict: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same engines for programs that give them FP32 rows, which the bare engines and AWML's driver are."""
+    other = full_size_workspace(tmp_path_factory.mktemp("rows") / "work").root
+    shutil.copytree(work / "tensorrt" / "timing", other / "tensorrt" / "timing")
+    overrides = ["tensorrt.precision_policy=fp16", "tensorrt.tactic_sources=[]", "tensorrt.input_formats=rows"]
+    with trt_engines.verdicts():
+        build_all(other, target="tensorrt", overrides=overrides)
+    return other
+
+
+@pytest.fixture(scope="module")
 def verdict(work: Path) -> list[str]:
     """What the proof of the precision said of the engines. Their speed is another question, asked in any case."""
     with trt_engines.verdicts() as said:
@@ -49,25 +61,25 @@ def verdict(work: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def figures(work: Path, verdict: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def figures(work: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     kept = os.environ.get("FIGURES")
     out = Path(kept) if kept else tmp_path_factory.mktemp("figures") / "gpu_latency.json"
-    return gpu_latency.measure(work, out, requests=1000, soak_requests=int(os.environ.get("SOAK", "2000")))
+    return gpu_latency.measure(work, out, rows=rows, requests=1000, soak_requests=int(os.environ.get("SOAK", "2000")))
 
 
 def test_the_engines_are_proven(verdict: list[str]) -> None:
     assert verdict == []
 
 
-def test_the_pipeline_is_as_fast_as_its_engines(figures: dict[str, Any]) -> None:
-    # The engines as trtexec 11 measures them: without copies, a CUDA graph.
+def test_the_pipeline_is_as_fast_as_the_bare_engines(figures: dict[str, Any]) -> None:
+    # The engines of the graph as trtexec 11 measures them: FP32 rows, without copies, a CUDA graph.
     against = figures["against trtexec-11"]
-    assert against["times"] <= 1.25, json.dumps(figures["stages"])
-    assert against["above_ms"] <= 0.4, json.dumps(figures["stages"])
+    assert against["times"] <= 1.0, json.dumps(figures["stages"])
+    assert against["times_page_locked"] <= 0.93, json.dumps(figures["stages"])
 
 
 def test_latency_has_no_tail(figures: dict[str, Any]) -> None:
-    assert figures["total"]["p99"] <= 1.15 * figures["total"]["median"]
+    assert figures["total"]["p99"] <= 1.1 * figures["total"]["median"]
 
 
 def test_nothing_is_allocated_after_the_warm_up(figures: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ import pytest
 from runtime.cuda.compile import source
 from runtime.cuda.gpu import DeviceArray, Kernels
 from runtime.models.calibration import device as calibration
-from runtime.models.centerpoint import device as centerpoint
+from runtime.models.centerpoint import device_memory as centerpoint
 
 HEADER = Path(__file__).with_suffix(".h")
 _C_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float, "d": ctypes.c_double}

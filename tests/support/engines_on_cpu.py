@@ -10,7 +10,7 @@ import pytest
 
 from runtime import engine_times
 from runtime.backends import tensorrt as backend
-from runtime.models.centerpoint import device as centerpoint
+from runtime.models.centerpoint import device_encoder as centerpoint
 from shared import cuda
 from shared.workspace import Workspace
 from tests.support import cuda_on_cpu, tensorrt_double
@@ -27,9 +27,22 @@ def add_engines(
     architecture: str = "sm90",
     version_compatible: bool = False,
     recorded_as_compatible: bool | None = None,
+    canvas: tuple[str, str] | None = None,
+    policy: str | None = None,
+    built_from: str | None = None,
     **header: Any,
 ) -> None:
-    """Engines of a workspace's ONNX files, recorded as trt_builder does."""
+    """Engines of a workspace's ONNX files, recorded as trt_builder does.
+
+    Args:
+        ws: the workspace.
+        target: of the engines.
+        version, architecture, version_compatible, recorded_as_compatible: what the engines and their records say.
+        canvas: type and layout of the head's input; None: FP32 in rows.
+        policy: the precision policy that is recorded; None: records of an earlier version, which don't say.
+        built_from: hash of the graph that is recorded; None: the workspace's.
+        header: see `plans.write`.
+    """
     recorded = version_compatible if recorded_as_compatible is None else recorded_as_compatible
     parameters = ws.spec().parameters
     points, voxels = parameters["max_points_per_voxel"], parameters["max_voxels"]
@@ -44,7 +57,9 @@ def add_engines(
         for component, profile in zip(ws.spec().components, profiles, strict=True):
             name = f"tensorrt/{target}/{component.name}.engine"
             with stage.artifact(name, kind="engine") as path:
-                plan = Plan(ws.path(component.onnx).read_bytes(), profile, version_compatible=version_compatible)
+                taken = {} if canvas is None or "spatial_features" not in profile else {"spatial_features": canvas}
+                graph = ws.path(component.onnx).read_bytes()
+                plan = Plan(graph, profile, version_compatible=version_compatible, inputs=taken)
                 path.write_bytes(plans.write(plan, version, **header))
             with stage.artifact(f"{name}.json", kind="engine-record") as path:
                 path.write_text("{}")
@@ -54,6 +69,12 @@ def add_engines(
                 "architecture": architecture,
                 "version_compatible": recorded,
             }
+            if policy is not None:
+                record |= {
+                    "precision_policy": policy,
+                    "kept_in_fp32": {},
+                    "onnx_sha256": built_from or ws.onnx_hash(component.onnx),
+                }
             stage.result("engines", f"{target}/{component.name}", record)
 
 

@@ -16,7 +16,7 @@ import pytest
 from runtime.cuda.gpu import Gpu, open_gpu
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
-from runtime.models.centerpoint import device as cuda_steps
+from runtime.models.centerpoint import device_memory as cuda_steps
 from runtime.models.centerpoint.device import CenterPointOnDevice
 from runtime.models.centerpoint.parameters import CenterPointParameters
 from runtime.pipeline import build_pipeline
@@ -94,7 +94,7 @@ class Pair:
         assert got.counters == wanted.counters
         count = wanted.counters["voxels"]
         if count:
-            features = self.device._features.get()
+            features = self.device._encoder.features.get()
             assert_equal(features[:count], self.asked["pts_voxel_encoder"][:count])
             rows = self.device._bucket(count)
             assert not features[count:rows].any()
@@ -313,7 +313,7 @@ def test_a_repeat_is_equal_to_the_bit(gpu: Gpu) -> None:
         found = []
         for frame in frames:
             boxes = pair.device.infer(frame).predictions
-            found.append(pair.device._features.get().tobytes() + b"".join(
+            found.append(pair.device._encoder.features.get().tobytes() + b"".join(
                 getattr(boxes, field.name).tobytes() for field in dataclasses.fields(boxes)
             ))  # fmt: skip
         return found

@@ -13,7 +13,7 @@ import pytest
 from runtime.cuda import nvrtc
 from runtime.cuda.compile import cache_folder, compile_kernels, source
 from runtime.models.calibration import device as calibration
-from runtime.models.centerpoint import device as centerpoint
+from runtime.models.centerpoint import device_kernels as centerpoint
 from runtime.models.centerpoint.parameters import CenterPointParameters
 from runtime.models.yolox import device as yolox
 from shared.errors import EnvironmentLacks, ModelLoadError
@@ -144,11 +144,24 @@ def test_the_compilers_of_this_machine_take_every_kernel(tmp_path: Path, monkeyp
         pytest.skip("neither nvcc nor NVRTC on this machine")
     float32 = np.dtype(np.float32)
     parameters = CenterPointParameters.model_validate(tiny_centerpoint.parameters())
-    constants = centerpoint.kernel_constants(parameters, feature_type=float32, pillar_type=float32, output_type=float32)
+    constants = centerpoint.kernel_constants(
+        parameters,
+        feature_type=float32,
+        pillar_type=float32,
+        canvas_type=np.dtype(np.float16),
+        output_type=float32,
+        channels_last=True,
+    )
+    encode = {**constants, "HIDDEN": "16", "HALF": "1", "ENCODE_WARPS": "8", "ENCODE_BLOCKS": "2"}
     types = {"INPUT_T": "unsigned short", "OUTPUT_T": "float"}
     for number, compiler in enumerate(found):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(number)))
         if not isinstance(compiler, str):
             monkeypatch.setattr("shutil.which", lambda name, path=None: None)
-        for files, macros in ((centerpoint.FILES, constants), (yolox.FILES, types), (calibration.FILES, types)):
+        for files, macros in (
+            (centerpoint.FILES, constants),
+            ((*centerpoint.FILES, centerpoint.ENCODE_FILE), encode),
+            (yolox.FILES, types),
+            (calibration.FILES, types),
+        ):
             assert compile_kernels(files, macros, "sm_90").startswith(b"\x7fELF")

@@ -389,6 +389,39 @@ def test_the_key_of_a_stage_is_the_one_of_workspaces_written_before() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("policy", "override", "expected"),
+    [
+        ("fp16", [], {"type": "HALF", "layout": "HWC8"}),
+        ("fp16", ["tensorrt.input_formats=rows"], {"type": "FLOAT", "layout": "LINEAR"}),
+        ("fp16", [f"components.{HEAD}.keep_fp32=['/backbone.*']"], {"type": "FLOAT", "layout": "LINEAR"}),
+        ("fp32", [], {"type": "FLOAT", "layout": "LINEAR"}),
+    ],
+)
+def test_inputs_of_an_fp16_network_come_as_tensorrt_likes_them(
+    machine: Machine, tmp_path: Path, policy: str, override: list[str], expected: dict[str, str]
+) -> None:
+    target = machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {ENCODER: encoder(), HEAD: head()})
+    build(ws, policy, *override)
+    engines = ws.manifest().results["engines"]
+    formats = engines[f"{target.name(policy)}/{HEAD}"]["formats"]
+    assert formats["spatial_features"] == expected
+    outputs = [value for name, value in formats.items() if name != "spatial_features"]
+    assert outputs == [{"type": "FLOAT", "layout": "LINEAR"}] * 6
+    encoders = engines[f"{target.name(policy)}/{ENCODER}"]["formats"]["input_features"]
+    assert encoders["layout"] == "LINEAR", "three axes have no channels to lie side by side"
+
+
+def test_another_choice_of_input_formats_is_another_build(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {HEAD: head()})
+    build(ws, "fp16")
+    first = ws.manifest().results["engines"]
+    build(ws, "fp16", "tensorrt.input_formats=rows")
+    assert ws.manifest().results["engines"] != first
+
+
 def test_the_timing_cache_grows_and_is_used(machine: Machine, tmp_path: Path) -> None:
     target = machine.with_tensorrt("8.6.0")
     ws = make_workspace(tmp_path)

@@ -27,6 +27,17 @@ __device__ inline float decorated(const float* point, const float* mean, const f
     return __fsqrt_rn(__fadd_rn(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)), __fmul_rn(z, z)));
 }
 
+__device__ inline float center_of(int cell, float size, float offset) {
+    return __fadd_rn(__fmul_rn((float)cell, size), offset);
+}
+
+// The center of a cell's pillar along x (0), y (1) or z (2) [m].
+__device__ inline float center_along(int cell, int axis) {
+    if (axis == 0) return center_of(cell % GRID_NX, VOXEL_X, CENTER_X);
+    if (axis == 1) return center_of(cell / GRID_NX % GRID_NY, VOXEL_Y, CENTER_Y);
+    return center_of(cell / (GRID_NX * GRID_NY), VOXEL_Z, CENTER_Z);
+}
+
 extern "C" __global__ void __launch_bounds__(DECORATE_BLOCK)
 decorate(const int* frame, const u32* slots, const int* in_voxel, const int* cell_of_voxel, FEATURE_T* features,
          int* filled, int* header, int rows) {
@@ -44,11 +55,7 @@ decorate(const int* frame, const u32* slots, const int* in_voxel, const int* cel
         double sum = 0.0;
         for (int slot = 0; slot < count; slot++) sum += (double)points[(long long)numbers[slot] * POINT_FEATURES + lane];
         means[own][lane] = (float)(sum / (double)count);
-        const int cell = cell_of_voxel[voxel];
-        const int cells[3] = {cell % GRID_NX, cell / GRID_NX % GRID_NY, cell / (GRID_NX * GRID_NY)};
-        const float sizes[3] = {VOXEL_X, VOXEL_Y, VOXEL_Z}, offsets[3] = {CENTER_X, CENTER_Y, CENTER_Z};
-        for (int axis = 0; axis < 3; axis++)
-            if (axis == lane) centers[own][axis] = __fadd_rn(__fmul_rn((float)cells[axis], sizes[axis]), offsets[axis]);
+        centers[own][lane] = center_along(cell_of_voxel[voxel], lane);
     }
     __syncwarp();
 

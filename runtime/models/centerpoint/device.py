@@ -3,10 +3,10 @@
 points -> voxelize -> decorate -> pts_voxel_encoder -> scatter -> pts_backbone_neck_head -> decode -> circle_nms
 
 A request copies the points to the device, enqueues everything, waits once, and reads the boxes. Behind it, nobody waits
-for that, the device clears what it wrote, for the next one. The number of pillars is known on the device alone, and the
-encoder's input shape has to be set on the host: so the encoder runs with a *bucket* of rows a little above what the
-frame before had. When a frame has more pillars than its bucket, which the counters that come back with the boxes say,
-the request is enqueued again with one that fits.
+for that, the device clears what it wrote, for the next one. Where the encoder's graph is of the common form, one kernel
+decorates, encodes and scatters. Elsewhere the encoder runs with a *bucket* of rows a little above what the frame before
+had (`device_encoder`). When a frame has more pillars than its bucket, which the counters that come back with the boxes
+say, the request is enqueued again with one that fits.
 """
 
 from __future__ import annotations
@@ -17,16 +17,27 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.cuda.gpu import C_TYPES, DeviceArray, DeviceOutputs, Gpu, Kernels
+from runtime.cuda.gpu import DeviceArray, DeviceOutputs
 from runtime.cuda.session import DeviceSession
 from runtime.cuda.timeline import Timeline
 from runtime.models.centerpoint.decode import logit_threshold
+from runtime.models.centerpoint.device_encoder import BUCKETS, DeviceEncoder, EngineEncoder, KernelEncoder, kernel_form
+from runtime.models.centerpoint.device_kernels import (
+    BINS,
+    BOX_WORDS,
+    FRAME_HEADER,
+    HEADER_WORDS,
+    KEPT,
+    MAX_BOXES,
+    MAX_TASKS,
+    STATE_WORDS,
+    load_kernels,
+)
+from runtime.models.centerpoint.device_memory import Buffers
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, CenterPointParameters
 from runtime.models.centerpoint.steps import checked
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
@@ -37,32 +48,12 @@ from shared.tasks.detection3d import Boxes3D
 
 _log = logging.getLogger("runtime")
 
-FILES = tuple(
-    Path(__file__).with_name(f"{step}.cu") for step in ("voxelize", "decorate", "scatter", "decode", "circle_nms")
-)
-
-# The same names and numbers as in the .cu files.
-FRAME_HEADER = 4
-TILE = 1024
-HEADER_WORDS = 32
-KEPT = 16
-STATE_WORDS = 16
-BINS = 4096
-BOX_WORDS = 12
-MAX_BOXES = 1024
-MAX_TASKS = HEADER_WORDS - KEPT
 COUNTERS = ("points_nan", "points_out_of_range", "voxels", "points_in_dropped_voxels", "points_over_voxel_limit")
-
-# Frames of up to so many points fit without a new buffer: twice what the largest lidar set-ups give.
-POINT_CAPACITY = 1 << 19
-# Buckets of encoder rows, of equal steps.
-BUCKETS = 32
 
 # Requests that decide whether graphs are faster.
 TRIALS = 9
 
 UPLOAD, DOWNLOAD = "upload", "download"
-STAGES = ("voxelize", "decorate", ENCODER, "scatter", HEAD, "decode", "circle_nms", DOWNLOAD)
 
 _UNUSED = 0xFFFFFFFF
 
@@ -99,34 +90,6 @@ class _Launches:
     bodies: dict[tuple[int, bool], Callable[[], None]]
 
 
-class _Buffers:
-    """Device memory of one lane, and its page-locked counterpart. All of it is allocated here."""
-
-    def __init__(self, gpu: Gpu, parameters: CenterPointParameters) -> None:
-        cells = parameters.grid_size[0] * parameters.grid_size[1] * parameters.grid_size[2]
-        voxels, points = parameters.max_voxels, parameters.max_points_per_voxel
-        self._gpu = gpu
-        self.grow(POINT_CAPACITY, parameters.decoration.raw_features)
-        self.first_of_cell = gpu.allocate((cells,), np.uint32)
-        self.voxel_of_cell = gpu.allocate((cells,), np.int32)
-        self.cell_of_voxel = gpu.allocate((voxels,), np.int32)
-        self.slots = gpu.allocate((voxels, points), np.uint32)
-        self.in_voxel = gpu.allocate((voxels,), np.int32)
-        result = HEADER_WORDS + len(parameters.tasks) * parameters.nms.post_max_size * BOX_WORDS
-        self.result = gpu.allocate((result,), np.int32)
-        self.host_result = gpu.pinned((result,), np.int32)
-        self.states = gpu.allocate((len(parameters.tasks), STATE_WORDS + BINS), np.uint32)
-
-    def grow(self, points: int, features: int) -> None:
-        """Make room for frames of so many points."""
-        self.capacity = points
-        words = FRAME_HEADER + points * features
-        self.frame = self._gpu.allocate((words,), np.float32)
-        self.host_frame: Float32 = self._gpu.pinned((words,), np.float32)
-        self.cell_of_point = self._gpu.allocate((points,), np.int32)
-        self.firsts_of_tile = self._gpu.allocate((-(-points // TILE),), np.int32)
-
-
 @dataclass(frozen=True)
 class _Request:
     """A request on its way: points of its frame, and rows that the encoder runs with."""
@@ -148,29 +111,28 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         gpu = session.gpu
         # Copies of points run beside the reset that the request before left behind.
         self._copies = gpu.stream()
-        self._buffers = _Buffers(gpu, parameters)
-        self._kernels = _load_kernels(spec, parameters, session, self._stream)
+        self._buffers = Buffers(gpu, parameters)
+        form = kernel_form(parameters, session)
+        self._kernels = load_kernels(spec, parameters, session, self._stream, form)
         self._grid_blocks = gpu.multiprocessors * 4
-        encoder, head = spec.component(ENCODER), spec.component(HEAD)
-        self._buckets = buckets(*session.rows(ENCODER), parameters.max_voxels)
-        rows = self._buckets[-1]
-        encoder_in, encoder_out = encoder.inputs[0].name, encoder.outputs[0].name
-        shape = (rows, parameters.max_points_per_voxel, parameters.decoration.num_features)
-        self._features = gpu.allocate(shape, session.dtype(ENCODER, encoder_in))
-        self._filled = gpu.allocate((rows,), np.int32)
-        pillars = gpu.allocate((rows, 1, parameters.encoder_channels), session.dtype(ENCODER, encoder_out))
-        self._encoders = {
-            size: self._lane.bind(ENCODER, {encoder_in: self._features.first(size)}, {encoder_out: pillars.first(size)})
-            for size in self._buckets
-        }
-        self._encoder_output = encoder_out
+        canvas = spec.component(HEAD).inputs[0].name
         nx, ny, _ = parameters.grid_size
-        canvas_dtype = session.dtype(HEAD, head.inputs[0].name)
-        self._canvas = gpu.allocate((1, parameters.encoder_channels, ny, nx), canvas_dtype)
-        self._head = self._lane.bind(HEAD, {head.inputs[0].name: self._canvas}, {})
-        self._timeline = Timeline(gpu, (UPLOAD, *STAGES))
+        # Its items lie as the head's input does, see `DeviceSession.channels_last`.
+        self._canvas = gpu.allocate((1, parameters.encoder_channels, ny, nx), session.dtype(HEAD, canvas))
+        self._encoder: DeviceEncoder
+        if form is None:
+            self._encoder = EngineEncoder(
+                spec, parameters, session, self._lane, self._kernels, self._buffers, self._canvas
+            )
+        else:
+            self._encoder = KernelEncoder(form, parameters, session, self._kernels, self._buffers, self._canvas)
+        self._buckets = self._encoder.buckets
+        self._head = self._lane.bind(HEAD, {canvas: self._canvas}, {})
+        # On the device, behind the upload.
+        self.stages = ("voxelize", *self._encoder.stages, HEAD, "decode", "circle_nms", DOWNLOAD)
+        self._timeline = Timeline(gpu, (UPLOAD, *self.stages))
         self._finished = gpu.event()
-        self._expected = rows
+        self._expected = self._buckets[-1]
         self._is_reset = False
         self._run_once()
         self._tasks = self._bind_tasks()
@@ -178,9 +140,11 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
 
     def input_shapes(self, data: Float32, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the counters say how many voxels the points fill)
         """See `DevicePipeline`; the encoder has a row a voxel, or the fewest that it takes."""
+        parameters = self._parameters
         rows = max(counters["voxels"], self._session.rows(ENCODER)[0])
+        features = (rows, parameters.max_points_per_voxel, parameters.decoration.num_features)
         return {
-            ENCODER: {self._spec.component(ENCODER).inputs[0].name: (rows, *self._features.shape[1:])},
+            ENCODER: {self._spec.component(ENCODER).inputs[0].name: features},
             HEAD: {self._spec.component(HEAD).inputs[0].name: self._canvas.shape},
         }
 
@@ -298,12 +262,7 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         """Everything from the points on the device to the result on the host."""
         self._voxelize()
         mark("voxelize")
-        self._decorate(rows)
-        mark("decorate")
-        self._encoders[rows].enqueue()
-        mark(ENCODER)
-        self._scatter(rows)
-        mark("scatter")
+        self._encoder.enqueue(rows, mark)
         self._head.enqueue()
         mark(HEAD)
         for task in self._tasks:
@@ -331,18 +290,6 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
             b.frame, b.cell_of_point, b.voxel_of_cell, b.slots, b.in_voxel, b.result,
         )  # fmt: skip
 
-    def _decorate(self, rows: int) -> None:
-        b = self._buffers
-        self._kernels.launch(
-            "decorate", -(-rows // 16), 128,
-            b.frame, b.slots, b.in_voxel, b.cell_of_voxel, self._features, self._filled, b.result, rows,
-        )  # fmt: skip
-
-    def _scatter(self, rows: int) -> None:
-        b = self._buffers
-        pillars = self._encoders[rows].outputs[self._encoder_output]
-        self._kernels.launch("scatter", -(-rows // 32), 256, pillars, b.cell_of_voxel, self._canvas, b.result, rows)
-
     def _decode(self, task: _Task) -> None:
         heatmap = task.outputs["heatmap"]
         cells = int(np.prod(heatmap.shape))
@@ -365,8 +312,7 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
 
     def _run_once(self) -> None:
         """Run every component once: backends finish their set-up in the first run, which can't be recorded."""
-        for encoder in self._encoders.values():
-            encoder.enqueue()
+        self._encoder.warm_up()
         self._head.enqueue()
         self._stream.synchronize()
 
@@ -454,98 +400,3 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         self._buffers.grow(capacity, self._parameters.decoration.raw_features)
         self._launches = self._choose()
         self._is_reset = False
-
-
-def buckets(low: int, high: int | None, max_voxels: int) -> list[int]:
-    """Numbers of rows that the encoder is run with, ascending.
-
-    Args:
-        low: the fewest rows that it takes.
-        high: the most; None: as many as you like.
-        max_voxels: the most that a frame has.
-
-    Raises:
-        InferenceError: it takes fewer rows than a frame may have.
-    """
-    if high is not None and high < max_voxels:
-        raise InferenceError(
-            f"takes at most {high} pillars, a frame may have {max_voxels}",
-            where=ENCODER,
-            hint="raise max_shape of its tensorrt_profile to max_voxels and build again",
-        )
-    most = max(max_voxels, low)
-    step = -(-most // BUCKETS)
-    return sorted({max(low, min(number * step, most)) for number in range(1, BUCKETS + 1)})
-
-
-def _load_kernels(spec: ModelSpec, parameters: CenterPointParameters, session: DeviceSession, stream: Any) -> Kernels:
-    """The kernels, compiled for this model and loaded, by name."""
-    encoder, head = spec.component(ENCODER), spec.component(HEAD)
-    constants = kernel_constants(
-        parameters,
-        feature_type=session.dtype(ENCODER, encoder.inputs[0].name),
-        pillar_type=session.dtype(ENCODER, encoder.outputs[0].name),
-        output_type=session.dtype(HEAD, head.outputs[0].name),
-    )
-    if session.dtype(HEAD, head.inputs[0].name) != session.dtype(ENCODER, encoder.outputs[0].name):
-        raise InferenceError("the encoder's output and the head's input have different types", where="model spec")
-    return session.gpu.kernels(FILES, _SIGNATURES, constants, stream)
-
-
-# Arguments of the kernels: P an address, i an int32, f a float32, d a float64.
-_SIGNATURES = {
-    "clear_canvas": "PPP",
-    "voxelize_cells": "PPPP",
-    "voxelize_count": "PPPP",
-    "voxelize_number": "PPPPPPP",
-    "voxelize_slots": "PPPPPP",
-    "decorate": "PPPPPPPi",
-    "scatter": "PPPPi",
-    "decode_histogram": "PifPP",
-    "decode_collect": "PifPP",
-    "decode_boxes": "PPPPPPiiiiPPP",
-    "circle_nms": "PPdiPP",
-}
-
-
-def kernel_constants(
-    parameters: CenterPointParameters,
-    *,
-    feature_type: np.dtype[Any],
-    pillar_type: np.dtype[Any],
-    output_type: np.dtype[Any],
-) -> dict[str, str]:
-    """The macros of the kernels for a model, see ``common.cu``. Floats are written exactly, in hexadecimal."""
-    p = parameters
-    constants: dict[str, str] = {
-        "POINT_FEATURES": str(p.decoration.raw_features),
-        "MAX_POINTS": str(p.max_points_per_voxel),
-        "MAX_VOXELS": str(p.max_voxels),
-        "NUM_FEATURES": str(p.decoration.num_features),
-        "CHANNELS": str(p.encoder_channels),
-        "LEGACY": str(int(p.decoration.legacy)),
-        "CLUSTER_CENTER": str(int(p.decoration.cluster_center)),
-        "CENTER_AXES": str(p.decoration.center_axes),
-        "MAX_NUM": str(p.bbox_coder.max_num),
-        "SORTED": str(max(2, 1 << (p.bbox_coder.max_num - 1).bit_length())),
-        "POST_MAX": str(p.nms.post_max_size),
-        "NORM_BBOX": str(int(p.norm_bbox)),
-        "Y_AXIS_REFERENCE": str(int(p.rot_y_axis_reference)),
-        "FEATURE_T": C_TYPES[feature_type.name],
-        "PILLAR_T": C_TYPES[pillar_type.name],
-        "OUTPUT_T": C_TYPES[output_type.name],
-    }
-    for axis, name in enumerate("XYZ"):
-        size, minimum = p.voxel_size[axis], p.point_cloud_range[axis]
-        constants[f"GRID_N{name}"] = str(p.grid_size[axis])
-        constants[f"GRID_MIN_{name}"] = _float(minimum)
-        constants[f"VOXEL_{name}"] = _float(size)
-        # As in `runtime.models.centerpoint.decorate`: the sum in double, rounded once.
-        constants[f"CENTER_{name}"] = _float(size / 2 + minimum)
-        constants[f"RANGE_{name}0"] = _float(p.bbox_coder.post_center_range[axis])
-        constants[f"RANGE_{name}1"] = _float(p.bbox_coder.post_center_range[axis + 3])
-    return constants
-
-
-def _float(value: float) -> str:
-    return f"{float(np.float32(value)).hex()}f"

@@ -43,6 +43,7 @@ def make(version: str, recorded: Recorded | None = None, behavior: Behavior | No
     trt.ProfilingVerbosity = names.enum("ProfilingVerbosity", "LAYER_NAMES_ONLY", "DETAILED")
     trt.DeviceType = names.enum("DeviceType", "GPU", "DLA")
     trt.LayerInformationFormat = names.enum("LayerInformationFormat", "ONELINE", "JSON")
+    trt.TensorFormat = names.enum("TensorFormat", "LINEAR", "CHW2", "HWC8")
     trt.TensorIOMode = names.enum("TensorIOMode", "INPUT", "OUTPUT")
     severity = IntEnum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"], start=0)
     levels = {"Severity": severity, "INTERNAL_ERROR": severity.INTERNAL_ERROR, "ERROR": severity.ERROR}

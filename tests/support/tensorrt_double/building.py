@@ -88,7 +88,7 @@ class _Builder:
 
     def create_network(self, flags: int) -> Any:
         self._recorded.network_flags = flags
-        return SimpleNamespace(layers=[], onnx=b"")
+        return SimpleNamespace(layers=[], onnx=b"", inputs=[])
 
     def create_builder_config(self) -> Any:
         return self._trt.IBuilderConfig(self._trt, self._recorded, self._behavior)
@@ -119,8 +119,14 @@ class _Builder:
             self._recorded.profiles[0] if self._recorded.profiles else {},
             [self._layer(layer) for layer in network.layers],
             "VERSION_COMPATIBLE" in self._recorded.flags,
+            {tensor.name: self._taken_as(tensor) for tensor in network.inputs if tensor.dtype.name != "FLOAT"},
         )
         return plans.write(plan, self._trt.__version__)
+
+    def _taken_as(self, tensor: Any) -> tuple[str, str]:
+        """Type and layout: of those that are allowed, the double finds the last the fastest."""
+        formats = self._trt.TensorFormat
+        return tensor.dtype.name, [layout.name for layout in formats if tensor.allowed_formats >> layout & 1][-1]
 
     def _layer(self, layer: Any) -> dict[str, Any]:
         precision = self._behavior.precision_of(layer.name, self._recorded.precisions.get(layer.name))
@@ -270,6 +276,12 @@ class _Parser:
                 self._errors.append(self._trt.ParserError(position, node))
             dtype = self._trt.DataType[names.get(types.get(node.output[0], 0), "INT32")]
             self._network.layers.append(self._trt.ILayer(self._trt, self._recorded, node, dtype))
+        for value in model.graph.input:
+            shape = tuple(axis.dim_value or -1 for axis in value.type.tensor_type.shape.dim)
+            dtype = self._trt.DataType[names.get(value.type.tensor_type.elem_type, "INT32")]
+            self._network.inputs.append(SimpleNamespace(name=value.name, dtype=dtype, shape=shape, allowed_formats=1))
+        self._network.num_inputs = len(self._network.inputs)
+        self._network.get_input = lambda index: self._network.inputs[index]
         self._network.onnx = model.SerializeToString()
         self._network.num_layers = len(self._network.layers)
         self._network.get_layer = lambda index: self._network.layers[index]

@@ -18,12 +18,14 @@ class Plan(NamedTuple):
         profile: smallest, tuned-for and largest shape by dynamic input.
         layers: as the engine inspector reports them.
         version_compatible: whether code for the host is in it.
+        inputs: type and layout of inputs that the engine does not take as the graph has them.
     """
 
     onnx: bytes
     profile: Profile
     layers: Sequence[Mapping[str, Any]] = ()
     version_compatible: bool = False
+    inputs: Mapping[str, Sequence[str]] = {}
 
 
 def write(plan: Plan, version: str = "8.6.0", magic: bytes = b"ftrt") -> bytes:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from shared.lazy import lazy_import
 from tests.support.tensorrt_double import plans
@@ -32,12 +33,12 @@ class Engine:
         return ort.InferenceSession(self.plan.onnx, providers=["CPUExecutionProvider"])
 
     @functools.cached_property
-    def _inputs(self) -> dict[str, Any]:
-        return {tensor.name: tensor for tensor in self.session.get_inputs()}
+    def _inputs(self) -> dict[str, tuple[int, ...]]:
+        return _shapes(onnx.load_from_string(self.plan.onnx).graph.input)
 
     @functools.cached_property
-    def _outputs(self) -> dict[str, Any]:
-        return {tensor.name: tensor for tensor in self.session.get_outputs()}
+    def _outputs(self) -> dict[str, tuple[int, ...]]:
+        return _shapes(onnx.load_from_string(self.plan.onnx).graph.output)
 
     def create_engine_inspector(self) -> Any:
         text = json.dumps({"Layers": self.plan.layers})
@@ -55,11 +56,13 @@ class Engine:
         return modes.INPUT if name in self._inputs else modes.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> Any:
-        return self.trt.DataType.FLOAT
+        return self.trt.DataType[self.plan.inputs.get(name, ("FLOAT", "LINEAR"))[0]]
+
+    def get_tensor_format(self, name: str) -> Any:
+        return self.trt.TensorFormat[self.plan.inputs.get(name, ("FLOAT", "LINEAR"))[1]]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        tensor = {**self._inputs, **self._outputs}[name]
-        return tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
+        return {**self._inputs, **self._outputs}[name]
 
     def get_tensor_profile_shape(self, name: str, index: int) -> Any:
         return self.plan.profile[name]
@@ -72,6 +75,11 @@ class Engine:
         if strategy is None:
             context.device_memory = 1
         return context
+
+
+def _shapes(values: Any) -> dict[str, tuple[int, ...]]:
+    """By name; -1 for axes without a size."""
+    return {value.name: tuple(axis.dim_value or -1 for axis in value.type.tensor_type.shape.dim) for value in values}
 
 
 class Context:
@@ -124,8 +132,12 @@ class Context:
         return True
 
     def _read(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        count = int(np.prod(shape))
-        return np.frombuffer((ctypes.c_float * count).from_address(self._addresses[name]), np.float32).reshape(shape)
+        dtype = self._engine.trt.nptype(self._engine.get_tensor_dtype(name))
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        values = np.frombuffer((ctypes.c_ubyte * size).from_address(self._addresses[name]), dtype)
+        if self._engine.get_tensor_format(name).name == "HWC8":
+            values = np.moveaxis(values.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+        return values.reshape(shape).astype(np.float32)
 
 
 class Runtime:
