@@ -12,12 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.quantize.sensitivity import Choice, Estimate, Measure
+from shared.ask_ahead import Ask, asking_ahead
 from shared.errors import GateFailed
 
 # Keeps the order by loss where a block saves next to nothing.
 _LEAST_SAVING = 1e-9  # [ms]
+_TITLE = "auto"
 
 _log = logging.getLogger("exporter")
+
+#: Names of the blocks in INT8.
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -37,34 +42,54 @@ class Found:
     baseline: float
 
 
-def search(measure: Measure, blocks: Mapping[str, Sequence[str]], estimate: Estimate, max_drop: float) -> Found:
+def search(
+    measure: Measure, blocks: Mapping[str, Sequence[str]], estimate: Estimate, max_drop: float, at_once: int = 1
+) -> Found:
     """Find the choice.
 
     Args:
-        measure: the model with some layers in INT8.
+        measure: measures choices of layers in INT8.
         blocks: layers by name of the block, of those that may be in INT8.
         estimate: of latencies.
         max_drop: points of the metric that may be lost.
+        at_once: how many choices `measure` measures side by side; with more than one, also those that the search may
+            ask for next. What it finds is the same.
 
     Raises:
         GateFailed: not one block can be in INT8; says what came closest.
     """
-    return _Search(measure, blocks, estimate, max_drop).run()
+    return _Search(measure, blocks, estimate, max_drop, at_once).run()
 
 
 class _Search:
     def __init__(
-        self, measure: Measure, blocks: Mapping[str, Sequence[str]], estimate: Estimate, max_drop: float
+        self,
+        measure: Measure,
+        blocks: Mapping[str, Sequence[str]],
+        estimate: Estimate,
+        max_drop: float,
+        at_once: int,
     ) -> None:
         self.measure, self.blocks, self.estimate, self.max_drop = measure, blocks, estimate, max_drop
-        self.baseline = measure(()).metric
-        self.tried: dict[tuple[str, ...], Choice] = {}
+        self.at_once = at_once
+        self.baseline = measure([()], _TITLE)[0].metric
+        self.tried: dict[Names, Choice] = {}
 
     def run(self) -> Found:
-        chosen = self.worth_it(self.blocks)
-        order = self.order(chosen)
-        chosen = self.first_good(chosen, order)
-        chosen = self.refined(chosen)
+        worth_it = self.worth_it(self.blocks)
+        order = self.order(worth_it)
+
+        def halve_and_refine(is_good: Ask[Names]) -> list[str]:
+            return self.refined(self.first_good(worth_it, order, is_good), is_good)
+
+        ask = asking_ahead(halve_and_refine, self.are_good, self.at_once)
+
+        def is_good(names: Names) -> bool:
+            verdict = ask(names)
+            self.choice(names)
+            return verdict
+
+        chosen = halve_and_refine(is_good)
         if not chosen:
             closest = min(self.tried.values(), key=self.drop)
             raise GateFailed(
@@ -90,13 +115,14 @@ class _Search:
         int8 = self.layers(names)
         if int8 not in self.tried:
             label = f"{len(names)} of {len(self.blocks)} blocks"
-            choice = Choice(label, int8, self.latency(names), self.measure(int8))
+            choice = Choice(label, int8, self.latency(names), self.measure([int8], _TITLE)[0])
             _log.info("auto: INT8 in %s: drop %.2f, %.4f ms (estimate)", label, self.drop(choice), choice.latency_ms)
             self.tried[int8] = choice
         return self.tried[int8]
 
-    def good(self, names: Sequence[str]) -> bool:
-        return bool(names) and self.drop(self.choice(names)) <= self.max_drop
+    def are_good(self, choices: Sequence[Names]) -> list[bool]:
+        measured = self.measure([self.layers(names) for names in choices], _TITLE)
+        return [self.baseline - each.metric <= self.max_drop for each in measured]
 
     def worth_it(self, names: Iterable[str]) -> list[str]:
         """Without the blocks that INT8 makes slower (its input would have to be quantized first)."""
@@ -112,9 +138,10 @@ class _Search:
     def order(self, chosen: Sequence[str]) -> list[str]:
         """Blocks in the order in which they leave INT8."""
         whole = self.latency(chosen)
+        measured = dict(zip(chosen, self.measure([self.blocks[name] for name in chosen], _TITLE), strict=True))
 
         def loss(name: str) -> tuple[float, float]:
-            alone = self.measure(self.blocks[name])
+            alone = measured[name]
             saved = self.latency([each for each in chosen if each != name]) - whole
             lowest = alone.lowest_snr
             drop = max(0.0, round(self.baseline - alone.metric, 2))
@@ -122,30 +149,30 @@ class _Search:
 
         return sorted(chosen, key=loss)
 
-    def first_good(self, chosen: Sequence[str], order: Sequence[str]) -> list[str]:
+    def first_good(self, chosen: Sequence[str], order: Sequence[str], is_good: Ask[Names]) -> list[str]:
         """The choice after as few blocks have left as must, found by halving: it is taken that fewer lose less."""
-        if self.good(chosen):
+        if is_good(tuple(chosen)):
             return list(chosen)
         low, high = 1, len(order)
         while low < high:
             middle = (low + high) // 2
-            if self.good([name for name in chosen if name not in order[:middle]]):
+            if is_good(tuple(name for name in chosen if name not in order[:middle])):
                 high = middle
             else:
                 low = middle + 1
         return [name for name in chosen if name not in order[:low]]
 
-    def refined(self, chosen: Sequence[str]) -> list[str]:
+    def refined(self, chosen: Sequence[str], is_good: Ask[Names]) -> list[str]:
         """With the blocks back that are fast in INT8 and that the metric bears, the fastest choice first."""
         chosen = list(chosen)
         while True:
             larger = [
-                [name for name in self.blocks if name in chosen or name == back]
+                tuple(name for name in self.blocks if name in chosen or name == back)
                 for back in self.blocks
                 if back not in chosen
             ]
             faster = [names for names in larger if not chosen or self.latency(names) < self.latency(chosen)]
-            better = next((names for names in sorted(faster, key=self.latency) if self.good(names)), None)
+            better = next((names for names in sorted(faster, key=self.latency) if is_good(names)), None)
             if better is None:
                 return chosen
-            chosen = better
+            chosen = list(better)

@@ -15,6 +15,7 @@ from shared.cli import (
     FILE,
     SEED,
     Number,
+    cluster_option,
     config_option,
     data_option,
     device_option,
@@ -177,6 +178,7 @@ def _search_options(command: Command) -> Command:
             help="Measured times of layers, from `trt_builder inspect ENGINE --json`. Repeatable.",
         ),
         device_option,
+        cluster_option,
         force_option,
     ):  # fmt: skip
         command = option(command)

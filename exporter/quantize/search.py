@@ -26,6 +26,7 @@ from exporter.quantize.sensitivity import (
     write_csv,
 )
 from exporter.quantize.session import Session, open_session
+from exporter.quantize.workers import measuring_workers
 from shared.config.write import to_yaml
 from shared.errors import UsageError
 from shared.files import copy, sha256_of_file
@@ -49,6 +50,7 @@ def sensitivity(
     profiles: Sequence[Path] = (),
     output: Path | None = None,
     device: str = "cpu",
+    cluster: str | None = None,
     force: bool = False,
 ) -> str:
     """Measure what each layer and block loses alone in INT8, and combined choices of them. Interrupted, it resumes.
@@ -66,6 +68,7 @@ def sensitivity(
         profiles: reports of engines with measured times of layers.
         output: a copy of the CSV.
         device: where to measure.
+        cluster: measure side by side there, see `shared.cluster.connect`.
         force: measure again what was measured.
 
     Returns:
@@ -74,6 +77,7 @@ def sensitivity(
     Raises:
         UsageError: a GPU whose peaks are not known.
         InputError: no labels, no samples, broken files.
+        EnvironmentLacks: no such cluster, or a node lacks something.
     """
     check_gpu(gpu)
     session = open_session(config_path, overrides, data_root)
@@ -85,13 +89,17 @@ def sensitivity(
     names = {kind: f"quantized/sensitivity/{kind}" for kind in ("report.csv", "picture.png", "skip.yaml", "tables.txt")}
     stage = _stage(workspace, "sensitivity", key, settings, profiles)
     if force or not stage.up_to_date():
-        with stage, hold_stages(workspace.root, ["quantize:search"]):
-            bench = open_bench(session, metric, workspace, key, device=place, force=force)
+        with (
+            measuring_workers(cluster, session, workspace, key, data_root, num_samples, place) as workers,
+            stage,
+            hold_stages(workspace.root, ["quantize:search"]),
+        ):
+            bench = open_bench(session, metric, workspace, key, device=place, force=force, workers=workers)
             estimate = bench.estimate(gpu, profiles)
             profile = build_sensitivity_profile(bench.measure, bench.layers, blocks_of(bench.layers, block_size))
             skip = get_sensitive_layers(profile, threshold, min_snr_db)
             candidates = choices(bench.measure, bench.layers, profile, skip, estimate)
-            baseline = bench.measure(()).metric
+            baseline = bench.measure([()], "float")[0].metric
             tables = [
                 profile_table(profile, metric.name, baseline),
                 choices_table(candidates, pareto(candidates), metric.name, baseline, estimate.source),
@@ -123,6 +131,7 @@ def auto_search(
     gpu: str,
     profiles: Sequence[Path] = (),
     device: str = "cpu",
+    cluster: str | None = None,
     force: bool = False,
 ) -> str:
     """Find the INT8 blocks that lose at most ``max_drop`` points at the least estimated latency.
@@ -133,7 +142,7 @@ def auto_search(
         max_drop: points of the metric that may be lost, against the float model on the same frames.
         skip: names or regular expressions of layers that stay in floating point in any case.
         transposed: whether ConvTranspose2d may be INT8; TensorRT 8.6 can't build it so.
-        config_path, work, overrides, data_root, num_samples, block_size, gpu, profiles, device, force: as in
+        config_path, work, overrides, data_root, num_samples, block_size, gpu, profiles, device, cluster, force: as in
             `sensitivity`.
 
     Returns:
@@ -143,6 +152,7 @@ def auto_search(
         GateFailed: no block can be INT8.
         UsageError: a GPU whose peaks are not known.
         InputError: no labels, no samples, broken files.
+        EnvironmentLacks: no such cluster, or a node lacks something.
     """
     check_gpu(gpu)
     session = open_session(config_path, overrides, data_root)
@@ -155,11 +165,15 @@ def auto_search(
     names = {kind: f"quantized/auto/{kind}" for kind in ("skip.yaml", "tables.txt")}
     stage = _stage(workspace, "auto", key, settings, profiles)
     if force or not stage.up_to_date():
-        with stage, hold_stages(workspace.root, ["quantize:search"]):
-            bench = open_bench(session, metric, workspace, key, device=place, force=force)
+        with (
+            measuring_workers(cluster, session, workspace, key, data_root, num_samples, place) as workers,
+            stage,
+            hold_stages(workspace.root, ["quantize:search"]),
+        ):
+            bench = open_bench(session, metric, workspace, key, device=place, force=force, workers=workers)
             estimate = bench.estimate(gpu, profiles)
             blocks = _blocks(bench, kept, block_size)
-            found = auto.search(bench.measure, blocks, estimate, max_drop)
+            found = auto.search(bench.measure, blocks, estimate, max_drop, bench.at_once)
             table = choices_table(found.tried, [found.best], metric.name, found.baseline, estimate.source)
             left = [name for name in bench.layers if name not in found.best.int8]
             drop = found.baseline - found.best.measured.metric

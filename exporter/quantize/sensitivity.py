@@ -14,7 +14,6 @@ from pathlib import Path
 from exporter.quantize.cost import GPUS, LayerCost, Times, latency_ms, layer_ms
 from shared.files import atomic_path
 from shared.lazy import lazy_import
-from shared.progress import track
 from shared.table import Table, number
 
 figure = lazy_import("matplotlib.figure")
@@ -44,8 +43,8 @@ class Measured:
         return min(self.snr_db.values(), default=None)
 
 
-#: Measures the model with these layers in INT8.
-Measure = Callable[[Iterable[str]], Measured]
+#: Measures the model with each choice of layers in INT8, with a title for the progress; side by side, on a cluster.
+Measure = Callable[[Sequence[Iterable[str]], str], list[Measured]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def build_sensitivity_profile(
     """Put each layer, and each block, alone into INT8.
 
     Args:
-        measure: the model with some layers in INT8.
+        measure: measures choices of layers in INT8.
         layers: names of the layers.
         blocks: layers by name of the block; None: `blocks_of`. A block that is one layer is not measured twice.
 
@@ -112,11 +111,11 @@ def build_sensitivity_profile(
     for name, inside in (blocks_of(layers) if blocks is None else blocks).items():
         if tuple(inside) != (name,):
             groups["block", name] = tuple(inside)
-    baseline = measure(())
-    profile = []
-    for (kind, name), inside in track(groups.items(), "sensitivity", len(groups)):
-        measured = measure(inside)
-        profile.append(Sensitivity(name, kind, inside, baseline.metric - measured.metric, measured))
+    baseline, *alone = measure([(), *groups.values()], "sensitivity")
+    profile = [
+        Sensitivity(name, kind, inside, baseline.metric - measured.metric, measured)
+        for ((kind, name), inside), measured in zip(groups.items(), alone, strict=True)
+    ]
     return sorted(profile, key=rank)
 
 
@@ -199,7 +198,7 @@ def choices(
     """Combined choices between all INT8 and all float: the blocks that lose something leave INT8 one after another.
 
     Args:
-        measure: the model with some layers in INT8.
+        measure: measures choices of layers in INT8.
         layers: all layers.
         profile: what `build_sensitivity_profile` gave.
         skip: sensitive layers; a choice without them is among the results.
@@ -214,8 +213,8 @@ def choices(
         left = [name for name in left if name not in block.layers]
         wanted.setdefault(tuple(left), f"worst blocks in float: {count}")
     return [
-        Choice(label, int8, estimate.latency_ms(int8), measure(int8))
-        for int8, label in track(wanted.items(), "latency against metric", len(wanted))
+        Choice(label, int8, estimate.latency_ms(int8), measured)
+        for (int8, label), measured in zip(wanted.items(), measure(list(wanted), "latency against metric"), strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from shared.cluster.workers import MOST_DEATHS, Make, Need, Outcome, Result, Task, Workers
+from shared.cluster.workers import Make, Need, Outcome, Result, Task, Workers
 from shared.errors import EnvironmentLacks, UsageError
 from shared.lazy import lazy_import
 
@@ -123,14 +123,7 @@ class Cluster:
             EnvironmentLacks: no node is left, or the cluster is gone.
         """
         with self.workers(make, need) as workers:
-            for task in tasks:
-                workers.give(task)
-            for outcome in workers.outcomes():
-                if 0 < outcome.deaths < MOST_DEATHS and outcome.died:
-                    _log.warning("%s; it is done again", outcome.error)
-                    workers.give(outcome.task, outcome.deaths)
-                else:
-                    yield outcome
+            yield from workers.run(tasks)
 
     def heard(self) -> None:
         """Note that the cluster has answered."""

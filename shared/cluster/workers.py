@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,6 +15,7 @@ from shared import provenance
 from shared.cluster.process import Answer, Site, Worker, inspect
 from shared.errors import DeployError, EnvironmentLacks
 from shared.lazy import lazy_import
+from shared.progress import progress
 from shared.temporaries import temporary
 from shared.work_path import WorkPath
 
@@ -143,6 +144,11 @@ class Workers(Generic[Task, Result]):
         self._had_nodes = time.monotonic()
 
     @property
+    def count(self) -> int:
+        """How many there are now, at least 1."""
+        return max(1, sum(node.taken for node in self._nodes.values()))
+
+    @property
     def at_work(self) -> str:
         """How many work, for a line of progress: ``3 of 4 GPUs``."""
         busy = sum(call.task is not None for call in self._calls.values())
@@ -182,6 +188,56 @@ class Workers(Generic[Task, Result]):
                 outcome = self._ended(self._calls.pop(reference), reference)
                 if outcome is not None:
                     yield outcome
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome[Task, Result]]:
+        """Do tasks side by side; one whose process dies is done again, until it has died `MOST_DEATHS` times.
+
+        Yields:
+            What became of each task, in the order in which they end.
+
+        Raises:
+            DeployError, EnvironmentLacks: see `outcomes`.
+        """
+        for task in tasks:
+            self.give(task)
+        for outcome in self.outcomes():
+            if outcome.died and outcome.deaths < MOST_DEATHS:
+                _log.warning("%s; it is done again", outcome.error)
+                self.give(outcome.task, outcome.deaths)
+            else:
+                yield outcome
+
+    def results(
+        self, tasks: Sequence[Task], title: str, name: Callable[[Task], str]
+    ) -> Iterator[tuple[Task, Result | None]]:
+        """What tasks return, with a bar; those that fail don't keep the others from being done.
+
+        Args:
+            tasks: what to do.
+            title: of the bar.
+            name: of a task, for its error.
+
+        Yields:
+            Task and result, in the order in which they end.
+
+        Raises:
+            DeployError: tasks failed; the first one's error with its name, after all others are done.
+            EnvironmentLacks: see `outcomes`.
+        """
+        failed: list[tuple[Task, DeployError]] = []
+        with progress(title, len(tasks)) as advance:
+            for outcome in self.run(tasks):
+                if outcome.error is not None:
+                    failed.append((outcome.task, outcome.error))
+                else:
+                    yield outcome.task, outcome.value
+                advance(1, self.at_work)
+        if failed:
+            task, error = failed[0]
+            others = f" (and {len(failed) - 1} more of {len(tasks)})" if len(failed) > 1 else ""
+            raised = type(error)(f"{name(task)} failed{others}: {error.message}", where=error.where, hint=error.hint)
+            raised.exit_code = error.exit_code
+            raise raised
 
     def enlist_all(self) -> None:
         """Look at every node, and have workers loaded on it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,18 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test leaves a workspace whose search was stopped, in ``work``, and the finished one."""
+    return tmp_path_factory.mktemp("search")
+
+
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(cli, ["quantize", *arguments])
 
 
 def test_killed_it_goes_on_and_both_commands_share_what_was_measured(
-    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], half_done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
     answer = calibration.answer
@@ -64,6 +71,7 @@ def test_killed_it_goes_on_and_both_commands_share_what_was_measured(
     assert run("sensitivity", *options, *work).exit_code != 0
     kept = journal.read_text().splitlines()[1:]
     assert len(kept) >= 3
+    shutil.copytree(tmp_path, half_done / "work")
     stop_at = None
     result = run("sensitivity", *options, *work, "--output", str(tmp_path / "copy.csv"))
     assert result.exit_code == 0, result.output
@@ -79,6 +87,8 @@ def test_killed_it_goes_on_and_both_commands_share_what_was_measured(
     skip = yaml.safe_load((tmp_path / "quantized/sensitivity/skip.yaml").read_text())
     assert set(skip["sensitive_layers"]) <= {row["name"] for row in rows}
 
+    shutil.copytree(tmp_path, half_done / "finished")
+
     before = asked
     again = run("sensitivity", *options, *work)
     assert "alone in int8" in again.output.lower()
@@ -91,6 +101,30 @@ def test_killed_it_goes_on_and_both_commands_share_what_was_measured(
     assert len(journal.read_text().splitlines()) - 1 - measured <= 2
     stopped = run("auto", *options, *work, "--max-drop", "-200")
     assert stopped.exit_code == 6 and "no choice of INT8 blocks" in stopped.output
+
+
+def test_on_a_cluster_it_goes_on_and_finds_the_same(
+    options: list[str], half_done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first test left a search that was stopped, and the result of the one that went on."""
+    pytest.importorskip("ray", reason="needs Ray: make setup-cluster")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    work = half_done / "work"
+    kept = (work / "quantized/search/journal.jsonl").read_text().splitlines()[1:]
+    result = run("sensitivity", *options, "--work", str(work), "--cluster", "local:2")
+    assert result.exit_code == 0, result.output
+    finished = half_done / "finished"
+    for name in ("report.csv", "tables.txt", "skip.yaml"):
+        path = f"quantized/sensitivity/{name}"
+        assert (work / path).read_bytes() == (finished / path).read_bytes()
+    lines = [(root / "quantized/search/journal.jsonl").read_text().splitlines() for root in (work, finished)]
+    assert lines[0][1 : len(kept) + 1] == kept  # none of them again
+    assert sorted(lines[0]) == sorted(lines[1])
+
+    found = run("auto", *options, "--work", str(work), "--cluster", "local:2", "--max-drop", "-200")
+    assert found.exit_code == 6 and "no choice of INT8 blocks" in found.output
+    nowhere = run("auto", *options, "--work", str(work), "--cluster", "localhost:1", "--max-drop", "1")
+    assert nowhere.exit_code == 4 and "there is no Ray cluster" in nowhere.output
 
 
 def test_without_labels_it_says_so(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,9 +36,11 @@ class Model:
         self.losses, self.together = losses, together
         self.asked: list[tuple[str, ...]] = []
 
-    def __call__(self, int8: Iterable[str]) -> Measured:
-        chosen = tuple(int8)
-        self.asked.append(chosen)
+    def __call__(self, choices: Sequence[Iterable[str]], title: str) -> list[Measured]:
+        self.asked += [tuple(int8) for int8 in choices]
+        return [self.measured(tuple(int8)) for int8 in choices]
+
+    def measured(self, chosen: tuple[str, ...]) -> Measured:
         loss = sum(self.losses.get(name, 0.0) for name in chosen)
         if {"stage.0.a", "stage.1.a"} <= set(chosen):
             loss += self.together
@@ -125,7 +127,18 @@ def test_search_proves_the_whole_choice_because_errors_add_up() -> None:
     for name in found.float_blocks:
         again = [layer for layer in NAMES if layer in found.best.int8 or layer in blocks_of(NAMES, 2)[name]]
         slower = estimate().latency_ms(again) >= found.best.latency_ms
-        assert slower or BASELINE - model(again).metric > 0.45
+        assert slower or BASELINE - model.measured(tuple(again)).metric > 0.45
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 8])
+@pytest.mark.parametrize("max_drop", [0.05, 0.25, 0.45, 1.0])
+def test_search_finds_the_same_where_several_are_measured_at_once(max_drop: float, at_once: int) -> None:
+    losses = {name: 0.07 * position for position, name in enumerate(NAMES)}
+    one_by_one, side_by_side = Model(losses, together=0.4), Model(losses, together=0.4)
+    blocks = {name: (name,) for name in NAMES}
+    found = search(one_by_one, blocks, estimate(), max_drop)
+    assert search(side_by_side, blocks, estimate(), max_drop, at_once) == found
+    assert set(one_by_one.asked) <= set(side_by_side.asked)
 
 
 def test_search_leaves_out_what_int8_makes_slower() -> None:
