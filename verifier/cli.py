@@ -14,6 +14,7 @@ from shared.cli import (
     EXISTING_FOLDER,
     FOLDER,
     Number,
+    cluster_option,
     data_option,
     force_option,
     tool_group,
@@ -93,6 +94,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
     metavar="COMMAND",
     help="What runs a window: a command with {model}, {inputs} and {outputs} in it. [default: ONNX Runtime]",
 )
+@click.option("--runner-gpu", is_flag=True, help="On a cluster, each run of the command has a GPU of its own.")
 @click.option(
     "--precision",
     default="fp32",
@@ -101,6 +103,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
     help="Whose default signal to noise limit counts.",
 )
 @click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")
+@cluster_option
 @force_option
 def bisect_command(runner_command: str | None, precision: str, snr_db: float | None, **options: Any) -> None:
     """Name the ONNX nodes that are responsible when two runs disagree, after `runtime trace`.

@@ -18,7 +18,7 @@ from shared.spec import ComponentSpec
 from shared.table import Table, number
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
-from verifier.bisect.recipe import disagrees
+from verifier.bisect.windows import disagrees
 from verifier.statistics import OutputStatistics
 
 _log = logging.getLogger("polygraphy")

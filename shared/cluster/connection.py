@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -64,7 +65,7 @@ def connect(where: str) -> Iterator[Cluster]:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == _LOCAL:
         # Ray listens on every network, and runs what it is sent; to one of our own nobody else has the token.
-        settings.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex())
+        settings.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_own_token())
         options.update(include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, num_cpus=workers)
     elif address != _AUTO:
         require_head(address)
@@ -187,6 +188,12 @@ def _no_cluster(where: str, reason: str) -> EnvironmentLacks:
         where=f"--cluster {where}",
         hint="start one with `ray start --head`, or use --cluster local",
     )
+
+
+@functools.cache
+def _own_token() -> str:
+    """Of the clusters that this process starts; Ray reads it once."""
+    return secrets.token_hex()
 
 
 @contextlib.contextmanager

@@ -50,8 +50,9 @@ def test_bisection_finds_the_node(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed here; it is the reference")
     from shared.journal import Journal
     from shared.onnx_windows import Graph
-    from verifier.bisect.recipe import Case, find_nodes
+    from verifier.bisect.recipe import find_nodes
     from verifier.bisect.runners import CommandRunner
+    from verifier.bisect.windows import Case
 
     wrong = deep_graph()
     scale_weights(wrong, LAYERS[7], 1.1)

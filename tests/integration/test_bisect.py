@@ -32,8 +32,9 @@ from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.planted import planted, scale_weights
-from verifier.bisect.recipe import Case, bisect, find_nodes
+from verifier.bisect.recipe import bisect, find_nodes
 from verifier.bisect.runners import CommandRunner, OnnxRunner
+from verifier.bisect.windows import Case
 
 LIMIT = 50.0
 WIDTH = 16

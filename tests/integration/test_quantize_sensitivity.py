@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.exporter
 
 ROOT = Path(__file__).parents[2]
 
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed here; run: make setup-cluster")
+
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
@@ -40,91 +43,106 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def half_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first test leaves a workspace whose search was stopped, in ``work``, and the finished one."""
-    return tmp_path_factory.mktemp("search")
+class Counter:
+    """Counts how often the model is asked, and stops the command at the ``stop_at``th time as Ctrl-C does."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.stop_at: int | None = None
+        self._answer = calibration.answer
+
+    def __call__(self, model: Any, model_input: Any) -> Any:
+        self.asked += 1
+        if self.asked == self.stop_at:
+            raise KeyboardInterrupt
+        return self._answer(model, model_input)
 
 
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(cli, ["quantize", *arguments])
 
 
-def test_killed_it_goes_on_and_both_commands_share_what_was_measured(
-    options: list[str], half_done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = 0
-    answer = calibration.answer
+@pytest.fixture(scope="module")
+def stopped(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose search was stopped after some measurements."""
+    work = tmp_path_factory.mktemp("stopped") / "work"
+    counter = Counter()
+    counter.stop_at = 30
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "answer", counter)
+        assert run("sensitivity", *options, "--work", str(work)).exit_code != 0
+    return work
 
-    def counted(model: Any, model_input: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked == stop_at:
-            raise KeyboardInterrupt
-        return answer(model, model_input)
 
-    monkeypatch.setattr(calibration, "answer", counted)
-    work = ["--work", str(tmp_path)]
-    journal = tmp_path / "quantized/search/journal.jsonl"
-
-    stop_at: int | None = 30
-    assert run("sensitivity", *options, *work).exit_code != 0
-    kept = journal.read_text().splitlines()[1:]
-    assert len(kept) >= 3
-    shutil.copytree(tmp_path, half_done / "work")
-    stop_at = None
-    result = run("sensitivity", *options, *work, "--output", str(tmp_path / "copy.csv"))
+@pytest.fixture(scope="module")
+def finished(options: list[str], stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it whose search went on."""
+    work = tmp_path_factory.mktemp("finished") / "work"
+    shutil.copytree(stopped, work)
+    result = run("sensitivity", *options, "--work", str(work), "--output", str(work.parent / "copy.csv"))
     assert result.exit_code == 0, result.output
-    lines = journal.read_text().splitlines()[1:]
+    return work
+
+
+def journal_of(work: Path) -> list[str]:
+    return (work / "quantized/search/journal.jsonl").read_text().splitlines()[1:]
+
+
+def test_stopped_it_goes_on_and_both_commands_share_what_was_measured(
+    options: list[str], stopped: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, lines = journal_of(stopped), journal_of(finished)
+    assert len(kept) >= 3
     assert lines[: len(kept)] == kept  # none of them again
     assert len({json.loads(line)["key"] for line in lines}) == len(lines)
 
-    rows = list(csv.DictReader((tmp_path / "copy.csv").open()))
+    rows = list(csv.DictReader((finished.parent / "copy.csv").open()))
     assert {"backbone.conv1", "head.fc", "backbone.layer1"} <= {row["name"] for row in rows}
     assert all(0 <= float(row["metric"]) <= 100 for row in rows)
     assert all(float(row["lowest_snr_db"]) > 0 for row in rows if row["kind"] == "layer")
-    assert (tmp_path / "quantized/sensitivity/picture.png").stat().st_size > 10_000
-    skip = yaml.safe_load((tmp_path / "quantized/sensitivity/skip.yaml").read_text())
+    assert (finished / "quantized/sensitivity/picture.png").stat().st_size > 10_000
+    skip = yaml.safe_load((finished / "quantized/sensitivity/skip.yaml").read_text())
     assert set(skip["sensitive_layers"]) <= {row["name"] for row in rows}
 
-    shutil.copytree(tmp_path, half_done / "finished")
-
-    before = asked
+    counter = Counter()
+    monkeypatch.setattr(calibration, "answer", counter)
+    shutil.copytree(finished, tmp_path / "work")
+    work = ["--work", str(tmp_path / "work")]
     again = run("sensitivity", *options, *work)
     assert "alone in int8" in again.output.lower()
-    assert asked - before <= 3  # folding batch norms looks at a sample
+    assert counter.asked <= 3  # folding batch norms looks at a sample
 
-    measured = len(lines)
     found = run("auto", *options, *work, "--max-drop", "100", "--skip", "head.fc")
     assert found.exit_code == 0, found.output
-    assert "head.fc" in yaml.safe_load((tmp_path / "quantized/auto/skip.yaml").read_text())["sensitive_layers"]
-    assert len(journal.read_text().splitlines()) - 1 - measured <= 2
-    stopped = run("auto", *options, *work, "--max-drop", "-200")
-    assert stopped.exit_code == 6 and "no choice of INT8 blocks" in stopped.output
+    left_out = yaml.safe_load((tmp_path / "work/quantized/auto/skip.yaml").read_text())["sensitive_layers"]
+    assert "head.fc" in left_out
+    assert len(journal_of(tmp_path / "work")) - len(lines) <= 2
+    nothing = run("auto", *options, *work, "--max-drop", "-200")
+    assert nothing.exit_code == 6 and "no choice of INT8 blocks" in nothing.output
 
 
+@needs_ray
 def test_on_a_cluster_it_goes_on_and_finds_the_same(
-    options: list[str], half_done: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], stopped: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first test left a search that was stopped, and the result of the one that went on."""
-    pytest.importorskip("ray", reason="needs Ray: make setup-cluster")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    work = half_done / "work"
-    kept = (work / "quantized/search/journal.jsonl").read_text().splitlines()[1:]
+    work = tmp_path / "work"
+    shutil.copytree(stopped, work)
     result = run("sensitivity", *options, "--work", str(work), "--cluster", "local:2")
     assert result.exit_code == 0, result.output
-    finished = half_done / "finished"
     for name in ("report.csv", "tables.txt", "skip.yaml"):
         path = f"quantized/sensitivity/{name}"
         assert (work / path).read_bytes() == (finished / path).read_bytes()
-    lines = [(root / "quantized/search/journal.jsonl").read_text().splitlines() for root in (work, finished)]
-    assert lines[0][1 : len(kept) + 1] == kept  # none of them again
-    assert sorted(lines[0]) == sorted(lines[1])
+    kept, lines = journal_of(stopped), journal_of(work)
+    assert lines[: len(kept)] == kept  # none of them again
+    assert sorted(lines) == sorted(journal_of(finished))
 
-    found = run("auto", *options, "--work", str(work), "--cluster", "local:2", "--max-drop", "-200")
-    assert found.exit_code == 6 and "no choice of INT8 blocks" in found.output
-    nowhere = run("auto", *options, "--work", str(work), "--cluster", "localhost:1", "--max-drop", "1")
+
+@needs_ray
+def test_a_cluster_that_is_not_there_is_told_before_any_work(options: list[str], tmp_path: Path) -> None:
+    nowhere = run("auto", *options, "--work", str(tmp_path), "--cluster", "localhost:1", "--max-drop", "1")
     assert nowhere.exit_code == 4 and "there is no Ray cluster" in nowhere.output
+    assert not (tmp_path / "quantized").exists()
 
 
 def test_without_labels_it_says_so(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from shared.arrays import Arrays
+from shared.ask_ahead import Ask, asking_ahead
+from shared.cluster import Need, Workers, connect
 from shared.component_tensors import components_of, find_trace, traced_samples
 from shared.journal import Journal
 from shared.json_reader import read_json
@@ -21,9 +24,9 @@ from shared.spec import ComponentSpec
 from shared.stages import StageRun
 from shared.table import Table, number
 from shared.workspace import Workspace
-from verifier.bisect.runners import OnnxRunner, Runner
-from verifier.bisect.search import find_bad
-from verifier.statistics import OutputStatistics
+from verifier.bisect.runners import Runner
+from verifier.bisect.search import Window, find_bad
+from verifier.bisect.windows import Case, answer, reference_values
 
 onnx = lazy_import("onnx")
 
@@ -33,23 +36,52 @@ FORMAT = 1
 _log = logging.getLogger("bisect")
 
 
+class Nodes(NamedTuple):
+    """The nodes ``[first, last)`` of a component."""
+
+    component: str
+    first: int
+    last: int
+
+    @property
+    def key(self) -> str:
+        """Their name in the journal of the component."""
+        return f"{self.first}-{self.last}"
+
+
 @dataclass(frozen=True)
-class Case:
-    """What is compared: one component on some samples.
+class Comparison:
+    """What is compared with what.
 
     Attributes:
-        graph: the graph under test.
-        reference: the graph that is right; the same one when two backends are compared.
-        samples: inputs of the component, per sample.
-        runner: what runs the graph under test.
-        limit: signal to noise ratio [dB] below which a window is bad.
+        reference_work: workspace whose graphs are right, and whose trace gives the inputs.
+        runner: what runs the graphs under test.
+        limit: signal to noise ratio [dB] below which outputs disagree.
+        trace_name: which trace; None: any.
+        num_samples: how many of its samples; None: all.
     """
 
-    graph: Graph
-    reference: Graph
-    samples: list[Arrays]
+    reference_work: Path
     runner: Runner
     limit: float
+    trace_name: str | None
+    num_samples: int | None
+
+    def case(self, workspace: Workspace, component: ComponentSpec) -> Case:
+        """One component of a workspace, ready to be asked about.
+
+        Raises:
+            InputError: no trace, or graphs that can't be compared.
+        """
+        reference = Workspace.open(self.reference_work)
+        trace = find_trace(reference, self.trace_name)
+        return Case(
+            graph=Graph.load(workspace.onnx(component.onnx)),
+            reference=Graph.load(reference.onnx(component.onnx)),
+            samples=[each.inputs for each in traced_samples(reference, trace, component, self.num_samples)],
+            runner=self.runner,
+            limit=self.limit,
+        )
 
 
 def bisect(
@@ -61,56 +93,80 @@ def bisect(
     reference_work: Path | None = None,
     trace_name: str | None = None,
     num_samples: int | None = None,
+    cluster: str | None = None,
+    runner_gpu: bool = False,
     force: bool = False,
 ) -> str:
     """Find the responsible nodes of one component, or of each. Interrupted, the next call goes on.
 
     The reference is ONNX Runtime without optimization, on the graphs of ``reference_work`` (None: of ``work``, to
     compare backends), with the inputs of its trace. Outputs whose signal to noise ratio is below ``limit`` [dB]
-    disagree. Returns what to print.
+    disagree. On a ``cluster`` (`shared.cluster.connect`), the windows that a step of the search may need are run side
+    by side, with ``runner_gpu`` each on a GPU of its own. Returns what to print.
 
     Raises:
         InputError: no trace, no such component, or graphs that can't be compared.
         InferenceError: the reference can't be run.
+        UsageError, EnvironmentLacks: no such cluster, or a node lacks something.
     """
-    workspace, reference = Workspace.open(work), Workspace.open(reference_work or work)
-    texts = [
-        _component(workspace, reference, each, runner, limit, trace_name, num_samples, force)
-        for each in components_of(workspace, component)
-    ]
-    return "\n\n".join(texts)
+    workspace = Workspace.open(work)
+    comparison = Comparison((reference_work or work).absolute(), runner, limit, trace_name, num_samples)
+    with contextlib.ExitStack() as opened:
+
+        @functools.cache
+        def workers() -> Workers[Nodes, dict[str, Any]] | None:
+            if cluster is None:
+                return None
+            folders = sorted({workspace.root.absolute(), comparison.reference_work})
+            make = functools.partial(open_worker, workspace.root.absolute(), comparison)
+            need = Need(gpu=runner_gpu, module="verifier", folders=folders)
+            return opened.enter_context(opened.enter_context(connect(cluster)).workers(make, need))
+
+        return "\n\n".join(
+            _component(workspace, each, comparison, force, workers) for each in components_of(workspace, component)
+        )
+
+
+def open_worker(work: Path, comparison: Comparison) -> Callable[[Nodes], dict[str, Any]]:
+    """What answers about windows, in a worker of a cluster."""
+    workspace = Workspace.open(work)
+
+    @functools.lru_cache(maxsize=1)
+    def case(name: str) -> Case:
+        return comparison.case(workspace, components_of(workspace, name)[0])
+
+    return lambda nodes: answer(case(nodes.component), nodes.first, nodes.last)
 
 
 def _component(
     workspace: Workspace,
-    reference: Workspace,
     component: ComponentSpec,
-    runner: Runner,
-    limit: float,
-    trace_name: str | None,
-    num_samples: int | None,
+    comparison: Comparison,
     force: bool,
+    workers: Callable[[], Workers[Nodes, dict[str, Any]] | None],
 ) -> str:
-    trace = find_trace(reference, trace_name)
-    files = {"test": workspace.onnx(component.onnx), "reference": reference.onnx(component.onnx)}
+    reference = Workspace.open(comparison.reference_work)
     stage = workspace.stage(
         f"bisect:{component.name}",
         tool="verifier",
-        config={"runner": runner.name, "limit": limit, "num_samples": num_samples},
+        config={
+            "runner": comparison.runner.name,
+            "limit": comparison.limit,
+            "num_samples": comparison.num_samples,
+        },
         inputs={
             component.onnx: workspace.input_hash(component.onnx),
             "reference": reference.input_hash(component.onnx),
-            "trace": trace.header.fingerprint,
+            "trace": find_trace(reference, comparison.trace_name).header.fingerprint,
         },
     )
     relative = f"bisect/{component.name}.json"
     if force or not stage.up_to_date():
+        helpers = workers()
         with stage:
-            graph, right = Graph.load(files["test"]), Graph.load(files["reference"])
-            samples = [each.inputs for each in traced_samples(reference, trace, component, num_samples)]
             journal = Journal.open(workspace.place(f"bisect/{component.name}.journal"), stage.fingerprint, force)
-            case = Case(graph, right, samples, runner, limit)
-            result = find_nodes(case, journal, component.name)
+            case = comparison.case(workspace, component)
+            result = find_nodes(case, journal, component.name, helpers)
             stage.json_artifact(relative, "bisect", result)
             for position, window in enumerate(result["responsible"]):
                 _keep_window(stage, case, window, f"bisect/{component.name}.{position}")
@@ -125,7 +181,7 @@ def _keep_window(stage: StageRun, case: Case, window: Mapping[str, Any], place: 
     """Keep responsible nodes as a model, with the reference's values around them: for `trt_builder reproduce`."""
     first, last = window["positions"]
     entering, leaving = case.graph.boundary(first, last)
-    values = _reference_values(replace(case, samples=case.samples[:1]), [*entering, *leaving])[0]
+    values = reference_values(replace(case, samples=case.samples[:1]), [*entering, *leaving])[0]
     inputs = as_types_of(case.graph, {name: values[name] for name in entering})
     with stage.artifact(f"{place}.onnx", "bisect") as path:
         onnx.save(case.graph.window(first, last, [inputs], leaving), str(path))
@@ -135,43 +191,67 @@ def _keep_window(stage: StageRun, case: Case, window: Mapping[str, Any], place: 
         stage.bytes_artifact(f"{place}.{kind}.npz", "bisect", content.getvalue())
 
 
-def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:
+def find_nodes(
+    case: Case, journal: Journal, title: str, workers: Workers[Nodes, dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """The nodes that are responsible.
 
     Args:
         case: what is compared.
         journal: answers so far.
-        title: for the log.
+        title: the component, for the log.
+        workers: answer side by side; None: this process does.
 
     Returns:
         JSON: ``component``, ``runner``, ``limit``, ``samples``, ``nodes`` (how many there are), ``runs`` (how many
-        windows were run), ``responsible`` (per window, in order: ``nodes``, ``types``, ``positions`` of the first and
-        after the last, ``outputs`` with their statistics, ``reason`` when the runner failed), ``whole`` (the
-        statistics of the whole component).
+        windows the search asked about), ``responsible`` (per window, in order: ``nodes``, ``types``, ``positions`` of
+        the first and after the last, ``outputs`` with their statistics, ``reason`` when the runner failed), ``whole``
+        (the statistics of the whole component).
+
+    Raises:
+        InferenceError: the reference can't be run on a window.
     """
     groups = case.graph.groups(case.reference.tensors())
+    asked = set()
 
-    def ask(first: int, last: int) -> dict[str, Any]:
-        key = f"{groups[first].start}-{groups[last - 1].stop}"
-        if key not in journal.answers:
-            journal.add({"key": key, **_answer(case, groups[first].start, groups[last - 1].stop)})
-            answer = journal.answers[key]
-            verdict = "disagree" if answer["bad"] else "agree"
-            _log.info("%s: run %d, nodes %s of %d %s", title, len(journal.answers), key, len(case.graph.nodes), verdict)
-        return journal.answers[key]
+    def nodes_of(window: Window) -> Nodes:
+        return Nodes(title, groups[window[0]].start, groups[window[1] - 1].stop)
 
-    windows = find_bad(len(groups), lambda first, last: bool(ask(first, last)["bad"]))
+    def answers(missing: Sequence[Nodes]) -> Iterator[tuple[Nodes, dict[str, Any]]]:
+        if workers is None:
+            return ((nodes, answer(case, nodes.first, nodes.last)) for nodes in missing)
+        return workers.results(missing, f"{title}: windows", lambda nodes: f"{title}, nodes {nodes.key}")
+
+    def are_bad(windows: Sequence[Window]) -> list[bool]:
+        wanted = [nodes_of(window) for window in windows]
+        for nodes, found in answers([nodes for nodes in wanted if nodes.key not in journal.answers]):
+            journal.add({"key": nodes.key, **found})
+            verdict = "disagree" if found["bad"] else "agree"
+            count, every = len(journal.answers), len(case.graph.nodes)
+            _log.info("%s: run %d, nodes %s of %d %s", title, count, nodes.key, every, verdict)
+        return [bool(journal.answers[nodes.key]["bad"]) for nodes in wanted]
+
+    def search(ask: Ask[Window]) -> list[Window]:
+        return find_bad(len(groups), lambda first, last: ask((first, last)))
+
+    ask_ahead = asking_ahead(search, are_bad, 1 if workers is None else workers.count)
+
+    def ask(window: Window) -> bool:
+        asked.add(nodes_of(window).key)
+        return ask_ahead(window)
+
+    windows = search(ask)
     responsible = []
-    for first, last in windows:
-        nodes = case.graph.nodes[groups[first].start : groups[last - 1].stop]
-        answer = ask(first, last)
+    for window in windows:
+        place = nodes_of(window)
+        nodes, found = case.graph.nodes[place.first : place.last], journal.answers[place.key]
         responsible.append(
             {
                 "nodes": [node_title(node) for node in nodes],
                 "types": [node.op_type for node in nodes],
-                "positions": [groups[first].start, groups[last - 1].stop],
-                "outputs": answer["outputs"],
-                "reason": answer["reason"],
+                "positions": [place.first, place.last],
+                "outputs": found["outputs"],
+                "reason": found["reason"],
             }
         )
     return {
@@ -181,67 +261,10 @@ def find_nodes(case: Case, journal: Journal, title: str) -> dict[str, Any]:
         "limit": case.limit,
         "samples": len(case.samples),
         "nodes": len(case.graph.nodes),
-        "runs": len(journal.answers),
+        "runs": len(asked),
         "responsible": responsible,
-        "whole": ask(0, len(groups))["outputs"],
+        "whole": journal.answers[nodes_of((0, len(groups))).key]["outputs"],
     }
-
-
-def _answer(case: Case, first: int, last: int) -> dict[str, Any]:
-    """Whether the test disagrees on a window, and by how much: JSON.
-
-    A window that the test's runner can't load or run is bad too: that it can't is what is looked for then.
-    """
-    from shared.errors import InferenceError
-
-    entering, leaving = case.graph.boundary(first, last)
-    if not leaving:
-        return {"bad": False, "outputs": {}, "reason": None}
-    values = _reference_values(case, [*entering, *leaving])
-    given = [as_types_of(case.graph, {name: sample[name] for name in entering}) for sample in values]
-    try:
-        answers = case.runner.run(case.graph.window(first, last, given, leaving), given)
-    except InferenceError as error:
-        return {"bad": True, "outputs": {}, "reason": str(error)}
-    outputs, bad = {}, False
-    for name in leaving:
-        statistics = OutputStatistics()
-        for index, (right, answer) in enumerate(zip(values, answers, strict=True)):
-            statistics.add(index, right[name], answer[name])
-        summary = statistics.summary()
-        bad |= disagrees(summary, exact=not np.issubdtype(values[0][name].dtype, np.floating), limit=case.limit)
-        keep = ("max_abs", "mean_abs", "snr_db", "cosine", "noise_energy", "test_nan", "test_inf", "problems")
-        outputs[name] = {key: summary[key] for key in keep}
-    return {"bad": bool(bad), "outputs": outputs, "reason": None}
-
-
-def disagrees(summary: Mapping[str, Any], *, exact: bool, limit: float) -> bool:
-    """Whether an output differs too much.
-
-    Args:
-        summary: of `OutputStatistics`.
-        exact: whole numbers and truth values must be equal.
-        limit: signal to noise ratio [dB] that others must have.
-    """
-    if summary["problems"] or any(summary[f"reference_{kind}"] != summary[f"test_{kind}"] for kind in ("nan", "inf")):
-        return True
-    if not summary["noise_energy"]:
-        return False
-    return exact or summary["snr_db"] is None or summary["snr_db"] < limit
-
-
-def _reference_values(case: Case, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Tensors of the reference, per sample; only these are kept, so memory does not grow with the graph."""
-    computed = [name for name in dict.fromkeys(names) if name not in case.reference.inputs]
-    if not computed:
-        return [dict(sample) for sample in case.samples]
-    given = [as_types_of(case.reference, sample) for sample in case.samples]
-    model = case.reference.up_to(computed, given)
-    used = {value.name for value in model.graph.input}
-    answers = OnnxRunner(optimize=False).run(
-        model, [{name: sample[name] for name in sample if name in used} for sample in given]
-    )
-    return [{**sample, **answer} for sample, answer in zip(case.samples, answers, strict=True)]
 
 
 def _text(found: Mapping[str, Any]) -> str:
