@@ -63,7 +63,7 @@ help: ## this text
 
 # -- the main job -----------------------------------------------------------------------------------------------------
 
-.PHONY: all-of int8-of sweep-of all-int8 centerpoint-121m yolox-nano migrate-check
+.PHONY: all-of int8-of sweep-of tune-of all-int8 centerpoint-121m yolox-nano migrate-check
 %-all: $(SETUP) ## centerpoint-all, yolox-all, calibration-all: checkpoint to report; with REAL_DATA on real data too
 	@$(MAKE) all-of MODEL=$*
 
@@ -84,18 +84,37 @@ int8-of:
 	@$(MAKE) quantize
 	@$(MAKE) pipeline
 
-# Which precision to ship. INT8 in all layers of a copy of the model but those that TensorRT 8.6 does not build or whose
-# batch norms then stay nodes; LAYERS: lists of further layers in floating point, a choice each.
+# Which precision to ship: choices of a copy of the model that is quantized in all layers but NEVER_INT8, those that
+# TensorRT 8.6 does not build or that keep batch norms as nodes. LAYERS: lists of layers in floating point, a choice each.
 POLICIES ?= fp32_tf32 fp16 int8
 LAYERS ?= $(CONFIG)
+MAX_DROP ?= 0.25
 NEVER_INT8_centerpoint_int8 := pts_voxel_encoder pts_neck.deblocks.1 pts_neck.deblocks.2
 NEVER_INT8 ?= $(NEVER_INT8_$(MODEL))
-CHOICES = --work $(WORK) $(if $(filter cpu,$(DEVICE)),--backend onnx) --device $(DEVICE) $(overrides_of_keys)
+empty :=
+comma := ,
+in_all_layers = --set quantization.sensitive_layers=[$(subst $(empty) $(empty),$(comma),$(strip $(NEVER_INT8)))]
+choices_of = WORK=$(if $(filter command environment,$(origin WORK)),$(WORK),work/$(subst _,-,$*)-$(1))
+measured_choices = --work $(WORK) $(if $(filter cpu,$(DEVICE)),--backend onnx) --device $(DEVICE) $(overrides_of_keys)
 %-sweep: $(SETUP) ## centerpoint-sweep and so on: latency against metric of POLICIES="fp32_tf32 fp16 int8" [LAYERS="skip.yaml ..."]
-	@$(MAKE) sweep-of MODEL=$*_int8 WORK=$(or $(filter-out work/$(subst _,-,$(MODEL)),$(WORK)),work/$(subst _,-,$*)-sweep)
+	@$(MAKE) sweep-of MODEL=$*_int8 $(call choices_of,sweep)
+%-tune: $(SETUP) ## centerpoint-tune and so on: the fastest precisions that lose at most MAX_DROP points
+	@$(MAKE) tune-of MODEL=$*_int8 $(call choices_of,tune)
 
 sweep-of: all-int8
-	@$(TOOLS)/bin/trt_builder sweep $(CHOICES) $(POLICIES:%=--policy %) $(LAYERS:%=--skip-from %)
+	@$(TOOLS)/bin/trt_builder sweep $(measured_choices) $(POLICIES:%=--policy %) $(LAYERS:%=--skip-from %)
+
+# The frames that choose are neither those of the calibration nor those that results are reported on: SEARCH, an info file.
+SEARCH_DATA ?= work/demo-search
+SEARCH_centerpoint_int8 := info/t4dataset_demo_infos_val.pkl
+SEARCH_yolox_int8 := info/yolox_infos_val.json
+SEARCH_calibration_int8 := info/t4dataset_demo_calibration_infos_val.pkl
+search_frames = $(if $(SEARCH),--set data.info_file=$(SEARCH),$(if $(DATA),,--data $(SEARCH_DATA) \
+    --set data.info_file=$(abspath $(SEARCH_DATA)/$(SEARCH_$(MODEL)))))
+tune-of: all-int8
+	@$(if $(DATA)$(SEARCH),,$(DEMO_TOOL) generate --out $(SEARCH_DATA) --split val --frames 40)
+	@$(EXPORTER_TOOL) quantize sensitivity --config $(CONFIG) --work $(WORK) $(overrides) $(calibration_overrides) $(search_frames)
+	@$(TOOLS)/bin/trt_builder tune $(measured_choices) $(search_frames) --max-drop $(MAX_DROP)
 
 all-int8:
 	@test -f $(CONFIG) || { echo "there is no $(CONFIG): it says how MODEL is quantized" >&2; exit 2; }
@@ -103,8 +122,7 @@ all-int8:
 	@$(if $(filter docker,$(RUN_IN)),echo "this needs all tools together: RUN=local" >&2; exit 2)
 	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(MAKE) demo-data calibration-data)
 	@$(EXPORTER_TOOL) quantize ptq --config $(CONFIG) --work $(WORK) $(overrides) $(calibration_overrides) $(in_all_layers)
-	@$(EXPORTER_TOOL) export --config $(CONFIG) --work $(WORK) $(overrides) --set quantization.sensitive_layers=[]
-in_all_layers = --set quantization.sensitive_layers=[] $(NEVER_INT8:%=--skip %)
+	@$(EXPORTER_TOOL) export --config $(CONFIG) --work $(WORK) $(overrides) $(in_all_layers)
 
 yolox-nano: WORK = work/yolox-nano
 yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx REAL_DATA=folder

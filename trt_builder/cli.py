@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from shared.cli import (
+    COUNT,
     COUNT_OR_ALL,
     EXISTING_FILE,
     FILE,
@@ -261,6 +262,52 @@ def sweep(policies: tuple[str, ...], skip_lists: tuple[Path, ...], no_metric: bo
     from trt_builder.choices.sweep import sweep as measure_all
 
     click.echo(measure_all(_bench(**options), policies, skip_lists, metric=not no_metric))
+
+
+@cli.command()
+@click.option("--max-drop", type=Number(-1000, 1000), help="Points of the metric that may be lost against FP32.")
+@click.option(
+    "--min-snr",
+    type=Number(-100, 200),
+    help="Lowest signal to noise ratio that every output must keep against FP32 [dB]: where there are no labels.",
+)
+@click.option("--sure", is_flag=True, help="The whole 95 % interval of the drop must be within --max-drop.")
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="NAME|REGEX",
+    help="Never put these into INT8: a layer, a block, or a regular expression. Repeatable.",
+)
+@click.option(
+    "--tries", type=COUNT, default=16, show_default=True, help="Choices that are tried around the best one at most."
+)
+@_choice_options
+@trust_option
+def tune(
+    max_drop: float | None,
+    min_snr: float | None,
+    sure: bool,
+    keep_float: tuple[str, ...],
+    tries: int,
+    **options: Any,
+) -> None:
+    """Find the fastest precisions that lose no more than is allowed: FP32, TF32, FP16, INT8, by component and block.
+
+    Latency is that of the engines, the metric that of their runs, both measured; the ranking of `exporter quantize
+    sensitivity` and estimates only order what is tried. Killed at any time, the same command goes on. Writes
+    choices/tuned.yaml, a deploy config, and what `sweep` writes.
+
+    Example: trt_builder tune --work work/centerpoint-tune --max-drop 0.25
+    """
+    from shared.errors import UsageError
+    from trt_builder.choices.search import Limit
+    from trt_builder.choices.tune import tune as search
+
+    if max_drop is None and min_snr is None:
+        raise UsageError("nothing says what may be lost", where="tune", hint="give --max-drop POINTS or --min-snr DB")
+    if sure and max_drop is None:
+        raise UsageError("--sure is about --max-drop", where="tune", hint="give both")
+    click.echo(search(_bench(**options), Limit(max_drop, min_snr, sure), keep_float=keep_float, most=tries))
 
 
 @cli.command()

@@ -15,7 +15,6 @@ from exporter.quantize.bench import Bench, fingerprint, open_bench, open_metric_
 from exporter.quantize.cost import check_gpu
 from exporter.quantize.layers import matching, quantizable
 from exporter.quantize.sensitivity import (
-    blocks_of,
     build_sensitivity_profile,
     choices,
     choices_table,
@@ -30,6 +29,7 @@ from exporter.quantize.workers import measuring_workers
 from shared.config.write import to_yaml
 from shared.errors import UsageError
 from shared.files import copy, sha256_of_file
+from shared.layer_blocks import blocks_of
 from shared.stages import StageRun, hold_stages
 from shared.workspace import Workspace
 

@@ -106,3 +106,27 @@ def test_a_model_of_ones_own_needs_a_checkpoint_of_its_own() -> None:
     assert (code, "set CHECKPOINT to its weights" in errors) == (2, True)
     for given in ("CHECKPOINT=mine.pth", "SET=model.checkpoint=mine.pth", "CONFIG=mine.yaml"):
         assert _refused("MODEL_CONFIG=mine.py", given)[0] == 0, given
+
+
+@pytest.mark.parametrize("target", ["sweep", "tune"])
+def test_choices_are_measured_in_a_workspace_of_their_own(target: str) -> None:
+    """Quantized in all layers but those that can't be, in both commands alike."""
+    answer = _dry_make(f"centerpoint-{target}", "SETUP=", "DEVICE=cuda")
+    assert answer.returncode == 0, answer.stderr
+    ptq, export, *_, last = [line for line in answer.stdout.splitlines() if f"--work work/centerpoint-{target}" in line]
+    layers = "--set quantization.sensitive_layers=[pts_voxel_encoder,pts_neck.deblocks.1,pts_neck.deblocks.2]"
+    assert ptq.endswith(layers) and "quantize ptq" in ptq
+    assert export.endswith(layers) and "exporter export" in export
+    assert f"trt_builder {target}" in last and "--device cuda" in last and "--backend" not in last
+    assert f"trt_builder {target} --work work/mine" in _dry_make(f"yolox-{target}", "SETUP=", "WORK=work/mine").stdout
+
+
+def test_policies_and_lists_of_layers_are_choices_of_a_sweep() -> None:
+    answer = _dry_make("yolox-sweep", "SETUP=", "POLICIES=fp16 int8", "LAYERS=a.yaml b.yaml")
+    assert "--backend onnx --device cpu  --policy fp16 --policy int8 --skip-from a.yaml --skip-from b.yaml" in answer.stdout
+
+
+def test_a_sweep_in_images_says_that_the_tools_must_be_together() -> None:
+    answer = _make("sweep-of", "RUN=docker", "MODEL=centerpoint_int8", "WORK=w")
+    assert answer.returncode != 0
+    assert "this needs all tools together: RUN=local" in answer.stderr

@@ -15,7 +15,6 @@ from exporter.quantize.cost import LayerCost
 from exporter.quantize.sensitivity import (
     Estimate,
     Measured,
-    blocks_of,
     build_sensitivity_profile,
     choices,
     get_sensitive_layers,
@@ -24,6 +23,7 @@ from exporter.quantize.sensitivity import (
     write_csv,
 )
 from shared.errors import GateFailed
+from shared.layer_blocks import blocks_of
 
 NAMES = ["encoder.0", "stage.0.a", "stage.0.b", "stage.1.a", "stage.1.b", "head.out"]
 BASELINE = 90.0

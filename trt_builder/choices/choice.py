@@ -11,7 +11,7 @@ from shared.files import sha256_of_json
 
 @dataclass(frozen=True)
 class Choice:
-    """Precisions of a model.
+    """Precisions of a model. Two with other labels and the same precisions are equal.
 
     Attributes:
         label: what it is called in tables; another label makes no other choice.
@@ -20,10 +20,13 @@ class Choice:
         fp32: names of the layers that stay in FP32 under ``fp16``.
     """
 
-    label: str
+    label: str = field(compare=False)
     policies: Mapping[str, str]
     int8: frozenset[str] = field(default_factory=frozenset)
     fp32: frozenset[str] = field(default_factory=frozenset)
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.policies.items()), self.int8, self.fp32))
 
     def as_json(self) -> dict[str, Any]:
         """What makes the choice, without its label."""

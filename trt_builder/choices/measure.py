@@ -112,6 +112,18 @@ class Bench:
         self._once(workspace, stage, choice, self._time)
         return float(workspace.manifest().results[RESULT][self.run]["latency_ms"])
 
+    def components_ms(self, choice: Choice) -> Mapping[str, float]:
+        """Time of each engine [ms]; see `latency_ms`."""
+        self.latency_ms(choice)
+        times: dict[str, float] = self.workspace(choice).manifest().results[RESULT][self.run]["components_ms"]
+        return times
+
+    def records(self, choice: Choice) -> list[dict[str, Any]]:
+        """The records of a choice's engines, which hold the times of their layers; none where there are no engines."""
+        workspace = self.workspace(choice)
+        found = [path for path, artifact in workspace.manifest().artifacts.items() if artifact.kind == "engine-record"]
+        return [read_json(workspace.artifact(path), most_bytes=DATA_BYTES) for path in found]
+
     def score(self, choice: Choice, reference: Choice) -> Score:
         """Metric of a choice against that of the reference, on the same frames.
 

@@ -1,0 +1,187 @@
+"""What is known of the blocks before anything is built: what each loses alone in INT8, and how fast choices may be.
+
+The losses are those that `exporter quantize sensitivity` measured in the workspace. Latencies are estimates, and only
+order what is measured: from the times of layers in engines that were built already, or the ranking's rooflines.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared import onnx_graph
+from shared.errors import InputError
+from shared.layer_blocks import BLOCK_SIZE, blocks_of
+from shared.qdq_cut import cut_out
+from trt_builder.choices.source import Source
+
+RANKING = "quantized/sensitivity/report.csv"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers that enter and leave INT8 together.
+
+    Attributes:
+        name: of the part of the model.
+        layers: names of its layers.
+        drop: points of the metric that it loses alone in INT8; None where nobody measured that.
+        snr_db: the lowest signal to noise ratio that it leaves an output, alone in INT8; None likewise.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    drop: float | None = None
+    snr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Latencies of choices [ms], to order them by.
+
+    Attributes:
+        float_ms, int8_ms: of each layer in FP16 and in INT8, where known.
+        edges: pairs of layers of which the second reads what the first makes.
+        boundary_ms: what it takes to convert a tensor between the two.
+    """
+
+    float_ms: Mapping[str, float] = field(default_factory=dict)
+    int8_ms: Mapping[str, float] = field(default_factory=dict)
+    edges: frozenset[tuple[str, str]] = frozenset()
+    boundary_ms: float = 0.0
+
+    def latency_ms(self, int8: Collection[str]) -> float:
+        """With these layers in INT8 and the others in FP16."""
+        inside = frozenset(int8)
+        layers = self.float_ms.keys() & self.int8_ms.keys()
+        times = sum(self.int8_ms[name] if name in inside else self.float_ms[name] for name in sorted(layers))
+        crossed = sum((before in inside) != (after in inside) for before, after in self.edges)
+        return times + crossed * self.boundary_ms
+
+
+def blocks(source: Source, allowed: Collection[str]) -> list[Block]:
+    """The blocks of the layers that may be in INT8, in the order of the model, with what the ranking says of them.
+
+    Raises:
+        ManifestError: the ranking was changed.
+        InputError: it is none.
+    """
+    rows = ranking(source)
+    size = max((int(row["layers"]) for row in rows.values() if row["kind"] == "block"), default=BLOCK_SIZE)
+    found = []
+    for name, inside in blocks_of(list(source.layers), size).items():
+        layers = tuple(layer for layer in inside if layer in allowed)
+        if layers:
+            row = rows.get(name, {})
+            found.append(Block(name, layers, _number(row.get("drop")), _number(row.get("lowest_snr_db"))))
+    return found
+
+
+def ranking(source: Source) -> dict[str, dict[str, str]]:
+    """The rows of the ranking by layer or block; none where there is no ranking."""
+    if RANKING not in source.workspace.manifest().artifacts:
+        return {}
+    path = source.workspace.artifact(RANKING)
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    if rows and not {"kind", "name", "layers", "drop", "fp16_ms", "int8_ms"} <= rows[0].keys():
+        raise InputError("is no ranking of layers", where=str(path), hint="exporter quantize sensitivity writes one")
+    return {row["name"]: row for row in rows}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def from_rooflines(source: Source) -> Estimate:
+    """Estimates from the ranking's rooflines, boundaries for nothing."""
+    rows = ranking(source)
+    fast, slow = (
+        {name: _number(row[key]) or 0.0 for name, row in rows.items() if name in source.layers}
+        for key in ("int8_ms", "fp16_ms")
+    )
+    return Estimate(slow, fast, edges_of(source))
+
+
+def from_engines(
+    source: Source, in_float: Iterable[Mapping[str, Any]], in_int8: Iterable[Mapping[str, Any]]
+) -> Estimate:
+    """Estimates from the times of layers in the records of two sets of engines.
+
+    Args:
+        source: the model.
+        in_float: records of the engines without INT8.
+        in_int8: of those with INT8 wherever it can be.
+    """
+    edges = edges_of(source)
+    slow, _ = _times(source, in_float)
+    fast, passes = _times(source, in_int8)
+    return Estimate(slow, fast, edges, passes)
+
+
+def _times(source: Source, records: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float]:
+    """Milliseconds by layer, and the mean time of a layer that only converts."""
+    of_node = {(layer.component, layer.node): name for name, layer in source.layers.items()}
+    times: dict[str, float] = defaultdict(float)
+    passes = []
+    for record in records:
+        measured = record["times_ms"] or {}
+        for layer in record["layers"]:
+            time = float(measured.get(layer["name"], 0.0))
+            if "reformat" in str(layer["kind"]).lower():
+                passes.append(time)
+            inside = [of_node[key] for node in layer["nodes"] if (key := (record["component"], node)) in of_node]
+            for name in inside:
+                times[name] += time / len(inside)
+    return dict(times), sum(passes) / len(passes) if passes else 0.0
+
+
+def edges_of(source: Source) -> frozenset[tuple[str, str]]:
+    """Pairs of layers of which the second reads what the first makes, whatever stands between them."""
+    found = set[tuple[str, str]]()
+    for component in source.components:
+        names = {layer.node: name for name, layer in source.layers.items() if layer.component == component}
+        if not names:
+            continue
+        spec = source.workspace.spec().component(component)
+        model = cut_out(onnx_graph.load(source.workspace.onnx(spec.onnx)), names, {})
+        origins: dict[str, frozenset[str]] = {}
+        for node in model.graph.node:
+            before = frozenset[str]().union(*(origins.get(name, frozenset()) for name in node.input))
+            here = names.get(onnx_graph.node_name(node))
+            if here is not None:
+                found.update((name, here) for name in before)
+            # What a matrix node that never is in INT8 makes, none of the layers made.
+            own = node.op_type in onnx_graph.MATRIX_OPERATORS
+            after = frozenset([here]) if here is not None else frozenset() if own else before
+            origins.update(dict.fromkeys(node.output, after))
+    return frozenset(found)
+
+
+def leaving_order(found: Sequence[Block], estimate: Estimate) -> list[Block]:
+    """Blocks in the order in which they leave INT8: what they lose alone per millisecond that they save, worst first.
+
+    Of those that lose the same, the one with the lower signal to noise ratio. Without a ranking, from the outputs back:
+    the last layers of a network stand in nobody's way, and what they round nothing averages out.
+    """
+    if all(block.drop is None and block.snr_db is None for block in found):
+        return list(reversed(found))
+    everything = [layer for block in found for layer in block.layers]
+    whole = estimate.latency_ms(everything)
+
+    def loss(block: Block) -> tuple[float, float]:
+        without = estimate.latency_ms([layer for layer in everything if layer not in block.layers])
+        lost = max(0.0, round(block.drop or 0.0, 2))
+        return -lost / max(without - whole, _LEAST_SAVING), block.snr_db if block.snr_db is not None else float("inf")
+
+    return sorted(found, key=loss)
+
+
+# Keeps the order by loss where a block saves next to nothing [ms].
+_LEAST_SAVING = 1e-9

@@ -1,0 +1,113 @@
+"""`trt_builder tune`: the fastest assignment of precisions that loses no more than is allowed, and its config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from shared.config.schema import DeployConfig
+from shared.config.write import commented_yaml
+from shared.errors import ConfigError
+from trt_builder.choices.choice import Choice, uniform
+from trt_builder.choices.measure import PARETO, Bench
+from trt_builder.choices.prepare import FOLDER, TOOL, config_of
+from trt_builder.choices.ranking import RANKING, Estimate, blocks, from_engines, from_rooflines
+from trt_builder.choices.search import Limit, Search, Tried
+
+_log = logging.getLogger("choices")
+
+CONFIG = f"{FOLDER}/tuned.yaml"
+# Beside INT8, TensorRT computes in FP16; ONNX Runtime on a CPU, which stands for it, in FP32.
+_FLOATS = {"tensorrt": ("fp32_tf32", "fp16"), "onnx": ("fp32",)}
+
+
+def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: int) -> str:
+    """Search, and write the config of what was found.
+
+    Args:
+        bench: how choices are measured.
+        limit: what may be lost.
+        keep_float: names of layers or blocks, or regular expressions: never in INT8.
+        most: choices that are tried around the best one at most.
+
+    Returns:
+        What to print: the table of all choices that were measured, and what was found.
+
+    Raises:
+        ConfigError: nothing was exported with quantized layers, or nothing is left of them.
+        UsageError, InputError, EnvironmentLacks: nothing can be measured here.
+    """
+    source = bench.source
+    if not source.layers:
+        raise ConfigError(
+            "the export has no quantized layers to choose from",
+            where=str(source.workspace.root),
+            hint="quantize and export the model first: exporter quantize ptq (docs/quantization.md)",
+        )
+    found = blocks(source, source.without(keep_float, "--keep-float"))
+    if all(block.drop is None for block in found):
+        _log.info("no %s here: blocks leave INT8 from the outputs back (exporter quantize sensitivity)", RANKING)
+
+    def estimate(in_float: Choice, in_int8: Choice) -> Estimate:
+        if bench.backend == "tensorrt":
+            return from_engines(source, bench.records(in_float), bench.records(in_int8))
+        return from_rooflines(source)
+
+    search = Search(bench, _FLOATS[bench.backend], source.components, found, estimate, limit, most)
+    best = search.run()
+    _write(bench, best, limit)
+    return "\n".join([bench.draw(search.reference), "", *_findings(bench, search, best)])
+
+
+def _write(bench: Bench, best: Tried, limit: Limit) -> None:
+    """The config of a choice, as an artifact of the model's workspace."""
+    workspace = bench.source.workspace
+    stage = workspace.stage(
+        "tune",
+        tool=TOOL,
+        config={**best.choice.as_json(), "limit": [limit.max_drop, limit.min_snr_db, limit.sure], "run": bench.run},
+        inputs=bench.source.inputs(),
+    )
+    if stage.up_to_date(say=False):
+        return
+    config = config_of(bench.source, best.choice)
+    value = config.model_dump(mode="json", exclude_defaults=True)
+    header = [
+        f"{best.choice.label}: found by trt_builder tune, {bench.run}, engines {best.latency_ms:.3f} ms.",
+        "",
+        f"Run: make {config.model.type}-int8 CONFIG={workspace.root}/{CONFIG} WORK=WORKSPACE",
+        "Override: add --set KEY=VALUE. All keys: docs/configuration.md.",
+    ]
+    comments = {name: str(field.description) for name, field in DeployConfig.model_fields.items()}
+    with stage:
+        stage.text_artifact(CONFIG, "config", commented_yaml(value, header, comments))
+
+
+def _findings(bench: Bench, search: Search, best: Tried) -> list[str]:
+    """What was found, beside FP16."""
+    score, lines = best.score, []
+    lost = ""
+    if score is not None and score.drop is not None:
+        lost = f", {score.drop:.2f} points lost"
+        if score.low is not None and score.high is not None:
+            lost += f" ({score.low:+.2f} to {score.high:+.2f})"
+    elif score is not None and score.snr_db is not None:
+        lost = f", at least {score.snr_db:.1f} dB at every output"
+    lines.append(
+        f"Found: {best.choice.label}, {len(best.choice.int8)} layers in INT8, engines {best.latency_ms:.3f} ms{lost}"
+    )
+    half = search.tried.get(uniform(search.components, "fp16"))
+    if half is not None and best.choice != half.choice:
+        lines.append(f"FP16: engines {half.latency_ms:.3f} ms, {half.latency_ms / best.latency_ms:.2f} times as long")
+    if (
+        search.limit.max_drop is not None
+        and score is not None
+        and score.high is not None
+        and score.high > search.limit.max_drop
+    ):
+        lines.append(
+            f"The interval reaches beyond {search.limit.max_drop:g} points: more frames would tell "
+            "(--num-samples), and --sure asks for it"
+        )
+    root = bench.source.workspace.root
+    return [*lines, f"In {root}: {CONFIG}; {PARETO}, pareto.csv and pareto.svg"]
