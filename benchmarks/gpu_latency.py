@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.drift import Part, drift
 from runtime import engine_times
 from runtime.backends import BackendModule, Compilable, Session, tensorrt
 from runtime.backends import backend as backend_called
@@ -47,6 +48,7 @@ from runtime.models.centerpoint.encoder import PillarEncoder
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, read_parameters
 from runtime.models.centerpoint.pipeline import build
 from runtime.pipeline import DevicePipeline, Inference
+from runtime.waiting import waited_ms
 from shared.engines import tensor_names
 from shared.errors import InferenceError
 from shared.latency import median_interval, summarize
@@ -200,14 +202,27 @@ def throughput(lanes: list[DevicePipeline], points: Float32, seconds: float) -> 
 
 
 def soak(pipeline: DevicePipeline, frames: list[Float32], count: int, used: Any) -> dict[str, Any]:
-    """Many requests of changing frames: memory before and after, medians of tenths."""
+    """Many requests of changing frames: memory before and after, medians of tenths, and why they differ."""
     before = used()
-    times = []
-    for number in range(count):
-        pipeline.submit(frames[number % len(frames)])
-        times.append(pipeline.collect().latency_ms["total"])
-    tenths = [float(np.median(part)) for part in np.array_split(np.array(times), 10)]
-    return {"requests": count, "grown_bytes": used() - before, "medians_of_tenths": tenths, **summarize(times)}
+    times: list[float] = []
+    tenths: list[Part] = []
+    for numbers in np.array_split(np.arange(count), 10):
+        first, waited, conditions = len(times), waited_ms(), []
+        for number in numbers.tolist():
+            pipeline.submit(frames[number % len(frames)])
+            times.append(pipeline.collect().latency_ms["total"])
+            if number % max(count // 100, 1) == 0:
+                conditions.append(gpu_conditions(0))
+        elapsed = sum(times[first:])
+        tenths.append(Part.of(times[first:], conditions, (waited_ms() - waited) / elapsed))
+    return {
+        "requests": count,
+        "grown_bytes": used() - before,
+        "medians_of_tenths": [part.median_ms for part in tenths],
+        "tenths": [part.json() for part in tenths],
+        "drift": drift(tenths).json(),
+        **summarize(times),
+    }
 
 
 class Notes:

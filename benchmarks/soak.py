@@ -1,4 +1,5 @@
-"""Does a backend stay flat over 20,000 requests, and a run over 20,000 samples? Memory and descriptors, by backend.
+"""Does a backend stay flat over 20,000 requests, and a run over 20,000 samples? Memory, descriptors and latency, by
+backend; where the latency is not flat, `benchmarks.drift` says why.
 
 A tiny CenterPoint, so that what grows is ours or the backend's and not the network's. Each measurement has a process of
 its own; the growth is from the tenth part of the way to its end, so that what is made once does not count.
@@ -21,8 +22,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from benchmarks.drift import Part, drift
 from runtime.model import open_model
 from runtime.run import run
+from runtime.waiting import waited_ms
+from shared.latency import TOTAL
 from tests.support import tiny_centerpoint
 
 BACKENDS = ("onnx", "pytorch")
@@ -50,20 +56,29 @@ def growth(marks: list[tuple[int, int]], count: int) -> dict[str, float]:
     }
 
 
-def requests(work: Path, backend: str, count: int) -> dict[str, float]:
+def requests(work: Path, backend: str, count: int) -> dict[str, float | str]:
     """``count`` requests on one pipeline."""
     model = open_model(work, backend, "cpu", None, 1)
     _, pipeline = model.load()
     data = pipeline.read(model.dataset.sample(0)).data
-    marks, started = [], time.perf_counter()
-    for number in range(count):
-        pipeline.infer(data)
-        if number % (count // 200 or 1) == 0:
-            marks.append(resources())
-    return {"milliseconds each": round((time.perf_counter() - started) * 1e3 / count, 3), **growth(marks, count)}
+    marks, tenths, started = [], [], time.perf_counter()
+    for numbers in np.array_split(np.arange(count), 10):
+        times, waited = [], waited_ms()
+        for number in numbers.tolist():
+            times.append(pipeline.infer(data).latency_ms[TOTAL])
+            if number % (count // 200 or 1) == 0:
+                marks.append(resources())
+        tenths.append(Part.of(times, [], (waited_ms() - waited) / sum(times)))
+    flat = drift(tenths)
+    return {
+        "milliseconds each": round((time.perf_counter() - started) * 1e3 / count, 3),
+        **growth(marks, count),
+        "latency": flat.cause,
+        "greatest median of a tenth over the least": round(flat.spread, 3),
+    }
 
 
-def samples(work: Path, backend: str, count: int) -> dict[str, float]:
+def samples(work: Path, backend: str, count: int) -> dict[str, float | str]:
     """`runtime run` over ``count`` samples; memory is read by a thread beside it."""
     marks: list[tuple[int, int]] = []
     ended = threading.Event()
@@ -83,7 +98,9 @@ def samples(work: Path, backend: str, count: int) -> dict[str, float]:
     return {"milliseconds each": round((time.perf_counter() - started) * 1e3 / count, 3), **growth(marks, count)}
 
 
-def alone(task: Callable[[Path, str, int], dict[str, float]], work: Path, backend: str, count: int) -> dict[str, float]:
+def alone(
+    task: Callable[[Path, str, int], dict[str, float | str]], work: Path, backend: str, count: int
+) -> dict[str, float | str]:
     """The answer of ``task`` in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(task, (work, backend, count))

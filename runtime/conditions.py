@@ -23,6 +23,7 @@ _THROTTLE_REASONS = {
     0x100: "display clocks",
 }
 _BUS_ID_BYTES = 32
+_LONGER_THAN_ASKED = 7  # NVML_ERROR_INSUFFICIENT_SIZE
 
 
 def gpu_conditions(index: int) -> dict[str, str]:
@@ -72,4 +73,8 @@ def _values(nvml: Any, device: ctypes.c_void_p) -> dict[str, str]:
     if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device, ctypes.byref(bits)) == 0:
         reasons = [name for bit, name in _THROTTLE_REASONS.items() if bits.value & bit]
         values["throttled_by"] = " + ".join(reasons) or "nothing"
+    # Asked for none of the list, NVML says how long it is, or that it is empty.
+    number.value = 0
+    if nvml.nvmlDeviceGetComputeRunningProcesses(device, ctypes.byref(number), None) in (0, _LONGER_THAN_ASKED):
+        values["compute_processes"] = str(number.value)
     return values

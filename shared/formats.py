@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 #: ``verification/*.json`` and the manifest's result ``verification/summary``.
-VERIFICATION = 3
+VERIFICATION = 4
 #: ``evaluation/*.json``.
 EVALUATION = 2

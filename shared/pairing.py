@@ -13,7 +13,7 @@ did not keep makes room for others: which results below a tie are kept hangs on 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -46,6 +46,10 @@ class Pairing:
         reference_alone, test_alone: (U,) and (V,) scores of the results without a partner.
         tied: pairs of results that are other members of one set of equal scores.
         below_ties: results of both runs without a partner of their label, whose score is that of a tie or lower.
+        scores: (K,) of each pair the higher score; None where results have none: then all are worth the same.
+        flip_scores: (label_flips,) of each flip the higher score; None as above.
+        shifts: (K,) per name, signed differences of the pairs, in which what is systematic adds up. NaN: nothing to
+            compare.
     """
 
     reference_count: int
@@ -58,6 +62,9 @@ class Pairing:
     test_alone: Scores
     tied: int = 0
     below_ties: int = 0
+    scores: Scores | None = None
+    flip_scores: Scores | None = None
+    shifts: Mapping[str, Float64] = field(default_factory=dict)
 
 
 class Boxes(Protocol):
@@ -88,6 +95,7 @@ def pair_nearest(
     distances: Callable[[BoxesT, BoxesT], Float64],
     reach: float,
     errors: Callable[[BoxesT, BoxesT], Mapping[str, Float64]],
+    shifts: Callable[[BoxesT, BoxesT], Mapping[str, Float64]],
 ) -> Pairing:
     """Pair results between which there is a distance.
 
@@ -97,6 +105,7 @@ def pair_nearest(
         distances: (N, M) between N and M results.
         reach: results further apart are not the same thing.
         errors: (K,) per name, of K results and their partners.
+        shifts: signed differences (K,) per name, of the same.
     """
     whole, other_whole = finite(reference), finite(test)
     left, right = reference.select(whole), test.select(other_whole)
@@ -113,18 +122,23 @@ def pair_nearest(
     tie = (tied + _tie_width(tied)).max(initial=-np.inf)
     alone = np.delete(left.scores[rows_alone], tied_rows), np.delete(right.scores[columns_alone], tied_columns)
     judged = [scores[scores > tie] for scores in alone]
-    flips = np.maximum(left.scores[flipped_rows], right.scores[flipped_columns]) > tie
+    flip_scores = np.maximum(left.scores[flipped_rows], right.scores[flipped_columns])
+    flips = flip_scores > tie
+    paired = left.select(rows), right.select(columns)
     return Pairing(
         reference_count=len(reference),
         test_count=len(test),
         non_finite=int((~whole).sum() + (~other_whole).sum()),
         matched=len(rows),
-        errors=errors(left.select(rows), right.select(columns)),
+        errors=errors(*paired),
         label_flips=int(flips.sum()),
         reference_alone=judged[0],
         test_alone=judged[1],
         tied=len(tied_rows),
         below_ties=sum(map(len, alone)) - sum(map(len, judged)) + 2 * int((~flips).sum()),
+        scores=np.maximum(paired[0].scores, paired[1].scores),
+        flip_scores=flip_scores[flips],
+        shifts=shifts(*paired),
     )
 
 

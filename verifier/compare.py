@@ -13,8 +13,15 @@ from verifier.results import ResultStatistics
 from verifier.statistics import OutputStatistics
 
 
-def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> dict[str, Any]:
-    """Compare ``test`` with ``reference``, which is right; below ``score_threshold`` the model drops results.
+def compare_runs(
+    reference: Run, test: Run, score_threshold: float | None, operating_score: float | None = None
+) -> dict[str, Any]:
+    """Compare ``test`` with ``reference``, which is right.
+
+    Args:
+        reference, test: the runs.
+        score_threshold: below it the model drops results.
+        operating_score: results of lower scores are no use; None: as the task says.
 
     Returns:
         JSON, without any limit in it: ``reference``, ``test`` (which runs), ``samples`` (tokens whose raw outputs were
@@ -37,7 +44,7 @@ def compare_runs(reference: Run, test: Run, score_threshold: float | None) -> di
     problems = _missing_samples(reference, test, positions)
     statistics: dict[str, OutputStatistics] = {}
     task = find(reference.header.task)
-    results = ResultStatistics(task)
+    results = ResultStatistics(task, operating_score)
     raw_reference, raw_test = set(reference.header.raw_samples), set(test.header.raw_samples)
     compared = []
     for i, j in track(common, f"{reference.folder.name} and {test.folder.name}", len(common)):

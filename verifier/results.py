@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.arrays import Float64
+from shared.arrays import Bool, Float64
+from shared.pairing import Pairing, Scores
 from shared.tasks import Container, Task
 from verifier.histogram import Histogram
 
@@ -43,6 +45,62 @@ class _Errors:
         }
 
 
+class _Shift:
+    """A signed difference of the matched pairs so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = self._squares = 0.0
+
+    def add(self, values: Float64) -> None:
+        """Take the differences of one sample; what is not finite has nothing to compare."""
+        finite = values[np.isfinite(values)]
+        self.count += len(finite)
+        self._sum += float(finite.sum())
+        self._squares += float(finite @ finite)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON: the mean, and the standard error of the mean."""
+        mean = self._sum / self.count
+        variance = max(self._squares / self.count - mean * mean, 0.0)
+        return {"pairs": self.count, "mean": mean, "standard_error": math.sqrt(variance / self.count)}
+
+
+class _Operating:
+    """Statistics of the results that either run would keep at the operating score."""
+
+    def __init__(self, score: float | None, task: Task[Any]) -> None:
+        self.score = score
+        self.matched = self.label_flips = 0
+        self.errors = {name: _Errors() for name in task.errors}
+        self.shifts = {name: _Shift() for name in task.shifts}
+
+    def add(self, pairing: Pairing) -> None:
+        """Take one sample's pairs."""
+        kept = self._kept(pairing.scores, pairing.matched)
+        self.matched += int(kept.sum())
+        self.label_flips += int(self._kept(pairing.flip_scores, pairing.label_flips).sum())
+        for name, values in pairing.errors.items():
+            self.errors[name].add(values[kept])
+        for name, values in pairing.shifts.items():
+            self.shifts[name].add(values[kept])
+
+    def _kept(self, scores: Scores | None, count: int) -> Bool:
+        if scores is None or self.score is None:
+            return np.ones(count, np.bool_)
+        return np.asarray(scores >= self.score)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON; what has no partner is judged by the stored scores."""
+        return {
+            "score": self.score,
+            "matched": self.matched,
+            "label_flips": self.label_flips,
+            "errors": {name: errors.summary() for name, errors in self.errors.items() if len(errors.histogram)},
+            "shifts": {name: shift.summary() for name, shift in self.shifts.items() if shift.count},
+        }
+
+
 class _Scores:
     """How many there were, and the highest of them, descending."""
 
@@ -60,10 +118,15 @@ class ResultStatistics:
     """Statistics of matched and unmatched results over the samples seen so far; `add` feeds it.
 
     Memory does not grow with the samples: histograms, sums, and the highest scores of what found no partner.
+
+    Args:
+        task: of the results.
+        operating_score: results of lower scores are no use; None: as the task says.
     """
 
-    def __init__(self, task: Task[Container]) -> None:
+    def __init__(self, task: Task[Container], operating_score: float | None = None) -> None:
         self._task: Task[Any] = task
+        self._operating = _Operating(task.operating_score if operating_score is None else operating_score, task)
         self._samples = self._reference_count = self._test_count = self._non_finite = self._label_flips = 0
         self._matched = self._tied = self._below_ties = 0
         self._reference_alone = _Scores()
@@ -87,6 +150,7 @@ class ResultStatistics:
             self._errors[name].add(values)
             if position == 0 and len(values) and values.max() > self._worst_error:
                 self._worst_error, self._worst_sample = float(values.max()), sample
+        self._operating.add(pairing)
         self._reference_alone.add(pairing.reference_alone)
         self._test_alone.add(pairing.test_alone)
 
@@ -111,4 +175,5 @@ class ResultStatistics:
             "test_unmatched": self._test_alone.highest,
             "worst_sample": self._worst_sample,
             "errors": {name: errors.summary() for name, errors in self._errors.items() if len(errors.histogram)},
+            "operating": self._operating.summary(),
         }

@@ -37,6 +37,7 @@ A few nodes by themselves (`verifier.bisect`) lose much less than a whole networ
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -67,14 +68,19 @@ class ResultLimits:
 
     Attributes:
         errors: limit by name of the error (`shared.tasks.Task.errors`).
-        quantile: how many of the pairs must keep them: 1.0 all, 0.99 all but a hundredth (one of `QUANTILES`, or 1).
+        quantile: how many of the pairs must keep them: 1.0 all, 0.9 all but a tenth (one of `QUANTILES`, or 1).
         unmatched: largest share of results without a partner in the other run, label flips included. Results within
-            ``score`` of the model's score threshold don't count: there it decides by a hair.
+            ``score`` of the least score that is judged don't count: there it decides by a hair.
+        shifts: limit by name of the shift (`shared.tasks.Task.shifts`) on the mean of the signed differences, less
+            `STANDARD_ERRORS` of its standard errors.
+        everywhere: judge results of every score; else those of the operating score and above, where there are any.
     """
 
     errors: Mapping[str, float]
     quantile: float
     unmatched: float
+    shifts: Mapping[str, float]
+    everywhere: bool
 
 
 @dataclass(frozen=True)
@@ -104,27 +110,37 @@ class PolicyLimits:
     Attributes:
         tensors: limits of every output.
         error: an error's limit with this arithmetic.
-        quantile, unmatched: as in `ResultLimits`.
+        quantile, unmatched, everywhere: as in `ResultLimits`.
     """
 
     tensors: TensorLimits
     error: Callable[[ErrorKind], float]
     quantile: float
     unmatched: float
+    everywhere: bool = False
 
 
 _FP32 = PolicyLimits(
-    TensorLimits(max_abs=0.1, snr_db=50.0, cosine=0.99999), attrgetter("exact"), quantile=1.0, unmatched=0.0
+    TensorLimits(max_abs=0.1, snr_db=50.0, cosine=0.99999),
+    attrgetter("exact"),
+    quantile=1.0,
+    unmatched=0.0,
+    everywhere=True,
 )
 _TF32 = PolicyLimits(
-    TensorLimits(max_abs=None, snr_db=14.0, cosine=0.98), attrgetter("close"), quantile=0.99, unmatched=0.01
+    TensorLimits(max_abs=None, snr_db=14.0, cosine=0.98), attrgetter("close"), quantile=0.9, unmatched=0.01
 )
 _HALF = PolicyLimits(
-    TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), attrgetter("half"), quantile=0.99, unmatched=0.02
+    TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), attrgetter("half"), quantile=0.9, unmatched=0.02
 )
 _INT8 = PolicyLimits(
     TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), attrgetter("eight_bits"), quantile=0.9, unmatched=0.2
 )
+
+#: A mean that is this many of its standard errors from zero is no accident of the samples: one in 740 is.
+STANDARD_ERRORS = 3.0
+#: Of an error's limit, what its mean with signs may be: rounding scatters, and what scatters averages out.
+SHIFT_SHARE = 0.1
 
 #: Limits per precision policy, those on results the strictest first.
 POLICIES: Mapping[str, PolicyLimits] = {
@@ -143,7 +159,8 @@ def default_tolerance(policy: str, task: Task[Any]) -> Tolerance:
     """The limits of a precision policy for results of a task."""
     limits = POLICIES[policy]
     errors = {name: limits.error(kind) for name, kind in task.errors.items()}
-    return Tolerance(limits.tensors, ResultLimits(errors, limits.quantile, limits.unmatched))
+    shifts = {name: SHIFT_SHARE * errors[error] for name, error in task.shifts.items()}
+    return Tolerance(limits.tensors, ResultLimits(errors, limits.quantile, limits.unmatched, shifts, limits.everywhere))
 
 
 #: Least signal to noise ratio [dB] of a window of nodes, per precision policy.
@@ -182,7 +199,7 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str], outputs: Col
         UsageError: not a number, or no such limit.
     """
     ratios = [f"{output}.{ratio}" for output in outputs for ratio in _RATIOS]
-    errors = [f"results.{name}" for name in (*tolerance.results.errors, "unmatched")]
+    errors = [f"results.{name}" for name in (*tolerance.results.errors, *tolerance.results.shifts, "unmatched")]
     known = [*outputs, *_RATIOS, *ratios, *errors, "metric"]
     for text in overrides:
         name, separator, number = text.rpartition("=")
@@ -243,6 +260,8 @@ def _without(limits: Mapping[str, Mapping[str, float]], ratio: str) -> dict[str,
 def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultLimits:
     if name == "unmatched":
         return replace(limits, unmatched=value)
+    if name in limits.shifts:
+        return replace(limits, shifts={**limits.shifts, name: value})
     return replace(limits, errors={**limits.errors, name: value})
 
 
@@ -304,27 +323,47 @@ def _beyond_tensor_limits(name: str, statistics: Mapping[str, Any], tolerance: T
 
 def _beyond_result_limits(results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None) -> list[str]:
     failures = []
-    for name, errors in results["errors"].items():
+    margin = limits.errors.get("score", 0.0)
+    operating: Mapping[str, Any] = results["operating"]
+    judged, least = results, score_threshold
+    if not limits.everywhere and _any_kept(results):
+        known = [score for score in (score_threshold, operating["score"]) if score is not None]
+        judged, least = operating, max(known, default=None)
+    for name, errors in judged["errors"].items():
         limit = limits.errors[name]
         value = errors["max"] if limits.quantile == 1.0 else errors["quantiles"][str(limits.quantile)]
         failures += _beyond(f"results {name}", value, limit, value is not None and value <= limit)
-    total = max(results["reference_count"], results["test_count"])
+    for name, shift in operating["shifts"].items():
+        value = max(abs(shift["mean"]) - STANDARD_ERRORS * shift["standard_error"], 0.0)
+        failures += _beyond(f"results shifted, {name}", value, limits.shifts[name], value <= limits.shifts[name])
     if results.get("tied") and not results["matched"]:
         failures.append(f"results: all {results['tied']} pairs are ties, which don't show where results are")
+    # Results near the least score come and go with their scores.
+    alone = [_above(results, side, -math.inf if least is None else least + margin) for side in ("reference", "test")]
+    total = judged["matched"] + judged["label_flips"] + max(alone)
+    if judged is results:
+        total = max(results["reference_count"], results["test_count"])
     if total:
-        # Results near the threshold come and go with their scores.
-        floor = 0.0 if score_threshold is None else score_threshold + limits.errors.get("score", 0.0)
-        lost = max(_above(results, side, floor) for side in ("reference", "test")) + results["label_flips"]
-        share = lost / total
+        share = (max(alone) + judged["label_flips"]) / total
         failures += _beyond("results unmatched, share", share, limits.unmatched, share <= limits.unmatched)
     return failures
+
+
+def _any_kept(results: Mapping[str, Any]) -> bool:
+    """Whether either run has results of the operating score."""
+    operating = results["operating"]
+    if operating["score"] is None or operating["matched"] or operating["label_flips"]:
+        return True
+    return any(_above(results, side, operating["score"]) for side in ("reference", "test"))
 
 
 def _above(results: Mapping[str, Any], side: str, floor: float) -> int:
     """Unmatched results of a side with a score above ``floor``; those beyond the stored ones count all."""
     kept = results[f"{side}_unmatched"]
     beyond = results[f"num_{side}_unmatched"] - len(kept)
-    return int(beyond + sum(score > floor for score in kept))
+    # The stored ones are the highest: where some of them are below, so are all others.
+    above = sum(score > floor for score in kept)
+    return int(above + (beyond if above == len(kept) else 0))
 
 
 def tolerance_from_json(value: Mapping[str, Any], task: Task[Any]) -> Tolerance:

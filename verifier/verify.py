@@ -73,7 +73,12 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
         with stage:
             results = {}
             for comparison in plan.comparisons:
-                stored = compare_runs(comparison.reference.run, comparison.test.run, score_threshold)
+                stored = compare_runs(
+                    comparison.reference.run,
+                    comparison.test.run,
+                    score_threshold,
+                    config.verification.operating_score,
+                )
                 stored["format"] = formats.VERIFICATION
                 default = default_tolerance(_coarser_policy(comparison, config), task)
                 configured = configured_tolerance(default, comparison, config)
@@ -277,10 +282,12 @@ def _output_table(stored: Mapping[str, Any], failures: list[str]) -> Table:
 
 def _result_table(stored: Mapping[str, Any], task: Task[Any]) -> Table:
     results, agreement = stored["results"], stored["agreement"]
-    rows = [
-        [_with_unit(name, task), *map(_short, (values["max"], values["mean"], values["quantiles"]["0.99"]))]
-        for name, values in results["errors"].items()
-    ]
+    operating = results["operating"]
+    rows = []
+    for name, values in results["errors"].items():
+        kept = operating["errors"].get(name, {"mean": None, "quantiles": {"0.9": None}})
+        of_all = (values["max"], values["mean"], values["quantiles"]["0.99"])
+        rows.append([_with_unit(name, task), *map(_short, (*of_all, kept["mean"], kept["quantiles"]["0.9"]))])
     title = (
         f"  {results['kind']} of {results['samples']} samples: {results['matched']} matched, "
         f"{results['num_reference_unmatched']} and {results['num_test_unmatched']} unmatched, "
@@ -292,7 +299,8 @@ def _result_table(stored: Mapping[str, Any], task: Task[Any]) -> Table:
         )
     if agreement:
         title += f"; against the reference {', '.join(f'{name} {value:.4f}' for name, value in agreement.items())}"
-    return Table(title, ["  error", "max", "mean", "p99"], rows)
+    kept = "kept" if operating["score"] is None else f"score >= {operating['score']:g}"
+    return Table(title, ["  error", "max", "mean", "p99", f"{kept}: mean", "p90"], rows)
 
 
 def _with_unit(name: str, task: Task[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from shared import plugins
@@ -24,6 +24,9 @@ def _samples(value: int) -> int:
 
 
 SampleCount = Annotated[int, Field(strict=True), AfterValidator(_samples)]
+
+
+Score = Annotated[float, Strict(), Field(ge=0, lt=1)]
 
 
 class Scenario(Section):
@@ -90,6 +93,11 @@ class Verification(Section):
     )
     output_tolerances: dict[Name, Positive] = Field(
         default_factory=dict, description="Output name to its own tolerance, for example `heatmap: 0.05`."
+    )
+    operating_score: Score | None = Field(
+        default=None,
+        description="Least score of results that are of use: in precisions coarser than FP32, their errors are judged. "
+        "Left out: 0.35 for boxes, which is what Autoware's detectors keep.",
     )
     scenarios: Scenarios = Field(default=Scenarios(), description="What is compared with what, by export mode.")
 

@@ -69,8 +69,10 @@ class Task(ABC, Generic[Container]):
         container: type of what a model answers with on one sample.
         view: what the samples of its data sets are, by name: ``lidar_frame``, ``image`` or ``camera_pair``
             (`shared.data`).
-        errors: by name, the errors of paired results (`pair`). One called ``score`` is also how near to the model's
-            score threshold results may come and go.
+        errors: by name, the errors of paired results (`pair`). One called ``score`` is also how near to a score
+            threshold results may come and go.
+        shifts: by name, the signed differences of paired results, and the error that each is a part of.
+        operating_score: results of lower scores are no use to anybody; None where all are of use.
         metric: name of the number of `agreement` that sums it up.
         optional_arrays: names of `arrays` that a file may lack, as files of earlier versions do; `from_arrays` does
             without them.
@@ -79,6 +81,8 @@ class Task(ABC, Generic[Container]):
     container: type[Container]
     view: ClassVar[str]
     errors: ClassVar[Mapping[str, ErrorKind]]
+    shifts: ClassVar[Mapping[str, str]] = {}
+    operating_score: ClassVar[float | None] = None
     metric: ClassVar[str]
     optional_arrays: ClassVar[frozenset[str]] = frozenset()
 
@@ -163,6 +167,10 @@ def find(task: str) -> Task[Any]:
 def available() -> list[str]:
     """Names of all tasks."""
     return plugins.available(plugins.TASKS)
+
+
+#: What Autoware's detectors keep by default.
+KEPT_SCORE = 0.35
 
 
 class Rows:

@@ -50,12 +50,13 @@ class Classification(RowsTask[ClassScores]):
     """Classification.
 
     Rows of two runs belong together by their position. ``probability`` is the largest difference of the probability of
-    a class.
+    a class. Shifts are of the probability of the reference's class (``confidence``) and of the first class.
     """
 
     container = ClassScores
     view = "camera_pair"
     errors: ClassVar = {"probability": ErrorKind("", 0.001, 0.01, 0.02, 0.1)}
+    shifts: ClassVar = {"confidence": "probability", "first_class": "probability"}
     metric = "accuracy"
     optional_arrays = frozenset({"labels"})
 
@@ -78,15 +79,21 @@ class Classification(RowsTask[ClassScores]):
         alone, other_alone = whole.copy(), other_whole.copy()
         alone[:both] &= ~paired
         other_alone[:both] &= ~paired
+        decided = reference.labels[:both][same]
+        differences = _probability_differences(reference.logits[:both][same], test.logits[:both][same])
         return Pairing(
             reference_count=len(reference),
             test_count=len(test),
             non_finite=int((~whole).sum() + (~other_whole).sum()),
             matched=int(same.sum()),
-            errors={"probability": _probability_error(reference.logits[:both][same], test.logits[:both][same])},
+            errors={"probability": np.abs(differences).max(axis=1, initial=0.0)},
             label_flips=int((paired & ~same).sum()),
             reference_alone=_confidences(reference.logits[alone]),
             test_alone=_confidences(test.logits[other_alone]),
+            shifts={
+                "confidence": np.take_along_axis(differences, decided[:, None], axis=1)[:, 0],
+                "first_class": differences[:, 0],
+            },
         )
 
     def labels_of(self, sample: CameraPair, to_model: Int64) -> ClassScores:
@@ -110,11 +117,11 @@ def _finite(scores: ClassScores) -> Bool:
     return np.asarray(np.isfinite(scores.logits).all(axis=1))
 
 
-def _probability_error(reference: Float32, test: Float32) -> Float64:
-    """(K,) largest difference of a class's probability, of logits (K, C)."""
+def _probability_differences(reference: Float32, test: Float32) -> Float64:
+    """(K, C) differences of the classes' probabilities, of logits (K, C)."""
     if not len(reference):
-        return np.zeros(0)
-    return np.asarray(np.abs(softmax(test) - softmax(reference)).max(axis=1, initial=0.0))
+        return np.zeros((0, 1))
+    return np.asarray(softmax(test) - softmax(reference))
 
 
 def _confidences(logits: Float32) -> Float64:

@@ -14,7 +14,7 @@ from shared.geometry import overlaps_2d
 from shared.metrics.agreement import mean_average_precisions
 from shared.metrics.matching import Pairs, group_ids, match_greedily
 from shared.pairing import Pairing, pair_nearest
-from shared.tasks import ErrorKind, QuickMetric, Rows, RowsTask, filled_column
+from shared.tasks import KEPT_SCORE, ErrorKind, QuickMetric, Rows, RowsTask, filled_column
 
 if TYPE_CHECKING:
     from shared.data.types import ImageSample
@@ -68,6 +68,14 @@ class Detection2D(RowsTask[Boxes2D]):
         "corner": ErrorKind("px", 0.1, 1.0, 2.0, 8.0),
         "score": ErrorKind("", 0.001, 0.01, 0.02, 0.1),
     }
+    shifts: ClassVar = {
+        "left": "corner",
+        "top": "corner",
+        "right": "corner",
+        "bottom": "corner",
+        "confidence": "score",
+    }
+    operating_score = KEPT_SCORE
     metric = "mAP"
 
     def empty(self) -> Boxes2D:
@@ -77,7 +85,13 @@ class Detection2D(RowsTask[Boxes2D]):
     def pair(self, reference: Boxes2D, test: Boxes2D) -> Pairing:
         """Boxes by their overlap."""
         return pair_nearest(
-            reference, test, finite=_finite, distances=_distances, reach=1.0 - MATCH_OVERLAP, errors=_errors
+            reference,
+            test,
+            finite=_finite,
+            distances=_distances,
+            reach=1.0 - MATCH_OVERLAP,
+            errors=_errors,
+            shifts=_shifts,
         )
 
     def labels_of(self, sample: ImageSample, to_model: Int64) -> Boxes2D | None:
@@ -135,6 +149,15 @@ def _errors(reference: Boxes2D, test: Boxes2D) -> dict[str, Float64]:
     return {
         "corner": corner.max(axis=1, initial=0.0),
         "score": np.abs(test.scores.astype(np.float64) - reference.scores),
+    }
+
+
+def _shifts(reference: Boxes2D, test: Boxes2D) -> dict[str, Float64]:
+    """Signed differences of K pairs, (K,) each: of the four sides, and of the score."""
+    sides = (test.corners.astype(np.float64) - reference.corners).T
+    return {
+        **dict(zip(("left", "top", "right", "bottom"), sides, strict=True)),
+        "confidence": test.scores.astype(np.float64) - reference.scores,
     }
 
 

@@ -14,7 +14,7 @@ from shared.geometry import wrap_angle
 from shared.metrics.agreement import mean_average_precisions
 from shared.metrics.average_precision import LEAST, yaw_error
 from shared.pairing import Pairing, pair_nearest
-from shared.tasks import ErrorKind, QuickMetric, Rows, RowsTask, filled_column
+from shared.tasks import KEPT_SCORE, ErrorKind, QuickMetric, Rows, RowsTask, filled_column
 
 if TYPE_CHECKING:
     from shared.data.types import Sample
@@ -92,7 +92,8 @@ class Detection3D(RowsTask[Boxes3D]):
     Boxes are the same when their centers are within `MATCH_DISTANCE`. ``center`` is their distance in 3D; ``size`` the
     largest relative difference of a side, since sizes are decoded from their logarithms; ``yaw`` the angle between the
     headings, in [0, pi]; ``velocity`` the length of the difference, NaN where both don't know it, infinite where one
-    doesn't.
+    doesn't. Shifts are along the axes of the reference's box: ``speed`` that of the velocity along its heading,
+    ``length``, ``width`` and ``height`` relative, ``turn`` counter-clockwise.
     """
 
     container = Boxes3D
@@ -104,6 +105,18 @@ class Detection3D(RowsTask[Boxes3D]):
         "velocity": ErrorKind("m/s", 0.01, 0.1, 0.2, 1.0),
         "score": ErrorKind("", 0.001, 0.01, 0.02, 0.1),
     }
+    shifts: ClassVar = {
+        "forward": "center",
+        "left": "center",
+        "up": "center",
+        "length": "size",
+        "width": "size",
+        "height": "size",
+        "turn": "yaw",
+        "speed": "velocity",
+        "confidence": "score",
+    }
+    operating_score = KEPT_SCORE
     metric = "mAP"
 
     def empty(self) -> Boxes3D:
@@ -112,7 +125,15 @@ class Detection3D(RowsTask[Boxes3D]):
 
     def pair(self, reference: Boxes3D, test: Boxes3D) -> Pairing:
         """Boxes by the distance of their centers."""
-        return pair_nearest(reference, test, finite=_finite, distances=_distances, reach=MATCH_DISTANCE, errors=_errors)
+        return pair_nearest(
+            reference,
+            test,
+            finite=_finite,
+            distances=_distances,
+            reach=MATCH_DISTANCE,
+            errors=_errors,
+            shifts=_shifts,
+        )
 
     def labels_of(self, sample: Sample, to_model: Int64) -> Boxes3D | None:
         """As in the evaluator: nobody could have seen a box that is known to have no point."""
@@ -176,7 +197,7 @@ def _errors(reference: Boxes3D, test: Boxes3D) -> dict[str, Float64]:
     """Errors of K pairs, (K,) each, see `Detection3D`."""
 
     def difference(column: str) -> Float64:
-        return np.asarray(getattr(test, column).astype(np.float64) - getattr(reference, column))
+        return _difference(reference, test, column)
 
     velocity = np.sqrt((difference("velocities") ** 2).sum(axis=1))
     one_unknown = np.isnan(reference.velocities).any(axis=1) != np.isnan(test.velocities).any(axis=1)
@@ -187,6 +208,30 @@ def _errors(reference: Boxes3D, test: Boxes3D) -> dict[str, Float64]:
         "velocity": np.where(one_unknown, np.inf, velocity),
         "score": np.abs(difference("scores")),
     }
+
+
+def _shifts(reference: Boxes3D, test: Boxes3D) -> dict[str, Float64]:
+    """Signed differences of K pairs, (K,) each, see `Detection3D`."""
+    yaws = reference.yaws.astype(np.float64)
+    sin, cos = np.sin(yaws), np.cos(yaws)
+    x, y, up = _difference(reference, test, "centers").T
+    velocity = _difference(reference, test, "velocities")
+    sizes = _difference(reference, test, "sizes") / np.maximum(reference.sizes, _SHORTEST_SIDE)
+    return {
+        "forward": cos * x + sin * y,
+        "left": cos * y - sin * x,
+        "up": up,
+        "length": sizes[:, 0],
+        "width": sizes[:, 1],
+        "height": sizes[:, 2],
+        "turn": wrap_angle(_difference(reference, test, "yaws")),
+        "speed": cos * velocity[:, 0] + sin * velocity[:, 1],
+        "confidence": _difference(reference, test, "scores"),
+    }
+
+
+def _difference(reference: Boxes3D, test: Boxes3D, column: str) -> Float64:
+    return np.asarray(getattr(test, column).astype(np.float64) - getattr(reference, column))
 
 
 TASK = Detection3D()

@@ -17,6 +17,7 @@ def planted(
     parameters: Mapping[str, Any] | None = None,
     component: str | None = None,
     change: Callable[[Any], None] | None = None,
+    classes: list[str] | None = None,
 ) -> Workspace:
     """A copy of an exported workspace, without what was run on it, with a fault.
 
@@ -26,6 +27,7 @@ def planted(
         parameters: parameters of the model spec that differ.
         component: the component whose ONNX file differs, when one does.
         change: changes that file's model in place.
+        classes: the class list, when it differs.
     """
     import onnx
 
@@ -44,7 +46,8 @@ def planted(
     with copy.stage("export", tool="exporter", config={"planted": True}) as stage:
         for relative in outputs:
             stage.add_artifact(relative, manifest.artifacts[relative].kind)
-        stage.spec(spec.model_copy(update={"parameters": {**spec.parameters, **(parameters or {})}}))
+        differs = {"parameters": {**spec.parameters, **(parameters or {})}, "classes": classes or spec.classes}
+        stage.spec(spec.model_copy(update=differs))
     return copy
 
 

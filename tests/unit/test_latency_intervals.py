@@ -71,6 +71,7 @@ int nvmlDeviceGetClockInfo(void* d, int kind, unsigned* v) { return tell(d, v, k
 int nvmlDeviceGetMaxClockInfo(void* d, int kind, unsigned* v) { return tell(d, v, 1985); }
 int nvmlDeviceGetPowerUsage(void* d, unsigned* v) { return tell(d, v, 412310); }
 int nvmlDeviceGetTemperature(void* d, int sensor, unsigned* v) { return 3; }
+int nvmlDeviceGetComputeRunningProcesses(void* d, unsigned* count, void* infos) { *count = 3; return 7; }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void* d, unsigned long long* v) { *v = 0x24; return 0; }
 """
 CUDA = """
@@ -106,6 +107,7 @@ def test_the_state_of_the_gpu_that_cuda_means(tmp_path: Path, monkeypatch: pytes
         "max_sm_clock_mhz": "1985",
         "power_w": "412.3",
         "throttled_by": "software power cap + software thermal slowdown",
+        "compute_processes": "3",
     }
 
 
