@@ -6,6 +6,7 @@
 #
 # Variables: MODEL WORK CONFIG, and for a model of your own: MODEL_CONFIG CHECKPOINT DATA [DATA_ROOT]. REAL_DATA adds real
 # lidar frames (README). DEVICE is where the backends run. SET="key=value ..." overrides keys of the deploy config.
+# CLUSTER=local spreads the work over all GPUs or processors here, CLUSTER=HOST:PORT over a Ray cluster (docs/scale.md).
 # RUN=docker runs each tool in its image, RUN=local in a virtual environment (docs/docker.md). TARGET is the set of images.
 # Put yours into a file `local.mk` if you don't want to type them.
 -include local.mk
@@ -157,8 +158,10 @@ centerpoint-121m: setup ## the full-size 121 m network (random weights) on a rea
 	    --out work/centerpoint-121m-random.pth --seed 0
 	@$(MAKE) pipeline MODEL=centerpoint WORK=work/centerpoint-121m CONFIG=configs/centerpoint_121m.yaml
 
-run_pytorch = $(call RUNTIME_TOOL,pytorch) run --work $(WORK_ARG) --backend pytorch --device $(DEVICE)
-run_onnx = $(call RUNTIME_TOOL,onnx) run --work $(WORK_ARG) --backend onnx --device $(DEVICE)
+CLUSTER ?=
+cluster = $(CLUSTER:%=--cluster %)
+run_pytorch = $(call RUNTIME_TOOL,pytorch) run --work $(WORK_ARG) --backend pytorch --device $(DEVICE) $(cluster)
+run_onnx = $(call RUNTIME_TOOL,onnx) run --work $(WORK_ARG) --backend onnx --device $(DEVICE) $(cluster)
 verify = $(VERIFIER_TOOL) verify --work $(WORK_ARG)
 # The float model's workspace, by its name beside WORK, for an INT8 one.
 FLOAT ?=

@@ -52,7 +52,7 @@ calibration_overrides = $(if $(CALIBRATION),$(call calibration_file,/data,$(pats
 
 else
 
-SETUP := setup
+SETUP := setup $(if $(CLUSTER),setup-cluster)
 data_overrides = --set data.format=$(data_format) $(if $(filter info,$(data_format)),--set data.info_file=$(DATA)) \
     --set data.root=$(or $(DATA_ROOT),$(if $(filter info,$(data_format)),$(dir $(DATA)),$(DATA)))
 CONFIG_ARG = $(CONFIG)

@@ -15,6 +15,7 @@ from shared.cli import (
     INDEX,
     SECONDS,
     THREADS,
+    cluster_option,
     data_option,
     device_option,
     force_option,
@@ -94,12 +95,15 @@ def _placement_options(command: Command) -> Command:
     type=click.IntRange(0, 256),
     help="Processes that read samples ahead; 0: none. [default: by the device and the processors]",
 )
+@cluster_option
 @_placement_options
 @force_option
 def run_command(**options: Any) -> None:
     """Run a backend over the data set: predictions, raw outputs of the verification samples, latencies.
 
     Interrupted, it goes on at the first sample that is missing.
+
+    With --cluster, workers on all GPUs and nodes of a Ray cluster share it (docs/scale.md). It is the same run.
 
     With --shard, machines or GPUs share a run: each writes to the same volume or to a copy of the workspace of its own.
 

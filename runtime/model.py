@@ -97,6 +97,18 @@ class Model:
         ]
         return {**package_versions(backend(self.backend).PACKAGES), **added_versions(members)}
 
+    def require_trusted(self) -> dict[str, str]:
+        """See that what is loaded may run here; sha256 of each file by its path in the workspace.
+
+        Raises:
+            ManifestError: a file holds code, was not made here, and is not trusted.
+        """
+        module = backend(self.backend)
+        artifacts = module.artifacts(self.workspace, self.spec, self.target)
+        for path in artifacts.values():
+            require_artifact(self.workspace.root, path, artifact_kind(module))
+        return {path: self.workspace.input_hash(path) for path in artifacts.values()}
+
     def load(self) -> tuple[Session, Pipeline]:
         """The session of the backend, and the pipeline on it.
 
@@ -109,11 +121,9 @@ class Model:
         """
         module = backend(self.backend)
         artifacts = module.artifacts(self.workspace, self.spec, self.target)
-        kind = artifact_kind(module)
-        checked = self.workspace.onnx if kind == "onnx" else self.workspace.artifact
+        checked = self.workspace.onnx if artifact_kind(module) == "onnx" else self.workspace.artifact
         files: dict[str, Path] = {component: checked(path) for component, path in artifacts.items()}
-        for path in artifacts.values():
-            require_artifact(self.workspace.root, path, kind)
+        self.require_trusted()
         session = module.load(files, self.spec, self.device, self.threads)
         if self.compiled:
             if not isinstance(session, Compilable):

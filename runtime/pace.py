@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -65,6 +65,21 @@ class Pace:
             "parts": {what: seconds / whole for what, seconds in self.seconds.items()},
             "processor_seconds": processors / self.samples,
         }
+
+
+def side_by_side(results: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any] | None:
+    """The result of processes that worked at the same time, for so long in all; None where there is none."""
+    samples = sum(result["samples"] for result in results)
+    if not samples:
+        return None
+    worked = [result["samples"] / result["per_second"] for result in results]
+    shares = [(part / sum(worked), result) for part, result in zip(worked, results, strict=True)]
+    return {
+        "samples": samples,
+        "per_second": samples / seconds,
+        "parts": {what: sum(share * result["parts"][what] for share, result in shares) for what in results[0]["parts"]},
+        "processor_seconds": sum(result["samples"] * result["processor_seconds"] for result in results) / samples,
+    }
 
 
 def sentence(result: dict[str, Any]) -> str:

@@ -1,20 +1,32 @@
-"""A model's answers, committed to a run or to a piece of one."""
+"""A model's answers, committed to a run or to a piece of one, and what a user must know of them."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Collection
+from functools import partial
 
 from runtime.answers import Loaded
+from runtime.doctor_input import suspicions
 from runtime.model import Model
 from runtime.pace import Pace
 from shared.latency import TOTAL
 from shared.pieces import PieceWriter
 from shared.progress import track
-from shared.runs import RunWriter
+from shared.runs import Run, RunWriter
+from shared.tasks import find
 
 _log = logging.getLogger("runtime")
+
+
+def alerts_of(model: Model, loaded: Loaded, run: Run) -> list[str]:
+    """What a user must know of the results of a finished run."""
+    answers = partial(run.predictions, kind=find(run.header.task).container)
+    return [
+        *loaded.pipeline.alerts(run.counters.sums()),
+        *suspicions(model, loaded.session, len(run), answers),
+    ]
 
 
 def record(

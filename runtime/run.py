@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from runtime.answers import answering
-from runtime.doctor_input import suspicions
+from runtime.answers import Loaded, answering
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pace import sentence
-from runtime.recording import record
+from runtime.recording import alerts_of, record
 from runtime.shards import run_shard
+from runtime.spread import Order, spreading
 from shared.errors import UsageError
 from shared.latency import TOTAL, disturbance, summarize_stages
 from shared.pieces import adopt_pieces
 from shared.runs import Run, RunWriter, kind_of
 from shared.shards import RUNS, Shard
 from shared.table import Table, number
-from shared.tasks import find
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,6 +35,7 @@ def run(
     *,
     num_samples: int | None = None,
     shard: str | None = None,
+    cluster: str | None = None,
     force: bool = False,
     readers: int | None = None,
     **options: Unpack[ModelOptions],
@@ -46,9 +48,12 @@ def run(
         num_samples: how many samples, -1 for all; None: as the config's evaluation.num_samples says, and the
             verification samples in any case.
         shard: ``I/N``, to run the Ith of N parts of these samples only, see `runtime.shards`.
+        cluster: spread the samples over the workers of this cluster, see `shared.cluster.connect`.
         force: run afresh, whatever is there.
         readers: see `runtime.answers.answering`.
     """
+    if shard is not None and cluster is not None:
+        raise UsageError("--shard and --cluster", hint="give one; RAY_ADDRESS in the environment counts as --cluster")
     part = None if shard is None else Shard.parse(shard)
     model = open_model(work, backend_name, device, **options)
     count = _sample_count(model, num_samples)
@@ -60,28 +65,74 @@ def run(
     stage, folder = model.stage("run", settings), f"{RUNS}/{model.name}"
     if not force and stage.up_to_date():
         return _report(Run.open(model.workspace.path(folder)), f"{stage.name}: up to date")
-    with stage, answering(model, count, readers=readers) as loaded:
-        header = model.header(range(count), stage.fingerprint, loaded.details, raw_samples)
+    pieces = stage.pieces(folder)
+    if cluster is None:
+        entered = _alone(model, count, raw_samples, readers)
+    else:
+        order = Order.of(model, options, readers, count, raw_samples, stage.fingerprint, pieces)
+        entered = spreading(cluster, order)
+    with stage, entered as hands:
+        header = model.header(range(count), stage.fingerprint, hands.details, raw_samples)
         attempt = stage.folder(folder)
         writer = RunWriter.open(attempt, header, resume=not force)
-        pieces = stage.pieces(folder)
-        if not force:
+        if force:
+            pieces.remove()
+        else:
             adopt_pieces(writer, pieces)
-        pace = record(model, loaded, writer, range(count), raw_samples)
+        pace = hands.commit(writer)
         for name in writer.finish():
             stage.add_artifact(f"{folder}/{name}", kind_of(name))
         finished = Run.open(attempt.checked())
-        counters = finished.counters.sums()
-        answers = partial(finished.predictions, kind=find(header.task).container)
-        alerts = [*loaded.pipeline.alerts(counters), *suspicions(model, loaded.session, count, answers)]
-        result: dict[str, Any] = {"samples": count, "counters": counters, "alerts": alerts}
-        if pace.samples:
-            result["pace"] = pace.result()
+        alerts = hands.alerts(finished)
+        result: dict[str, Any] = {"samples": count, "counters": finished.counters.sums(), "alerts": alerts}
+        if pace is not None:
+            result["pace"] = pace
         stage.result("runs", model.name, result)
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)
     report = _report(finished, f"{stage.name}: done")
     return f"{report}\n{sentence(result['pace'])}" if "pace" in result else report
+
+
+class _Hands(Protocol):
+    """What answers the samples of a run: this process, or the workers of a cluster."""
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What is in force, for the header of the run."""
+
+    def commit(self, writer: RunWriter) -> dict[str, Any] | None:
+        """Have every sample answered and committed that is not committed yet; how fast, see `runtime.pace`."""
+
+    def alerts(self, run: Run) -> list[str]:
+        """What a user must know of the finished run."""
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """This process."""
+
+    model: Model
+    loaded: Loaded
+    samples: range
+    raw_samples: range
+
+    @property
+    def details(self) -> dict[str, Any]:
+        return self.loaded.details
+
+    def commit(self, writer: RunWriter) -> dict[str, Any] | None:
+        pace = record(self.model, self.loaded, writer, self.samples, self.raw_samples)
+        return pace.result() if pace.samples else None
+
+    def alerts(self, run: Run) -> list[str]:
+        return alerts_of(self.model, self.loaded, run)
+
+
+@contextlib.contextmanager
+def _alone(model: Model, count: int, raw_samples: range, readers: int | None) -> Iterator[_Hands]:
+    with answering(model, count, readers=readers) as loaded:
+        yield _Alone(model, loaded, range(count), raw_samples)
 
 
 def _sample_count(model: Model, asked: int | None) -> int:

@@ -35,6 +35,8 @@ _EXPORT = "export"
 _MOST_BYTES_OF_TRAINING_CONFIG = 16 << 20
 # Of as many users and machines is remembered that they trust a file.
 _MOST_SEALS = 16
+# Files by their sha256, in a process that works for a command and has no key: see `vouch_for`.
+_vouched_for: set[str] = set()
 
 
 class Code(NamedTuple):
@@ -113,6 +115,15 @@ def require_artifact(work: Path, relative: str, kind: str | None) -> None:
     kind = kind or record.kind
     if kind in CODE:
         _require(work, manifest, Code(relative, kind, record.sha256, record.stage))
+
+
+def vouch_for(checked: Iterable[str]) -> None:
+    """Let files run in this process that the command which started it, on another machine, has found sealed.
+
+    Args:
+        checked: sha256 of each; see `require_artifact`.
+    """
+    _vouched_for.update(checked)
 
 
 def config_is_sealed(manifest: Manifest) -> bool:
@@ -250,6 +261,8 @@ def _add_seals(manifest: Manifest, codes: Iterable[Code], key: bytes) -> None:
 
 
 def _is_sealed_here(manifest: Manifest, code: Code) -> bool:
+    if code.sha256 in _vouched_for:
+        return True
     path = key_path()
     return path.exists() and _is_sealed(manifest, code, read_key(path))
 

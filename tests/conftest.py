@@ -27,6 +27,7 @@ _NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "exporter": (lambda: _has("torch", "mmdet3d"), "mmdet3d is not installed here; run: make test-exporter"),
     "mmcv_ops": (_has_compiled_mmcv, "mmcv's compiled ops are not installed here; run: make test-mmcv-ops"),
     "gpu": (lambda: shutil.which("nvidia-smi") is not None, "no NVIDIA GPU here"),
+    "cluster": (lambda: _has("ray", "torch"), "Ray is not installed here; run: make setup-cluster"),
     "docker": (lambda: shutil.which("docker") is not None, "no Docker here"),
 }
 

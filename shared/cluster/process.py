@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -41,13 +42,30 @@ class Site:
         module: the tool's package.
         code: digest of its sources and the shared ones.
         marks: folder to the name of a file that the command put there; who sees it shares the folder.
+        cwd: where relative paths start.
         check: what else must be there; raises a `DeployError` about what is not.
     """
 
     module: str
     code: str
     marks: dict[Path, str]
+    cwd: Path
     check: Callable[[], None] | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a worker has of its node.
+
+    Attributes:
+        place: its number among the workers there.
+        places: how many there can be; they share the processors.
+        cwd: where relative paths start.
+    """
+
+    place: int
+    places: int
+    cwd: Path
 
 
 class Worker:
@@ -56,17 +74,11 @@ class Worker:
     def __init__(self) -> None:
         self._work: Callable[[Any], Any] | None = None
 
-    def open(self, make: Callable[[], Callable[[Any], Any]], workers_of_node: int) -> Answer:
-        """Load what the tasks need.
-
-        Args:
-            make: returns what is called with every task.
-            workers_of_node: how many share the processors.
-        """
-        threads = max(1, len(os.sched_getaffinity(0)) // workers_of_node)
-        os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    def open(self, make: Callable[[], Callable[[Any], Any]], setting: Setting) -> Answer:
+        """Load what the tasks need; ``make`` returns what is called with every task."""
 
         def load() -> None:
+            _take_place(setting)
             self._work = make()
 
         return attempt(load)
@@ -77,12 +89,29 @@ class Worker:
         return attempt(lambda: self._work(task))  # type: ignore[misc]  # narrowed above
 
 
+def _take_place(setting: Setting) -> None:
+    """Keep to a share of the processors: what counts them, to start as many threads, counts those."""
+    processors = sorted(os.sched_getaffinity(0))
+    share = max(1, len(processors) // setting.places)
+    first = setting.place * share % len(processors)
+    os.sched_setaffinity(0, processors[first : first + share])
+    os.environ.update(dict.fromkeys(_THREADS, str(share)))
+    _change_folder(setting.cwd)
+
+
+def _change_folder(cwd: Path) -> None:
+    # What is relative and can't be found without it is reported by its name.
+    with contextlib.suppress(OSError):
+        os.chdir(cwd)
+
+
 def inspect(site: Site) -> Answer:
     """See whether this node is fit for a job; the error of the answer says what it lacks."""
     return attempt(lambda: _inspect(site))
 
 
 def _inspect(site: Site) -> None:
+    _change_folder(site.cwd)
     if provenance.code_digest("shared", site.module) != site.code:
         raise EnvironmentLacks(
             "another version of this software is installed", hint="install the same on all nodes and here"

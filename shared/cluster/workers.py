@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from shared import provenance
-from shared.cluster.process import Answer, Site, Worker, inspect
-from shared.errors import DeployError, EnvironmentLacks
+from shared.cluster.process import Answer, Setting, Site, Worker, inspect
+from shared.errors import DeployError, EnvironmentLacks, InferenceError
 from shared.lazy import lazy_import
 from shared.progress import progress
 from shared.temporaries import temporary
@@ -34,6 +34,9 @@ Make = Callable[[], Callable[[Task], Result]]
 
 #: A task whose process died so often is the reason for it.
 MOST_DEATHS = 3
+
+# Exit codes of errors after which a process is not trusted with another task: a bug, or a backend that failed.
+_DOUBTFUL = (DeployError.exit_code, InferenceError.exit_code)
 
 _SECONDS_TO_INSPECT = 60.0
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -100,22 +103,28 @@ class _Node:
         name: of the machine, for the user.
         slots: workers that it has room for.
         late: it joined after the work began.
-        taken: workers that it has.
+        free: numbers of the places where no worker is.
         failed_starts: workers that died before they were ready, in a row.
     """
 
     name: str
     slots: int
     late: bool
-    taken: int = 0
+    free: list[int]
     failed_starts: int = 0
+
+    @property
+    def taken(self) -> int:
+        """How many workers it has."""
+        return self.slots - len(self.free)
 
 
 @dataclass(eq=False)
 class _Hand:
-    """A worker process."""
+    """A worker process, in a place of its node."""
 
     node: _Node
+    place: int
     actor: Any
 
 
@@ -136,7 +145,10 @@ class Workers(Generic[Task, Result]):
         self._make = make
         self._need = need
         self._nodes: dict[str, _Node] = {}
+        self._inspected: dict[str, tuple[_Node, Any, float]] = {}
         self._given_up: dict[str, DeployError] = {}
+        self._marked = contextlib.ExitStack()
+        self._marks: dict[Path, str] = {}
         self._waiting: deque[tuple[Task, int]] = deque()
         self._free: list[_Hand] = []
         self._calls: dict[Any, _Call[Task]] = {}
@@ -145,15 +157,14 @@ class Workers(Generic[Task, Result]):
 
     @property
     def count(self) -> int:
-        """How many there are now, at least 1."""
-        return max(1, sum(node.taken for node in self._nodes.values()))
+        """How many workers there are, those included that still load; at least 1."""
+        return max(1, self._hired())
 
     @property
     def at_work(self) -> str:
-        """How many work, for a line of progress: ``3 of 4 GPUs``."""
+        """How many work, for a line of progress: ``3 of 4 GPUs at work``."""
         busy = sum(call.task is not None for call in self._calls.values())
-        every = sum(node.taken for node in self._nodes.values())
-        return f"{busy} of {every} {'GPUs' if self._need.gpu else 'workers'} at work"
+        return f"{busy} of {self._hired()} {'GPUs' if self._need.gpu else 'workers'} at work"
 
     def give(self, task: Task, deaths: int = 0) -> None:
         """Have a task done by whoever is free; `outcomes` says how it ended.
@@ -175,7 +186,7 @@ class Workers(Generic[Task, Result]):
             EnvironmentLacks: no node is left, or the cluster is gone.
         """
         while True:
-            self._enlist(required=False)
+            self._enlist()
             while self._free and (next_task := self._next(more)) is not None:
                 self._begin(self._free.pop(0), *next_task)
             if not self._waiting and not any(call.task is not None for call in self._calls.values()):
@@ -246,13 +257,21 @@ class Workers(Generic[Task, Result]):
             DeployError: a node lacks something.
             EnvironmentLacks: none has a GPU, or a processor.
         """
-        self._enlist(required=True)
+        for folder in self._need.folders:
+            mark = self._marked.enter_context(temporary(WorkPath(folder.absolute(), "cluster")))
+            mark.open_file("xb").close()
+            self._marks[folder.absolute()] = mark.relative
+        self._look(late=False)
+        for lack in self._judge(_SECONDS_TO_INSPECT).values():
+            raise lack
+        self._hire()
         if not self._nodes:
             what = "a GPU" if self._need.gpu else "a processor"
             raise EnvironmentLacks(f"no node of the cluster has {what} for us", hint="see `ray status`")
 
     def dismiss(self) -> None:
         """End the workers."""
+        self._marked.close()
         hands = {id(hand): hand for hand in [*self._free, *(call.hand for call in self._calls.values())]}
         with contextlib.suppress(exceptions.RayError):
             for hand in hands.values():
@@ -260,67 +279,89 @@ class Workers(Generic[Task, Result]):
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
-    def _enlist(self, *, required: bool) -> None:
-        """Take in the nodes that are new, and fill places of workers that died; now and then.
-
-        Args:
-            required: an unfit node is an error; otherwise it is left out, with a warning.
-        """
+    def _enlist(self) -> None:
+        """Take in the nodes that are new, and fill places of workers that died; now and then."""
         if time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
+        self._look(late=True)
+        for key, lack in self._judge().items():
+            self._give_up(key, lack)
+        self._hire()
+
+    def _look(self, *, late: bool) -> None:
+        """See which nodes there are, and have the new ones inspected."""
         self._looked = time.monotonic()
         alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         for gone in self._nodes.keys() - alive.keys():
             del self._nodes[gone]
-        new = {
-            key: _Node(node["NodeManagerHostname"], slots, late=not required)
-            for key, node in alive.items()
-            if key not in self._nodes and key not in self._given_up and (slots := self._slots(node["Resources"]))
-        }
-        for key, error in self._inspect(new).items():
-            if required:
-                raise error
-            self._give_up(key, error)
-        self._nodes.update({key: node for key, node in new.items() if key not in self._given_up})
-        for key, node in self._nodes.items():
-            while node.taken < node.slots and self._is_wanted():
-                self._hire(key, node)
+        for key in alive.keys() - self._nodes.keys() - self._given_up.keys() - self._inspected.keys():
+            slots = self._slots(alive[key]["Resources"])
+            if slots:
+                node = _Node(alive[key]["NodeManagerHostname"], slots, late, list(range(slots)))
+                self._inspected[key] = (node, self._inspect(key), time.monotonic() + _SECONDS_TO_INSPECT)
 
     def _slots(self, resources: dict[str, float]) -> int:
         return int(resources.get("GPU" if self._need.gpu else "CPU", 0))
 
     def _is_wanted(self) -> bool:
         most = self._cluster.most_workers
-        return most is None or sum(node.taken for node in self._nodes.values()) < most
+        return most is None or self._hired() < most
 
-    def _inspect(self, nodes: dict[str, _Node]) -> dict[str, DeployError]:
-        """What nodes lack, by their ids."""
-        if not nodes:
+    def _hired(self) -> int:
+        return sum(node.taken for node in self._nodes.values())
+
+    def _inspect(self, key: str) -> Any:
+        """Have a node looked at, in a process that ends then: a check may start what workers start anew, as CUDA."""
+        code = provenance.code_digest("shared", self._need.module)
+        site = Site(self._need.module, code, self._marks, Path.cwd(), self._need.check)
+        there = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(inspect)
+        return there.options(scheduling_strategy=_on(key)).remote(site)
+
+    def _judge(self, seconds: float = 0.0) -> dict[str, DeployError]:
+        """Take in nodes that are fit; what others lack, by their ids.
+
+        Args:
+            seconds: to wait for those that have not answered.
+        """
+        references = {reference: key for key, (_, reference, _) in self._inspected.items()}
+        if not references:
             return {}
-        with contextlib.ExitStack() as marked:
-            marks = {}
-            for folder in self._need.folders:
-                mark = marked.enter_context(temporary(WorkPath(folder, "cluster")))
-                mark.open_file("xb").close()
-                marks[folder.absolute()] = mark.relative
-            site = Site(self._need.module, provenance.code_digest("shared", self._need.module), marks, self._need.check)
-            # In a process that ends with it: a check may start what a worker must start itself, such as CUDA.
-            there = ray.remote(num_cpus=0, max_calls=1, max_retries=2)(inspect)
-            answers = {key: there.options(scheduling_strategy=_on(key)).remote(site) for key in nodes}
-            deadline = time.monotonic() + _SECONDS_TO_INSPECT
-            return {
-                key: error
-                for key, reference in answers.items()
-                if (error := _inspected(reference, nodes[key].name, deadline)) is not None
-            }
+        done, silent = ray.wait(list(references), num_returns=len(references), timeout=seconds)
+        lacks: dict[str, DeployError] = {}
+        for key in (references[reference] for reference in done):
+            node, reference, _ = self._inspected.pop(key)
+            try:
+                answer: Answer = ray.get(reference)
+            except (exceptions.NodeDiedError, exceptions.TaskUnschedulableError):
+                continue  # it is looked at again, if it still is a node then
+            except exceptions.RayError as error:
+                hint = "install the same version on all nodes"
+                reason = f"can't run our code ({_first_line(error)})"
+                lacks[key] = EnvironmentLacks(reason, where=f"node {node.name}", hint=hint)
+                continue
+            if answer.error is None:
+                self._nodes[key] = node
+            else:
+                lacks[key] = _named(answer.error, node.name)
+        for key in (references[reference] for reference in silent):
+            node, _, deadline = self._inspected[key]
+            if time.monotonic() > deadline:
+                del self._inspected[key]
+                lacks[key] = EnvironmentLacks("does not answer", where=f"node {node.name}", hint="see `ray status`")
+        return lacks
 
-    def _hire(self, key: str, node: _Node) -> None:
-        """Have a worker loaded on a node."""
-        node.taken += 1
+    def _hire(self) -> None:
+        """Have workers loaded where there is a place."""
+        for key, node in self._nodes.items():
+            while node.free and self._is_wanted():
+                self._load(key, node)
+
+    def _load(self, key: str, node: _Node) -> None:
+        place = node.free.pop(0)
         options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if self._need.gpu else {"num_cpus": 1}
         actor = ray.remote(Worker).options(scheduling_strategy=_on(key), **options).remote()
-        reference = actor.open.remote(self._make, node.slots)
-        self._calls[reference] = _Call(_Hand(node, actor))
+        setting = Setting(place, node.slots, Path.cwd())
+        self._calls[actor.open.remote(self._make, setting)] = _Call(_Hand(node, place, actor))
 
     def _give_up(self, key: str, error: DeployError) -> None:
         self._given_up[key] = error
@@ -342,10 +383,10 @@ class Workers(Generic[Task, Result]):
 
     def _wait(self) -> list[Any]:
         """The calls that ended, after a second at most."""
+        done: list[Any] = []
         if self._calls:
             done, _ = ray.wait(list(self._calls), num_returns=1, timeout=_SECONDS_TO_WAIT)
         else:
-            done = []
             time.sleep(_SECONDS_TO_WAIT)
         if not done:
             self._cluster.require_head()
@@ -371,13 +412,16 @@ class Workers(Generic[Task, Result]):
         for line in answer.warnings:
             _log.warning("%s: %s", node.name, line)
         if answer.error is not None and (call.task is None or isinstance(answer.error, EnvironmentLacks)):
-            error = _named(answer.error, node.name)
+            lack = _named(answer.error, node.name)
             if call.task is None and not node.late:
-                raise error
-            self._unfit(call, error)
+                raise lack
+            self._unfit(call, lack)
             return None
         node.failed_starts = 0
-        self._free.append(hand)
+        if answer.error is not None and answer.error.exit_code in _DOUBTFUL:
+            self._dismiss(hand)
+        else:
+            self._free.append(hand)
         if call.task is None:
             return None
         return Outcome(call.task, node.name, answer.value, answer.error, deaths=call.deaths)
@@ -389,16 +433,21 @@ class Workers(Generic[Task, Result]):
                 self._give_up(key, error)
         if call.task is not None:
             self._waiting.appendleft((call.task, call.deaths))
-        for hand in [call.hand, *(hand for hand in self._free if hand.node is call.hand.node)]:
-            ray.kill(hand.actor)
-        self._free = [hand for hand in self._free if hand.node is not call.hand.node]
+        self._dismiss(call.hand)
+        for hand in [hand for hand in self._free if hand.node is call.hand.node]:
+            self._free.remove(hand)
+            self._dismiss(hand)
+
+    def _dismiss(self, hand: _Hand) -> None:
+        """End a worker; another one may take its place."""
+        ray.kill(hand.actor)
+        hand.node.free.append(hand.place)
 
     def _died(self, call: _Call[Task], error: Exception) -> Outcome[Task, Result] | None:
         """A process is gone: with its node, killed, out of memory, or by its task."""
         node = call.hand.node
-        node.taken -= 1
-        reason = DeployError(f"a process on {node.name} died ({_first_line(error)})")
-        reason.exit_code = 5
+        node.free.append(call.hand.place)
+        reason = InferenceError(f"a process on {node.name} died ({_first_line(error)})")
         if call.task is not None:
             return Outcome(call.task, node.name, error=reason, died=True, deaths=call.deaths + 1)
         node.failed_starts += 1
@@ -412,21 +461,6 @@ class Workers(Generic[Task, Result]):
 def _on(node: str) -> Any:
     """To be scheduled on a node and no other."""
     return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-
-
-def _inspected(reference: Any, name: str, deadline: float) -> DeployError | None:
-    """What a node lacks."""
-    try:
-        answer: Answer = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
-    except exceptions.GetTimeoutError:
-        return EnvironmentLacks("does not answer", where=f"node {name}", hint="see `ray status`")
-    except exceptions.RayError as error:
-        return EnvironmentLacks(
-            f"can't run our code ({_first_line(error)})",
-            where=f"node {name}",
-            hint="install the same version on all nodes",
-        )
-    return None if answer.error is None else _named(answer.error, name)
 
 
 def _named(error: DeployError, node: str) -> DeployError:
