@@ -72,14 +72,14 @@ class Known:
         )
         return Search(self, ("fp32_tf32", "fp16"), COMPONENTS, blocks, lambda *_: estimate, limit, most)
 
-    def best(self, limit: float) -> float:
-        """Latency of the fastest of all choices that lose no more than ``limit``."""
-        found = []
-        for inside in itertools.chain.from_iterable(itertools.combinations(NAMES, count) for count in range(5)):
-            choice = Choice("", {"encoder": "fp32_tf32", "head": "fp16"}, frozenset(inside))
-            if self.drop(choice) <= limit and not choice.int8 & self.unbuildable:
-                found.append(sum(self.components_ms(choice).values()))
-        return min(found)
+    def faster_near(self, search: Search, found: Tried, limit: float) -> list[Choice]:
+        """The choices that differ from what was found by two blocks or adjacent ones, lose no more, and are faster."""
+        near = [Choice("", found.choice.policies, inside) for inside in search.around(found.choice.int8) if inside]
+        return [
+            choice
+            for choice in near
+            if self.drop(choice) <= limit and sum(self.components_ms(choice).values()) < found.latency_ms * 0.98
+        ]
 
 
 def test_the_block_that_loses_too_much_stays_in_fp16() -> None:
@@ -109,17 +109,20 @@ def test_islands_that_cost_more_than_they_save_are_left() -> None:
     assert not found.choice.int8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     drops=st.lists(st.sampled_from([0.0, 0.05, 0.1, 0.3, 2.0]), min_size=4, max_size=4),
     savings=st.lists(st.sampled_from([-0.1, 0.1, 0.5]), min_size=4, max_size=4),
     boundary=st.sampled_from([0.0, 0.1, 0.3]),
 )
-def test_with_a_right_estimate_it_is_the_best_of_all(drops: list[float], savings: list[float], boundary: float) -> None:
+def test_with_a_right_estimate_nothing_near_is_better(
+    drops: list[float], savings: list[float], boundary: float
+) -> None:
     model = Known(drops, savings, boundary)
-    found = model.search(Limit(max_drop=0.25)).run()
+    search = model.search(Limit(max_drop=0.25))
+    found = search.run()
     assert model.drop(found.choice) <= 0.25
-    assert found.latency_ms <= model.best(0.25) * 1.02
+    assert not model.faster_near(search, found, 0.25)
 
 
 def test_only_choices_that_are_faster_are_run() -> None:

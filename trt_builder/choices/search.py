@@ -3,7 +3,7 @@
 1. FP32 is what metrics are compared with.
 2. Each component takes TF32 or FP16, whichever is faster; where FP16 loses too much, layers go back to FP32.
 3. All blocks in INT8, then as few of them back in floating point as the metric asks for, found by halving.
-4. From the best so far: what differs from it by one block or by adjacent ones, the fastest by estimate first.
+4. From the best so far: what differs from it by two blocks or by adjacent ones, the fastest by estimate first.
 
 A choice is run over the data set only if its engines are faster than those of the best.
 """
@@ -11,6 +11,7 @@ A choice is run over the data set only if its engines are faster than those of t
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -242,8 +243,10 @@ class Search:
         return best
 
     def around(self, inside: Names) -> Iterator[Names]:
-        """The choices in which adjacent blocks, one or more, have come into INT8 or have left it."""
+        """The choices in which adjacent blocks have come into INT8 or left it, or any two have changed."""
         names = list(self.blocks)
+        for pair in itertools.combinations(names, 2):
+            yield inside.symmetric_difference(pair)
         for first in range(len(names)):
             for last in range(first, len(names)):
                 stretch = frozenset(names[first : last + 1])
