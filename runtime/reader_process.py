@@ -6,6 +6,7 @@ one thread, so that forking is safe; the readers have one each, for BLAS and Ope
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -183,7 +184,8 @@ def serve(parent: int, control: int, readers: Sequence[int], buffers: Sequence[i
     connection.send(True)
     while children:
         child, status = os.wait()
-        connection.send(Ended(children.pop(child), os.waitstatus_to_exitcode(status)))
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(Ended(children.pop(child), os.waitstatus_to_exitcode(status)))
 
 
 def _end_with(parent: int) -> None:

@@ -30,6 +30,8 @@ _MOST_BYTES = 1 << 30
 _FEWEST = 4
 # That a reader has ended is known at once, why a little later.
 _SECONDS_FOR_THE_REASON = 2.0
+# Readers end when nobody is connected to them, unless a file hangs.
+_SECONDS_TO_END = 0.5
 _GIVES_WAY = 19
 _START = (
     "import json, sys; sys.path[:], arguments = json.loads(sys.argv[1]); "
@@ -117,6 +119,8 @@ class Readers(Reading):
         self._selector.close()
         for connection in (self._control, *(reader.connection for reader in self._readers)):
             connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_SECONDS_TO_END)
         self._process.kill()
         self._process.wait()
         for buffer, (_, lock) in zip(self._buffers, self._locked, strict=True):

@@ -144,6 +144,76 @@ def test_a_killed_run_goes_on_and_gives_what_an_uninterrupted_one_gives(exported
             assert resumed.raw(index)[name].tobytes() == value.tobytes()
 
 
+def _children(pid: int) -> list[int]:
+    """Processes that one started, and those that they started."""
+    mine = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    return mine + [each for child in mine for each in _children(child)]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="readers need Linux")
+def test_read_ahead_or_not_a_run_is_the_same_to_the_bit(work, tmp_path):
+    other = Path(shutil.copytree(work, tmp_path / "other"))
+    run(work, "onnx", "cpu", readers=0)
+    run(other, "onnx", "cpu", readers=2)
+    for name in ("predictions.npz", "raw/000000.npz", "raw/000001.npz"):
+        assert (work / "runs/onnx-cpu" / name).read_bytes() == (other / "runs/onnx-cpu" / name).read_bytes()
+    assert Run.open(work / "runs/onnx-cpu").counters == Run.open(other / "runs/onnx-cpu").counters
+    pace = Workspace.open(other).manifest().results["runs"]["onnx-cpu"]["pace"]
+    assert pace["samples"] == 5
+    assert sum(pace["parts"].values()) == pytest.approx(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="readers need Linux")
+def test_an_interrupt_ends_a_run_and_its_readers_in_two_seconds(exported, tmp_path):
+    frames = tiny.write_frames(tmp_path / "frames", [60 + index % 40 for index in range(2000)])
+    work = Path(shutil.copytree(exported / "work", tmp_path / "work"))
+    options = [
+        "--work",
+        str(work),
+        "--backend",
+        "onnx",
+        "--data",
+        str(frames),
+        "--num-samples",
+        "2000",
+        "--readers",
+        "2",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runtime.cli", "run", *options],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not ((journal := _journal(work)) and journal.read_bytes().count(b"\n") >= 10):
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    readers = _children(process.pid)
+    assert len(readers) == 3
+    # As the terminal does: to all of them.
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert time.monotonic() - started < 2
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; finished work is kept, run the command again to continue"
+    assert "Traceback" not in said
+    assert not any(map(_is_alive, readers))
+
+
 def test_bench_records_statistics_and_every_latency(work):
     text = bench(work, "onnx", "cpu", sample_index=3, min_requests=25, min_seconds=0.0, threads=1)
     assert "pts_voxel_encoder" in text

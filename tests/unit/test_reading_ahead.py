@@ -70,7 +70,7 @@ def _read(readers: Readers, indices: list[int] | range) -> list[int]:
     return [each.index for each in readers.inputs(odd_frames.pipeline(), indices, held=1)]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     which=st.integers(0, 2),
     indices=st.lists(st.integers(0, len(FRAMES) - 1), max_size=25),
