@@ -152,6 +152,14 @@ static T atomicMin(T* address, V value) {
     return old;
 }
 
+template <class T, class V>
+static T atomicOr(T* address, V value) {
+    maybe_yield();
+    const T old = *address;
+    *address = old | (T)value;
+    return old;
+}
+
 template <class T>
 static T min(T a, T b) { return b < a ? b : a; }
 template <class T>

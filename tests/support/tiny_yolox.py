@@ -120,12 +120,14 @@ def parameters(**changes: Any) -> dict[str, Any]:
     }
 
 
-def spec(batch: int | str = 1, **changes: Any) -> ModelSpec:
-    """A model spec of rows."""
+def spec(batch: int | str = 1, size: int = SIZE, **changes: Any) -> ModelSpec:
+    """A model spec of rows, for square images of a size."""
+    rows = sum((size // stride) ** 2 for stride in STRIDES)
+    changes.setdefault("image", {**parameters()["image"], "height": size, "width": size})
     component = ComponentSpec(
         name="yolox",
-        inputs=[TensorSpec(name="images", dtype="float32", shape=[batch, 3, SIZE, SIZE])],
-        outputs=[TensorSpec(name="output", dtype="float32", shape=[batch, ROWS, 5 + len(CLASSES)])],
+        inputs=[TensorSpec(name="images", dtype="float32", shape=[batch, 3, size, size])],
+        outputs=[TensorSpec(name="output", dtype="float32", shape=[batch, rows, 5 + len(CLASSES)])],
         onnx="onnx/yolox.onnx",
     )
     return ModelSpec(

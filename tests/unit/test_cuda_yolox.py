@@ -91,12 +91,97 @@ def test_boxes_are_those_of_the_host(monkeypatch, folder: Path, seed: int, outpu
 
 
 def test_more_rows_than_expected_and_none(monkeypatch, folder: Path) -> None:
-    monkeypatch.setattr(yolox, "EXPECTED_ROWS", 10)
+    monkeypatch.setattr(yolox, "EXPECTED_BOXES", 10)
     rows = tiny.random_rows(1)
     everything = on_device(monkeypatch, folder, rows, score_threshold=0.0).infer(image(96, 96))
     assert everything.counters["candidates"] == tiny.ROWS
+    expected = build_pipeline(tiny.spec(score_threshold=0.0), tiny.StandIn(rows)).infer(image(96, 96))
+    assert everything.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
     nothing = on_device(monkeypatch, folder, rows, score_threshold=0.999).infer(image(96, 96))
     assert nothing.counters == {"candidates": 0, "rows_nan": 0, "boxes": 0}
+
+
+CONVENTIONS = ["mmdet", "megvii", "autoware"]
+
+
+def suppression(convention: str, **changes: Any) -> dict[str, Any]:
+    agnostic = changes.pop("class_agnostic", convention != "mmdet")
+    return {
+        "convention": convention, "iou_threshold": 0.6, "class_agnostic": agnostic, "max_boxes": None, **changes,
+    }  # fmt: skip
+
+
+def same(monkeypatch, folder: Path, rows: np.ndarray[Any, Any], seed: int = 0, **changes: Any) -> int:
+    """Kernels and NumPy give the same boxes; how many."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected = build_pipeline(tiny.spec(**changes), tiny.StandIn(rows)).infer(image(120, 80))
+        answer = on_device(monkeypatch, folder, rows, seed, **changes).infer(image(120, 80))
+    assert answer.counters == expected.counters
+    for name in ("corners", "labels", "scores"):
+        np.testing.assert_array_equal(getattr(answer.predictions, name), getattr(expected.predictions, name))
+    return len(answer.predictions)
+
+
+def crowd(seed: int) -> np.ndarray[Any, Any]:
+    """Rows in a few heaps, of few different scores: much is suppressed, and much is equal."""
+    rng = np.random.default_rng(seed)
+    rows = tiny.random_rows(seed)
+    rows[:, :2] = rng.integers(20, 70, (len(rows), 2)) // 10 * 10 + rng.normal(0, 0.5, (len(rows), 2))
+    rows[:, 2:4] = rng.uniform(5, 30, (len(rows), 2))
+    rows[:, 4:] = rng.integers(1, 5, (len(rows), rows.shape[1] - 4)) / 4
+    return rows
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_heaps_of_boxes_with_equal_scores(monkeypatch, folder: Path, convention: str, agnostic: bool) -> None:
+    for seed, limit in enumerate((0.01, 0.3, 0.6, 1.0)):
+        nms = suppression(convention, class_agnostic=agnostic, iou_threshold=limit)
+        changes: dict[str, Any] = {"output": "decoded", "nms": nms, "score_threshold": 0.05}
+        kept = same(monkeypatch, folder, crowd(seed), seed, **changes)
+        assert 0 < kept < tiny.ROWS or limit == 1.0
+
+
+@pytest.mark.parametrize("most", [1, 7, 64])
+def test_no_more_boxes_than_are_asked_for(monkeypatch, folder: Path, most: int) -> None:
+    nms = suppression("mmdet", max_boxes=most)
+    assert same(monkeypatch, folder, tiny.random_rows(3), nms=nms, score_threshold=0.0) == most
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_boxes_that_are_not_numbers_or_infinite(monkeypatch, folder: Path, convention: str) -> None:
+    for place, value in enumerate([np.nan, np.inf, -np.inf, 1e30, -1e30]):
+        rows = crowd(place)
+        for column in range(4):
+            rows[20 * column + place : 20 * column + place + 2, column] = value
+        changes: dict[str, Any] = {"output": "decoded", "nms": suppression(convention), "score_threshold": 0.05}
+        same(monkeypatch, folder, rows, **changes)
+
+
+def test_raw_rows_of_any_size(monkeypatch, folder: Path) -> None:
+    rows = tiny.random_rows(4)
+    rows[:, 2:4] = np.random.default_rng(0).uniform(-200, 200, (len(rows), 2))
+    same(monkeypatch, folder, rows, score_threshold=0.0)
+
+
+def test_more_candidates_than_the_kernels_suppress(monkeypatch, folder: Path) -> None:
+    monkeypatch.setattr(yolox, "MOST", 64)
+    rows = tiny.random_rows(5)
+    assert same(monkeypatch, folder, rows, score_threshold=0.0) > 64
+    scores = np.sort(rows[:, 5:].max(axis=1) * rows[:, 4])[::-1]
+    for candidates in (63, 64, 65):
+        same(monkeypatch, folder, rows, score_threshold=float(scores[candidates]))
+
+
+def test_candidates_of_many_blocks(monkeypatch, folder: Path) -> None:
+    """As many as a network with random weights has: several thousand."""
+    count = 40 * 40 + 20 * 20 + 10 * 10
+    rng = np.random.default_rng(6)
+    rows = np.concatenate([tiny.random_rows(seed) for seed in range(count // tiny.ROWS + 1)])[:count]
+    rows[:, :2] = rng.uniform(-1, 2, (count, 2))
+    for convention in CONVENTIONS:
+        kept = same(monkeypatch, folder, rows, size=320, nms=suppression(convention), score_threshold=0.0)
+        assert kept > 300
 
 
 def test_the_threshold_itself(monkeypatch, folder: Path) -> None:

@@ -1,9 +1,9 @@
 """YOLOX on a GPU: letterbox, the network, and the choice of rows as CUDA work on device memory.
 
-image -> upload -> letterbox -> yolox -> select -> download
+image -> upload -> letterbox -> yolox -> select -> nms -> download
 
-The image goes to the device as the camera gave it, and what comes back are the rows that score high enough, some
-hundred of thousands. Their decoding and suppression, in NumPy, is what the other backends run.
+The image goes to the device as the camera gave it, and what comes back are the rows that become boxes. Their decoding,
+in NumPy, is what the other backends run.
 """
 
 from __future__ import annotations
@@ -22,23 +22,28 @@ from runtime.cuda.timeline import Timeline
 from runtime.models.yolox.decode import decode
 from runtime.models.yolox.letterbox import Placement, place
 from runtime.models.yolox.parameters import BOX_COLUMNS, Letterbox, YoloxParameters
-from runtime.models.yolox.steps import cells_of_raw, checked, detections, in_pixels_of_the_image, suppressed
+from runtime.models.yolox.steps import cells_of_raw, checked, detections, finished, in_pixels_of_the_image, suppressed
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
 from shared.arrays import Float32, Int32, UInt8
 from shared.spec import ModelSpec
 from shared.tasks.detection2d import Boxes2D
 
-FILES = (Path(__file__).with_name("yolox.cu"),)
+FILES = tuple(Path(__file__).with_name(name) for name in ("yolox.cu", "nms.cu"))
 
-# The same numbers as in yolox.cu.
+# The same numbers as in the .cu files.
 BLOCK = 256
-HEADER_WORDS = 2
-PICKED, NOT_NUMBERS = 0, 1
+KEEP_BLOCK = 1024
+HEADER_WORDS = 4
+PICKED, NOT_NUMBERS, KEPT = 0, 1, 2
+BOX_WORDS = 5
+WORD = 64
+# Rows that the kernels suppress; where more score high enough, the host does it.
+MOST = 4096
 
 # OpenCV's weights of linear interpolation add up to this.
 _WEIGHT = 2048
-# So many rows are fetched before it is known how many there are.
-EXPECTED_ROWS = 512
+# So many boxes are fetched before it is known how many there are.
+EXPECTED_BOXES = 512
 # Sizes of images that are kept; a vehicle has a few.
 SIZES_KEPT = 8
 
@@ -104,7 +109,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         self._component, self._output = component.name, component.outputs[0].name
         dtype = session.dtype(component.name, tensor.name)
         output_dtype = session.dtype(component.name, self._output).name if self._selects else "float32"
-        constants = {"INPUT_T": C_TYPES[dtype.name], "OUTPUT_T": C_TYPES[output_dtype]}
+        constants = {"INPUT_T": C_TYPES[dtype.name], "OUTPUT_T": C_TYPES[output_dtype], "MOST": str(MOST)}
         self._kernels = gpu.kernels(FILES, _SIGNATURES, constants, self._stream)
         self._blocks = gpu.multiprocessors * 8
         batch = tensor.shape[0]
@@ -113,19 +118,22 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         self._bound = self._lane.bind(component.name, {tensor.name: self._input}, {})
         self._rows, self._columns = parameters.rows, BOX_COLUMNS + len(spec.classes)
         self._row_cells = cells_of_raw(parameters)
-        self._header = gpu.allocate((HEADER_WORDS,), np.int32)
-        self._host_header = gpu.pinned((HEADER_WORDS,), np.int32)
         self._picks = gpu.allocate((self._rows,), np.int32)
         self._values = gpu.allocate((self._rows, self._columns), np.float32)
-        expected = min(EXPECTED_ROWS, self._rows)
-        self._host_picks = gpu.pinned((expected,), np.int32)
-        self._host_values = gpu.pinned((expected, self._columns), np.float32)
+        self._cells = None if self._row_cells is None else gpu.upload(self._row_cells)
+        self._keys = gpu.allocate((MOST,), np.uint64)
+        self._boxes = gpu.allocate((MOST, BOX_WORDS), np.float32)
+        self._order = gpu.allocate((MOST,), np.int32)
+        self._ranked = gpu.allocate((MOST, BOX_WORDS), np.float32)
+        self._overlaps = gpu.allocate((MOST, MOST // WORD), np.uint64)
+        self._result = gpu.allocate((HEADER_WORDS + MOST * (1 + self._columns),), np.int32)
+        self._host_result = gpu.pinned((HEADER_WORDS + min(EXPECTED_BOXES, MOST) * (1 + self._columns),), np.int32)
         # Detections are few: all of a network's own are fetched.
         detected = {} if self._selects else self._bound.outputs
         self._host_detections = {name: gpu.pinned(array.shape, array.dtype) for name, array in detected.items()}
         self._norm = None if image.mean is None else gpu.upload(_norm(image))
         self._sizes: dict[tuple[int, int], _Size] = {}
-        self._timeline = Timeline(gpu, ("upload", "letterbox", self._component, "select", "download"))
+        self._timeline = Timeline(gpu, ("upload", "letterbox", self._component, "select", "nms", "download"))
 
     def input_shapes(self, data: UInt8, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (any image becomes an input of one size)
         """See `DevicePipeline`."""
@@ -152,12 +160,15 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         if self._selects:
             self._select()
         mark("select")
+        if self._selects:
+            self._suppress(size.placement)
+        mark("nms")
         self._download()
         mark("download")
         return size.placement
 
     def answer(self, request: Placement, *, stages: bool) -> Inference:
-        """See `DevicePipeline`; the rows that were chosen are decoded and suppressed on the host."""
+        """See `DevicePipeline`; the rows that are left are decoded on the host."""
         self._stream.synchronize()
         outputs = DeviceOutputs(self._bound.outputs)
         began = time.perf_counter()
@@ -169,18 +180,19 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         counters["boxes"] = len(boxes)
         latency = self._timeline.milliseconds() if stages else {}
         if stages:
-            latency["decode and nms"] = (time.perf_counter() - began) * 1e3
+            latency["decode"] = (time.perf_counter() - began) * 1e3
         return Inference(boxes, outputs, latency, counters)
 
     def _decoded(self, placement: Placement) -> tuple[Boxes2D, dict[str, int]]:
-        """Boxes of the rows that were chosen, and how many rows these were."""
-        picks, values = self._selected(int(self._host_header[PICKED]))
+        """The boxes, and how many rows scored high enough."""
+        header = self._host_result[:HEADER_WORDS]
+        picked, parameters = int(header[PICKED]), self._parameters
+        picks, values = self._kept(int(header[KEPT])) if picked <= MOST else self._picked(picked)
         row_cells = None if self._row_cells is None else self._row_cells[picks]
-        parameters = self._parameters
         candidates = decode(values, row_cells, parameters.score_threshold, inclusive=parameters.inclusive)
-        boxes = suppressed(candidates, placement, parameters.nms)
-        rows_nan = int(self._host_header[NOT_NUMBERS])
-        return boxes, {"candidates": len(candidates.scores), "rows_nan": rows_nan}
+        finish = finished if picked <= MOST else suppressed
+        boxes = finish(candidates, placement, parameters.nms)
+        return boxes, {"candidates": picked, "rows_nan": int(header[NOT_NUMBERS])}
 
     def letterboxed(self) -> npt.NDArray[Any]:
         """(B, 3, H, W) what the component was given by the last request, on the host."""
@@ -197,28 +209,54 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
 
     def _select(self) -> None:
         parameters = self._parameters
-        self._gpu.fill(self._header, 0, self._stream)
+        self._gpu.fill(self._result.first(HEADER_WORDS), 0, self._stream)
         self._kernels.launch(
             "select_rows", self._blocks, BLOCK,
             self._bound.outputs[self._output], self._rows, self._columns,
             float(np.float32(parameters.score_threshold)), int(parameters.inclusive),
-            self._picks, self._values, self._header,
+            self._picks, self._values, self._result,
+        )  # fmt: skip
+
+    def _suppress(self, placement: Placement) -> None:
+        nms = self._parameters.nms
+        whole, extra = nms.convention == "autoware", 1.0 if nms.convention == "megvii" else 0.0
+        blocks = -(-MOST // BLOCK)
+        self._kernels.launch(
+            "decode_picks", blocks, BLOCK,
+            self._picks, self._values, 0 if self._cells is None else self._cells, self._columns,
+            float(np.float32(placement.scale_x)), float(np.float32(placement.scale_y)), int(whole),
+            self._result, self._keys, self._boxes,
+        )  # fmt: skip
+        self._kernels.launch(
+            "rank_picks", blocks, BLOCK,
+            self._keys, self._boxes, int(not nms.class_agnostic), extra, self._result, self._order, self._ranked,
+        )  # fmt: skip
+        self._kernels.launch(
+            "compare_picks", self._blocks, WORD,
+            self._ranked, float(np.float32(nms.iou_threshold)), extra, self._result, self._overlaps,
+        )  # fmt: skip
+        self._kernels.launch(
+            "keep_picks", 1, KEEP_BLOCK,
+            self._overlaps, self._order, self._picks, self._values, self._columns,
+            MOST if nms.max_boxes is None else min(nms.max_boxes, MOST), self._result,
         )  # fmt: skip
 
     def _download(self) -> None:
         for name, array in self._host_detections.items():
             self._gpu.to_host(self._bound.outputs[name], array, self._stream)
         if self._selects:
-            self._gpu.to_host(self._header, self._host_header, self._stream)
-            self._gpu.to_host(self._picks, self._host_picks, self._stream)
-            self._gpu.to_host(self._values, self._host_values, self._stream)
+            self._gpu.to_host(self._result, self._host_result, self._stream)
 
-    def _selected(self, count: int) -> tuple[Int32, Float32]:
-        """The picked rows in ascending order; threads pick them in any."""
-        if count <= len(self._host_picks):
-            picks, values = self._host_picks[:count], self._host_values[:count]
-        else:
-            picks, values = self._picks.first(count).get(), self._values.first(count).get()
+    def _kept(self, count: int) -> tuple[Int32, Float32]:
+        """The rows that are left, best first: their numbers and values."""
+        words = HEADER_WORDS + count * (1 + self._columns)
+        result = self._host_result if words <= len(self._host_result) else self._result.get()
+        rows = result[HEADER_WORDS:words].reshape(count, 1 + self._columns)
+        return rows[:, 0].copy(), np.ascontiguousarray(rows[:, 1:]).view(np.float32)
+
+    def _picked(self, count: int) -> tuple[Int32, Float32]:
+        """The rows that score high enough, in ascending order; threads pick them in any."""
+        picks, values = self._picks.first(count).get(), self._values.first(count).get()
         order = np.argsort(picks)
         return picks[order], values[order]
 
@@ -248,4 +286,8 @@ def _norm(letterbox: Letterbox) -> Float32:
 _SIGNATURES = {
     "letterbox": "PPPPiiiiiiiP",
     "select_rows": "PiifiPPP",
+    "decode_picks": "PPPiffiPPP",
+    "rank_picks": "PPifPPP",
+    "compare_picks": "PffPP",
+    "keep_picks": "PPPPiiP",
 }

@@ -11,7 +11,6 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from runtime.backends import Session
 from runtime.models.yolox.decode import cells, decode
@@ -149,19 +148,22 @@ def in_pixels_of_the_image(candidates: Boxes2D, placement: Placement) -> Boxes2D
 def suppressed(candidates: Boxes2D, placement: Placement, nms: Nms) -> Boxes2D:
     """What is left of the candidates, in pixels of the image."""
     offset = 1 if nms.convention == "megvii" else 0
+    if nms.convention == "autoware":
+        corners = to_whole_pixels(candidates.corners)
+    else:
+        corners = in_pixels_of_the_image(candidates, placement).corners
+    if nms.class_agnostic:
+        kept = suppress(corners, candidates.scores, nms.iou_threshold, offset)
+    else:
+        kept = suppress_by_class(corners, candidates.scores, candidates.labels, nms.iou_threshold, offset)
+    return finished(candidates.select(kept[: nms.max_boxes]), placement, nms)
 
-    def best(corners: Float32, scores: Float32, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        if nms.class_agnostic:
-            kept = suppress(corners, scores, nms.iou_threshold, offset)
-        else:
-            kept = suppress_by_class(corners, scores, labels, nms.iou_threshold, offset)
-        return kept[: nms.max_boxes]
 
+def finished(kept: Boxes2D, placement: Placement, nms: Nms) -> Boxes2D:
+    """Candidates that nothing suppressed, in pixels of the image."""
     if nms.convention != "autoware":
-        boxes = in_pixels_of_the_image(candidates, placement)
-        return boxes.select(best(boxes.corners, boxes.scores, boxes.labels))
-    whole = replace(candidates, corners=to_whole_pixels(candidates.corners))
-    boxes = in_pixels_of_the_image(whole, placement).select(best(whole.corners, whole.scores, whole.labels))
+        return in_pixels_of_the_image(kept, placement)
+    boxes = in_pixels_of_the_image(replace(kept, corners=to_whole_pixels(kept.corners)), placement)
     edges = np.array([placement.width - 1, placement.height - 1] * 2, np.float32)
     return replace(boxes, corners=to_whole_pixels(np.clip(boxes.corners, 0, edges)))
 

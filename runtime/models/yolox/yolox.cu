@@ -7,11 +7,13 @@
 // input    (batch, 3, height, width) INPUT_T, of which the first image is written
 // rows     (batch, ROWS, COLUMNS) OUTPUT_T, of which the first image is read
 // picks    (ROWS,) int32, values (ROWS, COLUMNS) float32: the rows that score high enough, in no order
-// header   (2,) int32: how many these are, and how many rows hold a NaN
+// header   (HEADER_WORDS,) int32: how many these are, how many rows hold a NaN, how many boxes are left, see nms.cu
 
 #define YOLOX_BLOCK 256
 #define PICKED 0
 #define NOT_NUMBERS 1
+#define KEPT 2
+#define HEADER_WORDS 4
 #define OBJECTNESS 4
 
 // Linear interpolation of bytes as OpenCV does it: 2^11 a pixel, four bits cut off between the two directions.
