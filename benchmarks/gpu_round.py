@@ -104,13 +104,16 @@ _BACKENDS = {"onnx": ("onnx",), "pytorch": ("pytorch",), "compiled": ("pytorch",
 def _tests() -> list[Sequence[str]]:
     """The tests that need a GPU with TensorRT, as processes that run side by side."""
     files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
-    kernels = ["tests/unit/test_cuda_kernels.py", *(file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN)]
+    others = [file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN]
+    kernels = ["tests/unit/test_cuda_kernels.py", *(file for file in others if "kernels" in file)]
+    builds = [file for file in others if file not in kernels]
     rest = f"not ({' or '.join(_OPERATORS)})"
     operators = [(*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in (*_OPERATORS, rest)]
     return [
         *((*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS, _BISECT_TESTS)),
         *operators,
         (*_PYTEST, *kernels),
+        (*_PYTEST, *builds),
     ]
 
 
