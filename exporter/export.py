@@ -46,7 +46,7 @@ _log = logging.getLogger("exporter")
 # What an export depends on beside the config and the files.
 _PACKAGES = (
     "torch", "mmengine", "mmdet", "mmdet3d", "mmcv", "mmcv-lite", "numpy", "onnx", "onnxruntime", "onnxscript",
-    "onnxsim", "onnxslim",
+    "onnxsim", "onnxslim", "onnx-graphsurgeon", "polygraphy",
 )  # fmt: skip
 
 

@@ -14,8 +14,9 @@ from shared.lazy import lazy_import
 onnx = lazy_import("onnx")
 onnxsim = lazy_import("onnxsim")
 onnxslim = lazy_import("onnxslim")
+polygraphy = lazy_import("polygraphy.backend.onnx")
 
-Simplifier = Literal["none", "onnxsim", "onnxslim"]
+Simplifier = Literal["none", "onnxsim", "onnxslim", "polygraphy"]
 
 _log = logging.getLogger("exporter")
 
@@ -53,17 +54,22 @@ def simplify(path: Path, simplifier: Simplifier, component: str) -> None:
 
 
 def _run(model: Any, simplifier: Simplifier, where: str) -> Any:
-    hint = "leave it out with --set export.simplify=none, or try the other one"
+    hint = "leave it out with --set export.simplify=none, or try another one"
     # Resolved before the try: a missing package is no failure of the simplifier.
-    run = onnxsim.simplify if simplifier == "onnxsim" else onnxslim.slim
+    run = {"onnxsim": onnxsim.simplify, "onnxslim": onnxslim.slim, "polygraphy": _sanitize}[simplifier]
     try:
         result = run(model)
-    # Both are graph rewriters with many passes, any of which may trip over a graph in its own way.
+    # They are graph rewriters with many passes, any of which may trip over a graph in its own way.
     except Exception as error:
         raise ExportError(f"{simplifier} failed ({type(error).__name__}: {error})", where=where, hint=hint) from error
-    if simplifier == "onnxslim":
+    if simplifier != "onnxsim":
         return result
     simplified, agrees = result
     if not agrees:
         raise ExportError("onnxsim's own check says that its result differs", where=where, hint=hint)
     return simplified
+
+
+def _sanitize(model: Any) -> Any:
+    """What ``polygraphy surgeon sanitize --fold-constants`` does: fold, sort, and remove what nothing needs."""
+    return polygraphy.fold_constants(model, error_ok=False, copy=True)

@@ -142,8 +142,10 @@ class Export(Section):
         default=17, description="ONNX opset of the exported files; TensorRT 8.6 knows those up to 17."
     )
     do_constant_folding: Flag = Field(default=True, description="Fold constants at export.")
-    simplify: Literal["none", "onnxsim", "onnxslim"] = Field(
-        default="none", description="Tool that simplifies the graph; its result is checked like any export."
+    simplify: Literal["none", "onnxsim", "onnxslim", "polygraphy"] = Field(
+        default="none",
+        description="Tool that simplifies the graph (polygraphy: surgeon sanitize, it folds constants); its result is "
+        "checked like any export.",
     )
 
 

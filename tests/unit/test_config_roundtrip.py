@@ -74,7 +74,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         "export": {
             "mode": draw(st.sampled_from(["onnx", "trt", "both", "none"])),
             "opset_version": draw(st.integers(16, 22)),
-            "simplify": draw(st.sampled_from(["none", "onnxsim", "onnxslim"])),
+            "simplify": draw(st.sampled_from(["none", "onnxsim", "onnxslim", "polygraphy"])),
         },
         "components": {
             name: {

@@ -74,7 +74,7 @@ def test_every_opset_of_both_exporters(centerpoint_components, exporter, opset, 
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
-@pytest.mark.parametrize("simplifier", ["onnxsim", "onnxslim"])
+@pytest.mark.parametrize("simplifier", ["onnxsim", "onnxslim", "polygraphy"])
 def test_simplified_files_are_not_larger_and_compute_the_same(centerpoint_components, exporter, simplifier, tmp_path):
     import onnx
 
@@ -107,6 +107,31 @@ def test_what_is_done_and_undone_goes(simplifier, tmp_path):
     onnx.save(model, path)
     simplify(path, simplifier, "scaling")
     assert len(onnx.load(path).graph.node) == before
+    check(path, scaling())
+
+
+@pytest.mark.parametrize("simplifier", ["onnxsim", "onnxslim", "polygraphy"])
+def test_what_is_computed_of_constants_goes(simplifier, tmp_path):
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    from exporter.artifacts.simplify import simplify
+
+    path = write(scaling(), tmp_path / "x.onnx")
+    model = onnx.load(path)
+    before = len(model.graph.node)
+    graph = model.graph
+    (result,) = graph.node[-1].output
+    graph.node[-1].output[0] = "scaled"
+    graph.initializer.append(numpy_helper.from_array(np.array([0.5], np.float32), "half"))
+    graph.node.append(helper.make_node("Add", ["half", "half"], ["one"]))
+    graph.node.append(helper.make_node("Mul", ["one", "half"], ["again"]))
+    graph.node.append(helper.make_node("Add", ["again", "half"], ["sum"]))
+    graph.node.append(helper.make_node("Mul", ["scaled", "sum"], [result]))
+    onnx.save(model, path)
+    simplify(path, simplifier, "scaling")
+    assert len(onnx.load(path).graph.node) <= before + 1
     check(path, scaling())
 
 
