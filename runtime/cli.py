@@ -23,6 +23,10 @@ from shared.cli import (
     trust_option,
     workspace_option,
 )
+from shared.openmp import one_thread_for_matrices
+
+# Commands import NumPy, which reads the environment then.
+one_thread_for_matrices()
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -1,11 +1,14 @@
-"""How the threads of an operator of PyTorch wait for one another on the CPU.
+"""How the threads of libraries on the CPU wait for one another, and how many there are.
 
-By default a thread of libgomp that is done first spins for milliseconds before it sleeps. Where another program has the
-processor that its neighbor needs, it spins away the time in which the neighbor could run in its place: YOLOX with two
-threads took 70 ms alone, and 850 ms beside one busy process. Sleeping at once took 104 ms there, and as much alone:
-waking up takes longer than the work between two waits. Spinning for some 50 us costs neither more than a sixth.
+*PyTorch's operators.* By default a thread of libgomp that is done first spins for milliseconds before it sleeps. Where
+another program has the processor that its neighbor needs, it spins away the time in which the neighbor could run in its
+place: YOLOX with two threads took 70 ms alone, and 850 ms beside one busy process. Sleeping at once took 104 ms there,
+and as much alone: waking up takes longer than the work between two waits. Spinning for some 50 us costs neither more
+than a sixth. The number of threads stays PyTorch's own, whatever else runs: results differ in their last bits with it.
 
-The number of threads stays PyTorch's own, whatever else runs: results differ in their last bits with it.
+*NumPy's matrix products.* Those here take microseconds: the poses of points. The threads of its OpenBLAS, one a
+processor, look for more work for a tenth of a second after each, and give way to others ten thousand times meanwhile:
+on 16 processors that was 0.16 s of them for every frame that was read. One thread gives the same bits.
 """
 
 from __future__ import annotations
@@ -22,3 +25,12 @@ def wait_briefly() -> None:
     """Let threads spin briefly, unless the environment says how they wait. Call it before PyTorch is imported."""
     if platform.machine() == "x86_64" and not any(name in os.environ for name in _CHOSEN_BY_THE_USER):
         os.environ["GOMP_SPINCOUNT"] = str(_SPINS)
+
+
+def one_thread_for_matrices() -> None:
+    """Give NumPy one thread, unless the environment says how many. Call it before NumPy is imported.
+
+    On other machines than x86-64 PyTorch multiplies by OpenBLAS, too, and needs its threads.
+    """
+    if platform.machine() == "x86_64":
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

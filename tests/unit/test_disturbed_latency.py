@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -91,6 +92,17 @@ def test_threads_spin_briefly_unless_the_user_says_how_they_wait(monkeypatch: py
     monkeypatch.delenv("OMP_WAIT_POLICY")
     openmp.wait_briefly()
     assert os.environ["GOMP_SPINCOUNT"] == "800"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere PyTorch multiplies by OpenBLAS too")
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "1"), ("3", "3")])
+def test_numpy_has_one_thread_for_matrices_unless_the_user_says(chosen: str | None, expected: str) -> None:
+    code = "import os, sys, runtime.cli; assert 'numpy' not in sys.modules; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    if chosen is not None:
+        environment["OPENBLAS_NUM_THREADS"] = chosen
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert answer.stdout.strip() == expected
 
 
 @pytest.mark.exporter
