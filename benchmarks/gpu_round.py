@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import importlib.util
 import json
 import os
 import re
@@ -48,7 +49,7 @@ _GRACE_SECONDS = 20.0
 _TAIL_LINES = 4
 _LATE = "out of time"
 # What engines are built from, and programs.
-_EXPORTED = ("onnx", "pytorch", "ranges", "manifest.json")
+_EXPORTED = ("onnx", "pytorch", "ranges", "quantized", "quantization", "manifest.json")
 # Whose sources decide whether a part is still what was measured.
 _SOURCES = ("shared", "trt_builder", "runtime", "verifier", "evaluator", "benchmarks", "tests")
 
@@ -61,9 +62,11 @@ class Part:
         name: of its log.
         seconds: its limit.
         commands: what Python is called with; ``OUT`` stands for the folder, ``WORK/<name>`` for a copy of the workspace
-            ``<name>``, ``WORKSPACES`` for the folder of them.
+            ``<name>``, ``SCRATCH`` for the folder of those copies, ``WORKSPACES`` for that of the originals.
         variables: of its environment, likewise.
         at_once: run the commands side by side, not one after the other; nothing in them is timed.
+        keep: files below ``SCRATCH``, as patterns, that are copied to the folder as ``<part>-<name>``.
+        needs: packages without which it is not run.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Part:
     commands: Sequence[Sequence[str]]
     variables: dict[str, str] = field(default_factory=dict)
     at_once: bool = False
+    keep: Sequence[str] = ()
+    needs: Sequence[str] = ()
 
     def workspaces(self) -> set[str]:
         """Names of the workspaces that it takes."""
@@ -81,8 +86,14 @@ class Part:
 _WORK = "WORK/"
 _PYTEST = ("-m", "pytest", "-m", "gpu", "-v", "--tb=short", "--continue-on-collection-errors", "-p", "no:cacheprovider")
 _NO_LIBRARIES = ("--set", "tensorrt.tactic_sources=[]")
-_BUILD = ("-c", "from trt_builder.cli import cli; cli()", "build", "--target", "tensorrt", "--work")
+_BUILD = ("-c", "from trt_builder.cli import cli; cli()", "build", "--target", "tensorrt", *_NO_LIBRARIES)
+_FP16 = ("--set", "tensorrt.precision_policy=fp16")
+_BENCH = (
+    "-c", "from runtime.cli import cli; cli()", "bench", "--backend", "tensorrt", "--device", "cuda",
+    "--streams", "2", "--like", "trtexec-11",
+)  # fmt: skip
 _DEMO = "WORK/centerpoint"
+_DEMO_DATA = "WORKSPACES/demo"
 
 _LATENCY_TESTS = "tests/gpu/test_runtime_tensorrt.py"
 _CUDA_TESTS = "tests/gpu/test_runtime_on_cuda.py"
@@ -117,27 +128,84 @@ def _tests() -> list[Sequence[str]]:
     ]
 
 
-PARTS = (
-    # The kernels of all pipelines; the builder's policies, refit, caches; INT8; operators; bisection.
-    Part("tests", 300, _tests(), {"INT8_WORK": "WORKSPACES"}, at_once=True),
-    # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
-    Part("runtime", 420, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
-    Part(
-        "engines", 300,
-        [("benchmarks/trt_engines.py", *_NO_LIBRARIES, "--out", "OUT/engines.json", "--dump", "OUT/reports")],
-    ),
-    Part("int8", 240, [("benchmarks/int8.py", *_NO_LIBRARIES, "--out", "OUT/int8.json")]),
-    Part("demo", 120, [("benchmarks/trt_engines.py", "--work", _DEMO, *_NO_LIBRARIES, "--out", "OUT/demo.json")]),
-    Part(
-        "demo-latency", 120,
+def _data_set(work: str, out: str, *options: str) -> Sequence[str]:
+    """A data set against the requests of its engines, which were built in ``work``."""
+    return ("benchmarks/data_set.py", "--work", work, "--folder", "SCRATCH/frames", "--out", out, *options)
+
+
+def _model(name: str) -> Part:
+    """A demo's model in FP16: its request against its bare engines, and its data set."""
+    work = f"WORK/{name}"
+    return Part(
+        name, 110,
         [
-            (*_BUILD, _DEMO, *_NO_LIBRARIES, "--set", "tensorrt.precision_policy=fp16"),
+            (*_BUILD, "--work", work, *_FP16),
+            (*_BENCH, "--work", work, "--data", _DEMO_DATA),
+            _data_set(work, f"OUT/data_set_{name}.json", "--data", _DEMO_DATA, "--frames", "240"),
+        ],
+        keep=[f"{name}/manifest.json"],
+    )  # fmt: skip
+
+
+def _sweep(name: str) -> Part:
+    """Latency and metric of a demo's model in each precision."""
+    work = f"WORK/{name}-int8"
+    policies = [word for policy in ("fp32_tf32", "fp16", "int8") for word in ("--policy", policy)]
+    options = ("--data", _DEMO_DATA, "--seconds", "2", "--num-samples", "60", *_NO_LIBRARIES, *policies)
+    command = ("-m", "trt_builder", "sweep", "--work", work, *options)
+    return Part(f"{name}-precisions", 150, [command], keep=[f"{name}-int8/choices/pareto.*"])
+
+
+_FULL = "SCRATCH/full-size"
+_MODELS = ("centerpoint", "yolox", "calibration")
+
+PARTS = (
+    Part("demo-data", 90, [("-m", "demo", "generate", "--out", _DEMO_DATA)]),
+    # The kernels of all pipelines; the builder's policies, refit, caches; INT8; operators; bisection.
+    Part("tests", 280, _tests(), {"INT8_WORK": "WORKSPACES"}, at_once=True),
+    # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
+    Part("runtime", 300, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
+    Part(
+        "demo-latency", 100,
+        [
+            (*_BUILD, "--work", _DEMO, *_FP16),
             ("benchmarks/gpu_latency.py", "--work", _DEMO, "--soak", "2000", "--out", "OUT/demo_latency.json"),
         ],
     ),
+    *map(_model, _MODELS),
+    Part(
+        "full-size-data-set", 160,
+        [
+            ("benchmarks/data_set.py", "--full-size", "--work", _FULL),
+            (*_BUILD, "--work", _FULL, *_FP16),
+            _data_set(_FULL, "OUT/data_set_full-size.json", "--points", "200000", "--sweeps", "10", "--frames", "240"),
+        ],
+    ),
+    *map(_sweep, _MODELS),
+    Part(
+        "engines", 280,
+        [("benchmarks/trt_engines.py", *_NO_LIBRARIES, "--out", "OUT/engines.json", "--dump", "OUT/reports")],
+    ),
+    Part("int8", 200, [("benchmarks/int8.py", *_NO_LIBRARIES, "--out", "OUT/int8.json")]),
+    Part("demo", 120, [("benchmarks/trt_engines.py", "--work", _DEMO, *_NO_LIBRARIES, "--out", "OUT/demo.json")]),
+    # The fastest precisions within a quarter of a point, by as many tries as there is time for.
+    Part(
+        "centerpoint-tune", 300,
+        [
+            ("-m", "demo", "generate", "--out", "SCRATCH/search", "--split", "val", "--frames", "40"),
+            (
+                "-m", "trt_builder", "tune", "--work", "WORK/centerpoint-tune", "--data", "SCRATCH/search",
+                "--set", "data.info_file=info/t4dataset_demo_infos_val.pkl", *_NO_LIBRARIES, "--max-drop", "0.25",
+            ),
+        ],
+        keep=["centerpoint-tune/choices/pareto.*", "centerpoint-tune/choices/tuned.yaml"],
+    ),
     # The same on ONNX Runtime and PyTorch, where their GPU builds are installed.
-    Part("backends-tests", 150, [(*_PYTEST, _CUDA_TESTS)]),
-    Part("backends", 420, [(*_PYTEST, _BACKENDS_TESTS, "-k", name) for name in _BACKENDS], {"FIGURES": "OUT"}),
+    Part("backends-tests", 150, [(*_PYTEST, _CUDA_TESTS)], needs=["torch"]),
+    Part(
+        "backends", 420, [(*_PYTEST, _BACKENDS_TESTS, "-k", name) for name in _BACKENDS], {"FIGURES": "OUT"},
+        needs=["torch"],
+    ),
     Part(
         "demo-backends", 180,
         [
@@ -147,6 +215,7 @@ PARTS = (
             )
             for name, options in _BACKENDS.items()
         ],
+        needs=["torch"],
     ),
 )  # fmt: skip
 
@@ -190,8 +259,11 @@ def run_parts(parts: Sequence[Part], out: Path, work: Path, end: float) -> None:
     for part in parts:
         left = end - time.monotonic()
         missing = sorted(name for name in part.workspaces() if not (work / name).is_dir())
+        lacking = [package for package in part.needs if importlib.util.find_spec(package) is None]
         if left < _LEAST_SECONDS:
             result: dict[str, Any] = {"status": "no time left"}
+        elif lacking:
+            result = {"status": f"not here: {lacking[0]} is not installed"}
         elif missing:
             result = {"status": f"no workspace {work / missing[0]}"}
         else:
@@ -213,8 +285,8 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
         _copy_exported(work / name, scratch / name)
 
     def filled(text: str) -> str:
-        places = {"OUT": out, "WORK": scratch, "WORKSPACES": work}
-        return re.sub(r"^(OUT|WORK|WORKSPACES)(?=/|$)", lambda match: str(places[match[1]]), text)
+        places = {"OUT": out, "WORK": scratch, "SCRATCH": scratch, "WORKSPACES": work}
+        return re.sub(r"^(OUT|WORK|SCRATCH|WORKSPACES)(?=/|$)", lambda match: str(places[match[1]]), text)
 
     variables = {name: filled(value) for name, value in part.variables.items()}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -237,6 +309,8 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
     for log in logs:
         log.unlink(missing_ok=True)
     _keep_rejected(scratch, out / "rejected" / part.name)
+    for path in (path for pattern in part.keep for path in scratch.glob(pattern)):
+        shutil.copyfile(path, out / f"{part.name}-{path.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     status = next((each for each in statuses if each != "done"), "done")
     result: dict[str, Any] = {"status": status, "seconds": round(took, 1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,15 @@ def tables(out: Path) -> str:
         columns = {column: figures for column, name in files.items() if (figures := _read(out / f"{name}.json"))}
         if columns:
             sections.append(f"## {title}: from points on the host to boxes on the host\n\n{_latency(columns)}")
+    models = {path.name.removesuffix("-manifest.json"): _read(path) for path in sorted(out.glob("*-manifest.json"))}
+    if models:
+        sections.append(f"## A request of the demo's models against their bare engines, FP16\n\n{_models(models)}")
+    sets = {path.stem.removeprefix("data_set_"): _read(path) for path in sorted(out.glob("data_set_*.json"))}
+    if sets:
+        sections.append(f"## A data set against the requests of its engines\n\n{_data_sets(sets)}")
+    for path in sorted(out.glob("*-pareto.csv")):
+        name = path.name.removesuffix("-pareto.csv")
+        sections.append(f"## Latency and metric by precision: {name}\n\n{_from_csv(path)}")
     for name, title in (("engines", "Engines of the 121 m network's size"), ("demo", "Engines of the demo's model")):
         figures = _read(out / f"{name}.json")
         if figures:
@@ -154,6 +164,42 @@ def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
     )  # fmt: skip
     row("state of the GPU", "conditions", lambda v: ", ".join(f"{name} {value}" for name, value in v.items()))
     return _markdown(["what", *columns], rows)
+
+
+def _models(manifests: Mapping[str, dict[str, Any]]) -> str:
+    rows = []
+    for name, manifest in manifests.items():
+        for bench in manifest["results"].get("bench", {}).values():
+            total = bench["stages"]["total"]
+            engines = sum(values["compute"]["median"] for values in bench["engines"].values())
+            streams = bench["streams"]
+            rows.append(
+                [
+                    name, number(total["median"], 3), number(total.get("p99"), 3), number(engines, 3),
+                    number(total["median"] / engines, 2), number(streams["per_second"], 1), number(streams["gain"], 2),
+                    bench["conditions"].get("throttled_by", MISSING),
+                ]
+            )  # fmt: skip
+    header = ["model", "median ms", "p99 ms", "engines ms", "times", "two in flight a second", "gain", "throttled by"]
+    return _markdown(header, rows)
+
+
+def _data_sets(measured: Mapping[str, dict[str, Any]]) -> str:
+    rows = [
+        [
+            name, str(values["samples"]), number(values["bench per second"], 1), number(values["run per second"], 1),
+            number(values["ratio"], 2), number(1e3 * values["run"]["processor_seconds"], 1), values["said"],
+        ]
+        for name, values in measured.items()
+    ]  # fmt: skip
+    header = ["model", "samples", "bench a second", "run a second", "ratio", "processors a sample ms", "the run says"]
+    return _markdown(header, [[cell.replace("|", "/") for cell in row] for row in rows])
+
+
+def _from_csv(path: Path) -> str:
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    return _markdown(header, rows)
 
 
 def _shares(row: dict[str, Any]) -> str:

@@ -141,6 +141,20 @@ def test_tests_share_the_time_of_their_part(tmp_path: Path) -> None:
     assert (tmp_path / "both.log").read_text().split() == [str(tmp_path / "a"), str(tmp_path / "b")]
 
 
+def test_files_of_the_copy_are_kept_and_what_lacks_a_package_is_not_run(tmp_path: Path) -> None:
+    write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('kept')"
+    parts = [
+        Part("keeps", 30, [("-c", write, "SCRATCH/a.json"), ("-c", write, "SCRATCH/b.json")], keep=["a.*"]),
+        Part("lacks", 30, [("-c", write, "OUT/never")], needs=["no_such_package"]),
+    ]
+    found = run(parts, tmp_path, tmp_path / "none")
+    assert found["keeps"]["status"] == "done"
+    assert (tmp_path / "keeps-a.json").read_text() == "kept"
+    assert not (tmp_path / "keeps-b.json").exists()
+    assert found["lacks"]["status"] == "not here: no_such_package is not installed"
+    assert not (tmp_path / "never").exists()
+
+
 def test_what_went_well_with_these_sources_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = Part("good", 30, [("-c", "print(1)")]), Part("bad", 30, [("-c", "raise SystemExit(1)")])
     run([good, bad], tmp_path, tmp_path / "none")
@@ -201,4 +215,20 @@ def test_figures_as_tables(tmp_path: Path) -> None:
     assert "| int8 | head | 41.9 (cold) | 4.1 | 6.2 | 1.737 | 1.750 | 4% fp16, 96% int8; head: not met |" in text
     assert "no precision bf16 / 10.x" in text
     assert "| int8 | 1.737 | 1.750 | 0.750 | 6.2 | 4% fp16, 96% int8 |" in text
+    (tmp_path / "demo-precisions-pareto.csv").write_text('choice,ms,mAP\nfp16,0.4,92.7\n"int8, all",0.3,92.5\n')
+    total = {"median": 1.92, "p99": 2.0}
+    bench = {
+        "stages": {"total": total}, "engines": {"yolox": {"compute": {"median": 0.64}}}, "conditions": {},
+        "streams": {"per_second": 900.0, "gain": 1.7},
+    }  # fmt: skip
+    (tmp_path / "yolox-manifest.json").write_text(json.dumps({"results": {"bench": {"tensorrt-cuda0": bench}}}))
+    measured = {
+        "samples": 240, "bench per second": 500.0, "run per second": 450.0, "ratio": 0.9,
+        "run": {"processor_seconds": 0.03}, "said": "bound by reading",
+    }  # fmt: skip
+    (tmp_path / "data_set_yolox.json").write_text(json.dumps(measured))
+    text = tables(tmp_path)
+    assert "## Latency and metric by precision: demo-precisions" in text and "| int8, all | 0.3 | 92.5 |" in text
+    assert "| yolox | 1.920 | 2.000 | 0.640 | 3.00 | 900.0 | 1.70 |" in text
+    assert "| yolox | 240 | 500.0 | 450.0 | 0.90 | 30.0 | bound by reading |" in text
     assert sys.version.split()[0] not in text  # nothing ran, so no machine is told
