@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
+from runtime.cuda.staging import Staging
 from runtime.parameters import ParametersT
 from shared import cuda, plugins, tasks
 from shared.errors import InferenceError, ManifestError, UsageError
@@ -274,6 +275,7 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
         self._gpu = session.gpu
         self._lane = session.open_lane()
         self._stream = self._lane.stream
+        self._staging = Staging(session.gpu)
         self._in_flight: _InFlight | None = None
 
     @property
@@ -303,6 +305,7 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
         if self._in_flight is not None:
             raise InferenceError("this lane has a request in flight")
         started = time.perf_counter_ns()
+        self._staging.begin()
         request = self.enqueue(data, stages=stages)
         self._in_flight = _InFlight(request, stages, started, time.perf_counter_ns())
 

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("cuda")
 
-# Values of CUDA's driver API (cuda.h): CUdevice_attribute, CU_STREAM_NON_BLOCKING, CU_EVENT_RECORD_EXTERNAL and
-# CU_EVENT_BLOCKING_SYNC.
+# Values of CUDA's driver API (cuda.h): CUdevice_attribute, CU_STREAM_NON_BLOCKING, CU_EVENT_RECORD_EXTERNAL,
+# CU_EVENT_BLOCKING_SYNC, CU_POINTER_ATTRIBUTE_MEMORY_TYPE and CU_MEMORYTYPE_HOST.
 _MULTIPROCESSORS, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 75, 76
 _NON_BLOCKING = 1
 _EXTERNAL = 1
 _BLOCKING_SYNC = 1
+_MEMORY_TYPE, _HOST_MEMORY = 2, 1
 
 
 @functools.cache
@@ -229,6 +230,15 @@ def page_locked(memory: npt.NDArray[Any]) -> Iterator[None]:
         yield
     finally:
         call("cuMemHostUnregister", _pointer(memory))
+
+
+def is_page_locked(memory: npt.NDArray[Any]) -> bool:
+    """Whether the GPU copies from this memory by itself."""
+    kind = ctypes.c_uint()
+    driver: Any = library()
+    # The driver does not know ordinary memory, and says that it is no valid value.
+    known = driver.cuPointerGetAttribute(ctypes.byref(kind), _MEMORY_TYPE, ctypes.c_uint64(memory.ctypes.data)) == 0
+    return known and kind.value == _HOST_MEMORY
 
 
 class AnyStream(Protocol):

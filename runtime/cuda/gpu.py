@@ -182,6 +182,10 @@ class Gpu:
         """Enqueue a copy to device memory. Bytes in pageable memory are staged by the driver when this returns."""
         driver.memcpy_htod_async(address, np.ascontiguousarray(array), stream)
 
+    def is_page_locked(self, array: npt.NDArray[Any]) -> bool:
+        """Whether the device copies from an array in host memory by itself."""
+        return cuda.is_page_locked(array)
+
     def to_host(self, source: DeviceArray, array: npt.NDArray[Any], stream: Any) -> None:
         """Enqueue a copy of the first bytes of ``source``, as many as ``array`` has, into page-locked memory."""
         driver.memcpy_dtoh_async(array, source.address, stream)

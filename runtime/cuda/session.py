@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
 from runtime.devices import Device
+from shared.errors import InferenceError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -111,6 +112,26 @@ class DeviceSession(ABC):
     @abstractmethod
     def open_lane(self) -> Lane:
         """A lane of its own for a pipeline; several lanes of a session run at the same time."""
+
+
+def recorded(gpu: Gpu, lane: Lane, bound: Bound) -> Callable[[], None]:
+    """What puts a run of a component on the lane's stream: a CUDA graph, where the backend can be recorded.
+
+    A component of a hundred layers takes longer to enqueue one by one than a GPU takes to run some of them.
+
+    Raises:
+        InferenceError: the backend refuses to run.
+    """
+    # Backends finish their set-up in the first run.
+    bound.enqueue()
+    lane.stream.synchronize()
+    if not lane.recordable:
+        return bound.enqueue
+    try:
+        return gpu.graph(lane.stream, bound.enqueue).launch
+    except InferenceError as error:
+        _log.warning("a component can't be recorded as a CUDA graph (%s): it is launched call by call", error)
+        return bound.enqueue
 
 
 def gpu_of_steps(device: Device, backend_name: str) -> Gpu | None:

@@ -149,6 +149,10 @@ class HostGpu:
         contiguous = np.ascontiguousarray(array)
         ctypes.memmove(address, contiguous.ctypes.data, contiguous.nbytes)
 
+    def is_page_locked(self, array: np.ndarray[Any, Any]) -> bool:
+        """Never: copies go through the threads that stage them."""
+        return False
+
     def to_host(self, source: DeviceArray, array: np.ndarray[Any, Any], stream: Any) -> None:
         ctypes.memmove(array.ctypes.data, source.address, array.nbytes)
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.cuda.gpu import C_TYPES, DeviceArray
-from runtime.cuda.session import Bound, DeviceSession
+from runtime.cuda.session import Bound, DeviceSession, recorded
 from runtime.cuda.timeline import Timeline
 from runtime.models.calibration.parameters import CHANNELS, POINT_COLUMNS, CalibrationParameters
 from runtime.models.calibration.steps import (
@@ -58,6 +58,7 @@ class _Size:
     latest: DeviceArray
     fused: DeviceArray
     bound: Bound
+    run: Callable[[], None]
     host_outputs: dict[str, npt.NDArray[Any]]
 
 
@@ -120,7 +121,7 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         self._upload(size, view, mapping)
         mark("upload")
         self._enqueue_steps(size, maps, len(view.points), mark)
-        size.bound.enqueue()
+        size.run()
         mark(self._component)
         for name, array in size.bound.outputs.items():
             self._gpu.to_host(array, size.host_outputs[name], self._stream)
@@ -146,10 +147,10 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         return self._sizes[height, width].fused.get()
 
     def _upload(self, size: _Size, view: CameraView, mapping: UndistortionMap) -> None:
-        """Copy a view to the device. The driver stages it, which is faster than staging it here."""
-        self._gpu.to_device(view.image, size.image.address, self._stream)
+        """Copy a view to the device."""
+        self._staging.to_device(view.image, size.image.address, self._stream)
         if len(view.points):
-            self._gpu.to_device(view.points[:, :POINT_COLUMNS], self._points.address, self._stream)
+            self._staging.to_device(view.points[:, :POINT_COLUMNS], self._points.address, self._stream)
         matrix = mapping.intrinsics
         self._host_camera[:12] = view.lidar2cam[:3].reshape(-1)
         self._host_camera[12:] = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
@@ -205,6 +206,7 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
             latest=gpu.allocate((height * width,), np.uint32),
             fused=fused,
             bound=bound,
+            run=recorded(gpu, self._lane, bound),
             host_outputs={name: gpu.pinned(array.shape, array.dtype) for name, array in bound.outputs.items()},
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.cuda.gpu import C_TYPES, DeviceArray, DeviceOutputs
-from runtime.cuda.session import DeviceSession
+from runtime.cuda.session import DeviceSession, recorded
 from runtime.cuda.timeline import Timeline
 from runtime.models.yolox.decode import decode
 from runtime.models.yolox.letterbox import Placement, place
@@ -116,6 +116,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         image = parameters.image
         self._input = gpu.allocate((batch if isinstance(batch, int) else 1, 3, image.height, image.width), dtype)
         self._bound = self._lane.bind(component.name, {tensor.name: self._input}, {})
+        self._run = recorded(gpu, self._lane, self._bound)
         self._rows, self._columns = parameters.rows, BOX_COLUMNS + len(spec.classes)
         self._row_cells = cells_of_raw(parameters)
         self._picks = gpu.allocate((self._rows,), np.int32)
@@ -151,11 +152,11 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         mark = self._timeline.marker(self._stream, timed=stages)
         if stages:
             self._timeline.started.record(self._stream)
-        self._gpu.to_device(image, size.image.address, self._stream)
+        self._staging.to_device(image, size.image.address, self._stream)
         mark("upload")
         self._letterbox(size)
         mark("letterbox")
-        self._bound.enqueue()
+        self._run()
         mark(self._component)
         if self._selects:
             self._select()
