@@ -7,23 +7,28 @@ and their records become part of the workspace together, or none does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
-from shared.errors import EnvironmentLacks, ManifestError
+from shared.cluster import Make, Need, connect
+from shared.errors import EnvironmentLacks
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.stages import StageRun
-from shared.trust import require_artifact
+from shared.temporaries import temporary
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from trt_builder import compat, engine
 from trt_builder import target as targets
-from trt_builder.build_plan import TOOL, BuildPlan, one_at_a_time, plan_build, read_config
+from trt_builder.build_plan import TOOL, BuildPlan, one_at_a_time, plan_build, read_config, versions_of
 from trt_builder.jobs import Job
+from trt_builder.making import Order, make, open_maker, recorded, require_same, take_in, with_policy
 from trt_builder.reproducible import Mode
-from trt_builder.session import open_session
+from trt_builder.session import Session, open_session
 from trt_builder.target import Target
 
 _log = logging.getLogger("build")
@@ -42,6 +47,8 @@ def build_all(
     explain: bool = False,
     reproduce: Mode | None = None,
     timings: Path | None = None,
+    policies: Sequence[str] = (),
+    cluster: str | None = None,
 ) -> None:
     """Build the engines of every component.
 
@@ -54,9 +61,12 @@ def build_all(
         explain: only say what would be built and why.
         reproduce: ``record`` the choice of kernels, or ``verify`` that a build with the recorded one repeats it.
         timings: folder that keeps kernel timings; None: ``tensorrt/`` of the workspace.
+        policies: precision policies, each with engines of its own; none: the config's.
+        cluster: build side by side there, see `shared.cluster.connect`.
 
     Raises:
-        EnvironmentLacks: no TensorRT or no GPU here, or not the version that an option needs.
+        EnvironmentLacks: no TensorRT or no GPU here, or not the version that an option needs; no such cluster, or a
+            node lacks something.
         ConfigError: a policy or profile that does not fit the graphs.
         BuildError: TensorRT failed, or built something else than was asked for.
     """
@@ -77,43 +87,136 @@ def build_all(
     if if_available and config.export.mode == "onnx":
         ws.stage(SKIPPED, tool=TOOL).skip("export.mode is onnx: no engines are asked for")
         return
-    plan = plan_build(ws, config, this_target)
+    plans = {
+        policy: plan_build(ws, read_config(ws, with_policy(overrides, policy)), this_target)
+        for policy in dict.fromkeys(policies or (None,))
+    }
     if explain:
-        _explain(plan.stage)
+        for plan in plans.values():
+            _explain(plan.stage)
         return
-    with one_at_a_time(ws, plan):
-        if force or reproduce is not None or not plan.stage.up_to_date():
-            _build(ws, plan, reproduce, ws.place("tensorrt") if timings is None else WorkPath(timings))
+    with contextlib.ExitStack() as locks:
+        # In one order, so that two commands don't wait for one another.
+        for plan in sorted(plans.values(), key=lambda plan: plan.name):
+            locks.enter_context(one_at_a_time(ws, plan))
+        left = {
+            policy: plan
+            for policy, plan in plans.items()
+            if force or reproduce is not None or not plan.stage.up_to_date()
+        }
+        if left:
+            _warn_of_known_bugs(this_target)
+            _require_recorded(ws, left, reproduce)
+            kept = ws.place("tensorrt") if timings is None else WorkPath(timings)
+            session = _checked_session(left, kept, reproduce)
+            if cluster is None:
+                _build_here(ws, session, left, reproduce)
+            else:
+                maker = partial(open_maker, ws.root.absolute(), target, overrides, reproduce, timings)
+                _build_on(cluster, maker, partial(require_same, target, versions_of(this_target)), ws, left)
     _forget_skip(ws)
     if this_target.gpu is None:
-        _log.info("%s: these engines can't run here: there is no GPU", plan.name)
+        _log.info("%s: these engines can't run here: there is no GPU", ", ".join(plan.name for plan in plans.values()))
 
 
-def _build(ws: Workspace, plan: BuildPlan, reproduce: Mode | None, timings: WorkPath) -> None:
-    tensorrt = plan.target.tensorrt
-    _warn_of_known_bugs(plan.target)
-    recorded = {job.component: _recorded(ws, plan, job) if reproduce == "verify" else b"" for job in plan.jobs}
-    earlier = ws.manifest().results.get("engines", {})
-    session = open_session(plan.target, plan.options, plan.plugins, timings)
-    for job in plan.jobs:
-        # What this TensorRT lacks is said before the stage begins: a mistake must not cost the engines that are there.
-        config = engine.configure(session, job, job.onnx)
-        if reproduce is not None:
-            compat.set_reproducible_flags(tensorrt, config, verify=reproduce == "verify")
-    with plan.stage as stage:
+def _require_recorded(ws: Workspace, plans: Mapping[str | None, BuildPlan], reproduce: Mode | None) -> None:
+    if reproduce == "verify":
+        for plan in plans.values():
+            for job in plan.jobs:
+                recorded(ws, plan, job)
+
+
+def _checked_session(plans: Mapping[str | None, BuildPlan], timings: WorkPath, reproduce: Mode | None) -> Session:
+    """TensorRT, started, after it was asked for everything: a mistake must not cost the engines that are there."""
+    first = next(iter(plans.values()))
+    session = open_session(first.target, first.options, first.plugins, timings)
+    for plan in plans.values():
         for job in plan.jobs:
-            last = earlier.get(f"{plan.name}/{job.component}", {})
-            if last.get("build_seconds", 0.0) >= 1.0 and not last.get("refitted"):
-                _log.info("%s: building; the last time took %.0f s", job.component, last["build_seconds"])
-            with engine.graph_to_build(stage, session, job, plan.name) as graph:
-                started = time.monotonic()
-                pinned = (reproduce, recorded[job.component]) if reproduce is not None else None
-                serialized, tactics = engine.build(session, job, graph, pinned)
-                seconds = time.monotonic() - started
-                record = engine.prove(session, job, serialized, graph, seconds, plan.rejected(ws, job))
-            engine.commit(stage, job, serialized, record, plan.name)
-            if tactics:
-                stage.bytes_artifact(plan.tactics(job), "tactics", tactics)
+            config = engine.configure(replace(session, options=plan.options), job, job.onnx)
+            if reproduce is not None:
+                compat.set_reproducible_flags(plan.target.tensorrt, config, verify=reproduce == "verify")
+    return session
+
+
+def _build_here(ws: Workspace, session: Session, plans: Mapping[str | None, BuildPlan], reproduce: Mode | None) -> None:
+    for plan in plans.values():
+        with plan.stage as stage:
+            for job in plan.jobs:
+                if (seconds := _last_seconds(ws, plan, job)) >= 1.0:
+                    _log.info("%s: building; the last time took %.0f s", job.component, seconds)
+                with _folder(ws, plan, job) as folder:
+                    files = make(replace(session, options=plan.options), ws, plan, job, folder, reproduce)
+                    take_in(stage, plan, job, folder, files)
+
+
+def _build_on(
+    cluster: str,
+    maker: Make[Order, dict[str, str]],
+    check: Callable[[], None],
+    ws: Workspace,
+    plans: Mapping[str | None, BuildPlan],
+) -> None:
+    """Make all engines side by side; those of a policy become part of the workspace when its last one is made."""
+    gpu = next(iter(plans.values())).target.gpu is not None
+    need = Need(gpu=gpu, module=TOOL, folders=[ws.root.absolute()], check=check)
+    with contextlib.ExitStack() as opened:
+        workers = opened.enter_context(opened.enter_context(connect(cluster)).workers(maker, need))
+        orders: dict[Order, tuple[BuildPlan, Job]] = {}
+        for policy, plan in plans.items():
+            for job in plan.jobs:
+                folder = opened.enter_context(_folder(ws, plan, job))
+                orders[Order(policy, job.component, folder.relative)] = (plan, job)
+        # What takes longest comes first, so that nobody waits for it in the end.
+        longest_first = sorted(orders, key=lambda order: _expected(ws, *orders[order]), reverse=True)
+        stages = {name: opened.enter_context(_Stage(plan)) for name, plan in plans.items()}
+        for order, files in workers.results(longest_first, "engines", lambda order: order.title):
+            assert files is not None
+            stages[order.policy].add(orders[order][1], WorkPath(ws.root, order.folder), files)
+
+
+class _Stage:
+    """The stage of a policy, which ends when its last engine is added; on an error, it fails if it has not ended."""
+
+    def __init__(self, plan: BuildPlan) -> None:
+        self._plan = plan
+        self._missing = {job.component for job in plan.jobs}
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> _Stage:
+        self._open.enter_context(self._plan.stage)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, traceback)
+
+    def add(self, job: Job, folder: WorkPath, files: Mapping[str, str]) -> None:
+        """Take an engine in."""
+        take_in(self._plan.stage, self._plan, job, folder, files)
+        self._missing.remove(job.component)
+        if not self._missing:
+            self._open.close()
+
+
+@contextlib.contextmanager
+def _folder(ws: Workspace, plan: BuildPlan, job: Job) -> Iterator[WorkPath]:
+    """Where an engine is made."""
+    place = ws.place(f"tensorrt/{plan.name}/{job.component}")
+    place.parent.make_folder()
+    with temporary(place) as folder:
+        yield folder
+
+
+def _last_seconds(ws: Workspace, plan: BuildPlan, job: Job) -> float:
+    """How long the last build took; 0 where that is not known."""
+    last = ws.manifest().results.get("engines", {}).get(f"{plan.name}/{job.component}", {})
+    return 0.0 if last.get("refitted") else float(last.get("build_seconds", 0.0))
+
+
+def _expected(ws: Workspace, plan: BuildPlan, job: Job) -> tuple[float, int]:
+    """How long a build is going to take, to compare it with others: the last time, then the size of the graph."""
+    return (_last_seconds(ws, plan, job), job.onnx.stat().st_size)
 
 
 def _forget_skip(ws: Workspace) -> None:
@@ -125,17 +228,6 @@ def _forget_skip(ws: Workspace) -> None:
 
     if SKIPPED in ws.manifest().stages:
         update_manifest(ws.root / MANIFEST_NAME, forget)
-
-
-def _recorded(ws: Workspace, plan: BuildPlan, job: Job) -> bytes:
-    if plan.tactics(job) not in ws.manifest().artifacts:
-        raise ManifestError(
-            "no recorded build to verify against",
-            where=f"{ws.root}/{plan.tactics(job)}",
-            hint="record one first: trt_builder build --reproducible record",
-        )
-    require_artifact(ws.root, plan.tactics(job), "tactics")
-    return ws.artifact(plan.tactics(job)).read_bytes()
 
 
 def _explain(stage: StageRun) -> None:

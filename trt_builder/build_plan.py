@@ -93,7 +93,6 @@ def plan_build(ws: Workspace, config: DeployConfig, target: Target) -> BuildPlan
     plugins = {str(path): sha256_of_file(path) for path in config.tensorrt.plugin_libraries}
     jobs = make_jobs(ws, config)
     name = target.name(config.tensorrt.precision_policy)
-    hardware = target.gpu
     stage = ws.stage(
         f"build:{name}",
         tool=TOOL,
@@ -102,14 +101,20 @@ def plan_build(ws: Workspace, config: DeployConfig, target: Target) -> BuildPlan
             "components": {job.component: job.as_key() for job in jobs},
         },
         inputs={f"onnx:{job.component}": job.onnx_hash for job in jobs},
-        versions={
-            target.tensorrt.flavor: target.tensorrt.version,
-            "architecture": target.architecture,
-            "gpu": f"{hardware.name}, {hardware.multiprocessors} SM, {hardware.memory} bytes" if hardware else "none",
-            "driver": (cuda.driver_version() or "none") if hardware else "none",
-        },
+        versions=versions_of(target),
     )
     return BuildPlan(target, name, config.tensorrt, plugins, jobs, stage)
+
+
+def versions_of(target: Target) -> dict[str, str]:
+    """What engines depend on beside graph and options, for a stage's key."""
+    gpu = target.gpu
+    return {
+        target.tensorrt.flavor: target.tensorrt.version,
+        "architecture": target.architecture,
+        "gpu": f"{gpu.name}, {gpu.multiprocessors} SM, {gpu.memory} bytes" if gpu else "none",
+        "driver": (cuda.driver_version() or "none") if gpu else "none",
+    }
 
 
 def options_key(options: Options, plugins: Mapping[str, str]) -> dict[str, Any]:

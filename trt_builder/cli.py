@@ -16,6 +16,7 @@ from shared.cli import (
     FOLDER,
     SECONDS,
     Number,
+    cluster_option,
     data_option,
     force_option,
     tool_group,
@@ -60,6 +61,14 @@ TARGETS = ("auto", "tensorrt", "rtx")
     "TensorRT 10.9 and newer.",
 )
 @click.option("--timings", type=FOLDER, help="Folder that keeps kernel timings. [default: the workspace's]")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="POLICY",
+    help="Build with this precision policy, as tensorrt.precision_policy. Repeatable: each has engines of its own.",
+)
+@cluster_option
 @trust_option
 def build(
     work: Path,
@@ -70,8 +79,12 @@ def build(
     explain: bool,
     reproducible: Literal["record", "verify"] | None,
     timings: Path | None,
+    policies: tuple[str, ...],
+    cluster: str | None,
 ) -> None:
     """Build the engines of every component in the workspace.
+
+    With --cluster, engines are built side by side, each on a GPU of its own (docs/scale.md).
 
     Example: trt_builder build --work work/centerpoint --set tensorrt.precision_policy=fp16
     """
@@ -88,6 +101,8 @@ def build(
             explain=explain,
             reproduce=reproducible,
             timings=timings,
+            policies=policies,
+            cluster=cluster,
         )
     except KeyboardInterrupt:
         leave_behind_builds()

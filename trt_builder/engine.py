@@ -36,13 +36,14 @@ from trt_builder.session import Session
 onnx = lazy_import("onnx")
 _log = logging.getLogger("build")
 
+#: Kind of the artifact that is a graph with its precision baked in.
+DERIVED = "onnx-derived"
 
-@contextlib.contextmanager
-def graph_to_build(stage: StageRun, session: Session, job: Job, target_name: str) -> Iterator[Path]:
-    """The ONNX file to parse: the workspace's own, or where precision is baked in, an artifact derived from it."""
+
+def lowered(session: Session, job: Job) -> Any | None:
+    """The graph with the policy's precision baked in (ModelProto); None where flags do that, and the graph stays."""
     if policies.flags_do(job.policy, weakly_typed=session.target.tensorrt.weakly_typed):
-        yield job.onnx
-        return
+        return None
     low = job.policy.policy.low
     assert low is not None  # flags_do is true where nothing is lowered
     model, report = cast_graph.lower(onnx_graph.load(job.onnx), low, keep=job.policy.keep)
@@ -51,8 +52,22 @@ def graph_to_build(stage: StageRun, session: Session, job: Job, target_name: str
     )
     for node, reason in report.kept.items():
         _log.debug("%s: %s stays in FP32: %s", job.component, node, reason)
-    relative = f"tensorrt/{target_name}/{job.component}.{low}.onnx"
-    with stage.artifact(relative, kind="onnx-derived") as path:
+    return model
+
+
+def lowered_file(job: Job, target_name: str) -> str:
+    """The artifact that holds `lowered`."""
+    return f"tensorrt/{target_name}/{job.component}.{job.policy.policy.low}.onnx"
+
+
+@contextlib.contextmanager
+def graph_to_build(stage: StageRun, session: Session, job: Job, target_name: str) -> Iterator[Path]:
+    """The ONNX file to parse: the workspace's own, or where precision is baked in, an artifact derived from it."""
+    model = lowered(session, job)
+    if model is None:
+        yield job.onnx
+        return
+    with stage.artifact(lowered_file(job, target_name), kind=DERIVED) as path:
         onnx.save(model, str(path))
         yield path
 

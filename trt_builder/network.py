@@ -33,6 +33,8 @@ def parse(tensorrt: TensorRT, builder: Any, logger: Any, path: Path, *, strongly
     compat.refuse_operators(tensorrt, {node.op_type for node in model.graph.node}, where=component)
     refuse_misread(tensorrt, model, where=component)
     network = builder.create_network(compat.network_flags(tensorrt, strongly_typed=strongly_typed))
+    # Without one it gets the number of networks that the process has made, and the engine would hold that.
+    network.name = component
     parser = trt.OnnxParser(network, logger)
     try:
         parsed = parser.parse_from_file(str(path))

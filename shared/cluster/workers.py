@@ -240,13 +240,15 @@ class Workers(Generic[Task, Result]):
             for outcome in self.run(tasks):
                 if outcome.error is not None:
                     failed.append((outcome.task, outcome.error))
+                    _log.warning("%s failed: %s", name(outcome.task), outcome.error)
                 else:
                     yield outcome.task, outcome.value
                 advance(1, self.at_work)
         if failed:
             task, error = failed[0]
-            others = f" (and {len(failed) - 1} more of {len(tasks)})" if len(failed) > 1 else ""
-            raised = type(error)(f"{name(task)} failed{others}: {error.message}", where=error.where, hint=error.hint)
+            others = f" ({len(failed)} of {len(tasks)} failed)" if len(failed) > 1 else ""
+            where = name(task) if (error.where or "") in name(task) else f"{name(task)}: {error.where}"
+            raised = type(error)(f"{error.message}{others}", where=where, hint=error.hint)
             raised.exit_code = error.exit_code
             raise raised
 

@@ -28,8 +28,8 @@ class Recorded:
         flags: builder flags that are set.
         tactic_sources: as given to the config.
         options: memory limits by pool.
-        precisions: layer name to the precision that was set on it.
-        outputs: layer name to the type that was set on its outputs.
+        precisions: layer name to the precision that was set on it, of the last network.
+        outputs: layer name to the type that was set on its outputs, of the last network.
         profiles: shapes per profile.
         caches: timing caches given to builds, as bytes.
     """
@@ -88,6 +88,8 @@ class _Builder:
 
     def create_network(self, flags: int) -> Any:
         self._recorded.network_flags = flags
+        self._recorded.precisions.clear()
+        self._recorded.outputs.clear()
         return SimpleNamespace(layers=[], onnx=b"", inputs=[])
 
     def create_builder_config(self) -> Any:
