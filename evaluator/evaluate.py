@@ -110,7 +110,8 @@ def evaluate(
         if parsed_gates:
             known = [*metric.headline_names(spec.classes), *latency_names(run_latency(runs[0])[TOTAL])]
             names = [run.folder.name for run in runs]
-            refuse_unanswerable(parsed_gates, names, baseline_of(runs).folder.name, known, len(runs[0]))
+            timed = min(int(run.timed().sum()) for run in runs)
+            refuse_unanswerable(parsed_gates, names, baseline_of(runs).folder.name, known, timed)
         with stage:
             samples = (dataset.sample(index) for index in range(len(runs[0])))
             truth = metric.ground_truth(samples, dataset.classes, spec.classes)

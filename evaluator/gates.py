@@ -107,7 +107,7 @@ def refuse_unanswerable(
         runs: names of the runs, the baseline among them.
         baseline: name of the run that others are compared with.
         numbers: names of the numbers that every run will have: headline numbers, and statistics of the latency.
-        samples: how many samples every run has.
+        samples: how many samples every run has a latency of.
 
     Raises:
         UsageError: a gate names a number or run that does not exist, a change although there is no baseline, or a
@@ -123,9 +123,9 @@ def refuse_unanswerable(
         needed = samples_needed(gate.metric.removeprefix(_LATENCY)) if gate.metric.startswith(_LATENCY) else 1
         if samples < needed:
             raise UsageError(
-                f"{gate.metric} needs {needed} samples, the runs have {samples}",
+                f"{gate.metric} needs {needed} samples, the runs have the latency of {samples}",
                 where=gate.text,
-                hint=f"runtime run --num-samples {needed}, or a gate on one of: "
+                hint=f"runtime run --num-samples {needed} --in-flight 1, or a gate on one of: "
                 f"{', '.join(name for name in numbers if name.startswith(_LATENCY))}",
             )
         if gate.metric not in numbers:

@@ -27,7 +27,7 @@ from runtime.readers import Readers
 from runtime.reading import Input, Reading, ReadingHere
 from runtime.waiting import with_waiting
 from shared.arrays import Arrays
-from shared.errors import DeployError
+from shared.errors import DeployError, UsageError
 from shared.tasks import Predictions
 
 #: Requests in flight where the backend takes several: one computes while the next one's input is copied.
@@ -194,17 +194,31 @@ def answering(model: Model, samples: int, *, readers: int | None = None) -> Iter
         readers: processes that read ahead, 0 for none; None: as many as the machine suggests.
 
     Raises:
-        ManifestError, EnvironmentLacks, ModelLoadError, UsageError: see `Model.load`.
+        ManifestError, EnvironmentLacks, ModelLoadError: see `Model.load`.
+        UsageError: likewise; or several requests in flight were asked for, and the backend takes one.
     """
     if readers is None:
         readers = suggested_readers(model.device, samples)
+    in_flight = model.in_flight or (LANES if samples >= MANY_SAMPLES else 1)
     # Before the model: the readers start while it is loaded.
-    with opened_reading(model, readers, LANES) as reading:
+    with opened_reading(model, readers, in_flight) as reading:
         session, pipeline = model.load()
-        lanes: list[Pipeline] = [pipeline]
-        if samples >= MANY_SAMPLES and isinstance(pipeline, DevicePipeline) and pipeline.several_lanes:
-            lanes += [pipeline.another() for _ in range(LANES - 1)]
-        yield Loaded(session, lanes, reading)
+        yield Loaded(session, _lanes(pipeline, in_flight, asked=model.in_flight is not None), reading)
+
+
+def _lanes(pipeline: Pipeline, in_flight: int, *, asked: bool) -> list[Pipeline]:
+    """The pipeline, and as many more as there are requests under way.
+
+    Raises:
+        UsageError: several were asked for, and it takes one at a time.
+    """
+    if in_flight == 1:
+        return [pipeline]
+    if isinstance(pipeline, DevicePipeline) and pipeline.several_lanes:
+        return [pipeline, *(pipeline.another() for _ in range(in_flight - 1))]
+    if asked:
+        raise UsageError(f"--in-flight {in_flight}", hint="several requests under way need --backend tensorrt")
+    return [pipeline]
 
 
 def suggested_readers(device: Device, samples: int) -> int:

@@ -99,6 +99,11 @@ def _placement_options(command: Command) -> Command:
     type=click.IntRange(0, 256),
     help="Processes that read samples ahead; 0: none. [default: by the device and the processors]",
 )
+@click.option(
+    "--in-flight",
+    type=click.IntRange(1, 64),
+    help="Requests under way at a time; with 1 each sample has a latency. [default: 2 on TensorRT from 200 samples on]",
+)
 @cluster_option
 @_placement_options
 @force_option

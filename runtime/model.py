@@ -39,6 +39,7 @@ class ModelOptions(TypedDict, total=False):
     target: str | None
     steps: str
     compiled: bool
+    in_flight: int | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Model:
             ``engines``, likewise, and no kernel takes a component's place; or ``numpy``.
         compiled: components are compiled for this machine; PyTorch can.
         data_root: where the data set lies, when not where the config says.
+        in_flight: requests that are under way at a time; None: several in a long run, where the backend takes them.
     """
 
     workspace: Workspace
@@ -71,6 +73,7 @@ class Model:
     steps: str = "auto"
     compiled: bool = False
     data_root: Path | None = None
+    in_flight: int | None = None
 
     @property
     def name(self) -> str:
@@ -152,6 +155,8 @@ class Model:
             config["steps"] = self.steps
         if self.compiled:
             config["compile"] = True
+        if self.in_flight is not None:
+            config["in_flight"] = self.in_flight
         return self.workspace.stage(
             f"{kind}:{self.name}",
             tool="runtime",
@@ -204,6 +209,7 @@ def open_model(
     target: str | None = None,
     steps: str = "auto",
     compiled: bool = False,
+    in_flight: int | None = None,
 ) -> Model:
     """The model of a workspace, on a backend and a device.
 
@@ -212,7 +218,7 @@ def open_model(
         backend_name: name of the backend.
         device: cpu, cuda, cuda:N, or an alias of the config.
         data_root: where the data set lies, when not where the config says.
-        threads, target, steps, compiled: see `Model`.
+        threads, target, steps, compiled, in_flight: see `Model`.
 
     Raises:
         UsageError: no such backend or device.
@@ -227,4 +233,11 @@ def open_model(
     dataset = open_dataset(config.data, root=data_root, task=spec.task)
     if len(dataset) == 0:
         raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
-    return Model(workspace, spec, config, backend_name, parsed, threads, dataset, target, steps, compiled, data_root)
+    return Model(
+        *(workspace, spec, config, backend_name, parsed, threads, dataset),
+        target=target,
+        steps=steps,
+        compiled=compiled,
+        data_root=data_root,
+        in_flight=in_flight,
+    )

@@ -389,3 +389,11 @@ def test_a_broken_point_file_stops_at_its_sample_and_keeps_the_others(exported, 
     assert Workspace.open(work).manifest().stages["run:onnx-cpu"].status == "failed"
     broken.write_bytes(whole)
     assert "done, 5 samples" in run(work, "onnx", "cpu", data_root=frames)
+
+
+def test_several_requests_in_flight_need_a_backend_that_takes_them(work):
+    with pytest.raises(UsageError, match=r"--in-flight 2.*--backend tensorrt"):
+        run(work, "onnx", "cpu", in_flight=2)
+    assert "done, 5 samples" in run(work, "onnx", "cpu")
+    assert "done, 5 samples" in run(work, "onnx", "cpu", in_flight=1), "another stage than the default's"
+    assert "up to date" in run(work, "onnx", "cpu", in_flight=1)

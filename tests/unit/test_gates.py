@@ -88,7 +88,9 @@ def test_typos_are_errors(text: str, words: str) -> None:
 def test_a_percentile_of_too_few_samples_says_how_many_it_needs(percentile: str, samples: int, needed: int) -> None:
     gate = parse_gate(f"latency {percentile} > 100")
     names = [*latency_names(summarize(range(1, samples + 1)))]
-    with pytest.raises(UsageError, match=f"latency {percentile} needs {needed} samples, the runs have {samples}"):
+    with pytest.raises(
+        UsageError, match=f"latency {percentile} needs {needed} samples, the runs have the latency of {samples}"
+    ):
         refuse_unanswerable([gate], ["onnx-cpu"], "onnx-cpu", names, samples)
     names = [*latency_names(summarize(range(1, needed + 1)))]
     refuse_unanswerable([gate], ["onnx-cpu"], "onnx-cpu", names, needed)
