@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from shared.errors import InputError
 from shared.files import atomic_path
+from shared.npy import BROKEN_ARCHIVE, BROKEN_ARRAY
 from shared.regular_files import open_regular
 from shared.work_path import WorkPath
 
@@ -44,5 +44,5 @@ def read_arrays(path: Path) -> Arrays:
     try:
         with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *BROKEN_ARRAY, *BROKEN_ARCHIVE) as error:
         raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+import tokenize
+import zipfile
+import zlib
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+
+#: What NumPy raises for a .npy file that is none; of headers it makes Python's tokens first.
+BROKEN_ARRAY = (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError)
+#: And for an .npz archive of such files.
+BROKEN_ARCHIVE = (KeyError, IndexError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class NpyHeader(NamedTuple):
@@ -33,6 +41,13 @@ def read_header(file: IO[bytes]) -> NpyHeader:
     Raises:
         ValueError: no such header, one of another version, or of an array of objects or of a negative size.
     """
+    try:
+        return _read_header(file)
+    except BROKEN_ARRAY as error:
+        raise ValueError(f"its header can't be read ({error})") from error
+
+
+def _read_header(file: IO[bytes]) -> NpyHeader:
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:

@@ -8,7 +8,6 @@ It is how `verifier bisect` asks TensorRT about windows of a graph, whatever ver
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared import cast_graph, cuda, engines, onnx_graph
+from shared.arrays import read_arrays
 from shared.config.tensorrt_section import TensorRT as Options
 from shared.errors import EnvironmentLacks, InputError
 from shared.files import atomic_path, sha256_of_file
@@ -65,7 +65,7 @@ def probe(
         BuildError: TensorRT failed.
         InferenceError: the engine does not run.
     """
-    arrays = _read(inputs)
+    arrays = read_arrays(inputs)
     graph = onnx_graph.load(model)
     names = [value.name for value in graph.graph.input]
     if sorted(arrays) != sorted(names):
@@ -94,14 +94,6 @@ def probe(
     answer = engines.run_once(session.trt, session.load(plan, component=model.stem), arrays)
     with atomic_path(outputs) as temporary, temporary.open("xb") as file:
         np.savez(file, **cast("dict[str, Any]", answer))
-
-
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error
 
 
 def _dynamic(graph: Any) -> bool:

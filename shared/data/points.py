@@ -6,9 +6,6 @@ file; callers drop and count them. A file without points gives (0, F).
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,9 @@ from shared.arrays import Float32
 from shared.data.pcd import read_pcd
 from shared.data.types import PointFile
 from shared.errors import InputError
+from shared.npy import BROKEN_ARCHIVE, BROKEN_ARRAY
 
 _INTENSITY = 3
-# What numpy.load raises on damaged files and on files of another kind than their name says.
-_BROKEN_ARRAY = (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError)
-_BROKEN_ARCHIVE = (KeyError, IndexError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
 ARGOVERSE_COLUMNS = ("x", "y", "z", "intensity", "laser_number")
 
 
@@ -78,7 +72,7 @@ def _read_npz(path: Path, num_features: int) -> Float32:
         with np.load(path, allow_pickle=False) as arrays:
             columns = [arrays["xyz"], arrays["intensity"][:, None], arrays["laser_number"][:, None]]
             points = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
-    except (*_BROKEN_ARRAY, *_BROKEN_ARCHIVE) as error:
+    except (*BROKEN_ARRAY, *BROKEN_ARCHIVE) as error:
         raise InputError(
             f"can't be read as an Argoverse 2 sweep ({error})",
             where=str(path),
@@ -91,7 +85,7 @@ def _read_npy(path: Path, num_features: int) -> Float32:
     """A plain (N, F) array of numbers."""
     try:
         array: Any = np.load(path, allow_pickle=False)
-    except (*_BROKEN_ARRAY, *_BROKEN_ARCHIVE) as error:
+    except (*BROKEN_ARRAY, *BROKEN_ARCHIVE) as error:
         raise InputError(f"can't be read as a NumPy array ({error})", where=str(path)) from error
     if not isinstance(array, np.ndarray):
         raise InputError("is an archive of arrays, not an array", where=str(path), hint="its suffix would be .npz")

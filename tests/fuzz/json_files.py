@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
+
+import numpy as np
 
 from shared.journal import read_lines
 from shared.json_reader import read_json
 from shared.manifest import read_manifest
+from shared.polygraphy_json import read_results
 from shared.work_path import WorkPath
 from tests.fuzz.engine import Reader
 
@@ -79,3 +84,20 @@ def _read_record(file: Path) -> None:
 RECORD = Reader(
     "record", _read_record, ".json", lambda: [*MANIFEST.seeds(), b'[1, "\\ud83d\\ude00", -0.0, 1e-5]'], _TOKENS
 )
+
+
+def _polygraphy_seeds() -> list[bytes]:
+    """Polygraphy's results with an array in C order, and with one in Fortran order."""
+    arrays = [np.array([1.5, np.nan], np.float32), np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3))]
+    seeds = []
+    for array in arrays:
+        content = io.BytesIO()
+        np.save(content, array)
+        encoded = {"array": base64.b64encode(content.getvalue()).decode(), "polygraphy_class": "ndarray"}
+        outputs = {"y": {"values": encoded, "polygraphy_class": "LazyArray"}}
+        iteration = {"outputs": outputs, "runtime": 0.5, "runner_name": "r", "polygraphy_class": "IterationResult"}
+        seeds.append(json.dumps({"lst": [["r", [iteration]]], "polygraphy_class": "RunResults"}).encode())
+    return seeds
+
+
+POLYGRAPHY = Reader("polygraphy", read_results, ".json", _polygraphy_seeds, (*_TOKENS, b"AAAA", b"TnVtUHk=", b"=="))

@@ -7,9 +7,9 @@ import importlib.util
 from tests.fuzz.configs import PYTHON, YAML
 from tests.fuzz.data_files import PCD, SCORES
 from tests.fuzz.info_pickle import READER as INFO_PICKLE
-from tests.fuzz.json_files import JOURNAL, MANIFEST, RECORD
+from tests.fuzz.json_files import JOURNAL, MANIFEST, POLYGRAPHY, RECORD
 
-_READERS = [INFO_PICKLE, MANIFEST, JOURNAL, RECORD, YAML, PYTHON, PCD, SCORES]
+_READERS = [INFO_PICKLE, MANIFEST, JOURNAL, RECORD, POLYGRAPHY, YAML, PYTHON, PCD, SCORES]
 if importlib.util.find_spec("onnx") is not None:
     from tests.fuzz.given_onnx import GIVEN_ONNX
 

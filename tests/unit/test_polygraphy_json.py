@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shared.arrays import read_arrays
 from shared.errors import InputError
+from shared.packed import PackedFile
 from shared.polygraphy_json import read_results, write_results
 
 ARRAYS = {
@@ -68,6 +71,7 @@ def results(content: bytes) -> dict[str, Any]:
         (claiming((-2, -1)), "shape"),
         (claiming((1,)), "it has 8 bytes"),
         (npy(np.zeros(2, np.float32))[:-1], "it has 7 bytes"),
+        (npy(np.zeros(2, np.float32)).replace(b"}", b" "), "is no array"),
         (b"", "is no array"),
         (b"PK\x03\x04" + bytes(40), "is no array"),
     ],
@@ -108,3 +112,14 @@ def test_what_is_no_results_file_is_a_line(tmp_path: Path, change: Callable[[Any
     path.write_text(json.dumps(value))
     with pytest.raises(InputError, match=said):
         read_results(path)
+
+
+def test_an_archive_whose_header_does_not_end_is_a_line_too(tmp_path: Path) -> None:
+    """NumPy makes Python's tokens of a header, whose own error is no ValueError."""
+    path = tmp_path / "arrays.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy(np.zeros(2, np.float32)).replace(b"}", b" "))
+    with pytest.raises(InputError, match="can't be read as arrays"):
+        read_arrays(path)
+    with pytest.raises(InputError, match="can't be read as arrays"):
+        PackedFile.open(path)
