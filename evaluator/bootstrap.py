@@ -11,7 +11,8 @@ set again, where counting each frame's matches so many times is enough, and woul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,46 +25,81 @@ CONFIDENCE = 0.95
 REPLICATES = 400
 #: With fewer frames (or scenes) there is nothing to draw from, and no interval is given.
 FEWEST_UNITS = 10
+#: Of more, a replicate draws so many, and its distance from the metric of all is scaled to theirs (P. Bickel, F. Götze,
+#: W. van Zwet, "Resampling fewer than n observations", 1997): the cost of an interval ends to grow.
+MOST_UNITS = 20_000
 
 Copies = npt.NDArray[np.int64]
 Interval = dict[str, float]
 
 
-def draw(units: Sequence[str], replicates: int = REPLICATES, seed: int = 0) -> npt.NDArray[np.int64]:
-    """How often each frame counts in each replicate.
+@dataclass(frozen=True)
+class Draws:
+    """How often each frame counts in each replicate: an iterable of (F,) int64, made as they are asked for.
+
+    Attributes:
+        unit_of_frame: (F,) number of the frame's unit.
+        units: how many there are.
+        replicates: how many draws.
+        seed: the same seed gives the same draws.
+    """
+
+    unit_of_frame: npt.NDArray[np.int64]
+    units: int
+    replicates: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.replicates
+
+    def __iter__(self) -> Iterator[Copies]:
+        random = np.random.default_rng(self.seed)
+        for _ in range(self.replicates):
+            if self.units <= MOST_UNITS:
+                drawn = random.multinomial(self.units, np.full(self.units, 1 / self.units))
+            else:
+                drawn = np.bincount(random.integers(self.units, size=MOST_UNITS), minlength=self.units)
+            yield np.asarray(drawn[self.unit_of_frame], np.int64)
+
+    @property
+    def narrowing(self) -> float:
+        """How much narrower the spread of the whole set's metric is than that of a draw's."""
+        return min(1.0, MOST_UNITS / self.units) ** 0.5 if self.units else 1.0
+
+
+def draw(units: Sequence[str], replicates: int = REPLICATES, seed: int = 0) -> Draws:
+    """Draw frames or scenes.
 
     Args:
         units: (F,) what is drawn, per frame: its own name, or that of its scene.
-        replicates: how many.
+        replicates: how many times; not at all with fewer than ``FEWEST_UNITS`` different units.
         seed: the same seed gives the same draws.
-
-    Returns:
-        (B, F) int64; B is 0 with fewer than ``FEWEST_UNITS`` different units.
     """
     names, unit_of_frame = np.unique(np.asarray(units, dtype=str), return_inverse=True)
-    count = len(names)
-    if count < FEWEST_UNITS:
-        return np.zeros((0, len(units)), np.int64)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates)
-    return np.asarray(drawn[:, unit_of_frame], np.int64)
+    return Draws(unit_of_frame, len(names), replicates if len(names) >= FEWEST_UNITS else 0, seed)
 
 
 def replicate(
-    copies: npt.NDArray[np.int64], metric: Callable[[Copies], Mapping[str, float | None]], description: str
+    draws: Draws, metric: Callable[[Copies], Mapping[str, float | None]], description: str
 ) -> dict[str, npt.NDArray[np.float64]]:
     """The metric of every replicate.
 
     Args:
-        copies: (B, F) from `draw`.
+        draws: from `draw`.
         metric: headline numbers of the set in which each frame counts so many times (F,).
         description: for the progress bar.
 
     Returns:
         Per number (B,), NaN where it could not be computed.
     """
-    rows = [metric(row) for row in track(copies, description, len(copies))]
+    rows = [metric(copies) for copies in track(draws, description, len(draws))]
     names = list(rows[0]) if rows else []
-    return {name: np.array([_number(row[name]) for row in rows]) for name in names}
+    found = {name: np.array([_number(row[name]) for row in rows]) for name in names}
+    if rows and draws.narrowing < 1:
+        whole = metric(np.ones(len(draws.unit_of_frame), np.int64))
+        centers = {name: _number(whole[name]) for name in names}
+        found = {name: centers[name] + (values - centers[name]) * draws.narrowing for name, values in found.items()}
+    return found
 
 
 def _number(value: float | None) -> float:

@@ -179,16 +179,16 @@ def evaluate_runs(
         InputError: a run holds what no metric can be computed from.
     """
     baseline = baseline_of(runs)
-    copies = None if truth is None else draw(truth.scenes if resample == "scenes" else truth.tokens)
+    draws = None if truth is None else draw(truth.scenes if resample == "scenes" else truth.tokens)
     results: dict[str, Any] = {}
     replicates: dict[str, Replicates] = {}
     for run in runs:
         name = run.folder.name
         results[name], replicates[name] = None, {}
-        if truth is not None and copies is not None:
+        if truth is not None and draws is not None:
             matched = metric.match(run, truth, classes, settings)
             results[name] = metric.evaluate(matched)
-            replicates[name] = replicate(copies, partial(metric.resample, matched), f"intervals of {name}")
+            replicates[name] = replicate(draws, partial(metric.resample, matched), f"intervals of {name}")
     evaluations = {
         run.folder.name: {
             "format": formats.EVALUATION,

@@ -18,6 +18,7 @@ _SHIFT = 52 - _MANTISSA_BITS_KEPT
 _BINS = 1 << (11 + _MANTISSA_BITS_KEPT)
 _BINS_PER_OCTAVE = 1 << _MANTISSA_BITS_KEPT
 _EXPONENT_OF_ONE = 1023
+_FEW = 4096
 
 #: Quantiles that are reported.
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -39,7 +40,11 @@ class Histogram:
         """Count (N,) finite numbers that are not negative."""
         if len(magnitudes):
             bins = np.ascontiguousarray(magnitudes).view(np.uint64) >> np.uint64(_SHIFT)
-            self.counts += np.bincount(bins.astype(np.int64), minlength=_BINS)
+            # The few errors of a sample touch a few bins; adding all 65,536 took most of a comparison.
+            if len(bins) < _FEW:
+                np.add.at(self.counts, bins.astype(np.int64), 1)
+            else:
+                self.counts += np.bincount(bins.astype(np.int64), minlength=_BINS)
             self.largest = max(self.largest, float(magnitudes.max()))
 
     def __len__(self) -> int:

@@ -111,6 +111,8 @@ class _Scores:
     def add(self, scores: npt.NDArray[np.floating[Any]]) -> None:
         """Take the scores of one sample."""
         self.count += len(scores)
+        if not len(scores):
+            return
         self.highest = sorted([*self.highest, *scores.tolist()], reverse=True)[:_SCORES_KEPT]
 
 

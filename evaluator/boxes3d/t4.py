@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.boxes3d.overlap import iou_3d, iou_bev, plane_distances
-from shared.arrays import Bool, Float64
+from shared.arrays import Bool, Float64, Int32
 from shared.metrics.average_precision import RECALLS, average_precision, yaw_error
 from shared.metrics.box_table import BoxTable, Int
 from shared.metrics.matching import Pairs, center_distances, descending_scores, groups_of, match_greedily, pairs_within
@@ -291,22 +291,43 @@ def in_range(table: BoxTable, low: float, high: float) -> Bool:
 
 
 @dataclass(frozen=True)
-class Matches:
-    """Which prediction found what, among the boxes that take part.
+class Hits:
+    """The predictions that found something, under one rule at one threshold.
 
     Attributes:
-        candidates: all boxes.
-        by_score: (K,) rows of the predictions that take part, by descending score.
-        keep_truths: (M,) ground truths that take part.
-        weights: per rule, (T, N) what a hit counts in APH; -1 for a false positive.
-        labels: per rule, (T, N) the class that a prediction counts for: its ground truth's, or its own if it has none.
+        rows: (H,) int32, their rows among those that take part.
+        weights: (H,) what each counts in APH.
+        labels: (H,) int16, classes of the ground truths, for which the predictions count.
     """
 
-    candidates: Candidates
-    by_score: Int
-    keep_truths: Bool
-    weights: dict[str, Float64]
-    labels: dict[str, Int]
+    rows: Int32
+    weights: Float64
+    labels: npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which of the K predictions that take part found something: what the score needs and no more, as data sets have
+    many boxes.
+
+    Attributes:
+        rules: the rules.
+        scores: (K,) of the predictions.
+        labels: (K,) int16, their own classes, for which they count where they found nothing.
+        frames: (K,) int32, their frames.
+        by_score: (K,) int32, rows by descending score.
+        truth_labels, truth_frames: (M,) int16 and int32, of the ground truths that take part.
+        hits: per rule, at each of its thresholds.
+    """
+
+    rules: Mapping[str, Rule]
+    scores: npt.NDArray[np.floating]
+    labels: npt.NDArray[np.int16]
+    frames: Int32
+    by_score: Int32
+    truth_labels: npt.NDArray[np.int16]
+    truth_frames: Int32
+    hits: dict[str, list[Hits]]
 
 
 def match_range(candidates: Candidates, low: float, high: float) -> Matches:
@@ -323,8 +344,9 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
         keep_truths: (M,) ground truths that take part.
     """
     order = candidates.order[keep_predictions[candidates.order]]
-    by_score = descending_scores(candidates.predictions.scores)
-    weights, labels = {}, {}
+    predictions, truths = candidates.predictions, candidates.truths
+    kept_row = np.cumsum(keep_predictions, dtype=np.int32) - np.int32(1)
+    hits: dict[str, list[Hits]] = {}
     for name, rule in candidates.rules.items():
         pairs = candidates.pairs[name]
         inside = keep_predictions[pairs.predictions] & keep_truths[pairs.truths]
@@ -335,12 +357,47 @@ def match_subset(candidates: Candidates, keep_predictions: Bool, keep_truths: Bo
             order,
             rule.limits,
         )
-        levels, rows = np.nonzero(matched >= 0)
-        weights[name] = np.full(matched.shape, -1.0)
-        weights[name][levels, rows] = candidates.heading_weights(rows, matched[levels, rows])
-        labels[name] = np.tile(candidates.predictions.labels, (len(matched), 1))
-        labels[name][levels, rows] = candidates.truths.labels[matched[levels, rows]]
-    return Matches(candidates, by_score[keep_predictions[by_score]], keep_truths, weights, labels)
+        hits[name] = []
+        for partners in matched:
+            rows = np.flatnonzero(partners >= 0)
+            weights = candidates.heading_weights(rows, partners[rows])
+            hits[name].append(Hits(kept_row[rows], weights, truths.labels[partners[rows]].astype(np.int16)))
+    scores = predictions.scores[keep_predictions]
+    return Matches(
+        candidates.rules,
+        scores,
+        predictions.labels[keep_predictions].astype(np.int16),
+        predictions.frames[keep_predictions].astype(np.int32),
+        descending_scores(scores).astype(np.int32),
+        truths.labels[keep_truths].astype(np.int16),
+        truths.frames[keep_truths].astype(np.int32),
+        hits,
+    )
+
+
+def join(parts: Sequence[Matches]) -> Matches:
+    """The matches of all frames, from those of some frames each, in order: frames are matched each for itself."""
+    starts = np.cumsum([0, *(len(part.scores) for part in parts[:-1])]).astype(np.int32)
+    scores = np.concatenate([part.scores for part in parts])
+
+    def joined(rule: str, level: int) -> Hits:
+        of_parts = [part.hits[rule][level] for part in parts]
+        return Hits(
+            np.concatenate([start + hits.rows for start, hits in zip(starts, of_parts, strict=True)]),
+            np.concatenate([hits.weights for hits in of_parts]),
+            np.concatenate([hits.labels for hits in of_parts]),
+        )
+
+    return Matches(
+        parts[0].rules,
+        scores,
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.frames for part in parts]),
+        descending_scores(scores).astype(np.int32),
+        np.concatenate([part.truth_labels for part in parts]),
+        np.concatenate([part.truth_frames for part in parts]),
+        {name: [joined(name, level) for level in range(len(rule.thresholds))] for name, rule in parts[0].rules.items()},
+    )
 
 
 def score(
@@ -354,15 +411,14 @@ def score(
         copies: (F,) how many times each frame counts; None: once. Resampling the frames needs no new matching.
         rules: names of the rules to score; None: all.
     """
-    truths = matches.candidates.truths
     by_score, weights = matches.by_score, None
     if copies is not None:
-        by_score = np.repeat(by_score, copies[matches.candidates.predictions.frames[by_score]])
-        weights = copies[truths.frames[matches.keep_truths]]
-    counts = np.bincount(truths.labels[matches.keep_truths], weights=weights, minlength=len(classes)).astype(np.int64)
+        by_score = np.repeat(by_score, copies[matches.frames[by_score]])
+        weights = copies[matches.truth_frames]
+    counts = np.bincount(matches.truth_labels, weights=weights, minlength=len(classes)).astype(np.int64)
     return {
         name: _score_rule(matches, name, classes, by_score, counts)
-        for name in matches.weights
+        for name in matches.hits
         if rules is None or name in rules
     }
 
@@ -372,20 +428,24 @@ def score_range(candidates: Candidates, classes: Sequence[str], low: float, high
     return score(match_range(candidates, low, high), classes)
 
 
-def _score_rule(matches: Matches, rule: str, classes: Sequence[str], by_score: Int, truth_counts: Int) -> RuleScore:
+def _score_rule(matches: Matches, rule: str, classes: Sequence[str], by_score: Int32, truth_counts: Int) -> RuleScore:
     """Score all classes. ``by_score`` (K,): rows of the predictions that take part, by descending score."""
-    predictions = matches.candidates.predictions
-    thresholds = matches.candidates.rules[rule].thresholds
-    scores = {}
-    for label, name in enumerate(classes):
-        num_truths = int(truth_counts[label])
-        at = {}
-        for level, threshold in enumerate(thresholds):
-            counted = by_score[matches.labels[rule][level, by_score] == label]
-            counted_scores = predictions.scores[counted].astype(np.float64)
-            at[threshold] = score_threshold(matches.weights[rule][level, counted], counted_scores, num_truths)
-        scores[name] = ClassScore(at, num_truths, int((predictions.labels[by_score] == label).sum()))
-    return RuleScore(scores)
+    at: list[dict[float, ThresholdScore]] = [{} for _ in classes]
+    for threshold, hits in zip(matches.rules[rule].thresholds, matches.hits[rule], strict=True):
+        weights, labels = np.full(len(matches.scores), -1.0), matches.labels.copy()
+        weights[hits.rows], labels[hits.rows] = hits.weights, hits.labels
+        counts_for = labels[by_score]
+        for label in range(len(classes)):
+            counted = by_score[counts_for == label]
+            counted_scores = matches.scores[counted].astype(np.float64)
+            at[label][threshold] = score_threshold(weights[counted], counted_scores, int(truth_counts[label]))
+    own = matches.labels[by_score]
+    return RuleScore(
+        {
+            name: ClassScore(at[label], int(truth_counts[label]), int((own == label).sum()))
+            for label, name in enumerate(classes)
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -405,10 +465,9 @@ class PassFail:
 
 def pass_fail(matches: Matches) -> PassFail:
     """The counts of matched boxes."""
-    level = matches.candidates.rules[PASS_RULE].thresholds.index(PASS_THRESHOLD)
-    hits = matches.weights[PASS_RULE][level, matches.by_score] >= 0
-    found = int(hits.sum())
-    return PassFail(found, int(matches.keep_truths.sum()) - found, len(hits) - found)
+    level = matches.rules[PASS_RULE].thresholds.index(PASS_THRESHOLD)
+    found = len(matches.hits[PASS_RULE][level].rows)
+    return PassFail(found, len(matches.truth_labels) - found, len(matches.scores) - found)
 
 
 def score_threshold(weights: Float64, scores: Float64, num_truths: int) -> ThresholdScore:

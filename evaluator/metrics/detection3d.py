@@ -22,12 +22,17 @@ from shared.data.labels import labels_in
 from shared.data.types import Sample
 from shared.errors import InputError
 from shared.metrics import nuscenes
-from shared.metrics.box_table import BoxTable, check_table, table_of, to_ego_frame
+from shared.metrics.box_table import BoxTable, check_table, join_tables, table_of, to_ego_frame
+from shared.progress import track
 from shared.runs import Run
 from shared.table import Table
+from shared.tasks.detection3d import Boxes3D
 
 #: Ranges [m] that are reported; the last is the headline.
 RANGES: tuple[tuple[float, float], ...] = ((0, 50), (50, 90), (90, nuscenes.REACH), (0, nuscenes.REACH))
+
+#: Frames whose boxes are in memory at a time; of the others only what a score needs.
+FRAMES_AT_A_TIME = 2000
 
 
 def range_name(low: float, high: float) -> str:
@@ -68,7 +73,12 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
         InputError: labels that make no sense.
     """
     to_model = labels_in(classes, label_classes)
-    frames, labeled_samples = [], []
+    tables: list[BoxTable] = []
+    frames: list[Boxes3D] = []
+    positions: list[int] = []
+    tokens: list[str] = []
+    scenes: list[str] = []
+    poses: list[npt.NDArray[np.float64]] = []
     count = 0
     for position, sample in enumerate(samples):
         count += 1
@@ -82,19 +92,18 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
             )
         labeled = replace(boxes, labels=to_model[boxes.labels])
         frames.append(to_ego_frame(labeled.select(labeled.labels >= 0), sample.lidar2ego))
-        labeled_samples.append((position, sample))
-    if not frames:
+        positions.append(position)
+        tokens.append(sample.token)
+        scenes.append(sample.scene)
+        poses.append(sample.lidar2ego)
+        if len(frames) == FRAMES_AT_A_TIME:
+            tables.append(table_of(frames, len(positions) - len(frames)))
+            frames = []
+    if not positions:
         return None
-    table = table_of(frames)
+    table = join_tables([*tables, table_of(frames, len(positions) - len(frames))])
     check_table(table, classes, "ground truth")
-    return Truth(
-        boxes=table,
-        positions=[position for position, _ in labeled_samples],
-        tokens=[sample.token for _, sample in labeled_samples],
-        scenes=[sample.scene for _, sample in labeled_samples],
-        lidar2ego=[sample.lidar2ego for _, sample in labeled_samples],
-        num_samples=count,
-    )
+    return Truth(table, positions, tokens, scenes, poses, count)
 
 
 @dataclass(frozen=True)
@@ -125,20 +134,29 @@ def match(run: Run, truth: Truth, classes: Sequence[str], evaluation: Evaluation
     """
     if len(run) != truth.num_samples:
         raise InputError(f"holds {len(run)} samples, the ground truth {truth.num_samples}", where=str(run.folder))
-    predictions = table_of(
-        [
+    ours: dict[str, list[nuscenes.Matches]] = {range_name(*limits): [] for limits in RANGES}
+    official: dict[str, list[t4.Matches]] = {range_name(*limits): [] for limits in RANGES}
+    count = len(truth.positions)
+    starts = range(0, count, FRAMES_AT_A_TIME)
+    for first in track(starts, f"matching {run.folder.name}", len(starts)):
+        end = min(first + FRAMES_AT_A_TIME, count)
+        boxes = [
             to_ego_frame(run.boxes(position), lidar2ego)
-            for position, lidar2ego in zip(truth.positions, truth.lidar2ego, strict=True)
+            for position, lidar2ego in zip(truth.positions[first:end], truth.lidar2ego[first:end], strict=True)
         ]
-    )
-    check_table(predictions, classes, f"predictions of {run.folder.name}")
-    nuscenes_candidates = nuscenes.find_candidates(predictions, truth.boxes)
-    t4_candidates = settings.candidates(predictions, truth.boxes, classes, evaluation.t4)
+        predictions, truths = table_of(boxes, first), truth.boxes.of_frames(first, end)
+        check_table(predictions, classes, f"predictions of {run.folder.name}")
+        nuscenes_candidates = nuscenes.find_candidates(predictions, truths)
+        t4_candidates = settings.candidates(predictions, truths, classes, evaluation.t4)
+        for limits in RANGES:
+            ours[range_name(*limits)].append(nuscenes.match_range(nuscenes_candidates, classes, *limits))
+            official[range_name(*limits)].append(t4.match_range(t4_candidates, *limits))
+    # Each is given up as it is joined: all of them twice would be too much.
     return Matched(
         truth,
         classes,
-        {range_name(*limits): nuscenes.match_range(nuscenes_candidates, classes, *limits) for limits in RANGES},
-        {range_name(*limits): t4.match_range(t4_candidates, *limits) for limits in RANGES},
+        {name: nuscenes.join(ours.pop(name)) for name in list(ours)},
+        {name: t4.join(official.pop(name)) for name in list(official)},
         evaluation.t4,
     )
 

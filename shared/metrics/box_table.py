@@ -52,23 +52,35 @@ class BoxTable:
         """The rows at ``index``, a mask (N,) or positions (K,)."""
         return BoxTable(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
+    def of_frames(self, first: int, end: int) -> BoxTable:
+        """The rows of the frames from ``first`` to before ``end``, of a table in the order of its frames."""
+        start, stop = np.searchsorted(self.frames, (first, end))
+        return self.select(np.arange(start, stop))
+
     def distances_to_ego(self) -> npt.NDArray[np.float64]:
         """(N,) distance [m] of the centers from the origin in the ground plane."""
         xy = self.centers[:, :2].astype(np.float64)
         return np.sqrt(xy[:, 0] ** 2 + xy[:, 1] ** 2)
 
 
-def table_of(frames: Sequence[Boxes3D]) -> BoxTable:
-    """Stack the boxes of ``frames``, frame i getting the number i."""
+def table_of(frames: Sequence[Boxes3D], first: int = 0) -> BoxTable:
+    """Stack the boxes of ``frames``, frame i getting the number ``first + i``."""
     counts = [len(boxes) for boxes in frames]
     stacked = {
         field.name: np.concatenate([getattr(boxes, field.name) for boxes in (Boxes3D.empty(), *frames)])
         for field in fields(Boxes3D)
     }
     return BoxTable(
-        frames=np.repeat(np.arange(len(frames), dtype=np.int64), counts),
+        frames=np.repeat(np.arange(first, first + len(frames), dtype=np.int64), counts),
         attributes=np.full(sum(counts), NO_ATTRIBUTE, np.int64),
         **stacked,
+    )
+
+
+def join_tables(tables: Sequence[BoxTable]) -> BoxTable:
+    """The boxes of all ``tables``, in their order."""
+    return BoxTable(
+        **{field.name: np.concatenate([getattr(table, field.name) for table in tables]) for field in fields(BoxTable)}
     )
 
 

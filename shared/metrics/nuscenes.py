@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from shared.arrays import Bool, Float64
+from shared.arrays import Bool, Float64, Int32
 from shared.metrics.average_precision import RECALLS, average_precision, mean_error, sampled_curve, yaw_error
 from shared.metrics.box_table import NO_ATTRIBUTE, BoxTable, Int, table_of
 from shared.metrics.matching import Pairs, descending_scores, groups_of, match_greedily, pairs_within
@@ -145,24 +146,33 @@ def in_range(table: BoxTable, low: float, high: float) -> Bool:
 
 @dataclass(frozen=True)
 class Matches:
-    """Which prediction found what, among the boxes that take part.
+    """Which of the K predictions that take part found something, and how far off they are: what the score needs and no
+    more, as data sets have many boxes.
 
     Attributes:
-        predictions, truths: all boxes.
-        orders: per class, (K,) rows of the predictions that take part, by descending score.
-        keep_truths: (M,) ground truths that take part.
-        matched: (T, N) per distance, the ground truth that each prediction takes, -1 for none.
-        errors: per name of ``ERRORS``, (N,) error of each hit at ``ERROR_DISTANCE``; NaN where unknown or no hit.
-        vertical_errors: (N,) distance of each hit's centers in z [m], NaN for no hit.
+        scores: (K,) of the predictions.
+        labels: (K,) int16, their classes.
+        frames: (K,) int32, their frames.
+        orders: per class, int32 rows of its predictions by descending score.
+        hits: (T, K) bool, whether each takes a ground truth, per distance.
+        places: (K,) int32, for a hit at ``ERROR_DISTANCE`` its place in the errors.
+        errors: per name of ``ERRORS``, (H,) error of each hit at ``ERROR_DISTANCE``; NaN where unknown.
+        vertical_errors: (H,) distance of each hit's centers in z [m].
+        truth_labels, truth_frames: (M,) int16 and int32, of the ground truths that take part.
+        attributes_labeled: whether the attribute of any of these is known.
     """
 
-    predictions: BoxTable
-    truths: BoxTable
-    orders: list[Int]
-    keep_truths: Bool
-    matched: Int
+    scores: npt.NDArray[np.floating]
+    labels: npt.NDArray[np.int16]
+    frames: Int32
+    orders: list[Int32]
+    hits: Bool
+    places: Int32
     errors: dict[str, Float64]
     vertical_errors: Float64
+    truth_labels: npt.NDArray[np.int16]
+    truth_frames: Int32
+    attributes_labeled: bool
 
 
 def match_range(candidates: Candidates, classes: Sequence[str], low: float, high: float) -> Matches:
@@ -189,25 +199,56 @@ def match_subset(candidates: Candidates, classes: Sequence[str], keep_prediction
     partners = matched[DISTANCES.index(ERROR_DISTANCE)]
     rows = np.flatnonzero(partners >= 0)
     hit_predictions, hit_truths = predictions.select(rows), truths.select(partners[rows])
-
-    def column(values: Float64) -> Float64:
-        filled = np.full(len(predictions), np.nan)
-        filled[rows] = values
-        return filled
-
-    values = errors_of_matches(hit_predictions, hit_truths, classes)
-    vertical = np.abs(hit_predictions.centers[:, 2].astype(np.float64) - hit_truths.centers[:, 2])
-    order = candidates.order[keep_predictions[candidates.order]]
-    labels = predictions.labels[order]
-    return Matches(
-        predictions,
-        truths,
-        [order[labels == label] for label in range(len(classes))],
-        keep_truths,
-        matched,
-        {name: column(errors) for name, errors in values.items()},
-        column(vertical),
+    return _matches(
+        len(classes),
+        predictions.scores[keep_predictions],
+        predictions.labels[keep_predictions].astype(np.int16),
+        predictions.frames[keep_predictions].astype(np.int32),
+        matched[:, keep_predictions] >= 0,
+        errors_of_matches(hit_predictions, hit_truths, classes),
+        np.abs(hit_predictions.centers[:, 2].astype(np.float64) - hit_truths.centers[:, 2]),
+        truths.labels[keep_truths].astype(np.int16),
+        truths.frames[keep_truths].astype(np.int32),
+        bool((truths.attributes[keep_truths] != NO_ATTRIBUTE).any()),
     )
+
+
+def join(parts: Sequence[Matches]) -> Matches:
+    """The matches of all frames, from those of some frames each, in order: frames are matched each for itself."""
+    return _matches(
+        len(parts[0].orders),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.frames for part in parts]),
+        np.concatenate([part.hits for part in parts], axis=1),
+        {name: np.concatenate([part.errors[name] for part in parts]) for name in ERRORS},
+        np.concatenate([part.vertical_errors for part in parts]),
+        np.concatenate([part.truth_labels for part in parts]),
+        np.concatenate([part.truth_frames for part in parts]),
+        any(part.attributes_labeled for part in parts),
+    )
+
+
+def _matches(
+    num_classes: int,
+    scores: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.int16],
+    frames: Int32,
+    hits: Bool,
+    errors: dict[str, Float64],
+    vertical_errors: Float64,
+    truth_labels: npt.NDArray[np.int16],
+    truth_frames: Int32,
+    attributes_labeled: bool,
+) -> Matches:
+    """Matches, with the orders and places that follow from the rest."""
+    order = descending_scores(scores).astype(np.int32)
+    by_score = labels[order]
+    return Matches(
+        scores, labels, frames, [order[by_score == label] for label in range(num_classes)], hits,
+        np.cumsum(hits[DISTANCES.index(ERROR_DISTANCE)], dtype=np.int32) - np.int32(1),
+        errors, vertical_errors, truth_labels, truth_frames, attributes_labeled,
+    )  # fmt: skip
 
 
 def score(matches: Matches, classes: Sequence[str], copies: Int | None = None) -> NuscenesScore:
@@ -220,12 +261,12 @@ def score(matches: Matches, classes: Sequence[str], copies: Int | None = None) -
     """
     orders, weights = matches.orders, None
     if copies is not None:
-        orders = [np.repeat(order, copies[matches.predictions.frames[order]]) for order in orders]
-        weights = copies[matches.truths.frames[matches.keep_truths]]
-    counts = np.bincount(matches.truths.labels[matches.keep_truths], weights=weights, minlength=len(classes))
+        orders = [np.repeat(order, copies[matches.frames[order]]) for order in orders]
+        weights = copies[matches.truth_frames]
+    counts = np.bincount(matches.truth_labels, weights=weights, minlength=len(classes))
     return NuscenesScore(
         {name: _score_class(name, matches, orders[label], int(counts[label])) for label, name in enumerate(classes)},
-        attributes_labeled=bool((matches.truths.attributes[matches.keep_truths] != NO_ATTRIBUTE).any()),
+        attributes_labeled=matches.attributes_labeled,
     )
 
 
@@ -247,25 +288,25 @@ def score_frames(
     return score_range(_candidates(table_of(predictions), table_of(truths)), classes, 0.0, reach)
 
 
-def _score_class(name: str, matches: Matches, order: Int, num_truths: int) -> ClassScore:
+def _score_class(name: str, matches: Matches, order: Int32, num_truths: int) -> ClassScore:
     """Score one class, whose predictions by descending score are the rows ``order`` (K,)."""
-    scores = matches.predictions.scores[order].astype(np.float64)
+    scores = matches.scores[order].astype(np.float64)
     precision = np.zeros((len(DISTANCES), len(RECALLS)))
     confidence = np.zeros((len(DISTANCES), len(RECALLS)))
     for level in range(len(DISTANCES)):
-        hits = matches.matched[level, order] >= 0
+        hits = matches.hits[level, order]
         if num_truths and hits.any():
             precision[level], confidence[level] = sampled_curve(hits, scores, num_truths)
     ap = {distance: average_precision(precision[level]) for level, distance in enumerate(DISTANCES)}
     level = DISTANCES.index(ERROR_DISTANCE)
-    hits = matches.matched[level, order] >= 0
-    rows, hit_scores = order[hits], scores[hits]
+    hits = matches.hits[level, order]
+    places, hit_scores = matches.places[order[hits]], scores[hits]
     undefined = UNDEFINED_ERRORS.get(name, frozenset())
     errors = {
-        error: float("nan") if error in undefined else mean_error(values[rows], hit_scores, confidence[level])
+        error: float("nan") if error in undefined else mean_error(values[places], hit_scores, confidence[level])
         for error, values in matches.errors.items()
     }
-    vertical = float(matches.vertical_errors[rows].mean()) if len(rows) else float("nan")
+    vertical = float(matches.vertical_errors[places].mean()) if len(places) else float("nan")
     return ClassScore(ap, errors, vertical, num_truths, len(order), precision)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -114,8 +115,9 @@ class Detection2D(RowsTask[Boxes2D]):
         matched = match_greedily(
             _overlapping(given, right), group_ids(images, labels), len(truth_labels), order, np.array([MATCH_OVERLAP])
         )
-        credits = {"mAP": (matched >= 0).astype(np.float64)}
-        return mean_average_precisions(scores, labels, order, matched, truth_labels, credits, least=0.0)
+        hits, num_truths = matched >= 0, Counter(truth_labels.tolist())
+        credits = {"mAP": lambda level: hits[level].astype(np.float64)}
+        return mean_average_precisions(scores, labels, order, hits, num_truths, credits, least=0.0)
 
     def quick_metric(
         self, samples: Sequence[ImageSample], to_model: Int64, classes: Sequence[str]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -146,21 +148,20 @@ class Detection3D(RowsTask[Boxes3D]):
         """``mAP``: nuScenes' over any range, without classes that the truth lacks. ``mAPH``: a hit counts in precision
         by how well its heading fits (1 - angle / pi), so that it sees what mAP does not: a wrong yaw.
         """
-        from shared.metrics import nuscenes  # not above: it takes boxes of this module
-        from shared.metrics.box_table import table_of
-        from shared.metrics.matching import descending_scores, groups_of, match_greedily, pairs_within
+        from shared.metrics.matching import descending_scores  # not above: it takes boxes of this module
 
-        right = table_of([boxes.select(_finite(boxes)) for boxes in truth])
-        given = table_of([boxes.select(_finite(boxes)) for boxes in results])
-        order = descending_scores(given.scores)
-        pairs = pairs_within(given, right, max(nuscenes.DISTANCES))
-        matched = match_greedily(pairs, groups_of(given), len(right), order, np.array(nuscenes.DISTANCES))
-        levels, rows = np.nonzero(matched >= 0)
-        headings = np.zeros(matched.shape)
-        yaws = given.yaws[rows].astype(np.float64), right.yaws[matched[levels, rows]].astype(np.float64)
-        headings[levels, rows] = 1.0 - yaw_error(*yaws) / np.pi
-        credits = {"mAP": (matched >= 0).astype(np.float64), "mAPH": headings}
-        return mean_average_precisions(given.scores, given.labels, order, matched, right.labels, credits, LEAST)
+        num_truths: Counter[int] = Counter()
+        parts = []
+        samples = zip(truth, results, strict=True)
+        while some := list(islice(samples, _SAMPLES_AT_A_TIME)):
+            right, given = ([boxes.select(_finite(boxes)) for boxes in side] for side in zip(*some, strict=True))
+            for boxes in right:
+                num_truths.update(boxes.labels.tolist())
+            parts.append(_judged(right, given))
+        judged = _joined(parts or [_judged([], [])])
+        credits = {"mAP": lambda level: judged.hits[level].astype(np.float64), "mAPH": judged.credits}
+        order = descending_scores(judged.scores)
+        return mean_average_precisions(judged.scores, judged.labels, order, judged.hits, num_truths, credits, LEAST)
 
     def quick_metric(self, samples: Sequence[Sample], to_model: Int64, classes: Sequence[str]) -> QuickMetric[Boxes3D]:
         """The evaluator's headline: nuScenes' mAP within 121 m of the vehicle; every class counts."""
@@ -179,6 +180,80 @@ class Detection3D(RowsTask[Boxes3D]):
             return nuscenes.score_frames(placed, truths, classes, nuscenes.REACH).mean_average_precision
 
         return QuickMetric("mAP", score)
+
+
+# Samples whose boxes are in memory at a time; of the others only what an average precision needs.
+_SAMPLES_AT_A_TIME = 2000
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """N results, and which of them are right.
+
+    Attributes:
+        scores: (N,).
+        labels: (N,) int16.
+        hits: (T, N) whether each takes a truth, by nuScenes' distances.
+        headings: (N,) by how well the heading fits that of the truth that is taken at the largest distance, in [0, 1].
+        others: per distance, where another truth is taken: (K,) rows, and (K,) how well that one's heading fits.
+    """
+
+    scores: npt.NDArray[np.floating]
+    labels: npt.NDArray[np.int16]
+    hits: Bool
+    headings: Float64
+    others: list[tuple[Int64, Float64]]
+
+    def credits(self, level: int) -> Float64:
+        """(N,) what each counts at a distance: how well the heading fits, 0 for no hit."""
+        found = np.where(self.hits[level], self.headings, 0.0)
+        rows, values = self.others[level]
+        found[rows] = values
+        return found
+
+
+def _judged(truth: Sequence[Boxes3D], results: Sequence[Boxes3D]) -> _Judged:
+    """Judge the results of some samples."""
+    from shared.metrics import nuscenes
+    from shared.metrics.box_table import table_of
+    from shared.metrics.matching import descending_scores, groups_of, match_greedily, pairs_within
+
+    right, given = table_of(truth), table_of(results)
+    pairs = pairs_within(given, right, max(nuscenes.DISTANCES))
+    order, distances = descending_scores(given.scores), np.array(nuscenes.DISTANCES)
+    matched = match_greedily(pairs, groups_of(given), len(right), order, distances)
+    widest = matched[int(distances.argmax())]
+
+    def fits(rows: Int64, partners: Int64) -> Float64:
+        yaws = given.yaws[rows].astype(np.float64), right.yaws[partners[rows]].astype(np.float64)
+        return np.asarray(1.0 - yaw_error(*yaws) / np.pi)
+
+    headings = np.zeros(len(given))
+    hit = np.flatnonzero(widest >= 0)
+    headings[hit] = fits(hit, widest)
+    others = []
+    for partners in matched:
+        rows = np.flatnonzero((partners >= 0) & (partners != widest))
+        others.append((rows, fits(rows, partners)))
+    return _Judged(given.scores, given.labels.astype(np.int16), matched >= 0, headings, others)
+
+
+def _joined(parts: Sequence[_Judged]) -> _Judged:
+    starts = np.cumsum([0, *(len(part.scores) for part in parts[:-1])])
+    others = [
+        (
+            np.concatenate([start + part.others[level][0] for start, part in zip(starts, parts, strict=True)]),
+            np.concatenate([part.others[level][1] for part in parts]),
+        )
+        for level in range(len(parts[0].others))
+    ]
+    return _Judged(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.hits for part in parts], axis=1),
+        np.concatenate([part.headings for part in parts]),
+        others,
+    )
 
 
 def _finite(boxes: Boxes3D) -> Bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from evaluator.bootstrap import CONFIDENCE, FEWEST_UNITS, differences, draw, interval, intervals, replicate
+from evaluator import bootstrap
+from evaluator.bootstrap import CONFIDENCE, FEWEST_UNITS, Draws, differences, draw, interval, intervals, replicate
 from evaluator.boxes3d import t4
 from shared.metrics import nuscenes
 from shared.metrics.box_table import BoxTable
@@ -18,16 +21,21 @@ def _names(count: int) -> list[str]:
     return [f"frame{index}" for index in range(count)]
 
 
+def _all(draws: Draws) -> npt.NDArray[np.int64]:
+    """(B, F) all draws."""
+    return np.stack(list(draws))
+
+
 def test_draws_keep_the_number_of_frames_and_repeat_with_the_seed() -> None:
-    copies = draw(_names(25))
+    copies = _all(draw(_names(25)))
     assert (copies.sum(axis=1) == 25).all()
     assert copies.mean(axis=0) == pytest.approx(np.ones(25), abs=0.25)
-    assert (draw(_names(25)) == copies).all() and (draw(_names(25), seed=1) != copies).any()
+    assert (_all(draw(_names(25))) == copies).all() and (_all(draw(_names(25), seed=1)) != copies).any()
 
 
 def test_frames_of_a_scene_are_drawn_together() -> None:
     scenes = [f"scene{index // 4}" for index in range(80)]
-    copies = draw(scenes)
+    copies = _all(draw(scenes))
     by_scene = copies.reshape(len(copies), 20, 4)
     assert (by_scene == by_scene[:, :, :1]).all()
     assert (by_scene[:, :, 0].sum(axis=1) == 20).all()
@@ -49,7 +57,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     covered = 0
     for trial in range(200):
         values = rng.normal(0, 1, 60)
-        copies = draw(_names(60), 400, seed=trial)
+        copies = _all(draw(_names(60), 400, seed=trial))
         bounds = interval((copies @ values) / 60)
         assert bounds is not None
         covered += bounds["low"] <= 0 <= bounds["high"]
@@ -57,10 +65,27 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert CONFIDENCE - 0.06 < covered / 200 < CONFIDENCE + 0.05
 
 
+def test_of_very_many_frames_some_are_drawn_and_the_interval_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "MOST_UNITS", 300)
+    values = np.random.default_rng(0).normal(5, 2, 4000)
+    draws = draw(_names(4000), 2000)
+    assert {int(copies.sum()) for copies in draws} == {300}
+    found = interval(replicate(draws, lambda copies: {"mean": float(copies @ values / copies.sum())}, "x")["mean"])
+    expected = 1.96 * values.std() / math.sqrt(4000)
+    assert found is not None
+    assert found["high"] - found["low"] == pytest.approx(2 * expected, rel=0.1)
+    assert (found["high"] + found["low"]) / 2 == pytest.approx(values.mean(), abs=expected / 5)
+
+
+def test_draws_do_not_take_memory() -> None:
+    copies = next(iter(draw(_names(50_000), 10**9)))
+    assert copies.shape == (50_000,)
+
+
 def test_difference_of_runs_is_paired() -> None:
     rng = np.random.default_rng(2)
     frames = rng.normal(0, 10, 100)
-    copies = draw(_names(100))
+    copies = _all(draw(_names(100)))
     first = {"score": (copies @ frames) / 100}
     second = {"score": (copies @ (frames - 0.5)) / 100}
     alone, together = intervals(second)["score"], differences(second, first)["score"]
@@ -97,7 +122,7 @@ def _copied(table: BoxTable, copies: np.ndarray) -> BoxTable:
 @pytest.mark.parametrize("seed", range(3))
 def test_resampled_metric_is_that_of_a_set_with_the_frames_repeated(seed: int) -> None:
     predictions, truths = random_tables(seed, frames=12, reach=40.0)
-    copies = draw(_names(12))[seed]
+    copies = _all(draw(_names(12)))[seed]
     assert copies.max() > 1 and copies.min() == 0
     repeated = _copied(predictions, copies), _copied(truths, copies)
 
@@ -113,3 +138,22 @@ def test_resampled_metric_is_that_of_a_set_with_the_frames_repeated(seed: int) -
     for rule in t4.RULES:
         assert t4_resampled[rule].mean_ap == pytest.approx(t4_slow[rule].mean_ap, abs=1e-12)
         assert t4_resampled[rule].mean_aph == pytest.approx(t4_slow[rule].mean_aph, abs=1e-12)
+
+
+@pytest.mark.parametrize("each", [1, 3, 7, 50])
+def test_frames_matched_some_at_a_time_give_what_all_at_once_give(each: int) -> None:
+    predictions, truths = random_tables(5, 12)
+    # Scores that repeat: their order decides.
+    predictions = replace(predictions, scores=np.round(predictions.scores, 2))
+    copies = np.random.default_rng(0).integers(0, 3, 12)
+    ours, official = [], []
+    for first in range(0, 12, each):
+        parts = [table.of_frames(first, first + each) for table in (predictions, truths)]
+        ours.append(nuscenes.match_range(nuscenes.find_candidates(*parts), CLASSES, 0, 90))
+        official.append(t4.match_range(t4.find_candidates(*parts, any_label=True), 0, 90))
+    whole = nuscenes.match_range(nuscenes.find_candidates(predictions, truths), CLASSES, 0, 90)
+    t4_whole = t4.match_range(t4.find_candidates(predictions, truths, any_label=True), 0, 90)
+    for draws in (None, copies):
+        assert repr(nuscenes.score(nuscenes.join(ours), CLASSES, draws)) == repr(nuscenes.score(whole, CLASSES, draws))
+        assert repr(t4.score(t4.join(official), CLASSES, draws)) == repr(t4.score(t4_whole, CLASSES, draws))
+    assert t4.pass_fail(t4.join(official)) == t4.pass_fail(t4_whole)
