@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from runtime import engine_times
 from runtime.backends import Session
@@ -40,6 +43,8 @@ _log = logging.getLogger("runtime")
 _COLUMNS = ("mean", "std", "min", "median", "p90", "p95", "p99", "max")
 # Requests with an event at every stage, where those slow a request down.
 _STAGED_REQUESTS = 200
+# Smaller arrays share pages of memory with others.
+_LARGE_BYTES = 1 << 20
 # Layers beyond these are in the file alone.
 _LAYERS_SHOWN = 15
 
@@ -58,6 +63,7 @@ def bench(
     min_seconds: float = 5.0,
     max_warm_up_seconds: float = 60.0,
     streams: int = 1,
+    page_locked: bool = False,
     like: str | None = None,
     profile: bool = False,
     trace: bool = False,
@@ -76,6 +82,7 @@ def bench(
         min_seconds: for at least so long.
         max_warm_up_seconds: the warm-up ends here, stable or not.
         streams: requests in flight; more than one needs a pipeline on a GPU, and measures throughput besides.
+        page_locked: the input lies in memory that the GPU fetches from by itself.
         like: measure the bare engines too, as ``trtexec-10`` or ``trtexec-11`` does.
         profile: time every layer of the engines too, in a pass of its own.
         trace: write the stages of the staged requests as a Chrome trace.
@@ -90,11 +97,13 @@ def bench(
         raise UsageError(f"sample {index} is not in the data set", hint=f"choose 0 to {len(model.dataset) - 1}")
     other = _earlier(model, against)
     stage = model.stage("bench", {"sample": index, "min_requests": min_requests, "min_seconds": min_seconds})
-    with stage:
+    with stage, contextlib.ExitStack() as locked:
         session, pipeline = model.load()
         _check_options(pipeline, session, streams=streams, bare=like is not None or profile)
         sample = model.dataset.sample(index)
         data = pipeline.read(sample).data
+        if page_locked:
+            locked.enter_context(_page_locked(pipeline, data))
         warmth = _warm_up(pipeline, data, max_warm_up_seconds)
         totals, staged, answer = _measure(pipeline, data, min_requests, min_seconds)
         conditions = {} if model.device.is_cpu else gpu_conditions(model.device.index)
@@ -106,6 +115,7 @@ def bench(
             "counters": answer.counters,
             "backend": session.settings,
             "conditions": conditions,
+            "page_locked": page_locked,
         }
         parts = [_stage_table(model, index, len(totals), statistics)]
         parts += _findings(statistics, list(model.spec.components), conditions)
@@ -140,6 +150,22 @@ def _earlier(model: Model, name: str | None) -> Mapping[str, float] | None:
     if "median_low" not in total:
         raise UsageError(f"bench result '{name}' has no interval", hint="measure it again with this version")
     return total
+
+
+@contextlib.contextmanager
+def _page_locked(pipeline: Pipeline, data: Any) -> Iterator[None]:
+    """Within the block, the GPU fetches the large arrays of an input by itself.
+
+    Raises:
+        UsageError: the pipeline does not run on a GPU.
+    """
+    if not isinstance(pipeline, DevicePipeline):
+        raise UsageError("--page-locked", hint="it needs a pipeline on a GPU")
+    with contextlib.ExitStack() as locked:
+        for array in pipeline.interface.packing.pack(data).values():
+            if array.nbytes >= _LARGE_BYTES:
+                locked.enter_context(pipeline.page_locked(array.reshape(-1).view(np.uint8)))
+        yield
 
 
 def _check_options(pipeline: Pipeline, session: Session, *, streams: int, bare: bool) -> None:

@@ -138,6 +138,7 @@ def run_command(**options: Any) -> None:
     show_default=True,
     help="Longest warm-up [s]; it ends as soon as the median is stable.",
 )
+@click.option("--page-locked", is_flag=True, help="Hold the input in memory that the GPU fetches from by itself.")
 @click.option(
     "--streams",
     type=click.IntRange(1, 64),

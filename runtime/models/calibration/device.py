@@ -1,9 +1,11 @@
 """Calibration status on a GPU: the steps of `runtime.models.calibration.steps`, as CUDA kernels on device memory.
 
-image, points -> upload -> project -> choose -> fuse (undistort, paint, / 255) -> end2end -> download
+points -> upload -> project -> choose -> fuse (undistort, paint, / 255) -> end2end -> download
+image  -> upload ------------------------^
 
-The image goes to the device as the camera gave it, 16 MB at 5 megapixels, where the five channels have 107 MB. Maps of
-the undistortion stay there, a set a camera; buffers and the component's bindings stay for every size of image.
+The image goes to the device as the camera gave it (16 MB at 5 megapixels; the five channels have 107), while the
+points are projected. Maps of the undistortion stay there, a set a camera; buffers and the component's bindings stay for
+every size of image.
 """
 
 from __future__ import annotations
@@ -101,7 +103,10 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         self._sizes: dict[tuple[int, int], _Size] = {}
         self._host_maps = UndistortionMaps(parameters)
         self._maps: dict[int, _Maps] = {}
-        self._timeline = Timeline(gpu, ("upload", "project", "choose", "fuse", self._component, "download"))
+        # Copies of images run beside the points' kernels.
+        self._copies = gpu.stream()
+        self._timeline = Timeline(gpu, ("upload", "project", "choose", "image", "fuse", self._component, "download"))
+        self._uploaded = gpu.event()
 
     def input_shapes(self, data: CameraView, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the image alone decides)
         """See `DevicePipeline`."""
@@ -118,9 +123,13 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         mark = self._timeline.marker(self._stream, timed=stages)
         if stages:
             self._timeline.started.record(self._stream)
-        self._upload(size, view, mapping)
+        self._upload_points(view, mapping)
         mark("upload")
-        self._enqueue_steps(size, maps, len(view.points), mark)
+        self._enqueue_points(size, len(view.points), mark)
+        self._upload_image(size, view)
+        mark("image")
+        self._enqueue_fusion(size, maps)
+        mark("fuse")
         size.run()
         mark(self._component)
         for name, array in size.bound.outputs.items():
@@ -146,9 +155,14 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         """(1, 5, H, W) what the component was given by the last request of this size, on the host."""
         return self._sizes[height, width].fused.get()
 
-    def _upload(self, size: _Size, view: CameraView, mapping: UndistortionMap) -> None:
-        """Copy a view to the device."""
-        self._staging.to_device(view.image, size.image.address, self._stream)
+    def _upload_image(self, size: _Size, view: CameraView) -> None:
+        """Copy the image beside what the device does for the points; what comes next waits for it."""
+        self._staging.to_device(view.image, size.image.address, self._copies)
+        self._uploaded.record(self._copies)
+        self._uploaded.hold(self._stream)
+
+    def _upload_points(self, view: CameraView, mapping: UndistortionMap) -> None:
+        """Copy the points and the camera's matrices to the device."""
         if len(view.points):
             self._staging.to_device(view.points[:, :POINT_COLUMNS], self._points.address, self._stream)
         matrix = mapping.intrinsics
@@ -156,8 +170,8 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         self._host_camera[12:] = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
         self._gpu.to_device(self._host_camera, self._camera.address, self._stream)
 
-    def _enqueue_steps(self, size: _Size, maps: _Maps | None, count: int, mark: Callable[[str], None]) -> None:
-        """From what was uploaded to the component's input."""
+    def _enqueue_points(self, size: _Size, count: int, mark: Callable[[str], None]) -> None:
+        """Which point each pixel shows."""
         height, width = size.image.shape[:2]
         depth, reach = self._parameters.max_depth, self._parameters.dilation_size
         self._gpu.fill(size.nearest, _UNUSED, self._stream)
@@ -174,12 +188,16 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
             count, height, width, reach, self._cells, self._depths, size.nearest, size.latest,
         )  # fmt: skip
         mark("choose")
+
+    def _enqueue_fusion(self, size: _Size, maps: _Maps | None) -> None:
+        """From the image and the points at its pixels to the component's input."""
+        height, width = size.image.shape[:2]
         self._kernels.launch(
             "fuse_channels", self._blocks, BLOCK,
             size.image, 0 if maps is None else maps.source, 0 if maps is None else maps.fraction,
-            self._points, self._depths, size.latest, height, width, depth, size.fused, self._header,
+            self._points, self._depths, size.latest, height, width, self._parameters.max_depth, size.fused,
+            self._header,
         )  # fmt: skip
-        mark("fuse")
 
     def _grow(self, points: int) -> None:
         """Make room for frames of so many points."""
