@@ -25,6 +25,7 @@ _LOCAL, _AUTO = "local", "auto"
 _MOST_WORKERS = 1024
 _MOST_PORTS = 1 << 16
 
+_ATTEMPTS_TO_START = 2
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_TO_LEAVE = 5.0
 _SECONDS_OF_SILENCE = 2.0
@@ -211,6 +212,8 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 def _start(where: str, options: dict[str, Any]) -> Any:
+    if options["address"] == _LOCAL:
+        return _start_local(options)
     try:
         return ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -228,6 +231,22 @@ def _start(where: str, options: dict[str, Any]) -> Any:
                 hint=f"run the command on a node, or make this machine one with `ray start --address {where}`",
             ) from error
         raise _no_cluster(where, reason.split(". ")[0]) from error
+
+
+def _start_local(options: dict[str, Any]) -> Any:
+    """Start a cluster of our own. Ray gives its processes 15 s, which a busy machine may need twice."""
+    for attempt in range(_ATTEMPTS_TO_START):
+        try:
+            return ray.init(**options)
+        except Exception as error:  # noqa: BLE001  # Ray raises no other kind when a node does not start
+            ray.shutdown()
+            if attempt + 1 == _ATTEMPTS_TO_START:
+                raise EnvironmentLacks(
+                    f"Ray can't start here ({_one_line(error)})",
+                    where="--cluster local",
+                    hint="is the machine very busy, or /tmp full? Its logs are in /tmp/ray/session_latest/logs",
+                ) from error
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _leave() -> None:

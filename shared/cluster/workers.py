@@ -187,8 +187,7 @@ class Workers(Generic[Task, Result]):
         """
         while True:
             self._enlist()
-            while self._free and (next_task := self._next(more)) is not None:
-                self._begin(self._free.pop(0), *next_task)
+            self._feed(more)
             if not self._waiting and not any(call.task is not None for call in self._calls.values()):
                 if (task := more()) is None:
                     return
@@ -197,6 +196,8 @@ class Workers(Generic[Task, Result]):
             done = self._wait()
             for reference in done:
                 outcome = self._ended(self._calls.pop(reference), reference)
+                # Before the caller sees it, who takes its time.
+                self._feed(more)
                 if outcome is not None:
                     yield outcome
 
@@ -393,6 +394,11 @@ class Workers(Generic[Task, Result]):
         if not done:
             self._cluster.require_head()
         return done
+
+    def _feed(self, more: Callable[[], Task | None]) -> None:
+        """Give tasks to those that are free."""
+        while self._free and (task := self._next(more)) is not None:
+            self._begin(self._free.pop(0), *task)
 
     def _next(self, more: Callable[[], Task | None]) -> tuple[Task, int] | None:
         if self._waiting:
