@@ -27,9 +27,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.data_set import make_frames, with_sweeps
+from shared.files import sha256_of_file
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.provenance import gpu
-from shared.runs import Run
 from shared.table import Table, number
 from shared.workspace import Workspace
 
@@ -61,11 +61,15 @@ def run_on(options: argparse.Namespace, frames: int, cluster: str | None) -> dic
     words = ["--backend", options.backend, "--device", options.device, "--num-samples", str(frames)]
     with copy_of(options.folder / "source", options.folder / "work") as work:
         spread = [] if cluster is None else ["--cluster", cluster]
-        seconds = seconds_of("runtime", ["run", "--work", str(work), *words, *spread])
-        (result,) = Workspace.open(work).manifest().results["runs"].values()
-        (run,) = (Run.open(path.parent) for path in work.glob("runs/*/run.json"))
-        digest = (run.folder / "predictions.npz").read_bytes()
-        return {"cluster": cluster, "command": seconds, "pace": result["pace"], "predictions": digest}
+        seconds = seconds_of("runtime", ["run", "--work", str(work), *words, *spread, "--force"])
+        (folder,) = (path.parent for path in work.glob(f"runs/{options.backend}-{options.device}*/run.json"))
+        pace = Workspace.open(work).manifest().results["runs"][folder.name]["pace"]
+        return {
+            "cluster": cluster,
+            "command": seconds,
+            "pace": pace,
+            "predictions": sha256_of_file(folder / "predictions.npz"),
+        }
 
 
 def measure_runs(options: argparse.Namespace) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def _start_local(options: dict[str, Any]) -> Any:
     for attempt in range(_ATTEMPTS_TO_START):
         try:
             return ray.init(**options)
-        except Exception as error:  # noqa: BLE001  # Ray raises no other kind when a node does not start
+        except Exception as error:  # Ray raises no other kind when a node does not start
             ray.shutdown()
             if attempt + 1 == _ATTEMPTS_TO_START:
                 raise EnvironmentLacks(
