@@ -6,6 +6,7 @@ The engines of the double are the ONNX files, so that the answers must be those 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from runtime.devices import Device
 from runtime.model import HostOnly
 from runtime.models.centerpoint.pipeline import build
 from runtime.run import run
+from shared import cuda
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
 from shared.runs import Run
 from shared.workspace import Workspace
@@ -68,6 +70,41 @@ def test_the_boxes_are_those_of_the_onnx_backend(work: Path) -> None:
     stages = list(Run.open(work / "runs/tensorrt-cuda0").latencies[0])
     assert stages[:2] == ["upload", "voxelize"]
     assert stages[-4:] == ["download", "enqueue", "total", "waited"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="readers need Linux")
+def test_requests_in_flight_from_page_locked_memory_give_the_same_to_the_bit(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(work, "tensorrt", "cuda", in_flight=1, readers=0)
+    alone = Run.open(work / "runs/tensorrt-cuda0")
+    predictions = (work / "runs/tensorrt-cuda0/predictions.npz").read_bytes()
+    raw = [alone.raw(index) for index in alone.header.raw_samples]
+    library: Any = cuda.library()
+    fetched = []
+    copy = cuda_on_cpu.HostGpu.to_device
+
+    def fetch(gpu: Any, array: np.ndarray, address: int, stream: Any) -> None:
+        start = array.ctypes.data
+        if any(low <= start and start + array.nbytes <= low + size for low, size in library.page_locked.items()):
+            fetched.append(array.nbytes)
+        copy(gpu, array, address, stream)
+
+    monkeypatch.setattr(cuda_on_cpu.HostGpu, "to_device", fetch)
+    run(work, "tensorrt", "cuda", in_flight=3, readers=2)
+    together = Run.open(work / "runs/tensorrt-cuda0")
+    assert (work / "runs/tensorrt-cuda0/predictions.npz").read_bytes() == predictions
+    assert together.counters == alone.counters
+    for index, outputs in zip(together.header.raw_samples, raw, strict=True):
+        assert {name: value.tobytes() for name, value in together.raw(index).items()} == {
+            name: value.tobytes() for name, value in outputs.items()
+        }
+    bytes_of_frames = {sample["points"] * 4 * 4 for sample in together.counters} - {0}
+    assert bytes_of_frames <= set(fetched)
+    assert not library.page_locked
+    assert together.header.details["in_flight"] == 3
+    assert together.timed().tolist() == [True] + [False] * (len(FRAMES) - 1)
+    assert set(together.timed_latencies()) == set(alone.timed_latencies())
 
 
 def test_steps_in_numpy_give_the_same(work: Path) -> None:
