@@ -22,13 +22,23 @@ from shared.stages import StageRun
 from shared.temporaries import temporary
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
-from trt_builder import compat, engine
+from trt_builder import compat
 from trt_builder import target as targets
 from trt_builder.build_plan import TOOL, BuildPlan, one_at_a_time, plan_build, read_config, versions_of
 from trt_builder.jobs import Job
-from trt_builder.making import Order, make, open_maker, recorded, require_same, take_in, with_policy
+from trt_builder.making import (
+    Order,
+    make,
+    open_maker,
+    recorded,
+    require_same,
+    start,
+    take_in,
+    timings_in,
+    with_policy,
+)
 from trt_builder.reproducible import Mode
-from trt_builder.session import Session, open_session
+from trt_builder.session import Session
 from trt_builder.target import Target
 
 _log = logging.getLogger("build")
@@ -107,12 +117,10 @@ def build_all(
         if left:
             _warn_of_known_bugs(this_target)
             _require_recorded(ws, left, reproduce)
-            kept = ws.place("tensorrt") if timings is None else WorkPath(timings)
-            session = _checked_session(left, kept, reproduce)
             if cluster is None:
-                _build_here(ws, session, left, reproduce)
+                _build_here(ws, start(left, timings_in(ws, timings), reproduce), left, reproduce)
             else:
-                maker = partial(open_maker, ws.root.absolute(), target, overrides, reproduce, timings)
+                maker = partial(open_maker, ws.root.absolute(), target, overrides, list(left), reproduce, timings)
                 _build_on(cluster, maker, partial(require_same, target, versions_of(this_target)), ws, left)
     _forget_skip(ws)
     if this_target.gpu is None:
@@ -124,18 +132,6 @@ def _require_recorded(ws: Workspace, plans: Mapping[str | None, BuildPlan], repr
         for plan in plans.values():
             for job in plan.jobs:
                 recorded(ws, plan, job)
-
-
-def _checked_session(plans: Mapping[str | None, BuildPlan], timings: WorkPath, reproduce: Mode | None) -> Session:
-    """TensorRT, started, after it was asked for everything: a mistake must not cost the engines that are there."""
-    first = next(iter(plans.values()))
-    session = open_session(first.target, first.options, first.plugins, timings)
-    for plan in plans.values():
-        for job in plan.jobs:
-            config = engine.configure(replace(session, options=plan.options), job, job.onnx)
-            if reproduce is not None:
-                compat.set_reproducible_flags(plan.target.tensorrt, config, verify=reproduce == "verify")
-    return session
 
 
 def _build_here(ws: Workspace, session: Session, plans: Mapping[str | None, BuildPlan], reproduce: Mode | None) -> None:
@@ -170,7 +166,6 @@ def _build_on(
         longest_first = sorted(orders, key=lambda order: _expected(ws, *orders[order]), reverse=True)
         stages = {name: opened.enter_context(_Stage(plan)) for name, plan in plans.items()}
         for order, files in workers.results(longest_first, "engines", lambda order: order.title):
-            assert files is not None
             stages[order.policy].add(orders[order][1], WorkPath(ws.root, order.folder), files)
 
 

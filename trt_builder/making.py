@@ -6,7 +6,6 @@ that, whoever made them.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from shared.stages import StageRun
 from shared.trust import require_artifact
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
-from trt_builder import engine
+from trt_builder import compat, engine
 from trt_builder import target as targets
 from trt_builder.build_plan import BuildPlan, plan_build, read_config, versions_of
 from trt_builder.jobs import Job
@@ -55,6 +54,32 @@ class Order(NamedTuple):
 def with_policy(overrides: Sequence[str], policy: str | None) -> list[str]:
     """Overrides of the config that ask for a precision policy."""
     return [*overrides, *([] if policy is None else [f"tensorrt.precision_policy={policy}"])]
+
+
+def timings_in(ws: Workspace, folder: Path | None) -> WorkPath:
+    """The folder of kernel timings: ``folder``, or the workspace's."""
+    return ws.place("tensorrt") if folder is None else WorkPath(folder)
+
+
+def start(plans: Mapping[str | None, BuildPlan], timings: WorkPath, reproduce: Mode | None) -> Session:
+    """Start TensorRT for the engines of some policies, and ask it for all of them, before anything is built.
+
+    Args:
+        plans: by policy; of one target.
+        timings: folder of kernel timings.
+        reproduce: see `trt_builder.build.build_all`.
+
+    Raises:
+        EnvironmentLacks: an option or precision that this TensorRT or machine does not have.
+    """
+    first = next(iter(plans.values()))
+    session = open_session(first.target, first.options, first.plugins, timings)
+    for plan in plans.values():
+        for job in plan.jobs:
+            config = engine.configure(replace(session, options=plan.options), job, job.onnx)
+            if reproduce is not None:
+                compat.set_reproducible_flags(plan.target.tensorrt, config, verify=reproduce == "verify")
+    return session
 
 
 def make(
@@ -139,25 +164,23 @@ def recorded(ws: Workspace, plan: BuildPlan, job: Job) -> bytes:
 
 
 def open_maker(
-    root: Path, target: str, overrides: Sequence[str], reproduce: Mode | None, timings: Path | None
+    root: Path,
+    target: str,
+    overrides: Sequence[str],
+    policies: Sequence[str | None],
+    reproduce: Mode | None,
+    timings: Path | None,
 ) -> Callable[[Order], dict[str, str]]:
     """What makes engines, in a worker of a cluster. Arguments: see `trt_builder.build.build_all`."""
     ws, here = Workspace.open(root), targets.find(target)
-
-    @functools.cache
-    def plan_of(policy: str | None) -> BuildPlan:
-        return plan_build(ws, read_config(ws, with_policy(overrides, policy)), here)
-
-    @functools.cache
-    def session() -> Session:
-        plan = plan_of(None)
-        kept = ws.place("tensorrt") if timings is None else WorkPath(timings)
-        return open_session(here, plan.options, plan.plugins, kept)
+    plans = {policy: plan_build(ws, read_config(ws, with_policy(overrides, policy)), here) for policy in policies}
+    session = start(plans, timings_in(ws, timings), reproduce)
 
     def work(order: Order) -> dict[str, str]:
-        plan = plan_of(order.policy)
+        plan = plans[order.policy]
         job = next(job for job in plan.jobs if job.component == order.component)
-        return make(replace(session(), options=plan.options), ws, plan, job, WorkPath(root, order.folder), reproduce)
+        folder = WorkPath(root, order.folder)
+        return make(replace(session, options=plan.options), ws, plan, job, folder, reproduce)
 
     return work
 

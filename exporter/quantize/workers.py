@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def require_same(
 
 def open_worker(
     config: DeployConfig, data_root: Path | None, root: Path, num_samples: int, device: str
-) -> Callable[[Sequence[str]], Answer]:
+) -> Callable[[list[str]], Answer]:
     """What measures a choice of INT8 layers, in a worker; the ranges are read with the first one."""
     session = open_model(config, data_root)
     metric = open_metric_of(session, num_samples)

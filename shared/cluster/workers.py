@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from shared import provenance
 from shared.cluster.process import Answer, Setting, Site, Worker, inspect
@@ -219,9 +219,7 @@ class Workers(Generic[Task, Result]):
             else:
                 yield outcome
 
-    def results(
-        self, tasks: Sequence[Task], title: str, name: Callable[[Task], str]
-    ) -> Iterator[tuple[Task, Result | None]]:
+    def results(self, tasks: Sequence[Task], title: str, name: Callable[[Task], str]) -> Iterator[tuple[Task, Result]]:
         """What tasks return, with a bar; those that fail don't keep the others from being done.
 
         Args:
@@ -243,7 +241,7 @@ class Workers(Generic[Task, Result]):
                     failed.append((outcome.task, outcome.error))
                     _log.warning("%s failed: %s", name(outcome.task), outcome.error)
                 else:
-                    yield outcome.task, outcome.value
+                    yield outcome.task, cast(Result, outcome.value)
                 advance(1, self.at_work)
         if failed:
             task, error = failed[0]
