@@ -29,12 +29,12 @@ from trt_builder.build_plan import plan_build, read_config
 from trt_builder.jobs import Job
 from trt_builder.replay import Replay
 from trt_builder.target import Target
-from trt_builder.trial import Failure, Trial, smallest
+from trt_builder.trial import Failure, Options, Trial, smallest
 
 if TYPE_CHECKING:
     import onnx
 
-    from shared.config.tensorrt_section import TensorRT as Options
+    from shared.config.tensorrt_section import TensorRT as Section
 else:
     onnx = lazy_import("onnx")
 onnx_reference = lazy_import("onnx.reference")
@@ -78,9 +78,9 @@ def reproduce(
     return "\n".join(f"{folder}: {what}" for folder, what in made)
 
 
-def _failing(job: Job, out: Path, target: Target, options: Options) -> list[tuple[Path, str]]:
+def _failing(job: Job, out: Path, target: Target, options: Section) -> list[tuple[Path, str]]:
     graph = Graph.load(job.onnx)
-    trial = Trial(
+    how = Options(
         "rtx" if target.tensorrt.flavor == "rtx" else "tensorrt",
         job.policy.policy.name,
         job.policy.keep,
@@ -97,16 +97,18 @@ def _failing(job: Job, out: Path, target: Target, options: Options) -> list[tupl
         inputs = {name: values[name] for name in entering}
         return graph.window(first, last, [inputs], leaving), inputs
 
-    def failure(first: int, last: int) -> Failure | None:
-        part = window(first, last)
-        found = None if part is None else trial.failure(*part)
-        _log.info("%s: nodes %d to %d %s", job.component, first, last - 1, "fail" if found else "don't fail")
-        return found
+    with Trial(how) as trial:
 
-    whole = failure(0, len(graph.nodes))
-    if whole is None:
-        return []
-    nodes = smallest(len(graph.nodes), lambda first, last: whole.is_like(failure(first, last)))
+        def failure(first: int, last: int) -> Failure | None:
+            part = window(first, last)
+            found = None if part is None else trial.failure(*part)
+            _log.info("%s: nodes %d to %d %s", job.component, first, last - 1, "fail" if found else "don't fail")
+            return found
+
+        whole = failure(0, len(graph.nodes))
+        if whole is None:
+            return []
+        nodes = smallest(len(graph.nodes), lambda first, last: whole.is_like(failure(first, last)))
     model, inputs = window(nodes.start, nodes.stop) or (graph.model, values)
     title = f"{len(nodes)} of {len(graph.nodes)} nodes fail to build: {whole.message}"
     folder = out / job.component
@@ -114,7 +116,7 @@ def _failing(job: Job, out: Path, target: Target, options: Options) -> list[tupl
     return [(folder, title)]
 
 
-def _bisected(ws: Workspace, job: Job, out: Path, target: Target, options: Options) -> list[tuple[Path, str]]:
+def _bisected(ws: Workspace, job: Job, out: Path, target: Target, options: Section) -> list[tuple[Path, str]]:
     made = []
     prefix = f"bisect/{job.component}."
     for relative in sorted(ws.manifest().artifacts):
@@ -176,7 +178,7 @@ def _write_case(
     title: str,
     job: Job,
     target: Target,
-    options: Options,
+    options: Section,
 ) -> None:
     quantized = onnx_graph.is_quantized(model)
     policy = job.policy.policy

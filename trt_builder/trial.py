@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,7 +46,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Options:
     """How graphs are built.
 
     Attributes:
@@ -62,56 +63,88 @@ class Trial:
     optimization_level: int
     libraries: bool
 
+
+class Trial:
+    """Builds graphs in a process of its own, which is started anew where TensorRT ended it; use it as a context."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._worker: tuple[BaseProcess, Connection] | None = None
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._worker is not None:
+            process, connection = self._worker
+            connection.close()  # which ends it
+            process.join()
+            self._worker = None
+
     def failure(self, model: onnx.ModelProto, inputs: Mapping[str, npt.NDArray[Any]]) -> Failure | None:
         """Build a graph for the shapes of ``inputs``; None: it builds, or is refused before TensorRT sees it."""
-        here, there = multiprocessing.Pipe(duplex=False)
+        if self._worker is None:
+            self._worker = self._start()
+        process, connection = self._worker
         with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
             folder = Path(name)
             onnx.save(model, str(folder / "window.onnx"))
             write_arrays(folder / "inputs.npz", inputs)
-            # TensorRT does not survive a fork.
-            process = multiprocessing.get_context("spawn").Process(
-                target=_try, args=(there, folder, self._policy(model), self._patterns(model), self)
-            )
-            process.start()
-            there.close()
             try:
-                return cast("Failure | None", here.recv())
-            except EOFError:
+                connection.send((folder, self._policy(model), self._patterns(model)))
+                return cast("Failure | None", connection.recv())
+            except (EOFError, ConnectionError):
                 process.join()
+                self._worker = None
                 return Failure(f"TensorRT ended its process with exit code {process.exitcode}")
-            finally:
-                process.join()
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        # TensorRT does not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_serve, args=(there, self._options), daemon=True)
+        process.start()
+        there.close()
+        return process, here
 
     def _policy(self, model: onnx.ModelProto) -> str:
         # A part without Q/DQ nodes runs as the rest of a quantized graph does.
-        return self.policy if onnx_graph.is_quantized(model) or not POLICIES[self.policy].quantized else "fp16"
+        policy = self._options.policy
+        return policy if onnx_graph.is_quantized(model) or not POLICIES[policy].quantized else "fp16"
 
     def _patterns(self, model: onnx.ModelProto) -> tuple[str, ...]:
         names = {onnx_graph.node_name(node) for node in model.graph.node}
-        return tuple(f"^{re.escape(name)}$" for name in self.keep if name in names)
+        return tuple(f"^{re.escape(name)}$" for name in self._options.keep if name in names)
 
 
-def _try(answer: Connection, folder: Path, policy: str, keep_fp32: tuple[str, ...], trial: Trial) -> None:
-    """Build, in a process of its own, and send why that failed."""
+def _serve(connection: Connection, options: Options) -> None:
+    """Build what comes, and send why that failed, until nobody asks any more."""
+    while True:
+        try:
+            folder, policy, keep_fp32 = connection.recv()
+        except EOFError:
+            return
+        connection.send(_built(folder, policy, keep_fp32, options))
+
+
+def _built(folder: Path, policy: str, keep_fp32: tuple[str, ...], options: Options) -> Failure | None:
     try:
         probe(
             folder / "window.onnx",
             folder / "inputs.npz",
             None,
             policy=policy,
-            target=trial.target,
+            target=options.target,
             timings=None,
             keep_fp32=keep_fp32,
-            libraries=trial.libraries,
-            optimization_level=trial.optimization_level,
+            libraries=options.libraries,
+            optimization_level=options.optimization_level,
         )
     except BuildError as error:
-        answer.send(Failure(error.message))
+        return Failure(error.message)
     except DeployError:
-        answer.send(None)
-    else:
-        answer.send(None)
+        return None
+    return None
 
 
 def smallest(count: int, fails: Callable[[int, int], bool]) -> range:

@@ -53,10 +53,25 @@ def export(
         WorkPath(out).make_folder()
         write_inputs(inputs, [sample.inputs for sample in samples])
         write_results(outputs, f"awml-deploy {trace.folder.name}", [sample.outputs for sample in samples])
-        command = ["polygraphy", "run", str(workspace.onnx(each.onnx)), "--onnxrt"]
-        command += ["--load-inputs", str(inputs), "--load-outputs", str(outputs)]
-        lines.append(f"{each.name}, {len(samples)} samples: {shlex.join(command)}")
+        start = ["polygraphy", "run", str(workspace.onnx(each.onnx))]
+        files = ["--load-inputs", str(inputs), "--load-outputs", str(outputs)]
+        lines.append(f"{each.name}, {len(samples)} samples:")
+        lines += [
+            f"  {shlex.join([*start, *runner, *files])}" for runner in (["--onnxrt"], ["--trt", *_profile(samples)])
+        ]
     return "\n".join(lines)
+
+
+def _profile(samples: Sequence[TracedSample]) -> list[str]:
+    """Polygraphy's options for engines that take these inputs; without them it builds for sizes of 1."""
+    options = []
+    for kind, largest in (("min", False), ("opt", True), ("max", True)):
+        options.append(f"--trt-{kind}-shapes")
+        for name in samples[0].inputs:
+            axes = zip(*(sample.inputs[name].shape for sample in samples), strict=True)
+            sizes = [max(axis) if largest else min(axis) for axis in axes]
+            options.append(f"{name}:[{','.join(map(str, sizes))}]")
+    return options
 
 
 def compare(

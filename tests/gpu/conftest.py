@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,17 @@ def lean_library(target: Target) -> None:
 
 
 @pytest.fixture(scope="session")
-def timings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kernel timings shared by the tests, as builds of one workspace share them: it saves minutes."""
-    return tmp_path_factory.mktemp("timings")
+def timings(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Kernel timings shared by the tests, as builds of one workspace share them: it saves minutes.
+
+    TIMINGS names a folder that keeps them from one session to the next, one of the same test files.
+    """
+    kept = os.environ.get("TIMINGS")
+    if kept is None:
+        return tmp_path_factory.mktemp("timings")
+    folder = Path(kept) / Path(request.config.args[0]).stem
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture
