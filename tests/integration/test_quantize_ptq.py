@@ -149,6 +149,43 @@ def test_a_cache_gives_the_same_checkpoint(project, made, tmp_path):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def outputs(model) -> list[np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    shape = [given.shape[1] if axis == 1 else (1, 0, 64, 64)[axis] for axis in range(4)]
+    return session.run(None, {given.name: np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)})
+
+
+def test_what_the_export_keeps_is_enough_to_put_layers_back_into_float(project, made, tmp_path):
+    """Cut out of the graph, without PyTorch, they leave what an export without them in INT8 leaves, to the bit."""
+    import onnx
+
+    from shared.qdq_cut import cut_out
+
+    cache, block = str(made / "quantized" / "calibration.json"), "pts_backbone.blocks.0"
+    assert run(project, tmp_path / "work", "--load-cache", cache, "--skip", block) == 0
+    assert run(project, tmp_path / "work", "export") == 0
+    file = "onnx/pts_backbone_neck_head.onnx"
+    layers = json.loads((made / "quantized" / "layers.json").read_text())["pts_backbone_neck_head"]
+    weights = np.load(made / "quantized" / "weights.npz")
+    assert (
+        set(layers)
+        == set(weights.files)
+        == set(json.loads((made / "quantized" / "provenance.json").read_text())["layers"])
+    )
+    leaving = [layer for layer in layers if layer.startswith(f"{block}.")]
+    assert leaving
+    cut = cut_out(
+        onnx.load(made / file),
+        {layers[name]["node"] for name in leaving},
+        {layers[name]["weight"]: weights[name] for name in leaving},
+    )
+    for ours, right in zip(outputs(cut), outputs(onnx.load(tmp_path / "work" / file)), strict=True):
+        np.testing.assert_array_equal(ours, right)
+
+
 # -- what it refuses --------------------------------------------------------------------------------------------------
 
 
