@@ -57,6 +57,8 @@ def _comparison(name: str, comparison: dict[str, Any], result: dict[str, Any] | 
         blocks.append(_output_table(title, comparison))
     if comparison["results"]["errors"]:
         blocks.append(_result_table(title, comparison["results"]))
+    if comparison["results"]["operating"]["shifts"]:
+        blocks.append(_shift_table(title, comparison))
     histograms = [
         _histogram(output, values, comparison["tolerance"]) for output, values in comparison["outputs"].items()
     ]
@@ -91,6 +93,7 @@ def _output_table(title: str, comparison: dict[str, Any]) -> Grid:
 
 
 def _result_table(title: str, results: dict[str, Any]) -> Grid:
+    kept = results["operating"]["errors"]
     rows = [
         [
             name,
@@ -98,6 +101,7 @@ def _result_table(title: str, results: dict[str, Any]) -> Grid:
             _small(values["mean"]),
             *(_small(values["quantiles"].get(q)) for q in ("0.5", "0.99")),
             _small(values["max"]),
+            _small(kept.get(name, {}).get("quantiles", {}).get("0.9")),
         ]
         for name, values in results["errors"].items()
     ]
@@ -105,7 +109,20 @@ def _result_table(title: str, results: dict[str, Any]) -> Grid:
     caption = f"Results, {title}: {results['matched']} matched, {lost} unmatched, {results['label_flips']} label flips"
     if tied := results.get("tied"):
         caption += f", {tied} tied and {results['below_ties']} below them"
-    return Grid(caption, ["error", "pairs", "mean", "median", "99 % below", "max"], rows)
+    return Grid(caption, ["error", "pairs", "mean", "median", "99 % below", "max", "kept: 90 % below"], rows)
+
+
+def _shift_table(title: str, comparison: dict[str, Any]) -> Grid:
+    """Means of the signed differences, in which rounding averages out, beside their limits."""
+    operating = comparison["results"]["operating"]
+    limits = comparison["tolerance"]["results"]["shifts"]
+    rows = [
+        [name, f"{values['mean']:+.1e}", _small(values["standard_error"]), _small(limits.get(name))]
+        for name, values in operating["shifts"].items()
+    ]
+    score = "" if operating["score"] is None else f" of a score of {operating['score']:g} or more"
+    caption = f"Shifts, {title}: {operating['matched']} matched{score}"
+    return Grid(caption, ["difference", "mean", "standard error", "limit"], rows)
 
 
 def _histogram(name: str, values: dict[str, Any], tolerance: dict[str, Any]) -> Chart | None:

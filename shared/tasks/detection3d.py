@@ -94,8 +94,9 @@ class Detection3D(RowsTask[Boxes3D]):
     Boxes are the same when their centers are within `MATCH_DISTANCE`. ``center`` is their distance in 3D; ``size`` the
     largest relative difference of a side, since sizes are decoded from their logarithms; ``yaw`` the angle between the
     headings, in [0, pi]; ``velocity`` the length of the difference, NaN where both don't know it, infinite where one
-    doesn't. Shifts are along the axes of the reference's box: ``speed`` that of the velocity along its heading,
-    ``length``, ``width`` and ``height`` relative, ``turn`` counter-clockwise.
+    doesn't. Shifts of the center are along the axes of the frame (``x``, ``y``, ``z``) and of the reference's box
+    (``forward``, ``left``), ``speed`` is that of the velocity along its heading, ``length``, ``width`` and ``height``
+    are relative, ``turn`` is counter-clockwise.
     """
 
     container = Boxes3D
@@ -108,9 +109,11 @@ class Detection3D(RowsTask[Boxes3D]):
         "score": ErrorKind("", 0.001, 0.01, 0.02, 0.1),
     }
     shifts: ClassVar = {
+        "x": "center",
+        "y": "center",
+        "z": "center",
         "forward": "center",
         "left": "center",
-        "up": "center",
         "length": "size",
         "width": "size",
         "height": "size",
@@ -289,13 +292,15 @@ def _shifts(reference: Boxes3D, test: Boxes3D) -> dict[str, Float64]:
     """Signed differences of K pairs, (K,) each, see `Detection3D`."""
     yaws = reference.yaws.astype(np.float64)
     sin, cos = np.sin(yaws), np.cos(yaws)
-    x, y, up = _difference(reference, test, "centers").T
+    x, y, z = _difference(reference, test, "centers").T
     velocity = _difference(reference, test, "velocities")
     sizes = _difference(reference, test, "sizes") / np.maximum(reference.sizes, _SHORTEST_SIDE)
     return {
+        "x": x,
+        "y": y,
+        "z": z,
         "forward": cos * x + sin * y,
         "left": cos * y - sin * x,
-        "up": up,
         "length": sizes[:, 0],
         "width": sizes[:, 1],
         "height": sizes[:, 2],

@@ -1,15 +1,19 @@
-"""The demo CenterPoint with faults in it: attribution names the step, on labeled scenes, and bisection the node."""
+"""The demo models with faults in them: verification catches each, and for CenterPoint attribution names the step, on
+labeled scenes, and bisection the node.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.faults import FAULTS, Fault, verdict
 from tests.support.planted import planted, scale_weights
 
 pytestmark = [pytest.mark.exporter, pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -32,10 +36,46 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("demo")
     arguments = ["generate", "--out", str(root / "data"), "--frames", str(FRAMES), "--no-cameras"]
     CliRunner().invoke(cli, arguments, catch_exceptions=False)
-    overrides = [f"data.root={root / 'data'}", "verification.num_verify_samples=1"]
+    overrides = [f"data.root={root / 'data'}", "verification.num_verify_samples=2"]
     export(ROOT / "configs" / "centerpoint.yaml", root / "work", overrides)
     trace(root / "work", "onnx", "cpu", num_samples=FRAMES)
     return Workspace.open(root / "work")
+
+
+@pytest.fixture(scope="module")
+def exported(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """The workspaces of all three demo models, those of images on one of their scenes."""
+    from click.testing import CliRunner
+
+    from demo.cli import cli
+    from exporter.export import export
+    from shared.workspace import Workspace
+
+    root = tmp_path_factory.mktemp("images")
+    CliRunner().invoke(cli, ["generate", "--out", str(root / "data"), "--frames", "1"], catch_exceptions=False)
+    workspaces = {"centerpoint": demo}
+    for model in ("yolox", "calibration"):
+        export(ROOT / "configs" / f"{model}.yaml", root / model, [f"data.root={root / 'data'}"])
+        workspaces[model] = Workspace.open(root / model)
+    return workspaces
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.model}: {fault.name}")
+def test_verification_catches_a_fault(exported: Mapping[str, Any], fault: Fault, tmp_path: Path) -> None:
+    """By the check that should, between runs in FP32; and most of them by the limits of FP16 already."""
+    found = verdict(fault, exported[fault.model], tmp_path / "work")
+    assert fault.caught_by in found.caught_by("fp32"), found
+    assert bool(found.caught_by("fp16")) == fault.in_fp16, found
+    shutil.rmtree(tmp_path / "work")
+
+
+@pytest.mark.parametrize("model", ["centerpoint", "yolox", "calibration"])
+def test_verification_finds_no_fault_where_there_is_none(
+    exported: Mapping[str, Any], model: str, tmp_path: Path
+) -> None:
+    found = verdict(Fault("none", model, ""), exported[model], tmp_path / "work")
+    assert not found.caught_by("fp32"), found
+    assert not found.caught_by("fp16"), found
 
 
 def attributed(workspace: Any, demo: Any) -> dict[str, Any]:

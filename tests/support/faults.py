@@ -320,12 +320,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault("sign of yaw in the head", POINTS, RAW, graph=channels("rot", [0, 1], [-1, 1])),
     Fault("two classes exchanged in the head", POINTS, RAW, graph=channels("heatmap", [1, 0, 2, 3, 4])),
     Fault("outputs exchanged: offset and velocity", POINTS, RAW, graph=outputs_exchanged("reg", "vel")),
-    Fault("weights of a convolution times 1.02", POINTS, RAW, in_fp16=False, graph=scaled(4, 1.02)),
+    Fault("weights of a convolution times 1.02", POINTS, RAW, graph=scaled(4, 1.02)),
     Fault("weights of a convolution times 1.2", POINTS, RAW, graph=scaled(4, 1.2)),
     Fault("a convolution without its bias", POINTS, RAW, graph=without_bias(6)),
-    Fault("sign bit of one weight", POINTS, RAW, in_fp16=False, graph=sign_bit(2)),
+    Fault("sign bit of one weight", POINTS, RAW, graph=sign_bit(2)),
     Fault("stale batch norm", POINTS, RAW, graph=stale_batch_norm(0)),
-    Fault("an activation clamped at 6", POINTS, RAW, in_fp16=False, graph=clamped(0)),
+    Fault("an activation clamped at 6", POINTS, RAW, graph=clamped(0)),
     Fault("a second sigmoid", POINTS, RAW, graph=another_sigmoid("heatmap")),
     # CenterPoint, in the parameters.
     Fault("circle NMS lost", POINTS, RESULTS, parameters={"nms": {"radius": [1e-3]}}),
@@ -409,9 +409,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("depth scaled by another range", IMAGES, RAW, parameters={"max_depth": 64.0}),
     Fault("points painted larger", IMAGES, RAW, parameters={"dilation_size": 3}),
     Fault("classes exchanged", IMAGES, RAW, graph=channels("output", [1, 0])),
-    Fault(
-        "wrong threshold of the decision", IMAGES, RESULTS, parameters={"miscalibration_confidence_threshold": 0.999999}
-    ),
+    Fault("wrong threshold of the decision", IMAGES, RESULTS, parameters={"miscalibration_confidence_threshold": 20.0}),
     Fault("weights of a convolution times 1.02", IMAGES, RAW, in_fp16=False, graph=scaled(8, 1.02)),
     Fault(
         "RGB for BGR", IMAGES, RAW, steps={"undistort": answer(lambda image: np.ascontiguousarray(image[..., ::-1]))}

@@ -70,7 +70,7 @@ def test_a_tenth_of_what_is_kept_is_a_fault() -> None:
     assert any(line.startswith("results yaw") for line in failures(boxes, replace(boxes, yaws=yaws)))
 
 
-@pytest.mark.parametrize("shift", ["forward", "left", "up", "length", "width", "height", "turn", "speed", "confidence"])
+@pytest.mark.parametrize("shift", list(detection3d.TASK.shifts))
 def test_a_shift_is_named_and_scatter_of_its_size_is_not(shift: str) -> None:
     boxes = grid()
     scatter = np.random.default_rng(0).choice([-1.0, 1.0], len(boxes))
@@ -82,7 +82,7 @@ def test_a_shift_is_named_and_scatter_of_its_size_is_not(shift: str) -> None:
         offsets = {
             "forward": np.column_stack([ahead, zeros]) * 0.03,
             "left": np.column_stack([-ahead[:, 1], ahead[:, 0], zeros]) * 0.03,
-            "up": np.array([0, 0, 0.03]),
+            **{name: np.eye(3)[axis] * 0.03 for axis, name in enumerate("xyz")},
         }
         sizes = {name: np.eye(3)[axis] * 0.03 for axis, name in enumerate(("length", "width", "height"))}
         return replace(
