@@ -30,6 +30,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu_latency import frame
+from runtime.devices import parse_device
 from shared.config.model_sections import Data
 from shared.geometry import invert_pose, pose, rotation_z
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
@@ -116,7 +117,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     said = command(["run", *common, "--num-samples", str(options.frames), "--force"])
     wall = time.perf_counter() - started
     results = Workspace.open(work).manifest().results
-    bench, run = (next(iter(results[kind].values())) for kind in ("bench", "runs"))
+    name = f"{options.backend}-{str(parse_device(options.device, {})).replace(':', '')}"
+    bench, run = results["bench"][name], results["runs"][name]
     requests = bench["streams"]["per_second"] if streams else bench["stages"]["total"]["throughput"]
     return {
         "work": str(options.work),

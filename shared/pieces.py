@@ -95,6 +95,7 @@ class PieceWriter:
         self.folder = folder
         self.header = header
         self._journal = journal
+        self._task = find(header.run.task)
 
     @staticmethod
     def open(folder: Path | WorkPath, header: PieceHeader, *, resume: bool = True) -> PieceWriter:
@@ -135,8 +136,8 @@ class PieceWriter:
     ) -> None:
         """Commit one sample, at position ``index`` of the run's tokens; see `shared.runs.RunWriter.commit`."""
         if index not in self._journal:
-            task = self.header.run.task
-            commit_sample(self.folder, self._journal, task, index, predictions, latency_ms, counters, raw)
+            arrays = stored_arrays(self._task, self.header.run.task, predictions)
+            commit_sample(self.folder, self._journal, index, arrays, latency_ms, counters, raw)
 
     def read(self) -> Piece:
         """What is committed, to look at before `finish`."""

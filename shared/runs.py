@@ -89,6 +89,7 @@ class RunWriter:
         self._folder = folder
         self._header = header
         self._journal = journal  # None: the run is finished
+        self._task = find(header.task)
         self._pieces: list[SampleJournal] = []
         # Per sample: -1 missing, 0 in the journal, from 1 on in a piece.
         self._source = np.full(len(header.tokens), -1, np.int32)
@@ -153,7 +154,8 @@ class RunWriter:
         """
         if self._journal is None or self._source[index] >= 0:
             return
-        commit_sample(self._folder, self._journal, self._header.task, index, predictions, latency_ms, counters, raw)
+        arrays = stored_arrays(self._task, self._header.task, predictions)
+        commit_sample(self._folder, self._journal, index, arrays, latency_ms, counters, raw)
         self._source[index] = 0
 
     def adopt(self, piece: Piece) -> int:
@@ -246,17 +248,19 @@ def raw_path(index: int) -> str:
 def commit_sample(
     folder: WorkPath,
     journal: SampleJournal,
-    task: str,
     index: int,
-    predictions: Predictions,
+    arrays: Arrays,
     latency_ms: dict[str, float],
     counters: dict[str, int] | None,
     raw: Mapping[str, Any] | None,
 ) -> None:
-    """Commit one sample to a run or piece in ``folder``; arguments and errors are those of `RunWriter.commit`."""
+    """Commit one sample to a run or piece in ``folder``; arguments and errors are those of `RunWriter.commit`.
+
+    Of predictions, their `stored_arrays`.
+    """
     if raw is not None:
         write_arrays(folder / raw_path(index), flat_outputs(raw))
-    journal.add(index, latency_ms, counters or {}, stored_arrays(find(task), task, predictions))
+    journal.add(index, latency_ms, counters or {}, arrays)
 
 
 def stored_arrays(task: Task[Any], name: str, predictions: Predictions) -> Arrays:

@@ -203,21 +203,18 @@ class SampleJournal:
             ValueError: the arrays differ from those of the samples before in names, dtypes or axes after the first.
             EnvironmentLacks: the disk is full.
         """
-        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        checksum = 0
-        for array in whole.values():
-            checksum = zlib.crc32(array.data, checksum)
-        start, end = self._data_end, self._data_end + sum(array.nbytes for array in whole.values())
-        shapes = {name: (array.dtype.str, list(array.shape)) for name, array in whole.items()}
+        content = b"".join(array.tobytes() for array in arrays.values())
+        start, end = self._data_end, self._data_end + len(content)
+        shapes = {name: (array.dtype.str, list(array.shape)) for name, array in arrays.items()}
         flush = time.monotonic() - self._last_flush >= _FLUSH_EVERY_SECONDS
         flushed = end if flush else self._flushed
-        entry = Entry(index, latency_ms, counters, shapes, start, end, checksum, flushed)
+        entry = Entry(index, latency_ms, counters, shapes, start, end, zlib.crc32(content), flushed)
         if self._layout not in (None, entry.layout()):
             raise ValueError(f"arrays of sample {index} are {entry.layout()}, those of the ones before {self._layout}")
         line = json.dumps(vars(entry), allow_nan=False).encode() + b"\n"
         with explain_os_errors(self._data_path):
-            _append(self._data_path, start, [array.data for array in whole.values()], flush)
-            _append(self._index_path, self._index_end, [memoryview(line)], flush)
+            _append(self._data_path, start, content, flush)
+            _append(self._index_path, self._index_end, line, flush)
         if flush:
             self._flushed, self._last_flush = end, time.monotonic()
         self._add(self._index_end, len(line), entry)
@@ -241,15 +238,14 @@ class SampleJournal:
         return self._data_path.open_file()
 
 
-def _append(path: WorkPath, end: int, blobs: Iterable[memoryview], flush: bool) -> None:
+def _append(path: WorkPath, end: int, content: bytes, flush: bool) -> None:
     """Write at ``end``, which is where the file ends unless a write before failed half way."""
     with path.open_file("r+b", buffering=0) as file:
         file.truncate(end)
         file.seek(end)
-        for blob in blobs:
-            view = blob.cast("B") if blob.nbytes else memoryview(b"")
-            while view:
-                view = view[file.write(view) :]
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
         if flush:
             os.fsync(file.fileno())
 
