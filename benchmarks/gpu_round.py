@@ -113,13 +113,12 @@ _BACKENDS = {"onnx": ("onnx",), "pytorch": ("pytorch",), "compiled": ("pytorch",
 
 
 def _tests() -> list[Sequence[str]]:
-    """The tests that need a GPU with TensorRT, as processes that run side by side."""
+    """The tests that build few engines or small ones, as processes that run side by side."""
     files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
     others = [file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN]
     kernels = ["tests/unit/test_cuda_kernels.py", *(file for file in others if "kernels" in file)]
     builds = [file for file in others if file not in kernels]
     return [
-        *((*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS)),
         *((*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in _OPERATORS),
         (*_PYTEST, _BISECT_TESTS, *builds),
         (*_PYTEST, *kernels),
@@ -150,7 +149,7 @@ def _sweep(name: str) -> Part:
     work = f"WORK/{name}-int8"
     policies = [word for policy in ("fp32_tf32", "fp16", "int8") for word in ("--policy", policy)]
     options = ("--data", _DEMO_DATA, "--seconds", "2", "--num-samples", "60", *_NO_LIBRARIES, *policies)
-    command = ("-m", "trt_builder", "sweep", "--work", work, *options)
+    command = ("-m", "trt_builder", "sweep", "--trust", "--work", work, *options)
     return Part(f"{name}-precisions", 150, [command], keep=[f"{name}-int8/choices/pareto.*"])
 
 
@@ -159,9 +158,12 @@ _MODELS = ("centerpoint", "yolox", "calibration")
 
 PARTS = (
     Part("demo-data", 90, [("-m", "demo", "generate", "--out", _DEMO_DATA)]),
-    # The kernels of all pipelines; the builder's policies, refit, caches; INT8; operators; bisection.
-    # More processes take longer: engines are built by timing kernels, one after the other, on the one GPU.
-    Part("tests", 280, _tests(), {"INT8_WORK": "WORKSPACES", "TIMINGS": "OUT/timings"}, at_once=True),
+    # More processes at once take longer: engines are built by timing kernels, one after the other, on the one GPU.
+    Part("tests", 220, _tests(), {"TIMINGS": "OUT/timings"}, at_once=True),
+    Part(
+        "engine-tests", 280, [(*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS)],
+        {"TIMINGS": "OUT/timings", "INT8_WORK": "WORKSPACES"}, at_once=True,
+    ),
     # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
     Part("runtime", 300, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
     Part(
@@ -193,7 +195,7 @@ PARTS = (
         [
             ("-m", "demo", "generate", "--out", "SCRATCH/search", "--split", "val", "--frames", "40"),
             (
-                "-m", "trt_builder", "tune", "--work", "WORK/centerpoint-tune", "--data", "SCRATCH/search",
+                "-m", "trt_builder", "tune", "--trust", "--work", "WORK/centerpoint-tune", "--data", "SCRATCH/search",
                 "--set", "data.info_file=info/t4dataset_demo_infos_val.pkl", *_NO_LIBRARIES, "--max-drop", "0.25",
             ),
         ],
