@@ -23,7 +23,7 @@ from runtime.pace import Pace, side_by_side
 from runtime.recording import alerts_of
 from shared import cuda, trust
 from shared.cluster import MOST_DEATHS, Need, Outcome, Workers, connect
-from shared.errors import DeployError, EnvironmentLacks, UsageError
+from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
 from shared.pieces import Piece, PieceHeader, PieceWriter
 from shared.progress import progress
 from shared.runs import Run, RunWriter
@@ -281,13 +281,12 @@ class Spread:
                 span = outcome.task
                 assert isinstance(span, Span), "only ranges are asked for here"
                 answered = outcome.value
-                if isinstance(answered, Answered):
+                if not isinstance(answered, Answered):
+                    self._again(span, outcome)
+                elif self._adopt(writer, span, outcome):
                     cutter.learn(len(span), answered.seconds)
                     paces += [answered.pace] if answered.pace else []
-                    writer.adopt(Piece.open(WorkPath(self._order.work, f"{self._order.pieces}/{span.folder}")))
                     advance(len(span), self._workers.at_work)
-                else:
-                    self._again(span, outcome)
         self._require_all(total)
         return side_by_side(paces, time.perf_counter() - started)
 
@@ -295,6 +294,17 @@ class Spread:
         """What a user must know of the finished run."""
         folder = run.folder.absolute().relative_to(self._order.work)
         return list(self._ask(Conclude(str(folder))))
+
+    def _adopt(self, writer: RunWriter, span: Span, outcome: Outcome[Task, Any]) -> bool:
+        """Take a piece in; where it is not whole, its node has another volume, and is not used any more."""
+        try:
+            writer.adopt(Piece.open(WorkPath(self._order.work, f"{self._order.pieces}/{span.folder}")))
+        except InputError as error:
+            hint = "is it on the shared volume there?"
+            lack = EnvironmentLacks(f"what it wrote is not here ({error})", where=f"node {outcome.node}", hint=hint)
+            self._workers.refuse(outcome, lack)
+            return False
+        return True
 
     def _again(self, span: Span, outcome: Outcome[Task, Any]) -> None:
         """Give a range again whose worker died, or that has a sample which can't be answered: in halves, to find it."""

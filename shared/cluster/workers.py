@@ -73,6 +73,7 @@ class Outcome(Generic[Task, Result]):
         error: why it did not end.
         died: its process did, or the node.
         deaths: how often, this time included.
+        node_key: Ray's name for the machine.
     """
 
     task: Task
@@ -81,6 +82,7 @@ class Outcome(Generic[Task, Result]):
     error: DeployError | None = None
     died: bool = False
     deaths: int = 0
+    node_key: str = ""
 
 
 class Connection(Protocol):
@@ -100,6 +102,7 @@ class _Node:
     """A node.
 
     Attributes:
+        key: Ray's name for it.
         name: of the machine, for the user.
         slots: workers that it has room for.
         late: it joined after the work began.
@@ -107,6 +110,7 @@ class _Node:
         failed_starts: workers that died before they were ready, in a row.
     """
 
+    key: str
     name: str
     slots: int
     late: bool
@@ -174,6 +178,16 @@ class Workers(Generic[Task, Result]):
             deaths: how often its process has died before.
         """
         self._waiting.append((task, deaths))
+
+    def refuse(self, outcome: Outcome[Task, Result], lack: EnvironmentLacks) -> None:
+        """Have a task done again, and its node not used any more: what it left is not where it should be.
+
+        Args:
+            outcome: of the task.
+            lack: what the node lacks.
+        """
+        self._give_up(outcome.node_key, lack)
+        self.give(outcome.task, outcome.deaths)
 
     def outcomes(self, more: Callable[[], Task | None] = lambda: None) -> Iterator[Outcome[Task, Result]]:
         """What becomes of the tasks, as they end; ends with the last. Further ones may be given meanwhile.
@@ -298,7 +312,7 @@ class Workers(Generic[Task, Result]):
         for key in alive.keys() - self._nodes.keys() - self._given_up.keys() - self._inspected.keys():
             slots = self._slots(alive[key]["Resources"])
             if slots:
-                node = _Node(alive[key]["NodeManagerHostname"], slots, late, list(range(slots)))
+                node = _Node(key, alive[key]["NodeManagerHostname"], slots, late, list(range(slots)))
                 self._inspected[key] = (node, self._inspect(key), time.monotonic() + _SECONDS_TO_INSPECT)
 
     def _slots(self, resources: dict[str, float]) -> int:
@@ -364,10 +378,15 @@ class Workers(Generic[Task, Result]):
         setting = Setting(place, node.slots, Path.cwd())
         self._calls[actor.open.remote(self._make, setting)] = _Call(_Hand(node, place, actor))
 
-    def _give_up(self, key: str, error: DeployError) -> None:
-        self._given_up[key] = error
+    def _give_up(self, key: str, lack: DeployError) -> None:
+        """Don't use a node any more. Who works there ends the task that it has."""
+        if key not in self._given_up:
+            _log.warning("a node is not used: %s", lack)
+        self._given_up[key] = lack
         self._nodes.pop(key, None)
-        _log.warning("a node is not used: %s", error)
+        for hand in [hand for hand in self._free if hand.node.key == key]:
+            self._free.remove(hand)
+            self._dismiss(hand)
 
     def _require_nodes(self) -> None:
         """Raise the reason when nobody is left to work."""
@@ -424,25 +443,21 @@ class Workers(Generic[Task, Result]):
             self._unfit(call, lack)
             return None
         node.failed_starts = 0
-        if answer.error is not None and answer.error.exit_code in _DOUBTFUL:
+        doubtful = answer.error is not None and answer.error.exit_code in _DOUBTFUL
+        if doubtful or node.key in self._given_up:
             self._dismiss(hand)
         else:
             self._free.append(hand)
         if call.task is None:
             return None
-        return Outcome(call.task, node.name, answer.value, answer.error, deaths=call.deaths)
+        return Outcome(call.task, node.name, answer.value, answer.error, deaths=call.deaths, node_key=node.key)
 
-    def _unfit(self, call: _Call[Task], error: DeployError) -> None:
-        """A node lacks something for a task, or for the loading: it is not asked again, others are."""
-        for key, node in list(self._nodes.items()):
-            if node is call.hand.node:
-                self._give_up(key, error)
+    def _unfit(self, call: _Call[Task], lack: DeployError) -> None:
+        """A node lacks something for a task, or for the loading."""
         if call.task is not None:
             self._waiting.appendleft((call.task, call.deaths))
         self._dismiss(call.hand)
-        for hand in [hand for hand in self._free if hand.node is call.hand.node]:
-            self._free.remove(hand)
-            self._dismiss(hand)
+        self._give_up(call.hand.node.key, lack)
 
     def _dismiss(self, hand: _Hand) -> None:
         """End a worker; another one may take its place."""
@@ -455,12 +470,11 @@ class Workers(Generic[Task, Result]):
         node.free.append(call.hand.place)
         reason = InferenceError(f"a process on {node.name} died ({_first_line(error)})")
         if call.task is not None:
-            return Outcome(call.task, node.name, error=reason, died=True, deaths=call.deaths + 1)
+            deaths = call.deaths + 1
+            return Outcome(call.task, node.name, error=reason, died=True, deaths=deaths, node_key=node.key)
         node.failed_starts += 1
         if node.failed_starts >= MOST_DEATHS:
-            for key, each in list(self._nodes.items()):
-                if each is node:
-                    self._give_up(key, reason)
+            self._give_up(node.key, reason)
         return None
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,25 +93,56 @@ def test_samples_that_fail_are_named_and_the_others_done(site: Site, work: Path,
     assert "goes on at sample 5, 14 of 16 are done" in again.stderr
 
 
-def test_a_full_disk_on_one_node(site: Site, expected: Path, work: Path, nodes: Nodes) -> None:
-    """In a mount namespace of its own, a node has 64 kB for the pieces."""
-    small = f"mkdir -p {work}/runs && mount -t tmpfs -o size=64k none {work}/runs"
-    join = f"{sys.executable} -m ray.scripts.scripts start --block --address {nodes.address} --num-cpus 1"
-    if subprocess.run(["unshare", "-m", "sh", "-c", small], check=False).returncode:
+def test_a_full_disk_on_one_node_and_another_volume_on_another(
+    site: Site, expected: Path, work: Path, nodes: Nodes
+) -> None:
+    """Nodes in mount namespaces of their own: one has 12 kB for pieces, the other plenty, but not where ours are."""
+    volume = f"mkdir -p {work}/runs && mount -t tmpfs -o size={{}} none {work}/runs"
+    if subprocess.run(["unshare", "-m", "sh", "-c", volume.format("12k")], check=False).returncode:
         pytest.skip("no mount namespaces here: needs root, or CAP_SYS_ADMIN")
-    full = subprocess.Popen(
-        ["unshare", "-m", "sh", "-c", f"{small} && exec {join} --object-store-memory 83886080"],
-        cwd=site.root, env=site.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        nodes.wait_for(3)
+    with contextlib.ExitStack() as started:
+        for size in ("12k", "10m"):
+            script = f'{volume.format(size)}; exec "$@"'
+            started.enter_context(nodes.joined_in(["unshare", "-m", "sh", "-c", script, "-"]))
         answer = site.run(*RUN, "--work", str(work), "--cluster", nodes.address)
-    finally:
-        full.terminate()
-        full.wait(30)
     assert answer.returncode == 0, answer.stderr
     assert "no space left on the device" in answer.stderr
+    assert "what it wrote is not here" in answer.stderr
     assert_same(work, expected)
+
+
+def refused(site: Site, work: Path, *words: str) -> str:
+    """What `runtime run` says that does no work: one line."""
+    answer = site.run(*RUN, "--work", str(work), *words)
+    assert answer.returncode in (3, 4), answer.stderr
+    assert not finished_pieces(work)
+    (line,) = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_a_node_without_the_data(site: Site, work: Path, nodes: Nodes) -> None:
+    unmounted = f'mount -t tmpfs none {site.root}/frames && exec "$@"'
+    if subprocess.run(["unshare", "-m", "sh", "-c", unmounted, "-", "true"], check=False).returncode:
+        pytest.skip("no mount namespaces here: needs root, or CAP_SYS_ADMIN")
+    with nodes.joined_in(["unshare", "-m", "sh", "-c", unmounted, "-"]):
+        line = refused(site, work, "--cluster", nodes.address)
+    assert re.search(r"node \S+: .*frames", line)
+
+
+def test_nodes_without_a_gpu(site: Site, work: Path, nodes: Nodes) -> None:
+    words = ("--device", "cuda", "--cluster", nodes.address)
+    assert "no node of the cluster has a GPU" in refused(site, work, *words)
+    pretending = nodes.add(num_gpus=1)
+    line = refused(site, work, *words)
+    nodes.kill(pretending)
+    assert re.search(r"node \S+: CUDA finds no GPU", line)
+
+
+def test_a_cluster_of_another_version(site: Site, work: Path, nodes: Nodes) -> None:
+    with nodes.of_another_version("2.59.0"):
+        line = refused(site, work, "--cluster", nodes.address)
+    assert "another Ray or Python runs there" in line
+    assert "2.59.0" in line
 
 
 def test_the_head_is_killed_and_the_command_repeated(site: Site, expected: Path, work: Path) -> None:

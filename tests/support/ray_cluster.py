@@ -7,6 +7,7 @@ disturbed, in which a frame of more than 200 voxels ends the process.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 96
+_OBJECT_STORE = 80 << 20
 
 BACKEND = """
 import os
@@ -118,20 +120,57 @@ class Nodes:
 
         self._cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20},
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": _OBJECT_STORE},
         )
         self.address = str(self._cluster.address)
 
     def add(self, **options: Any) -> Any:
         """A node that can hold one worker."""
-        return self._cluster.add_node(num_cpus=1, object_store_memory=80 << 20, **options)
+        return self._cluster.add_node(num_cpus=1, object_store_memory=_OBJECT_STORE, **options)
+
+    def _count(self) -> int:
+        return sum(node["Alive"] for node in self._cluster.global_state.node_table())
 
     def wait_for(self, count: int, seconds: float = 60) -> None:
         """Wait until so many nodes are alive, the head included."""
         deadline = time.monotonic() + seconds
-        while sum(node["Alive"] for node in self._cluster.global_state.node_table()) != count:
+        while self._count() != count:
             assert time.monotonic() < deadline, "the node did not join"
             time.sleep(0.2)
+
+    @contextlib.contextmanager
+    def joined_in(self, prefix: list[str], **variables: str) -> Iterator[None]:
+        """A node that can hold one worker, started by a command behind ``prefix``, with other variables.
+
+        Args:
+            prefix: words before the command.
+            variables: of its environment.
+        """
+        ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
+        place = ["--address", self.address, "--num-cpus", "1", "--object-store-memory", str(_OBJECT_STORE)]
+        count = self._count()
+        node = subprocess.Popen(
+            [*prefix, *ray, "start", "--block", *place],
+            env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            self.wait_for(count + 1)
+            yield
+        finally:
+            node.terminate()
+            node.wait(30)
+
+    @contextlib.contextmanager
+    def of_another_version(self, version: str) -> Iterator[None]:
+        """What the head says of itself: that it is of another version of Ray."""
+        store = self._cluster.head_node.get_gcs_client()
+        key, namespace = b"CLUSTER_METADATA", b"cluster"
+        said = store.internal_kv_get(key, namespace)
+        store.internal_kv_put(key, json.dumps({**json.loads(said), "ray_version": version}).encode(), True, namespace)
+        try:
+            yield
+        finally:
+            store.internal_kv_put(key, said, True, namespace)
 
     def kill(self, node: Any) -> None:
         """End a node as a power cut does."""
