@@ -333,6 +333,10 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
     def enqueue(self, data: Any, *, stages: bool) -> Any:
         """Put a request on the lane's stream, without waiting.
 
+        Args:
+            data: the input; its arrays are written again when the request has been answered.
+            stages: take the time of every stage.
+
         Returns:
             What `answer` must know of it.
         """

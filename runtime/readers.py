@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 
 from runtime.input_buffers import InputBuffer
 from runtime.model import Model
-from runtime.pipeline import Pipeline
+from runtime.pipeline import DevicePipeline, Pipeline
 from runtime.reader_process import ONE_THREAD, Ask, Ended, Failed, Job, Told
 from runtime.reading import Input, Reading, ReadingHere
 from shared.errors import DeployError, EnvironmentLacks, InputError
@@ -152,6 +152,9 @@ class Readers(Reading):
             lock.close()
             lock.enter_context(pipeline.page_locked(buffer.mapped()))
             self._locked[ask.buffer] = buffer.mapped(), lock
+        if not isinstance(pipeline, DevicePipeline):
+            # A step may keep what it was given, which costs a GPU's request more than a CPU's.
+            arrays = {name: array.copy() for name, array in arrays.items()}
         data = pipeline.interface.packing.unpack(arrays)
         return Input(ask.index, told.token, data, told.counters, told.milliseconds, told.processor_seconds)
 

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.pipeline import HostPipeline
+from runtime.pipeline import DevicePipeline
 from runtime.readers import Readers
 from shared.errors import DeployError, EnvironmentLacks, InputError
 from tests.support import odd_frames
@@ -224,11 +225,12 @@ def test_nothing_is_left_when_it_is_closed(tmp_path: Path, site: Path, patch: py
     assert (_open_files(), _descendants(os.getpid())) == (files, processes)
 
 
-class Locking(HostPipeline):
-    """A pipeline that keeps account of what memory is page-locked for it."""
+class Locking(DevicePipeline[None]):
+    """A pipeline that keeps account of what memory is page-locked for it, and does nothing else."""
 
     def __init__(self) -> None:
-        super().__init__(odd_frames.pipeline().interface, [])
+        session = SimpleNamespace(gpu=None, open_lane=lambda: SimpleNamespace(stream=None))
+        super().__init__(odd_frames.pipeline().interface, None, None, session)
         self.locked: list[np.ndarray] = []
 
     @contextlib.contextmanager
@@ -237,8 +239,14 @@ class Locking(HostPipeline):
         yield
         self.locked = [each for each in self.locked if each is not memory]
 
+    def enqueue(self, data, *, stages): ...
 
-def test_what_the_pipeline_takes_lies_in_memory_that_it_has_locked(
+    def answer(self, request, *, stages): ...
+
+    def input_shapes(self, data, counters): ...
+
+
+def test_a_pipeline_on_a_gpu_takes_inputs_from_memory_that_it_has_locked(
     tmp_path: Path, site: Path, patch: pytest.MonkeyPatch
 ) -> None:
     pipeline = Locking()
@@ -250,11 +258,19 @@ def test_what_the_pipeline_takes_lies_in_memory_that_it_has_locked(
     assert not pipeline.locked
 
 
+def test_steps_on_the_host_may_keep_what_they_were_given(tmp_path: Path, site: Path, patch: pytest.MonkeyPatch) -> None:
+    with _open(tmp_path, site, patch, FRAMES) as readers:
+        kept = [read.data for read in readers.inputs(odd_frames.pipeline(), range(len(FRAMES)), held=1)]
+        for index, data in enumerate(kept):
+            assert data.tobytes() == odd_frames.read_points(readers._dataset.sample(index)).data.tobytes()
+
+
 PARENT = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 import pytest
-from runtime.pipeline import HostPipeline
+from runtime.pipeline import DevicePipeline
 from runtime.readers import Readers
 from tests.support import odd_frames
 

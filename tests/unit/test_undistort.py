@@ -66,3 +66,11 @@ def test_straight_images_stay_as_they_are(distortion: list[float]) -> None:
     mapping = undistortion_map(INTRINSICS, np.array(distortion), 20, 30)
     assert undistort(image, mapping) is image
     np.testing.assert_array_equal(mapping.intrinsics, INTRINSICS)
+
+
+def test_the_map_of_a_camera_outlives_the_input_that_it_was_made_from() -> None:
+    intrinsics = np.array([[800.0, 0.0, 320.0], [0.0, 800.0, 240.0], [0.0, 0.0, 1.0]])
+    before = intrinsics.copy()
+    mapping = undistortion_map(intrinsics, np.zeros(5), 480, 640)
+    intrinsics[:] = 0
+    np.testing.assert_array_equal(mapping.intrinsics, before)

@@ -42,7 +42,8 @@ def undistortion_map(intrinsics: Float64, distortion: Float64, height: int, widt
         height, width: of the images.
     """
     if not np.any(distortion):
-        return UndistortionMap(intrinsics, None, None)
+        # A copy: maps are kept, and the arrays of an input are not.
+        return UndistortionMap(intrinsics.copy(), None, None)
     size = (width, height)
     matrix, _ = cv2.getOptimalNewCameraMatrix(intrinsics, distortion, size, 0.0, size)
     source, fraction = cv2.initUndistortRectifyMap(intrinsics, distortion, None, matrix, size, cv2.CV_16SC2)
