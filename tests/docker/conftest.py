@@ -21,7 +21,8 @@ def engine() -> None:
         pytest.skip("Docker has no Compose v2 here")
 
 
-def _build(*services: str, target: str = TARGET, tag: str = TAG) -> None:
+def build(*services: str, target: str = TARGET, tag: str = TAG) -> None:
+    """Build images."""
     variables = {**os.environ, "TARGET": target, "TARGET_NAME": tag, "VERSION": "0.test", "REVISION": "0123abc"}
     answer = subprocess.run(
         ["docker", "compose", "--progress", "plain", "build", *services],
@@ -33,7 +34,7 @@ def _build(*services: str, target: str = TARGET, tag: str = TAG) -> None:
 @pytest.fixture(scope="session")
 def images(engine: None) -> None:
     """The images that need no PyTorch."""
-    _build("verifier", "evaluator", "runtime-onnx", "trt_builder")
+    build("verifier", "evaluator", "runtime-onnx", "trt_builder")
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def pytorch_images(images: None) -> None:
     """The images with PyTorch; skips where its CPU wheel, which is on no public index, is not there to build from."""
     if not list((ROOT / "docker" / "wheels").glob("torch-*.whl")):
         pytest.skip("exporter and runtime-pytorch: no CPU wheel of PyTorch in docker/wheels (docs/docker.md)")
-    _build("exporter", "runtime-pytorch")
+    build("exporter", "runtime-pytorch")
 
 
 @pytest.fixture
@@ -56,5 +57,5 @@ def volume(tmp_path: Path) -> Path:
 def rtx_image(engine: None) -> str:
     """The trt_builder image with TensorRT for RTX; returns its tag. Its wheels are 0.2 GB."""
     tag = f"{TAG}-rtx"
-    _build("trt_builder", target="rtx", tag=tag)
+    build("trt_builder", target="rtx", tag=tag)
     return tag
