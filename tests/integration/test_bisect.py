@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +249,25 @@ def test_every_component_of_a_workspace(good: Workspace, tmp_path: Path) -> None
     assert answer.keys() == expected.keys()
     for name, values in answer.items():
         assert np.isfinite(expected[name]).all() and not np.allclose(values, expected[name], rtol=1e-2)
+
+
+@pytest.mark.cluster
+def test_on_a_cluster_it_finds_the_same(good: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    alone, node = faulty(good, tmp_path / "alone")
+    spread = Workspace.open(shutil.copytree(alone.root, tmp_path / "spread"))
+    text = bisect(alone.root, RUNNER, LIMIT, reference_work=good.root)
+    assert bisect(spread.root, RUNNER, LIMIT, reference_work=good.root, cluster="local:3") == text
+    assert f"\n{node}" in text
+    files = {path.name: path.read_bytes() for path in (alone.root / "bisect").iterdir()}
+    assert {path.name: path.read_bytes() for path in (spread.root / "bisect").iterdir()} == files
+    assert spread.manifest().results["bisect"] == alone.manifest().results["bisect"]
+
+    def nowhere(path: Path) -> CommandRunner:
+        return CommandRunner(f"{path} {{model}} {{inputs}} {{outputs}}")
+
+    with pytest.raises(EnvironmentLacks, match=r"^node .*/nothing: can't be started"):
+        bisect(spread.root, nowhere(tmp_path / "nothing"), LIMIT, reference_work=good.root, cluster="local:1")
 
 
 def test_killed_it_does_not_ask_again(good: Workspace, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ from tests.support.calibration_data import DEMO_INFO, make_demo
 pytestmark = pytest.mark.exporter
 
 ROOT = Path(__file__).parents[2]
-
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed here; run: make setup-cluster")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +118,7 @@ def test_stopped_it_goes_on_and_both_commands_share_what_was_measured(
     assert nothing.exit_code == 6 and "no choice of INT8 blocks" in nothing.output
 
 
-@needs_ray
+@pytest.mark.cluster
 def test_on_a_cluster_it_goes_on_and_finds_the_same(
     options: list[str], stopped: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +135,7 @@ def test_on_a_cluster_it_goes_on_and_finds_the_same(
     assert sorted(lines) == sorted(journal_of(finished))
 
 
-@needs_ray
+@pytest.mark.cluster
 def test_a_cluster_that_is_not_there_is_told_before_any_work(options: list[str], tmp_path: Path) -> None:
     nowhere = run("auto", *options, "--work", str(tmp_path), "--cluster", "localhost:1", "--max-drop", "1")
     assert nowhere.exit_code == 4 and "there is no Ray cluster" in nowhere.output

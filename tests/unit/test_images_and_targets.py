@@ -29,7 +29,7 @@ PACKAGES = {
     "sklearn": "scikit-learn", "mmcv": "mmcv-lite", "google": "protobuf", "modelopt": "nvidia-modelopt",
 }  # fmt: skip
 NOT_LOCKED = {
-    "tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "mlflow", "rerun", "sqlalchemy",
+    "tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "mlflow", "rerun", "sqlalchemy", "ray",
 }  # fmt: skip
 # Which lock files make up an image, and whose code it holds.
 IMAGES = {
