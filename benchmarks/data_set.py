@@ -50,7 +50,7 @@ def make_frames(root: Path, count: int, points: int, sweeps: int) -> dict[str, A
     each = points // (sweeps + 1)
     entries = []
     for number_of_frame in range(min(count, DISTINCT)):
-        parts = []
+        parts: list[dict[str, Any]] = []
         for step in range(sweeps + 1):
             name = f"{number_of_frame:04d}_{step:02d}.bin"
             frame(each, COLUMNS, seed=number_of_frame * (sweeps + 1) + step).tofile(root / name)
@@ -74,7 +74,7 @@ def make_frames(root: Path, count: int, points: int, sweeps: int) -> dict[str, A
         )
     metainfo = {"classes": ["car"]}
     (root / "frames.json").write_text(json.dumps({"metainfo": metainfo, "data_list": infos}))
-    data = Data(format="info", root=str(root), info_file="frames.json", classes=("car",))
+    data = Data(format="info", root=root, info_file=Path("frames.json"), classes=("car",))
     return data.model_dump(mode="json")
 
 
