@@ -20,6 +20,7 @@ from shared.data import open_dataset
 from shared.data.types import Dataset
 from shared.errors import InputError, UsageError
 from shared.files import sha256_of_json
+from shared.openmp import threads_for_images
 from shared.provenance import package_versions
 from shared.runs import RunHeader
 from shared.spec import ModelSpec
@@ -127,6 +128,7 @@ class Model:
         checked = self.workspace.onnx if artifact_kind(module) == "onnx" else self.workspace.artifact
         files: dict[str, Path] = {component: checked(path) for component, path in artifacts.items()}
         self.require_trusted()
+        threads_for_images(self.threads)
         session = module.load(files, self.spec, self.device, self.threads)
         if self.compiled:
             if not isinstance(session, Compilable):

@@ -9,6 +9,8 @@ than a sixth. The number of threads stays PyTorch's own, whatever else runs: res
 *NumPy's matrix products.* Those here take microseconds: the poses of points. The threads of its OpenBLAS, one a
 processor, look for more work for a tenth of a second after each, and give way to others ten thousand times meanwhile:
 on 16 processors that was 0.16 s of them for every frame that was read. One thread gives the same bits.
+
+*OpenCV's images.* It takes every processor, also where a backend was told how many it may have.
 """
 
 from __future__ import annotations
@@ -34,3 +36,13 @@ def one_thread_for_matrices() -> None:
     """
     if platform.machine() == "x86_64":
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def threads_for_images(count: int | None) -> None:
+    """Give OpenCV so many threads, unless the environment says how many. Call it before OpenCV is imported.
+
+    Args:
+        count: None leaves the choice to OpenCV.
+    """
+    if count is not None:
+        os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(count))

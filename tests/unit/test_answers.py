@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from runtime.answers import TIMED_EVERY, Loaded
+from runtime.answers import TIMED_EVERY, Loaded, suggested_readers
+from runtime.devices import Device
 from runtime.pipeline import DevicePipeline, Inference, Interface, PipelineInput, one_array
 from runtime.reading import ReadingHere
 from shared.data.types import Dataset
@@ -23,7 +25,7 @@ class Numbered:
     token: str
 
 
-class Device:
+class Busy:
     """What a GPU would see of the requests of all lanes.
 
     Attributes:
@@ -64,13 +66,13 @@ def dataset(count: int) -> Dataset[Numbered]:
     return Dataset("numbers", (), count, lambda index: Numbered(index, f"s{index}"), list)
 
 
-def loaded(count: int, lanes: int, *, broken: int = -1, refused: int = -1) -> tuple[Loaded, Device]:
+def loaded(count: int, lanes: int, *, broken: int = -1, refused: int = -1) -> tuple[Loaded, Busy]:
     def read(sample: Numbered) -> PipelineInput:
         if sample.index == broken:
             raise InputError("is broken", where=sample.token)
         return PipelineInput(np.array([float(sample.index)]), {"read": sample.index})
 
-    device = Device()
+    device = Busy()
     session = SimpleNamespace(
         gpu=None, device=device, settings={}, several_lanes=True, open_lane=lambda: SimpleNamespace(stream=None)
     )
@@ -126,3 +128,20 @@ def test_requests_are_collected_when_nobody_asks_for_their_answers():
     answers.close()
     assert not device.under_way
     assert [answer.index for answer in model.answers([4, 5])] == [4, 5]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="readers need Linux")
+@pytest.mark.parametrize(
+    ("device", "processors", "samples", "readers"),
+    [
+        ("cpu", 2, 400, 1),
+        ("cpu", 64, 400, 2),
+        ("cuda", 1, 400, 1),
+        ("cuda", 8, 400, 6),
+        ("cuda", 128, 400, 12),
+        ("cuda", 128, 10, 0),
+    ],
+)
+def test_readers_are_as_many_as_the_device_can_use(monkeypatch, device, processors, samples, readers):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(processors)))
+    assert suggested_readers(Device(device), samples) == readers

@@ -105,6 +105,18 @@ def test_numpy_has_one_thread_for_matrices_unless_the_user_says(chosen: str | No
     assert answer.stdout.strip() == expected
 
 
+@pytest.mark.parametrize(("count", "chosen", "expected"), [(3, None, "3"), (3, "5", "5"), (None, "5", "5")])
+def test_opencv_has_the_threads_of_the_backend_unless_the_user_says(
+    count: int | None, chosen: str | None, expected: str
+) -> None:
+    code = f"import shared.openmp; shared.openmp.threads_for_images({count}); import cv2; print(cv2.getNumThreads())"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENCV_FOR_THREADS_NUM"}
+    if chosen is not None:
+        environment["OPENCV_FOR_THREADS_NUM"] = chosen
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert answer.stdout.strip() == expected
+
+
 @pytest.mark.exporter
 @pytest.mark.parametrize("module", ["exporter.cli", "runtime.backends.pytorch"])
 def test_waiting_is_chosen_before_pytorch_is_imported(module: str) -> None:
