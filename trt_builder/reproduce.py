@@ -73,8 +73,8 @@ def reproduce(
         made = [case for job in jobs for case in _failing(job, out, this_target, options)]
         hint = "nodes with wrong results: verifier bisect, and --bisected here"
     if not made:
-        raise InputError("nothing to reproduce: " + ("no nodes were found" if bisected else "it builds"),
-                         where=str(work), hint=hint)  # fmt: skip
+        why = "no nodes were found" if bisected else "it builds at the typical sizes of its inputs"
+        raise InputError(f"nothing to reproduce: {why}", where=str(work), hint=hint)
     return "\n".join(f"{folder}: {what}" for folder, what in made)
 
 
