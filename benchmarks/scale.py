@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -124,16 +125,20 @@ def _header(backend: str, stage: StageRun, samples: int) -> RunHeader:
 
 
 def write_shards(work: Path, samples: int) -> None:
-    """The shards of a run, one after another."""
+    """The shards of a run, as many at a time as there are processors."""
+    shards = [(work, samples, number) for number in range(1, SHARDS + 1)]
+    with multiprocessing.get_context("spawn").Pool(min(SHARDS, os.cpu_count() or 1)) as pool:
+        pool.starmap(_write_shard, shards)
+
+
+def _write_shard(work: Path, samples: int, number: int) -> None:
     stage, made_up = _stage(work, "onnx-cpu", samples), MadeUp()
-    header = _header("onnx", stage, samples)
-    for number in range(1, SHARDS + 1):
-        shard = Shard(number, SHARDS)
-        own = shard.samples(samples)
-        writer = PieceWriter.open(stage.pieces_folder("runs/onnx-cpu") / shard.folder, PieceHeader.of(header, own))
-        for index in own:
-            writer.commit(index, made_up.answer(index), _LATENCIES, _COUNTERS)
-        writer.finish(Origin(stage=stage.record(), shards=SHARDS, alerts=[]))
+    shard = Shard(number, SHARDS)
+    header = PieceHeader.of(_header("onnx", stage, samples), shard.samples(samples))
+    writer = PieceWriter.open(stage.pieces_folder("runs/onnx-cpu") / shard.folder, header)
+    for index in header.samples:
+        writer.commit(index, made_up.answer(index), _LATENCIES, _COUNTERS)
+    writer.finish(Origin(stage=stage.record(), shards=SHARDS, alerts=[]))
 
 
 def merge_shards(work: Path, samples: int) -> None:
@@ -228,18 +233,25 @@ def _run_step(name: str, work: Path, samples: int) -> dict[str, float]:
 
 
 def _disk_mb(folder: Path) -> float:
-    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
+    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return round(sum({status.st_ino: status.st_size for status in files}.values()) / 1e6, 1)  # a version has hard links
 
 
 def _step(name: str, work: Path, samples: int) -> dict[str, float]:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started, used = time.perf_counter(), time.process_time()
+    before, started = _usage(), time.perf_counter()
     STEPS[name](work, samples)
+    cpu, peak_mb = _usage()
     return {
         "seconds": round(time.perf_counter() - started, 2),
-        "cpu_seconds": round(time.process_time() - used, 2),
-        "peak_mb": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, 1),
+        "cpu_seconds": round(cpu - before[0], 2),
+        "peak_mb": round(peak_mb - before[1], 1),
     }
+
+
+def _usage() -> tuple[float, float]:
+    """Seconds of CPU so far, and the highest memory [MB] of a process: of this one and its children."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in both), max(each.ru_maxrss for each in both) / 1024
 
 
 def measure(folder: Path, samples: int, steps: list[str]) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.arrays import Arrays, Int64
+from shared.arrays import Arrays, Int32, Int64
 from shared.errors import InputError
 from shared.files import atomic_path
 from shared.npy import read_header
@@ -37,19 +37,22 @@ class Column:
     Attributes:
         dtype: of its elements.
         axes: lengths of the axes after the first.
-        starts: (S,) int64, where each sample's part begins in its source, in bytes.
-        lengths: (S,) int64, of each sample's first axis.
+        lengths: (S,) int32, of each sample's first axis.
     """
 
     dtype: np.dtype[Any]
     axes: tuple[int, ...]
-    starts: Int64
-    lengths: Int64
+    lengths: Int32
 
     @staticmethod
     def for_samples(count: int, dtype: np.dtype[Any], axes: tuple[int, ...]) -> Column:
         """The column of ``count`` samples that are still to be placed."""
-        return Column(dtype, axes, np.zeros(count, np.int64), np.zeros(count, np.int64))
+        return Column(dtype, axes, np.zeros(count, np.int32))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one element of the first axis."""
+        return self.dtype.itemsize * int(np.prod(self.axes, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,15 @@ class Stretch:
     source: Callable[[], IO[bytes]]
 
 
-def write_packed(path: Path | WorkPath, columns: Mapping[str, Column], stretches: Sequence[Stretch]) -> None:
+def write_packed(
+    path: Path | WorkPath, columns: Mapping[str, Column], starts: Int64, stretches: Sequence[Stretch]
+) -> None:
     """Write a packed file, one sample's array in memory at a time, and one source open.
 
     Args:
         path: where to.
-        columns: what to pack, by name.
+        columns: what to pack, by name, in the order in which the arrays of a sample follow one another.
+        starts: (S,) where the first array of each sample begins in its source, in bytes.
         stretches: where the columns' parts are; all samples, in order.
 
     Raises:
@@ -78,21 +84,24 @@ def write_packed(path: Path | WorkPath, columns: Mapping[str, Column], stretches
         EnvironmentLacks: the disk is full or read-only.
     """
     with atomic_path(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+        begin = starts.copy()
         for name, column in columns.items():
-            offsets = np.concatenate([[0], np.cumsum(column.lengths)]).astype(np.int64)
+            offsets = np.zeros(len(starts) + 1, np.int64)
+            np.cumsum(column.lengths, out=offsets[1:])
             _write_member(archive, f"{_OFFSETS}/{name}", offsets.dtype, offsets.shape, [offsets.tobytes()])
-            row_bytes = column.dtype.itemsize * int(np.prod(column.axes, dtype=np.int64))
+            sizes = np.diff(offsets) * column.row_bytes
             shape = (int(offsets[-1]), *column.axes)
-            _write_member(archive, name, column.dtype, shape, _parts(stretches, column, row_bytes))
+            _write_member(archive, name, column.dtype, shape, _parts(stretches, begin, sizes))
+            begin += sizes
 
 
-def _parts(stretches: Sequence[Stretch], column: Column, row_bytes: int) -> Iterable[bytes]:
+def _parts(stretches: Sequence[Stretch], starts: Int64, sizes: Int64) -> Iterable[bytes]:
     for stretch in stretches:
         with stretch.source() as source:
             for index in stretch.samples:
-                source.seek(column.starts[index])
-                content = source.read(int(column.lengths[index]) * row_bytes)
-                if len(content) != column.lengths[index] * row_bytes:
+                source.seek(int(starts[index]))
+                content = source.read(int(sizes[index]))
+                if len(content) != sizes[index]:
                     raise InputError(f"ends within sample {index}", where=source.name, hint="start again")
                 yield content
 

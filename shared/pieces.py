@@ -277,5 +277,6 @@ def _check_journal(folder: WorkPath, header: PieceHeader, journal: SampleJournal
     task, layout = find(header.run.task), journal.layout()
     known = stored_arrays(task, header.run.task, task.empty()).keys()
     required = {name for name in known if name.rpartition("/")[2] not in task.optional_arrays}
-    if layout is not None and not required <= layout.keys() <= known:
-        raise InputError(f"holds {sorted(layout)}, expected {sorted(known)}", where=str(folder / JOURNAL))
+    names = {name for name, _, _ in layout or ()}
+    if layout is not None and not required <= names <= known:
+        raise InputError(f"holds {sorted(names)}, expected {sorted(known)}", where=str(folder / JOURNAL))

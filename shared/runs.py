@@ -173,10 +173,10 @@ class RunWriter:
             EnvironmentLacks: the disk is full.
         """
         piece.check_belongs_to(self._header)
-        journal, layouts = piece.journal, {repr(each.layout()) for each in self._sources() if each.layout()}
+        journal, layouts = piece.journal, {each.layout() for each in self._sources() if each.layout()}
         if self._journal is None or not len(journal.samples):
             return 0
-        if layouts - {repr(journal.layout())}:
+        if layouts - {journal.layout()}:
             raise InputError("holds arrays of another layout than the samples before", where=str(piece.folder))
         samples = journal.committed()
         new = samples[self._source[samples] < 0]
@@ -212,10 +212,10 @@ class RunWriter:
 
     def _pack(self) -> None:
         count, sources = len(self._header.tokens), self._sources()
+        starts = np.zeros(count, np.int64)
         columns: dict[str, Column] = {}
         if not count:
-            task = find(self._header.task)
-            for name, array in stored_arrays(task, self._header.task, task.empty()).items():
+            for name, array in stored_arrays(self._task, self._header.task, self._task.empty()).items():
                 columns[name] = Column.for_samples(0, array.dtype, array.shape[1:])
         # Where the source changes, a stretch begins.
         bounds = [0, *(np.flatnonzero(np.diff(self._source)) + 1).tolist(), count] if count else []
@@ -225,14 +225,14 @@ class RunWriter:
             for name, slot in entry.slots().items():
                 if name not in columns:
                     columns[name] = Column.for_samples(count, slot.dtype, slot.shape[1:])
-                columns[name].starts[entry.index], columns[name].lengths[entry.index] = slot.start, slot.shape[0]
+                columns[name].lengths[entry.index] = slot.shape[0]
+            starts[entry.index] = entry.start
             return entry.latency_ms, entry.counters
 
         entries = chain.from_iterable(source.entries(samples) for source, samples in stretches)
         write_samples(self._folder / SAMPLES, map(place, entries))
-        write_packed(
-            self._folder / _PREDICTIONS, columns, [Stretch(samples, source.open_data) for source, samples in stretches]
-        )
+        parts = [Stretch(samples, source.open_data) for source, samples in stretches]
+        write_packed(self._folder / _PREDICTIONS, columns, starts, parts)
 
 
 def kind_of(name: str) -> str:

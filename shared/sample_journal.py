@@ -21,11 +21,12 @@ import json
 import math
 import os
 import time
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,10 @@ from shared.work_path import WorkPath
 JOURNAL = "journal.jsonl"
 DATA = "journal.bin"
 _FLUSH_EVERY_SECONDS = 1.0
+
+
+#: Of the arrays of a sample, in the order in which they follow one another: name, dtype, axes after the first.
+Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,9 @@ class Entry:
             start += slots[name].nbytes
         return slots
 
-    def layout(self) -> dict[str, tuple[str, list[int]]]:
-        """What is the same in all samples: dtypes, and axes after the first."""
-        return {name: (dtype, shape[1:]) for name, (dtype, shape) in self.arrays.items()}
+    def layout(self) -> Layout:
+        """What is the same in all samples."""
+        return tuple((name, dtype, tuple(shape[1:])) for name, (dtype, shape) in self.arrays.items())
 
 
 class SampleJournal:
@@ -109,7 +114,8 @@ class SampleJournal:
         self.samples = samples
         self._index_path, self._data_path = folder / JOURNAL, folder / DATA
         self._line_starts = np.full(len(samples), -1, np.int64)
-        self._layout: dict[str, tuple[str, list[int]]] | None = None
+        self._layout: Layout | None = None
+        self._files: tuple[BinaryIO, BinaryIO] | None = None  # data and index; opened at the first sample
         self._index_end = self._data_end = self._flushed = 0
         self._last_flush = time.monotonic()
 
@@ -186,8 +192,8 @@ class SampleJournal:
         """Positions of the samples that are not committed, in order."""
         return (np.flatnonzero(self._line_starts < 0) + self.samples.start).tolist()
 
-    def layout(self) -> dict[str, tuple[str, list[int]]] | None:
-        """Names, dtypes and axes after the first of the arrays of all samples; None where there is no sample."""
+    def layout(self) -> Layout | None:
+        """Of the arrays of all samples; None where there is no sample."""
         return self._layout
 
     def add(self, index: int, latency_ms: dict[str, float], counters: dict[str, int], arrays: Arrays) -> None:
@@ -213,11 +219,20 @@ class SampleJournal:
             raise ValueError(f"arrays of sample {index} are {entry.layout()}, those of the ones before {self._layout}")
         line = json.dumps(vars(entry), allow_nan=False).encode() + b"\n"
         with explain_os_errors(self._data_path):
-            _append(self._data_path, start, content, flush)
-            _append(self._index_path, self._index_end, line, flush)
+            data_file, index_file = self._opened()
+            _append(data_file, start, content, flush)
+            _append(index_file, self._index_end, line, flush)
         if flush:
             self._flushed, self._last_flush = end, time.monotonic()
         self._add(self._index_end, len(line), entry)
+
+    def _opened(self) -> tuple[BinaryIO, BinaryIO]:
+        if self._files is None:
+            data, index = (path.open_file("r+b", buffering=0) for path in (self._data_path, self._index_path))
+            for file in (data, index):
+                weakref.finalize(self, file.close)
+            self._files = data, index
+        return self._files
 
     def entries(self, indices: Iterable[int] | None = None) -> Iterator[Entry]:
         """Committed samples, in the order of ``indices``; None: all, in the order of the run's tokens.
@@ -228,8 +243,12 @@ class SampleJournal:
         with self._index_path.open_file() as file:
             for index in self.committed().tolist() if indices is None else indices:
                 file.seek(self._line_starts[index - self.samples.start])
-                entry = _parse(file.readline())
-                if entry is None or entry.index != index or self._layout != entry.layout():
+                try:
+                    entry = Entry(**json.loads(file.readline()))  # which was checked when the journal was opened
+                    same = entry.index == index and entry.layout() == self._layout
+                except (ValueError, TypeError, AttributeError):
+                    same = False
+                if not same:
                     raise InputError("was changed while it was read", where=str(self._index_path), hint="start again")
                 yield entry
 
@@ -238,16 +257,16 @@ class SampleJournal:
         return self._data_path.open_file()
 
 
-def _append(path: WorkPath, end: int, content: bytes, flush: bool) -> None:
+def _append(file: BinaryIO, end: int, content: bytes, flush: bool) -> None:
     """Write at ``end``, which is where the file ends unless a write before failed half way."""
-    with path.open_file("r+b", buffering=0) as file:
+    if file.seek(0, os.SEEK_END) != end:
         file.truncate(end)
         file.seek(end)
-        left = memoryview(content)
-        while left:
-            left = left[file.write(left) :]
-        if flush:
-            os.fsync(file.fileno())
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+    if flush:
+        os.fsync(file.fileno())
 
 
 def _parse(line: bytes) -> Entry | None:

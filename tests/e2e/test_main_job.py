@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from shared.manifest import Manifest, read_manifest
+from shared.manifest import Manifest, read_manifest, update_manifest
 from shared.runs import Run
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,43 @@ def test_the_summary_names_metrics_and_the_place(main_job: tuple[Path, str]) -> 
     assert str(work) in output.replace("\n", "")
     assert re.search(r"mAP", output)
     assert "onnx-cpu" in output
+
+
+def test_shards_in_copies_give_the_run_of_one_process(main_job: tuple[Path, str], tmp_path: Path) -> None:
+    """What a scheduler does that knows nothing of us: two jobs, each with a copy; then what comes after a run."""
+    done = read_manifest(main_job[0] / "manifest.json")
+    work = Path(shutil.copytree(main_job[0], tmp_path / "work"))
+    shutil.rmtree(work / "runs/onnx-cpu")
+    update_manifest(work / "manifest.json", _without_onnx_run)
+    copies = [Path(shutil.copytree(work, tmp_path / name)) for name in ("one", "two")]
+    for number, copy in enumerate(copies, 1):
+        run = ("runtime", "run", "--work", copy, "--backend", "onnx", "--num-samples", "-1")
+        assert "done, samples" in tool(*run, "--shard", f"{number}/2")
+    assert "commit    run onnx-cpu, from 2 shards" in tool("manifest", "merge", "--work", work, *copies)
+    for path in done.stages["run:onnx-cpu"].outputs:
+        if not path.endswith("samples.jsonl"):
+            assert (work / path).read_bytes() == (main_job[0] / path).read_bytes(), path
+    assert "up to date" in tool("runtime", "run", "--work", work, "--backend", "onnx", "--num-samples", "-1")
+    assert "verification passed" in tool("verifier", "verify", "--work", work)
+    tool("evaluator", "evaluate", "--work", work)
+    merged = read_manifest(work / "manifest.json")
+    assert merged.stages["run:onnx-cpu"].fingerprint == done.stages["run:onnx-cpu"].fingerprint
+    assert merged.results["metrics"] == done.results["metrics"]
+
+
+def _without_onnx_run(manifest: Manifest) -> None:
+    for path in manifest.stages.pop("run:onnx-cpu").outputs:
+        del manifest.artifacts[path]
+
+
+def tool(*command: object) -> str:
+    """What one of the tools prints; it must end well."""
+    program, *arguments = map(str, command)
+    answer = subprocess.run(
+        [ROOT / ".venv/tools/bin" / program, *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
 
 
 def test_a_model_of_your_own(tmp_path: Path) -> None:
