@@ -119,7 +119,7 @@ def evaluate(
                 _log.warning("the data set has no labels: latency only, no metrics")
             evaluations, replicates = evaluate_runs(runs, truth, metric, spec.classes, resample, evaluation)
             for folder, run in zip(folders, runs, strict=True):
-                stage.text_artifact(f"evaluation/{Path(folder).name}-latency.csv", "latency", latency_csv(run))
+                stage.lines_artifact(f"evaluation/{Path(folder).name}-latency.csv", "latency", latency_csv(run))
             for name, stored in evaluations.items():
                 stored["run"]["precision"] = precisions[name]
                 if float_model is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -42,15 +43,18 @@ def run_latency(run: Run) -> dict[str, dict[str, float]]:
     return statistics
 
 
-def latency_csv(run: Run) -> str:
-    """Every latency of a run as CSV: position, token of the sample, milliseconds by stage, milliseconds in all."""
+def latency_csv(run: Run) -> Iterator[str]:
+    """Every latency of a run, as lines of CSV: position, token of the sample, milliseconds by stage and in all."""
     stages = list(run.latencies.values)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "sample", *(f"{stage}_ms" for stage in stages)])
+    yield _csv_line(["index", "sample", *(f"{stage}_ms" for stage in stages)])
     for index in np.flatnonzero(run.timed()).tolist():
         latency = run.latencies[index]
-        writer.writerow([index, run.header.tokens[index], *(latency[stage] for stage in stages)])
+        yield _csv_line([index, run.header.tokens[index], *(latency[stage] for stage in stages)])
+
+
+def _csv_line(values: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue()
 
 

@@ -15,7 +15,7 @@ import contextlib
 import datetime
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -267,6 +267,11 @@ class StageRun:
     def text_artifact(self, relative: str, kind: str, text: str) -> None:
         """Write a text as an artifact, see `artifact`."""
         self.bytes_artifact(relative, kind, text.encode())
+
+    def lines_artifact(self, relative: str, kind: str, lines: Iterable[str]) -> None:
+        """Write lines, line breaks included, as an artifact as they come, see `artifact`."""
+        with self.artifact(relative, kind) as path, path.open("x", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
 
     def json_artifact(self, relative: str, kind: str, value: Any) -> None:
         """Write a JSON artifact, see `artifact`."""

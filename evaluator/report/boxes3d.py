@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluator.boxes3d.t4 import HEADLINE_RULE, RULES
-from evaluator.metrics.detection3d import HEADLINE_RANGE, RANGES
+from evaluator.metrics.detection3d import FRAMES_AT_A_TIME, HEADLINE_RANGE, RANGES
 from evaluator.report.material import Material
 from shared.arrays import Int64
-from shared.metrics.box_table import BoxTable, table_of, to_ego_frame
+from shared.metrics.box_table import BoxTable, join_tables, table_of, to_ego_frame
 from shared.metrics.matching import descending_scores, groups_of, match_greedily, pairs_within
 from shared.metrics.nuscenes import ERROR_DISTANCE
 
@@ -53,17 +52,21 @@ def frames_of(material: Material, only: int | None = None) -> Frames:
     """The boxes of all labeled frames; or those of one, as frame 0."""
     assert material.samples is not None
     truth = material.samples.truth
-    chosen: Sequence[int] = range(len(truth.positions)) if only is None else [only]
+    if only is None:
+        chosen, truths = range(len(truth.positions)), truth.boxes
+    else:
+        own = truth.boxes.of_frames(only, only + 1)
+        chosen, truths = range(only, only + 1), replace(own, frames=np.zeros_like(own.frames))
     predictions = {}
     for name in material.pair:
-        boxes = [
-            to_ego_frame(material.runs[name].boxes(truth.positions[frame]), truth.lidar2ego[frame]) for frame in chosen
-        ]
-        predictions[name] = _within_range(table_of(boxes))
-    truths = truth.boxes
-    if only is not None:
-        own = truths.select(truths.frames == only)
-        truths = replace(own, frames=np.zeros_like(own.frames))
+        tables = []
+        for first in range(0, len(chosen), FRAMES_AT_A_TIME):
+            boxes = [
+                to_ego_frame(material.runs[name].boxes(truth.positions[frame]), truth.lidar2ego[frame])
+                for frame in chosen[first : first + FRAMES_AT_A_TIME]
+            ]
+            tables.append(_within_range(table_of(boxes, first)))
+        predictions[name] = join_tables(tables)
     return Frames(_within_range(truths.select(truths.num_points != 0)), predictions)
 
 

@@ -30,27 +30,26 @@ def _count(value: int, whole: int) -> Cell:
 
 
 def detection_confusion(
-    pairs: Sequence[tuple[int, int]],
-    truths: Sequence[int],
-    predictions: Sequence[int],
+    pairs: Int64,
+    truths: Int64,
+    predictions: Int64,
     classes: Sequence[str],
     title: str,
 ) -> Grid:
     """Confusion matrix of a detector: which class was found as which, what was missed, and what was a false alarm.
 
     Args:
-        pairs: labels of the truth and the prediction of everything that was matched.
-        truths, predictions: labels of everything there was, and of everything that was predicted.
+        pairs: (K, 2) labels of the truth and the prediction of everything that was matched.
+        truths, predictions: (M,) and (N,) labels of everything there was, and of everything that was predicted.
         classes: class list.
         title: of the table.
     """
     size = len(classes) + 1
     matrix = np.zeros((size, size), np.int64)
-    for truth, prediction in pairs:
-        matrix[truth, prediction] += 1
-    for label in range(len(classes)):
-        matrix[label, -1] = sum(1 for truth in truths if truth == label) - matrix[label, :-1].sum()
-        matrix[-1, label] = sum(1 for prediction in predictions if prediction == label) - matrix[:-1, label].sum()
+    np.add.at(matrix, (pairs[:, 0], pairs[:, 1]), 1)
+    counts = [np.bincount(labels, minlength=len(classes)) for labels in (truths, predictions)]
+    matrix[:-1, -1] = counts[0] - matrix[:-1, :-1].sum(axis=1)
+    matrix[-1, :-1] = counts[1] - matrix[:-1, :-1].sum(axis=0)
     used = [label for label in range(len(classes)) if matrix[label].any() or matrix[:, label].any()]
     kept = [*used, size - 1]
     names = [classes[label] for label in used]

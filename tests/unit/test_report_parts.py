@@ -6,6 +6,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +73,9 @@ def test_listed_frames_are_all_or_the_worst_and_some_of_the_others(scores: list[
 
 def test_confusion_counts_everything_once() -> None:
     # Two cars and a bus; said: a car for a car, a bus for the other, a car where nothing is; the bus is missed.
-    grid = detection_confusion([(0, 0), (0, 1)], [0, 0, 1], [0, 1, 0], ["car", "bus", "tram"], "t")
+    grid = detection_confusion(
+        np.array([(0, 0), (0, 1)]), np.array([0, 0, 1]), np.array([0, 1, 0]), ["car", "bus", "tram"], "t"
+    )
     assert list(grid.columns) == ["truth", "car", "bus", "not found", "sum"]
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in grid.cells()}
     assert rows == {

@@ -42,12 +42,12 @@ def test_disturbed_requests_are_marked(tmp_path: Path) -> None:
     assert "; 1 of 3 requests DISTURBED by other programs" in latency_table(statistics, "onnx-cpu").text()
     evaluation = {"headline": {}, "intervals": {}, "latency": statistics}
     assert "60.0 (disturbed)" in side_by_side({"onnx-cpu": evaluation}).text()
-    assert "index,sample,model_ms,total_ms,waited_ms" in latency_csv(run)
+    assert "index,sample,model_ms,total_ms,waited_ms" in "".join(latency_csv(run))
 
 
 def test_every_request_as_csv(tmp_path: Path) -> None:
     run = _run_with(tmp_path, [{"model": 1.5, "total": 3.0}, {"model": 2.0, "total": 4.25}])
-    lines = list(csv.DictReader(latency_csv(run).splitlines()))
+    lines = list(csv.DictReader(latency_csv(run)))
     assert [line["sample"] for line in lines] == run.header.tokens
     assert [(float(line["model_ms"]), float(line["total_ms"])) for line in lines] == [(1.5, 3.0), (2.0, 4.25)]
 
@@ -71,7 +71,7 @@ def test_requests_that_shared_the_device_have_no_latency(tmp_path: Path) -> None
     run = _in_flight(_run_with(tmp_path, times))
     statistics = run_latency(run)
     assert statistics["total"]["samples"] == 2 and statistics["total"]["median"] == 3.0
-    assert [line["index"] for line in csv.DictReader(latency_csv(run).splitlines())] == ["0", "3"]
+    assert [line["index"] for line in csv.DictReader(latency_csv(run))] == ["0", "3"]
 
 
 @pytest.mark.parametrize("times", [[{"model": 1.0, "total": 2.0}, {"model": 1.0}], [{}, {}]])

@@ -17,6 +17,7 @@ from evaluator.report.material import Material
 from evaluator.report.over_score import Detections
 from evaluator.report.scene import Detail, Scene, numbers, photo, title_of
 from evaluator.report.svg import Line, line_chart, linear_axis
+from shared.arrays import Int64
 from shared.data.types import ImageSample
 from shared.geometry import overlaps_2d
 from shared.lazy import lazy_import
@@ -151,19 +152,18 @@ def _labeled(material: Material, position: int) -> Boxes2D:
 
 def _confusion(material: Material) -> Block:
     assert material.samples is not None
-    pairs: list[tuple[int, int]] = []
-    truths: list[int] = []
-    predictions: list[int] = []
+    pairs: list[Int64] = [np.zeros((0, 2), np.int64)]
+    truths: list[Int64] = [np.zeros(0, np.int64)]
+    predictions: list[Int64] = [np.zeros(0, np.int64)]
     for position in range(len(material.samples.truth.images)):
         found, wanted = _sure(material, material.shown, position), _labeled(material, position)
-        truths += wanted.labels.tolist()
-        predictions += found.labels.tolist()
-        pairs += [
-            (int(wanted.labels[column]), int(found.labels[row]))
-            for row, column in _pairs(found, wanted, same_class=False)
-        ]
+        truths.append(wanted.labels)
+        predictions.append(found.labels)
+        matched = _pairs(found, wanted, same_class=False)
+        pairs.append(np.array([(wanted.labels[column], found.labels[row]) for row, column in matched]).reshape(-1, 2))
     title = f"Confusion of {material.shown}, IoU from {voc.IOU_THRESHOLD:g} on, scores from the best F1 on"
-    return detection_confusion(pairs, truths, predictions, material.spec.classes, title)
+    labels = (np.concatenate(parts).astype(np.int64) for parts in (pairs, truths, predictions))
+    return detection_confusion(*labels, material.spec.classes, title)
 
 
 def source(sample: ImageSample) -> Path:

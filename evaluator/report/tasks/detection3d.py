@@ -97,13 +97,11 @@ def _confusion(material: Material, frames: Frames) -> Block:
     predictions, truths = frames.predictions[material.shown], frames.truths
     # All classes are one family: a box in the right place counts, whatever its class.
     matched = matches(predictions, truths, np.zeros(len(material.spec.classes), np.int64))
-    pairs = [
-        (int(truths.labels[column]), int(predictions.labels[row])) for row, column in enumerate(matched) if column >= 0
-    ]
+    hit = np.flatnonzero(matched >= 0)
     return detection_confusion(
-        pairs,
-        truths.labels.tolist(),
-        predictions.labels.tolist(),
+        np.column_stack([truths.labels[matched[hit]], predictions.labels[hit]]),
+        truths.labels,
+        predictions.labels,
         material.spec.classes,
         f"Confusion of {material.shown}, centers within {ERROR_DISTANCE:g} m, scores from the best F1 on",
     )
