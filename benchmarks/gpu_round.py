@@ -116,7 +116,11 @@ def _tests() -> list[Sequence[str]]:
     """The tests that build few engines or small ones, as processes that run side by side."""
     files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
     others = [file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN]
-    kernels = ["tests/unit/test_cuda_kernels.py", *(file for file in others if "kernels" in file)]
+    kernels = [
+        "tests/unit/test_cuda_kernels.py",
+        "tests/unit/test_pillar_encoder.py",
+        *(file for file in others if "kernels" in file),
+    ]
     builds = [file for file in others if file not in kernels]
     return [
         *((*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in _OPERATORS),
