@@ -36,7 +36,8 @@ MMCV_WHEEL := $(WHEELS)/mmcv.ready
 RTX := .venv/rtx
 MLFLOW_SERVER := .cache/mlflow
 # TensorRT for RTX, which builds without a GPU, is taken where it was set up.
-TRT_BUILDER = $(if $(wildcard $(RTX)/.ready),$(RTX),$(TOOLS))/bin/trt_builder
+RTX_READY = $(wildcard $(RTX)/.ready)
+TRT_BUILDER = $(if $(RTX_READY),$(RTX),$(TOOLS))/bin/trt_builder
 # The exporter's compiled-ops environment is taken where it was set up.
 EXPORTER_BIN = $(if $(wildcard $(EXPORTER_FULL)/.ready),$(EXPORTER_FULL),$(EXPORTER))/bin
 
@@ -195,7 +196,7 @@ export: $(SETUP) ## one stage: PyTorch to ONNX, with the framework's reference
 	@$(with_checkpoint)
 	@$(EXPORTER_TOOL) export --config $(CONFIG_ARG) --work $(WORK_ARG) $(overrides)
 build: $(SETUP) ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT, or TensorRT for RTX
-	@$(BUILDER_TOOL) build --work $(WORK_ARG) --if-available
+	@$(BUILDER_TOOL) build --work $(WORK_ARG) --if-available $(cluster)
 run: $(SETUP) ## one stage: both backends over the data set
 	@$(run_pytorch)
 	@$(run_onnx)
@@ -226,7 +227,7 @@ setup: $(TOOLS)/.ready $(EXPORTER)/.ready $(wildcard $(EXPORTER_FULL)/.ready) ##
 setup-full: setup $(EXPORTER_FULL)/.ready ## the same with mmcv's compiled ops (builds for 10 minutes, then cached)
 setup-rtx: $(RTX)/.ready ## TensorRT for RTX (0.4 GB), which builds engines without a GPU
 setup-mlflow: $(TOOLS)/.mlflow-ready ## the evaluator's --mlflow (100 MB)
-setup-cluster: $(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready ## --cluster and CLUSTER: Ray (240 MB in either environment)
+setup-cluster: $(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready $(RTX_READY:%/.ready=%/.cluster-ready) ## --cluster and CLUSTER: Ray (240 MB in either environment)
 setup-dev: setup $(TOOLS)/.dev-ready $(EXPORTER)/.dev-ready ## what tests and checks need
 plugins: $(SETUP) ## install packages that add to the tools: PLUGINS="folder, wheel or name ..." (docs/extending.md)
 	@$(if $(PLUGINS),,echo "plugins: set PLUGINS to what pip installs" >&2; exit 2)
@@ -290,7 +291,7 @@ $(TOOLS)/.mlflow-ready: $(TOOLS)/.ready requirements/mlflow.txt
 	@$(TOOLS)/bin/pip install $(PIP_OPTIONS) -r requirements/mlflow.txt
 	@touch $@
 
-$(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready: %/.cluster-ready: %/.ready requirements/cluster.txt
+$(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready $(RTX)/.cluster-ready: %/.cluster-ready: %/.ready requirements/cluster.txt
 	@$*/bin/pip install $(PIP_OPTIONS) -r requirements/cluster.txt
 	@touch $@
 
