@@ -50,6 +50,9 @@ _TAIL_LINES = 4
 _LATE = "out of time"
 # What engines are built from, and programs.
 _EXPORTED = ("onnx", "pytorch", "ranges", "quantized", "quantization", "manifest.json")
+# Kernel timings, which later parts and rounds go on with.
+_TIMINGS = "timings"
+_TIMINGS_OF_A_WORKSPACE = "tensorrt/timing"
 # Whose sources decide whether a part is still what was measured.
 _SOURCES = ("shared", "trt_builder", "runtime", "verifier", "evaluator", "benchmarks", "tests")
 
@@ -67,6 +70,7 @@ class Part:
         at_once: run the commands side by side, not one after the other; nothing in them is timed.
         keep: files below ``SCRATCH``, as patterns, that are copied to the folder as ``<part>-<name>``.
         needs: packages without which it is not run.
+        cold: its workspaces begin without the kernel timings of the parts before.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Part:
     at_once: bool = False
     keep: Sequence[str] = ()
     needs: Sequence[str] = ()
+    cold: bool = False
 
     def workspaces(self) -> set[str]:
         """Names of the workspaces that it takes."""
@@ -149,24 +154,27 @@ def _model(name: str) -> Part:
 
 
 def _sweep(name: str) -> Part:
-    """Latency and metric of a demo's model in each precision."""
+    """Latency of a demo's model in each precision, and its metric where the evaluator's packages are."""
     work = f"WORK/{name}-int8"
     policies = [word for policy in ("fp32_tf32", "fp16", "int8") for word in ("--policy", policy)]
-    options = ("--data", _DEMO_DATA, "--seconds", "2", "--num-samples", "60", *_NO_LIBRARIES, *policies)
+    package = _EVALUATED_WITH.get(name)
+    metric = () if package is None or importlib.util.find_spec(package) else ("--no-metric",)
+    options = ("--data", _DEMO_DATA, "--seconds", "2", "--num-samples", "60", *metric, *_NO_LIBRARIES, *policies)
     command = ("-m", "trt_builder", "sweep", "--trust", "--work", work, *options)
     return Part(f"{name}-precisions", 150, [command], keep=[f"{name}-int8/choices/pareto.*"])
 
 
+_EVALUATED_WITH = {"yolox": "faster_coco_eval", "calibration": "sklearn"}
 _FULL = "SCRATCH/full-size"
 _MODELS = ("centerpoint", "yolox", "calibration")
 
 PARTS = (
     Part("demo-data", 90, [("-m", "demo", "generate", "--out", _DEMO_DATA)]),
     # More processes at once take longer: engines are built by timing kernels, one after the other, on the one GPU.
-    Part("tests", 220, _tests(), {"TIMINGS": "OUT/timings"}, at_once=True),
+    Part("tests", 220, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}"}, at_once=True),
     Part(
         "engine-tests", 280, [(*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS)],
-        {"TIMINGS": "OUT/timings", "INT8_WORK": "WORKSPACES"}, at_once=True,
+        {"TIMINGS": f"OUT/{_TIMINGS}", "INT8_WORK": "WORKSPACES"}, at_once=True,
     ),
     # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
     Part("runtime", 300, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
@@ -192,7 +200,10 @@ PARTS = (
         [("benchmarks/trt_engines.py", *_NO_LIBRARIES, "--out", "OUT/engines.json", "--dump", "OUT/reports")],
     ),
     Part("int8", 200, [("benchmarks/int8.py", *_NO_LIBRARIES, "--out", "OUT/int8.json")]),
-    Part("demo", 120, [("benchmarks/trt_engines.py", "--work", _DEMO, *_NO_LIBRARIES, "--out", "OUT/demo.json")]),
+    Part(
+        "demo", 120, [("benchmarks/trt_engines.py", "--work", _DEMO, *_NO_LIBRARIES, "--out", "OUT/demo.json")],
+        cold=True,
+    ),
     # The fastest precisions within a quarter of a point, by as many tries as there is time for.
     Part(
         "centerpoint-tune", 300,
@@ -286,8 +297,11 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
     # What pytest and the tools leave in temporary folders is looked through for records of rejected engines.
     scratch = Path(tempfile.mkdtemp(prefix=f"{part.name}-"))
     # The part builds in copies: the workspaces' own engines and results stay as they are.
+    timings = out / _TIMINGS / "models"
     for name in part.workspaces():
         _copy_exported(work / name, scratch / name)
+        if timings.is_dir() and not part.cold:
+            shutil.copytree(timings, scratch / name / _TIMINGS_OF_A_WORKSPACE)
 
     def filled(text: str) -> str:
         places = {"OUT": out, "WORK": scratch, "SCRATCH": scratch, "WORKSPACES": work}
@@ -313,6 +327,9 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
     (out / f"{part.name}.log").write_text(text, encoding="utf-8")
     for log in logs:
         log.unlink(missing_ok=True)
+    for name in () if part.cold else part.workspaces():
+        if (scratch / name / _TIMINGS_OF_A_WORKSPACE).is_dir():
+            shutil.copytree(scratch / name / _TIMINGS_OF_A_WORKSPACE, timings, dirs_exist_ok=True)
     _keep_rejected(scratch, out / "rejected" / part.name)
     for path in (path for pattern in part.keep for path in scratch.glob(pattern)):
         shutil.copyfile(path, out / f"{part.name}-{path.name}")

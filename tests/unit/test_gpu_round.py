@@ -141,6 +141,27 @@ def test_tests_share_the_time_of_their_part(tmp_path: Path) -> None:
     assert (tmp_path / "both.log").read_text().split() == [str(tmp_path / "a"), str(tmp_path / "b")]
 
 
+def test_kernel_timings_go_from_part_to_part_but_not_to_one_that_begins_cold(tmp_path: Path) -> None:
+    """Each part writes down what it finds, and leaves another timing."""
+    write = (
+        "import pathlib, sys\n"
+        "folder = pathlib.Path(sys.argv[1]) / 'tensorrt' / 'timing'\n"
+        "print(sorted(path.name for path in folder.glob('*')))\n"
+        "folder.mkdir(parents=True, exist_ok=True)\n"
+        "(folder / sys.argv[2]).touch()"
+    )
+    (tmp_path / "work" / "demo").mkdir(parents=True)
+    parts = [
+        Part("first", 30, [("-c", write, "WORK/demo", "a")]),
+        Part("cold", 30, [("-c", write, "WORK/demo", "b")], cold=True),
+        Part("third", 30, [("-c", write, "WORK/demo", "c")]),
+    ]
+    run(parts, tmp_path, tmp_path / "work")
+    found = [(tmp_path / f"{part.name}.log").read_text().strip() for part in parts]
+    assert found == ["[]", "[]", "['a']"]
+    assert not (tmp_path / "work" / "demo" / "tensorrt").exists()
+
+
 def test_files_of_the_copy_are_kept_and_what_lacks_a_package_is_not_run(tmp_path: Path) -> None:
     write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('kept')"
     parts = [
