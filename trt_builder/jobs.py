@@ -116,7 +116,7 @@ def make_jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                     fixed=config.tensorrt.fixed_profile,
                     where=where,
                 ),
-                free_inputs=config.tensorrt.input_formats == "fast" and resolved.all_fp16,
+                free_inputs=config.tensorrt.frees_inputs and resolved.all_fp16,
             )
         )
     if without_ranges:

@@ -22,6 +22,8 @@ _OTHER = "#bdc3c7"
 _BARS = 60
 # Height of a bar with its gap [px], and characters of a name that fit beside it, or on a line of the table.
 _ROW, _LABEL = 16, 120
+# How the record says that a tensor is in FP32, in rows.
+_FP32_ROWS = {"type": "FLOAT", "layout": "LINEAR"}
 
 
 def record_of(engine: Path) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"memory for activations: {_memory(record)}"
     for kind in ("inputs", "outputs"):
         for tensor in record[kind]:
-            yield f"{kind[:-1]} {tensor['name']}: {tensor['dtype']} {tensor['shape']}"
+            yield f"{kind[:-1]} {tensor['name']}: {tensor['dtype']} {tensor['shape']}{_taken(record, tensor)}"
     for index, profile in enumerate(record["profiles"]):
         for name, shapes in profile.items():
             yield f"profile {index}, {name}: min {shapes['min']}, opt {shapes['opt']}, max {shapes['max']}"
@@ -75,6 +77,17 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
         time = times.get(layer["name"])
         measured = "" if time is None else f"{time:.4f}"
         yield f"{measured:>8}  {layer['precision'] or '-':9} {layer['kind'][:24]:24} {_short(layer['name'])}"
+
+
+def _taken(record: Mapping[str, Any], tensor: Mapping[str, Any]) -> str:
+    """How an engine wants an input that is float32 in the graph, where it is something else."""
+    # Records of before this choice don't say: their engines take rows.
+    chosen = record.get("formats", {}).get(tensor["name"], _FP32_ROWS)
+    return (
+        ""
+        if tensor["dtype"] != "float32" or chosen == _FP32_ROWS
+        else f", taken as {chosen['type']}, {chosen['layout']}"
+    )
 
 
 def _short(name: str) -> str:

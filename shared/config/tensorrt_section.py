@@ -38,7 +38,8 @@ class TensorRT(Section):
         default="fast",
         description="How an engine takes its inputs. `fast`: where a component computes in FP16 throughout, in FP16 "
         "and in the layout that TensorRT finds the fastest; `rows`: as the graph has them, in rows, for engines that "
-        "another program loads. The engine's record says what was chosen.",
+        "another program loads, as Autoware's nodes do: with `fixed_profile` it is so in any case. The engine's record "
+        "says what was chosen.",
     )
     fixed_profile: Flag = Field(
         default=False,
@@ -63,6 +64,11 @@ class TensorRT(Section):
     gpu_fallback: Flag = Field(
         default=True, description="With `dla_core`: the GPU runs the layers that the DLA does not support."
     )
+
+    @property
+    def frees_inputs(self) -> bool:
+        """Whether TensorRT may choose types and layouts of inputs."""
+        return self.input_formats == "fast" and not self.fixed_profile
 
     @model_validator(mode="after")
     def _combinations(self) -> TensorRT:

@@ -394,6 +394,7 @@ def test_the_key_of_a_stage_is_the_one_of_workspaces_written_before() -> None:
     [
         ("fp16", [], {"type": "HALF", "layout": "HWC8"}),
         ("fp16", ["tensorrt.input_formats=rows"], {"type": "FLOAT", "layout": "LINEAR"}),
+        ("fp16", ["tensorrt.fixed_profile=true"], {"type": "FLOAT", "layout": "LINEAR"}),
         ("fp16", [f"components.{HEAD}.keep_fp32=['/backbone.*']"], {"type": "FLOAT", "layout": "LINEAR"}),
         ("fp32", [], {"type": "FLOAT", "layout": "LINEAR"}),
     ],

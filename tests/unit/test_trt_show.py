@@ -61,6 +61,15 @@ def test_the_table_holds_what_matters() -> None:
         assert part in text
 
 
+def test_how_an_engine_takes_its_inputs() -> None:
+    chosen = record() | {
+        "formats": {"x": {"type": "HALF", "layout": "HWC8"}, "y": {"type": "FLOAT", "layout": "LINEAR"}}
+    }
+    lines = list(table(chosen))
+    assert "input x: float32 ['n', 4], taken as HALF, HWC8" in lines
+    assert "output y: float32 ['n', 2]" in lines
+
+
 def test_a_comparison_names_what_differs() -> None:
     other = copy.deepcopy(record())
     other["precision_policy"] = "fp32"
