@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from shared.config.schema import DeployConfig
 
 onnx = lazy_import("onnx")
+_log = logging.getLogger("exporter")
 
 
 def quantized_checkpoint(config: DeployConfig, workspace: Workspace, arguments: str) -> str | None:
@@ -104,10 +106,13 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
     """
     from exporter.quantize.frozen import quantized_layers, set_quantized
     from exporter.quantize.layers import quantizable
+    from shared.int8_passes import find_passes
     from shared.qdq_lint import check
 
     quantized = quantized_layers(component.module)
     check(path, [f"^{re.escape(name)}$" for name in quantizable(component.module) if name not in quantized])
+    if (advice := find_passes(onnx.load(str(path)), component.deployed_sizes).advice()) is not None:
+        _log.warning("%s: %s", component.name, advice)
     agreements = check_onnx(path, component, opset_version, measure=root_mean_square)
     set_quantized(component.module, ())
     try:

@@ -126,6 +126,7 @@ class QdqGraph:
             for name in dict.fromkeys(node.input):
                 self.consumers[name].append(node)
         self.outputs = {value.name for value in graph.output}
+        self.inputs = [value.name for value in graph.input]
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:

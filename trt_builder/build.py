@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from shared import onnx_graph
 from shared.cluster import Make, Need, connect
 from shared.errors import EnvironmentLacks
+from shared.int8_passes import find_passes
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.stages import StageRun
 from shared.temporaries import temporary
@@ -230,6 +232,16 @@ def _explain(stage: StageRun) -> None:
         return
     for change in stage.changes() or ["an engine is missing or was changed"]:
         _log.info("%s would build: %s", stage.name, change)
+
+
+def _advise(ws: Workspace, plan: BuildPlan) -> None:
+    """Warn of INT8 layers whose conversions cost more than they save."""
+    for job in plan.jobs:
+        if job.policy.int8 and not plan.stage.up_to_date(say=False):
+            sizes = {name: axis.opt for name, axis in ws.spec().component(job.component).axes.items()}
+            advice = find_passes(onnx_graph.load(job.onnx), sizes).advice()
+            if advice is not None:
+                _log.warning("%s: %s", job.component, advice)
 
 
 def _warn_of_known_bugs(target: Target) -> None:

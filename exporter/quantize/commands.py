@@ -248,10 +248,12 @@ def auto_command(config: Path, **options: Any) -> None:
 def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
     """Find misplaced Q/DQ nodes in an ONNX file, whoever made it. The export runs this on every quantized graph.
 
-    One line a finding: the node, and what TensorRT would make of it. Exit code 5 when there are any.
+    One line a finding: the node, and what TensorRT would make of it. Exit code 5 when there are any. The conversions
+    between INT8 and floating point are counted, too, with a line where they are likely to cost more than INT8 saves.
 
     Example: exporter quantize lint work/centerpoint-int8/onnx/pts_backbone_neck_head.onnx
     """
+    from shared.int8_passes import find_passes
     from shared.qdq_lint import lint, quantized_nodes
 
     # Protobuf's DecodeError lives in a package that is not ours to import; it is what is left of Exception here.
@@ -268,5 +270,11 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
     click.echo(
         f"{len(quantized)} of {len(quantized) + len(others)} matrix nodes are quantized, {len(findings)} findings"
     )
+    passes = find_passes(model)
+    click.echo(
+        f"{len(passes.passes)} conversions between INT8 and floating point, {passes.share:.0%} of the bytes saved"
+    )
+    if (advice := passes.advice()) is not None:
+        click.echo(advice)
     if findings:
         raise ExportError(f"{len(findings)} Q/DQ nodes are misplaced", where=file.name)
