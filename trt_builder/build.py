@@ -103,6 +103,8 @@ def build_all(
         policy: plan_build(ws, read_config(ws, with_policy(overrides, policy)), this_target)
         for policy in dict.fromkeys(policies or (None,))
     }
+    for plan in plans.values():
+        _advise(ws, plan)
     if explain:
         for plan in plans.values():
             _explain(plan.stage)

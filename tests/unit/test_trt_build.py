@@ -639,3 +639,13 @@ def test_ranges_of_another_export_are_left_out_with_a_warning(
     build(ws, "fp16")
     assert machine.recorded.precisions["/pfn/linear/MatMul"] == "FP16"
     assert "is of an earlier export" in caplog.text
+
+
+def test_islands_of_int8_are_warned_of_before_they_are_built(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.with_tensorrt("8.6.0")
+    ws = make_workspace(tmp_path, {HEAD: quantize(head(), skip=[r"blocks\.0", r"/head/shared", r"/head/\w+\.1"])})
+    build_all(ws.root, target="tensorrt", overrides=["tensorrt.precision_policy=int8"], explain=True)
+    assert "INT8 is likely no faster than FP16" in caplog.text
+    assert not [name for name in ws.manifest().stages if name.startswith("build")]
