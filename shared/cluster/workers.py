@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -285,12 +287,11 @@ class Workers(Generic[Task, Result]):
             raise EnvironmentLacks(f"no node of the cluster has {what} for us", hint="see `ray status`")
 
     def dismiss(self) -> None:
-        """End the workers."""
+        """End the workers; those of a head that is gone end by themselves."""
         self._marked.close()
-        hands = {id(hand): hand for hand in [*self._free, *(call.hand for call in self._calls.values())]}
-        with contextlib.suppress(exceptions.RayError):
-            for hand in hands.values():
-                ray.kill(hand.actor)
+        hands = [*self._free, *(call.hand for call in self._calls.values())]
+        with contextlib.suppress(EnvironmentLacks):
+            self._patiently(lambda: [ray.kill(hand.actor) for hand in hands])
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
@@ -306,7 +307,7 @@ class Workers(Generic[Task, Result]):
     def _look(self, *, late: bool) -> None:
         """See which nodes there are, and have the new ones inspected."""
         self._looked = time.monotonic()
-        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        alive = {node["NodeID"]: node for node in self._patiently(ray.nodes) if node["Alive"]}
         for gone in self._nodes.keys() - alive.keys():
             del self._nodes[gone]
         for key in alive.keys() - self._nodes.keys() - self._given_up.keys() - self._inspected.keys():
@@ -324,6 +325,17 @@ class Workers(Generic[Task, Result]):
 
     def _hired(self) -> int:
         return sum(node.taken for node in self._nodes.values())
+
+    def _patiently(self, question: Callable[[], Any]) -> Any:
+        """What the head answers; Ray would wait for one that is gone for a minute, and end this process then."""
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=lambda: answers.put(question()), name="ask-head", daemon=True).start()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                answer = answers.get(timeout=_SECONDS_TO_WAIT)
+                self._cluster.heard()
+                return answer
+            self._cluster.require_head()
 
     def _inspect(self, key: str) -> Any:
         """Have a node looked at, in a process that ends then: a check may start what workers start anew, as CUDA."""

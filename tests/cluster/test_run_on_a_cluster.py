@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from shared.runs import Run
-from tests.support.ray_cluster import FRAMES, Nodes, Site, cluster_of, finished_pieces, kill, workers_of
+from tests.support.ray_cluster import FRAMES, Nodes, Site, cluster_of, finished_pieces, kill, stopped, workers_of
 
 pytestmark = pytest.mark.cluster
 RUN = ("run", "--backend", "slow")
@@ -65,14 +65,15 @@ def test_a_run_is_that_of_a_single_process(site: Site, expected: Path, work: Pat
 def test_workers_and_nodes_die_and_join(site: Site, expected: Path, work: Path, nodes: Nodes) -> None:
     doomed = nodes.add()
     with site.running(*RUN, "--work", str(work), "--cluster", nodes.address) as running:
-        running.wait_until(lambda: finished_pieces(work) >= 2)
+        running.wait_until(lambda: workers_of(doomed) and finished_pieces(work) >= 2)
         nodes.kill(doomed)
-        late = nodes.add()
-        running.wait_until(lambda: workers_of(late))
-        before = finished_pieces(work)
-        running.wait_until(lambda: finished_pieces(work) > before)
-        for process in workers_of(late):
-            kill(process)
+        (staying,) = workers_of(nodes.first)
+        with stopped(staying):  # so that there is work left when the next node has joined
+            before = finished_pieces(work)
+            late = nodes.add()
+            running.wait_until(lambda: finished_pieces(work) > before)
+            for process in workers_of(late):
+                kill(process)
         assert running.end() == 0, running.output()
     nodes.kill(late)
     assert "died" in running.output(), running.output()

@@ -113,7 +113,7 @@ class Running:
 
 
 class Nodes:
-    """The nodes of a cluster; the head does no work itself."""
+    """The nodes of a cluster; the head does no work itself, the first other node lives as long as the cluster."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -123,6 +123,7 @@ class Nodes:
             head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": _OBJECT_STORE},
         )
         self.address = str(self._cluster.address)
+        self.first = self.add()
 
     def add(self, **options: Any) -> Any:
         """A node that can hold one worker."""
@@ -191,7 +192,7 @@ def cluster_of(nodes: int) -> Iterator[Nodes]:
     """A cluster with so many nodes that work."""
     cluster = Nodes()
     try:
-        for _ in range(nodes):
+        for _ in range(nodes - 1):
             cluster.add()
         yield cluster
     finally:
@@ -218,3 +219,13 @@ def finished_pieces(work: Path) -> int:
 def kill(process: int) -> None:
     """End a process as the kernel does when memory runs out."""
     os.kill(process, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """The process does nothing in the block."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
