@@ -162,8 +162,8 @@ def _confusion(material: Material) -> Block:
         matched = _pairs(found, wanted, same_class=False)
         pairs.append(np.array([(wanted.labels[column], found.labels[row]) for row, column in matched]).reshape(-1, 2))
     title = f"Confusion of {material.shown}, IoU from {voc.IOU_THRESHOLD:g} on, scores from the best F1 on"
-    labels = (np.concatenate(parts).astype(np.int64) for parts in (pairs, truths, predictions))
-    return detection_confusion(*labels, material.spec.classes, title)
+    matches, true, predicted = (np.concatenate(parts).astype(np.int64) for parts in (pairs, truths, predictions))
+    return detection_confusion(matches, true, predicted, material.spec.classes, title)
 
 
 def source(sample: ImageSample) -> Path:
