@@ -26,16 +26,17 @@ from runtime.pipeline import DevicePipeline, Inference, Pipeline
 from runtime.readers import Readers
 from runtime.reading import Input, Reading, ReadingHere
 from runtime.waiting import with_waiting
+from shared import tasks
 from shared.arrays import Arrays
 from shared.errors import DeployError, UsageError
-from shared.tasks import Predictions
+from shared.tasks import Predictions, Task
 
 #: Requests in flight where the backend takes several: one computes while the next one's input is copied.
 LANES = 2
 #: With several in flight, one sample in so many has the device to itself, and a latency.
-TIMED_EVERY = 25
+TIMED_EVERY = 40
 # A second lane takes as long to load as the first; fewer samples are done sooner with one.
-MANY_SAMPLES = 200
+MANY_SAMPLES = 240
 # Starting readers takes a second of a processor; fewer samples are read sooner here.
 WORTH_READERS = 32
 # More give a GPU nothing: each reads a frame in a few milliseconds.
@@ -74,12 +75,13 @@ class Loaded:
         in_flight: how many requests are under way at a time.
     """
 
-    def __init__(self, session: Session, pipelines: Sequence[Pipeline], reading: Reading) -> None:
+    def __init__(self, session: Session, pipelines: Sequence[Pipeline], reading: Reading, task: Task[Any]) -> None:
         self.session = session
         self.pipeline = pipelines[0]
         self.in_flight = len(pipelines)
         self._pipelines = pipelines
         self._reading = reading
+        self._task = task
 
     @property
     def details(self) -> dict[str, Any]:
@@ -125,7 +127,7 @@ class Loaded:
         with pace.spent_on(INFERENCE):
             inference = with_waiting(partial(self.pipeline.infer, read.data))
             pace.add(read)
-            return _answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
+            return self._answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
 
     def _in_flight(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[Answer]:
         idle = deque(lane for lane in self._pipelines if isinstance(lane, DevicePipeline))
@@ -136,7 +138,7 @@ class Loaded:
             lane, read = under_way.popleft()
             idle.append(lane)
             with pace.spent_on(INFERENCE):
-                answered.append(_answer(read, lane, lane.collect(), {}, raw_samples))
+                answered.append(self._answer(read, lane, lane.collect(), {}, raw_samples))
             pace.add(read)
 
         def all_answers() -> Iterator[Answer]:
@@ -148,15 +150,18 @@ class Loaded:
         try:
             for read in inputs:
                 if read.index % TIMED_EVERY == 0:
-                    yield from all_answers()
-                    yield self._alone(read, raw_samples, pace)
+                    while len(answered) > self.in_flight:
+                        yield answered.popleft()
+                    while under_way:
+                        collect()
+                    answered.append(self._alone(read, raw_samples, pace))
                     continue
                 if not idle:
                     collect()
                 with pace.spent_on(UPLOAD):
                     idle[0].submit(read.data)
                 under_way.append((idle.popleft(), read))
-                # Only now: whoever keeps an answer does so while the device works.
+                # Only now, while the device works, is an answer kept by whoever asked for it.
                 while answered:
                     yield answered.popleft()
         except DeployError:
@@ -168,20 +173,25 @@ class Loaded:
             for lane, _ in under_way:
                 lane.collect()
 
-
-def _answer(
-    read: Input, lane: Pipeline, inference: Inference, latency_ms: dict[str, float], raw_samples: Collection[int]
-) -> Answer:
-    """An answer that is in order; taken before the lane's next request, as its outputs must be."""
-    return Answer(
-        read.index,
-        read.token,
-        inference.predictions,
-        latency_ms,
-        {**read.counters, **inference.counters},
-        lane.comparable(inference.outputs) if read.index in raw_samples else None,
-        read.milliseconds,
-    )
+    def _answer(
+        self,
+        read: Input,
+        lane: Pipeline,
+        inference: Inference,
+        latency_ms: dict[str, float],
+        raw_samples: Collection[int],
+    ) -> Answer:
+        """The answer of a request; the lane's next one may write where this one's predictions and outputs are."""
+        arrays = {name: array.copy() for name, array in self._task.arrays(inference.predictions).items()}
+        return Answer(
+            read.index,
+            read.token,
+            self._task.from_arrays(arrays),
+            latency_ms,
+            {**read.counters, **inference.counters},
+            lane.comparable(inference.outputs) if read.index in raw_samples else None,
+            read.milliseconds,
+        )
 
 
 @contextlib.contextmanager
@@ -203,7 +213,12 @@ def answering(model: Model, samples: int, *, readers: int | None = None) -> Iter
     # Before the model: the readers start while it is loaded.
     with opened_reading(model, readers, in_flight) as reading:
         session, pipeline = model.load()
-        yield Loaded(session, _lanes(pipeline, in_flight, asked=model.in_flight is not None), reading)
+        yield Loaded(
+            session,
+            _lanes(pipeline, in_flight, asked=model.in_flight is not None),
+            reading,
+            tasks.find(model.spec.task),
+        )
 
 
 def _lanes(pipeline: Pipeline, in_flight: int, *, asked: bool) -> list[Pipeline]:

@@ -102,7 +102,7 @@ def _placement_options(command: Command) -> Command:
 @click.option(
     "--in-flight",
     type=click.IntRange(1, 64),
-    help="Requests under way at a time; with 1 each sample has a latency. [default: 2 on TensorRT from 200 samples on]",
+    help="Requests under way at a time; with 1 each sample has a latency. [default: 2 on TensorRT from 240 samples on]",
 )
 @cluster_option
 @_placement_options

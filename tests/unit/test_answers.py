@@ -13,10 +13,13 @@ from runtime.answers import TIMED_EVERY, Loaded, suggested_readers
 from runtime.devices import Device
 from runtime.pipeline import DevicePipeline, Inference, Interface, PipelineInput, one_array
 from runtime.reading import ReadingHere
+from shared import tasks
 from shared.data.types import Dataset
 from shared.errors import InferenceError, InputError
 from shared.latency import TOTAL
 from shared.tasks.classification import ClassScores
+
+TASK = tasks.find("classification")
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,26 @@ class Busy:
 
 
 class Lane(DevicePipeline[None]):
-    """Doubles its input; a request ends when it is collected."""
+    """Doubles its input; a request ends when it is collected. Every answer of a lane lies in the same memory."""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.logits = np.zeros((1, 1), np.float32)
 
     def enqueue(self, data, *, stages):
         if int(data[0]) == self._spec.refused:
             raise InferenceError("refused")
         self._session.device.started(int(data[0]))
-        self.kept = np.zeros(1, np.float32)
+        self.logits[:] = np.nan
         return data
 
     def answer(self, request, *, stages):
         device = self._session.device
         latency = {"alone": float(len(device.under_way) == 1)} if stages else {}
         device.under_way.remove(int(request[0]))
-        self.kept[:] = 2 * request
-        return Inference(ClassScores.build(self.kept), {"raw": self.kept}, latency, {"value": int(request[0])})
+        self.logits[:] = 2 * request
+        scores = ClassScores(self.logits, np.zeros(1, np.int64))
+        return Inference(scores, {"raw": 2 * request}, latency, {"value": int(request[0])})
 
     def input_shapes(self, data, counters):
         return {}
@@ -78,7 +86,7 @@ def loaded(count: int, lanes: int, *, broken: int = -1, refused: int = -1) -> tu
     )
     first = Lane(Interface(read, one_array("value")), SimpleNamespace(refused=refused), None, session)
     pipelines = [first, *(first.another() for _ in range(lanes - 1))]
-    return Loaded(session, pipelines, ReadingHere(dataset(count))), device
+    return Loaded(session, pipelines, ReadingHere(dataset(count)), TASK), device
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
@@ -92,6 +100,19 @@ def test_answers_are_those_of_one_after_the_other(lanes):
     assert [answer.counters for answer in answers] == [{"read": index, "value": index} for index in range(count)]
     assert {a.index: a.raw["raw"].item() for a in answers if a.raw is not None} == {0: 0.0, 1: 2.0, 2: 4.0, 7: 14.0}
     assert device.most == lanes
+
+
+def test_answers_come_soon_even_if_all_of_them_have_a_latency():
+    model, _ = loaded(TIMED_EVERY * 20 + 1, 2)
+    given = [0]
+
+    def indices():
+        for index in range(0, TIMED_EVERY * 20, TIMED_EVERY):
+            assert index // TIMED_EVERY - given[0] <= 5
+            yield index
+
+    for answer in model.answers(indices()):
+        given[0] = answer.index // TIMED_EVERY
 
 
 def test_alone_every_request_has_a_latency():
