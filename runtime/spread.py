@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from runtime.answers import answering
 from runtime.backends import artifact_kind, backend
@@ -270,7 +270,7 @@ class Spread:
             DeployError: samples that can't be answered, when all others are; see `shared.cluster` for the others.
         """
         missing = writer.missing()
-        cutter = _Cutter(missing, self._workers, self.details)
+        cutter = Cutter(missing, self._workers, self.details)
         total, name = self._order.samples, self._order.name
         if 0 < len(missing) < total:
             _log.info("%s: goes on at sample %d, %d of %d are done", name, missing[0], total - len(missing), total)
@@ -364,13 +364,21 @@ def spreading(where: str, order: Order) -> Iterator[Spread]:
         yield Spread(workers, order, described.value)
 
 
-class _Cutter:
+class Crew(Protocol):
+    """Those that ranges are cut for."""
+
+    @property
+    def count(self) -> int:
+        """How many there are, at least 1."""
+
+
+class Cutter:
     """Cuts ranges off the samples that are left: such as take some seconds, and smaller ones near the end."""
 
-    def __init__(self, missing: Sequence[int], workers: Workers[Task, Any], details: dict[str, Any]) -> None:
+    def __init__(self, missing: Sequence[int], crew: Crew, details: dict[str, Any]) -> None:
         self._missing = missing
         self._cut = 0
-        self._workers = workers
+        self._crew = crew
         self._details = details
         self._samples_per_second: float | None = None
 
@@ -391,7 +399,7 @@ class _Cutter:
 
     def _length(self) -> int:
         left = len(self._missing) - self._cut
-        fair = math.ceil(left / (2 * self._workers.count))
+        fair = math.ceil(left / (2 * self._crew.count))
         speed = self._samples_per_second
         wanted = _FIRST_RANGE if speed is None else int(speed * _SECONDS_OF_RANGE)
         return max(1, min(wanted, fair, _LONGEST_RANGE))
