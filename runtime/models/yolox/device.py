@@ -2,8 +2,8 @@
 
 image -> upload -> letterbox -> yolox -> select -> nms -> download
 
-The image goes to the device as the camera gave it, and what comes back are the rows that become boxes. Their decoding,
-in NumPy, is what the other backends run.
+The image goes to the device as the camera gave it, and what comes back are the boxes that are left, in pixels of the
+network's input.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BLOCK = 256
 KEEP_BLOCK = 1024
 HEADER_WORDS = 4
 PICKED, NOT_NUMBERS, KEPT = 0, 1, 2
-BOX_WORDS = 5
+BOX_WORDS, DECODED_WORDS = 5, 6
 WORD = 64
 # Rows that the kernels suppress; where more score high enough, the host does it.
 MOST = 4096
@@ -123,12 +123,13 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         self._values = gpu.allocate((self._rows, self._columns), np.float32)
         self._cells = None if self._row_cells is None else gpu.upload(self._row_cells)
         self._keys = gpu.allocate((MOST,), np.uint64)
+        self._decoded_picks = gpu.allocate((MOST, DECODED_WORDS), np.float32)
         self._boxes = gpu.allocate((MOST, BOX_WORDS), np.float32)
         self._order = gpu.allocate((MOST,), np.int32)
         self._ranked = gpu.allocate((MOST, BOX_WORDS), np.float32)
         self._overlaps = gpu.allocate((MOST, MOST // WORD), np.uint64)
-        self._result = gpu.allocate((HEADER_WORDS + MOST * (1 + self._columns),), np.int32)
-        self._host_result = gpu.pinned((HEADER_WORDS + min(EXPECTED_BOXES, MOST) * (1 + self._columns),), np.int32)
+        self._result = gpu.allocate((HEADER_WORDS + MOST * DECODED_WORDS,), np.int32)
+        self._host_result = gpu.pinned((HEADER_WORDS + min(EXPECTED_BOXES, MOST) * DECODED_WORDS,), np.int32)
         # Detections are few: all of a network's own are fetched.
         detected = {} if self._selects else self._bound.outputs
         self._host_detections = {name: gpu.pinned(array.shape, array.dtype) for name, array in detected.items()}
@@ -169,7 +170,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         return size.placement
 
     def answer(self, request: Placement, *, stages: bool) -> Inference:
-        """See `DevicePipeline`; the rows that are left are decoded on the host."""
+        """See `DevicePipeline`."""
         self._stream.synchronize()
         outputs = DeviceOutputs(self._bound.outputs)
         began = time.perf_counter()
@@ -181,18 +182,17 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         counters["boxes"] = len(boxes)
         latency = self._timeline.milliseconds() if stages else {}
         if stages:
-            latency["decode"] = (time.perf_counter() - began) * 1e3
+            latency["place"] = (time.perf_counter() - began) * 1e3
         return Inference(boxes, outputs, latency, counters)
 
     def _decoded(self, placement: Placement) -> tuple[Boxes2D, dict[str, int]]:
         """The boxes, and how many rows scored high enough."""
-        header = self._host_result[:HEADER_WORDS]
-        picked, parameters = int(header[PICKED]), self._parameters
-        picks, values = self._kept(int(header[KEPT])) if picked <= MOST else self._picked(picked)
-        row_cells = None if self._row_cells is None else self._row_cells[picks]
-        candidates = decode(values, row_cells, parameters.score_threshold, inclusive=parameters.inclusive)
-        finish = finished if picked <= MOST else suppressed
-        boxes = finish(candidates, placement, parameters.nms)
+        header, nms = self._host_result[:HEADER_WORDS], self._parameters.nms
+        picked = int(header[PICKED])
+        if picked <= MOST:
+            boxes = finished(self._kept(int(header[KEPT])), placement, nms)
+        else:
+            boxes = suppressed(self._candidates(picked), placement, nms)
         return boxes, {"candidates": picked, "rows_nan": int(header[NOT_NUMBERS])}
 
     def letterboxed(self) -> npt.NDArray[Any]:
@@ -226,7 +226,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
             "decode_picks", blocks, BLOCK,
             self._picks, self._values, 0 if self._cells is None else self._cells, self._columns,
             float(np.float32(placement.scale_x)), float(np.float32(placement.scale_y)), int(whole),
-            self._result, self._keys, self._boxes,
+            self._result, self._keys, self._decoded_picks, self._boxes,
         )  # fmt: skip
         self._kernels.launch(
             "rank_picks", blocks, BLOCK,
@@ -238,7 +238,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         )  # fmt: skip
         self._kernels.launch(
             "keep_picks", 1, KEEP_BLOCK,
-            self._overlaps, self._order, self._picks, self._values, self._columns,
+            self._overlaps, self._order, self._decoded_picks,
             MOST if nms.max_boxes is None else min(nms.max_boxes, MOST), self._result,
         )  # fmt: skip
 
@@ -248,18 +248,20 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         if self._selects:
             self._gpu.to_host(self._result, self._host_result, self._stream)
 
-    def _kept(self, count: int) -> tuple[Int32, Float32]:
-        """The rows that are left, best first: their numbers and values."""
-        words = HEADER_WORDS + count * (1 + self._columns)
+    def _kept(self, count: int) -> Boxes2D:
+        """The candidates that are left, best first, in pixels of the network's input."""
+        words = HEADER_WORDS + count * DECODED_WORDS
         result = self._host_result if words <= len(self._host_result) else self._result.get()
-        rows = result[HEADER_WORDS:words].reshape(count, 1 + self._columns)
-        return rows[:, 0].copy(), np.ascontiguousarray(rows[:, 1:]).view(np.float32)
+        rows = result[HEADER_WORDS:words].view(np.float32).reshape(count, DECODED_WORDS)
+        return Boxes2D(rows[:, :4].copy(), rows[:, 5].astype(np.int64), rows[:, 4].copy())
 
-    def _picked(self, count: int) -> tuple[Int32, Float32]:
-        """The rows that score high enough, in ascending order; threads pick them in any."""
+    def _candidates(self, count: int) -> Boxes2D:
+        """All rows that score high enough, decoded here in ascending order; threads pick them in any."""
         picks, values = self._picks.first(count).get(), self._values.first(count).get()
         order = np.argsort(picks)
-        return picks[order], values[order]
+        row_cells = None if self._row_cells is None else self._row_cells[picks[order]]
+        parameters = self._parameters
+        return decode(values[order], row_cells, parameters.score_threshold, inclusive=parameters.inclusive)
 
     def _size(self, height: int, width: int) -> _Size:
         """Memory for images of a size; that of the size that came first goes when there are too many."""
@@ -287,8 +289,8 @@ def _norm(letterbox: Letterbox) -> Float32:
 _SIGNATURES = {
     "letterbox": "PPPPiiiiiiiP",
     "select_rows": "PiifiPPP",
-    "decode_picks": "PPPiffiPPP",
+    "decode_picks": "PPPiffiPPPP",
     "rank_picks": "PPifPPP",
     "compare_picks": "PffPP",
-    "keep_picks": "PPPPiiP",
+    "keep_picks": "PPPiP",
 }

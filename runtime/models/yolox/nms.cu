@@ -1,18 +1,20 @@
 // Suppression of the rows that select_rows picked, see nms.py and steps.py: decode, rank, compare, keep.
 //
 // cells      (ROWS, 3) float32: corner and stride of each row's cell [px]; null: rows are decoded
+// decoded    (MOST, DECODED_WORDS) float32: left, top, right, bottom in pixels of the network's input, score, label
 // keys       (MOST,) uint64: the bits of the score, then the row's number inverted, so that a larger key is a better box
 // boxes      (MOST, BOX_WORDS) float32: left, top, right, bottom as they are compared, then the label
 // order      (MOST,) int32: the picks, best first
 // ranked     (MOST, BOX_WORDS) float32: boxes, best first, classes moved apart, with the area in the label's place
 // overlaps   (MOST, WORDS) uint64: bit j of row i says that box i suppresses box j; only for j > i
-// result     HEADER_WORDS int32, then (MOST, 1 + columns) 32-bit words: the row's number and its values, best first
+// result     HEADER_WORDS int32, then (MOST, DECODED_WORDS) float32: what is left of decoded, best first
 //
 // More picks than MOST are left to the host: KEPT stays as it was.
 
 #define NMS_BLOCK 256
 #define KEEP_BLOCK 1024
 #define BOX_WORDS 5
+#define DECODED_WORDS 6
 #define WORD 64
 #define WORDS (MOST / WORD)
 #define PARTS (KEEP_BLOCK / WORDS)
@@ -31,7 +33,7 @@ __device__ inline float lesser_of(float a, float b) { return a <= b || isnan(a) 
 // Corners in the pixels that boxes are compared in; whole pixels where `whole`.
 extern "C" __global__ void __launch_bounds__(NMS_BLOCK)
 decode_picks(const int* picks, const float* values, const float* cells, int columns, float scale_x, float scale_y,
-             int whole, const int* header, u64* keys, float* boxes) {
+             int whole, const int* header, u64* keys, float* decoded, float* boxes) {
     const int count = header[PICKED];
     if (count > MOST) return;
     for (int pick = blockIdx.x * NMS_BLOCK + threadIdx.x; pick < count; pick += gridDim.x * NMS_BLOCK) {
@@ -39,8 +41,11 @@ decode_picks(const int* picks, const float* values, const float* cells, int colu
         int label = 0;
         for (int column = OBJECTNESS + 2; column < columns; column++)
             if (row[column] > row[OBJECTNESS + 1 + label]) label = column - OBJECTNESS - 1;
-        keys[pick] = better(row[OBJECTNESS + 1 + label] * row[OBJECTNESS], picks[pick]);
-        float* box = boxes + pick * BOX_WORDS;
+        const float score = row[OBJECTNESS + 1 + label] * row[OBJECTNESS];
+        keys[pick] = better(score, picks[pick]);
+        float *box = boxes + pick * BOX_WORDS, *own = decoded + pick * DECODED_WORDS;
+        own[4] = score;
+        own[5] = (float)label;
         for (int axis = 0; axis < 2; axis++) {
             float center = row[axis], size = row[2 + axis];
             if (cells != nullptr) {
@@ -50,6 +55,8 @@ decode_picks(const int* picks, const float* values, const float* cells, int colu
             }
             const float half = size / 2.0f;
             float low = center - half, high = center + half;
+            own[axis] = low;
+            own[2 + axis] = high;
             if (whole) {
                 high = truncf(high - low);
                 low = truncf(low);
@@ -133,8 +140,7 @@ compare_picks(const float* ranked, float limit, float extra, const int* header, 
 
 // Word by word from the best: one thread decides among its 64 boxes, then all strike out what these suppress.
 extern "C" __global__ void __launch_bounds__(KEEP_BLOCK)
-keep_picks(const u64* overlaps, const int* order, const int* picks, const float* values, int columns, int most_boxes,
-           int* result) {
+keep_picks(const u64* overlaps, const int* order, const float* decoded, int most_boxes, int* result) {
     __shared__ u64 gone[WORDS], among[WORD], stay;
     __shared__ int kept[MOST], number;
     const int count = result[PICKED], words = (count + WORD - 1) / WORD;
@@ -170,9 +176,7 @@ keep_picks(const u64* overlaps, const int* order, const int* picks, const float*
     }
     __syncthreads();
     if (threadIdx.x == 0) result[KEPT] = number;
-    int* rows = result + HEADER_WORDS;
-    for (int index = threadIdx.x; index < number * (1 + columns); index += KEEP_BLOCK) {
-        const int pick = order[kept[index / (1 + columns)]], column = index % (1 + columns) - 1;
-        rows[index] = column < 0 ? picks[pick] : __float_as_int(values[(long long)pick * columns + column]);
-    }
+    float* rows = (float*)(result + HEADER_WORDS);
+    for (int index = threadIdx.x; index < number * DECODED_WORDS; index += KEEP_BLOCK)
+        rows[index] = decoded[order[kept[index / DECODED_WORDS]] * DECODED_WORDS + index % DECODED_WORDS];
 }
