@@ -119,6 +119,12 @@ class Loaded:
             for pipeline in self._pipelines:
                 pipeline.infer(read.data)
 
+    def settle(self) -> None:
+        """Wait until no request is under way: what the device fetches inputs from may go then."""
+        for lane in self._pipelines:
+            if isinstance(lane, DevicePipeline):
+                lane.settle()
+
     def _one_by_one(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[Answer]:
         for read in inputs:
             yield self._alone(read, raw_samples, pace)
@@ -170,8 +176,7 @@ class Loaded:
         else:
             yield from all_answers()
         finally:
-            for lane, _ in under_way:
-                lane.collect()
+            self.settle()
 
     def _answer(
         self,
@@ -213,12 +218,12 @@ def answering(model: Model, samples: int, *, readers: int | None = None) -> Iter
     # Before the model: the readers start while it is loaded.
     with opened_reading(model, readers, in_flight) as reading:
         session, pipeline = model.load()
-        yield Loaded(
-            session,
-            _lanes(pipeline, in_flight, asked=model.in_flight is not None),
-            reading,
-            tasks.find(model.spec.task),
-        )
+        lanes = _lanes(pipeline, in_flight, asked=model.in_flight is not None)
+        loaded = Loaded(session, lanes, reading, tasks.find(model.spec.task))
+        try:
+            yield loaded
+        finally:
+            loaded.settle()
 
 
 def _lanes(pipeline: Pipeline, in_flight: int, *, asked: bool) -> list[Pipeline]:

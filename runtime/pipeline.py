@@ -25,7 +25,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -328,6 +328,12 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
             TOTAL: (time.perf_counter_ns() - waiting.started) / 1e6,
         }
         return replace(inference, latency_ms=latency)
+
+    def settle(self) -> None:
+        """Wait for the request in flight, if there is one, whose answer nobody wants any more."""
+        if self._in_flight is not None:
+            with suppress(InferenceError):
+                self.collect()
 
     @abstractmethod
     def enqueue(self, data: Any, *, stages: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.answers import TIMED_EVERY, Loaded, suggested_readers
+from runtime.answers import TIMED_EVERY, Loaded, answering, suggested_readers
 from runtime.devices import Device
 from runtime.pipeline import DevicePipeline, Inference, Interface, PipelineInput, one_array
 from runtime.reading import ReadingHere
@@ -138,6 +139,32 @@ def test_what_came_before_a_sample_that_fails_is_answered_first(lanes, fault):
         seen.extend(answer.index for answer in model.answers(range(10)))
     assert seen == list(range(7))
     assert not device.under_way
+
+
+def test_nothing_is_under_way_when_memory_is_given_up(monkeypatch):
+    """Also while an error holds the iterator of the answers."""
+    model, device = loaded(10, 2)
+    left = []
+
+    @contextlib.contextmanager
+    def reading(*_):
+        try:
+            yield model._reading
+        finally:
+            left.append(list(device.under_way))
+
+    monkeypatch.setattr("runtime.answers.opened_reading", reading)
+    monkeypatch.setattr("runtime.answers._lanes", lambda *_, asked: model._pipelines)
+    spec = SimpleNamespace(task="classification")
+    described = SimpleNamespace(load=lambda: (model.session, model.pipeline), in_flight=2, spec=spec)
+    answers = None
+    with pytest.raises(OSError, match="disk full"), answering(described, 10, readers=0) as opened:
+        answers = opened.answers(range(10))
+        next(answers)
+        assert device.under_way
+        raise OSError("disk full")
+    assert left == [[]]
+    answers.close()
 
 
 def test_requests_are_collected_when_nobody_asks_for_their_answers():
