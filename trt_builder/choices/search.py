@@ -2,7 +2,7 @@
 
 1. FP32 is what metrics are compared with.
 2. Each component takes TF32 or FP16, whichever is faster; where FP16 loses too much, layers go back to FP32.
-3. All blocks in INT8, then as few of them back in floating point as the metric asks for, found by halving.
+3. All blocks in INT8; where that is faster, as few of them back in floating point as the metric asks for, by halving.
 4. From the best so far: what differs from it by two blocks or by adjacent ones, the fastest by estimate first.
 
 A choice is run over the data set only if its engines are faster than those of the best.
@@ -120,7 +120,8 @@ class Search:
             return best
         everything = self.int8(best, frozenset(self.blocks))
         estimate = self.estimate(best.choice, everything.choice)
-        self.fewest_in_float(best, leaving_order(list(self.blocks.values()), estimate))
+        if everything.latency_ms <= best.latency_ms * (1 + SAME):
+            self.fewest_in_float(best, leaving_order(list(self.blocks.values()), estimate))
         start = functools.reduce(self.better, [tried for tried in self.tried.values() if tried.good], best)
         return self.neighbors_of(start, best, estimate)
 
