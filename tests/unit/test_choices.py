@@ -63,6 +63,16 @@ def test_layers_that_stay_in_fp32_are_kept_there(source: Source) -> None:
     }
 
 
+def test_what_is_known_of_large_tensors_holds_for_a_choice(source: Source) -> None:
+    shared = source.layers["pts.head.shared"].node
+    largest = {"/head/shared": 5e5}
+    record = {"onnx_sha256": source.workspace.input_hash(f"onnx/{HEAD}.onnx"), "largest": largest}
+    with source.workspace.stage("ranges", tool="runtime") as stage:
+        stage.json_artifact(f"ranges/{HEAD}.json", "tensor-ranges", record)
+    jobs = jobs_of(prepare(source, uniform(COMPONENTS, "fp16"), backend="tensorrt"))
+    assert shared in jobs[HEAD].keep and jobs[HEAD].expected[shared] == "fp32"
+
+
 def test_onnx_runtime_gets_a_graph_in_fp16(source: Source) -> None:
     workspace = prepare(source, uniform(COMPONENTS, "fp16"), backend="onnx")
     model = onnx.load(str(workspace.onnx(f"onnx/{HEAD}.onnx")))

@@ -15,6 +15,8 @@ from shared.config import from_resolved, resolved
 from shared.config.load import build
 from shared.config.yaml_tree import Tree
 from shared.errors import ConfigError
+from shared.files import sha256_of_file
+from shared.fp16_range import KIND as RANGES
 from shared.fp16_range import beyond_fp16, largest_values
 from shared.lazy import lazy_import
 from shared.qdq_cut import cut_out
@@ -62,6 +64,11 @@ def prepare(source: Source, choice: Choice, *, backend: str, overrides: Sequence
             for component in spec.components:
                 with stage.artifact(component.onnx, kind="onnx") as path:
                     onnx.save(graph_of(source, component.name, choice, weights, backend), str(path))
+                    digest = sha256_of_file(path)
+                # Tensors keep their names, so what `runtime ranges` recorded of the model holds for the choice.
+                if largest := largest_values(source.workspace, component):
+                    record = {"onnx_sha256": digest, "largest": largest}
+                    stage.json_artifact(f"ranges/{component.name}.json", RANGES, record)
             stage.json_artifact(
                 RECORD, "choice", {"format": 1, "key": key, **choice.as_json(), "inputs": inputs, "label": choice.label}
             )

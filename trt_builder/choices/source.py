@@ -72,6 +72,7 @@ class Source:
         paths = [component.onnx for component in self.workspace.spec().components]
         paths += [path for relative in list(paths) for path in self.workspace.external_data(relative).values()]
         paths += [LAYERS, WEIGHTS] if self.layers else []
+        paths += [path for path in self.workspace.manifest().artifacts if path.startswith("ranges/")]
         return {path: self.workspace.input_hash(path) for path in paths}
 
     def weights(self) -> dict[str, object]:
