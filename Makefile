@@ -97,7 +97,7 @@ empty :=
 comma := ,
 in_all_layers = --set quantization.sensitive_layers=[$(subst $(empty) $(empty),$(comma),$(strip $(NEVER_INT8)))]
 choices_of = WORK=$(if $(filter command environment,$(origin WORK)),$(WORK),work/$(subst _,-,$*)-$(1))
-measured_choices = --work $(WORK) $(if $(filter cpu,$(DEVICE)),--backend onnx) --device $(DEVICE) $(overrides_of_keys)
+measured_choices = --work $(WORK) $(if $(filter cpu,$(DEVICE)),--backend onnx) --device $(DEVICE) $(overrides_of_keys) $(cluster)
 %-sweep: $(SETUP) ## centerpoint-sweep and so on: latency against metric of POLICIES="fp32_tf32 fp16 int8" [LAYERS="skip.yaml ..."]
 	@$(MAKE) sweep-of MODEL=$*_int8 $(call choices_of,sweep)
 %-tune: $(SETUP) ## centerpoint-tune and so on: the fastest precisions that lose at most MAX_DROP points
@@ -115,7 +115,7 @@ search_frames = $(if $(SEARCH),--set data.info_file=$(SEARCH),$(if $(DATA),,--da
     --set data.info_file=$(abspath $(SEARCH_DATA)/$(SEARCH_$(MODEL)))))
 tune-of: all-int8
 	@$(if $(DATA)$(SEARCH),,$(DEMO_TOOL) generate --out $(SEARCH_DATA) --split val --frames 40)
-	@$(EXPORTER_TOOL) quantize sensitivity --config $(CONFIG) --work $(WORK) $(overrides) $(calibration_overrides) $(search_frames)
+	@$(EXPORTER_TOOL) quantize sensitivity --config $(CONFIG) --work $(WORK) $(overrides) $(calibration_overrides) $(search_frames) $(cluster)
 	@$(TOOLS)/bin/trt_builder tune $(measured_choices) $(search_frames) --max-drop $(MAX_DROP)
 
 all-int8:

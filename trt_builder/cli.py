@@ -231,6 +231,7 @@ def _choice_options(command: Command) -> Command:
             metavar="KEY=VALUE",
             help="Override a key of the workspace's config, for example --set data.info_file=.... Repeatable.",
         ),
+        cluster_option,
         click.option("--force", is_flag=True, help="Measure again what was measured."),
     ):
         command = option(command)

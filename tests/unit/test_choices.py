@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from shared.errors import BuildError, ConfigError, EnvironmentLacks, UsageError
+from shared.errors import BuildError, ConfigError, EnvironmentLacks, InputError, UsageError
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.workspace import Workspace
 from tests.support.choosing import quantized_workspace
@@ -160,6 +160,23 @@ def test_what_was_measured_is_not_measured_again(source: Source) -> None:
     again = Tools()
     assert "the table" in sweep(bench_of(source, again), ["fp32", "fp16"], [], metric=False)
     assert again.calls == [("evaluator", "pareto")]
+
+
+def test_runs_are_spread_over_a_cluster_and_timing_is_not(source: Source) -> None:
+    given: dict[str, tuple[str, ...]] = {}
+
+    class Noting(Tools):
+        def __call__(self, tool: str, command: str, *arguments: str) -> str:
+            given[command] = arguments
+            return super().__call__(tool, command, *arguments)
+
+    bench = bench_of(source, Noting(), cluster="local:2")
+    choice = uniform(COMPONENTS, "fp32")
+    bench.latency_ms(choice)
+    with pytest.raises(InputError):  # nobody evaluated anything here
+        bench.score(choice, choice)
+    assert given["run"][-2:] == ("--cluster", "local:2")
+    assert "--cluster" not in given["bench"] and "--cluster" not in given["evaluate"]
 
 
 def test_other_settings_are_measured_again(source: Source) -> None:

@@ -127,6 +127,14 @@ def test_policies_and_lists_of_layers_are_choices_of_a_sweep() -> None:
     assert wanted in " ".join(answer.stdout.split())
 
 
+@pytest.mark.parametrize("command", ["quantize sensitivity", "trt_builder tune"])
+def test_a_search_runs_on_the_cluster(command: str) -> None:
+    lines = _dry_make("yolox-tune", "SETUP=", "CLUSTER=local").stdout.splitlines()
+    assert all("--cluster local" in line for line in lines if command in line) and any(
+        command in line for line in lines
+    )
+
+
 def test_a_sweep_in_images_says_that_the_tools_must_be_together() -> None:
     answer = _make("sweep-of", "RUN=docker", "MODEL=centerpoint_int8", "WORK=w")
     assert answer.returncode != 0

@@ -68,6 +68,7 @@ class Bench:
         seconds: how long a choice is timed.
         data_root: where the data set lies, when not where the config says.
         overrides: ``key=value`` for the config.
+        cluster: where builds and runs are spread to, see `shared.cluster.connect`; choices are timed here in any case.
         force: measure again what was measured.
         call: runs a command of another tool; see `commands.call`.
     """
@@ -79,6 +80,7 @@ class Bench:
     seconds: float
     data_root: Path | None = None
     overrides: Sequence[str] = ()
+    cluster: str | None = None
     force: bool = False
     call: Call = call
 
@@ -186,7 +188,8 @@ class Bench:
         work = str(workspace.root)
         if self.backend == "tensorrt":
             timings = self.source.workspace.place("tensorrt").checked()
-            self.call("trt_builder", "build", "--work", work, "--target", "tensorrt", "--timings", str(timings))
+            build = ("--work", work, "--target", "tensorrt", "--timings", str(timings), *self._cluster())
+            self.call("trt_builder", "build", *build)
         like = ("--like", _LIKE) if self.backend == "tensorrt" else ()
         self.call(
             "runtime", "bench", *self._model(work), *like,
@@ -206,11 +209,15 @@ class Bench:
 
     def _score(self, workspace: Workspace, _: StageRun) -> None:
         work = str(workspace.root)
-        self.call("runtime", "run", *self._model(work), "--num-samples", str(self.num_samples))
+        samples = ("--num-samples", str(self.num_samples))
+        self.call("runtime", "run", *self._model(work), *samples, *self._cluster())
         self.call("evaluator", "evaluate", "--work", work, *self._data())
 
     def _model(self, work: str) -> tuple[str, ...]:
         return ("--work", work, "--backend", self.backend, "--device", self.device, *self._data())
+
+    def _cluster(self) -> tuple[str, ...]:
+        return () if self.cluster is None else ("--cluster", self.cluster)
 
     def _data(self) -> tuple[str, ...]:
         return () if self.data_root is None else ("--data", str(self.data_root))
