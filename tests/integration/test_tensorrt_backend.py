@@ -6,6 +6,7 @@ The engines of the double are the ONNX files, so that the answers must be those 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,21 +119,27 @@ def test_steps_in_numpy_give_the_same(work: Path) -> None:
         np.testing.assert_allclose(boxes.centers, in_numpy.boxes(index).centers, atol=1e-5)
 
 
+@pytest.fixture
+def own(exported: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the workspace, for a test that adds other engines."""
+    return Workspace.open(Path(shutil.copytree(exported.root, tmp_path / "own")))
+
+
 @pytest.mark.parametrize("layout", ["LINEAR", "HWC8"])
 def test_inputs_in_fp16_and_the_encoder_in_one_kernel(
-    exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+    own: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
     engines_on_cpu.use(monkeypatch, kernels)
     target = f"trt8.6.0-sm90-{layout.lower()}"
-    engines_on_cpu.add_engines(exported, target=target, canvas=("HALF", layout), policy="fp16")
-    session = load(exported, target)
+    engines_on_cpu.add_engines(own, target=target, canvas=("HALF", layout), policy="fp16")
+    session = load(own, target)
     assert session.origin("pts_voxel_encoder") is not None
     assert session.channels_last("pts_backbone_neck_head", "spatial_features") == (layout == "HWC8")
     rng = np.random.default_rng(0)
     points = rng.normal(0, 6, (500, 4)).astype(np.float32)
-    device = build(exported.spec(), session)
+    device = build(own.spec(), session)
     assert "decorate" not in device.stages
-    ours, theirs = device.infer(points), build(exported.spec(), HostOnly(session)).infer(points)
+    ours, theirs = device.infer(points), build(own.spec(), HostOnly(session)).infer(points)
     assert ours.counters == theirs.counters
     # The double's encoder computes in FP32, the kernel with FP16's eleven bits.
     for name, value in theirs.outputs.items():
@@ -140,23 +147,23 @@ def test_inputs_in_fp16_and_the_encoder_in_one_kernel(
 
 
 def test_an_onnx_file_of_another_export_is_not_taken_for_the_engine_s(
-    exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
+    own: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines_on_cpu.use(monkeypatch, kernels)
     target = "trt8.6.0-sm90-other"
-    engines_on_cpu.add_engines(exported, target=target, policy="fp16", built_from="0" * 64)
-    assert load(exported, target).origin("pts_voxel_encoder") is None
-    engines_on_cpu.add_engines(exported, target=target, policy="bf16")
-    assert load(exported, target).origin("pts_voxel_encoder") is None
+    engines_on_cpu.add_engines(own, target=target, policy="fp16", built_from="0" * 64)
+    assert load(own, target).origin("pts_voxel_encoder") is None
+    engines_on_cpu.add_engines(own, target=target, policy="bf16")
+    assert load(own, target).origin("pts_voxel_encoder") is None
 
 
 def test_a_layout_that_the_runtime_does_not_write_is_refused(
-    exported: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
+    own: Workspace, kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines_on_cpu.use(monkeypatch, kernels)
-    engines_on_cpu.add_engines(exported, target="trt8.6.0-sm90-chw2", canvas=("HALF", "CHW2"))
+    engines_on_cpu.add_engines(own, target="trt8.6.0-sm90-chw2", canvas=("HALF", "CHW2"))
     with pytest.raises(ModelLoadError, match=r"'spatial_features' lies in memory as CHW2"):
-        load(exported, "trt8.6.0-sm90-chw2")
+        load(own, "trt8.6.0-sm90-chw2")
 
 
 def assert_same(ours: Run, theirs: Run) -> None:
