@@ -20,7 +20,7 @@ from typing import Any
 from shared.provenance import package_versions
 from shared.workspace import Workspace
 from tests.support import recorded
-from tests.support.faults import FAULTS, Fault, Verdict, verdict
+from tests.support.faults import FAULTS, Answers, Fault, Verdict, verdict
 from verifier.tolerances import Tolerance, default_tolerance, judge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,9 +31,10 @@ _BEGIN, _END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 
 def planted_faults(workspaces: Mapping[str, Workspace]) -> Iterable[tuple[Fault, Verdict]]:
     """Every fault with the verifier's verdict, in order."""
+    answers: Answers = {}
     for fault in FAULTS:
         with tempfile.TemporaryDirectory() as folder:
-            found = verdict(fault, workspaces[fault.model], Path(folder) / "work")
+            found = verdict(fault, workspaces[fault.model], Path(folder) / "work", answers)
         print(f"{fault.model}, {fault.name}: {_checks(found, 'fp32')}; in FP16: {_checks(found, 'fp16')}", flush=True)
         yield fault, found
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.faults import FAULTS, Fault, verdict
+from tests.support.faults import FAULTS, Answers, Fault, verdict
 from tests.support.planted import planted, scale_weights
 
 pytestmark = [pytest.mark.exporter, pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -60,10 +60,17 @@ def exported(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str
     return workspaces
 
 
+@pytest.fixture(scope="module")
+def answers() -> Answers:
+    return {}
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.model}: {fault.name}")
-def test_verification_catches_a_fault(exported: Mapping[str, Any], fault: Fault, tmp_path: Path) -> None:
+def test_verification_catches_a_fault(
+    exported: Mapping[str, Any], fault: Fault, answers: Answers, tmp_path: Path
+) -> None:
     """By the check that should, between runs in FP32; and most of them by the limits of FP16 already."""
-    found = verdict(fault, exported[fault.model], tmp_path / "work")
+    found = verdict(fault, exported[fault.model], tmp_path / "work", answers)
     assert fault.caught_by in found.caught_by("fp32"), found
     assert bool(found.caught_by("fp16")) == fault.in_fp16, found
     shutil.rmtree(tmp_path / "work")
@@ -71,9 +78,9 @@ def test_verification_catches_a_fault(exported: Mapping[str, Any], fault: Fault,
 
 @pytest.mark.parametrize("model", ["centerpoint", "yolox", "calibration"])
 def test_verification_finds_no_fault_where_there_is_none(
-    exported: Mapping[str, Any], model: str, tmp_path: Path
+    exported: Mapping[str, Any], model: str, answers: Answers, tmp_path: Path
 ) -> None:
-    found = verdict(Fault("none", model, ""), exported[model], tmp_path / "work")
+    found = verdict(Fault("none", model, ""), exported[model], tmp_path / "work", answers)
     assert not found.caught_by("fp32"), found
     assert not found.caught_by("fp16"), found
 
