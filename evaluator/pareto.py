@@ -22,7 +22,7 @@ from evaluator.stored import Replicates, stored_evaluations, stored_replicates
 from shared.errors import InputError, UsageError
 from shared.files import sha256_of_json
 from shared.json_reader import read_json
-from shared.manifest import Manifest
+from shared.manifest import MANIFEST_NAME, Manifest
 from shared.runs import Run
 from shared.table import MISSING, Table, number
 from shared.workspace import Workspace
@@ -98,21 +98,35 @@ def pareto(work: Path, reference: str | None = None) -> str:
 
 
 def measured_choices(workspace: Workspace) -> dict[str, list[Measured]]:
-    """The choices of the files that the workspace holds now, by name of the run that they were measured in."""
+    """The choices of the files that the workspace holds now, by name of the run that they were measured in.
+
+    Raises:
+        InputError: what a choice recorded is none of ours, or was evaluated by another version.
+        ManifestError: a file was changed.
+    """
     manifest = workspace.manifest()
     runs: dict[str, list[Measured]] = {}
     for name in sorted(workspace.place(FOLDER).names()) if workspace.place(FOLDER).is_folder() else ():
-        if not workspace.place(f"{FOLDER}/{name}").is_folder():
+        if not workspace.place(f"{FOLDER}/{name}/{MANIFEST_NAME}").is_file():
             continue
         choice = Workspace.open(workspace.path(f"{FOLDER}/{name}"))
         if RECORD not in choice.manifest().artifacts:
             continue
-        record = read_json(choice.artifact(RECORD))
-        if not _is_of(manifest, record["inputs"]):
-            continue
+        try:
+            record = _record(read_json(choice.artifact(RECORD)))
+            if not _is_of(manifest, record["inputs"]):
+                continue
+            latencies = {run: _latency(value) for run, value in choice.manifest().results.get(RESULT, {}).items()}
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"is no record of a choice ({type(error).__name__}: {error})",
+                where=str(choice.root),
+                hint="remove the folder; trt_builder sweep measures it again",
+            ) from error
         evaluations = stored_evaluations(choice)
-        for run, latency in choice.manifest().results.get(RESULT, {}).items():
-            if choice.manifest().stages[f"time:{run}"].status != "done":
+        for run, latency in latencies.items():
+            stage = choice.manifest().stages.get(f"time:{run}")
+            if stage is None or stage.status != "done":
                 continue
             evaluation = evaluations.get(run)
             runs.setdefault(run, []).append(
@@ -126,6 +140,27 @@ def measured_choices(workspace: Workspace) -> dict[str, list[Measured]]:
                 )
             )
     return runs
+
+
+def _record(value: Any) -> dict[str, Any]:
+    """What `trt_builder` wrote of a choice; raises what a value of another form raises."""
+    return {
+        "key": str(value["key"]),
+        "label": str(value["label"]),
+        "policies": {str(name): str(policy) for name, policy in value["policies"].items()},
+        "int8": [str(name) for name in value["int8"]],
+        "fp32": [str(name) for name in value["fp32"]],
+        "inputs": {str(path): str(sha256) for path, sha256 in value["inputs"].items()},
+    }
+
+
+def _latency(value: Any) -> dict[str, Any]:
+    """What it measured; raises likewise."""
+    return {
+        "latency_ms": float(value["latency_ms"]),
+        "components_ms": {str(name): float(time) for name, time in value["components_ms"].items()},
+        "total": {"median": float(value["total"]["median"])},
+    }
 
 
 def _is_of(manifest: Manifest, inputs: Mapping[str, str]) -> bool:

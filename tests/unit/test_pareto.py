@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import xml.etree.ElementTree
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluator.pareto import Measured, as_csv, described, pareto_front, table
+from evaluator.pareto import Measured, as_csv, described, measured_choices, pareto_front, table
+from evaluator.report import precisions
+from evaluator.report.material import Material
 from evaluator.report.pareto_chart import pareto_chart
 from evaluator.report.svg import standalone
-from shared.errors import UsageError
+from shared.errors import InputError, UsageError
+from shared.workspace import Workspace
+from tests.support.workspaces import make_workspace
 
 
 def entry(latency: float, metric: float | None, snr: float | None = None, *, reference: bool = False) -> dict[str, Any]:
@@ -99,3 +104,50 @@ def test_table_csv_and_picture_show_the_same() -> None:
     assert float(rows[0]["drop_low"]) == 0.0
     picture = xml.etree.ElementTree.fromstring(standalone([pareto_chart("onnx-cpu", content["onnx-cpu"]).svg]))
     assert sum(element.tag.endswith("circle") for element in picture.iter()) == 2
+
+
+@pytest.mark.parametrize("change", [{"inputs": 1}, {"policies": []}, {"int8": None}, {"key": ...}])
+def test_a_strange_record_of_a_choice_is_an_input_error(tmp_path: Path, change: dict[str, Any]) -> None:
+    base = make_workspace(tmp_path)
+    folder = base.place("choices/a")
+    folder.make_folder()
+    record = {"key": "a", "label": "x", "policies": {}, "int8": [], "fp32": [], "inputs": {}, **change}
+    value = {name: each for name, each in record.items() if each is not ...}
+    choice = Workspace.create(folder.checked())
+    with choice.stage("choice", tool="trt_builder") as stage:
+        stage.json_artifact("choice.json", "choice", value)
+    with pytest.raises(InputError, match="is no record of a choice"):
+        measured_choices(base)
+
+
+def test_choices_of_an_earlier_export_are_left_out(tmp_path: Path) -> None:
+    base = make_workspace(tmp_path)
+    folder = base.place("choices/a")
+    folder.make_folder()
+    choice = Workspace.create(folder.checked())
+    times = {"latency_ms": 1.0, "components_ms": {"head": 1.0}, "total": {"median": 2.0}}
+    with choice.stage("time:onnx-cpu", tool="trt_builder") as stage:
+        stage.result("choice", "onnx-cpu", times)
+    record = {"key": "a", "label": "x", "policies": {}, "int8": [], "fp32": [], "inputs": {"onnx/a.onnx": "0"}}
+    with choice.stage("choice", tool="trt_builder") as stage:
+        stage.json_artifact("choice.json", "choice", record)
+    assert measured_choices(base) == {}
+    with choice.stage("choice", tool="trt_builder") as stage:
+        stage.json_artifact("choice.json", "choice", {**record, "inputs": {}})
+    assert [each.key for each in measured_choices(base)["onnx-cpu"]] == ["a"]
+
+
+def test_the_report_has_a_section_where_choices_were_measured(tmp_path: Path) -> None:
+    base = make_workspace(tmp_path)
+
+    def material() -> Material:
+        return Material(base, base.manifest(), base.spec(), {}, {}, None, "")
+
+    assert precisions.section(material(), None) is None
+    scores = list(np.linspace(0.5, 0.9, 50))
+    found = described([measured("a", "fp32", 2.0, scores), measured("b", "fp16", 1.0, scores)], "a")
+    with base.stage("pareto", tool="evaluator") as stage:
+        stage.json_artifact("choices/pareto.json", "pareto", {"format": 1, "runs": {"onnx-cpu": found}})
+    section = precisions.section(material(), None)
+    assert section is not None
+    assert [block.kind for block in section.blocks] == ["charts", "grid"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,9 @@ def blocks(source: Source, allowed: Collection[str]) -> list[Block]:
         InputError: it is none.
     """
     rows = ranking(source)
-    size = max((int(row["layers"]) for row in rows.values() if row["kind"] == "block"), default=BLOCK_SIZE)
+    size = max(
+        (int(_number(row["layers"]) or 1) for row in rows.values() if row["kind"] == "block"), default=BLOCK_SIZE
+    )
     found = []
     for name, inside in blocks_of(list(source.layers), size).items():
         layers = tuple(layer for layer in inside if layer in allowed)
@@ -94,9 +97,10 @@ def ranking(source: Source) -> dict[str, dict[str, str]]:
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        value = None if text is None else float(text)
     except ValueError:
         return None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def from_rooflines(source: Source) -> Estimate:
