@@ -21,6 +21,7 @@ from shared.files import atomic_path, write_bytes, write_text
 from shared.lazy import lazy_import
 from shared.onnx_windows import Graph, node_title
 from shared.polygraphy_json import write_inputs, write_results
+from shared.staleness import is_current
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from trt_builder import policies
@@ -117,10 +118,12 @@ def _failing(job: Job, out: Path, target: Target, options: Section) -> list[tupl
 
 
 def _bisected(ws: Workspace, job: Job, out: Path, target: Target, options: Section) -> list[tuple[Path, str]]:
-    made = []
+    manifest, stage, made = ws.manifest(), f"bisect:{job.component}", []
+    if stage not in manifest.stages or not is_current(manifest, stage):
+        return []
     prefix = f"bisect/{job.component}."
-    for relative in sorted(ws.manifest().artifacts):
-        if not (relative.startswith(prefix) and relative.endswith(".onnx")):
+    for relative in sorted(manifest.stages[stage].outputs):
+        if not relative.endswith(".onnx"):
             continue
         model = onnx_graph.load(ws.artifact(relative))
         inputs, expected = (

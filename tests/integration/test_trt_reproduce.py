@@ -90,12 +90,19 @@ def test_nodes_that_bisection_found_go_with_their_real_inputs(tmp_path: Path) ->
     np.testing.assert_array_equal(expected["y"], np.full((1, 2), 7.0, np.float32))
     assert "other results than ONNX Runtime gives: /odd/Relu" in (folder / "README.md").read_text()
 
+    with ws.stage("export", tool="exporter") as stage:
+        stage.bytes_artifact(f"onnx/{HEAD}.onnx", "onnx", with_determinant().SerializeToString())
+    answer = trt_builder("reproduce", "--work", ws.root, "--target", "rtx", "--out", tmp_path / "old", "--bisected")
+    assert answer.returncode == 3 and "no nodes were found" in answer.stderr, answer.stderr
+    assert "another version of" in answer.stderr and not (tmp_path / "old").exists()
+
 
 def _as_bisect_leaves_it(ws: Workspace) -> onnx.ModelProto:
     values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="/odd/Relu")], "w", values[:1], values[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    with ws.stage(f"bisect:{HEAD}", tool="verifier") as stage:
+    graph = f"onnx/{HEAD}.onnx"
+    with ws.stage(f"bisect:{HEAD}", tool="verifier", inputs={graph: ws.input_hash(graph)}) as stage:
         stage.bytes_artifact(f"bisect/{HEAD}.0.onnx", "bisect", model.SerializeToString())
         for kind, name, value in (("inputs", "x", 5.0), ("expected", "y", 7.0)):
             with stage.artifact(f"bisect/{HEAD}.0.{kind}.npz", "bisect") as path, path.open("xb") as file:
