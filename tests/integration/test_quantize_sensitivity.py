@@ -20,6 +20,10 @@ import torch
 
 from exporter.cli import cli
 from exporter.models.calibration import adapter as calibration
+from exporter.quantize.bench import fingerprint, open_metric_of
+from exporter.quantize.session import open_session
+from exporter.quantize.workers import require_same
+from shared.errors import EnvironmentLacks, InputError
 from tests.support.calibration_data import DEMO_INFO, make_demo
 
 pytestmark = pytest.mark.exporter
@@ -140,6 +144,20 @@ def test_a_cluster_that_is_not_there_is_told_before_any_work(options: list[str],
     nowhere = run("auto", *options, "--work", str(tmp_path), "--cluster", "localhost:1", "--max-drop", "1")
     assert nowhere.exit_code == 4 and "there is no Ray cluster" in nowhere.output
     assert not (tmp_path / "quantized").exists()
+
+
+def test_a_node_with_other_files_or_versions_is_refused(options: list[str], tmp_path: Path) -> None:
+    root = Path(options[3].removeprefix("data.root="))
+    overrides = options[3:8:2]
+    session = open_session(ROOT / "configs/calibration.yaml", overrides)
+    key = fingerprint(session, open_metric_of(session, 3), 2, "cpu")
+    require_same(session.config, None, key["inputs"], key["versions"])
+    with pytest.raises(EnvironmentLacks, match=r"^checkpoint: not the files that the command has"):
+        require_same(session.config, None, key["inputs"] | {"checkpoint": "0" * 64}, key["versions"])
+    with pytest.raises(EnvironmentLacks, match=r"^torch: not the version that the command has"):
+        require_same(session.config, None, key["inputs"], key["versions"] | {"torch": "1.0"})
+    with pytest.raises(InputError, match=r"missing|not there|no such"):
+        require_same(session.config, tmp_path / root.name, key["inputs"], key["versions"])
 
 
 def test_without_labels_it_says_so(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from shared.cluster import Make, Need, Outcome, Workers
-from shared.errors import BuildError, DeployError, InputError
+from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError
 from shared.workspace import Workspace
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace
 from tests.unit.test_trt_build import Machine, machine
 from trt_builder import build as recipe
 from trt_builder.build import build_all
+from trt_builder.build_plan import versions_of
+from trt_builder.making import require_same
 
 __all__ = ["machine"]
 POLICIES = ["fp32", "fp16"]
@@ -116,6 +118,23 @@ def test_an_engine_that_fails_is_named_and_the_other_policies_are_built(
     machine.behavior.precision_of = lambda name, asked: asked or "FP32"
     build_all(ws.root, target="auto", policies=POLICIES, cluster=cluster)
     assert {order.policy for order in InThisProcess.asked} == {"fp16"}
+
+
+@pytest.mark.parametrize(
+    ("difference", "message"),
+    [
+        ({"tensorrt": "8.6.1"}, "^tensorrt 8.6.0, and 8.6.1 where the command runs"),
+        ({"gpu": "NVIDIA L4"}, "^gpu NVIDIA H200, 132 SM.*, and NVIDIA L4 where the command runs"),
+        ({"rtx": "1.7"}, "^rtx none, and 1.7 where the command runs"),
+    ],
+)
+def test_a_node_that_would_build_other_engines_is_refused(
+    machine: Machine, difference: dict[str, str], message: str
+) -> None:
+    here = versions_of(machine.with_tensorrt("8.6.0"))
+    require_same("auto", here)
+    with pytest.raises(EnvironmentLacks, match=message):
+        require_same("auto", here | difference)
 
 
 def test_a_file_that_changes_before_it_is_taken_in_is_refused(
