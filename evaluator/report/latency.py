@@ -28,6 +28,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
     blocks: list[Block] = []
     for name, evaluation in material.evaluations.items():
         blocks += _stages(f"{name}, over the data set", evaluation["latency"], components)
+        blocks += in_flight_note(material.runs[name])
     charts = []
     for index, (name, run) in enumerate(material.runs.items()):
         charts += _distribution(name, run, f"s{index % SERIES}")
@@ -64,6 +65,17 @@ def _stages(title: str, statistics: Mapping[str, Mapping[str, float]], component
         f"have {inside:.0%}, the steps around them {1 - inside:.0%}."
     )
     return [*blocks, Text(sentence), table]
+
+
+def in_flight_note(run: Run) -> list[Text]:
+    """Which samples the latencies are of, where it is not all of them."""
+    timed = int(np.count_nonzero(run.timed()))
+    if timed == len(run):
+        return []
+    several = run.header.details["in_flight"]
+    return [
+        Text(f"Up to {several} requests were in flight; {timed} of {len(run)} samples had the device to themselves.")
+    ]
 
 
 def _distribution(name: str, run: Run, style: str) -> list[Chart]:

@@ -11,6 +11,7 @@ import pytest
 
 from evaluator.comparison import side_by_side
 from evaluator.latency import latency_csv, latency_table, run_latency
+from evaluator.report.latency import in_flight_note
 from shared.errors import InputError
 from shared.runs import Run
 from shared.sample_table import write_samples
@@ -83,3 +84,11 @@ def test_in_flight_too_a_latency_is_whole_and_one_there_is(tmp_path: Path, times
 def test_a_run_of_one_at_a_time_has_every_latency(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="latency of sample 1 is not whole"):
         run_latency(_run_with(tmp_path, [{"model": 1.0, "total": 2.0}, {}]))
+
+
+def test_the_report_says_of_how_many_samples_the_latencies_are(tmp_path: Path) -> None:
+    run = _run_with(tmp_path, [{"model": 1.0, "total": 2.0}, {}, {}])
+    said = [block.text for block in in_flight_note(_in_flight(run))]
+    assert said == ["Up to 2 requests were in flight; 1 of 3 samples had the device to themselves."]
+    alone = _run_with(tmp_path / "alone", [{"model": 1.0, "total": 2.0}] * 3)
+    assert in_flight_note(alone) == []
