@@ -138,8 +138,10 @@ def _times(source: Source, records: Iterable[Mapping[str, Any]]) -> tuple[dict[s
         measured = record["times_ms"] or {}
         for layer in record["layers"]:
             time = float(measured.get(layer["name"], 0.0))
+            # Named for the layers beside it, whose time it is not.
             if "reformat" in str(layer["kind"]).lower():
                 passes.append(time)
+                continue
             inside = [of_node[key] for node in layer["nodes"] if (key := (record["component"], node)) in of_node]
             for name in inside:
                 times[name] += time / len(inside)
