@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
 from runtime.cuda.session import Bound, DeviceSession, Lane, Origin
 from runtime.devices import Device
 from shared.engines import activation_memory, deserialize, profile_shapes, tensor_names
-from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError
+from shared.errors import EnvironmentLacks, InferenceError, InputError, ManifestError, ModelLoadError
 from shared.lazy import lazy_import
 from shared.plan import read_header, version_mismatch
 from shared.provenance import package_versions
@@ -125,7 +126,7 @@ def load(files: Mapping[str, Path], spec: ModelSpec, device: Device, threads: in
     }
     engines = {component.name: _checked(plans[component.name], component) for component in spec.components}
     origins = {
-        component.name: _origin(files[component.name], records[component.name], component)
+        component.name: functools.partial(_origin, files[component.name], records[component.name], component)
         for component in spec.components
     }
     return TensorRTSession(gpu, plans, engines, origins, {"tensorrt": trt.__version__, "gpu": gpu.name})
@@ -169,7 +170,7 @@ class TensorRTSession(DeviceSession):
         gpu: Gpu,
         plans: dict[str, Plan],
         engines: dict[str, Any],
-        origins: Mapping[str, Origin | None],
+        origins: Mapping[str, Callable[[], Origin | None]],
         settings: dict[str, Any],
     ) -> None:
         self.gpu = gpu
@@ -206,7 +207,8 @@ class TensorRTSession(DeviceSession):
 
     def origin(self, component: str) -> Origin | None:
         """See `DeviceSession`."""
-        return self._origins.get(component)
+        find = self._origins.get(component)
+        return None if find is None else find()
 
     def as_built(self) -> Self:
         """See `DeviceSession`."""
@@ -481,9 +483,15 @@ def _origin(engine: Path, record: Mapping[str, Any], component: ComponentSpec) -
     if root is None or policy not in _HALF_OF_POLICY:
         return None
     ws = Workspace.open(root)
-    if component.onnx not in ws.manifest().artifacts or ws.onnx_hash(component.onnx) != record["onnx_sha256"]:
+    try:
+        path, digest = ws.onnx(component.onnx), ws.onnx_hash(component.onnx)
+    except (ManifestError, ModelLoadError) as missing:
+        # Edge devices get engines alone.
+        _log.info("%s runs as an engine, no kernel takes its place: %s", component.name, missing)
         return None
-    return Origin(ws.onnx(component.onnx), half=_HALF_OF_POLICY[policy] and not record["kept_in_fp32"])
+    if digest != record["onnx_sha256"]:
+        return None
+    return Origin(path, half=_HALF_OF_POLICY[policy] and not record["kept_in_fp32"])
 
 
 def _three(version: str) -> str:

@@ -1,7 +1,7 @@
-// Shared by all kernels. The files of this folder are compiled as one, in the order of compile.py, with -fmad=false:
+// Shared by all kernels. The files of a model are compiled as one, behind this, with -fmad=false:
 // products and sums are rounded one by one, as NumPy rounds them.
 //
-// Sizes and constants of the model are macros, set by centerpoint.py:
+// Sizes and constants of the model are macros, set by device_kernels.py:
 //   POINT_FEATURES C, MAX_POINTS M (points a voxel keeps), MAX_VOXELS, NUM_FEATURES F (of a decorated point),
 //   GRID_NX GRID_NY GRID_NZ, GRID_MIN_[XYZ] and VOXEL_[XYZ] [m], CENTER_[XYZ] (offset of a voxel's center, see decorate),
 //   CHANNELS (of a pillar), MAX_NUM (boxes a task), POST_MAX (boxes a task keeps), ...

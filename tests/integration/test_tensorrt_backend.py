@@ -155,6 +155,10 @@ def test_an_onnx_file_of_another_export_is_not_taken_for_the_engine_s(
     assert load(own, target).origin("pts_voxel_encoder") is None
     engines_on_cpu.add_engines(own, target=target, policy="bf16")
     assert load(own, target).origin("pts_voxel_encoder") is None
+    engines_on_cpu.add_engines(own, target=target, policy="fp16")
+    assert load(own, target).origin("pts_voxel_encoder") is not None
+    own.path("onnx/pts_voxel_encoder.onnx").unlink()
+    assert load(own, target).origin("pts_voxel_encoder") is None, "an edge device gets engines alone"
 
 
 def test_a_layout_that_the_runtime_does_not_write_is_refused(

@@ -4,7 +4,7 @@
 // boxes   (MAX_NUM, BOX_WORDS) 32-bit words, best first, see decode.cu
 // kept    (POST_MAX, BOX_WORDS) 32-bit words: what is left, best first; header[KEPT + task] says how many
 
-#define NMS_WARPS ((MAX_NUM + WARP - 1) / WARP)  // at most WARP, see centerpoint.py
+#define NMS_WARPS ((MAX_NUM + WARP - 1) / WARP)  // at most WARP, see MAX_BOXES in device_kernels.py
 #define NMS_BLOCK (NMS_WARPS * WARP)
 
 extern "C" __global__ void __launch_bounds__(NMS_BLOCK)
