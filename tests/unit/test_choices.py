@@ -110,6 +110,9 @@ def test_skip_lists_are_read_from_configs_and_from_sensitivity(source: Source, t
     plain.write_text("sensitive_layers: [pts.backbone]\n")
     config.write_text("quantization:\n  sensitive_layers: ['heatmap\\.1$']\n")
     assert skip_list(config) == [r"heatmap\.1$"]
+    everything = tmp_path / "all_int8.yaml"
+    everything.write_text("quantization:\n  enabled: true\n")
+    assert skip_list(everything) == [], "a config without the list leaves nothing out"
     found = choices(source, ["int8"], [plain, config])
     assert [choice.label for choice in found] == ["int8, skip", "int8, my_int8"]
     assert found[0].int8 == frozenset(source.layers) - in_backbone(source)

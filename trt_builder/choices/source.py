@@ -106,11 +106,11 @@ def skip_list(path: Path) -> list[str]:
     """Layers that a file leaves in floating point: of `exporter quantize sensitivity` or `auto`, or a deploy config.
 
     Raises:
-        ConfigError: no such file, or no list ``sensitive_layers`` in it.
+        ConfigError: no such file, or neither a list ``sensitive_layers`` nor a section ``quantization`` in it.
     """
     content = read_yaml(path).value
-    section = content.get("quantization", content)
-    layers = section.get("sensitive_layers") if isinstance(section, dict) else None
+    section = content.get("quantization")
+    layers = section.get("sensitive_layers", []) if isinstance(section, dict) else content.get("sensitive_layers")
     if not isinstance(layers, list) or not all(isinstance(name, str) for name in layers):
         raise ConfigError("has no list sensitive_layers", where=str(path))
     return layers
