@@ -213,13 +213,15 @@ def test_bench_shows_stages_engines_streams_and_layers(work: Path, monkeypatch: 
     assert written["engines"]["pts_voxel_encoder"]["shapes"]["input_features"][1:] == [8, 10]
     events = json.loads((work / "bench/tensorrt-cuda0.trace.json").read_text())["traceEvents"]
     assert {event["ph"] for event in events} == {"X"}
-    again = invoke("bench", "--work", str(work), *options, "--against", "tensorrt-cuda0")
+    again = invoke("bench", "--work", str(work), *options, "--against", "tensorrt-cuda0", "--page-locked")
     assert "against tensorrt-cuda0" in again
 
 
 def test_options_that_a_backend_lacks_are_refused(work: Path) -> None:
     for arguments, message in (
         (["bench", "--backend", "onnx", "--streams", "2"], "pipeline on a GPU"),
+        (["bench", "--backend", "onnx", "--page-locked"], "pipeline on a GPU"),
+        (["bench", "--backend", "onnx", "--steps", "engines"], "only on a GPU"),
         (["bench", "--backend", "onnx", "--like", "trtexec-10"], "--backend tensorrt"),
         (["bench", "--backend", "onnx", "--against", "caffe-cpu"], "no bench result"),
         (["run", "--backend", "onnx", "--target", "trt8.6.0-sm90-fp16"], "onnx has no targets"),
