@@ -159,6 +159,7 @@ class Workers(Generic[Task, Result]):
         self._free: list[_Hand] = []
         self._calls: dict[Any, _Call[Task]] = {}
         self._looked = 0.0
+        self._told: set[str] = set()
         self._had_nodes = time.monotonic()
 
     @property
@@ -447,7 +448,10 @@ class Workers(Generic[Task, Result]):
             return self._died(call, error)
         self._cluster.heard()
         for line in answer.warnings:
-            _log.warning("%s: %s", node.name, line)
+            # Every worker says what it thinks of the same model and data: once is enough.
+            if line not in self._told:
+                self._told.add(line)
+                _log.warning("%s: %s", node.name, line)
         if answer.error is not None and (call.task is None or isinstance(answer.error, EnvironmentLacks)):
             lack = _named(answer.error, node.name)
             if call.task is None and not node.late:
