@@ -18,11 +18,14 @@ import pytest
 pytest.importorskip("pycuda", reason="pycuda is not installed here; the runtime image has it")
 pytest.importorskip("tensorrt", reason="TensorRT is not installed here; the runtime image has it")
 
-from benchmarks import gpu_latency, trt_engines
+from benchmarks import data_set, gpu_latency, trt_engines
 from runtime.backends import tensorrt as backend
 from runtime.cuda.gpu import open_gpu
 from runtime.devices import Device
+from runtime.run import run
 from shared.errors import EnvironmentLacks, InferenceError
+from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
+from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support.trt_workspaces import ENCODER, FEATURES, POINTS, encoder, full_size_workspace, make_workspace
 from trt_builder.build import build_all
@@ -108,6 +111,26 @@ def test_the_soak_neither_grows_nor_drifts(figures: dict[str, Any]) -> None:
     """A power cap, heat and other processes are no drift; what they explain is in the figures."""
     assert figures["soak"]["grown_bytes"] == 0
     assert figures["soak"]["drift"]["cause"] != "drift", figures["soak"]["tenths"]
+
+
+def test_a_data_set_is_the_same_to_the_bit_with_requests_in_flight(
+    work: Path, verdict: list[str], tmp_path: Path
+) -> None:
+    copy, frames = Path(shutil.copytree(work, tmp_path / "work")), tmp_path / "frames"
+    section = data_set.make_frames(frames, 12, 60_000, 2)
+
+    def change(manifest: Manifest) -> None:
+        assert manifest.spec is not None
+        manifest.config = {**(manifest.config or {}), "data": section}
+        manifest.spec = data_set.with_sweeps(manifest.spec, 2)
+
+    update_manifest(copy / MANIFEST_NAME, change)
+    predictions = copy / "runs/tensorrt-cuda0/predictions.npz"
+    run(copy, "tensorrt", "cuda", num_samples=12, in_flight=1, readers=0)
+    alone = predictions.read_bytes()
+    run(copy, "tensorrt", "cuda", num_samples=12, in_flight=2, readers=3)
+    assert predictions.read_bytes() == alone
+    assert Run.open(predictions.parent).header.details["in_flight"] == 2
 
 
 def test_a_shape_outside_the_profile_is_named(work: Path, verdict: list[str]) -> None:
