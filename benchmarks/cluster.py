@@ -73,8 +73,8 @@ def run_on(options: argparse.Namespace, frames: int, cluster: str | None) -> dic
 
 
 def measure_runs(options: argparse.Namespace) -> dict[str, Any]:
-    """A run on each number of GPUs; all of them must give the same predictions."""
-    runs = [run_on(options, options.frames, f"local:{count}") for count in options.gpus]
+    """A run without a cluster, and one on each number of GPUs; all of them must give the same predictions."""
+    runs = [run_on(options, options.frames, cluster) for cluster in (None, *(f"local:{n}" for n in options.gpus))]
     if len({run.pop("predictions") for run in runs}) != 1:
         sys.exit("the predictions differ")
     return {"frames": options.frames, "runs": runs}
@@ -111,10 +111,10 @@ def tables(measured: dict[str, Any]) -> str:
             f"a cluster of one adds {few['seconds']:.1f} s to {few['alone']['command']:.1f} s ({few['frames']} frames)"
         )
     if "run" in measured:
-        first = measured["run"]["runs"][0]
+        first = measured["run"]["runs"][1]
         rows = [
             [
-                run["cluster"],
+                run["cluster"] or "no cluster",
                 number(run["command"], 1),
                 number(first["command"] / run["command"], 2),
                 number(run["pace"]["per_second"], 1),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,19 +16,13 @@ from shared.temporaries import temporary
 from shared.work_path import WorkPath
 
 
-def inspected(tmp_path: Path, **other: object) -> Answer:
+def inspected(tmp_path: Path, **other: Any) -> Answer:
     """What this machine answers as a node, with a folder that it shares with itself."""
     with temporary(WorkPath(tmp_path, "cluster")) as mark:
         mark.open_file("xb").close()
         code = provenance.code_digest("shared", "runtime")
-        values = {
-            "module": "runtime",
-            "code": code,
-            "marks": {tmp_path: mark.relative},
-            "cwd": Path.cwd(),
-            "check": None,
-        }
-        return inspect(Site(**(values | other)))
+        site = Site("runtime", code, {tmp_path: mark.relative}, Path.cwd(), None)
+        return inspect(replace(site, **other))
 
 
 def test_a_node_like_ours_is_fit(tmp_path: Path) -> None:
