@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from shared.errors import BuildError, ConfigError, EnvironmentLacks, InputError, UsageError
+from shared.errors import BuildError, ConfigError, EnvironmentLacks, InputError, ManifestError, UsageError
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.workspace import Workspace
 from tests.support.choosing import quantized_workspace
@@ -18,7 +18,7 @@ from tests.support.trt_workspaces import ENCODER, HEAD, make_workspace
 from trt_builder.build_plan import read_config
 from trt_builder.choices.choice import Choice, uniform
 from trt_builder.choices.measure import RESULT, Bench
-from trt_builder.choices.prepare import prepare
+from trt_builder.choices.prepare import config_of, prepare
 from trt_builder.choices.source import Source, skip_list
 from trt_builder.choices.sweep import choices, sweep
 from trt_builder.jobs import make_jobs
@@ -92,6 +92,24 @@ def test_a_choice_is_found_again_and_another_export_is_another_choice(source: So
 def test_a_layer_that_was_not_quantized_is_refused(source: Source) -> None:
     with pytest.raises(ConfigError, match="is no layer that the export quantized"):
         prepare(source, Choice("x", dict.fromkeys(COMPONENTS, "fp16"), int8=frozenset({"nothing"})), backend="onnx")
+
+
+def test_plugins_that_came_with_a_workspace_are_not_taken_over(tmp_path: Path) -> None:
+    library = tmp_path / "work" / "plugin.so"
+    settings = {"tensorrt": {"plugin_libraries": [str(library)]}}
+    source = Source.open(quantized_workspace(tmp_path / "work", settings).root)
+    library.touch()
+    with pytest.raises(ManifestError, match="is a plugin library in the workspace"):
+        prepare(source, uniform(COMPONENTS, "fp16"), backend="tensorrt")
+
+
+def test_a_choice_names_no_training_config(tmp_path: Path) -> None:
+    settings = {"model": {"type": "centerpoint", "config": "train.py", "checkpoint": "model.pth"}}
+    source = Source.open(quantized_workspace(tmp_path, settings).root)
+    choice = uniform(COMPONENTS, "fp16")
+    assert config_of(source, choice).model.config is not None, "the config that is written out has it"
+    model = prepare(source, choice, backend="tensorrt").config()["model"]
+    assert (model["config"], model["checkpoint"]) == (None, None)
 
 
 def test_int8_of_a_float_model_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from shared import cast_graph, onnx_graph
 from shared.config import from_resolved, resolved
-from shared.config.load import build
-from shared.config.yaml_tree import Tree
 from shared.errors import ConfigError
 from shared.files import sha256_of_file
 from shared.fp16_range import KIND as RANGES
 from shared.fp16_range import beyond_fp16, largest_values
 from shared.lazy import lazy_import
+from shared.manifest import MANIFEST_NAME
 from shared.qdq_cut import cut_out
 from shared.workspace import Workspace
+from trt_builder.build_plan import read_config
 from trt_builder.choices.choice import Choice
 from trt_builder.choices.source import Source
 from trt_builder.policies import POLICIES
@@ -54,6 +54,8 @@ def prepare(source: Source, choice: Choice, *, backend: str, overrides: Sequence
     place.make_folder()
     workspace = Workspace.create(place.checked())
     config = resolved(config_of(source, choice, overrides))
+    # Recording a config says that it was made here; what it names as code to run stays with the model's workspace.
+    config["model"] |= {"config": None, "checkpoint": None}
     stage = workspace.stage(
         STAGE, tool=TOOL, config={**choice.as_json(), "backend": backend, "config": config}, inputs=inputs
     )
@@ -115,9 +117,10 @@ def config_of(source: Source, choice: Choice, overrides: Sequence[str] = ()) -> 
 
     Raises:
         ConfigError: an override is wrong.
+        ManifestError: the config names plugin libraries, and is not of this machine.
     """
-    where = source.workspace.root / "manifest.json"
-    value = resolved(from_resolved(source.workspace.config(), str(where)))
+    where = source.workspace.root / MANIFEST_NAME
+    value = resolved(read_config(source.workspace, overrides))
     quantized = {source.layers[name].component for name in choice.int8}
     value["tensorrt"]["precision_policy"] = "int8" if quantized else _main_policy(choice)
     for component in source.components:
@@ -130,7 +133,7 @@ def config_of(source: Source, choice: Choice, overrides: Sequence[str] = ()) -> 
         ]
     value["quantization"]["enabled"] = bool(quantized)
     value["quantization"]["sensitive_layers"] = _sensitive(source, value, choice)
-    return build(Tree(value, {}), where, overrides)
+    return from_resolved(value, str(where))
 
 
 def _main_policy(choice: Choice) -> str:
