@@ -5,7 +5,7 @@ workspace is copied, so that its own results stay; its engines must have been bu
 
     python benchmarks/data_set.py --work work/centerpoint --folder work/data-set --points 67000
     python benchmarks/data_set.py --work work/centerpoint-121m --folder work/data-set --points 200000 --sweeps 10
-    python benchmarks/data_set.py --work work/yolox --folder work/data-set --data work/demo
+    python benchmarks/data_set.py --work work/yolox --folder work/data-set --data work/demo --repeat 10 --frames 2400
     python benchmarks/data_set.py --work work/centerpoint --folder work/data-set --backend onnx --device cpu --frames 64
 
 Each command has a process of its own, as a user's has. ``--full-size`` makes the workspace of a network of the 121 m
@@ -99,17 +99,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Both commands on a copy of the workspace."""
     work = options.folder / "work"
     shutil.copytree(options.work, work)
-    data = options.data
-    if data is None:
-        data = (options.folder / "frames").resolve()
-        section = make_frames(data, options.frames, options.points, options.sweeps)
+    data = options.data or (options.folder / "frames").resolve()
+    made = make_frames(data, options.frames, options.points, options.sweeps) if options.data is None else None
 
-        def change(manifest: Manifest) -> None:
-            assert manifest.spec is not None
-            manifest.config = {**(manifest.config or {}), "data": section}
+    def change(manifest: Manifest) -> None:
+        assert manifest.spec is not None and manifest.config is not None
+        if made is None:
+            section = {**manifest.config["data"], "root": None}
+            repeated = Data(format="concat", sources=tuple(Data(**section) for _ in range(options.repeat)))
+            manifest.config = {**manifest.config, "data": repeated.model_dump(mode="json")}
+        else:
+            manifest.config = {**manifest.config, "data": made}
             manifest.spec = with_sweeps(manifest.spec, options.sweeps)
 
-        update_manifest(work / MANIFEST_NAME, change)
+    update_manifest(work / MANIFEST_NAME, change)
     common = ["--work", str(work), "--backend", options.backend, "--device", options.device, "--data", str(data)]
     streams = [] if options.device == "cpu" else ["--streams", str(options.streams)]
     command(["bench", *common, "--seconds", str(options.seconds), "--warm-up", "10", *streams])
@@ -163,6 +166,7 @@ if __name__ == "__main__":
     parser.add_argument("--full-size", action="store_true", help="make the workspace, and nothing else")
     parser.add_argument("--folder", type=Path, help="for the copy and the frames; it must not exist, and is removed")
     parser.add_argument("--data", type=Path, help="root of a data set, in place of frames that are made")
+    parser.add_argument("--repeat", type=int, default=1, help="go through that data set so many times")
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--points", type=int, default=67_000)
     parser.add_argument("--sweeps", type=int, default=1)

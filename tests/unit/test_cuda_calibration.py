@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from runtime.models.calibration import device as calibration
+from runtime.models.calibration import steps
 from runtime.models.calibration.device import CalibrationOnDevice
 from runtime.models.calibration.steps import CAMERAS_KEPT, CameraView
 from runtime.pipeline import build_pipeline
@@ -134,6 +135,21 @@ def test_lanes_do_not_mix(monkeypatch, folder: Path) -> None:
         assert answer.counters == reference.counters
         np.testing.assert_array_equal(lane.fused(*data.image.shape[:2]), expected)
         assert lane.input_shapes(data, answer.counters) == {"end2end": {"input": expected.shape}}
+
+
+def test_where_pixels_come_from_is_computed_once_for_all_lanes(monkeypatch, folder: Path) -> None:
+    computed = []
+    original = steps.undistortion_map
+
+    def counted(*arguments: Any) -> Any:
+        computed.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(steps, "undistortion_map", counted)
+    first = on_device(monkeypatch, folder)
+    for lane in (first, first.another(), first.another()):
+        lane.infer(view(distortion=BENT))
+    assert len(computed) == 1
 
 
 def test_threshold_and_refusals(monkeypatch, folder: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from runtime.models.calibration.steps import (
 from runtime.models.calibration.undistort import UndistortionMap
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
 from shared.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FILES = (Path(__file__).with_name("calibration.cu"),)
 
@@ -107,6 +110,12 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         self._copies = gpu.stream()
         self._timeline = Timeline(gpu, ("upload", "project", "choose", "image", "fuse", self._component, "download"))
         self._uploaded = gpu.event()
+
+    def another(self) -> Self:
+        """See `DevicePipeline`; where pixels come from is computed once for all lanes."""
+        lane = super().another()
+        lane._host_maps = self._host_maps
+        return lane
 
     def input_shapes(self, data: CameraView, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the image alone decides)
         """See `DevicePipeline`."""
