@@ -186,7 +186,7 @@ def test_requests_are_collected_when_nobody_asks_for_their_answers():
         ("cpu", 64, 400, 2),
         ("cuda", 1, 400, 1),
         ("cuda", 8, 400, 6),
-        ("cuda", 128, 400, 12),
+        ("cuda", 128, 400, 16),
         ("cuda", 128, 10, 0),
     ],
 )
