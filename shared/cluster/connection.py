@@ -77,7 +77,7 @@ def connect(where: str) -> Iterator[Cluster]:
             _log.info("Ray's dashboard: http://%s", context.dashboard_url)
         elif address != _LOCAL:
             _log.info("this cluster has no dashboard; with pip install 'ray[default]' on its head it has")
-        yield Cluster(context.address_info["gcs_address"], workers)
+        yield Cluster(context.address_info["gcs_address"], workers, is_here=address == _LOCAL)
     finally:
         _leave()
 
@@ -88,11 +88,13 @@ class Cluster:
     Attributes:
         head: host and port of its head.
         most_workers: how many workers the user asked for; None: as many as there is room for.
+        is_here: its one node is this machine, which has what this process has.
     """
 
-    def __init__(self, head: str, most_workers: int | None) -> None:
+    def __init__(self, head: str, most_workers: int | None, *, is_here: bool) -> None:
         self.head = head
         self.most_workers = most_workers
+        self.is_here = is_here
         self._last_sign = time.monotonic()
 
     @contextlib.contextmanager

@@ -91,6 +91,7 @@ class Connection(Protocol):
     """What workers ask of the cluster; see `shared.cluster.connection.Cluster`."""
 
     most_workers: int | None
+    is_here: bool
 
     def heard(self) -> None:
         """The cluster has answered."""
@@ -315,7 +316,10 @@ class Workers(Generic[Task, Result]):
             slots = self._slots(alive[key]["Resources"])
             if slots:
                 node = _Node(key, alive[key]["NodeManagerHostname"], slots, late, list(range(slots)))
-                self._inspected[key] = (node, self._inspect(key), time.monotonic() + _SECONDS_TO_INSPECT)
+                if self._cluster.is_here:
+                    self._nodes[key] = node
+                else:
+                    self._inspected[key] = (node, self._inspect(key), time.monotonic() + _SECONDS_TO_INSPECT)
 
     def _slots(self, resources: dict[str, float]) -> int:
         return int(resources.get("GPU" if self._need.gpu else "CPU", 0))
