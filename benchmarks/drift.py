@@ -69,7 +69,8 @@ class Drift:
     """What a soak's medians did.
 
     Attributes:
-        cause: ``flat``, ``power cap``, ``thermal``, ``clocks`` (of no known reason), ``another process`` or ``drift``.
+        cause: ``flat``, ``power cap``, ``thermal``, ``clocks`` (of no known reason), ``another process``, ``unsteady``
+            (no slower at the end than at the beginning) or ``drift``.
         spread: greatest median over the least.
         left: the same of what the clocks don't explain.
     """
@@ -103,7 +104,9 @@ def drift(parts: Sequence[Part]) -> Drift:
         values = np.array(measure, np.float64)
         if slow.any() and values[slow].mean() >= least and values[slow].mean() > values[~slow].mean():
             return Drift("another process", spread, left)
-    return Drift("drift", spread, left)
+    third = max(len(medians) // 3, 1)
+    lasting = float(np.mean(medians[-third:])) > FLAT * float(np.mean(medians[:third]))
+    return Drift("drift" if lasting else "unsteady", spread, left)
 
 
 def _at_clocks(medians: np.ndarray, clocks: np.ndarray) -> np.ndarray:

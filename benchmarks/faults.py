@@ -56,8 +56,8 @@ def engine_table() -> list[str]:
         "| model | engines | verdict | least SNR | kept | error, in limits | shift, in limits | unmatched |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for model, title in MODELS.items():
-        path = recorded.FOLDER / f"{model}.npz"
+    for model in recorded.models():
+        path, title = recorded.FOLDER / f"{model}.npz", MODELS[model]
         for policy in recorded.policies(path):
             task, compared = recorded.comparison(path, policy)
             limits = default_tolerance(policy, task)

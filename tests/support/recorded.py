@@ -19,7 +19,6 @@ from shared.tasks import find
 from verifier.results import ResultStatistics
 
 FOLDER = Path(__file__).parents[1] / "data" / "h200"
-MODELS = ("centerpoint", "yolox", "calibration")
 _ABOUT = "about"
 
 
@@ -46,6 +45,11 @@ def record(
     text = json.dumps({**about, "task": test.header.task, "samples": samples, "outputs": outputs})
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **columns, **{_ABOUT: np.frombuffer(text.encode(), np.uint8)})
+
+
+def models() -> list[str]:
+    """The models that were recorded."""
+    return sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 
 def policies(path: Path) -> list[str]:
