@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import os
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from runtime.cuda.gpu import Gpu
 
-# A thread more for so many bytes: to wake it takes as long as half of them do.
-BYTES_A_THREAD = 1_300_000
-_MOST_THREADS = 5
-# Parts are small, so that a thread that wakes up late finds less to do, and not too many: each is a call of the driver.
-PART_BYTES = 512 << 10
-_MOST_PARTS = 16
+# A thread is woken in the time that half of this takes to copy.
+PART_BYTES = 1_300_000
+_MOST_PARTS = 5
 _CACHE_LINE = 64
+
+
+class _Part(NamedTuple):
+    """Bytes to copy from one address to another; the number of the part is put on ``done``."""
+
+    number: int
+    target: int
+    source: int
+    size: int
+    done: SimpleQueue[int]
 
 
 class Staging:
@@ -49,70 +53,39 @@ class Staging:
         Arrays in page-locked memory are fetched from there, and must stay as they are until the request is answered.
         """
         source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        threads = min(_MOST_THREADS, _processors(), source.nbytes // BYTES_A_THREAD)
-        if threads < 2 or self._gpu.is_page_locked(source):
+        spans = parts_of(source.nbytes)
+        if len(spans) == 1 or self._gpu.is_page_locked(source):
             self._gpu.to_device(source, address, stream)
             return
-        copy = _Copy(self._room(source.nbytes), source)
-        for helper in _helpers(os.getpid())[: threads - 1]:
-            helper.put(copy)
-        for start, end in copy.arrivals():
-            self._gpu.to_device(copy.target[start:end], address + start, stream)
-
-    def _room(self, size: int) -> npt.NDArray[np.uint8]:
-        """Page-locked memory that nothing of this request is in."""
-        if self._used + size > self._memory.nbytes:
+        if self._used + source.nbytes > self._memory.nbytes:
             # What is on its way comes from the old memory.
             self._gpu.synchronize()
-            self._memory, self._used = self._gpu.pinned((2 * size,), np.uint8), 0
-        start, self._used = self._used, self._used + -(-size // _CACHE_LINE) * _CACHE_LINE
-        return self._memory[start : start + size]
+            self._memory, self._used = self._gpu.pinned((2 * source.nbytes,), np.uint8), 0
+        target = self._memory[self._used : self._used + source.nbytes]
+        self._used += -(-source.nbytes // _CACHE_LINE) * _CACHE_LINE
 
+        def fetch(number: int) -> None:
+            start, end = spans[number]
+            self._gpu.to_device(target[start:end], address + start, stream)
 
-class _Copy:
-    """An array on its way into other memory, part by part; whichever thread is free takes the next part.
-
-    Attributes:
-        target: where it goes.
-    """
-
-    def __init__(self, target: npt.NDArray[np.uint8], source: npt.NDArray[np.uint8]) -> None:
-        self.target = target
-        self._spans = parts_of(source.nbytes)
-        # Addresses alone: a helper that wakes up late must find no array to keep alive, and nothing to do.
-        self._addresses = target.ctypes.data, source.ctypes.data
-        self._next = itertools.count()
-        self._done: SimpleQueue[int] = SimpleQueue()
-
-    def help(self) -> None:
-        """Copy parts until none is left."""
-        while (number := next(self._next)) < len(self._spans):
-            self._copy(number)
-            self._done.put(number)
-
-    def arrivals(self) -> Iterator[tuple[int, int]]:
-        """Copy parts too, and give start and end of each that has arrived, whoever copied it."""
-        missing = len(self._spans)
-        while (number := next(self._next)) < len(self._spans):
-            self._copy(number)
-            missing -= 1
-            yield self._spans[number]
-            while not self._done.empty():
-                missing -= 1
-                yield self._spans[self._done.get()]
-        for _ in range(missing):
-            yield self._spans[self._done.get()]
-
-    def _copy(self, number: int) -> None:
-        start, end = self._spans[number]
-        target, source = self._addresses
-        # Other threads run meanwhile: ctypes gives the interpreter's lock back for the call.
-        ctypes.memmove(target + start, source + start, end - start)
+        done: SimpleQueue[int] = SimpleQueue()
+        addresses = target.ctypes.data, source.ctypes.data
+        for number, (start, end) in enumerate(spans[1:], 1):
+            _helpers(os.getpid())[number - 1].put(
+                _Part(number, addresses[0] + start, addresses[1] + start, end - start, done)
+            )
+        ctypes.memmove(addresses[0], addresses[1], spans[0][1])
+        fetch(0)
+        for _ in spans[1:]:
+            fetch(done.get())
 
 
 def parts_of(size: int) -> list[tuple[int, int]]:
-    """Start and end of the parts that threads copy."""
-    step = -(-max(PART_BYTES, -(-size // _MOST_PARTS)) // _CACHE_LINE) * _CACHE_LINE
+    """Start and end of the parts that threads copy; one where the driver does as well."""
+    count = min(_MOST_PARTS, _processors(), size // PART_BYTES)
+    if count < 2:
+        return [(0, size)]
+    step = -(-size // count // _CACHE_LINE) * _CACHE_LINE
     return [(start, min(start + step, size)) for start in range(0, size, step)]
 
 
@@ -122,14 +95,17 @@ def _processors() -> int:
 
 
 @functools.cache
-def _helpers(process: int) -> list[SimpleQueue[_Copy]]:  # noqa: ARG001 (a forked process has no threads)
+def _helpers(process: int) -> list[SimpleQueue[_Part]]:  # noqa: ARG001 (a forked process has no threads)
     """A queue a thread; the threads live as long as the process."""
-    queues: list[SimpleQueue[_Copy]] = [SimpleQueue() for _ in range(_MOST_THREADS - 1)]
+    queues: list[SimpleQueue[_Part]] = [SimpleQueue() for _ in range(_MOST_PARTS - 1)]
     for number, queue in enumerate(queues):
-        threading.Thread(target=_work, args=(queue,), name=f"staging-{number}", daemon=True).start()
+        threading.Thread(target=_copy, args=(queue,), name=f"staging-{number}", daemon=True).start()
     return queues
 
 
-def _work(queue: SimpleQueue[_Copy]) -> None:
+def _copy(queue: SimpleQueue[_Part]) -> None:
     while True:
-        queue.get().help()
+        part = queue.get()
+        # Other threads run meanwhile: ctypes gives the interpreter's lock back for the call.
+        ctypes.memmove(part.target, part.source, part.size)
+        part.done.put(part.number)
