@@ -163,6 +163,9 @@ CLUSTER ?=
 cluster = $(CLUSTER:%=--cluster %)
 run_pytorch = $(call RUNTIME_TOOL,pytorch) run --work $(WORK_ARG) --backend pytorch --device $(DEVICE) $(cluster)
 run_onnx = $(call RUNTIME_TOOL,onnx) run --work $(WORK_ARG) --backend onnx --device $(DEVICE) $(cluster)
+# Engines, where they were built for a GPU of this machine; of images, where compose is given the GPU.
+run_tensorrt = $(if $(filter docker-none docker-,$(RUN_IN)-$(GPU)),true,$(call RUNTIME_TOOL,tensorrt) run --work $(WORK_ARG) \
+    --backend tensorrt --device $(or $(filter cuda%,$(DEVICE)),cuda) --if-available $(cluster))
 verify = $(VERIFIER_TOOL) verify --work $(WORK_ARG)
 # The float model's workspace, by its name beside WORK, for an INT8 one.
 FLOAT ?=
@@ -172,7 +175,7 @@ summary = $(EVALUATOR_TOOL) summary --work $(WORK_ARG)
 # With -n nothing is asked, nor where each tool is in an image of its own.
 dry := $(findstring n,$(filter-out --%,$(firstword $(MAKEFLAGS))))
 ASK = $(if $(dry)$(filter docker,$(RUN_IN)),false,$(TOOLS)/bin/python -m shared.unchanged '$(run_pytorch)' '$(run_onnx)' \
-    '$(verify)' '$(evaluate)' '$(report)' '$(summary)')
+    '$(run_tensorrt)' '$(verify)' '$(evaluate)' '$(report)' '$(summary)')
 
 # The stages in their order. One process asks which are left (shared/unchanged.py says what its exit codes mean), and the
 # tools are called for those. A verification or a gate that did not pass is in the report too, and make fails after it.
@@ -197,9 +200,10 @@ export: $(SETUP) ## one stage: PyTorch to ONNX, with the framework's reference
 	@$(EXPORTER_TOOL) export --config $(CONFIG_ARG) --work $(WORK_ARG) $(overrides)
 build: $(SETUP) ## one stage: ONNX to TensorRT, where there is a GPU and TensorRT, or TensorRT for RTX
 	@$(BUILDER_TOOL) build --work $(WORK_ARG) --if-available $(cluster)
-run: $(SETUP) ## one stage: both backends over the data set
+run: $(SETUP) ## one stage: the backends over the data set; TensorRT where there are engines and their GPU
 	@$(run_pytorch)
 	@$(run_onnx)
+	@$(run_tensorrt)
 verify: $(SETUP) ## one stage: do the backends agree with each other and with the framework?
 	@$(verify)
 evaluate: $(SETUP) ## one stage: metrics and latency

@@ -104,6 +104,11 @@ def _placement_options(command: Command) -> Command:
     type=click.IntRange(1, 64),
     help="Requests under way at a time; with 1 each sample has a latency. [default: 2 on TensorRT from 240 samples on]",
 )
+@click.option(
+    "--if-available",
+    is_flag=True,
+    help="Where the backend, its device or what it runs is missing, say so, and succeed without a run.",
+)
 @cluster_option
 @_placement_options
 @force_option

@@ -13,7 +13,7 @@ from runtime.backends import Compilable, Session, Tensors, artifact_kind, backen
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device, parse_device
 from runtime.pipeline import Pipeline, build_pipeline
-from shared import plugins
+from shared import cuda, plugins
 from shared.added import added_versions, data_members
 from shared.config import from_resolved
 from shared.data import open_dataset
@@ -112,6 +112,20 @@ class Model:
         for path in artifacts.values():
             require_artifact(self.workspace.root, path, artifact_kind(module))
         return {path: self.workspace.input_hash(path) for path in artifacts.values()}
+
+    def lacking(self) -> str | None:
+        """What is missing here to run it, in one line; None: nothing that can be told beforehand."""
+        if not self.device.is_cpu and self.device.index >= len(cuda.find_gpus()):
+            return f"there is no GPU '{self.device}' here"
+        # Some are alternatives, as onnxruntime and onnxruntime-gpu are; every tool has NumPy.
+        packages = [name for name in backend(self.backend).PACKAGES if name != "numpy"]
+        if packages and not set(package_versions(packages)).intersection(packages):
+            return f"Python package '{packages[0]}' is missing"
+        try:
+            backend(self.backend).artifacts(self.workspace, self.spec, self.target)
+        except InputError as error:
+            return error.message
+        return None
 
     def load(self) -> tuple[Session, Pipeline]:
         """The session of the backend, and the pipeline on it.

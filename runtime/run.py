@@ -38,6 +38,7 @@ def run(
     cluster: str | None = None,
     force: bool = False,
     readers: int | None = None,
+    if_available: bool = False,
     **options: Unpack[ModelOptions],
 ) -> str:
     """Run a backend over the first samples of the data set. Interrupted, the next call goes on at the first sample
@@ -51,11 +52,14 @@ def run(
         cluster: spread the samples over the workers of this cluster, see `shared.cluster.connect`.
         force: run afresh, whatever is there.
         readers: see `runtime.answers.answering`.
+        if_available: where the backend can't run here, or there is nothing that it runs, say so and do nothing.
     """
     if shard is not None and cluster is not None:
         raise UsageError("--shard and --cluster", hint="give one; RAY_ADDRESS in the environment counts as --cluster")
     part = None if shard is None else Shard.parse(shard)
     model = open_model(work, backend_name, device, **options)
+    if if_available and (lacking := model.lacking()) is not None:
+        return f"run:{model.name}: skipped: {lacking}"
     count = _sample_count(model, num_samples)
     verified = model.config.verification.num_verify_samples if model.config.verification.enabled else 0
     raw_samples = range(min(verified, count))

@@ -19,9 +19,11 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from runtime.backends import tensorrt
 from runtime.bench import bench
 from runtime.cli import cli
 from runtime.run import run
+from shared import cuda
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ManifestError, ModelLoadError, UsageError
 from shared.runs import Run
 from shared.workspace import Workspace
@@ -105,6 +107,21 @@ def test_more_samples_than_there_are_is_all_of_them_and_said(work, caplog):
     run(work, "onnx", "cpu", num_samples=99)
     assert len(Run.open(work / "runs/onnx-cpu")) == 5
     assert "99 samples were asked for, the data set has 5" in caplog.text
+
+
+def test_if_available_makes_no_run_of_what_is_not_there(work, monkeypatch):
+    def answer(backend: str, device: str) -> str:
+        return run(work, backend, device, num_samples=1, if_available=True)
+
+    monkeypatch.setattr(cuda, "find_gpus", list)
+    assert answer("tensorrt", "cuda") == "run:tensorrt-cuda0: skipped: there is no GPU 'cuda:0' here"
+    monkeypatch.setattr(cuda, "find_gpus", lambda: [None])
+    monkeypatch.setattr(tensorrt, "PACKAGES", ("no-such-package", "numpy"))
+    assert answer("tensorrt", "cuda").endswith("skipped: Python package 'no-such-package' is missing")
+    monkeypatch.setattr(tensorrt, "PACKAGES", ("numpy",))
+    assert answer("tensorrt", "cuda").endswith("skipped: no engines were built")
+    assert not (work / "runs").exists()
+    assert "done, 1 samples" in answer("onnx", "cpu")
 
 
 def _journal(work: Path) -> Path | None:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.drift import Part, drift
 
-# Of the 121 m size on an H200 at its power cap: 3.82 ms at first, 4.17 ms once the card was warm.
+# Made up between the ends of what was seen on an H200 at its power cap: 3.82 ms at first, 4.17 ms on a warm card.
 CLOCKS = np.array([1980, 1980, 1965, 1920, 1860, 1830, 1815, 1800, 1800, 1800])
 
 
@@ -65,7 +65,7 @@ def test_another_process_is_named_where_it_was_there_while_it_was_slow(more: dic
 
 
 def test_faster_at_the_end_is_no_drift() -> None:
-    """Recorded on an H200 at a constant clock: 5,000 requests of the demo, with other work at the beginning."""
+    """Recorded on an H200 at a constant clock: 5,000 requests of the demo. Why the first were slower is not known."""
     medians = np.array([1.1508, 1.1913, 1.1659, 1.1567, 1.173, 1.1697, 1.1472, 1.1259, 1.0469, 1.0046])
     assert drift(parts(medians, np.full(10, 1980))).cause == "unsteady"
 

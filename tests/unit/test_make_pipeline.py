@@ -48,7 +48,7 @@ def test_a_verification_that_fails_is_reported_and_fails_the_job() -> None:
     ("code", "called"),
     [(0, []), (101, ["summary"]), (102, ["report", "summary"]), (103, ["evaluate", "report", "summary"]),
      (104, ["verify", "evaluate", "report", "summary"]),
-     (1, ["run", "run", "verify", "evaluate", "report", "summary"])],
+     (1, ["run", "run", "run", "verify", "evaluate", "report", "summary"])],
 )  # fmt: skip
 def test_only_the_stages_that_are_left_are_called(code: int, called: list[str]) -> None:
     answer = _pipeline(ASK=f"(exit {code})", RUNTIME_TOOL="echo", VERIFIER_TOOL="echo")
@@ -62,6 +62,17 @@ def test_a_dry_run_shows_all_commands_and_calls_none(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     assert not called.exists()
     assert "summary --work w" in answer.stdout and "run --work w --backend onnx" in answer.stdout
+
+
+def test_engines_are_run_where_there_is_a_gpu_to_run_them_on() -> None:
+    def runs(*arguments: str) -> list[str]:
+        printed = _make("-n", "run", "SETUP=", *arguments).stdout
+        return [line.strip() for line in printed.splitlines() if "--backend tensorrt" in line]
+
+    assert runs("RUN=local")[0].endswith("--device cuda --if-available")
+    assert "--device cuda:1" in runs("RUN=local", "DEVICE=cuda:1")[0]
+    assert "runtime-tensorrt run" in runs("RUN=docker", "GPU=nvidia")[0]
+    assert not runs("RUN=docker", "GPU=none")
 
 
 @pytest.mark.parametrize("tool", ["EXPORTER_TOOL", "RUNTIME_TOOL"])
