@@ -32,14 +32,16 @@ _SECONDS_OF_SILENCE = 2.0
 # The smallest store that Ray takes: what goes through it are names and counts.
 _OBJECT_STORE_BYTES = 80 << 20
 
-# Ray reads these when it is imported: it reports no usage to its makers, gives up on a cluster that is silent, and
-# doesn't print what it has to say of processes that died, which we say ourselves.
+# Ray reads these when it is imported: it reports no usage to its makers, gives up on a cluster that is silent, doesn't
+# print what it has to say of processes that died, which we say ourselves, and gives a node's helpers time to start on a
+# busy machine.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS": "5",
     "RAY_gcs_rpc_server_connect_timeout_s": "5",
+    "RAY_agent_register_timeout_ms": "120000",
 }
 
 # A connection in HTTP/2, which a Ray head speaks, begins with this preface and empty settings; the answer is a frame of
