@@ -4,8 +4,9 @@
         --config configs/calibration_int8.yaml --num-samples 12
 
 What comes after ``--`` goes to the command. Without a cluster and with each number of workers it has a workspace of its
-own; all must find the same. The pace is that of the choices after each worker has measured one: loading and calibrating
-the model, which a search of many choices pays once, are in the time of the command. Needs the exporter's environment.
+own; all must find the same. The pace is that of the choices after the first ones, as many as there are workers: most of
+the loading and calibrating, which a search of many choices pays once, is in the time of the command alone. On a machine
+that does other work a pace says nothing: "load before" must be near 0. Needs the exporter's environment.
 """
 
 from __future__ import annotations
