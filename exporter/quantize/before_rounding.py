@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from exporter.component import Component
-from exporter.quantize.frozen import frozen_layers, quantized_layers
 from shared.arrays import write_arrays
 from shared.lazy import lazy_import
 from shared.onnx_graph import MATRIX_OPERATORS, node_name
 from shared.stages import StageRun
 
+if TYPE_CHECKING:
+    from torch import nn
+
+# What needs PyTorch is imported where it is used: that an export is up to date is said without.
 onnx = lazy_import("onnx")
 
 LAYERS, WEIGHTS = "quantized/layers.json", "quantized/weights.npz"
@@ -53,6 +55,8 @@ class BeforeRounding:
 
 def weights_before_rounding(model: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
     """The weights of the layers that quantize, by name of the layer; copies."""
+    from exporter.quantize.frozen import frozen_layers, quantized_layers
+
     layers = frozen_layers(model)
     return {name: layers[name].weight.detach().cpu().numpy().copy() for name in quantized_layers(model)}
 
@@ -69,6 +73,8 @@ def layers_in(path: Path, component: Component, model: nn.Module) -> dict[str, d
         Per layer ``node``, the matrix node that computes it, and ``weight``, the initializer that it is read from. A
         layer whose weight a simplifier has renamed is left out.
     """
+    from exporter.quantize.frozen import frozen_layers, quantized_layers
+
     layers = frozen_layers(model)
     names = {id(layers[name]): name for name in quantized_layers(model)}
     weights = {
