@@ -19,7 +19,7 @@ from shared import onnx_graph
 from shared.cluster import Make, Need, connect
 from shared.errors import EnvironmentLacks
 from shared.int8_passes import find_passes
-from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
+from shared.manifest import MANIFEST_NAME, Manifest, clean_up, update_manifest
 from shared.stages import StageRun
 from shared.temporaries import temporary
 from shared.work_path import WorkPath
@@ -113,6 +113,8 @@ def build_all(
         # In one order, so that two commands don't wait for one another.
         for plan in sorted(plans.values(), key=lambda plan: plan.name):
             locks.enter_context(one_at_a_time(ws, plan))
+        # A forced build that was killed leaves engines that are up to date, and files of its own.
+        clean_up(ws.root / MANIFEST_NAME)
         left = {
             policy: plan
             for policy, plan in plans.items()
