@@ -53,7 +53,7 @@ def test_what_a_check_misses_is_the_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raised", "kind", "text"),
     [
-        (OSError(28, "No space left on device", "/work/a"), EnvironmentLacks, "no space left on the device"),
+        (OSError(28, "No space left on device", "/volume/a"), EnvironmentLacks, "no space left on the device"),
         (ValueError("three"), DeployError, "ValueError: three. This is a bug"),
     ],
 )

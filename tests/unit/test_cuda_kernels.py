@@ -7,43 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from runtime.cuda.gpu import Gpu, open_gpu
+from runtime.cuda.gpu import Gpu
 from runtime.cuda.session import DeviceSession
-from runtime.devices import Device
 from runtime.models.centerpoint import device_memory as cuda_steps
 from runtime.models.centerpoint.device import CenterPointOnDevice
 from runtime.models.centerpoint.parameters import CenterPointParameters
 from runtime.pipeline import build_pipeline
-from shared.errors import EnvironmentLacks, InferenceError
+from shared.errors import InferenceError
 from shared.spec import ModelSpec
 from tests.support import cuda_on_cpu
 from tests.support import tiny_centerpoint as tiny
 from tests.support.device_double import DeviceDouble
 
 Points = np.ndarray[Any, np.dtype[np.float32]]
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture(params=["on a CPU", pytest.param("on a GPU", marks=pytest.mark.gpu)])
-def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Any:
-    if request.param == "on a CPU":
-        if cuda_on_cpu.compiler() is None:
-            pytest.skip("no C++ compiler here")
-        return cuda_on_cpu.use(monkeypatch, compiled)
-    try:
-        return open_gpu(Device("cuda"))
-    except EnvironmentLacks as missing:
-        pytest.skip(str(missing))
 
 
 def make_spec(**changes: Any) -> ModelSpec:

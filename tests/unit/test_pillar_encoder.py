@@ -11,16 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.cuda.gpu import Gpu, open_gpu
+from runtime.cuda.gpu import Gpu
 from runtime.cuda.session import Origin
-from runtime.devices import Device
 from runtime.models.centerpoint.device import CenterPointOnDevice
 from runtime.models.centerpoint.device_encoder import EngineEncoder, KernelEncoder
 from runtime.models.centerpoint.device_kernels import encode_warps
 from runtime.models.centerpoint.encoder import PillarEncoder, PillarLayer, read_encoder
 from runtime.models.centerpoint.parameters import CenterPointParameters
 from runtime.pipeline import build_pipeline
-from shared.errors import EnvironmentLacks
 from shared.spec import ModelSpec
 from tests.support import cuda_on_cpu
 from tests.support import tiny_centerpoint as tiny
@@ -167,23 +165,6 @@ def test_what_the_kernel_has_no_room_for_is_left_to_the_engine(tmp_path: Path) -
 
 
 # ---- the kernel
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture(params=["on a CPU", pytest.param("on a GPU", marks=pytest.mark.gpu)])
-def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Any:
-    if request.param == "on a CPU":
-        if cuda_on_cpu.compiler() is None:
-            pytest.skip("no C++ compiler here")
-        return cuda_on_cpu.use(monkeypatch, compiled)
-    try:
-        return open_gpu(Device("cuda"))
-    except EnvironmentLacks as missing:
-        pytest.skip(str(missing))
 
 
 class WithOrigin(DeviceDouble):
