@@ -89,7 +89,7 @@ class _Finished(BaseModel):
 
 
 class PieceWriter:
-    """Writes a piece, sample by sample, so that a kill at any moment costs one sample at most."""
+    """Writes a piece, sample by sample, so that a kill costs only what was not committed yet."""
 
     def __init__(self, folder: WorkPath, header: PieceHeader, journal: SampleJournal) -> None:
         self.folder = folder

@@ -83,7 +83,7 @@ def flat_outputs(outputs: Mapping[str, Any]) -> RawOutputs:
 
 
 class RunWriter:
-    """Writes a run, sample by sample, so that a kill at any moment costs one sample at most."""
+    """Writes a run, sample by sample, so that a kill costs only what was not committed yet."""
 
     def __init__(self, folder: WorkPath, header: RunHeader, journal: SampleJournal | None) -> None:
         self._folder = folder

@@ -14,6 +14,7 @@ from shared.errors import InferenceError, InputError
 from shared.latency import TOTAL
 from tests.support.lanes import loaded
 
+
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 def test_answers_are_those_of_one_after_the_other(lanes):
     count = 2 * TIMED_EVERY + 3

@@ -68,7 +68,7 @@ def test_nothing_is_committed_while_a_sample_has_the_device_to_itself():
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_a_full_disk_ends_the_run_and_leaves_what_came_before(lanes):
-    model, device = loaded(COUNT, lanes)
+    model, _ = loaded(COUNT, lanes)
     kept = Kept(full_from=7)
     with pytest.raises(EnvironmentLacks, match="the disk is full"):
         keep_all(model, kept)
