@@ -16,7 +16,7 @@ import click
 from config_page import configuration_page
 from extending_page import extending_page
 
-from shared import manifest
+from shared import logs, manifest
 from shared.config import schema
 
 DOCS = Path(__file__).parent
@@ -64,6 +64,7 @@ def pages() -> dict[str, str]:
     """Content of every generated page, by file name."""
     return {
         "cli.md": cli_page(),
+        "log.schema.json": json.dumps(logs.json_schema(), indent=2) + "\n",
         "manifest.schema.json": json.dumps(manifest.json_schema(), indent=2) + "\n",
         "configuration.md": configuration_page(),
         "config.schema.json": json.dumps(schema.json_schema(), indent=2) + "\n",

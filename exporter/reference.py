@@ -12,6 +12,7 @@ from typing import Any
 
 from exporter.models import ExportableModel
 from shared.data import Dataset
+from shared.logs import about
 from shared.progress import track
 from shared.runs import RunHeader, RunWriter
 from shared.work_path import WorkPath
@@ -51,9 +52,11 @@ def record_reference(
     writer = RunWriter.open(folder, header, resume=resume)
     left = writer.missing()
     for index in track(left, "framework reference", total=len(left)):
-        model_input = adapter.load_input(dataset.sample(index), parameters).to(header.device)
-        started = time.perf_counter()
-        raw, predictions, counters = adapter.answer(model, model_input)
-        elapsed = (time.perf_counter() - started) * 1e3
+        sample = dataset.sample(index)
+        with about(sample=sample.token):
+            model_input = adapter.load_input(sample, parameters).to(header.device)
+            started = time.perf_counter()
+            raw, predictions, counters = adapter.answer(model, model_input)
+            elapsed = (time.perf_counter() - started) * 1e3
         writer.commit(index, predictions, {"total": elapsed}, counters, raw)
     return writer.finish()

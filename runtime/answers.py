@@ -29,6 +29,7 @@ from runtime.waiting import with_waiting
 from shared import tasks
 from shared.arrays import Arrays
 from shared.errors import DeployError, UsageError
+from shared.logs import about
 from shared.tasks import Predictions, Task
 
 #: Requests in flight where the backend takes several: one computes while the next one's input is copied.
@@ -139,7 +140,8 @@ class Loaded:
 
     def _alone(self, read: Input, raw_samples: Collection[int], pace: Pace) -> Answer:
         with pace.spent_on(INFERENCE):
-            inference = with_waiting(partial(self.pipeline.infer, read.data))
+            with about(sample=read.token):
+                inference = with_waiting(partial(self.pipeline.infer, read.data))
             pace.add(read)
             return self._answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
 
@@ -153,7 +155,7 @@ class Loaded:
         def collect() -> None:
             lane, read = under_way.popleft()
             idle.append(lane)
-            with pace.spent_on(INFERENCE):
+            with pace.spent_on(INFERENCE), about(sample=read.token):
                 answered.append(self._answer(read, lane, lane.collect(), {}, raw_samples))
             pace.add(read)
 
@@ -176,7 +178,7 @@ class Loaded:
                     continue
                 if not idle:
                     collect()
-                with pace.spent_on(UPLOAD):
+                with pace.spent_on(UPLOAD), about(sample=read.token):
                     idle[0].submit(read.data)
                 under_way.append((idle.popleft(), read))
                 # Only now, while the device works, is an answer kept by whoever asked for it.

@@ -22,6 +22,7 @@ from runtime.pipeline import DevicePipeline, Pipeline
 from runtime.reader_process import ONE_THREAD, Ask, Ended, Failed, Job, Told
 from runtime.reading import Input, Reading, ReadingHere
 from shared.errors import DeployError, EnvironmentLacks, InputError
+from shared.logs import about
 
 # What a reader has before it: one sample that it reads, one that waits.
 _ASKED_EACH = 2
@@ -105,7 +106,8 @@ class Readers(Reading):
                 _, told = self._told.pop(ask.number)
                 taken.append(ask.buffer)
                 if isinstance(told, Failed):
-                    raise told.error
+                    with about(sample=self._token(index)):
+                        raise told.error
                 yield self._input(pipeline, ask, told)
         finally:
             self._free += taken

@@ -10,6 +10,7 @@ from typing import Any
 
 from runtime.pipeline import Pipeline
 from shared.data.types import Dataset
+from shared.logs import about
 
 
 @dataclass(frozen=True)
@@ -61,5 +62,6 @@ class ReadingHere(Reading):
         for index in indices:
             sample = self._dataset.sample(index)
             started = time.perf_counter()
-            read = pipeline.read(sample)
+            with about(sample=sample.token):
+                read = pipeline.read(sample)
             yield Input(index, sample.token, read.data, read.counters, (time.perf_counter() - started) * 1e3)

@@ -15,6 +15,7 @@ from runtime.doctor_input import suspicions
 from runtime.model import Model
 from runtime.pace import Pace
 from shared.latency import TOTAL
+from shared.logs import event
 from shared.pieces import PieceWriter
 from shared.progress import track
 from shared.runs import Run, RunWriter
@@ -55,10 +56,13 @@ def record(
     level = logging.INFO if model.config.evaluation.verbose else logging.DEBUG
     with committed(loaded, writer, left, raw_samples, pace) as answers:
         for answer in track(answers, model.name, total=len(left)):
+            total = answer.latency_ms.get(TOTAL, math.nan)
+            found = len(answer.predictions)
+            numbers = event("sample", sample=answer.token, read_ms=answer.read_ms, latency_ms=total, results=found)
             _log.log(
                 level,
                 "%s: read in %.1f ms, inferred in %.1f ms, %d results",
-                answer.token, answer.read_ms, answer.latency_ms.get(TOTAL, math.nan), len(answer.predictions),
+                answer.token, answer.read_ms, total, found, extra=numbers,
             )  # fmt: skip
     return pace
 

@@ -25,6 +25,7 @@ from runtime.recording import alerts_of, committed
 from shared import cuda, trust
 from shared.cluster import MOST_DEATHS, Need, Outcome, Workers, connect
 from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
+from shared.logs import event
 from shared.pieces import Piece, PieceHeader, PieceWriter
 from shared.progress import progress
 from shared.runs import Run, RunWriter
@@ -321,7 +322,7 @@ class Spread:
             self._workers.give(Span(span.first, span.stop, span.details, span.attempt + 1))
         else:
             self._failures[span.first] = error
-            _log.warning("sample %d: %s", span.first, error)
+            _log.warning("sample %d: %s", span.first, error, extra=event(sample=error.sample or str(span.first)))
             if len(self._failures) >= _MOST_FAILURES:
                 self._require_all(self._order.samples)
 

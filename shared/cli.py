@@ -11,7 +11,9 @@ import errno
 import functools
 import logging
 import math
+import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from shared import __version__, terminal
+from shared import __version__, logs, terminal
 from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
 from shared.interrupts import EXIT_INTERRUPTED, INTERRUPTED, prompt_interrupts
 from shared.text import LONGEST_LINE, one_line
@@ -28,8 +30,6 @@ from shared.text import LONGEST_LINE, one_line
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_BUG = 1
-
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 # What a path that a user gives can be; whatever else the system refuses, it lacks.
@@ -71,36 +71,94 @@ class ToolGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run the command line ``args`` (default: the process's own) and exit."""
         arguments = list(sys.argv[1:] if args is None else args)
+        started = time.monotonic()
         terminal.hold_standard_descriptors()
-        output = terminal.OutputStream(sys.stdout, escape=True)
-        errors = terminal.OutputStream(sys.stderr, escape=False)
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), prompt_interrupts():
-            code = self._run(arguments, extra)
-            output.flush()
-            errors.flush()
-            sys.exit(_with_lost_output(code, output))
+        tool = str(self.name)
+        say = _Errors(tool, as_json=_log_format(arguments) == logs.JSON, debug="--debug" in arguments)
+        with contextlib.ExitStack() as streams:
+            if say.as_json:
+                streams.enter_context(logs.only_lines(tool))
+            output = terminal.OutputStream(sys.stdout, escape=True)
+            errors = terminal.OutputStream(sys.stderr, escape=False)
+            streams.enter_context(contextlib.redirect_stdout(output))
+            streams.enter_context(contextlib.redirect_stderr(errors))
+            with prompt_interrupts():
+                code = self._run(arguments, say, extra)
+                output.flush()
+                errors.flush()
+                code = _with_lost_output(code, output, say)
+            if say.as_json:
+                numbers = {"exit_code": code, "seconds": round(time.monotonic() - started, 3)}
+                message = f"{tool} ends with exit code {code}"
+                click.echo(logs.line(tool, "INFO", "command_done", message, numbers=numbers), err=True)
+            sys.exit(code)
 
-    def _run(self, arguments: list[str], extra: dict[str, Any]) -> int:
+    def _run(self, arguments: list[str], say: _Errors, extra: dict[str, Any]) -> int:
         """Run a command line; returns its exit code."""
-        debug = "--debug" in arguments
         try:
             _check_text(arguments)
             result = super().main(args=arguments, standalone_mode=False, **extra)
         except click.exceptions.Exit as stop:
             return stop.exit_code
         except click.ClickException as error:
-            _show_usage(error)
+            say.usage(error)
             return UsageError.exit_code
-        except (KeyboardInterrupt, click.Abort):
-            click.echo(INTERRUPTED, err=True)
+        except (KeyboardInterrupt, click.Abort) as error:
+            say.error(error, [INTERRUPTED], EXIT_INTERRUPTED, prefix="")
             return EXIT_INTERRUPTED
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the last resort of a program
-            if debug:
-                traceback.print_exc()
             lines, code = _explained(error)
-            click.echo("\n".join(["error: " + lines[0], *lines[1:]]), err=True)
+            say.error(error, lines, code)
             return code
         return result if isinstance(result, int) else 0
+
+
+def _log_format(arguments: Sequence[str]) -> str:
+    """The format that a command line asks for: errors of the command line itself have it, too."""
+    found = os.environ.get(logs.VARIABLE, logs.TEXT)
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, _, value = word.partition("=")
+        if option == "--log-format":
+            found = value or following
+    return found.lower()
+
+
+class _Errors:
+    """Says on the standard error what ended a command, in the format of the log."""
+
+    def __init__(self, tool: str, *, as_json: bool, debug: bool) -> None:
+        self._tool = tool
+        self.as_json = as_json
+        self._debug = debug
+
+    def error(self, error: BaseException, lines: Sequence[str], code: int, *, prefix: str = "error: ") -> None:
+        """An error as ``lines``, and the traceback in debugging."""
+        text = "\n".join(lines)
+        debug = self._debug and error.__traceback__ is not None and code != EXIT_INTERRUPTED
+        if self.as_json:
+            self._object(error, text, logs.error_object(error, text, code, debug=debug))
+            return
+        if debug:
+            traceback.print_exception(error)
+        click.echo(prefix + text, err=True)
+
+    def usage(self, error: click.ClickException) -> None:
+        """What click refused."""
+        message = one_line(error.format_message())
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = "" if context is None else f"Try '{context.command_path} --help' for help."
+        if self.as_json:
+            self._object(error, message, logs.error_object(error, message, UsageError.exit_code, hint))
+            return
+        if context is not None:
+            click.echo(f"{context.get_usage()}\n{hint}\n", err=True)
+        click.echo(f"Error: {message}", err=True)
+
+    def _object(self, error: BaseException, message: str, described: dict[str, Any]) -> None:
+        stage, sample = (error.stage, error.sample) if isinstance(error, DeployError) else (None, None)
+        click.echo(
+            logs.line(self._tool, "ERROR", "error", message, stage=stage, sample=sample, error=described), err=True
+        )
 
 
 def _check_text(arguments: Sequence[str]) -> None:
@@ -110,13 +168,6 @@ def _check_text(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise click.UsageError(f"{argument!r} is not text in UTF-8.") from error
-
-
-def _show_usage(error: click.ClickException) -> None:
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    if context is not None:
-        click.echo(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", err=True)
-    click.echo(f"Error: {one_line(error.format_message())}", err=True)
 
 
 def _explained(error: BaseException) -> tuple[list[str], int]:
@@ -144,30 +195,37 @@ def _explained(error: BaseException) -> tuple[list[str], int]:
     ], EXIT_BUG
 
 
-def _with_lost_output(code: int, output: terminal.OutputStream) -> int:
+def _with_lost_output(code: int, output: terminal.OutputStream, say: _Errors) -> int:
     """The exit code, when the standard output or the log file could not be written."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, terminal.LogFile) and handler.failure is not None:
-            click.echo(f"error: the log file {handler.path} is not whole ({handler.failure})", err=True)
-            code = code or EnvironmentLacks.exit_code
+            lost = EnvironmentLacks(f"the log file {handler.path} is not whole ({handler.failure})")
+            say.error(lost, lost.lines(), lost.exit_code)
+            code = code or lost.exit_code
     if output.failure is not None:
         if output.failure.errno != errno.EBADF:
             terminal.discard_output(output.fileno())
         # A reader that has gone (head, less, true) has read what it wanted.
         if output.failure.errno != errno.EPIPE:
             rest = "" if code else "; the work itself is done"
-            click.echo(f"error: the standard output can't be written ({output.failure.strerror}){rest}", err=True)
-            code = code or EnvironmentLacks.exit_code
+            lost = EnvironmentLacks(f"the standard output can't be written ({output.failure.strerror}){rest}")
+            say.error(lost, lost.lines(), lost.exit_code)
+            code = code or lost.exit_code
     return code
 
 
-def _set_up_logging(level: str, log_file: Path | None) -> None:
+def _set_up_logging(tool: str, level: str, log_file: Path | None, log_format: str) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file is not None:
         handlers.append(terminal.LogFile(log_file))
     for handler in handlers:
-        handler.setFormatter(terminal.LineFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        if log_format == logs.JSON:
+            handler.setFormatter(logs.JsonFormatter(tool))
+        else:
+            handler.setFormatter(terminal.LineFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+            handler.addFilter(logs.in_text)
     logging.basicConfig(level=level, handlers=handlers, force=True)
+    logging.captureWarnings(log_format == logs.JSON)
     # Other packages speak up only when something is wrong, unless the user asks for everything: what they will change
     # some day is nothing that a user of ours can act on.
     if level != "DEBUG":
@@ -177,21 +235,30 @@ def _set_up_logging(level: str, log_file: Path | None) -> None:
 
 
 def tool_group(name: str, help_text: str) -> ToolGroup:
-    """The click group of a tool, with ``--version``, ``--debug``, ``--log-level`` and ``--log-file``."""
+    """The click group of a tool, with ``--version``, ``--debug`` and the options of the log."""
 
     @click.group(name=name, cls=ToolGroup, help=help_text, context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(__version__, prog_name=name)
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @click.option(
         "--log-level",
-        type=click.Choice(LOG_LEVELS, case_sensitive=False),
+        type=click.Choice(logs.LEVELS, case_sensitive=False),
         default="INFO",
         show_default=True,
         help="What to log on standard error.",
     )
     @click.option("--log-file", type=FILE, help="Also log to this file.")
-    def group(debug: bool, log_level: str, log_file: Path | None) -> None:
-        _set_up_logging("DEBUG" if debug else log_level.upper(), log_file)
+    @click.option(
+        "--log-format",
+        type=click.Choice(logs.FORMATS, case_sensitive=False),
+        default=logs.TEXT,
+        show_default=True,
+        envvar=logs.VARIABLE,
+        show_envvar=True,
+        help="json: an object a line (docs/logs.md).",
+    )
+    def group(debug: bool, log_level: str, log_file: Path | None, log_format: str) -> None:
+        _set_up_logging(name, "DEBUG" if debug else log_level.upper(), log_file, log_format)
 
     assert isinstance(group, ToolGroup)
     return group

@@ -17,6 +17,9 @@ class DeployError(Exception):
         message: what happened, without a final full stop.
         where: the file, key, component or sample it happened in.
         hint: what to do about it.
+
+    Attributes:
+        stage, sample: in which it happened, noted where it passes through `shared.logs.about`.
     """
 
     exit_code = 1
@@ -25,6 +28,8 @@ class DeployError(Exception):
         self.message = message
         self.where = where
         self.hint = hint
+        self.stage: str | None = None
+        self.sample: str | None = None
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from shared.logs import event
+
 Item = TypeVar("Item")
 
 _log = logging.getLogger("progress")
@@ -87,6 +89,7 @@ def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
             last = now
             left = (now - started) / count * (total - done - count)
             also = f"; {note}" if note else ""
-            _log.info("%s: %d of %d, about %.0f s left%s", description, done + count, total, left, also)
+            extra = event("progress", done=done + count, total=total, seconds_left=round(left, 1))
+            _log.info("%s: %d of %d, about %.0f s left%s", description, done + count, total, left, also, extra=extra)
 
     yield advance

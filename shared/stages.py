@@ -15,13 +15,14 @@ import contextlib
 import datetime
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from shared import __version__, provenance, trust
+from shared import __version__, logs, provenance, trust
 from shared.errors import DeployError, ManifestError
 from shared.files import explain_os_errors, inside, sha256_of_file, sha256_of_json
 from shared.locks import LOCKS, Lock
@@ -167,6 +168,9 @@ class StageRun:
         self._results: dict[str, dict[str, Any]] = {}
         self._spec: ModelSpec | None = None
         self._config: dict[str, Any] | None = None
+        self._about = contextlib.ExitStack()
+        self._clock = 0.0
+        self._made = 0, 0
 
     @staticmethod
     def of(root: Path, name: str, done: Stage) -> StageRun:
@@ -192,7 +196,7 @@ class StageRun:
             if record is None or not record.describes(inside(self.root, relative)):
                 return False
         if say:
-            _log.info("%s: up to date", self.name)
+            _log.info("%s: up to date", self.name, extra=logs.event("up_to_date", stage=self.name))
         return True
 
     def changes(self) -> list[str]:
@@ -214,15 +218,23 @@ class StageRun:
         self._refuse_while_asking()
         with explain_os_errors(self.root):
             if not self._lock.acquire(wait=False):
-                _log.info("%s: another process is running it, waiting for it to end", self.name)
+                _log.info(
+                    "%s: another process is running it, waiting for it to end",
+                    self.name,
+                    extra=logs.event("stage_waiting", stage=self.name),
+                )
                 self._lock.acquire()
         clean_up(self.root / MANIFEST_NAME)
         self._record("running", None)
+        self._about.enter_context(logs.about(stage=self.name))
+        self._clock = time.monotonic()
+        _log.info("%s: started", self.name, extra=logs.event("stage_started", only_json=True))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        ended = error
         try:
             if error is None:
                 self._commit()
@@ -231,12 +243,27 @@ class StageRun:
                 with contextlib.suppress(DeployError, OSError):
                     self._record(*_how_it_ended(error))
         except BaseException as late:
+            ended = late
             with contextlib.suppress(DeployError, OSError):
                 self._record(*_how_it_ended(late))
             raise
         finally:
             remove_unless_switched(self.root, self._temporaries)
             self._lock.release()
+            self._say_how_it_ended(ended)
+
+    def _say_how_it_ended(self, error: BaseException | None) -> None:
+        """In the log, after which lines and errors are no longer about this stage."""
+        seconds = round(time.monotonic() - self._clock, 3)
+        if error is None:
+            files, size = self._made
+            extra = logs.event("stage_done", only_json=True, seconds=seconds, files=files, bytes=size)
+            _log.info("%s: done", self.name, extra=extra)
+            self._about.close()
+        else:
+            extra = logs.event("stage_failed", only_json=True, seconds=seconds)
+            _log.error("%s: %s: %s", self.name, *_how_it_ended(error), extra=extra)
+            self._about.__exit__(type(error), error, error.__traceback__)
 
     def _refuse_while_asking(self) -> None:
         if _ASKING.get():
@@ -341,7 +368,7 @@ class StageRun:
 
     def skip(self, reason: str) -> None:
         """Record that the stage can't run here, and why. Not used together with ``with``."""
-        _log.info("%s: skipped: %s", self.name, reason)
+        _log.info("%s: skipped: %s", self.name, reason, extra=logs.event("stage_skipped", stage=self.name))
         last = read_manifest(self.root / MANIFEST_NAME).stages.get(self.name)
         # The same again changes nothing: what was made from the manifest stays up to date.
         if last is None or (last.status, last.reason, last.fingerprint) != ("skipped", reason, self.fingerprint):
@@ -402,6 +429,7 @@ class StageRun:
     def _commit(self) -> None:
         staged = self._pending | self._in_folders
         records = {relative: self._artifact_record(path, kind) for relative, (path, kind) in staged.items()}
+        self._made = len(records), sum(record.bytes for record in records.values())
         for folder in {path.parent for path, _ in staged.values()}:
             folder.flush()
 

@@ -12,6 +12,7 @@ from shared import cast_graph, onnx_graph
 from shared.errors import BuildError
 from shared.files import write_json
 from shared.lazy import lazy_import
+from shared.logs import event
 from shared.stages import StageRun
 from shared.work_path import WorkPath
 from trt_builder import (
@@ -179,7 +180,9 @@ def prove(session: Session, job: Job, plan: bytes, graph: Path, seconds: float, 
         write_json(rejected, record)
         raise BuildError(f"{unmet.message} (all of it: {rejected})", where=unmet.where, hint=unmet.hint) from unmet
     rejected.remove_file()
-    _log.info("%s: %.1f s, %.1f MB, %s", job.component, seconds, len(plan) / 1e6, _describe_shares(summary))
+    measured = event(seconds=round(seconds, 2), bytes=len(plan))
+    shares = _describe_shares(summary)
+    _log.info("%s: %.1f s, %.1f MB, %s", job.component, seconds, len(plan) / 1e6, shares, extra=measured)
     return record
 
 

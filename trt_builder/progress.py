@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from shared.interrupts import EXIT_INTERRUPTED, INTERRUPTED
+from shared.logs import event
 from trt_builder import compat
 from trt_builder.compat import TensorRT
 
@@ -172,4 +173,8 @@ def _lines(thread: threading.Thread, description: str, phases: Phases, started: 
             continue
         last = now
         innermost = [f"{name} {done}/{steps}" for name, (done, steps) in phases.open().items()][-1:]
-        _log.info("%s", " ".join([f"{description}: building for {now - started:.0f} s", *innermost]))
+        _log.info(
+            "%s",
+            " ".join([f"{description}: building for {now - started:.0f} s", *innermost]),
+            extra=event("progress", seconds=round(now - started, 1)),
+        )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from exporter.quantize.sensitivity import Choice, Estimate, Measure
 from shared.ask_ahead import Ask, asking_ahead
 from shared.errors import GateFailed
+from shared.logs import event
 
 # Keeps the order by loss where a block saves next to nothing.
 _LEAST_SAVING = 1e-9  # [ms]
@@ -116,7 +117,9 @@ class _Search:
         if int8 not in self.tried:
             label = f"{len(names)} of {len(self.blocks)} blocks"
             choice = Choice(label, int8, self.latency(names), self.measure([int8], _TITLE)[0])
-            _log.info("auto: INT8 in %s: drop %.2f, %.4f ms (estimate)", label, self.drop(choice), choice.latency_ms)
+            drop, latency = self.drop(choice), choice.latency_ms
+            extra = event(drop=drop, latency_ms=latency)
+            _log.info("auto: INT8 in %s: drop %.2f, %.4f ms (estimate)", label, drop, latency, extra=extra)
             self.tried[int8] = choice
         return self.tried[int8]
 

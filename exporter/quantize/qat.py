@@ -36,6 +36,7 @@ from shared.config import load_config, part
 from shared.data import Dataset
 from shared.errors import ConfigError, InputError, TrainingError
 from shared.files import atomic_path, copy
+from shared.logs import event
 from shared.progress import track
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
@@ -343,7 +344,9 @@ def fine_tune(training: Training, plan: Plan, resume: WorkPath, key: Mapping[str
             fit_weight_ranges(model)
         if (step + 1) % every == 0 or step + 1 == plan.steps:
             reports.append({"step": step + 1, **means.take()})
-            _log.info("fine-tuning: step %d of %d, loss %.4f", step + 1, plan.steps, reports[-1].get("loss", math.nan))
+            loss = reports[-1].get("loss", math.nan)
+            extra = event("progress", done=step + 1, total=plan.steps, loss=loss)
+            _log.info("fine-tuning: step %d of %d, loss %.4f", step + 1, plan.steps, loss, extra=extra)
             state.save(step + 1, reports)
     if not any("loss" in report for report in reports):
         raise InputError("not one sample can be trained on", where="quantization.calibration.data")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InferenceError, InputError, UsageError
 from shared.interrupts import EXIT_INTERRUPTED
+from shared.logs import TEXT
 
 _TOGETHER = "it needs runtime and evaluator beside trt_builder, as `make setup` installs them; an image has one tool"
 # What is wrong with the machine, the data or the command line is so for every choice.
@@ -26,7 +27,7 @@ def call(tool: str, *arguments: str) -> str:
         UsageError, InputError, EnvironmentLacks: as the tool says.
         KeyboardInterrupt: the user stopped it.
     """
-    command = [sys.executable, "-m", tool, "--log-level", "warning", *arguments]
+    command = [sys.executable, "-m", tool, "--log-level", "warning", "--log-format", TEXT, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode == 0:
         return ended.stdout.rstrip()

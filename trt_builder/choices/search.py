@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shared.logs import event
 from trt_builder.choices.choice import Choice, uniform
 from trt_builder.choices.measure import Failed, Score
 from trt_builder.choices.ranking import Block, Estimate, leaving_order
@@ -132,7 +133,7 @@ class Search:
         if choice not in self.tried:
             try:
                 latency = sum(self.measure.components_ms(choice).values())
-                _log.info("%s: engines %.3f ms", choice.label, latency)
+                _log.info("%s: engines %.3f ms", choice.label, latency, extra=event(latency_ms=latency))
             except Failed as error:
                 _log.warning("%s is left out: %s", choice.label, error)
                 latency = math.inf

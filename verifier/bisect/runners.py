@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from shared.errors import EnvironmentLacks, InferenceError, UsageError
 from shared.lazy import lazy_import
+from shared.logs import TEXT, VARIABLE
 from shared.onnx_windows import Arrays
 
 onnx = lazy_import("onnx")
@@ -119,7 +121,9 @@ class CommandRunner:
             np.savez(file, **cast("dict[str, Any]", dict(sample)))
         words = [word.format(**{key: str(path) for key, path in files.items()}) for word in shlex.split(self._command)]
         try:
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            # What it says is shown within a line of ours.
+            environment = {**os.environ, VARIABLE: TEXT}
+            done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
         except OSError as error:
             raise EnvironmentLacks(f"can't be started ({error.strerror})", where=words[0]) from error
         if done.returncode in _NOT_THE_GRAPH:

@@ -1,0 +1,342 @@
+"""The log as JSON, an object a line, for the programs of a pipeline; docs/logs.md shows it, `json_schema` describes it.
+
+A log call says what it is about with ``extra``::
+
+    _log.info("%s: up to date", name, extra=event("up_to_date", stage=name))
+
+In text nothing of that is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import math
+import os
+import re
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from shared.errors import DeployError
+from shared.text import one_line
+
+TEXT, JSON = FORMATS = ("text", "json")
+#: Environment variable that says the format where the command line does not.
+VARIABLE = "AWML_DEPLOY_LOG_FORMAT"
+
+#: What a line can be about.
+EVENTS = {
+    "stage_started": "a stage of the workspace begins",
+    "stage_done": "a stage ended well and is recorded; numbers: seconds, files, bytes of what it made",
+    "stage_failed": "a stage ended with an error, or was interrupted; numbers: seconds",
+    "stage_skipped": "a stage can't run here; the message says why, and the manifest too",
+    "stage_waiting": "another process runs the stage; this one goes on when that has ended",
+    "up_to_date": "nothing to do: what is there was made from the same",
+    "progress": "how far a long piece of work is; numbers: done, total, seconds_left, or seconds spent",
+    "sample": "a sample is answered (evaluation.verbose); numbers: read_ms, latency_ms, results",
+    "message": "anything else worth knowing",
+    "warning": "something to look at that does not stop the work",
+    "error": "what ended the command, with error.exit_code; or findings that it reports before it ends so",
+    "output": "a line that something else wrote to the standard error: a library, another process",
+    "command_done": "the last line of a command that was not killed; numbers: exit_code, seconds",
+}
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+_EVENT_OF_LEVEL = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "error"}
+_KEYS = ("time", "level", "tool", "event", "message", "stage", "sample", "numbers", "error")
+_REQUIRED = _KEYS[:5]
+_CREDENTIALS = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+# A process that outlives the command may still hold its standard error.
+_SECONDS_FOR_THE_REST = 2.0
+_LONGEST_READ = 1 << 20
+_BEGIN = '{"time": "'
+
+_ABOUT: ContextVar[tuple[str | None, str | None]] = ContextVar("about", default=(None, None))
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a line of the log is about, besides its message.
+
+    Attributes:
+        name: one of `EVENTS`; None: by the level.
+        stage: of the workspace; None: the one that runs (`about`).
+        sample: token or name of the sample; None: the one that is worked on.
+        numbers: what was measured, by name, the unit at its end.
+        only_json: no line in text.
+    """
+
+    name: str | None = None
+    stage: str | None = None
+    sample: str | None = None
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    only_json: bool = False
+
+
+def event(
+    name: str | None = None,
+    *,
+    stage: str | None = None,
+    sample: str | None = None,
+    only_json: bool = False,
+    **numbers: float | None,
+) -> dict[str, Any]:
+    """The ``extra`` of a log call, see `Event`."""
+    return {"event": Event(name, stage, sample, numbers, only_json)}
+
+
+@contextlib.contextmanager
+def about(*, stage: str | None = None, sample: str | None = None) -> Iterator[None]:
+    """Lines and errors of the block are about this stage or sample, unless they say otherwise."""
+    before = _ABOUT.get()
+    now = stage or before[0], sample or before[1]
+    _ABOUT.set(now)
+    try:
+        yield
+    except DeployError as error:
+        error.stage, error.sample = error.stage or now[0], error.sample or now[1]
+        raise
+    finally:
+        _ABOUT.set(before)
+
+
+def line(
+    tool: str,
+    level: str,
+    name: str,
+    message: str,
+    *,
+    stage: str | None = None,
+    sample: str | None = None,
+    numbers: Mapping[str, float | None] | None = None,
+    error: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+) -> str:
+    """One line of the log, without its line break.
+
+    Args:
+        tool: whose.
+        level: one of `LEVELS`.
+        name: one of `EVENTS`.
+        message: in any text; control characters are escaped, passwords in addresses left out.
+        stage, sample, numbers: see `Event`.
+        error: see `error_object`.
+        seconds: when, since the epoch. None: now.
+    """
+    at = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.timezone.utc)
+    values = {
+        "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": level,
+        "tool": tool,
+        "event": name,
+        "message": _clean(message),
+        "stage": stage and one_line(stage),
+        "sample": sample and one_line(sample),
+        "numbers": {key: _finite(value) for key, value in (numbers or {}).items()},
+        "error": error,
+    }
+    return json.dumps({key: value for key, value in values.items() if key in _REQUIRED or value})
+
+
+def _clean(text: str) -> str:
+    lines = (one_line(each) for each in text.rstrip("\n").split("\n"))
+    return _CREDENTIALS.sub(r"\1***@", "\n".join(lines))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def error_object(
+    error: BaseException, message: str, exit_code: int | None = None, hint: str | None = None, *, debug: bool = False
+) -> dict[str, Any]:
+    """The ``error`` of a line: type, message, where it happened, what to do, exit code, and traceback in debugging."""
+    known = error if isinstance(error, DeployError) else None
+    values = {
+        "type": type(error).__name__,
+        "message": _clean(message if known is None else known.message),
+        "where": known and known.where and _clean(known.where),
+        "hint": _clean((known.hint if known else hint) or ""),
+        "exit_code": exit_code,
+        "traceback": [_clean(part.rstrip("\n")) for part in traceback.format_exception(error)] if debug else None,
+    }
+    return {key: value for key, value in values.items() if value or key in ("type", "message")}
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats records as `line` does.
+
+    Args:
+        tool: whose records they are.
+    """
+
+    def __init__(self, tool: str) -> None:
+        super().__init__()
+        self._tool = tool
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line."""
+        of_record = event_of(record)
+        stage, sample = _ABOUT.get()
+        error = record.exc_info[1] if record.exc_info else None
+        return line(
+            self._tool,
+            record.levelname if record.levelname in LEVELS else "INFO",
+            of_record.name or _EVENT_OF_LEVEL.get(record.levelno, "message"),
+            record.getMessage(),
+            stage=of_record.stage or stage,
+            sample=of_record.sample or sample,
+            numbers=of_record.numbers,
+            error=None if error is None else error_object(error, str(error), debug=True),
+            seconds=record.created,
+        )
+
+
+def event_of(record: logging.LogRecord) -> Event:
+    """What the log call said the record is about."""
+    found = record.__dict__.get("event")
+    return found if isinstance(found, Event) else Event()
+
+
+def in_text(record: logging.LogRecord) -> bool:
+    """Whether a log in text shows the record; a filter of handlers."""
+    return not event_of(record).only_json
+
+
+# -- what others write -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def only_lines(tool: str) -> Iterator[None]:
+    """Within the block, all that comes to the standard error are lines of the log: others become an ``output`` each.
+
+    So do those of native libraries and of processes that are started. A process of its own reads them: native code that
+    holds Python's lock would wait for a thread forever once the pipe is full, and the last words of a process that
+    crashes would be lost with it. Where the standard error is no file descriptor (tests), nothing changes.
+    """
+    if not _is_descriptor_2():
+        yield
+        return
+    kept = os.dup(2)
+    receiver, sender = os.pipe()
+    ended, alive = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _rewrite(tool, receiver, kept, alive)
+    os.close(receiver)
+    os.close(alive)
+    os.dup2(sender, 2)
+    os.close(sender)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        select.select([ended], [], [], _SECONDS_FOR_THE_REST)
+        os.close(ended)
+        os.waitpid(child, os.WNOHANG)
+
+
+def _is_descriptor_2() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.fileno() == 2
+    except OSError:
+        return False
+
+
+def _rewrite(tool: str, receiver: int, output: int, alive: int) -> NoReturn:
+    """The process that passes lines on until nobody can write any more."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nowhere, descriptor)
+        others = set(range(3, 256)) - {receiver, output, alive}
+        for descriptor in others:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        with open(receiver, "rb") as lines:
+            while read := lines.readline(_LONGEST_READ):
+                for made in _as_lines(tool, read.decode("utf-8", "backslashreplace")):
+                    _write(output, made)
+    finally:
+        os._exit(0)
+
+
+def _as_lines(tool: str, text: str) -> Iterator[str]:
+    """What was written up to a line break, as lines; one of ours may follow what somebody left without a break."""
+    before, begin, rest = text.partition(_BEGIN)
+    made = _is_line(begin + rest)
+    for part in re.split("[\r\n]", before if made else text):
+        if part.strip():
+            yield line(tool, "INFO", "output", part.rstrip())
+    if made:
+        yield (begin + rest).rstrip("\n")
+
+
+def _is_line(text: str) -> bool:
+    """Whether it is one already, of this process or of a tool that it started."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return False
+    known = isinstance(values, dict) and values.keys() <= set(_KEYS) and values.keys() >= set(_REQUIRED)
+    return known and values["event"] in EVENTS and values["level"] in LEVELS
+
+
+def _write(output: int, text: str) -> None:
+    rest = text.encode() + b"\n"
+    # Whoever reads them may have gone; the work goes on.
+    with contextlib.suppress(OSError):
+        while rest:
+            rest = rest[os.write(output, rest) :]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a line."""
+    text = {"type": "string"}
+    properties: dict[str, Any] = {
+        "time": {**text, "format": "date-time", "description": "RFC 3339, in UTC, to the millisecond."},
+        "level": {"enum": list(LEVELS)},
+        "tool": {**text, "description": "Whose line it is."},
+        "event": {"oneOf": [{"const": name, "description": what} for name, what in EVENTS.items()]},
+        "message": {**text, "description": "For people; may hold line breaks, no other control characters."},
+        "stage": {**text, "description": "The stage of the workspace that it is about, as manifest.json names it."},
+        "sample": {**text, "description": "Token or name of the sample that it is about."},
+        "numbers": {
+            "type": "object",
+            "additionalProperties": {"type": ["number", "null"]},
+            "description": "What was measured, by name with its unit; null where it is no finite number.",
+        },
+        "error": {
+            "type": "object",
+            "properties": {
+                "type": {**text, "description": "Kind of error, a Python class."},
+                "message": text,
+                "where": {**text, "description": "File, key, component or sample."},
+                "hint": {**text, "description": "What to do about it."},
+                "exit_code": {"type": "integer", "description": "That the command ends with."},
+                "traceback": {"type": "array", "items": text, "description": "With --debug."},
+            },
+            "required": ["type", "message"],
+            "additionalProperties": False,
+        },
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of the log of awml-deploy's tools with --log-format json",
+        "type": "object",
+        "properties": properties,
+        "required": list(_REQUIRED),
+        "additionalProperties": False,
+    }
