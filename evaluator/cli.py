@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from shared.cli import FILE, FOLDER, data_option, force_option, tool_group, workspace_option
+from shared.cli import FILE, FOLDER, data_option, force_option, junit_option, tool_group, workspace_option
 from shared.errors import GateFailed
 
 cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no model.")
@@ -72,6 +72,7 @@ def _t4_options(command: Any) -> Any:
     help="Also log the evaluation to MLflow, see `evaluator log-mlflow`.",
 )
 @_t4_options
+@junit_option
 @force_option
 def evaluate_command(
     work: Path,
@@ -80,6 +81,7 @@ def evaluate_command(
     resample: str,
     float_work: Path | None,
     mlflow_uri: str | None,
+    junit: Path | None,
     force: bool,
     **t4: str | None,
 ) -> None:
@@ -93,7 +95,7 @@ def evaluate_command(
 
     failed = None
     try:
-        click.echo(evaluate(work, data_root, force, gates, resample, float_work, t4))
+        click.echo(evaluate(work, data_root, force, gates, resample, float_work, t4, junit))
     except GateFailed as error:
         failed = error
     if mlflow_uri is not None:
@@ -162,14 +164,22 @@ def score_command(
 
 @cli.command("summary")
 @workspace_option
-def summary_command(work: Path) -> None:
-    """Show stages, verification, metrics and latency of a workspace on one screen.
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown"]),
+    default="text",
+    show_default=True,
+    help="markdown: for the page of a CI job or a comment on a change.",
+)
+def summary_command(work: Path, form: str) -> None:
+    """Show stages, verification, metrics, latency and gates of a workspace on one screen.
 
     Example: evaluator summary --work work/centerpoint
     """
     from evaluator.summary import summary
 
-    click.echo(summary(work))
+    click.echo(summary(work, markdown=form == "markdown"))
 
 
 @cli.command("compare")

@@ -13,7 +13,7 @@ from evaluator.bootstrap import differences, draw, intervals, replicate
 from evaluator.boxes3d.settings import chosen
 from evaluator.comparison import columns_of, difference_table, float_class_table, side_by_side, titled
 from evaluator.float_model import find_float_model
-from evaluator.gates import check_gates, latency_names, parse_gate, refuse_unanswerable
+from evaluator.gates import check_gates, gate_table, latency_names, parse_gate, refuse_unanswerable
 from evaluator.latency import latency_csv, latency_table, run_latency
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
@@ -24,6 +24,7 @@ from shared.arrays import write_arrays
 from shared.config.check_sections import Evaluation
 from shared.errors import GateFailed
 from shared.files import sha256_of_json
+from shared.junit import Case, write_junit
 from shared.latency import TOTAL
 from shared.precision import precision_in
 from shared.runs import Run
@@ -41,6 +42,7 @@ def evaluate(
     resample: str = "frames",
     float_work: Path | None = None,
     t4: Mapping[str, Any] | None = None,
+    junit: Path | None = None,
 ) -> str:
     """Evaluate the runs of a workspace and record the result. Returns what to print.
 
@@ -52,6 +54,7 @@ def evaluate(
         resample: what is drawn for the intervals, ``frames`` or ``scenes``.
         t4: what stands in place of the config's ``evaluation.t4``, see `evaluator.boxes3d.settings.chosen`.
         float_work: the evaluated workspace of the float model that this INT8 one was made from.
+        junit: file for every gate and its verdict, see `shared.junit`; None: none.
 
     Raises:
         UsageError: a gate names a run or number that does not exist, or `find_float_model` refuses ``float_work``.
@@ -76,6 +79,7 @@ def evaluate(
     if not config.evaluation.enabled:
         reason = "evaluation.enabled is false"
         workspace.stage(STAGE, tool="evaluator", config=stage_config).skip(reason)
+        _write_cases(junit, workspace, [Case(STAGE, text, skipped=reason) for text in gates])
         return f"evaluation skipped: {reason}"
 
     folders = finished_runs(workspace, config)
@@ -133,30 +137,36 @@ def evaluate(
             results = check_gates(parsed_gates, evaluations)
             stage.result("gates", "summary", {"gates": [asdict(result) for result in results]})
     text = "\n\n".join(table.text() for table in evaluation_tables(workspace))
-    return _judge(workspace, text)
+    return _judge(workspace, text, junit)
 
 
-def _judge(workspace: Workspace, text: str) -> str:
+def _judge(workspace: Workspace, text: str, junit: Path | None) -> str:
     """``text`` with the gates below it.
 
     Raises:
         GateFailed: one did not pass; the text is in the log then.
     """
     results = workspace.manifest().results["gates"]["summary"]["gates"]
+    lines = [None if result["passed"] else _failure(result) for result in results]
+    cases = [Case(result["run"], result["gate"], line) for result, line in zip(results, lines, strict=True)]
+    _write_cases(junit, workspace, cases)
     if not results:
         return text
-    rows = [
-        [result["gate"], result["run"], number(result["value"], 4), "passed" if result["passed"] else "FAILED"]
-        for result in results
-    ]
-    text += "\n\n" + Table("Gates: a run fails if", ["condition", "run", "value", "verdict"], rows).text()
-    failed = [result for result in results if not result["passed"]]
+    text += f"\n\n{gate_table(results).text()}"
+    failed = [line for line in lines if line is not None]
     if failed:
         _log.error("%s", text)
-        first = failed[0]
-        reason = f"{first['run']}: {first['gate']}, the value is {number(first['value'], 4)}"
-        raise GateFailed(f"{reason} ({len(failed)} of {len(results)} gates failed)", where="gates")
+        raise GateFailed(f"{failed[0]} ({len(failed)} of {len(results)} gates failed)", where="gates")
     return text
+
+
+def _write_cases(junit: Path | None, workspace: Workspace, cases: Sequence[Case]) -> None:
+    if junit is not None:
+        write_junit(junit, "evaluator evaluate", cases, workspace.manifest().stages[STAGE])
+
+
+def _failure(result: Mapping[str, Any]) -> str:
+    return f"{result['run']}: {result['gate']}, the value is {number(result['value'], 4)}"
 
 
 def evaluate_runs(

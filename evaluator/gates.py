@@ -23,6 +23,7 @@ from typing import Any
 
 from shared.errors import UsageError
 from shared.latency import TOTAL, samples_needed
+from shared.table import Table, number
 
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -146,6 +147,15 @@ def check_gates(gates: Sequence[Gate], evaluations: Mapping[str, Mapping[str, An
                 failed = value is None or _COMPARISONS[gate.comparison](value, gate.limit)
                 results.append(GateResult(gate.text, run, value, not failed))
     return results
+
+
+def gate_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Recorded `GateResult`s, for a terminal."""
+    rows = [
+        [result["gate"], result["run"], number(result["value"], 4), "passed" if result["passed"] else "FAILED"]
+        for result in results
+    ]
+    return Table("Gates: a run fails if", ["condition", "run", "value", "verdict"], rows)
 
 
 def latency_names(statistics: Mapping[str, float]) -> dict[str, float]:

@@ -3,43 +3,64 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluator.comparison import columns_of, side_by_side
+from evaluator.gates import gate_table
 from evaluator.stored import stored_evaluations
 from shared import formats
 from shared.manifest import Manifest, Stage
 from shared.staleness import outdated_inputs
-from shared.table import MISSING, Table
+from shared.table import MISSING, Table, as_markdown
 from shared.workspace import Workspace
 
 
-def summary(work: Path) -> str:
-    """The summary of a workspace.
+def summary(work: Path, markdown: bool = False) -> str:
+    """The summary of a workspace, for a terminal or as Markdown.
 
     Raises:
         ManifestError: there is no workspace, or one of its files was changed.
     """
     workspace = Workspace.open(work)
     manifest = workspace.manifest()
-    blocks = [_stages_text(manifest)]
+    blocks = [_stages(manifest)]
     verification = manifest.results.get("verification", {}).get("summary")
     if verification is not None:
-        blocks.append(_verification_text(verification))
+        blocks.append(_verification(verification))
     evaluations = stored_evaluations(workspace)
     if evaluations:
-        blocks.append(side_by_side(columns_of(evaluations)).text())
-    blocks.append(_where(work, manifest))
-    return "\n\n".join(blocks)
+        blocks.append(_Block(side_by_side(columns_of(evaluations))))
+    gates = manifest.results.get("gates", {}).get("summary", {}).get("gates")
+    if gates:
+        blocks.append(_Block(gate_table(gates)))
+    blocks.append(_Block(None, [_where(work, manifest)]))
+    return "\n\n".join(block.markdown() if markdown else block.text() for block in blocks)
 
 
-def _stages_text(manifest: Manifest) -> str:
+@dataclass(frozen=True)
+class _Block:
+    """A part of the summary: a table, and lines below it."""
+
+    table: Table | None
+    lines: Sequence[str] = ()
+
+    def text(self) -> str:
+        return "\n".join([*([] if self.table is None else [self.table.text()]), *self.lines])
+
+    def markdown(self) -> str:
+        table = [] if self.table is None else [self.table.markdown()]
+        return "\n\n".join([*table, *map(as_markdown, self.lines)])
+
+
+def _stages(manifest: Manifest) -> _Block:
     stages = sorted(manifest.stages.items(), key=lambda item: item[1].started)
     rows = [[name, _status(manifest, name), _duration(stage)] for name, stage in stages]
     title = "Stages" if manifest.spec is None else f"Stages of {manifest.spec.model}"
     reasons = [f"{name} is {stage.status}: {stage.reason}" for name, stage in stages if stage.reason]
-    return "\n".join([Table(title, ["stage", "status", "seconds"], rows).text(), *reasons])
+    return _Block(Table(title, ["stage", "status", "seconds"], rows), reasons)
 
 
 def _status(manifest: Manifest, name: str) -> str:
@@ -54,9 +75,10 @@ def _duration(stage: Stage) -> str:
     return f"{seconds.total_seconds():.0f}"
 
 
-def _verification_text(verification: dict[str, Any]) -> str:
+def _verification(verification: dict[str, Any]) -> _Block:
     if verification.get("format") != formats.VERIFICATION:
-        return "Verification was recorded by another version of the verifier; run it again: verifier verify"
+        line = "Verification was recorded by another version of the verifier; run it again: verifier verify"
+        return _Block(None, [line])
     rows = []
     for name, result in verification["comparisons"].items():
         results = result["results"]
@@ -73,10 +95,9 @@ def _verification_text(verification: dict[str, Any]) -> str:
             ]
         )
     columns = ["comparison", "verdict", "max abs", "matched", "unmatched", "largest errors of results"]
-    lines = [Table("Verification", columns, rows).text()]
-    lines += [f"skipped (optional): {line}" for line in verification["skipped"]]
+    lines = [f"skipped (optional): {line}" for line in verification["skipped"]]
     lines += [f"FAILED {line}" for line in verification["unable"]]
-    return "\n".join(lines)
+    return _Block(Table("Verification", columns, rows), lines)
 
 
 def _where(work: Path, manifest: Manifest) -> str:

@@ -338,6 +338,13 @@ def cluster_option(command: Command) -> Command:
     )(command)
 
 
+def junit_option(command: Command) -> Command:
+    """``--junit``: a file for what was checked, as ``junit``."""
+    return click.option(
+        "--junit", type=FILE, help="Also write every check and its verdict as JUnit XML, which CI services show."
+    )(command)
+
+
 def force_option(command: Command) -> Command:
     """``--force``: run even if the stage is up to date, as ``force``."""
     return click.option("--force", is_flag=True, help="Run even if the stage is up to date.")(command)

@@ -1,12 +1,17 @@
-"""A table for a terminal: plain text, aligned, as wide as its content."""
+"""A table: plain text for a terminal, aligned and as wide as its content, or Markdown."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shared.text import one_line
+
 #: Shown in place of a missing value.
 MISSING = "-"
+
+_MEANS_SOMETHING = re.compile(r"[\\`*_\[\]<&|~@#]")
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,8 @@ class Table:
     def text(self) -> str:
         """The table as lines."""
         lines = [list(self.columns), *[list(row) for row in self.rows]]
-        columns = list(zip(*lines, strict=True))
-        widths = [max(len(cell) for cell in column) for column in columns]
-        numeric = [all(_is_number(cell) for cell in column[1:]) for column in columns]
+        widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+        numeric = self._numeric()
         rendered = [
             "  ".join(
                 cell.rjust(width) if right else cell.ljust(width)
@@ -32,6 +36,21 @@ class Table:
         ]
         rule = "  ".join("-" * width for width in widths)
         return "\n".join([self.title, rendered[0], rule, *rendered[1:]])
+
+    def markdown(self) -> str:
+        """The table below its title, in the Markdown of GitHub and GitLab."""
+        rule = ["--:" if right else "---" for right in self._numeric()]
+        lines = [map(as_markdown, self.columns), rule, *(map(as_markdown, row) for row in self.rows)]
+        return "\n".join([f"### {as_markdown(self.title)}", "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+    def _numeric(self) -> list[bool]:
+        """Which columns hold numbers alone."""
+        return [all(_is_number(row[index]) for row in self.rows) for index in range(len(self.columns))]
+
+
+def as_markdown(text: str) -> str:
+    """``text`` in a line of Markdown, which shows it as it is: names in files must not become links or HTML."""
+    return _MEANS_SOMETHING.sub(r"\\\g<0>", one_line(text))
 
 
 def number(value: float | None, digits: int) -> str:

@@ -17,6 +17,7 @@ from shared.cli import (
     cluster_option,
     data_option,
     force_option,
+    junit_option,
     tool_group,
     workspace_option,
 )
@@ -34,8 +35,9 @@ _TOLERANCE_HELP = (
 @cli.command("verify")
 @workspace_option
 @click.option("--tolerance", "tolerances", multiple=True, metavar="[NAME=]VALUE", help=_TOLERANCE_HELP)
+@junit_option
 @force_option
-def verify_command(work: Path, tolerances: tuple[str, ...], force: bool) -> None:
+def verify_command(work: Path, tolerances: tuple[str, ...], junit: Path | None, force: bool) -> None:
     """Compare the runs of a workspace: the config's scenarios, and every run with the framework's own answer.
 
     Exit code 6 when runs disagree, a scenario can't run, or nothing could be compared.
@@ -44,13 +46,14 @@ def verify_command(work: Path, tolerances: tuple[str, ...], force: bool) -> None
     """
     from verifier.verify import verify
 
-    click.echo(verify(work, tolerances, force))
+    click.echo(verify(work, tolerances, force, junit))
 
 
 @cli.command("check")
 @workspace_option
 @click.option("--tolerance", "tolerances", multiple=True, metavar="[NAME=]VALUE", help=_TOLERANCE_HELP)
-def check_command(work: Path, tolerances: tuple[str, ...]) -> None:
+@junit_option
+def check_command(work: Path, tolerances: tuple[str, ...], junit: Path | None) -> None:
     """Judge the stored statistics again, with other limits, without comparing again.
 
     Nothing is recorded; exit code 6 when a comparison is outside the limits.
@@ -59,7 +62,7 @@ def check_command(work: Path, tolerances: tuple[str, ...]) -> None:
     """
     from verifier.verify import check
 
-    click.echo(check(work, tolerances))
+    click.echo(check(work, tolerances, junit))
 
 
 @cli.command("attribute")

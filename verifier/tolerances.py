@@ -265,36 +265,61 @@ def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultL
     return replace(limits, errors={**limits.errors, name: value})
 
 
+@dataclass(frozen=True)
+class Check:
+    """A check of a comparison.
+
+    Attributes:
+        name: what was checked, as in ``heatmap SNR [dB]``.
+        failure: what is wrong, in a line; None: it passed.
+    """
+
+    name: str
+    failure: str | None = None
+
+
 def judge(comparison: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
     """What is wrong with a comparison (what `verifier.compare.compare_runs` gave), one line each; none: it passed."""
-    failures = list(comparison["problems"])
+    return [check.failure for check in checks(comparison, tolerance) if check.failure is not None]
+
+
+def checks(comparison: Mapping[str, Any], tolerance: Tolerance) -> list[Check]:
+    """Everything that a comparison is judged by: that it could be made and is of finite numbers, then the limits."""
     outputs: Mapping[str, Any] = comparison["outputs"]
-    beyond: list[str] = []
-    for name, statistics in outputs.items():
-        failures += [f"{name}: {problem}" for problem in statistics["problems"]]
-        failures += _not_finite(name, statistics)
-        if statistics["compared"]:
-            beyond += _beyond_tensor_limits(name, statistics, tolerance)
-        else:
-            failures.append(f"{name}: nothing was compared")
     results = comparison["results"]
-    if results["non_finite"]:
-        failures.append(f"results: {results['non_finite']} with NaN or Inf")
+    made = _of("samples", comparison["problems"])
+    limits: list[Check] = []
+    for name, statistics in outputs.items():
+        problems = [f"{name}: {problem}" for problem in statistics["problems"]] + _not_finite(name, statistics)
+        if statistics["compared"]:
+            limits += _tensor_checks(name, statistics, tolerance)
+        else:
+            problems.append(f"{name}: nothing was compared")
+        made += _of(f"{name} compared and finite", problems)
+    problems = [f"results: {results['non_finite']} with NaN or Inf"] if results["non_finite"] else []
     if results["known_once"]:
-        failures.append(f"results: {results['known_once']} with a value that only one run knows")
-    beyond += _beyond_result_limits(results, tolerance.results, comparison["score_threshold"])
+        problems.append(f"results: {results['known_once']} with a value that only one run knows")
+    made += _of("results finite", problems)
+    limits += _result_checks(results, tolerance.results, comparison["score_threshold"])
     if tolerance.metric is not None:
         for name, value in comparison["agreement"].items():
-            beyond += _beyond(f"results {name}", value, tolerance.metric, value >= tolerance.metric)
+            limits.append(_check(f"results {name}", value, tolerance.metric, value >= tolerance.metric))
     if not any(statistics["compared"] for statistics in outputs.values()):
-        failures.append("no raw output was compared")
-    return failures + beyond
+        made.append(Check("raw outputs", "no raw output was compared"))
+    return made + limits
 
 
-def _beyond(what: str, value: float | None, limit: float, passed: bool) -> list[str]:
-    """The line for a statistic that is beyond its limit; ``value`` None: infinitely good or bad, as ``passed`` says."""
+def _of(name: str, problems: Sequence[str]) -> list[Check]:
+    """A check that passed, or one for each problem."""
+    numbers = range(1, len(problems) + 1)
+    names = [name if number == 1 else f"{name}, {number}" for number in numbers]
+    return [Check(*pair) for pair in zip(names, problems, strict=True)] or [Check(name)]
+
+
+def _check(what: str, value: float | None, limit: float, passed: bool) -> Check:
+    """Of a statistic against its limit; ``value`` None: infinitely good or bad, as ``passed`` says."""
     shown = "no finite value" if value is None else f"{value:.4g}"
-    return [] if passed else [f"{what}: {shown}, the limit is {limit:g}"]
+    return Check(what, None if passed else f"{what}: {shown}, the limit is {limit:g}")
 
 
 def _not_finite(name: str, statistics: Mapping[str, Any]) -> list[str]:
@@ -306,23 +331,23 @@ def _not_finite(name: str, statistics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _beyond_tensor_limits(name: str, statistics: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
-    limits, failures = tolerance.tensors, []
+def _tensor_checks(name: str, statistics: Mapping[str, Any], tolerance: Tolerance) -> list[Check]:
+    limits, made = tolerance.tensors, []
     max_abs = tolerance.output_max_abs.get(name, limits.max_abs)
     if max_abs is not None:
         value = statistics["max_abs"]
-        failures += _beyond(f"{name} max |difference|", value, max_abs, value is not None and value <= max_abs)
+        made.append(_check(f"{name} max |difference|", value, max_abs, value is not None and value <= max_abs))
     # No noise at all is an infinite ratio; noise without any signal is none.
     own = tolerance.output_limits.get(name, {})
     least_snr, least_cosine = own.get("snr_db", limits.snr_db), own.get("cosine", limits.cosine)
     snr, identical = statistics["snr_db"], statistics["noise_energy"] == 0.0
-    failures += _beyond(f"{name} SNR [dB]", snr, least_snr, identical or (snr is not None and snr >= least_snr))
+    made.append(_check(f"{name} SNR [dB]", snr, least_snr, identical or (snr is not None and snr >= least_snr)))
     cosine = statistics["worst_cosine"]
-    return failures + _beyond(f"{name} cosine", cosine, least_cosine, cosine >= least_cosine)
+    return [*made, _check(f"{name} cosine", cosine, least_cosine, cosine >= least_cosine)]
 
 
-def _beyond_result_limits(results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None) -> list[str]:
-    failures = []
+def _result_checks(results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None) -> list[Check]:
+    made = []
     margin = limits.errors.get("score", 0.0)
     operating: Mapping[str, Any] = results["operating"]
     judged, least = results, score_threshold
@@ -332,12 +357,13 @@ def _beyond_result_limits(results: Mapping[str, Any], limits: ResultLimits, scor
     for name, errors in judged["errors"].items():
         limit = limits.errors[name]
         value = errors["max"] if limits.quantile == 1.0 else errors["quantiles"][str(limits.quantile)]
-        failures += _beyond(f"results {name}", value, limit, value is not None and value <= limit)
+        made.append(_check(f"results {name}", value, limit, value is not None and value <= limit))
     for name, shift in operating["shifts"].items():
         value = max(abs(shift["mean"]) - STANDARD_ERRORS * shift["standard_error"], 0.0)
-        failures += _beyond(f"results shifted, {name}", value, limits.shifts[name], value <= limits.shifts[name])
+        made.append(_check(f"results shifted, {name}", value, limits.shifts[name], value <= limits.shifts[name]))
     if results.get("tied") and not results["matched"]:
-        failures.append(f"results: all {results['tied']} pairs are ties, which don't show where results are")
+        line = f"results: all {results['tied']} pairs are ties, which don't show where results are"
+        made.append(Check("results tied", line))
     # Results near the least score come and go with their scores.
     alone = [_above(results, side, -math.inf if least is None else least + margin) for side in ("reference", "test")]
     total = judged["matched"] + judged["label_flips"] + max(alone)
@@ -345,8 +371,8 @@ def _beyond_result_limits(results: Mapping[str, Any], limits: ResultLimits, scor
         total = max(results["reference_count"], results["test_count"])
     if total:
         share = (max(alone) + judged["label_flips"]) / total
-        failures += _beyond("results unmatched, share", share, limits.unmatched, share <= limits.unmatched)
-    return failures
+        made.append(_check("results unmatched, share", share, limits.unmatched, share <= limits.unmatched))
+    return made
 
 
 def _any_kept(results: Mapping[str, Any]) -> bool:

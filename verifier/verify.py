@@ -12,15 +12,18 @@ from shared import formats, plugins
 from shared.added import added_versions
 from shared.errors import InputError, VerificationFailed
 from shared.json_reader import read_json
+from shared.junit import Case, write_junit
 from shared.table import Table, number
 from shared.tasks import Task, find
 from shared.workspace import Workspace
 from verifier.compare import compare_runs
 from verifier.scenarios import Comparison, Plan, RecordedRun, plan_comparisons, precision_of, recorded_runs
 from verifier.tolerances import (
+    Check,
     Tolerance,
     apply_overrides,
     check_output_tolerances,
+    checks,
     coarser,
     default_tolerance,
     judge,
@@ -37,8 +40,14 @@ SUMMARY = "summary"
 _log = logging.getLogger(STAGE)
 
 
-def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
+def verify(work: Path, overrides: Sequence[str], force: bool, junit: Path | None = None) -> str:
     """Compare the runs of a workspace and record the result. Returns what to print.
+
+    Args:
+        work: the workspace.
+        overrides: limits in place of others, see `verifier.tolerances.apply_overrides`.
+        force: although nothing changed.
+        junit: file for every check and its verdict, see `shared.junit`; None: none.
 
     Raises:
         VerificationFailed: runs disagree, a scenario can't run, or nothing could be compared.
@@ -54,6 +63,7 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
     if not config.verification.enabled:
         reason = "verification.enabled is false"
         workspace.stage(STAGE, tool="verifier", config=stage_config).skip(reason)
+        _write_cases(junit, workspace, [Case(STAGE, "verification", skipped=reason)])
         return f"verification skipped: {reason}"
 
     runs = recorded_runs(workspace)
@@ -86,17 +96,17 @@ def verify(work: Path, overrides: Sequence[str], force: bool) -> str:
                 stage.json_artifact(f"verification/{comparison.name}.json", "verification", stored)
                 results[comparison.name] = _result(stored, judge_stored(stored, task))
             stage.result("verification", SUMMARY, _summary(plan, results))
-    return report(workspace, ())
+    return report(workspace, (), junit)
 
 
-def check(work: Path, overrides: Sequence[str]) -> str:
+def check(work: Path, overrides: Sequence[str], junit: Path | None = None) -> str:
     """Judge the stored statistics again, with other limits; nothing is compared or recorded. Returns what to print.
 
     Raises:
         VerificationFailed: a comparison is outside the limits.
         InputError: nothing was verified here yet.
     """
-    return report(Workspace.open(work), overrides)
+    return report(Workspace.open(work), overrides, junit)
 
 
 def _coarser_policy(comparison: Comparison, config: DeployConfig) -> str:
@@ -162,8 +172,8 @@ def judge_stored(stored: Mapping[str, Any], task: Task[Any]) -> list[str]:
     return judge(stored, tolerance_from_json(stored["tolerance"], task))
 
 
-def report(workspace: Workspace, overrides: Sequence[str]) -> str:
-    """The stored comparisons as tables, when all is well.
+def report(workspace: Workspace, overrides: Sequence[str], junit: Path | None) -> str:
+    """The stored comparisons as tables, when all is well; ``junit`` is written in any case.
 
     Raises:
         VerificationFailed: something is not; the tables are in the log then.
@@ -173,10 +183,12 @@ def report(workspace: Workspace, overrides: Sequence[str]) -> str:
     summary = workspace.manifest().results["verification"][SUMMARY]
     task = find(workspace.spec().task)
     outputs = list(dict.fromkeys(name for stored in comparisons.values() for name in stored["outputs"]))
-    verdicts = {}
-    for name, stored in comparisons.items():
-        limits = apply_overrides(tolerance_from_json(stored["tolerance"], task), overrides, outputs)
-        verdicts[name] = judge(stored, limits)
+    made = {
+        name: checks(stored, apply_overrides(tolerance_from_json(stored["tolerance"], task), overrides, outputs))
+        for name, stored in comparisons.items()
+    }
+    _write_cases(junit, workspace, _cases(made, summary))
+    verdicts = {name: [check.failure for check in made[name] if check.failure is not None] for name in made}
     text = "\n\n".join(table.text() for table in _tables(comparisons, verdicts, task))
     notes = [f"skipped (optional): {line}" for line in summary["skipped"]]
     failures = list(summary["unable"])
@@ -192,6 +204,22 @@ def report(workspace: Workspace, overrides: Sequence[str]) -> str:
             hint="the lines above say what differs where; verification/*.json holds all statistics",
         )
     return "\n".join([text, *notes, f"verification passed: {len(comparisons)} comparisons"])
+
+
+def _cases(made: Mapping[str, Sequence[Check]], summary: Mapping[str, Any]) -> list[Case]:
+    """A case for every check of every comparison, and for every scenario that could not be compared."""
+    cases = [Case("scenarios", line, skipped=f"{line}; the scenario is optional") for line in summary["skipped"]]
+    cases += [Case("scenarios", line, failure=line) for line in summary["unable"]]
+    if not made:
+        cases.append(Case("scenarios", "comparisons", failure="nothing was compared"))
+    for name, of_comparison in made.items():
+        cases += [Case(name.replace("__", " -> "), check.name, check.failure) for check in of_comparison]
+    return cases
+
+
+def _write_cases(junit: Path | None, workspace: Workspace, cases: Sequence[Case]) -> None:
+    if junit is not None:
+        write_junit(junit, "verifier verify", cases, workspace.manifest().stages[STAGE])
 
 
 def _hashes(workspace: Workspace, runs: Sequence[RecordedRun]) -> dict[str, str]:
