@@ -26,6 +26,11 @@ _MEANINGS: tuple[tuple[str, str, str], ...] = (
         "raise tensorrt.max_workspace_size or optimization_level, or let the node run in FP32 with keep_fp32",
     ),
     (
+        r"incorrectly marked as an int8 node",
+        "no INT8 kernel for a quantized layer",
+        "leave it in floating point (quantization.sensitive_layers) and export again; trt_builder reproduce finds it",
+    ),
+    (
         r"Plugin not found|No importer registered|Unsupported operator|UNSUPPORTED_NODE|not supported",
         "an operator that this TensorRT does not have",
         "export without it, name a plugin library that has it in tensorrt.plugin_libraries, or use a newer TensorRT",

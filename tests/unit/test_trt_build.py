@@ -284,6 +284,7 @@ def test_what_the_version_lacks_does_not_cost_the_engines_that_are_there(
         ("Requested amount of GPU memory (99 bytes) could not be allocated", "out of GPU memory", "nvidia-smi"),
         ("10: Could not find any implementation for node {ForeignNode[/a.../b]}.", "no kernel for a node", "keep_fp32"),
         ("no tactics to implement the operation within workspace limit", "no kernel for a node", "max_workspace_size"),
+        ("points to the node being incorrectly marked as an int8 node", "no INT8 kernel", "sensitive_layers"),
         ("CUDA initialization failure: CUDA driver version is insufficient", "the driver is older", "doctor"),
         ("something else broke", "TensorRT could not build the engine: something else broke", "--debug"),
     ],
