@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from shared.cli import FILE, FOLDER, data_option, force_option, junit_option, tool_group, workspace_option
+from shared.answer import Answer
+from shared.cli import (
+    FILE,
+    FOLDER,
+    data_option,
+    force_option,
+    json_option,
+    junit_option,
+    tool_group,
+    workspace_option,
+)
 from shared.errors import GateFailed
 
 cli = tool_group("evaluator", "Metrics and latency of recorded runs. Loads no model.")
@@ -74,6 +85,7 @@ def _t4_options(command: Any) -> Any:
 @_t4_options
 @junit_option
 @force_option
+@json_option
 def evaluate_command(
     work: Path,
     data_root: Path | None,
@@ -84,7 +96,7 @@ def evaluate_command(
     junit: Path | None,
     force: bool,
     **t4: str | None,
-) -> None:
+) -> Answer:
     """Score every finished run that the config enables against the labels of the data set, and its latency.
 
     Results: evaluation/<run>.json, the manifest, and tables here.
@@ -93,17 +105,20 @@ def evaluate_command(
     """
     from evaluator.evaluate import evaluate
 
-    failed = None
-    try:
-        click.echo(evaluate(work, data_root, force, gates, resample, float_work, t4, junit))
-    except GateFailed as error:
-        failed = error
-    if mlflow_uri is not None:
+    def logged(answer: Answer) -> Answer:
+        if mlflow_uri is None:
+            return answer
         from evaluator.mlflow_log import log_evaluation
 
-        click.echo(log_evaluation(work, mlflow_uri).text())
-    if failed is not None:
-        raise failed
+        entry = log_evaluation(work, mlflow_uri)
+        return Answer("\n".join(filter(None, [answer, entry.text()])), {**answer.data, "mlflow": asdict(entry)})
+
+    try:
+        answer = evaluate(work, data_root, force, gates, resample, float_work, t4, junit)
+    except GateFailed as failed:
+        failed.answer = None if failed.answer is None else logged(failed.answer)
+        raise
+    return logged(answer)
 
 
 @cli.command("score")
@@ -137,6 +152,7 @@ def evaluate_command(
 )
 @_t4_options
 @click.option("--output", type=FILE, help="JSON file to write.")
+@json_option
 def score_command(
     task: str,
     metric: str | None,
@@ -146,7 +162,7 @@ def score_command(
     class_range: str | None,
     output: Path | None,
     **t4: str | None,
-) -> None:
+) -> Answer:
     """Score results of another program with the same metrics.
 
     detection3d: JSON, {"results": {sample_token: [{translation, size (w, l, h), rotation (w, x, y, z), velocity,
@@ -159,7 +175,7 @@ def score_command(
 
     names = [name.strip() for name in classes.split(",")] if classes else []
     given = {name: value for name, value in t4.items() if value is not None}
-    click.echo(score_files(task, Results(predictions, truth, names, metric, class_range, given), output))
+    return score_files(task, Results(predictions, truth, names, metric, class_range, given), output)
 
 
 @cli.command("summary")
@@ -172,14 +188,15 @@ def score_command(
     show_default=True,
     help="markdown: for the page of a CI job or a comment on a change.",
 )
-def summary_command(work: Path, form: str) -> None:
+@json_option
+def summary_command(work: Path, form: str) -> Answer:
     """Show stages, verification, metrics, latency and gates of a workspace on one screen.
 
     Example: evaluator summary --work work/centerpoint
     """
     from evaluator.summary import summary
 
-    click.echo(summary(work, markdown=form == "markdown"))
+    return summary(work, markdown=form == "markdown")
 
 
 @cli.command("compare")
@@ -191,7 +208,8 @@ def summary_command(work: Path, form: str) -> None:
     help="The workspace of subjects that name none; if no subject is given, its runs are compared.",
 )
 @click.option("--output", type=FILE, help="JSON file to write.")
-def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path | None) -> None:
+@json_option
+def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path | None) -> Answer:
     """Show evaluated runs, workspaces and versions side by side, and whether they differ.
 
     A SUBJECT is [WORKSPACE][@VERSION][:RUN]; without a run, it means every evaluated one. The others are compared with
@@ -201,7 +219,7 @@ def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path |
     """
     from evaluator.compare import compare_subjects
 
-    click.echo(compare_subjects(subjects, work, output))
+    return compare_subjects(subjects, work, output)
 
 
 @cli.command("history")
@@ -210,14 +228,15 @@ def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path |
     "--metric", "metrics", multiple=True, help="A headline metric to show. Repeatable. [default: the first 3]"
 )
 @click.option("--output", type=FILE, help="JSON file to write.")
-def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -> None:
+@json_option
+def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -> Answer:
     """Show the headline metrics of a workspace over its versions, made by `manifest tag`.
 
     Example: evaluator history --work work/centerpoint --metric mAP --metric NDS
     """
     from evaluator.history import history
 
-    click.echo(history(work, metrics, output))
+    return history(work, metrics, output)
 
 
 @cli.command("pareto")
@@ -227,7 +246,8 @@ def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -
     metavar="KEY",
     help="The choice that the others are compared with. [default: the most precise one]",
 )
-def pareto_command(work: Path, reference: str | None) -> None:
+@json_option
+def pareto_command(work: Path, reference: str | None) -> Answer:
     """Show latency against metric of the choices of precisions that `trt_builder sweep` or `tune` measured.
 
     Drops and their intervals are of the same frames. A star marks the choices that no other beats in both. Results:
@@ -237,7 +257,7 @@ def pareto_command(work: Path, reference: str | None) -> None:
     """
     from evaluator.pareto import pareto
 
-    click.echo(pareto(work, reference))
+    return pareto(work, reference)
 
 
 @cli.command("report")

@@ -17,6 +17,7 @@ import numpy as np
 from evaluator.bootstrap import CONFIDENCE, Interval, differences
 from evaluator.comparison import class_table, side_by_side
 from evaluator.subjects import Subject, find_subjects
+from shared.answer import Answer
 from shared.errors import InputError, UsageError
 from shared.files import write_json
 from shared.latency import TOTAL, compare
@@ -28,7 +29,7 @@ HIGHER, LOWER, UNKNOWN = "higher", "lower", "unknown"
 _RESOLUTION = 5e-5
 
 
-def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | None) -> str:
+def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | None) -> Answer:
     """Compare evaluated runs (`evaluator.subjects`; none: those of ``work``), all others with the first.
 
     Returns what to print.
@@ -53,17 +54,15 @@ def compare_subjects(texts: Sequence[str], work: Path | None, output: Path | Non
                 hint="only runs of the same task can be compared",
             )
     changes = {subject.label: change(first, subject) for subject in subjects[1:]}
+    data = {
+        "task": first.task,
+        "baseline": first.label,
+        "subjects": [subject_json(subject) for subject in subjects],
+        "differences": changes,
+    }
     if output is not None:
-        write_json(
-            output,
-            {
-                "task": first.task,
-                "baseline": first.label,
-                "subjects": [subject_json(subject) for subject in subjects],
-                "differences": changes,
-            },
-        )
-    return "\n\n".join(table.text() for table in _tables(subjects, changes))
+        write_json(output, data)
+    return Answer("\n\n".join(table.text() for table in _tables(subjects, changes)), data)
 
 
 def subject_json(subject: Subject) -> dict[str, Any]:

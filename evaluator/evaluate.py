@@ -20,6 +20,7 @@ from evaluator.selection import check_runs, finished_runs, run_hashes
 from evaluator.stored import STAGE, Replicates, stored_evaluations
 from shared import formats, plugins
 from shared.added import added_versions, data_members
+from shared.answer import Answer
 from shared.arrays import write_arrays
 from shared.config.check_sections import Evaluation
 from shared.errors import GateFailed
@@ -43,7 +44,7 @@ def evaluate(
     float_work: Path | None = None,
     t4: Mapping[str, Any] | None = None,
     junit: Path | None = None,
-) -> str:
+) -> Answer:
     """Evaluate the runs of a workspace and record the result. Returns what to print.
 
     Args:
@@ -80,7 +81,7 @@ def evaluate(
         reason = "evaluation.enabled is false"
         workspace.stage(STAGE, tool="evaluator", config=stage_config).skip(reason)
         _write_cases(junit, workspace, [Case(STAGE, text, skipped=reason) for text in gates])
-        return f"evaluation skipped: {reason}"
+        return Answer(f"evaluation skipped: {reason}", {"skipped": reason})
 
     folders = finished_runs(workspace, config)
     runs = [Run.open(workspace.path(folder)) for folder in folders]
@@ -140,7 +141,7 @@ def evaluate(
     return _judge(workspace, text, junit)
 
 
-def _judge(workspace: Workspace, text: str, junit: Path | None) -> str:
+def _judge(workspace: Workspace, text: str, junit: Path | None) -> Answer:
     """``text`` with the gates below it.
 
     Raises:
@@ -150,14 +151,16 @@ def _judge(workspace: Workspace, text: str, junit: Path | None) -> str:
     lines = [None if result["passed"] else _failure(result) for result in results]
     cases = [Case(result["run"], result["gate"], line) for result, line in zip(results, lines, strict=True)]
     _write_cases(junit, workspace, cases)
+    data = {"evaluations": stored_evaluations(workspace), "gates": results}
     if not results:
-        return text
+        return Answer(text, data)
     text += f"\n\n{gate_table(results).text()}"
     failed = [line for line in lines if line is not None]
     if failed:
         _log.error("%s", text)
-        raise GateFailed(f"{failed[0]} ({len(failed)} of {len(results)} gates failed)", where="gates")
-    return text
+        message = f"{failed[0]} ({len(failed)} of {len(results)} gates failed)"
+        raise GateFailed(message, where="gates", answer=Answer("", data))
+    return Answer(text, data)
 
 
 def _write_cases(junit: Path | None, workspace: Workspace, cases: Sequence[Case]) -> None:

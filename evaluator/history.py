@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluator.compare import change, subject_json
 from evaluator.subjects import Subject, subjects_of
+from shared.answer import Answer
 from shared.errors import InputError, UsageError
 from shared.files import write_json
 from shared.latency import TOTAL, milliseconds
@@ -30,7 +31,7 @@ class Evaluated:
     subjects: Sequence[Subject]
 
 
-def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
+def history(work: Path, metrics: Sequence[str], output: Path | None) -> Answer:
     """Headline numbers and latency of every evaluated run, by version. Returns what to print.
 
     A number is compared with the same run's in the version before.
@@ -53,11 +54,12 @@ def history(work: Path, metrics: Sequence[str], output: Path | None) -> str:
             rows.append(_row(one.version or NOW, subject, shown, changed))
             records.append({**subject_json(subject), "change": changed})
             before[subject.run] = subject
+    data = {"workspace": str(work), "history": records}
     if output is not None:
-        write_json(output, {"workspace": str(work), "history": records})
+        write_json(output, data)
     first = f"change of {shown[0]}" if shown else "change"
     columns = ["version", "made (UTC)", "run", *shown, first, "median [ms]", "latency"]
-    return "\n".join([Table(f"History of {work}", columns, rows).text(), *left_out])
+    return Answer("\n".join([Table(f"History of {work}", columns, rows).text(), *left_out]), data)
 
 
 def evaluated_versions(work: Path) -> tuple[list[Evaluated], list[str]]:

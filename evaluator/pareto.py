@@ -19,6 +19,7 @@ from evaluator.bootstrap import CONFIDENCE, Interval, differences
 from evaluator.report.pareto_chart import pareto_chart
 from evaluator.report.svg import standalone
 from evaluator.stored import Replicates, stored_evaluations, stored_replicates
+from shared.answer import Answer
 from shared.errors import InputError, UsageError
 from shared.files import sha256_of_json
 from shared.json_reader import read_json
@@ -56,7 +57,7 @@ class Measured:
     run: Run | None
 
 
-def pareto(work: Path, reference: str | None = None) -> str:
+def pareto(work: Path, reference: str | None = None) -> Answer:
     """Draw the choices of a workspace, and record what they are. Returns the tables.
 
     Args:
@@ -91,7 +92,7 @@ def pareto(work: Path, reference: str | None = None) -> str:
                 PICTURE, "pareto", standalone([pareto_chart(name, found).svg for name, found in content.items()])
             )
     content = read_json(workspace.artifact(JSON))["runs"]
-    return "\n\n".join(table(name, choices).text() for name, choices in content.items())
+    return Answer("\n\n".join(table(name, choices).text() for name, choices in content.items()), {"runs": content})
 
 
 # -- what was measured ------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from evaluator.comparison import columns_of, side_by_side
 from evaluator.gates import gate_table
 from evaluator.stored import stored_evaluations
 from shared import formats
+from shared.answer import Answer
 from shared.manifest import Manifest, Stage
 from shared.staleness import outdated_inputs
 from shared.table import MISSING, Table, as_markdown
 from shared.workspace import Workspace
 
 
-def summary(work: Path, markdown: bool = False) -> str:
+def summary(work: Path, markdown: bool = False) -> Answer:
     """The summary of a workspace, for a terminal or as Markdown.
 
     Raises:
@@ -37,7 +38,32 @@ def summary(work: Path, markdown: bool = False) -> str:
     if gates:
         blocks.append(_Block(gate_table(gates)))
     blocks.append(_Block(None, [_where(work, manifest)]))
-    return "\n\n".join(block.markdown() if markdown else block.text() for block in blocks)
+    text = "\n\n".join(block.markdown() if markdown else block.text() for block in blocks)
+    return Answer(text, _data(manifest, evaluations))
+
+
+def _data(manifest: Manifest, evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the summary is made from; of the evaluations, what stands side by side."""
+    keys = ("run", "headline", "intervals", "latency", "baseline", "differences", "float")
+    return {
+        "model": None if manifest.spec is None else manifest.spec.model,
+        "stages": {
+            name: {
+                "status": stage.status,
+                "outdated": bool(stage.status == "done" and outdated_inputs(manifest, name)),
+                "reason": stage.reason,
+                "started": stage.started,
+                "ended": stage.ended,
+            }
+            for name, stage in manifest.stages.items()
+        },
+        "verification": manifest.results.get("verification", {}).get("summary"),
+        "evaluations": {
+            name: {key: evaluation[key] for key in keys if key in evaluation}
+            for name, evaluation in evaluations.items()
+        },
+        "gates": manifest.results.get("gates", {}).get("summary", {}).get("gates", []),
+    }
 
 
 @dataclass(frozen=True)

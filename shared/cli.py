@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from shared import __version__, logs, terminal
+from shared.answer import Answer
 from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
 from shared.interrupts import EXIT_INTERRUPTED, INTERRUPTED, prompt_interrupts
 from shared.text import LONGEST_LINE, one_line
@@ -325,6 +326,29 @@ def trust_option(command: Command) -> Command:
         "--trust", is_flag=True, help="Trust who made this workspace: what is in it may run here from now on."
     )
     return cast(Command, option(trusting))
+
+
+def json_option(command: Command) -> Command:
+    """``--json``: the command returns an `Answer` (or an error has one), which is printed as text or as JSON."""
+
+    def show(answer: Answer, as_json: bool) -> None:
+        if as_json:
+            click.echo(answer.json())
+        elif answer:
+            click.echo(answer)
+
+    @functools.wraps(command)
+    def answering(*arguments: Any, as_json: bool, **options: Any) -> None:
+        try:
+            answer = command(*arguments, **options)
+        except DeployError as error:
+            if error.answer is not None:
+                show(error.answer, as_json)
+            raise
+        show(answer, as_json)
+
+    option = click.option("--json", "as_json", is_flag=True, help="The same as JSON, unrounded (docs/logs.md).")
+    return cast(Command, option(answering))
 
 
 def cluster_option(command: Command) -> Command:

@@ -7,6 +7,7 @@ gate did not pass.
 
 from __future__ import annotations
 
+from shared.answer import Answer
 from shared.text import LONGEST_LINE, one_line
 
 
@@ -17,6 +18,7 @@ class DeployError(Exception):
         message: what happened, without a final full stop.
         where: the file, key, component or sample it happened in.
         hint: what to do about it.
+        answer: what the command prints all the same.
 
     Attributes:
         stage, sample: in which it happened, noted where it passes through `shared.logs.about`.
@@ -24,10 +26,13 @@ class DeployError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, where: str | None = None, hint: str | None = None, answer: Answer | None = None
+    ) -> None:
         self.message = message
         self.where = where
         self.hint = hint
+        self.answer = answer
         self.stage: str | None = None
         self.sample: str | None = None
         super().__init__(str(self))

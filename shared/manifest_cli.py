@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from shared.cli import FOLDER, tool_group, workspace_option
+from shared.answer import Answer
+from shared.cli import FOLDER, json_option, tool_group, workspace_option
 from shared.errors import EnvironmentLacks, ManifestError
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ cli = tool_group("manifest", "Look into a workspace, check that it is whole, and
 
 @cli.command()
 @workspace_option
-@click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
-def show(work: Path, as_json: bool) -> None:
+@json_option
+def show(work: Path) -> Answer:
     """Show the stages of a workspace, what they made, and what verification and gates say of it.
 
     Example: manifest show --work work/centerpoint
@@ -30,9 +31,6 @@ def show(work: Path, as_json: bool) -> None:
     from shared.workspace import Workspace
 
     manifest = Workspace.open(work).manifest()
-    if as_json:
-        click.echo(manifest.model_dump_json(indent=2))
-        return
     rows: list[list[str]] = []
     for name, stage in sorted(manifest.stages.items(), key=lambda item: item[1].started):
         files = str(len(stage.outputs))
@@ -43,7 +41,7 @@ def show(work: Path, as_json: bool) -> None:
             status = _status(work, name, last)
             rows.append(["  last attempt", status, "", last.ended or "", last.host, "", f"{reason}{last.command}"])
     columns = ["stage", "status", "verdict", "ended", "host", "files", "reason"]
-    click.echo(Table(f"Stages of {work}", columns, rows).text())
+    return Answer(Table(f"Stages of {work}", columns, rows).text(), manifest.model_dump(mode="json"))
 
 
 def _status(work: Path, name: str, recorded: Stage | Attempt) -> str:
@@ -165,8 +163,8 @@ def _show_plan(plan: Plan, prefer: str | None) -> None:
 
 
 @cli.command("plugins")
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON, with the names that come with the tools.")
-def plugins_command(as_json: bool) -> None:
+@json_option
+def plugins_command() -> Answer:
     """List what other packages add to the tools: group, name, package, version.
 
     Ends with exit code 4 where something can't be used here, after a line for each that says why.
@@ -179,27 +177,28 @@ def plugins_command(as_json: bool) -> None:
 
     entries = [(entry, entry.problem()) for entry in added()]
     ours = {group.short_name: plugins.ours(group) for group in plugins.GROUPS}
-    if as_json:
-        listed = [
-            {
-                "group": entry.group.short_name, "name": entry.name, "module": entry.module, "package": entry.package,
-                "version": entry.version, "code": code_digest(entry.module), "problem": problem,
-            }
-            for entry, problem in entries
-        ]  # fmt: skip
-        click.echo(json.dumps({"added": listed, "ours": ours}, indent=2))
-    else:
-        rows = [[entry.group.short_name, entry.name, entry.package, entry.version] for entry, _ in entries]
-        if rows:
-            click.echo(Table("Added by other packages", ["group", "name", "package", "version"], rows).text())
-        else:
-            click.echo("No other package adds anything; docs/extending.md shows how one does.")
-        click.echo(f"With the tools: {', '.join(f'{len(names)} {group}' for group, names in ours.items())}")
+    listed = [
+        {
+            "group": entry.group.short_name, "name": entry.name, "module": entry.module, "package": entry.package,
+            "version": entry.version, "code": code_digest(entry.module), "problem": problem,
+        }
+        for entry, problem in entries
+    ]  # fmt: skip
+    rows = [[entry.group.short_name, entry.name, entry.package, entry.version] for entry, _ in entries]
+    columns = ["group", "name", "package", "version"]
+    lines = [
+        Table("Added by other packages", columns, rows).text()
+        if rows
+        else "No other package adds anything; docs/extending.md shows how one does.",
+        f"With the tools: {', '.join(f'{len(names)} {group}' for group, names in ours.items())}",
+    ]
+    answer = Answer("\n".join(lines), {"added": listed, "ours": ours})
     problems = [problem for _, problem in entries if problem is not None]
     for problem in dict.fromkeys(problems):
         click.echo(problem, err=True)
     if problems:
-        raise EnvironmentLacks(f"{len(problems)} of {len(entries)} can't be used here")
+        raise EnvironmentLacks(f"{len(problems)} of {len(entries)} can't be used here", answer=answer)
+    return answer
 
 
 @cli.command()
@@ -236,7 +235,8 @@ def tag_command(work: Path, name: str, note: str, move: bool) -> None:
 
 @cli.command("tags")
 @workspace_option
-def tags_command(work: Path) -> None:
+@json_option
+def tags_command(work: Path) -> Answer:
     """List the versions of a workspace.
 
     Example: manifest tags --work work/centerpoint
@@ -246,15 +246,19 @@ def tags_command(work: Path) -> None:
     from shared.workspace import Workspace
 
     Workspace.open(work)
-    rows = []
+    found: list[dict[str, Any]] = []
     for version in versions(work):
         artifacts = version.manifest.artifacts.values()
         size = sum({record.sha256: record.bytes for record in artifacts}.values())
-        rows.append([version.name, version.created[:19], str(len(artifacts)), f"{size / 1e6:.1f}", version.note])
+        described = {"name": version.name, "created": version.created, "note": version.note}
+        found.append({**described, "artifacts": len(artifacts), "bytes": size})
+    rows = [
+        [each["name"], each["created"][:19], str(each["artifacts"]), f"{each['bytes'] / 1e6:.1f}", each["note"]]
+        for each in found
+    ]
     columns = ["version", "made (UTC)", "artifacts", "MB", "note"]
-    click.echo(
-        Table(f"Versions of {work}", columns, rows).text() if rows else "no versions yet: manifest tag makes one"
-    )
+    text = Table(f"Versions of {work}", columns, rows).text() if rows else "no versions yet: manifest tag makes one"
+    return Answer(text, {"versions": found})
 
 
 @cli.command("rollback")

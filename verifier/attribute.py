@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from shared import plugins
 from shared.added import added_versions, data_members
+from shared.answer import Answer
 from shared.errors import InputError
 from shared.json_reader import read_json
 from shared.runs import Run
@@ -39,17 +40,18 @@ _SHARE = 0.05
 _LEAST = 0.001
 
 
-def attribute(work: Path, test: str | None, data_root: Path | None, force: bool) -> str:
+def attribute(work: Path, test: str | None, data_root: Path | None, force: bool) -> Answer:
     """Attribute the loss of swapped runs to their steps, and record it. Returns what to print.
 
     Raises:
         InputError: nothing was swapped here, or it was made from other files than are here now.
     """
     workspace = Workspace.open(work)
-    return "\n\n".join(_attribute_run(workspace, name, data_root, force) for name in _swapped_runs(workspace, test))
+    found = {name: _attribute_run(workspace, name, data_root, force) for name in _swapped_runs(workspace, test)}
+    return Answer("\n\n".join(map(_text, found.values())), {"runs": found})
 
 
-def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, force: bool) -> str:
+def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, force: bool) -> Any:
     from shared.config import from_resolved
 
     manifest = workspace.manifest()
@@ -71,7 +73,7 @@ def _attribute_run(workspace: Workspace, name: str, data_root: Path | None, forc
             stage.json_artifact(relative, "attribution", result)
             keep = ("reference", "truth", "samples", "total", "responsible")
             stage.result("attribution", name, {key: result[key] for key in keep})
-    return _text(read_json(workspace.artifact(relative)))
+    return read_json(workspace.artifact(relative))
 
 
 def _swapped_runs(workspace: Workspace, test: str | None) -> list[str]:

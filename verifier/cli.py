@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from shared.answer import Answer
 from shared.cli import (
     COUNT,
     EXISTING_FILE,
@@ -17,6 +18,7 @@ from shared.cli import (
     cluster_option,
     data_option,
     force_option,
+    json_option,
     junit_option,
     tool_group,
     workspace_option,
@@ -37,7 +39,8 @@ _TOLERANCE_HELP = (
 @click.option("--tolerance", "tolerances", multiple=True, metavar="[NAME=]VALUE", help=_TOLERANCE_HELP)
 @junit_option
 @force_option
-def verify_command(work: Path, tolerances: tuple[str, ...], junit: Path | None, force: bool) -> None:
+@json_option
+def verify_command(work: Path, tolerances: tuple[str, ...], junit: Path | None, force: bool) -> Answer:
     """Compare the runs of a workspace: the config's scenarios, and every run with the framework's own answer.
 
     Exit code 6 when runs disagree, a scenario can't run, or nothing could be compared.
@@ -46,14 +49,15 @@ def verify_command(work: Path, tolerances: tuple[str, ...], junit: Path | None, 
     """
     from verifier.verify import verify
 
-    click.echo(verify(work, tolerances, force, junit))
+    return verify(work, tolerances, force, junit)
 
 
 @cli.command("check")
 @workspace_option
 @click.option("--tolerance", "tolerances", multiple=True, metavar="[NAME=]VALUE", help=_TOLERANCE_HELP)
 @junit_option
-def check_command(work: Path, tolerances: tuple[str, ...], junit: Path | None) -> None:
+@json_option
+def check_command(work: Path, tolerances: tuple[str, ...], junit: Path | None) -> Answer:
     """Judge the stored statistics again, with other limits, without comparing again.
 
     Nothing is recorded; exit code 6 when a comparison is outside the limits.
@@ -62,7 +66,7 @@ def check_command(work: Path, tolerances: tuple[str, ...], junit: Path | None) -
     """
     from verifier.verify import check
 
-    click.echo(check(work, tolerances, junit))
+    return check(work, tolerances, junit)
 
 
 @cli.command("attribute")
@@ -70,7 +74,8 @@ def check_command(work: Path, tolerances: tuple[str, ...], junit: Path | None) -
 @click.option("--run", "run_name", metavar="NAME", help="The swapped run, as in onnx-cpu. [default: each]")
 @data_option
 @force_option
-def attribute_command(work: Path, run_name: str | None, data_root: Path | None, force: bool) -> None:
+@json_option
+def attribute_command(work: Path, run_name: str | None, data_root: Path | None, force: bool) -> Answer:
     """Say which step of the pipeline loses how much of the metric, after `runtime trace` and `runtime swap`.
 
     Metrics are against the labels of the data set, or, where there are none, against the reference's results.
@@ -79,7 +84,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
     """
     from verifier.attribute import attribute
 
-    click.echo(attribute(work, run_name, data_root, force))
+    return attribute(work, run_name, data_root, force)
 
 
 @cli.command("bisect")
@@ -108,7 +113,8 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
 @click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")
 @cluster_option
 @force_option
-def bisect_command(runner_command: str | None, precision: str, snr_db: float | None, **options: Any) -> None:
+@json_option
+def bisect_command(runner_command: str | None, precision: str, snr_db: float | None, **options: Any) -> Answer:
     """Name the ONNX nodes that are responsible when two runs disagree, after `runtime trace`.
 
     The reference is ONNX Runtime, node by node, without optimization.
@@ -121,7 +127,7 @@ def bisect_command(runner_command: str | None, precision: str, snr_db: float | N
 
     runner = OnnxRunner(optimize=True) if runner_command is None else CommandRunner(runner_command)
     limit = _limit_of(precision, NODE_SNR_DB) if snr_db is None else snr_db
-    click.echo(bisect(runner=runner, limit=limit, **options))
+    return bisect(runner=runner, limit=limit, **options)
 
 
 def _limit_of(precision: str, limits: Mapping[str, float]) -> float:
@@ -165,7 +171,8 @@ def export_command(work: Path, _format: str, **options: Any) -> None:
     help="Whose default signal to noise limit counts.",
 )
 @click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")
-def compare_command(results: Path, precision: str, snr_db: float | None, **options: Any) -> None:
+@json_option
+def compare_command(results: Path, precision: str, snr_db: float | None, **options: Any) -> Answer:
     """Compare the outputs that Polygraphy saved (RESULTS, --save-outputs) with those of a trace.
 
     Its inputs must be those that `verifier export` wrote. Nothing is recorded; exit code 6 when an output disagrees.
@@ -176,4 +183,4 @@ def compare_command(results: Path, precision: str, snr_db: float | None, **optio
     from verifier.tolerances import POLICIES
 
     limit = _limit_of(precision, {name: limits.tensors.snr_db for name, limits in POLICIES.items()})
-    click.echo(compare(results=results, limit=limit if snr_db is None else snr_db, **options))
+    return compare(results=results, limit=limit if snr_db is None else snr_db, **options)

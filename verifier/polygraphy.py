@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from shared.answer import Answer
 from shared.arrays import Arrays
 from shared.component_tensors import TracedSample, components_of, find_trace, traced_samples
 from shared.errors import InputError, VerificationFailed
@@ -81,7 +82,7 @@ def compare(
     *,
     component: str | None = None,
     trace_name: str | None = None,
-) -> str:
+) -> Answer:
     """Compare what Polygraphy's runners answered on exported inputs with the trace that these came from.
 
     Args:
@@ -104,7 +105,7 @@ def compare(
         raise InputError("holds no outputs", where=str(results), hint="polygraphy run ... --save-outputs FILE.json")
     chosen = _component_of(components_of(workspace, component), runners, str(results))
     samples = _with_outputs(workspace, chosen, trace_name, None)
-    tables, failures = [], []
+    tables, failures, compared = [], [], {}
     for runner, iterations in runners.items():
         if len(iterations) > len(samples):
             raise InputError(
@@ -112,18 +113,21 @@ def compare(
                 where=str(results),
                 hint=f"run it on what `verifier export --work {work}` wrote",
             )
-        table, beyond = _judge(chosen, runner, samples, iterations, limit)
+        table, beyond, statistics = _judge(chosen, runner, samples, iterations, limit)
+        compared[runner] = {"samples": len(iterations), "outputs": statistics}
         tables.append(table.text())
         failures += beyond
     text = "\n\n".join(tables)
+    data = {"component": chosen.name, "limit_db": limit, "runners": compared, "failures": failures}
     if failures:
         _log.error("%s", "\n".join([text, *(f"FAILED {failure}" for failure in failures)]))
         raise VerificationFailed(
             f"{failures[0]} ({len(failures)} in all)",
             where=str(results),
             hint=f"verifier bisect --work {work} --component {chosen.name} names the nodes",
+            answer=Answer("", data),
         )
-    return text
+    return Answer(text, data)
 
 
 def _with_outputs(
@@ -154,9 +158,9 @@ def _component_of(components: Sequence[ComponentSpec], runners: dict[str, list[A
 
 def _judge(
     component: ComponentSpec, runner: str, samples: Sequence[TracedSample], iterations: Sequence[Arrays], limit: float
-) -> tuple[Table, list[str]]:
-    """A runner's outputs as a table, and a line for each that is too far away."""
-    rows, failures = [], []
+) -> tuple[Table, list[str], dict[str, Any]]:
+    """A runner's outputs as a table, a line for each that is too far away, and the statistics by output."""
+    rows, failures, summaries = [], [], {}
     for tensor in component.outputs:
         statistics = OutputStatistics()
         for sample, outputs in zip(samples, iterations, strict=False):
@@ -165,6 +169,7 @@ def _judge(
             else:
                 statistics.problems.append(f"sample {sample.index}: output '{tensor.name}' is missing")
         summary: dict[str, Any] = statistics.summary()
+        summaries[tensor.name] = summary
         exact = not np.issubdtype(np.dtype(tensor.dtype), np.floating)
         identical = summary["compared"] and summary["noise_energy"] == 0.0
         ratio = "exact" if identical else number(summary["snr_db"], 1)
@@ -173,4 +178,4 @@ def _judge(
             reason = summary["problems"][0] if summary["problems"] else f"SNR {ratio} dB, the limit is {limit:g}"
             failures.append(f"{runner}, {tensor.name}: {reason}")
     title = f"{component.name}: {runner}, {len(iterations)} samples"
-    return Table(title, ["output", "max abs", "cosine", "SNR [dB]"], rows), failures
+    return Table(title, ["output", "max abs", "cosine", "SNR [dB]"], rows), failures, summaries

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared import formats, plugins
 from shared.added import added_versions
+from shared.answer import Answer
 from shared.errors import InputError, VerificationFailed
 from shared.json_reader import read_json
 from shared.junit import Case, write_junit
@@ -40,7 +41,7 @@ SUMMARY = "summary"
 _log = logging.getLogger(STAGE)
 
 
-def verify(work: Path, overrides: Sequence[str], force: bool, junit: Path | None = None) -> str:
+def verify(work: Path, overrides: Sequence[str], force: bool, junit: Path | None = None) -> Answer:
     """Compare the runs of a workspace and record the result. Returns what to print.
 
     Args:
@@ -64,7 +65,7 @@ def verify(work: Path, overrides: Sequence[str], force: bool, junit: Path | None
         reason = "verification.enabled is false"
         workspace.stage(STAGE, tool="verifier", config=stage_config).skip(reason)
         _write_cases(junit, workspace, [Case(STAGE, "verification", skipped=reason)])
-        return f"verification skipped: {reason}"
+        return Answer(f"verification skipped: {reason}", {"skipped": reason})
 
     runs = recorded_runs(workspace)
     plan = plan_comparisons(config, runs)
@@ -99,7 +100,7 @@ def verify(work: Path, overrides: Sequence[str], force: bool, junit: Path | None
     return report(workspace, (), junit)
 
 
-def check(work: Path, overrides: Sequence[str], junit: Path | None = None) -> str:
+def check(work: Path, overrides: Sequence[str], junit: Path | None = None) -> Answer:
     """Judge the stored statistics again, with other limits; nothing is compared or recorded. Returns what to print.
 
     Raises:
@@ -172,7 +173,7 @@ def judge_stored(stored: Mapping[str, Any], task: Task[Any]) -> list[str]:
     return judge(stored, tolerance_from_json(stored["tolerance"], task))
 
 
-def report(workspace: Workspace, overrides: Sequence[str], junit: Path | None) -> str:
+def report(workspace: Workspace, overrides: Sequence[str], junit: Path | None) -> Answer:
     """The stored comparisons as tables, when all is well; ``junit`` is written in any case.
 
     Raises:
@@ -195,6 +196,15 @@ def report(workspace: Workspace, overrides: Sequence[str], junit: Path | None) -
     failures += [f"{name}: {line}" for name, lines in verdicts.items() for line in lines]
     if not comparisons:
         failures.append("nothing was compared")
+    data = {
+        "passed": not failures,
+        "failures": failures,
+        "skipped": summary["skipped"],
+        "comparisons": {
+            name: {**stored, "passed": not verdicts[name], "failures": verdicts[name]}
+            for name, stored in comparisons.items()
+        },
+    }
     if failures:
         lines = [text, *notes, *(f"FAILED {failure}" for failure in failures)]
         _log.error("%s", "\n".join(line for line in lines if line))
@@ -202,8 +212,9 @@ def report(workspace: Workspace, overrides: Sequence[str], junit: Path | None) -
             f"{failures[0]} ({len(failures)} in all)",
             where="verification",
             hint="the lines above say what differs where; verification/*.json holds all statistics",
+            answer=Answer("", data),
         )
-    return "\n".join([text, *notes, f"verification passed: {len(comparisons)} comparisons"])
+    return Answer("\n".join([text, *notes, f"verification passed: {len(comparisons)} comparisons"]), data)
 
 
 def _cases(made: Mapping[str, Sequence[Check]], summary: Mapping[str, Any]) -> list[Case]:

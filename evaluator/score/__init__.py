@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from shared import plugins
+from shared.answer import Answer
 from shared.errors import UsageError
 from shared.files import write_json
 from shared.table import Table
@@ -53,7 +54,7 @@ class Score(Protocol):
         """
 
 
-def score_files(task: str, results: Results, output: Path | None) -> str:
+def score_files(task: str, results: Results, output: Path | None) -> Answer:
     """Score files of a task and write the result to ``output``. Returns what to print.
 
     Raises:
@@ -65,9 +66,10 @@ def score_files(task: str, results: Results, output: Path | None) -> str:
         known = ", ".join(plugins.available(plugins.SCORES))
         raise UsageError(f"there are no files of task '{task}' to score", where="--task", hint=f"there are: {known}")
     result, tables = cast(Score, module).score(results)
+    data = {"task": task, **result}
     if output is not None:
-        write_json(output, {"task": task, **result})
-    return "\n\n".join(table.text() for table in tables)
+        write_json(output, data)
+    return Answer("\n\n".join(table.text() for table in tables), data)
 
 
 def needed_truth(results: Results) -> Path:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from shared.answer import Answer
 from shared.ask_ahead import Ask, asking_ahead
 from shared.cluster import Need, Workers, connect
 from shared.component_tensors import components_of, find_trace, traced_samples
@@ -96,7 +97,7 @@ def bisect(
     cluster: str | None = None,
     runner_gpu: bool = False,
     force: bool = False,
-) -> str:
+) -> Answer:
     """Find the responsible nodes of one component, or of each. Interrupted, the next call goes on.
 
     The reference is ONNX Runtime without optimization, on the graphs of ``reference_work`` (None: of ``work``, to
@@ -122,9 +123,11 @@ def bisect(
             need = Need(gpu=runner_gpu, module="verifier", folders=folders)
             return opened.enter_context(opened.enter_context(connect(cluster)).workers(make, need))
 
-        return "\n\n".join(
-            _component(workspace, each, comparison, force, workers) for each in components_of(workspace, component)
-        )
+        found = {
+            each.name: _component(workspace, each, comparison, force, workers)
+            for each in components_of(workspace, component)
+        }
+    return Answer("\n\n".join(map(_text, found.values())), {"components": found})
 
 
 def open_worker(work: Path, comparison: Comparison) -> Callable[[Nodes], dict[str, Any]]:
@@ -144,7 +147,7 @@ def _component(
     comparison: Comparison,
     force: bool,
     workers: Callable[[], Workers[Nodes, dict[str, Any]] | None],
-) -> str:
+) -> Any:
     reference = Workspace.open(comparison.reference_work)
     stage = workspace.stage(
         f"bisect:{component.name}",
@@ -174,7 +177,7 @@ def _component(
             responsible = [name for window in result["responsible"] for name in window["nodes"]]
             stage.result("bisect", component.name, {**{key: result[key] for key in keep}, "responsible": responsible})
             journal.path.remove_file()
-    return _text(read_json(workspace.artifact(relative)))
+    return read_json(workspace.artifact(relative))
 
 
 def _keep_window(stage: StageRun, case: Case, window: Mapping[str, Any], place: str) -> None:
