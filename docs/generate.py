@@ -1,7 +1,8 @@
 """Writes the generated pages of docs/ from the code: ``python docs/generate.py --write``, or ``--check``.
 
 cli.md comes from ``--help`` of every command, manifest.schema.json from the manifest's models, configuration.md and
-config.schema.json from the models of the deploy config, extending.md from its template and examples/plugin.
+config.schema.json from the models of the deploy config, extending.md from its template and examples/plugin, api/ from
+the docstrings of what public_api.py names.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from api_pages import api_pages
 from config_page import configuration_page
 from extending_page import extending_page
 
@@ -69,17 +71,18 @@ def pages() -> dict[str, str]:
         "configuration.md": configuration_page(),
         "config.schema.json": json.dumps(schema.json_schema(), indent=2) + "\n",
         "extending.md": extending_page(),
+        **api_pages(),
     }
 
 
 def main() -> None:
     """Write the pages, or check that they are what the code says."""
-    stale = [name for name, text in pages().items() if not _is_current(name, text)]
+    stale = {name: text for name, text in pages().items() if not _is_current(name, text)}
     if "--write" in sys.argv:
-        for name in stale:
-            (DOCS / name).write_text(pages()[name], encoding="utf-8")
-        return
-    if stale:
+        for name, text in stale.items():
+            (DOCS / name).parent.mkdir(exist_ok=True)
+            (DOCS / name).write_text(text, encoding="utf-8")
+    elif stale:
         sys.exit(f"stale: {', '.join(stale)}; run: make docs")
 
 

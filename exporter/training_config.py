@@ -91,7 +91,7 @@ def read_training_config(path: Path) -> TrainingConfig:
     """Read a training config.
 
     Raises:
-        ConfigError: missing, not valid, or without a model.
+        ConfigError: missing, or not valid (`Unreadable`), or without a model (`NoModel`).
         EnvironmentLacks: the exporter's packages are not installed.
     """
     where = str(path)

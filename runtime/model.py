@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -30,6 +31,7 @@ from shared.workspace import Workspace
 
 if TYPE_CHECKING:
     from shared.config import DeployConfig
+    from shared.config.model_sections import Data
 
 
 class ModelOptions(TypedDict, total=False):
@@ -54,7 +56,7 @@ class Model:
         backend: name of the backend.
         device: where it runs.
         threads: threads within an operation, None for the backend's default.
-        dataset: the samples.
+        open_dataset: opens the samples.
         target: set of engines, None for the one that fits; the TensorRT backend has such.
         steps: where the pipeline's own steps run: ``auto``, the GPU where the backend and the pipeline can;
             ``engines``, likewise, and no kernel takes a component's place; or ``numpy``.
@@ -69,12 +71,21 @@ class Model:
     backend: str
     device: Device
     threads: int | None
-    dataset: Dataset[Any]
+    open_dataset: Callable[[], Dataset[Any]]
     target: str | None = None
     steps: str = "auto"
     compiled: bool = False
     data_root: Path | None = None
     in_flight: int | None = None
+
+    @cached_property
+    def dataset(self) -> Dataset[Any]:
+        """The samples, opened when they are first asked for: arrays of one's own need none.
+
+        Raises:
+            InputError: the data set can't be opened, or is empty.
+        """
+        return self.open_dataset()
 
     @property
     def name(self) -> str:
@@ -227,7 +238,7 @@ def open_model(
     compiled: bool = False,
     in_flight: int | None = None,
 ) -> Model:
-    """The model of a workspace, on a backend and a device.
+    """The model of a workspace, on a backend and a device. Nothing is loaded, and no data set opened.
 
     Args:
         work: the workspace.
@@ -239,21 +250,24 @@ def open_model(
     Raises:
         UsageError: no such backend or device.
         ManifestError: nothing was exported to the workspace.
-        InputError: the data set can't be opened, or is empty.
     """
     backend(backend_name)
     workspace = Workspace.open(work)
     spec = workspace.spec()
     config = from_resolved(workspace.config(), where=str(work))
     parsed = parse_device(device, config.devices)
-    dataset = open_dataset(config.data, root=data_root, task=spec.task)
-    if len(dataset) == 0:
-        raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
     return Model(
-        *(workspace, spec, config, backend_name, parsed, threads, dataset),
+        *(workspace, spec, config, backend_name, parsed, threads, partial(_samples, config.data, data_root, spec.task)),
         target=target,
         steps=steps,
         compiled=compiled,
         data_root=data_root,
         in_flight=in_flight,
     )
+
+
+def _samples(data: Data, root: Path | None, task: str) -> Dataset[Any]:
+    dataset = open_dataset(data, root=root, task=task)
+    if len(dataset) == 0:
+        raise InputError("the data set has no samples", where=dataset.name, hint="check data.info_file of the config")
+    return dataset

@@ -53,6 +53,14 @@ def run(
         force: run afresh, whatever is there.
         readers: see `runtime.answers.answering`.
         if_available: where the backend can't run here, or there is nothing that it runs, say so and do nothing.
+
+    Raises:
+        UsageError: no such backend, device or shard, or ``shard`` with ``cluster``.
+        ManifestError: nothing was exported to the workspace, or a file of it was changed or is not trusted.
+        InputError: the data set, or a sample of it, is missing or corrupt.
+        EnvironmentLacks: a package, device or disk space is missing.
+        ModelLoadError: a file can't be loaded.
+        InferenceError: the backend failed.
     """
     if shard is not None and cluster is not None:
         raise UsageError("--shard and --cluster", hint="give one; RAY_ADDRESS in the environment counts as --cluster")

@@ -123,8 +123,11 @@ class OutputStatistics:
     def summary(self) -> dict[str, Any]:
         """What is stored: JSON, without NaN and infinities (null: infinite or nothing to compute it from).
 
-        ``worst`` is where the largest absolute error was: sample of the run, index in the output, and the two values.
-        ``snr_db`` and ``psnr_db`` are null when there is no error at all (``noise_energy`` 0) or no signal.
+        Absolute errors are ``max_abs``, ``mean_abs``, ``rmse`` and ``quantiles_abs``; ``max_relative`` and
+        ``mean_relative`` are theirs over |reference| plus the output's root mean square. ``cosine`` is that of all
+        samples, ``worst_cosine`` that of one. ``worst`` is where the largest absolute error was: sample of the run,
+        index in the output, and the two values. ``snr_db`` and ``psnr_db`` are null when there is no error at all
+        (``noise_energy`` 0) or no signal.
         """
         count = self.compared
         return {

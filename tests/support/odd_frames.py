@@ -86,7 +86,7 @@ def model_of(
     # What is read needs no workspace.
     config: Any = type("Config", (), {"data": data})
     workspace: Any = None
-    return Model(workspace, spec, config, "onnx", parse_device(device, {}), None, dataset, data_root=folder)
+    return Model(workspace, spec, config, "onnx", parse_device(device, {}), None, lambda: dataset, data_root=folder)
 
 
 def read_points(sample: Sample) -> PipelineInput:

@@ -176,7 +176,8 @@ def test_before_the_first_sample_too(tmp_path: Path, site: Path, patch: pytest.M
 
 def test_a_data_set_that_is_another_one_there_is_refused(tmp_path: Path, site: Path, patch: pytest.MonkeyPatch) -> None:
     model = odd_frames.model_of(odd_frames.write_frames(tmp_path / "frames", [{"rows": 10}] * 3), site, patch)
-    model = replace(model, dataset=replace(model.dataset, digest_parts=lambda: ["before"]))
+    before = replace(model.dataset, digest_parts=lambda: ["before"])
+    model = replace(model, open_dataset=lambda: before)
     with (
         contextlib.closing(Readers(model, 1, 1)) as readers,
         pytest.raises(InputError, match=r"^frames: changed while it was opened"),
