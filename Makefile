@@ -34,6 +34,7 @@ EXPORTER_FULL := .venv/exporter-full
 WHEELS ?= .cache/wheels
 MMCV_WHEEL := $(WHEELS)/mmcv.ready
 RTX := .venv/rtx
+DOCS := .venv/docs
 MLFLOW_SERVER := .cache/mlflow
 # TensorRT for RTX, which builds without a GPU, is taken where it was set up.
 RTX_READY = $(wildcard $(RTX)/.ready)
@@ -299,6 +300,12 @@ $(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready $(RTX)/.cluster-ready: %/.clu
 	@$*/bin/pip install $(PIP_OPTIONS) -r requirements/cluster.txt
 	@touch $@
 
+$(DOCS)/.ready: requirements/lock/docs.txt
+	@echo "setting up $(DOCS): MkDocs"
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/pip install $(PIP_OPTIONS) --require-hashes --no-deps -r requirements/lock/docs.txt
+	@touch $@
+
 # A tracking server for the tests of --mlflow, in an environment of its own.
 $(MLFLOW_SERVER)/.ready:
 	@echo "setting up $(MLFLOW_SERVER): MLflow's server, for tests"
@@ -344,5 +351,10 @@ test-gpu: setup-dev ## the tests that need a GPU with TensorRT
 bench-gpu: setup-dev ## everything that needs a GPU: tests, engines per policy, latency, soak (25 minutes at most; OUT=folder, PARTS="tests ...")
 	@$(TOOLS)/bin/python benchmarks/gpu_round.py --out $(or $(OUT),work/gpu-round) $(if $(PARTS),--parts $(PARTS))
 
-docs: setup-dev ## write the generated pages
+REPORT ?= work/centerpoint/report/index.html
+docs: setup-dev ## write the generated pages, and make the site: work/site/index.html, with pictures of REPORT
 	@$(TOOLS)/bin/python docs/generate.py --write
+	@$(MAKE) $(DOCS)/.ready
+	@$(TOOLS)/bin/python docs/site_source.py work/site-source
+	@$(TOOLS)/bin/python docs/screenshots.py $(REPORT) work/site-source/docs
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet

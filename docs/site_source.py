@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 #: Not for the site: what pages are made from, and notes that lie beside code.
 _NOT_PAGES = ("docs/templates/", "evaluator/", "tests/")
+_SCRIPT = ROOT / "docs" / "static" / "iframe-worker.js"
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(?=[)#])")
 
 
@@ -57,6 +58,7 @@ def lay_out(folder: Path) -> None:
                 copy = place.parent / target
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, copy)
+    shutil.copy(_SCRIPT, folder)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ options=(-q --generate-hashes --no-header --no-annotate)
 for name in verifier runtime-tensorrt runtime-pytorch runtime-onnx trt_builder tensorrt-rtx pycuda build-tools pip cluster; do
     "$uv" pip compile "${options[@]}" --universal --python-version 3.10 -c pins.txt -o "$name.txt" "$name.in"
 done
-for name in evaluator torch-cuda; do
+for name in evaluator torch-cuda docs; do
     "$uv" pip compile "${options[@]}" --universal --python-version 3.11 -c pins.txt -o "$name.txt" "$name.in"
 done
 "$uv" pip compile "${options[@]}" --universal --python-version 3.11 --no-deps --no-emit-package torch -o exporter.txt \

@@ -26,7 +26,7 @@ PINNED = [
     *((name, version, machine) for name in ("trt_builder", "runtime-tensorrt", "verifier", "runtime-onnx", "pycuda",
       "build-tools", "pip", "cluster") for version in ("3.10", "3.12") for machine in MACHINES),
     *((name, "3.11", machine) for name in ("verifier", "evaluator", "runtime-onnx", "runtime-pytorch", "torch-cuda",
-      "exporter") for machine in MACHINES),
+      "exporter", "docs") for machine in MACHINES),
     ("tensorrt-rtx", "3.11", "x86_64"),
 ]  # fmt: skip
 
