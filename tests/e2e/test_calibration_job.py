@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from shared.manifest import Manifest, read_manifest
-from tests.e2e.test_main_job import ROOT, make
+from tests.support.jobs import ROOT, make
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,27 +12,9 @@ import pytest
 
 from shared.manifest import Manifest, read_manifest, update_manifest
 from shared.runs import Run
+from tests.support.jobs import ROOT, make
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-
-
-def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run make at the root of the repository; REAL_DATA only when given."""
-    hidden = ("REAL_DATA", "MAKEFLAGS", "MAKELEVEL")
-    variables = {name: value for name, value in os.environ.items() if name not in hidden}
-    return subprocess.run(
-        ["make", *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=variables | environment
-    )
-
-
-@pytest.fixture(scope="module")
-def main_job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The workspace of a whole run, and what it printed."""
-    work = tmp_path_factory.mktemp("main") / "centerpoint"
-    answer = make("centerpoint-all", f"WORK={work}")
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return work, answer.stdout
 
 
 @pytest.fixture(scope="module")
@@ -150,28 +131,6 @@ def tool(*command: object) -> str:
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return answer.stdout
-
-
-def test_a_model_of_your_own(tmp_path: Path) -> None:
-    """MODEL_CONFIG, CHECKPOINT, DATA and WORK; the config and data lie outside the repository."""
-    data = tmp_path / "data"
-    python = ROOT / ".venv/tools/bin/python"
-    command = [python, "-m", "demo", "generate", "--out", data, "--frames", "3", "--seed", "99", "--no-cameras"]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
-    info = next(data.rglob("*infos*.pkl"))
-    (tmp_path / "my_model.py").write_text((ROOT / "configs/train/centerpoint_demo.py").read_text())
-    (tmp_path / "my_model.pth").write_bytes((ROOT / "models/centerpoint_demo.pth").read_bytes())
-    work = tmp_path / "work"
-    answer = make(
-        "centerpoint-all",
-        f"MODEL_CONFIG={tmp_path}/my_model.py",
-        f"CHECKPOINT={tmp_path}/my_model.pth",
-        f"DATA={info}",
-        f"DATA_ROOT={data}",
-        f"WORK={work}",
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert len(Run.open(work / "runs/onnx-cpu")) == 3
 
 
 def test_a_missing_checkpoint_ends_it_with_one_line(tmp_path: Path) -> None:

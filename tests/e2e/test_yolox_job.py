@@ -11,7 +11,7 @@ import pytest
 from shared.manifest import Manifest, read_manifest
 from shared.runs import Run
 from shared.tasks.detection2d import Boxes2D
-from tests.e2e.test_main_job import ROOT, make
+from tests.support.jobs import ROOT, make
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -1,4 +1,4 @@
-"""Every command in the README and the docs exists, with the options that it is given."""
+"""Every command in the README, the docs and the examples exists, with the options that it is given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ GROUPS = {
     "evaluator": "evaluator.cli",
     "manifest": "shared.manifest_cli",
 }
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").rglob("README.md")),
+]
 
 
 def _commands(page: Path) -> Iterator[list[str]]:
@@ -57,7 +62,7 @@ def _check_tool(words: list[str]) -> None:
     command.make_parser(context).parse_args(arguments)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_exist(page: Path) -> None:
     for words in _commands(page):
         if words[0] == "make":
