@@ -9,6 +9,7 @@ import click
 from exporter.config_commands import config_group
 from exporter.package_commands import package_group
 from exporter.quantize.commands import quantize_group
+from shared.answer import Answer
 from shared.cli import (
     COUNT,
     EXISTING_FILE,
@@ -16,6 +17,7 @@ from shared.cli import (
     data_option,
     device_option,
     force_option,
+    json_option,
     tool_group,
     trust_option,
     workspace_option,
@@ -74,7 +76,6 @@ def trace_command(work: Path, num_samples: int | None, data_root: Path | None, f
 @click.argument("paths", nargs=-1, required=True, metavar="MODEL_CONFIG…", type=click.Path(path_type=Path, exists=True))
 @click.option("--checkpoint", type=EXISTING_FILE, help="Weights that should fit the model.")
 @click.option("--summary", is_flag=True, help="A line per file and counts, for any number of files and folders.")
-@click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
 @click.option(
     "--set",
     "overrides",
@@ -82,17 +83,16 @@ def trace_command(work: Path, num_samples: int | None, data_root: Path | None, f
     metavar="KEY=VALUE",
     help="A key of the deploy config, for example --set model.options.nms_type=circle. Repeatable.",
 )
+@json_option
 def inspect_command(
-    paths: tuple[Path, ...], checkpoint: Path | None, summary: bool, as_json: bool, overrides: tuple[str, ...]
-) -> None:
+    paths: tuple[Path, ...], checkpoint: Path | None, summary: bool, overrides: tuple[str, ...]
+) -> Answer:
     """Say how the model of a training config would be deployed: components, tensors, parameters, what is left out.
 
     Needs no data and writes nothing. As in an export, the training config runs: it is a Python program.
 
     Example: exporter inspect projects/CenterPoint/configs/t4dataset/Centerpoint/second_secfpn_4xb16_121m_base_amp.py
     """
-    import json
-
     from exporter.inspection import inspect
     from exporter.inspection_summary import summarize, summary_json, summary_text
     from shared.errors import UsageError
@@ -101,12 +101,11 @@ def inspect_command(
         if checkpoint is not None:
             raise UsageError("--checkpoint is for one model", hint="leave out --summary")
         found = list(summarize(paths, overrides))
-        click.echo(json.dumps(summary_json(found), indent=1) if as_json else summary_text(found))
-        return
+        return Answer(summary_text(found), summary_json(found))
     if len(paths) > 1 or paths[0].is_dir():
         raise UsageError("one file is inspected in full", hint="for several files, or folders, say --summary")
     inspection = inspect(paths[0], overrides, checkpoint)
-    click.echo(json.dumps(inspection.to_json(), indent=1) if as_json else "\n".join(inspection.lines()))
+    return Answer("\n".join(inspection.lines()), inspection.to_json())
 
 
 @cli.command("models")

@@ -22,6 +22,7 @@ from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import DevicePipeline, Inference, Pipeline
 from runtime.waiting import with_waiting
 from runtime.warm_up import WarmUp, warm_up
+from shared.answer import Answer
 from shared.errors import UsageError
 from shared.latency import (
     MIN_SAMPLES,
@@ -69,7 +70,7 @@ def bench(
     trace: bool = False,
     against: str | None = None,
     **options: Unpack[ModelOptions],
-) -> str:
+) -> Answer:
     """Measure requests from the input in host memory to predictions in host memory. Returns tables.
 
     Measuring is what the command is for: it is never up to date. Statistics go into the manifest's results under
@@ -129,14 +130,15 @@ def bench(
             result["layers"] = _layers(session, _engine_shapes(pipeline, data, answer))
             parts += [_layer_table(name, layers) for name, layers in result["layers"].items()]
         if other is not None:
-            parts.append(f"total: {compare(statistics[TOTAL], other)} against {against}")
+            result["against"] = {"run": against, "total": compare(statistics[TOTAL], other)}
+            parts.append(f"total: {result['against']['total']} against {against}")
         requests = {**result, "requests_ms": totals, "staged_ms": staged}
         stage.text_artifact(f"bench/{model.name}.json", "latency", json.dumps(requests))
         if trace:
             stage.text_artifact(f"bench/{model.name}.trace.json", "trace", json.dumps(_chrome_trace(staged)))
             parts.append(f"stages for chrome://tracing or Perfetto: bench/{model.name}.trace.json")
         stage.result("bench", model.name, {key: value for key, value in result.items() if key != "layers"})
-    return "\n\n".join(parts)
+    return Answer("\n\n".join(parts), {"run": model.name, "requests": len(totals), **result})
 
 
 def _earlier(model: Model, name: str | None) -> Mapping[str, float] | None:

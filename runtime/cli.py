@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from shared.answer import Answer
 from shared.cli import (
     COUNT,
     COUNT_OR_ALL,
@@ -19,6 +20,7 @@ from shared.cli import (
     data_option,
     device_option,
     force_option,
+    json_option,
     tool_group,
     trust_option,
     workspace_option,
@@ -112,7 +114,8 @@ def _placement_options(command: Command) -> Command:
 @cluster_option
 @_placement_options
 @force_option
-def run_command(**options: Any) -> None:
+@json_option
+def run_command(**options: Any) -> Answer:
     """Run a backend over the data set: predictions, raw outputs of the verification samples, latencies.
 
     Interrupted, it goes on at the first sample that is missing.
@@ -125,7 +128,7 @@ def run_command(**options: Any) -> None:
     """
     from runtime.run import run
 
-    click.echo(run(**options))
+    return run(**options)
 
 
 @cli.command("bench")
@@ -160,7 +163,8 @@ def run_command(**options: Any) -> None:
 @click.option("--trace", is_flag=True, help="Write the stages as a Chrome trace.")
 @click.option("--against", metavar="RUN", help="Earlier result to compare the total with, for example onnx-cpu.")
 @_placement_options
-def bench_command(**options: Any) -> None:
+@json_option
+def bench_command(**options: Any) -> Answer:
     """Measure the latency of a model on one sample, stage by stage, after a warm-up.
 
     Percentiles are given where at least ten requests lie above them; the interval of the median is a 95 % bootstrap
@@ -170,7 +174,7 @@ def bench_command(**options: Any) -> None:
     """
     from runtime.bench import bench
 
-    click.echo(bench(**options))
+    return bench(**options)
 
 
 @cli.command("overlay")
@@ -194,7 +198,8 @@ def overlay_command(**options: Any) -> None:
 @data_option
 @_threads_option
 @force_option
-def ranges_command(**options: Any) -> None:
+@json_option
+def ranges_command(**options: Any) -> Answer:
     """Record how large every tensor of the ONNX graphs gets: for `trt_builder build` in FP16 or INT8.
 
     Nodes whose values come near the end of FP16 stay in FP32 then. Runs in ONNX Runtime on the CPU.
@@ -203,7 +208,7 @@ def ranges_command(**options: Any) -> None:
     """
     from runtime.ranges import record_ranges
 
-    click.echo(record_ranges(**options))
+    return record_ranges(**options)
 
 
 @cli.command("doctor-input")
@@ -211,7 +216,8 @@ def ranges_command(**options: Any) -> None:
 @click.option(
     "--num-samples", type=COUNT_OR_ALL, default=16, show_default=True, help="How many samples, from the first; -1: all."
 )
-def doctor_input_command(**options: Any) -> None:
+@json_option
+def doctor_input_command(**options: Any) -> Answer:
     """Try other inputs that the network may have been trained on: RGB for BGR, 0-1 for 0-255, another mean.
 
     A wrong input is no error, but gives worse results, or none. Shows the metric that each input gives on labeled
@@ -221,7 +227,7 @@ def doctor_input_command(**options: Any) -> None:
     """
     from runtime.doctor_input import doctor_input
 
-    click.echo(doctor_input(**options))
+    return doctor_input(**options)
 
 
 @cli.command("trace")

@@ -8,7 +8,7 @@ networks of its kind are trained on: a function ``neighbors`` that gives `Neighb
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from runtime.backends import Session
 from runtime.model import HostOnly, Model, ModelOptions, open_model
 from runtime.pipeline import Pipeline, build_pipeline
 from shared import plugins, tasks
+from shared.answer import Answer
 from shared.data.labels import labels_in
 from shared.errors import UsageError
 from shared.table import Table, number
@@ -99,7 +100,7 @@ class Trial:
 
 def doctor_input(
     work: Path, backend_name: str, device: str, *, num_samples: int, **options: Unpack[ModelOptions]
-) -> str:
+) -> Answer:
     """Try the inputs that a model may have been trained on. Nothing is recorded. Returns what to print.
 
     Raises:
@@ -114,13 +115,22 @@ def doctor_input(
     subject = _subject(model, count)
     own = subject.trial("as configured", "", _answers(_pipeline(model, session, model.spec.parameters), subject))
     others = _tried(model, session, subject)
-    text = _table(model, subject, [own, *others]).text()
+    data = {
+        "metric": None if subject.metric is None else subject.metric.name,
+        "samples": len(subject.samples),
+        "labeled": len(subject.labeled),
+        "inputs": [asdict(trial) for trial in (own, *others)],
+    }
+    return Answer(f"{_table(model, subject, [own, *others]).text()}\n{_conclusion(subject, own, others)}", data)
+
+
+def _conclusion(subject: Subject, own: Trial, others: Sequence[Trial]) -> str:
     if subject.metric is None:
-        return f"{text}\nNone of the samples has labels. Scores alone don't decide: a network may be sure of nonsense."
+        return "None of the samples has labels. Scores alone don't decide: a network may be sure of nonsense."
     best = max(others, key=_quality)
     if _quality(best) <= _quality(own):
-        return f"{text}\nNo other input gives a better {subject.metric.name}."
-    return f"{text}\n{_compared(subject, own, best)} To use it: {best.advice}"
+        return f"No other input gives a better {subject.metric.name}."
+    return f"{_compared(subject, own, best)} To use it: {best.advice}"
 
 
 def suspicions(model: Model, session: Session, count: int, predictions: Callable[[int], Predictions]) -> list[str]:

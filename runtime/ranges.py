@@ -18,7 +18,9 @@ from runtime.backends.onnx import OnnxSession, ort
 from runtime.model import Model, open_model
 from runtime.pipeline import build_pipeline
 from runtime.trace import sample_count
+from shared.answer import Answer
 from shared.fp16_range import KIND, largest_of, with_largest_values
+from shared.json_reader import read_json
 from shared.lazy import lazy_import
 from shared.progress import track
 from shared.table import Table, number
@@ -38,7 +40,7 @@ def record_ranges(
     data_root: Path | None = None,
     threads: int | None = None,
     force: bool = False,
-) -> str:
+) -> Answer:
     """Run the model in ONNX Runtime on the CPU, and keep the largest magnitude of every floating-point tensor.
 
     Returns what to print.
@@ -56,7 +58,7 @@ def record_ranges(
         "ranges", tool="runtime", config={"num_samples": count}, inputs=model.inputs(), versions=model.versions()
     )
     if not force and stage.up_to_date():
-        return f"{stage.name}: up to date"
+        return Answer(f"{stage.name}: up to date", _recorded(model))
     with stage:
         session = RangeSession(model)
         pipeline = build_pipeline(model.spec, session)
@@ -69,7 +71,14 @@ def record_ranges(
                 "largest": session.largest[component.name],
             }
             stage.json_artifact(f"ranges/{component.name}.json", KIND, record)
-    return "\n\n".join(_table(name, count, largest) for name, largest in session.largest.items())
+    text = "\n\n".join(_table(name, count, largest) for name, largest in session.largest.items())
+    return Answer(text, _recorded(model))
+
+
+def _recorded(model: Model) -> dict[str, Any]:
+    """What is recorded of each component."""
+    names = [component.name for component in model.spec.components]
+    return {"components": {name: read_json(model.workspace.artifact(f"ranges/{name}.json")) for name in names}}
 
 
 class RangeSession:

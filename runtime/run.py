@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ from runtime.pace import sentence
 from runtime.recording import alerts_of, record
 from runtime.shards import run_shard
 from runtime.spread import Order, spreading
+from shared.answer import Answer
 from shared.errors import UsageError
 from shared.latency import TOTAL, disturbance, summarize_stages
 from shared.pieces import adopt_pieces
@@ -40,7 +41,7 @@ def run(
     readers: int | None = None,
     if_available: bool = False,
     **options: Unpack[ModelOptions],
-) -> str:
+) -> Answer:
     """Run a backend over the first samples of the data set. Interrupted, the next call goes on at the first sample
     that is missing; the same command on unchanged input does nothing. Returns what to print.
 
@@ -67,7 +68,7 @@ def run(
     part = None if shard is None else Shard.parse(shard)
     model = open_model(work, backend_name, device, **options)
     if if_available and (lacking := model.lacking()) is not None:
-        return f"run:{model.name}: skipped: {lacking}"
+        return Answer(f"run:{model.name}: skipped: {lacking}", {"run": model.name, "skipped": lacking})
     count = _sample_count(model, num_samples)
     verified = model.config.verification.num_verify_samples if model.config.verification.enabled else 0
     raw_samples = range(min(verified, count))
@@ -76,7 +77,8 @@ def run(
         return run_shard(model, part, settings, force=force, readers=readers)
     stage, folder = model.stage("run", settings), f"{RUNS}/{model.name}"
     if not force and stage.up_to_date():
-        return _report(Run.open(model.workspace.path(folder)), f"{stage.name}: up to date")
+        recorded = model.workspace.manifest().results["runs"][model.name]
+        return _answer(model.name, Run.open(model.workspace.path(folder)), f"{stage.name}: up to date", recorded)
     pieces = stage.pieces(folder)
     if cluster is None:
         entered = _alone(model, count, raw_samples, readers)
@@ -102,8 +104,8 @@ def run(
         stage.result("runs", model.name, result)
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)
-    report = _report(finished, f"{stage.name}: done")
-    return f"{report}\n{sentence(result['pace'])}" if "pace" in result else report
+    answer = _answer(model.name, finished, f"{stage.name}: done", result)
+    return Answer(f"{answer}\n{sentence(result['pace'])}", answer.data) if "pace" in result else answer
 
 
 class _Hands(Protocol):
@@ -161,7 +163,7 @@ def _sample_count(model: Model, asked: int | None) -> int:
     return min(wanted, available)
 
 
-def _report(finished: Run, title: str) -> str:
+def _answer(name: str, finished: Run, title: str, result: Mapping[str, Any]) -> Answer:
     statistics = summarize_stages(finished.timed_latencies())
     stages = [
         [stage, number(values["median"], 2), number(values["mean"], 2), number(values["max"], 2)]
@@ -177,4 +179,5 @@ def _report(finished: Run, title: str) -> str:
     tables = [Table(title, ["stage [ms]", "median", "mean", "max"], stages)]
     if counted:
         tables.append(Table("", ["counted", "in all", "a sample"], counted))
-    return "\n".join(table.text() for table in tables)
+    data = {"run": name, "latency": statistics, **result}
+    return Answer("\n".join(table.text() for table in tables), data)

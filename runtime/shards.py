@@ -12,6 +12,7 @@ from runtime.devices import Device
 from runtime.doctor_input import suspicions
 from runtime.model import Model
 from runtime.recording import record
+from shared.answer import Answer
 from shared.errors import InputError
 from shared.files import explain_os_errors
 from shared.pieces import Origin, Piece, PieceHeader, PieceWriter, is_finished
@@ -22,7 +23,9 @@ from shared.work_path import WorkPath
 _log = logging.getLogger("runtime")
 
 
-def run_shard(model: Model, shard: Shard, settings: dict[str, Any], *, force: bool, readers: int | None = None) -> str:
+def run_shard(
+    model: Model, shard: Shard, settings: dict[str, Any], *, force: bool, readers: int | None = None
+) -> Answer:
     """Run a shard, and leave it as a piece of the run. Returns what to print.
 
     The run is that on the first device of its kind, whichever the shard is run on: a machine's GPUs share its shards.
@@ -37,22 +40,24 @@ def run_shard(model: Model, shard: Shard, settings: dict[str, Any], *, force: bo
     meant = replace(model, device=Device(model.device.kind))
     stage, folder = meant.stage("run", settings), f"{RUNS}/{meant.name}"
     samples, title = shard.samples(settings["num_samples"]), f"{stage.name}: shard {shard}"
+    data = {"run": meant.name, "shard": str(shard), "samples": [samples[0], samples[-1]] if samples else None}
     if not samples:
-        return f"{title} has no sample, the run has {settings['num_samples']}: nothing to do"
+        return Answer(f"{title} has no sample, the run has {settings['num_samples']}: nothing to do", data)
     if not force and stage.up_to_date():
-        return f"{title}: up to date, the run is whole"
+        return Answer(f"{title}: up to date, the run is whole", data)
     place = stage.pieces_folder(folder) / shard.folder
     lock = stage_lock(model.workspace.root, f"{stage.name}-{shard.folder}")
     with explain_os_errors(place), lock:
         damaged = is_finished(place) and not _is_whole(place, title)
         if is_finished(place) and not damaged and not force:
-            return f"{title}: up to date, samples {samples[0]} to {samples[-1]}"
+            return Answer(f"{title}: up to date, samples {samples[0]} to {samples[-1]}", data)
         resume = not force and not damaged
         alerts = _record(model, meant, stage, shard, settings, place, resume=resume, readers=readers)
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)
     merge = f"manifest merge --work {model.workspace.root}"
-    return f"{title}: done, samples {samples[0]} to {samples[-1]}. When all are: {merge} [COPY ...]"
+    text = f"{title}: done, samples {samples[0]} to {samples[-1]}. When all are: {merge} [COPY ...]"
+    return Answer(text, {**data, "alerts": alerts})
 
 
 def _is_whole(place: WorkPath, title: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from shared.answer import Answer
 from shared.errors import EnvironmentLacks, InputError, UsageError
 from shared.plan import numbers
 from shared.workspace import Workspace
@@ -16,14 +18,15 @@ from trt_builder.loadable import Machine, Verdict, check, judge_missing, this_ma
 _FIRST_MAJOR_OF_TENSORRT = 8
 
 
-def run_checks(
-    engine: Path | None,
-    work: Path | None,
-    *,
-    version: str | None,
-    architecture: str | None,
-    say: Callable[[str], None],
-) -> None:
+class Checked(NamedTuple):
+    """What is known of an engine; ``elsewhere``: it is not on disk, and would not load here anyway."""
+
+    outcome: Literal["loads", "refused", "faulty", "elsewhere"]
+    lines: list[str]
+    data: dict[str, Any]
+
+
+def run_checks(engine: Path | None, work: Path | None, *, version: str | None, architecture: str | None) -> Answer:
     """Check one engine, or all of a workspace.
 
     Args:
@@ -31,7 +34,6 @@ def run_checks(
         work: a workspace; its manifest's hashes are checked too.
         version: TensorRT version to check for, instead of the installed one.
         architecture: GPU architecture to check for, instead of the one here.
-        say: takes the lines.
 
     Raises:
         UsageError: neither engine nor workspace, or a version or architecture that is none.
@@ -43,14 +45,19 @@ def run_checks(
     here = _checked_for(this_machine(), version, architecture)
     if engine is None:
         assert work is not None
-        _check_all(Workspace.open(work), here, say)
-        return
+        return _check_all(Workspace.open(work), here)
     verdict = check(engine, here, work=work)
     if work is not None:
         _check_hash(Workspace.open(work), engine)
-    _say_verdict(engine, verdict, say)
+    answer = _answer([_judged(engine, verdict)])
     if not verdict.loads:
-        raise EnvironmentLacks("this engine will not load here")
+        raise EnvironmentLacks("this engine will not load here", answer=answer)
+    return answer
+
+
+def _answer(checked: Sequence[Checked]) -> Answer:
+    lines = [line for each in checked for line in each.lines]
+    return Answer("\n".join(lines), {"engines": [{"outcome": each.outcome, **each.data} for each in checked]})
 
 
 def _check_hash(ws: Workspace, engine: Path) -> None:
@@ -60,24 +67,23 @@ def _check_hash(ws: Workspace, engine: Path) -> None:
             ws.artifact(relative)
 
 
-def _check_all(ws: Workspace, here: Machine, say: Callable[[str], None]) -> None:
+def _check_all(ws: Workspace, here: Machine) -> Answer:
     manifest = ws.manifest()
     records = {result["engine"]: result for result in manifest.results.get("engines", {}).values()}
     engines = [relative for relative, artifact in manifest.artifacts.items() if artifact.kind == "engine"]
-    verdicts = Counter(_check_one(ws, relative, records.get(relative), here, say) for relative in engines)
-    if verdicts["faulty"]:
-        how_many = f"{verdicts['faulty']} of {len(engines)}"
-        raise InputError(f"{how_many} engines are missing, damaged or not finished", where=str(ws.root))
-    if verdicts["refused"] or (engines and not verdicts["loads"]):
-        raise EnvironmentLacks(f"{len(engines) - verdicts['loads']} of {len(engines)} engines will not load here")
-    if not engines:
-        say(f"{ws.root}: no engines")
+    checked = [_check_one(ws, relative, records.get(relative), here) for relative in engines]
+    answer, outcomes = _answer(checked), Counter(each.outcome for each in checked)
+    if outcomes["faulty"]:
+        how_many = f"{outcomes['faulty']} of {len(engines)}"
+        message = f"{how_many} engines are missing, damaged or not finished"
+        raise InputError(message, where=str(ws.root), answer=answer)
+    if outcomes["refused"] or (engines and not outcomes["loads"]):
+        message = f"{len(engines) - outcomes['loads']} of {len(engines)} engines will not load here"
+        raise EnvironmentLacks(message, answer=answer)
+    return answer if engines else Answer(f"{ws.root}: no engines", answer.data)
 
 
-def _check_one(
-    ws: Workspace, relative: str, record: dict[str, Any] | None, here: Machine, say: Callable[[str], None]
-) -> Literal["loads", "refused", "faulty", "elsewhere"]:
-    """Check an engine of a workspace; ``elsewhere``: it is not on disk, and would not load here anyway."""
+def _check_one(ws: Workspace, relative: str, record: dict[str, Any] | None, here: Machine) -> Checked:
     path = ws.root / relative
     try:
         if path.is_file():
@@ -88,14 +94,13 @@ def _check_one(
         # A copy for a device leaves out what is for others: nothing is wrong with that.
         elsewhere = missing is not None and not missing.loads
         if missing is None:
-            say(f"{path}: FAULTY: {error.message}")
+            line = f"{path}: FAULTY: {error.message}"
         else:
             would = "would not load here" if elsewhere else "would load here"
-            say(f"{path}: is MISSING ({would}): built with {missing.built}; here {missing.here}")
-        say(f"  {error.hint}")
-        return "elsewhere" if elsewhere else "faulty"
-    _say_verdict(path, verdict, say)
-    return "loads" if verdict.loads else "refused"
+            line = f"{path}: is MISSING ({would}): built with {missing.built}; here {missing.here}"
+        data = {"engine": str(path), "problem": error.message, "hint": error.hint}
+        return Checked("elsewhere" if elsewhere else "faulty", [line, f"  {error.hint}"], data)
+    return _judged(path, verdict)
 
 
 def _checked_for(machine: Machine, version: str | None, architecture: str | None) -> Machine:
@@ -112,11 +117,12 @@ def _checked_for(machine: Machine, version: str | None, architecture: str | None
     return Machine(versions, f"sm{architecture.removeprefix('sm')}", None)
 
 
-def _say_verdict(path: Path, verdict: Verdict, say: Callable[[str], None]) -> None:
-    say(f"{path}: {'loads' if verdict.loads else 'will NOT load'}: built with {verdict.built}; here {verdict.here}")
-    for reason in verdict.reasons:
-        say(f"  {reason}")
-    for warning in verdict.warnings:
-        say(f"  note: {warning}")
+def _judged(path: Path, verdict: Verdict) -> Checked:
+    lines = [
+        f"{path}: {'loads' if verdict.loads else 'will NOT load'}: built with {verdict.built}; here {verdict.here}"
+    ]
+    lines += [f"  {reason}" for reason in verdict.reasons]
+    lines += [f"  note: {warning}" for warning in verdict.warnings]
     if verdict.command:
-        say(f"  to build one that does: {verdict.command}")
+        lines.append(f"  to build one that does: {verdict.command}")
+    return Checked("loads" if verdict.loads else "refused", lines, {"engine": str(path), **asdict(verdict)})

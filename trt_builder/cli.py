@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from shared.answer import Answer
 from shared.cli import (
     COUNT,
     COUNT_OR_ALL,
@@ -19,6 +20,7 @@ from shared.cli import (
     cluster_option,
     data_option,
     force_option,
+    json_option,
     tool_group,
     trust_option,
     workspace_option,
@@ -159,29 +161,23 @@ def suggest_profiles(work: Path, percentile: float, margin: float) -> None:
 @cli.command()
 @click.argument("engine", type=FILE)
 @click.option("--compare", type=FILE, help="Another engine to compare it with.")
-@click.option("--json", "as_json", is_flag=True, help="The whole record as JSON.")
 @click.option("--picture", type=FILE, help="Write the time per layer as an SVG.")
-def inspect(engine: Path, compare: Path | None, as_json: bool, picture: Path | None) -> None:
+@json_option
+def inspect(engine: Path, compare: Path | None, picture: Path | None) -> Answer:
     """Show an engine from inside: layers, precisions, times, memory, inputs.
 
     Example: trt_builder inspect work/centerpoint/tensorrt/TARGET/pts_voxel_encoder.engine --picture layers.svg
     """
-    import json
-
-    from shared.errors import UsageError
     from shared.files import write_text
     from trt_builder import show
 
-    if as_json and compare is not None:
-        raise UsageError("--json shows one engine, --compare two", hint="leave one of them out")
     record = show.record_of(engine)
     if picture is not None:
         write_text(picture, show.picture(record))
-    if as_json:
-        click.echo(json.dumps(record, indent=1))
-        return
-    for line in show.comparison(record, show.record_of(compare)) if compare else show.table(record):
-        click.echo(line)
+    if compare is None:
+        return Answer("\n".join(show.table(record)), record)
+    other = show.record_of(compare)
+    return Answer("\n".join(show.comparison(record, other)), {"first": record, "second": other})
 
 
 @cli.command()
@@ -189,14 +185,15 @@ def inspect(engine: Path, compare: Path | None, as_json: bool, picture: Path | N
 @click.option("--work", type=FOLDER, envvar="WORK", help="Check its engines.")
 @click.option("--tensorrt", "version", help="Check for this version instead of the installed one.")
 @click.option("--arch", help="Check for this GPU architecture (sm89) instead of the one here.")
-def check(engine: Path | None, work: Path | None, version: str | None, arch: str | None) -> None:
+@json_option
+def check(engine: Path | None, work: Path | None, version: str | None, arch: str | None) -> Answer:
     """Say whether engines will load, without loading them: no CUDA and no TensorRT needed.
 
     Example: trt_builder check --work work/centerpoint
     """
     from trt_builder.check import run_checks
 
-    run_checks(engine, work, version=version, architecture=arch, say=click.echo)
+    return run_checks(engine, work, version=version, architecture=arch)
 
 
 def _choice_options(command: Command) -> Command:
@@ -266,7 +263,8 @@ def _bench(work: Path, **options: Any) -> Any:
 @click.option("--no-metric", is_flag=True, help="Only time the choices.")
 @_choice_options
 @trust_option
-def sweep(policies: tuple[str, ...], skip_lists: tuple[Path, ...], no_metric: bool, **options: Any) -> None:
+@json_option
+def sweep(policies: tuple[str, ...], skip_lists: tuple[Path, ...], no_metric: bool, **options: Any) -> Answer:
     """Measure choices of precisions: engines built and proven, timed, run over the data set, evaluated.
 
     Which precision to ship: latency against the task's metric, with intervals, and the choices that no other beats.
@@ -277,7 +275,7 @@ def sweep(policies: tuple[str, ...], skip_lists: tuple[Path, ...], no_metric: bo
     """
     from trt_builder.choices.sweep import sweep as measure_all
 
-    click.echo(measure_all(_bench(**options), policies, skip_lists, metric=not no_metric))
+    return measure_all(_bench(**options), policies, skip_lists, metric=not no_metric)
 
 
 @cli.command()
@@ -299,6 +297,7 @@ def sweep(policies: tuple[str, ...], skip_lists: tuple[Path, ...], no_metric: bo
 )
 @_choice_options
 @trust_option
+@json_option
 def tune(
     max_drop: float | None,
     min_snr: float | None,
@@ -306,7 +305,7 @@ def tune(
     keep_float: tuple[str, ...],
     tries: int,
     **options: Any,
-) -> None:
+) -> Answer:
     """Find the fastest precisions that lose no more than is allowed: FP32, TF32, FP16, INT8, by component and block.
 
     Latency is that of the engines, the metric that of their runs, both measured; the ranking of `exporter quantize
@@ -323,30 +322,27 @@ def tune(
         raise UsageError("nothing says what may be lost", where="tune", hint="give --max-drop POINTS or --min-snr DB")
     if sure and max_drop is None:
         raise UsageError("--sure is about --max-drop", where="tune", hint="give both")
-    click.echo(search(_bench(**options), Limit(max_drop, min_snr, sure), keep_float=keep_float, most=tries))
+    return search(_bench(**options), Limit(max_drop, min_snr, sure), keep_float=keep_float, most=tries)
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
-def doctor(as_json: bool) -> None:
+@json_option
+def doctor() -> Answer:
     """Show what this machine has for building engines, and what is missing.
 
     Example: trt_builder doctor
     """
-    import json
-
     from shared.errors import EnvironmentLacks
     from trt_builder.doctor import can_build, examine
 
     findings = examine()
-    if as_json:
-        click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
-    else:
-        marks = {True: "ok  ", False: "MISS", None: "    "}
-        for finding in findings:
-            click.echo(f"{marks[finding.good]} {finding.what:20} {finding.state}")
+    marks = {True: "ok  ", False: "MISS", None: "    "}
+    lines = [f"{marks[finding.good]} {finding.what:20} {finding.state}" for finding in findings]
+    answer = Answer("\n".join(lines), [finding._asdict() for finding in findings])
     if not can_build(findings):
-        raise EnvironmentLacks("no engines can be built here", hint="the lines marked MISS say what is missing")
+        hint = "the lines marked MISS say what is missing"
+        raise EnvironmentLacks("no engines can be built here", hint=hint, answer=answer)
+    return answer
 
 
 @cli.command()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from shared.answer import Answer
 from shared.cli import (
     COUNT,
     EXISTING_FILE,
@@ -20,6 +22,7 @@ from shared.cli import (
     data_option,
     device_option,
     force_option,
+    json_option,
     workspace_option,
 )
 from shared.errors import ConfigError, ExportError, InputError
@@ -198,7 +201,8 @@ def _search_options(command: Command) -> Command:
     help="So does one that leaves an output a lower signal to noise ratio [dB].",
 )
 @click.option("--output", type=FILE, help="Also write the ranking here, as CSV.")
-def sensitivity_command(config: Path, **options: Any) -> None:
+@json_option
+def sensitivity_command(config: Path, **options: Any) -> Answer:
     """Rank layers and blocks by what they lose alone in INT8, and write the list of those to skip.
 
     Measures the task metric and the signal to noise ratio of every output, on labeled frames; then combined choices,
@@ -209,7 +213,7 @@ def sensitivity_command(config: Path, **options: Any) -> None:
     """
     from exporter.quantize.search import sensitivity
 
-    click.echo(sensitivity(config, **options))
+    return sensitivity(config, **options)
 
 
 @quantize_group.command("auto")
@@ -223,7 +227,8 @@ def sensitivity_command(config: Path, **options: Any) -> None:
 @click.option(
     "--transposed", is_flag=True, help="Transposed convolutions may be INT8 too; TensorRT 8.6 can't build them so."
 )
-def auto_command(config: Path, **options: Any) -> None:
+@json_option
+def auto_command(config: Path, **options: Any) -> Answer:
     """Find the INT8 blocks that lose at most --max-drop points at the least estimated latency.
 
     Takes over what `exporter quantize sensitivity` measured with the same config and frames. Exit code 6 when not one
@@ -233,7 +238,7 @@ def auto_command(config: Path, **options: Any) -> None:
     """
     from exporter.quantize.search import auto_search
 
-    click.echo(auto_search(config, **options))
+    return auto_search(config, **options)
 
 
 @quantize_group.command("lint")
@@ -245,7 +250,8 @@ def auto_command(config: Path, **options: Any) -> None:
     metavar="REGEX",
     help="Names of nodes or layers that must not be quantized. Repeatable.",
 )
-def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
+@json_option
+def lint_command(file: Path, excluded: tuple[str, ...]) -> Answer:
     """Find misplaced Q/DQ nodes in an ONNX file, whoever made it. The export runs this on every quantized graph.
 
     One line a finding: the node, and what TensorRT would make of it. Exit code 5 when there are any. The conversions
@@ -265,16 +271,23 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> None:
     findings = lint(model, excluded)
     if not quantized and not findings:
         raise InputError("has no quantized node", where=str(file), hint="export it with quantization.enabled: true")
-    for finding in findings:
-        click.echo(finding)
-    click.echo(
-        f"{len(quantized)} of {len(quantized) + len(others)} matrix nodes are quantized, {len(findings)} findings"
-    )
     passes = find_passes(model)
-    click.echo(
-        f"{len(passes.passes)} conversions between INT8 and floating point, {passes.share:.0%} of the bytes saved"
-    )
+    lines = [
+        *map(str, findings),
+        f"{len(quantized)} of {len(quantized) + len(others)} matrix nodes are quantized, {len(findings)} findings",
+        f"{len(passes.passes)} conversions between INT8 and floating point, {passes.share:.0%} of the bytes saved",
+    ]
     if (advice := passes.advice()) is not None:
-        click.echo(advice)
+        lines.append(advice)
+    data = {
+        "findings": [asdict(finding) for finding in findings],
+        "quantized": quantized,
+        "not_quantized": others,
+        "conversions": len(passes.passes),
+        "bytes_moved": passes.moved,
+        "bytes_saved": passes.saved,
+    }
+    answer = Answer("\n".join(lines), data)
     if findings:
-        raise ExportError(f"{len(findings)} Q/DQ nodes are misplaced", where=file.name)
+        raise ExportError(f"{len(findings)} Q/DQ nodes are misplaced", where=file.name, answer=answer)
+    return answer

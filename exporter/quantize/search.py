@@ -17,18 +17,22 @@ from exporter.quantize.layers import matching, quantizable
 from exporter.quantize.sensitivity import (
     build_sensitivity_profile,
     choices,
+    choices_json,
     choices_table,
     draw,
     get_sensitive_layers,
     pareto,
+    profile_json,
     profile_table,
     write_csv,
 )
 from exporter.quantize.session import Session, open_session
 from exporter.quantize.workers import measuring_workers
+from shared.answer import Answer
 from shared.config.write import to_yaml
 from shared.errors import UsageError
 from shared.files import copy, sha256_of_file
+from shared.json_reader import read_json
 from shared.layer_blocks import blocks_of
 from shared.stages import StageRun, hold_stages
 from shared.workspace import Workspace
@@ -52,7 +56,7 @@ def sensitivity(
     device: str = "cpu",
     cluster: str | None = None,
     force: bool = False,
-) -> str:
+) -> Answer:
     """Measure what each layer and block loses alone in INT8, and combined choices of them. Interrupted, it resumes.
 
     Args:
@@ -86,7 +90,10 @@ def sensitivity(
     workspace = Workspace.create(work)
     key = fingerprint(session, metric, session.config.quantization.calibration.num_batches, device)
     settings = {"threshold": threshold, "min_snr_db": min_snr_db, "block_size": block_size, "gpu": gpu}
-    names = {kind: f"quantized/sensitivity/{kind}" for kind in ("report.csv", "picture.png", "skip.yaml", "tables.txt")}
+    names = {
+        kind: f"quantized/sensitivity/{kind}"
+        for kind in ("report.csv", "picture.png", "skip.yaml", "tables.txt", "tables.json")
+    }
     stage = _stage(workspace, "sensitivity", key, settings, profiles)
     if force or not stage.up_to_date():
         with (
@@ -112,9 +119,18 @@ def sensitivity(
             stage.text_artifact(names["skip.yaml"], "sensitivity", skip_list(skip, reason))
             text = "\n\n".join(table.text() for table in tables)
             stage.text_artifact(names["tables.txt"], "sensitivity", f"{text}\n")
+            data = {
+                "metric": metric.name,
+                "float": baseline,
+                "latency": estimate.source,
+                "ranking": profile_json(profile),
+                "choices": choices_json(candidates, pareto(candidates), baseline),
+                "skip": skip,
+            }
+            stage.json_artifact(names["tables.json"], "sensitivity", data)
     if output is not None:
         copy(workspace.artifact(names["report.csv"]), output)
-    return _tables_and_next_step(workspace, names["tables.txt"], names["skip.yaml"], config_path)
+    return _tables_and_next_step(workspace, names, config_path)
 
 
 def auto_search(
@@ -133,7 +149,7 @@ def auto_search(
     device: str = "cpu",
     cluster: str | None = None,
     force: bool = False,
-) -> str:
+) -> Answer:
     """Find the INT8 blocks that lose at most ``max_drop`` points at the least estimated latency.
 
     Interrupted, it resumes.
@@ -162,7 +178,7 @@ def auto_search(
     key = fingerprint(session, metric, session.config.quantization.calibration.num_batches, device)
     kept = _kept_float(session, skip, transposed)
     settings = {"max_drop": max_drop, "kept": kept, "block_size": block_size, "gpu": gpu}
-    names = {kind: f"quantized/auto/{kind}" for kind in ("skip.yaml", "tables.txt")}
+    names = {kind: f"quantized/auto/{kind}" for kind in ("skip.yaml", "tables.txt", "tables.json")}
     stage = _stage(workspace, "auto", key, settings, profiles)
     if force or not stage.up_to_date():
         with (
@@ -181,7 +197,15 @@ def auto_search(
             stage.text_artifact(names["skip.yaml"], "auto", skip_list(left, reason))
             summary = f"In floating point: {', '.join([*found.float_blocks, *kept]) or 'nothing'}"
             stage.text_artifact(names["tables.txt"], "auto", f"{table.text()}\n\n{summary}\n")
-    return _tables_and_next_step(workspace, names["tables.txt"], names["skip.yaml"], config_path)
+            data = {
+                "metric": metric.name,
+                "float": found.baseline,
+                "latency": estimate.source,
+                "choices": choices_json(found.tried, [found.best], found.baseline),
+                "skip": left,
+            }
+            stage.json_artifact(names["tables.json"], "auto", data)
+    return _tables_and_next_step(workspace, names, config_path)
 
 
 def _blocks(bench: Bench, kept: Sequence[str], block_size: int) -> dict[str, tuple[str, ...]]:
@@ -224,7 +248,8 @@ def skip_list(layers: Iterable[str], reason: str) -> str:
     return f"# Layers that stay in floating point: {reason}.\n{content}"
 
 
-def _tables_and_next_step(workspace: Workspace, tables: str, skip: str, config_path: Path) -> str:
-    path = workspace.artifact(skip)
-    text = workspace.artifact(tables).read_text(encoding="utf-8")
-    return f"{text}\nNext: exporter quantize ptq --config {config_path} --work {workspace.root} --skip-from {path}"
+def _tables_and_next_step(workspace: Workspace, names: Mapping[str, str], config_path: Path) -> Answer:
+    path = workspace.artifact(names["skip.yaml"])
+    text = workspace.artifact(names["tables.txt"]).read_text(encoding="utf-8")
+    following = f"exporter quantize ptq --config {config_path} --work {workspace.root} --skip-from {path}"
+    return Answer(f"{text}\nNext: {following}", read_json(workspace.artifact(names["tables.json"])))

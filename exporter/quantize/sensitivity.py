@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from exporter.quantize.cost import GPUS, LayerCost, Times, latency_ms, layer_ms
 from shared.files import atomic_path
@@ -237,6 +238,30 @@ def choices_table(
     ]  # fmt: skip
     title = f"Together (float: {metric} {baseline:.2f}); latency: {source}"
     return Table(title, ["", "choice", "INT8 layers", "ms", metric, "drop", "SNR [dB]"], rows)
+
+
+def profile_json(profile: Sequence[Sensitivity]) -> list[dict[str, Any]]:
+    """The ranking."""
+    return [
+        {"kind": entry.kind, "name": entry.name, "layers": list(entry.layers), "drop": entry.drop}
+        | asdict(entry.measured)
+        for entry in profile
+    ]
+
+
+def choices_json(found: Iterable[Choice], marked: Sequence[Choice], baseline: float) -> list[dict[str, Any]]:
+    """Combined choices, fastest first."""
+    return [
+        {
+            "label": choice.label,
+            "int8": list(choice.int8),
+            "latency_ms": choice.latency_ms,
+            "drop": baseline - choice.measured.metric,
+            "marked": choice in marked,
+        }
+        | asdict(choice.measured)
+        for choice in sorted(found, key=lambda each: each.latency_ms)
+    ]
 
 
 def write_csv(path: Path, profile: Sequence[Sensitivity], estimate: Estimate) -> None:

@@ -61,6 +61,7 @@ def attributed(workspace: Workspace, reference: Workspace) -> dict[str, Any]:
     swap(workspace.root, "onnx", "cpu", "onnx-cpu", trace_work=reference.root)
     text = attribute(workspace.root, None, None, False)
     found: dict[str, Any] = json.loads(workspace.artifact("attribution/onnx-cpu.json").read_text())
+    assert text.data == {"runs": {"onnx-cpu": found}}
     for step in found["responsible"]:
         assert f"{step} loses" in text
     assert [row["step"] for row in found["steps"]] == STEPS

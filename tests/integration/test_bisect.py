@@ -241,6 +241,8 @@ def test_every_component_of_a_workspace(good: Workspace, tmp_path: Path) -> None
     assert results["pts_backbone_neck_head"]["responsible"] == [node]
     assert results["pts_voxel_encoder"]["responsible"] == []
     assert bisect(workspace.root, RUNNER, LIMIT, reference_work=good.root) == text, "up to date"
+    found = text.data["components"]
+    assert [window["nodes"] for window in found["pts_backbone_neck_head"]["responsible"]] == [[node]]
 
     # The nodes are kept as a model of their own, with what enters them and what the right graph makes of it.
     kept = "bisect/pts_backbone_neck_head.0"

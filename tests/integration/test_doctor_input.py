@@ -102,8 +102,8 @@ def _workspace(
     return folder / "work"
 
 
-def _doctor(work: Path) -> str:
-    answer = CliRunner().invoke(cli, ["doctor-input", "--work", str(work), "--backend", "onnx"])
+def _doctor(work: Path, *options: str) -> str:
+    answer = CliRunner().invoke(cli, ["doctor-input", "--work", str(work), "--backend", "onnx", *options])
     assert answer.exit_code == 0, answer.output
     return answer.stdout
 
@@ -149,6 +149,9 @@ def test_the_right_input_is_not_suspected(tmp_path: Path, caplog: pytest.LogCapt
     run(work, "onnx", "cpu")
     assert "is the input" not in caplog.text
     assert "No other input gives a better mAP." in _doctor(work)
+    told = json.loads(_doctor(work, "--json"))
+    assert told["metric"] == "mAP"
+    assert max(told["inputs"], key=lambda each: each["metric"])["name"] == "as configured"
 
 
 def test_results_that_no_input_gives_are_not_suspected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -100,8 +101,12 @@ def test_we_take_what_polygraphy_saved(work: Path, exported: Path, tmp_path: Pat
         "--load-inputs", f"{HEAD}.inputs.json", "--save-outputs", saved,
     )  # fmt: skip
     assert answer.returncode == 0
-    with pytest.raises(VerificationFailed, match=r"onnxrt-runner.*SNR"):
+    with pytest.raises(VerificationFailed, match=r"onnxrt-runner.*SNR") as failed:
         polygraphy.compare(work, saved, 50.0)
+    assert failed.value.answer is not None
+    ((runner, compared),) = failed.value.answer.data["runners"].items()
+    assert runner.startswith("onnxrt-runner") and "heatmap" in compared["outputs"]
+    json.loads(failed.value.answer.json())
 
 
 def verifier(*arguments: object) -> int:

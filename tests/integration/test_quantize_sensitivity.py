@@ -112,6 +112,9 @@ def test_stopped_it_goes_on_and_both_commands_share_what_was_measured(
     again = run("sensitivity", *options, *work)
     assert "alone in int8" in again.output.lower()
     assert counter.asked <= 3  # folding batch norms looks at a sample
+    told = json.loads(run("sensitivity", *options, *work, "--json").stdout)
+    assert [(entry["name"], entry["kind"]) for entry in told["ranking"]] == [(row["name"], row["kind"]) for row in rows]
+    assert told["skip"] == skip["sensitive_layers"]
 
     found = run("auto", *options, *work, "--max-drop", "100", "--skip", "head.fc")
     assert found.exit_code == 0, found.output

@@ -84,7 +84,13 @@ def test_both_backends_give_the_same_and_record_it(work, caplog):
 
 
 def test_the_report_counts_what_there_was_in_all_and_a_sample(work):
-    rows = {tuple(line.split()) for line in run(work, "onnx", "cpu").splitlines()}
+    answer = run(work, "onnx", "cpu")
+    rows = {tuple(line.split()) for line in answer.splitlines()}
+    assert answer.data["counters"]["read"] == sum(COUNTS)
+    total = answer.data["latency"]["total"]["median"]
+    assert ("total", f"{total:.2f}") in {row[:2] for row in rows}
+    again = run(work, "onnx", "cpu")
+    assert (again.data, again == answer) == (answer.data, False)
     assert ("read", str(sum(COUNTS)), f"{sum(COUNTS) / 5:.1f}") in rows
     counters = Run.open(work / "runs/onnx-cpu").counters
     assert not any(sample["points_nan"] for sample in counters)
@@ -232,10 +238,11 @@ def test_an_interrupt_ends_a_run_and_its_readers_in_two_seconds(exported, tmp_pa
 
 
 def test_bench_records_statistics_and_every_latency(work):
-    text = bench(work, "onnx", "cpu", sample_index=3, min_requests=25, min_seconds=0.0, threads=1)
-    assert "pts_voxel_encoder" in text
+    answer = bench(work, "onnx", "cpu", sample_index=3, min_requests=25, min_seconds=0.0, threads=1)
+    assert "pts_voxel_encoder" in answer
     manifest = Workspace.open(work).manifest()
     latency = manifest.results["bench"]["onnx-cpu"]
+    assert answer.data == {"run": "onnx-cpu", "requests": 25, **latency}
     assert latency["stages"]["total"]["samples"] == 25
     assert "p50" in latency["stages"]["total"]
     assert "p99" not in latency["stages"]["total"]

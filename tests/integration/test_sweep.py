@@ -78,6 +78,9 @@ def test_tune_writes_a_config_that_loads_and_keeps_to_the_limit(work: Path) -> N
     answer = call("tune", work, "--min-snr", "25", "--num-samples", "2", "--tries", "2")
     assert answer.returncode == 0, answer.stderr
     assert "Found: " in answer.stdout
+    again = call("tune", work, "--min-snr", "25", "--num-samples", "2", "--tries", "2", "--json")
+    told = json.loads(again.stdout)["found"]
+    assert f"Found: {told['label']}, {len(told['int8'])} layers in INT8" in answer.stdout
     config = load_config(work / "choices/tuned.yaml")
     best = next(label for label in found(work) if f"Found: {label}, " in answer.stdout)
     chosen = found(work)[best]

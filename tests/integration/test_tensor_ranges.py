@@ -73,7 +73,9 @@ def test_they_are_the_largest_values_of_every_tensor_over_the_samples(ws: Worksp
     assert set(names) <= set(largest)
     assert {name: largest[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert recorded(ws, HEAD)["samples"] == 3
-    assert record_ranges(ws.root, num_samples=3) == "ranges: up to date"
+    again = record_ranges(ws.root, num_samples=3)
+    assert again == "ranges: up to date"
+    assert again.data["components"][HEAD] == recorded(ws, HEAD)
 
 
 def _reached(model: Any, name: str, inputs: dict[str, np.ndarray[Any, Any]]) -> float:

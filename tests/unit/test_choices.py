@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from shared.errors import BuildError, ConfigError, EnvironmentLacks, InputError, ManifestError, UsageError
+from shared.errors import BuildError, ConfigError, EnvironmentLacks, ManifestError, UsageError
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.workspace import Workspace
 from tests.support.choosing import quantized_workspace
 from tests.support.trt_workspaces import ENCODER, HEAD, make_workspace
 from trt_builder.build_plan import read_config
 from trt_builder.choices.choice import Choice, uniform
-from trt_builder.choices.measure import RESULT, Bench
+from trt_builder.choices.measure import PARETO, RESULT, Bench
 from trt_builder.choices.prepare import config_of, prepare
 from trt_builder.choices.source import Source, skip_list
 from trt_builder.choices.sweep import choices, sweep
@@ -141,7 +141,7 @@ def test_skip_lists_are_read_from_configs_and_from_sensitivity(source: Source, t
 
 
 class Tools:
-    """Stands in for the commands: notes each call, and leaves what `runtime bench` would."""
+    """Stands in for the commands: notes each call, and leaves what `runtime bench` and `evaluator pareto` would."""
 
     def __init__(self, broken: Sequence[str] = (), error: type[Exception] = BuildError) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -160,6 +160,11 @@ class Tools:
                 manifest.results.setdefault("bench", {})["onnx-cpu"] = {"stages": stages}
 
             update_manifest(workspace.root / MANIFEST_NAME, record)
+        if command == "pareto":
+            key = arguments[arguments.index("--reference") + 1]
+            found = {"key": key, "drop": 0.0, "drop_interval": None, "lowest_snr_db": None}
+            with workspace.stage("pareto", tool="evaluator") as stage:
+                stage.json_artifact(PARETO, "pareto", {"runs": {"onnx-cpu": [found]}})
         return "the table"
 
 
@@ -194,8 +199,7 @@ def test_runs_are_spread_over_a_cluster_and_timing_is_not(source: Source) -> Non
     bench = bench_of(source, Noting(), cluster="local:2")
     choice = uniform(COMPONENTS, "fp32")
     bench.latency_ms(choice)
-    with pytest.raises(InputError):  # nobody evaluated anything here
-        bench.score(choice, choice)
+    assert bench.score(choice, choice).drop == 0.0
     assert given["run"][-2:] == ("--cluster", "local:2")
     assert "--cluster" not in given["bench"] and "--cluster" not in given["evaluate"]
 
@@ -210,6 +214,8 @@ def test_other_settings_are_measured_again(source: Source) -> None:
 def test_a_choice_that_fails_is_named_and_the_others_are_measured(source: Source) -> None:
     answer = sweep(bench_of(source, Tools(broken=["fp16"])), ["fp32", "fp16", "bf16"], [], metric=False)
     assert "left out: fp16: runtime bench: does not run" in answer
+    assert answer.data["runs"]["onnx-cpu"][0]["drop"] == 0.0
+    assert answer.data["left_out"] == ["fp16: runtime bench: does not run"]
     again = Tools(broken=["fp16"])
     assert "left out: " in sweep(bench_of(source, again), ["fp32", "fp16", "bf16"], [], metric=False)
     assert again.calls == [("evaluator", "pareto")], "a choice that failed is tried again only with --force"

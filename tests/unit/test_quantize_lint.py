@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,9 @@ def test_the_command_prints_findings_and_ends_with_their_exit_code(tmp_path: Pat
     excluded = run(model, "--exclude", "conv1$", "--exclude", "conv2$")
     assert excluded.exit_code == 5
     assert "conv1 (Conv): is quantized although 'conv1$' excludes it" in excluded.output
+    told = json.loads(run(model, "--exclude", "conv1$", "--json").stdout)
+    assert [finding["node"] for finding in told["findings"]] == ["conv1"]
+    assert told["not_quantized"] == ["conv2"]
     in_float = run(chain(2, [False, False]).model())
     assert in_float.exit_code == 3
     assert "has no quantized node" in in_float.output

@@ -174,12 +174,15 @@ def test_the_command_prints_the_verdict_and_fails_when_one_does_not_load(
 ) -> None:
     monkeypatch.setattr(checks, "this_machine", lambda: ADA)
     path = engine(tmp_path, architecture="sm90")
-    lines: list[str] = []
-    with pytest.raises(EnvironmentLacks, match="this engine will not load here"):
-        run_checks(path, None, version=None, architecture=None, say=lines.append)
-    assert lines[0].endswith("will NOT load: built with TensorRT 8.6.0 on sm90 (NVIDIA H200); "
-                             "here TensorRT 11.4.0.106 on sm89 (NVIDIA RTX 4090)")  # fmt: skip
-    run_checks(path, None, version="8.6.0", architecture="sm90", say=lines.append)
+    with pytest.raises(EnvironmentLacks, match="this engine will not load here") as refused:
+        run_checks(path, None, version=None, architecture=None)
+    assert refused.value.answer is not None
+    assert refused.value.answer.data["engines"][0]["outcome"] == "refused"
+    assert refused.value.answer.splitlines()[0].endswith(
+        "will NOT load: built with TensorRT 8.6.0 on sm90 (NVIDIA H200); "
+        "here TensorRT 11.4.0.106 on sm89 (NVIDIA RTX 4090)"
+    )
+    assert run_checks(path, None, version="8.6.0", architecture="sm90").data["engines"][0]["loads"]
 
 
 def workspace(folder: Path, **targets: dict[str, Any]) -> Workspace:
@@ -201,13 +204,12 @@ def workspace(folder: Path, **targets: dict[str, Any]) -> Workspace:
 
 def checked(ws: Workspace, **instead: str | None) -> tuple[list[str], DeployError | None]:
     """What the check of a workspace says, and how it ends."""
-    lines: list[str] = []
     whole: dict[str, Any] = {"version": None, "architecture": None, **instead}
     try:
-        run_checks(None, ws.root, say=lines.append, **whole)
+        return run_checks(None, ws.root, **whole).splitlines(), None
     except DeployError as error:
-        return lines, error
-    return lines, None
+        assert error.answer is not None
+        return error.answer.splitlines(), error
 
 
 def test_every_engine_of_a_workspace_is_told_of_and_what_is_missing_for_others_is_no_fault(
@@ -253,17 +255,16 @@ def test_a_damaged_engine_hides_no_other(tmp_path: Path, monkeypatch: pytest.Mon
     assert sum(": loads: " in line for line in lines) == 1
     assert isinstance(error, InputError)
     with pytest.raises(InputError):
-        run_checks(ws.root / "tensorrt/a/x.engine", ws.root, version=None, architecture=None, say=lines.append)
+        run_checks(ws.root / "tensorrt/a/x.engine", ws.root, version=None, architecture=None)
 
 
 def test_another_version_is_of_the_tensorrt_that_it_can_be(tmp_path: Path) -> None:
     path = engine(tmp_path, architecture="sm90")
-    lines: list[str] = []
-    with pytest.raises(EnvironmentLacks):
-        run_checks(path, None, version="1.7.1", architecture="sm90", say=lines.append)
-    assert "  TensorRT is not installed here" in lines
+    with pytest.raises(EnvironmentLacks) as refused:
+        run_checks(path, None, version="1.7.1", architecture="sm90")
+    assert "\n  TensorRT is not installed here" in str(refused.value.answer)
     with pytest.raises(UsageError, match="--tensorrt latest is no version"):
-        run_checks(path, None, version="latest", architecture="sm90", say=lines.append)
+        run_checks(path, None, version="latest", architecture="sm90")
 
 
 def test_check_needs_neither_cuda_nor_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.answer import Answer
 from shared.errors import BuildError, DeployError, InferenceError, UsageError
 from shared.json_reader import DATA_BYTES, read_json
 from shared.latency import TOTAL
@@ -138,17 +139,18 @@ class Bench:
             workspace = self.workspace(each)
             stage = self._stage(workspace, SCORE, {"num_samples": self.num_samples})
             self._once(workspace, stage, each, self._score)
-        self.draw(reference)
+        drawn = self.draw(reference).data["runs"][self.run]
         key = choice.key(self.source.inputs(), self.backend)
-        content = read_json(self.source.workspace.artifact(PARETO), most_bytes=DATA_BYTES)
-        found = next(entry for entry in content["runs"][self.run] if entry["key"] == key)
+        found = next(entry for entry in drawn if entry["key"] == key)
         interval = found["drop_interval"] or {"low": None, "high": None}
         return Score(found["drop"], interval["low"], interval["high"], found["lowest_snr_db"])
 
-    def draw(self, reference: Choice) -> str:
+    def draw(self, reference: Choice) -> Answer:
         """Bring table, CSV and picture up to date with all that was measured; returns the table."""
         key = reference.key(self.source.inputs(), self.backend)
-        return self.call("evaluator", "pareto", "--work", str(self.source.workspace.root), "--reference", key)
+        text = self.call("evaluator", "pareto", "--work", str(self.source.workspace.root), "--reference", key)
+        content = read_json(self.source.workspace.artifact(PARETO), most_bytes=DATA_BYTES)
+        return Answer(text, {"runs": content["runs"]})
 
     # -- steps ------------------------------------------------------------------------------------------------------
 

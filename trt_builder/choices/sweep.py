@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from shared.answer import Answer
 from shared.errors import BuildError, ConfigError, UsageError
 from trt_builder.choices.choice import Choice, uniform
 from trt_builder.choices.measure import PARETO, Bench, Failed
@@ -20,7 +21,7 @@ _PRECISE = ("fp32", "fp32_tf32", "auto", "strongly_typed", "bf16", "fp16")
 BESIDE_INT8 = "fp16"
 
 
-def sweep(bench: Bench, policies: Sequence[str], skip_lists: Sequence[Path], *, metric: bool = True) -> str:
+def sweep(bench: Bench, policies: Sequence[str], skip_lists: Sequence[Path], *, metric: bool = True) -> Answer:
     """Measure a choice per policy, and for ``int8`` one per list of layers that stay in floating point.
 
     Args:
@@ -52,9 +53,11 @@ def sweep(bench: Bench, policies: Sequence[str], skip_lists: Sequence[Path], *, 
             failed.append(error)
     if len(failed) == len(wanted):
         raise BuildError("no choice could be measured", where=str(bench.source.workspace.root), hint=str(failed[0]))
-    lines = [bench.draw(reference)]
-    lines += [f"left out: {error}" for error in failed]
-    return "\n".join([*lines, "", f"In {bench.source.workspace.root}: {PARETO}, pareto.csv and pareto.svg beside it"])
+    drawn = bench.draw(reference)
+    left_out = [str(error) for error in failed]
+    lines = [drawn, *(f"left out: {line}" for line in left_out)]
+    text = "\n".join([*lines, "", f"In {bench.source.workspace.root}: {PARETO}, pareto.csv and pareto.svg beside it"])
+    return Answer(text, {**drawn.data, "left_out": left_out})
 
 
 def choices(source: Source, policies: Sequence[str], skip_lists: Sequence[Path]) -> list[Choice]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from shared.answer import Answer
 from shared.config.schema import DeployConfig
 from shared.config.write import commented_yaml
 from shared.errors import ConfigError
@@ -21,7 +23,7 @@ CONFIG = f"{FOLDER}/tuned.yaml"
 _FLOATS = {"tensorrt": ("fp32_tf32", "fp16"), "onnx": ("fp32",)}
 
 
-def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: int) -> str:
+def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: int) -> Answer:
     """Search, and write the config of what was found.
 
     Args:
@@ -56,7 +58,11 @@ def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: in
     search = Search(bench, _FLOATS[bench.backend], source.components, found, estimate, limit, most)
     best = search.run()
     _write(bench, best, limit)
-    return "\n".join([bench.draw(search.reference), "", *_findings(bench, search, best)])
+    drawn = bench.draw(search.reference)
+    text = "\n".join([drawn, "", *_findings(bench, search, best)])
+    lost = {} if best.score is None else asdict(best.score)
+    found = {"label": best.choice.label, **best.choice.as_json(), "latency_ms": best.latency_ms, **lost}
+    return Answer(text, {**drawn.data, "found": found, "config": CONFIG})
 
 
 def _write(bench: Bench, best: Tried, limit: Limit) -> None:
