@@ -1,8 +1,8 @@
 """Writes the generated pages of docs/ from the code: ``python docs/generate.py --write``, or ``--check``.
 
-cli.md comes from ``--help`` of every command, manifest.schema.json from the manifest's models, configuration.md and
-config.schema.json from the models of the deploy config, extending.md from its template and examples/plugin, api/ from
-the docstrings of what public_api.py names.
+cli.md comes from ``--help`` of every command, manifest.schema.json from the manifest's models, measured.schema.json
+from those of a baseline, configuration.md and config.schema.json from the models of the deploy config, extending.md
+from its template and examples/plugin, api/ from the docstrings of what public_api.py names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from api_pages import api_pages
 from config_page import configuration_page
 from extending_page import extending_page
 
+from evaluator import measured
 from shared import logs, manifest
 from shared.config import schema
 
@@ -68,6 +69,7 @@ def pages() -> dict[str, str]:
         "cli.md": cli_page(),
         "log.schema.json": json.dumps(logs.json_schema(), indent=2) + "\n",
         "manifest.schema.json": json.dumps(manifest.json_schema(), indent=2) + "\n",
+        "measured.schema.json": json.dumps(measured.json_schema(), indent=2) + "\n",
         "configuration.md": configuration_page(),
         "config.schema.json": json.dumps(schema.json_schema(), indent=2) + "\n",
         "extending.md": extending_page(),

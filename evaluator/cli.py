@@ -239,6 +239,104 @@ def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -
     return history(work, metrics, output)
 
 
+@cli.group("baseline")
+def baseline_group() -> None:
+    """Keep what is measured of a model, to compare later states with: `evaluator regress`."""
+
+
+@baseline_group.command("set")
+@workspace_option
+@click.argument("name")
+@click.option("--note", default="", help="A note on it.")
+@click.option("--move", is_flag=True, help="Replace an earlier version of that name.")
+@click.option("--export", "file", type=FILE, metavar="FILE", help="Also write it to a file, for git.")
+def baseline_set_command(work: Path, name: str, note: str, move: bool, file: Path | None) -> None:
+    """Keep what is measured in the workspace now as a baseline: a version, as `manifest tag` makes it, that is marked.
+
+    Example: evaluator baseline set --work work/centerpoint v1 --export baselines/centerpoint.json
+    """
+    from evaluator.baseline import set_baseline
+
+    click.echo(set_baseline(work, name, note, move=move, file=file))
+
+
+@baseline_group.command("list")
+@json_option
+@workspace_option
+def baseline_list_command(work: Path) -> Answer:
+    """List the baselines of a workspace.
+
+    Example: evaluator baseline list --work work/centerpoint
+    """
+    from evaluator.baseline import list_baselines
+
+    return list_baselines(work)
+
+
+@baseline_group.command("show")
+@json_option
+@workspace_option
+@click.argument("name")
+def baseline_show_command(work: Path, name: str) -> Answer:
+    """Show what a baseline holds.
+
+    Example: evaluator baseline show --work work/centerpoint v1
+    """
+    from evaluator.baseline import show_baseline
+
+    return show_baseline(work, name)
+
+
+@baseline_group.command("remove")
+@workspace_option
+@click.argument("name")
+def baseline_remove_command(work: Path, name: str) -> None:
+    """Delete a baseline, with the files that no other version has.
+
+    Example: evaluator baseline remove --work work/centerpoint v1
+    """
+    from evaluator.baseline import remove_baseline
+
+    click.echo(remove_baseline(work, name))
+
+
+@baseline_group.command("export")
+@workspace_option
+@click.argument("name")
+@click.argument("file", type=FILE)
+def baseline_export_command(work: Path, name: str, file: Path) -> None:
+    """Write a baseline, or any version, to a JSON file that lives in git (docs/measured.schema.json).
+
+    Example: evaluator baseline export --work work/centerpoint v1 baselines/centerpoint.json
+    """
+    from evaluator.baseline import export
+
+    click.echo(export(work, name, file))
+
+
+@cli.command("regress")
+@json_option
+@click.argument("file", type=FILE, required=False, metavar="[FILE]")
+@click.option("--work", type=FOLDER, envvar="WORK", help="The workspace to compare; if not given, FILE is compared.")
+@click.option(
+    "--baseline",
+    metavar="NAME|FILE",
+    help="A version of the workspace, or a file of `evaluator baseline export` or the benchmark suite. "
+    "[default: the last baseline of the workspace]",
+)
+def regress_command(file: Path | None, work: Path | None, baseline: str | None) -> Answer:
+    """Compare what is measured with a baseline, line by line: better, worse, no difference, not comparable.
+
+    Metrics, latency by stage, engine sizes, build times, memory, achieved precision and verification. Ends with exit
+    code 6 on what `gates` of the config call a regression.
+
+    Example: evaluator regress --work work/centerpoint --baseline baselines/centerpoint.json
+    """
+    from evaluator.regress import regress
+
+    return regress(work, file, baseline)
+
+
 @cli.command("pareto")
 @workspace_option
 @click.option(

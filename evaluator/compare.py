@@ -9,6 +9,7 @@ medians don't overlap.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from evaluator.bootstrap import CONFIDENCE, Interval, differences
 from evaluator.comparison import class_table, side_by_side
+from evaluator.stored import Replicates
 from evaluator.subjects import Subject, find_subjects
 from shared.answer import Answer
 from shared.errors import InputError, UsageError
@@ -90,24 +92,58 @@ def change(before: Subject, after: Subject) -> dict[str, Any]:
     """How ``after`` differs from ``before``.
 
     Returns:
-        ``paired``; ``metrics``: by name ``difference`` (after minus before), ``interval`` of it (paired ones), and
-        ``verdict``; ``latency``: a verdict.
+        ``paired``; ``metrics``: see `metric_changes`; ``latency``: a verdict.
     """
-    old, new = before.evaluation, after.evaluation
-    paired = old["frames"] == new["frames"] and bool(before.replicates)
+    sides = [
+        Numbers(each.evaluation["frames"], each.evaluation["headline"], each.evaluation["intervals"], each.replicates)
+        for each in (before, after)
+    ]
+    latencies = (after.evaluation["latency"][TOTAL], before.evaluation["latency"][TOTAL])
+    return {
+        "paired": are_paired(*sides),
+        "metrics": metric_changes(*sides),
+        "latency": compare(*latencies),
+    }
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The headline numbers of a run.
+
+    Attributes:
+        frames: sha256 of what replicates were drawn from.
+        headline: the numbers by name.
+        intervals: of those.
+        replicates: behind the intervals.
+    """
+
+    frames: str
+    headline: Mapping[str, float | None]
+    intervals: Mapping[str, Interval | None]
+    replicates: Replicates
+
+
+def are_paired(before: Numbers, after: Numbers) -> bool:
+    """Whether both are of the same frames, so that their differences are frame by frame."""
+    return before.frames == after.frames and bool(before.replicates)
+
+
+def metric_changes(before: Numbers, after: Numbers) -> dict[str, dict[str, Any]]:
+    """By name ``difference`` (after minus before), ``interval`` of it (paired ones), and ``verdict``."""
+    paired = are_paired(before, after)
     intervals = differences(after.replicates, before.replicates) if paired else {}
     metrics: dict[str, Any] = {}
-    for name, value in new["headline"].items():
-        earlier = old["headline"].get(name)
+    for name, value in after.headline.items():
+        earlier = before.headline.get(name)
         if earlier is None or value is None:
             continue
         bounds = intervals.get(name)
         if paired:
             verdict = _paired_verdict(bounds)
         else:
-            verdict = _unpaired_verdict(old["intervals"].get(name), new["intervals"].get(name))
+            verdict = _unpaired_verdict(before.intervals.get(name), after.intervals.get(name))
         metrics[name] = {"difference": value - earlier, "interval": bounds, "verdict": verdict}
-    return {"paired": paired, "metrics": metrics, "latency": compare(new["latency"][TOTAL], old["latency"][TOTAL])}
+    return metrics
 
 
 def _paired_verdict(difference: Interval | None) -> str:

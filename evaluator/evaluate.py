@@ -26,7 +26,7 @@ from shared.config.check_sections import Evaluation
 from shared.errors import GateFailed
 from shared.files import sha256_of_json
 from shared.junit import Case, write_junit
-from shared.latency import TOTAL
+from shared.latency import TOTAL, round_of
 from shared.precision import precision_in
 from shared.runs import Run
 from shared.table import Table, number
@@ -124,6 +124,7 @@ def evaluate(
                 _log.warning("the data set has no labels: latency only, no metrics")
             evaluations, replicates = evaluate_runs(runs, truth, metric, spec.classes, resample, evaluation)
             for folder, run in zip(folders, runs, strict=True):
+                evaluations[run.folder.name]["round"] = round_of(run.timed_latencies(), _conditions(workspace, run))
                 stage.lines_artifact(f"evaluation/{Path(folder).name}-latency.csv", "latency", latency_csv(run))
             for name, stored in evaluations.items():
                 stored["run"]["precision"] = precisions[name]
@@ -135,10 +136,17 @@ def evaluate(
                 if truth is not None:
                     stage.result("metrics", name, stored["headline"])
                 stage.result("latency", name, stored["latency"])
-            results = check_gates(parsed_gates, evaluations)
-            stage.result("gates", "summary", {"gates": [asdict(result) for result in results]})
+            judged = [asdict(result) for result in check_gates(parsed_gates, evaluations)]
+            stage.result("gates", "summary", {"gates": judged})
     text = "\n\n".join(table.text() for table in evaluation_tables(workspace))
     return _judge(workspace, text, junit)
+
+
+def _conditions(workspace: Workspace, run: Run) -> dict[str, str]:
+    """What a run was measured on; empty for runs that several machines shared, and those of version 0.1."""
+    recorded = workspace.manifest().results.get("runs", {}).get(run.folder.name, {})
+    conditions: dict[str, str] = recorded.get("conditions", {})
+    return conditions
 
 
 def _judge(workspace: Workspace, text: str, junit: Path | None) -> Answer:

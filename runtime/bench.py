@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
+import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,7 +20,7 @@ import numpy as np
 from runtime import engine_times
 from runtime.backends import Session
 from runtime.backends.tensorrt import TensorRTSession
-from runtime.conditions import gpu_conditions
+from runtime.conditions import conditions
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import DevicePipeline, Inference, Pipeline
 from runtime.waiting import with_waiting
@@ -31,6 +34,7 @@ from shared.latency import (
     compare,
     disturbance,
     median_interval,
+    round_of,
     summarize,
     summarize_stages,
 )
@@ -50,6 +54,8 @@ _LARGE_BYTES = 1 << 20
 _LAYERS_SHOWN = 15
 
 Requests = list[dict[str, float]]
+# Requests, requests with stages, and the conditions that they were made under.
+Measured = tuple[Requests, Requests, dict[str, str]]
 # Input shapes by component and input.
 EngineShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
@@ -69,6 +75,7 @@ def bench(
     profile: bool = False,
     trace: bool = False,
     against: str | None = None,
+    processes: int = 1,
     **options: Unpack[ModelOptions],
 ) -> Answer:
     """Measure requests from the input in host memory to predictions in host memory. Returns tables.
@@ -88,6 +95,8 @@ def bench(
         profile: time every layer of the engines too, in a pass of its own.
         trace: write the stages of the staged requests as a Chrome trace.
         against: name of an earlier result to compare the total with.
+        processes: measure in so many processes, one after another, each with a model and a warm-up of its own: what a
+            latency differs by from process to process, `evaluator regress` can tell from a change only then.
 
     Raises:
         UsageError: an option that this backend or pipeline does not have, or no such sample or result.
@@ -107,7 +116,15 @@ def bench(
             locked.enter_context(_page_locked(pipeline, data))
         warmth = _warm_up(pipeline, data, max_warm_up_seconds)
         totals, staged, answer = _measure(pipeline, data, min_requests, min_seconds)
-        conditions = {} if model.device.is_cpu else gpu_conditions(model.device.index)
+        found = conditions(model.device)
+        rounds = [round_of(_by_stage(totals, staged), found)]
+        for _ in range(processes - 1):
+            again = partial(_measure_again, work, backend_name, device, index, options, page_locked=page_locked)
+            more, more_staged, others = _in_a_process(
+                again, min_requests=min_requests, min_seconds=min_seconds, max_warm_up_seconds=max_warm_up_seconds
+            )
+            rounds.append(round_of(_by_stage(more, more_staged), others))
+            totals, staged = totals + more, staged + more_staged
         statistics = _statistics(totals, staged)
         result: dict[str, Any] = {
             "stages": statistics,
@@ -115,11 +132,13 @@ def bench(
             "sample": sample.token,
             "counters": answer.counters,
             "backend": session.settings,
-            "conditions": conditions,
+            "conditions": found,
             "page_locked": page_locked,
+            "rounds": rounds,
+            "memory": {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
         }
         parts = [_stage_table(model, index, len(totals), statistics)]
-        parts += _findings(statistics, list(model.spec.components), conditions)
+        parts += _findings(statistics, list(model.spec.components), found)
         if streams > 1:
             result["streams"] = throughput(pipeline, data, streams, min_seconds)
             parts.append(_throughput_line(result["streams"], statistics))
@@ -139,6 +158,36 @@ def bench(
             parts.append(f"stages for chrome://tracing or Perfetto: bench/{model.name}.trace.json")
         stage.result("bench", model.name, {key: value for key, value in result.items() if key != "layers"})
     return Answer("\n\n".join(parts), {"run": model.name, "requests": len(totals), **result})
+
+
+def _measure_again(
+    work: Path,
+    backend_name: str,
+    device: str,
+    index: int,
+    options: ModelOptions,
+    *,
+    page_locked: bool,
+    min_requests: int,
+    min_seconds: float,
+    max_warm_up_seconds: float,
+) -> Measured:
+    """What another process measures of the same sample: see `_measure`, and the conditions of it."""
+    model = open_model(work, backend_name, device, **options)
+    with contextlib.ExitStack() as locked:
+        _, pipeline = model.load()
+        data = pipeline.read(model.dataset.sample(index)).data
+        if page_locked:
+            locked.enter_context(_page_locked(pipeline, data))
+        _warm_up(pipeline, data, max_warm_up_seconds)
+        totals, staged, _ = _measure(pipeline, data, min_requests, min_seconds)
+        return totals, staged, conditions(model.device)
+
+
+def _in_a_process(measuring: Callable[..., Measured], **arguments: float) -> Measured:
+    """What ``measuring`` returns in a process that is started afresh, and ends."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(measuring, **arguments).result()
 
 
 def _earlier(model: Model, name: str | None) -> Mapping[str, float] | None:
@@ -209,9 +258,13 @@ def _measure(
     return requests, staged, answer
 
 
+def _by_stage(totals: Requests, staged: Requests) -> dict[str, list[float]]:
+    """Milliseconds by stage; of stages that the plain requests have too, the total first of all, those of these."""
+    return {name: [request[name] for request in source] for source in (staged, totals) for name in source[0]}
+
+
 def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float]]:
-    """Statistics by stage; stages that the plain requests have too, the total first of all, are taken from those."""
-    stages = {name: [request[name] for request in source] for source in (staged, totals) for name in source[0]}
+    stages = _by_stage(totals, staged)
     statistics = summarize_stages(stages)
     for name, values in statistics.items():
         values["median_low"], values["median_high"] = median_interval(stages[name])

@@ -146,6 +146,13 @@ def run_command(**options: Any) -> Answer:
     show_default=True,
     help="Longest warm-up [s]; it ends as soon as the median is stable.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Measure in so many processes, one after another; `evaluator regress` finds small changes with 5 or more.",
+)
 @click.option("--page-locked", is_flag=True, help="Hold the input in memory that the GPU fetches from by itself.")
 @click.option(
     "--streams",

@@ -1,12 +1,21 @@
-"""The state of a GPU while something is measured: clocks, power, temperature, and what slows it down.
+"""The state of what something is measured on, which tells whether another measurement can be compared with it.
 
-By NVML itself: it answers at once, while the clocks are still those of the measurement.
+Of a GPU: clocks, power, temperature, and what slows it down, by NVML itself: it answers at once, while the clocks are
+still those of the measurement. Of a processor: its model, and how long a fixed piece of work takes on it, since virtual
+machines don't tell its clock, nor what their neighbors take of its caches.
 """
 
 from __future__ import annotations
 
 import ctypes
+import time
 from typing import Any
+
+import numpy as np
+
+from runtime.devices import Device
+from shared.latency import CARD, PROCESSOR, YARDSTICK
+from shared.provenance import processor
 
 # Values of nvml.h: nvmlClockType_t, nvmlTemperatureSensors_t, nvmlClocksThrottleReasons.
 _CLOCKS = {"sm": 1, "memory": 2}
@@ -24,6 +33,27 @@ _THROTTLE_REASONS = {
 }
 _BUS_ID_BYTES = 32
 _LONGER_THAN_ASKED = 7  # NVML_ERROR_INSUFFICIENT_SIZE
+_LONGEST_NAME = 96
+# Of the yardstick: a product of matrices that fit into a core's cache, so many times.
+_SIDE, _PRODUCTS = 256, 40
+
+
+def conditions(device: Device) -> dict[str, str]:
+    """What `shared.latency` compares of the place where a latency was measured; asked right after it."""
+    if not device.is_cpu:
+        return gpu_conditions(device.index)
+    return {PROCESSOR: processor(), YARDSTICK: f"{_yardstick_ms():.4f}"}
+
+
+def _yardstick_ms() -> float:
+    """Least time [ms] of a fixed product of matrices, on one thread: what it takes while nothing disturbs it."""
+    matrix = np.full((_SIDE, _SIDE), 0.5, np.float32)
+    times = []
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - started)
+    return min(times) * 1e3
 
 
 def gpu_conditions(index: int) -> dict[str, str]:
@@ -61,6 +91,9 @@ def _values(nvml: Any, device: ctypes.c_void_p) -> dict[str, str]:
     """What the GPU reports; queries that a card does not support are left out."""
     values: dict[str, str] = {}
     number, bits = ctypes.c_uint(), ctypes.c_ulonglong()
+    name_of_card = ctypes.create_string_buffer(_LONGEST_NAME)
+    if nvml.nvmlDeviceGetName(device, name_of_card, _LONGEST_NAME) == 0:
+        values[CARD] = name_of_card.value.decode(errors="replace")
     for name, kind in _CLOCKS.items():
         if nvml.nvmlDeviceGetClockInfo(device, kind, ctypes.byref(number)) == 0:
             values[f"{name}_clock_mhz"] = str(number.value)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.answers import Loaded, answering
+from runtime.conditions import conditions
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pace import sentence
 from runtime.recording import alerts_of, record
@@ -98,7 +99,12 @@ def run(
             stage.add_artifact(f"{folder}/{name}", kind_of(name))
         finished = Run.open(attempt.checked())
         alerts = hands.alerts(finished)
-        result: dict[str, Any] = {"samples": count, "counters": finished.counters.sums(), "alerts": alerts}
+        result: dict[str, Any] = {
+            "samples": count,
+            "counters": finished.counters.sums(),
+            "alerts": alerts,
+            "conditions": conditions(model.device),
+        }
         if pace is not None:
             result["pace"] = pace
         stage.result("runs", model.name, result)

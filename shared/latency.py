@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,12 @@ NOT_STAGES = (TOTAL, ENQUEUE, WAITED)
 DISTURBED = "disturbed"
 """Among the statistics of the total: how many requests were `disturbed`."""
 
+CARD, PROCESSOR = "card", "processor"
+"""Among the conditions of a measurement (`runtime.conditions`): what it ran on."""
+
+YARDSTICK = "yardstick_ms"
+"""Among the conditions on a processor: the time of a fixed piece of work."""
+
 RENAMED_STAGES = {"voxelise": "voxelize"}
 """Stages, and steps of traces, by the names that version 0.1 recorded them under."""
 
@@ -34,6 +41,8 @@ _SAMPLES_NEEDED = {f"p{percent}": _SAMPLES_ABOVE * 100 // (100 - percent) for pe
 _RESAMPLES = 500
 # Waiting of more than this part of a request shows in its latency; a thread that wakes up waits for less.
 _DISTURBING = 0.1
+# Of what a request takes, other programs only add to it: the fastest ones tell most about the model.
+_FASTEST = 0.05
 MIN_SAMPLES = 6
 """With at least this many samples, 95 % of the medians of a distribution lie within the samples: 1 - 2 / 2^6 = 0.97."""
 
@@ -126,6 +135,37 @@ def median_interval(milliseconds: npt.ArrayLike, *, seed: int = 0) -> tuple[floa
     medians = [float(np.median(generator.choice(values, len(values)))) for _ in range(_RESAMPLES)]
     low, high = np.percentile(medians, (2.5, 97.5))
     return float(low), float(high)
+
+
+def round_of(stages: Mapping[str, npt.ArrayLike], conditions: Mapping[str, str]) -> dict[str, Any]:
+    """What is kept of the requests of one process, to be compared with those of others (`evaluator.latency_change`).
+
+    Processes differ by more than the requests of one: each is one observation, however many requests it made.
+
+    Args:
+        stages: milliseconds by stage, at least one request; `WAITED` among them where it was recorded.
+        conditions: see `runtime.conditions.conditions`.
+
+    Returns:
+        ``requests``, ``disturbed`` (None: not recorded), ``conditions``, and ``stages``: by name ``median`` and
+        ``fastest`` (what one in twenty requests does not exceed) in milliseconds, of the requests that nobody
+        `disturbed` where those are at least half.
+    """
+    found = disturbed(stages)
+    count = len(np.asarray(stages[TOTAL]))
+    kept = np.ones(count, np.bool_) if found is None or np.count_nonzero(found) > count / 2 else ~found
+    quantiles = {}
+    for name, times in stages.items():
+        values = np.asarray(times, np.float64)
+        # On a GPU stages are timed in requests of their own, of which it is not known who disturbed them.
+        fastest, median = np.quantile(values[kept] if len(values) == count else values, (_FASTEST, 0.5)).tolist()
+        quantiles[name] = {"fastest": fastest, "median": median}
+    return {
+        "requests": count,
+        DISTURBED: None if found is None else int(np.count_nonzero(found)),
+        "conditions": dict(conditions),
+        "stages": {name: values for name, values in quantiles.items() if name != WAITED},
+    }
 
 
 def compare(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:

@@ -67,7 +67,7 @@ METRICS = Group(
     "the metrics of a task",
     names=(
         *("ground_truth", "match", "evaluate", "headline", "headline_names"),
-        *("resample", "per_class", "tables"),
+        *("resample", "per_class", "tables", "LOWER_IS_BETTER"),
     ),
 )
 REPORTS = Group(

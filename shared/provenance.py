@@ -26,6 +26,17 @@ def host() -> str:
     return f"{socket.gethostname()} ({platform.machine()})"
 
 
+@functools.cache
+def processor() -> str:
+    """Model of the processor as the system names it, and how many of them this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(os.sched_getaffinity(0))} x {models[0] if models else platform.machine()}"
+
+
 def image() -> str | None:
     """The container image this runs in; images of this project set AWML_DEPLOY_IMAGE."""
     return os.environ.get("AWML_DEPLOY_IMAGE")

@@ -51,6 +51,7 @@ class Version(BaseModel):
     name: str
     created: str = Field(description="ISO 8601, UTC")
     note: str = Field(default="", description="What the user says of it")
+    baseline: bool = Field(default=False, description="Whether later states are compared with it")
     manifest: Manifest = Field(description="The finished part of the manifest")
 
 
@@ -108,7 +109,7 @@ def finished_part(manifest: Manifest) -> Manifest:
     )
 
 
-def tag(work: Path, name: str, *, note: str = "", move: bool = False) -> Tagged:
+def tag(work: Path, name: str, *, note: str = "", move: bool = False, baseline: bool = False) -> Tagged:
     """Keep what is finished in the workspace now as version ``name``.
 
     Raises:
@@ -128,7 +129,7 @@ def tag(work: Path, name: str, *, note: str = "", move: bool = False) -> Tagged:
         done = finished_part(manifest)
         if not done.stages:
             raise ManifestError("nothing is finished here yet", where=str(work), hint="run a stage first")
-        version = _keep(work, name, note, done)
+        version = _keep(work, name, note, done, baseline=baseline)
         _collect(work)
     return Tagged(version, sorted(manifest.stages.keys() - done.stages.keys()))
 
@@ -286,12 +287,12 @@ def _link_or_copy(source: WorkPath, target: WorkPath) -> None:
 # -- keeping ----------------------------------------------------------------------------------------------------------
 
 
-def _keep(work: Path, name: str, note: str, manifest: Manifest) -> Version:
+def _keep(work: Path, name: str, note: str, manifest: Manifest, *, baseline: bool = False) -> Version:
     for relative, record in manifest.artifacts.items():
         _keep_object(work, relative, record)
     WorkPath(work, f"{FOLDER}/{_OBJECTS}").flush()
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
-    version = Version(name=name, created=created, note=note, manifest=manifest)
+    version = Version(name=name, created=created, note=note, baseline=baseline, manifest=manifest)
     write_json(_file(work, name), version.model_dump(mode="json"))
     return version
 

@@ -32,6 +32,10 @@ class Truth(Protocol):
 class Metric(Protocol):
     """What the module of a task has."""
 
+    @property
+    def LOWER_IS_BETTER(self) -> frozenset[str]:  # noqa: N802 (a constant of the module)
+        """Of the numbers of `headline`, those that are errors."""
+
     def ground_truth(
         self, samples: Iterable[Any], label_classes: Sequence[str], classes: Sequence[str]
     ) -> Truth | None:

@@ -164,6 +164,10 @@ def resample(matched: Matched, copies: Copies) -> dict[str, float | None]:
     return {name: value for name, value in numbers.items() if not name.startswith("confidence")}
 
 
+#: Of `headline`, the numbers that are errors.
+LOWER_IS_BETTER = frozenset({"confidence error"})
+
+
 def headline(result: dict[str, Any]) -> dict[str, float | None]:
     """Accuracy, mean recall and F1, each class's recall, and with two classes AUC and recall at few false alarms."""
     decisions, separation, confidence = result["decisions"], result["separation"], result["confidence"]

@@ -133,6 +133,10 @@ def _voc_json(score: voc.ClassScore) -> dict[str, float | None]:
     }
 
 
+#: Of `headline`, the numbers that are errors.
+LOWER_IS_BETTER: frozenset[str] = frozenset()
+
+
 def headline(result: dict[str, Any]) -> dict[str, float | None]:
     """The VOC metric's mAP, which is AWML's, and COCO's AP."""
     summary = result["coco"]["summary"]

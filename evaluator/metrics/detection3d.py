@@ -197,6 +197,10 @@ def resample(matched: Matched, copies: Copies) -> dict[str, float | None]:
     return headline({"nuscenes": {"ranges": ranges}, "t4": {"ranges": {HEADLINE_RANGE: t4_json(official)}}})
 
 
+#: Of `headline`, the numbers that are errors.
+LOWER_IS_BETTER = frozenset(nuscenes.ERRORS)
+
+
 def headline(result: dict[str, Any]) -> dict[str, float | None]:
     """mAP, NDS and mean errors of the headline range, mAP of the other ranges, and the T4 metric's mAP and mAPH."""
     ranges = result["nuscenes"]["ranges"]

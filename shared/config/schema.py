@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from shared import tasks
 from shared.config.check_sections import BACKEND, Evaluation, Verification
+from shared.config.gates_section import Gates
 from shared.config.members import RECORDED
 from shared.config.model_sections import Component, Data, Export, Model, TaskType
 from shared.config.quantization_section import Quantization
@@ -38,6 +39,7 @@ class DeployConfig(Section):
     tensorrt: TensorRT = Field(default=TensorRT(), description="ONNX to TensorRT engines.")
     verification: Verification = Field(default=Verification(), description="Numerical comparison of the backends.")
     evaluation: Evaluation = Field(default=Evaluation(), description="Metrics and latency.")
+    gates: Gates = Field(default=Gates(), description="What `evaluator regress` calls a regression.")
     quantization: Quantization = Field(default=Quantization(), description="INT8.")
 
     @field_validator("components", mode="after")

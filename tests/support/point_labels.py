@@ -84,6 +84,9 @@ def headline(result):
     return dict(result)
 
 
+LOWER_IS_BETTER = frozenset()
+
+
 def headline_names(classes):
     return ["accuracy"]
 

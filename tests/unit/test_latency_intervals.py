@@ -68,6 +68,7 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) { *device = (void*)(long)(index + 1); return 0; }
 static int tell(void* device, unsigned* value, unsigned said) { *value = said; return device == (void*)5 ? 0 : 2; }
 int nvmlDeviceGetClockInfo(void* d, int kind, unsigned* v) { return tell(d, v, kind == 1 ? 1980 : 3201); }
+int nvmlDeviceGetName(void* d, char* name, unsigned size) { strcpy(name, "NVIDIA H200"); return d == (void*)5 ? 0 : 2; }
 int nvmlDeviceGetMaxClockInfo(void* d, int kind, unsigned* v) { return tell(d, v, 1985); }
 int nvmlDeviceGetPowerUsage(void* d, unsigned* v) { return tell(d, v, 412310); }
 int nvmlDeviceGetTemperature(void* d, int sensor, unsigned* v) { return 3; }
@@ -105,6 +106,7 @@ def test_the_state_of_the_gpu_that_cuda_means(tmp_path: Path, monkeypatch: pytes
         "sm_clock_mhz": "1980",
         "memory_clock_mhz": "3201",
         "max_sm_clock_mhz": "1985",
+        "card": "NVIDIA H200",
         "power_w": "412.3",
         "throttled_by": "software power cap + software thermal slowdown",
         "compute_processes": "3",

@@ -97,6 +97,10 @@ def _numbers(matched: Matched, copies: Copies) -> dict[str, float | None]:
     return dict(zip(_NAMES, means, strict=True))
 
 
+#: Of `headline`, the numbers that are errors.
+LOWER_IS_BETTER = frozenset({_NAMES[0], _NAMES[2]})
+
+
 def headline(result: dict[str, Any]) -> dict[str, float | None]:
     """Mean error [m], share within 1 m, and share where a road user is 2 m nearer than the run says, or more."""
     numbers: dict[str, float | None] = result["headline"]

@@ -1,0 +1,156 @@
+"""Whether a latency changed, by measurements of several processes on either side.
+
+*The fastest requests.* Other programs on a machine only add to a latency, by waiting, which is recorded, and by what
+they take of caches, memory and the clock, which is not. On a shared machine medians of processes differ by 6 %, the
+times that one in twenty requests does not exceed by 1.5 % (benchmarks/README.md, `regressions.py`; J. Chen, J. Revels,
+"Robust benchmarking in noisy environments", 2016). A change is one of the model where the fastest requests changed for
+certain, and the medians went along.
+
+*Processes.* Within one process thousands of requests give an interval of a hundredth of a percent; the next process, on
+the same machine and with the same files, is off by more, by how its memory lies and where its threads run (T. Kalibera,
+R. Jones, "Rigorous benchmarking in reasonable time", 2013). So each process is one observation, as a logarithm, and two
+sides are compared by a t test of these. A few observations say little about their own spread; it is moderated by what
+processes usually differ by (G. Smyth, "Linear models and empirical Bayes methods for assessing differential
+expression", 2004): the variance is
+
+    (PRIOR_WEIGHT * USUAL_SPREAD^2 + sum of squares around each side's mean) / (PRIOR_WEIGHT + observations - 2)
+
+with as many degrees of freedom as its denominator. One process on either side is compared so, too, and finds coarse
+changes only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluator.measured import Round
+from shared.latency import CARD, MIN_SAMPLES, PROCESSOR, YARDSTICK
+
+#: Standard deviation of what the fastest requests of processes take, relative.
+USUAL_SPREAD = 0.015
+#: So many observations the usual spread counts for.
+PRIOR_WEIGHT = 4
+#: The medians went along where they changed by this part of the change of the fastest requests.
+WENT_ALONG = 0.5
+#: A processor, or the clock of a GPU, is another one where it differs by more than this.
+SAME_SPEED = 0.03
+#: More disturbed requests than this share, and what is left of a measurement is not that of the model.
+MOST_DISTURBED = 0.5
+
+_CLOCKS = ("sm_clock_mhz", "memory_clock_mhz")
+
+
+@dataclass(frozen=True)
+class LatencyChange:
+    """How a latency differs.
+
+    Attributes:
+        ratio: of the fastest requests, now over before.
+        low, high: interval of it.
+        medians: ratio of the medians.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    medians: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the interval leaves out that nothing changed, and the medians went along."""
+        return not self.low <= 1 <= self.high and math.log(self.medians) / math.log(self.ratio) >= WENT_ALONG
+
+    @property
+    def is_of_medians_alone(self) -> bool:
+        """Whether the medians lie outside the interval of the fastest requests, which shows no change."""
+        return self.low <= 1 <= self.high and not self.low <= self.medians <= self.high
+
+
+def latency_change(stage: str, before: Sequence[Round], now: Sequence[Round], false_alarms: float) -> LatencyChange:
+    """Compare a stage, whose times are positive.
+
+    Args:
+        stage: its name.
+        before, now: a process each.
+        false_alarms: how often a change may be found where there is none.
+    """
+    fastest = [np.log([each.stages[stage].fastest for each in side]) for side in (before, now)]
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in fastest)
+    freedom = PRIOR_WEIGHT + sum(len(values) for values in fastest) - 2
+    variance = (PRIOR_WEIGHT * USUAL_SPREAD**2 + squares) / freedom
+    reach = student_quantile(1 - false_alarms / 2, freedom) * math.sqrt(
+        variance * sum(1 / len(values) for values in fastest)
+    )
+    change = float(fastest[1].mean() - fastest[0].mean())
+    medians = [np.log([each.stages[stage].median for each in side]).mean() for side in (before, now)]
+    ratio, low, high = (math.exp(change + shift) for shift in (0.0, -reach, reach))
+    return LatencyChange(ratio, low, high, math.exp(float(medians[1] - medians[0])))
+
+
+def why_not_comparable(before: Sequence[Round], now: Sequence[Round]) -> str | None:
+    """Why the latencies of two sides don't tell about the models; None: they do.
+
+    They do on the same card at the same clocks, or on the same processor at the same speed, and undisturbed.
+    """
+    return _too_little("baseline", before) or _too_little("now", now) or _other_machine(before, now)
+
+
+def _too_little(side: str, rounds: Sequence[Round]) -> str | None:
+    fewest = min(each.requests for each in rounds)
+    if fewest < MIN_SAMPLES:
+        return f"{side}: {fewest} requests in a process, at least {MIN_SAMPLES} are needed"
+    busiest = max(rounds, key=lambda each: (each.disturbed or 0) / each.requests)
+    if (busiest.disturbed or 0) > MOST_DISTURBED * busiest.requests:
+        return f"{side}: other programs disturbed {busiest.disturbed} of {busiest.requests} requests"
+    return None
+
+
+def _other_machine(before: Sequence[Round], now: Sequence[Round]) -> str | None:
+    places = [{each.conditions.get(CARD) or each.conditions.get(PROCESSOR) for each in side} for side in (before, now)]
+    if None in places[0] | places[1]:
+        return f"{'baseline' if None in places[0] else 'now'}: it was not recorded what was measured on; measure again"
+    if len(places[0] | places[1]) > 1:
+        return f"measured on {_named(places[1])}, the baseline on {_named(places[0])}"
+    for speed in (YARDSTICK,) if all(PROCESSOR in each.conditions for each in now) else _CLOCKS:
+        earlier, present = (_middle(side, speed) for side in (before, now))
+        if earlier is None or present is None:
+            return f"{speed} was not recorded; measure again"
+        if max(earlier, present) > min(earlier, present) * (1 + SAME_SPEED):
+            return f"the machine runs at another speed: {speed} {present:.4g}, the baseline's {earlier:.4g}"
+    return None
+
+
+def _named(places: set[str | None]) -> str:
+    return " and ".join(sorted(str(place) for place in places))
+
+
+def _middle(rounds: Sequence[Round], speed: str) -> float | None:
+    known = [float(each.conditions[speed]) for each in rounds if speed in each.conditions]
+    return float(np.median(known)) if known else None
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t of a whole number of degrees of freedom, for a probability above one half."""
+    low, high = 0.0, 1.0
+    while _student_below(high, freedom) < probability:
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_below(middle, freedom) < probability else (low, middle)
+    return high
+
+
+def _student_below(t: float, freedom: int) -> float:
+    """Probability below ``t`` (M. Abramowitz, I. Stegun, "Handbook of mathematical functions", 26.7.3 and 26.7.4)."""
+    odd = freedom % 2
+    angle = math.atan(t / math.sqrt(freedom))
+    term, total = math.cos(angle) ** odd, 0.0
+    for step in range(1 + odd, freedom, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * step / (step + 1)
+    share = (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
+    return (1 + share) / 2
