@@ -9,7 +9,6 @@ Thresholds live elsewhere (`verifier.tolerances`): what is stored can be judged 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,33 +21,26 @@ from verifier.histogram import Histogram
 _CHUNK = 1 << 20
 
 
-@dataclass
 class OutputStatistics:
-    """Statistics of one output over the samples seen so far; `add` feeds it.
+    """Statistics of one output over the samples seen so far; `add` feeds it, `summary` gives them.
 
     Elements that are NaN or infinite on either side are counted and left out of everything else.
+
+    Attributes:
+        problems: what could not be compared, a line each.
     """
 
-    samples: int = 0
-    elements: int = 0
-    reference_nan: int = 0
-    reference_inf: int = 0
-    test_nan: int = 0
-    test_inf: int = 0
-    max_abs: float = 0.0
-    max_relative: float = 0.0
-    peak: float = 0.0
-    sum_abs: float = 0.0
-    sum_relative: float = 0.0
-    signal_energy: float = 0.0
-    test_energy: float = 0.0
-    noise_energy: float = 0.0
-    dot: float = 0.0
-    worst_cosine: float = 1.0
-    worst_cosine_sample: int | None = None
-    worst: dict[str, Any] | None = None
-    problems: list[str] = field(default_factory=list)
-    histogram: Histogram = field(default_factory=Histogram)
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._samples = self._elements = 0
+        self._reference_nan = self._reference_inf = self._test_nan = self._test_inf = 0
+        self._max_abs = self._max_relative = self._peak = 0.0
+        self._sum_abs = self._sum_relative = 0.0
+        self._signal_energy = self._test_energy = self._noise_energy = self._dot = 0.0
+        self._worst_cosine = 1.0
+        self._worst_cosine_sample: int | None = None
+        self._worst: dict[str, Any] | None = None
+        self._histogram = Histogram()
 
     def add(self, sample: int, reference: npt.NDArray[Any], test: npt.NDArray[Any]) -> None:
         """Compare one sample's output.
@@ -61,8 +53,8 @@ class OutputStatistics:
         if reference.shape != test.shape:
             self.problems.append(f"sample {sample}: shape {test.shape}, the reference has {reference.shape}")
             return
-        self.samples += 1
-        self.elements += reference.size
+        self._samples += 1
+        self._elements += reference.size
         flat_reference, flat_test = reference.reshape(-1), test.reshape(-1)
         scale = _root_mean_square(flat_reference)
         dot = signal = energy = 0.0
@@ -77,21 +69,21 @@ class OutputStatistics:
             error = np.abs(a - b)
             self._add_errors(error, np.abs(a) + scale)
             dot, signal, energy = dot + float(a @ b), signal + float(a @ a), energy + float(b @ b)
-            self.peak = max(self.peak, float(np.abs(a).max()))
+            self._peak = max(self._peak, float(np.abs(a).max()))
             where = int(error.argmax())
-            if self.worst is None or error[where] > self.max_abs:
+            if self._worst is None or error[where] > self._max_abs:
                 position = start + (where if finite is None else int(positions[where]))
                 index = [int(axis) for axis in np.unravel_index(position, reference.shape)]
                 values = {"reference": float(a[where]), "test": float(b[where])}
-                self.worst = {"sample": sample, "index": index, **values}
-                self.max_abs = float(error[where])
+                self._worst = {"sample": sample, "index": index, **values}
+                self._max_abs = float(error[where])
         cosine = _cosine(dot, signal, energy)
-        if cosine < self.worst_cosine:
-            self.worst_cosine, self.worst_cosine_sample = cosine, sample
-        self.dot, self.signal_energy, self.test_energy = (
-            self.dot + dot,
-            self.signal_energy + signal,
-            self.test_energy + energy,
+        if cosine < self._worst_cosine:
+            self._worst_cosine, self._worst_cosine_sample = cosine, sample
+        self._dot, self._signal_energy, self._test_energy = (
+            self._dot + dot,
+            self._signal_energy + signal,
+            self._test_energy + energy,
         )
 
     def _count_non_finite(self, a: Float64, b: Float64) -> Bool | None:
@@ -99,26 +91,26 @@ class OutputStatistics:
         finite = np.isfinite(a) & np.isfinite(b)
         if finite.all():
             return None
-        self.reference_nan += int(np.isnan(a).sum())
-        self.reference_inf += int(np.isinf(a).sum())
-        self.test_nan += int(np.isnan(b).sum())
-        self.test_inf += int(np.isinf(b).sum())
+        self._reference_nan += int(np.isnan(a).sum())
+        self._reference_inf += int(np.isinf(a).sum())
+        self._test_nan += int(np.isnan(b).sum())
+        self._test_inf += int(np.isinf(b).sum())
         return finite
 
     def _add_errors(self, error: Float64, magnitude: Float64) -> None:
         # |error| / (|reference| + root mean square of the output): finite at zeros, 0 for no error, inf only where the
         # whole reference is zero and the test is not.
         relative = np.divide(error, magnitude, out=np.where(error > 0, np.inf, 0.0), where=magnitude > 0)
-        self.max_relative = max(self.max_relative, float(relative.max()))
-        self.sum_relative += float(relative.sum())
-        self.sum_abs += float(error.sum())
-        self.noise_energy += float(error @ error)
-        self.histogram.add(error)
+        self._max_relative = max(self._max_relative, float(relative.max()))
+        self._sum_relative += float(relative.sum())
+        self._sum_abs += float(error.sum())
+        self._noise_energy += float(error @ error)
+        self._histogram.add(error)
 
     @property
     def compared(self) -> int:
         """Elements that were finite on both sides."""
-        return len(self.histogram)
+        return len(self._histogram)
 
     def summary(self) -> dict[str, Any]:
         """What is stored: JSON, without NaN and infinities (null: infinite or nothing to compute it from).
@@ -131,29 +123,29 @@ class OutputStatistics:
         """
         count = self.compared
         return {
-            "samples": self.samples,
-            "elements": self.elements,
+            "samples": self._samples,
+            "elements": self._elements,
             "compared": count,
-            "reference_nan": self.reference_nan,
-            "reference_inf": self.reference_inf,
-            "test_nan": self.test_nan,
-            "test_inf": self.test_inf,
-            "max_abs": _json(self.max_abs) if count else None,
-            "mean_abs": _json(self.sum_abs / count) if count else None,
-            "rmse": _json(math.sqrt(self.noise_energy / count)) if count else None,
-            "quantiles_abs": self.histogram.quantiles(),
-            "max_relative": _json(self.max_relative) if count else None,
-            "mean_relative": _json(self.sum_relative / count) if count else None,
-            "cosine": _cosine(self.dot, self.signal_energy, self.test_energy) if count else None,
-            "worst_cosine": self.worst_cosine if count else None,
-            "worst_cosine_sample": self.worst_cosine_sample,
-            "snr_db": _decibel(self.signal_energy, self.noise_energy),
-            "psnr_db": _decibel(self.peak**2, self.noise_energy / count) if count else None,
-            "signal_energy": _json(self.signal_energy),
-            "noise_energy": _json(self.noise_energy),
-            "peak": self.peak,
-            "worst": self.worst,
-            "histogram_octaves": self.histogram.octaves(),
+            "reference_nan": self._reference_nan,
+            "reference_inf": self._reference_inf,
+            "test_nan": self._test_nan,
+            "test_inf": self._test_inf,
+            "max_abs": _json(self._max_abs) if count else None,
+            "mean_abs": _json(self._sum_abs / count) if count else None,
+            "rmse": _json(math.sqrt(self._noise_energy / count)) if count else None,
+            "quantiles_abs": self._histogram.quantiles(),
+            "max_relative": _json(self._max_relative) if count else None,
+            "mean_relative": _json(self._sum_relative / count) if count else None,
+            "cosine": _cosine(self._dot, self._signal_energy, self._test_energy) if count else None,
+            "worst_cosine": self._worst_cosine if count else None,
+            "worst_cosine_sample": self._worst_cosine_sample,
+            "snr_db": _decibel(self._signal_energy, self._noise_energy),
+            "psnr_db": _decibel(self._peak**2, self._noise_energy / count) if count else None,
+            "signal_energy": _json(self._signal_energy),
+            "noise_energy": _json(self._noise_energy),
+            "peak": self._peak,
+            "worst": self._worst,
+            "histogram_octaves": self._histogram.octaves(),
             "problems": self.problems,
         }
 

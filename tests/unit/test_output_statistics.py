@@ -96,7 +96,7 @@ def test_all_not_finite_compares_nothing() -> None:
 def test_other_shape_is_a_problem() -> None:
     collected = _compare([(np.zeros((2, 3)), np.zeros((3, 2))), (np.zeros(2), np.zeros(2))])
     assert collected.problems == ["sample 0: shape (3, 2), the reference has (2, 3)"]
-    assert collected.samples == 1
+    assert collected.summary()["samples"] == 1
 
 
 def test_relative_error_survives_zeros() -> None:
@@ -106,7 +106,7 @@ def test_relative_error_survives_zeros() -> None:
     assert summary["max_relative"] == pytest.approx(0.5 / scale)
     assert summary["mean_relative"] == pytest.approx(0.5 / scale / 3)
     assert _compare([(np.zeros(3), np.zeros(3))]).summary()["max_relative"] == 0.0
-    assert _compare([(np.zeros(3), np.ones(3))]).max_relative == math.inf
+    assert _compare([(np.zeros(3), np.ones(3))]).summary()["max_relative"] is None, "infinite"
 
 
 def test_identical_outputs_have_no_noise() -> None:
@@ -129,20 +129,20 @@ def test_silent_output_against_a_loud_one_has_no_cosine() -> None:
 def test_worst_cosine_is_of_the_worst_sample() -> None:
     rng = np.random.default_rng(3)
     good = rng.normal(size=1000)
-    collected = _compare([(good, good), (good, -good), (good, good * 1.5)])
-    assert collected.worst_cosine == pytest.approx(-1.0) and collected.worst_cosine_sample == 1
+    summary = _compare([(good, good), (good, -good), (good, good * 1.5)]).summary()
+    assert summary["worst_cosine"] == pytest.approx(-1.0) and summary["worst_cosine_sample"] == 1
 
 
 def test_integers_and_half_precision_are_compared_in_double() -> None:
     reference, test = np.array([2**62, 5], np.int64), np.array([2**62 + 2**11, 5], np.int64)
-    assert _compare([(reference, test)]).max_abs == 2**11
+    assert _compare([(reference, test)]).summary()["max_abs"] == 2**11
     half = np.array([60000.0, -60000.0], np.float16)
-    assert _compare([(half, -half)]).max_abs == pytest.approx(119_999, abs=70)
+    assert _compare([(half, -half)]).summary()["max_abs"] == pytest.approx(119_999, abs=70)
 
 
 def test_memory_does_not_grow_with_samples() -> None:
     collected = OutputStatistics()
-    size = collected.histogram.counts.nbytes
+    size = collected._histogram.counts.nbytes
     for sample in range(50):
         collected.add(sample, np.ones(100), np.zeros(100))
-    assert collected.histogram.counts.nbytes == size < 1 << 20
+    assert collected._histogram.counts.nbytes == size < 1 << 20
