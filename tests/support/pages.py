@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 THINGS = {"TensorRT for RTX": ROOT / ".venv/rtx/.ready"}
 
 _FENCED = re.compile(
-    r"(?P<above>(?:<!-- [^>]*? -->\n|`[^`\n]+`:\n\n|.*<code>.*</code></summary>\n\n)*)"
+    r"(?P<above>(?:<!-- [^>]*? -->\n|`[^`\n]+`:\n\n|[^\n]*<code>[^\n]*</code></summary>\n\n)*)"
     r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )

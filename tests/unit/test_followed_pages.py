@@ -27,6 +27,14 @@ $ second
 x = 1
 ```
 
+<details><summary><code>folded.py</code></summary>
+
+```python
+y = 2
+```
+
+</details>
+
 <!-- not run: needs a GPU -->
 ```console
 $ third
@@ -39,11 +47,11 @@ not: a file
 
 
 def test_steps_of_a_page() -> None:
-    first, module, third = steps(PAGE)
+    first, module, folded, third = steps(PAGE)
     assert isinstance(first, Block) and isinstance(third, Block)
     assert first.before == ["cp a.pth b.pth"]
     assert first.commands == [Command(7, "first --long \\\n    option", ["shown 1", "…"]), Command(11, "second")]
-    assert module == File("module.py", "x = 1\n")
+    assert [module, folded] == [File("module.py", "x = 1\n"), File("folded.py", "y = 2\n")]
     assert first.left_out is None
     assert third.left_out == "needs a GPU"
 
