@@ -19,7 +19,7 @@ _ROOT = Path(__file__).parents[1]
 _TEMPLATE = Path(__file__).parent / "templates" / "api.md"
 _PARSER = griffe.Parser.google
 # Returns and Yields hold one thing each, described in words.
-_PARSER_OPTIONS = {"returns_multiple_items": False, "warnings": False}
+_PARSER_OPTIONS: griffe.GoogleOptions = {"returns_multiple_items": False, "warnings": False}
 _WIDTH = 100
 _SHORT_VALUE = 40
 
@@ -129,6 +129,7 @@ def _code(found: griffe.Object) -> list[str]:
     elif isinstance(found, griffe.Function):
         text = f"def {_wrapped(found.signature())}"
     else:
+        assert isinstance(found, griffe.Attribute)
         text = f"{found.name}: {found.annotation}"
     return ["```python", *(f"@{decorator}" for decorator in decorators), text, "```", ""]
 
@@ -165,9 +166,8 @@ def _docstring(found: griffe.Object) -> list[str]:
             items = [(_in_code(item.name), item.description) for item in value]
             lines += _list(kind.capitalize(), items, found)
         elif kind == "raises":
-            lines += _list(
-                "Raises", [(_errors(str(item.annotation), found), item.description) for item in value], found
-            )
+            raised = [(_errors(str(item.annotation), found), item.description) for item in value]
+            lines += _list("Raises", raised, found)
         elif kind in ("returns", "yields"):
             lines += [f"**{kind.capitalize()}:** {_markdown(item.description, found)}" for item in value] + [""]
         else:
@@ -228,11 +228,8 @@ def _fields(found: griffe.Object) -> list[str]:
         if isinstance(member, griffe.Attribute) and not name.startswith("_") and name not in known
         if "property" not in member.labels and (member.annotation is not None or "class-attribute" in member.labels)
     ]
-    return (
-        _list("Fields", [(f"`{field.name}`", text) for field in fields if (text := _field(field))], found)
-        if fields
-        else []
-    )
+    described = [(f"`{field.name}`", text) for field in fields if (text := _field(field))]
+    return _list("Fields", described, found) if described else []
 
 
 def _field(field: griffe.Attribute) -> str:
