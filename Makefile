@@ -354,7 +354,8 @@ bench-gpu: setup-dev ## everything that needs a GPU: tests, engines per policy, 
 REPORT ?= work/centerpoint/report/index.html
 docs: setup-dev ## write the generated pages, and make the site: work/site/index.html, with pictures of REPORT
 	@$(TOOLS)/bin/python docs/generate.py --write
-	@$(MAKE) $(DOCS)/.ready
+	@$(MAKE) -s $(DOCS)/.ready
 	@$(TOOLS)/bin/python docs/site_source.py work/site-source
 	@$(TOOLS)/bin/python docs/screenshots.py $(REPORT) work/site-source/docs
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@echo "the site: work/site/index.html"

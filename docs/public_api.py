@@ -46,8 +46,10 @@ spec, data sets, recorded runs, errors. It needs NumPy and pydantic, no ML frame
                 "load_points PointLoading",
             ),
             "shared.data.camera_pairs": _since("0.1", "CameraPair"),
+            "shared.data.views": _since("0.1", "FormatModule Opener"),
             "shared.runs": _since("0.1", "Run RunWriter RunHeader"),
             "shared.table": _since("0.1", "Table"),
+            "shared.answer": _since("0.1", "Answer"),
             "shared.errors": _since(
                 "0.1",
                 "DeployError UsageError ConfigError InputError ManifestError ModelLoadError EnvironmentLacks "
@@ -124,6 +126,8 @@ runs, and add ranges, tables and intervals. `Task.agreement` ([tasks](tasks.md))
             "shared.metrics.voc": _since("0.1", "match score mean_ap ClassMatches ClassScore"),
             "shared.metrics.average_precision": _since("0.1", "sampled_curve average_precision"),
             "evaluator.metrics": _since("0.1", "find_metric Metric Truth"),
+            "evaluator.report.tasks": _since("0.1", "TaskReport"),
+            "evaluator.score": _since("0.1", "Score Results"),
             "evaluator.bootstrap": _since("0.1", "draw replicate interval differences Draws"),
             "evaluator.evaluate": _since("0.1", "evaluate"),
         },
