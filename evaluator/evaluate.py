@@ -37,8 +37,8 @@ _log = logging.getLogger(STAGE)
 
 def evaluate(
     work: Path,
-    data_root: Path | None,
-    force: bool,
+    data_root: Path | None = None,
+    force: bool = False,
     gates: Sequence[str] = (),
     resample: str = "frames",
     float_work: Path | None = None,

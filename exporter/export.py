@@ -53,7 +53,7 @@ _PACKAGES = (
 def export(
     config_path: Path,
     work: Path,
-    overrides: Sequence[str],
+    overrides: Sequence[str] = (),
     *,
     device: str = "cpu",
     data_root: Path | None = None,

@@ -41,7 +41,7 @@ SUMMARY = "summary"
 _log = logging.getLogger(STAGE)
 
 
-def verify(work: Path, overrides: Sequence[str], force: bool, junit: Path | None = None) -> Answer:
+def verify(work: Path, overrides: Sequence[str] = (), force: bool = False, junit: Path | None = None) -> Answer:
     """Compare the runs of a workspace and record the result. Returns what to print.
 
     Args:
