@@ -228,15 +228,21 @@ def compare_command(subjects: tuple[str, ...], work: Path | None, output: Path |
     "--metric", "metrics", multiple=True, help="A headline metric to show. Repeatable. [default: the first 3]"
 )
 @click.option("--output", type=FILE, help="JSON file to write.")
+@click.option("--chart", type=FILE, metavar="FILE.svg", help="Also draw it: metrics and latency over the versions.")
 @json_option
-def history_command(work: Path, metrics: tuple[str, ...], output: Path | None) -> Answer:
-    """Show the headline metrics of a workspace over its versions, made by `manifest tag`.
+def history_command(work: Path, metrics: tuple[str, ...], output: Path | None, chart: Path | None) -> Answer:
+    """Show the headline metrics and latency of a workspace over its versions, baselines marked.
 
     Example: evaluator history --work work/centerpoint --metric mAP --metric NDS
     """
     from evaluator.history import history
 
-    return history(work, metrics, output)
+    answer = history(work, metrics, output)
+    if chart is not None:
+        from evaluator.report.trend import draw
+
+        draw(work, metrics, chart)
+    return answer
 
 
 @cli.group("baseline")

@@ -9,14 +9,14 @@ certain, and the medians went along.
 *Processes.* Within one process thousands of requests give an interval of a hundredth of a percent; the next process, on
 the same machine and with the same files, is off by more, by how its memory lies and where its threads run (T. Kalibera,
 R. Jones, "Rigorous benchmarking in reasonable time", 2013). So each process is one observation, as a logarithm, and two
-sides are compared by a t test of these. A few observations say little about their own spread; it is moderated by what
-processes usually differ by (G. Smyth, "Linear models and empirical Bayes methods for assessing differential
-expression", 2004): the variance is
+sides are compared by a t test of these, of the faster half of either. A few observations say little about their own
+spread; it is moderated by what processes usually differ by (G. Smyth, "Linear models and empirical Bayes methods for
+assessing differential expression", 2004). The variance of one is
 
     (PRIOR_WEIGHT * USUAL_SPREAD^2 + sum of squares around each side's mean) / (PRIOR_WEIGHT + observations - 2)
 
-with as many degrees of freedom as its denominator. One process on either side is compared so, too, and finds coarse
-changes only.
+with as many degrees of freedom as its denominator, and that of a side's mean is what its number makes of it plus
+DRIFT^2. One process on either side is compared so, too, and finds coarse changes only.
 """
 
 from __future__ import annotations
@@ -28,18 +28,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluator.measured import Round
-from shared.latency import CARD, MIN_SAMPLES, PROCESSOR, YARDSTICK
+from shared.latency import CARD, MIN_SAMPLES, PROCESSOR, TOTAL, YARDSTICK
 
-#: Standard deviation of what the fastest requests of processes take, relative.
-USUAL_SPREAD = 0.015
+#: Standard deviation of what the fastest requests of processes take, relative; and of what their single stages do.
+USUAL_SPREAD, USUAL_SPREAD_OF_STAGES = 0.015, 0.05
+#: Standard deviation of what the machine itself is faster or slower by from one hour to the next, relative: what no
+#: number of processes measured at once averages out.
+DRIFT = 0.005
+#: Of several processes so many count, the faster ones: what others do to a whole process only adds, too.
+FASTER_PROCESSES = 0.5
 #: So many observations the usual spread counts for.
 PRIOR_WEIGHT = 4
 #: The medians went along where they changed by this part of the change of the fastest requests.
 WENT_ALONG = 0.5
 #: A processor, or the clock of a GPU, is another one where it differs by more than this.
 SAME_SPEED = 0.03
-#: More disturbed requests than this share, and what is left of a measurement is not that of the model.
-MOST_DISTURBED = 0.5
+#: More disturbed requests than this share, and what is left of a process's is not that of the model alone.
+MOST_DISTURBED = 0.25
 
 _CLOCKS = ("sm_clock_mhz", "memory_clock_mhz")
 
@@ -78,17 +83,29 @@ def latency_change(stage: str, before: Sequence[Round], now: Sequence[Round], fa
         before, now: a process each.
         false_alarms: how often a change may be found where there is none.
     """
-    fastest = [np.log([each.stages[stage].fastest for each in side]) for side in (before, now)]
+    fastest = [np.log(sorted(each.stages[stage].fastest for each in side)[: _kept(side)]) for side in (before, now)]
+    usual = USUAL_SPREAD if stage == TOTAL else USUAL_SPREAD_OF_STAGES
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in fastest)
     freedom = PRIOR_WEIGHT + sum(len(values) for values in fastest) - 2
-    variance = (PRIOR_WEIGHT * USUAL_SPREAD**2 + squares) / freedom
-    reach = student_quantile(1 - false_alarms / 2, freedom) * math.sqrt(
-        variance * sum(1 / len(values) for values in fastest)
-    )
+    variance = (PRIOR_WEIGHT * usual**2 + squares) / freedom
+    error = math.sqrt(sum(variance / len(values) + DRIFT**2 for values in fastest))
+    reach = student_quantile(1 - false_alarms / 2, freedom) * error
     change = float(fastest[1].mean() - fastest[0].mean())
-    medians = [np.log([each.stages[stage].median for each in side]).mean() for side in (before, now)]
+    medians = [
+        np.log(sorted(each.stages[stage].median for each in side)[: _kept(side)]).mean() for side in (before, now)
+    ]
     ratio, low, high = (math.exp(change + shift) for shift in (0.0, -reach, reach))
     return LatencyChange(ratio, low, high, math.exp(float(medians[1] - medians[0])))
+
+
+def _kept(side: Sequence[Round]) -> int:
+    """How many processes count of a side: a few more than half."""
+    return math.ceil(FASTER_PROCESSES * len(side))
+
+
+def quiet(rounds: Sequence[Round]) -> list[Round]:
+    """The processes that other programs left alone."""
+    return [each for each in rounds if (each.disturbed or 0) <= MOST_DISTURBED * each.requests]
 
 
 def why_not_comparable(before: Sequence[Round], now: Sequence[Round]) -> str | None:
@@ -103,9 +120,9 @@ def _too_little(side: str, rounds: Sequence[Round]) -> str | None:
     fewest = min(each.requests for each in rounds)
     if fewest < MIN_SAMPLES:
         return f"{side}: {fewest} requests in a process, at least {MIN_SAMPLES} are needed"
-    busiest = max(rounds, key=lambda each: (each.disturbed or 0) / each.requests)
-    if (busiest.disturbed or 0) > MOST_DISTURBED * busiest.requests:
-        return f"{side}: other programs disturbed {busiest.disturbed} of {busiest.requests} requests"
+    if len(quiet(rounds)) < len(rounds) / 2:
+        disturbed = sum(each.disturbed or 0 for each in rounds)
+        return f"{side}: other programs disturbed {disturbed} of {sum(each.requests for each in rounds)} requests"
     return None
 
 

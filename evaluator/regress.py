@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evaluator.compare import HIGHER, LOWER, SAME, UNKNOWN, Numbers, are_paired, metric_changes
-from evaluator.latency_change import latency_change, why_not_comparable
+from evaluator.latency_change import latency_change, quiet, why_not_comparable
 from evaluator.measured import Measured, Quantity, Round, Scores, read_measured
 from evaluator.measuring import measured, stages_of
 from shared.answer import Answer
@@ -243,7 +243,7 @@ def _latencies(before: Measured, now: Measured) -> Iterator[Line]:
         for name in names:
             before_ms, now_ms = (_mean([each.stages[name].median for each in side]) for side in (old, new))
             line = Line("latency", subject, name, "ms", before_ms, now_ms)
-            yield _with(line, why=why) if why else _latency(line, old, new, alarms[name])
+            yield _with(line, why=why) if why else _latency(line, quiet(old), quiet(new), alarms[name])
 
 
 def _latency(line: Line, old: Sequence[Round], new: Sequence[Round], alarms: float) -> Line:
@@ -256,7 +256,7 @@ def _latency(line: Line, old: Sequence[Round], new: Sequence[Round], alarms: flo
     verdict: Verdict = EQUAL
     if found.is_certain and matters:
         verdict = WORSE if found.ratio > 1 else BETTER
-    why = "" if min(len(old), len(new)) > 1 else "one process: runtime bench --processes 5 shows smaller changes"
+    why = "" if min(len(old), len(new)) > 1 else "one process: runtime bench --processes 10 shows smaller changes"
     if matters and found.is_of_medians_alone:
         why = f"medians alone changed, by {found.medians - 1:+.1%}: noise of the machine, or of some requests"
     bounds = {"change": found.ratio - 1, "low": found.low - 1, "high": found.high - 1}

@@ -114,16 +114,16 @@ def bench(
         data = pipeline.read(sample).data
         if page_locked:
             locked.enter_context(_page_locked(pipeline, data))
-        warmth = _warm_up(pipeline, data, max_warm_up_seconds)
-        totals, staged, answer = _measure(pipeline, data, min_requests, min_seconds)
+        warmth = settle(pipeline, data, max_warm_up_seconds)
+        totals, staged, answer = measure(pipeline, data, min_requests, min_seconds)
         found = conditions(model.device)
-        rounds = [round_of(_by_stage(totals, staged), found)]
+        rounds = [round_of(by_stage(totals, staged), found)]
         for _ in range(processes - 1):
             again = partial(_measure_again, work, backend_name, device, index, options, page_locked=page_locked)
             more, more_staged, others = _in_a_process(
                 again, min_requests=min_requests, min_seconds=min_seconds, max_warm_up_seconds=max_warm_up_seconds
             )
-            rounds.append(round_of(_by_stage(more, more_staged), others))
+            rounds.append(round_of(by_stage(more, more_staged), others))
             totals, staged = totals + more, staged + more_staged
         statistics = _statistics(totals, staged)
         result: dict[str, Any] = {
@@ -172,15 +172,15 @@ def _measure_again(
     min_seconds: float,
     max_warm_up_seconds: float,
 ) -> Measured:
-    """What another process measures of the same sample: see `_measure`, and the conditions of it."""
+    """What another process measures of the same sample: see `measure`, and the conditions of it."""
     model = open_model(work, backend_name, device, **options)
     with contextlib.ExitStack() as locked:
         _, pipeline = model.load()
         data = pipeline.read(model.dataset.sample(index)).data
         if page_locked:
             locked.enter_context(_page_locked(pipeline, data))
-        _warm_up(pipeline, data, max_warm_up_seconds)
-        totals, staged, _ = _measure(pipeline, data, min_requests, min_seconds)
+        settle(pipeline, data, max_warm_up_seconds)
+        totals, staged, _ = measure(pipeline, data, min_requests, min_seconds)
         return totals, staged, conditions(model.device)
 
 
@@ -234,7 +234,8 @@ def _request(pipeline: Pipeline, data: Any, *, stages: bool) -> Inference:
     return pipeline.collect()
 
 
-def _warm_up(pipeline: Pipeline, data: Any, max_seconds: float) -> WarmUp:
+def settle(pipeline: Pipeline, data: Any, max_seconds: float) -> WarmUp:
+    """Make requests until their median has settled, or the time is up."""
     warmth = warm_up(lambda: _request(pipeline, data, stages=False).latency_ms[TOTAL], max_seconds)
     if not warmth.stable and max_seconds > 0:
         _log.warning(
@@ -243,7 +244,7 @@ def _warm_up(pipeline: Pipeline, data: Any, max_seconds: float) -> WarmUp:
     return warmth
 
 
-def _measure(
+def measure(
     pipeline: Pipeline, data: Any, min_requests: int, min_seconds: float
 ) -> tuple[Requests, Requests, Inference]:
     """Latencies of requests, of requests with stages (the same ones where stages cost nothing), and the last answer."""
@@ -258,13 +259,13 @@ def _measure(
     return requests, staged, answer
 
 
-def _by_stage(totals: Requests, staged: Requests) -> dict[str, list[float]]:
+def by_stage(totals: Requests, staged: Requests) -> dict[str, list[float]]:
     """Milliseconds by stage; of stages that the plain requests have too, the total first of all, those of these."""
     return {name: [request[name] for request in source] for source in (staged, totals) for name in source[0]}
 
 
 def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float]]:
-    stages = _by_stage(totals, staged)
+    stages = by_stage(totals, staged)
     statistics = summarize_stages(stages)
     for name, values in statistics.items():
         values["median_low"], values["median_high"] = median_interval(stages[name])

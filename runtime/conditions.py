@@ -35,7 +35,7 @@ _BUS_ID_BYTES = 32
 _LONGER_THAN_ASKED = 7  # NVML_ERROR_INSUFFICIENT_SIZE
 _LONGEST_NAME = 96
 # Of the yardstick: a product of matrices that fit into a core's cache, so many times.
-_SIDE, _PRODUCTS = 256, 40
+_SIDE, _PRODUCTS = 384, 60
 
 
 def conditions(device: Device) -> dict[str, str]:

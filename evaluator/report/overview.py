@@ -20,7 +20,7 @@ _VERIFY = "verify"
 
 def section(material: Material, _: TaskReport | None) -> Section:
     """Verdict, cards, what was judged, and the runs side by side."""
-    judged = [*_verification_rows(material), *_gate_rows(material), *_stage_rows(material)]
+    judged = [*_verification_rows(material), *_gate_rows(material), *_baseline_rows(material), *_stage_rows(material)]
     failed = [row for row in judged if row[2].tone == "bad"]
     blocks: list[Block] = [Cards([_verdict_card(judged, failed), *_number_cards(material)])]
     for row in failed:
@@ -104,6 +104,14 @@ def _gate_rows(material: Material) -> list[list[Cell]]:
         ]
         for gate in gates
     ]
+
+
+def _baseline_rows(material: Material) -> list[list[Cell]]:
+    summary: dict[str, Any] | None = material.manifest.results.get("regress", {}).get("summary")
+    if summary is None:
+        return []
+    detail = "; ".join(summary["regressions"]) or f"{summary['worse']} worse, {summary['better']} better"
+    return [[Cell("baseline"), Cell(summary["baseline"]), verdict(summary["passed"]), Cell(detail)]]
 
 
 def _stage_rows(material: Material) -> list[list[Cell]]:

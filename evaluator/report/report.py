@@ -16,6 +16,7 @@ from evaluator.report import (
     page,
     pictures,
     precisions,
+    regressions,
     trend,
     verification,
 )
@@ -37,6 +38,7 @@ MOST_BYTES = 10_000_000
 # The sections in the order of the page; those that have nothing to say are left out.
 _SECTIONS = (
     overview.section,
+    regressions.section,
     metrics.section,
     pictures.section,
     trend.section,
@@ -49,7 +51,7 @@ _SECTIONS = (
     origin.section,
 )
 # Artifacts that the page is made from.
-_KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency", "onnx", "pareto")
+_KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency", "onnx", "pareto", "regress")
 
 
 def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None = None) -> str:

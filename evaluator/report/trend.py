@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from evaluator.history import NOW, Evaluated, evaluated_versions
 from evaluator.report.blocks import Block, Chart, Charts, Grid, Section, Text
 from evaluator.report.material import Material
-from evaluator.report.svg import SERIES, Axis, Line, line_chart, linear_axis
+from evaluator.report.svg import SERIES, Axis, Line, line_chart, linear_axis, mark, standalone
 from evaluator.report.tasks import TaskReport
+from shared.files import write_text
 from shared.latency import TOTAL
 from shared.table import MISSING, number
 
@@ -25,31 +27,58 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
     evaluated, left_out = evaluated_versions(material.workspace.root)
     if len(evaluated) < 2:
         return None
-    subjects = [subject for one in evaluated for subject in one.subjects]
-    runs = list(dict.fromkeys(subject.run for subject in subjects))
-    metrics = list(dict.fromkeys(name for subject in subjects for name in subject.evaluation["headline"]))[:_SHOWN]
-    charts = [
-        *(_chart(name, evaluated, runs, [_headline(one, name) for one in evaluated]) for name in metrics),
-        _chart("median latency [ms]", evaluated, runs, [_latency(one) for one in evaluated]),
-    ]
+    metrics = _metrics(evaluated)[:_SHOWN]
+    runs = _runs(evaluated)
     legend = [(f"s{index % SERIES}", run) for index, run in enumerate(runs)]
     rows = [
         [
-            one.version or NOW,
+            one.title,
             subject.created[:16].replace("T", " "),
             subject.run,
             subject.precision,
             *(number(subject.evaluation["headline"].get(name), 4) for name in metrics),
             number(subject.evaluation["latency"][TOTAL]["median"], 1),
+            number(one.benches.get(subject.run), 1),
             MISSING if subject.model_bytes is None else f"{subject.model_bytes / 1e6:.1f}",
         ]
         for one in evaluated
         for subject in one.subjects
     ]
-    columns = ["version", "made (UTC)", "run", "precision", *metrics, "median [ms]", "model [MB]"]
-    blocks: list[Block] = [Charts(charts, legend), Grid("Versions of this workspace, oldest first", columns, rows)]
+    columns = ["version", "made (UTC)", "run", "precision", *metrics, "median [ms]", "bench [ms]", "model [MB]"]
+    blocks: list[Block] = [
+        Charts(trend_charts(evaluated, metrics), legend),
+        Grid("Versions of this workspace, oldest first", columns, rows),
+    ]
     blocks += [Text(line, "muted") for line in left_out]
     return Section("trend", "Trend", blocks)
+
+
+def trend_charts(evaluated: Sequence[Evaluated], metrics: Sequence[str]) -> list[Chart]:
+    """A chart for each of ``metrics``, and for the latencies; baselines are marked."""
+    runs = _runs(evaluated)
+    charts = [
+        *(_chart(name, evaluated, runs, [_headline(one, name) for one in evaluated]) for name in metrics),
+        _chart("median latency [ms]", evaluated, runs, [_latency(one) for one in evaluated]),
+    ]
+    if any(one.benches for one in evaluated):
+        charts.append(_chart("median of runtime bench [ms]", evaluated, runs, [one.benches for one in evaluated]))
+    return charts
+
+
+def draw(work: Path, metrics: Sequence[str], file: Path) -> None:
+    """Write the charts of a workspace as a file of their own, SVG."""
+    evaluated, _ = evaluated_versions(work)
+    charts = trend_charts(evaluated, metrics or _metrics(evaluated)[:_SHOWN])
+    write_text(file, standalone([chart.svg for chart in charts]))
+
+
+def _runs(evaluated: Sequence[Evaluated]) -> list[str]:
+    return list(dict.fromkeys(subject.run for one in evaluated for subject in one.subjects))
+
+
+def _metrics(evaluated: Sequence[Evaluated]) -> list[str]:
+    subjects = [subject for one in evaluated for subject in one.subjects]
+    return list(dict.fromkeys(name for subject in subjects for name in subject.evaluation["headline"]))
 
 
 def _headline(one: Evaluated, name: str) -> dict[str, float | None]:
@@ -77,7 +106,10 @@ def _chart(
     named = range((len(evaluated) - 1) % step, len(evaluated), step)
     ticks = [(float(place), _short(evaluated[place].version or NOW)) for place in named]
     x = Axis("version", -0.25, len(evaluated) - 0.75, ticks)
-    return Chart(title, line_chart(f"{title} by version", lines, x, y))
+    svg = line_chart(f"{title} by version", lines, x, y)
+    for place, one in enumerate(evaluated):
+        svg = mark(svg, x, place, "baseline") if one.baseline else svg
+    return Chart(title, svg)
 
 
 def _short(name: str) -> str:

@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluator.baseline import set_baseline
 from evaluator.cli import cli
+from evaluator.measured import read_measured, write_measured
 from evaluator.metrics import find_metric
+from evaluator.regress import regress
 from evaluator.report.blocks import Picture
 from evaluator.report.report import OUTPUT, report
+from evaluator.report.trend import draw
 from shared.config import DeployConfig, resolved
 from shared.errors import EnvironmentLacks, GateFailed, InputError, VerificationFailed
 from shared.files import sha256_of_file
@@ -184,7 +188,7 @@ def test_a_task_may_draw_its_frames_itself(tmp_path: Path, monkeypatch: pytest.M
 def test_trend_over_versions(tmp_path: Path) -> None:
     workspace = detection3d(tmp_path)
     assert "trend" not in _report(workspace).sections
-    tag(workspace.root, "v1")
+    set_baseline(workspace.root, "v1", "", move=False, file=None)
     add_run(workspace, "onnx", boxes={0: Boxes3D.empty(), 1: Boxes3D.empty()})
     _evaluated(workspace)
     tag(workspace.root, "v2")
@@ -195,6 +199,28 @@ def test_trend_over_versions(tmp_path: Path) -> None:
     table = page.text[page.text.index("Versions of this workspace, oldest first") :]
     values = [float(value) for value in re.findall(r"onnx-cpu fp32 (0\.\d{4})", table)]
     assert len(values) == 3 and values[1] < values[2] < values[0]
+    assert "v1 (baseline)" in table
+    draw(workspace.root, ("mAP",), tmp_path / "trend.svg")
+    # Two charts, metric and latency, with the baseline marked in both.
+    assert (tmp_path / "trend.svg").read_text().count(">baseline</text>") == 2
+
+
+def test_what_got_worse_than_the_baseline(tmp_path: Path) -> None:
+    workspace = detection3d(tmp_path, noise=1e-3)
+    file = tmp_path / "v1.json"
+    set_baseline(workspace.root, "v1", "", move=False, file=file)
+    regress(workspace.root, None, "v1")
+    page = _report(workspace)
+    assert "regressions" in page.sections and "baseline v1 passed" in page.text
+
+    before = read_measured(file)
+    noise = [each for each in before.quantities if each.name == "lowest SNR"]
+    noise[0].value += 20
+    write_measured(file, before)
+    with pytest.raises(GateFailed, match="lowest SNR is worse by 20"):
+        regress(workspace.root, None, str(file))
+    page = _report(workspace)
+    assert "baseline v1 FAILED" in page.text and "REGRESSION" in page.text
 
 
 def test_what_failed_is_said_first(tmp_path: Path) -> None:

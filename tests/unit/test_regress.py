@@ -196,13 +196,14 @@ def test_quantiles_of_student_are_those_of_the_tables(probability: float, freedo
     assert student_quantile(probability, freedom) == pytest.approx(quantile, abs=1e-4)
 
 
-def test_five_percent_is_found_between_five_processes_of_a_quiet_machine() -> None:
+def test_five_percent_is_found_between_ten_processes_of_a_quiet_machine() -> None:
     before, now = (
-        _measured(_rounds([10.0, 10.1, 9.9, 10.05, 9.95])),
-        _measured(_rounds([10.5, 10.6, 10.4, 10.55, 10.45])),
+        _measured(_rounds([10.0, 10.1, 9.9, 10.05, 9.95] * 2)),
+        _measured(_rounds([10.5, 10.6, 10.4, 10.55, 10.45] * 2)),
     )
-    assert _verdicts(before, now) == {TOTAL: "worse", "head": "worse"}
-    assert _verdicts(now, before) == {TOTAL: "better", "head": "better"}
+    # Single stages differ by more from process to process than the request does.
+    assert _verdicts(before, now) == {TOTAL: "worse", "head": "no difference"}
+    assert _verdicts(now, before) == {TOTAL: "better", "head": "no difference"}
 
 
 def test_what_processes_differ_by_is_no_change() -> None:
