@@ -169,7 +169,7 @@ def _sample_count(model: Model, asked: int | None) -> int:
     return min(wanted, available)
 
 
-def _answer(name: str, finished: Run, title: str, result: Mapping[str, Any]) -> Answer:
+def _answer(run: str, finished: Run, title: str, result: Mapping[str, Any]) -> Answer:
     statistics = summarize_stages(finished.timed_latencies())
     stages = [
         [stage, number(values["median"], 2), number(values["mean"], 2), number(values["max"], 2)]
@@ -185,5 +185,5 @@ def _answer(name: str, finished: Run, title: str, result: Mapping[str, Any]) -> 
     tables = [Table(title, ["stage [ms]", "median", "mean", "max"], stages)]
     if counted:
         tables.append(Table("", ["counted", "in all", "a sample"], counted))
-    data = {"run": name, "latency": statistics, **result}
+    data = {"run": run, "latency": statistics, **result}
     return Answer("\n".join(table.text() for table in tables), data)

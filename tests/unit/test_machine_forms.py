@@ -17,7 +17,8 @@ TOOLS = {name: f"{name}.cli" for name in ("exporter", "trt_builder", "runtime", 
 
 #: What says a sentence, or writes the files that are its answer.
 WITHOUT = {
-    "demo generate", "demo hard-cases", "evaluator log-mlflow", "evaluator report", "exporter config convert",
+    "demo generate", "demo hard-cases", "evaluator baseline export", "evaluator baseline remove",
+    "evaluator baseline set", "evaluator log-mlflow", "evaluator report", "exporter config convert",
     "exporter config init", "exporter config schema", "exporter config show", "exporter export", "exporter models",
     "exporter package autoware", "exporter quantize ptq", "exporter quantize qat", "exporter trace", "manifest check",
     "manifest merge", "manifest rollback", "manifest schema", "manifest tag", "manifest trust", "manifest untag",
@@ -26,7 +27,9 @@ WITHOUT = {
 }  # fmt: skip
 
 #: Their module makes the table of another command.
-TABLES_OF_OTHERS = {"verifier export"}
+TABLES_OF_OTHERS = {
+    "evaluator baseline export", "evaluator baseline remove", "evaluator baseline set", "verifier export",
+}  # fmt: skip
 
 
 def _commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:

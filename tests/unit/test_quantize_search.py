@@ -17,8 +17,10 @@ from exporter.quantize.sensitivity import (
     Measured,
     build_sensitivity_profile,
     choices,
+    choices_json,
     get_sensitive_layers,
     pareto,
+    profile_json,
     profile_table,
     write_csv,
 )
@@ -78,6 +80,10 @@ def test_layers_are_ranked_by_what_they_lose_alone() -> None:
     assert get_sensitive_layers(profile, threshold=0.5) == ["head.out"]
     assert get_sensitive_layers(profile, threshold=9.0, min_snr_db=39.7) == ["head.out", "stage.0.a"]
     assert "head.out" in profile_table(profile, "mAP", BASELINE).text()
+    assert profile_json(profile)[0] == {
+        "kind": "layer", "name": "head.out", "layers": ["head.out"], "drop": pytest.approx(3.0),
+        "metric": pytest.approx(BASELINE - 3.0), "snr_db": pytest.approx({"heat": 37.0, "box": 45.0}),
+    }  # fmt: skip
 
 
 def test_no_block_of_one_layer_is_measured_twice() -> None:
@@ -99,6 +105,9 @@ def test_front_holds_what_nothing_beats() -> None:
         )
         assert not (beaten and choice in front)
     assert front[0].label == "all INT8"
+    told = choices_json(found, front, BASELINE)
+    assert [choice["label"] for choice in told if choice["marked"]] == [choice.label for choice in front]
+    assert [choice["metric"] + choice["drop"] for choice in told] == pytest.approx([BASELINE] * len(found))
 
 
 def test_csv_has_a_row_for_each_layer_and_block(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: in
     drawn = bench.draw(search.reference)
     text = "\n".join([drawn, "", *_findings(bench, search, best)])
     lost = {} if best.score is None else asdict(best.score)
-    found = {"label": best.choice.label, **best.choice.as_json(), "latency_ms": best.latency_ms, **lost}
-    return Answer(text, {**drawn.data, "found": found, "config": CONFIG})
+    chosen = {"label": best.choice.label, **best.choice.as_json(), "latency_ms": best.latency_ms, **lost}
+    return Answer(text, {**drawn.data, "found": chosen, "config": CONFIG})
 
 
 def _write(bench: Bench, best: Tried, limit: Limit) -> None:
