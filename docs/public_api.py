@@ -74,6 +74,15 @@ program that are compared with it.
             "exporter.artifacts.checks": _since("0.1", "check_onnx Agreement"),
         },
     ),
+    "engines": Page(
+        "Engines",
+        """\
+From ONNX files to TensorRT engines, built on the machine that runs them or for it ([tensorrt.md](../tensorrt.md)).
+""",
+        {
+            "trt_builder.build": _since("0.1", "build_all"),
+        },
+    ),
     "pipelines": Page(
         "Pipelines",
         """\

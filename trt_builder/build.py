@@ -52,7 +52,7 @@ SKIPPED = "build"
 def build_all(
     work: Path,
     *,
-    target: str,
+    target: str = "auto",
     overrides: Sequence[str] = (),
     if_available: bool = False,
     force: bool = False,
