@@ -125,17 +125,18 @@ def _code(found: griffe.Object) -> list[str]:
         return []
     decorators = [label for label in ("staticmethod", "classmethod", "abstractmethod") if label in found.labels]
     if isinstance(found, griffe.Class):
-        text = f"class {_wrapped(found.signature())}"
+        text = f"class {_signature(found)}"
     elif isinstance(found, griffe.Function):
-        text = f"def {_wrapped(found.signature())}"
+        text = f"def {_signature(found)}"
     else:
         assert isinstance(found, griffe.Attribute)
         text = f"{found.name}: {found.annotation}"
     return ["```python", *(f"@{decorator}" for decorator in decorators), text, "```", ""]
 
 
-def _wrapped(signature: str) -> str:
-    """A long signature with a line for each parameter."""
+def _signature(found: griffe.Class | griffe.Function) -> str:
+    """The signature; a long one with a line for each parameter."""
+    signature = found.signature().replace("'", '"')
     if len(signature) <= _WIDTH:
         return signature
     opened = signature.index("(")

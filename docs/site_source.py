@@ -24,8 +24,8 @@ _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(?=[)#])")
 
 
 def pages() -> list[str]:
-    """Every page of the repository, relative to its root."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    """Every page that git tracks, relative to the root of the repository."""
+    command = ["git", "ls-files", "*.md"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return [path for path in listed if not path.startswith(_NOT_PAGES) or path == "tests/gpu/README.md"]
 
