@@ -6,6 +6,7 @@
 #
 # Variables: MODEL WORK CONFIG, and for a model of your own: MODEL_CONFIG CHECKPOINT DATA [DATA_ROOT]. REAL_DATA adds real
 # lidar frames (README). DEVICE is where the backends run. SET="key=value ..." overrides keys of the deploy config.
+# GATE="mAP drop > 0.5%" is a condition under which it fails.
 # CLUSTER=local spreads the work over all GPUs or processors here, CLUSTER=HOST:PORT over a Ray cluster (docs/scale.md).
 # RUN=docker runs each tool in its image, RUN=local in a virtual environment (docs/docker.md). TARGET is the set of images.
 # Put yours into a file `local.mk` if you don't want to type them.
@@ -170,7 +171,8 @@ run_tensorrt = $(if $(filter docker-none docker-,$(RUN_IN)-$(GPU)),true,$(call R
 verify = $(VERIFIER_TOOL) verify --work $(WORK_ARG)
 # The float model's workspace, by its name beside WORK, for an INT8 one.
 FLOAT ?=
-evaluate = $(EVALUATOR_TOOL) evaluate --work $(WORK_ARG) $(FLOAT:%=--float $(dir $(WORK_ARG))%)
+GATE ?=
+evaluate = $(EVALUATOR_TOOL) evaluate --work $(WORK_ARG) $(FLOAT:%=--float $(dir $(WORK_ARG))%) $(if $(GATE),--fail-if "$(GATE)")
 report = $(EVALUATOR_TOOL) report --work $(WORK_ARG)
 summary = $(EVALUATOR_TOOL) summary --work $(WORK_ARG)
 # With -n nothing is asked, nor where each tool is in an image of its own.

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import shared
+from exporter.pipelines import SERVICES, write_pipeline
 from shared.cli import FILE, config_option, force_option
 from shared.errors import UsageError
 from shared.files import write_text
@@ -93,8 +94,15 @@ def schema(out: Path | None) -> None:
 @config_group.command()
 @click.argument("model", type=click.Choice(TEMPLATES))
 @click.option("--out", type=FILE, help="The file to write; by default MODEL.yaml.")
+@click.option(
+    "--ci",
+    "service",
+    type=click.Choice(SERVICES),
+    help="Also write a pipeline into this folder, the root of the model's repository (docs/ci.md). Files that are "
+    "there stay as they are; --force writes the pipeline's anew.",
+)
 @force_option
-def init(model: str, out: Path | None, force: bool) -> None:
+def init(model: str, out: Path | None, service: str | None, force: bool) -> None:
     """Write a commented deploy config to start from, for MODEL.
 
     Example: exporter config init centerpoint --out configs/my_model.yaml
@@ -102,9 +110,14 @@ def init(model: str, out: Path | None, force: bool) -> None:
     from shared.config.convert import template
 
     path = Path(f"{model}.yaml") if out is None else out
-    _refuse_to_overwrite(path, force)
-    write_text(path, template(model).replace("THIS_FILE", str(path)))
-    click.echo(f"{path}: written; put your paths into its sections model and data")
+    if service is None:
+        _refuse_to_overwrite(path, force)
+    if service is None or not path.exists():
+        write_text(path, template(model).replace("THIS_FILE", str(path)))
+        click.echo(f"{path}: written; put your paths into its sections model and data")
+    if service is not None:
+        for file, written in write_pipeline(service, path, Path.cwd(), force):
+            click.echo(f"{file}: {'written; its first lines say what to set' if written else 'kept, as it is there'}")
 
 
 def _refuse_to_overwrite(path: Path, force: bool) -> None:

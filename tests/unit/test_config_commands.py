@@ -89,6 +89,25 @@ def test_init_and_convert_do_not_overwrite_unless_told_to(tmp_path: Path) -> Non
         path.write_text("mine", encoding="utf-8")
 
 
+def test_init_with_ci_leaves_what_is_there_and_says_so(tmp_path: Path) -> None:
+    def init(*options: str) -> list[str]:
+        answer = exporter("config", "init", "yolox", "--out", "mine.yaml", *options, cwd=tmp_path)
+        assert answer.returncode == 0, answer.stderr
+        return [line.split(";")[0] for line in answer.stdout.splitlines()]
+
+    config, script = tmp_path / "mine.yaml", tmp_path / "ci/deploy.sh"
+    workflow = ".github/workflows/deploy.yml: written"
+    assert init("--ci", "github") == ["mine.yaml: written", "ci/deploy.sh: written", workflow]
+    assert load_config(config).model.type == "yolox"
+    config.write_text(config.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
+    script.write_text("mine", encoding="utf-8")
+    assert init("--ci", "gitlab") == ["ci/deploy.sh: kept, as it is there", ".gitlab-ci.yml: written"]
+    assert script.read_text(encoding="utf-8") == "mine"
+    assert init("--ci", "github", "--force") == ["ci/deploy.sh: written", workflow]
+    assert "mine.yaml" in script.read_text(encoding="utf-8")
+    assert config.read_text(encoding="utf-8").endswith("# mine\n")
+
+
 def test_convert_tells_what_changed_and_writes_what_awml_meant(tmp_path: Path) -> None:
     answer = exporter("config", "convert", REFERENCE, "--out", tmp_path / "c.yaml")
     assert answer.returncode == 0, answer.stderr

@@ -1,0 +1,45 @@
+"""Tools as on a machine with TensorRT and a GPU, whose places the double and kernels on the processor take::
+
+KERNELS=folder python -m tests.support.tools_on_cpu TOOL ARGUMENT...
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import model
+from shared import cuda, engines
+from shared.cuda import GpuInfo
+from tests.support import engines_on_cpu, tensorrt_double
+from trt_builder import target as targets
+from trt_builder.compat import TensorRT
+from trt_builder.target import Target
+
+VERSION = "8.6.0"
+
+
+def main() -> None:
+    """Run the tool."""
+    tool = sys.argv[1]
+    with pytest.MonkeyPatch.context() as patch:
+        gpu = GpuInfo(0, "NVIDIA H200", (9, 0), 132, 150 << 30)
+        patch.setattr(cuda, "find_gpus", lambda: [gpu])
+        if tool == "trt_builder":
+            found = Target(TensorRT("tensorrt", tensorrt_double.make(VERSION), VERSION), gpu)
+            patch.setattr(targets, "find", lambda wanted: found)
+            patch.setattr(cuda, "use_gpu", lambda index=0: None)
+            patch.setattr(engines, "layer_times", lambda trt, engine: {})
+        elif tool == "runtime" and "tensorrt" in sys.argv:
+            engines_on_cpu.use(patch, Path(os.environ["KERNELS"]), version=VERSION)
+            patch.setattr(model, "package_versions", lambda names: {"tensorrt": VERSION})
+        sys.argv = [tool, *sys.argv[2:]]
+        importlib.import_module(f"{tool}.cli").cli(prog_name=tool)
+
+
+if __name__ == "__main__":
+    main()
