@@ -321,7 +321,7 @@ $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
 
 # -- tests and checks -------------------------------------------------------------------------------------------------
 
-.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu fuzz kill-test
+.PHONY: test lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu bench-suite fuzz kill-test
 # The two suites need different environments and a core each, so they run at once; a line of either begins with its name.
 test: setup-dev lint ## lint, and every test that needs no GPU, Docker or compiled ops
 	@$(MAKE) -j 2 BESIDE=yes test-tools test-exporter
@@ -354,6 +354,9 @@ bench-gpu: setup-dev ## everything that needs a GPU: tests, engines per policy, 
 	@$(TOOLS)/bin/python benchmarks/gpu_round.py --out $(or $(OUT),work/gpu-round) $(if $(PARTS),--parts $(PARTS))
 
 REPORT ?= work/centerpoint/report/index.html
+bench-suite: setup demo-data ## the standard benchmarks on this machine: one file and one page (OUT=folder, PARTS="voxelization ...")
+	@$(TOOLS)/bin/python -m benchmarks.suite --out $(or $(OUT),work/bench-suite) --demo $(DEMO_DATA) --exporter $(EXPORTER_BIN)/python $(if $(PARTS),--parts $(PARTS))
+
 docs: setup-dev ## write the generated pages, and make the site: work/site/index.html, with pictures of REPORT
 	@$(TOOLS)/bin/python docs/generate.py --write
 	@$(MAKE) -s $(DOCS)/.ready

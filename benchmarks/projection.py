@@ -60,54 +60,53 @@ def medians_ms(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[st
     return {name: round(statistics.median(values[2:]), 2) for name, values in times.items()}
 
 
-def measure(count: int, height: int, width: int, repeats: int) -> dict[str, Any]:
-    """Time every step; returns milliseconds by step, and what the framework's form takes."""
+def own_steps(points: Any, image: Any, intrinsics: Any, fused: Any) -> dict[str, Callable[[], Any]]:
+    """The runtime's steps as calls, which fill ``fused`` (5, height, width)."""
     cv2.setNumThreads(1)
-    points, image, intrinsics = frame(count, height, width)
-    fused = np.zeros((5, height, width), np.float32)
+    height, width = fused.shape[1:]
     mapping = undistortion_map(intrinsics, DISTORTION, height, width)
-    seen = project(points, np.eye(4), mapping.intrinsics, height, width, MAX_DEPTH)
     straight = undistort(image, mapping)
 
     def fuse() -> None:
         for channel in range(3):
             np.divide(straight[..., channel], np.float32(255), out=fused[channel])
 
+    def project_points() -> Any:
+        return project(points, np.eye(4), mapping.intrinsics, height, width, MAX_DEPTH)
+
     def project_and_paint() -> None:
-        paint(
-            project(points, np.eye(4), mapping.intrinsics, height, width, MAX_DEPTH),
-            points[:, 3],
-            MAX_DEPTH,
-            DILATION,
-            fused[3],
-            fused[4],
-        )
+        paint(project_points(), points[:, 3], MAX_DEPTH, DILATION, fused[3], fused[4])
+
+    return {
+        "undistort": lambda: undistort(image, mapping),
+        "project": project_points,
+        "project and paint": project_and_paint,
+        "fuse": fuse,
+    }
+
+
+def measure(count: int, height: int, width: int, repeats: int) -> dict[str, Any]:
+    """Time every step; returns milliseconds by step, and what the framework's form takes."""
+    points, image, intrinsics = frame(count, height, width)
+    fused = np.zeros((5, height, width), np.float32)
+    own = own_steps(points, image, intrinsics, fused)
 
     def by_framework() -> Any:
         return framework.five_channels(
             image, points, intrinsics, DISTORTION, np.eye(4), max_depth=MAX_DEPTH, dilation_size=DILATION
         )
 
-    fuse()
-    project_and_paint()
+    own["fuse"]()
+    own["project and paint"]()
     if not np.array_equal(by_framework(), fused):
         raise SystemExit("runtime and framework give different inputs; nothing is timed")
-    steps = medians_ms(
-        {
-            "undistort": lambda: undistort(image, mapping),
-            "project": lambda: project(points, np.eye(4), mapping.intrinsics, height, width, MAX_DEPTH),
-            "project and paint": project_and_paint,
-            "fuse": fuse,
-            "framework, all of it": by_framework,
-        },
-        repeats,
-    )
+    steps = medians_ms({**own, "framework, all of it": by_framework}, repeats)
     whole = steps["undistort"] + steps["project and paint"] + steps["fuse"]
     return {
         "height": height,
         "width": width,
         "points": count,
-        "points_seen": len(seen),
+        "points_seen": len(own["project"]()),
         "median_ms": steps,
         "runtime_all_of_it_ms": round(whole, 2),
         "speed_up": round(steps["framework, all of it"] / whole, 2),

@@ -18,15 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
-from exporter.mmcv_ops import COMPILED, provide_mmcv_ops
 from runtime.buffers import RowBuffer
 from runtime.models.centerpoint.decorate import decorate
 from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
 from runtime.models.centerpoint.voxelize import cell_table, voxelize
 from shared.arrays import Float32
-from tests.support.tiny_centerpoint import dense_tensor
 
 # AWML's 121 m model with intensity: 11 features a point.
 GRID = VoxelGrid(
@@ -66,8 +63,22 @@ def medians_ms(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[st
     return {name: statistics.median(values[3:]) for name, values in times.items()}
 
 
+def own_steps(points: Float32) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Voxelization and decoration of the runtime as calls."""
+    table, buffer = cell_table(GRID), RowBuffer(GRID.max_voxels * GRID.max_points_per_voxel, DECORATION.num_features)
+    voxels = voxelize(points, GRID, table)
+    return (
+        lambda: voxelize(points, GRID, table),
+        lambda: decorate(voxels, DECORATION, GRID, buffer),
+    )
+
+
 def framework_steps(points: Float32) -> tuple[str, Callable[[], Any], Callable[[], Any], tuple[Any, ...]]:
     """What the operator is; voxelization and decoration of mmdetection3d as calls; and what they give."""
+    import torch
+
+    from exporter.mmcv_ops import provide_mmcv_ops
+
     operator = provide_mmcv_ops()
     from mmdet3d.models.data_preprocessors.voxelize import VoxelizationByGridShape
     from mmdet3d.models.voxel_encoders import PillarFeatureNet
@@ -101,11 +112,16 @@ def framework_steps(points: Float32) -> tuple[str, Callable[[], Any], Callable[[
 
 def measure(count: int, repeats: int) -> dict[str, Any]:
     """Both paths on one frame: equal results, and times in milliseconds."""
+    import torch
+
+    from exporter.mmcv_ops import COMPILED
+    from tests.support.tiny_centerpoint import dense_tensor
+
     torch.set_num_threads(1)
     points = frame(count)
-    table, buffer = cell_table(GRID), RowBuffer(GRID.max_voxels * GRID.max_points_per_voxel, DECORATION.num_features)
-    voxels = voxelize(points, GRID, table)
-    ours = decorate(voxels, DECORATION, GRID, buffer)[: len(voxels)]
+    own_voxelize, own_decorate = own_steps(points)
+    voxels = own_voxelize()
+    ours = own_decorate()[: len(voxels)]
     with torch.inference_mode():
         operator, their_voxelize, their_decorate, theirs = framework_steps(points)
         np.testing.assert_array_equal(dense_tensor(voxels, GRID.max_points_per_voxel), theirs[0].numpy())
@@ -115,8 +131,8 @@ def measure(count: int, repeats: int) -> dict[str, Any]:
             {
                 "baseline voxelize": their_voxelize,
                 "baseline decorate": their_decorate,
-                "runtime voxelize": lambda: voxelize(points, GRID, table),
-                "runtime decorate": lambda: decorate(voxels, DECORATION, GRID, buffer),
+                "runtime voxelize": own_voxelize,
+                "runtime decorate": own_decorate,
             },
             repeats,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from evaluator.measured import Measured, write_measured
@@ -59,7 +58,7 @@ def show_baseline(work: Path, name: str) -> Answer:
         UsageError: there is none of that name.
     """
     kept = measured(KeptWorkspace(work, _baseline(work, name)))
-    return Answer("\n\n".join(table.text() for table in _tables(kept)), kept.model_dump(mode="json"))
+    return Answer("\n\n".join(table.text() for table in tables(kept)), kept.model_dump(mode="json"))
 
 
 def remove_baseline(work: Path, name: str) -> str:
@@ -103,7 +102,8 @@ def _counts(kept: Measured) -> str:
     return f"{metrics} metrics, {len(kept.latencies)} latencies, {len(kept.quantities)} other numbers"
 
 
-def _tables(kept: Measured) -> Sequence[Table]:
+def tables(kept: Measured) -> list[Table]:
+    """Everything that was measured: metrics, latencies, other numbers."""
     metrics = [
         [run, name, number(value, 4), str(scores.samples)]
         for run, scores in kept.scores.items()

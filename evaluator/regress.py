@@ -323,7 +323,7 @@ _RELATIVE = ("latency", "size", "memory", "build time")
 
 
 def table(before: Measured, lines: Sequence[Line]) -> Table:
-    """A row a line: what changed first."""
+    """A row a line, what changed first; of a request that can't be compared, its stages are left out."""
     order = {verdict: place for place, verdict in enumerate(_VERDICTS)}
     rows = [
         [
@@ -337,6 +337,7 @@ def table(before: Measured, lines: Sequence[Line]) -> Table:
             line.why,
         ]
         for line in sorted(lines, key=lambda line: order[line.verdict])
+        if line.name == TOTAL or line.kind != "latency" or line.verdict != NOT_COMPARABLE
     ]
     columns = ["", "", "baseline", "now", "change", "interval", "verdict", ""]
     return Table(f"Against {before.name or 'the baseline'} of {before.created[:16]}", columns, rows)
