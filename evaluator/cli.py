@@ -330,7 +330,8 @@ def baseline_export_command(work: Path, name: str, file: Path) -> None:
     help="A version of the workspace, or a file of `evaluator baseline export` or the benchmark suite. "
     "[default: the last baseline of the workspace]",
 )
-def regress_command(file: Path | None, work: Path | None, baseline: str | None) -> Answer:
+@junit_option
+def regress_command(file: Path | None, work: Path | None, baseline: str | None, junit: Path | None) -> Answer:
     """Compare what is measured with a baseline, line by line: better, worse, no difference, not comparable.
 
     Metrics, latency by stage, engine sizes, build times, memory, achieved precision and verification. Ends with exit
@@ -340,7 +341,7 @@ def regress_command(file: Path | None, work: Path | None, baseline: str | None) 
     """
     from evaluator.regress import regress
 
-    return regress(work, file, baseline)
+    return regress(work, file, baseline, junit)
 
 
 @cli.command("pareto")

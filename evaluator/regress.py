@@ -20,6 +20,7 @@ from shared.answer import Answer
 from shared.config.gates_section import Gates
 from shared.errors import GateFailed, InputError, UsageError
 from shared.files import sha256_of_json
+from shared.junit import Case, write_junit
 from shared.latency import TOTAL
 from shared.table import MISSING, Table
 from shared.versions import KeptWorkspace, read_version, versions
@@ -85,13 +86,14 @@ class Line:
     regression: bool = False
 
 
-def regress(work: Path | None, file: Path | None, baseline: str | None) -> Answer:
+def regress(work: Path | None, file: Path | None, baseline: str | None, junit: Path | None = None) -> Answer:
     """Compare a workspace, or a file of measurements, with a baseline. A workspace records the result.
 
     Args:
         work: the workspace; None: ``file`` is compared.
         file: of `evaluator baseline export` or the benchmark suite, in place of what the workspace measured.
         baseline: a version of the workspace, or such a file; None: the workspace's last baseline.
+        junit: file for every line and its verdict, see `shared.junit`; None: none.
 
     Raises:
         UsageError: neither a workspace nor a file, or no such baseline.
@@ -105,9 +107,13 @@ def regress(work: Path | None, file: Path | None, baseline: str | None) -> Answe
     before = find_baseline(work, baseline)
     lines = compare(before, now, Gates() if work is None else gates_of(work))
     result = {"baseline": before.name, "created": before.created, "lines": [asdict(line) for line in lines]}
+    stage = None
     if work is not None and file is None:
         record(Workspace.open(work), before, lines, result)
-    answer = Answer(f"{table(before, lines).text()}\n\n{sentence(lines)}", result)
+        stage = Workspace.open(work).manifest().stages[STAGE]
+    if junit is not None:
+        write_junit(junit, "evaluator regress", [case_of(line) for line in lines], stage)
+    answer = Answer(f"{table(title(before.name, before.created), lines).text()}\n\n{sentence(lines)}", result)
     judge(lines, answer)
     return answer
 
@@ -171,10 +177,9 @@ def judge(lines: Sequence[Line], answer: Answer) -> None:
     """
     regressions = [line for line in lines if line.regression]
     if regressions:
-        first = regressions[0]
         more = f", and {len(regressions) - 1} more" if len(regressions) > 1 else ""
         raise GateFailed(
-            f"{first.subject}: {first.name} is worse by {shown_change(first).lstrip('+-')}{more}",
+            f"{worse_by(regressions[0])}{more}",
             where="gates",
             hint="a change that is meant: evaluator baseline set NAME; what is allowed: gates of the config",
             answer=answer,
@@ -322,7 +327,12 @@ _VERDICTS = (WORSE, BETTER, EQUAL, NOT_COMPARABLE)
 _RELATIVE = ("latency", "size", "memory", "build time")
 
 
-def table(before: Measured, lines: Sequence[Line]) -> Table:
+def title(baseline: str | None, created: str) -> str:
+    """What is compared with, of a `Measured`."""
+    return f"Against {baseline or 'the baseline'} of {created[:16]}"
+
+
+def table(title: str, lines: Sequence[Line]) -> Table:
     """A row a line, what changed first; of a request that can't be compared, its stages are left out."""
     order = {verdict: place for place, verdict in enumerate(_VERDICTS)}
     rows = [
@@ -340,7 +350,19 @@ def table(before: Measured, lines: Sequence[Line]) -> Table:
         if line.name == TOTAL or line.kind != "latency" or line.verdict != NOT_COMPARABLE
     ]
     columns = ["", "", "baseline", "now", "change", "interval", "verdict", ""]
-    return Table(f"Against {before.name or 'the baseline'} of {before.created[:16]}", columns, rows)
+    return Table(title, columns, rows)
+
+
+def worse_by(line: Line) -> str:
+    """A line that got worse, in words."""
+    return f"{line.subject}: {line.name} is worse by {shown_change(line).lstrip('+-')}"
+
+
+def case_of(line: Line) -> Case:
+    """A line as a check: it fails where the gates call it a regression, and is skipped where it can't be compared."""
+    failure = worse_by(line) if line.regression else None
+    skipped = line.why if line.verdict == NOT_COMPARABLE else None
+    return Case(line.subject or line.kind, f"{line.kind} {line.name}", failure, skipped)
 
 
 def sentence(lines: Sequence[Line]) -> str:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluator import regress
 from evaluator.comparison import columns_of, side_by_side
 from evaluator.gates import gate_table
 from evaluator.stored import stored_evaluations
 from shared import formats
 from shared.answer import Answer
+from shared.json_reader import read_json
 from shared.manifest import Manifest, Stage
 from shared.staleness import outdated_inputs
 from shared.table import MISSING, Table, as_markdown
@@ -37,6 +39,8 @@ def summary(work: Path, markdown: bool = False) -> Answer:
     gates = manifest.results.get("gates", {}).get("summary", {}).get("gates")
     if gates:
         blocks.append(_Block(gate_table(gates)))
+    if manifest.results.get(regress.STAGE):
+        blocks.append(_changes(workspace))
     blocks.append(_Block(None, [_where(work, manifest)]))
     text = "\n\n".join(block.markdown() if markdown else block.text() for block in blocks)
     return Answer(text, _data(manifest, evaluations))
@@ -124,6 +128,16 @@ def _verification(verification: dict[str, Any]) -> _Block:
     lines = [f"skipped (optional): {line}" for line in verification["skipped"]]
     lines += [f"FAILED {line}" for line in verification["unable"]]
     return _Block(Table("Verification", columns, rows), lines)
+
+
+def _changes(workspace: Workspace) -> _Block:
+    """What changed against the baseline, of the last `evaluator regress`."""
+    record = read_json(workspace.artifact(regress.RECORD))
+    lines = [regress.Line(**line) for line in record["lines"]]
+    changed = [line for line in lines if line.verdict in (regress.WORSE, regress.BETTER)]
+    title = regress.title(record["baseline"], record["created"])
+    table = regress.table(title, changed) if changed else None
+    return _Block(table, [f"{title}: {regress.sentence(lines)}"])
 
 
 def _where(work: Path, manifest: Manifest) -> str:

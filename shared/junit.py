@@ -30,14 +30,14 @@ class Case:
     skipped: str | None = None
 
 
-def write_junit(path: Path, suite: str, cases: Sequence[Case], stage: Stage) -> None:
+def write_junit(path: Path, suite: str, cases: Sequence[Case], stage: Stage | None) -> None:
     """Write the checks of a stage as a file that Jenkins, GitLab and others read (``junit-10.xsd`` of Jenkins' xunit).
 
     Args:
         path: the file; folders above it are made.
         suite: name of the whole.
         cases: the checks.
-        stage: the stage that made them: when, for how long, and where.
+        stage: the stage that made them: when, for how long, and where; None: that is not recorded.
 
     Raises:
         EnvironmentLacks: the file can't be written.
@@ -48,20 +48,9 @@ def write_junit(path: Path, suite: str, cases: Sequence[Case], stage: Stage) -> 
         "errors": 0,
         "skipped": sum(case.skipped is not None for case in cases),
     }
-    started = datetime.datetime.fromisoformat(stage.started)
-    ended = datetime.datetime.fromisoformat(stage.ended or stage.started)
     root = ElementTree.Element("testsuites")
-    element = ElementTree.SubElement(
-        root,
-        "testsuite",
-        {
-            "name": suite,
-            **{name: str(count) for name, count in counts.items()},
-            "time": f"{(ended - started).total_seconds():.3f}",
-            "timestamp": started.strftime("%Y-%m-%dT%H:%M:%S"),
-            "hostname": one_line(stage.host),
-        },
-    )
+    attributes = {"name": suite, **{name: str(count) for name, count in counts.items()}, **_circumstances(stage)}
+    element = ElementTree.SubElement(root, "testsuite", attributes)
     for case in cases:
         attributes = {"classname": one_line(case.group), "name": one_line(case.name), "time": "0"}
         child = ElementTree.SubElement(element, "testcase", attributes)
@@ -70,3 +59,15 @@ def write_junit(path: Path, suite: str, cases: Sequence[Case], stage: Stage) -> 
                 ElementTree.SubElement(child, tag, {"message": one_line(line)}).text = one_line(line)
     ElementTree.indent(root)
     write_text(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+
+
+def _circumstances(stage: Stage | None) -> dict[str, str]:
+    if stage is None:
+        return {}
+    started = datetime.datetime.fromisoformat(stage.started)
+    ended = datetime.datetime.fromisoformat(stage.ended or stage.started)
+    return {
+        "time": f"{(ended - started).total_seconds():.3f}",
+        "timestamp": started.strftime("%Y-%m-%dT%H:%M:%S"),
+        "hostname": one_line(stage.host),
+    }

@@ -130,7 +130,7 @@ run_stage() {
         ;;
     regress)
         if [ -e "$baseline" ]; then
-            tool evaluator regress --work "$work" --baseline "$baseline"
+            tool evaluator regress --work "$work" --baseline "$baseline" --junit "$results/regress.xml"
         else
             echo "no $baseline to compare with: evaluator baseline export" >&2
         fi

@@ -18,6 +18,7 @@ from evaluator.latency_change import latency_change, student_quantile
 from evaluator.measured import Machine, Measured, Quantity, Round, json_schema, packed, read_measured, write_measured
 from evaluator.measuring import measured
 from evaluator.regress import compare, judge, regress
+from evaluator.summary import summary as summarized
 from shared.answer import Answer
 from shared.config.gates_section import Gates
 from shared.errors import GateFailed, InputError, UsageError
@@ -26,6 +27,7 @@ from shared.manifest import update_manifest
 from shared.tasks.detection3d import Boxes3D
 from shared.versions import KeptWorkspace, read_version, versions
 from shared.workspace import Workspace
+from tests.support.junit_schema import checked, verdicts
 from tests.support.workspaces import add_run, good_boxes, make_workspace
 
 FRAMES = 40
@@ -144,7 +146,7 @@ def test_half_a_point_lost_is_found_and_fails(lost: Workspace, tmp_path: Path) -
     workspace = _copy(lost, tmp_path)
     export(workspace.root, "v1", tmp_path / "v1.json")
     with pytest.raises(GateFailed, match="onnx-cpu: mAP is worse by") as failed:
-        regress(workspace.root, None, str(tmp_path / "v1.json"))
+        regress(workspace.root, None, str(tmp_path / "v1.json"), tmp_path / "regress.xml")
     answer = failed.value.answer
     assert answer is not None and "WORSE" in answer
     found = {line["name"]: line for line in answer.data["lines"] if line["kind"] == "metric"}
@@ -152,6 +154,12 @@ def test_half_a_point_lost_is_found_and_fails(lost: Workspace, tmp_path: Path) -
     assert found["mAP"]["verdict"] == "worse" and found["mAP"]["regression"]
     summary = workspace.manifest().results["regress"]["summary"]
     assert summary["passed"] is False and "onnx-cpu: mAP" in summary["regressions"]
+    ends = verdicts(checked(tmp_path / "regress.xml"))
+    assert ends["onnx-cpu", "metric mAP"][0] == "failure"
+    assert ends["onnx-cpu", "metric mAP"][1].startswith("onnx-cpu: mAP is worse by 0.00")
+    assert len(ends) == len(answer.data["lines"])
+    page = summarized(workspace.root, markdown=True)
+    assert "### Against v1 of " in page and "| onnx-cpu | mAP |" in page and "WORSE" in page
 
 
 def test_gates_say_how_much_may_be_lost(lost: Workspace) -> None:
