@@ -14,6 +14,7 @@ from typing import Any
 from shared import provenance
 from shared.errors import DeployError, EnvironmentLacks
 from shared.files import explain_os_errors
+from shared.logs import in_text
 from shared.work_path import WorkPath
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -147,6 +148,7 @@ class _Listener(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
+        self.addFilter(in_text)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:

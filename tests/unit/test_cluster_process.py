@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from shared import provenance
+from shared.answer import Answer as Said
 from shared.cluster.process import Answer, Site, attempt, inspect
 from shared.errors import DeployError, EnvironmentLacks, InputError
+from shared.logs import about, event
 from shared.temporaries import temporary
 from shared.work_path import WorkPath
 
@@ -73,3 +76,15 @@ def test_warnings_come_back_too() -> None:
         return 7
 
     assert attempt(work) == Answer(7, None, ["sample 3 is empty"])
+
+
+def test_an_error_comes_back_with_its_sample_and_what_is_no_line_in_text_does_not() -> None:
+    def work() -> None:
+        with about(stage="run:onnx-cpu", sample="token3"):
+            logging.getLogger("stage").error("run: failed", extra=event("stage_failed", only_json=True))
+            raise InputError("is empty", answer=Said("", {"passed": False}))
+
+    answer = pickle.loads(pickle.dumps(attempt(work)))
+    assert answer.warnings == []
+    assert (answer.error.stage, answer.error.sample) == ("run:onnx-cpu", "token3")
+    assert answer.error.answer.data == {"passed": False}
