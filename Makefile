@@ -329,7 +329,8 @@ test: setup-dev lint ## lint, and every test that needs no GPU, Docker or compil
 lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
 	@$(TOOLS)/bin/ruff check .
 	@$(TOOLS)/bin/ruff format --check .
-	@$(TOOLS)/bin/mypy shared exporter trt_builder runtime verifier evaluator demo docs examples/plugin/clearance examples/own_model/my_project
+	@$(TOOLS)/bin/mypy shared exporter trt_builder runtime verifier evaluator demo docs examples/plugin/clearance examples/own_model/my_project \
+	    examples/compare_checkpoints examples/python_api
 
 # BESIDE: another suite has the other core, so threads of one operator would only wait for one another.
 BESIDE ?=

@@ -36,7 +36,7 @@ class Followed:
 def followed(tmp_path_factory: pytest.TempPathFactory, demo_data: Path) -> Iterator[Followed]:
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     section = page[page.index(SECTION) :].split("\n## ", maxsplit=1)[0]
-    with Reader(tmp_path_factory.mktemp("reader"), demo=demo_data) as reader:
+    with Reader(tmp_path_factory.mktemp("reader"), {"demo": demo_data}) as reader:
         yield Followed(reader, reader.follow(section, files="work/plugin"), reader.root / "work")
 
 

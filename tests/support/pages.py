@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,10 +170,10 @@ class Reader:
 
     Args:
         home: an empty folder for the copy, and for what the commands install.
-        work: folders that are in ``work/`` before the first command, by name; copies, or a link to a data set.
+        work: what is in ``work/`` before the first command, by name: copies of workspaces, links to other folders.
     """
 
-    def __init__(self, home: Path, **work: Path) -> None:
+    def __init__(self, home: Path, work: Mapping[str, Path]) -> None:
         self.root = home / "awml-deploy"
         _copy_sources(self.root)
         for name, made in work.items():
