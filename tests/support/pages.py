@@ -169,7 +169,7 @@ class Reader:
     """A fresh copy of the repository, and a shell in it.
 
     Args:
-        home: an empty folder for the copy, and for what the commands install.
+        home: a folder for the copy, and for what the commands install.
         work: what is in ``work/`` before the first command, by name: copies of workspaces, links to other folders.
     """
 
