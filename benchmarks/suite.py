@@ -34,7 +34,7 @@ from runtime.devices import Device
 from runtime.waiting import waited_ms
 from shared import __version__
 from shared.files import write_text
-from shared.latency import TOTAL, WAITED, round_of
+from shared.latency import MIN_SAMPLES, TOTAL, WAITED, round_of
 from shared.provenance import host, package_versions, processor
 from shared.workspace import Workspace
 
@@ -89,43 +89,40 @@ def run(*command: object) -> None:
     subprocess.run([str(word) for word in command], check=True, stdout=sys.stderr)
 
 
-def model(
-    places: Places, part: str, config: str, *, samples: int, overrides: Sequence[str] = (), requests: int = 20
-) -> Measured:
-    """Export a model, run and evaluate it in ONNX Runtime, and measure its latency."""
+def model(places: Places, part: str, config: str, samples: int, overrides: Sequence[str]) -> Workspace:
+    """Export a model, and run and evaluate it in ONNX Runtime."""
     work = places.out / part
-    own = (sys.executable, "-m")
     settings = [word for override in overrides for word in ("--set", override)]
     run(places.exporter, "-m", "exporter", "export", "--config", config, "--work", work, *settings)
-    run(*own, "runtime", "run", "--work", work, "--backend", "onnx", "--num-samples", samples)
-    run(*own, "evaluator", "evaluate", "--work", work)
-    run(
-        *own, "runtime", "bench", "--work", work, "--backend", "onnx", "--processes", places.processes,
-        "--requests", requests, "--seconds", places.seconds, "--warm-up", 10,
-    )  # fmt: skip
-    return measured(Workspace.open(work))
+    run(sys.executable, "-m", "runtime", "run", "--work", work, "--backend", "onnx", "--num-samples", samples)
+    run(sys.executable, "-m", "evaluator", "evaluate", "--work", work)
+    return Workspace.open(work)
 
 
 def demo_model(places: Places, part: str) -> Measured:
-    """One of the demo's models, of its own data."""
-    return model(places, part, f"configs/{part}.yaml", samples=_SAMPLES, overrides=[f"data.root={places.demo}"])
+    """One of the demo's models on its own data, and its latency on one sample."""
+    workspace = model(places, part, f"configs/{part}.yaml", _SAMPLES, [f"data.root={places.demo}"])
+    run(
+        *(sys.executable, "-m", "runtime", "bench", "--work", workspace.root, "--backend", "onnx", "--warm-up", 10),
+        *("--processes", places.processes, "--seconds", places.seconds),
+    )
+    return measured(workspace)
 
 
 def size_121m(places: Places, part: str) -> Measured:
-    """The network of the 121 m size with random weights."""
+    """The network of the 121 m size with random weights, on as few samples as have a median: one takes seconds."""
     weights, training = places.out / f"{SIZE_121M}.pth", "configs/train/centerpoint_121m.py"
     if not weights.is_file():
         run(places.exporter, "-m", "exporter.random_checkpoint", "write", "--config", training, "--out", weights)
     scene = next(places.demo.glob("db_demo_v1/*/0"))
     data = ["data.format=t4", f"data.root={scene}"] if places.real is None else [f"data.root={places.real}"]
-    config = "configs/centerpoint_121m.yaml"
-    return model(places, part, config, samples=1, overrides=[f"model.checkpoint={weights}", *data], requests=6)
+    settings = [f"model.checkpoint={weights}", "export.mode=onnx", *data]
+    return measured(model(places, part, "configs/centerpoint_121m.yaml", MIN_SAMPLES, settings))
 
 
 def real_frames(places: Places, part: str) -> Measured:
     """The demo's CenterPoint on real frames."""
-    config = "configs/centerpoint_real.yaml"
-    return model(places, part, config, samples=4, overrides=[f"data.root={places.real}"])
+    return measured(model(places, part, "configs/centerpoint_real.yaml", _SAMPLES, [f"data.root={places.real}"]))
 
 
 # -- steps ------------------------------------------------------------------------------------------------------------

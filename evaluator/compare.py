@@ -125,7 +125,8 @@ class Numbers:
 
 def are_paired(before: Numbers, after: Numbers) -> bool:
     """Whether both are of the same frames, so that their differences are frame by frame."""
-    return before.frames == after.frames and bool(before.replicates)
+    draws = {len(values) for each in (before, after) for values in each.replicates.values()}
+    return before.frames == after.frames and len(draws) == 1
 
 
 def metric_changes(before: Numbers, after: Numbers) -> dict[str, dict[str, Any]]:

@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
 
 from evaluator.measured import Round
-from shared.latency import CARD, MIN_SAMPLES, PROCESSOR, TOTAL, YARDSTICK
+from shared.latency import CARD, CLOCKS, MIN_SAMPLES, PROCESSOR, SETTINGS, TOTAL, YARDSTICK
 
 #: Standard deviation of what the fastest requests of processes take, relative; and of what their single stages do.
 USUAL_SPREAD, USUAL_SPREAD_OF_STAGES = 0.015, 0.05
@@ -45,8 +46,6 @@ WENT_ALONG = 0.5
 SAME_SPEED = 0.03
 #: More disturbed requests than this share, and what is left of a process's is not that of the model alone.
 MOST_DISTURBED = 0.25
-
-_CLOCKS = ("sm_clock_mhz", "memory_clock_mhz")
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def latency_change(stage: str, before: Sequence[Round], now: Sequence[Round], fa
 
 
 def _kept(side: Sequence[Round]) -> int:
-    """How many processes count of a side: a few more than half."""
+    """How many processes count of a side: the faster half, one at least."""
     return math.ceil(FASTER_PROCESSES * len(side))
 
 
@@ -132,7 +131,11 @@ def _other_machine(before: Sequence[Round], now: Sequence[Round]) -> str | None:
         return f"{'baseline' if None in places[0] else 'now'}: it was not recorded what was measured on; measure again"
     if len(places[0] | places[1]) > 1:
         return f"measured on {_named(places[1])}, the baseline on {_named(places[0])}"
-    for speed in (YARDSTICK,) if all(PROCESSOR in each.conditions for each in now) else _CLOCKS:
+    for setting in SETTINGS:
+        chosen = [{each.conditions.get(setting, "") for each in side} for side in (before, now)]
+        if chosen[0] != chosen[1]:
+            return f"{setting} {_named(chosen[1])}, the baseline's {_named(chosen[0])}"
+    for speed in (YARDSTICK,) if all(PROCESSOR in each.conditions for each in now) else CLOCKS:
         earlier, present = (_middle(side, speed) for side in (before, now))
         if earlier is None or present is None:
             return f"{speed} was not recorded; measure again"
@@ -141,7 +144,7 @@ def _other_machine(before: Sequence[Round], now: Sequence[Round]) -> str | None:
     return None
 
 
-def _named(places: set[str | None]) -> str:
+def _named(places: AbstractSet[str | None]) -> str:
     return " and ".join(sorted(str(place) for place in places))
 
 

@@ -8,16 +8,19 @@ replicates of the metrics (`evaluator.bootstrap`): 400 numbers each, however man
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy.typing as npt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from evaluator.stored import Replicates
 from shared.errors import InputError
 from shared.files import write_json
 from shared.json_reader import read_json
+from shared.latency import CLOCKS, YARDSTICK
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -26,6 +29,23 @@ Kind = Literal["metric", "latency", "size", "build time", "memory", "precision",
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+def _unpacked(text: str) -> npt.NDArray[np.float64]:
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)
+
+
+def _as_replicates(text: str) -> str:
+    if np.isinf(_unpacked(text)).any():
+        raise ValueError("holds an infinite number")
+    return text
+
+
+def _with_numbers(conditions: dict[str, str]) -> dict[str, str]:
+    for name in (YARDSTICK, *CLOCKS):
+        if name in conditions and not 0 < float(conditions[name]) < math.inf:
+            raise ValueError(f"{name} is no positive number")
+    return conditions
 
 
 class Bounds(_Part):
@@ -45,15 +65,13 @@ class Scores(_Part):
     lower_is_better: list[str] = Field(description="The metrics that are errors")
     values: dict[str, Finite | None]
     intervals: dict[str, Bounds | None] = Field(description="95 % bootstrap intervals of the values")
-    replicates: dict[str, str] = Field(
+    replicates: dict[str, Annotated[str, AfterValidator(_as_replicates)]] = Field(
         description="Per metric, its value in each draw: base64 of little-endian float32"
     )
 
     def drawn(self) -> Replicates:
         """The replicates (B,) by metric."""
-        return {
-            name: np.frombuffer(base64.b64decode(text), "<f4").astype(float) for name, text in self.replicates.items()
-        }
+        return {name: _unpacked(text) for name, text in self.replicates.items()}
 
 
 class Times(_Part):
@@ -68,7 +86,9 @@ class Round(_Part):
 
     requests: int = Field(ge=1)
     disturbed: int | None = Field(default=None, description="How many other programs slowed down; null: not recorded")
-    conditions: dict[str, str] = Field(description="Card and clocks, or processor and its speed")
+    conditions: Annotated[dict[str, str], AfterValidator(_with_numbers)] = Field(
+        description="Card and clocks, or processor and its speed; settings of the measurement"
+    )
     stages: dict[str, Times] = Field(description="By stage, and of the whole request, the `total`")
 
 

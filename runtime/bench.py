@@ -116,7 +116,7 @@ def bench(
             locked.enter_context(_page_locked(pipeline, data))
         warmth = settle(pipeline, data, max_warm_up_seconds)
         totals, staged, answer = measure(pipeline, data, min_requests, min_seconds)
-        found = conditions(model.device)
+        found = _conditions(model, index, page_locked=page_locked)
         rounds = [round_of(by_stage(totals, staged), found)]
         for _ in range(processes - 1):
             again = partial(_measure_again, work, backend_name, device, index, options, page_locked=page_locked)
@@ -181,7 +181,12 @@ def _measure_again(
             locked.enter_context(_page_locked(pipeline, data))
         settle(pipeline, data, max_warm_up_seconds)
         totals, staged, _ = measure(pipeline, data, min_requests, min_seconds)
-        return totals, staged, conditions(model.device)
+        return totals, staged, _conditions(model, index, page_locked=page_locked)
+
+
+def _conditions(model: Model, index: int, *, page_locked: bool) -> dict[str, str]:
+    memory = {"memory": "page-locked"} if page_locked else {}
+    return conditions(model.device, threads=str(model.threads or "default"), sample=str(index), **memory)
 
 
 def _in_a_process(measuring: Callable[..., Measured], **arguments: float) -> Measured:

@@ -38,11 +38,16 @@ _LONGEST_NAME = 96
 _SIDE, _PRODUCTS = 384, 60
 
 
-def conditions(device: Device) -> dict[str, str]:
-    """What `shared.latency` compares of the place where a latency was measured; asked right after it."""
+def conditions(device: Device, **settings: str) -> dict[str, str]:
+    """What tells whether a latency can be compared with another; asked right after it was measured.
+
+    Args:
+        device: what it was measured on.
+        settings: of `shared.latency.SETTINGS`, what was asked for.
+    """
     if not device.is_cpu:
-        return gpu_conditions(device.index)
-    return {PROCESSOR: processor(), YARDSTICK: f"{_yardstick_ms():.4f}"}
+        return {**gpu_conditions(device.index), **settings}
+    return {PROCESSOR: processor(), YARDSTICK: f"{_yardstick_ms():.4f}", **settings}
 
 
 def _yardstick_ms() -> float:

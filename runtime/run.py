@@ -103,7 +103,7 @@ def run(
             "samples": count,
             "counters": finished.counters.sums(),
             "alerts": alerts,
-            "conditions": conditions(model.device),
+            "conditions": conditions(model.device, threads=str(model.threads or "default")),
         }
         if pace is not None:
             result["pace"] = pace

@@ -28,6 +28,12 @@ DISTURBED = "disturbed"
 CARD, PROCESSOR = "card", "processor"
 """Among the conditions of a measurement (`runtime.conditions`): what it ran on."""
 
+CLOCKS = ("sm_clock_mhz", "memory_clock_mhz")
+"""Among the conditions on a card."""
+
+SETTINGS = ("threads", "sample", "memory")
+"""Among the conditions of a measurement: what was asked for."""
+
 YARDSTICK = "yardstick_ms"
 """Among the conditions on a processor: the time of a fixed piece of work."""
 

@@ -120,6 +120,16 @@ def test_what_is_no_baseline_is_refused(evaluated: Workspace, tmp_path: Path) ->
     other.write_text("{}")
     with pytest.raises(InputError, match="is no baseline"):
         regress(workspace.root, None, str(other))
+    content = json.loads((evaluated.root.parent / "git" / "v1.json").read_text())
+    for part, value in (
+        ("replicates", {"mAP": "no base64"}),
+        ("replicates", {"mAP": "AAAA"}),
+        ("values", {"mAP": "x"}),
+    ):
+        scores = {**content["scores"]["onnx-cpu"], part: value}
+        other.write_text(json.dumps({**content, "scores": {"onnx-cpu": scores}}))
+        with pytest.raises(InputError, match=f"is no baseline .scores.onnx-cpu.{part}.mAP"):
+            regress(workspace.root, None, str(other))
     with pytest.raises(InputError, match="nothing is measured"):
         set_baseline(make_workspace(tmp_path / "empty").root, "v1", "", move=False, file=None)
 
@@ -256,6 +266,7 @@ def test_a_stage_that_hardly_counts_is_no_change() -> None:
         ({"conditions": {**PROCESSOR, "processor": "4 x Other CPU"}}, "measured on 4 x Other CPU, the baseline on"),
         ({"conditions": {**PROCESSOR, "yardstick_ms": "1.100"}}, "the machine runs at another speed: yardstick_ms 1.1"),
         ({"conditions": {}}, "now: it was not recorded what was measured on"),
+        ({"conditions": {**PROCESSOR, "threads": "2"}}, "threads 2, the baseline's"),
         ({"disturbed": 80}, "now: other programs disturbed 80 of 100 requests"),
         ({"requests": 3}, "now: 3 requests in a process"),
         (
