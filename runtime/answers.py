@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -91,11 +91,7 @@ class Loaded:
         return {**self.session.settings, **flying}
 
     def answers(
-        self,
-        indices: Sequence[int],
-        raw_samples: Collection[int] = (),
-        pace: Pace | None = None,
-        settle: Callable[[], None] = lambda: None,
+        self, indices: Sequence[int], raw_samples: Collection[int] = (), pace: Pace | None = None
     ) -> Iterator[Answer]:
         """The answers on samples, in the order of ``indices``. May be called again when they are all taken.
 
@@ -106,7 +102,6 @@ class Loaded:
             indices: positions in the data set.
             raw_samples: those whose raw outputs are wanted too.
             pace: an account to add them to.
-            settle: waits until whoever keeps the answers stands still; for the samples that have a latency.
 
         Raises:
             InputError: a file of a sample is missing or corrupt; the answers on those before it are given first.
@@ -114,11 +109,8 @@ class Loaded:
         """
         pace = pace or Pace()
         inputs = pace.waiting_for(self._reading.inputs(self.pipeline, indices, held=self.in_flight), READ)
-        if self.in_flight == 1:
-            answers = self._one_by_one(inputs, raw_samples, pace)
-        else:
-            answers = self._in_flight(inputs, raw_samples, pace, settle)
-        for answer in answers:
+        answers = self._one_by_one if self.in_flight == 1 else self._in_flight
+        for answer in answers(inputs, raw_samples, pace):
             with pace.spent_on(COMMIT):
                 yield answer
 
@@ -145,9 +137,7 @@ class Loaded:
             pace.add(read)
             return self._answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
 
-    def _in_flight(
-        self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace, settle: Callable[[], None]
-    ) -> Iterator[Answer]:
+    def _in_flight(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[Answer]:
         idle = deque(lane for lane in self._pipelines if isinstance(lane, DevicePipeline))
         under_way: deque[tuple[DevicePipeline[Any], Input]] = deque()
         answered: deque[Answer] = deque()
@@ -172,8 +162,6 @@ class Loaded:
                         yield answered.popleft()
                     while under_way:
                         collect()
-                    with pace.spent_on(COMMIT):
-                        settle()
                     answered.append(self._alone(read, raw_samples, pace))
                     continue
                 if not idle:

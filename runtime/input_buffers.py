@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,7 @@ _ALIGNMENT = 64
 _STEP = 1 << 21
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """Where an array is in a buffer: its name, NumPy's text for its dtype, its shape, its first byte."""
 
     name: str
@@ -56,9 +55,17 @@ class InputBuffer:
             self._bytes = np.frombuffer(mmap.mmap(self.descriptor, size), np.uint8)
         return self._bytes
 
-    def write(self, arrays: Arrays) -> list[Placed]:
-        """Put arrays into it, and make it larger where they don't fit; returns where they are."""
-        placed, end = [], 0
+    def write(self, arrays: Arrays, start: int = 0) -> tuple[list[Placed], int]:
+        """Put arrays into it from a byte on, and make it larger where they don't fit.
+
+        Args:
+            arrays: by name.
+            start: the byte, a multiple of 64.
+
+        Returns:
+            Where they are, and the byte after them, a multiple of 64 too.
+        """
+        placed, end = [], start
         for name, array in arrays.items():
             placed.append(Placed(name, array.dtype.str, array.shape, end))
             end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
@@ -66,7 +73,7 @@ class InputBuffer:
             os.ftruncate(self.descriptor, -(-end // _STEP) * _STEP)
         for name, target in self.read(placed).items():
             target[...] = arrays[name]
-        return placed
+        return placed, end
 
     def read(self, placed: list[Placed]) -> Arrays:
         """The arrays, by name, as views: they change when the next input is written."""

@@ -13,18 +13,19 @@ import logging
 import os
 import pickle
 import signal
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Tensors
-from runtime.input_buffers import InputBuffer, Placed
+from runtime.input_buffers import InputBuffer
 from runtime.pipeline import Interface, build_pipeline
 from shared.config.model_sections import Data
 from shared.data import open_dataset
@@ -40,6 +41,13 @@ ONE_THREAD = dict.fromkeys(
 _SIGNAL_AT_PARENTS_DEATH = 1
 # Of glibc's mallopt (malloc.h): M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, with the largest values that it takes and needs.
 _KEPT_MEMORY = {-3: 1 << 25, -1: 1 << 27}
+
+
+#: What a reader is asked: number of the request, position of the sample in the data set, position of the buffer.
+ASK = struct.Struct("=3q")
+#: What a reader tells: its position, number of the request, whether it failed, and where in the buffer more of that is:
+#: a `Told`, pickled as a tuple, or the error. Short enough for writing and reading it to be one step (PIPE_BUF).
+TOLD = struct.Struct("=5q")
 
 
 @dataclass(frozen=True)
@@ -61,53 +69,22 @@ class Job:
     niceness: int
 
 
-@dataclass(frozen=True)
-class Ask:
-    """Read a sample into a buffer.
-
-    Attributes:
-        number: of the request.
-        index: position of the sample in the data set.
-        buffer: position of the buffer.
-    """
-
-    number: int
-    index: int
-    buffer: int
-
-
-@dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """A sample was read.
 
     Attributes:
-        number: of the request.
         token: of the sample.
-        placed: where its arrays are in the buffer.
+        placed: where its arrays are in the buffer, as arguments of `Placed`.
         counters: what reading left out.
         milliseconds: that reading took.
         processor_seconds: that went into it.
     """
 
-    number: int
     token: str
-    placed: list[Placed]
+    placed: list[tuple[Any, ...]]
     counters: dict[str, int]
     milliseconds: float
     processor_seconds: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A sample could not be read.
-
-    Attributes:
-        number: of the request.
-        error: why.
-    """
-
-    number: int
-    error: Exception
 
 
 @dataclass(frozen=True)
@@ -133,14 +110,15 @@ class NoSession:
         raise RuntimeError(f"{component} runs in another process")
 
 
-def serve(parent: int, control: int, readers: Sequence[int], buffers: Sequence[int]) -> None:
+def serve(parent: int, control: int, readers: Sequence[int], told: int, buffers: Sequence[int]) -> None:
     """Open the data set, fork the readers, and say when one ends.
 
     Args:
         parent: id of the process of the model; this one ends with it.
         control: descriptor of the connection to it; the job comes there, and goes back whether samples can be read
             here, or what opening the data set raised.
-        readers: of its connections to the readers.
+        readers: of the pipes in which the readers are asked, one each.
+        told: of the pipe in which they all tell.
         buffers: of the buffers.
     """
     _end_with(parent)
@@ -178,7 +156,8 @@ def serve(parent: int, control: int, readers: Sequence[int], buffers: Sequence[i
                 connection.close()
                 for other in readers[position + 1 :]:
                     os.close(other)
-                _read(Connection(descriptor), dataset, interface, [InputBuffer(each) for each in buffers])
+                reader = _Reader(position, dataset, interface, [InputBuffer(each) for each in buffers])
+                reader.answer(descriptor, told)
                 status = 0
             finally:
                 os._exit(status)
@@ -206,20 +185,40 @@ def _keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def _read(connection: Connection, dataset: Dataset[Any], interface: Interface, buffers: list[InputBuffer]) -> None:
-    while True:
-        try:
-            ask: Ask = connection.recv()
-        except EOFError:
-            return
-        try:
-            told: Told | Failed = _told(ask, dataset, interface, buffers[ask.buffer])
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised there
-            told = Failed(ask.number, _portable(error))
-        try:
-            connection.send(told)
-        except BrokenPipeError:
-            return
+class _Reader:
+    """Reads samples into buffers, in a process of its own."""
+
+    def __init__(
+        self, position: int, dataset: Dataset[Any], interface: Interface, buffers: Sequence[InputBuffer]
+    ) -> None:
+        self._position, self._dataset, self._interface, self._buffers = position, dataset, interface, buffers
+
+    def answer(self, asks: int, told: int) -> None:
+        """Read what is asked for in one pipe, and tell in the other, until nobody asks any more."""
+        while record := os.read(asks, ASK.size):
+            number, index, buffer = ASK.unpack(record)
+            try:
+                failed, answer, end = 0, *self._told(index, self._buffers[buffer])
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is raised there
+                failed, answer, end = 1, _portable(error), 0
+            content = np.frombuffer(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL), np.uint8)
+            self._buffers[buffer].write({"": content}, end)
+            try:
+                os.write(told, TOLD.pack(self._position, number, failed, end, len(content)))
+            except BrokenPipeError:
+                return
+
+    def _told(self, index: int, buffer: InputBuffer) -> tuple[tuple[Any, ...], int]:
+        """A `Told`, as a tuple, and the byte after the arrays."""
+        began = time.process_time()
+        sample = self._dataset.sample(index)
+        started = time.perf_counter()
+        read = self._interface.read(sample)
+        arrays = {name: np.asarray(array) for name, array in self._interface.packing.pack(read.data).items()}
+        placed, end = buffer.write(arrays)
+        milliseconds = (time.perf_counter() - started) * 1e3
+        plain = [tuple(each) for each in placed]
+        return tuple(Told(sample.token, plain, read.counters, milliseconds, time.process_time() - began)), end
 
 
 def _portable(error: Exception) -> Exception:
@@ -229,13 +228,3 @@ def _portable(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001  # it can fail in any way
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-def _told(ask: Ask, dataset: Dataset[Any], interface: Interface, buffer: InputBuffer) -> Told:
-    began = time.process_time()
-    sample = dataset.sample(ask.index)
-    started = time.perf_counter()
-    read = interface.read(sample)
-    placed = buffer.write({name: np.asarray(array) for name, array in interface.packing.pack(read.data).items()})
-    milliseconds = (time.perf_counter() - started) * 1e3
-    return Told(ask.number, sample.token, placed, read.counters, milliseconds, time.process_time() - began)

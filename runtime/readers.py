@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import json
 import os
-import selectors
+import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -16,10 +17,10 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from runtime.input_buffers import InputBuffer
+from runtime.input_buffers import InputBuffer, Placed
 from runtime.model import Model
 from runtime.pipeline import DevicePipeline, Pipeline
-from runtime.reader_process import ONE_THREAD, Ask, Ended, Failed, Job, Told
+from runtime.reader_process import ASK, ONE_THREAD, TOLD, Ended, Job, Told
 from runtime.reading import Input, Reading, ReadingHere
 from shared.errors import DeployError, EnvironmentLacks, InputError
 from shared.logs import about
@@ -29,8 +30,6 @@ _ASKED_EACH = 2
 # Large inputs are fewer: together they have so many bytes at most, but a few there must be.
 _MOST_BYTES = 1 << 30
 _FEWEST = 4
-# That a reader has ended is known at once, why a little later.
-_SECONDS_FOR_THE_REASON = 2.0
 # Readers end when nobody is connected to them, unless a file hangs.
 _SECONDS_TO_END = 0.5
 _GIVES_WAY = 19
@@ -41,13 +40,33 @@ _START = (
 _HINT = "is there enough memory? --readers 1 takes less; the same command goes on where this one stopped"
 
 
+@dataclass(frozen=True)
+class _Ask:
+    """Read the sample at a position of the data set into a buffer; ``number`` of the request."""
+
+    number: int
+    index: int
+    buffer: int
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What became of a request: a `Told` or an error in its buffer; ``error`` where the reader did not live to tell."""
+
+    ask: _Ask
+    failed: bool = False
+    start: int = 0
+    length: int = 0
+    error: Exception | None = None
+
+
 @dataclass
 class _Reader:
-    """A reader as this process sees it: its connection, and what it was asked for and has not told, in order."""
+    """A reader as this process sees it: the pipe that it is asked in, and what it has not told yet, in order."""
 
     position: int
-    connection: Connection
-    asked: deque[Ask] = field(default_factory=deque)
+    asks: int
+    asked: deque[_Ask] = field(default_factory=deque)
 
 
 class Readers(Reading):
@@ -67,15 +86,15 @@ class Readers(Reading):
         self._free = list(range(len(self._buffers)))
         self._numbers = itertools.count()
         self._wanted: set[int] = set()
-        self._told: dict[int, tuple[Ask, Told | Failed]] = {}
-        self._ended: dict[int, int] = {}
+        self._told: dict[int, _Answer] = {}
+        self._largest = 0
         niceness = _GIVES_WAY if model.device.is_cpu else 0
         job = Job(model.spec, model.config.data, model.data_root, model.dataset.digest(), niceness)
-        self._process, self._control, connections = _started(count, self._buffers, job)
-        self._readers = [_Reader(position, connection) for position, connection in enumerate(connections)]
-        self._selector = selectors.DefaultSelector()
-        for reader in self._readers:
-            self._selector.register(reader.connection, selectors.EVENT_READ, reader)
+        self._process, self._control, asks, self._tells = _started(count, self._buffers, job)
+        self._readers = {position: _Reader(position, pipe) for position, pipe in enumerate(asks)}
+        self._poll = select.poll()
+        for descriptor in (self._tells, self._control.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
         self._reads: bool | None = None
 
     def inputs(self, pipeline: Pipeline, indices: Sequence[int], *, held: int) -> Iterator[Input]:
@@ -89,26 +108,23 @@ class Readers(Reading):
         if not self._reads:
             yield from ReadingHere(self._dataset).inputs(pipeline, indices, held=held)
             return
-        todo, asked, taken = deque(indices), deque[Ask](), deque[int]()
+        todo, asked, taken = deque(indices), deque[_Ask](), deque[int]()
         try:
             for index in indices:
                 while len(taken) > held:
                     self._free.append(taken.popleft())
-                self._hear(wait=False)
+                self._hear()
                 self._ask(todo, asked)
                 while not asked or asked[0].number not in self._told:
                     if not self._readers:
                         raise EnvironmentLacks("all readers have ended", where=self._token(index), hint=_HINT)
-                    self._hear(wait=True)
+                    self._wait()
                     self._ask(todo, asked)
-                ask = asked.popleft()
-                self._wanted.remove(ask.number)
-                _, told = self._told.pop(ask.number)
-                taken.append(ask.buffer)
-                if isinstance(told, Failed):
-                    with about(sample=self._token(index)):
-                        raise told.error
-                yield self._input(pipeline, ask, told)
+                number = asked.popleft().number
+                self._wanted.remove(number)
+                answer = self._told.pop(number)
+                taken.append(answer.ask.buffer)
+                yield self._input(pipeline, answer)
         finally:
             self._free += taken
             for ask in asked:
@@ -118,9 +134,9 @@ class Readers(Reading):
 
     def close(self) -> None:
         """End the processes, and give up the memory."""
-        self._selector.close()
-        for connection in (self._control, *(reader.connection for reader in self._readers)):
-            connection.close()
+        self._control.close()
+        for descriptor in (self._tells, *(reader.asks for reader in self._readers.values())):
+            os.close(descriptor)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_SECONDS_TO_END)
         self._process.kill()
@@ -146,71 +162,95 @@ class Readers(Reading):
             raise answer
         return answer
 
-    def _input(self, pipeline: Pipeline, ask: Ask, told: Told) -> Input:
-        buffer = self._buffers[ask.buffer]
-        arrays = buffer.read(told.placed)
+    def _input(self, pipeline: Pipeline, answer: _Answer) -> Input:
+        """What a reader read.
+
+        Raises:
+            Exception: what reading it raised there; or what there is to say of a reader that has ended.
+        """
+        ask, buffer = answer.ask, self._buffers[answer.ask.buffer]
+        if answer.error is not None:
+            with about(sample=self._token(ask.index)):
+                raise answer.error
         before, lock = self._locked[ask.buffer]
-        if buffer.mapped() is not before:
+        mapped = buffer.mapped()
+        told = pickle.loads(mapped[answer.start : answer.start + answer.length])
+        if answer.failed:
+            with about(sample=self._token(ask.index)):
+                raise told
+        if mapped is not before:
             lock.close()
-            lock.enter_context(pipeline.page_locked(buffer.mapped()))
-            self._locked[ask.buffer] = buffer.mapped(), lock
+            lock.enter_context(pipeline.page_locked(mapped))
+            self._locked[ask.buffer] = mapped, lock
+            self._largest = max(self._largest, len(mapped))
+        read = Told(*told)
+        arrays = buffer.read([Placed(*each) for each in read.placed])
         if not isinstance(pipeline, DevicePipeline):
             # A step may keep what it was given, which costs a GPU's request more than a CPU's.
             arrays = {name: array.copy() for name, array in arrays.items()}
         data = pipeline.interface.packing.unpack(arrays)
-        return Input(ask.index, told.token, data, told.counters, told.milliseconds, told.processor_seconds)
+        return Input(ask.index, read.token, data, read.counters, read.milliseconds, read.processor_seconds)
 
-    def _ask(self, todo: deque[int], asked: deque[Ask]) -> None:
+    def _ask(self, todo: deque[int], asked: deque[_Ask]) -> None:
         """Ask readers for the next samples, as far as they and the buffers are free."""
         while todo and self._readers and self._free and self._is_affordable():
-            reader = min(self._readers, key=lambda each: len(each.asked))
+            reader = min(self._readers.values(), key=lambda each: len(each.asked))
             if len(reader.asked) == _ASKED_EACH:
                 return
-            ask = Ask(next(self._numbers), todo.popleft(), self._free.pop())
+            ask = _Ask(next(self._numbers), todo.popleft(), self._free.pop())
             asked.append(ask)
             self._wanted.add(ask.number)
             reader.asked.append(ask)
             # That it has ended is heard of, with everything that it was asked for.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                reader.connection.send(ask)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(reader.asks, ASK.pack(ask.number, ask.index, ask.buffer))
 
     def _is_affordable(self) -> bool:
         used = len(self._buffers) - len(self._free)
-        largest = max(len(mapped) for mapped, _ in self._locked)
-        return used < _FEWEST or (largest > 0 and (used + 1) * largest <= _MOST_BYTES)
+        return used < _FEWEST or (self._largest > 0 and (used + 1) * self._largest <= _MOST_BYTES)
 
-    def _hear(self, *, wait: bool) -> None:
+    def _hear(self) -> None:
         """Take what readers have told."""
-        for key, _ in self._selector.select(None if wait else 0):
-            reader: _Reader = key.data
-            try:
-                told: Told | Failed = reader.connection.recv()
-            except (EOFError, ConnectionResetError):
-                self._has_ended(reader)
-            else:
-                self._keep(reader.asked.popleft(), told)
+        try:
+            records = os.read(self._tells, TOLD.size * len(self._buffers))
+        except BlockingIOError:
+            return
+        for position, number, failed, start, length in TOLD.iter_unpack(records):
+            # One that was given up, when the process that forked it ended, may still tell.
+            if position in self._readers:
+                ask = self._readers[position].asked.popleft()
+                assert ask.number == number
+                self._keep(_Answer(ask, bool(failed), start, length))
 
-    def _keep(self, ask: Ask, told: Told | Failed) -> None:
-        if ask.number in self._wanted:
-            self._told[ask.number] = ask, told
+    def _wait(self) -> None:
+        """Wait until a reader tells, or ends."""
+        ready = {descriptor for descriptor, _ in self._poll.poll()}
+        self._hear()
+        if self._control.fileno() in ready:
+            self._hear_of_the_end()
+
+    def _keep(self, answer: _Answer) -> None:
+        if answer.ask.number in self._wanted:
+            self._told[answer.ask.number] = answer
         else:
-            self._free.append(ask.buffer)
+            self._free.append(answer.ask.buffer)
 
-    def _has_ended(self, reader: _Reader) -> None:
-        self._selector.unregister(reader.connection)
-        self._readers.remove(reader)
-        reader.connection.close()
-        status = self._status(reader.position)
-        for ask in reader.asked:
-            self._keep(ask, Failed(ask.number, _end(status, self._token(ask.index))))
-
-    def _status(self, position: int) -> int | None:
-        """The exit status of a reader that has ended; None where the process that would know has ended, too."""
-        with contextlib.suppress(EOFError, ConnectionResetError):
-            while position not in self._ended and self._control.poll(_SECONDS_FOR_THE_REASON):
-                ended: Ended = self._control.recv()
-                self._ended[ended.reader] = ended.status
-        return self._ended.get(position)
+    def _hear_of_the_end(self) -> None:
+        """Take that a reader has ended; all have where the process that forked them has."""
+        try:
+            ended: Ended = self._control.recv()
+        except (EOFError, ConnectionResetError):
+            self._poll.unregister(self._control.fileno())
+            gone, status = list(self._readers.values()), None
+        else:
+            gone, status = [self._readers[ended.reader]], ended.status
+        # What they told before they ended is there by now.
+        self._hear()
+        for reader in gone:
+            del self._readers[reader.position]
+            os.close(reader.asks)
+            for ask in reader.asked:
+                self._keep(_Answer(ask, error=_end(status, self._token(ask.index))))
 
     def _token(self, index: int) -> str:
         token: str = self._dataset.sample(index).token
@@ -227,27 +267,31 @@ def _end(status: int | None, token: str) -> DeployError:
 
 def _started(
     count: int, buffers: Sequence[InputBuffer], job: Job
-) -> tuple[subprocess.Popen[bytes], Connection, list[Connection]]:
-    """The process that forks the readers, the connection to it, and those to the readers."""
-    pairs = [Pipe() for _ in range(count + 1)]
-    ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    control, *readers = (end.fileno() for end in theirs)
+) -> tuple[subprocess.Popen[bytes], Connection, list[int], int]:
+    """The process that forks the readers, the connection to it, the pipes to ask readers in, and that in which they
+    tell."""
+    ours, theirs = Pipe()
+    asks = [os.pipe() for _ in range(count)]
+    heard, told = os.pipe()
+    os.set_blocking(heard, False)
     descriptors = [buffer.descriptor for buffer in buffers]
-    arguments = json.dumps([sys.path, [os.getpid(), control, readers, descriptors]])
+    passed = [theirs.fileno(), *(read for read, _ in asks), told]
+    arguments = json.dumps([sys.path, [os.getpid(), passed[0], passed[1:-1], told, descriptors]])
     # Until it ignores interrupts: they are ours to answer.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", _START, arguments],
-            pass_fds=[control, *readers, *descriptors],
+            pass_fds=[*passed, *descriptors],
             env={**os.environ, **ONE_THREAD},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    for end in theirs:
-        end.close()
+    theirs.close()
+    for descriptor in passed[1:]:
+        os.close(descriptor)
     with contextlib.suppress(BrokenPipeError):
-        ours[0].send(job)
-    return process, ours[0], ours[1:]
+        ours.send(job)
+    return process, ours, [write for _, write in asks], heard

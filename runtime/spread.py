@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from runtime.answers import answering
 from runtime.backends import artifact_kind, backend
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pace import Pace, side_by_side
-from runtime.recording import alerts_of, committed
+from runtime.recording import alerts_of
 from shared import cuda, trust
 from shared.cluster import MOST_DEATHS, Need, Outcome, Workers, connect
 from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
@@ -198,8 +197,8 @@ class RangeWorker:
         header = PieceHeader(run=run, first=span.first, count=order.samples)
         writer = PieceWriter.open(WorkPath(order.work, f"{order.pieces}/{span.folder}"), header)
         pace = Pace()
-        with committed(self._loaded, writer, writer.missing(), raw_samples, pace) as answers:
-            deque(answers, maxlen=0)
+        for answer in self._loaded.answers(writer.missing(), raw_samples, pace):
+            writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
         result = pace.result() if pace.samples else None
         writer.finish()
         return Answered(time.perf_counter() - started, result)

@@ -7,6 +7,7 @@ tools knows a task by its name; its metrics and its page of the report are modul
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -198,7 +199,7 @@ class Rows:
     @classmethod
     def columns(cls) -> list[str]:
         """Names of the columns, in order."""
-        return [field.name for field in fields(cls)]  # type: ignore[arg-type]  # subclasses are dataclasses
+        return list(_columns(cls))
 
     def arrays(self) -> Arrays:
         """The columns by name."""
@@ -218,6 +219,11 @@ class Rows:
     def select(self, index: Bool | npt.NDArray[np.integer]) -> Self:
         """The rows at ``index``, a boolean mask (N,) or integer positions (K,)."""
         return type(self)(**{name: getattr(self, name)[index] for name in self.columns()})
+
+
+@functools.cache
+def _columns(kind: type[Rows]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))  # type: ignore[arg-type]  # subclasses are dataclasses
 
 
 RowsT = TypeVar("RowsT", bound=Rows)
