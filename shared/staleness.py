@@ -22,9 +22,9 @@ def outdated_inputs(manifest: Manifest, stage: str) -> list[str]:
 
 
 def is_current(manifest: Manifest, stage: str) -> bool:
-    """Whether ``stage`` finished, from files that are still the same. Warns when they are not."""
-    record = manifest.stages[stage]
-    if record.status != "done":
+    """Whether ``stage`` is there and finished, from files that are still the same. Warns when they are not."""
+    record = manifest.stages.get(stage)
+    if record is None or record.status != "done":
         return False
     if record.attempt is not None and record.attempt.status != "running":
         _log.warning(

@@ -9,6 +9,7 @@ import pytest
 from evaluator.evaluate import evaluate
 from evaluator.summary import summary
 from shared.errors import InputError, VerificationFailed
+from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.staleness import is_current, outdated_inputs
 from shared.workspace import Workspace
 from tests.support.workspaces import add_run, make_workspace
@@ -63,3 +64,16 @@ def test_only_outdated_runs_are_no_runs(tmp_path: Path) -> None:
     _export(workspace, b"second")
     with pytest.raises(InputError, match="no finished run"):
         evaluate(workspace.root, None, False)
+
+
+def test_an_artifact_whose_stage_is_nowhere_is_not_compared(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    for backend in ("framework", "onnx"):
+        add_run(workspace, backend)
+
+    def forget(manifest: Manifest) -> None:
+        manifest.stages.clear()
+
+    update_manifest(workspace.root / MANIFEST_NAME, forget)
+    with pytest.raises(VerificationFailed, match="no finished run"):
+        verify(workspace.root, (), False)
