@@ -7,12 +7,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
+from runtime.cuda.timeline import Timeline
 from runtime.devices import Device
 from shared.errors import InferenceError
 
@@ -114,24 +116,44 @@ class DeviceSession(ABC):
         """A lane of its own for a pipeline; several lanes of a session run at the same time."""
 
 
-def recorded(gpu: Gpu, lane: Lane, bound: Bound) -> Callable[[], None]:
-    """What puts a run of a component on the lane's stream: a CUDA graph, where the backend can be recorded.
+def recorded(
+    gpu: Gpu, lane: Lane, timeline: Timeline, enqueue: Callable[[Callable[[str], None]], None]
+) -> dict[bool, Callable[[], None]]:
+    """What puts a sequence on the lane's stream, with and without the times of its stages.
 
-    A component of a hundred layers takes longer to enqueue one by one than a GPU takes to run some of them.
+    A CUDA graph, where the backend can be recorded: a component of a hundred layers takes longer to enqueue one by one
+    than a GPU takes to run some of them, and every call of the driver lets another thread of the process have the
+    interpreter.
+
+    Args:
+        gpu, lane: where it runs.
+        timeline: of its stages.
+        enqueue: puts it there, given a function that marks the end of a stage. It is called once to run.
+
+    Returns:
+        By whether stages are timed.
 
     Raises:
         InferenceError: the backend refuses to run.
     """
-    # Backends finish their set-up in the first run.
-    bound.enqueue()
+    plain: dict[bool, Callable[[], None]] = {
+        timed: partial(enqueue, timeline.marker(lane.stream, timed=timed)) for timed in (False, True)
+    }
+    # Backends finish their set-up, and CUDA loads kernels, in the first run.
+    plain[False]()
     lane.stream.synchronize()
     if not lane.recordable:
-        return bound.enqueue
+        return plain
     try:
-        return gpu.graph(lane.stream, bound.enqueue).launch
+        return {
+            timed: gpu.graph(
+                lane.stream, partial(enqueue, timeline.marker(lane.stream, timed=timed, in_graph=True))
+            ).launch
+            for timed in plain
+        }
     except InferenceError as error:
         _log.warning("a component can't be recorded as a CUDA graph (%s): it is launched call by call", error)
-        return bound.enqueue
+        return plain
 
 
 def gpu_of_steps(device: Device, backend_name: str) -> Gpu | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from shared.errors import InferenceError
 from tests.support import cuda_on_cpu
 from tests.support.calibration_data import FakeSession, spec
 from tests.support.calibration_device import Answering
+from tests.support.cuda_on_cpu import HostGpu
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
 
@@ -106,6 +108,42 @@ def test_requests_of_several_cameras_and_sizes_do_not_mix(monkeypatch, folder: P
         expected, reference = by_numpy(data)
         np.testing.assert_array_equal(pipeline.fused(*data.image.shape[:2]), expected)
         assert answer.counters == reference.counters
+
+
+@pytest.mark.parametrize("columns", [4, 5, 7])
+def test_points_go_to_the_device_from_where_they_lie_with_all_their_columns(
+    monkeypatch, folder: Path, columns: int
+) -> None:
+    data = view(1, distortion=BENT)
+    rest = np.full((len(data.points), columns - 4), np.nan, np.float32)
+    wide = replace(data, points=np.ascontiguousarray(np.concatenate([data.points, rest], axis=1)))
+    pipeline = on_device(monkeypatch, folder)
+    copied = []
+    original = HostGpu.to_device
+
+    def noted(gpu: HostGpu, array: np.ndarray[Any, Any], address: int, stream: Any) -> None:
+        copied.append(array.ctypes.data)
+        original(gpu, array, address, stream)
+
+    monkeypatch.setattr(HostGpu, "to_device", noted)
+    pipeline.infer(wide)
+    np.testing.assert_array_equal(pipeline.fused(40, 61), by_numpy(data)[0])
+    assert {wide.points.ctypes.data, wide.image.ctypes.data} < set(copied)
+
+
+@pytest.mark.parametrize(("locked", "order"), [(True, ["image", "points"]), (False, ["points", "image"])])
+def test_an_image_that_the_device_fetches_by_itself_is_asked_for_before_the_points_are_worked_on(
+    monkeypatch, folder: Path, locked: bool, order: list[str]
+) -> None:
+    data = view(1, distortion=BENT)
+    monkeypatch.setattr(HostGpu, "is_page_locked", lambda gpu, array: locked)
+    pipeline = on_device(monkeypatch, folder)
+    pipeline.infer(data)
+    done: list[str] = []
+    monkeypatch.setattr(pipeline, "_upload_image", lambda size, view: done.append("image"))
+    monkeypatch.setitem(pipeline._sizes[40, 61].points, False, lambda: done.append("points"))
+    pipeline.submit(data)
+    assert done == order
 
 
 def test_sizes_and_cameras_do_not_fill_the_memory(monkeypatch, folder: Path) -> None:

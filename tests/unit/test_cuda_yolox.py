@@ -90,8 +90,7 @@ def test_boxes_are_those_of_the_host(monkeypatch, folder: Path, seed: int, outpu
     np.testing.assert_array_equal(answer.outputs["output"], expected.outputs["output"])
 
 
-def test_more_rows_than_expected_and_none(monkeypatch, folder: Path) -> None:
-    monkeypatch.setattr(yolox, "EXPECTED_BOXES", 10)
+def test_all_rows_and_none(monkeypatch, folder: Path) -> None:
     rows = tiny.random_rows(1)
     everything = on_device(monkeypatch, folder, rows, score_threshold=0.0).infer(image(96, 96))
     assert everything.counters["candidates"] == tiny.ROWS

@@ -1,13 +1,12 @@
 // The five channels of the calibration status classifier, see runtime/models/calibration/steps.py.
 //
-// points    (count, 4) float32: x, y, z [m] in the lidar frame, intensity 0-255
-// camera    (16,) float64: lidar2cam's first three rows, then fx, fy, cx, cy
+// request   what differs from one request to the next, so that everything else is recorded once
+// points    (count, columns) float32: x, y, z [m] in the lidar frame, intensity 0-255; further columns are not read
 // cells     (count,) int32: the pixel that a point falls on, row * width + column; -1: the image does not show it
 // depths    (count,) float64, along the optical axis [m]
 // nearest   (height * width,) uint64: bits of the least depth at a pixel; positive doubles are in the order of their bits
 // latest    (height * width,) uint32: LAST - (number of the latest of the points at that depth); UNUSED: no point
 // image     (height, width, 3) uint8, as the camera gave it
-// source    (height, width, 2) int16, fraction (height, width) uint16: OpenCV's maps; null: the image has no distortion
 // fused     (1, 5, height, width) INPUT_T: blue, green, red, depth, intensity
 // header    (2,) int32: points that the image shows, pixels that show a point
 
@@ -19,6 +18,16 @@
 #define STEPS 32
 #define WEIGHT_BITS 15
 
+// lidar2cam  its first three rows
+// camera     fx, fy, cx, cy
+// source     (height, width, 2), fraction (height, width): OpenCV's maps; null: the image has no distortion
+struct Request {
+    double lidar2cam[12], camera[4];
+    const short* source;
+    const unsigned short* fraction;
+    int count, columns;
+};
+
 __device__ inline u64 bits_of(double value) {
     u64 bits;
     memcpy(&bits, &value, sizeof(bits));
@@ -27,20 +36,20 @@ __device__ inline u64 bits_of(double value) {
 
 // Where each point falls, and how near the nearest point at each pixel is.
 extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
-project_points(const float* points, const double* camera, int count, int height, int width, double max_depth, int reach,
+project_points(const Request* request, const float* points, int height, int width, double max_depth, int reach,
                int* cells, double* depths, u64* nearest, int* header) {
+    const double *pose = request->lidar2cam, *camera = request->camera;
+    const int count = request->count, columns = request->columns;
     int seen = 0;
     for (int point = blockIdx.x * INPUT_BLOCK + threadIdx.x; point < count; point += gridDim.x * INPUT_BLOCK) {
-        const double x = points[4 * (long long)point], y = points[4 * (long long)point + 1],
-                     z = points[4 * (long long)point + 2];
-        const double depth = camera[8] * x + camera[9] * y + camera[10] * z + camera[11];
+        const float* own = points + (long long)columns * point;
+        const double x = own[0], y = own[1], z = own[2];
+        const double depth = pose[8] * x + pose[9] * y + pose[10] * z + pose[11];
         int cell = -1;
         if (depth > 0 && depth < max_depth) {
             const double nearness = 1.0 / depth;
-            const double column =
-                (camera[0] * x + camera[1] * y + camera[2] * z + camera[3]) * nearness * camera[12] + camera[14];
-            const double row =
-                (camera[4] * x + camera[5] * y + camera[6] * z + camera[7]) * nearness * camera[13] + camera[15];
+            const double column = (pose[0] * x + pose[1] * y + pose[2] * z + pose[3]) * nearness * camera[0] + camera[2];
+            const double row = (pose[4] * x + pose[5] * y + pose[6] * z + pose[7]) * nearness * camera[1] + camera[3];
             if (column >= 0 && column <= width - 1 && row >= 0 && row <= height - 1) {
                 const int u = (int)column, v = (int)row;
                 cell = v * width + u;
@@ -59,8 +68,9 @@ project_points(const float* points, const double* camera, int count, int height,
 
 // Which point is the nearest at each pixel; of several at the same depth the latest.
 extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
-choose_points(int count, int height, int width, int reach, const int* cells, const double* depths, const u64* nearest,
-              u32* latest) {
+choose_points(const Request* request, int height, int width, int reach, const int* cells, const double* depths,
+              const u64* nearest, u32* latest) {
+    const int count = request->count;
     for (int point = blockIdx.x * INPUT_BLOCK + threadIdx.x; point < count; point += gridDim.x * INPUT_BLOCK) {
         const int cell = cells[point];
         if (cell < 0) continue;
@@ -89,9 +99,11 @@ __device__ inline int interpolated(const unsigned char* image, int height, int w
 }
 
 extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
-fuse_channels(const unsigned char* image, const short* source, const unsigned short* fraction, const float* points,
-              const double* depths, const u32* latest, int height, int width, double max_depth, INPUT_T* fused,
-              int* header) {
+fuse_channels(const Request* request, const unsigned char* image, const float* points, const double* depths,
+              const u32* latest, int height, int width, double max_depth, INPUT_T* fused, int* header) {
+    const short* source = request->source;
+    const unsigned short* fraction = request->fraction;
+    const int columns = request->columns;
     const long long pixels = (long long)height * width;
     int painted = 0;
     for (long long pixel = blockIdx.x * INPUT_BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * INPUT_BLOCK) {
@@ -105,7 +117,7 @@ fuse_channels(const unsigned char* image, const short* source, const unsigned sh
         if (latest[pixel] != UNUSED) {
             const u32 point = LAST - latest[pixel];
             depth = (float)(255.0 * depths[point] / max_depth) / 255.0f;
-            intensity = points[4 * (long long)point + 3] / 255.0f;
+            intensity = points[(long long)columns * point + 3] / 255.0f;
             painted++;
         }
         write_value(fused, 3 * pixels + pixel, depth);

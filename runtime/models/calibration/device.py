@@ -4,14 +4,15 @@ points -> upload -> project -> choose -> fuse (undistort, paint, / 255) -> end2e
 image  -> upload ------------------------^
 
 The image goes to the device as the camera gave it (16 MB at 5 megapixels; the five channels have 107), while the
-points are projected. Maps of the undistortion stay there, a set a camera; buffers and the component's bindings stay for
-every size of image.
+points are projected. Maps of the undistortion stay there, a set a camera; buffers, the component's bindings and CUDA
+graphs stay for every size of image. What differs from request to request lies in device memory, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,17 @@ FILES = (Path(__file__).with_name("calibration.cu"),)
 # The same numbers as in calibration.cu.
 BLOCK = 256
 HEADER_WORDS = 2
-CAMERA_VALUES = 16
 SEEN, PAINTED = 0, 1
+REQUEST = np.dtype(
+    [
+        ("lidar2cam", np.float64, 12),
+        ("camera", np.float64, 4),
+        ("source", np.uint64),
+        ("fraction", np.uint64),
+        ("count", np.int32),
+        ("columns", np.int32),
+    ]
+)
 
 # Frames of up to so many points fit without a new buffer: twice what the largest lidar set-ups give.
 POINT_CAPACITY = 1 << 19
@@ -55,7 +65,7 @@ _UNUSED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class _Size:
+class _Memory:
     """Device memory for images of one size, and the component bound to it."""
 
     image: DeviceArray
@@ -63,8 +73,22 @@ class _Size:
     latest: DeviceArray
     fused: DeviceArray
     bound: Bound
-    run: Callable[[], None]
     host_outputs: dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What a request of one size of image launches, by whether stages are timed.
+
+    Attributes:
+        memory: where.
+        points: finds the point that each pixel shows.
+        rest: comes behind that and behind the image.
+    """
+
+    memory: _Memory
+    points: dict[bool, Callable[[], None]]
+    rest: dict[bool, Callable[[], None]]
 
 
 @dataclass(frozen=True)
@@ -98,12 +122,13 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         self._dtype = session.dtype(component.name, tensor.name)
         self._kernels = gpu.kernels(FILES, _SIGNATURES, {"INPUT_T": C_TYPES[self._dtype.name]}, self._stream)
         self._blocks = gpu.multiprocessors * 8
-        self._camera = gpu.allocate((CAMERA_VALUES,), np.float64)
-        self._host_camera = gpu.pinned((CAMERA_VALUES,), np.float64)
+        self._request = gpu.allocate((REQUEST.itemsize,), np.uint8)
+        self._host_request = gpu.pinned((REQUEST.itemsize,), np.uint8)
+        self._fields = self._host_request.view(REQUEST)
         self._header = gpu.allocate((HEADER_WORDS,), np.int32)
         self._host_header = gpu.pinned((HEADER_WORDS,), np.int32)
-        self._grow(POINT_CAPACITY)
         self._sizes: dict[tuple[int, int], _Size] = {}
+        self._grow(POINT_CAPACITY * POINT_COLUMNS)
         self._host_maps = UndistortionMaps(parameters)
         self._maps: dict[int, _Maps] = {}
         # Copies of images run beside the points' kernels.
@@ -124,33 +149,31 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
     def enqueue(self, data: CameraView, *, stages: bool) -> _Request:
         """See `DevicePipeline`."""
         view = checked(data, self._input.shape)
-        size = self._size(*view.image.shape[:2])
         mapping = self._host_maps.of(view)
-        maps = self._maps_of(mapping)
-        if len(view.points) > self._capacity:
-            self._grow(2 * len(view.points))
+        if view.points.size > self._points.shape[0]:
+            self._grow(2 * view.points.size)
+        size = self._size(*view.image.shape[:2])
         mark = self._timeline.marker(self._stream, timed=stages)
         if stages:
             self._timeline.started.record(self._stream)
-        self._upload_points(view, mapping)
+        self._upload_request(view, mapping)
         mark("upload")
-        self._enqueue_points(size, len(view.points), mark)
-        self._upload_image(size, view)
+        # Where the device fetches it by itself, at once; elsewhere the device has the points to work on meanwhile.
+        fetched = self._gpu.is_page_locked(view.image)
+        if fetched:
+            self._upload_image(size, view)
+        size.points[stages]()
+        if not fetched:
+            self._upload_image(size, view)
+        self._uploaded.hold(self._stream)
         mark("image")
-        self._enqueue_fusion(size, maps)
-        mark("fuse")
-        size.run()
-        mark(self._component)
-        for name, array in size.bound.outputs.items():
-            self._gpu.to_host(array, size.host_outputs[name], self._stream)
-        self._gpu.to_host(self._header, self._host_header, self._stream)
-        mark("download")
+        size.rest[stages]()
         return _Request(len(view.points), size)
 
     def answer(self, request: _Request, *, stages: bool) -> Inference:
         """See `DevicePipeline`."""
         self._stream.synchronize()
-        outputs = {name: array.copy() for name, array in request.size.host_outputs.items()}
+        outputs = {name: array.copy() for name, array in request.size.memory.host_outputs.items()}
         scores = decided(outputs[self._output], self._parameters)
         counters = {
             "points": request.points,
@@ -162,58 +185,66 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
 
     def fused(self, height: int, width: int) -> npt.NDArray[Any]:
         """(1, 5, H, W) what the component was given by the last request of this size, on the host."""
-        return self._sizes[height, width].fused.get()
+        return self._sizes[height, width].memory.fused.get()
 
     def _upload_image(self, size: _Size, view: CameraView) -> None:
-        """Copy the image beside what the device does for the points; what comes next waits for it."""
-        self._staging.to_device(view.image, size.image.address, self._copies)
+        """Copy the image beside what the device does for the points."""
+        self._staging.to_device(view.image, size.memory.image.address, self._copies)
         self._uploaded.record(self._copies)
-        self._uploaded.hold(self._stream)
 
-    def _upload_points(self, view: CameraView, mapping: UndistortionMap) -> None:
-        """Copy the points and the camera's matrices to the device."""
-        if len(view.points):
-            self._staging.to_device(view.points[:, :POINT_COLUMNS], self._points.address, self._stream)
-        matrix = mapping.intrinsics
-        self._host_camera[:12] = view.lidar2cam[:3].reshape(-1)
-        self._host_camera[12:] = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-        self._gpu.to_device(self._host_camera, self._camera.address, self._stream)
+    def _upload_request(self, view: CameraView, mapping: UndistortionMap) -> None:
+        """Copy the points, and what else a request is made of, to the device."""
+        points = np.ascontiguousarray(view.points, np.float32)
+        if len(points):
+            self._staging.to_device(points, self._points.address, self._stream)
+        matrix, maps, fields = mapping.intrinsics, self._maps_of(mapping), self._fields
+        fields["lidar2cam"] = view.lidar2cam[:3].reshape(-1)
+        fields["camera"] = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+        fields["source"], fields["fraction"] = (0, 0) if maps is None else (maps.source.address, maps.fraction.address)
+        fields["count"], fields["columns"] = points.shape
+        self._gpu.to_device(self._host_request, self._request.address, self._stream)
 
-    def _enqueue_points(self, size: _Size, count: int, mark: Callable[[str], None]) -> None:
+    def _enqueue_points(self, memory: _Memory, mark: Callable[[str], None]) -> None:
         """Which point each pixel shows."""
-        height, width = size.image.shape[:2]
+        height, width = memory.image.shape[:2]
         depth, reach = self._parameters.max_depth, self._parameters.dilation_size
-        self._gpu.fill(size.nearest, _UNUSED, self._stream)
-        self._gpu.fill(size.latest, _UNUSED, self._stream)
+        self._gpu.fill(memory.nearest, _UNUSED, self._stream)
+        self._gpu.fill(memory.latest, _UNUSED, self._stream)
         self._gpu.fill(self._header, 0, self._stream)
         self._kernels.launch(
             "project_points", self._blocks, BLOCK,
-            self._points, self._camera, count, height, width, depth, reach,
-            self._cells, self._depths, size.nearest, self._header,
+            self._request, self._points, height, width, depth, reach,
+            self._cells, self._depths, memory.nearest, self._header,
         )  # fmt: skip
         mark("project")
         self._kernels.launch(
             "choose_points", self._blocks, BLOCK,
-            count, height, width, reach, self._cells, self._depths, size.nearest, size.latest,
+            self._request, height, width, reach, self._cells, self._depths, memory.nearest, memory.latest,
         )  # fmt: skip
         mark("choose")
 
-    def _enqueue_fusion(self, size: _Size, maps: _Maps | None) -> None:
-        """From the image and the points at its pixels to the component's input."""
-        height, width = size.image.shape[:2]
+    def _enqueue_rest(self, memory: _Memory, mark: Callable[[str], None]) -> None:
+        """From the image and the points at its pixels to the answer on the host."""
+        height, width = memory.image.shape[:2]
         self._kernels.launch(
             "fuse_channels", self._blocks, BLOCK,
-            size.image, 0 if maps is None else maps.source, 0 if maps is None else maps.fraction,
-            self._points, self._depths, size.latest, height, width, self._parameters.max_depth, size.fused,
-            self._header,
+            self._request, memory.image, self._points, self._depths, memory.latest, height, width,
+            self._parameters.max_depth, memory.fused, self._header,
         )  # fmt: skip
+        mark("fuse")
+        memory.bound.enqueue()
+        mark(self._component)
+        for name, array in memory.bound.outputs.items():
+            self._gpu.to_host(array, memory.host_outputs[name], self._stream)
+        self._gpu.to_host(self._header, self._host_header, self._stream)
+        mark("download")
 
-    def _grow(self, points: int) -> None:
-        """Make room for frames of so many points."""
-        self._capacity = points
-        self._points = self._gpu.allocate((points, POINT_COLUMNS), np.float32)
-        self._cells = self._gpu.allocate((points,), np.int32)
-        self._depths = self._gpu.allocate((points,), np.float64)
+    def _grow(self, values: int) -> None:
+        """Make room for frames of so many values; what was recorded has the addresses of the room before."""
+        self._sizes.clear()
+        self._points = self._gpu.allocate((values,), np.float32)
+        self._cells = self._gpu.allocate((values // POINT_COLUMNS,), np.int32)
+        self._depths = self._gpu.allocate((values // POINT_COLUMNS,), np.float64)
 
     def _size(self, height: int, width: int) -> _Size:
         """Memory for images of a size; that of the size that came first goes when there are too many."""
@@ -227,15 +258,18 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         gpu = self._gpu
         fused = gpu.allocate((1, CHANNELS, height, width), self._dtype)
         bound = self._lane.bind(self._component, {self._input.name: fused}, {})
-        return _Size(
+        memory = _Memory(
             image=gpu.allocate((height, width, 3), np.uint8),
             nearest=gpu.allocate((height * width,), np.uint64),
             latest=gpu.allocate((height * width,), np.uint32),
             fused=fused,
             bound=bound,
-            run=recorded(gpu, self._lane, bound),
             host_outputs={name: gpu.pinned(array.shape, array.dtype) for name, array in bound.outputs.items()},
         )
+        # Recording begins with a run: without points, and without the map of another size that is there from before.
+        gpu.fill(self._request, 0, self._stream)
+        points = recorded(gpu, self._lane, self._timeline, partial(self._enqueue_points, memory))
+        return _Size(memory, points, recorded(gpu, self._lane, self._timeline, partial(self._enqueue_rest, memory)))
 
     def _maps_of(self, mapping: UndistortionMap) -> _Maps | None:
         """The map of a camera on the device; None where there is no distortion."""
@@ -251,7 +285,7 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
 
 # Arguments of the kernels: P an address, i an int32, d a float64.
 _SIGNATURES = {
-    "project_points": "PPiiidiPPPP",
-    "choose_points": "iiiiPPPP",
-    "fuse_channels": "PPPPPPiidPP",
+    "project_points": "PPiidiPPPP",
+    "choose_points": "PiiiPPPP",
+    "fuse_channels": "PPPPPiidPP",
 }

@@ -9,7 +9,9 @@ network's input.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,6 @@ MOST = 4096
 
 # OpenCV's weights of linear interpolation add up to this.
 _WEIGHT = 2048
-# So many boxes are fetched before it is known how many there are.
-EXPECTED_BOXES = 512
 # Sizes of images that are kept; a vehicle has a few.
 SIZES_KEPT = 8
 
@@ -83,13 +83,16 @@ def neighbors(source: int, target: int, *, clamp: bool) -> Int32:
 
 @dataclass(frozen=True)
 class _Size:
-    """Device memory for images of one size, and where they go."""
+    """Device memory for images of one size, where they go, and what a request launches once its image is there.
+
+    ``launch`` goes by whether stages are timed.
+    """
 
     image: DeviceArray
     columns: DeviceArray
     lines: DeviceArray
     placement: Placement
-    scaled: tuple[int, int]
+    launch: dict[bool, Callable[[], None]]
 
 
 class YoloxOnDevice(DevicePipeline[YoloxParameters]):
@@ -116,7 +119,6 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         image = parameters.image
         self._input = gpu.allocate((batch if isinstance(batch, int) else 1, 3, image.height, image.width), dtype)
         self._bound = self._lane.bind(component.name, {tensor.name: self._input}, {})
-        self._run = recorded(gpu, self._lane, self._bound)
         self._rows, self._columns = parameters.rows, BOX_COLUMNS + len(spec.classes)
         self._row_cells = cells_of_raw(parameters)
         self._picks = gpu.allocate((self._rows,), np.int32)
@@ -128,8 +130,11 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         self._order = gpu.allocate((MOST,), np.int32)
         self._ranked = gpu.allocate((MOST, BOX_WORDS), np.float32)
         self._overlaps = gpu.allocate((MOST, MOST // WORD), np.uint64)
+        most = parameters.nms.max_boxes
+        self._most = MOST if most is None else min(most, MOST)
         self._result = gpu.allocate((HEADER_WORDS + MOST * DECODED_WORDS,), np.int32)
-        self._host_result = gpu.pinned((HEADER_WORDS + min(EXPECTED_BOXES, MOST) * DECODED_WORDS,), np.int32)
+        # All that there can be: 98 kB are fetched faster than it could be told that there are less.
+        self._host_result = gpu.pinned((HEADER_WORDS + self._most * DECODED_WORDS,), np.int32)
         # Detections are few: all of a network's own are fetched.
         detected = {} if self._selects else self._bound.outputs
         self._host_detections = {name: gpu.pinned(array.shape, array.dtype) for name, array in detected.items()}
@@ -155,18 +160,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
             self._timeline.started.record(self._stream)
         self._staging.to_device(image, size.image.address, self._stream)
         mark("upload")
-        self._letterbox(size)
-        mark("letterbox")
-        self._run()
-        mark(self._component)
-        if self._selects:
-            self._select()
-        mark("select")
-        if self._selects:
-            self._suppress(size.placement)
-        mark("nms")
-        self._download()
-        mark("download")
+        size.launch[stages]()
         return size.placement
 
     def answer(self, request: Placement, *, stages: bool) -> Inference:
@@ -199,13 +193,35 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         """(B, 3, H, W) what the component was given by the last request, on the host."""
         return self._input.get()
 
-    def _letterbox(self, size: _Size) -> None:
-        image = self._parameters.image
+    def _enqueue_body(
+        self,
+        image: DeviceArray,
+        columns: DeviceArray,
+        lines: DeviceArray,
+        placement: Placement,
+        mark: Callable[[str], None],
+    ) -> None:
+        """Everything from the image on the device to the answer on the host."""
+        self._letterbox(image, columns, lines)
+        mark("letterbox")
+        self._bound.enqueue()
+        mark(self._component)
+        if self._selects:
+            self._select()
+        mark("select")
+        if self._selects:
+            self._suppress(placement)
+        mark("nms")
+        self._download()
+        mark("download")
+
+    def _letterbox(self, image: DeviceArray, columns: DeviceArray, lines: DeviceArray) -> None:
+        settings = self._parameters.image
         self._kernels.launch(
             "letterbox", self._blocks, BLOCK,
-            size.image, size.columns, size.lines, 0 if self._norm is None else self._norm,
-            size.image.shape[1], *size.scaled, image.width, image.height, image.fill, int(image.color == "rgb"),
-            self._input,
+            image, columns, lines, 0 if self._norm is None else self._norm,
+            image.shape[1], columns.shape[0], lines.shape[0], settings.width, settings.height, settings.fill,
+            int(settings.color == "rgb"), self._input,
         )  # fmt: skip
 
     def _select(self) -> None:
@@ -239,7 +255,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         self._kernels.launch(
             "keep_picks", 1, KEEP_BLOCK,
             self._overlaps, self._order, self._decoded_picks,
-            MOST if nms.max_boxes is None else min(nms.max_boxes, MOST), self._result,
+            self._most, self._result,
         )  # fmt: skip
 
     def _download(self) -> None:
@@ -251,8 +267,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
     def _kept(self, count: int) -> Boxes2D:
         """The candidates that are left, best first, in pixels of the network's input."""
         words = HEADER_WORDS + count * DECODED_WORDS
-        result = self._host_result if words <= len(self._host_result) else self._result.get()
-        rows = result[HEADER_WORDS:words].view(np.float32).reshape(count, DECODED_WORDS)
+        rows = self._host_result[HEADER_WORDS:words].view(np.float32).reshape(count, DECODED_WORDS)
         return Boxes2D(rows[:, :4].copy(), rows[:, 5].astype(np.int64), rows[:, 4].copy())
 
     def _candidates(self, count: int) -> Boxes2D:
@@ -270,13 +285,12 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
             if len(self._sizes) == SIZES_KEPT:
                 self._sizes.pop(next(iter(self._sizes)))
             placement, scaled_width, scaled_height = place(width, height, self._parameters.image)
-            size = self._sizes[height, width] = _Size(
-                image=self._gpu.allocate((height, width, 3), np.uint8),
-                columns=self._gpu.upload(neighbors(width, scaled_width, clamp=True)),
-                lines=self._gpu.upload(neighbors(height, scaled_height, clamp=False)),
-                placement=placement,
-                scaled=(scaled_width, scaled_height),
-            )
+            image = self._gpu.allocate((height, width, 3), np.uint8)
+            columns = self._gpu.upload(neighbors(width, scaled_width, clamp=True))
+            lines = self._gpu.upload(neighbors(height, scaled_height, clamp=False))
+            body = partial(self._enqueue_body, image, columns, lines, placement)
+            launch = recorded(self._gpu, self._lane, self._timeline, body)
+            size = self._sizes[height, width] = _Size(image, columns, lines, placement, launch)
         return size
 
 
