@@ -197,10 +197,12 @@ class _Reader:
         """Read what is asked for in one pipe, and tell in the other, until nobody asks any more."""
         while record := os.read(asks, ASK.size):
             number, index, buffer = ASK.unpack(record)
+            answer: tuple[Any, ...] | Exception
             try:
-                failed, answer, end = 0, *self._told(index, self._buffers[buffer])
+                answer, end = self._told(index, self._buffers[buffer])
             except Exception as error:  # noqa: BLE001  # whatever it is, it is raised there
-                failed, answer, end = 1, _portable(error), 0
+                answer, end = _portable(error), 0
+            failed = isinstance(answer, Exception)
             content = np.frombuffer(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL), np.uint8)
             self._buffers[buffer].write({"": content}, end)
             try:
