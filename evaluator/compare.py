@@ -175,15 +175,15 @@ def _tables(subjects: Sequence[Subject], changes: Mapping[str, Mapping[str, Any]
     ]
     tables = [Table(table.title, table.columns, [*table.rows, *about])]
     classes = class_table({subject.label: subject.per_class() for subject in subjects})
-    return [*tables, *([] if classes is None else [classes]), _change_table(subjects[0], changes)]
+    return [*tables, *([] if classes is None else [classes]), _change_table(subjects, changes)]
 
 
 def _megabytes(size: int | None) -> str:
     return MISSING if size is None else f"{size / 1e6:.2f}"
 
 
-def _change_table(first: Subject, changes: Mapping[str, Mapping[str, Any]]) -> Table:
-    rows = []
+def _change_table(subjects: Sequence[Subject], changes: Mapping[str, Mapping[str, Any]]) -> Table:
+    first, rows = subjects[0], []
     for label, found in changes.items():
         for name, values in found["metrics"].items():
             bounds = values["interval"] or {"low": np.nan, "high": np.nan}
@@ -192,5 +192,7 @@ def _change_table(first: Subject, changes: Mapping[str, Mapping[str, Any]]) -> T
         rows.append([label, "latency (median)", "", "", "", found["latency"]])
     paired = {found["paired"] for found in changes.values()}
     frames = {(True,): "same frames", (False,): "other frames"}.get(tuple(paired), "paired where frames are the same")
+    if paired == {False} and len({subject.evaluation["frames"] for subject in subjects}) == 1:
+        frames = "same frames, too few for intervals"
     title = f"Differences from {first.label}, {frames} ({CONFIDENCE:.0%} intervals)"
     return Table(title, ["", "metric", "difference", "low", "high", "verdict"], rows)

@@ -1,6 +1,6 @@
 """Makes a second checkpoint to compare with the first: the smallest weights of every layer set to 0.
 
-python examples/compare_checkpoints/prune.py models/centerpoint_demo.pth work/pruned.pth --share 0.3
+python examples/compare_checkpoints/prune.py models/centerpoint_demo.pth work/pruned.pth --share 0.1
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--share", type=float, default=0.3, help="of the weights of a layer (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=0.1, help="of the weights of a layer (default: %(default)s)")
     arguments = parser.parse_args()
     checkpoint = torch.load(arguments.checkpoint, weights_only=True, map_location="cpu")
     checkpoint["state_dict"] = {

@@ -100,6 +100,16 @@ def test_workspaces_of_other_frames_are_compared_by_their_own_intervals(tagged: 
     assert {subject["workspace"] for subject in result["subjects"]} == {str(tagged.root), str(other.root)}
 
 
+def test_frames_too_few_for_intervals_are_not_called_others(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, samples=4)
+    for backend, shift in (("pytorch", 0.0), ("onnx", 0.4)):
+        _run(workspace, backend, shift, 4)
+    evaluate(workspace.root, None, False)
+    text, result = _compare(work=workspace.root)
+    assert "same frames, too few for intervals" in text
+    assert result["differences"]["pytorch-cpu"]["metrics"]["mAP"]["verdict"] == "unknown"
+
+
 def test_latencies_differ_where_intervals_are_apart(tagged: Workspace, tmp_path: Path) -> None:
     other = make_workspace(tmp_path, samples=FRAMES)
     _run(other, "onnx")

@@ -161,7 +161,7 @@ def _literal(text: str) -> str:
 def _near(shown: str, printed: str) -> bool:
     expected, value = float(shown), float(printed)
     if "e" in shown:
-        return expected / 10 <= value <= expected * 10 if expected else not value
+        return expected / 10 <= value <= expected * 10 if expected > 0 else expected / 10 >= value >= expected * 10
     return abs(value - expected) <= 0.02 * abs(expected)
 
 

@@ -62,7 +62,14 @@ def test_commands_that_a_reader_would_miss_are_an_error(block: str) -> None:
         steps(block)
 
 
-PRINTED = ["name    metric [%]", "------  ----------", "demo    0.9268", "max abs 3.1e-05, 12.0 s on cpu", "done"]
+PRINTED = [
+    "name    metric [%]",
+    "------  ----------",
+    "demo    0.9268",
+    "max abs 3.1e-05, 12.0 s on cpu",
+    "drop -1.1e-02, +0.0e+00",
+    "done",
+]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,8 @@ PRINTED = ["name    metric [%]", "------  ----------", "demo    0.9268", "max ab
         PRINTED,
         ["name  metric [%]", "----  ---", "demo  0.9301", "…"],
         ["…", "demo  0.9268", "…", "done"],
-        ["…", "max abs 9.9e-06, 310 s on …", "done"],
+        ["…", "max abs 9.9e-06, 310 s on …", "…", "done"],
+        ["…", "drop -2.0e-02, +0.0e+00", "…"],
     ],
 )
 def test_what_is_shown_was_printed(shown: list[str]) -> None:
@@ -86,6 +94,8 @@ def test_what_is_shown_was_printed(shown: list[str]) -> None:
         (["demo    0.9268", "…"], "demo    0.9268"),
         (["…", "demo    0.90", "…"], "demo    0.90"),
         (["…", "max abs 3.1e-07, 12.0 s on cpu", "…"], "max abs 3.1e-07, 12.0 s on cpu"),
+        (["…", "drop +1.1e-02, +0.0e+00", "…"], "drop +1.1e-02, +0.0e+00"),
+        (["…", "drop -1.1e-02, +1.0e-06", "…"], "drop -1.1e-02, +1.0e-06"),
         (["…", "done", "demo    0.9268"], "demo    0.9268"),
         (["…", "name    metric (%)", "…"], "name    metric (%)"),
     ],
