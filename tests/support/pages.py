@@ -3,6 +3,7 @@
 A command is a line ``$ …`` of a ``console`` block; ``\\`` at its end and lines ``> …`` continue it. It must print what
 the block shows below it: ``…`` stands for anything, alone in a line for any lines. Numbers may differ by 2 %, those
 with an exponent by a factor of ten, and times as they like; spaces, and the rules of tables, may be longer or shorter.
+Progress, which a slow machine reports, doesn't count.
 
 Comments of a page's source, before a block::
 
@@ -34,6 +35,7 @@ _FILE = re.compile(r"`([\w/.]+)`:|<code>([\w/.]+)</code></summary>")
 _COMMENT = re.compile(r"<!-- (not run|needs|before): (.*?) -->", re.DOTALL)
 _SHELLS = ("bash", "sh", "shell")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?(?![\w.]*\d)")
+_PROGRESS = re.compile(r"\d\d:\d\d:\d\d INFO    .*: \d+ of \d+, about .* left")
 _TIME = re.compile(r"\s*(?:ms|s|min|h)\b")
 
 
@@ -124,7 +126,7 @@ def difference(shown: Sequence[str], printed: Sequence[str]) -> str | None:
     """
     if not shown:
         return None
-    rest, anywhere = [line for line in printed if line.strip()], False
+    rest, anywhere = [line for line in printed if line.strip() and not _PROGRESS.fullmatch(line)], False
     for line in (line for line in shown if line.strip()):
         if line.strip() == "…":
             anywhere = True
