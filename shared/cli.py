@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from shared import __version__, logs, terminal
+from shared import __version__, log_pipe, logs, terminal
 from shared.answer import Answer
 from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
 from shared.interrupts import EXIT_INTERRUPTED, INTERRUPTED, prompt_interrupts
@@ -78,7 +78,7 @@ class ToolGroup(click.Group):
         say = _Errors(tool, as_json=_log_format(arguments) == logs.JSON, debug="--debug" in arguments)
         with contextlib.ExitStack() as streams:
             if say.as_json:
-                streams.enter_context(logs.only_lines(tool))
+                streams.enter_context(log_pipe.only_lines(tool))
             output = terminal.OutputStream(sys.stdout, escape=True)
             errors = terminal.OutputStream(sys.stderr, escape=False)
             streams.enter_context(contextlib.redirect_stdout(output))
