@@ -45,6 +45,7 @@ spec, data sets, recorded runs, errors. It needs NumPy and pydantic, no ML frame
                 "open_dataset Dataset DataSettings Sample Sweep Camera PointFile ImageSample ImageLabels read_points "
                 "load_points PointLoading",
             ),
+            "shared.data.labels": _since("0.1", "labels_in"),
             "shared.data.camera_pairs": _since("0.1", "CameraPair"),
             "shared.data.views": _since("0.1", "FormatModule Opener"),
             "shared.runs": _since("0.1", "Run RunWriter RunHeader"),
