@@ -1,7 +1,8 @@
 """What verification catches: every planted fault, and none in the shipped models, in any precision.
 
     make centerpoint-all yolox-all calibration-all
-    .venv/tools/bin/python -m benchmarks.faults --write
+    .venv/tools/bin/python -m benchmarks.faults --write              a quarter of an hour
+    .venv/tools/bin/python -m benchmarks.faults --engines --write    the second table alone: seconds, no workspace
 
 Plants each fault of `tests.support.faults` into a copy of the exported demo models, runs it in ONNX Runtime and judges
 it against the framework's answers; judges what the demo models answered in TensorRT engines (`tests/data/h200`). Prints
@@ -26,7 +27,6 @@ from verifier.tolerances import Tolerance, default_tolerance, judge
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"centerpoint": "CenterPoint", "yolox": "YOLOX", "calibration": "calibration status"}
 PAGE = ROOT / "docs" / "verification.md"
-_BEGIN, _END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 
 
 def planted_faults(workspaces: Mapping[str, Workspace]) -> Iterable[tuple[Fault, Verdict]]:
@@ -95,11 +95,33 @@ def _example(fault: Fault, found: Verdict) -> str:
     return lines[0].replace("|", "") if lines else "-"
 
 
-def _write(lines: list[str]) -> None:
+def planted(work: Path) -> list[str]:
+    """Lines about the faults in the demo models."""
+    workspaces = {model: Workspace.open(work / model) for model in MODELS}
+    machine = f"{platform.processor() or platform.machine()}, {_versions()}"
+    lines = fault_table(planted_faults(workspaces))
+    title = f"{len(FAULTS)} faults in the demo models, run by ONNX Runtime ({machine}) against the framework's answers:"
+    return [title, "", *lines]
+
+
+def without_fault() -> list[str]:
+    """Lines about the demo models' engines."""
+    engines = recorded.machine(recorded.FOLDER / "centerpoint.npz")
+    return [
+        f"The demo models without a fault, in engines ({engines}), against ONNX Runtime: of what is kept, the",
+        "largest error of nine of ten, the largest shift, and how many have no partner:",
+        "",
+        *engine_table(),
+    ]
+
+
+def _write(part: str, lines: list[str]) -> None:
+    """Replace what stands between a part's marks."""
+    begin, end = f"<!-- {part}: begin -->\n", f"<!-- {part}: end -->\n"
     page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(_BEGIN)
-    _, after = rest.split(_END)
-    PAGE.write_text(before + _BEGIN + "\n".join(lines) + "\n" + _END + after, encoding="utf-8")
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
 
 
 def main() -> None:
@@ -108,25 +130,15 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=ROOT / "work", help="folder of the exported demo models' workspaces"
     )
+    parser.add_argument("--engines", action="store_true", help="judge what engines answered, and plant nothing")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/verification.md")
     options = parser.parse_args()
-    workspaces = {model: Workspace.open(options.work / model) for model in MODELS}
-    machine = f"{platform.processor() or platform.machine()}, {_versions()}"
-    lines = fault_table(planted_faults(workspaces))
-    engines = recorded.machine(recorded.FOLDER / "centerpoint.npz")
-    text = [
-        f"{len(FAULTS)} faults in the demo models, run by ONNX Runtime ({machine}) against the framework's answers:",
-        "",
-        *lines,
-        "",
-        f"The demo models without a fault, in engines ({engines}), against ONNX Runtime: of what is kept, the",
-        "largest error of nine of ten, the largest shift, and how many have no partner:",
-        "",
-        *engine_table(),
-    ]
-    print("\n".join(text))
-    if options.write:
-        _write(text)
+    parts = {} if options.engines else {"faults": planted(options.work)}
+    parts["engines"] = without_fault()
+    for part, lines in parts.items():
+        print("\n".join(lines), end="\n\n")
+        if options.write:
+            _write(part, lines)
 
 
 def _versions() -> str:
