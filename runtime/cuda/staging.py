@@ -1,7 +1,8 @@
-"""Uploads from ordinary host memory: copied into page-locked memory by several threads, and fetched part by part.
+"""Uploads from ordinary host memory: copied into page-locked memory by several threads, and fetched piece by piece.
 
-The driver stages such copies too, with one thread. On an H200's host (a virtual machine, Xeon) 4 MB took 0.33 ms by the
-driver and 0.27 so, 16 MB 1.1 to 2.0 ms and 0.8; from page-locked memory the device fetches them in 0.08 and 0.30.
+The driver stages such copies too, with one thread. On an H200's host (a virtual machine, Xeon) that took 0.33 ms for
+4 MB and 1.1 to 2.0 for 16; several threads with a fixed part each took 0.27 and 0.8 while the host was idle, 0.55 and
+1.5 while it was not. From page-locked memory the device fetches them in 0.08 and 0.30.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import ctypes
 import functools
 import os
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +23,39 @@ if TYPE_CHECKING:
     from runtime.cuda.gpu import Gpu
 
 # A thread is woken in the time that half of this takes to copy.
-PART_BYTES = 1_300_000
-_MOST_PARTS = 5
+BYTES_A_THREAD = 1_300_000
+MOST_THREADS = 8
+# Threads take pieces of at least so much, one after the other: whoever waits for a processor holds up one piece.
+PIECE_BYTES = 1 << 19
+MOST_PIECES = 16
 _CACHE_LINE = 64
 
 
-class _Part(NamedTuple):
-    """Bytes to copy from one address to another; the number of the part is put on ``done``."""
+@dataclass(frozen=True)
+class _Copy:
+    """Bytes to copy, of which every thread takes the next piece.
 
-    number: int
-    target: int
-    source: int
-    size: int
-    done: SimpleQueue[int]
+    Attributes:
+        target, source: as many bytes.
+        spans: start and end of the pieces.
+        numbers: of the pieces that nobody has taken yet.
+        done: numbers of the pieces that helpers have copied.
+    """
+
+    target: npt.NDArray[np.uint8]
+    source: npt.NDArray[np.uint8]
+    spans: list[tuple[int, int]]
+    numbers: Iterator[int]
+    done: SimpleQueue[int] = field(default_factory=SimpleQueue)
+
+    def copied(self) -> Iterator[int]:
+        """Copy pieces until all are taken; the number of each, once it is copied."""
+        target, source = self.target.ctypes.data, self.source.ctypes.data
+        for number in self.numbers:
+            start, end = self.spans[number]
+            # Other threads run meanwhile: ctypes gives the interpreter's lock back for the call.
+            ctypes.memmove(target + start, source + start, end - start)
+            yield number
 
 
 class Staging:
@@ -53,8 +76,8 @@ class Staging:
         Arrays in page-locked memory are fetched from there, and must stay as they are until the request is answered.
         """
         source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        spans = parts_of(source.nbytes)
-        if len(spans) == 1 or self._gpu.is_page_locked(source):
+        threads = threads_for(source.nbytes)
+        if threads == 1 or self._gpu.is_page_locked(source):
             self._gpu.to_device(source, address, stream)
             return
         if self._used + source.nbytes > self._memory.nbytes:
@@ -63,29 +86,35 @@ class Staging:
             self._memory, self._used = self._gpu.pinned((2 * source.nbytes,), np.uint8), 0
         target = self._memory[self._used : self._used + source.nbytes]
         self._used += -(-source.nbytes // _CACHE_LINE) * _CACHE_LINE
+        spans = pieces_of(source.nbytes)
+        copy = _Copy(target, source, spans, iter(range(len(spans))))
+        helpers = _helpers(os.getpid())
+        for _ in range(threads - 1):
+            helpers.put(copy)
 
         def fetch(number: int) -> None:
             start, end = spans[number]
             self._gpu.to_device(target[start:end], address + start, stream)
 
-        done: SimpleQueue[int] = SimpleQueue()
-        addresses = target.ctypes.data, source.ctypes.data
-        for number, (start, end) in enumerate(spans[1:], 1):
-            _helpers(os.getpid())[number - 1].put(
-                _Part(number, addresses[0] + start, addresses[1] + start, end - start, done)
-            )
-        ctypes.memmove(addresses[0], addresses[1], spans[0][1])
-        fetch(0)
-        for _ in spans[1:]:
-            fetch(done.get())
+        left = len(spans)
+        for number in copy.copied():
+            fetch(number)
+            left -= 1
+            while not copy.done.empty():
+                fetch(copy.done.get())
+                left -= 1
+        for _ in range(left):
+            fetch(copy.done.get())
 
 
-def parts_of(size: int) -> list[tuple[int, int]]:
-    """Start and end of the parts that threads copy; one where the driver does as well."""
-    count = min(_MOST_PARTS, _processors(), size // PART_BYTES)
-    if count < 2:
-        return [(0, size)]
-    step = -(-size // count // _CACHE_LINE) * _CACHE_LINE
+def threads_for(size: int) -> int:
+    """How many threads copy so many bytes; 1 where the driver does as well."""
+    return max(1, min(MOST_THREADS, _processors(), size // BYTES_A_THREAD))
+
+
+def pieces_of(size: int) -> list[tuple[int, int]]:
+    """Start and end of each piece."""
+    step = max(PIECE_BYTES, -(-size // MOST_PIECES // _CACHE_LINE) * _CACHE_LINE)
     return [(start, min(start + step, size)) for start in range(0, size, step)]
 
 
@@ -95,17 +124,18 @@ def _processors() -> int:
 
 
 @functools.cache
-def _helpers(process: int) -> list[SimpleQueue[_Part]]:  # noqa: ARG001 (a forked process has no threads)
-    """A queue a thread; the threads live as long as the process."""
-    queues: list[SimpleQueue[_Part]] = [SimpleQueue() for _ in range(_MOST_PARTS - 1)]
-    for number, queue in enumerate(queues):
-        threading.Thread(target=_copy, args=(queue,), name=f"staging-{number}", daemon=True).start()
-    return queues
+def _helpers(process: int) -> SimpleQueue[_Copy]:  # noqa: ARG001 (a forked process has no threads)
+    """Where threads take what they are to help with; they live as long as the process."""
+    copies: SimpleQueue[_Copy] = SimpleQueue()
+    for number in range(MOST_THREADS - 1):
+        threading.Thread(target=_help, args=(copies,), name=f"staging-{number}", daemon=True).start()
+    return copies
 
 
-def _copy(queue: SimpleQueue[_Part]) -> None:
+def _help(copies: SimpleQueue[_Copy]) -> None:
     while True:
-        part = queue.get()
-        # Other threads run meanwhile: ctypes gives the interpreter's lock back for the call.
-        ctypes.memmove(part.target, part.source, part.size)
-        part.done.put(part.number)
+        copy = copies.get()
+        for number in copy.copied():
+            copy.done.put(number)
+        # Its memory may go.
+        del copy

@@ -1,19 +1,20 @@
-"""Uploads from ordinary host memory, in parts by several threads: what was there when the call returned arrives."""
+"""Uploads from ordinary host memory, in pieces by several threads: what was there when the call returned arrives."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import pytest
 
 from runtime.cuda import staging
-from runtime.cuda.staging import Staging, parts_of
+from runtime.cuda.staging import Staging, pieces_of, threads_for
 from tests.support.cuda_on_cpu import HostGpu
 
-SIZES = [0, 1, staging.PART_BYTES, 2 * staging.PART_BYTES, 4_000_000, 4_000_001, 16_070_400]
+SIZES = [0, 1, staging.BYTES_A_THREAD, 2 * staging.BYTES_A_THREAD, 4_000_000, 4_000_001, 16_070_400]
 
 
 class SlowGpu(HostGpu):
@@ -57,12 +58,13 @@ def values(size: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_parts_cover_all_bytes_once(size: int) -> None:
-    spans = parts_of(size)
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_pieces_cover_all_bytes_once(size: int) -> None:
+    spans = pieces_of(size)
     assert [start for start, _ in spans] == [0, *(end for _, end in spans[:-1])]
     assert spans[-1][1] == size
-    assert len(spans) == max(1, min(5, size // staging.PART_BYTES))
+    assert len(spans) <= staging.MOST_PIECES
+    assert threads_for(size) == max(1, min(5, size // staging.BYTES_A_THREAD)) <= len(spans)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -109,7 +111,19 @@ def test_rows_that_do_not_lie_side_by_side(gpu: SlowGpu) -> None:
 
 def test_on_one_processor_the_driver_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "_processors", lambda: 1)
-    assert parts_of(16_000_000) == [(0, 16_000_000)]
+    assert threads_for(16_000_000) == 1
+
+
+def test_threads_that_get_no_processor_hold_nobody_up(gpu: SlowGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody: SimpleQueue[Any] = SimpleQueue()
+    monkeypatch.setattr(staging, "_helpers", lambda process: nobody)
+    data = values(4_000_000)
+    target = gpu.allocate(data.shape, np.uint8)
+    Staging(gpu).to_device(data, target.address, None)  # type: ignore[arg-type]
+    gpu.synchronize()
+    np.testing.assert_array_equal(target.get(), data)
+    assert nobody.qsize() == threads_for(data.nbytes) - 1
+    assert not list(nobody.get().copied()), "late, they find nothing left to do"
 
 
 def test_threads_are_those_of_the_process() -> None:
