@@ -13,15 +13,15 @@
 set -eu
 
 config=${DEPLOY_CONFIG:-@CONFIG@}
-name=${DEPLOY_NAME:-@NAME@}                       # the workspace is work/NAME, on a GPU work/NAME-gpu
+name=${DEPLOY_NAME:-@NAME@} # the workspace is work/NAME, on a GPU work/NAME-gpu
 data=${DATA_ROOT:-@DATA@} # of the config: a workspace that comes from another machine names its place there
-gate=${DEPLOY_GATE:-'@METRIC@ drop > 0.5%'}       # what fails it, against PyTorch; more gates: docs/results.md
+gate=${DEPLOY_GATE:-'@METRIC@ drop > 0.5%'} # what fails it, against PyTorch; more gates: docs/results.md
 baseline=${DEPLOY_BASELINE:-baselines/@NAME@.json} # of `evaluator baseline export`; without it nothing is compared
-max_drop=${DEPLOY_MAX_DROP:-0.25}                 # points of the metric
-home=${AWML_DEPLOY:-.awml-deploy}                 # a checkout; `setup` brings it to REF of URL, where there is a URL
+max_drop=${DEPLOY_MAX_DROP:-0.25} # points of the metric
+home=${AWML_DEPLOY:-.awml-deploy} # a checkout; `setup` brings it to REF of URL, where there is a URL
 url=${AWML_DEPLOY_URL:-}
 ref=${AWML_DEPLOY_REF:-@REF@}
-target=${DOCKER_TARGET:-}                         # of images, as in x86-trt10.8 (docs/targets.md); else TensorRT is here
+target=${DOCKER_TARGET:-} # of images, as in x86-trt10.8 (docs/targets.md); else TensorRT is here
 
 [ -z "$data" ] || export DATA_ROOT="$data"
 exporter=$home/.venv/exporter/bin/exporter
@@ -58,6 +58,7 @@ export_model() {
 
 # STAGE...: those that must end well, one after the other; then what judges, whatever the verdicts are.
 job() {
+    rm -rf "$results" # of an earlier job, where the folder is kept
     status=0 rest="verify evaluate regress summary"
     for stage; do
         sh "$0" "$stage" || { status=$? rest=summary && break; }
@@ -88,10 +89,11 @@ run_stage() {
         ;;
     gpu)
         export DEPLOY_FROM="$work" DEPLOY_NAME="$name-gpu"
-        work=work/$DEPLOY_NAME
+        work=work/$DEPLOY_NAME results=work/results/$DEPLOY_NAME
         job take build run_engines
         ;;
     tune)
+        [ -z "$target" ] || { echo "a search needs all tools together: without DOCKER_TARGET" >&2 && return 2; }
         export_model "$work-tune"
         tool trt_builder tune --work "$work-tune" --max-drop "$max_drop" --device cuda
         ;;

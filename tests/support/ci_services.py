@@ -214,7 +214,10 @@ class GitLab:
         pipeline = yaml.safe_load((runner.remote / ".gitlab-ci.yml").read_text())
         job = _extended(pipeline, job_name)
         # Those of the project count more than those of the file.
-        variables = {**pipeline["variables"], **job.get("variables", {}), **self.variables}
+        given = {**pipeline["variables"], **job.get("variables", {}), **self.variables}
+        variables = {
+            name: _VARIABLE.sub(lambda match: given[match[1] or match[2]], value) for name, value in given.items()
+        }
         variables |= {"CI": "true", "GITLAB_CI": "true", "CI_PROJECT_DIR": str(runner.folder), "CI_JOB_NAME": job_name}
         for rules in (pipeline["workflow"]["rules"], job.get("rules", [{"if": '"" == ""'}])):
             if not any(_holds(rule["if"], variables) for rule in rules):

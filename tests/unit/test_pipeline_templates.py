@@ -103,6 +103,15 @@ def test_it_ends_as_the_first_tool_that_did_not_end_well(
     assert (ended, _names(calls)) == (code, called)
 
 
+@pytest.mark.parametrize(("stage", "name"), [("cpu", "mine"), ("gpu", "mine-gpu")])
+def test_what_an_earlier_job_judged_is_not_taken_for_this_ones(repository: Path, stage: str, name: str) -> None:
+    earlier = repository / "work/results" / name / "verify.xml"
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
+    assert _deploy(repository, stage, ENDS="inspect=2 build=4")[0] != 0
+    assert not earlier.exists()
+
+
 def test_a_baseline_is_compared_with_where_there_is_one(repository: Path) -> None:
     (repository / "baselines").mkdir()
     (repository / "baselines/mine.json").write_text("{}")
@@ -123,6 +132,34 @@ def test_the_gpu_has_a_workspace_of_its_own_that_later_pipelines_add_to(reposito
     ]
     _, calls = _deploy(repository, "gpu")
     assert calls[0] == "manifest merge --work work/mine-gpu --prefer theirs work/mine"
+
+
+def test_a_search_has_a_workspace_and_an_export_of_its_own(repository: Path) -> None:
+    code, calls = _deploy(repository, "tune", QUANTIZED="true", DEPLOY_MAX_DROP="0.5")
+    assert (code, calls) == (
+        0, ["exporter quantize ptq --config mine.yaml --work work/mine-tune",
+            "exporter export --config mine.yaml --work work/mine-tune",
+            "trt_builder tune --work work/mine-tune --max-drop 0.5 --device cuda"],
+    )  # fmt: skip
+    code, (line,) = _deploy(repository, "tune", DOCKER_TARGET="x86-trt10.8")
+    assert (code, "needs all tools together" in line) == (2, True)
+
+
+def test_images_see_the_files_where_they_are(repository: Path) -> None:
+    """What `docker` is called with; tests/docker has a real one."""
+    stand_in = repository / "bin/docker"
+    stand_in.parent.mkdir()
+    stand_in.write_text('#!/bin/sh\necho "TARGET=$TARGET GPU=$GPU WORK=$WORK DATA=$DATA $AWML_UID docker $*" >>calls\n')
+    stand_in.chmod(0o755)
+    (repository / "data").mkdir()
+    variables = {"PATH": f"{stand_in.parent}:{os.environ['PATH']}", "DOCKER_TARGET": "x86-trt10.8", "DATA_ROOT": "data"}
+    code, (call,) = _deploy(repository, "run_engines", **variables)
+    assert code == 0
+    assert call.startswith(
+        f"TARGET=x86-trt10.8 GPU=nvidia WORK={repository}/work DATA={repository}/data {os.getuid()} "
+    )
+    assert f"--volume {repository}:{repository}:ro --volume {repository}/work:{repository}/work" in call
+    assert call.endswith("runtime-tensorrt run --work work/mine --backend tensorrt --device cuda")
 
 
 def test_mistakes_are_told_in_a_line(repository: Path) -> None:
