@@ -131,7 +131,7 @@ if __name__ == "__main__":
     else:
         recorded = [json.loads(line) for line in given.file.read_text(encoding="utf-8").splitlines()]
         loads = [line["load"] for line in recorded]
-        result = {str(count): judge(recorded, count, given.trials) for count in (1, 5, 10)}
+        result = {str(count): judge(recorded, count, given.trials) for count in (1, 5, 10, 20)}
         print(
             json.dumps({"processes": len(recorded), "load": [min(loads), max(loads)], "by processes": result}, indent=1)
         )

@@ -17,6 +17,10 @@ assessing differential expression", 2004). The variance of one is
 
 with as many degrees of freedom as its denominator, and that of a side's mean is what its number makes of it plus
 DRIFT^2. One process on either side is compared so, too, and finds coarse changes only.
+
+*The machine.* Latencies on a processor are told in units of the yardstick, a fixed piece of work that was timed beside
+them: from hour to hour a virtual machine is faster or slower by several percent. Where the yardsticks themselves differ
+by more than `SAME_SPEED`, nothing is compared.
 """
 
 from __future__ import annotations
@@ -33,17 +37,17 @@ from shared.latency import CARD, CLOCKS, MIN_SAMPLES, PROCESSOR, SETTINGS, TOTAL
 
 #: Standard deviation of what the fastest requests of processes take, relative; and of what their single stages do.
 USUAL_SPREAD, USUAL_SPREAD_OF_STAGES = 0.015, 0.05
-#: Standard deviation of what the machine itself is faster or slower by from one hour to the next, relative: what no
-#: number of processes measured at once averages out.
-DRIFT = 0.005
+#: Standard deviation of what the machine itself is faster or slower by from one hour to the next, relative, beyond what
+#: the yardstick tells: what no number of processes measured at once averages out.
+DRIFT, DRIFT_OF_STAGES = 0.01, 0.03
 #: Of several processes so many count, the faster ones: what others do to a whole process only adds, too.
 FASTER_PROCESSES = 0.5
 #: So many observations the usual spread counts for.
 PRIOR_WEIGHT = 4
 #: The medians went along where they changed by this part of the change of the fastest requests.
 WENT_ALONG = 0.5
-#: A processor, or the clock of a GPU, is another one where it differs by more than this.
-SAME_SPEED = 0.03
+#: A processor runs at another speed where the yardstick differs by more than this, a GPU where a clock does.
+SAME_SPEED, SAME_CLOCK = 0.01, 0.03
 #: More disturbed requests than this share, and what is left of a process's is not that of the model alone.
 MOST_DISTURBED = 0.25
 
@@ -83,23 +87,30 @@ def latency_change(stage: str, before: Sequence[Round], now: Sequence[Round], fa
         false_alarms: how often a change may be found where there is none.
     """
     fastest = [np.log(sorted(each.stages[stage].fastest for each in side)[: _kept(side)]) for side in (before, now)]
-    usual = USUAL_SPREAD if stage == TOTAL else USUAL_SPREAD_OF_STAGES
+    usual, drift = (USUAL_SPREAD, DRIFT) if stage == TOTAL else (USUAL_SPREAD_OF_STAGES, DRIFT_OF_STAGES)
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in fastest)
     freedom = PRIOR_WEIGHT + sum(len(values) for values in fastest) - 2
     variance = (PRIOR_WEIGHT * usual**2 + squares) / freedom
-    error = math.sqrt(sum(variance / len(values) + DRIFT**2 for values in fastest))
+    error = math.sqrt(sum(variance / len(values) + drift**2 for values in fastest))
     reach = student_quantile(1 - false_alarms / 2, freedom) * error
-    change = float(fastest[1].mean() - fastest[0].mean())
+    slower = _yardstick(now) - _yardstick(before)
+    change = float(fastest[1].mean() - fastest[0].mean()) - slower
     medians = [
         np.log(sorted(each.stages[stage].median for each in side)[: _kept(side)]).mean() for side in (before, now)
     ]
     ratio, low, high = (math.exp(change + shift) for shift in (0.0, -reach, reach))
-    return LatencyChange(ratio, low, high, math.exp(float(medians[1] - medians[0])))
+    return LatencyChange(ratio, low, high, math.exp(float(medians[1] - medians[0]) - slower))
 
 
 def _kept(side: Sequence[Round]) -> int:
     """How many processes count of a side: the faster half, one at least."""
     return math.ceil(FASTER_PROCESSES * len(side))
+
+
+def _yardstick(side: Sequence[Round]) -> float:
+    """Logarithm of the yardstick, of the faster half; 0 where there is none."""
+    times = sorted(float(each.conditions[YARDSTICK]) for each in side if YARDSTICK in each.conditions)
+    return float(np.log(times[: math.ceil(FASTER_PROCESSES * len(times))]).mean()) if times else 0.0
 
 
 def quiet(rounds: Sequence[Round]) -> list[Round]:
@@ -135,12 +146,13 @@ def _other_machine(before: Sequence[Round], now: Sequence[Round]) -> str | None:
         chosen = [{each.conditions.get(setting, "") for each in side} for side in (before, now)]
         if chosen[0] != chosen[1]:
             return f"{setting} {_named(chosen[1])}, the baseline's {_named(chosen[0])}"
-    for speed in (YARDSTICK,) if all(PROCESSOR in each.conditions for each in now) else CLOCKS:
-        earlier, present = (_middle(side, speed) for side in (before, now))
-        if earlier is None or present is None:
+    on_processor = all(PROCESSOR in each.conditions for each in now)
+    for speed in (YARDSTICK,) if on_processor else CLOCKS:
+        if not all(speed in each.conditions for each in (*before, *now)):
             return f"{speed} was not recorded; measure again"
-        if max(earlier, present) > min(earlier, present) * (1 + SAME_SPEED):
-            return f"the machine runs at another speed: {speed} {present:.4g}, the baseline's {earlier:.4g}"
+        earlier, present = (_yardstick(side) if on_processor else _clock(side, speed) for side in (before, now))
+        if abs(present - earlier) > (SAME_SPEED if on_processor else SAME_CLOCK):
+            return f"the machine runs at another speed: {speed} {math.exp(present):.4g}, was {math.exp(earlier):.4g}"
     return None
 
 
@@ -148,9 +160,9 @@ def _named(places: AbstractSet[str | None]) -> str:
     return " and ".join(sorted(str(place) for place in places))
 
 
-def _middle(rounds: Sequence[Round], speed: str) -> float | None:
-    known = [float(each.conditions[speed]) for each in rounds if speed in each.conditions]
-    return float(np.median(known)) if known else None
+def _clock(side: Sequence[Round], clock: str) -> float:
+    """Logarithm of a clock's median."""
+    return float(np.median(np.log([float(each.conditions[clock]) for each in side])))
 
 
 def student_quantile(probability: float, freedom: int) -> float:

@@ -42,7 +42,7 @@ RECORD = "regress/regress.json"
 #: How often a latency may be found to have changed where it has not, all lines of a comparison together.
 FALSE_ALARMS = 0.01
 #: A stage whose change is less than this part of the request's time is no difference to who waits for the request.
-LEAST_SHARE = 0.005
+LEAST_SHARE = 0.01
 #: What counts as a difference of the numbers without an interval: by so much of the earlier one, and by so much at all.
 RESOLUTION: Mapping[str, tuple[float, float]] = {
     "size": (0.01, 0.0),
@@ -261,7 +261,7 @@ def _latency(line: Line, old: Sequence[Round], new: Sequence[Round], alarms: flo
     verdict: Verdict = EQUAL
     if found.is_certain and matters:
         verdict = WORSE if found.ratio > 1 else BETTER
-    why = "" if min(len(old), len(new)) > 1 else "one process: runtime bench --processes 10 shows smaller changes"
+    why = "" if min(len(old), len(new)) > 1 else "one process: runtime bench --processes 20 shows smaller changes"
     if matters and found.is_of_medians_alone:
         why = f"medians alone changed, by {found.medians - 1:+.1%}: noise of the machine, or of some requests"
     bounds = {"change": found.ratio - 1, "low": found.low - 1, "high": found.high - 1}

@@ -151,7 +151,7 @@ def run_command(**options: Any) -> Answer:
     type=click.IntRange(1, 100),
     default=1,
     show_default=True,
-    help="Measure in so many processes, one after another; `evaluator regress` finds changes of 5 % with 10.",
+    help="Measure in so many processes, one after another; `evaluator regress` finds changes of 5 % with 20.",
 )
 @click.option("--page-locked", is_flag=True, help="Hold the input in memory that the GPU fetches from by itself.")
 @click.option(

@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 360, 220
 #: Colors in the style sheet: classes s0, s1, ...
 SERIES = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 38
+# Height of a title above a chart in a file of its own.
+_TITLE = 18
 # A range smaller than this, relative to its values (or to 1), gives no distinguishable ticks.
 _NARROWEST = 1e-6
 # About how many ticks fit on an axis.
@@ -23,7 +25,9 @@ _TICKS = 5
 # Of a file of its own: what page.css says, for light backgrounds.
 _STYLE = (
     "text{font:11px sans-serif;fill:#57606a}.grid{stroke:#d5d9df}.line{fill:none;stroke:var(--ink);stroke-width:1.8}"
-    ".area{fill:var(--ink)}.s0{--ink:#0969da}.s2{--ink:#1a7f37}.s7{--ink:#6e7781}"
+    ".area{fill:var(--ink)}.s0{--ink:#0969da}.s1{--ink:#c2410c}.s2{--ink:#1a7f37}.s3{--ink:#8250df}"
+    ".s4{--ink:#9a6700}.s5{--ink:#bf3989}.s6{--ink:#0e7490}.s7{--ink:#6e7781}"
+    ".name{fill:var(--ink)}line.mark{stroke:#b3141e;stroke-dasharray:3 3}text.mark{fill:#b3141e}"
 )
 
 
@@ -127,12 +131,24 @@ def texts(svg: str, x: Axis, y: Axis, names: Sequence[tuple[float, float, str]])
     return svg.replace("</svg>", f"{''.join(words)}</svg>")
 
 
-def standalone(svgs: Sequence[str]) -> str:
-    """Charts below one another as a file of its own, with the colors that the page's style sheet gives them."""
-    height = HEIGHT * len(svgs)
+def standalone(svgs: Sequence[str], titles: Sequence[str] = (), legend: Sequence[tuple[str, str]] = ()) -> str:
+    """Charts below one another as a file of its own, with the colors that the page's style sheet gives them.
+
+    Args:
+        svgs: the charts.
+        titles: one above each; none: they have none.
+        legend: CSS class and name of each line, behind every title.
+    """
+    names = "".join(f'<tspan class="name {style}" dx="8">{html.escape(name)}</tspan>' for style, name in legend)
+    room = _TITLE if titles else 0
+    height = (HEIGHT + room) * len(svgs)
     placed = [
-        svg.replace("<svg ", f'<svg y="{HEIGHT * index}" width="{WIDTH}" height="{HEIGHT}" ', 1)
+        svg.replace("<svg ", f'<svg y="{(HEIGHT + room) * index + room}" width="{WIDTH}" height="{HEIGHT}" ', 1)
         for index, svg in enumerate(svgs)
+    ]
+    placed += [
+        f'<text x="{_LEFT}" y="{(HEIGHT + room) * index + room - 4}">{html.escape(title)}{names}</text>'
+        for index, title in enumerate(titles)
     ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{2 * WIDTH}">'

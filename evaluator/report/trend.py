@@ -29,7 +29,6 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
         return None
     metrics = _metrics(evaluated)[:_SHOWN]
     runs = _runs(evaluated)
-    legend = [(f"s{index % SERIES}", run) for index, run in enumerate(runs)]
     rows = [
         [
             one.title,
@@ -46,7 +45,7 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
     ]
     columns = ["version", "made (UTC)", "run", "precision", *metrics, "median [ms]", "bench [ms]", "model [MB]"]
     blocks: list[Block] = [
-        Charts(trend_charts(evaluated, metrics), legend),
+        Charts(trend_charts(evaluated, metrics), _legend(runs)),
         Grid("Versions of this workspace, oldest first", columns, rows),
     ]
     blocks += [Text(line, "muted") for line in left_out]
@@ -69,7 +68,12 @@ def draw(work: Path, metrics: Sequence[str], file: Path) -> None:
     """Write the charts of a workspace as a file of their own, SVG."""
     evaluated, _ = evaluated_versions(work)
     charts = trend_charts(evaluated, metrics or _metrics(evaluated)[:_SHOWN])
-    write_text(file, standalone([chart.svg for chart in charts]))
+    titles = [chart.title for chart in charts]
+    write_text(file, standalone([chart.svg for chart in charts], titles, _legend(_runs(evaluated))))
+
+
+def _legend(runs: Sequence[str]) -> list[tuple[str, str]]:
+    return [(f"s{index % SERIES}", run) for index, run in enumerate(runs)]
 
 
 def _runs(evaluated: Sequence[Evaluated]) -> list[str]:

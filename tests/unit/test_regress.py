@@ -214,10 +214,10 @@ def test_quantiles_of_student_are_those_of_the_tables(probability: float, freedo
     assert student_quantile(probability, freedom) == pytest.approx(quantile, abs=1e-4)
 
 
-def test_five_percent_is_found_between_ten_processes_of_a_quiet_machine() -> None:
+def test_five_percent_is_found_between_twenty_processes_of_a_quiet_machine() -> None:
     before, now = (
-        _measured(_rounds([10.0, 10.1, 9.9, 10.05, 9.95] * 2)),
-        _measured(_rounds([10.5, 10.6, 10.4, 10.55, 10.45] * 2)),
+        _measured(_rounds([10.0, 10.1, 9.9, 10.05, 9.95] * 4)),
+        _measured(_rounds([10.5, 10.6, 10.4, 10.55, 10.45] * 4)),
     )
     # Single stages differ by more from process to process than the request does.
     assert _verdicts(before, now) == {TOTAL: "worse", "head": "no difference"}
@@ -282,6 +282,13 @@ def test_latencies_of_other_conditions_are_not_compared(changes: dict[str, Any],
     assert all(line.why.startswith(why) for line in lines)
     with pytest.raises(InputError, match="nothing can be compared"):
         judge(lines, Answer(""))
+
+
+def test_latencies_are_told_in_units_of_the_yardstick() -> None:
+    slower = {**PROCESSOR, "yardstick_ms": "1.009"}
+    before, now = _measured(_rounds([10.0] * 20)), _measured(_rounds([10.09] * 20, conditions=slower))
+    change = next(line.change for line in compare(before, now, Gates()) if line.name == TOTAL)
+    assert change == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_card_is_compared_at_the_same_clocks_only() -> None:
