@@ -171,6 +171,8 @@ static float __fmul_rn(float a, float b) { return a * b; }
 static float __fdiv_rn(float a, float b) { return a / b; }
 static float __fsqrt_rn(float a) { return std::sqrt(a); }
 static int __ffs(unsigned bits) { return __builtin_ffs((int)bits); }
+static int __ffsll(long long bits) { return __builtin_ffsll(bits); }
+static int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 template <class To, class From>
 static To same_bits(From value) {
     To answer;

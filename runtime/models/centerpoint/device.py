@@ -239,10 +239,11 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
     def _upload(self, points: Float32) -> None:
         """Copy a frame to the device, which fetches page-locked memory by itself, beside its other work."""
         host, device = self._buffers.host_frame, self._buffers.frame.address
-        host[:1].view(np.int32)[0] = len(points)
-        self._gpu.to_device(host[:FRAME_HEADER], device, self._copies)
         if len(points):
             self._staging.to_device(points, device + FRAME_HEADER * host.itemsize, self._copies)
+        # Behind the points, which are on their way meanwhile.
+        host[:1].view(np.int32)[0] = len(points)
+        self._gpu.to_device(host[:FRAME_HEADER], device, self._copies)
 
     def _enqueue_reset(self) -> None:
         """What has to be empty when a request starts. The canvas first: it is cleared by what this one found."""

@@ -141,27 +141,33 @@ compare_picks(const float* ranked, float limit, float extra, const int* header, 
 // Word by word from the best: one thread decides among its 64 boxes, then all strike out what these suppress.
 extern "C" __global__ void __launch_bounds__(KEEP_BLOCK)
 keep_picks(const u64* overlaps, const int* order, const float* decoded, int most_boxes, int* result) {
-    __shared__ u64 gone[WORDS], among[WORD], stay;
-    __shared__ int kept[MOST], number;
+    // Bits of each word's boxes: suppressed, kept; and how many are kept in the words before.
+    __shared__ u64 gone[WORDS], stay[WORDS];
+    __shared__ int before[WORDS], number;
+    // What each box suppresses among those of its own word.
+    __shared__ u64 among[MOST];
     const int count = result[PICKED], words = (count + WORD - 1) / WORD;
     if (count > MOST) return;
-    if (threadIdx.x < WORDS) gone[threadIdx.x] = 0;
+    if (threadIdx.x < WORDS) gone[threadIdx.x] = stay[threadIdx.x] = 0;
     if (threadIdx.x == 0) number = 0;
+    for (int box = threadIdx.x; box < count; box += KEEP_BLOCK)
+        among[box] = overlaps[(long long)box * WORDS + box / WORD];
     __syncthreads();
     for (int word = 0; word < words; word++) {
         const int first = word * WORD;
-        if (threadIdx.x < WORD && first + threadIdx.x < count)
-            among[threadIdx.x] = overlaps[(long long)(first + threadIdx.x) * WORDS + word];
-        __syncthreads();
         if (threadIdx.x == 0) {
-            u64 out = gone[word];
-            stay = 0;
-            for (int index = 0; index < WORD && first + index < count && number < most_boxes; index++) {
-                if (out >> index & 1) continue;
-                out |= among[index];
-                stay |= 1ull << index;
-                kept[number++] = first + index;
+            int found = number;
+            before[word] = found;
+            u64 left = ~gone[word], own = 0;
+            if (count - first < WORD) left &= (1ull << (count - first)) - 1;
+            while (left != 0 && found < most_boxes) {
+                const u64 best = left & (~left + 1);
+                own |= best;
+                left &= ~(best | among[first + __ffsll((long long)left) - 1]);
+                found++;
             }
+            stay[word] = own;
+            number = found;
         }
         __syncthreads();
         if (number == most_boxes) break;
@@ -169,7 +175,7 @@ keep_picks(const u64* overlaps, const int* order, const float* decoded, int most
         if (part < PARTS && later > word && later < words) {
             u64 struck = 0;
             for (int index = part; index < WORD; index += PARTS)
-                if (stay >> index & 1) struck |= overlaps[(long long)(first + index) * WORDS + later];
+                if (stay[word] >> index & 1) struck |= overlaps[(long long)(first + index) * WORDS + later];
             if (struck != 0) atomicOr(&gone[later], struck);
         }
         __syncthreads();
@@ -177,6 +183,11 @@ keep_picks(const u64* overlaps, const int* order, const float* decoded, int most
     __syncthreads();
     if (threadIdx.x == 0) result[KEPT] = number;
     float* rows = (float*)(result + HEADER_WORDS);
-    for (int index = threadIdx.x; index < number * DECODED_WORDS; index += KEEP_BLOCK)
-        rows[index] = decoded[order[kept[index / DECODED_WORDS]] * DECODED_WORDS + index % DECODED_WORDS];
+    for (int index = threadIdx.x; index < count * DECODED_WORDS; index += KEEP_BLOCK) {
+        const int box = index / DECODED_WORDS, column = index % DECODED_WORDS;
+        const u64 own = stay[box / WORD], bit = 1ull << box % WORD;
+        if ((own & bit) == 0) continue;
+        const int place = before[box / WORD] + __popcll(own & (bit - 1));
+        rows[place * DECODED_WORDS + column] = decoded[order[box] * DECODED_WORDS + column];
+    }
 }
