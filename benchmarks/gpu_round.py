@@ -211,7 +211,8 @@ PARTS = (
             ("-m", "demo", "generate", "--out", "SCRATCH/search", "--split", "val", "--frames", "40"),
             (
                 "-m", "trt_builder", "tune", "--trust", "--work", "WORK/centerpoint-tune", "--data", "SCRATCH/search",
-                "--set", "data.info_file=info/t4dataset_demo_infos_val.pkl", *_NO_LIBRARIES, "--max-drop", "0.25",
+                "--set", "data.info_file=SCRATCH/search/info/t4dataset_demo_infos_val.pkl", *_NO_LIBRARIES,
+                "--max-drop", "0.25",
             ),
         ],
         keep=["centerpoint-tune/choices/pareto.*", "centerpoint-tune/choices/tuned.yaml"],
@@ -305,7 +306,7 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
 
     def filled(text: str) -> str:
         places = {"OUT": out, "WORK": scratch, "SCRATCH": scratch, "WORKSPACES": work}
-        return re.sub(r"^(OUT|WORK|SCRATCH|WORKSPACES)(?=/|$)", lambda match: str(places[match[1]]), text)
+        return re.sub(r"(?<![^=])(OUT|WORK|SCRATCH|WORKSPACES)(?=/|$)", lambda match: str(places[match[1]]), text)
 
     variables = {name: filled(value) for name, value in part.variables.items()}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))

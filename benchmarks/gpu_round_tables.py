@@ -65,8 +65,8 @@ def write_into(page: Path, text: str) -> None:
     if not end:
         raise ValueError(f"{page} has no lines '{_BEGIN}' and '{_END}'")
     # A page has its own title, so the tables' come one deeper.
-    deeper = text.replace("\n## ", "\n#### ")
-    page.write_text(f"{before}{begin}\n{deeper}{end}{after}", encoding="utf-8")
+    deeper = f"\n{text}".replace("\n## ", "\n#### ")
+    page.write_text(f"{before}{begin}{deeper}{end}{after}", encoding="utf-8")
 
 
 def _read(path: Path) -> Any:

@@ -163,9 +163,10 @@ def test_kernel_timings_go_from_part_to_part_but_not_to_one_that_begins_cold(tmp
 
 
 def test_files_of_the_copy_are_kept_and_what_lacks_a_package_is_not_run(tmp_path: Path) -> None:
-    write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('kept')"
+    # Overrides of the config name files as well.
+    write = "import pathlib, sys; pathlib.Path(sys.argv[1].removeprefix('key=')).write_text('kept')"
     parts = [
-        Part("keeps", 30, [("-c", write, "SCRATCH/a.json"), ("-c", write, "SCRATCH/b.json")], keep=["a.*"]),
+        Part("keeps", 30, [("-c", write, "key=SCRATCH/a.json"), ("-c", write, "SCRATCH/b.json")], keep=["a.*"]),
         Part("lacks", 30, [("-c", write, "OUT/never")], needs=["no_such_package"]),
     ]
     found = run(parts, tmp_path, tmp_path / "none")
@@ -202,6 +203,13 @@ def test_tables_of_a_page_are_replaced_and_say_when_and_with_which_clocks(tmp_pa
     page.write_text("# Title\n")
     with pytest.raises(ValueError, match="no lines"):
         write_into(page, "x")
+
+
+def test_tables_without_parts_are_as_deep_in_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"{gpu_round_tables._BEGIN}\n{gpu_round_tables._END}\n")
+    write_into(page, "## One\n\n## Two\n")
+    assert [line for line in page.read_text().splitlines() if line.startswith("#")] == ["#### One", "#### Two"]
 
 
 def test_tests_are_counted_in_a_log_that_was_cut_short() -> None:
