@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -62,6 +63,25 @@ def test_without_the_kernels_account_switches_are_counted(tmp_path: Path, monkey
     monkeypatch.setattr(waiting, "_stolen_ms", lambda: 0.0)
     (tmp_path / "1").mkdir()
     assert waiting.waited_ms(tmp_path) - waiting.waited_ms(tmp_path / "nothing") == pytest.approx(-5 * 3.0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no account of waiting")
+def test_accounts_of_threads_that_ended_are_given_up() -> None:
+    def opened() -> int:
+        waiting.waited_ms()
+        return len([*Path("/proc/self/fd").iterdir()])
+
+    before = opened()
+    stop = threading.Event()
+    others = [threading.Thread(target=stop.wait) for _ in range(20)]
+    for other in others:
+        other.start()
+    assert opened() >= before + 20
+    assert opened() >= before + 20
+    stop.set()
+    for other in others:
+        other.join()
+    assert opened() <= before + 1
 
 
 def test_waiting_counts_against_the_whole_request() -> None:
