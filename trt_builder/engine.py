@@ -13,6 +13,7 @@ from shared.errors import BuildError
 from shared.files import write_json
 from shared.lazy import lazy_import
 from shared.logs import event
+from shared.qdq_lint import float_sums
 from shared.stages import StageRun
 from shared.work_path import WorkPath
 from trt_builder import (
@@ -136,7 +137,7 @@ def build(session: Session, job: Job, graph: Path, reproduce: tuple[Mode, bytes]
         can_cancel=monitor is not None,
     )
     if serialized is None:
-        raise failure(job.component, session.messages.problems())
+        raise failure(job.component, session.messages.problems(), float_sums(onnx_graph.load(graph)))
     plan = bytes(memoryview(serialized))
     if reproduce is None:
         if session.cache is not None and cache is not None:

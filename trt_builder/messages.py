@@ -12,6 +12,8 @@ from shared.errors import BuildError
 
 _log = logging.getLogger("tensorrt")
 
+_NO_INT8_KERNEL = r"incorrectly marked as an int8 node"
+
 # Words in TensorRT's messages -> what happened and what to do; the first that is found wins.
 _MEANINGS: tuple[tuple[str, str, str], ...] = (
     (
@@ -26,7 +28,7 @@ _MEANINGS: tuple[tuple[str, str, str], ...] = (
         "raise tensorrt.max_workspace_size or optimization_level, or let the node run in FP32 with keep_fp32",
     ),
     (
-        r"incorrectly marked as an int8 node",
+        _NO_INT8_KERNEL,
         "no INT8 kernel for a quantized layer",
         "leave it in floating point (quantization.sensitive_layers) and export again; trt_builder reproduce finds it",
     ),
@@ -123,12 +125,13 @@ def _new_logger(trt: Any) -> Any:
     return BuildLogger()
 
 
-def failure(component: str, problems: Sequence[str]) -> BuildError:
+def failure(component: str, problems: Sequence[str], float_sums: Sequence[str] = ()) -> BuildError:
     """The error for a build that gave nothing.
 
     Args:
         component: what was built.
         problems: what TensorRT said.
+        float_sums: see `shared.qdq_lint.float_sums`.
     """
     text = "\n".join(problems)
     last = _shorten(problems[-1]) if problems else "TensorRT gave no reason"
@@ -136,7 +139,14 @@ def failure(component: str, problems: Sequence[str]) -> BuildError:
         match = re.search(pattern, text)
         if match is not None:
             line = next((line for line in problems if re.search(pattern, line)), last)
-            return BuildError(f"{meaning}: {_shorten(line)}", where=component, hint=advice)
+            if pattern == _NO_INT8_KERNEL and float_sums:
+                hint = (
+                    f"an INT8 kernel adds int8 to int8, and its sum is read as int8: let all that meets behind "
+                    f"'{float_sums[0]}' be quantized, or nothing of it (quantization.sensitive_layers)"
+                )
+            else:
+                hint = advice
+            return BuildError(f"{meaning}: {_shorten(line)}", where=component, hint=hint)
     return BuildError(
         f"TensorRT could not build the engine: {last}", where=component, hint="--debug shows all its messages"
     )

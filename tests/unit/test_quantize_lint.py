@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from exporter.cli import cli
 from shared.errors import ExportError
-from shared.qdq_lint import check, lint, quantized_nodes
+from shared.qdq_lint import check, float_sums, lint, quantized_nodes
 from tests.support.qdq_graphs import Net, residual_block
 
 
@@ -161,6 +161,21 @@ def test_a_quantized_skip_connection_is_part_of_the_convolution_before_it() -> N
     skip = net.pair("x", "skip")
     net.conv(net.node("Add", "add", net.conv("x", "conv0", quantized=False), skip), "conv1")
     assert [(finding.node, finding.rule) for finding in lint(net.model())] == [("skip.DQ", "fusion")]
+
+
+@pytest.mark.parametrize(
+    ("skip", "reader", "found"),
+    [("int8", "int8", []), ("int8", "float", ["conv0"]), ("float", "int8", ["conv0"]), ("int8", "both", ["conv0"])],
+)
+def test_sums_of_int8_kernels_that_are_not_int8_on_every_side(skip: str, reader: str, found: list[str]) -> None:
+    net = Net()
+    added = net.node("Add", "add", net.conv("x", "conv0"), net.pair("x", "skip") if skip == "int8" else "x")
+    total = net.node("Relu", "relu", added)
+    if reader != "float":
+        net.conv(total, "conv1")
+    if reader != "int8":
+        net.node("GlobalAveragePool", "pool", total)
+    assert float_sums(net.model()) == found
 
 
 def test_a_tensor_with_two_scales_is_kept_twice() -> None:

@@ -26,6 +26,7 @@ from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError,
 from shared.workspace import Workspace
 from tests.support import tensorrt_double
 from tests.support.opened import opened_files
+from tests.support.qdq_graphs import Net
 from tests.support.tensorrt_double import Behavior, Recorded
 from tests.support.tensorrt_double.building import TimingCache
 from tests.support.trt_workspaces import (
@@ -301,6 +302,16 @@ def test_failures_are_told_apart(machine: Machine, tmp_path: Path, said: str, me
     assert said[:30] in text
     assert advice in text
     assert "\n" not in text
+
+
+def test_the_layer_without_an_int8_kernel_is_named(machine: Machine, tmp_path: Path) -> None:
+    machine.with_tensorrt("8.6.0")
+    machine.behavior.fails = True
+    machine.behavior.says = [("ERROR", "points to the node being incorrectly marked as an int8 node")]
+    net = Net()
+    net.node("GlobalAveragePool", "pool", net.node("Add", "add", net.conv("x", "conv0"), net.pair("x", "skip")))
+    with pytest.raises(BuildError, match="behind 'conv0' be quantized"):
+        build(make_workspace(tmp_path, {HEAD: net.model()}), "int8")
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "10.9.0"])
