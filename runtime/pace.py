@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -36,14 +36,9 @@ class Pace:
         self.samples += 1
         self.readers_seconds += read.reader_seconds
 
-    @contextmanager
-    def spent_on(self, what: str) -> Iterator[None]:
+    def spent_on(self, what: str) -> AbstractContextManager[None]:
         """The block's time is spent on it."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[what] += time.perf_counter() - started
+        return _Spent(self.seconds, what)
 
     def waiting_for(self, items: Iterable[Item], what: str) -> Iterator[Item]:
         """The items; the time until each comes is spent on ``what``."""
@@ -65,6 +60,19 @@ class Pace:
             "parts": {what: seconds / whole for what, seconds in self.seconds.items()},
             "processor_seconds": processors / self.samples,
         }
+
+
+class _Spent(AbstractContextManager[None]):
+    """Adds the time of a block to an account; a sample has four of them, so that a generator would take too long."""
+
+    def __init__(self, seconds: dict[str, float], what: str) -> None:
+        self._seconds, self._what = seconds, what
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *raised: object) -> None:
+        self._seconds[self._what] += time.perf_counter() - self._started
 
 
 def side_by_side(results: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any] | None:

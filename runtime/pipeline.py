@@ -26,7 +26,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
@@ -327,7 +327,7 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
             ENQUEUE: (waiting.enqueued - waiting.started) / 1e6,
             TOTAL: (time.perf_counter_ns() - waiting.started) / 1e6,
         }
-        return replace(inference, latency_ms=latency)
+        return Inference(inference.predictions, inference.outputs, latency, inference.counters)
 
     def settle(self) -> None:
         """Wait for the request in flight, if there is one, whose answer nobody wants any more."""
