@@ -84,6 +84,27 @@ choose_points(const Request* request, int height, int width, int reach, const in
     }
 }
 
+// The channels that show points; the image may be on its way meanwhile.
+extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
+paint_points(const Request* request, const float* points, const double* depths, const u32* latest, int height, int width,
+             double max_depth, INPUT_T* fused, int* header) {
+    const int columns = request->columns;
+    const long long pixels = (long long)height * width;
+    int painted = 0;
+    for (long long pixel = blockIdx.x * INPUT_BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * INPUT_BLOCK) {
+        float depth = 0.0f, intensity = 0.0f;
+        if (latest[pixel] != UNUSED) {
+            const u32 point = LAST - latest[pixel];
+            depth = (float)(255.0 * depths[point] / max_depth) / 255.0f;
+            intensity = points[(long long)columns * point + 3] / 255.0f;
+            painted++;
+        }
+        write_value(fused, 3 * pixels + pixel, depth);
+        write_value(fused, 4 * pixels + pixel, intensity);
+    }
+    add_to_counter(&header[PAINTED], painted);
+}
+
 // A channel of the image at a place between pixels, 0 outside: bilinear, in OpenCV's fixed point.
 __device__ inline int interpolated(const unsigned char* image, int height, int width, int column, int row, int fraction,
                                    int channel) {
@@ -99,29 +120,15 @@ __device__ inline int interpolated(const unsigned char* image, int height, int w
 }
 
 extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
-fuse_channels(const Request* request, const unsigned char* image, const float* points, const double* depths,
-              const u32* latest, int height, int width, double max_depth, INPUT_T* fused, int* header) {
+fuse_image(const Request* request, const unsigned char* image, int height, int width, INPUT_T* fused) {
     const short* source = request->source;
     const unsigned short* fraction = request->fraction;
-    const int columns = request->columns;
     const long long pixels = (long long)height * width;
-    int painted = 0;
-    for (long long pixel = blockIdx.x * INPUT_BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * INPUT_BLOCK) {
+    for (long long pixel = blockIdx.x * INPUT_BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * INPUT_BLOCK)
         for (int channel = 0; channel < 3; channel++) {
             const int value = source == nullptr ? image[3 * pixel + channel]
                                                 : interpolated(image, height, width, source[2 * pixel],
                                                                source[2 * pixel + 1], fraction[pixel], channel);
             write_value(fused, channel * pixels + pixel, (float)value / 255.0f);
         }
-        float depth = 0.0f, intensity = 0.0f;
-        if (latest[pixel] != UNUSED) {
-            const u32 point = LAST - latest[pixel];
-            depth = (float)(255.0 * depths[point] / max_depth) / 255.0f;
-            intensity = points[(long long)columns * point + 3] / 255.0f;
-            painted++;
-        }
-        write_value(fused, 3 * pixels + pixel, depth);
-        write_value(fused, 4 * pixels + pixel, intensity);
-    }
-    add_to_counter(&header[PAINTED], painted);
 }

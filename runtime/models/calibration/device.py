@@ -1,7 +1,7 @@
 """Calibration status on a GPU: the steps of `runtime.models.calibration.steps`, as CUDA kernels on device memory.
 
-points -> upload -> project -> choose -> fuse (undistort, paint, / 255) -> end2end -> download
-image  -> upload ------------------------^
+points -> upload -> project -> choose -> paint -> fuse (undistort, / 255) -> end2end -> download
+image  -> upload ---------------------------------^
 
 The image goes to the device as the camera gave it (16 MB at 5 megapixels; the five channels have 107), while the
 points are projected. Maps of the undistortion stay there, a set a camera; buffers, the component's bindings and CUDA
@@ -82,7 +82,7 @@ class _Size:
 
     Attributes:
         memory: where.
-        points: finds the point that each pixel shows.
+        points: finds the point that each pixel shows, and paints them.
         rest: comes behind that and behind the image.
     """
 
@@ -133,7 +133,9 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         self._maps: dict[int, _Maps] = {}
         # Copies of images run beside the points' kernels.
         self._copies = gpu.stream()
-        self._timeline = Timeline(gpu, ("upload", "project", "choose", "image", "fuse", self._component, "download"))
+        self._timeline = Timeline(
+            gpu, ("upload", "project", "choose", "paint", "image", "fuse", self._component, "download")
+        )
         self._uploaded = gpu.event()
 
     def another(self) -> Self:
@@ -205,7 +207,7 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         self._gpu.to_device(self._host_request, self._request.address, self._stream)
 
     def _enqueue_points(self, memory: _Memory, mark: Callable[[str], None]) -> None:
-        """Which point each pixel shows."""
+        """Which point each pixel shows, and the channels that show them."""
         height, width = memory.image.shape[:2]
         depth, reach = self._parameters.max_depth, self._parameters.dilation_size
         self._gpu.fill(memory.nearest, _UNUSED, self._stream)
@@ -222,15 +224,18 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
             self._request, height, width, reach, self._cells, self._depths, memory.nearest, memory.latest,
         )  # fmt: skip
         mark("choose")
+        self._kernels.launch(
+            "paint_points", self._blocks, BLOCK,
+            self._request, self._points, self._depths, memory.latest, height, width, depth, memory.fused, self._header,
+        )  # fmt: skip
+        mark("paint")
 
     def _enqueue_rest(self, memory: _Memory, mark: Callable[[str], None]) -> None:
-        """From the image and the points at its pixels to the answer on the host."""
+        """From the image to the answer on the host."""
         height, width = memory.image.shape[:2]
         self._kernels.launch(
-            "fuse_channels", self._blocks, BLOCK,
-            self._request, memory.image, self._points, self._depths, memory.latest, height, width,
-            self._parameters.max_depth, memory.fused, self._header,
-        )  # fmt: skip
+            "fuse_image", self._blocks, BLOCK, self._request, memory.image, height, width, memory.fused
+        )
         mark("fuse")
         memory.bound.enqueue()
         mark(self._component)
@@ -287,5 +292,6 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
 _SIGNATURES = {
     "project_points": "PPiidiPPPP",
     "choose_points": "PiiiPPPP",
-    "fuse_channels": "PPPPPiidPP",
+    "paint_points": "PPPPiidPP",
+    "fuse_image": "PPiiP",
 }
