@@ -94,6 +94,7 @@ POLICIES ?= fp32_tf32 fp16 int8
 LAYERS ?= $(CONFIG)
 MAX_DROP ?= 0.25
 NEVER_INT8_centerpoint_int8 := pts_voxel_encoder pts_neck.deblocks.1 pts_neck.deblocks.2
+NEVER_INT8_calibration_int8 := backbone.layer4.1.conv2
 NEVER_INT8 ?= $(NEVER_INT8_$(MODEL))
 empty :=
 comma := ,

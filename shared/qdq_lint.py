@@ -10,7 +10,7 @@ accuracy for nothing. Pure ONNX: works on any file, whoever made it.
 | weights | Conv: one scale per output channel; ConvTranspose: that or one scale; activations: one scale |
 | int8 | zero points are int8 and 0, scales constant, positive and finite |
 | pairs | a Q feeds DQs of its own scale and nothing else; a DQ does not feed a Q |
-| fusion | a DQ reaches a matrix node, or an Add that is part of one or quantized as a whole |
+| fusion | a DQ reaches a matrix node; or an Add that is part of one, quantized as a whole, or beside one |
 | scales | one scale on all quantized inputs of an Add or Concat, and on all copies of a tensor |
 | excluded | nodes that are to stay in floating point have no DQ at an input |
 """
@@ -256,12 +256,24 @@ def is_used(graph: QdqGraph, node: Any) -> bool:
     for consumer in graph.consumers[node.output[0]]:
         if consumer.op_type in MATRIX and node.output[0] in consumer.input[:2]:
             return True
-        if consumer.op_type == "Add" and _add_is_int8(graph, consumer):
+        if consumer.op_type == "Add" and (_add_is_int8(graph, consumer) or _shares_its_tensor(graph, node)):
             return True
         # A second Q is reported as such.
         if consumer.op_type == "QuantizeLinear" or (consumer.op_type in _COMMUTES and is_used(graph, consumer)):
             return True
     return False
+
+
+def _shares_its_tensor(graph: QdqGraph, dequantize: Any) -> bool:
+    """Whether a matrix node reads the same tensor as int8, and so the kernel that makes it may write int8 alone."""
+    quantize = graph.producer.get(dequantize.input[0])
+    return quantize is not None and any(
+        consumer.op_type in MATRIX
+        for other in graph.consumers[quantize.input[0]]
+        if other.op_type == "QuantizeLinear"
+        for pair in graph.consumers[other.output[0]]
+        for consumer in graph.consumers[pair.output[0]]
+    )
 
 
 def _add_is_int8(graph: QdqGraph, add: Any) -> bool:

@@ -6,6 +6,9 @@ int8 already. So the skip connection is quantized, and the convolution's own out
     x ── Q/DQ ─┬─ conv1 ─ ReLU ─ Q/DQ ─ conv2 ─ Add ─ ReLU ─ Q/DQ ─ …
                └─────────── (downsample, Q/DQ) ──┘
 
+It is quantized beside a last convolution in float, too: x is the sum of the block before, and an INT8 kernel that makes
+a sum needs all its readers to take int8 (`shared.qdq_lint.float_sums`).
+
 A tensor that several layers read is held once when they use one scale, and tensors that a Concat joins lie in one
 tensor: their scale is the largest of those found. Nearest upsampling, maximum pooling and reshapes change no value, so
 what is on either side of them counts as one tensor.
@@ -38,11 +41,11 @@ _SAME_VALUES = frozenset({"cat", "concat", "flatten", "max_pool2d", "reshape", "
 
 
 class SkipQuantizer(FixedQuantizer):
-    """Quantizes a skip connection as long as the layer that takes the Add in is quantized.
+    """Quantizes a skip connection as long as a layer is quantized.
 
     Args:
         scale: float32, ().
-        kernel: the frozen layer whose output is added.
+        kernel: that frozen layer: the one that reads the same tensor, or behind a `downsample` that takes the Add in.
     """
 
     def __init__(self, scale: Tensor, kernel: nn.Module) -> None:
@@ -156,16 +159,23 @@ def _types(modules: Sequence[str], name: str) -> Any:
 
 
 def _blocks(model: nn.Module) -> Iterator[ResidualBlock]:
-    """The residual blocks whose layers on either side of the skip connection are quantized."""
+    """The residual blocks whose skip connections are to be quantized."""
     frozen = set(frozen_layers(model).values())
     for module in list(model.modules()):
         block = _block(module)
-        if block is not None and {block.first, block.last} <= frozen:
+        if block is not None and {block.first, _kernel(block)} <= frozen:
             yield block
 
 
+def _kernel(block: ResidualBlock) -> Any:
+    """The layer on which it depends whether the skip connection is quantized."""
+    skip = getattr(block.module, block.skip)
+    own = isinstance(skip, nn.Sequential) and any(not isinstance(child, SkipQuantizer) for child in skip)
+    return block.last if own else block.first
+
+
 def _place(block: ResidualBlock, scale: Tensor) -> SkipQuantizer:
-    quantizer = SkipQuantizer(scale, block.last)
+    quantizer = SkipQuantizer(scale, _kernel(block))
     before = getattr(block.module, block.skip)
     if isinstance(before, nn.Sequential):
         before.add_module(_NAME, quantizer)

@@ -23,7 +23,7 @@ from exporter.quantize.frozen import QMAX, freeze, freeze_from, set_quantized  #
 from exporter.quantize.fusion import fold, fuse_model_bn, fused_pairs  # noqa: E402
 from exporter.quantize.layers import quantizable, select  # noqa: E402
 from exporter.quantize.residual import SkipQuantizer, place_skips, share_scales  # noqa: E402
-from shared.qdq_lint import lint  # noqa: E402
+from shared.qdq_lint import float_sums, lint  # noqa: E402
 
 
 def resnet() -> nn.Module:
@@ -114,12 +114,21 @@ def test_a_skip_follows_the_layer_that_takes_it_in(samples: list[Any]) -> None:
         assert torch.equal(model(samples[0])[-1], plain(samples[0])[-1])
 
 
-@pytest.mark.parametrize("layer", [r"layer1\.1\.conv1$", r"layer1\.1\.conv2$"])
+@pytest.mark.parametrize("layer", [r"layer1\.1\.conv1$", r"layer2\.0\.conv2$"])
 def test_no_skip_is_quantized_beside_a_layer_in_float(samples: list[Any], layer: str, tmp_path: Path) -> None:
     model = quantized(resnet(), samples, (layer,))
     assert share_scales(model, model, samples) == 7
-    assert not any(isinstance(module, SkipQuantizer) for module in model.layer1[1].modules())
+    block = model.get_submodule(layer.replace("\\", "").rpartition(".")[0])
+    assert not any(isinstance(module, SkipQuantizer) for module in block.modules())
     assert findings(model, samples[0], tmp_path / "resnet.onnx") == []
+
+
+def test_a_sum_is_read_in_int8_alone_beside_a_last_layer_in_float(samples: list[Any], tmp_path: Path) -> None:
+    model = quantized(resnet(), samples, (r"layer1\.1\.conv2$",))
+    assert share_scales(model, model, samples) == 8
+    path = tmp_path / "resnet.onnx"
+    assert findings(model, samples[0], path) == []
+    assert not [name for name in float_sums(onnx.load(str(path))) if "layer1.0" in name]
 
 
 def test_what_a_concat_of_elan_joins_has_one_scale(tmp_path: Path) -> None:
