@@ -57,12 +57,13 @@ def engine_table() -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for model in recorded.models():
-        path, title = recorded.FOLDER / f"{model}.npz", MODELS[model]
+        path = recorded.FOLDER / f"{model}.npz"
         for policy in recorded.policies(path):
             task, compared = recorded.comparison(path, policy)
             limits = default_tolerance(policy, task)
             verdict_of = "; ".join(judge(compared, limits)) or "passed"
-            lines.append(f"| {title} | {policy} | {verdict_of} | {' | '.join(_figures(compared, limits))} |")
+            cells = (MODELS[model], recorded.title(path, policy), verdict_of, *_figures(compared, limits))
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

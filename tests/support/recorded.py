@@ -31,7 +31,8 @@ def record(
         path: the file.
         pairs: by precision policy the reference, the engines' run, and the statistics of its raw outputs.
         samples: how many, from the first.
-        about: ``score_threshold`` of the model, and which machine.
+        about: ``score_threshold`` of the model, which ``machine``, and by precision the ``settings`` of builds that are
+            not the config's.
     """
     columns: dict[str, Any] = {}
     for policy, (reference, test, _) in pairs.items():
@@ -55,6 +56,12 @@ def models() -> list[str]:
 def policies(path: Path) -> list[str]:
     """The precisions that a file has."""
     return list(_about(path)["outputs"])
+
+
+def title(path: Path, policy: str) -> str:
+    """A precision, with the settings of its build where they are not the config's."""
+    settings = _about(path).get("settings", {})
+    return f"{policy}, {settings[policy]}" if policy in settings else policy
 
 
 def machine(path: Path) -> str:
