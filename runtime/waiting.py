@@ -12,6 +12,7 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 
 from runtime.pipeline import Inference
@@ -25,7 +26,7 @@ _STEAL = 8
 _SLICE_MS = 3.0
 # A thread's account is three numbers; of /proc/stat the first line counts.
 _ENOUGH_BYTES = 256
-_OPENED: dict[str, int] = {}
+_OPENED: dict[str, FileIO] = {}
 
 
 def with_waiting(request: Callable[[], Inference]) -> Inference:
@@ -59,7 +60,7 @@ def _run_delays(threads: Path) -> list[int] | None:
             continue
     if len(_OPENED) > len(accounts) + 1:
         for ended in _OPENED.keys() - {*accounts, _ALL_PROCESSORS}:
-            os.close(_OPENED.pop(ended))
+            _OPENED.pop(ended).close()
     return delays or None
 
 
@@ -74,9 +75,9 @@ def _stolen_ms() -> float:
 def _read(account: str) -> bytes:
     """The start of one of the kernel's files, which stays open: every request reads those of all threads twice."""
     if account not in _OPENED:
-        _OPENED[account] = os.open(account, os.O_RDONLY)
+        _OPENED[account] = FileIO(account)
     try:
-        return os.pread(_OPENED[account], _ENOUGH_BYTES, 0)
+        return os.pread(_OPENED[account].fileno(), _ENOUGH_BYTES, 0)
     except ProcessLookupError:
-        os.close(_OPENED.pop(account))
+        _OPENED.pop(account).close()
         raise
