@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import queue
 import re
 import threading
 import time
@@ -47,11 +48,14 @@ class _Owner:
 # Of this process, by workspace.
 _owners: dict[Path, _Owner] = {}
 _guard = threading.Lock()
+# Temporaries that are gone, and whose owners do not know it yet. The garbage collector may end a block that was given
+# up in the very thread that holds the guard, so who is done does not wait for it.
+_done: queue.SimpleQueue[tuple[Path, _Owner]] = queue.SimpleQueue()
 
 
 def _forget_owners() -> None:
-    global _guard  # noqa: PLW0603  # another thread may have held it when the process was forked
-    _guard = threading.Lock()
+    global _guard, _done  # another thread may have held them when the process was forked
+    _guard, _done = threading.Lock(), queue.SimpleQueue()
     _owners.clear()
 
 
@@ -81,18 +85,33 @@ def _ownership(root: Path) -> Iterator[str]:
         if owner is not None:
             _owners[root.absolute()] = owner
             owner.temporaries += 1
+    _settle()
     if owner is None:
         yield _UNLOCKED
         return
     try:
         yield owner.name
     finally:
-        with _guard:
-            owner.temporaries -= 1
-            if not owner.temporaries and _owners.get(root.absolute()) is owner:
-                del _owners[root.absolute()]
-                _lock_file(root, owner.name).remove_file()
-                owner.lock.close()
+        _done.put((root, owner))
+        _settle()
+
+
+def _settle() -> None:
+    """Tell owners of temporaries that are gone; where somebody holds the guard, that one does it afterwards."""
+    while not _done.empty() and _guard.acquire(blocking=False):
+        try:
+            with contextlib.suppress(queue.Empty):
+                _release(*_done.get_nowait())
+        finally:
+            _guard.release()
+
+
+def _release(root: Path, owner: _Owner) -> None:
+    owner.temporaries -= 1
+    if not owner.temporaries and _owners.get(root.absolute()) is owner:
+        del _owners[root.absolute()]
+        _lock_file(root, owner.name).remove_file()
+        owner.lock.close()
 
 
 def _lock_file(root: Path, owner: str) -> WorkPath:
