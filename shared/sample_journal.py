@@ -39,7 +39,7 @@ from shared.work_path import WorkPath
 
 JOURNAL = "journal.jsonl"
 DATA = "journal.bin"
-# Both take 20 ms on an ordinary disk; each second that would be a fiftieth of a run's time.
+# Both took 20 ms on an ext4 disk: each second, a fiftieth of a run's time.
 _FLUSH_EVERY_SECONDS = 5.0
 _JSON = json.JSONEncoder(allow_nan=False)
 
