@@ -238,14 +238,17 @@ class Reader:
 
     def _obey(self, command: Command) -> str:
         code, printed = self.run(command.text)
-        assert code == 0, f"line {command.line}: {command.text} ends with {code}\n{printed}"
+        assert code == 0, f"{printed}\nline {command.line}: {command.text} ends with {code}"
         missing = difference(command.shown, printed.splitlines())
-        assert missing is None, f"line {command.line}: {command.text} should print\n{missing}\nand prints\n{printed}"
+        assert missing is None, f"line {command.line}: {command.text} prints\n{printed}\nand should print\n{missing}"
         return printed
 
 
 def _copy_sources(folder: Path) -> None:
-    """What a clone has; the environments are those here, and count as newer than what they were made from."""
+    """What a clone has; the environments are those here, and count as newer than what they were made from.
+
+    Without the one with mmcv's ops, which `make` would take for the exporter's, and export anew.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -257,4 +260,7 @@ def _copy_sources(folder: Path) -> None:
             shutil.copy2(ROOT / name, target)
     for path in [folder / "pyproject.toml", folder / "docker/docker.mk", *folder.glob("requirements/*.txt")]:
         os.utime(path, (0, 0))
-    (folder / ".venv").symlink_to((ROOT / ".venv").resolve())
+    (folder / ".venv").mkdir()
+    for made in (ROOT / ".venv").iterdir():
+        if made.name != "exporter-full":
+            (folder / ".venv" / made.name).symlink_to(made.resolve())
