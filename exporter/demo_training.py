@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import math
 import platform
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,7 @@ class Recipe:
         betas, weight_decay: of AdamW.
         max_gradient_norm: gradients are scaled down to it.
         log_every: steps.
+        significant_bits: of the weights in the checkpoint, `rounded`.
     """
 
     config: Path
@@ -57,6 +60,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     log_every: int = 50
+    significant_bits: int = 11
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def run(
     started = time.monotonic()
     steps = fit(training, recipe, options, log)
     log.line(f"trained {steps} steps of {options.batch} {training.unit} in {time.monotonic() - started:.0f} s")
-    state = half_precision(model.state_dict())
+    state = rounded(model.state_dict(), recipe.significant_bits)
     model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in state.items()})
     result = training.held_out()
     log.line(f"held out: split eval, seed {HELD_OUT_SEED}, {HELD_OUT_FRAMES} frames, weights in half precision")
@@ -168,7 +172,7 @@ def run(
         "held_out": json.dumps(result.metrics),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": state, "meta": meta}, options.out)
+    save_packed({"state_dict": state, "meta": meta}, options.out)
     options.out.with_suffix(".log").write_text("\n".join(log.lines) + "\n")
 
 
@@ -244,12 +248,33 @@ def _moved(value: Any, device: torch.device) -> Any:
     return type(value)(_moved(item, device) for item in value)
 
 
-def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Round weights to float16, counters left as they are."""
-    return {
-        name: value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu()
-        for name, value in state.items()
-    }
+def rounded(state: Mapping[str, Tensor], significant_bits: int) -> dict[str, Tensor]:
+    """Weights in float16, counters left as they are.
+
+    Args:
+        state: tensors by name.
+        significant_bits: of kernels and matrices, 11 being all that float16 has: zeros in their place compress.
+            Vectors (biases, statistics of norms) keep theirs.
+    """
+    small = {}
+    for name, value in state.items():
+        kept = value.detach().cpu()
+        if kept.is_floating_point():
+            if kept.ndim > 1:
+                significand, exponent = torch.frexp(kept.float())
+                kept = torch.ldexp((significand * 2**significant_bits).round() / 2**significant_bits, exponent)
+            kept = kept.half()
+        small[name] = kept
+    return small
+
+
+def save_packed(content: Mapping[str, Any], path: Path) -> None:
+    """Save as `torch.save` does, with the archive's members compressed: any PyTorch loads it, but can't map it."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with zipfile.ZipFile(buffer) as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        for member in plain.infolist():
+            packed.writestr(zipfile.ZipInfo(member.filename), plain.read(member), zipfile.ZIP_DEFLATED)
 
 
 def source_digest(module: str) -> str:

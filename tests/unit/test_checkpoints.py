@@ -45,6 +45,26 @@ def test_half_precision_weights_are_cast(model, tmp_path):
         assert value.equal(halves[name].to(value.dtype)), name
 
 
+def test_a_compressed_archive(model, tmp_path):
+    from exporter.demo_training import save_packed
+
+    path = tmp_path / "packed.pth"
+    save_packed({"state_dict": model.state_dict()}, path)
+    assert path.stat().st_size < 0.95 * save_checkpoint(model, tmp_path / "plain.pth").stat().st_size
+    assert all(value.equal(model.state_dict()[name]) for name, value in load(path).state_dict().items())
+
+
+def test_fewer_significant_bits_are_rounded_to_nearest():
+    import torch
+
+    from exporter.demo_training import rounded
+
+    weights = torch.tensor([[1.0, -1.1, 0.3, 0.0, 3e-5]])
+    kept = rounded({"weight": weights, "bias": weights[0], "steps": torch.tensor(3)}, 4)
+    assert kept["weight"].tolist() == [[1.0, -1.125, 0.3125, 0.0, 2**-15]]
+    assert kept["bias"].equal(weights[0].half()) and kept["steps"] == 3
+
+
 def test_bare_state_dict_and_prefix_of_distributed_training(model, tmp_path):
     import torch
 
