@@ -12,6 +12,7 @@ from shared.answer import Answer
 from shared.cli import (
     FILE,
     FOLDER,
+    PLACE,
     data_option,
     force_option,
     json_option,
@@ -132,19 +133,22 @@ def evaluate_command(
 @click.option(
     "--ground-truth",
     "truth",
-    type=FILE,
-    help="Ground truth: in the shape of a nuScenes submission; COCO annotations; CSV of sample,label.",
+    type=PLACE,
+    help="Ground truth: in the shape of a nuScenes submission; COCO annotations; CSV of sample,label; "
+    "a folder of label files, or one.",
 )
 @click.option(
     "--predictions",
-    type=FILE,
+    type=PLACE,
     required=True,
-    help="Predictions: a nuScenes submission; COCO results; CSV of sample,score_<class>,... with or without label.",
+    help="Predictions: a nuScenes submission; COCO results; CSV of sample,score_<class>,... with or without label; "
+    "a folder of label files, or one.",
 )
 @click.option(
     "--classes",
     default="",
-    help="Class names, separated by commas; 3D boxes need them. [default: all of the file]",
+    help="Class names, separated by commas; 3D boxes and labels need them, labels with the ids in their files: "
+    "road=40,car=10,car=252,-=0, where - is not judged. [default: all of the file; ids: 0, 1, ...]",
 )
 @click.option(
     "--class-range",
@@ -167,7 +171,8 @@ def score_command(
 
     detection3d: JSON, {"results": {sample_token: [{translation, size (w, l, h), rotation (w, x, y, z), velocity,
     detection_name, detection_score}]}}, in the ego frame, or with ego_translation. detection2d: COCO's annotations and
-    results. classification: CSV of sample,label,score_<class>,...; label is the true class.
+    results. classification: CSV of sample,label,score_<class>,...; label is the true class. segmentation3d: .label
+    files (SemanticKITTI) or .bin files (nuScenes, T4); segmentation2d: .png files of ids; named alike in both folders.
 
     Example: evaluator score --task detection3d --ground-truth truth.json --predictions node.json --classes car,truck
     """

@@ -62,6 +62,7 @@ THREADS = click.IntRange(1, 1024)
 SEED = click.IntRange(0, 2**32 - 1)
 SECONDS = Number(0, 7 * 24 * 3600.0)
 FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
+PLACE = click.Path(path_type=Path)
 EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 EXISTING_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 

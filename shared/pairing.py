@@ -201,3 +201,55 @@ def match_nearest(distances: Float64, allowed: Bool) -> tuple[Int64, Int64]:
             pairs.append((row, column))
     matched = np.array(pairs, np.int64).reshape(-1, 2)
     return matched[:, 0], matched[:, 1]
+
+
+def pair_by_position(
+    labels: tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]]],
+    margins: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    values: Mapping[str, tuple[Float64, Float64]],
+    *,
+    hair: float,
+    shifts: Mapping[str, str],
+) -> Pairing:
+    """Pair results of which each has its place in both answers: points of a cloud (N,), pixels of an image (H, W).
+
+    Args:
+        labels: of each run. Answers of different shapes are not of the same points: nothing of them is paired.
+        margins: how clearly each run decided for each label.
+        values: by name of the error, what each run says.
+        hair: of no greater margins, in both runs, either label is right: results of two labels are tied.
+        shifts: by name, the error whose signed difference it is.
+    """
+    reference, test = labels
+    nothing = np.zeros(0)
+    if reference.shape != test.shape:
+        return Pairing(
+            reference_count=reference.size,
+            test_count=test.size,
+            non_finite=0,
+            matched=0,
+            errors=dict.fromkeys(values, nothing),
+            label_flips=0,
+            reference_alone=np.ones(reference.size),
+            test_alone=np.ones(test.size),
+            shifts=dict.fromkeys(shifts, nothing),
+        )
+    whole = np.ones(reference.shape, np.bool_)
+    for pair in values.values():
+        whole &= np.isfinite(pair[0]) & np.isfinite(pair[1])
+    same = whole & (reference == test)
+    flips = whole & ~same
+    tied = flips & (margins[0] <= hair) & (margins[1] <= hair)
+    differences = {name: after[same] - before[same] for name, (before, after) in values.items()}
+    return Pairing(
+        reference_count=reference.size,
+        test_count=test.size,
+        non_finite=2 * int((~whole).sum()),
+        matched=int(same.sum()),
+        errors={name: np.abs(difference) for name, difference in differences.items()},
+        label_flips=int((flips & ~tied).sum()),
+        reference_alone=nothing,
+        test_alone=nothing,
+        tied=int(tied.sum()),
+        shifts={name: differences[error] for name, error in shifts.items()},
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.arrays import Bool, Float64
+from shared.data.label_file import LabelFile
 from shared.data.miscalibration import Law, Miscalibration
 from shared.errors import ConfigError
 from shared.files import sha256_of_json
@@ -119,6 +120,7 @@ class Sample:
         ego2global: (4, 4) at the lidar's time, None where unknown.
         ground_truth: boxes of the data set's classes in the lidar frame, those without a point inside included
             (``num_points`` 0: the evaluator decides); None where there are no labels.
+        point_labels: a label for each of the key frame's points; None where there are none.
     """
 
     index: int
@@ -132,6 +134,7 @@ class Sample:
     lidar2ego: Float64 = field(default_factory=lambda: np.eye(4))
     ego2global: Float64 | None = None
     ground_truth: Boxes3D | None = None
+    point_labels: LabelFile | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ class ImageSample:
         scene: name of the drive, or of the data set where there are none.
         image: the file. Not checked to exist.
         width, height: pixels, None where the data set does not say.
-        labels: None where there are no labels.
+        labels: None where there are no boxes.
+        mask: a label for each pixel; None where there are none.
     """
 
     index: int
@@ -172,6 +176,7 @@ class ImageSample:
     width: int | None = None
     height: int | None = None
     labels: ImageLabels | None = None
+    mask: LabelFile | None = None
 
 
 SampleT = TypeVar("SampleT")

@@ -1,0 +1,91 @@
+"""Metrics of 3D segmentation: how well the labels of the points agree with the labeled ones, near and far.
+
+The rings are those of AWML's ``T4SegMetric``: ``low <= distance < high``, of x and y in the frame of the points.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from evaluator.segmentation.scores import (
+    LOWER_IS_BETTER,
+    Matched,
+    Tally,
+    Truth,
+    count_run,
+    evaluate,
+    headline,
+    headline_names,
+    per_class,
+    resample,
+    tables,
+    truth_of,
+)
+from shared.arrays import Float32, Int64, UInt8
+from shared.config.check_sections import Evaluation
+from shared.data.points import read_points
+from shared.data.types import Sample
+from shared.errors import InputError
+from shared.runs import Run
+from shared.tasks.segmentation3d import TASK
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "evaluate",
+    "ground_truth",
+    "headline",
+    "headline_names",
+    "match",
+    "per_class",
+    "resample",
+    "tables",
+]
+
+#: Bounds of the rings [m].
+RING_BOUNDS = (0, 20, 40, 60, 80, 100, 120)
+RINGS = tuple(f"{low}-{high}" for low, high in pairwise(RING_BOUNDS))
+
+_log = logging.getLogger("evaluate")
+
+
+def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classes: Sequence[str]) -> Truth | None:
+    """The frames with labels of points; None when none has. Points of classes that the model lacks are not judged."""
+    return truth_of(samples, "point_labels", label_classes, classes)
+
+
+def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matched:
+    """Count the run's labels against those of ``truth``, by distance where the points are at hand.
+
+    Raises:
+        InputError: another number of samples or points, labels outside the list, a file that is not one of labels.
+    """
+    missing = next((sample.lidar.path for sample in truth.samples if not sample.lidar.path.is_file()), None)
+    if missing is not None:
+        _log.warning("no scores by distance: %s is not here", missing)
+        return count_run(run, truth, TASK, Tally(classes, "points"))
+    return count_run(run, truth, TASK, Tally(classes, "points", RINGS), _ring_of_each)
+
+
+def _ring_of_each(sample: Sample, labels: UInt8) -> Int64:
+    """(N,) position in `RINGS` of each labeled point; their number for points beyond, and those without a place.
+
+    Raises:
+        InputError: the frame has another number of points.
+    """
+    points = read_points(sample.lidar)
+    if len(points) != len(labels):
+        raise InputError(
+            f"has {len(labels)} labels for the {len(points)} points of {sample.lidar.path.name}",
+            where=f"ground truth of sample {sample.token}",
+        )
+    return rings_of(points)
+
+
+def rings_of(points: Float32) -> Int64:
+    """(N,) position in `RINGS` of points (N, 2 or more): x, y [m]; their number for others."""
+    distances = np.sqrt(points[:, 0] ** 2 + points[:, 1] ** 2)
+    return np.searchsorted(np.array(RING_BOUNDS[1:], np.float32), distances, side="right")

@@ -1,0 +1,1 @@
+"""What the metrics of points and of pixels share."""
