@@ -26,7 +26,8 @@ cli = tool_group("demo", "Generate synthetic driving scenes in T4 form. The same
 @click.option("--frames", type=COUNT, default=40, show_default=True, help="Number of key frames.")
 @click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of the data set.")
 @click.option("--cameras/--no-cameras", default=True, show_default=True, help="Render the six cameras.")
-def generate(out: Path, split: str, frames: int, seed: int, cameras: bool) -> None:
+@click.option("--labels", is_flag=True, help="Label every lidar point (T4's lidarseg).")
+def generate(out: Path, split: str, frames: int, seed: int, cameras: bool, labels: bool) -> None:
     """Generate lidar sweeps, images, labels, T4 tables and info files.
 
     The same arguments give the same bytes. An existing data set is checked and left alone.
@@ -43,10 +44,11 @@ def generate(out: Path, split: str, frames: int, seed: int, cameras: bool) -> No
         "frames": frames,
         "seed": seed,
         "cameras": cameras,
+        **({"labels": True} if labels else {}),
     }
     lengths = scene_lengths(frames)
     recordings = (
-        record_scene(seed, split, number, length, cameras=cameras)
+        record_scene(seed, split, number, length, cameras=cameras, labels=labels)
         for number, length in track(list(enumerate(lengths)), "scenes", len(lengths))
     )
     started = time.perf_counter()

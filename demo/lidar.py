@@ -7,6 +7,7 @@ of the file computes with the same numbers as the generator.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -42,6 +43,17 @@ GRID = 512.0  # points are rounded to 1/GRID m
 _RADIANS = np.pi / 180  # in a degree
 
 
+@dataclass(frozen=True)
+class Returns:
+    """A sweep: points (n, 5) as `scan` returns them, what each ray met (n,), see `rays.Hits.solids`, and where exactly,
+    (n, 3) [m].
+    """
+
+    points: NDArray[np.float32]
+    met: NDArray[np.int32]
+    exact: NDArray[np.float64]
+
+
 @lru_cache(maxsize=1)
 def ray_directions() -> NDArray[np.float64]:
     """Return the unit directions of the rays, (rings, columns, 3), rings from below, columns ccw from -x."""
@@ -56,6 +68,11 @@ def scan(snapshot: Snapshot, rng: Draws) -> NDArray[np.float32]:
 
     Points are in firing order: column by column, rings from below.
     """
+    return trace(snapshot, rng).points
+
+
+def trace(snapshot: Snapshot, rng: Draws) -> Returns:
+    """Return the sweep of a snapshot, and what each of its rays met."""
     directions = ray_directions()
     solids = snapshot.solids
     windows = ray_windows(solids)
@@ -85,7 +102,7 @@ def scan(snapshot: Snapshot, rng: Draws) -> NDArray[np.float32]:
     # Which zero is the larger one, -0 or 0, is the processor's choice; their sum is 0.
     points[:, 3] = np.clip(np.round(intensity), 0.0, 255.0) + 0.0
     points[:, 4] = rings
-    return points
+    return Returns(points, met, exact)
 
 
 def ray_windows(solids: Solids) -> NDArray[np.int64]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from demo.camera import Picture, camera_rig, render
 from demo.draws import Draws
-from demo.lidar import count_points, scan
+from demo.labels import labels_of
+from demo.lidar import count_points, scan, trace
 from demo.scene import KEY_FRAME_PERIOD, SWEEP_PERIOD, Annotations, Scene, build_scene
 
 # A split's place in this list is part of every seed: no two splits share a scene, whatever their seeds.
@@ -29,6 +30,7 @@ class Sweep:
     timestamp: int  # [us]
     ego2global: NDArray[np.float64]
     points: NDArray[np.float32]
+    labels: NDArray[np.uint8] | None = None  # (n,) of the points, index into `demo.labels.SEGMENTS`
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,15 @@ def draw_scene(seed: int, split: str, number: int, frames: int) -> Scene:
 
 
 def record_frame(
-    scene: Scene, seed: int, split: str, number: int, index: int, *, cameras: bool, previous: bool
+    scene: Scene,
+    seed: int,
+    split: str,
+    number: int,
+    index: int,
+    *,
+    cameras: bool,
+    previous: bool,
+    labels: bool = False,
 ) -> Frame:
     """Record key frame `index` of scene `number`.
 
@@ -74,11 +84,14 @@ def record_frame(
         index: number of the key frame in the scene.
         cameras: whether to render images.
         previous: whether to record the sweep before it as well.
+        labels: whether to label the points.
     """
     time = index * KEY_FRAME_PERIOD
     start = FIRST_TIMESTAMP + number * SECONDS_BETWEEN_SCENES * 1_000_000
     snapshot = scene.at(time)
-    points = scan(snapshot, random_stream(seed, split, number, _KEY_FRAME, index))
+    returns = trace(snapshot, random_stream(seed, split, number, _KEY_FRAME, index))
+    points = returns.points
+    point_labels = labels_of(returns.met, returns.exact, snapshot, scene.road) if labels else None
     annotations = _as_float32(snapshot.annotations)
     sweep = None
     if previous:
@@ -90,7 +103,7 @@ def record_frame(
         )
     pictures = {camera.channel: render(camera, snapshot, scene.road) for camera in camera_rig()} if cameras else {}
     return Frame(
-        key=Sweep(start + round(time * 1e6), snapshot.ego2global, points),
+        key=Sweep(start + round(time * 1e6), snapshot.ego2global, points, point_labels),
         previous=sweep,
         annotations=annotations,
         num_lidar_pts=count_points(points, annotations),
@@ -98,14 +111,14 @@ def record_frame(
     )
 
 
-def record_scene(seed: int, split: str, number: int, frames: int, *, cameras: bool) -> Recording:
-    """Record scene `number` of a split with `frames` key frames."""
+def record_scene(seed: int, split: str, number: int, frames: int, *, cameras: bool, labels: bool = False) -> Recording:
+    """Record scene `number` of a split with `frames` key frames, with labels of the points if they are wanted."""
     scene = draw_scene(seed, split, number, frames)
     return Recording(
         name=f"{split}-{seed}-{number:03d}",
         ego_speed=scene.ego_speed,
         frames=tuple(
-            record_frame(scene, seed, split, number, index, cameras=cameras, previous=index > 0)
+            record_frame(scene, seed, split, number, index, cameras=cameras, previous=index > 0, labels=labels)
             for index in range(frames)
         ),
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from demo.camera import HEIGHT, WIDTH, Camera, camera_rig
 from demo.elementary import product
+from demo.labels import SEGMENTS
 from demo.objects import CLASSES
 from demo.recording import Frame, Recording, Sweep
 from demo.scene import pose_matrix
@@ -42,6 +43,11 @@ def point_file(frame: int, *, previous: bool) -> str:
     return f"data/{LIDAR}/{2 * frame + (0 if previous else 1):05d}.pcd.bin"
 
 
+def label_file(scene: str, frame: int) -> str:
+    """Return the path of the labels of a key frame's points inside the scene's folder."""
+    return f"lidarseg/annotation/{token(scene, 'lidarseg', frame)}.bin"
+
+
 def image_file(channel: str, frame: int) -> str:
     """Return the path of an image inside the scene's folder."""
     return f"data/{channel}/{frame:05d}.jpg"
@@ -54,7 +60,7 @@ def build_tables(recording: Recording) -> dict[str, Table]:
     cameras = [camera for camera in camera_rig() if camera.channel in channels]
     tables: dict[str, Table] = {
         "attribute": [{"token": token("attribute", n), "name": n, "description": d} for n, d in ATTRIBUTES.items()],
-        "category": [{"token": token("category", n), "name": n, "description": n} for n in CLASSES],
+        "category": _categories(labeled=any(frame.key.labels is not None for frame in recording.frames)),
         "visibility": [
             {"token": token("visibility", level), "level": level, "description": f"{level} visible"}
             for level in VISIBILITY_LEVELS
@@ -87,7 +93,27 @@ def build_tables(recording: Recording) -> dict[str, Table]:
     tables |= _sensor_tables(scene, cameras)
     tables |= _time_tables(recording, cameras)
     tables |= _annotation_tables(recording)
+    labeled = [index for index, frame in enumerate(recording.frames) if frame.key.labels is not None]
+    if labeled:
+        tables["lidarseg"] = [
+            {
+                "token": token(scene, "lidarseg", index),
+                "filename": label_file(scene, index),
+                "sample_data_token": sample_data_token(scene, LIDAR, index),
+            }
+            for index in labeled
+        ]
     return tables
+
+
+def _categories(*, labeled: bool) -> Table:
+    """The classes; with labels of points, what else they tell apart, and the number that stands for each."""
+    names = [name for name in SEGMENTS if name != "sky"] if labeled else CLASSES
+    numbers = [{"index": number} if labeled else {} for number in range(len(names))]
+    return [
+        {"token": token("category", name), "name": name, "description": name, **number}
+        for name, number in zip(names, numbers, strict=True)
+    ]
 
 
 def sample_token(scene: str, frame: int) -> str:

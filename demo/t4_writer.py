@@ -26,7 +26,7 @@ import numpy as np
 from demo import jpeg
 from demo.info_files import VERSION, calibration_info, detection2d_info, detection3d_info, scene_folder
 from demo.recording import Recording, Sweep
-from demo.t4_tables import build_tables, image_file, point_file
+from demo.t4_tables import build_tables, image_file, label_file, point_file
 from shared.errors import UsageError
 from shared.files import explain_os_errors, sha256_of_file
 from shared.locks import Lock
@@ -120,6 +120,8 @@ def _write_all(folder: Path, split: str, recordings: Iterable[Recording], argume
 def _write_scene(folder: Path, recording: Recording) -> None:
     for index, frame in enumerate(recording.frames):
         _write_bytes(folder / point_file(index, previous=False), frame.key.points.tobytes())
+        if frame.key.labels is not None:
+            _write_bytes(folder / label_file(recording.name, index), frame.key.labels.tobytes())
         if frame.previous is not None:
             _write_bytes(folder / point_file(index, previous=True), frame.previous.points.tobytes())
         for channel, picture in frame.pictures.items():
@@ -136,7 +138,7 @@ def _without_arrays(recording: Recording) -> Recording:
     no_points, no_pixels = np.zeros((0, 5), np.float32), np.zeros((0, 0, 3), np.uint8)
 
     def light(sweep: Sweep) -> Sweep:
-        return replace(sweep, points=no_points)
+        return replace(sweep, points=no_points, labels=None)
 
     frames = tuple(
         replace(

@@ -88,4 +88,4 @@ def _ring_of_each(sample: Sample, labels: UInt8) -> Int64:
 def rings_of(points: Float32) -> Int64:
     """(N,) position in `RINGS` of points (N, 2 or more): x, y [m]; their number for others."""
     distances = np.sqrt(points[:, 0] ** 2 + points[:, 1] ** 2)
-    return np.searchsorted(np.array(RING_BOUNDS[1:], np.float32), distances, side="right")
+    return np.asarray(np.searchsorted(np.array(RING_BOUNDS[1:], np.float32), distances, side="right"), np.int64)

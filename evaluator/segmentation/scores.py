@@ -177,10 +177,11 @@ def count_run(
         raise InputError(f"holds {len(run)} samples, the ground truth {truth.num_samples}", where=str(run.folder))
     places = zip(truth.positions, truth.samples, strict=True)
     for position, sample in track(places, f"counting {run.folder.name}", len(truth.positions)):
-        wanted = task.labels_of(sample, truth.to_model).labels
-        groups = None if groups_of is None else groups_of(sample, wanted)
-        given = run.predictions(position, task.container).labels
-        tally.add(wanted, given, f"{run.folder.name}, sample {sample.token}", groups)
+        wanted = task.labels_of(sample, truth.to_model)
+        assert wanted is not None  # `truth_of` left the others out
+        groups = None if groups_of is None else groups_of(sample, wanted.labels)
+        given = run.predictions(position, task.container)
+        tally.add(wanted.labels, given.labels, f"{run.folder.name}, sample {sample.token}", groups)
     return tally.matched(truth.num_samples)
 
 

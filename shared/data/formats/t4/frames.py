@@ -3,6 +3,9 @@
 A scene folder has ``annotation/*.json`` and ``data/<CHANNEL>/...``. The tables give annotations in the global frame
 with sizes (w, l, h); samples give them in the lidar frame with (l, w, h). LIDAR_CONCAT has an identity
 ``calibrated_sensor``, so its lidar frame is base_link.
+
+Labels of points are in the files that ``lidarseg.json`` lists, as in nuScenes: 8 bits a point, the ``index`` of a
+category.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 from shared.arrays import Float64
 from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.formats.t4.trailers import merge_trailers
+from shared.data.label_file import LabelFile
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
@@ -32,6 +36,7 @@ _TABLES = (
     *("sample", "sample_data", "sample_annotation", "calibrated_sensor", "sensor", "ego_pose"),
     *("instance", "category", "scene", "attribute"),
 )
+_LABELS = "lidarseg"  # a table that most scenes lack
 _LIDAR_CHANNELS = ("LIDAR_CONCAT", "LIDAR_TOP")  # the one to use where a vehicle has several
 _DEFAULT_FEATURES = 5
 _MICROSECONDS = 1e6
@@ -73,6 +78,7 @@ def open_t4(settings: DataSource, folder: Path) -> Dataset[Sample]:
         digest_parts=lambda: [
             settings_part(settings, classes),
             files_part(folder, (table_path(scene.root, table) for scene in scenes for table in _TABLES)),
+            *(files_part(folder, files) for scene in scenes if (files := scene.label_files())),
         ],
     )
 
@@ -140,6 +146,8 @@ class _Scene:
         self.root = root
         self.settings = settings
         self.tables = {table: read_table(root, table) for table in _TABLES}
+        self.has_labels = table_path(root, _LABELS).is_file()
+        self.tables[_LABELS] = read_table(root, _LABELS) if self.has_labels else []
         with explain_malformed(f"{root / 'annotation'}"):
             self._index()
 
@@ -161,6 +169,29 @@ class _Scene:
             if record["is_key_frame"]:
                 self.key_data[record["sample_token"]][str(sensor["channel"])] = record
         self.lidar_channel = self._choose_lidar(lidars)
+        self.label_names = {str(record["sample_data_token"]): record["filename"] for record in self.tables[_LABELS]}
+
+    def label_files(self) -> list[Path]:
+        """The table of labels and the files that it lists, those that are there; none without a table."""
+        if not self.has_labels:
+            return []
+        listed = [self._label_path(name) for name in self.label_names.values()]
+        return [table_path(self.root, _LABELS), *sorted(path for path in listed if path.is_file())]
+
+    def _label_path(self, name: str) -> Path:
+        return data_path(self.root, name, where=str(table_path(self.root, _LABELS)))
+
+    def _point_labels(self, data: Record, classes: tuple[str, ...]) -> LabelFile | None:
+        """The labels of a lidar frame's points; None where it has none."""
+        name = self.label_names.get(data["token"])
+        if name is None:
+            return None
+        ids = {
+            int(record["index"]): class_index(str(record["name"]), classes, self.settings.label_map, generalize=True)
+            for record in self.tables["category"]
+            if record.get("index") is not None
+        }
+        return LabelFile(self._label_path(name), ids)
 
     def _choose_lidar(self, channels: set[str]) -> str:
         for channel in (*_LIDAR_CHANNELS, *channels):
@@ -213,6 +244,7 @@ class _Scene:
             lidar2ego=lidar2ego,
             ego2global=ego2global,
             ground_truth=self._ground_truth(token, frame, classes),
+            point_labels=self._point_labels(data, classes),
         )
 
     def _point_file(self, data: Record) -> PointFile:

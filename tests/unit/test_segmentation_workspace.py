@@ -1,0 +1,144 @@
+"""A workspace of labeled points: the demo's labels, read from T4 tables, evaluated, gated and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from demo.labels import SEGMENTS
+from demo.lidar import points_inside
+from demo.recording import record_scene
+from demo.t4_writer import write_dataset
+from evaluator.cli import cli
+from shared.config import DeployConfig, resolved
+from shared.data import Dataset, open_dataset, read_points
+from shared.data.labels import labels_in
+from shared.errors import InputError
+from shared.metrics.confusion import UNLABELED
+from shared.runs import RunHeader, RunWriter
+from shared.spec import ComponentSpec, ModelSpec, TensorSpec
+from shared.tasks.segmentation3d import TASK, PointClasses
+from shared.workspace import Workspace
+
+CLASSES = [*SEGMENTS[:-1]]
+FRAMES = 12
+
+
+@pytest.fixture(scope="module", name="data")
+def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    write_dataset(folder, "eval", [record_scene(7, "eval", 0, FRAMES, cameras=False, labels=True)], {})
+    return folder
+
+
+def _config(data: Path) -> DeployConfig:
+    return DeployConfig.model_validate(
+        {
+            "model": {"type": "frnet", "config": "model.py", "checkpoint": "weights.pth"},
+            "task_type": "segmentation3d",
+            "data": {"format": "t4", "root": str(data), "classes": CLASSES},
+            "export": {"mode": "onnx"},
+            "evaluation": {"enabled": True, "num_samples": -1},
+        }
+    )
+
+
+@pytest.fixture(scope="module", name="dataset")
+def _dataset(data: Path) -> Dataset:
+    return open_dataset(_config(data).data, task="segmentation3d")
+
+
+def _labels(dataset: Dataset, index: int) -> np.ndarray:
+    found = TASK.labels_of(dataset.sample(index), labels_in(CLASSES, dataset.classes))
+    assert found is not None
+    return found.labels
+
+
+def test_the_demo_labels_what_its_rays_hit(data: Path, dataset: Dataset) -> None:
+    assert dataset.classes == tuple(CLASSES)
+    recording = record_scene(7, "eval", 0, FRAMES, cameras=False)
+    counts = np.zeros(len(CLASSES), np.int64)
+    for index, frame in enumerate(recording.frames):
+        labels = _labels(dataset, index)
+        points = read_points(dataset.sample(index).lidar)
+        np.testing.assert_array_equal(points, frame.key.points)  # labels change no point
+        counts += np.bincount(labels, minlength=len(CLASSES))
+        inside = np.full(len(points), -1)
+        for row, own in enumerate(points_inside(points, frame.annotations)):
+            inside[own] = frame.annotations.labels[row]
+        objects = labels < CLASSES.index("road")
+        # A return may be noisy enough to leave its box, and a box holds what is on the ground below.
+        assert (inside[objects] == labels[objects]).mean() > 0.99
+        assert np.abs(points[labels == CLASSES.index("road"), 2]).max() < 5
+    assert (counts > 0).all(), dict(zip(CLASSES, counts, strict=True))
+
+
+def test_labels_are_part_of_the_digest(data: Path, dataset: Dataset) -> None:
+    before = dataset.digest()
+    file = next(data.rglob("lidarseg/annotation/*.bin"))
+    content = file.read_bytes()
+    file.write_bytes(bytes(len(content)))
+    assert dataset.digest() != before
+    file.write_bytes(content)
+    assert dataset.digest() == before
+
+
+def test_categories_of_no_class_are_not_judged_and_unknown_ids_refused(data: Path) -> None:
+    fewer = open_dataset(_config(data).data.model_copy(update={"classes": ["road", "car"]}), task="segmentation3d")
+    labels = TASK.labels_of(fewer.sample(0), labels_in(["road", "car"], fewer.classes))
+    assert labels is not None
+    assert set(np.unique(labels.labels)) == {0, 1, UNLABELED}
+    file = fewer.sample(0).point_labels.path
+    content = file.read_bytes()
+    file.write_bytes(b"\xc8" + content[1:])
+    with pytest.raises(InputError, match="label 200 is outside the list of 8"):
+        TASK.labels_of(fewer.sample(0), labels_in(["road", "car"], fewer.classes))
+    file.write_bytes(content)
+
+
+@pytest.fixture(scope="module", name="work")
+def _work(data: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of PyTorch, which mistakes one point in ten, and of ONNX, which takes cars for trucks, too."""
+    workspace = Workspace.create(tmp_path_factory.mktemp("w") / "work")
+    tensor = TensorSpec(name="points", dtype="float32", shape=[1, 4])
+    component = ComponentSpec(name="frnet", inputs=[tensor], outputs=[tensor], onnx="onnx/frnet.onnx")
+    with workspace.stage("export", tool="shared") as stage:
+        stage.spec(ModelSpec(model="frnet", task="segmentation3d", classes=CLASSES, components=[component]))
+        stage.config(resolved(_config(data)))
+    for backend in ("pytorch", "onnx"):
+        header = RunHeader(
+            backend=backend, device="cpu", model="frnet", task="segmentation3d", classes=CLASSES,
+            dataset=dataset.digest(), tokens=[dataset.sample(index).token for index in range(FRAMES)], raw_samples=[],
+            fingerprint="f",
+        )  # fmt: skip
+        with workspace.stage(f"run:{backend}-cpu", tool="runtime") as stage:
+            writer = RunWriter.open(stage.folder(f"runs/{backend}-cpu"), header)
+            for index in range(FRAMES):
+                labels = _labels(dataset, index).copy()
+                labels[np.random.default_rng(index).random(len(labels)) < 0.1] = 5
+                labels[(labels == 0) & (backend == "onnx")] = 1
+                writer.commit(index, PointClasses.build(labels), {"total": 5.0})
+            for name in writer.finish():
+                stage.add_artifact(f"runs/{backend}-cpu/{name}", "run")
+    return workspace.root
+
+
+def test_it_is_evaluated_and_gated(work: Path) -> None:
+    command = ["evaluate", "--work", str(work), "--fail-if", "pytorch-cpu: mIoU < 0.5"]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    assert "By distance from the lidar" in done.output
+    failed = CliRunner().invoke(cli, [*command, "--fail-if", "IoU car drop high > 1%"])
+    assert failed.exit_code == 6
+    stored = json.loads((work / "evaluation/onnx-cpu.json").read_text())
+    assert stored["headline"]["IoU car"] == 0.0
+    assert stored["differences"]["IoU car"]["high"] < -0.5
+    low, high = (stored["intervals"]["mIoU"][side] for side in ("low", "high"))
+    assert low <= stored["headline"]["mIoU"] <= high
+    compared = CliRunner().invoke(cli, ["compare", "--work", str(work)])
+    assert compared.exit_code == 0, compared.output
+    assert "IoU car" in compared.output
