@@ -122,7 +122,9 @@ What models answer with, and how two answers are paired and compared. A task is 
             "shared.tasks.detection3d": _since("0.1", "Boxes3D Detection3D"),
             "shared.tasks.detection2d": _since("0.1", "Boxes2D Detection2D"),
             "shared.tasks.classification": _since("0.1", "ClassScores Classification softmax"),
-            "shared.pairing": _since("0.1", "Pairing pair_nearest"),
+            "shared.tasks.segmentation2d": _since("0.1", "ClassMask Segmentation2D"),
+            "shared.tasks.segmentation3d": _since("0.1", "PointClasses Segmentation3D"),
+            "shared.pairing": _since("0.1", "Pairing pair_nearest pair_by_position"),
         },
     ),
     "metrics": Page(
@@ -134,6 +136,7 @@ runs, and add ranges, tables and intervals. `Task.agreement` ([tasks](tasks.md))
         {
             "shared.metrics.nuscenes": _since("0.1", "score_frames NuscenesScore ClassScore"),
             "shared.metrics.voc": _since("0.1", "match score mean_ap ClassMatches ClassScore"),
+            "shared.metrics.confusion": _since("0.1", "confusion Counts mean"),
             "shared.metrics.average_precision": _since("0.1", "sampled_curve average_precision"),
             "evaluator.metrics": _since("0.1", "find_metric Metric Truth"),
             "evaluator.report.tasks": _since("0.1", "TaskReport"),

@@ -21,7 +21,7 @@ from evaluator.segmentation.scores import (
 from shared.config.check_sections import Evaluation
 from shared.data.types import ImageSample
 from shared.runs import Run
-from shared.tasks.segmentation2d import TASK
+from shared.tasks.segmentation2d import ClassMask
 
 __all__ = [
     "LOWER_IS_BETTER",
@@ -38,7 +38,7 @@ __all__ = [
 
 def ground_truth(samples: Iterable[ImageSample], label_classes: Sequence[str], classes: Sequence[str]) -> Truth | None:
     """The images that have a mask; None when none has. Pixels of classes that the model lacks are not judged."""
-    return truth_of(samples, "mask", label_classes, classes)
+    return truth_of(samples, lambda sample: sample.mask, label_classes, classes)
 
 
 def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matched:
@@ -47,4 +47,4 @@ def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matc
     Raises:
         InputError: another number of samples, a mask of another size, labels outside the list, a file that is no mask.
     """
-    return count_run(run, truth, TASK, Tally(classes, "pixels"))
+    return count_run(run, truth, ClassMask, Tally(classes, "pixels"))

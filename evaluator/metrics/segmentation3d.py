@@ -25,13 +25,12 @@ from evaluator.segmentation.scores import (
     tables,
     truth_of,
 )
-from shared.arrays import Float32, Int64, UInt8
+from shared.arrays import Int64
 from shared.config.check_sections import Evaluation
 from shared.data.points import read_points
-from shared.data.types import Sample
-from shared.errors import InputError
+from shared.data.types import PointFile, Sample
 from shared.runs import Run
-from shared.tasks.segmentation3d import TASK
+from shared.tasks.segmentation3d import PointClasses
 
 __all__ = [
     "LOWER_IS_BETTER",
@@ -54,7 +53,9 @@ _log = logging.getLogger("evaluate")
 
 def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classes: Sequence[str]) -> Truth | None:
     """The frames with labels of points; None when none has. Points of classes that the model lacks are not judged."""
-    return truth_of(samples, "point_labels", label_classes, classes)
+    return truth_of(
+        samples, lambda sample: sample.point_labels, label_classes, classes, point_file=lambda sample: sample.lidar
+    )
 
 
 def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matched:
@@ -63,29 +64,15 @@ def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matc
     Raises:
         InputError: another number of samples or points, labels outside the list, a file that is not one of labels.
     """
-    missing = next((sample.lidar.path for sample in truth.samples if not sample.lidar.path.is_file()), None)
+    missing = next((file.path for file in truth.points if not file.path.is_file()), None)
     if missing is not None:
         _log.warning("no scores by distance: %s is not here", missing)
-        return count_run(run, truth, TASK, Tally(classes, "points"))
-    return count_run(run, truth, TASK, Tally(classes, "points", RINGS), _ring_of_each)
+        return count_run(run, truth, PointClasses, Tally(classes, "points"))
+    return count_run(run, truth, PointClasses, Tally(classes, "points", RINGS), rings_of)
 
 
-def _ring_of_each(sample: Sample, labels: UInt8) -> Int64:
-    """(N,) position in `RINGS` of each labeled point; their number for points beyond, and those without a place.
-
-    Raises:
-        InputError: the frame has another number of points.
-    """
-    points = read_points(sample.lidar)
-    if len(points) != len(labels):
-        raise InputError(
-            f"has {len(labels)} labels for the {len(points)} points of {sample.lidar.path.name}",
-            where=f"ground truth of sample {sample.token}",
-        )
-    return rings_of(points)
-
-
-def rings_of(points: Float32) -> Int64:
-    """(N,) position in `RINGS` of points (N, 2 or more): x, y [m]; their number for others."""
-    distances = np.sqrt(points[:, 0] ** 2 + points[:, 1] ** 2)
+def rings_of(points: PointFile) -> Int64:
+    """(N,) position in `RINGS` of each point; their number for points beyond, and those without a place."""
+    x, y = read_points(points).T[:2]
+    distances = np.sqrt(x**2 + y**2)
     return np.asarray(np.searchsorted(np.array(RING_BOUNDS[1:], np.float32), distances, side="right"), np.int64)

@@ -7,20 +7,21 @@ grow with points or pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from evaluator.bootstrap import Copies
 from shared.arrays import Float64, Int64, UInt8
+from shared.data.label_file import LabelFile
 from shared.data.labels import labels_in
+from shared.data.types import PointFile
 from shared.errors import InputError
 from shared.metrics.confusion import MOST_CLASSES, UNLABELED, Counts, confusion, mean
 from shared.progress import track
 from shared.runs import Run
 from shared.table import MISSING, Table, number
-from shared.tasks import Task
 
 # Of the shares that a table shows.
 _DIGITS = 4
@@ -31,14 +32,16 @@ class Truth:
     """What is known of the labels of a list of samples. They are read when they are needed.
 
     Attributes:
-        samples: the labeled ones.
-        positions: their positions in the list.
+        labels: of each labeled sample, the file of its labels.
+        points: of lidar frames, the file of the points that they are of; empty for images.
+        positions: positions of the labeled samples in the list.
         tokens, scenes: per labeled sample, its token and the drive it is from.
-        to_model: see `shared.tasks.Task.labels_of`.
+        to_model: see `shared.data.label_file.LabelFile.read`.
         num_samples: length of the list.
     """
 
-    samples: Sequence[Any]
+    labels: list[LabelFile]
+    points: list[PointFile]
     positions: list[int]
     tokens: list[str]
     scenes: list[str]
@@ -46,27 +49,41 @@ class Truth:
     num_samples: int
 
 
-def truth_of(samples: Iterable[Any], labels: str, label_classes: Sequence[str], classes: Sequence[str]) -> Truth | None:
-    """The samples that have ``labels``, an attribute of theirs; None when none has.
+def truth_of(
+    samples: Iterable[Any],
+    label_file: Callable[[Any], LabelFile | None],
+    label_classes: Sequence[str],
+    classes: Sequence[str],
+    *,
+    point_file: Callable[[Any], PointFile] | None = None,
+) -> Truth | None:
+    """What is known of samples; None where none is labeled.
+
+    Args:
+        samples: the samples of the runs, in order.
+        label_file: of a sample, the file of its labels.
+        label_classes: class list of the data set.
+        classes: class list of the model.
+        point_file: of a lidar frame, the file of its points.
 
     Raises:
         InputError: the model has more classes than labels can tell apart.
     """
     if len(classes) > MOST_CLASSES:
         raise InputError(f"the model has {len(classes)} classes, labels tell {MOST_CLASSES} apart", where="classes")
-    listed = list(samples)
-    positions = [position for position, sample in enumerate(listed) if getattr(sample, labels) is not None]
-    labeled = [listed[position] for position in positions]
-    if not labeled:
-        return None
-    return Truth(
-        samples=labeled,
-        positions=positions,
-        tokens=[sample.token for sample in labeled],
-        scenes=[sample.scene for sample in labeled],
-        to_model=labels_in(classes, label_classes),
-        num_samples=len(listed),
-    )
+    truth = Truth([], [], [], [], [], labels_in(classes, label_classes), 0)
+    count = 0
+    for position, sample in enumerate(samples):
+        count += 1
+        file = label_file(sample)
+        if file is not None:
+            truth.labels.append(file)
+            truth.positions.append(position)
+            truth.tokens.append(sample.token)
+            truth.scenes.append(sample.scene)
+            if point_file is not None:
+                truth.points.append(point_file(sample))
+    return replace(truth, num_samples=count) if truth.labels else None
 
 
 @dataclass
@@ -157,31 +174,34 @@ class Matched:
 def count_run(
     run: Run,
     truth: Truth,
-    task: Task[Any],
+    kind: type[Any],
     tally: Tally,
-    groups_of: Callable[[Any, UInt8], Int64] | None = None,
+    groups_of: Callable[[PointFile], Int64] | None = None,
 ) -> Matched:
     """Count the labels of a run.
 
     Args:
         run: the run.
         truth: what is labeled.
-        task: of the run.
+        kind: what the run holds, with ``labels``.
         tally: to count with.
-        groups_of: of a sample and its labels, where each belongs in the tally's groups.
+        groups_of: of a frame's points, where each belongs in the tally's groups.
 
     Raises:
         InputError: another number of samples; of a sample, as `Tally.add`; labels that can't be read.
     """
     if len(run) != truth.num_samples:
         raise InputError(f"holds {len(run)} samples, the ground truth {truth.num_samples}", where=str(run.folder))
-    places = zip(truth.positions, truth.samples, strict=True)
-    for position, sample in track(places, f"counting {run.folder.name}", len(truth.positions)):
-        wanted = task.labels_of(sample, truth.to_model)
-        assert wanted is not None  # `truth_of` left the others out
-        groups = None if groups_of is None else groups_of(sample, wanted.labels)
-        given = run.predictions(position, task.container)
-        tally.add(wanted.labels, given.labels, f"{run.folder.name}, sample {sample.token}", groups)
+    for row, position in track(enumerate(truth.positions), f"counting {run.folder.name}", len(truth.positions)):
+        wanted = truth.labels[row].read(truth.to_model)
+        groups = None if groups_of is None else groups_of(truth.points[row])
+        if groups is not None and len(groups) != len(wanted):
+            raise InputError(
+                f"has {len(wanted)} labels for the {len(groups)} points of {truth.points[row].path.name}",
+                where=str(truth.labels[row].path),
+            )
+        given = run.predictions(position, kind).labels
+        tally.add(wanted, given, f"{run.folder.name}, sample {truth.tokens[row]}", groups)
     return tally.matched(truth.num_samples)
 
 
