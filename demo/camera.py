@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.elementary import dot, exp, mapped, product, sin_cos, unit
+from demo.labels import labels_of
 from demo.rays import GROUND, NOTHING, cast, corners_of, ground_normal, normals_at
 from demo.scene import CURB, CYCLE_LANE, INNER_LANE, OUTER_LANE, Annotations, Road, Snapshot
 
@@ -56,10 +57,12 @@ class Boxes2D:
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered image, (H, W, 3) uint8 RGB, with its boxes."""
+    """A rendered image, (H, W, 3) uint8 RGB, with its boxes, and the labels of its pixels, (H, W) uint8, index into
+    `demo.labels.SEGMENTS`."""
 
     image: NDArray[np.uint8]
     boxes: Boxes2D
+    mask: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ def distorted(xy: NDArray[np.float64], coefficients: NDArray[np.float64]) -> NDA
     )
 
 
-def render(camera: Camera, snapshot: Snapshot, road: Road) -> Picture:
-    """Render what a camera sees, with the 2D boxes of the objects in it."""
+def render(camera: Camera, snapshot: Snapshot, road: Road, *, labels: bool = False) -> Picture:
+    """Render what a camera sees, with the 2D boxes of the objects in it, and a mask if `labels` are wanted."""
     grid = _rays_of(camera)
     solids = snapshot.solids
     normalized, seen = _projected_outlines(camera, solids.centers, solids.sizes, solids.yaws)
@@ -124,7 +127,11 @@ def render(camera: Camera, snapshot: Snapshot, road: Road) -> Picture:
     owner = owner_of[hits.solids]
     visible = np.bincount(owner[owner >= 0], minlength=count)
     image = _shaded(grid.directions, origin, hits.distances, hits.solids, snapshot, road)
-    return Picture(image, _boxes_2d(camera, snapshot.annotations, visible, hits.alone))
+    mask = None
+    if labels:
+        distances = np.where(hits.solids == NOTHING, 0.0, hits.distances)[..., None]
+        mask = labels_of(hits.solids, origin + distances * grid.directions, snapshot, road)
+    return Picture(image, _boxes_2d(camera, snapshot.annotations, visible, hits.alone), mask)
 
 
 def project_boxes(camera: Camera, boxes: Annotations) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -26,7 +26,7 @@ cli = tool_group("demo", "Generate synthetic driving scenes in T4 form. The same
 @click.option("--frames", type=COUNT, default=40, show_default=True, help="Number of key frames.")
 @click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of the data set.")
 @click.option("--cameras/--no-cameras", default=True, show_default=True, help="Render the six cameras.")
-@click.option("--labels", is_flag=True, help="Label every lidar point (T4's lidarseg).")
+@click.option("--labels", is_flag=True, help="Label every lidar point and pixel.")
 def generate(out: Path, split: str, frames: int, seed: int, cameras: bool, labels: bool) -> None:
     """Generate lidar sweeps, images, labels, T4 tables and info files.
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from demo.camera import HEIGHT, WIDTH, Camera, camera_rig
 from demo.elementary import inverse_pose, product
+from demo.labels import SEGMENTS
 from demo.objects import CLASSES
 from demo.recording import Frame, Recording
-from demo.t4_tables import LIDAR, image_file, point_file, sample_data_token, sample_token, token
+from demo.t4_tables import LIDAR, image_file, mask_file, point_file, sample_data_token, sample_token, token
 
 DATABASE = "db_demo_v1"
 VERSION = "demo"
@@ -49,8 +50,14 @@ def detection2d_info(recordings: list[Recording]) -> Info:
         for index, frame in enumerate(recording.frames)
         for channel in frame.pictures
     ]
+    labeled = any(recording.frames[index].pictures[channel].mask is not None for recording, index, channel in images)
     return {
-        "metainfo": {"dataset_type": "t4dataset", "task_name": "detection2d_task", "classes": list(CLASSES)},
+        "metainfo": {
+            "dataset_type": "t4dataset",
+            "task_name": "detection2d_task",
+            "classes": list(CLASSES),
+            **({"segments": list(SEGMENTS)} if labeled else {}),
+        },
         "data_list": [
             {
                 "img_id": number,
@@ -58,6 +65,11 @@ def detection2d_info(recordings: list[Recording]) -> Info:
                 "width": WIDTH,
                 "height": HEIGHT,
                 "instances": _instances_2d(recording.frames[index], channel),
+                **(
+                    {"seg_map_path": f"{scene_folder(recording)}/{mask_file(channel, index)}"}
+                    if recording.frames[index].pictures[channel].mask is not None
+                    else {}
+                ),
             }
             for number, (recording, index, channel) in enumerate(images)
         ],

@@ -84,7 +84,7 @@ def record_frame(
         index: number of the key frame in the scene.
         cameras: whether to render images.
         previous: whether to record the sweep before it as well.
-        labels: whether to label the points.
+        labels: whether to label points and pixels.
     """
     time = index * KEY_FRAME_PERIOD
     start = FIRST_TIMESTAMP + number * SECONDS_BETWEEN_SCENES * 1_000_000
@@ -101,7 +101,8 @@ def record_frame(
             ego2global=before.ego2global,
             points=scan(before, random_stream(seed, split, number, _SWEEP, index)),
         )
-    pictures = {camera.channel: render(camera, snapshot, scene.road) for camera in camera_rig()} if cameras else {}
+    rig = camera_rig() if cameras else ()
+    pictures = {camera.channel: render(camera, snapshot, scene.road, labels=labels) for camera in rig}
     return Frame(
         key=Sweep(start + round(time * 1e6), snapshot.ego2global, points, point_labels),
         previous=sweep,
@@ -112,7 +113,7 @@ def record_frame(
 
 
 def record_scene(seed: int, split: str, number: int, frames: int, *, cameras: bool, labels: bool = False) -> Recording:
-    """Record scene `number` of a split with `frames` key frames, with labels of the points if they are wanted."""
+    """Record scene `number` of a split with `frames` key frames; `labels`: of points and pixels, too."""
     scene = draw_scene(seed, split, number, frames)
     return Recording(
         name=f"{split}-{seed}-{number:03d}",

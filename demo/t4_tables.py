@@ -48,6 +48,11 @@ def label_file(scene: str, frame: int) -> str:
     return f"lidarseg/annotation/{token(scene, 'lidarseg', frame)}.bin"
 
 
+def mask_file(channel: str, frame: int) -> str:
+    """Return the path of the labels of an image's pixels inside the scene's folder."""
+    return f"masks/{channel}/{frame:05d}.png"
+
+
 def image_file(channel: str, frame: int) -> str:
     """Return the path of an image inside the scene's folder."""
     return f"data/{channel}/{frame:05d}.jpg"

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from demo import jpeg
+from demo import jpeg, png
 from demo.info_files import VERSION, calibration_info, detection2d_info, detection3d_info, scene_folder
 from demo.recording import Recording, Sweep
-from demo.t4_tables import build_tables, image_file, label_file, point_file
+from demo.t4_tables import build_tables, image_file, label_file, mask_file, point_file
 from shared.errors import UsageError
 from shared.files import explain_os_errors, sha256_of_file
 from shared.locks import Lock
@@ -126,6 +126,8 @@ def _write_scene(folder: Path, recording: Recording) -> None:
             _write_bytes(folder / point_file(index, previous=True), frame.previous.points.tobytes())
         for channel, picture in frame.pictures.items():
             _write_bytes(folder / image_file(channel, index), jpeg.encode(picture.image))
+            if picture.mask is not None:
+                _write_bytes(folder / mask_file(channel, index), png.encode(picture.mask))
     (folder / "map").mkdir(parents=True, exist_ok=True)
     (folder / "annotation").mkdir(parents=True, exist_ok=True)
     for name, rows in build_tables(recording).items():
@@ -136,6 +138,7 @@ def _write_scene(folder: Path, recording: Recording) -> None:
 def _without_arrays(recording: Recording) -> Recording:
     """Drop points and pixels once they are on disk; the info files need neither, and long recordings are large."""
     no_points, no_pixels = np.zeros((0, 5), np.float32), np.zeros((0, 0, 3), np.uint8)
+    no_labels = np.zeros((0, 0), np.uint8)
 
     def light(sweep: Sweep) -> Sweep:
         return replace(sweep, points=no_points, labels=None)
@@ -145,7 +148,10 @@ def _without_arrays(recording: Recording) -> Recording:
             frame,
             key=light(frame.key),
             previous=light(frame.previous) if frame.previous is not None else None,
-            pictures={channel: replace(picture, image=no_pixels) for channel, picture in frame.pictures.items()},
+            pictures={
+                channel: replace(picture, image=no_pixels, mask=None if picture.mask is None else no_labels)
+                for channel, picture in frame.pictures.items()
+            },
         )
         for frame in recording.frames
     )

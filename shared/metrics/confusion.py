@@ -98,7 +98,9 @@ def mean(scores: Float64) -> float | None:
 
 
 def _share(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Float64:
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+    shares = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=shares, where=np.asarray(whole) > 0)
+    return shares
 
 
 def agreement(pairs: Int64) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from demo.labels import SEGMENTS
 from demo.lidar import points_inside
@@ -15,12 +16,13 @@ from demo.recording import record_scene
 from demo.t4_writer import write_dataset
 from evaluator.cli import cli
 from shared.config import DeployConfig, resolved
-from shared.data import Dataset, open_dataset, read_points
+from shared.data import Dataset, DataSettings, open_dataset, read_points
 from shared.data.labels import labels_in
 from shared.errors import InputError
 from shared.metrics.confusion import UNLABELED
 from shared.runs import RunHeader, RunWriter
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
+from shared.tasks.segmentation2d import TASK as MASKS
 from shared.tasks.segmentation3d import TASK, PointClasses
 from shared.workspace import Workspace
 
@@ -142,3 +144,43 @@ def test_it_is_evaluated_and_gated(work: Path) -> None:
     compared = CliRunner().invoke(cli, ["compare", "--work", str(work)])
     assert compared.exit_code == 0, compared.output
     assert "IoU car" in compared.output
+
+
+def test_the_demo_labels_its_pixels(tmp_path: Path) -> None:
+    recording = record_scene(7, "eval", 0, 1, cameras=True, labels=True)
+    pictures = recording.frames[0].pictures
+    write_dataset(tmp_path / "data", "eval", [recording], {})
+    settings = DataSettings("info", tmp_path / "data", Path("info/yolox_infos_eval.json"), SEGMENTS)
+    images = open_dataset(settings, task="segmentation2d")
+    to_model = labels_in(SEGMENTS, images.classes)
+    counts = np.zeros(len(SEGMENTS), np.int64)
+    for index, picture in enumerate(pictures.values()):
+        mask = MASKS.labels_of(images.sample(index), to_model)
+        assert mask is not None and picture.mask is not None
+        np.testing.assert_array_equal(mask.labels, picture.mask)
+        counts += np.bincount(mask.labels.reshape(-1), minlength=len(SEGMENTS))
+        for corners, row in zip(picture.boxes.corners, picture.boxes.objects, strict=True):
+            left, top, right, bottom = np.round(corners).astype(int)
+            label = recording.frames[0].annotations.labels[row]
+            assert (mask.labels[top:bottom, left:right] == label).any()
+    assert (counts[[SEGMENTS.index(name) for name in ("car", "road", "sidewalk", "structure", "sky")]] > 0).all()
+    before = images.digest()
+    file = images.sample(0).mask.path
+    Image.fromarray(np.full_like(mask.labels, 99)).save(file)
+    assert images.digest() != before
+    with pytest.raises(InputError, match="label 99 is outside the list"):
+        MASKS.labels_of(images.sample(0), to_model)
+
+
+def test_labels_change_nothing_else(tmp_path: Path) -> None:
+    for labels in (False, True):
+        write_dataset(tmp_path / str(labels), "eval", [record_scene(7, "eval", 0, 1, cameras=True, labels=labels)], {})
+    bare, labeled = (
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "False", tmp_path / "True")
+    )
+    more = labeled.keys() - bare.keys()
+    assert all("lidarseg" in name or "/masks/" in name for name in more)
+    assert len(more) == 2 + 6
+    changed = {Path(name).name for name, content in bare.items() if labeled[name] != content}
+    assert changed == {"category.json", "yolox_infos_eval.json", "dataset.json"}

@@ -2,22 +2,28 @@
 
 In both a label indexes the file's own class list, and -1 means ignored: such boxes are left out. An ``ignore_flag`` of
 1 marks a box as neither wanted nor wrong, as mmdet takes it.
+
+An image's ``seg_map_path``, as mmsegmentation calls it, is a PNG file of a label for each pixel, an index into the
+``segments`` of the file's metainfo; 255 is not judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shared.data.common import explain_malformed, info_file, load_info, settings_part
+from shared.data.common import explain_malformed, files_part, info_file, load_info, settings_part
 from shared.data.formats.info.frames import own_class_names
 from shared.data.images import LabelCollector
-from shared.data.labels import IGNORED
+from shared.data.label_file import LabelFile
+from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import ConfigError, InputError
 from shared.files import sha256_of_file
+from shared.metrics.confusion import UNLABELED
 
 
 def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
@@ -37,6 +43,7 @@ def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
         )
     with explain_malformed(f"{where}: metainfo"):
         own = own_class_names(content.get("metainfo", {}))
+        segments = [str(name) for name in content.get("metainfo", {}).get("segments", ())]
     with explain_malformed(where):
         entries = [entry for frame in content["data_list"] for entry in _image_entries(frame)]
     if not entries:
@@ -45,18 +52,44 @@ def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     if not own and any(entry.get("instances") for entry in entries):
         raise ConfigError("the info file does not name its classes", where=where, hint="list them in its metainfo")
 
+    ids = {
+        **{
+            number: class_index(name, classes, settings.label_map, generalize=False)
+            for number, name in enumerate(segments)
+        },
+        UNLABELED: IGNORED,
+    }
+    with explain_malformed(where):
+        masks = [_mask_path(entry, folder, settings, where) for entry in entries]
+
     def build(index: int) -> ImageSample:
         place = f"{where}: image {index}"
         with explain_malformed(place):
-            return _sample(index, entries[index], folder, settings, classes, own, place)
+            sample = _sample(index, entries[index], folder, settings, classes, own, place)
+        path = masks[index]
+        return sample if path is None else replace(sample, mask=LabelFile(path, ids))
 
     return Dataset(
         name=file.stem,
         classes=classes,
         length=len(entries),
         build=build,
-        digest_parts=lambda: ["images", settings_part(settings, classes), sha256_of_file(file)],
+        digest_parts=lambda: [
+            "images",
+            settings_part(settings, classes),
+            sha256_of_file(file),
+            *files_part(folder, sorted({path for path in masks if path is not None and path.is_file()})),
+        ],
     )
+
+
+def _mask_path(entry: Mapping[str, Any], root: Path, settings: DataSource, where: str) -> Path | None:
+    """Where an image's mask is; None where it has none."""
+    name = entry.get("seg_map_path")
+    if name is None:
+        return None
+    prefix = settings.data_prefix.get("seg_map_path", "")
+    return data_path(root, f"{prefix}/{name}" if prefix else str(name), where=where)
 
 
 def _image_entries(frame: Mapping[str, Any]) -> list[dict[str, Any]]:
