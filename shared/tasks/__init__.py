@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Predictions = Any
 #: The task where a config names none, as in AWML's first deploy configs.
 DEFAULT = "detection3d"
-Container = TypeVar("Container")
+Container = TypeVar("Container", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Task(ABC, Generic[Container]):
     """A task.
 
     Attributes:
-        container: type of what a model answers with on one sample.
+        container: type of what a model answers with on one sample; its length is how many results it holds.
         view: what the samples of its data sets are, by name: ``lidar_frame``, ``image`` or ``camera_pair``
             (`shared.data`).
         errors: by name, the errors of paired results (`pair`). One called ``score`` is also how near to a score

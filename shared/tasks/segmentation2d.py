@@ -38,6 +38,10 @@ class ClassMask:
         if self.labels.ndim != 2 or self.labels.shape != self.margins.shape:
             raise ValueError(f"labels of shape {self.labels.shape}, margins of shape {self.margins.shape}")
 
+    def __len__(self) -> int:
+        """Pixels."""
+        return self.labels.size
+
     @staticmethod
     def build(labels: npt.ArrayLike, margins: npt.ArrayLike | None = None) -> ClassMask:
         """A mask from anything array-like (H, W); margins in [0, 1] default to 1."""

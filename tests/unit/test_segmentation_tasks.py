@@ -12,7 +12,7 @@ from evaluator.metrics import find_metric
 from shared.config.check_sections import Evaluation
 from shared.data.labels import labels_in
 from shared.metrics.confusion import UNLABELED
-from shared.tasks import find
+from shared.tasks import available, find
 from shared.tasks.segmentation2d import ClassMask
 from shared.tasks.segmentation3d import PointClasses
 from tests.support.segmentation import CLASSES, frames, images, point_run, run_of, some_labels, wrong_here_and_there
@@ -48,6 +48,13 @@ def test_runs_keep_them(tmp_path: Path) -> None:
     for index, mask in enumerate(masks):
         np.testing.assert_array_equal(run.predictions(index, ClassMask).labels, mask.labels)
         np.testing.assert_array_equal(run.predictions(index, ClassMask).margins, mask.margins)
+
+
+@pytest.mark.parametrize("task", available())
+def test_answers_have_a_length(task: str) -> None:
+    # What a run says of a sample: how many results there were.
+    assert len(find(task).empty()) == 0
+    assert len(ClassMask.build(np.zeros((4, 6)))) == 24
 
 
 @pytest.mark.parametrize("arrays", [{"labels": np.zeros(3, np.uint8)}, {"other": np.zeros(3)}])
