@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ Ids = npt.NDArray[Any]
 
 #: Modes of images with one number a pixel: gray, palette (the index, not the color), 16 bits.
 _ONE_NUMBER = ("L", "P", "I;16", "I")
-# The greatest id that 16 bits hold.
+# So many ids 16 bits hold.
 _MOST_IDS = 1 << 16
 _STRANGER = -2
 
@@ -34,10 +35,17 @@ class LabelFile:
     Attributes:
         path: the file; its suffix says what it is, see `read_ids`.
         ids: class, as an index into the data set's list, of each id that the file may hold; -1: not judged.
+
+    Raises:
+        ValueError: an id that 16 bits can't hold.
     """
 
     path: Path
     ids: Mapping[int, int]
+
+    def __post_init__(self) -> None:
+        if self.ids and not 0 <= min(self.ids) <= max(self.ids) < _MOST_IDS:
+            raise ValueError(f"ids from {min(self.ids)} to {max(self.ids)} are no labels")
 
     def read(self, to_model: Int64) -> UInt8:
         """The labels (N,) of points or (H, W) of pixels; 255 (`shared.metrics.confusion.UNLABELED`)
@@ -95,11 +103,15 @@ def _read_lidarseg(path: Path) -> Ids:
 
 def _read_mask(path: Path) -> Ids:
     where = str(path)
+    content = io.BytesIO(read_bytes(path))
+    bomb = pillow.DecompressionBombWarning
     try:
-        with pillow.open(io.BytesIO(read_bytes(path)), formats=["PNG"]) as image:
-            mode = image.mode
-            mask = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", bomb)  # more pixels than any camera has
+            with pillow.open(content, formats=["PNG"]) as image:
+                mode = image.mode
+                mask = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, bomb, pillow.DecompressionBombError) as error:
         raise InputError("can't be decoded as a PNG image", where=where) from error
     if mode not in _ONE_NUMBER:
         hint = "save the ids themselves, not their colors"

@@ -1,4 +1,4 @@
-"""Points and results of others: .pcd files, and what `evaluator score` reads."""
+"""Points, masks and results of others: .pcd and .png files, and what `evaluator score` reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from demo import png
 from evaluator.score import Results, score_files
+from shared.data.label_file import read_ids
 from shared.data.points import read_points
 from shared.data.types import PointFile
 from tests.fuzz.engine import Reader
@@ -54,6 +56,25 @@ def _score(file: Path) -> None:
     truth = file.parent / f"{task}.json"
     truth.write_text(json.dumps(_SUBMISSION if task == "detection3d" else _COCO))
     score_files(task, Results(file, truth, ["car"], "nuscenes" if task == "detection3d" else None, None), None)
+
+
+MASKS = Reader(
+    "masks",
+    read_ids,
+    ".png",
+    lambda: [png.encode(np.arange(12, dtype=np.uint8).reshape(3, 4))],
+    (
+        b"IHDR",
+        b"IDAT",
+        b"IEND",
+        b"PLTE",
+        b"tRNS",
+        b"acTL",
+        b"\x00\x00\x00\x00",
+        b"\xff\xff\xff\xff",
+        b"\x7f\xff\xff\xff",
+    ),
+)
 
 
 _BOX = {

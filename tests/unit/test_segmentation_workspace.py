@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_categories_of_no_class_are_not_judged_and_unknown_ids_refused(data: Pat
     with pytest.raises(InputError, match="label 200 is outside the list of 8"):
         TASK.labels_of(fewer.sample(0), labels_in(["road", "car"], fewer.classes))
     file.write_bytes(content)
+
+
+@pytest.mark.parametrize("index", [-1, 1 << 16, "many"])
+def test_an_index_that_is_no_label_is_refused(data: Path, tmp_path: Path, index: object) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns("*.pcd.bin"))
+    table = next(folder.rglob("category.json"))
+    table.write_text(json.dumps([{**record, "index": index} for record in json.loads(table.read_text())]))
+    dataset = open_dataset(_config(folder).data, task="segmentation3d")
+    with pytest.raises(InputError, match="is malformed"):
+        dataset.sample(0)
 
 
 @pytest.fixture(scope="module", name="work")
