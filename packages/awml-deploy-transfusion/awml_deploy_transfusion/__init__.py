@@ -1,0 +1,1 @@
+"""TransFusion-L on pillars, for awml-deploy."""

@@ -1,0 +1,72 @@
+"""TransFusion-L on pillars: one component, from voxels to what is said of each query.
+
+Voxelization before it, and decoding and suppression after it, are the runtime's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from awml_deploy_transfusion.exporter_model import build as builder
+from awml_deploy_transfusion.exporter_model import parameters as needed
+from awml_deploy_transfusion.exporter_model.components import network_component
+from awml_deploy_transfusion.exporter_model.framework import answer, load_input, voxels_of
+from exporter.component import Component
+from exporter.options import ModelOptions, checked_options
+from exporter.training_config import TrainingConfig
+
+__all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
+
+TASK = "detection3d"
+
+
+def read_options(options: Mapping[str, Any]) -> ModelOptions:
+    """There are none.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    return checked_options(ModelOptions, options, "transfusion")
+
+
+def build(config: TrainingConfig, options: ModelOptions) -> Any:  # noqa: ARG001
+    """The network with random weights.
+
+    Raises:
+        ConfigError: not a TransFusion on pillars, or a variant that can't be deployed.
+    """
+    model = builder.build(config)
+    model.class_names = builder.class_names(config)
+    model.decoration = needed.decoration(model, config)
+    return model
+
+
+def classes(model: Any) -> list[str]:
+    """Class names in label order."""
+    return list(model.class_names)
+
+
+def parameters(model: Any, config: TrainingConfig, options: ModelOptions) -> dict[str, Any]:  # noqa: ARG001
+    """What the runtime must know: see `awml_deploy_transfusion.runtime_model.parameters`.
+
+    Raises:
+        ConfigError: parts of the training config contradict one another, or it does not say how points are loaded.
+    """
+    return needed.parameters(model, config)
+
+
+def components(model: Any, model_input: Tensor, options: ModelOptions) -> list[Component]:  # noqa: ARG001
+    """The network, with real data of one sample.
+
+    Args:
+        model: a TransFusion.
+        model_input: (N, columns) float32 points.
+        options: none.
+
+    Raises:
+        ExportError: no point of the sample lies in range.
+    """
+    return [network_component(model, *voxels_of(model, model_input))]
