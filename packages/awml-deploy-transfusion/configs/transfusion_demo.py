@@ -1,9 +1,8 @@
-# Training config of a small TransFusion-L for the synthetic scenes of the demo: AWML's, on a coarser grid of 51.2 m.
-#
-# Export: exporter export --config configs/transfusion_demo.yaml --work work/transfusion
-#
-# Module types are those of AWML's transfusion_lidar_pillar_second_secfpn configs. Points are x, y, z, intensity and time
-# lag, one past sweep.
+"""Training config of a small TransFusion-L for the demo's synthetic scenes: AWML's, on a coarser grid up to 51.2 m.
+
+Module types are those of AWML's transfusion_lidar_pillar_second_secfpn configs. Points are x, y, z, intensity and time
+lag, one past sweep.
+"""
 
 # ruff: noqa: C408
 

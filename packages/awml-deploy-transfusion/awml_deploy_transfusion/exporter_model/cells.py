@@ -23,8 +23,8 @@ def local_maxima(heatmap: Tensor, kernel_size: int) -> Tensor:
 def best_first(scores: Tensor, count: int) -> Tensor:
     """(count,) int64: places of the best scores (N,), best first, of equal ones the first.
 
-    Many cells are equal: suppressed ones are zero, and those of an empty area have one score. ONNX's TopK orders them so,
-    PyTorch's doesn't; PyTorch's stable sort does, which ONNX has not.
+    Many cells are equal: suppressed ones are zero, and those of an empty area have one score. ONNX's TopK orders them
+    so, PyTorch's doesn't; PyTorch's stable sort does, which ONNX has not.
     """
     if torch.onnx.is_in_onnx_export():
         return torch.topk(scores, count).indices

@@ -91,7 +91,7 @@ class Network(nn.Module):
         heatmap = local_maxima(head.heatmap_head(features).sigmoid(), head.nms_kernel_size).flatten(2)
         cells_per_class = flat.shape[2]
         best = best_first(heatmap.flatten(), head.num_proposals)
-        labels = torch.div(best, cells_per_class, rounding_mode="floor")
+        labels = torch.div(best, cells_per_class, rounding_mode="trunc")
         cells = best - labels * cells_per_class
         one_hot = (labels[None] == self.labels).to(features.dtype)[None]
         query = flat.index_select(2, cells) + head.class_encoding(one_hot)

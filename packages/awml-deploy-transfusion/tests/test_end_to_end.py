@@ -1,0 +1,90 @@
+"""From a checkpoint to metrics through the tools' commands: the package is installed, and nothing of them is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from awml_deploy_transfusion.exporter_model import adapter
+from awml_deploy_transfusion.names import INPUTS, OUTPUTS, VOXELS_AXIS
+
+from exporter.training_config import random_weights, read_training_config
+from shared.manifest import read_manifest
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FRAMES = 3
+pytestmark = pytest.mark.timeout(900)
+
+
+def tool(name: str, *arguments: str | Path) -> str:
+    """Run a command of a tool as its own process; what it printed."""
+    call = f"from {name}.cli import cli; cli()"
+    answer = subprocess.run([sys.executable, "-c", call, *map(str, arguments)], capture_output=True, text=True,
+                            check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with everything in it: the demo's network with random weights on a few of the demo's frames."""
+    folder = tmp_path_factory.mktemp("transfusion")
+    work, checkpoint = folder / "work", folder / "random.pth"
+    model = adapter.build(read_training_config(CONFIGS / "transfusion_demo.py"), adapter.read_options({}))
+    random_weights(model, seed=0)
+    torch.save({"state_dict": model.state_dict()}, checkpoint)
+    tool("demo", "generate", "--out", folder / "demo", "--frames", str(FRAMES), "--no-cameras")
+    settings = {"model.checkpoint": checkpoint, "data.root": folder / "demo", "verification.num_verify_samples": FRAMES}
+    sets = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+    tool("exporter", "export", "--config", CONFIGS / "transfusion_demo.yaml", "--work", work, *sets)
+    for backend in ("pytorch", "onnx"):
+        tool("runtime", "run", "--work", work, "--backend", backend)
+    tool("verifier", "verify", "--work", work)
+    tool("evaluator", "evaluate", "--work", work)
+    return work
+
+
+def test_every_stage_is_done_and_the_backends_agree(work: Path) -> None:
+    manifest = read_manifest(work / "manifest.json")
+    done = {name for name, stage in manifest.stages.items() if stage.status == "done"}
+    assert {"export", "run:pytorch-cpu", "run:onnx-cpu", "verify", "evaluate"} <= done
+    metrics = [manifest.results["metrics"][run] for run in ("pytorch-cpu", "onnx-cpu")]
+    assert {manifest.results["runs"][run]["samples"] for run in ("pytorch-cpu", "onnx-cpu")} == {FRAMES}
+    assert metrics[0]["mAP"] == pytest.approx(metrics[1]["mAP"], abs=1e-3)
+
+
+def test_the_file_has_the_names_that_autoware_binds(work: Path) -> None:
+    model = onnx.load(str(work / "onnx" / "transfusion.onnx"))
+
+    def tensors(values: object) -> dict[str, list[object]]:
+        return {
+            value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+            for value in values  # type: ignore[attr-defined]  # protobuf's repeated field
+        }
+
+    assert tensors(model.graph.input) == dict(
+        zip(INPUTS, ([VOXELS_AXIS, 20, 5], [VOXELS_AXIS], [VOXELS_AXIS, 4]), strict=True)
+    )
+    assert tensors(model.graph.output) == dict(zip(OUTPUTS, ([1, 5, 100], [1, 8, 100], [1, 2, 100]), strict=True))
+
+
+def test_the_graph_has_standard_operators_and_a_fixed_k(work: Path) -> None:
+    model = onnx.load(str(work / "onnx" / "transfusion.onnx"))
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    (top,) = (node for node in model.graph.node if node.op_type == "TopK")
+    constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    constants |= {tensor.name: tensor for tensor in model.graph.initializer}
+    assert onnx.numpy_helper.to_array(constants[top.input[1]]).tolist() == [100]
+
+
+def test_inspect_says_what_an_export_would_be(work: Path) -> None:
+    said = json.loads(tool("exporter", "inspect", CONFIGS / "transfusion_demo.py", "--json"))
+    assert said["model"] == "transfusion"
+    assert said["outputs"]["transfusion"] == dict(zip(OUTPUTS, ([1, 5, 100], [1, 8, 100], [1, 2, 100]), strict=True))
