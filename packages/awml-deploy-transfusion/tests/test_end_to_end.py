@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -84,7 +83,7 @@ def test_the_graph_has_standard_operators_and_a_fixed_k(work: Path) -> None:
     assert onnx.numpy_helper.to_array(constants[top.input[1]]).tolist() == [100]
 
 
-def test_inspect_says_what_an_export_would_be(work: Path) -> None:
+def test_inspect_says_what_an_export_would_be() -> None:
     said = json.loads(tool("exporter", "inspect", CONFIGS / "transfusion_demo.py", "--json"))
     assert said["model"] == "transfusion"
     assert said["outputs"]["transfusion"] == dict(zip(OUTPUTS, ([1, 5, 100], [1, 8, 100], [1, 2, 100]), strict=True))

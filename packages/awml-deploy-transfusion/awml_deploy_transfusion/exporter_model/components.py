@@ -35,7 +35,7 @@ def network_component(model: Any, voxels: Tensor, num_points: Tensor, coors: Ten
         rows = torch.arange(sizes[VOXELS_AXIS]) % found
         return voxels[rows], num_points[rows], coors[rows]
 
-    of_inputs = (("float32", [slots, features]), ("int32", []), ("int32", [4]))
+    of_inputs: tuple[tuple[str, list[int]], ...] = (("float32", [slots, features]), ("int32", []), ("int32", [4]))
     most = min(found, _CHECKED_VOXELS)
     return Component(
         name=COMPONENT,

@@ -23,6 +23,9 @@ class Network(nn.Module):
         decoration: what is added to a point, see `exporter_model.parameters`.
     """
 
+    map_positions: Tensor
+    labels: Tensor
+
     def __init__(self, model: Any, decoration: Mapping[str, Any]) -> None:
         super().__init__()
         encoder, scatter, head = model.pts_voxel_encoder, model.pts_middle_encoder, model.pts_bbox_head
@@ -73,7 +76,7 @@ class Network(nn.Module):
         if self.decoration["distance"]:
             parts.append(raw.norm(dim=2, keepdim=True))
         slots = torch.arange(voxels.shape[1], device=voxels.device)
-        used = slots[None, :, None] < num_points[:, None, None]
+        used = torch.lt(slots[None, :, None], num_points[:, None, None])
         return torch.cat(parts, dim=2) * used.to(voxels.dtype)
 
     def _map(self, features: Tensor, coors: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ class Network(nn.Module):
         best = best_first(heatmap.flatten(), head.num_proposals)
         labels = torch.div(best, cells_per_class, rounding_mode="trunc")
         cells = best - labels * cells_per_class
-        one_hot = (labels[None] == self.labels).to(features.dtype)[None]
+        one_hot = torch.eq(labels[None], self.labels).to(features.dtype)[None]
         query = flat.index_select(2, cells) + head.class_encoding(one_hot)
         positions = self.map_positions.index_select(1, cells)
         said: dict[str, Tensor] = {}

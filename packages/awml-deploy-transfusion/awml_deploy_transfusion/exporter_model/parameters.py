@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -67,7 +68,7 @@ def _check(model: Any, point_range: list[float], voxel_size: list[float], grid: 
     """A training config has the same quantity in several places; they must agree, or nothing downstream is right."""
     encoder, scatter, head = model.pts_voxel_encoder, model.pts_middle_encoder, model.pts_bbox_head
     coder = head.bbox_coder
-    pairs: dict[str, tuple[list[float], list[float]]] = {
+    pairs: dict[str, tuple[Sequence[float], Sequence[float]]] = {
         "the voxel encoder's point_cloud_range": ([float(v) for v in encoder.point_cloud_range], point_range),
         "the voxel encoder's voxel_size": ([encoder.vx, encoder.vy, encoder.vz], voxel_size),
         "the box coder's pc_range": ([float(v) for v in coder.pc_range[:2]], point_range[:2]),

@@ -25,12 +25,12 @@ def decode(outputs: ArraysByName, parameters: TransFusionParameters) -> Boxes3D:
     by_class, values, rotation = (outputs[name][0].astype(np.float32) for name in (SCORES, BOXES, ROTATIONS))
     labels = by_class.argmax(axis=0)
     scores = np.take_along_axis(by_class, labels[None], axis=0)[0]
-    low, size = np.float32(parameters.point_cloud_range[:2]), np.float32(parameters.voxel_size[:2])
+    low, size = (np.array(pair[:2], np.float32) for pair in (parameters.point_cloud_range, parameters.voxel_size))
     places = values[:2] * np.float32(parameters.out_size_factor) * size[:, None] + low[:, None]
     # A size that float32 can't hold is infinite, in the framework too.
     with np.errstate(over="ignore"):
         sizes = np.exp(values[3:6].astype(np.float64)).astype(np.float32)
-    least, most = np.float32(parameters.post_center_range).reshape(2, 3, 1)
+    least, most = np.array(parameters.post_center_range, np.float32).reshape(2, 3, 1)
     bottoms = np.concatenate([places, values[2:3] - sizes[2:3] * np.float32(0.5)])
     kept = ((bottoms >= least) & (bottoms <= most)).all(axis=0)
     if parameters.score_threshold is not None:
