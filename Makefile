@@ -336,6 +336,7 @@ lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
 	@$(TOOLS)/bin/ruff format --check .
 	@$(TOOLS)/bin/mypy shared exporter trt_builder runtime verifier evaluator demo docs examples/plugin/clearance examples/own_model/my_project \
 	    examples/compare_checkpoints examples/python_api
+	@for package in packages/*/; do MYPYPATH=$$package $(TOOLS)/bin/mypy $$package || exit; done
 
 # BESIDE: another suite has the other core, so threads of one operator would only wait for one another.
 BESIDE ?=

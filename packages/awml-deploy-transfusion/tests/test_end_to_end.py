@@ -1,4 +1,4 @@
-"""From a checkpoint to metrics through the tools' commands: the package is installed, and nothing of them is changed."""
+"""From a checkpoint to metrics through the tools' commands, in which nothing is changed for the package."""
 
 from __future__ import annotations
 
