@@ -1,4 +1,4 @@
-"""The packages beside the tools: each is built as a wheel, installed into a folder of the test's own, and tested there."""
+"""The packages beside the tools: each is built as a wheel, installed into a folder of the test's own, and tested."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The bundle of autoware_lidar_transfusion: the ONNX file, its parameters, those of the node, the class remapper.
 
 What the node has built in was read in autoware_universe (``TransfusionConfig``, ``postprocess_kernel.cu``,
-``ros_utils.cpp``, its schemas) and autoware_launch: five classes; 20 points of x, y, z, intensity from 0 to 255 and time
-lag in a pillar; a map four times as coarse as the pillars; velocities. It takes a query's best class, and reads l, w, h
-and the yaw from the x axis, as the network answers.
+``ros_utils.cpp``, its schemas) and autoware_launch: five classes; 20 points of x, y, z, intensity from 0 to 255 and
+time lag in a pillar; a map four times as coarse as the pillars; velocities. It takes a query's best class, and reads
+l, w, h and the yaw from the x axis, as the network answers.
 """
 
 from __future__ import annotations
