@@ -45,9 +45,16 @@ EXPORTER_BIN = $(if $(wildcard $(EXPORTER_FULL)/.ready),$(EXPORTER_FULL),$(EXPOR
 
 # The user's own model, as overrides of the deploy config. DATA: an info file (.pkl), a T4 scene, or a folder of sweeps.
 data_format = $(if $(wildcard $(DATA)/annotation/.),t4,$(if $(wildcard $(DATA)/.),folder,info))
-overrides = $(model_overrides) $(if $(DATA),$(data_overrides)) \
+overrides = $(model_overrides) $(if $(DATA),$(data_overrides),$(demo_overrides)) \
     $(if $(QUANTIZE),--set quantization.mode=$(QUANTIZE)) $(overrides_of_keys)
 overrides_of_keys = $(foreach pair,$(SET),--set $(pair))
+
+# The demo's data sets are made for a config that reads them, $(1) in work/; $(2): where one is instead.
+roots = $(foreach root,$(shell sed -nE 's/^ +root: *([^ \#]+).*/\1/p' $(CONFIG) 2>/dev/null),$(abspath \
+    $(if $(filter /%,$(root)),$(root),$(dir $(CONFIG))$(root))))
+reads = $(if $(DATA),,$(filter $(abspath work/$(1)),$(roots)))
+moved = $(if $(call reads,$(1)),$(filter-out work/$(1),$(2)))
+demo_targets = $(if $(call reads,demo),demo-data) $(if $(call reads,demo-calibration),calibration-data)
 
 # DATA that isn't there would be taken for an info file.
 ifneq ($(DATA),)
@@ -74,7 +81,7 @@ help: ## this text
 all-of:
 	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-all runs configs/MODEL.yaml" >&2; exit 2; }
 	@$(with_checkpoint)
-	@$(if $(DATA),,$(MAKE) demo-data)
+	@$(if $(demo_targets),$(MAKE) $(demo_targets))
 	@$(MAKE) pipeline
 	@$(if $(REAL_DATA),$(if $(DATA),,$(if $(wildcard configs/$(MODEL)_real.yaml),$(MAKE) pipeline WORK=$(WORK)-real CONFIG=configs/$(MODEL)_real.yaml DATA_FOLDER=$(REAL_DATA))))
 
@@ -84,7 +91,7 @@ all-of:
 int8-of:
 	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-int8 runs configs/MODEL_int8.yaml" >&2; exit 2; }
 	@$(with_checkpoint)
-	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(MAKE) demo-data calibration-data)
+	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(if $(demo_targets),$(MAKE) $(demo_targets)))
 	@$(MAKE) quantize
 	@$(MAKE) pipeline
 
@@ -125,14 +132,15 @@ all-int8:
 	@test -f $(CONFIG) || { echo "there is no $(CONFIG): it says how MODEL is quantized" >&2; exit 2; }
 	@$(with_checkpoint)
 	@$(if $(filter docker,$(RUN_IN)),echo "this needs all tools together: RUN=local" >&2; exit 2)
-	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(MAKE) demo-data calibration-data)
+	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(if $(demo_targets),$(MAKE) $(demo_targets)))
 	@$(EXPORTER_TOOL) quantize ptq --config $(CONFIG) --work $(WORK) $(overrides) $(calibration_overrides) $(in_all_layers)
 	@$(EXPORTER_TOOL) export --config $(CONFIG) --work $(WORK) $(overrides) $(in_all_layers)
 
 yolox-nano: WORK = work/yolox-nano
+yolox-nano: CONFIG = configs/yolox_nano.yaml
 yolox-nano: setup ## Megvii's YOLOX-Nano on real images: ONNX=yolox_nano.onnx REAL_DATA=folder
 	@$(if $(and $(REAL_DATA),$(ONNX)),,echo "yolox-nano: set ONNX to the file and REAL_DATA to a folder of real images" >&2; exit 2)
-	@$(EXPORTER_BIN)/exporter export --config configs/yolox_nano.yaml --work $(WORK) \
+	@$(EXPORTER_BIN)/exporter export --config $(CONFIG) --work $(WORK) \
 	    --set export.onnx_path=$(abspath $(ONNX)) $(overrides)
 	@$(TOOLS)/bin/runtime run --work $(WORK) --backend onnx --device $(DEVICE)
 	@for command in evaluate report summary; do $(TOOLS)/bin/evaluator $$command --work $(WORK); done

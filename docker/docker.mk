@@ -68,7 +68,9 @@ DEMO_TOOL = $(TOOLS)/bin/python -m demo
 DEMO_ARG = $(DEMO_DATA)
 CALIBRATION_ARG = $(CALIBRATION_DATA)
 calibration_overrides = $(if $(CALIBRATION),$(call calibration_file,$(or $(DATA_ROOT),$(dir \
-    $(CALIBRATION))),$(CALIBRATION)))
+    $(CALIBRATION))),$(CALIBRATION)),$(patsubst \
+    %,--set quantization.calibration.data.root=%,$(call moved,demo-calibration,$(CALIBRATION_DATA))))
+demo_overrides = $(patsubst %,--set data.root=%,$(call moved,demo,$(DEMO_DATA)))
 
 endif
 

@@ -153,7 +153,7 @@ def _judge(workspace: Workspace, text: str, junit: Path | None) -> Answer:
     """``text`` with the gates below it.
 
     Raises:
-        GateFailed: one did not pass; the text is in the log then.
+        GateFailed: one did not pass.
     """
     results = workspace.manifest().results["gates"]["summary"]["gates"]
     lines = [None if result["passed"] else _failure(result) for result in results]
@@ -165,9 +165,8 @@ def _judge(workspace: Workspace, text: str, junit: Path | None) -> Answer:
     text += f"\n\n{gate_table(results).text()}"
     failed = [line for line in lines if line is not None]
     if failed:
-        _log.error("%s", text)
         message = f"{failed[0]} ({len(failed)} of {len(results)} gates failed)"
-        raise GateFailed(message, where="gates", answer=Answer("", data))
+        raise GateFailed(message, where="gates", answer=Answer(text, data))
     return Answer(text, data)
 
 

@@ -45,7 +45,7 @@ MOST_READERS = 16
 
 
 @dataclass(frozen=True)
-class Answer:
+class SampleAnswer:
     """What a model answered on one sample.
 
     Attributes:
@@ -92,7 +92,7 @@ class Loaded:
 
     def answers(
         self, indices: Sequence[int], raw_samples: Collection[int] = (), pace: Pace | None = None
-    ) -> Iterator[Answer]:
+    ) -> Iterator[SampleAnswer]:
         """The answers on samples, in the order of ``indices``. May be called again when they are all taken.
 
         With several requests in flight a latency would not be that of a request alone. So one sample in `TIMED_EVERY`
@@ -126,21 +126,21 @@ class Loaded:
             if isinstance(lane, DevicePipeline):
                 lane.settle()
 
-    def _one_by_one(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[Answer]:
+    def _one_by_one(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[SampleAnswer]:
         for read in inputs:
             yield self._alone(read, raw_samples, pace)
 
-    def _alone(self, read: Input, raw_samples: Collection[int], pace: Pace) -> Answer:
+    def _alone(self, read: Input, raw_samples: Collection[int], pace: Pace) -> SampleAnswer:
         with pace.spent_on(INFERENCE):
             with about(sample=read.token):
                 inference = with_waiting(partial(self.pipeline.infer, read.data))
             pace.add(read)
             return self._answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
 
-    def _in_flight(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[Answer]:
+    def _in_flight(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[SampleAnswer]:
         idle = deque(lane for lane in self._pipelines if isinstance(lane, DevicePipeline))
         under_way: deque[tuple[DevicePipeline[Any], Input]] = deque()
-        answered: deque[Answer] = deque()
+        answered: deque[SampleAnswer] = deque()
 
         def collect() -> None:
             lane, read = under_way.popleft()
@@ -149,7 +149,7 @@ class Loaded:
                 answered.append(self._answer(read, lane, lane.collect(), {}, raw_samples))
             pace.add(read)
 
-        def all_answers() -> Iterator[Answer]:
+        def all_answers() -> Iterator[SampleAnswer]:
             while under_way or answered:
                 if not answered:
                     collect()
@@ -187,10 +187,10 @@ class Loaded:
         inference: Inference,
         latency_ms: dict[str, float],
         raw_samples: Collection[int],
-    ) -> Answer:
+    ) -> SampleAnswer:
         """The answer of a request; the lane's next one may write where this one's predictions and outputs are."""
         arrays = {name: array.copy() for name, array in self._task.arrays(inference.predictions).items()}
-        return Answer(
+        return SampleAnswer(
             read.index,
             read.token,
             self._task.from_arrays(arrays),

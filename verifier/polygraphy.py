@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +20,6 @@ from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from verifier.bisect.windows import disagrees
 from verifier.statistics import OutputStatistics
-
-_log = logging.getLogger("polygraphy")
 
 
 def export(
@@ -120,12 +117,11 @@ def compare(
     text = "\n\n".join(tables)
     data = {"component": chosen.name, "limit_db": limit, "runners": compared, "failures": failures}
     if failures:
-        _log.error("%s", "\n".join([text, *(f"FAILED {failure}" for failure in failures)]))
         raise VerificationFailed(
             f"{failures[0]} ({len(failures)} in all)",
             where=str(results),
             hint=f"verifier bisect --work {work} --component {chosen.name} names the nodes",
-            answer=Answer("", data),
+            answer=Answer("\n".join([text, *(f"FAILED {failure}" for failure in failures)]), data),
         )
     return Answer(text, data)
 

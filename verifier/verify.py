@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 STAGE = "verify"
 #: Name of the one result of kind ``verification`` in the manifest.
 SUMMARY = "summary"
-
-_log = logging.getLogger(STAGE)
 
 
 def verify(work: Path, overrides: Sequence[str] = (), force: bool = False, junit: Path | None = None) -> Answer:
@@ -207,12 +204,11 @@ def report(workspace: Workspace, overrides: Sequence[str], junit: Path | None) -
     }
     if failures:
         lines = [text, *notes, *(f"FAILED {failure}" for failure in failures)]
-        _log.error("%s", "\n".join(line for line in lines if line))
         raise VerificationFailed(
             f"{failures[0]} ({len(failures)} in all)",
             where="verification",
             hint="the lines above say what differs where; verification/*.json holds all statistics",
-            answer=Answer("", data),
+            answer=Answer("\n".join(line for line in lines if line), data),
         )
     return Answer("\n".join([text, *notes, f"verification passed: {len(comparisons)} comparisons"]), data)
 

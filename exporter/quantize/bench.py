@@ -14,7 +14,7 @@ from typing import Any
 
 from exporter.quantize.cost import read_profiles
 from exporter.quantize.layers import quantizable
-from exporter.quantize.measuring import CACHE, Answer, CalibratedModel, calibrate
+from exporter.quantize.measuring import CACHE, CalibratedModel, Measurement, calibrate
 from exporter.quantize.metric import TaskMetric, open_metric
 from exporter.quantize.sensitivity import Estimate, Measured
 from exporter.quantize.session import Session
@@ -47,7 +47,7 @@ class Bench:
 
     calibrated: CalibratedModel
     journal: Journal
-    workers: Workers[list[str], Answer] | None
+    workers: Workers[list[str], Measurement] | None
 
     @property
     def layers(self) -> list[str]:
@@ -73,7 +73,7 @@ class Bench:
         answers = [self.journal.answers[key] for key in keys]
         return [Measured(answer["metric"], answer["snr_db"]) for answer in answers]
 
-    def _answers(self, choices: list[list[str]], title: str) -> Iterator[tuple[list[str], Answer]]:
+    def _answers(self, choices: list[list[str]], title: str) -> Iterator[tuple[list[str], Measurement]]:
         if self.workers is None:
             return ((int8, self.calibrated.answer(int8)) for int8 in track(choices, title, len(choices)))
         return self.workers.results(choices, title, lambda int8: f"INT8 in {', '.join(int8) or 'no layer'}")
@@ -132,7 +132,7 @@ def open_bench(
     *,
     device: str,
     force: bool,
-    workers: Workers[list[str], Answer] | None = None,
+    workers: Workers[list[str], Measurement] | None = None,
 ) -> Bench:
     """Calibrate every layer of a model (or take the ranges of an earlier search) and freeze it.
 

@@ -28,7 +28,7 @@ CACHE = "calibration.json"
 SNR_FRAMES = 8
 
 #: What a measurement gave: ``metric`` and ``snr_db``, as in the journal.
-Answer = dict[str, Any]
+Measurement = dict[str, Any]
 
 
 @dataclass
@@ -49,7 +49,7 @@ class CalibratedModel:
     device: str
     references: list[RawOutputs] = field(default_factory=list)
 
-    def answer(self, int8: Sequence[str]) -> Answer:
+    def answer(self, int8: Sequence[str]) -> Measurement:
         """Measure metric and signal to noise ratios with these layers in INT8; none: those of the float model."""
         if int8 and not self.references:
             self.references = self._run((), SNR_FRAMES)[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.quantize.bench import FOLDER, PACKAGES, open_metric_of
-from exporter.quantize.measuring import CACHE, Answer, CalibratedModel, calibrate
+from exporter.quantize.measuring import CACHE, CalibratedModel, Measurement, calibrate
 from exporter.quantize.session import Session, open_model, sources
 from exporter.versions import stage_versions
 from shared.cluster import Need, Workers, connect
@@ -29,7 +29,7 @@ def measuring_workers(
     data_root: Path | None,
     num_samples: int,
     device: str,
-) -> Iterator[Workers[list[str], Answer] | None]:
+) -> Iterator[Workers[list[str], Measurement] | None]:
     """Workers that measure the model of a session, for `exporter.quantize.bench.open_bench`.
 
     Args:
@@ -91,7 +91,7 @@ def require_same(
 
 def open_worker(
     config: DeployConfig, data_root: Path | None, root: Path, num_samples: int, device: str
-) -> Callable[[list[str]], Answer]:
+) -> Callable[[list[str]], Measurement]:
     """What measures a choice of INT8 layers, in a worker; the ranges are read with the first one."""
     session = open_model(config, data_root)
     metric = open_metric_of(session, num_samples)

@@ -21,7 +21,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
-class Answer:
+class Attempt:
     """What a call in another process gave.
 
     Attributes:
@@ -75,7 +75,7 @@ class Worker:
     def __init__(self) -> None:
         self._work: Callable[[Any], Any] | None = None
 
-    def open(self, make: Callable[[], Callable[[Any], Any]], setting: Setting) -> Answer:
+    def open(self, make: Callable[[], Callable[[Any], Any]], setting: Setting) -> Attempt:
         """Load what the tasks need; ``make`` returns what is called with every task."""
 
         def load() -> None:
@@ -84,7 +84,7 @@ class Worker:
 
         return attempt(load)
 
-    def do(self, task: Any) -> Answer:
+    def do(self, task: Any) -> Attempt:
         """Do a task."""
         assert self._work is not None, "a worker is opened before it gets a task"
         return attempt(lambda: self._work(task))  # type: ignore[misc]  # narrowed above
@@ -106,7 +106,7 @@ def _change_folder(cwd: Path) -> None:
         os.chdir(cwd)
 
 
-def inspect(site: Site) -> Answer:
+def inspect(site: Site) -> Attempt:
     """See whether this node is fit for a job; the error of the answer says what it lacks."""
     return attempt(lambda: _inspect(site))
 
@@ -127,18 +127,18 @@ def _inspect(site: Site) -> None:
         site.check()
 
 
-def attempt(function: Callable[[], Any]) -> Answer:
+def attempt(function: Callable[[], Any]) -> Attempt:
     """Call ``function``; whatever it raises becomes an error that can be sent, and shown in a line."""
     listener = _Listener()
     root = logging.getLogger()
     root.addHandler(listener)
     try:
         with explain_os_errors(Path(platform.node())):
-            return Answer(function(), None, listener.lines)
+            return Attempt(function(), None, listener.lines)
     except DeployError as error:
-        return Answer(None, error, listener.lines)
+        return Attempt(None, error, listener.lines)
     except Exception as error:  # noqa: BLE001  # the last resort of a process: the command reports it
-        return Answer(None, DeployError(f"{type(error).__name__}: {error}. This is a bug"), listener.lines)
+        return Attempt(None, DeployError(f"{type(error).__name__}: {error}. This is a bug"), listener.lines)
     finally:
         root.removeHandler(listener)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from shared import provenance
-from shared.cluster.process import Answer, Setting, Site, Worker, inspect
+from shared.cluster.process import Attempt, Setting, Site, Worker, inspect
 from shared.errors import DeployError, EnvironmentLacks, InferenceError
 from shared.lazy import lazy_import
 from shared.progress import progress
@@ -363,7 +363,7 @@ class Workers(Generic[Task, Result]):
         for key in (references[reference] for reference in done):
             node, reference, _ = self._inspected.pop(key)
             try:
-                answer: Answer = ray.get(reference)
+                attempt: Attempt = ray.get(reference)
             except (exceptions.NodeDiedError, exceptions.TaskUnschedulableError):
                 continue  # it is looked at again, if it still is a node then
             except exceptions.RayError as error:
@@ -371,10 +371,10 @@ class Workers(Generic[Task, Result]):
                 reason = f"can't run our code ({_first_line(error)})"
                 lacks[key] = EnvironmentLacks(reason, where=f"node {node.name}", hint=hint)
                 continue
-            if answer.error is None:
+            if attempt.error is None:
                 self._nodes[key] = node
             else:
-                lacks[key] = _named(answer.error, node.name)
+                lacks[key] = _named(attempt.error, node.name)
         for key in (references[reference] for reference in silent):
             node, _, deadline = self._inspected[key]
             if time.monotonic() > deadline:
@@ -447,30 +447,30 @@ class Workers(Generic[Task, Result]):
         """What became of a call; None where that is nobody's business but ours."""
         hand, node = call.hand, call.hand.node
         try:
-            answer: Answer = ray.get(reference)
+            attempt: Attempt = ray.get(reference)
         except exceptions.RayError as error:
             return self._died(call, error)
         self._cluster.heard()
-        for line in answer.warnings:
+        for line in attempt.warnings:
             # Every worker says what it thinks of the same model and data: once is enough.
             if line not in self._told:
                 self._told.add(line)
                 _log.warning("%s: %s", node.name, line)
-        if answer.error is not None and (call.task is None or isinstance(answer.error, EnvironmentLacks)):
-            lack = _named(answer.error, node.name)
+        if attempt.error is not None and (call.task is None or isinstance(attempt.error, EnvironmentLacks)):
+            lack = _named(attempt.error, node.name)
             if call.task is None and not node.late:
                 raise lack
             self._unfit(call, lack)
             return None
         node.failed_starts = 0
-        doubtful = answer.error is not None and answer.error.exit_code in _DOUBTFUL
+        doubtful = attempt.error is not None and attempt.error.exit_code in _DOUBTFUL
         if doubtful or node.key in self._given_up:
             self._dismiss(hand)
         else:
             self._free.append(hand)
         if call.task is None:
             return None
-        return Outcome(call.task, node.name, answer.value, answer.error, deaths=call.deaths, node_key=node.key)
+        return Outcome(call.task, node.name, attempt.value, attempt.error, deaths=call.deaths, node_key=node.key)
 
     def _unfit(self, call: _Call[Task], lack: DeployError) -> None:
         """A node lacks something for a task, or for the loading."""

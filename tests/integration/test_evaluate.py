@@ -248,7 +248,7 @@ def test_unknown_task_names_the_known_ones() -> None:
         find_metric("segmentation")
 
 
-def test_gates_fail_and_pass_the_same_on_the_second_call(tmp_path: Path) -> None:
+def test_gates_fail_and_pass_the_same_on_the_second_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     workspace = make_workspace(tmp_path)
     add_run(workspace, "pytorch")
     worse = {index: good_boxes(workspace, index).select(np.arange(6)) for index in range(SAMPLES)}
@@ -258,6 +258,8 @@ def test_gates_fail_and_pass_the_same_on_the_second_call(tmp_path: Path) -> None
         with pytest.raises(GateFailed, match="onnx-cpu: mAP drop > 5%") as caught:
             evaluate(workspace.root, None, False, ("mAP < 0.1", "mAP drop > 5%"))
         assert caught.value.exit_code == 6
+        assert "mAP drop > 5%  onnx-cpu" in str(caught.value.answer)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
     gates = workspace.manifest().results["gates"]["summary"]["gates"]
     assert [(gate["gate"], gate["run"], gate["passed"]) for gate in gates] == [
         ("mAP < 0.1", "onnx-cpu", True),

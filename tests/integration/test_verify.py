@@ -36,17 +36,17 @@ def _three_runs(workspace: Workspace, **onnx: Any) -> None:
     add_run(workspace, "onnx", **({"noise": 1e-6} | onnx))
 
 
-def _fails(workspace: Workspace, words: str, caplog: pytest.LogCaptureFixture) -> None:
+def _fails(workspace: Workspace, words: str) -> None:
     with pytest.raises(VerificationFailed) as caught:
         verify(workspace.root, (), False)
     assert caught.value.exit_code == 6
-    assert words in caplog.text + str(caught.value)
+    assert words in f"{caught.value.answer}\n{caught.value}"
     summary = workspace.manifest().results["verification"]["summary"]
     assert summary["passed"] is False
     # The second call finds the stage up to date, and must say the same.
-    with pytest.raises(VerificationFailed):
+    with pytest.raises(VerificationFailed) as again:
         verify(workspace.root, (), False)
-    caplog.clear()
+    assert (again.value.answer, str(again.value)) == (caught.value.answer, str(caught.value))
 
 
 def test_runs_that_agree_pass(tmp_path: Path) -> None:
@@ -78,70 +78,66 @@ def test_second_call_is_up_to_date(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert workspace.manifest().stages["verify"].fingerprint != before.fingerprint
 
 
-def test_raw_outputs_that_differ_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_raw_outputs_that_differ_fail(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     _three_runs(workspace, noise=0.01)
-    _fails(workspace, "heatmap SNR [dB]", caplog)
+    _fails(workspace, "heatmap SNR [dB]")
 
 
-def test_one_element_that_differs_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_element_that_differs_fails(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     outputs = raw_outputs(1)
     outputs["reg"][0, 1, 15, 15] += 0.5
     _three_runs(workspace, noise=0.0, raw={1: outputs})
-    _fails(workspace, "reg max |difference|: 0.5, the limit is 0.1", caplog)
+    _fails(workspace, "reg max |difference|: 0.5, the limit is 0.1")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_not_finite_output_fails_in_the_test_and_in_the_reference(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, value: float
-) -> None:
+def test_not_finite_output_fails_in_the_test_and_in_the_reference(tmp_path: Path, value: float) -> None:
     outputs = raw_outputs(0)
     outputs["heatmap"][0, 0, 0, 0] = value
     kind = "NaN" if np.isnan(value) else "Inf"
     workspace = _workspace(tmp_path / "test")
     _three_runs(workspace, noise=0.0, raw={0: outputs})
-    _fails(workspace, f"heatmap: 1 {kind} in the test", caplog)
+    _fails(workspace, f"heatmap: 1 {kind} in the test")
     both = _workspace(tmp_path / "both")
     add_run(both, "framework", samples=2, raw={0: outputs})
     add_run(both, "pytorch", raw={0: outputs})
     add_run(both, "onnx", raw={0: outputs})
-    _fails(both, f"heatmap: 1 {kind} in the reference", caplog)
+    _fails(both, f"heatmap: 1 {kind} in the reference")
 
 
-def test_missing_output_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_output_fails(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     only_heatmap = {index: {"heatmap": raw_outputs(index)["heatmap"]} for index in RAW_SAMPLES}
     _three_runs(workspace, noise=0.0, raw=only_heatmap)
-    _fails(workspace, "output 'reg' is missing", caplog)
+    _fails(workspace, "output 'reg' is missing")
 
 
-def test_other_shape_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_shape_fails(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     outputs = raw_outputs(0)
     outputs["heatmap"] = outputs["heatmap"][:, :, :8]
     _three_runs(workspace, noise=0.0, raw={0: outputs})
-    _fails(workspace, "shape (1, 2, 8, 16), the reference has (1, 2, 16, 16)", caplog)
+    _fails(workspace, "shape (1, 2, 8, 16), the reference has (1, 2, 16, 16)")
 
 
-def test_no_raw_outputs_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_raw_outputs_fail(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     for backend in ("framework", "pytorch", "onnx"):
         add_run(workspace, backend, raw_samples=[], raw={index: {} for index in RAW_SAMPLES})
-    _fails(workspace, "no raw output was compared", caplog)
+    _fails(workspace, "no raw output was compared")
 
 
-def test_boxes_that_differ_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_boxes_that_differ_fail(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     boxes = good_boxes(workspace, 4)
     turned = replace(boxes, yaws=-boxes.yaws)
     _three_runs(workspace, boxes={4: turned})
-    _fails(workspace, "results yaw", caplog)
+    _fails(workspace, "results yaw")
 
 
-def test_lost_boxes_fail_unless_they_are_at_the_score_threshold(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lost_boxes_fail_unless_they_are_at_the_score_threshold(tmp_path: Path) -> None:
     for name, score in (("kept", np.float32(0.5)), ("at threshold", np.float32(0.1004))):
         workspace = _workspace(tmp_path / name)
         boxes = good_boxes(workspace, 2)
@@ -152,7 +148,7 @@ def test_lost_boxes_fail_unless_they_are_at_the_score_threshold(
         add_run(workspace, "pytorch", boxes={2: changed})
         add_run(workspace, "onnx", boxes={2: changed.select(np.arange(1, len(boxes)))})
         if name == "kept":
-            _fails(workspace, "results unmatched, share", caplog)
+            _fails(workspace, "results unmatched, share")
         else:
             verify(workspace.root, (), False)
 
@@ -176,45 +172,45 @@ def test_ties_are_said_and_do_not_fail(tmp_path: Path) -> None:
     assert tied == {"pytorch-cpu__onnx-cpu": 3, "reference__pytorch-cpu": 0, "reference__onnx-cpu": 3}
 
 
-def test_ties_alone_verify_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ties_alone_verify_nothing(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     for backend, first in (("framework", 0.0), ("pytorch", 0.0), ("onnx", 1.5)):
         samples = 2 if backend == "framework" else SAMPLES
         add_run(workspace, backend, samples=samples, boxes=dict.fromkeys(range(samples), _tied_boxes(first)))
-    _fails(workspace, "results: all 6 pairs are ties", caplog)
+    _fails(workspace, "results: all 6 pairs are ties")
 
 
-def test_missing_run_of_a_scenario_fails_unless_optional(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_run_of_a_scenario_fails_unless_optional(tmp_path: Path) -> None:
     tensorrt = _scenario("onnx", "tensorrt", test_device="cuda")
     required = _workspace(tmp_path / "required", [_scenario("pytorch", "onnx"), tensorrt])
     _three_runs(required)
-    _fails(required, "scenario onnx on cpu against tensorrt on cuda: no finished run of tensorrt on cuda", caplog)
+    _fails(required, "scenario onnx on cpu against tensorrt on cuda: no finished run of tensorrt on cuda")
     optional = _workspace(tmp_path / "optional", [_scenario("pytorch", "onnx"), tensorrt | {"optional": True}])
     _three_runs(optional)
     assert "skipped (optional): scenario onnx on cpu against tensorrt on cuda" in verify(optional.root, (), False)
 
 
-def test_missing_reference_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_reference_fails(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path, [_scenario("pytorch", "onnx")])
     add_run(workspace, "pytorch")
     add_run(workspace, "onnx")
-    _fails(workspace, "the framework reference is missing", caplog)
+    _fails(workspace, "the framework reference is missing")
 
 
-def test_no_runs_at_all_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _fails(_workspace(tmp_path), "nothing was compared", caplog)
+def test_no_runs_at_all_fail(tmp_path: Path) -> None:
+    _fails(_workspace(tmp_path), "nothing was compared")
 
 
-def test_half_a_run_is_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_half_a_run_is_no_run(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     add_run(workspace, "framework", samples=2)
     add_run(workspace, "pytorch")
     with pytest.raises(InputError):
         add_run(workspace, "onnx", finish=False)
-    _fails(workspace, "no finished run of onnx on cpu", caplog)
+    _fails(workspace, "no finished run of onnx on cpu")
 
 
-def test_device_aliases_mean_their_device(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_device_aliases_mean_their_device(tmp_path: Path) -> None:
     scenario = _scenario("pytorch", "onnx", test_device="second")
     workspace = make_workspace(
         tmp_path,
@@ -224,12 +220,12 @@ def test_device_aliases_mean_their_device(tmp_path: Path, caplog: pytest.LogCapt
     add_run(workspace, "framework", samples=2)
     add_run(workspace, "pytorch")
     add_run(workspace, "onnx", "cuda:0")
-    _fails(workspace, "no finished run of onnx on second", caplog)
+    _fails(workspace, "no finished run of onnx on second")
     add_run(workspace, "onnx", "cuda:1")
     assert "pytorch-cpu -> onnx-cuda1: passed" in verify(workspace.root, (), False)
 
 
-def test_devices_decide_the_default_limits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_devices_decide_the_default_limits(tmp_path: Path) -> None:
     scenarios = [_scenario("pytorch", "onnx", test_device="cuda")]
     workspace = _workspace(tmp_path, scenarios)
     add_run(workspace, "framework", samples=2)
@@ -239,7 +235,7 @@ def test_devices_decide_the_default_limits(tmp_path: Path, caplog: pytest.LogCap
     add_run(workspace, "onnx", "cuda:0", noise=noise)
     verify(workspace.root, (), False)
     add_run(workspace, "onnx", "cuda:0", noise=noise, details={"precision": "fp32"})
-    _fails(workspace, "SNR", caplog)
+    _fails(workspace, "SNR")
 
 
 def test_runs_of_other_samples_or_models_are_refused(tmp_path: Path) -> None:
@@ -255,10 +251,10 @@ def test_runs_of_other_samples_or_models_are_refused(tmp_path: Path) -> None:
             verify(workspace.root, (), False)
 
 
-def test_run_on_fewer_samples_than_were_recorded_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_run_on_fewer_samples_than_were_recorded_fails(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     _three_runs(workspace, samples=1)
-    _fails(workspace, "not in onnx-cpu; run it on more samples", caplog)
+    _fails(workspace, "not in onnx-cpu; run it on more samples")
 
 
 def test_changed_raw_outputs_are_refused(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from shared import provenance
-from shared.answer import Answer as Said
-from shared.cluster.process import Answer, Site, attempt, inspect
+from shared.answer import Answer
+from shared.cluster.process import Attempt, Site, attempt, inspect
 from shared.errors import DeployError, EnvironmentLacks, InputError
 from shared.logs import about, event
 from shared.temporaries import temporary
 from shared.work_path import WorkPath
 
 
-def inspected(tmp_path: Path, **other: Any) -> Answer:
+def inspected(tmp_path: Path, **other: Any) -> Attempt:
     """What this machine answers as a node, with a folder that it shares with itself."""
     with temporary(WorkPath(tmp_path, "cluster")) as mark:
         mark.open_file("xb").close()
@@ -29,7 +29,7 @@ def inspected(tmp_path: Path, **other: Any) -> Answer:
 
 
 def test_a_node_like_ours_is_fit(tmp_path: Path) -> None:
-    assert inspected(tmp_path) == Answer(None, None, [])
+    assert inspected(tmp_path) == Attempt(None, None, [])
 
 
 def test_a_node_with_other_code_is_refused(tmp_path: Path) -> None:
@@ -75,14 +75,14 @@ def test_warnings_come_back_too() -> None:
         logging.getLogger("runtime").info("nobody needs this")
         return 7
 
-    assert attempt(work) == Answer(7, None, ["sample 3 is empty"])
+    assert attempt(work) == Attempt(7, None, ["sample 3 is empty"])
 
 
 def test_an_error_comes_back_with_its_sample_and_what_is_no_line_in_text_does_not() -> None:
     def work() -> None:
         with about(stage="run:onnx-cpu", sample="token3"):
             logging.getLogger("stage").error("run: failed", extra=event("stage_failed", only_json=True))
-            raise InputError("is empty", answer=Said("", {"passed": False}))
+            raise InputError("is empty", answer=Answer("", {"passed": False}))
 
     answer = pickle.loads(pickle.dumps(attempt(work)))
     assert answer.warnings == []

@@ -90,6 +90,29 @@ def test_yolox_nano_heeds_overrides_and_writes_a_report() -> None:
     assert "for command in evaluate report summary" in answer.stdout
 
 
+def test_demo_data_is_made_for_a_config_that_reads_it(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"data:\n  root: {tmp_path}\n")
+    assert "demo generate" not in _dry_make("centerpoint-all", "SETUP=", f"CONFIG={config}").stdout
+    config.write_text(f"data:\n  root: {ROOT}/work/demo # the demo's\n")
+    assert "demo generate --out work/demo" in _dry_make("centerpoint-all", "SETUP=", f"CONFIG={config}").stdout
+    assert "demo generate" not in _dry_make("centerpoint-all", "SETUP=", f"CONFIG={config}", f"DATA={tmp_path}").stdout
+
+
+def test_the_demo_is_read_where_it_was_put() -> None:
+    folders = ["DEMO_DATA=/data/demo", "CALIBRATION_DATA=/data/other"]
+    recipe = _dry_make("yolox-int8", "SETUP=", *folders).stdout
+    assert "demo generate --out /data/demo\n" in recipe and "demo generate --out /data/other " in recipe
+    quantize, export = (
+        next(line for line in recipe.splitlines() if f"exporter {command} " in line)
+        for command in ("quantize ptq", "export")
+    )
+    assert "--set data.root=/data/demo" in quantize and "--set data.root=/data/demo" in export
+    assert "--set quantization.calibration.data.root=/data/other" in quantize
+    nano = _dry_make("yolox-nano", "ONNX=nano.onnx", "REAL_DATA=real", *folders).stdout
+    assert "/data/demo" not in nano
+
+
 def test_migrate_check_writes_in_a_temporary_folder_only() -> None:
     """Every output is below the folder that a trap removes, whatever the user names."""
     for checkpoint in ([], ["CHECKPOINT=epoch.pth"]):
