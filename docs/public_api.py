@@ -47,6 +47,7 @@ spec, data sets, recorded runs, errors. It needs NumPy and pydantic, no ML frame
             ),
             "shared.data.labels": _since("0.1", "labels_in"),
             "shared.data.camera_pairs": _since("0.1", "CameraPair"),
+            "shared.data.crops": _since("0.1", "ImageCrop"),
             "shared.data.views": _since("0.1", "FormatModule Opener"),
             "shared.runs": _since("0.1", "Run RunWriter RunHeader"),
             "shared.table": _since("0.1", "Table"),

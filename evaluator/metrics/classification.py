@@ -22,6 +22,7 @@ from evaluator.bootstrap import Copies
 from shared.arrays import Float64, Int64
 from shared.config.check_sections import Evaluation
 from shared.data.camera_pairs import CameraPair
+from shared.data.crops import ImageCrop
 from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.runs import Run
@@ -54,7 +55,7 @@ class Truth:
             when intervals are made.
         scenes: per sample, the drive.
         samples: the samples, with ``token``, ``channel`` (the camera, empty where there is none) and ``disturbance``
-            (None where there was none, or nothing is known of it), as `CameraPair` has them.
+            (None where there was none, or nothing is known of it), as `CameraPair` and `ImageCrop` have them.
         labels: (F,) index into the model's classes.
     """
 
@@ -64,7 +65,9 @@ class Truth:
     labels: Int64
 
 
-def ground_truth(samples: Iterable[CameraPair], label_classes: Sequence[str], classes: Sequence[str]) -> Truth | None:
+def ground_truth(
+    samples: Iterable[CameraPair | ImageCrop], label_classes: Sequence[str], classes: Sequence[str]
+) -> Truth | None:
     """The labels of ``samples`` in the class list of the model; None without samples.
 
     Raises:

@@ -63,7 +63,8 @@ class Data(Section):
         description="How the data set is stored. `info`: info file of mmdet3d or AWML (.pkl or .json); `t4`: a T4 "
         "scene's own tables; `kitti`; `argoverse2`; `nuscenes_mini_val`; `coco`: COCO's annotation file (2D "
         "detection); `folder`: point files or images without labels; `concat`: several, one after another (`sources`); "
-        "`real`: whatever of these lies under `root`; other packages may add theirs. What a format means "
+        "`crops`: labeled boxes of the images of `sources`, a sample each (classification); `real`: whatever of these "
+        "lies under `root`; other packages may add theirs. What a format means "
         "depends on the task: docs/data.md.",
     )
     root: ConfigPath | None = Field(
@@ -86,7 +87,7 @@ class Data(Section):
         description="Format `t4`: pairs of category and attribute; such boxes are ignored, for example "
         "`[vehicle.bicycle, vehicle_state.parked]`.",
     )
-    sources: tuple[Data, ...] = Field(default=(), description="Format `concat`: the data sets, in order.")
+    sources: tuple[Data, ...] = Field(default=(), description="Format `concat`, `crops`: the data sets, in order.")
     num_features: Count | None = Field(
         default=None, description="Columns of .bin point files where the format does not fix them."
     )
@@ -111,10 +112,10 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _format_has_what_it_needs(self) -> Data:
-        if (self.format == "concat") != bool(self.sources):
+        if (self.format in ("concat", "crops")) != bool(self.sources):
             raise PydanticCustomError(
                 "sources",
-                "has format {format}; format concat needs sources, and no other has them",
+                "has format {format}; formats concat and crops need sources, and no other has them",
                 {"format": self.format},
             )
         return self

@@ -28,19 +28,35 @@ def open_dataset(config: DataSource, *, root: Path | None = None, task: str = ta
         EnvironmentLacks: another package adds the format or the task, and it can't be imported.
         InputError: there is no such task; files are missing, refused or malformed; or there are no samples.
     """
-    return _open_view(config, root, tasks.find(task).view, task)
+    found = tasks.find(task)
+    return open_view(config, root, (found.view, *found.other_views), f"task {task}")
 
 
-def _open_view(settings: DataSource, root: Path | None, view: str, task: str) -> Dataset[Any]:
+def open_view(settings: DataSource, root: Path | None, views: tuple[str, ...], who: str) -> Dataset[Any]:
+    """Open the data set that the settings describe in the first of ``views`` that its format has.
+
+    Args:
+        settings: see `open_dataset`.
+        root: data folder to use instead of the settings' own.
+        views: by name, see `shared.data.views`.
+        who: needs one of the views, for the error that says that the format has none.
+
+    Raises:
+        ConfigError: the format is unknown or has no such view, or lacks a setting it needs.
+        EnvironmentLacks: another package adds the format, and it can't be imported.
+        InputError: files are missing, refused or malformed; or there are no samples.
+    """
     if settings.format == CONCAT:
-        return _open_concat(settings, root, view, task)
+        return _open_concat(settings, root, views, who)
     module = _format(settings.format)
-    if module is None or view not in module.VIEWS:
-        problem = "is not known" if module is None else f"has no {view.replace('_', ' ')}s, which task {task} needs"
+    view = None if module is None else next((view for view in views if view in module.VIEWS), None)
+    if module is None or view is None:
+        names = " or ".join(f"{view.replace('_', ' ')}s" for view in views)
+        problem = "is not known" if module is None else f"has no {names}, which {who} needs"
         raise ConfigError(
             f"data format '{settings.format}' {problem}",
             where="data.format",
-            hint=f"these have: {', '.join([*_formats_with(view), CONCAT])}",
+            hint=f"these have: {', '.join([*_formats_with(views), CONCAT])}",
         )
     return module.VIEWS[view](settings, data_root(settings, root))
 
@@ -49,20 +65,25 @@ def _format(name: str) -> FormatModule | None:
     return cast("FormatModule | None", plugins.find(plugins.FORMATS, name))
 
 
-def _formats_with(view: str) -> Iterator[str]:
-    """Names of the formats that open a view; those that can't be imported are left out."""
+def _formats_with(views: tuple[str, ...]) -> Iterator[str]:
+    """Names of the formats that open one of the views; those that can't be imported are left out."""
     for name in plugins.available(plugins.FORMATS):
         with contextlib.suppress(EnvironmentLacks):
             module = _format(name)
-            if module is not None and view in module.VIEWS:
+            if module is not None and not module.VIEWS.keys().isdisjoint(views):
                 yield name
 
 
-def _open_concat(settings: DataSource, root: Path | None, view: str, task: str) -> Dataset[Any]:
-    """Sources in order. One without a root of its own has the concatenation's; a relative one starts there."""
-    folder = root if root is not None else settings.root
+def _open_concat(settings: DataSource, root: Path | None, views: tuple[str, ...], who: str) -> Dataset[Any]:
+    return concatenate(CONCAT, open_sources(settings, root if root is not None else settings.root, views, who))
+
+
+def open_sources(settings: DataSource, folder: Path | None, views: tuple[str, ...], who: str) -> list[Dataset[Any]]:
+    """The sources of the settings in order, see `open_view`; one without a root has ``folder``, a relative one starts
+    there.
+    """
     parts = []
     for source in settings.sources:
         own = source.root
-        parts.append(_open_view(source, own if folder is None else folder / (own or ""), view, task))
-    return concatenate(CONCAT, parts)
+        parts.append(open_view(source, own if folder is None else folder / (own or ""), views, who))
+    return parts

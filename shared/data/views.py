@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from shared.data.types import Dataset, DataSource
+from shared.errors import ConfigError
 
 #: A lidar key frame with 3D boxes: `shared.data.types.Sample`.
 LIDAR_FRAME = "lidar_frame"
@@ -14,6 +15,26 @@ LIDAR_FRAME = "lidar_frame"
 IMAGE = "image"
 #: An image with the lidar's points, in both states of calibration: `shared.data.camera_pairs.CameraPair`.
 CAMERA_PAIR = "camera_pair"
+#: A part of an image and the class of what it shows: `shared.data.crops.ImageCrop`.
+IMAGE_CROP = "image_crop"
+
+
+SampleT = TypeVar("SampleT")
+
+
+def sample_of(view: str, kind: type[SampleT], sample: Any) -> SampleT:
+    """The sample, which a model of a task with several views takes only in one of them.
+
+    Raises:
+        ConfigError: it is of another view.
+    """
+    if not isinstance(sample, kind):
+        raise ConfigError(
+            f"the data set does not give {view.replace('_', ' ')}s, which the model takes",
+            where="data.format",
+            hint="docs/data.md lists what each format gives",
+        )
+    return sample
 
 
 class Opener(Protocol):

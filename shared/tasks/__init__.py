@@ -68,8 +68,8 @@ class Task(ABC, Generic[Container]):
 
     Attributes:
         container: type of what a model answers with on one sample; its length is how many results it holds.
-        view: what the samples of its data sets are, by name: ``lidar_frame``, ``image`` or ``camera_pair``
-            (`shared.data`).
+        view: what the samples of its data sets are, by name (`shared.data.views`).
+        other_views: what they may be instead, where a format has no such view.
         errors: by name, the errors of paired results (`pair`). One called ``score`` is also how near to a score
             threshold results may come and go.
         shifts: by name, the signed differences of paired results, and the error that each is a part of.
@@ -81,6 +81,7 @@ class Task(ABC, Generic[Container]):
 
     container: type[Container]
     view: ClassVar[str]
+    other_views: ClassVar[tuple[str, ...]] = ()
     errors: ClassVar[Mapping[str, ErrorKind]]
     shifts: ClassVar[Mapping[str, str]] = {}
     operating_score: ClassVar[float | None] = None

@@ -15,6 +15,7 @@ from shared.tasks import ErrorKind, Rows, RowsTask
 
 if TYPE_CHECKING:
     from shared.data.camera_pairs import CameraPair
+    from shared.data.crops import ImageCrop
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Classification(RowsTask[ClassScores]):
 
     container = ClassScores
     view = "camera_pair"
+    other_views = ("image_crop",)
     errors: ClassVar = {"probability": ErrorKind("", 0.001, 0.01, 0.02, 0.1)}
     shifts: ClassVar = {"confidence": "probability", "first_class": "probability"}
     metric = "accuracy"
@@ -96,7 +98,7 @@ class Classification(RowsTask[ClassScores]):
             },
         )
 
-    def labels_of(self, sample: CameraPair, to_model: Int64) -> ClassScores:
+    def labels_of(self, sample: CameraPair | ImageCrop, to_model: Int64) -> ClassScores:
         """The label, and logits that say it. A model of this task has the data set's classes, in its own order."""
         logits = np.zeros((1, len(to_model) - 1), np.float32)
         logits[0, to_model[sample.label]] = 1.0

@@ -1,4 +1,4 @@
-"""Classification of calibration: ROC, confidence, confusion, recall by disturbance, images with points over them."""
+"""Classification: ROC, confidence, confusion, recall by disturbance, crops, images with points over them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from evaluator.report.svg import Line, bar_chart, counts, line_chart, linear_axi
 from shared.arrays import UInt8
 from shared.data import read_points
 from shared.data.camera_pairs import CameraPair
+from shared.data.crops import ImageCrop
 from shared.geometry import transform_points
 from shared.lazy import lazy_import
 from shared.tasks.classification import softmax
@@ -64,7 +65,9 @@ def _curves(material: Material) -> Charts:
         auc = result["separation"]["roc_auc"]
         note = "" if auc is None else f"area {auc:.4f}"
         charts.append(Chart("Recall over false alarms (ROC)", line_chart(f"ROC, {note}", lines, unit_x, unit_y), note))
-    charts += [_reliability(material), _rotations(material)]
+    charts.append(_reliability(material))
+    if result["by_rotation"]:
+        charts.append(_rotations(material))
     legend = [("s7", "chance, or a confidence that is right")]
     legend += [(f"s{i} dashed" if run != material.shown else f"s{i}", run) for i, run in enumerate(material.pair)]
     return Charts(charts, legend)
@@ -93,7 +96,7 @@ def _rotations(material: Material) -> Chart:
     return Chart("Disturbances found", svg, f"{sum(row['count'] for row in rows)} disturbed samples")
 
 
-def source(sample: CameraPair) -> Path:
+def source(sample: CameraPair | ImageCrop) -> Path:
     """The image."""
     return sample.image
 
@@ -109,7 +112,7 @@ def _probability(logits: list[float], label: int) -> float:
 
 
 def picture(material: Material, position: int, key: str, title: str) -> Scene:
-    """The image with the lidar's points where the calibration puts them, and what the pair of runs says."""
+    """The crop, or the image with the lidar's points where the calibration puts them, and what the runs say."""
     sample = _sample(material, position)
     runs = material.drawn
     names = material.spec.classes
@@ -123,28 +126,39 @@ def picture(material: Material, position: int, key: str, title: str) -> Scene:
     by = ""
     if sample.disturbance is not None:
         by = f" by {sample.disturbance.rotation_deg:.1f} deg and {sample.disturbance.translation_m:.2f} m"
-    note = f"{title}: {names[truth]}{by}. {'; '.join(said)}. Red points are near, blue ones {_COLOR_RANGE:g} m away."
+    note = f"{title}: {names[truth]}{by}. {'; '.join(said)}."
+    if isinstance(sample, CameraPair):
+        note += f" Red points are near, blue ones {_COLOR_RANGE:g} m away."
     head = {"kind": "classes", "classes": names, "runs": runs}
     data = {
         "truth": truth,
         "said": [row["decision"] for row in rows],
         "answers": [numbers(answer, 4) for answer in answers],
     }
-    heading = f"{sample.channel}, {title_of(sample.scene, sample.timestamp)}"
+    heading = ", ".join(part for part in (sample.channel, title_of(sample.scene, sample.timestamp)) if part)
     return Scene(key, heading, note, head, data, lambda detail: _media(sample, detail))
 
 
-def _media(sample: CameraPair, detail: Detail) -> dict[str, Any]:
-    image = _overlay(sample)
+def _media(sample: CameraPair | ImageCrop, detail: Detail) -> dict[str, Any]:
+    image = _image(sample)
     height, width = image.shape[:2]
     uri = jpeg(image, 2 * detail.width, detail.quality)
     return {"photo": {"uri": uri, "width": width, "height": height, "name": sample.channel}}
 
 
-def _sample(material: Material, position: int) -> CameraPair:
+def _sample(material: Material, position: int) -> CameraPair | ImageCrop:
     assert material.samples is not None
-    sample: CameraPair = material.samples.truth.samples[position]
+    sample: CameraPair | ImageCrop = material.samples.truth.samples[position]
     return sample
+
+
+def _image(sample: CameraPair | ImageCrop) -> UInt8:
+    """(H, W, 3) red, green, blue of what was classified."""
+    if isinstance(sample, CameraPair):
+        return _overlay(sample)
+    image = read_photo(sample.image, upright=True)
+    left, top, right, bottom = sample.pixels(image.shape[1], image.shape[0])
+    return image[top:bottom, left:right]
 
 
 def _overlay(sample: CameraPair) -> UInt8:
@@ -181,6 +195,6 @@ def _project(sample: CameraPair, height: int, width: int) -> tuple[npt.NDArray[n
 
 
 def log(stream: Any, material: Material, position: int) -> None:
-    """The image with the points over it."""
+    """The crop, or the image with the points over it."""
     sample = _sample(material, position)
-    stream.log(f"image/{sample.channel}", rr.Image(_overlay(sample)).compress())
+    stream.log(f"image/{sample.channel}", rr.Image(_image(sample)).compress())

@@ -27,6 +27,7 @@ from exporter.training_config import TrainingConfig
 from shared.data import read_points
 from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import STATES, CameraPair
+from shared.data.views import CAMERA_PAIR, sample_of
 from shared.errors import ConfigError
 from shared.runs import RawOutputs
 from shared.spec import TensorSpec
@@ -266,8 +267,10 @@ def load_input(sample: CameraPair, parameters: Mapping[str, Any]) -> Tensor:
     """The five channels of a pair as AWML's transform makes them: (1, 5, H, W) float32.
 
     Raises:
+        ConfigError: the data set gives no pairs.
         InputError: a file is missing or broken, or the image is not in color.
     """
+    sample = sample_of(CAMERA_PAIR, CameraPair, sample)
     points = read_points(sample.lidar)
     points = points[np.isfinite(points[:, :4]).all(axis=1)]
     channels = five_channels(

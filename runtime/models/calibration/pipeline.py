@@ -13,6 +13,7 @@ from runtime.pipeline import Counters, HostPipeline, Interface, Pipeline, Pipeli
 from shared.data import read_points
 from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import CameraPair
+from shared.data.views import CAMERA_PAIR, sample_of
 from shared.errors import InputError
 from shared.spec import ModelSpec
 
@@ -30,8 +31,10 @@ def read(sample: CameraPair) -> PipelineInput:
     """Image, points and calibration of a sample.
 
     Raises:
+        ConfigError: the data set gives no pairs.
         InputError: a file is missing or broken, the image is not in color, or points have no intensity.
     """
+    sample = sample_of(CAMERA_PAIR, CameraPair, sample)
     image = read_camera_image(sample.image, sample.camera.width, sample.camera.height)
     points = read_points(sample.lidar)
     if points.shape[1] < POINT_COLUMNS:
