@@ -30,6 +30,8 @@ Scores = npt.NDArray[np.floating[Any]]
 #: move by less, as the sigmoid is less steep there (`_tie_width`).
 TIE = 1e-5
 _ROUNDING = 1e-7  # of a score itself in FP32
+#: By so much two probabilities differ where a decision is clear: INT8 moves nine of ten scores by a tenth at most.
+SURE_MARGIN = 0.2
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Pairing:
         flip_scores: (label_flips,) of each flip the higher score; None as above.
         shifts: (K,) per name, signed differences of the pairs, in which what is systematic adds up. NaN: nothing to
             compare.
+        by_label: (L, 3) per label, how many results both runs say are of it, how many the reference, how many the test,
+            without ties; None where a task does not count them.
+        sure_flips: label flips where both runs decided clearly; 0 where a task does not count labels.
+        same_places: False: the answers are not of the same points or pixels.
     """
 
     reference_count: int
@@ -65,6 +71,9 @@ class Pairing:
     scores: Scores | None = None
     flip_scores: Scores | None = None
     shifts: Mapping[str, Float64] = field(default_factory=dict)
+    by_label: Int64 | None = None
+    sure_flips: int = 0
+    same_places: bool = True
 
 
 class Boxes(Protocol):
@@ -209,6 +218,7 @@ def pair_by_position(
     values: Mapping[str, tuple[Float64, Float64]],
     *,
     hair: float,
+    sure: float,
     shifts: Mapping[str, str],
 ) -> Pairing:
     """Pair results of which each has its place in both answers: points of a cloud (N,), pixels of an image (H, W).
@@ -218,6 +228,7 @@ def pair_by_position(
         margins: how clearly each run decided for each label.
         values: by name of the error, what each run says.
         hair: of no greater margins, in both runs, either label is right: results of two labels are tied.
+        sure: from such margins on, in both runs, no rounding turns one label into the other.
         shifts: by name, the error whose signed difference it is.
     """
     reference, test = labels
@@ -233,6 +244,7 @@ def pair_by_position(
             reference_alone=np.ones(reference.size),
             test_alone=np.ones(test.size),
             shifts=dict.fromkeys(shifts, nothing),
+            same_places=False,
         )
     whole = np.ones(reference.shape, np.bool_)
     for pair in values.values():
@@ -240,6 +252,7 @@ def pair_by_position(
     same = whole & (reference == test)
     flips = whole & ~same
     tied = flips & (margins[0] <= hair) & (margins[1] <= hair)
+    clear = (margins[0] >= sure) & (margins[1] >= sure)
     differences = {name: after[same] - before[same] for name, (before, after) in values.items()}
     return Pairing(
         reference_count=reference.size,
@@ -252,4 +265,16 @@ def pair_by_position(
         test_alone=nothing,
         tied=int(tied.sum()),
         shifts={name: differences[error] for name, error in shifts.items()},
+        by_label=_by_label(reference, test, same, flips & ~tied),
+        sure_flips=int((flips & clear).sum()),
     )
+
+
+def _by_label(
+    reference: npt.NDArray[np.integer[Any]], test: npt.NDArray[np.integer[Any]], same: Bool, flipped: Bool
+) -> Int64:
+    """(256, 3) see `Pairing.by_label`; labels have 8 bits."""
+    both, *only = (
+        np.bincount(labels, minlength=256) for labels in (reference[same], reference[flipped], test[flipped])
+    )
+    return np.stack([both, *(both + other for other in only)], axis=1)

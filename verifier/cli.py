@@ -28,8 +28,8 @@ cli = tool_group("verifier", "Compare recorded outputs of backends, and of the t
 
 _TOLERANCE_HELP = (
     "A limit: 0.05 (largest absolute difference of every raw output), heatmap=0.05 (of one), snr_db=40, cosine=0.999, "
-    "heatmap.snr_db=40, results.center=0.05 (also size, yaw, velocity, corner, score, probability, unmatched), "
-    "metric=0.99 (against the reference's results). Repeatable. "
+    "heatmap.snr_db=40, results.center=0.05 (also size, yaw, velocity, corner, score, probability, unmatched, "
+    "class_iou, sure_flips), metric=0.99 (against the reference's results). Repeatable. "
     "[default: by precision, see docs]"
 )
 

@@ -44,7 +44,7 @@ def compare_runs(
     problems = _missing_samples(reference, test, positions)
     statistics: dict[str, OutputStatistics] = {}
     task = find(reference.header.task)
-    results = ResultStatistics(task, operating_score)
+    results = ResultStatistics(task, operating_score, reference.header.classes)
     raw_reference, raw_test = set(reference.header.raw_samples), set(test.header.raw_samples)
     compared = []
     for i, j in track(common, f"{reference.folder.name} and {test.folder.name}", len(common)):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.arrays import Bool, Float64
+from shared.arrays import Bool, Float64, Int64
+from shared.metrics.confusion import UNLABELED
 from shared.pairing import Pairing, Scores
 from shared.tasks import Container, Task
 from verifier.histogram import Histogram
@@ -124,13 +126,18 @@ class ResultStatistics:
     Args:
         task: of the results.
         operating_score: results of lower scores are no use; None: as the task says.
+        classes: names of the labels.
     """
 
-    def __init__(self, task: Task[Container], operating_score: float | None = None) -> None:
+    def __init__(
+        self, task: Task[Container], operating_score: float | None = None, classes: Sequence[str] = ()
+    ) -> None:
         self._task: Task[Any] = task
+        self._classes = classes
         self._operating = _Operating(task.operating_score if operating_score is None else operating_score, task)
         self._samples = self._reference_count = self._test_count = self._non_finite = self._label_flips = 0
-        self._matched = self._tied = self._below_ties = 0
+        self._matched = self._tied = self._below_ties = self._other_places = self._sure_flips = 0
+        self._by_label: Int64 | None = None
         self._reference_alone = _Scores()
         self._test_alone = _Scores()
         self._worst_sample: int | None = None
@@ -148,6 +155,10 @@ class ResultStatistics:
         self._tied += pairing.tied
         self._below_ties += pairing.below_ties
         self._label_flips += pairing.label_flips
+        self._sure_flips += pairing.sure_flips
+        self._other_places += not pairing.same_places
+        if pairing.by_label is not None:
+            self._by_label = pairing.by_label if self._by_label is None else self._by_label + pairing.by_label
         for position, (name, values) in enumerate(pairing.errors.items()):
             self._errors[name].add(values)
             if position == 0 and len(values) and values.max() > self._worst_error:
@@ -158,7 +169,9 @@ class ResultStatistics:
 
     def summary(self) -> dict[str, Any]:
         """What is stored: JSON. ``reference_unmatched`` and ``test_unmatched`` hold the highest scores of each side;
-        files of earlier versions lack ``tied`` and ``below_ties``.
+        files of earlier versions lack ``tied`` and ``below_ties``. Tasks that count labels have ``by_label``, too:
+        by class, how often both runs, the reference and the test say it; ``sure_flips``; and ``other_places``, samples
+        of which the runs answered for other points or pixels.
         """
         return {
             "kind": self._task.container.__name__,
@@ -178,4 +191,19 @@ class ResultStatistics:
             "worst_sample": self._worst_sample,
             "errors": {name: errors.summary() for name, errors in self._errors.items() if len(errors.histogram)},
             "operating": self._operating.summary(),
+            **(self._labels_summary() if self._task.by_label else {}),
         }
+
+    def _labels_summary(self) -> dict[str, Any]:
+        counts = np.zeros((0, 3), np.int64) if self._by_label is None else self._by_label
+        names = {label: self._name(label) for label in np.flatnonzero(counts.any(axis=1)).tolist()}
+        return {
+            "other_places": self._other_places,
+            "sure_flips": self._sure_flips,
+            "by_label": {name: counts[label].tolist() for label, name in names.items()},
+        }
+
+    def _name(self, label: int) -> str:
+        if label < len(self._classes):
+            return self._classes[label]
+        return "no class" if label == UNLABELED else f"label {label}"

@@ -74,6 +74,11 @@ class ResultLimits:
         shifts: limit by name of the shift (`shared.tasks.Task.shifts`) on the mean of the signed differences, less
             `STANDARD_ERRORS` of its standard errors.
         everywhere: judge results of every score; else those of the operating score and above, where there are any.
+        class_iou: of tasks that count labels, least IoU of what the two runs say is of a class, ties left out; judged
+            of classes with `FEWEST_OF_CLASS` results or more. A class with few points is no share of all that
+            ``unmatched`` would notice. None: not judged.
+        sure_flips: of the same tasks, largest share of results with another label of which both runs are sure
+            (`shared.pairing.SURE_MARGIN`): rounding turns what was decided narrowly.
     """
 
     errors: Mapping[str, float]
@@ -81,6 +86,8 @@ class ResultLimits:
     unmatched: float
     shifts: Mapping[str, float]
     everywhere: bool
+    class_iou: float | None = None
+    sure_flips: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +117,15 @@ class PolicyLimits:
     Attributes:
         tensors: limits of every output.
         error: an error's limit with this arithmetic.
-        quantile, unmatched, everywhere: as in `ResultLimits`.
+        quantile, unmatched, class_iou, sure_flips, everywhere: as in `ResultLimits`.
     """
 
     tensors: TensorLimits
     error: Callable[[ErrorKind], float]
     quantile: float
     unmatched: float
+    class_iou: float
+    sure_flips: float
     everywhere: bool = False
 
 
@@ -125,17 +134,37 @@ _FP32 = PolicyLimits(
     attrgetter("exact"),
     quantile=1.0,
     unmatched=0.0,
+    class_iou=0.95,
+    sure_flips=0.0,
     everywhere=True,
 )
 _TF32 = PolicyLimits(
-    TensorLimits(max_abs=None, snr_db=14.0, cosine=0.98), attrgetter("close"), quantile=0.9, unmatched=0.01
+    TensorLimits(max_abs=None, snr_db=14.0, cosine=0.98),
+    attrgetter("close"),
+    quantile=0.9,
+    unmatched=0.01,
+    class_iou=0.9,
+    sure_flips=0.002,
 )
 _HALF = PolicyLimits(
-    TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9), attrgetter("half"), quantile=0.9, unmatched=0.02
+    TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9),
+    attrgetter("half"),
+    quantile=0.9,
+    unmatched=0.02,
+    class_iou=0.8,
+    sure_flips=0.002,
 )
 _INT8 = PolicyLimits(
-    TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97), attrgetter("eight_bits"), quantile=0.9, unmatched=0.2
+    TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97),
+    attrgetter("eight_bits"),
+    quantile=0.9,
+    unmatched=0.2,
+    class_iou=0.5,
+    sure_flips=0.02,
 )
+
+#: Classes that both runs give to fewer results are not judged by themselves: a few of them turn by rounding.
+FEWEST_OF_CLASS = 30
 
 #: A mean that is this many of its standard errors from zero is no accident of the samples: one in 740 is.
 STANDARD_ERRORS = 3.0
@@ -160,7 +189,9 @@ def default_tolerance(policy: str, task: Task[Any]) -> Tolerance:
     limits = POLICIES[policy]
     errors = {name: limits.error(kind) for name, kind in task.errors.items()}
     shifts = {name: SHIFT_SHARE * errors[error] for name, error in task.shifts.items()}
-    return Tolerance(limits.tensors, ResultLimits(errors, limits.quantile, limits.unmatched, shifts, limits.everywhere))
+    of_labels = (limits.class_iou, limits.sure_flips) if task.by_label else (None, None)
+    results = ResultLimits(errors, limits.quantile, limits.unmatched, shifts, limits.everywhere, *of_labels)
+    return Tolerance(limits.tensors, results)
 
 
 #: Least signal to noise ratio [dB] of a window of nodes, per precision policy.
@@ -177,6 +208,7 @@ NODE_SNR_DB: Mapping[str, float] = {
 
 
 _RATIOS = ("snr_db", "cosine")
+_SHARES = ("unmatched", "class_iou", "sure_flips")  # all but the first of tasks that count labels
 
 
 def coarser(first: str, second: str) -> str:
@@ -192,14 +224,16 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str], outputs: Col
         tolerance: where to start from.
         overrides: ``0.05`` (largest absolute difference of every output), ``heatmap=0.05`` (of one output),
             ``snr_db=40``, ``cosine=0.999`` (of every output), ``heatmap.snr_db=40`` (of one), ``results.center=0.05``,
-            ``results.unmatched=0.01``, ``metric=0.99``.
+            ``results.unmatched=0.01``, ``results.class_iou=0.9``, ``metric=0.99``.
         outputs: names of the raw outputs.
 
     Raises:
         UsageError: not a number, or no such limit.
     """
     ratios = [f"{output}.{ratio}" for output in outputs for ratio in _RATIOS]
-    errors = [f"results.{name}" for name in (*tolerance.results.errors, *tolerance.results.shifts, "unmatched")]
+    limits = tolerance.results
+    shares = _SHARES if limits.class_iou is not None else _SHARES[:1]
+    errors = [f"results.{name}" for name in (*limits.errors, *limits.shifts, *shares)]
     known = [*outputs, *_RATIOS, *ratios, *errors, "metric"]
     for text in overrides:
         name, separator, number = text.rpartition("=")
@@ -260,6 +294,10 @@ def _without(limits: Mapping[str, Mapping[str, float]], ratio: str) -> dict[str,
 def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultLimits:
     if name == "unmatched":
         return replace(limits, unmatched=value)
+    if name == "class_iou":
+        return replace(limits, class_iou=value)
+    if name == "sure_flips":
+        return replace(limits, sure_flips=value)
     if name in limits.shifts:
         return replace(limits, shifts={**limits.shifts, name: value})
     return replace(limits, errors={**limits.errors, name: value})
@@ -300,6 +338,10 @@ def checks(comparison: Mapping[str, Any], tolerance: Tolerance) -> list[Check]:
     if results["known_once"]:
         problems.append(f"results: {results['known_once']} with a value that only one run knows")
     made += _of("results finite", problems)
+    if "other_places" in results:
+        count = results["other_places"]
+        problems = [f"results: {count} samples with another number of points or pixels"] if count else []
+        made += _of("results of the same points", problems)
     limits += _result_checks(results, tolerance.results, comparison["score_threshold"])
     if tolerance.metric is not None:
         for name, value in comparison["agreement"].items():
@@ -372,6 +414,21 @@ def _result_checks(results: Mapping[str, Any], limits: ResultLimits, score_thres
     if total:
         share = (max(alone) + judged["label_flips"]) / total
         made.append(_check("results unmatched, share", share, limits.unmatched, share <= limits.unmatched))
+    if limits.class_iou is not None and limits.sure_flips is not None:
+        made += _label_checks(results, limits.class_iou, limits.sure_flips)
+    return made
+
+
+def _label_checks(results: Mapping[str, Any], least_iou: float, most_flips: float) -> list[Check]:
+    """Of a task that counts labels."""
+    made = []
+    if results["reference_count"]:
+        share = results["sure_flips"] / results["reference_count"]
+        made.append(_check("results surely of another class, share", share, most_flips, share <= most_flips))
+    for name, (both, reference, test) in results["by_label"].items():
+        if max(reference, test) >= FEWEST_OF_CLASS:
+            overlap = both / (reference + test - both)
+            made.append(_check(f"results IoU of {name}", overlap, least_iou, overlap >= least_iou))
     return made
 
 

@@ -74,6 +74,7 @@ class Task(ABC, Generic[Container]):
             threshold results may come and go.
         shifts: by name, the signed differences of paired results, and the error that each is a part of.
         operating_score: results of lower scores are no use to anybody; None where all are of use.
+        by_label: whether `pair` counts what each run says of each label (`Pairing.by_label`), which is then judged too.
         metric: name of the number of `agreement` that sums it up.
         optional_arrays: names of `arrays` that a file may lack, as files of earlier versions do; `from_arrays` does
             without them.
@@ -85,6 +86,7 @@ class Task(ABC, Generic[Container]):
     errors: ClassVar[Mapping[str, ErrorKind]]
     shifts: ClassVar[Mapping[str, str]] = {}
     operating_score: ClassVar[float | None] = None
+    by_label: ClassVar[bool] = False
     metric: ClassVar[str]
     optional_arrays: ClassVar[frozenset[str]] = frozenset()
 

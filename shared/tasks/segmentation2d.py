@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shared.arrays import Arrays, Int64, UInt8
 from shared.metrics.confusion import MOST_CLASSES, UNLABELED, agreement, confusion
-from shared.pairing import Pairing, pair_by_position
+from shared.pairing import SURE_MARGIN, Pairing, pair_by_position
 from shared.tasks import ErrorKind, Task
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Segmentation2D(Task[ClassMask]):
     # A step, where probabilities differ by a thousandth; twice what a score may differ by elsewhere.
     errors: ClassVar = {"margin": ErrorKind("", 1.01 / _STEPS, 0.02, 0.04, 0.2)}
     shifts: ClassVar = {"confidence": "margin"}
+    by_label = True
     metric = "mIoU"
 
     def empty(self) -> ClassMask:
@@ -94,6 +95,7 @@ class Segmentation2D(Task[ClassMask]):
             (reference.margins, test.margins),
             {"margin": (reference.margins / _STEPS, test.margins / _STEPS)},
             hair=1,
+            sure=round(SURE_MARGIN * _STEPS),
             shifts=self.shifts,
         )
 

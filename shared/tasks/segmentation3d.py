@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shared.arrays import Float32, Int64, UInt8
 from shared.metrics.confusion import MOST_CLASSES, agreement, confusion
-from shared.pairing import Pairing, pair_by_position
+from shared.pairing import SURE_MARGIN, Pairing, pair_by_position
 from shared.tasks import ErrorKind, Rows, RowsTask, filled_column
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Segmentation3D(RowsTask[PointClasses]):
     view = "lidar_frame"
     errors: ClassVar = {"score": ErrorKind("", 0.001, 0.01, 0.02, 0.1)}
     shifts: ClassVar = {"confidence": "score"}
+    by_label = True
     metric = "mIoU"
 
     def empty(self) -> PointClasses:
@@ -76,6 +77,7 @@ class Segmentation3D(RowsTask[PointClasses]):
             (reference.margins, test.margins),
             {"score": (reference.scores.astype(np.float64), test.scores.astype(np.float64))},
             hair=2 * self.errors["score"].exact,  # two classes, each off by so much
+            sure=SURE_MARGIN,
             shifts=self.shifts,
         )
 

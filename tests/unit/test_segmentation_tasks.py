@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 from evaluator.metrics import find_metric
 from shared.config.check_sections import Evaluation
 from shared.data.labels import labels_in
+from shared.errors import UsageError
 from shared.metrics.confusion import UNLABELED
 from shared.tasks import available, find
 from shared.tasks.segmentation2d import ClassMask
 from shared.tasks.segmentation3d import PointClasses
 from tests.support.segmentation import CLASSES, frames, images, point_run, run_of, some_labels, wrong_here_and_there
 from verifier.compare import compare_runs
-from verifier.tolerances import default_tolerance, judge
+from verifier.tolerances import POLICIES, apply_overrides, default_tolerance, judge, tolerance_from_json
 
 
 def _probabilities(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -99,7 +101,7 @@ def _shifted(points: np.ndarray) -> np.ndarray:
 
 
 def _swapped(points: np.ndarray) -> np.ndarray:
-    return points[:, [1, 0, 2, 3]]
+    return points[:, [0, 1, 3, 2]]  # the two classes with few points
 
 
 def _dropped(points: np.ndarray) -> np.ndarray:
@@ -113,15 +115,47 @@ def _judged(folder: Path, reference: list[Any], test: list[Any], task: str, poli
     return [line for line in lines if line != "no raw output was compared"]
 
 
-@pytest.mark.parametrize("policy", ["fp32", "fp16", "int8"])
+def _scan(seed: int) -> np.ndarray:
+    """(N, C) of a scan in the order of its rays. As in the demo's scans, every eleventh point or so has another class
+    than the one before it; persons and trees have few points.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = {0: (8, 24), 1: (4, 16), 2: (2, 5), 3: (2, 5)}
+    labels = np.concatenate(
+        [np.full(rng.integers(*lengths[label]), label) for label in rng.choice(4, 200, p=[0.55, 0.41, 0.02, 0.02])]
+    )
+    logits = rng.normal(size=(len(labels), len(CLASSES)))
+    logits[np.arange(len(labels)), labels] += 5
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
 @pytest.mark.parametrize("fault", [_shifted, _swapped, _dropped])
-def test_a_planted_fault_is_seen(tmp_path: Path, fault: Any, policy: str) -> None:
-    right = [_probabilities(seed, (500,)) for seed in range(3)]
-    points = [[PointClasses.of_probabilities(each) for each in side] for side in (right, map(fault, right))]
-    assert any("results unmatched" in line for line in _judged(tmp_path / "3d", *points, "segmentation3d", policy))
-    shape = [[np.moveaxis(each[:, None], -1, 0) for each in side] for side in (right, map(fault, right))]
-    masks = [[ClassMask.of_probabilities(each) for each in side] for side in shape]
-    assert any("results unmatched" in line for line in _judged(tmp_path / "2d", *masks, "segmentation2d", policy))
+def test_a_planted_fault_is_seen_in_every_precision(tmp_path: Path, fault: Any, policy: str) -> None:
+    scans = [_scan(seed) for seed in range(10)]
+    # Nine scans without a fault, of the last one the last point dropped.
+    given = [*scans[:-1], fault(scans[-1])] if fault is _dropped else [fault(scan) for scan in scans]
+    points = [[PointClasses.of_probabilities(scan) for scan in side] for side in (scans, given)]
+    masks = [[ClassMask.of_probabilities(scan.T[..., None]) for scan in side] for side in (scans, given)]
+    names = {
+        _shifted: "results surely of another class, share",
+        _swapped: "results IoU of person",
+        _dropped: "results: 1 samples with another number of points or pixels",
+    }
+    for task, answers in (("segmentation3d", points), ("segmentation2d", masks)):
+        lines = _judged(tmp_path / task, *answers, task, policy)
+        assert any(line.startswith(names[fault]) for line in lines), lines
+        assert _judged(tmp_path / f"{task} again", answers[0], answers[0], task, policy) == []
+
+
+def test_limits_of_classes_can_be_given() -> None:
+    task = find("segmentation3d")
+    limits = apply_overrides(default_tolerance("int8", task), ["results.class_iou=0.3", "results.sure_flips=0.1"], [])
+    assert (limits.results.class_iou, limits.results.sure_flips) == (0.3, 0.1)
+    with pytest.raises(UsageError, match=r"there is no limit 'results\.class_iou'"):
+        apply_overrides(default_tolerance("int8", find("detection3d")), ["results.class_iou=0.3"], [])
+    stored = asdict(default_tolerance("int8", task))
+    assert tolerance_from_json(stored, task) == default_tolerance("int8", task)
 
 
 def test_a_score_that_drifts_is_seen(tmp_path: Path) -> None:
