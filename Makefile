@@ -330,14 +330,13 @@ $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
 
 # -- tests and checks -------------------------------------------------------------------------------------------------
 
-.PHONY: test test-beside lint docs test-tools test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu bench-suite fuzz kill-test
-# The two suites need different environments and a core each, so they run at once; a line of either begins with its name.
-# ALSO: targets to follow the exporter's tests, which are done sooner.
+.PHONY: test lint docs test-tools test-unit test-integration test-e2e test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu bench-suite fuzz kill-test
+# Suites share nothing, so two run at a time, the longest first; a line of each begins with its name. What fails lets the
+# others finish. ALSO: targets to follow them.
+SUITES := test-exporter test-e2e test-integration test-unit
 ALSO ?=
 test: setup-dev lint ## lint, and every test that needs no GPU, Docker or compiled ops
-	@$(MAKE) -j 2 BESIDE=yes test-tools test-beside
-test-beside:
-	@failed=0; for suite in test-exporter $(ALSO); do $(MAKE) $$suite || failed=1; done; exit $$failed
+	@$(MAKE) -j 2 -k BESIDE=yes $(SUITES) $(ALSO)
 
 lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
 	@$(TOOLS)/bin/ruff check .
@@ -350,8 +349,12 @@ lint: setup-dev ## ruff, mypy, import rules, generated docs up to date
 BESIDE ?=
 suite = $(if $(BESIDE),OMP_NUM_THREADS=1) $(1) $(PYTEST) $(if $(BESIDE),2>&1 | sed -u 's/^/$@: /')
 
-test-tools: setup-dev
-	@$(call suite,$(TOOLS)/bin/pytest -m "not exporter and not mmcv_ops and not gpu and not docker and not packages")
+in_tools = $(call suite,$(TOOLS)/bin/pytest $(1) -m "not exporter and not mmcv_ops and not gpu and not docker and not packages")
+test-tools: test-unit test-integration test-e2e
+test-e2e test-integration: test-%: setup-dev
+	@$(call in_tools,tests/$*)
+test-unit: setup-dev
+	@$(call in_tools,--ignore=tests/e2e --ignore=tests/integration)
 test-exporter: setup-dev
 	@$(call suite,$(EXPORTER)/bin/pytest -m "exporter and not mmcv_ops")
 test-mmcv-ops: setup-full ## the tests that compare with mmcv's compiled ops
