@@ -20,11 +20,16 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.11
 MODEL ?= centerpoint
 WORK ?= work/$(subst _,-,$(MODEL))
-CONFIG ?= configs/$(MODEL).yaml
+# A config here, or one of that name that an installed package brings (make plugins).
+CONFIG ?= $(or $(wildcard configs/$(MODEL).yaml),$(subst -,_,$(MODEL)))
+packaged := $(if $(findstring /,$(CONFIG))$(findstring .,$(CONFIG)),,$(CONFIG))
 DEVICE ?= cpu
-DEMO_DATA ?= work/demo
+# A package may have other data than the driving scenes, so they lie in a folder of their own.
+demo_of := $(packaged:%_int8=%)
+demo_suffix := $(if $(packaged),-$(subst _,-,$(demo_of)))
+DEMO_DATA ?= work/demo$(demo_suffix)
 # What the demo's models are calibrated on before they run in INT8: other scenes. For a model of your own: CALIBRATION.
-CALIBRATION_DATA ?= work/demo-calibration
+CALIBRATION_DATA ?= work/demo-calibration$(demo_suffix)
 # An index with CPU builds of torch saves some GB on a machine without a GPU (README, "Set-up").
 TORCH_INDEX ?=
 PIP_OPTIONS := -q --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -49,11 +54,13 @@ overrides = $(model_overrides) $(if $(DATA),$(data_overrides),$(demo_overrides))
     $(if $(QUANTIZE),--set quantization.mode=$(QUANTIZE)) $(overrides_of_keys)
 overrides_of_keys = $(foreach pair,$(SET),--set $(pair))
 
-# The demo's data sets are made for a config that reads them, $(1) in work/; $(2): where one is instead.
+# The demo's data sets are made for a config that reads them, $(1) in work/; $(2): where one is instead. Configs of packages
+# leave out where.
 roots = $(foreach root,$(shell sed -nE 's/^ +root: *([^ \#]+).*/\1/p' $(CONFIG) 2>/dev/null),$(abspath \
     $(if $(filter /%,$(root)),$(root),$(dir $(CONFIG))$(root))))
-reads = $(if $(DATA),,$(filter $(abspath work/$(1)),$(roots)))
-moved = $(if $(call reads,$(1)),$(filter-out work/$(1),$(2)))
+reads = $(if $(DATA),,$(if $(packaged),$(filter $(1),demo $(if $(filter %_int8,$(packaged)),demo-calibration)),$(filter \
+    $(abspath work/$(1)),$(roots))))
+moved = $(if $(call reads,$(1)),$(if $(packaged),$(2),$(filter-out work/$(1),$(2))))
 demo_targets = $(if $(call reads,demo),demo-data) $(if $(call reads,demo-calibration),calibration-data)
 
 # DATA that isn't there would be taken for an info file.
@@ -63,8 +70,10 @@ $(error there is no $(DATA): DATA names an info file, a T4 scene or a folder of 
 endif
 endif
 # Our configs bring the demo's checkpoint, which is of another model.
-with_checkpoint = $(if $(and $(MODEL_CONFIG),$(filter configs/%,$(CONFIG))),$(if $(CHECKPOINT)$(filter \
+with_checkpoint = $(if $(and $(MODEL_CONFIG),$(filter configs/% $(packaged),$(CONFIG))),$(if $(CHECKPOINT)$(filter \
     model.checkpoint=%,$(SET)),,echo "MODEL_CONFIG is set: set CHECKPOINT to its weights, too" >&2; exit 2),:)
+# Whether a package brings a config, the tools know.
+with_config = $(if $(packaged),:,test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL names configs/MODEL.yaml" >&2; exit 2; })
 
 include docker/docker.mk
 
@@ -75,11 +84,11 @@ help: ## this text
 # -- the main job -----------------------------------------------------------------------------------------------------
 
 .PHONY: all-of int8-of sweep-of tune-of all-int8 centerpoint-121m yolox-nano migrate-check
-%-all: $(SETUP) ## centerpoint-all, yolox-all, calibration-all: checkpoint to report; with REAL_DATA on real data too
+%-all: $(SETUP) ## centerpoint-all, yolox-all, calibration-all, or a package's: checkpoint to report; with REAL_DATA on real data too
 	@$(MAKE) all-of MODEL=$*
 
 all-of:
-	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-all runs configs/MODEL.yaml" >&2; exit 2; }
+	@$(with_config)
 	@$(with_checkpoint)
 	@$(if $(demo_targets),$(MAKE) $(demo_targets))
 	@$(MAKE) pipeline
@@ -89,7 +98,7 @@ all-of:
 	@$(MAKE) int8-of MODEL=$*_int8 FLOAT=$(or $(FLOAT),$(if $(CHECKPOINT)$(DATA),,$(if $(wildcard $(dir $(WORK))$*/evaluation/.),$*)))
 
 int8-of:
-	@test -f $(CONFIG) || { echo "there is no $(CONFIG): MODEL-int8 runs configs/MODEL_int8.yaml" >&2; exit 2; }
+	@$(with_config)
 	@$(with_checkpoint)
 	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(if $(demo_targets),$(MAKE) $(demo_targets)))
 	@$(MAKE) quantize
@@ -232,9 +241,9 @@ attribute: $(SETUP) ## which step of the pipeline loses how much: PyTorch replac
 
 .PHONY: demo-data calibration-data
 demo-data: $(SETUP)
-	@$(DEMO_TOOL) generate --out $(DEMO_ARG)
+	@$(DEMO_TOOL) generate --out $(DEMO_ARG)$(demo_of:%= --for %)
 calibration-data: $(SETUP)
-	@$(DEMO_TOOL) generate --out $(CALIBRATION_ARG) --split train --frames 64
+	@$(DEMO_TOOL) generate --out $(CALIBRATION_ARG) --split train --frames 64$(demo_of:%= --for %)
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
 
@@ -245,9 +254,11 @@ setup-rtx: $(RTX)/.ready ## TensorRT for RTX (0.4 GB), which builds engines with
 setup-mlflow: $(TOOLS)/.mlflow-ready ## the evaluator's --mlflow (100 MB)
 setup-cluster: $(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready $(RTX_READY:%/.ready=%/.cluster-ready) ## --cluster and CLUSTER: Ray (240 MB in either environment)
 setup-dev: setup $(TOOLS)/.dev-ready $(EXPORTER)/.dev-ready ## what tests and checks need
-plugins: $(SETUP) ## install packages that add to the tools: PLUGINS="folder, wheel or name ..." (docs/extending.md)
-	@$(if $(PLUGINS),,echo "plugins: set PLUGINS to what pip installs" >&2; exit 2)
-	@for python in $(TOOLS) $(dir $(EXPORTER_BIN)); do $$python/bin/pip install $(PIP_OPTIONS) $(PLUGINS); done
+# Where the tools are: an engine is built with TensorRT for RTX in an environment of its own.
+PLUGINS ?= $(wildcard packages/*/)
+plugins: $(SETUP) ## install packages that add to the tools: those in packages/, or PLUGINS="folder, wheel or name ..." (docs/extending.md)
+	@for folder in $(TOOLS) $(patsubst %/bin,%,$(EXPORTER_BIN)) $(if $(RTX_READY),$(RTX)); do \
+	    $$folder/bin/pip install $(PIP_OPTIONS) $(PLUGINS); done
 	@$(TOOLS)/bin/manifest plugins
 clean: ## remove results and environments, but keep built wheels
 	rm -rf work .venv

@@ -27,17 +27,27 @@ cli = tool_group("demo", "Generate synthetic driving scenes in T4 form. The same
 @click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of the data set.")
 @click.option("--cameras/--no-cameras", default=True, show_default=True, help="Render the six cameras.")
 @click.option("--labels", is_flag=True, help="Label every lidar point and pixel.")
-def generate(out: Path, split: str, frames: int, seed: int, cameras: bool, labels: bool) -> None:
+@click.option(
+    "--for", "config", metavar="NAME", help="The data of this package's deploy config, if they are no driving scenes."
+)
+def generate(out: Path, split: str, frames: int, seed: int, cameras: bool, labels: bool, config: str | None) -> None:
     """Generate lidar sweeps, images, labels, T4 tables and info files.
 
     The same arguments give the same bytes. An existing data set is checked and left alone.
 
     Example: python -m demo generate --out work/demo --split eval --frames 40 --seed 7
     """
+    from demo.added_data import of_config, write_added
     from demo.recording import record_scene, scene_lengths
     from demo.t4_writer import write_dataset
     from shared.progress import track
 
+    started = time.perf_counter()
+    added = None if config is None else of_config(config)
+    if added is not None:
+        written = write_added(added, out, split, frames, seed)
+        click.echo(f"{out}: {f'{time.perf_counter() - started:.1f} s' if written else 'up to date'}")
+        return
     arguments = {
         "generator": GENERATOR_VERSION,
         "split": split,
@@ -51,7 +61,6 @@ def generate(out: Path, split: str, frames: int, seed: int, cameras: bool, label
         record_scene(seed, split, number, length, cameras=cameras, labels=labels)
         for number, length in track(list(enumerate(lengths)), "scenes", len(lengths))
     )
-    started = time.perf_counter()
     written = write_dataset(out, split, recordings, arguments)
     click.echo(
         f"{out}: {frames} frames in {len(lengths)} scenes, {time.perf_counter() - started:.1f} s"

@@ -1,58 +1,37 @@
 """Write recordings as a T4 data set with its info files, whole or not at all.
 
-    <folder>/
-      dataset.json                                       what made it, and the sha256 of every other file
-      db_demo_v1/<scene>/0/{annotation,data,map}/...     T4 scenes
-      info/t4dataset_demo_infos_<split>.pkl              3D detection
-      info/yolox_infos_<split>.json                      2D detection
-      info/t4dataset_demo_calibration_infos_<split>.pkl  calibration status
+<folder>/
+  dataset.json                                       what made it, and the sha256 of every other file
+  db_demo_v1/<scene>/0/{annotation,data,map}/...     T4 scenes
+  info/t4dataset_demo_infos_<split>.pkl              3D detection
+  info/yolox_infos_<split>.json                      2D detection
+  info/t4dataset_demo_calibration_infos_<split>.pkl  calibration status
 
-Everything is written to a hidden folder beside it, which is renamed at the end. The next run removes what a killed one
-left there.
 """
 
 from __future__ import annotations
 
-import json
 import pickle
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from demo import jpeg, png
+from demo.data_set import write_json, write_once
 from demo.info_files import VERSION, calibration_info, detection2d_info, detection3d_info, scene_folder
 from demo.recording import Recording, Sweep
 from demo.t4_tables import build_tables, image_file, label_file, mask_file, point_file
-from shared.errors import UsageError
-from shared.files import explain_os_errors, sha256_of_file
-from shared.locks import Lock
-from shared.work_path import WorkPath
 
-CONTENTS = "dataset.json"
 PICKLE_PROTOCOL = 4  # read by every Python from 3.4 on
 
 
 def info_name(split: str) -> str:
     """Return the path of a split's 3D info file inside the data set."""
     return f"info/t4dataset_{VERSION}_infos_{split}.pkl"
-
-
-def is_up_to_date(folder: Path, arguments: dict[str, Any]) -> bool:
-    """Tell whether `folder` holds the data set of these arguments, every file intact."""
-    try:
-        stated = json.loads((folder / CONTENTS).read_text())
-    except (OSError, ValueError):
-        return False
-    if not isinstance(stated, dict) or stated.get("arguments") != arguments:
-        return False
-    files: dict[str, str] = stated.get("files", {})
-    return bool(files) and all(
-        (folder / name).is_file() and sha256_of_file(folder / name) == digest for name, digest in files.items()
-    )
 
 
 def write_dataset(folder: Path, split: str, recordings: Iterable[Recording], arguments: dict[str, Any]) -> bool:
@@ -71,34 +50,10 @@ def write_dataset(folder: Path, split: str, recordings: Iterable[Recording], arg
         UsageError: `folder` exists and is not a data set of this generator.
         EnvironmentLacks: disk full, or no permission.
     """
-    with explain_os_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with Lock(WorkPath(folder.parent, f".{folder.name}.lock")):
-            if is_up_to_date(folder, arguments):
-                return False
-            if folder.exists() and any(folder.iterdir()) and not (folder / CONTENTS).is_file():
-                raise UsageError(
-                    "the folder holds something that this generator did not write",
-                    where=str(folder),
-                    hint="choose an empty or a new folder with --out",
-                )
-            partial = folder.with_name(f".{folder.name}.partial")
-            replaced = folder.with_name(f".{folder.name}.replaced")
-            for leftover in (partial, replaced):
-                shutil.rmtree(leftover, ignore_errors=True)
-            try:
-                partial.mkdir()
-                _write_all(partial, split, recordings, arguments)
-                if folder.exists():
-                    folder.rename(replaced)
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-                shutil.rmtree(replaced, ignore_errors=True)
-    return True
+    return write_once(folder, arguments, partial(_write_all, split=split, recordings=recordings))
 
 
-def _write_all(folder: Path, split: str, recordings: Iterable[Recording], arguments: dict[str, Any]) -> None:
+def _write_all(folder: Path, split: str, recordings: Iterable[Recording]) -> None:
     written = []
     for recording in recordings:
         _write_scene(folder / scene_folder(recording), recording)
@@ -107,14 +62,9 @@ def _write_all(folder: Path, split: str, recordings: Iterable[Recording], argume
     info.mkdir()
     (folder / info_name(split)).write_bytes(pickle.dumps(detection3d_info(written), protocol=PICKLE_PROTOCOL))
     if any(frame.pictures for recording in written for frame in recording.frames):
-        _write_json(info / f"yolox_infos_{split}.json", detection2d_info(written))
+        write_json(info / f"yolox_infos_{split}.json", detection2d_info(written))
         calibration = pickle.dumps(calibration_info(written), protocol=PICKLE_PROTOCOL)
         (info / f"t4dataset_{VERSION}_calibration_infos_{split}.pkl").write_bytes(calibration)
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    _write_json(
-        folder / CONTENTS,
-        {"arguments": arguments, "files": {name: sha256_of_file(folder / name) for name in names}},
-    )
 
 
 def _write_scene(folder: Path, recording: Recording) -> None:
@@ -131,8 +81,8 @@ def _write_scene(folder: Path, recording: Recording) -> None:
     (folder / "map").mkdir(parents=True, exist_ok=True)
     (folder / "annotation").mkdir(parents=True, exist_ok=True)
     for name, rows in build_tables(recording).items():
-        _write_json(folder / "annotation" / f"{name}.json", rows)
-    _write_json(folder / "status.json", {"generator": "demo", "scene": recording.name})
+        write_json(folder / "annotation" / f"{name}.json", rows)
+    write_json(folder / "status.json", {"generator": "demo", "scene": recording.name})
 
 
 def _without_arrays(recording: Recording) -> Recording:
@@ -161,7 +111,3 @@ def _without_arrays(recording: Recording) -> Recording:
 def _write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -28,9 +28,9 @@ data_here = $(abspath $(if $(DATA),$(user_data_root),$(or $(DATA_FOLDER),$(DEMO_
 data_overrides = --set data.format=$(data_format) --set data.root=/data \
     $(if $(filter info,$(data_format)),--set data.info_file=$(patsubst $(data_here)/%,/data/%,$(abspath $(DATA))))
 # Files of the user's own keep their paths.
-own_files = $(abspath $(MODEL_CONFIG) $(CHECKPOINT) $(filter-out configs/%,$(CONFIG)))
+own_files = $(abspath $(MODEL_CONFIG) $(CHECKPOINT) $(filter-out configs/% $(packaged),$(CONFIG)))
 own_mounts = $(foreach folder,$(sort $(dir $(own_files))),-v $(folder):$(folder):ro)
-CONFIG_ARG = $(if $(filter configs/%,$(CONFIG)),$(CONFIG),$(abspath $(CONFIG)))
+CONFIG_ARG = $(if $(filter configs/% $(packaged),$(CONFIG)),$(CONFIG),$(abspath $(CONFIG)))
 model_overrides = $(if $(MODEL_CONFIG),--set model.config=$(abspath $(MODEL_CONFIG))) \
     $(if $(CHECKPOINT),--set model.checkpoint=$(abspath $(CHECKPOINT)))
 workspaces = $(abspath $(dir $(patsubst %/,%,$(WORK))))

@@ -52,6 +52,8 @@ class Added:
         assert module is not None, "an entry point of this name was found"
         if self.group.parts and not plugins.has_part(module, self.group.parts[0]):
             return f"'{self.name}' of {self.module} has no module {self.group.parts[0]}"
+        if self.group.suffix and plugins.file_of(self.group, self.name) is None:
+            return f"'{self.name}' of {self.module} has no file {self.name}{self.group.suffix}"
         missing = [name for name in self.group.names if name not in vars(module)]
         return f"'{self.name}' of {self.module} does not define {', '.join(missing)}" if missing else None
 

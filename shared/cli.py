@@ -290,7 +290,7 @@ def config_option(command: Command) -> Command:
         "--config",
         type=FILE,
         required=True,
-        help="Deploy config: YAML, or an AWML deploy_config.py.",
+        help="Deploy config: YAML, an AWML deploy_config.py, or the name of one that a package brings.",
     )(command)
 
 

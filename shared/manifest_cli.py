@@ -176,7 +176,7 @@ def plugins_command() -> Answer:
     from shared.table import Table
 
     entries = [(entry, entry.problem()) for entry in added()]
-    ours = {group.short_name: plugins.ours(group) for group in plugins.GROUPS}
+    ours = {group.short_name: plugins.ours(group) for group in plugins.GROUPS if group.package is not None}
     listed = [
         {
             "group": entry.group.short_name, "name": entry.name, "module": entry.module, "package": entry.package,

@@ -18,6 +18,7 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 from shared.errors import EnvironmentLacks
@@ -29,17 +30,19 @@ class Group:
 
     Attributes:
         entry_points: the entry point group.
-        package: our package whose modules are the ones that come with the tools.
+        package: our package whose modules are the ones that come with the tools; None where only others have any.
         adds: what a member is, in a few words.
         parts: of a folder: the modules that tools look for, the required one first; empty where a member is a module.
         names: of a module: what it must define.
+        suffix: of a member that is a file: that of its name. Its entry point names the folder.
     """
 
     entry_points: str
-    package: str
+    package: str | None
     adds: str
     parts: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    suffix: str = ""
 
     @property
     def short_name(self) -> str:
@@ -77,8 +80,10 @@ REPORTS = Group(
     names=("metric_blocks", "source", "frame_scores", "picture", "log"),
 )
 SCORES = Group("awml_deploy.score", "evaluator.score", "files of a task to score", names=("score",))
+CONFIGS = Group("awml_deploy.configs", None, "a deploy config that is called by its name", suffix=".yaml")
+DEMO_DATA = Group("awml_deploy.demo_data", None, "synthetic data for the demo of a config", names=("write",))
 
-GROUPS = (TASKS, FORMATS, EXPORTER_MODELS, PIPELINES, BACKENDS, METRICS, REPORTS, SCORES)
+GROUPS = (TASKS, FORMATS, EXPORTER_MODELS, PIPELINES, BACKENDS, METRICS, REPORTS, SCORES, CONFIGS, DEMO_DATA)
 
 
 def available(group: Group) -> list[str]:
@@ -88,7 +93,7 @@ def available(group: Group) -> list[str]:
 
 def ours(group: Group) -> list[str]:
     """Names of the members that come with the tools; none where the tool that has them is not installed here."""
-    if importlib.util.find_spec(group.package.partition(".")[0]) is None:
+    if group.package is None or importlib.util.find_spec(group.package.partition(".")[0]) is None:
         return []
     modules = pkgutil.iter_modules(importlib.import_module(group.package).__path__)
     return sorted(module.name for module in modules if not module.name.startswith("_"))
@@ -117,6 +122,19 @@ def part(group: Group, name: str, wanted: str) -> ModuleType | None:
         return None
     module = f"{folder.__name__}.{wanted}"
     return importlib.import_module(module) if name in ours(group) else _import_added(group, name, module)
+
+
+def file_of(group: Group, name: str) -> Path | None:
+    """The file that a member is; None where there is no member of that name, or no file.
+
+    Raises:
+        EnvironmentLacks: the folder can't be imported as the package that it is.
+    """
+    folder = find(group, name)
+    if folder is None:
+        return None
+    candidates = (Path(path) / f"{name}{group.suffix}" for path in vars(folder).get("__path__", ()))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def with_part(group: Group, wanted: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shared import plugins
 from shared.config.members import RECORDED
 from shared.config.problems import as_error, explain, place, unknown_key, value_text
 from shared.config.schema import DeployConfig
@@ -30,13 +31,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DeployConfig:
     """Read and validate a deploy config.
 
     Args:
-        path: YAML, or an AWML deploy config in Python (``.py``, read without being executed).
+        path: YAML, an AWML deploy config in Python (``.py``, read without being executed), or the name of a config that
+            another package brings.
         overrides: ``key.path=value`` each, the value as YAML; later ones win. Paths in them are relative to the current
             directory, those in the file to the file's folder.
 
     Raises:
         ConfigError: every problem on a line of its own: file, line, key, value, and what would be right.
+        EnvironmentLacks: the package that brings the config can't be imported.
     """
+    path = _of_a_package(path)
     if path.suffix == ".py":
         from shared.config.awml import NAME_THE_MODEL, read_awml
 
@@ -49,6 +53,26 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DeployConfig:
     else:
         tree = read_yaml(path)
     return build(tree, path, overrides)
+
+
+def _of_a_package(path: Path) -> Path:
+    """The file of the config that a package brings, where ``path`` is its name; else ``path``.
+
+    Raises:
+        ConfigError: a lone word that is neither a file nor the name of a config.
+        EnvironmentLacks: the package can't be imported.
+    """
+    if path.suffix or len(path.parts) != 1 or path.exists():
+        return path
+    found = plugins.file_of(plugins.CONFIGS, path.name)
+    if found is None:
+        known = ", ".join(plugins.available(plugins.CONFIGS)) or "none"
+        raise ConfigError(
+            "is neither a file nor a config of an installed package",
+            where=str(path),
+            hint=f"configs of packages: {known}",
+        )
+    return found
 
 
 def build(tree: Tree, path: Path, overrides: Sequence[str] = ()) -> DeployConfig:

@@ -14,7 +14,9 @@ import pytest
 from shared import plugins
 
 ROOT = Path(__file__).parents[2]
-ROOMS = sorted({group.package.partition(".")[0] for group in plugins.GROUPS})
+#: Folder of each group that the tools have members of.
+FOLDERS = {group: group.package for group in plugins.GROUPS if group.package is not None}
+ROOMS = sorted({package.partition(".")[0] for package in FOLDERS.values()})
 CONFIG = """
 task_type: newcomer
 model: {type: newcomer}
@@ -33,7 +35,7 @@ def modules(group):
     found = [plugins.find(group, "newcomer"), *(plugins.part(group, "newcomer", part) for part in group.parts)]
     return [module.__name__ for module in found]
 
-found = {group.entry_points: modules(group) for group in plugins.GROUPS}
+found = {group.entry_points: modules(group) for group in plugins.GROUPS if group.package is not None}
 config = resolved(load_config(Path(sys.argv[1])))
 print(json.dumps({"found": found, "task": config["task_type"], "format": config["data"]["format"]}))
 """
@@ -45,8 +47,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     for room in ROOMS:
         shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for group in plugins.GROUPS:
-        folder = tree / group.package.replace(".", "/")
+    for group, package in FOLDERS.items():
+        folder = tree / package.replace(".", "/")
         if not group.parts:
             (folder / "newcomer.py").touch()
             continue
@@ -68,10 +70,10 @@ def test_each_is_found_and_may_be_named_in_a_config(tree: Path) -> None:
     answer = json.loads(python(tree, "-c", PROGRAM, "deploy.yaml"))
     assert answer["found"] == {
         group.entry_points: [
-            f"{group.package}.newcomer",
-            *(f"{group.package}.newcomer.{part}" for part in group.parts),
+            f"{package}.newcomer",
+            *(f"{package}.newcomer.{part}" for part in group.parts),
         ]
-        for group in plugins.GROUPS
+        for group, package in FOLDERS.items()
     }
     assert (answer["task"], answer["format"]) == ("newcomer", "newcomer")
 
@@ -79,4 +81,4 @@ def test_each_is_found_and_may_be_named_in_a_config(tree: Path) -> None:
 def test_each_comes_with_the_tools_then(tree: Path) -> None:
     listed = json.loads(python(tree, "-c", "from shared.manifest_cli import cli; cli(['plugins', '--json'])"))
     assert all("newcomer" in names for names in listed["ours"].values())
-    assert len(listed["ours"]) == len(plugins.GROUPS)
+    assert len(listed["ours"]) == len(FOLDERS)

@@ -18,10 +18,11 @@ from PIL import Image
 
 from demo.camera import HEIGHT, WIDTH
 from demo.cli import cli
+from demo.data_set import CONTENTS
 from demo.hard_cases import HARD_CASES, hard_case
 from demo.objects import CLASSES
 from demo.recording import record_scene
-from demo.t4_writer import CONTENTS, info_name, write_dataset
+from demo.t4_writer import info_name, write_dataset
 from exporter.models.centerpoint.demo_frames import merged_points
 from shared.data import DataSettings, open_dataset
 from shared.data.points import read_points

@@ -173,3 +173,34 @@ def test_a_sweep_in_images_says_that_the_tools_must_be_together() -> None:
     answer = _make("sweep-of", "RUN=docker", "MODEL=centerpoint_int8", "WORK=w")
     assert answer.returncode != 0
     assert "this needs all tools together: RUN=local" in answer.stderr
+
+
+def test_a_config_of_a_package_is_called_by_its_name_and_has_demo_data_of_its_own() -> None:
+    commands = _dry_make("traffic-light-int8", "SETUP=").stdout
+    assert "demo generate --out work/demo-traffic-light --for traffic_light\n" in commands
+    assert "--out work/demo-calibration-traffic-light --split train --frames 64 --for traffic_light\n" in commands
+    ptq = next(line for line in commands.splitlines() if "quantize ptq" in line)
+    assert "--config traffic_light_int8 --work work/traffic-light-int8" in ptq
+    assert "--set data.root=work/demo-traffic-light " in ptq
+    assert "--set quantization.calibration.data.root=work/demo-calibration-traffic-light" in ptq
+
+
+def test_data_of_ones_own_take_the_place_of_a_packages(tmp_path: Path) -> None:
+    commands = _dry_make("traffic-light-all", "SETUP=", f"DATA={tmp_path}").stdout
+    assert "demo generate" not in commands and "work/demo-" not in commands
+    assert (
+        f"--config traffic_light --work work/traffic-light   --set data.format=folder  --set data.root={tmp_path}"
+        in commands
+    )
+
+
+def test_a_config_of_a_package_is_none_of_this_machine_s_files() -> None:
+    commands = _make("-n", "export", "RUN=docker", "SETUP=", "MODEL=traffic_light").stdout
+    assert "exporter export --config traffic_light --work /workspace/traffic-light " in commands
+    assert ":ro" not in commands
+
+
+def test_packages_of_this_repository_are_installed_unless_others_are_named() -> None:
+    ours = sorted(f"packages/{path.parent.name}/" for path in (ROOT / "packages").glob("*/pyproject.toml"))
+    assert f"install -q --disable-pip-version-check  {' '.join(ours)};" in _dry_make("plugins", "SETUP=").stdout
+    assert "check  mine.whl;" in _dry_make("plugins", "SETUP=", "PLUGINS=mine.whl").stdout

@@ -11,13 +11,14 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from awml_deploy_transfusion import configs
 from awml_deploy_transfusion.exporter_model import adapter
 from awml_deploy_transfusion.names import INPUTS, OUTPUTS, VOXELS_AXIS
 
 from exporter.training_config import random_weights, read_training_config
 from shared.manifest import read_manifest
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+TRAINING_CONFIG = Path(configs.__path__[0]) / "transfusion_demo.py"
 FRAMES = 3
 pytestmark = pytest.mark.timeout(900)
 
@@ -36,13 +37,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with everything in it: the demo's network with random weights on a few of the demo's frames."""
     folder = tmp_path_factory.mktemp("transfusion")
     work, checkpoint = folder / "work", folder / "random.pth"
-    model = adapter.build(read_training_config(CONFIGS / "transfusion_demo.py"), adapter.read_options({}))
+    model = adapter.build(read_training_config(TRAINING_CONFIG), adapter.read_options({}))
     random_weights(model, seed=0)
     torch.save({"state_dict": model.state_dict()}, checkpoint)
     tool("demo", "generate", "--out", folder / "demo", "--frames", str(FRAMES), "--no-cameras")
     settings = {"model.checkpoint": checkpoint, "data.root": folder / "demo", "verification.num_verify_samples": FRAMES}
     sets = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
-    tool("exporter", "export", "--config", CONFIGS / "transfusion_demo.yaml", "--work", work, *sets)
+    tool("exporter", "export", "--config", "transfusion", "--work", work, *sets)
     for backend in ("pytorch", "onnx"):
         tool("runtime", "run", "--work", work, "--backend", backend)
     tool("verifier", "verify", "--work", work)
@@ -84,6 +85,6 @@ def test_the_graph_has_standard_operators_and_a_fixed_k(work: Path) -> None:
 
 
 def test_inspect_says_what_an_export_would_be() -> None:
-    said = json.loads(tool("exporter", "inspect", CONFIGS / "transfusion_demo.py", "--json"))
+    said = json.loads(tool("exporter", "inspect", TRAINING_CONFIG, "--json"))
     assert said["model"] == "transfusion"
     assert said["outputs"]["transfusion"] == dict(zip(OUTPUTS, ([1, 5, 100], [1, 8, 100], [1, 2, 100]), strict=True))

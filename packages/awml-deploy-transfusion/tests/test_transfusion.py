@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from awml_deploy_transfusion import configs
 from awml_deploy_transfusion.exporter_model import adapter, network
 from awml_deploy_transfusion.exporter_model.cells import best_first, centers_of_cells, local_maxima
 from awml_deploy_transfusion.names import COMPONENT, COORS, INPUTS, NUM_POINTS, OUTPUTS, VOXELS
@@ -21,7 +22,7 @@ from shared.errors import ConfigError, ManifestError
 from shared.spec import ModelSpec
 from shared.tasks.detection3d import Boxes3D
 
-CONFIG = Path(__file__).parents[1] / "configs" / "transfusion_demo.py"
+CONFIG = Path(configs.__path__[0]) / "transfusion_demo.py"
 OPTIONS = adapter.read_options({})
 
 

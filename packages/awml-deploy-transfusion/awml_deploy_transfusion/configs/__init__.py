@@ -1,0 +1,1 @@
+"""Deploy configs that the tools find by their names, and what they refer to."""
