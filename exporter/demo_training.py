@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import io
 import json
 import math
@@ -278,14 +279,22 @@ def save_packed(content: Mapping[str, Any], path: Path) -> None:
 
 
 def source_digest(module: str) -> str:
-    """Return the sha256 over the generator's, this module's and a demo module's sources, in order of their paths."""
-    root = Path(__file__).resolve().parents[1]
-    folder = root.joinpath(*module.split(".")[:-1])
-    files = sorted([*(root / "demo").glob("*.py"), *folder.glob("demo*.py"), Path(__file__).resolve()])
+    """Return the sha256 over the generator's, the trainings' and a demo module's sources, in order of their names."""
+    here = Path(__file__).resolve().parent
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    own = module.rpartition(".")[0].replace(".", "/")
+    sources = {
+        "demo": (here.parent / "demo").glob("*.py"),
+        "exporter": here.glob("demo_*.py"),
+        own: Path(spec.origin).parent.glob("demo*.py"),
+    }
+    files = {f"{folder}/{path.name}": path for folder, paths in sources.items() for path in paths}
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
+    for name in sorted(files):
+        digest.update(name.encode())
+        digest.update(files[name].read_bytes())
     return digest.hexdigest()
 
 

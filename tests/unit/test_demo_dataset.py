@@ -23,7 +23,7 @@ from demo.hard_cases import HARD_CASES, hard_case
 from demo.objects import CLASSES
 from demo.recording import record_scene
 from demo.t4_writer import info_name, write_dataset
-from exporter.models.centerpoint.demo_frames import merged_points
+from exporter.demo_lidar import merged_points
 from shared.data import DataSettings, open_dataset
 from shared.data.points import read_points
 from shared.data.sweeps import PointLoading, load_points

@@ -13,15 +13,16 @@ pytestmark = pytest.mark.exporter
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmengine")
 
-from exporter.models.centerpoint import demo as training  # noqa: E402
-from exporter.models.centerpoint.demo_frames import (  # noqa: E402
-    Grid,
+from exporter.demo_lidar import (  # noqa: E402
     augmented,
-    head_targets,
+    build,
     labeled_boxes,
     merged_points,
     training_frame,
+    voxelize,
 )
+from exporter.models.centerpoint import demo as training  # noqa: E402
+from exporter.models.centerpoint.demo_frames import Grid, head_targets  # noqa: E402
 from shared.tasks.detection3d import Boxes3D  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / "configs" / "train" / "centerpoint_demo.py"
@@ -30,7 +31,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "train" / "centerpoint_demo.py"
 @pytest.fixture(scope="module")
 def built() -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(0)
-    return training.build(CONFIG)
+    return build(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_voxels_equal_the_framework(built: tuple[Any, dict[str, Any]]) -> None:
     _, section = built
     layer = section["data_preprocessor"]["voxel_layer"]
     points = torch.from_numpy(merged_points(training_frame(seed=3, index=1)))
-    voxels, counts, cells = training.voxelize(torch.cat([torch.zeros(len(points), 1), points], dim=1), layer)
+    voxels, counts, cells = voxelize(torch.cat([torch.zeros(len(points), 1), points], dim=1), layer)
     expected = VoxelizationByGridShape(**layer).eval()(points)
     order = torch.argsort(expected[1][:, 1].long() * 10_000 + expected[1][:, 2])
     torch.testing.assert_close(cells[:, 1:], expected[1][order].int(), rtol=0, atol=0)

@@ -40,7 +40,7 @@ RESTRICTED = {
     "onnxruntime": ("runtime", "exporter", "verifier/bisect"),
     **{name: (name,) for name in TOOLS},
     # Training of the demo's models generates scenes as it goes; no tool imports it.
-    "demo": ("demo", "exporter/models/*/demo*.py"),
+    "demo": ("demo", "exporter/demo_*.py", "exporter/models/*/demo*.py"),
 }
 
 

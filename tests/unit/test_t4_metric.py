@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from pyquaternion import Quaternion
 
 from evaluator.boxes3d import t4
-from evaluator.boxes3d.overlap import intersection_areas, iou_3d, iou_bev, plane_distances
+from evaluator.boxes3d.overlap import iou_3d, iou_bev, plane_distances
 from evaluator.boxes3d.t4 import AS_AWML, RIGHT, Compatibility, RuleScore, find_candidates, score_range
 from shared.geometry import box_footprints
 from shared.metrics.box_table import BoxTable
+from shared.rectangles import intersection_areas
 from tests.support import t4_reference
 from tests.support.scenes import CLASSES, random_tables
 

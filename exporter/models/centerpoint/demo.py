@@ -18,18 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from demo.objects import CLASSES
-from demo.recording import record_scene, scene_lengths
-from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Recipe, figures, run
-from exporter.mmcv_ops import provide_mmcv_ops
-from exporter.models.centerpoint.demo_frames import (
-    Grid,
-    augmented,
-    head_targets,
-    labeled_boxes,
-    merged_points,
-    training_frame,
-)
-from shared.metrics import nuscenes
+from demo.recording import Frame
+from exporter import demo_lidar
+from exporter.demo_lidar import augmented, build, joined, labeled_boxes, merged_points, training_frame, voxelize
+from exporter.demo_training import HeldOut, Recipe, run
+from exporter.models.centerpoint.demo_frames import Grid, head_targets
 from shared.tasks.detection3d import Boxes3D
 
 RANGES = (50.0, 121.0)  # [m]
@@ -62,45 +55,10 @@ class Frames(Dataset[dict[str, Any]]):
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
     """Stack targets; join points to one tensor (n, 5) with the sample's number in front."""
-    points = [
-        np.concatenate([np.full((len(s["points"]), 1), i, np.float32), s["points"]], axis=1)
-        for i, s in enumerate(samples)
-    ]
     batch = {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in ("cells", "values", "mask")}
     batch["heatmap"] = torch.from_numpy(np.stack([s["heatmap"] for s in samples]).astype(np.float16))
-    batch["points"] = torch.from_numpy(np.concatenate(points))
+    batch["points"] = joined([s["points"] for s in samples])
     return batch
-
-
-def voxelize(points: Tensor, layer: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Group points into pillars, the first `max_num_points` of each; there is no limit on pillars.
-
-    Args:
-        points: (n, 1 + F), sample number, x, y, z and other features.
-        layer: the config's ``voxel_layer``.
-
-    Returns:
-        voxels (V, max_num_points, F), padded with zeros; number of points (V,); cells (V, 4) as sample, z, y, x.
-    """
-    low = points.new_tensor(layer["point_cloud_range"][:3])
-    high = points.new_tensor(layer["point_cloud_range"][3:])
-    size = points.new_tensor(layer["voxel_size"])
-    limit: int = layer["max_num_points"]
-    grid = torch.round((high - low) / size).long()
-    cell = torch.floor((points[:, 1:4] - low) / size).long()
-    inside = ((cell >= 0) & (cell < grid)).all(dim=1)
-    points, cell = points[inside], cell[inside]
-    flat = ((points[:, 0].long() * grid[2] + cell[:, 2]) * grid[1] + cell[:, 1]) * grid[0] + cell[:, 0]
-    order = torch.argsort(flat, stable=True)
-    pillars, pillar, counts = torch.unique_consecutive(flat[order], return_inverse=True, return_counts=True)
-    slot = torch.arange(len(order), device=points.device) - (torch.cumsum(counts, 0) - counts)[pillar]
-    kept = slot < limit
-    voxels = points.new_zeros(len(pillars), limit, points.shape[1] - 1)
-    voxels[pillar[kept], slot[kept]] = points[order[kept], 1:]
-    x, rest = pillars % grid[0], pillars // grid[0]
-    y, rest = rest % grid[1], rest // grid[1]
-    cells = torch.stack([rest // grid[2], rest % grid[2], y, x], dim=1).int()
-    return voxels, counts.clamp(max=limit), cells
 
 
 def head_outputs(model: Any, points: Tensor, batch_size: int, layer: dict[str, Any], amp: bool) -> dict[str, Tensor]:
@@ -130,58 +88,24 @@ def losses(outputs: dict[str, Tensor], batch: dict[str, Tensor], code_weights: l
     return heat, box
 
 
-def build(config_path: Path) -> tuple[Any, dict[str, Any]]:
-    """Build the model of a training config for training; returns it and the ``model`` section."""
-    provide_mmcv_ops()
-    import mmdet3d.models  # noqa: F401  registers the module types
-    from mmdet3d.registry import MODELS
-    from mmengine import Config
-    from mmengine.logging import MMLogger
-    from mmengine.registry import init_default_scope
-
-    init_default_scope("mmdet3d")
-    MMLogger.get_instance("mmengine", log_level="WARNING")  # it reports the initialization of every tensor otherwise
-    config = Config.fromfile(config_path)
-    section = config.model.to_dict()
-    model = MODELS.build(config.model)
-    model.init_weights()
-    return model, section
-
-
 @torch.no_grad()
 def held_out(
-    model: Any, section: dict[str, Any], device: torch.device, frames: int = HELD_OUT_FRAMES
-) -> dict[str, dict[str, float]]:
+    model: Any, section: dict[str, Any], device: torch.device, frames: int = demo_lidar.HELD_OUT_FRAMES
+) -> HeldOut:
     """Return the metrics on the demo's evaluation frames, by range: mmdet3d's own decoding and suppression."""
     from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 
     model.eval()
-    predictions, truths = [], []
-    for number, length in enumerate(scene_lengths(frames)):
-        for frame in record_scene(HELD_OUT_SEED, "eval", number, length, cameras=False).frames:
-            merged = torch.from_numpy(merged_points(frame)).to(device)
-            points = torch.cat([torch.zeros_like(merged[:, :1]), merged], dim=1)
-            outputs = head_outputs(model, points, 1, section["data_preprocessor"]["voxel_layer"], amp=False)
-            sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
-            detections = model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0].cpu().numpy()
-            boxes = detections.bboxes_3d.tensor
-            predictions.append(
-                Boxes3D.build(
-                    boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:9], detections.labels_3d, detections.scores_3d
-                )
-            )
-            truth = labeled_boxes(frame)
-            truths.append(Boxes3D.build(truth.centers, truth.sizes, truth.yaws, truth.velocities, truth.labels))
-    scores = {limit: nuscenes.score_frames(predictions, truths, CLASSES, limit) for limit in RANGES}
-    return {f"0-{limit:.0f} m": _numbers(score) for limit, score in scores.items()}
 
+    def detect(frame: Frame) -> Boxes3D:
+        points = joined([merged_points(frame)]).to(device)
+        outputs = head_outputs(model, points, 1, section["data_preprocessor"]["voxel_layer"], amp=False)
+        sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
+        found = model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0].cpu().numpy()
+        boxes = found.bboxes_3d.tensor
+        return Boxes3D.build(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:9], found.labels_3d, found.scores_3d)
 
-def _numbers(score: nuscenes.NuscenesScore) -> dict[str, float]:
-    """What the checkpoint and the log keep of the metric."""
-    numbers: dict[str, float] = {}
-    for name, values in score.classes.items():
-        numbers |= {f"AP/{name}": values.mean_average_precision, f"AOE/{name}": values.errors["AOE"]}
-    return {**numbers, "mAP": score.mean_average_precision, "mAOE": score.errors["AOE"], "mAVE": score.errors["AVE"]}
+    return demo_lidar.held_out(detect, RANGES, frames)
 
 
 class Training:
@@ -213,8 +137,7 @@ class Training:
 
     def held_out(self) -> HeldOut:
         """Metrics by range."""
-        metrics = held_out(self.model, self.section, self.device)
-        return HeldOut([f"{limit}: {figures(values)}" for limit, values in metrics.items()], metrics)
+        return held_out(self.model, self.section, self.device)
 
 
 if __name__ == "__main__":

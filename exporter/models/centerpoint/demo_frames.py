@@ -1,26 +1,14 @@
-"""Training samples of the demo CenterPoint: points as the detector gets them, boxes, and targets of its head.
-
-Everything is NumPy, so that worker processes can make samples while the accelerator trains.
-"""
+"""Targets of the demo CenterPoint's head, in NumPy: worker processes make them while the accelerator trains."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.recording import Frame, draw_scene, record_frame
-from shared.geometry import invert_pose
 from shared.tasks.detection3d import Boxes3D
-
-REMOVE_CLOSE = 1.0  # sweep points with |x| and |y| below this are dropped, as mmdet3d's loader does [m]
-FRAMES_PER_TRAINING_SCENE = 2
-
-FLIP_PROBABILITY = 0.25
-MAX_ROTATION = 0.4  # [rad]
-NO_SWEEP_PROBABILITY = 0.05  # first frames of recordings have no sweep before them
 
 
 @dataclass(frozen=True)
@@ -52,59 +40,6 @@ class Grid:
             min_radius=train["min_radius"],
             max_objects=train["max_objs"],
         )
-
-
-def merged_points(frame: Frame) -> NDArray[np.float32]:
-    """Return key frame and previous sweep as x, y, z, time lag, (n, 4): as mmdet3d loads one sweep."""
-    key = np.zeros((len(frame.key.points), 4), np.float32)
-    key[:, :3] = frame.key.points[:, :3]
-    if frame.previous is None:
-        return key
-    sweep2key = np.linalg.inv(frame.key.ego2global) @ frame.previous.ego2global
-    to_sensor = invert_pose(sweep2key).astype(np.float32)
-    past = frame.previous.points[:, :3]
-    past = past[~((np.abs(past[:, 0]) < REMOVE_CLOSE) & (np.abs(past[:, 1]) < REMOVE_CLOSE))]
-    moved = np.empty((len(past), 4), np.float32)
-    moved[:, :3] = past @ to_sensor[:3, :3] - to_sensor[:3, 3]
-    moved[:, 3] = (frame.key.timestamp - frame.previous.timestamp) / 1e6
-    return np.concatenate([key, moved])
-
-
-def labeled_boxes(frame: Frame) -> Boxes3D:
-    """Return the boxes with at least one point, in base_link."""
-    a = frame.annotations
-    boxes = Boxes3D.build(a.centers, a.sizes, a.yaws, a.velocities, a.labels, num_points=frame.num_lidar_pts)
-    return boxes.select(boxes.num_points > 0)
-
-
-def training_frame(seed: int, index: int) -> Frame:
-    """Record training frame `index`: the scenes of split ``train`` in order, a few frames of each."""
-    number, which = divmod(index, FRAMES_PER_TRAINING_SCENE)
-    scene = draw_scene(seed, "train", number, FRAMES_PER_TRAINING_SCENE)
-    # `previous` always: that training also sees frames without a sweep is the augmentation's part.
-    return record_frame(scene, seed, "train", number, which, cameras=False, previous=True)
-
-
-def augmented(
-    points: NDArray[np.float32], boxes: Boxes3D, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], Boxes3D]:
-    """Mirror and turn a frame, points and boxes alike; a mirrored object still has its front where its yaw points."""
-    if rng.random() < NO_SWEEP_PROBABILITY:
-        points = points[points[:, 3] == 0.0]
-    mirror = np.where(rng.random(2) < FLIP_PROBABILITY, -1.0, 1.0).astype(np.float32)
-    angle = np.float32(rng.uniform(-MAX_ROTATION, MAX_ROTATION))
-    cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, sin], [-sin, cos]], np.float32) * mirror[:, None]  # rows are multiplied from the right
-    heading = np.stack([np.cos(boxes.yaws), np.sin(boxes.yaws)], axis=1) @ turn
-    return (
-        np.concatenate([points[:, :2] @ turn, points[:, 2:]], axis=1),
-        replace(
-            boxes,
-            centers=np.concatenate([boxes.centers[:, :2] @ turn, boxes.centers[:, 2:]], axis=1),
-            yaws=np.arctan2(heading[:, 1], heading[:, 0]),
-            velocities=boxes.velocities @ turn,
-        ),
-    )
 
 
 def head_targets(boxes: Boxes3D, grid: Grid) -> dict[str, NDArray[Any]]:

@@ -54,13 +54,7 @@ class TransFusionBBoxCoder:
             ``scores`` and ``labels`` (N,).
         """
         scores, labels = heatmap.max(dim=1)
-        x = center[:, 0:1] * self.out_size_factor * self.voxel_size[0] + self.pc_range[0]
-        y = center[:, 1:2] * self.out_size_factor * self.voxel_size[1] + self.pc_range[1]
-        sizes = dim.exp()
-        bottom = height - sizes[:, 2:3] * 0.5
-        yaw = torch.atan2(rot[:, 0:1], rot[:, 1:2])
-        columns = [x, y, bottom, sizes, yaw, *([] if vel is None else [vel])]
-        boxes = torch.cat(columns, dim=1).transpose(1, 2)
+        boxes = self.boxes(rot, dim, center, height, vel)
         low, high = boxes.new_tensor(self.post_center_range).view(2, 3)
         kept = ((boxes[..., :3] >= low) & (boxes[..., :3] <= high)).all(dim=2)
         if self.score_threshold:
@@ -69,3 +63,13 @@ class TransFusionBBoxCoder:
             {"bboxes": boxes[i, kept[i]], "scores": scores[i, kept[i]], "labels": labels[i, kept[i]]}
             for i in range(len(boxes))
         ]
+
+    def boxes(self, rot: Tensor, dim: Tensor, center: Tensor, height: Tensor, vel: Tensor | None) -> Tensor:
+        """(B, Q, 7 or 9): all of the queries' boxes, see `decode`."""
+        x = center[:, 0:1] * self.out_size_factor * self.voxel_size[0] + self.pc_range[0]
+        y = center[:, 1:2] * self.out_size_factor * self.voxel_size[1] + self.pc_range[1]
+        sizes = dim.exp()
+        bottom = height - sizes[:, 2:3] * 0.5
+        yaw = torch.atan2(rot[:, 0:1], rot[:, 1:2])
+        columns = [x, y, bottom, sizes, yaw, *([] if vel is None else [vel])]
+        return torch.cat(columns, dim=1).transpose(1, 2)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from awml_deploy_transfusion.exporter_model.cells import centers_of_cells, local_maxima
+from awml_deploy_transfusion.exporter_model.supervision import Supervision, Truth
 from awml_deploy_transfusion.groups import MOST_KEPT, SUPPRESSED
 
 
@@ -93,6 +94,7 @@ class TransFusionHead(nn.Module):
         columns, rows = (int(cells) // test_cfg["out_size_factor"] for cells in test_cfg["grid_size"][:2])
         self.bev_pos = centers_of_cells(rows, columns)
         self.query_labels: Tensor | None = None
+        self.supervision: Supervision | None = None
 
     def forward(self, feats: Sequence[Tensor], metas: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Tensor]]]:  # noqa: ARG002 (as mmdet3d calls heads)
         """What the head says of the queries of each sample.
@@ -128,6 +130,20 @@ class TransFusionHead(nn.Module):
         result["query_heatmap_score"] = heatmap.gather(2, cells[:, None].expand(-1, heatmap.shape[1], -1))
         result["dense_heatmap"] = logits
         return ([result],)
+
+    def loss(self, feats: Sequence[Tensor], samples: Sequence[Any]) -> dict[str, Tensor]:
+        """Losses of a batch, as mmdet3d calls heads in training; ``supervision`` must be set.
+
+        Args:
+            feats: one map, (B, C, H, W) float32.
+            samples: mmdet3d's, with ``gt_instances_3d``.
+        """
+        if self.supervision is None:
+            raise RuntimeError("exporter_model.training.prepare comes first")
+        said = self(feats, [sample.metainfo for sample in samples])[0][0]
+        objects = [sample.gt_instances_3d for sample in samples]
+        truths = [Truth(each.bboxes_3d.tensor, each.labels_3d) for each in objects]
+        return self.supervision.losses(self, said, truths)
 
     def predict(self, feats: Sequence[Tensor], metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
         """Boxes of each sample.
