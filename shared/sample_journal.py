@@ -117,6 +117,9 @@ class SampleJournal:
         self._index_path, self._data_path = folder / JOURNAL, folder / DATA
         self._line_starts = np.full(len(samples), -1, np.int64)
         self._layout: Layout | None = None
+        # Of the samples that were added: the layout as NumPy has it, and as a line does but for the lengths.
+        self._kinds: list[tuple[str, np.dtype[Any], tuple[int, ...]]] | None = None
+        self._arrays_text = ""
         self._files: tuple[BinaryIO, BinaryIO] | None = None  # data and index; opened at the first sample
         self._index_end = self._data_end = self._flushed = 0
         self._last_flush = time.monotonic()
@@ -169,7 +172,8 @@ class SampleJournal:
             unproven.append((line_start, entry))
             while unproven and unproven[0][1].end <= self._flushed:
                 unproven.popleft()
-            self._add(line_start, len(line), entry)
+            self._layout = entry.layout()
+            self._add(entry.index, line_start, len(line), entry.end)
             line_start += len(line)
         for line_start, entry in unproven:
             data.seek(entry.start)
@@ -178,10 +182,9 @@ class SampleJournal:
                 self._index_end, self._data_end = line_start, entry.start
                 break
 
-    def _add(self, line_start: int, line_length: int, entry: Entry) -> None:
-        self._line_starts[entry.index - self.samples.start] = line_start
-        self._index_end, self._data_end = line_start + line_length, entry.end
-        self._layout = self._layout or entry.layout()
+    def _add(self, index: int, line_start: int, line_length: int, data_end: int) -> None:
+        self._line_starts[index - self.samples.start] = line_start
+        self._index_end, self._data_end = line_start + line_length, data_end
 
     def __contains__(self, index: int) -> bool:
         return index in self.samples and bool(self._line_starts[index - self.samples.start] >= 0)
@@ -211,22 +214,30 @@ class SampleJournal:
             ValueError: the arrays differ from those of the samples before in names, dtypes or axes after the first.
             EnvironmentLacks: the disk is full.
         """
-        content = b"".join(array.tobytes() for array in arrays.values())
+        kinds = [(name, array.dtype, array.shape[1:]) for name, array in arrays.items()]
+        if kinds != self._kinds:
+            layout: Layout = tuple((name, dtype.str, axes) for name, dtype, axes in kinds)
+            if self._layout not in (None, layout):
+                raise ValueError(f"arrays of sample {index} are {layout}, those of the ones before {self._layout}")
+            self._kinds, self._layout, self._arrays_text = kinds, layout, _arrays_text(layout)
+        content = b"".join([array.tobytes() for array in arrays.values()])
         start, end = self._data_end, self._data_end + len(content)
-        shapes = {name: (array.dtype.str, list(array.shape)) for name, array in arrays.items()}
-        flush = time.monotonic() - self._last_flush >= _FLUSH_EVERY_SECONDS
+        now = time.monotonic()
+        flush = now - self._last_flush >= _FLUSH_EVERY_SECONDS
         flushed = end if flush else self._flushed
-        entry = Entry(index, latency_ms, counters, shapes, start, end, zlib.crc32(content), flushed)
-        if self._layout not in (None, entry.layout()):
-            raise ValueError(f"arrays of sample {index} are {entry.layout()}, those of the ones before {self._layout}")
-        line = _JSON.encode(vars(entry)).encode() + b"\n"
+        # An `Entry` by hand: to encode one takes as long as all the rest.
+        line = (
+            f'{{"index": {index}, "latency_ms": {_JSON.encode(latency_ms)}, "counters": {_JSON.encode(counters)}, '
+            f'"arrays": {self._arrays_text % tuple([len(array) for array in arrays.values()])}, '
+            f'"start": {start}, "end": {end}, "crc32": {zlib.crc32(content)}, "flushed": {flushed}}}\n'
+        ).encode()
         with explain_os_errors(self._data_path):
             data_file, index_file = self._opened()
             _append(data_file, start, content, flush)
             _append(index_file, self._index_end, line, flush)
         if flush:
-            self._flushed, self._last_flush = end, time.monotonic()
-        self._add(self._index_end, len(line), entry)
+            self._flushed, self._last_flush = end, now
+        self._add(index, self._index_end, len(line), end)
 
     def _opened(self) -> tuple[BinaryIO, BinaryIO]:
         if self._files is None:
@@ -260,15 +271,25 @@ class SampleJournal:
 
 
 def _append(file: BinaryIO, end: int, content: bytes, flush: bool) -> None:
-    """Write at ``end``, which is where the file ends unless a write before failed half way."""
-    if file.seek(0, os.SEEK_END) != end:
+    """Write at ``end`` all of it, or nothing."""
+    descriptor, written = file.fileno(), 0
+    try:
+        while written < len(content):
+            written += os.pwrite(descriptor, content[written:] if written else content, end + written)
+    except OSError:
         file.truncate(end)
-        file.seek(end)
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
+        raise
     if flush:
-        os.fsync(file.fileno())
+        os.fsync(descriptor)
+
+
+def _arrays_text(layout: Layout) -> str:
+    """The arrays of an `Entry` in JSON, with ``%d`` where the length of each stands."""
+    arrays = (
+        f'{_JSON.encode(name)}: ["{dtype}", '.replace("%", "%%") + f"[{', '.join(['%d', *map(str, axes)])}]]"
+        for name, dtype, axes in layout
+    )
+    return f"{{{', '.join(arrays)}}}"
 
 
 def _parse(line: bytes) -> Entry | None:

@@ -169,6 +169,18 @@ def test_what_was_flushed_is_not_read_again_on_resuming(tmp_path: Path, monkeypa
     assert RunWriter.open(tmp_path, _header()).done == {0, 1, 2}
 
 
+def test_lines_of_a_journal_hold_what_was_added(tmp_path: Path) -> None:
+    journal = SampleJournal.open(WorkPath.of(tmp_path), range(2))
+    given = {'50%d "x"\n': np.zeros((2, 3, 0), ">u2"), "mask": np.ones(4, np.bool_)}
+    for index in range(2):
+        journal.add(index, {"to\u0142al": 1e-300}, {"voxels": 2**40}, given)
+    for index, entry in enumerate(SampleJournal.read(WorkPath.of(tmp_path), range(2)).entries()):
+        assert (entry.index, entry.latency_ms, entry.counters) == (index, {"to\u0142al": 1e-300}, {"voxels": 2**40})
+        assert entry.arrays == {'50%d "x"\n': [">u2", [2, 3, 0]], "mask": ["|b1", [4]]}
+    with pytest.raises(ValueError, match="arrays of sample 1 are"):
+        journal.add(1, {}, {}, {"mask": np.ones(4, np.bool_)})
+
+
 def test_a_write_that_failed_half_way_is_written_over(tmp_path: Path) -> None:
     writer = RunWriter.open(tmp_path, _header())
     writer.commit(0, _boxes(5), {"total": 1.0}, raw={})
