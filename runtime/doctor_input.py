@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from runtime.backends import Session
 from runtime.model import HostOnly, Model, ModelOptions, open_model
 from runtime.pipeline import Pipeline, build_pipeline
 from shared import plugins, tasks
 from shared.answer import Answer
-from shared.data.labels import labels_in
 from shared.errors import UsageError
 from shared.table import Table, number
 from shared.tasks import Predictions, QuickMetric
@@ -70,7 +70,7 @@ class Subject:
 
     def trial(self, name: str, advice: str, answers: Sequence[Predictions]) -> Trial:
         """What an input gives, from the answers on all samples."""
-        scores = [self.task.arrays(answer).get("scores", np.zeros(0)) for answer in answers]
+        scores = [_scores(self.task.arrays(answer)) for answer in answers]
         return Trial(
             name,
             advice,
@@ -124,6 +124,13 @@ def doctor_input(
     return Answer(f"{_table(model, subject, [own, *others]).text()}\n{_conclusion(subject, own, others)}", data)
 
 
+def _scores(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The scores of an answer, of all its tasks; none where results have none."""
+    return np.concatenate(
+        [np.zeros(0), *(array for name, array in arrays.items() if name.rpartition("/")[2] == "scores")]
+    )
+
+
 def _conclusion(subject: Subject, own: Trial, others: Sequence[Trial]) -> str:
     if subject.metric is None:
         return "None of the samples has labels. Scores alone don't decide: a network may be sure of nonsense."
@@ -160,7 +167,7 @@ def suspicions(model: Model, session: Session, count: int, predictions: Callable
 
 def _subject(model: Model, count: int) -> Subject:
     task = tasks.find(model.spec.task)
-    to_model = labels_in(model.spec.classes, model.dataset.classes)
+    to_model = task.label_map(model.spec.classes, model.dataset.classes)
     samples = [model.dataset.sample(index) for index in range(count)]
     labeled = [index for index, sample in enumerate(samples) if task.labels_of(sample, to_model) is not None]
     chosen = [samples[index] for index in labeled]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from shared import plugins
 from shared.errors import EnvironmentLacks
+from shared.several_tasks import names_of
 
 if TYPE_CHECKING:
     from shared.data.types import DataSource
@@ -75,7 +76,7 @@ def added_versions(members: Iterable[Member]) -> dict[str, str]:
     versions = {}
     for group, name in members:
         for found in added([group]):
-            if found.name == name and name not in plugins.ours(group):
+            if found.name in names_of(name) and found.name not in plugins.ours(group):
                 versions[found.package] = f"{found.version}, code {code_digest(found.module)[:16]}"
     return versions
 

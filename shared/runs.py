@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from copy import copy as shallow_copy
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared import several_tasks
 from shared.arrays import Arrays, read_arrays, write_arrays
 from shared.errors import InputError
 from shared.files import copy, explain_os_errors, inside, sha256_of_file, write_json, write_text
@@ -36,6 +38,7 @@ from shared.json_reader import DATA_BYTES, RECORD_BYTES, parse_json, read_json
 from shared.packed import Column, PackedFile, Stretch, write_packed
 from shared.sample_journal import DATA, JOURNAL, Entry, SampleJournal
 from shared.sample_table import SAMPLES, SampleColumns, read_samples, write_samples
+from shared.several_tasks import SeveralTasks
 from shared.tasks import Container, Predictions, Task, find
 from shared.tasks.detection3d import Boxes3D
 from shared.work_path import WorkPath
@@ -374,6 +377,20 @@ class Run:
             raise InputError(f"holds results of task '{self.header.task}', not {kind.__name__}", where=str(self.folder))
         stored = self._packed.read(index, list(self._arrays.values()))
         return task.from_arrays({name: stored[under] for name, under in self._arrays.items()})
+
+    def parts(self) -> dict[str, Run]:
+        """The run as one of each of its tasks, by the task's name; one of a single task itself, under an empty name."""
+        if not isinstance(self._task, SeveralTasks):
+            return {"": self}
+        return {name: self._part(name, task) for name, task in self._task.parts.items()}
+
+    def _part(self, name: str, task: Task[Any]) -> Run:
+        part = shallow_copy(self)
+        part.header = self.header.model_copy(
+            update={"task": name, "classes": several_tasks.classes_of(name, self.header.classes)}
+        )
+        part._task, part._arrays = task, several_tasks.of_part(name, self._arrays)
+        return part
 
     def boxes(self, index: int) -> Boxes3D:
         """3D boxes of the sample at position ``index``, see `predictions`."""

@@ -165,7 +165,6 @@ def _labels(workspace: Workspace, reference: Run, data_root: Path | None) -> lis
     """
     from shared.config import from_resolved
     from shared.data import open_dataset
-    from shared.data.labels import labels_in
 
     config = from_resolved(workspace.config(), str(workspace.root))
     header = reference.header
@@ -176,7 +175,8 @@ def _labels(workspace: Workspace, reference: Run, data_root: Path | None) -> lis
             where=str(reference.folder),
             hint="check data in the config and --data",
         )
-    task, to_model = find(header.task), labels_in(header.classes, dataset.classes)
+    task = find(header.task)
+    to_model = task.label_map(header.classes, dataset.classes)
     labels = [task.labels_of(dataset.sample(index), to_model) for index in range(len(reference))]
     return None if any(each is None for each in labels) else labels
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.errors import InputError
 from shared.progress import track
 from shared.runs import Run
+from shared.several_tasks import qualified
 from shared.tasks import find
 from verifier.results import ResultStatistics
 from verifier.statistics import OutputStatistics
@@ -26,8 +27,8 @@ def compare_runs(
     Returns:
         JSON, without any limit in it: ``reference``, ``test`` (which runs), ``samples`` (tokens whose raw outputs were
         compared), ``score_threshold``, ``problems`` (what could not be compared), ``outputs`` (statistics by name),
-        ``results`` (statistics of the decoded results), ``agreement`` (the task's metric of the test's results, taking
-        the reference's for the truth).
+        ``results`` (statistics of the decoded results; of several tasks, ``parts`` by their names), ``agreement`` (the
+        task's metric of the test's results, taking the reference's for the truth).
 
     Raises:
         InputError: the runs are of different models or data, have no sample in common, or can't be read.
@@ -43,15 +44,14 @@ def compare_runs(
         )
     problems = _missing_samples(reference, test, positions)
     statistics: dict[str, OutputStatistics] = {}
-    task = find(reference.header.task)
-    results = ResultStatistics(task, operating_score, reference.header.classes)
     raw_reference, raw_test = set(reference.header.raw_samples), set(test.header.raw_samples)
     compared = []
-    for i, j in track(common, f"{reference.folder.name} and {test.folder.name}", len(common)):
-        results.add(i, reference.predictions(i, task.container), test.predictions(j, task.container))
+    for i, j in common:
         if i in raw_reference and j in raw_test:
             compared.append(reference.header.tokens[i])
             problems += _compare_raw(i, reference.raw(i), test.raw(j), statistics)
+    given = test.parts()
+    parts = {name: _results(part, given[name], common, operating_score) for name, part in reference.parts().items()}
     return {
         "reference": _run_json(reference),
         "test": _run_json(test),
@@ -59,12 +59,26 @@ def compare_runs(
         "score_threshold": score_threshold,
         "problems": problems,
         "outputs": {name: output.summary() for name, output in statistics.items()},
-        "results": results.summary(),
-        "agreement": task.agreement(
-            (reference.predictions(i, task.container) for i, _ in common),
-            (test.predictions(j, task.container) for _, j in common),
-        ),
+        "results": parts[""][0] if "" in parts else {"parts": {name: results for name, (results, _) in parts.items()}},
+        "agreement": {
+            name: value for part, (_, agreement) in parts.items() for name, value in qualified(part, agreement).items()
+        },
     }
+
+
+def _results(
+    reference: Run, test: Run, common: Sequence[tuple[int, int]], operating_score: float | None
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Statistics of the decoded results at these positions of the two runs, and the agreement."""
+    task = find(reference.header.task)
+    results = ResultStatistics(task, operating_score, reference.header.classes)
+    for i, j in track(common, f"{reference.folder.name} and {test.folder.name}", len(common)):
+        results.add(i, reference.predictions(i, task.container), test.predictions(j, task.container))
+    agreement = task.agreement(
+        (reference.predictions(i, task.container) for i, _ in common),
+        (test.predictions(j, task.container) for _, j in common),
+    )
+    return results.summary(), agreement
 
 
 def _check_same_subject(reference: Run, test: Run) -> None:

@@ -44,6 +44,7 @@ from operator import attrgetter
 from typing import Any
 
 from shared.errors import ConfigError, UsageError
+from shared.several_tasks import of_part, parts_of
 from shared.tasks import ErrorKind, Task
 
 
@@ -88,6 +89,10 @@ class ResultLimits:
     everywhere: bool
     class_iou: float | None = None
     sure_flips: float | None = None
+
+    def of(self, part: str) -> ResultLimits:
+        """Of limits for several tasks those of one."""
+        return replace(self, errors=of_part(part, self.errors), shifts=of_part(part, self.shifts))
 
 
 @dataclass(frozen=True)
@@ -324,7 +329,6 @@ def judge(comparison: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
 def checks(comparison: Mapping[str, Any], tolerance: Tolerance) -> list[Check]:
     """Everything that a comparison is judged by: that it could be made and is of finite numbers, then the limits."""
     outputs: Mapping[str, Any] = comparison["outputs"]
-    results = comparison["results"]
     made = _of("samples", comparison["problems"])
     limits: list[Check] = []
     for name, statistics in outputs.items():
@@ -334,15 +338,17 @@ def checks(comparison: Mapping[str, Any], tolerance: Tolerance) -> list[Check]:
         else:
             problems.append(f"{name}: nothing was compared")
         made += _of(f"{name} compared and finite", problems)
-    problems = [f"results: {results['non_finite']} with NaN or Inf"] if results["non_finite"] else []
-    if results["known_once"]:
-        problems.append(f"results: {results['known_once']} with a value that only one run knows")
-    made += _of("results finite", problems)
-    if "other_places" in results:
-        count = results["other_places"]
-        problems = [f"results: {count} samples with another number of points or pixels"] if count else []
-        made += _of("results of the same points", problems)
-    limits += _result_checks(results, tolerance.results, comparison["score_threshold"])
+    for part, results in parts_of(comparison["results"]).items():
+        what = f"{part} results" if part else "results"
+        problems = [f"{what}: {results['non_finite']} with NaN or Inf"] if results["non_finite"] else []
+        if results["known_once"]:
+            problems.append(f"{what}: {results['known_once']} with a value that only one run knows")
+        made += _of(f"{what} finite", problems)
+        if "other_places" in results:
+            count = results["other_places"]
+            problems = [f"{what}: {count} samples with another number of points or pixels"] if count else []
+            made += _of(f"{what} of the same points", problems)
+        limits += _result_checks(what, results, tolerance.results.of(part), comparison["score_threshold"])
     if tolerance.metric is not None:
         for name, value in comparison["agreement"].items():
             limits.append(_check(f"results {name}", value, tolerance.metric, value >= tolerance.metric))
@@ -388,7 +394,9 @@ def _tensor_checks(name: str, statistics: Mapping[str, Any], tolerance: Toleranc
     return [*made, _check(f"{name} cosine", cosine, least_cosine, cosine >= least_cosine)]
 
 
-def _result_checks(results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None) -> list[Check]:
+def _result_checks(
+    what: str, results: Mapping[str, Any], limits: ResultLimits, score_threshold: float | None
+) -> list[Check]:
     made = []
     margin = limits.errors.get("score", 0.0)
     operating: Mapping[str, Any] = results["operating"]
@@ -399,13 +407,13 @@ def _result_checks(results: Mapping[str, Any], limits: ResultLimits, score_thres
     for name, errors in judged["errors"].items():
         limit = limits.errors[name]
         value = errors["max"] if limits.quantile == 1.0 else errors["quantiles"][str(limits.quantile)]
-        made.append(_check(f"results {name}", value, limit, value is not None and value <= limit))
+        made.append(_check(f"{what} {name}", value, limit, value is not None and value <= limit))
     for name, shift in operating["shifts"].items():
         value = max(abs(shift["mean"]) - STANDARD_ERRORS * shift["standard_error"], 0.0)
-        made.append(_check(f"results shifted, {name}", value, limits.shifts[name], value <= limits.shifts[name]))
+        made.append(_check(f"{what} shifted, {name}", value, limits.shifts[name], value <= limits.shifts[name]))
     if results.get("tied") and not results["matched"]:
-        line = f"results: all {results['tied']} pairs are ties, which don't show where results are"
-        made.append(Check("results tied", line))
+        line = f"{what}: all {results['tied']} pairs are ties, which don't show where results are"
+        made.append(Check(f"{what} tied", line))
     # Results near the least score come and go with their scores.
     alone = [_above(results, side, -math.inf if least is None else least + margin) for side in ("reference", "test")]
     total = judged["matched"] + judged["label_flips"] + max(alone)
@@ -413,22 +421,22 @@ def _result_checks(results: Mapping[str, Any], limits: ResultLimits, score_thres
         total = max(results["reference_count"], results["test_count"])
     if total:
         share = (max(alone) + judged["label_flips"]) / total
-        made.append(_check("results unmatched, share", share, limits.unmatched, share <= limits.unmatched))
-    if limits.class_iou is not None and limits.sure_flips is not None:
-        made += _label_checks(results, limits.class_iou, limits.sure_flips)
+        made.append(_check(f"{what} unmatched, share", share, limits.unmatched, share <= limits.unmatched))
+    if limits.class_iou is not None and limits.sure_flips is not None and "by_label" in results:
+        made += _label_checks(what, results, limits.class_iou, limits.sure_flips)
     return made
 
 
-def _label_checks(results: Mapping[str, Any], least_iou: float, most_flips: float) -> list[Check]:
+def _label_checks(what: str, results: Mapping[str, Any], least_iou: float, most_flips: float) -> list[Check]:
     """Of a task that counts labels."""
     made = []
     if results["reference_count"]:
         share = results["sure_flips"] / results["reference_count"]
-        made.append(_check("results surely of another class, share", share, most_flips, share <= most_flips))
+        made.append(_check(f"{what} surely of another class, share", share, most_flips, share <= most_flips))
     for name, (both, reference, test) in results["by_label"].items():
         if max(reference, test) >= FEWEST_OF_CLASS:
             overlap = both / (reference + test - both)
-            made.append(_check(f"results IoU of {name}", overlap, least_iou, overlap >= least_iou))
+            made.append(_check(f"{what} IoU of {name}", overlap, least_iou, overlap >= least_iou))
     return made
 
 

@@ -13,6 +13,7 @@ from shared.answer import Answer
 from shared.errors import InputError, VerificationFailed
 from shared.json_reader import read_json
 from shared.junit import Case, write_junit
+from shared.several_tasks import of_part, parts_of, qualified
 from shared.table import Table, number
 from shared.tasks import Task, find
 from shared.workspace import Workspace
@@ -260,22 +261,30 @@ def _result(stored: Mapping[str, Any], failures: list[str]) -> dict[str, Any]:
         "failures": failures,
         "samples": len(stored["samples"]),
         "outputs": {name: {key: values[key] for key in keep} for name, values in stored["outputs"].items()},
-        "results": _result_summary(stored["results"]),
+        "results": _result_summary(list(parts_of(stored["results"]).items())),
         "agreement": stored["agreement"],
     }
 
 
-def _result_summary(results: Mapping[str, Any]) -> dict[str, Any]:
+def _result_summary(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Of several tasks together."""
+
+    def total(key: str) -> int:
+        return sum(results[key] for _, results in parts)
+
+    errors: dict[str, Any] = {}
+    for part, results in parts:
+        errors |= qualified(part, results["errors"])
     return {
-        "kind": results["kind"],
-        "samples": results["samples"],
-        "matched": results["matched"],
-        "tied": results["tied"],
-        "below_ties": results["below_ties"],
-        "reference_unmatched": results["num_reference_unmatched"],
-        "test_unmatched": results["num_test_unmatched"],
-        "label_flips": results["label_flips"],
-        "max_errors": {name: values["max"] for name, values in results["errors"].items()},
+        "kind": ", ".join(results["kind"] for _, results in parts),
+        "samples": parts[0][1]["samples"],
+        "matched": total("matched"),
+        "tied": total("tied"),
+        "below_ties": total("below_ties"),
+        "reference_unmatched": total("num_reference_unmatched"),
+        "test_unmatched": total("num_test_unmatched"),
+        "label_flips": total("label_flips"),
+        "max_errors": {name: values["max"] for name, values in errors.items()},
     }
 
 
@@ -285,7 +294,7 @@ def _tables(
     return [
         table
         for name, stored in comparisons.items()
-        for table in (_output_table(stored, verdicts[name]), _result_table(stored, task))
+        for table in (_output_table(stored, verdicts[name]), *_result_tables(stored, task))
     ]
 
 
@@ -315,8 +324,16 @@ def _output_table(stored: Mapping[str, Any], failures: list[str]) -> Table:
     )
 
 
-def _result_table(stored: Mapping[str, Any], task: Task[Any]) -> Table:
-    results, agreement = stored["results"], stored["agreement"]
+def _result_tables(stored: Mapping[str, Any], task: Task[Any]) -> list[Table]:
+    """A table for each task of the results."""
+    agreement: Mapping[str, float] = stored["agreement"]
+    return [
+        _result_table(results, of_part(part, agreement), find(part) if part else task)
+        for part, results in parts_of(stored["results"]).items()
+    ]
+
+
+def _result_table(results: Mapping[str, Any], agreement: Mapping[str, float], task: Task[Any]) -> Table:
     operating = results["operating"]
     rows = []
     for name, values in results["errors"].items():

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 from evaluator.bootstrap import Copies
+from evaluator.several_metrics import SeveralMetrics
 from shared import plugins
 from shared.config.check_sections import Evaluation
 from shared.errors import UsageError
 from shared.runs import Run
+from shared.several_tasks import PLUS, names_of
 from shared.table import Table
 
 
@@ -83,12 +85,14 @@ class Metric(Protocol):
 
 
 def find_metric(task: str) -> Metric:
-    """The metric module of ``task``.
+    """The metric module of ``task``; of several tasks, their metrics together.
 
     Raises:
         UsageError: there is none; the message lists the known ones.
     """
     module = plugins.find(plugins.METRICS, task)
+    if module is None and PLUS in task:
+        return SeveralMetrics({name: find_metric(name) for name in names_of(task)})
     if module is None:
         known = ", ".join(plugins.available(plugins.METRICS))
         hint = f"there are: {known}; see docs/extending.md to add one"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from shared.data.types import Dataset
 from shared.errors import DeployError, InputError
 from shared.manifest import Manifest
 from shared.runs import Run
+from shared.several_tasks import classes_of, names_of, of_part, parts_of
 from shared.spec import ModelSpec
 from shared.staleness import outdated_inputs
 from shared.workspace import Workspace
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 #: The stage of the report itself, which the report leaves out: it is still running while the report is written.
 OWN_STAGE = "report"
+
+# What an evaluation has by the names of the headline numbers.
+_BY_NUMBER = ("headline", "intervals", "differences")
 
 # The report looks most closely at the backend nearest to the vehicle.
 _ON_THE_WAY = ("tensorrt", "onnx")
@@ -56,6 +60,8 @@ class Material:
         runs: the runs of those.
         samples: None where the data set can't be opened, or has no labels.
         missing: why there are no samples.
+        part: the task that this is the material of, of a model of several; empty for all of it.
+        sharers: how many tasks share the page.
     """
 
     workspace: Workspace
@@ -65,6 +71,28 @@ class Material:
     runs: Mapping[str, Run]
     samples: Samples | None
     missing: str
+    part: str = ""
+    sharers: int = 1
+
+    def parts(self) -> dict[str, Material]:
+        """The material of each of the model's tasks, by its name; of a single task itself, under an empty name."""
+        tasks = names_of(self.spec.task)
+        return {name: self._part(name) for name in tasks} if len(tasks) > 1 else {"": self}
+
+    def _part(self, name: str) -> Material:
+        update = {"task": name, "classes": classes_of(name, self.spec.classes)}
+        known = self.samples is not None and name in self.samples.truth.parts
+        missing = f"nothing is labeled for {name}" if self.samples is not None and not known else self.missing
+        return replace(
+            self,
+            spec=self.spec.model_copy(update=update),
+            evaluations={run: _evaluation_of(name, evaluation) for run, evaluation in self.evaluations.items()},
+            runs={run: recorded.parts()[name] for run, recorded in self.runs.items()},
+            samples=replace(self.samples, truth=self.samples.truth.parts[name]) if known and self.samples else None,
+            missing=missing,
+            part=name,
+            sharers=len(names_of(self.spec.task)),
+        )
 
     @property
     def first(self) -> str:
@@ -89,6 +117,17 @@ class Material:
     def drawn(self) -> list[str]:
         """The same runs, the shown one first."""
         return list(dict.fromkeys((self.shown, self.first)))
+
+
+def _evaluation_of(part: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an evaluation of several tasks the numbers of one, under its own names."""
+    found = {**evaluation, **{key: of_part(part, evaluation[key]) for key in _BY_NUMBER}}
+    if evaluation["metrics"] is not None:
+        found["metrics"] = parts_of(evaluation["metrics"]).get(part)
+    if "float" in evaluation:
+        beside = evaluation["float"]
+        found["float"] = {**beside, **{key: of_part(part, beside[key]) for key in (*_BY_NUMBER, "classes")}}
+    return found
 
 
 def evaluated_runs(workspace: Workspace, config: DeployConfig) -> tuple[dict[str, dict[str, Any]], dict[str, Run]]:

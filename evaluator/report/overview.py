@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluator.comparison import columns_of, side_by_side, titled
@@ -10,6 +12,7 @@ from evaluator.report.material import OWN_STAGE, Material
 from evaluator.report.tasks import TaskReport
 from shared import formats
 from shared.latency import TOTAL, disturbance
+from shared.several_tasks import of_part, qualified
 from shared.staleness import outdated_inputs
 from shared.table import MISSING, number
 
@@ -48,7 +51,7 @@ def _number_cards(material: Material) -> list[tuple[str, str, str, str]]:
         return []
     shown = material.evaluations[material.shown]
     cards = []
-    for name, value in list(shown["headline"].items())[:_CARDS]:
+    for name, value in _first_numbers(shown["headline"], list(material.parts())):
         interval = shown["intervals"].get(name)
         between = f", {interval['low']:.3f} to {interval['high']:.3f}" if interval else ""
         beside = shown.get("float")
@@ -61,6 +64,12 @@ def _number_cards(material: Material) -> list[tuple[str, str, str, str]]:
         detail = f"median of {total['samples']:.0f}" if disturbed is None else f"median; {disturbed}"
         cards.append((title, f"{total['median']:.1f} ms", detail, ""))
     return cards
+
+
+def _first_numbers(headline: Mapping[str, Any], tasks: Sequence[str]) -> list[tuple[str, Any]]:
+    """About as many as there are to be cards, of each task its first ones."""
+    share = math.ceil(_CARDS / len(tasks))
+    return [pair for task in tasks for pair in list(qualified(task, of_part(task, headline)).items())[:share]]
 
 
 def _verification_rows(material: Material) -> list[list[Cell]]:

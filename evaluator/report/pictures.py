@@ -34,11 +34,12 @@ def section(material: Material, task: TaskReport | None) -> Section | None:
     ranked = by_score(scores)
     blocks: list[Block] = []
     frames, head = [], {"kind": "drawing"}
-    budget = _BUDGET
+    budget = _BUDGET // material.sharers
+    suffix = f"-{material.part}" if material.part else ""
     for position in chosen(ranked):
         token = material.samples.truth.tokens[position]
         try:
-            picture = task.picture(material, position, f"frame-{position}", token)
+            picture = task.picture(material, position, f"frame{suffix}-{position}", token)
         except InputError as error:
             return Section(_KEY, "Frames", [_left_out("frames", _reason(error))])
         if isinstance(picture, Scene):
@@ -54,7 +55,7 @@ def section(material: Material, task: TaskReport | None) -> Section | None:
         blocks.append(_left_out(f"points and photos of {len(broken)} {plural}", broken[0]))
     if len(frames) < len(scores):
         blocks.append(Text(f"{len(frames)} of {len(scores)} frames, the worst among them.", "muted"))
-    blocks.append(Explorer(_KEY, {**head, "frames": [entry for _, entry in frames]}))
+    blocks.append(Explorer(f"{_KEY}{suffix}", {**head, "frames": [entry for _, entry in frames]}))
     return Section(_KEY, "Frames", blocks)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from evaluator.report import (
     trend,
     verification,
 )
+from evaluator.report.blocks import Section
 from evaluator.report.material import OWN_STAGE, Material, evaluated_runs, find_dataset, read_samples
 from evaluator.report.tasks import TaskReport, find_task
 from shared import __version__, plugins
@@ -27,6 +30,7 @@ from shared.added import added_versions, data_members
 from shared.errors import BuildError
 from shared.files import sha256_of_json
 from shared.precision import shown
+from shared.several_tasks import names_of
 from shared.versions import versions
 from shared.workspace import Workspace
 
@@ -50,6 +54,8 @@ _SECTIONS = (
     graphs.section,
     origin.section,
 )
+# Those of a model of several tasks of which each task has its own.
+_OF_EACH_TASK = (metrics.section, pictures.section)
 # Artifacts that the page is made from.
 _KINDS = ("evaluation", "verification", "attribution", "engine-record", "latency", "onnx", "pareto", "regress")
 
@@ -69,11 +75,11 @@ def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None =
     config = from_resolved(workspace.config(), str(work))
     evaluations, runs = evaluated_runs(workspace, config)
     dataset, missing = find_dataset(workspace, config, runs, data_root)
-    task = find_task(spec.task)
+    tasks = [task for name in names_of(spec.task) if (task := find_task(name)) is not None]
     stage = workspace.stage(
         OWN_STAGE,
         tool="evaluator",
-        config={"stages": _what_happened(workspace), "files": task is not None and _has_files(task, dataset)},
+        config={"stages": _what_happened(workspace), "files": _have_files(tasks, dataset)},
         inputs={
             **_hashes(workspace),
             "page": page.digest(),
@@ -94,17 +100,17 @@ def report(work: Path, data_root: Path | None, force: bool, rerun: Path | None =
         samples, missing = read_samples(dataset, missing, runs, spec)
         material = Material(workspace, workspace.manifest(), spec, evaluations, runs, samples, missing)
         with stage:
-            stage.text_artifact(OUTPUT, "report", _page(material, task))
+            stage.text_artifact(OUTPUT, "report", _page(material))
         if rerun is not None:
             from evaluator.report.rerun_file import write_rerun
 
-            lines.append(write_rerun(rerun, material, task))
+            lines.append(write_rerun(rerun, material))
     path = workspace.artifact(OUTPUT)
     return "\n".join([f"Report: {path.resolve()} ({path.stat().st_size / 1e6:.1f} MB)", *lines])
 
 
-def _page(material: Material, task: TaskReport | None) -> str:
-    sections = [found for section in _SECTIONS if (found := section(material, task)) is not None]
+def _page(material: Material) -> str:
+    sections = list(_sections(material))
     spec = material.spec
     counts = {len(run) for run in material.runs.values()}
     samples = f", {max(counts)} sample{'' if max(counts) == 1 else 's'}" if counts else ""
@@ -123,6 +129,14 @@ def _page(material: Material, task: TaskReport | None) -> str:
     return html
 
 
+def _sections(material: Material) -> Iterator[Section]:
+    for section in _SECTIONS:
+        for name, part in (material.parts() if section in _OF_EACH_TASK else {"": material}).items():
+            found = section(part, find_task(part.spec.task))
+            if found is not None:
+                yield replace(found, key=f"{found.key}-{name}", title=f"{found.title}, {name}") if name else found
+
+
 def _hashes(workspace: Workspace) -> dict[str, str]:
     """Hashes of the artifacts that the page is made from, by path."""
     artifacts = workspace.manifest().artifacts
@@ -135,6 +149,6 @@ def _what_happened(workspace: Workspace) -> dict[str, Any]:
     return {name: [stage.fingerprint, stage.status, stage.ended] for name, stage in stages.items() if name != OWN_STAGE}
 
 
-def _has_files(task: TaskReport, dataset: Any) -> bool:
+def _have_files(tasks: Sequence[TaskReport], dataset: Any) -> bool:
     """Whether the files that pictures are drawn from are there, going by the first sample."""
-    return dataset is not None and task.source(dataset.sample(0)).is_file()
+    return dataset is not None and bool(tasks) and all(task.source(dataset.sample(0)).is_file() for task in tasks)

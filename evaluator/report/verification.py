@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from evaluator.report.svg import Axis, bar_chart, linear_axis, mark
 from evaluator.report.tasks import TaskReport
 from shared import formats
 from shared.json_reader import read_json
+from shared.several_tasks import of_part, parts_of
 from shared.table import MISSING
 
 _STAGE = "verify"
@@ -55,10 +57,13 @@ def _comparison(name: str, comparison: dict[str, Any], result: dict[str, Any] | 
         blocks += [Text(failure, "bad") for failure in result["failures"]]
     if comparison["outputs"]:
         blocks.append(_output_table(title, comparison))
-    if comparison["results"]["errors"]:
-        blocks.append(_result_table(title, comparison["results"]))
-    if comparison["results"]["operating"]["shifts"]:
-        blocks.append(_shift_table(title, comparison))
+    for part, results in parts_of(comparison["results"]).items():
+        of_task = f"{title}, {part}" if part else title
+        if results["errors"]:
+            blocks.append(_result_table(of_task, results))
+        if results["operating"]["shifts"]:
+            limits = of_part(part, comparison["tolerance"]["results"]["shifts"])
+            blocks.append(_shift_table(of_task, results["operating"], limits))
     histograms = [
         _histogram(output, values, comparison["tolerance"]) for output, values in comparison["outputs"].items()
     ]
@@ -92,7 +97,7 @@ def _output_table(title: str, comparison: dict[str, Any]) -> Grid:
     return Grid(f"Raw outputs, {title}", columns, rows)
 
 
-def _result_table(title: str, results: dict[str, Any]) -> Grid:
+def _result_table(title: str, results: Mapping[str, Any]) -> Grid:
     kept = results["operating"]["errors"]
     rows = [
         [
@@ -112,10 +117,8 @@ def _result_table(title: str, results: dict[str, Any]) -> Grid:
     return Grid(caption, ["error", "pairs", "mean", "median", "99 % below", "max", "kept: 90 % below"], rows)
 
 
-def _shift_table(title: str, comparison: dict[str, Any]) -> Grid:
+def _shift_table(title: str, operating: Mapping[str, Any], limits: Mapping[str, float]) -> Grid:
     """Means of the signed differences, in which rounding averages out, beside their limits."""
-    operating = comparison["results"]["operating"]
-    limits = comparison["tolerance"]["results"]["shifts"]
     rows = [
         [name, f"{values['mean']:+.1e}", _small(values["standard_error"]), _small(limits.get(name))]
         for name, values in operating["shifts"].items()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from shared.data import Dataset
-from shared.data.labels import labels_in
 from shared.errors import InputError
 from shared.runs import RawOutputs
 from shared.tasks import find
@@ -45,7 +44,8 @@ def open_metric(task: str, dataset: Dataset[Any], classes: Sequence[str], count:
     Raises:
         InputError: no frame has labels, or there is no such task.
     """
-    found, to_model = find(task), labels_in(classes, dataset.classes)
+    found = find(task)
+    to_model = found.label_map(classes, dataset.classes)
     spread = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     samples = {int(position): dataset.sample(int(position)) for position in spread}
     labeled = {

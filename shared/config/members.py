@@ -28,10 +28,12 @@ class MemberOf:
     Attributes:
         group: where the names are from.
         also: names that are valid although they are not members.
+        joint: what may stand between the names of several members; None where one is named alone.
     """
 
     group: plugins.Group
     also: tuple[str, ...] = ()
+    joint: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.with_info_after_validator_function(self._check, handler(source))
@@ -46,8 +48,12 @@ class MemberOf:
             raise PydanticCustomError("not_a_member", "{problem}", {"problem": problem})
         return value
 
-    def problem(self, name: str) -> str | None:
-        """What is wrong with a name, and which would be right; None if nothing is."""
+    def problem(self, value: str) -> str | None:
+        """What is wrong with a value, and which name would be right; None if nothing is."""
+        problems = map(self._problem_of, [value] if self.joint is None else value.split(self.joint))
+        return next((problem for problem in problems if problem is not None), None)
+
+    def _problem_of(self, name: str) -> str | None:
         if name in (*self.also, *plugins.ours(self.group)):
             return None
         names = list(dict.fromkeys([*plugins.available(self.group), *self.also]))

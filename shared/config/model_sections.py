@@ -10,9 +10,10 @@ from pydantic_core import PydanticCustomError
 from shared import plugins
 from shared.config.members import MemberOf
 from shared.config.section import ConfigPath, Count, DataPath, FileName, Flag, Index, Name, Pattern, Positive, Section
+from shared.several_tasks import PLUS
 
 Mode = Literal["onnx", "trt", "both", "none"]
-TaskType = Annotated[str, MemberOf(plugins.TASKS)]
+TaskType = Annotated[str, MemberOf(plugins.TASKS, joint=PLUS)]
 PrecisionPolicy = Literal["auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "explicit_int8", "strongly_typed"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 DataFormat = Annotated[str, MemberOf(plugins.FORMATS, also=("concat",))]

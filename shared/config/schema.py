@@ -25,7 +25,11 @@ Problem = tuple[KeyPath, Any, str]
 class DeployConfig(Section):
     """Everything that the five tools need to know about one deployment."""
 
-    task_type: TaskType = Field(default=tasks.DEFAULT, description="What the model does, which decides the metrics.")
+    task_type: TaskType = Field(
+        default=tasks.DEFAULT,
+        description="What the model does, which decides the metrics. Of a model of several tasks, their names with a "
+        "plus between.",
+    )
     model: Model = Field(description="The trained model.")
     devices: dict[Name, Device] = Field(
         default_factory=lambda: {"cpu": "cpu", "cuda": "cuda:0"},

@@ -116,13 +116,27 @@ class Task(ABC, Generic[Container]):
     def pair(self, reference: Container, test: Container) -> Pairing:
         """What two runs answered on one sample, paired, with the errors that `errors` names."""
 
+    def label_map(self, classes: Sequence[str], label_classes: Sequence[str]) -> Int64:
+        """What `labels_of` needs to know of labels: for each label of a data set, that of the model, by name.
+
+        Args:
+            classes: class list of the model.
+            label_classes: class list of the data set, of L classes.
+
+        Returns:
+            (L + 1,), -1 where the model has no such class; the last is -1.
+        """
+        from shared.data.labels import labels_in  # not above: data sets take containers of tasks
+
+        return labels_in(classes, label_classes)
+
     @abstractmethod
     def labels_of(self, sample: Any, to_model: Int64) -> Container | None:
         """What is labeled in a sample of `view`, as a model would answer it; None where nothing is known.
 
         Args:
             sample: of a data set.
-            to_model: (L + 1,) for each label of the data set that of the model, -1 for none; the last is -1.
+            to_model: what `label_map` gave.
         """
 
     @abstractmethod
@@ -156,13 +170,17 @@ class Task(ABC, Generic[Container]):
 
 
 def find(task: str) -> Task[Any]:
-    """The task called ``task``.
+    """The task called ``task``; with a plus, several at once (`shared.several_tasks`).
 
     Raises:
         InputError: there is none; names those that there are.
         EnvironmentLacks: what another package adds can't be imported.
     """
+    from shared import several_tasks  # not above: it makes a task of tasks
+
     module = plugins.find(plugins.TASKS, task)
+    if module is None and several_tasks.PLUS in task:
+        return several_tasks.find(task)
     if module is None:
         raise InputError(f"there is no task '{task}'", hint=f"there are: {', '.join(available())}")
     return cast("Task[Any]", module.TASK)
