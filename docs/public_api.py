@@ -120,6 +120,7 @@ What models answer with, and how two answers are paired and compared. A task is 
 """,
         {
             "shared.tasks": _since("0.1", "find available Task RowsTask Rows ErrorKind QuickMetric"),
+            "shared.several_tasks": _since("0.1", "Answers SeveralTasks classes_of qualified_classes"),
             "shared.tasks.detection3d": _since("0.1", "Boxes3D Detection3D"),
             "shared.tasks.detection2d": _since("0.1", "Boxes2D Detection2D"),
             "shared.tasks.classification": _since("0.1", "ClassScores Classification softmax"),
