@@ -90,7 +90,7 @@ bundle: $(LOCK)/.ready ## one file with TOOL=trt_builder|runtime|verifier for a 
 	    $(if $(REQUIREMENTS),--requirements $(REQUIREMENTS)) --out dist
 
 lock: $(LOCK)/.ready ## rewrite requirements/lock after a change of versions
-	@UV=$(abspath $(LOCK))/bin/uv requirements/lock/update.sh
+	@UV=$(abspath $(LOCK))/bin/uv PYTHON=$(abspath $(LOCK))/bin/python requirements/lock/update.sh
 
 audit: $(LOCK)/.ready ## known vulnerabilities of the locked versions; lists them, never fails
 	@for lock in requirements/lock/*.txt; do case $$lock in *pins.txt|*torch-cpu.txt) continue ;; esac; echo "== $$lock"; \

@@ -31,6 +31,8 @@ PACKAGES = {
 NOT_LOCKED = {
     "tensorrt", "tensorrt_rtx", "pycuda", "mmpretrain", "torchvision", "mlflow", "rerun", "sqlalchemy", "ray",
 }  # fmt: skip
+# What shared/ imports for another tool: masks of labels are read by the evaluator.
+OF_OTHER_TOOLS = {"runtime": {"PIL"}}
 # Which lock files make up an image, and whose code it holds.
 IMAGES = {
     "verifier": (["verifier"], ["verifier"]),
@@ -47,7 +49,11 @@ def _variables(target: Path) -> dict[str, str]:
 
 
 def _entrypoint() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("entrypoint", ROOT / "docker" / "entrypoint.py")
+    return _script(ROOT / "docker" / "entrypoint.py")
+
+
+def _script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -207,6 +213,7 @@ def test_an_image_has_the_packages_that_its_tool_imports(image: str) -> None:
     text = "\n".join((LOCKS / f"{lock}.txt").read_text() for lock in locks)
     locked = {line.split("==")[0] for line in text.splitlines() if "==" in line and not line.startswith(" ")}
     imported = {name for room in rooms for name in _imports(room)} - ROOMS - set(sys.stdlib_module_names) - NOT_LOCKED
+    imported -= OF_OTHER_TOOLS.get(image, set())
     missing = {name for name in imported if PACKAGES.get(name, name.replace("_", "-")) not in locked}
     assert not missing, f"add to requirements/lock/{locks[0]}.in, then make lock"
 
@@ -239,6 +246,53 @@ def test_locks_name_no_host_and_no_folder() -> None:
     for path in LOCKS.glob("*.txt"):
         assert "://" not in path.read_text(), path.name
         assert "--find-links" not in path.read_text(), path.name
+
+
+@pytest.mark.parametrize(
+    ("wheel", "used"),
+    [
+        ("numpy-2.2.6-cp310-cp310-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", True),
+        ("numpy-2.2.6-cp313-cp313-manylinux_2_28_aarch64.whl", True),
+        ("cryptography-46-cp311-abi3-manylinux_2_34_x86_64.whl", True),
+        ("torch-2.13.0-cp312-none-linux_x86_64.whl", True),
+        ("uv-0.13-py3-none-manylinux_2_28_x86_64.whl", True),
+        ("click-8.5.1-py3-none-any.whl", True),
+        ("numpy-2.2.6-cp313-cp313t-manylinux_2_28_aarch64.whl", False),
+        ("numpy-2.2.6-cp39-cp39-manylinux_2_28_x86_64.whl", False),
+        ("numpy-2.2.6-cp312-cp312-musllinux_1_2_x86_64.whl", False),
+        ("numpy-2.2.6-cp312-cp312-manylinux_2_28_ppc64le.whl", False),
+        ("numpy-2.2.6-cp312-cp312-macosx_14_0_arm64.whl", False),
+        ("numpy-2.2.6-cp312-cp312-win_amd64.whl", False),
+        ("numpy-2.2.6-pp310-pypy310_pp73-manylinux_2_28_x86_64.whl", False),
+    ],
+)
+def test_locks_have_the_hashes_of_wheels_that_may_be_installed(wheel: str, used: bool) -> None:
+    assert _script(LOCKS / "linux_only.py").is_used(wheel) == used
+
+
+def test_a_lock_keeps_its_versions_and_the_hashes_that_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = _script(LOCKS / "linux_only.py")
+    one, two, three = ("1" * 64, "2" * 64, "3" * 64)
+    lock = tmp_path / "lock.txt"
+    before = f"""\
+a==1 ; python_full_version < '3.11' \\
+    --hash=sha256:{one} \\
+    --hash=sha256:{two}
+b==2 \\
+    --hash=sha256:{three}
+"""
+    lock.write_text(before)
+    monkeypatch.setattr(script, "used_hashes", lambda *_: {one, two, three})
+    script.shorten(lock, "3.10")
+    assert lock.read_text() == before
+    monkeypatch.setattr(script, "used_hashes", lambda *_: {two, three})
+    script.shorten(lock, "3.10")
+    assert lock.read_text() == before.replace(f"    --hash=sha256:{one} \\\n", "")
+    monkeypatch.setattr(script, "used_hashes", lambda *_: {two})
+    with pytest.raises(ValueError, match="no file of b==2 may be installed"):
+        script.shorten(lock, "3.10")
 
 
 def test_locks_pin_what_the_local_environments_have() -> None:
