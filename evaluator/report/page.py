@@ -22,6 +22,7 @@ _SCRIPTS = (
     "pictures.js",
     "judge.js",
     "cloud.js",
+    "labels.js",
     "birdseye.js",
     "space.js",
     "photo.js",

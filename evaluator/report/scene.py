@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.report.images import jpeg, read_photo
+from shared.arrays import Int64, UInt8
 
 _TOKEN = re.compile(r"[0-9a-f-]{20,}")
 # Timestamps below are counted from the start of something, not from 1970.
@@ -54,8 +55,8 @@ class Scene:
         key: unique in the report; names the frame in its address.
         title: drive and time.
         note: what the frame is, in a sentence.
-        head: what all frames of the task share: the kind that ``static/`` draws ("boxes3d", "boxes2d", "classes"),
-            classes, thresholds.
+        head: what all frames of the task share: the kind that ``static/`` draws ("boxes3d", "boxes2d", "classes",
+            "labels"), classes, thresholds.
         data: JSON values, small.
         media: points and photos, JSON values of up to a few 100 kB.
     """
@@ -97,30 +98,37 @@ def _short(value: float) -> float | int | None:
     return int(value) if value.is_integer() else value
 
 
-def cloud(points: npt.NDArray[np.floating[Any]], most: int) -> dict[str, Any]:
+def cloud(points: npt.NDArray[np.floating[Any]], most: int, labels: UInt8 | None = None) -> dict[str, Any]:
     """At most ``most`` of the points (N, 3) [m], spread as evenly as they lie, for ``static/cloud.js``.
 
     Returns:
-        ``count``, and ``data``: base64 of deflated int16 [cm], all x, then all y, then all z.
+        ``count``, and ``data``: base64 of deflated int16 [cm], all x, then all y, then all z; with ``labels`` (P, N)
+        those of these points, too, one after another.
     """
-    inside = points[(np.abs(points) < _POINT_REACH).all(axis=1)]
-    kept = _thinned(inside, most)
-    steps = np.round(kept / _POINT_STEP).astype("<i2")
+    inside = np.flatnonzero((np.abs(points) < _POINT_REACH).all(axis=1))
+    kept = inside[_thinned(points[inside], most)]
+    steps = np.round(points[kept] / _POINT_STEP).astype("<i2")
     # In the order of place, neighbors are alike and deflate better.
-    steps = steps[np.lexsort((steps[:, 1], steps[:, 0] >> 7))]
-    packed = zlib.compress(steps.T.tobytes(), 9)
-    return {"count": len(steps), "data": base64.b64encode(packed).decode()}
+    order = np.lexsort((steps[:, 1], steps[:, 0] >> 7))
+    packed = {"count": len(steps), "data": deflated(steps[order].T)}
+    return packed if labels is None else {**packed, "labels": deflated(labels[:, kept[order]])}
 
 
-def _thinned(points: npt.NDArray[np.floating[Any]], most: int) -> npt.NDArray[np.floating[Any]]:
+def deflated(array: npt.NDArray[Any]) -> str:
+    """Base64 of the deflated values, for ``static/cloud.js``."""
+    return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
+
+
+def _thinned(points: npt.NDArray[np.floating[Any]], most: int) -> Int64:
     """One point of each cube of a grid, which is as fine as ``most`` allows: far objects keep theirs."""
     edge = _FINEST_GRID
-    while len(points) > most:
-        x, y, z = np.floor((points + _POINT_REACH) / edge).astype(np.int64).T
+    kept = np.arange(len(points))
+    while len(kept) > most:
+        x, y, z = np.floor((points[kept] + _POINT_REACH) / edge).astype(np.int64).T
         cells = (x << 40) + (y << 20) + z
-        points = points[np.sort(np.unique(cells, return_index=True)[1])]
+        kept = kept[np.sort(np.unique(cells, return_index=True)[1])]
         edge *= 1.4
-    return points
+    return kept
 
 
 def photo(path: Path, width: int, quality: int, *, upright: bool) -> dict[str, Any]:

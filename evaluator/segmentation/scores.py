@@ -210,7 +210,7 @@ def evaluate(matched: Matched) -> dict[str, Any]:
 
     Returns:
         JSON: ``overall`` and ``by_class``; ``confusion`` with the truth in rows, whose last column is of no class;
-        ``rings``, the same scores by distance.
+        ``rings``, the same scores by distance; ``frame_mIoU``, of each labeled frame, null where nothing is judged.
     """
     return {
         "frames": len(matched.frames),
@@ -222,8 +222,15 @@ def evaluate(matched: Matched) -> dict[str, Any]:
         "not_judged": matched.unjudged,
         **_scores_json(matched.confusion, matched.classes),
         "confusion": matched.confusion.tolist(),
+        "frame_mIoU": _frame_scores(matched),
         "rings": {name: _scores_json(matrix, matched.classes) for name, matrix in matched.rings.items()},
     }
+
+
+def _frame_scores(matched: Matched) -> list[float | None]:
+    counts = Counts(*np.moveaxis(matched.frames.reshape(len(matched.frames), 3, -1), 1, 0))
+    means = [mean(row) for row in counts.iou]
+    return [None if value is None else round(value, 4) for value in means]
 
 
 def _scores_json(matrix: Int64, classes: Sequence[str]) -> dict[str, Any]:

@@ -8,11 +8,26 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from evaluator.report.report import OUTPUT, report
-from tests.support.report_workspaces import add_attribution, add_engine, classification, detection2d, detection3d
+from shared.config import DeployConfig
+from shared.data import open_dataset
+from shared.metrics.confusion import UNLABELED
+from shared.runs import Run
+from shared.tasks.segmentation2d import ClassMask
+from tests.support.report_workspaces import (
+    add_attribution,
+    add_engine,
+    classification,
+    detection2d,
+    detection3d,
+    segmentation2d,
+    segmentation3d,
+)
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here; install the package chromium to run this")
@@ -67,16 +82,30 @@ addEventListener("load", async () => {{
     found.unsure = all(".stage .box.of-shown").length;
     change(page.querySelector("input[type=range]"), 0);
   }}
-  const kinds = all(".tools select")[1];
+  const listed = (name) => all(".tools label").find(e => e.textContent.startsWith(name)).querySelector("select");
+  const kinds = listed("Frames with");
   change(kinds, "wrong");
   await wait();
   found.wrong = all(".thumbs button").length;
   change(kinds, "");
-  if (page.querySelector(".map")) {{
+  if (page.querySelector(".photo canvas")) {{
+    found.views = {{}};
+    for (const option of [...listed("Show").options].map(e => e.value)) {{
+      change(listed("Show"), option);
+      await wait(); await wait();
+      const canvas = page.querySelector(".photo canvas"), pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      const shades = {{}};
+      for (let i = 0; i < pixels.length; i += 4) {{ const key = [...pixels.slice(i, i + 4)].join(" "); shades[key] = (shades[key] || 0) + 1; }}
+      found.views[option] = shades;
+    }}
+  }}
+  if (page.querySelector(".map .box")) {{
     const box = () => page.querySelector(".map .box").getBoundingClientRect().width;
     const before = box();
     page.querySelector(".map-buttons button").click();
     found.zoomed = box() > before;
+  }}
+  if (page.querySelector(".map")) {{
     press("3D");
     await wait(); await wait();
     found.space = page.querySelector(".space canvas") !== null || page.querySelector(".holder").textContent;
@@ -140,16 +169,22 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return workspace.artifact(OUTPUT)
 
 
-@pytest.mark.parametrize(("scheme", "background"), [(0, "rgb(15, 19, 24)"), (1, "rgb(255, 255, 255)")])
-def test_a_reader_on_a_phone(page: Path, tmp_path: Path, scheme: int, background: str) -> None:
-    reader = tmp_path / "reader.html"
+def _read(page: Path, folder: Path, scheme: int) -> dict[str, Any]:
+    """What the reader found."""
+    reader = folder / "reader.html"
     reader.write_text(_READER.format(source=page.as_uri(), width=_PHONE))
-    visit = _visit(reader, tmp_path, f"--blink-settings=preferredColorScheme={scheme}")
+    visit = _visit(reader, folder, f"--blink-settings=preferredColorScheme={scheme}")
     assert visit.console == []
     assert visit.requests == []
     match = re.search(r'<pre id="out">(.*?)</pre>', visit.dom)
     assert match is not None and match[1], "the page did not load"
-    found = json.loads(match[1])
+    found: dict[str, Any] = json.loads(match[1])
+    return found
+
+
+@pytest.mark.parametrize(("scheme", "background"), [(0, "rgb(15, 19, 24)"), (1, "rgb(255, 255, 255)")])
+def test_a_reader_on_a_phone(page: Path, tmp_path: Path, scheme: int, background: str) -> None:
+    found = _read(page, tmp_path, scheme)
     assert found["overflow"] == 0, "wider than the phone"
     assert found["background"] == background
     assert found["unreachable"] == 0 and found["unnamed"] == 0
@@ -166,6 +201,37 @@ def test_a_reader_on_a_phone(page: Path, tmp_path: Path, scheme: int, background
         assert (found["nodes"], found["hits"]) == (22, 1)
         assert found["node"] == "CaskConvolution · conv0 · fp16 · 0.1000 ms"
     assert found.get("zoomed", True) and found.get("space", True) is True
+
+
+def test_labels_are_colored(tmp_path: Path) -> None:
+    workspace = segmentation2d(tmp_path / "2d")
+    report(workspace.root, None, False)
+    found = _read(workspace.artifact(OUTPUT), tmp_path, 1)
+    assert found["overflow"] == 0 and found["unreachable"] == 0 and found["unnamed"] == 0
+    views = found["views"]
+    assert list(views) == ["shown", "truth", "wrong", "other", "differs"]
+    unjudged = 15 * 10
+    assert sum(views["truth"].values()) == 15 * 40 and views["truth"]["143 153 166 255"] == unjudged
+    evaluation = json.loads((workspace.root / "evaluation/onnx-cpu.json").read_text())["metrics"]
+    worst = min(range(4), key=lambda index: evaluation["frame_mIoU"][index])
+    given = Run.open(workspace.path("runs/onnx-cpu")).predictions(worst, ClassMask).labels
+    dataset = open_dataset(DeployConfig.model_validate(workspace.config()).data, task="segmentation2d")
+    truth = dataset.sample(worst).mask.read(np.array([0, 1, 2, -1]))
+    wrong = int((given != truth)[truth != UNLABELED].sum())
+    assert views["wrong"] == {
+        "200 30 58 255": wrong,
+        "143 153 166 255": unjudged,
+        "195 202 211 255": 15 * 30 - wrong,
+    }
+
+
+def test_points_are_colored_by_their_label(tmp_path: Path) -> None:
+    workspace = segmentation3d(tmp_path / "3d")
+    report(workspace.root, None, False)
+    found = _read(workspace.artifact(OUTPUT), tmp_path, 0)
+    assert found["overflow"] == 0 and found["unreachable"] == 0 and found["unnamed"] == 0
+    assert found["frames"] == 4 and found["space"] is True
+    assert len(found["views"]["truth"]) >= 6, "the range image has the classes' colors, and nothing where no point is"
 
 
 def test_errors_and_requests_would_be_seen(tmp_path: Path) -> None:

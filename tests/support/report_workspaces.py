@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from demo.labels import SEGMENTS
+from demo.recording import record_scene
+from demo.t4_writer import write_dataset
 from evaluator.evaluate import evaluate
+from shared.arrays import UInt8
 from shared.config import DeployConfig, resolved
 from shared.data import open_dataset
+from shared.data.labels import labels_in
+from shared.metrics.confusion import UNLABELED
 from shared.runs import RunHeader, RunWriter
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
-from shared.tasks import Predictions
+from shared.tasks import Predictions, find
 from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
 from shared.workspace import Workspace
@@ -116,6 +123,73 @@ def classification(folder: Path) -> Workspace:
     rng = np.random.default_rng(3)
     for backend in BACKENDS:
         answers = [ClassScores.build(rng.normal(0, 1, 2)) for _ in range(len(dataset))]
+        _add_run(workspace, spec, backend, dataset, answers)
+    evaluate(workspace.root, None, False)
+    return workspace
+
+
+def segmentation3d(folder: Path) -> Workspace:
+    """Evaluated runs of labels of points, of four frames of the demo."""
+    write_dataset(folder / "data", "eval", [record_scene(7, "eval", 0, 4, cameras=False, labels=True)], {})
+    return labeled_runs(folder, "segmentation3d", {"format": "t4", "classes": list(SEGMENTS[:-1])}, _taken_for_trucks)
+
+
+def segmentation2d(folder: Path) -> Workspace:
+    """Evaluated runs of masks, of four images."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    rng = np.random.default_rng(5)
+    entries = []
+    for index in range(4):
+        mask = np.repeat(rng.integers(0, 3, (15, 1)), 40, axis=1).astype(np.uint8)
+        mask[:, 30:] = UNLABELED
+        cv2.imwrite(str(data / f"{index}.png"), mask)
+        cv2.imwrite(str(data / f"{index}.jpg"), rng.integers(0, 255, (15, 40, 3), np.uint8))
+        entries.append({"img_id": index, "img_path": f"{index}.jpg", "seg_map_path": f"{index}.png"})
+    content = {"metainfo": {"segments": ["car", "truck", "road"]}, "data_list": entries}
+    (data / "info.json").write_text(json.dumps(content))
+    settings = {"format": "info", "info_file": "info.json", "classes": ["car", "truck", "road"]}
+    return labeled_runs(folder, "segmentation2d", settings, _taken_for_trucks)
+
+
+def _taken_for_trucks(labels: UInt8, index: int, backend: str) -> None:
+    """One label in ten is wrong; ONNX Runtime takes cars for trucks, too."""
+    labels[np.random.default_rng(index).random(labels.shape) < 0.1] = 2
+    labels[(labels == 0) & (backend == "onnx")] = 1
+
+
+def labeled_runs(
+    folder: Path, task: str, data: Mapping[str, Any], spoil: Callable[[UInt8, int, str], None]
+) -> Workspace:
+    """Evaluated runs that answer with the labels of a data set, which lies in ``folder/data``.
+
+    Args:
+        folder: where to make the workspace.
+        task: of labels.
+        data: settings of the data set.
+        spoil: changes the labels of a sample of a backend's run.
+    """
+    config = DeployConfig.model_validate(
+        {
+            "model": {"type": "frnet", "config": "model.py", "checkpoint": "weights.pth"},
+            "task_type": task,
+            "data": {"root": str(folder / "data"), **data},
+            "export": {"mode": "onnx"},
+            "evaluation": {"enabled": True, "num_samples": -1},
+        }
+    )
+    dataset, found = open_dataset(config.data, task=task), find(task)
+    workspace = Workspace.create(folder / "work")
+    spec = ModelSpec(model="frnet", task=task, classes=list(dataset.classes), components=[_component("frnet")])
+    with workspace.stage("export", tool="shared") as stage:
+        stage.spec(spec)
+        stage.config(resolved(config))
+    for backend in BACKENDS:
+        answers = []
+        for index in range(len(dataset)):
+            labels = found.labels_of(dataset.sample(index), labels_in(spec.classes, dataset.classes)).labels.copy()
+            spoil(labels, index, backend)
+            answers.append(found.container.build(np.where(labels == UNLABELED, 1, labels)))
         _add_run(workspace, spec, backend, dataset, answers)
     evaluate(workspace.root, None, False)
     return workspace

@@ -16,16 +16,14 @@ from demo.lidar import points_inside
 from demo.recording import record_scene
 from demo.t4_writer import write_dataset
 from evaluator.cli import cli
-from shared.config import DeployConfig, resolved
+from shared.config import DeployConfig
 from shared.data import Dataset, DataSettings, open_dataset, read_points
 from shared.data.labels import labels_in
 from shared.errors import InputError
 from shared.metrics.confusion import UNLABELED
-from shared.runs import RunHeader, RunWriter
-from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.tasks.segmentation2d import TASK as MASKS
-from shared.tasks.segmentation3d import TASK, PointClasses
-from shared.workspace import Workspace
+from shared.tasks.segmentation3d import TASK
+from tests.support.report_workspaces import labeled_runs
 
 CLASSES = [*SEGMENTS[:-1]]
 FRAMES = 12
@@ -115,30 +113,14 @@ def test_an_index_that_is_no_label_is_refused(data: Path, tmp_path: Path, index:
 
 
 @pytest.fixture(scope="module", name="work")
-def _work(data: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _work(data: Path) -> Path:
     """Runs of PyTorch, which mistakes one point in ten, and of ONNX, which takes cars for trucks, too."""
-    workspace = Workspace.create(tmp_path_factory.mktemp("w") / "work")
-    tensor = TensorSpec(name="points", dtype="float32", shape=[1, 4])
-    component = ComponentSpec(name="frnet", inputs=[tensor], outputs=[tensor], onnx="onnx/frnet.onnx")
-    with workspace.stage("export", tool="shared") as stage:
-        stage.spec(ModelSpec(model="frnet", task="segmentation3d", classes=CLASSES, components=[component]))
-        stage.config(resolved(_config(data)))
-    for backend in ("pytorch", "onnx"):
-        header = RunHeader(
-            backend=backend, device="cpu", model="frnet", task="segmentation3d", classes=CLASSES,
-            dataset=dataset.digest(), tokens=[dataset.sample(index).token for index in range(FRAMES)], raw_samples=[],
-            fingerprint="f",
-        )  # fmt: skip
-        with workspace.stage(f"run:{backend}-cpu", tool="runtime") as stage:
-            writer = RunWriter.open(stage.folder(f"runs/{backend}-cpu"), header)
-            for index in range(FRAMES):
-                labels = _labels(dataset, index).copy()
-                labels[np.random.default_rng(index).random(len(labels)) < 0.1] = 5
-                labels[(labels == 0) & (backend == "onnx")] = 1
-                writer.commit(index, PointClasses.build(labels), {"total": 5.0})
-            for name in writer.finish():
-                stage.add_artifact(f"runs/{backend}-cpu/{name}", "run")
-    return workspace.root
+
+    def spoil(labels: np.ndarray, index: int, backend: str) -> None:
+        labels[np.random.default_rng(index).random(len(labels)) < 0.1] = 5
+        labels[(labels == 0) & (backend == "onnx")] = 1
+
+    return labeled_runs(data.parent, "segmentation3d", {"format": "t4", "classes": CLASSES}, spoil).root
 
 
 def test_it_is_evaluated_and_gated(work: Path) -> None:

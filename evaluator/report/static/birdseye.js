@@ -48,12 +48,10 @@ function birdsEye(onSelect) {
     canvas.height = height * ratio;
     const context = canvas.getContext("2d");
     if (!state.points) return;
-    const { x, y, z } = state.points, size = Math.max(1, Math.round(ratio * (state.reach < 30 ? 1.8 : 1.1)));
-    const shades = ["--point-low", "--point-middle", "--point-high"].map((name) => color(name.slice(2)));
-    for (const [level, shade] of shades.entries()) {
+    const { x, y } = state.points, size = Math.max(1, Math.round(ratio * (state.reach < 30 ? 1.8 : 1.1) * (state.groups ? 1.5 : 1)));
+    for (const [shade, indices] of state.groups || groupsByHeight(state.points)) {
       context.fillStyle = shade;
-      for (let i = 0; i < x.length; i++) {
-        if ((z[i] < 0.3 ? 0 : z[i] < 1.5 ? 1 : 2) !== level) continue;
+      for (const i of indices) {
         const [left, top] = toScreen(x[i], y[i]);
         if (left >= 0 && top >= 0 && left < width && top < height) context.fillRect(left * ratio, top * ratio, size, size);
       }
@@ -67,14 +65,21 @@ function birdsEye(onSelect) {
   return {
     element: pane,
     /** Show a frame; the view stays where it is unless `fresh`. */
-    show(title, items, points, { chosen = null, labels = true, fresh = false } = {}) {
-      Object.assign(state, { title, items, points, chosen, labels });
-      const far = Math.max(30, ...items.map((one) => Math.max(Math.abs(one.place[0]), Math.abs(one.place[1])))) + 4;
+    show(title, items, points, { chosen = null, labels = true, fresh = false, groups = null } = {}) {
+      Object.assign(state, { title, items, points, chosen, labels, groups });
+      const far = Math.max(groups ? 60 : 30, ...items.map((one) => Math.max(Math.abs(one.place[0]), Math.abs(one.place[1])))) + 4;
       state.whole = far;
       if (fresh) Object.assign(state, { x: 0, y: 0, reach: Math.min(far, 62) });
       paint();
     },
   };
+}
+
+/** Points in groups of one color: on the ground, as high as a car, above. */
+function groupsByHeight({ z }) {
+  const groups = ["point-low", "point-middle", "point-high"].map((name) => [color(name), []]);
+  z.forEach((height, i) => groups[height < 0.3 ? 0 : height < 1.5 ? 1 : 2][1].push(i));
+  return groups;
 }
 
 /** Wheel, drag of a mouse, pinch of two fingers, and keys. One finger scrolls the page, as everywhere in it. */

@@ -25,3 +25,9 @@ function fill(element, attributes, children) {
 function color(name) {
   return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 }
+
+/** Red, green, blue (0 to 255) of a color that is written as #rrggbb. */
+function channels(shade) {
+  const value = parseInt(shade.slice(1), 16);
+  return [value >> 16, (value >> 8) & 255, value & 255];
+}

@@ -5,9 +5,10 @@ const RANGES = { boxes3d: [["0–30 m", 0, 30], ["30–50 m", 30, 50], ["50–90
 function explore(root) {
   const head = JSON.parse(document.getElementById(root.dataset.explorer).textContent);
   const frames = head.frames;
+  const isLabels = head.kind === "labels", hasCloud = head.kind === "boxes3d" || head.cloud;
   const isBoxes = head.kind === "boxes3d" || head.kind === "boxes2d";
   const compares = head.runs !== undefined && head.runs.length > 1;
-  const settings = { best: true, score: 0.3, compare: false, labels: true };
+  const settings = { best: true, score: 0.3, compare: false, labels: true, view: "shown" };
   const filter = { order: "worst", kind: "", label: -1, range: -1 };
   const judged = new Map();
   let current = null, chosen = null, listed = [];
@@ -35,8 +36,13 @@ function explore(root) {
   const orders = [["worst", "worst first"], ["best", "best first"], ["time", "in their order"]];
   if (compares) orders.push(["differs", "runs differ most"]);
   const tools = [select("Order", orders, (value) => { filter.order = value; list(); })];
+  if (isLabels) tools.unshift(select("Show", labelViews(head), (value) => { settings.view = value; present(); }));
+  if (isLabels && !head.cloud)
+    tools.splice(1, 0, make("label", { class: "slide" }, make("span", {}, "over the photo"), make("input", {
+      type: "range", min: 0, max: 1, step: 0.05, value: 0.6, oninput: (event) => photos.style.setProperty("--opacity", event.target.value) })));
   if (head.kind !== "drawing") {
-    const kinds = isBoxes ? [["missed", "something missed"], ["wrong", "something wrong"], ["confused", "wrong class"]] : [["wrong", "wrong"], ["found", "right"]];
+    const kinds = isBoxes ? [["missed", "something missed"], ["wrong", "something wrong"], ["confused", "wrong class"]]
+      : isLabels ? [["wrong", "IoU below 0.5"], ["found", "IoU from 0.5 on"]] : [["wrong", "wrong"], ["found", "right"]];
     if (compares) kinds.push(["differs", "runs differ"]);
     tools.push(select("Frames with", [["", "anything"], ...kinds], (value) => { filter.kind = value; list(); }));
     tools.push(select("of class", [[-1, "any"], ...head.classes.map((name, index) => [index, name])], (value) => { filter.label = Number(value); list(); }));
@@ -53,9 +59,10 @@ function explore(root) {
   const title = make("h3"), counts = make("p", { class: "counts" }), detail = make("p", { class: "detail", role: "status" });
   const note = make("p", { class: "muted note" }), panes = make("div", { class: "panes" }), photos = make("div", { class: "photos" });
   const stage = make("div", { class: "stage" }, make("div", { class: "stage-head" }, title, counts), panes, detail, photos, note);
-  root.replaceChildren(make("div", { class: "tools", role: "group", "aria-label": "Which frames, and how" }, ...tools), legendOf(head),
+  const legend = legendOf(head);
+  root.replaceChildren(make("div", { class: "tools", role: "group", "aria-label": "Which frames, and how" }, ...tools), legend,
     make("div", { class: "browser" }, make("div", { class: "list" }, total, thumbs), stage));
-  const views = head.kind === "boxes3d" ? views3d(panes, (one) => choose(one)) : null;
+  const views = hasCloud ? views3d(panes, (one) => choose(one)) : null;
 
   function rejudge() {
     judged.clear();
@@ -64,7 +71,7 @@ function explore(root) {
   }
 
   const errorsOf = (frame) => itemsOf(frame).filter((one) => one.table !== "other" && isError(one));
-  const differing = (frame) => itemsOf(frame).filter((one) => one.differs).length;
+  const differing = (frame) => isLabels ? frame.differs.reduce((sum, count) => sum + count, 0) / 2 : itemsOf(frame).filter((one) => one.differs).length;
   function passes(frame) {
     if (head.kind === "drawing") return true;
     const [, from, to] = filter.range < 0 ? ["", 0, Infinity] : RANGES[head.kind][filter.range];
@@ -118,19 +125,28 @@ function explore(root) {
     title.textContent = frame.title;
     if (head.kind !== "drawing") counts.textContent = countsOf(head, itemsOf(frame)) + differencesIn(frame);
     note.textContent = frame.note;
-    detail.textContent = chosen ? chosen.title : isBoxes ? "Tap a box to read its class, score and place; the key e goes from error to error, j and k from frame to frame." : "";
+    if (isLabels) legend.replaceChildren(...labelLegend(head, frame, settings.view));
+    detail.textContent = chosen ? chosen.title : isLabels ? "The keys j and k go from frame to frame." : isBoxes ? "Tap a box to read its class, score and place; the key e goes from error to error, j and k from frame to frame." : "";
     showPhotos(frame, items);
     if (views) {
       const points = await pointsOf(frame);
-      if (frame === current) views.show(frame.title, items, points, { chosen, labels: settings.labels, fresh });
+      const groups = isLabels && points ? labelGroups(head, points, settings.view) : null;
+      if (frame === current) views.show(frame.title, isLabels ? [] : items, points, { chosen, labels: settings.labels, fresh, groups });
     }
   }
   function differencesIn(frame) {
-    return compares && isBoxes ? `; ${differing(frame)} boxes differ between the runs` : "";
+    const unit = isBoxes ? "boxes" : head.unit;
+    return compares && unit ? `; ${differing(frame)} ${unit} differ between the runs` : "";
   }
-  function showPhotos(frame, items) {
+  async function showPhotos(frame, items) {
     const media = frame.media || {};
-    photos.classList.toggle("single", head.kind !== "boxes3d");
+    photos.classList.toggle("single", !hasCloud);
+    if (isLabels) {
+      const view = settings.view, figures = await labelFigures(head, frame, view);
+      if (frame !== current || view !== settings.view) return;
+      photos.replaceChildren(...(figures.length ? figures : [make("p", { class: "muted" }, "This frame's labels are not in the page.")]));
+      return;
+    }
     if (head.kind === "drawing") { photos.replaceChildren(drawing(frame)); return; }
     const all = head.kind === "boxes3d" ? media.photos || [] : media.photo ? [media.photo] : [];
     const large = photos.querySelector(".large figcaption");
@@ -177,7 +193,7 @@ function views3d(panes, onSelect) {
   const paint = () => {
     const [title, items, points, options] = last;
     if (holder.firstChild === above.element) above.show(title, items, points, options);
-    else deep.show(items, points, options.chosen);
+    else deep.show(items, points, options);
   };
   panes.append(make("div", { class: "tabs", role: "group", "aria-label": "View" }, flat, solid), holder);
   show(false);
@@ -192,6 +208,7 @@ function views3d(panes, onSelect) {
 
 function legendOf(head) {
   if (head.kind === "drawing" || head.kind === "classes") return "";
+  if (head.kind === "labels") return make("ul", { class: "legend" });
   const entry = (kind, text) => make("li", {}, make("span", { class: `swatch is-${kind}`, "aria-hidden": "true" }), text);
   const entries = [entry("found", "found"), entry("missed", "missed (label)"), entry("wrong", "wrong"), entry("confused", "wrong class")];
   if (head.runs.length > 1) entries.push(entry("other", head.runs[1]));
@@ -200,7 +217,7 @@ function legendOf(head) {
 
 /** One line on a box. */
 function describe(head, one) {
-  if (head.kind === "classes") return "";
+  if (head.kind === "classes" || head.kind === "labels") return "";
   const by = { truth: "label", shown: head.runs[0], other: head.runs[1] }[one.table];
   const parts = [head.classes[one.label]];
   if (one.score !== null) parts.push(`score ${one.score.toFixed(3)}`);
@@ -216,6 +233,7 @@ function describe(head, one) {
 
 function shortly(head, errors) {
   if (head.kind === "classes") return errors.length ? "wrong" : "right";
+  if (head.kind === "labels") return errors.length ? `${errors.length} below ${FOUND_IOU}` : `all from ${FOUND_IOU} on`;
   const count = (state) => errors.filter((one) => one.state === state).length;
   const parts = [["missed", count("missed")], ["wrong", count("wrong") + count("confused")]].filter(([, number]) => number);
   return parts.length ? parts.map(([name, number]) => `${number} ${name}`).join(", ") : "all found";
@@ -238,6 +256,7 @@ function thumbnail(head, frame, items) {
     small.insertAdjacentHTML("beforeend", frame.svg);
     return small;
   }
+  if (head.kind === "labels") return labelThumbnail(head, frame);
   if (head.kind !== "boxes3d") return media.photo ? make("img", { src: media.photo.uri, alt: "" }) : make("span");
   const far = 55, svg = draw("svg", { viewBox: `${-far} ${-far} ${2 * far} ${2 * far}`, "aria-hidden": "true" });
   svg.append(draw("circle", { class: "ring", r: 30 }),

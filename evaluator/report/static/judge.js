@@ -18,6 +18,7 @@ function leastScore(head, run, label, settings) {
 /** Per kind of frame, its items: {table, index, label, score, state, distance, differs}. */
 function judge(head, frame, settings) {
   if (head.kind === "classes") return judgeAnswers(head, frame);
+  if (head.kind === "labels") return judgeLabels(head, frame);
   if (head.kind === "boxes3d" || head.kind === "boxes2d") return judgeBoxes(head, frame, settings);
   return [];
 }
@@ -27,6 +28,19 @@ function judgeAnswers(head, frame) {
   const state = said[0] === frame.truth ? "found" : "wrong";
   const differs = said.length > 1 && said[1] !== said[0] ? `${head.runs[1]} says ${head.classes[said[1]]}` : "";
   return [{ table: "shown", index: 0, label: frame.truth, score: frame.answers[0][said[0]], state, distance: 0, differs }];
+}
+
+/** A class of a frame counts as found where its IoU reaches this. */
+const FOUND_IOU = 0.5;
+
+function judgeLabels(head, frame) {
+  const items = head.classes.map((_, label) => {
+    const [truths, right] = [frame.truths[label], frame.right[label]];
+    const whole = truths + frame.found[label] - right, score = right / whole;
+    const differs = frame.differs[label] ? `${frame.differs[label]} ${head.unit} differ` : "";
+    return { table: "shown", index: label, label, score, state: score >= FOUND_IOU ? "found" : "wrong", distance: 0, differs, truths, right, whole };
+  });
+  return items.filter((one) => one.whole);
 }
 
 function judgeBoxes(head, frame, settings) {
@@ -79,6 +93,10 @@ function difference(head, shown, index, other, partner, keptOther) {
 /** Counts of a frame in words. */
 function countsOf(head, items) {
   if (head.kind === "classes") return `${head.classes[items[0].label]}, ${items[0].state === "found" ? "recognized" : "not recognized"}`;
+  if (head.kind === "labels") {
+    const sum = (name) => items.reduce((total, one) => total + one[name], 0);
+    return items.length ? `${((100 * sum("right")) / Math.max(1, sum("truths"))).toFixed(1)} % of ${sum("truths")} ${head.unit} right` : "nothing is judged";
+  }
   const count = (table, state) => items.filter((one) => one.table === table && one.state === state).length;
   const confused = count("shown", "confused");
   const parts = [`${count("shown", "found")} found`, `${count("truth", "missed")} missed`, `${count("shown", "wrong")} wrong`];

@@ -1,16 +1,16 @@
 /* A frame in 3D, drawn with OGL: points and boxes, turned and moved by mouse, fingers or arrow keys. */
 
+const SHADE = "precision mediump float; varying vec3 shade; void main() { gl_FragColor = vec4(shade, 1.0); }";
 const POINT_SHADERS = {
-  vertex: `attribute vec3 position; uniform mat4 modelViewMatrix, projectionMatrix; uniform float size; varying float height;
-    void main() { vec4 seen = modelViewMatrix * vec4(position, 1.0); height = position.y; gl_Position = projectionMatrix * seen;
+  vertex: `attribute vec3 position, color; uniform mat4 modelViewMatrix, projectionMatrix; uniform float size; varying vec3 shade;
+    void main() { vec4 seen = modelViewMatrix * vec4(position, 1.0); shade = color; gl_Position = projectionMatrix * seen;
       gl_PointSize = clamp(size * 30.0 / -seen.z, size, size * 3.0); }`,
-  fragment: `precision mediump float; uniform vec3 low, high; varying float height;
-    void main() { gl_FragColor = vec4(mix(low, high, clamp((height + 0.5) / 3.0, 0.0, 1.0)), 1.0); }`,
+  fragment: SHADE,
 };
 const LINE_SHADERS = {
   vertex: `attribute vec3 position, color; uniform mat4 modelViewMatrix, projectionMatrix; varying vec3 shade;
     void main() { shade = color; gl_Position = projectionMatrix * modelViewMatrix * vec4(position, 1.0); }`,
-  fragment: `precision mediump float; varying vec3 shade; void main() { gl_FragColor = vec4(shade, 1.0); }`,
+  fragment: SHADE,
 };
 // Corners of a box by their signs; edges between them; the last two cross its front.
 const CORNERS = [[1, 1, -1], [1, -1, -1], [-1, -1, -1], [-1, 1, -1], [1, 1, 1], [1, -1, 1], [-1, -1, 1], [-1, 1, 1]];
@@ -55,9 +55,9 @@ function space() {
 
   return {
     element: pane,
-    show(items, points, chosen) {
+    show(items, points, { chosen, groups }) {
       for (const mesh of [...scene.children]) { scene.removeChild(mesh); mesh.geometry.remove(); mesh.program.remove(); }
-      if (points) scene.addChild(pointMesh(gl, points));
+      if (points) scene.addChild(pointMesh(gl, points, groups));
       if (items.length) scene.addChild(boxMesh(gl, items, chosen));
       renderer.render({ scene, camera });
     },
@@ -72,18 +72,22 @@ function turn(camera, orbit, angle, nearer) {
   orbit.forcePosition();
 }
 
-/** Red, green, blue (0 to 1) of a color of the style sheet, which is written as #rrggbb. */
-function rgb(name) {
-  const value = parseInt(color(name).slice(1), 16);
-  return [(value >> 16) / 255, ((value >> 8) & 255) / 255, (value & 255) / 255];
-}
+/** Red, green, blue (0 to 1) of a color of the style sheet. */
+const rgb = (name) => channels(color(name)).map((value) => value / 255);
 
 // Forward, left, up become away from the viewer, left, up.
-function pointMesh(gl, { x, y, z }) {
-  const position = new Float32Array(3 * x.length);
+function pointMesh(gl, { x, y, z }, groups) {
+  const position = new Float32Array(3 * x.length), shades = new Float32Array(3 * x.length);
   for (let i = 0; i < x.length; i++) position.set([-y[i], z[i], -x[i]], 3 * i);
-  const geometry = new OGL.Geometry(gl, { position: { size: 3, data: position } });
-  const uniforms = { size: { value: 1.5 * Math.min(devicePixelRatio || 1, 2) }, low: { value: rgb("point-low") }, high: { value: rgb("point-high") } };
+  const low = rgb("point-low"), high = rgb("point-high");
+  const mixed = (share) => low.map((value, channel) => value + (high[channel] - value) * Math.min(Math.max(share, 0), 1));
+  if (!groups) z.forEach((height, i) => shades.set(mixed((height + 0.5) / 3), 3 * i));
+  for (const [shade, indices] of groups || []) {
+    const own = channels(shade).map((value) => value / 255);
+    for (const i of indices) shades.set(own, 3 * i);
+  }
+  const geometry = new OGL.Geometry(gl, { position: { size: 3, data: position }, color: { size: 3, data: shades } });
+  const uniforms = { size: { value: (groups ? 2.2 : 1.5) * Math.min(devicePixelRatio || 1, 2) } };
   return new OGL.Mesh(gl, { mode: gl.POINTS, geometry, frustumCulled: false, program: new OGL.Program(gl, { ...POINT_SHADERS, uniforms }) });
 }
 
