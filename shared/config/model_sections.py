@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, Strict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from shared import plugins
@@ -18,6 +19,7 @@ PrecisionPolicy = Literal["auto", "fp32", "fp32_tf32", "fp16", "bf16", "int8", "
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 DataFormat = Annotated[str, MemberOf(plugins.FORMATS, also=("concat",))]
 TensorShape = Annotated[tuple[Count, ...], Field(min_length=1)]
+LabelId = Annotated[int, Strict(), Field(ge=0, lt=1 << 16)]
 AxisIndex = Annotated[int, Field(ge=0)]  # not strict: the manifest is JSON, whose keys are strings
 
 
@@ -62,11 +64,11 @@ class Data(Section):
     format: DataFormat = Field(
         default="info",
         description="How the data set is stored. `info`: info file of mmdet3d or AWML (.pkl or .json); `t4`: a T4 "
-        "scene's own tables; `kitti`; `argoverse2`; `nuscenes_mini_val`; `coco`: COCO's annotation file (2D "
-        "detection); `folder`: point files or images without labels; `concat`: several, one after another (`sources`); "
-        "`crops`: labeled boxes of the images of `sources`, a sample each (classification); `real`: whatever of these "
-        "lies under `root`; other packages may add theirs. What a format means "
-        "depends on the task: docs/data.md.",
+        "scene's own tables; `kitti`; `semantickitti`; `argoverse2`; `nuscenes_mini_val`; `coco`: COCO's annotation "
+        "file (2D detection); `folder`: point files, or images, which may have masks; `concat`: several, one after "
+        "another (`sources`); `crops`: labeled boxes of the images of `sources`, a sample each (classification); "
+        "`real`: whatever of these lies under `root`; other packages may add theirs. What a format means depends on "
+        "the task: docs/data.md.",
     )
     root: ConfigPath | None = Field(
         default=None,
@@ -102,7 +104,20 @@ class Data(Section):
         default_factory=dict,
         description="Format `info`, as in mmdet3d: folders for `pts`, `sweeps`, `img` or a camera's name. Given: only "
         "the file name of a sweep counts, as for nuScenes; empty: paths are taken whole, as AWML writes them. Format "
-        "`kitti`: `pts` is the folder of the points (`velodyne`).",
+        "`kitti`: `pts` is the folder of the points (`velodyne`). `seg_map_path` and `pts_semantic_mask`: of masks and "
+        "labels of points. Format `semantickitti`: `pts` is one sequence of several.",
+    )
+    label_ids: dict[Name, tuple[LabelId, ...]] = Field(
+        default_factory=dict,
+        description="Segmentation: the ids that a class has in files of labels, for example `{road: [24], car: [17, "
+        "23]}`. Names that are no class are not judged; ids that stand nowhere are refused. Empty: those of the data "
+        "set itself.",
+    )
+    img_suffix: str = Field(default="", description="Format `folder` with masks: how names of images end.")
+    seg_map_suffix: str = Field(
+        default=".png",
+        description="Format `folder` with masks: what the mask's name has in place of `img_suffix`, or of the image's "
+        "suffix.",
     )
     miscalibration: Miscalibration = Field(
         default=Miscalibration(), description="Calibration status: how the miscalibrated samples are made."
@@ -110,6 +125,15 @@ class Data(Section):
     max_sweeps: Index = Field(default=10, description="Format `t4`: how many earlier frames a sample lists.")
     allow_absolute_paths: Flag = Field(default=False, description="Let an info file name files by absolute path.")
     sample_idx: Index = Field(default=0, description="Position of the sample that the export is traced with.")
+
+    @field_validator("label_ids")
+    @classmethod
+    def _ids_of_one_class(cls, value: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        numbers = Counter(number for ids in value.values() for number in ids)
+        for number, count in numbers.items():
+            if count > 1:
+                raise PydanticCustomError("label_ids", "gives id {number} to two classes", {"number": number})
+        return value
 
     @model_validator(mode="after")
     def _format_has_what_it_needs(self) -> Data:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from shared.data.paths import data_path
 from shared.data.types import DataSource, PointFile
 from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
@@ -26,6 +27,8 @@ def settings_part(settings: DataSource, classes: Iterable[str]) -> dict[str, Any
         "intensity_scale": settings.intensity_scale,
         "data_prefix": dict(settings.data_prefix),
         "max_sweeps": settings.max_sweeps,
+        # Later than the others: data sets without them keep their digest.
+        **({"label_ids": {name: list(ids) for name, ids in settings.label_ids.items()}} if settings.label_ids else {}),
     }
 
 
@@ -74,6 +77,30 @@ def load_info(file: Path) -> Any:
     if not file.is_file():
         raise InputError("no such info file", where=str(file), hint="check data.root and data.info_file")
     return read_json(file, most_bytes=DATA_BYTES, allow_nan=True) if file.suffix == ".json" else load_pickle(file)
+
+
+def label_path(
+    settings: DataSource, root: Path, entry: Mapping[str, Any], key: str, kind: str, where: str
+) -> Path | None:
+    """Where the labels of an entry of an info file are; None where it names none.
+
+    Args:
+        settings: with ``data_prefix``.
+        root: data folder.
+        entry: of the file.
+        key: of the entry.
+        kind: of the prefix.
+        where: the entry's place, for errors.
+
+    Raises:
+        InputError: the path leads out of the data folder.
+    """
+    name = entry.get(key)
+    if name is None:
+        return None
+    prefix = settings.data_prefix.get(kind, "")
+    path = f"{prefix}/{name}" if prefix else str(name)
+    return data_path(root, path, where=where)
 
 
 @contextlib.contextmanager

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.arrays import Int64, UInt8
+from shared.data.labels import class_index
 from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.regular_files import read_bytes
+
+if TYPE_CHECKING:
+    from shared.data.types import DataSource
 
 pillow = lazy_import("PIL.Image", install="make setup")
 
@@ -68,6 +72,18 @@ class LabelFile:
                 f"label {int(found[strangers][0])} is outside the list of {len(self.ids)}", where=str(self.path)
             )
         return labels.astype(np.uint8)  # -1 becomes 255
+
+
+def class_of_ids(settings: DataSource, classes: Sequence[str], known: Iterable[tuple[int, str]]) -> dict[int, int]:
+    """For `LabelFile`, the class of each id: as ``data.label_ids`` says, or else as the data set does.
+
+    Args:
+        settings: of the data set.
+        classes: of the data set. Names that are none of them are not judged.
+        known: ids and names of the data set's own.
+    """
+    given = [(number, name) for name, numbers in settings.label_ids.items() for number in numbers]
+    return {number: class_index(name, classes, settings.label_map, generalize=False) for number, name in given or known}
 
 
 def read_ids(path: Path) -> Ids:

@@ -241,6 +241,9 @@ class DataSettings:
     pad_to: int | None = None
     intensity_scale: float = 1.0
     data_prefix: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    label_ids: Mapping[str, Sequence[int]] = field(default_factory=lambda: _NOTHING)
+    img_suffix: str = ""
+    seg_map_suffix: str = ".png"
     miscalibration: Law = field(default_factory=Miscalibration)
     max_sweeps: int = 10
     allow_absolute_paths: bool = False

@@ -213,10 +213,10 @@ def test_labels_are_colored(tmp_path: Path) -> None:
     unjudged = 15 * 10
     assert sum(views["truth"].values()) == 15 * 40 and views["truth"]["143 153 166 255"] == unjudged
     evaluation = json.loads((workspace.root / "evaluation/onnx-cpu.json").read_text())["metrics"]
-    worst = min(range(4), key=lambda index: evaluation["frame_mIoU"][index])
-    given = Run.open(workspace.path("runs/onnx-cpu")).predictions(worst, ClassMask).labels
+    second = sorted(range(4), key=lambda index: evaluation["frame_mIoU"][index])[1]  # the reader went on once
+    given = Run.open(workspace.path("runs/onnx-cpu")).predictions(second, ClassMask).labels
     dataset = open_dataset(DeployConfig.model_validate(workspace.config()).data, task="segmentation2d")
-    truth = dataset.sample(worst).mask.read(np.array([0, 1, 2, -1]))
+    truth = dataset.sample(second).mask.read(np.array([0, 1, 2, -1]))
     wrong = int((given != truth)[truth != UNLABELED].sum())
     assert views["wrong"] == {
         "200 30 58 255": wrong,

@@ -9,18 +9,31 @@ Rules where the two, or the data sets behind them, differ:
 - *Paths.* Without ``data_prefix`` every path is relative to the data folder as it is (AWML). With it, mmdet3d's
   nuScenes rule: key frames join the whole path to ``pts``; of a sweep only the file name counts, joined to ``pts``
   where its path has ``samples`` in it, else to ``sweeps``; images join the prefix of their camera, else ``img``.
+- *Labels of points.* ``pts_semantic_mask_path`` is a file as `shared.data.label_file.read_ids` reads, below
+  ``data_prefix.pts_semantic_mask``. Its ids are those of ``data.label_ids``, of the entry's
+  ``pts_semantic_mask_categories`` (AWML: name to id), or indices into the ``segments`` of the metainfo.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.common import explain_malformed, info_file, load_info, point_file, settings_part
+from shared.data.common import (
+    explain_malformed,
+    files_part,
+    info_file,
+    label_path,
+    load_info,
+    point_file,
+    settings_part,
+)
+from shared.data.label_file import LabelFile, class_of_ids
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
@@ -50,21 +63,40 @@ def open_info(settings: DataSource, folder: Path) -> Dataset[Sample]:
         raise InputError("has no frames", where=where, hint="its data_list is empty: was it made for another split?")
     with explain_malformed(f"{where}: metainfo"):
         own_classes = own_class_names(content.get("metainfo", {}))
+        segments = [str(name) for name in content.get("metainfo", {}).get("segments", ())]
+    with explain_malformed(where):
+        labels = [
+            label_path(settings, folder, entry, "pts_semantic_mask_path", "pts_semantic_mask", where)
+            for entry in entries
+        ]
     classes = tuple(settings.classes) or tuple(name for name in own_classes if name)
     if not classes and any(entry.get("instances") for entry in entries if isinstance(entry, Mapping)):
         raise ConfigError("the info file does not name its classes", where=where, hint="list them in data.classes")
     reader = _Reader(folder, settings, classes, own_classes or classes)
 
     def build(index: int) -> Sample:
+        entry, path = entries[index], labels[index]
         with explain_malformed(f"{where}: data_list[{index}]"):
-            return reader.sample(index, entries[index], f"{where}: data_list[{index}]")
+            sample = reader.sample(index, entry, f"{where}: data_list[{index}]")
+            if path is None:
+                return sample
+            own = entry.get("pts_semantic_mask_categories") or {}
+            known = [(int(number), str(name)) for name, number in own.items()] or list(enumerate(segments))
+            if not known and not settings.label_ids:
+                hint = "say it in data.label_ids, for example {road: [24], car: [17]}"
+                raise ConfigError("does not say which label is of which class", where=where, hint=hint)
+            return replace(sample, point_labels=LabelFile(path, class_of_ids(settings, classes, known)))
 
     return Dataset(
         name=file.stem,
         classes=classes,
         length=len(entries),
         build=build,
-        digest_parts=lambda: [settings_part(settings, classes), sha256_of_file(file)],
+        digest_parts=lambda: [
+            settings_part(settings, classes),
+            sha256_of_file(file),
+            *files_part(folder, sorted({path for path in labels if path is not None and path.is_file()})),
+        ],
     )
 
 

@@ -3,8 +3,8 @@
 In both a label indexes the file's own class list, and -1 means ignored: such boxes are left out. An ``ignore_flag`` of
 1 marks a box as neither wanted nor wrong, as mmdet takes it.
 
-An image's ``seg_map_path``, as mmsegmentation calls it, is a PNG file of a label for each pixel, an index into the
-``segments`` of the file's metainfo; 255 is not judged.
+An image's ``seg_map_path``, as mmsegmentation calls it, is a PNG file of a label for each pixel: an id of
+``data.label_ids``, or an index into the ``segments`` of the file's metainfo; 255 is not judged unless it is a class.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shared.data.common import explain_malformed, files_part, info_file, load_info, settings_part
+from shared.data.common import explain_malformed, files_part, info_file, label_path, load_info, settings_part
 from shared.data.formats.info.frames import own_class_names
 from shared.data.images import LabelCollector
-from shared.data.label_file import LabelFile
-from shared.data.labels import IGNORED, class_index
+from shared.data.label_file import LabelFile, class_of_ids
+from shared.data.labels import IGNORED
 from shared.data.paths import data_path
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
 from shared.errors import ConfigError, InputError
@@ -52,15 +52,9 @@ def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     if not own and any(entry.get("instances") for entry in entries):
         raise ConfigError("the info file does not name its classes", where=where, hint="list them in its metainfo")
 
-    ids = {
-        **{
-            number: class_index(name, classes, settings.label_map, generalize=False)
-            for number, name in enumerate(segments)
-        },
-        UNLABELED: IGNORED,
-    }
+    ids = {UNLABELED: IGNORED, **class_of_ids(settings, classes, enumerate(segments))}
     with explain_malformed(where):
-        masks = [_mask_path(entry, folder, settings, where) for entry in entries]
+        masks = [label_path(settings, folder, entry, "seg_map_path", "seg_map_path", where) for entry in entries]
 
     def build(index: int) -> ImageSample:
         place = f"{where}: image {index}"
@@ -81,15 +75,6 @@ def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
             *files_part(folder, sorted({path for path in masks if path is not None and path.is_file()})),
         ],
     )
-
-
-def _mask_path(entry: Mapping[str, Any], root: Path, settings: DataSource, where: str) -> Path | None:
-    """Where an image's mask is; None where it has none."""
-    name = entry.get("seg_map_path")
-    if name is None:
-        return None
-    prefix = settings.data_prefix.get("seg_map_path", "")
-    return data_path(root, f"{prefix}/{name}" if prefix else str(name), where=where)
 
 
 def _image_entries(frame: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,185 @@
+"""Data sets with labels of points and pixels as others keep them: SemanticKITTI, info files, folders of masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from shared.config import DeployConfig
+from shared.config.model_sections import Data
+from shared.data import DataSettings, open_dataset, read_points
+from shared.data.labels import labels_in
+from shared.errors import ConfigError, InputError
+from shared.metrics.confusion import UNLABELED
+from shared.tasks import find
+
+
+def _labels(settings: Data | DataSettings, task: str, index: int = 0) -> list[Any]:
+    dataset = open_dataset(settings, task=task)
+    classes = dataset.classes
+    found = find(task).labels_of(dataset.sample(index), labels_in(classes, classes))
+    return (
+        ["none"] if found is None else [classes[label] if label != UNLABELED else "-" for label in found.labels.ravel()]
+    )
+
+
+@pytest.fixture(name="kitti")
+def _kitti(tmp_path: Path) -> Path:
+    for sequence, scans in (("00", 2), ("08", 1)):
+        for kind in ("velodyne", "labels"):
+            (tmp_path / "sequences" / sequence / kind).mkdir(parents=True)
+        for scan in range(scans):
+            folder = tmp_path / "sequences" / sequence
+            np.full((7, 4), scan, np.float32).tofile(folder / f"velodyne/{scan:06}.bin")
+            ids = np.array([10, 252, 40, 60, 256, 0, 99], np.uint32) + (5 << 16)  # instances in the upper half
+            ids.tofile(folder / f"labels/{scan:06}.label")
+    (tmp_path / "sequences/00/labels/000001.label").unlink()
+    return tmp_path
+
+
+def test_semantickitti(kitti: Path) -> None:
+    dataset = open_dataset(DataSettings("semantickitti", kitti), task="segmentation3d")
+    samples = [dataset.sample(index) for index in range(len(dataset))]
+    assert [(sample.token, sample.scene) for sample in samples] == [
+        ("00/000000", "00"), ("00/000001", "00"), ("08/000000", "08")
+    ]  # fmt: skip
+    assert read_points(samples[1].lidar).tolist() == [[1.0] * 4] * 7
+    assert len(dataset.classes) == 19
+    expected = ["car", "car", "road", "road", "other-vehicle", "-", "-"]
+    assert _labels(DataSettings("semantickitti", kitti), "segmentation3d") == expected
+    assert samples[1].point_labels is None
+    one = open_dataset(DataSettings("semantickitti", kitti, data_prefix={"pts": "sequences/08"}), task="segmentation3d")
+    assert [one.sample(0).token] == ["08/000000"] and len(one) == 1
+    assert one.digest() != dataset.digest()
+
+
+def test_semantickitti_with_classes_of_ones_own(kitti: Path) -> None:
+    settings = DataSettings("semantickitti", kitti, classes=["car", "moving-car", "lane-marking"])
+    assert _labels(settings, "segmentation3d") == ["car", "moving-car", "-", "lane-marking", "-", "-", "-"]
+    mapped = DataSettings("semantickitti", kitti, classes=["car"], label_map={"moving-car": None, "road": "car"})
+    assert _labels(mapped, "segmentation3d") == ["car", "-", "car", "car", "-", "-", "-"]
+    given = DataSettings("semantickitti", kitti, classes=["thing"], label_ids={"thing": [10, 40, 99], "rest": [0, 60]})
+    with pytest.raises(InputError, match="label 252 is outside the list of 5"):
+        _labels(given, "segmentation3d")
+
+
+def _info(folder: Path, entry: Mapping[str, Any], metainfo: Mapping[str, Any], **settings: Any) -> DataSettings:
+    """An info file of one lidar frame with three points, labeled 24, 17 and 0."""
+    np.zeros((3, 5), np.float32).tofile(folder / "points.bin")
+    (folder / "lidarseg").mkdir(exist_ok=True)
+    np.array([24, 17, 0], np.uint8).tofile(folder / "lidarseg/labels.bin")
+    lidar = {"lidar_path": "points.bin", "num_pts_feats": 5, "lidar2ego": np.eye(4).tolist()}
+    frame = {"token": "a", "timestamp": 0.0, "lidar_points": lidar, **entry}
+    (folder / "info.json").write_text(json.dumps({"metainfo": metainfo, "data_list": [frame]}))
+    return DataSettings("info", folder, Path("info.json"), **{"classes": ["road", "car"], **settings})
+
+
+def test_labels_of_points_in_info_files(tmp_path: Path) -> None:
+    # As mmdet3d writes nuScenes: the config says which id is of which class.
+    named = {"pts_semantic_mask_path": "labels.bin"}
+    ids = {"road": [24], "car": [17, 23], "noise": [0]}
+    settings = _info(tmp_path, named, {}, label_ids=ids, data_prefix={"pts_semantic_mask": "lidarseg"})
+    assert _labels(settings, "segmentation3d") == ["road", "car", "-"]
+    before = open_dataset(settings, task="segmentation3d").digest()
+    (tmp_path / "lidarseg/labels.bin").write_bytes(b"\x18\x18\x18")
+    assert open_dataset(settings, task="segmentation3d").digest() != before
+    # As AWML writes T4: each entry says it.
+    named = {"pts_semantic_mask_path": "lidarseg/labels.bin"}
+    own = {"pts_semantic_mask_categories": {"noise": 0, "sedan": 17, "road": 24}}
+    assert _labels(_info(tmp_path, {**named, **own}, {}, label_map={"sedan": "car"}), "segmentation3d") == [
+        "road",
+        "car",
+        "-",
+    ]
+    # By the file's own list.
+    segments = {"segments": ["noise", *["other"] * 16, "car", *["other"] * 6, "road"]}
+    assert _labels(_info(tmp_path, named, segments), "segmentation3d") == ["road", "car", "-"]
+    assert _labels(_info(tmp_path, {}, segments), "segmentation3d") == ["none"]
+
+
+def test_labels_that_nobody_explains_are_refused(tmp_path: Path) -> None:
+    settings = _info(tmp_path, {"pts_semantic_mask_path": "lidarseg/labels.bin"}, {})
+    with pytest.raises(ConfigError, match="does not say which label is of which class") as caught:
+        _labels(settings, "segmentation3d")
+    assert "label_ids" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["../labels.bin", "/etc/passwd"])
+def test_labels_stay_in_the_data_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError):
+        open_dataset(_info(tmp_path, {"pts_semantic_mask_path": name}, {}), task="segmentation3d")
+
+
+@pytest.fixture(name="cityscapes")
+def _cityscapes(tmp_path: Path) -> Path:
+    for kind in ("leftImg8bit", "gtFine"):
+        (tmp_path / kind / "val/ulm").mkdir(parents=True)
+    for number in range(2):
+        Image.new("RGB", (3, 1)).save(tmp_path / f"leftImg8bit/val/ulm/ulm_{number}_leftImg8bit.png")
+    for ending, values in (("labelIds", [7, 26, 3]), ("color", [0, 0, 0]), ("labelTrainIds", [0, 13, 255])):
+        mask = np.array([values], np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"gtFine/val/ulm/ulm_0_gtFine_{ending}.png")
+    return tmp_path
+
+
+def _masks(folder: Path, ending: str, **settings: Any) -> DataSettings:
+    return DataSettings(
+        "folder", folder, classes=["road", "car"], data_prefix={"img": "leftImg8bit/val", "seg_map_path": "gtFine/val"},
+        img_suffix="_leftImg8bit.png", seg_map_suffix=f"_gtFine_{ending}.png", **settings,
+    )  # fmt: skip
+
+
+def test_masks_of_cityscapes(cityscapes: Path) -> None:
+    ids = {"road": [7], "car": [26], "void": [3]}
+    settings = _masks(cityscapes, "labelIds", label_ids=ids)
+    assert _labels(settings, "segmentation2d") == ["road", "car", "-"]
+    dataset = open_dataset(settings, task="segmentation2d")
+    assert [dataset.sample(index).token for index in range(2)] == [
+        "ulm/ulm_0_leftImg8bit.png",
+        "ulm/ulm_1_leftImg8bit.png",
+    ]
+    assert dataset.sample(1).mask is None
+    train = _masks(cityscapes, "labelTrainIds", label_ids={"road": [0], "car": [13]})
+    assert _labels(train, "segmentation2d") == ["road", "car", "-"], "255 is not judged"
+    with pytest.raises(InputError, match="label 13 is outside the list of 3"):
+        _labels(_masks(cityscapes, "labelTrainIds"), "segmentation2d")
+
+
+def test_masks_named_as_their_images(tmp_path: Path) -> None:
+    # As COCO's, whose images are JPEG files.
+    for kind in ("val2017", "maps"):
+        (tmp_path / kind).mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "val2017/000000000139.jpg")
+    Image.fromarray(np.array([[2, 0], [61, 255]], np.uint8)).save(tmp_path / "maps/000000000139.png")
+    settings = DataSettings(
+        "folder", tmp_path, classes=["person", "car"], data_prefix={"img": "val2017", "seg_map_path": "maps"},
+        label_ids={"person": [0], "car": [2], "table": [61]},
+    )  # fmt: skip
+    assert _labels(settings, "segmentation2d") == ["car", "person", "-", "-"]
+
+
+def test_masks_that_are_not_there_or_have_no_classes(cityscapes: Path) -> None:
+    with pytest.raises(InputError, match=r"has no mask of ulm_0_leftImg8bit\.png"):
+        open_dataset(_masks(cityscapes, "polygons"), task="segmentation2d")
+    settings = DataSettings("folder", cityscapes, data_prefix={"seg_map_path": "gtFine"})
+    with pytest.raises(ConfigError, match="masks don't name their classes"):
+        open_dataset(settings, task="segmentation2d")
+
+
+@pytest.mark.parametrize("ids", [{"a": [1], "b": [1]}, {"a": [1 << 16]}, {"a": [-1]}, {"a": ["1"]}])
+def test_ids_that_are_none(ids: dict[str, list[Any]]) -> None:
+    with pytest.raises(ValidationError):
+        Data.model_validate({"label_ids": ids})
+
+
+def test_the_config_takes_them(kitti: Path) -> None:
+    data = {"format": "semantickitti", "root": str(kitti), "classes": ["car"], "label_ids": {"car": [10, 252]}}
+    config = DeployConfig.model_validate({"model": {"type": "frnet"}, "task_type": "segmentation3d", "data": data})
+    assert open_dataset(config.data, task="segmentation3d").sample(0).point_labels.ids == {10: 0, 252: 0}
