@@ -1,0 +1,49 @@
+"""FRNet: one component, the parameters of what is before and after it, and what AWML answers.
+
+``frnet``: points and where they lie in the range image, to probabilities of the classes of each. Filling gaps, grouping
+by frustum and deciding are the runtime's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.models.frnet.build import build, classes
+from exporter.models.frnet.components import components, strides
+from exporter.models.frnet.framework import answer, load_input, point_parameters
+from exporter.models.frnet.options import Options
+from exporter.options import checked_options
+from exporter.training_config import TrainingConfig
+
+__all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
+
+TASK = "segmentation3d"
+
+
+def read_options(options: Mapping[str, Any]) -> Options:
+    """The options, checked.
+
+    Raises:
+        ConfigError: an unknown option or a wrong value.
+    """
+    return checked_options(Options, options, "frnet")
+
+
+def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str, Any]:  # noqa: ARG001 (read by `build`)
+    """Points, sensor, range images and the network's form."""
+    seen, deploy, head = model.data_preprocessor, model.deploy, model.decode_head
+    return {
+        "points": point_parameters(deploy.points),
+        "sensor": {
+            "position": list(options.sensor_position),
+            "fov_up": seen.fov_up,
+            "fov_down": seen.fov_down,
+        },
+        "interpolation": dict(zip(("height", "width"), deploy.interpolation, strict=True)),
+        "frustums": dict(zip(("height", "width"), seen.size, strict=True)),
+        "form": options.form,
+        "strides": list(strides(model)),
+        "points_per_frustum": options.points_per_frustum,
+        "ignored_class": head.ignore_index if head.ignore_index < head.num_classes else None,
+    }
