@@ -31,12 +31,12 @@ from shared.metrics.confusion import agreement, confusion
 
 RECIPE = Recipe(
     config=Path("configs/train/frnet_demo.py"),
-    steps=1500,
-    batch=2,
-    minutes=40.0,
-    learning_rate=6e-3,
+    steps=2500,
+    batch=1,
+    minutes=55.0,
+    learning_rate=4e-3,
     max_gradient_norm=10.0,
-    log_every=20,
+    significant_bits=8,
 )
 OPTIONS = Options(points_per_frustum=16, sensor_position=tuple(POSITION.tolist()))
 FRAMES_PER_TRAINING_SCENE = 2
