@@ -20,6 +20,8 @@ torch = lazy_import("torch")
 _LISTED = 8
 # Checkpoints of one architecture share all names; below this share it is another one.
 _SAME_MODEL_SHARE = 0.5
+# OpenMMLab's name of the heads whose losses help a segmentation model's training, and that nothing else asks.
+_TRAINING_ONLY = "auxiliary_head."
 
 
 def checkpoint_digest(path: Path) -> str:
@@ -154,8 +156,12 @@ def load_weights(model: Any, path: Path) -> None:
     Raises:
         ModelLoadError: the file can't be read, or does not fit; lists what is missing, unexpected, or of another shape.
     """
-    state = read_state_dict(path)
     expected = model.state_dict()
+    state = {
+        name: value
+        for name, value in read_state_dict(path).items()
+        if name in expected or not name.startswith(_TRAINING_ONLY)
+    }
     # How many batches a batch norm has seen plays no part in inference, and old checkpoints don't have it.
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]

@@ -4,8 +4,8 @@
 # Train:  PYTHONPATH=. python -m exporter.models.frnet.demo --out models/frnet_demo.pth
 # Export: exporter export --config configs/frnet.yaml --work work/frnet
 #
-# Module types and steps are those of AWML's frnet_1xb8_t4dataset-ot128-seg. The demo's lidar has 40 rings from -25 to 12
-# degrees and 1,080 columns: gaps are filled in an image of 1,024 columns, and four of them are a frustum.
+# Module types and steps are those of AWML's frnet_1xb8_t4dataset-ot128-seg. The demo's lidar has 40 rings, from -25 to
+# 12 degrees, of 1,080 columns: gaps are filled in an image of 1,024 columns, four of which are a frustum.
 
 # ruff: noqa: C408
 

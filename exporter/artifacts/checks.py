@@ -240,7 +240,7 @@ def _rounding_errors(
     """
     module = copy.deepcopy(component.module).double()
     with torch.no_grad():
-        exact = as_tuple(module(*(value.double() for value in inputs)))
+        exact = as_tuple(module(*(value.double() if value.is_floating_point() else value for value in inputs)))
     errors = [measure(rounded, value.numpy()) for rounded, value in zip(expected, exact, strict=True)]
     for seed in range(_ROUNDINGS if measure is root_mean_square else 0):
         moved = _with_other_rounding(component, inputs, seed)

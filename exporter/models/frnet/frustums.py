@@ -1,15 +1,18 @@
 """Points by frustum: how an FRNet's features go from points to frustums and pixels, and back.
 
 A frustum is what of a frame lies in one pixel of the range image. `ScatteredFrustums` takes what AWML's and Autoware's
-files take, and needs operators that reduce while they scatter: TensorRT has them from version 10 on, and what several
-frustums leave in one pixel of a coarser map is left open (on a CPU the last stays). `PaddedFrustums` looks points up in
-an index that the runtime makes, with operators that every TensorRT has, and always the last frustum shows.
+files take, and needs an operator that reduces while it scatters: TensorRT has it from version 10 on. `PaddedFrustums`
+looks points up in an index that the runtime makes, with operators that every TensorRT has.
+
+A pixel of a coarser map is that of several frustums. AWML writes one over the other, in an order that PyTorch and ONNX
+leave open; here it is the last, as on a CPU.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,8 +57,14 @@ class Frustums(ABC):
         """(N, C) features of points to (M, C), the largest of each."""
 
     @abstractmethod
+    def shown(self, stride: int) -> Tensor:
+        """(P,) which frustum each pixel of a map shows: 1 + its number, or 0 where there is none."""
+
     def to_pixels(self, features: Tensor, stride: int) -> Tensor:
         """(M, C) features of frustums to (1, C, H, W) at a stride; 0 where no frustum is."""
+        nothing = features.new_zeros((1, features.shape[1]))
+        of_pixels = torch.cat([nothing, features]).index_select(0, self.shown(stride))
+        return of_pixels.t().reshape(1, -1, *self.map_size(stride))
 
 
 class ScatteredFrustums(Frustums):
@@ -87,14 +96,36 @@ class ScatteredFrustums(Frustums):
     def largest(self, features: Tensor) -> Tensor:
         """See `Frustums`."""
         lowest = self._filled(features, torch.finfo(features.dtype).min)
-        return lowest.scatter_reduce(0, self._index(features), features, "amax")
+        return _largest(lowest, self._index(features), features)
 
-    def to_pixels(self, features: Tensor, stride: int) -> Tensor:
+    def shown(self, stride: int) -> Tensor:
         """See `Frustums`."""
         height, width = self.map_size(stride)
         place = (self._voxel_coors[:, 1] // stride) * width + self._voxel_coors[:, 2] // stride
-        pixels = features.new_zeros((height * width, features.shape[1]))
-        return pixels.index_put((place,), features).t().reshape(1, -1, height, width)
+        numbers = torch.arange(1, place.shape[0] + 1, device=place.device)
+        return _largest(place.new_zeros(height * width), place, numbers)
+
+
+def _largest(start: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Along the first axis, the largest of what ``start`` has and of the values whose index is there."""
+    result: Tensor = _ScatterLargest.apply(start, index, values)
+    return result
+
+
+class _ScatterLargest(torch.autograd.Function):
+    """PyTorch's own, written to ONNX without branches for tensors of rank 0, which TensorRT would build too."""
+
+    @staticmethod
+    def forward(_ctx: Any, start: Tensor, index: Tensor, values: Tensor) -> Tensor:
+        """See `_largest`."""
+        return start.scatter_reduce(0, index, values, "amax")
+
+    @staticmethod
+    def symbolic(g: Any, start: Any, index: Any, values: Any) -> Any:
+        """One node."""
+        result = g.op("ScatterElements", start, index, values, axis_i=0, reduction_s="max")
+        result.setType(start.type())
+        return result
 
 
 class PaddedFrustums(Frustums):
@@ -140,12 +171,9 @@ class PaddedFrustums(Frustums):
         """See `Frustums`; of the points that have a slot."""
         return self._of_frustums(features).amax(dim=1)
 
-    def to_pixels(self, features: Tensor, stride: int) -> Tensor:
+    def shown(self, stride: int) -> Tensor:
         """See `Frustums`."""
-        height, width = self.map_size(stride)
-        nothing = features.new_zeros((1, features.shape[1]))
-        shown = torch.cat([nothing, features]).index_select(0, self._pixels[stride])
-        return shown.t().reshape(1, -1, height, width)
+        return self._pixels[stride]
 
 
 def pixels_at(size: Size, stride: int) -> int:

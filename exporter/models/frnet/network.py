@@ -7,6 +7,7 @@ stage of the backbone, pixels tell points and points tell pixels what they found
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class FrustumFeatureEncoder(BaseModule):
         channels = [in_channels + with_distance + 3 * with_cluster_center, *feat_channels]
         self.pre_norm = _norm(norm_cfg, channels[0], nn.BatchNorm1d) if with_pre_norm else nn.Identity()
         layers: list[nn.Module] = [
-            _point_layer(inputs, outputs, norm_cfg) for inputs, outputs in zip(channels, channels[1:-1], strict=False)
+            _point_layer(inputs, outputs, norm_cfg) for inputs, outputs in pairwise(channels[:-1])
         ]
         self.ffe_layers = nn.ModuleList([*layers, nn.Linear(channels[-2], channels[-1])])
         self.compression_layers: nn.Module = nn.Identity()
@@ -161,7 +162,7 @@ class FRNetBackbone(BaseModule):
         if {len(out_channels), len(strides), len(dilations), num_stages} != {len(blocks)}:
             raise ValueError(f"a backbone of depth {depth} has {len(blocks)} stages")
         act = act_cfg or {"type": "LeakyReLU"}
-        layers = _Layers(norm_cfg, point_norm_cfg, act)
+        layers = _Layers(norm_cfg, act)
         self.size = (int(output_shape[0]), int(output_shape[1]))
         self.stem = nn.Sequential(
             *layers.convolution(in_channels, stem_channels // 2),
@@ -231,8 +232,8 @@ class FRNetBackbone(BaseModule):
 class _Layers:
     """Makes convolutions with the backbone's norm and activation."""
 
-    def __init__(self, norm_cfg: Config | None, point_norm_cfg: Config | None, act_cfg: Config) -> None:
-        self._norm, self._point_norm, self._act = norm_cfg, point_norm_cfg, act_cfg
+    def __init__(self, norm_cfg: Config | None, act_cfg: Config) -> None:
+        self._norm, self._act = norm_cfg, act_cfg
 
     def convolution(self, inputs: int, outputs: int) -> nn.Sequential:
         """3x3, batch norm, activation."""
@@ -285,7 +286,7 @@ class FRHead(BaseModule):
         self.num_classes, self.ignore_index = num_classes, ignore_index
         sizes = [in_channels, *middle_channels]
         self.mlps = nn.ModuleList(
-            _point_layer(inputs, outputs, norm_cfg) for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+            _point_layer(inputs, outputs, norm_cfg) for inputs, outputs in pairwise(sizes)
         )
         self.cls_seg = nn.Linear(channels, num_classes)
 
