@@ -30,6 +30,8 @@ demo_suffix := $(if $(packaged),-$(subst _,-,$(demo_of)))
 DEMO_DATA ?= work/demo$(demo_suffix)
 # What the demo's models are calibrated on before they run in INT8: other scenes. For a model of your own: CALIBRATION.
 CALIBRATION_DATA ?= work/demo-calibration$(demo_suffix)
+# Driving scenes whose points and pixels are labeled, for segmentation.
+LABELED_DATA ?= work/demo-labels
 # An index with CPU builds of torch saves some GB on a machine without a GPU (README, "Set-up").
 TORCH_INDEX ?=
 PIP_OPTIONS := -q --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -61,7 +63,8 @@ roots = $(foreach root,$(shell sed -nE 's/^ +root: *([^ \#]+).*/\1/p' $(CONFIG) 
 reads = $(if $(DATA),,$(if $(packaged),$(filter $(1),demo $(if $(filter %_int8,$(packaged)),demo-calibration)),$(filter \
     $(abspath work/$(1)),$(roots))))
 moved = $(if $(call reads,$(1)),$(if $(packaged),$(2),$(filter-out work/$(1),$(2))))
-demo_targets = $(if $(call reads,demo),demo-data) $(if $(call reads,demo-calibration),calibration-data)
+demo_targets = $(if $(call reads,demo),demo-data) $(if $(call reads,demo-calibration),calibration-data) \
+    $(if $(call reads,demo-labels),labeled-data)
 
 # DATA that isn't there would be taken for an info file.
 ifneq ($(DATA),)
@@ -239,11 +242,13 @@ attribute: $(SETUP) ## which step of the pipeline loses how much: PyTorch replac
 	@$(call RUNTIME_TOOL,$(TEST)) swap --work $(WORK_ARG) --backend $(TEST) --device $(DEVICE) --trace pytorch-cpu
 	@$(VERIFIER_TOOL) attribute --work $(WORK_ARG)
 
-.PHONY: demo-data calibration-data
+.PHONY: demo-data calibration-data labeled-data
 demo-data: $(SETUP)
 	@$(DEMO_TOOL) generate --out $(DEMO_ARG)$(demo_of:%= --for %)
 calibration-data: $(SETUP)
 	@$(DEMO_TOOL) generate --out $(CALIBRATION_ARG) --split train --frames 64$(demo_of:%= --for %)
+labeled-data: $(SETUP)
+	@$(DEMO_TOOL) generate --out $(LABELED_ARG) --labels
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ EVALUATOR_TOOL = $(call in_image,evaluator,$(workspaces))
 DEMO_TOOL = $(call in_image,demo,$(abspath $(dir $(DEMO_DATA))))
 DEMO_ARG = /workspace/$(notdir $(DEMO_DATA))
 CALIBRATION_ARG = /workspace/$(notdir $(CALIBRATION_DATA))
+LABELED_ARG = /workspace/$(notdir $(LABELED_DATA))
 calibration_overrides = $(if $(CALIBRATION),$(call calibration_file,/data,$(patsubst \
     $(data_here)/%,/data/%,$(abspath $(CALIBRATION)))),--set quantization.calibration.data.root=$(CALIBRATION_ARG))
 
@@ -67,6 +68,7 @@ EVALUATOR_TOOL = $(TOOLS)/bin/evaluator
 DEMO_TOOL = $(TOOLS)/bin/python -m demo
 DEMO_ARG = $(DEMO_DATA)
 CALIBRATION_ARG = $(CALIBRATION_DATA)
+LABELED_ARG = $(LABELED_DATA)
 calibration_overrides = $(if $(CALIBRATION),$(call calibration_file,$(or $(DATA_ROOT),$(dir \
     $(CALIBRATION))),$(CALIBRATION)),$(patsubst \
     %,--set quantization.calibration.data.root=%,$(call moved,demo-calibration,$(CALIBRATION_DATA))))

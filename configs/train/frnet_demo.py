@@ -74,7 +74,7 @@ test_pipeline = [
 test_dataloader = dict(
     dataset=dict(
         type="T4SegDataset",
-        data_root="work/demo_labels",
+        data_root="work/demo-labels",
         metainfo=dict(classes=class_names),
         pipeline=test_pipeline,
     )

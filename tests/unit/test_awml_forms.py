@@ -289,9 +289,9 @@ FOREIGN = {
         codebase_config = dict(type="mmdet3d", task="VoxelDetection", model_type="end2end")
         feature_dims = (60, 80)
         """,
-    "FRNet": """
+    "PTv3": """
         _base_ = ["../../missing.py"]
-        custom_imports = dict(imports=["projects.FRNet.frnet.models"], allow_failed_imports=False)
+        custom_imports = dict(imports=["projects.PTv3.ptv3.models"], allow_failed_imports=False)
         num_classes = _base_.num_classes
         """,
     "MobileNetv2": """
@@ -339,14 +339,14 @@ def test_the_user_has_the_last_word(tmp_path: Path) -> None:
 def test_a_model_that_a_package_adds_is_not_foreign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says_so: bool
 ) -> None:
-    name = "range_net" if says_so else "frnet"
+    name = "point_transformer" if says_so else "ptv3"
     added = ModuleType("awml")
     if says_so:
-        vars(added)["DEPLOYED"] = Deployed(projects=("FRNet",), task="detection3d", components={})
+        vars(added)["DEPLOYED"] = Deployed(projects=("PTv3",), task="detection3d", components={})
     ours, part = plugins.available, plugins.part
     monkeypatch.setattr(plugins, "available", lambda group: [*ours(group), name])
     monkeypatch.setattr(
         plugins, "part", lambda group, model, wanted: added if model == name else part(group, model, wanted)
     )
-    path = write(tmp_path, 'export = dict(mode="none")\n', "projects/FRNet/configs/deploy/deploy.py")
+    path = write(tmp_path, 'export = dict(mode="none")\n', "projects/PTv3/configs/deploy/deploy.py")
     assert load_config(path).model.type == name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +81,6 @@ def _reducing(path: Path) -> set[str]:
         for attribute in node.attribute
         if attribute.name == "reduction"
     } | {node.op_type for node in onnx.load(str(path)).graph.node if node.op_type in ("If", "ScatterND")}
-
-
-def test_the_dynamo_exporter_writes_the_padded_form(config: Path, tmp_path: Path) -> None:
-    from exporter.artifacts.checks import check_onnx
-    from exporter.artifacts.onnx_export import export_onnx
-    from exporter.models.frnet import adapter
-
-    model, _, options = tiny.built(config, points_per_frustum=16)
-    (component,) = adapter.components(model, torch.from_numpy(tiny.points(1200)), options)
-    export_onnx(component, tmp_path / "frnet.onnx", exporter="dynamo", opset_version=18)
-    check_onnx(tmp_path / "frnet.onnx", replace(component, check_sizes=component.check_sizes[:1]), 18)
 
 
 @pytest.mark.parametrize("form", ["padded", "scatter"])

@@ -90,11 +90,11 @@ def test_parts_that_do_not_fit_together_are_found(tmp_path):
 
 def test_a_model_of_no_known_kind(tmp_path):
     path = tmp_path / "other.py"
-    path.write_text("model = dict(type='FRNet')\n")
+    path.write_text("model = dict(type='PTv3')\n")
     result = run(path)
     assert result.exit_code == 2
     assert (
-        "model is a FRNet (the config imports no package that could have it), which can't be exported" in result.output
+        "model is a PTv3 (the config imports no package that could have it), which can't be exported" in result.output
     )
     assert "centerpoint (CenterPoint" in result.output and "docs/extending.md" in result.output
 
@@ -105,7 +105,7 @@ def test_a_summary_counts_and_goes_on_after_broken_files(tmp_path):
     (tmp_path / "base.py").write_text("lr = 1\n")
     (tmp_path / "broken.py").write_text("<<<<<<< HEAD\n")
     (tmp_path / "ends.py").write_text("raise SystemExit(7)\n")
-    (tmp_path / "other.py").write_text("model = dict(type='FRNet')\n")
+    (tmp_path / "other.py").write_text("model = dict(type='PTv3')\n")
     (tmp_path / "notes.txt").write_text("no config\n")
     found = as_json(tmp_path, SMALL, "--summary")
     lines = {Path(line["file"]).name: line for line in found["files"]}
@@ -114,7 +114,7 @@ def test_a_summary_counts_and_goes_on_after_broken_files(tmp_path):
         "tiny_yolox.py": "inspected", "base.py": "no model", "broken.py": "unreadable", "ends.py": "unreadable",
         "other.py": "refused", "small.py": "inspected",
     }  # fmt: skip
-    assert "FRNet" in lines["other.py"]["reason"]
+    assert "PTv3" in lines["other.py"]["reason"]
     assert found["counts"] == {"inspected": 2, "unreadable": 2, "no model": 1, "refused": 1}
     assert found["taken_by_autoware"] == sum(line["autoware"] is True for line in lines.values())
     text = run(tmp_path, SMALL, "--summary").stdout

@@ -82,7 +82,7 @@ def lovasz(probabilities: Tensor, labels: Tensor) -> Tensor:
     """
 
     def of_classes() -> Iterator[Tensor]:
-        for label in labels.unique().tolist():
+        for label in torch.unique(labels).tolist():
             wanted = (labels == label).to(probabilities.dtype)
             errors, order = (wanted - probabilities[:, label]).abs().sort(descending=True)
             truth = wanted[order]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from exporter.models.frnet.frustums import ScatteredFrustums
-from shared.arrays import Float32, Int64
+from shared.arrays import Bool, Float32, Int64
 from shared.data import PointLoading, Sample, load_points
 from shared.metrics.confusion import UNLABELED
 from shared.runs import RawOutputs
@@ -63,13 +63,15 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, PointClasses, d
     return {OUTPUT: probabilities}, PointClasses.build(labels, scores, margins), counters
 
 
-def prepared(model: Any, points: Float32) -> tuple[Float32, np.ndarray[Any, np.dtype[np.bool_]]]:
+def prepared(model: Any, points: Float32) -> tuple[Float32, Bool]:
     """Points (N, 4) in the sensor's frame with gaps filled, (V + I, 4), and which of the N are the first V."""
     deploy, seen = model.deploy, model.data_preprocessor
     moved = points.copy()
     moved[:, :3] -= np.array(deploy.options.sensor_position)
     usable = np.isfinite(moved).all(axis=1) & (moved[:, :3] != 0).any(axis=1)
     kept = moved[usable]
+    if not len(kept):
+        return kept, usable
     added, _ = interpolated(kept, deploy.interpolation, seen.fov_up, seen.fov_down)
     return np.concatenate([kept, added]), usable
 

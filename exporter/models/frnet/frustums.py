@@ -108,7 +108,8 @@ class ScatteredFrustums(Frustums):
 
 def _largest(start: Tensor, index: Tensor, values: Tensor) -> Tensor:
     """Along the first axis, the largest of what ``start`` has and of the values whose index is there."""
-    result: Tensor = _ScatterLargest.apply(start, index, values)
+    function: Any = _ScatterLargest  # PyTorch has no types for what derives from Function
+    result: Tensor = function.apply(start, index, values)
     return result
 
 
@@ -152,7 +153,7 @@ class PaddedFrustums(Frustums):
         super().__init__(size, coors[:, 0], coors[:, 1], inverse_map)
         self._points = frustum_points
         self._pixels: Mapping[int, Tensor] = dict(
-            zip(strides, pixel_frustums.split([pixels_at(size, stride) for stride in strides]), strict=True)
+            zip(strides, torch.split(pixel_frustums, [pixels_at(size, stride) for stride in strides]), strict=True)
         )
 
     def _of_frustums(self, values: Tensor) -> Tensor:

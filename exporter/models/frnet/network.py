@@ -285,9 +285,7 @@ class FRHead(BaseModule):
         super().__init__()
         self.num_classes, self.ignore_index = num_classes, ignore_index
         sizes = [in_channels, *middle_channels]
-        self.mlps = nn.ModuleList(
-            _point_layer(inputs, outputs, norm_cfg) for inputs, outputs in pairwise(sizes)
-        )
+        self.mlps = nn.ModuleList(_point_layer(inputs, outputs, norm_cfg) for inputs, outputs in pairwise(sizes))
         self.cls_seg = nn.Linear(channels, num_classes)
 
     def forward(self, encoded: list[Tensor], points: Tensor, pixels: Tensor, frustums: Frustums) -> Tensor:

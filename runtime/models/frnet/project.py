@@ -19,8 +19,7 @@ def in_sensor_frame(points: Float32, sensor: Sensor) -> Float32:
 
 def have_direction(points: Float32) -> Bool:
     """(N,) which points (N, 4) in the sensor's frame the network can be asked about: finite, and not at the sensor."""
-    finite: Bool = np.isfinite(points).all(axis=1)
-    return finite & (depths(points) > 0)
+    return np.isfinite(points).all(axis=1) & (depths(points) > 0)
 
 
 def depths(points: Float32) -> Float32:
