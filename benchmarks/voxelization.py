@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from runtime.buffers import RowBuffer
+from runtime.lidar.grid import VoxelGrid
+from runtime.lidar.voxelize import cell_table, voxelize
 from runtime.models.centerpoint.decorate import decorate
-from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
-from runtime.models.centerpoint.voxelize import cell_table, voxelize
+from runtime.models.centerpoint.parameters import Decoration
 from shared.arrays import Float32
 
 # AWML's 121 m model with intensity: 11 features a point.

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from runtime.buffers import RowBuffer
-from runtime.models.centerpoint.circle_nms import circle_nms
+from runtime.lidar.circle_nms import circle_nms
+from runtime.lidar.grid import VoxelGrid
+from runtime.lidar.voxelize import cell_table, voxelize
 from runtime.models.centerpoint.decode import decode
 from runtime.models.centerpoint.decorate import decorate
-from runtime.models.centerpoint.parameters import CenterPointParameters, Decoration, VoxelGrid
-from runtime.models.centerpoint.voxelize import cell_table, voxelize
+from runtime.models.centerpoint.parameters import CenterPointParameters, Decoration
 from tests.support import tiny_centerpoint
 from tests.support.lidar_frames import real_frames, synthetic_frame
 from tests.support.tiny_centerpoint import decoration_of, dense_tensor, grid_of

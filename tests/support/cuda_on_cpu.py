@@ -21,8 +21,8 @@ import pytest
 
 from runtime.cuda.compile import source
 from runtime.cuda.gpu import DeviceArray, Kernels
+from runtime.lidar import device_voxels
 from runtime.models.calibration import device as calibration
-from runtime.models.centerpoint import device_memory as centerpoint
 
 HEADER = Path(__file__).with_suffix(".h")
 _C_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float, "d": ctypes.c_double}
@@ -213,7 +213,7 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int = 0) -> HostGpu
         folder: where compiled kernels are kept.
         seed: of the order of threads.
     """
-    for steps in (centerpoint, calibration):
+    for steps in (device_voxels, calibration):
         monkeypatch.setattr(steps, "POINT_CAPACITY", 1 << 14)
     return HostGpu(folder, seed)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
-from runtime.models.centerpoint.voxelize import Voxels
+from runtime.lidar.grid import VoxelGrid
+from runtime.lidar.voxelize import Voxels
+from runtime.models.centerpoint.parameters import Decoration
 from shared.arrays import Float32
 from shared.config import DeployConfig, resolved
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec

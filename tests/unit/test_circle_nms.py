@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from runtime.models.centerpoint.circle_nms import circle_nms
+from runtime.lidar.circle_nms import circle_nms
 
 
 def naive(centers, scores, radius, post_max_size):

@@ -14,7 +14,7 @@ import pytest
 
 from runtime.cuda.gpu import Gpu
 from runtime.cuda.session import DeviceSession
-from runtime.models.centerpoint import device_memory as cuda_steps
+from runtime.lidar import device_voxels as cuda_steps
 from runtime.models.centerpoint.device import CenterPointOnDevice
 from runtime.models.centerpoint.parameters import CenterPointParameters
 from runtime.pipeline import build_pipeline

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from runtime.buffers import RowBuffer
+from runtime.lidar.voxelize import cell_table, voxelize
 from runtime.models.centerpoint.decorate import decorate
-from runtime.models.centerpoint.voxelize import cell_table, voxelize
 from tests.support.tiny_centerpoint import decoration_of, dense_tensor, grid_of
 
 GRID = grid_of((-8.0, -6.0, -3.0), (0.5, 0.75, 8.0), (32, 16, 1), max_points=4, max_voxels=300)

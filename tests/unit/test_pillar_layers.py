@@ -75,7 +75,7 @@ def difference(layers, exact_layers):
 @pytest.mark.parametrize("widths", [(11, 32), (11, 32, 32), (11, 64, 64, 32)], ids=["one", "two", "three layers"])
 @pytest.mark.parametrize("options", [{}, {"bias": True}, {"affine": False}], ids=["plain", "bias", "not affine"])
 def test_folded_layers_give_the_same_features_and_the_model_keeps_its_own(widths, options):
-    from exporter.models.centerpoint.layers import PillarLayer, folded
+    from exporter.lidar.pillar_layers import PillarLayer, folded
 
     layers = pillar_layers(*widths, **options)
     before = {name: value.clone() for name, value in layers.state_dict().items()}
@@ -91,7 +91,7 @@ def test_folded_layers_give_the_same_features_and_the_model_keeps_its_own(widths
 def test_weights_are_rounded_once():
     import torch
 
-    from exporter.models.centerpoint.layers import folded
+    from exporter.lidar.pillar_layers import folded
 
     layers = pillar_layers(11, 32)
     norm, linear = layers[0].norm, layers[0].linear
@@ -111,7 +111,7 @@ def test_weights_are_rounded_once():
     ids=["group norm", "instance norm", "no statistics"],
 )
 def test_other_norms_stay(options):
-    from exporter.models.centerpoint.layers import PillarLayer, folded
+    from exporter.lidar.pillar_layers import PillarLayer, folded
 
     layers = pillar_layers(11, 32, **options)
     result = folded(layers)
@@ -123,7 +123,7 @@ def test_a_quantized_linear_keeps_weights_and_scales():
     """Of two layers, the one in float is folded, the one in int8 is not; a checkpoint with both folded has neither."""
     import torch
 
-    from exporter.models.centerpoint.layers import PillarLayer, folded
+    from exporter.lidar.pillar_layers import PillarLayer, folded
     from exporter.quantize.frozen import FrozenLinear, freeze_from
     from exporter.quantize.fusion import fold
 

@@ -199,7 +199,7 @@ def test_a_type_or_argument_that_does_not_exist(tmp_path, change, message):
 
 
 def loading(config):
-    from exporter.models.centerpoint.points import point_loading
+    from exporter.lidar.points import point_loading
 
     return point_loading(config)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from runtime.models.centerpoint.voxelize import cell_table, voxelize
+from runtime.lidar.voxelize import cell_table, voxelize
 from tests.support.tiny_centerpoint import dense_tensor, grid_of
 
 GRID = grid_of((-4.0, -3.0, -1.0), (0.5, 0.75, 2.0), (16, 8, 1), max_points=3, max_voxels=20)

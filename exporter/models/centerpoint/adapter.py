@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from exporter.component import Component
+from exporter.lidar.framework import load_input
 from exporter.models.centerpoint.build import build, classes
 from exporter.models.centerpoint.components import encoder_component, head_component
-from exporter.models.centerpoint.framework import answer, load_input, run_parts
+from exporter.models.centerpoint.framework import answer, run_parts
 from exporter.models.centerpoint.options import Options
 from exporter.models.centerpoint.parameters import parameters
 from exporter.options import checked_options

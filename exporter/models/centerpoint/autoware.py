@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from exporter.autoware import Bundle, BundleOptions, Precision, precision, threshold_row, typed_name
+from exporter.autoware.class_remapper import REMAPPER, class_remapper, unnamed
 from exporter.models.centerpoint.autoware_files import (
     Densification,
     MlPackage,
@@ -24,7 +25,6 @@ from exporter.models.centerpoint.autoware_node import (
     ENCODER,
     HEAD,
     NODE_NAMES,
-    REMAPPED,
     Needed,
     check_model,
     encoder_features,
@@ -34,7 +34,6 @@ from shared.errors import UsageError
 from shared.spec import ComponentSpec, ModelSpec
 
 NODE = "autoware_lidar_centerpoint"
-REMAPPER = "detection_class_remapper.param.yaml"
 DEFAULT_MODEL_NAME = "centerpoint"
 # The node's own defaults: bins in meters, and the thresholds that its released models come with.
 DISTANCE_BINS = (50.0, 90.0, 121.0, 200.0)
@@ -132,16 +131,6 @@ def _shared_folder(
     )
 
 
-def class_remapper() -> dict[str, Any]:
-    """A remapper that changes no class: what the model says is published. Row: from, column: to, in label order."""
-    cells = len(REMAPPED) ** 2
-    return {
-        "allow_remapping_by_area_matrix": [0] * cells,
-        "min_area_matrix": [0.0] * cells,
-        "max_area_matrix": [0.0] * cells,
-    }
-
-
 def _model_parameters(needed: Needed, labels: list[str], options: BundleOptions) -> dict[str, Any]:
     names = [NODE_NAMES.get(label, label) for label in labels]
     return {
@@ -176,11 +165,10 @@ def _yaw_norms(labels: list[str]) -> list[float]:
 
 
 def _notes(labels: list[str]) -> list[str]:
-    nameless = [label for label in labels if label not in REMAPPED]
     return [
         "the node takes the best class of every cell and suppresses within 0.5 m: expect fewer boxes than the "
         "evaluator's",
-        *([f"the node has no name for {', '.join(nameless)}, and publishes such boxes as UNKNOWN"] if nameless else []),
+        *unnamed(labels),
     ]
 
 

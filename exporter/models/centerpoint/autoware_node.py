@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.autoware import same_shape
-from exporter.autoware.labels import LABELS, labels_of
+from exporter.autoware.labels import labels_of
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
 from shared.errors import ManifestError
 from shared.spec import ModelSpec
@@ -22,8 +22,6 @@ ENCODER_CHANNELS = 32
 # Features after decoration, by raw features and voxel center: what the node's kernels can make.
 ENCODER_FEATURES: dict[tuple[object, object], int] = {(4, "xyz"): 10, (5, "xyz"): 11, (4, "xy"): 9}
 OUTPUTS = {"heatmap": None, "reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
-# The class remapper has a row and a column for each of these labels, and other names are UNKNOWN to the node.
-REMAPPED = LABELS[: LABELS.index("PEDESTRIAN") + 1]
 # Its name of a class where it is not the label's.
 NODE_NAMES = {"MOTORCYCLE": "MOTORBIKE"}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.component import Component, Sizes
-from exporter.models.centerpoint.layers import folded
+from exporter.lidar.pillar_layers import folded
 from exporter.models.centerpoint.options import Options
 from exporter.models.centerpoint.outputs import ordered_outputs, output_channels, output_names, trained_on_y_axis
 from exporter.models.centerpoint.parameters import out_size_factors

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from exporter.lidar.points import point_loading
 from exporter.models.centerpoint.options import Options
 from exporter.models.centerpoint.outputs import answers_on_y_axis, output_names
-from exporter.models.centerpoint.points import point_loading
 from exporter.training_config import TrainingConfig
 from shared.errors import ConfigError
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from exporter.lidar_training import Frame, augmented_frame, losses
-from exporter.models.centerpoint.framework import load_input
+from exporter.lidar.framework import load_input
+from exporter.lidar.training import Frame, augmented_frame, losses
 from exporter.models.centerpoint.outputs import trained_on_y_axis
 from exporter.training import Labels, check_losses, short_name
 from exporter.training_config import TrainingConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from exporter.models.centerpoint.points import point_loading
+from exporter.lidar.points import point_loading
 from exporter.models.frnet.awml import register_frnet
 from exporter.models.frnet.options import Options
 from exporter.training_config import TrainingConfig, build_model, registry_of

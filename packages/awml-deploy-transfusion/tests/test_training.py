@@ -108,7 +108,7 @@ def test_overlaps_of_upright_boxes() -> None:
 
 def test_a_demo_step_is_what_mmdet3d_would_compute(training: demo.Training) -> None:
     """Voxels by slots and losses by name: equal to the model's own preprocessor and ``loss``."""
-    from exporter.lidar_training import Frame, losses, mmdet3d_structures
+    from exporter.lidar.training import Frame, losses, mmdet3d_structures
 
     samples = training.samples()
     items = [samples[0], samples[1]]

@@ -1,4 +1,4 @@
-// Circle NMS, see runtime/models/centerpoint/circle_nms.py: from the best box down, a box suppresses every later one at a squared distance of
+// Circle NMS, see runtime/lidar/circle_nms.py: from the best box down, a box suppresses every later one at a squared distance of
 // at most `radius` [m²], compared in double as NumPy does. One block a task, a thread a box, a round a box that is kept.
 //
 // boxes   (MAX_NUM, BOX_WORDS) 32-bit words, best first, see decode.cu

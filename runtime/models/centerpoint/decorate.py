@@ -16,8 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 from runtime.buffers import RowBuffer
-from runtime.models.centerpoint.parameters import Decoration, VoxelGrid
-from runtime.models.centerpoint.voxelize import Voxels
+from runtime.lidar.grid import VoxelGrid
+from runtime.lidar.voxelize import Voxels
+from runtime.models.centerpoint.parameters import Decoration
 from shared.arrays import Float32
 
 

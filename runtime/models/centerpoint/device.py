@@ -24,13 +24,13 @@ import numpy.typing as npt
 from runtime.cuda.gpu import DeviceArray, DeviceOutputs
 from runtime.cuda.session import DeviceSession
 from runtime.cuda.timeline import Timeline
+from runtime.lidar.device_voxels import HEADER_WORDS
+from runtime.lidar.frames import checked
 from runtime.models.centerpoint.decode import logit_threshold
 from runtime.models.centerpoint.device_encoder import BUCKETS, DeviceEncoder, EngineEncoder, KernelEncoder, kernel_form
 from runtime.models.centerpoint.device_kernels import (
     BINS,
     BOX_WORDS,
-    FRAME_HEADER,
-    HEADER_WORDS,
     KEPT,
     MAX_BOXES,
     MAX_TASKS,
@@ -39,7 +39,6 @@ from runtime.models.centerpoint.device_kernels import (
 )
 from runtime.models.centerpoint.device_memory import Buffers
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, CenterPointParameters
-from runtime.models.centerpoint.steps import checked
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
 from shared.arrays import Float32
 from shared.errors import InferenceError
@@ -48,14 +47,13 @@ from shared.tasks.detection3d import Boxes3D
 
 _log = logging.getLogger("runtime")
 
-COUNTERS = ("points_nan", "points_out_of_range", "voxels", "points_in_dropped_voxels", "points_over_voxel_limit")
-
 # Requests that decide whether graphs are faster.
 TRIALS = 9
 
 UPLOAD, DOWNLOAD = "upload", "download"
 
-_UNUSED = 0xFFFFFFFF
+# A word of the result.
+_HEATMAP_NAN = 5
 
 
 def unsupported(parameters: CenterPointParameters) -> str | None:
@@ -156,8 +154,7 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         """
         if count > self._buffers.capacity:
             self._grow(count)
-        features = self._parameters.decoration.raw_features
-        return self._buffers.host_frame[FRAME_HEADER : FRAME_HEADER + count * features].reshape(count, features)
+        return self._buffers.host_points(count)
 
     def enqueue(self, data: Float32, *, stages: bool) -> _Request:
         """See `DevicePipeline`.
@@ -166,14 +163,14 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
             data: (N, C) float32; x, y, z [m] and the model's other raw features.
             stages: take the time of every stage.
         """
-        points = checked(data, self._parameters)
+        points = checked(data, self._parameters.decoration.raw_features)
         if len(points) > self._buffers.capacity:
             self._grow(len(points))
         if not self._is_reset:
             self._launches.reset()
         if stages:
             self._timeline.started.record(self._copies)
-        self._upload(points)
+        self._buffers.upload(points, self._staging, self._copies)
         uploaded = self._timeline.ends[UPLOAD]
         uploaded.record(self._copies)
         uploaded.hold(self._stream)
@@ -196,7 +193,11 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         # A quarter of a step above this frame: the next one is much like it.
         self._expected = voxels + self._buckets[-1] // (BUCKETS * 4)
         boxes = self._boxes(words)
-        counters = {**self._counters(words, request.points), "boxes": len(boxes)}
+        counters = {
+            **self._buffers.counters(request.points),
+            "heatmap_nan": int(words[_HEATMAP_NAN]),
+            "boxes": len(boxes),
+        }
         latency = self._timeline.milliseconds() if stages else {}
         return Inference(boxes, DeviceOutputs(self._head.outputs), latency, counters)
 
@@ -207,14 +208,6 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         self._finished.record(self._stream)
         self._launches.reset()
         self._is_reset = True
-
-    def _counters(self, words: npt.NDArray[np.int32], count: int) -> dict[str, int]:
-        filled = int(words[2])
-        values = {"points": count, **{name: int(words[index]) for index, name in enumerate(COUNTERS)}}
-        values["voxels"] = min(filled, self._parameters.max_voxels)
-        values["voxels_dropped"] = filled - values["voxels"]
-        values["heatmap_nan"] = int(words[5])
-        return values
 
     def _boxes(self, words: npt.NDArray[np.int32]) -> Boxes3D:
         """The boxes of all tasks, in the order of the tasks."""
@@ -236,29 +229,16 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         """The smallest bucket that holds so many voxels; the largest where none does."""
         return next((size for size in self._buckets if size >= voxels), self._buckets[-1])
 
-    def _upload(self, points: Float32) -> None:
-        """Copy a frame to the device, which fetches page-locked memory by itself, beside its other work."""
-        host, device = self._buffers.host_frame, self._buffers.frame.address
-        if len(points):
-            self._staging.to_device(points, device + FRAME_HEADER * host.itemsize, self._copies)
-        # Behind the points, which are on their way meanwhile.
-        host[:1].view(np.int32)[0] = len(points)
-        self._gpu.to_device(host[:FRAME_HEADER], device, self._copies)
-
     def _enqueue_reset(self) -> None:
         """What has to be empty when a request starts. The canvas first: it is cleared by what this one found."""
         buffers, stream = self._buffers, self._stream
         blocks = -(-self._parameters.max_voxels // 32)
         self._kernels.launch("clear_canvas", blocks, 256, buffers.cell_of_voxel, self._canvas, buffers.result)
-        self._gpu.fill(buffers.first_of_cell, _UNUSED, stream)
-        self._gpu.fill(buffers.slots, _UNUSED, stream)
-        self._gpu.fill(buffers.in_voxel, 0, stream)
-        self._gpu.fill(buffers.result.first(HEADER_WORDS), 0, stream)
-        self._gpu.fill(buffers.states, 0, stream)
+        buffers.reset(stream)
 
     def _enqueue_body(self, rows: int, mark: Callable[[str], None]) -> None:
         """Everything from the points on the device to the result on the host."""
-        self._voxelize()
+        self._buffers.voxelize(self._kernels, self._grid_blocks)
         mark("voxelize")
         self._encoder.enqueue(rows, mark)
         self._head.enqueue()
@@ -271,22 +251,6 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
         mark("circle_nms")
         self._gpu.to_host(self._buffers.result, self._buffers.host_result, self._stream)
         mark(DOWNLOAD)
-
-    def _voxelize(self) -> None:
-        b = self._buffers
-        tiles = b.firsts_of_tile.shape[0]
-        self._kernels.launch(
-            "voxelize_cells", self._grid_blocks, 256, b.frame, b.first_of_cell, b.cell_of_point, b.result
-        )
-        self._kernels.launch("voxelize_count", tiles, 256, b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile)
-        self._kernels.launch(
-            "voxelize_number", tiles, 256,
-            b.frame, b.first_of_cell, b.cell_of_point, b.firsts_of_tile, b.voxel_of_cell, b.cell_of_voxel, b.result,
-        )  # fmt: skip
-        self._kernels.launch(
-            "voxelize_slots", self._grid_blocks, 256,
-            b.frame, b.cell_of_point, b.voxel_of_cell, b.slots, b.in_voxel, b.result,
-        )  # fmt: skip
 
     def _decode(self, task: _Task) -> None:
         heatmap = task.outputs["heatmap"]
@@ -395,6 +359,6 @@ class CenterPointOnDevice(DevicePipeline[CenterPointParameters]):
     def _grow(self, points: int) -> None:
         capacity = 1 << (points - 1).bit_length()
         _log.warning("a frame of %d points: buffers grow from %d to %d", points, self._buffers.capacity, capacity)
-        self._buffers.grow(capacity, self._parameters.decoration.raw_features)
+        self._buffers.grow(capacity)
         self._launches = self._choose()
         self._is_reset = False

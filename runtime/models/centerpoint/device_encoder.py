@@ -13,14 +13,14 @@ import numpy as np
 
 from runtime.cuda.gpu import DeviceArray, Kernels
 from runtime.cuda.session import DeviceSession, Lane
+from runtime.lidar.device_voxels import row_buckets
 from runtime.models.centerpoint.device_kernels import encode_blocks, encode_warps
 from runtime.models.centerpoint.device_memory import Buffers
 from runtime.models.centerpoint.encoder import PillarEncoder, read_encoder
 from runtime.models.centerpoint.parameters import ENCODER, CenterPointParameters
-from shared.errors import InferenceError
 from shared.spec import ModelSpec
 
-# Buckets of encoder rows, of equal steps.
+# Of encoder rows.
 BUCKETS = 32
 
 
@@ -70,7 +70,7 @@ class EngineEncoder(DeviceEncoder):
     ) -> None:
         gpu, encoder = session.gpu, spec.component(ENCODER)
         self._kernels, self._buffers, self._canvas = kernels, buffers, canvas
-        self.buckets = buckets(*session.rows(ENCODER), parameters.max_voxels)
+        self.buckets = row_buckets(ENCODER, session.rows(ENCODER), parameters.max_voxels, BUCKETS)
         rows = self.buckets[-1]
         given, self._output = encoder.inputs[0].name, encoder.outputs[0].name
         shape = (rows, parameters.max_points_per_voxel, parameters.decoration.num_features)
@@ -147,25 +147,3 @@ def kernel_form(parameters: CenterPointParameters, session: DeviceSession) -> Pi
         return None
     encoder = read_encoder(origin.onnx, half=origin.half)
     return encoder if encoder is not None and encode_warps(encoder, parameters) > 0 else None
-
-
-def buckets(low: int, high: int | None, max_voxels: int) -> list[int]:
-    """Numbers of rows that the encoder is run with, ascending.
-
-    Args:
-        low: the fewest rows that it takes.
-        high: the most; None: as many as you like.
-        max_voxels: the most that a frame has.
-
-    Raises:
-        InferenceError: it takes fewer rows than a frame may have.
-    """
-    if high is not None and high < max_voxels:
-        raise InferenceError(
-            f"takes at most {high} pillars, a frame may have {max_voxels}",
-            where=ENCODER,
-            hint="raise max_shape of its tensorrt_profile to max_voxels and build again",
-        )
-    most = max(max_voxels, low)
-    step = -(-most // BUCKETS)
-    return sorted({max(low, min(number * step, most)) for number in range(1, BUCKETS + 1)})

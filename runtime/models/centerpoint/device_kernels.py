@@ -9,19 +9,23 @@ import numpy as np
 
 from runtime.cuda.gpu import C_TYPES, Kernels
 from runtime.cuda.session import DeviceSession
+from runtime.lidar.device_voxels import (
+    HEADER_WORDS,
+    VOXELIZE_FILE,
+    VOXELIZE_SIGNATURES,
+    float_literal,
+    voxelize_constants,
+)
 from runtime.models.centerpoint.encoder import PillarEncoder
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, CenterPointParameters
 from shared.spec import ModelSpec
 
 _HERE = Path(__file__).parent
 # In the order in which they build on each other.
-FILES = tuple(_HERE / f"{step}.cu" for step in ("voxelize", "decorate", "scatter", "decode", "circle_nms"))
+FILES = (VOXELIZE_FILE, *(_HERE / f"{step}.cu" for step in ("decorate", "scatter", "decode", "circle_nms")))
 ENCODE_FILE = _HERE / "encode.cu"
 
 # The same names and numbers as in the .cu files.
-FRAME_HEADER = 4
-TILE = 1024
-HEADER_WORDS = 32
 KEPT = 16
 STATE_WORDS = 16
 BINS = 4096
@@ -38,10 +42,7 @@ _MOST_WEIGHTS = 160
 # Arguments: P an address, i an int32, f a float32, d a float64.
 SIGNATURES = {
     "clear_canvas": "PPP",
-    "voxelize_cells": "PPPP",
-    "voxelize_count": "PPPP",
-    "voxelize_number": "PPPPPPP",
-    "voxelize_slots": "PPPPPP",
+    **VOXELIZE_SIGNATURES,
     "decorate": "PPPPPPPi",
     "scatter": "PPPPi",
     "decode_histogram": "PifPP",
@@ -125,9 +126,7 @@ def kernel_constants(
     """The macros of the kernels for a model, see ``common.cu``. Floats are written exactly, in hexadecimal."""
     p = parameters
     constants: dict[str, str] = {
-        "POINT_FEATURES": str(p.decoration.raw_features),
-        "MAX_POINTS": str(p.max_points_per_voxel),
-        "MAX_VOXELS": str(p.max_voxels),
+        **voxelize_constants(p, p.decoration.raw_features),
         "NUM_FEATURES": str(p.decoration.num_features),
         "CHANNELS": str(p.encoder_channels),
         "LEGACY": str(int(p.decoration.legacy)),
@@ -147,15 +146,8 @@ def kernel_constants(
     }
     for axis, name in enumerate("XYZ"):
         size, minimum = p.voxel_size[axis], p.point_cloud_range[axis]
-        constants[f"GRID_N{name}"] = str(p.grid_size[axis])
-        constants[f"GRID_MIN_{name}"] = _float(minimum)
-        constants[f"VOXEL_{name}"] = _float(size)
         # As in `runtime.models.centerpoint.decorate`: the sum in double, rounded once.
-        constants[f"CENTER_{name}"] = _float(size / 2 + minimum)
-        constants[f"RANGE_{name}0"] = _float(p.bbox_coder.post_center_range[axis])
-        constants[f"RANGE_{name}1"] = _float(p.bbox_coder.post_center_range[axis + 3])
+        constants[f"CENTER_{name}"] = float_literal(size / 2 + minimum)
+        constants[f"RANGE_{name}0"] = float_literal(p.bbox_coder.post_center_range[axis])
+        constants[f"RANGE_{name}1"] = float_literal(p.bbox_coder.post_center_range[axis + 3])
     return constants
-
-
-def _float(value: float) -> str:
-    return f"{float(np.float32(value)).hex()}f"

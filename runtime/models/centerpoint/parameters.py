@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from runtime.lidar.grid import Range, VoxelizedPoints
 from runtime.parameters import Parameters, misfit, validated
-from shared.data import PointLoading
 from shared.spec import ModelSpec
 
 ENCODER = "pts_voxel_encoder"
 HEAD = "pts_backbone_neck_head"
 
-Range = tuple[float, float, float, float, float, float]
-
-# Cell numbers are int32, and the table of them has one entry a cell.
-_MAX_CELLS = 2**31 - 1
 _REQUIRED_OUTPUTS = {"heatmap", "reg", "height", "dim", "rot"}
 _OUTPUTS = _REQUIRED_OUTPUTS | {"vel"}
-
-
-class VoxelGrid(Parameters):
-    """The grid and its limits, see `runtime.models.centerpoint.voxelize`."""
-
-    point_cloud_range: Range = Field(description="Lower and upper corner of the grid: x, y, z, x, y, z [m]")
-    voxel_size: tuple[float, float, float] = Field(description="Edge lengths of a voxel along x, y, z [m]")
-    grid_size: tuple[int, int, int] = Field(description="Number of cells along x, y, z")
-    max_points_per_voxel: int = Field(gt=0, description="Points that a voxel keeps")
-    max_voxels: int = Field(gt=0, description="Voxels that a frame keeps")
-
-    @model_validator(mode="after")
-    def _is_a_grid(self) -> VoxelGrid:
-        cells = self.grid_size[0] * self.grid_size[1] * self.grid_size[2]
-        if min(self.voxel_size) <= 0 or min(self.grid_size) <= 0 or cells > _MAX_CELLS:
-            raise ValueError(f"there is no grid of {self.grid_size} voxels of {self.voxel_size} m")
-        return self
 
 
 class Decoration(Parameters):
@@ -68,7 +46,7 @@ class BoxCoder(Parameters):
 
 
 class CircleNms(Parameters):
-    """Suppression, see `runtime.models.centerpoint.circle_nms`. ``pre_max_size`` has no effect, as in mmdetection3d."""
+    """Suppression, see `runtime.lidar.circle_nms`. ``pre_max_size`` has no effect, as in mmdetection3d."""
 
     type: Literal["circle"]
     radius: list[float] = Field(min_length=1, description="Squared distance [m²], one per task")
@@ -91,10 +69,9 @@ class Task(Parameters):
         return outputs
 
 
-class CenterPointParameters(VoxelGrid):
-    """All of them: those of the grid, and the rest."""
+class CenterPointParameters(VoxelizedPoints):
+    """All of them: those of points and voxels, and the rest."""
 
-    points: PointLoading
     decoration: Decoration
     encoder_channels: int = Field(gt=0)
     out_size_factor: int = Field(gt=0, description="Voxels per output cell, along either axis")
@@ -107,15 +84,6 @@ class CenterPointParameters(VoxelGrid):
     def factor(self, task: Task) -> int:
         """Voxels per output cell of a task, along either axis."""
         return self.out_size_factor if task.out_size_factor is None else task.out_size_factor
-
-    @field_validator("points", mode="before")
-    @classmethod
-    def _points_have_no_unknown_key(cls, points: Any) -> Any:
-        # A plain dataclass ignores keys that it does not have.
-        known = {field.name for field in fields(PointLoading)}
-        if isinstance(points, dict) and not points.keys() <= known:
-            raise ValueError(f"unknown key {sorted(points.keys() - known)[0]}")
-        return points
 
     @model_validator(mode="after")
     def _fits_together(self) -> CenterPointParameters:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from runtime.backends import Session
 from runtime.cuda.session import DeviceSession
+from runtime.lidar.frames import lost_points, reader
 from runtime.models.centerpoint.decode import undo_y_axis_reference
 from runtime.models.centerpoint.device import CenterPointOnDevice, unsupported
 from runtime.models.centerpoint.parameters import CenterPointParameters, read_parameters
@@ -19,11 +20,8 @@ from runtime.pipeline import (
     HostPipeline,
     Interface,
     Pipeline,
-    PipelineInput,
     one_array,
 )
-from shared.data import load_points_counted
-from shared.data.types import Sample
 from shared.spec import ModelSpec
 
 _log = logging.getLogger("runtime")
@@ -44,12 +42,6 @@ def build(spec: ModelSpec, session: Session) -> Pipeline:
 def interface_of(parameters: CenterPointParameters) -> Interface:
     """How samples are read, what is compared, and what a user is told."""
 
-    def read(sample: Sample) -> PipelineInput:
-        """(N, C) float32 points of a sample, with the sweeps and the range filter of the model's training."""
-        loaded = load_points_counted(sample, parameters.points)
-        counters = {"read": loaded.read, "read_nan": loaded.invalid, "read_out_of_range": loaded.outside}
-        return PipelineInput(loaded.points, counters)
-
     def comparable(outputs: ArraysByName) -> dict[str, npt.NDArray[Any]]:
         """The head's outputs with a ``rot_y_axis_reference`` export undone: (1, channels, H, W) each."""
         comparable = dict(outputs)
@@ -61,16 +53,8 @@ def interface_of(parameters: CenterPointParameters) -> Interface:
         return comparable
 
     def alerts(counters: Counters) -> list[str]:
-        """Losses that change results; points over a full voxel's limit are not among them, training drops them too."""
-        lines = []
-        if counters["voxels_dropped"]:
-            lines.append(
-                f"{counters['voxels_dropped']} of {counters['voxels'] + counters['voxels_dropped']} voxels did not fit "
-                f"({counters['points_in_dropped_voxels']} of {counters['points']} points lost): the limit is "
-                f"{parameters.max_voxels} a frame (max_voxels of the training config)"
-            )
-        if counters["read_nan"]:
-            lines.append(f"{counters['read_nan']} of {counters['read']} points are NaN or infinite and were left out")
+        """Losses that change results."""
+        lines = lost_points(counters, parameters)
         if counters["heatmap_nan"]:
             lines.append(
                 f"{counters['heatmap_nan']} cells of the heatmap are NaN: detections there are lost; look for an "
@@ -78,4 +62,4 @@ def interface_of(parameters: CenterPointParameters) -> Interface:
             )
         return lines
 
-    return Interface(read, one_array("points"), comparable, alerts)
+    return Interface(reader(parameters), one_array("points"), comparable, alerts)

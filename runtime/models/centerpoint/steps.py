@@ -16,15 +16,15 @@ import numpy.typing as npt
 
 from runtime.backends import Session
 from runtime.buffers import RowBuffer
-from runtime.models.centerpoint.circle_nms import circle_nms
+from runtime.lidar.circle_nms import circle_nms
+from runtime.lidar.frames import checked
+from runtime.lidar.voxelize import Voxels, cell_table, voxelize
 from runtime.models.centerpoint.decode import count_nan, decode
 from runtime.models.centerpoint.decorate import decorate
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, CenterPointParameters, CircleNms, Task
 from runtime.models.centerpoint.scatter import Canvas
-from runtime.models.centerpoint.voxelize import Voxels, cell_table, voxelize
 from runtime.pipeline import ArraysByName, Packing, Step, component_step, one_array, predictions_of
 from shared.arrays import Float32
-from shared.errors import InferenceError
 from shared.spec import ModelSpec
 from shared.tasks.detection3d import Boxes3D
 
@@ -80,7 +80,7 @@ def steps(spec: ModelSpec, parameters: CenterPointParameters, session: Session) 
     return [
         Step(
             "voxelize",
-            lambda points: voxelize(checked(points, parameters), parameters, table),
+            lambda points: voxelize(checked(points, parameters.decoration.raw_features), parameters, table),
             _voxels(parameters),
             count=lambda voxels: voxels.counters,
         ),
@@ -106,19 +106,6 @@ def steps(spec: ModelSpec, parameters: CenterPointParameters, session: Session) 
             count=lambda boxes: {"boxes": len(boxes)},
         ),
     ]
-
-
-def checked(points: Float32, parameters: CenterPointParameters) -> Float32:
-    """The points, C-contiguous.
-
-    Raises:
-        InferenceError: another number of features.
-    """
-    if points.ndim != 2 or points.shape[1] != parameters.decoration.raw_features:
-        raise InferenceError(
-            f"points have the shape {points.shape}, the model takes (N, {parameters.decoration.raw_features})"
-        )
-    return np.ascontiguousarray(points, np.float32)
 
 
 def task_outputs(outputs: ArraysByName, task: Task) -> dict[str, Float32]:

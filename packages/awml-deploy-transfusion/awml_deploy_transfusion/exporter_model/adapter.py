@@ -13,8 +13,9 @@ from torch import Tensor
 from awml_deploy_transfusion.exporter_model import build as builder
 from awml_deploy_transfusion.exporter_model import parameters as needed
 from awml_deploy_transfusion.exporter_model.components import network_component
-from awml_deploy_transfusion.exporter_model.framework import answer, load_input, voxels_of
+from awml_deploy_transfusion.exporter_model.framework import answer
 from exporter.component import Component
+from exporter.lidar.framework import load_input, voxels_to_trace_with
 from exporter.options import ModelOptions, checked_options
 from exporter.training_config import TrainingConfig
 
@@ -69,4 +70,5 @@ def components(model: Any, model_input: Tensor, options: ModelOptions) -> list[C
     Raises:
         ExportError: no point of the sample lies in range.
     """
-    return [network_component(model, *voxels_of(model, model_input))]
+    voxels = voxels_to_trace_with(model, model_input)
+    return [network_component(model, voxels["voxels"], voxels["num_points"].int(), voxels["coors"].int())]

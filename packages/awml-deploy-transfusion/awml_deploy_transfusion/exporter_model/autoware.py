@@ -13,7 +13,8 @@ from typing import Any
 
 from awml_deploy_transfusion.names import COMPONENT, INPUTS, OUTPUTS, VOXELS_AXIS
 from exporter.autoware import Bundle, BundleOptions, precision, threshold_row
-from exporter.autoware.labels import LABELS, labels_of
+from exporter.autoware.class_remapper import REMAPPER, class_remapper, unnamed
+from exporter.autoware.labels import labels_of
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
 from shared.errors import ManifestError, UsageError
 from shared.spec import ModelSpec
@@ -28,8 +29,6 @@ _LEAST_VOXELS = 5000
 _SCORE, _NMS_DISTANCE = 0.1, 0.5
 # The norm of (cos, sin) below which a box is dropped. Pedestrians have no reliable heading.
 _YAW_NORM, _YAW_NORM_PEDESTRIAN = 0.3, 0.0
-# The remapper has a row and a column for each of these labels, and other names are UNKNOWN to the node.
-_REMAPPED = LABELS[: LABELS.index("PEDESTRIAN") + 1]
 
 
 def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
@@ -70,24 +69,19 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
         "yaw_norm_thresholds": [_YAW_NORM_PEDESTRIAN if label == "PEDESTRIAN" else _YAW_NORM for label in labels],
         "score_threshold": score,
     }
-    nameless = [label for label in labels if label not in _REMAPPED]
     return Bundle(
         onnx={"transfusion.onnx": spec.component(COMPONENT)},
         parameters={
             f"{name}_ml_package.param.yaml": parameters,
             f"{name}.param.yaml": node,
-            "detection_class_remapper.param.yaml": _class_remapper(),
+            REMAPPER: class_remapper(),
         },
         notes=(
             f"launch: transfusion_model_path: <bundle>, lidar_detection_model: transfusion/{name}",
             f"copy {name}.param.yaml to lidar_model_param_path",
             f"the node suppresses within {_NMS_DISTANCE} m, and leaves out frames of fewer than "
             f"{parameters['voxels_num'][0]} voxels: expect fewer boxes than the evaluator's",
-            *(
-                [f"the node has no name for {', '.join(nameless)}, and publishes such boxes as UNKNOWN"]
-                if nameless
-                else []
-            ),
+            *unnamed(labels),
         ),
         node=NODE,
         version=options.version or "v1.0",
@@ -103,16 +97,6 @@ def _parameters(spec: ModelSpec, labels: list[str]) -> dict[str, Any]:
         "point_cloud_range": [float(value) for value in spec.parameters["point_cloud_range"]],
         "voxel_size": [float(value) for value in spec.parameters["voxel_size"]],
         "num_proposals": spec.component(COMPONENT).outputs[0].shape[2],
-    }
-
-
-def _class_remapper() -> dict[str, Any]:
-    """A remapper that changes no class. Row: from, column: to, in label order."""
-    cells = len(_REMAPPED) ** 2
-    return {
-        "allow_remapping_by_area_matrix": [0] * cells,
-        "min_area_matrix": [0.0] * cells,
-        "max_area_matrix": [0.0] * cells,
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from awml_deploy_transfusion.exporter_model.cells import best_first, local_maxima
-from exporter.models.centerpoint.layers import folded
+from exporter.lidar.pillar_layers import folded
 
 
 class Network(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from awml_deploy_transfusion.groups import MOST_KEPT, SUPPRESSED
-from exporter.models.centerpoint.points import point_loading
+from exporter.lidar.points import point_loading
 from exporter.training_config import TrainingConfig
 from shared.errors import ConfigError
 

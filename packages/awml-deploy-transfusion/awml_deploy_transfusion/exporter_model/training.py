@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from awml_deploy_transfusion.exporter_model.framework import load_input
 from awml_deploy_transfusion.exporter_model.supervision import Supervision
-from exporter.lidar_training import Frame, augmented_frame, losses
+from exporter.lidar.framework import load_input
+from exporter.lidar.training import Frame, augmented_frame, losses
 from exporter.training import Labels, check_losses
 from exporter.training_config import TrainingConfig
 from shared.data import Sample

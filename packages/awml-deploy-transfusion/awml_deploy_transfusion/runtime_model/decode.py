@@ -6,7 +6,7 @@ import numpy as np
 
 from awml_deploy_transfusion.names import BOXES, ROTATIONS, SCORES
 from awml_deploy_transfusion.runtime_model.parameters import TransFusionParameters
-from runtime.models.centerpoint.circle_nms import circle_nms
+from runtime.lidar.circle_nms import circle_nms
 from runtime.pipeline import ArraysByName
 from shared.tasks.detection3d import Boxes3D
 

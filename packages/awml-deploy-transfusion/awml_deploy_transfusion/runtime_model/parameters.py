@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
-
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from awml_deploy_transfusion.names import COMPONENT, INPUTS, OUTPUTS
-from runtime.models.centerpoint.parameters import Range, VoxelGrid
+from runtime.lidar.grid import Range, VoxelizedPoints
 from runtime.parameters import Parameters, misfit, validated
-from shared.data import PointLoading
 from shared.spec import ModelSpec
 
 
@@ -22,23 +18,13 @@ class CircleNms(Parameters):
     most: int = Field(gt=0, description="Boxes of the class that are kept at most")
 
 
-class TransFusionParameters(VoxelGrid):
-    """All of them: those of the grid, and the rest."""
+class TransFusionParameters(VoxelizedPoints):
+    """All of them: those of points and voxels, and the rest."""
 
-    points: PointLoading
     out_size_factor: int = Field(gt=0, description="Voxels per cell of the map, along either axis")
     post_center_range: Range = Field(description="Bounds of the centers of bottom faces [m], included")
     score_threshold: float | None = Field(default=None, ge=0, lt=1, description="Scores must lie above it")
     circle_nms: list[CircleNms] = Field(default_factory=list, description="Classes in which boxes are suppressed")
-
-    @field_validator("points", mode="before")
-    @classmethod
-    def _points_have_no_unknown_key(cls, points: Any) -> Any:
-        # A plain dataclass ignores keys that it does not have.
-        known = {field.name for field in fields(PointLoading)}
-        if isinstance(points, dict) and not points.keys() <= known:
-            raise ValueError(f"unknown key {sorted(points.keys() - known)[0]}")
-        return points
 
 
 def read_parameters(spec: ModelSpec) -> TransFusionParameters:

@@ -1,10 +1,13 @@
 """TransFusion-L from points to boxes, in NumPy around one component.
 
 points -> voxelize -> pack -> transfusion -> decode -> circle_nms
+
+`device` has the same steps as CUDA kernels.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +16,13 @@ import numpy.typing as npt
 
 from awml_deploy_transfusion.names import BOXES, COMPONENT, COORS, NUM_POINTS, ROTATIONS, SCORES, VOXELS
 from awml_deploy_transfusion.runtime_model.decode import decode, suppressed
+from awml_deploy_transfusion.runtime_model.device import TransFusionOnDevice, unsupported
 from awml_deploy_transfusion.runtime_model.parameters import TransFusionParameters, read_parameters
 from runtime.backends import Session
 from runtime.buffers import RowBuffer
-from runtime.models.centerpoint.voxelize import Voxels, cell_table, voxelize
+from runtime.cuda.session import DeviceSession
+from runtime.lidar.frames import checked, lost_points, reader
+from runtime.lidar.voxelize import Voxels, cell_table, voxelize
 from runtime.pipeline import (
     BY_NAME,
     ArraysByName,
@@ -25,17 +31,15 @@ from runtime.pipeline import (
     Interface,
     Packing,
     Pipeline,
-    PipelineInput,
     Step,
     dataclass_of_arrays,
     one_array,
     predictions_of,
 )
 from shared.arrays import Float32
-from shared.data import load_points_counted
-from shared.data.types import Sample
-from shared.errors import InferenceError
 from shared.spec import ModelSpec
+
+_log = logging.getLogger("runtime")
 
 # torch.export takes an axis of length 1 for a constant, so that its programs want at least two voxels.
 _LEAST_VOXELS = 2
@@ -59,32 +63,24 @@ class Packed:
 def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of a TransFusion, see `runtime.pipeline.build_pipeline`."""
     parameters = read_parameters(spec)
-    return HostPipeline(_interface(parameters), _steps(spec, parameters, session))
+    interface = _interface(parameters)
+    if isinstance(session, DeviceSession):
+        reason = unsupported(spec)
+        if reason is None:
+            return TransFusionOnDevice(interface, spec, parameters, session)
+        _log.warning("%s: the steps around the network run in NumPy, and tensors pass through the host", reason)
+    return HostPipeline(interface, _steps(spec, parameters, session))
 
 
 def _interface(parameters: TransFusionParameters) -> Interface:
-    def read(sample: Sample) -> PipelineInput:
-        """(N, C) float32 points of a sample, with the sweeps and the range filter of the model's training."""
-        loaded = load_points_counted(sample, parameters.points)
-        counters = {"read": loaded.read, "read_nan": loaded.invalid, "read_out_of_range": loaded.outside}
-        return PipelineInput(loaded.points, counters)
-
     def alerts(counters: Counters) -> list[str]:
-        """Losses that change results; points over a full voxel's limit are not among them, training drops them too."""
-        lines = []
-        if counters["voxels_dropped"]:
-            lines.append(
-                f"{counters['voxels_dropped']} of {counters['voxels'] + counters['voxels_dropped']} voxels did not fit "
-                f"({counters['points_in_dropped_voxels']} of {counters['points']} points lost): the limit is "
-                f"{parameters.max_voxels} a frame (max_voxels of the training config)"
-            )
-        if counters["read_nan"]:
-            lines.append(f"{counters['read_nan']} of {counters['read']} points are NaN or infinite and were left out")
+        """Losses that change results."""
+        lines = lost_points(counters, parameters)
         if counters["queries_nan"]:
             lines.append(f"{counters['queries_nan']} queries are NaN: look for an overflow with the verifier")
         return lines
 
-    return Interface(read, one_array("points"), alerts=alerts)
+    return Interface(reader(parameters), one_array("points"), alerts=alerts)
 
 
 def _steps(spec: ModelSpec, parameters: TransFusionParameters, session: Session) -> list[Step]:
@@ -92,16 +88,16 @@ def _steps(spec: ModelSpec, parameters: TransFusionParameters, session: Session)
     table, columns = cell_table(parameters), len(parameters.points.use_dim)
     rows = RowBuffer(parameters.max_voxels * parameters.max_points_per_voxel, columns)
 
-    def voxelized(points: Float32) -> Voxels:
-        if points.ndim != 2 or points.shape[1] != columns:
-            raise InferenceError(f"points have the shape {points.shape}, the model takes (N, {columns})")
-        return voxelize(np.ascontiguousarray(points, np.float32), parameters, table)
-
     def inferred(packed: Packed) -> ArraysByName:
         return session.run(COMPONENT, {VOXELS: packed.voxels, NUM_POINTS: packed.num_points, COORS: packed.coors})
 
     return [
-        Step("voxelize", voxelized, _VOXELS, count=lambda voxels: voxels.counters),
+        Step(
+            "voxelize",
+            lambda points: voxelize(checked(points, columns), parameters, table),
+            _VOXELS,
+            count=lambda voxels: voxels.counters,
+        ),
         Step("pack", lambda voxels: _packed(voxels, parameters, rows), dataclass_of_arrays(Packed)),
         Step(COMPONENT, inferred, BY_NAME, count=lambda outputs: {"queries_nan": _count_nan(outputs)}, outputs=dict),
         Step("decode", lambda outputs: decode(outputs, parameters), predictions_of(spec)),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.buffers import rows_as_items
-from runtime.models.centerpoint.parameters import VoxelGrid
+from runtime.lidar.grid import VoxelGrid
 from shared.arrays import Bool, Float32, Int32, Int64
 
 

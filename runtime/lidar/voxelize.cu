@@ -1,4 +1,4 @@
-// Hard voxelization, see runtime/models/centerpoint/voxelize.py: the same voxels, in the same order and with the same limits, whatever the
+// Hard voxelization, see runtime/lidar/voxelize.py: the same voxels, in the same order and with the same limits, whatever the
 // order in which threads run. Four kernels, since each needs the whole result of the one before:
 //
 //   cells   the cell of each point, and the first point of each cell (a minimum, which has no order)

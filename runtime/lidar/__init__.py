@@ -1,0 +1,1 @@
+"""What models of lidar frames share: points in voxels, suppression of boxes."""
