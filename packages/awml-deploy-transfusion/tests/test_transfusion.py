@@ -86,20 +86,20 @@ def test_weights_have_the_names_and_shapes_of_awmls(model: Any) -> None:
     head = "pts_bbox_head."
     expected = {
         "pts_voxel_encoder.pfn_layers.0.linear.weight": (16, 11),
-        "pts_backbone.blocks.0.0.weight": (32, 32, 3, 3),
-        f"{head}shared_conv.weight": (64, 96, 3, 3),
-        f"{head}shared_conv.bias": (64,),
-        f"{head}heatmap_head.0.conv.weight": (64, 64, 3, 3),
-        f"{head}heatmap_head.0.bn.running_var": (64,),
+        "pts_backbone.blocks.0.0.weight": (48, 32, 3, 3),
+        f"{head}shared_conv.weight": (32, 60, 3, 3),
+        f"{head}shared_conv.bias": (32,),
+        f"{head}heatmap_head.0.conv.weight": (32, 32, 3, 3),
+        f"{head}heatmap_head.0.bn.running_var": (32,),
         f"{head}heatmap_head.1.bias": (5,),
-        f"{head}class_encoding.weight": (64, 5, 1),
-        f"{head}decoder.0.self_attn.attn.in_proj_weight": (192, 64),
-        f"{head}decoder.0.cross_attn.attn.out_proj.bias": (64,),
-        f"{head}decoder.0.ffn.layers.0.0.weight": (128, 64),
-        f"{head}decoder.0.norms.2.weight": (64,),
-        f"{head}decoder.0.self_posembed.position_embedding_head.0.weight": (64, 2, 1),
-        f"{head}decoder.0.cross_posembed.position_embedding_head.3.bias": (64,),
-        f"{head}prediction_heads.0.center.0.conv.weight": (64, 64, 1),
+        f"{head}class_encoding.weight": (32, 5, 1),
+        f"{head}decoder.0.self_attn.attn.in_proj_weight": (96, 32),
+        f"{head}decoder.0.cross_attn.attn.out_proj.bias": (32,),
+        f"{head}decoder.0.ffn.layers.0.0.weight": (64, 32),
+        f"{head}decoder.0.norms.2.weight": (32,),
+        f"{head}decoder.0.self_posembed.position_embedding_head.0.weight": (32, 2, 1),
+        f"{head}decoder.0.cross_posembed.position_embedding_head.3.bias": (32,),
+        f"{head}prediction_heads.0.center.0.conv.weight": (64, 32, 1),
         f"{head}prediction_heads.0.heatmap.1.weight": (5, 64, 1),
     }
     assert {name: shapes.get(name) for name in expected} == expected
@@ -146,7 +146,7 @@ def test_points_are_decorated_as_by_mmdet3d(model: Any, legacy: bool, distance: 
         model, {"cluster_center": cluster, "voxel_center": True, "distance": distance, "legacy": legacy}
     )
     encoder = PillarFeatureNet(
-        5, (8,), distance, cluster, True, (0.4, 0.4, 10.0), (-51.2, -51.2, -3.0, 51.2, 51.2, 7.0), legacy=legacy
+        5, (8,), distance, cluster, True, (0.4, 0.4, 8.0), (-51.2, -51.2, -3.0, 51.2, 51.2, 5.0), legacy=legacy
     ).eval()  # fmt: skip
     with torch.no_grad(), recorded_calls(encoder.pfn_layers[0]) as calls:
         decorated = ours._decorated(voxels, num_points, coors)
