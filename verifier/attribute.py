@@ -208,13 +208,12 @@ def _same_rows(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     """Whether two arrays hold the same rows, each as often, in whatever order."""
     if one.shape != other.shape or one.dtype != other.dtype or one.ndim == 0:
         return False
-    return not one.size or bool(np.array_equal(_sorted_rows(one), _sorted_rows(other)))
+    return not one.size or _sorted_rows(one) == _sorted_rows(other)
 
 
-def _sorted_rows(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _sorted_rows(array: npt.NDArray[Any]) -> bytes:
     rows = np.ascontiguousarray(array).reshape(len(array), -1)
-    as_bytes = rows.view(np.uint8).reshape(len(array), -1)
-    return as_bytes[np.lexsort(as_bytes.T[::-1])]
+    return np.sort(rows.view(np.dtype((np.void, rows[0].nbytes))), axis=0).tobytes()
 
 
 def _text(result: Mapping[str, Any]) -> str:

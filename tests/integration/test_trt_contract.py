@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import pytest
@@ -14,9 +15,11 @@ from trt_builder import compat
 @cache
 def releases() -> dict[str, dict[str, set[str]]]:
     found = {}
-    for release in RELEASES:
+    with ThreadPoolExecutor() as pool:  # the first time, each waits for an index
+        asked = {release: pool.submit(names_of, release) for release in RELEASES}
+    for release, names in asked.items():
         try:
-            found[release.version] = names_of(release)
+            found[release.version] = names.result()
         except Unavailable as reason:
             # One Python more than ours is needed for 8.6.0; 8.6.1 stands in for it.
             if release.python is None:
