@@ -23,6 +23,7 @@ import pytest
 from shared import __version__
 from shared.manifest import read_manifest
 from tests.support.ci_services import GitHub, GitLab, Outcome, Runner
+from tests.support.cuda_on_cpu import KEPT
 from tests.support.junit_schema import checked, verdicts
 
 ROOT = Path(__file__).parents[2]
@@ -111,12 +112,11 @@ def model(tmp_path_factory: pytest.TempPathFactory, tools: Path) -> Path:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables of a runner: no others of this process reach a job."""
-    kernels = tmp_path_factory.mktemp("kernels")
     return {
         "PATH": f"{TOOLS}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(tmp_path_factory.mktemp("home")),
         "PYTHONPATH": str(ROOT),
-        "KERNELS": str(kernels),
+        "KERNELS": str(KEPT),
         "OMP_NUM_THREADS": "1",
         "AWML_DEPLOY_KEY": os.environ["AWML_DEPLOY_KEY"],
     }

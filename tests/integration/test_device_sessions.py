@@ -40,8 +40,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    backends_on_cpu.use(monkeypatch, tmp_path_factory.getbasetemp())
+def work(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    backends_on_cpu.use(monkeypatch, cuda_on_cpu.KEPT)
     return exported
 
 
@@ -183,7 +183,7 @@ def test_on_a_gpu_weights_have_their_channels_last_unless_the_program_asks_for_a
         onnx="onnx/conv.onnx",
     )
     spec = ModelSpec(model="any", task="classification", classes=["a"], components=[component], parameters={})
-    backends_on_cpu.use(monkeypatch, tmp_path)
+    backends_on_cpu.use(monkeypatch, cuda_on_cpu.KEPT)
     session = pytorch.load({"conv": tmp_path / "conv.pt2"}, spec, pytorch.Device("cuda"), None)
     answer = session.run("conv", {"images": example.numpy()})["answer"]
     assert answer.flags["C_CONTIGUOUS"]

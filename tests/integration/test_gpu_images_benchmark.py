@@ -79,7 +79,7 @@ def workspace(root: Path, spec: ModelSpec, answer: np.ndarray[Any, Any], size: t
 
 @pytest.mark.parametrize("model", ["yolox", "calibration"])
 def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
-    engines_on_cpu.use(monkeypatch, tmp_path)
+    engines_on_cpu.use(monkeypatch, cuda_on_cpu.KEPT)
     monkeypatch.setattr(gpu_images, "SECONDS", 0.1)
     monkeypatch.setattr(gpu_images, "WARM_UP_REQUESTS", 1)
     monkeypatch.setattr(gpu_images, "STAGED_REQUESTS", 2)

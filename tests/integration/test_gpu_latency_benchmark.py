@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ c
 def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ws = tiny.make_workspace(tmp_path / "work", tiny.write_frames(tmp_path / "frames", [10]))
     engines_on_cpu.add_engines(ws)
-    engines_on_cpu.use(monkeypatch, tmp_path)
+    engines_on_cpu.use(monkeypatch, cuda_on_cpu.KEPT)
     monkeypatch.setattr(gpu_latency, "driver", cuda_on_cpu.HostDriver)
     monkeypatch.setattr(gpu_latency, "WARM_UP_REQUESTS", 1)
     monkeypatch.setattr(gpu_latency, "STAGED_REQUESTS", 2)
@@ -51,7 +51,7 @@ def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("backend", ["onnx", "pytorch"])
 def test_the_other_backends_have_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     ws = tiny.make_workspace(tmp_path / "work", tiny.write_frames(tmp_path / "frames", [10]))
-    backends_on_cpu.use(monkeypatch, tmp_path)
+    backends_on_cpu.use(monkeypatch, cuda_on_cpu.KEPT)
     monkeypatch.setattr(gpu_latency, "WARM_UP_REQUESTS", 1)
     monkeypatch.setattr(gpu_latency, "STAGED_REQUESTS", 2)
     monkeypatch.setattr(gpu_latency, "SECONDS", 0.2)
@@ -74,7 +74,7 @@ def test_an_encoder_that_depends_on_the_number_of_rows_is_told_from_steps_that_a
 ) -> None:
     ws = tiny.make_workspace(tmp_path / "work", tiny.write_frames(tmp_path / "frames", [10]))
     spec = ws.spec()
-    backends_on_cpu.use(monkeypatch, tmp_path)
+    backends_on_cpu.use(monkeypatch, cuda_on_cpu.KEPT)
     files = {name: ws.artifact(path) for name, path in onnx.artifacts(ws, spec).items()}
     session = onnx.load(files, spec, onnx.Device("cuda"), None)
     assert isinstance(session, onnx.OnnxDeviceSession)

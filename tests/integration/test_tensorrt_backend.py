@@ -47,8 +47,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
+def kernels() -> Path:
+    return cuda_on_cpu.KEPT
 
 
 @pytest.fixture

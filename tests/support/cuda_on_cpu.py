@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ from runtime.lidar import device_voxels
 from runtime.models.calibration import device as calibration
 
 HEADER = Path(__file__).with_suffix(".h")
+#: Compiled kernels, by the hash of their source: they take seconds each, and many tests and processes want the same.
+KEPT = Path(__file__).resolve().parents[2] / ".cache" / "kernels-on-cpu"
 _C_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float, "d": ctypes.c_double}
 _HALF = {
     'asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));': "value = half_to_float(bits);",
@@ -234,10 +237,10 @@ def _compile(files: Sequence[Path], kernels: Iterable[str], constants: Mapping[s
     name = hashlib.sha256(text.encode()).hexdigest()
     library = folder / f"{name}.so"
     if not library.is_file():
-        file = folder / f"{name}.cpp"
-        file.write_text(text)
         chosen = compiler()
         assert chosen is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        made = folder / f"{name}-{os.getpid()}.so"
         command = [
             chosen,
             "-std=c++17",
@@ -247,8 +250,11 @@ def _compile(files: Sequence[Path], kernels: Iterable[str], constants: Mapping[s
             "-fPIC",
             "-shared",
             "-o",
-            str(library),
-            str(file),
+            str(made),
+            "-x",
+            "c++",
+            "-",
         ]
-        subprocess.run(command, check=True)
+        subprocess.run(command, input=text, text=True, check=True)
+        made.replace(library)
     return ctypes.CDLL(str(library))

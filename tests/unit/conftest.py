@@ -14,8 +14,8 @@ from tests.support import cuda_on_cpu
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
+def compiled() -> Path:
+    return cuda_on_cpu.KEPT
 
 
 @pytest.fixture(params=["on a CPU", pytest.param("on a GPU", marks=pytest.mark.gpu)])

@@ -45,8 +45,8 @@ def view(seed: int = 0, count: int = 3000, height: int = 40, width: int = 61, **
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
+def folder() -> Path:
+    return cuda_on_cpu.KEPT
 
 
 def on_device(monkeypatch, folder: Path, seed: int = 0, **options: Any) -> CalibrationOnDevice:

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ c
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
+def folder() -> Path:
+    return cuda_on_cpu.KEPT
 
 
 def on_device(monkeypatch, folder: Path, rows: np.ndarray[Any, Any], seed: int = 0, **changes: Any) -> YoloxOnDevice:
