@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from runtime.backends import Session
+from runtime.cuda.session import DeviceSession
+from runtime.models.frnet.device import FRNetOnDevice, unsupported
 from runtime.models.frnet.parameters import FRNetParameters, read_parameters
 from runtime.models.frnet.steps import steps
 from runtime.pipeline import Counters, HostPipeline, Interface, Pipeline, PipelineInput, one_array
@@ -10,11 +14,19 @@ from shared.data import load_points_counted
 from shared.data.types import Sample
 from shared.spec import ModelSpec
 
+_log = logging.getLogger("runtime")
+
 
 def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of an FRNet, see `runtime.pipeline.build_pipeline`."""
     parameters = read_parameters(spec)
-    return HostPipeline(interface_of(parameters), steps(spec, parameters, session))
+    interface = interface_of(parameters)
+    if isinstance(session, DeviceSession):
+        reason = unsupported(spec, parameters, session)
+        if reason is None:
+            return FRNetOnDevice(interface, spec, parameters, session)
+        _log.warning("%s: the steps around the network run on the host", reason)
+    return HostPipeline(interface, steps(spec, parameters, session))
 
 
 def interface_of(parameters: FRNetParameters) -> Interface:

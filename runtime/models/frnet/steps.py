@@ -96,15 +96,20 @@ def steps(spec: ModelSpec, parameters: FRNetParameters, session: Session) -> lis
     ]
 
 
-def interpolated(points: Float32, parameters: FRNetParameters) -> Interpolated:
-    """The frame's points in the sensor's frame, gaps filled.
+def checked(points: Float32) -> Float32:
+    """The points.
 
     Raises:
         InferenceError: another number of features.
     """
     if points.ndim != 2 or points.shape[1] != FEATURES:
         raise InferenceError(f"points have the shape {points.shape}, the model takes (N, {FEATURES})")
-    moved = in_sensor_frame(points, parameters.sensor)
+    return points
+
+
+def interpolated(points: Float32, parameters: FRNetParameters) -> Interpolated:
+    """The frame's points in the sensor's frame, gaps filled."""
+    moved = in_sensor_frame(checked(points), parameters.sensor)
     usable = have_direction(moved)
     return Interpolated(interpolate(moved[usable], parameters.sensor, parameters.interpolation), usable)
 

@@ -1,0 +1,280 @@
+"""FRNet on a GPU: the steps of `runtime.models.frnet.steps` as CUDA kernels on device memory.
+
+points -> upload -> interpolate -> group -> frnet -> classify -> download
+
+How many rows a frame has, and how many frustums, the device finds out; nobody waits for that. The network runs with a
+*bucket* of rows and frustums a little above those of the frame before, and a frame that has more, which the counters
+that come back with the answer say, is enqueued again with a bucket that fits. What is above the frame's own is zero: no
+point of a frustum and no pixel refers to it.
+
+Points without a direction keep their rows, which NumPy's steps leave out, so that each answer stands where its point
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.cuda.gpu import DeviceArray
+from runtime.cuda.session import Bound, DeviceSession, recorded
+from runtime.cuda.timeline import Timeline
+from runtime.models.frnet.device_memory import (
+    BLOCK,
+    FIRST,
+    FRAME_HEADER,
+    FRUSTUMS,
+    GAPS,
+    POINTS_OVER,
+    USABLE,
+    Buffers,
+    load_kernels,
+)
+from runtime.models.frnet.parameters import FRNetParameters
+from runtime.models.frnet.steps import checked
+from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
+from shared.arrays import Float32
+from shared.errors import InferenceError
+from shared.spec import ComponentSpec, ModelSpec
+from shared.tasks.segmentation3d import PointClasses
+
+# Sizes that the network is made ready for: steps of an eighth of the largest.
+BUCKETS = 8
+
+_UNUSED = 0xFFFFFFFF
+
+
+def unsupported(spec: ModelSpec, parameters: FRNetParameters, session: DeviceSession) -> str | None:
+    """Why the kernels can't serve a model; None when they can."""
+    (component,) = spec.components
+    if parameters.form != "padded":
+        return f"its inputs are of the form {parameters.form}, whose sizes the host must know"
+    if session.dtype(component.name, "points") != np.float32:
+        return f"it takes points in {session.dtype(component.name, 'points')}"
+    if _row_axis(component, "points") not in component.axes:
+        return "its spec does not say how many points there are at most"
+    return None
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Rows and frustums that the network runs with, and what a request launches, by whether stages are timed."""
+
+    rows: int
+    frustums: int
+    bound: Bound
+    launch: dict[bool, Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request on its way: points of its frame, and its bucket."""
+
+    points: int
+    bucket: _Bucket
+
+
+class FRNetOnDevice(DevicePipeline[FRNetParameters]):
+    """An FRNet whose steps are CUDA kernels. Its model is one of which `unsupported` says nothing."""
+
+    def __init__(
+        self, interface: Interface, spec: ModelSpec, parameters: FRNetParameters, session: DeviceSession
+    ) -> None:
+        super().__init__(interface, spec, parameters, session)
+        (self._component,) = spec.components
+        self._output = self._component.outputs[0].name
+        fewest, most = session.rows(self._component.name)
+        rows, frustums = (
+            self._component.axes[_row_axis(self._component, name)] for name in ("points", "frustum_points")
+        )
+        self._most = min(rows.max, rows.max if most is None else most), frustums.max
+        self._fewest = max(rows.min, fewest), frustums.min
+        classes = int(self._component.outputs[0].shape[-1])
+        dtype = session.dtype(self._component.name, self._output)
+        self._buffers = Buffers(session.gpu, parameters, *self._most, classes, dtype)
+        self._kernels = load_kernels(session.gpu, parameters, dtype, self._stream)
+        self._blocks = session.gpu.multiprocessors * 8
+        self._timeline = Timeline(
+            session.gpu, ("upload", "interpolate", "group", self._component.name, "classify", "download")
+        )
+        self._buckets = [self._bucket(number) for number in range(1, BUCKETS + 1)]
+        self._expected = self._most
+
+    def input_shapes(self, data: Float32, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the counters say how many rows the points become)
+        """See `DevicePipeline`."""
+        rows, frustums = (
+            max(counters[name], fewest)
+            for name, fewest in zip(("num_points", "num_frustums"), self._fewest, strict=True)
+        )
+        inputs = self._buffers.inputs(rows, frustums)
+        return {self._component.name: {name: array.shape for name, array in inputs.items()}}
+
+    def enqueue(self, data: Float32, *, stages: bool) -> _Request:
+        """See `DevicePipeline`.
+
+        Args:
+            data: (N, 4) float32; x, y, z [m] and intensity.
+            stages: take the time of every stage.
+        """
+        points = checked(data)
+        if len(points) > self._most[0]:
+            raise InferenceError(f"a frame of {len(points)} points: the network takes at most {self._most[0]}")
+        if stages:
+            self._timeline.started.record(self._stream)
+        self._upload(points)
+        self._timeline.marker(self._stream, timed=stages)("upload")
+        bucket = self._bucket_for(*self._expected, len(points))
+        bucket.launch[stages]()
+        return _Request(len(points), bucket)
+
+    def answer(self, request: _Request, *, stages: bool) -> Inference:
+        """See `DevicePipeline`."""
+        self._stream.synchronize()
+        header, bucket = self._buffers.host_header, request.bucket
+        rows, frustums = request.points + int(header[GAPS]), int(header[FRUSTUMS])
+        if rows > self._most[0] or frustums > self._most[1]:
+            raise InferenceError(
+                f"a frame of {rows} points, gaps filled, in {frustums} frustums: the network takes at most "
+                f"{self._most[0]} in {self._most[1]}"
+            )
+        if rows > bucket.rows or frustums > bucket.frustums:
+            # The expectation was too low: once more, with the frame that is on the device already.
+            if stages:
+                self._timeline.started.record(self._stream)
+                self._timeline.marker(self._stream, timed=True)("upload")
+            bucket = self._bucket_for(rows, frustums, request.points)
+            bucket.launch[stages]()
+            self._stream.synchronize()
+        # A quarter of a step above this frame: the next one is much like it.
+        self._expected = (rows + self._most[0] // (4 * BUCKETS), frustums + self._most[1] // (4 * BUCKETS))
+        counters = {
+            "num_points": int(header[USABLE]) + int(header[GAPS]),
+            "num_frustums": frustums,
+            "points_over": int(header[POINTS_OVER]),
+        }
+        outputs = _AskedRows(bucket.bound.outputs, self._buffers.cell_of_row.first(rows))
+        latency = self._timeline.milliseconds() if stages else {}
+        return Inference(self._classes(request.points), outputs, latency, counters)
+
+    def _classes(self, points: int) -> PointClasses:
+        buffers = self._buffers
+        return PointClasses(
+            *(host[:points].copy() for host in (buffers.host_labels, buffers.host_scores, buffers.host_margins))
+        )
+
+    def _upload(self, points: Float32) -> None:
+        """Copy a frame to the device: its points, and how many they are."""
+        buffers = self._buffers
+        if len(points):
+            self._staging.to_device(points, buffers.frame.part(FRAME_HEADER, ()).address, self._stream)
+        buffers.host_count[0] = len(points)
+        self._gpu.to_device(buffers.host_count, buffers.frame.address, self._stream)
+
+    def _bucket(self, number: int) -> _Bucket:
+        """The ``number``-th of `BUCKETS`."""
+        rows, frustums = (
+            max(fewest, -(-most * number // BUCKETS)) for fewest, most in zip(self._fewest, self._most, strict=True)
+        )
+        inputs, probabilities = self._buffers.inputs(rows, frustums), self._buffers.probabilities.first(rows)
+        bound = self._lane.bind(self._component.name, inputs, {self._output: probabilities})
+        body = partial(self._enqueue_body, rows, frustums, bound)
+        return _Bucket(rows, frustums, bound, recorded(self._gpu, self._lane, self._timeline, body))
+
+    def _bucket_for(self, rows: int, frustums: int, points: int) -> _Bucket:
+        """The smallest that holds so many, and the points of the frame; the largest where none does."""
+        wanted = max(rows, points)
+        fitting = (each for each in self._buckets if each.rows >= wanted and each.frustums >= frustums)
+        return next(fitting, self._buckets[-1])
+
+    def _enqueue_body(self, rows: int, frustums: int, bound: Bound, mark: Callable[[str], None]) -> None:
+        """Everything from the points on the device to the answer on the host."""
+        self._interpolate()
+        mark("interpolate")
+        self._group(rows, frustums)
+        mark("group")
+        bound.enqueue()
+        mark(self._component.name)
+        self._classify(bound.outputs[self._output])
+        mark("classify")
+        self._download(rows)
+        mark("download")
+
+    def _interpolate(self) -> None:
+        b = self._buffers
+        self._gpu.fill(b.header, 0, self._stream)
+        self._gpu.fill(b.header.part(FIRST, (1,)), _UNUSED, self._stream)
+        self._gpu.fill(b.nearest, _UNUSED, self._stream)
+        self._kernels.launch(
+            "project_points", self._blocks, BLOCK, b.frame, b.points, b.cell_of_row, b.nearest, b.header
+        )
+        tiles = b.gaps_of_tile.shape[0]
+        self._kernels.launch("count_gaps", tiles, BLOCK, b.nearest, b.header, b.gaps_of_tile)
+        self._kernels.launch(
+            "fill_gaps", tiles, BLOCK,
+            b.frame, b.nearest, b.gaps_of_tile, self._most[0], b.points,
+            b.cell_of_row, b.header,
+        )  # fmt: skip
+
+    def _group(self, rows: int, frustums: int) -> None:
+        b, tiles = self._buffers, self._buffers.frustums_of_tile.shape[0]
+        self._gpu.fill(b.in_cell, 0, self._stream)
+        self._gpu.fill(b.slots, _UNUSED, self._stream)
+        self._kernels.launch(
+            "count_points", self._blocks, BLOCK, b.frame, b.cell_of_row, b.header, self._most[0], b.in_cell
+        )
+        self._kernels.launch("count_frustums", tiles, BLOCK, b.in_cell, b.frustums_of_tile)
+        self._kernels.launch(
+            "number_frustums", tiles, BLOCK, b.in_cell, b.frustums_of_tile, frustums, b.frustum_of_cell, b.header
+        )
+        self._kernels.launch(
+            "group_points", self._blocks, BLOCK,
+            b.frame, b.cell_of_row, b.frustum_of_cell, b.header, rows, b.points, b.coors, b.inverse_map, b.slots,
+        )  # fmt: skip
+        self._kernels.launch("pad_frustums", self._blocks, BLOCK, b.header, frustums, b.slots)
+        for stride, shown in b.maps.items():
+            self._kernels.launch("show_frustums", self._blocks, BLOCK, b.frustum_of_cell, stride, shown)
+
+    def _classify(self, probabilities: DeviceArray) -> None:
+        b, ignored = self._buffers, self._parameters.ignored_class
+        self._kernels.launch(
+            "classify_points", self._blocks, BLOCK,
+            b.frame, b.cell_of_row, probabilities, probabilities.shape[1], -1 if ignored is None else ignored,
+            b.scores, b.margins, b.labels,
+        )  # fmt: skip
+
+    def _download(self, rows: int) -> None:
+        b = self._buffers
+        for source, target in ((b.scores, b.host_scores), (b.margins, b.host_margins), (b.labels, b.host_labels)):
+            self._gpu.to_host(source, target[:rows], self._stream)
+        self._gpu.to_host(b.header, b.host_header, self._stream)
+
+
+def _row_axis(component: ComponentSpec, name: str) -> str:
+    """Name of the first axis of an input."""
+    return next(str(tensor.shape[0]) for tensor in component.inputs if tensor.name == name)
+
+
+class _AskedRows(Mapping[str, npt.NDArray[Any]]):
+    """The network's answers for points that have a direction and for added ones, copied when somebody looks at them.
+
+    Valid until the lane's next request.
+    """
+
+    def __init__(self, outputs: Mapping[str, DeviceArray], cell_of_row: DeviceArray) -> None:
+        self._outputs, self._cell_of_row = outputs, cell_of_row
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        cells = self._cell_of_row.get()
+        rows: npt.NDArray[Any] = self._outputs[name].first(len(cells)).get()
+        return rows[cells >= 0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)

@@ -1,0 +1,117 @@
+"""Device memory and kernels of an FRNet's lane; the names are those of the .cu files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.cuda.gpu import C_TYPES, DeviceArray, Gpu, Kernels
+from runtime.models.frnet.parameters import FEATURES, FRNetParameters, RangeImage
+
+# In the order in which they build on each other.
+FILES = tuple(Path(__file__).with_name(f"{step}.cu") for step in ("interpolate", "group", "classify"))
+
+# The same numbers as in the .cu files.
+FRAME_HEADER = 4
+BLOCK = 256
+TILE = 1024
+USABLE, FIRST, GAPS, FRUSTUMS, POINTS_OVER = range(5)
+HEADER_WORDS = 8
+
+
+class Buffers:
+    """What lies between the kernels, what the network is given, and where the answer comes to on the host.
+
+    Args:
+        gpu: where.
+        parameters: of the model.
+        rows, frustums: the most that the network takes.
+        classes: of its answer.
+        dtype: of its answer.
+    """
+
+    def __init__(
+        self, gpu: Gpu, parameters: FRNetParameters, rows: int, frustums: int, classes: int, dtype: np.dtype[Any]
+    ) -> None:
+        pixels, cells = _pixels(parameters.interpolation), _pixels(parameters.frustums)
+        self.frame = gpu.allocate((FRAME_HEADER + rows * FEATURES,), np.int32)
+        self.host_count = gpu.pinned((FRAME_HEADER,), np.int32)
+        self.points = gpu.allocate((rows, FEATURES), np.float32)
+        self.cell_of_row = gpu.allocate((rows,), np.int32)
+        self.nearest = gpu.allocate((pixels,), np.uint64)
+        self.gaps_of_tile = gpu.allocate((-(-pixels // TILE),), np.int32)
+        self.in_cell = gpu.allocate((cells,), np.int32)
+        self.frustums_of_tile = gpu.allocate((-(-cells // TILE),), np.int32)
+        self.frustum_of_cell = gpu.allocate((cells,), np.int32)
+        self.coors = gpu.allocate((rows, 2), np.int32)
+        self.inverse_map = gpu.allocate((rows,), np.int32)
+        self.slots = gpu.allocate((frustums, parameters.points_per_frustum), np.int32)
+        self.maps: dict[int, DeviceArray] = {}
+        sizes = {stride: _pixels(parameters.frustums, stride) for stride in parameters.strides}
+        self.pixel_frustums = gpu.allocate((sum(sizes.values()),), np.int32)
+        start = 0
+        for stride, size in sizes.items():
+            self.maps[stride] = self.pixel_frustums.part(start, (size,))
+            start += size
+        self.probabilities = gpu.allocate((rows, classes), dtype)
+        self.scores, self.host_scores = gpu.allocate((rows,), np.float32), gpu.pinned((rows,), np.float32)
+        self.margins, self.host_margins = gpu.allocate((rows,), np.float32), gpu.pinned((rows,), np.float32)
+        self.labels, self.host_labels = gpu.allocate((rows,), np.uint8), gpu.pinned((rows,), np.uint8)
+        self.header, self.host_header = gpu.allocate((HEADER_WORDS,), np.int32), gpu.pinned((HEADER_WORDS,), np.int32)
+
+    def inputs(self, rows: int, frustums: int) -> dict[str, DeviceArray]:
+        """The network's inputs of so many points in so many frustums, see `runtime.models.frnet.steps`."""
+        return {
+            "points": self.points.first(rows),
+            "coors": self.coors.first(rows),
+            "inverse_map": self.inverse_map.first(rows),
+            "frustum_points": self.slots.first(frustums),
+            "pixel_frustums": self.pixel_frustums,
+        }
+
+
+def load_kernels(gpu: Gpu, parameters: FRNetParameters, dtype: np.dtype[Any], stream: Any) -> Kernels:
+    """The kernels, compiled for a model whose answer is of a type, to run on a stream."""
+    up, down = (abs(angle / 180.0 * math.pi) for angle in (parameters.sensor.fov_up, parameters.sensor.fov_down))
+    constants = {
+        "IMAGE_H": str(parameters.interpolation.height),
+        "IMAGE_W": str(parameters.interpolation.width),
+        "FRUSTUM_H": str(parameters.frustums.height),
+        "FRUSTUM_W": str(parameters.frustums.width),
+        "SLOTS": str(parameters.points_per_frustum),
+        "PROBABILITY_T": C_TYPES[dtype.name],
+        "PI": _float(math.pi),
+        "FOV_DOWN": _float(down),
+        "FOV": _float(up + down),
+    }
+    # Exactly, in hexadecimal.
+    constants |= {
+        f"POSITION_{axis}": value.hex() for axis, value in zip("XYZ", parameters.sensor.position, strict=True)
+    }
+    return gpu.kernels(FILES, _SIGNATURES, constants, stream)
+
+
+def _pixels(image: RangeImage, stride: int = 1) -> int:
+    return (image.height // stride) * (image.width // stride)
+
+
+def _float(value: float) -> str:
+    return f"{float(np.float32(value)).hex()}f"
+
+
+# Arguments of the kernels: P an address, i an int32.
+_SIGNATURES = {
+    "project_points": "PPPPP",
+    "count_gaps": "PPP",
+    "fill_gaps": "PPPiPPP",
+    "count_points": "PPPiP",
+    "count_frustums": "PP",
+    "number_frustums": "PPiPP",
+    "group_points": "PPPPiPPPP",
+    "pad_frustums": "PiP",
+    "show_frustums": "PiP",
+    "classify_points": "PPPiiPPP",
+}
