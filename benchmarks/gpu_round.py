@@ -123,6 +123,7 @@ def _tests() -> list[Sequence[str]]:
     others = [file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN]
     kernels = [
         "tests/unit/test_cuda_kernels.py",
+        "tests/unit/test_cuda_frnet.py",
         "tests/unit/test_pillar_encoder.py",
         *(file for file in others if "kernels" in file),
     ]

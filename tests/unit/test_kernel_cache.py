@@ -15,9 +15,11 @@ from runtime.cuda.compile import cache_folder, compile_kernels, source
 from runtime.models.calibration import device as calibration
 from runtime.models.centerpoint import device_kernels as centerpoint
 from runtime.models.centerpoint.parameters import CenterPointParameters
+from runtime.models.frnet import device_memory as frnet
+from runtime.models.frnet.parameters import FRNetParameters
 from runtime.models.yolox import device as yolox
 from shared.errors import EnvironmentLacks, ModelLoadError
-from tests.support import tiny_centerpoint
+from tests.support import frnet_device, tiny_centerpoint
 
 # What nvcc is to do: note its arguments, and write, or fail as the test says.
 NVCC = """#!/bin/sh
@@ -154,6 +156,7 @@ def test_the_compilers_of_this_machine_take_every_kernel(tmp_path: Path, monkeyp
     )
     encode = {**constants, "HIDDEN": "16", "HALF": "1", "ENCODE_WARPS": "8", "ENCODE_BLOCKS": "2"}
     types = {"INPUT_T": "unsigned short", "OUTPUT_T": "float", "MOST": "4096"}
+    points = FRNetParameters.model_validate(frnet_device.spec().parameters)
     for number, compiler in enumerate(found):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(number)))
         if not isinstance(compiler, str):
@@ -163,5 +166,6 @@ def test_the_compilers_of_this_machine_take_every_kernel(tmp_path: Path, monkeyp
             ((*centerpoint.FILES, centerpoint.ENCODE_FILE), encode),
             (yolox.FILES, types),
             (calibration.FILES, types),
+            (frnet.FILES, frnet.kernel_constants(points, float32)),
         ):
             assert compile_kernels(files, macros, "sm_90").startswith(b"\x7fELF")

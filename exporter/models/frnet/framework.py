@@ -86,8 +86,9 @@ def interpolated(
     height, width = size
     up, down = abs(math.radians(fov_up)), abs(math.radians(fov_down))
     depth = np.linalg.norm(points[:, :3], 2, axis=1)
-    yaw = -np.arctan2(points[:, 1], points[:, 0])
-    pitch = np.arcsin(points[:, 2] / depth)
+    # In double, since single precision differs from processor to processor.
+    yaw = -np.arctan2(points[:, 1].astype(np.float64), points[:, 0].astype(np.float64)).astype(np.float32)
+    pitch = np.arcsin((points[:, 2] / depth).astype(np.float64)).astype(np.float32)
     x = np.floor(0.5 * (yaw / np.pi + 1.0) * width).clip(0, width - 1).astype(np.int64)
     y = np.floor((1.0 - (pitch + down) / (up + down)) * height).clip(0, height - 1).astype(np.int64)
     index = np.full((height, width), -1)
@@ -115,8 +116,8 @@ def grouped(model: Any, points: Float32) -> dict[str, Tensor]:
     up, down = abs(seen.fov_up / 180 * np.pi), abs(seen.fov_down / 180 * np.pi)
     tensor = torch.from_numpy(points)
     depth = torch.linalg.norm(tensor[:, :3], 2, dim=1)
-    yaw = -torch.atan2(tensor[:, 1], tensor[:, 0])
-    pitch = torch.arcsin(tensor[:, 2] / depth)
+    yaw = -torch.atan2(tensor[:, 1].double(), tensor[:, 0].double()).float()
+    pitch = torch.arcsin((tensor[:, 2] / depth).double()).float()
     x = (0.5 * (yaw / np.pi + 1.0) * width).floor().clamp(0, width - 1).long()
     y = ((1.0 - (pitch + down) / (up + down)) * height).floor().clamp(0, height - 1).long()
     # One number a pixel: unique rows are the same, and found much sooner.

@@ -75,8 +75,14 @@ class Buffers:
 
 def load_kernels(gpu: Gpu, parameters: FRNetParameters, dtype: np.dtype[Any], stream: Any) -> Kernels:
     """The kernels, compiled for a model whose answer is of a type, to run on a stream."""
+    return gpu.kernels(FILES, _SIGNATURES, kernel_constants(parameters, dtype), stream)
+
+
+def kernel_constants(parameters: FRNetParameters, dtype: np.dtype[Any]) -> dict[str, str]:
+    """The macros of the kernels. Floats are written exactly, in hexadecimal."""
     up, down = (abs(angle / 180.0 * math.pi) for angle in (parameters.sensor.fov_up, parameters.sensor.fov_down))
-    constants = {
+    x, y, z = (value.hex() for value in parameters.sensor.position)
+    return {
         "IMAGE_H": str(parameters.interpolation.height),
         "IMAGE_W": str(parameters.interpolation.width),
         "FRUSTUM_H": str(parameters.frustums.height),
@@ -86,12 +92,10 @@ def load_kernels(gpu: Gpu, parameters: FRNetParameters, dtype: np.dtype[Any], st
         "PI": _float(math.pi),
         "FOV_DOWN": _float(down),
         "FOV": _float(up + down),
+        "POSITION_X": x,
+        "POSITION_Y": y,
+        "POSITION_Z": z,
     }
-    # Exactly, in hexadecimal.
-    constants |= {
-        f"POSITION_{axis}": value.hex() for axis, value in zip("XYZ", parameters.sensor.position, strict=True)
-    }
-    return gpu.kernels(FILES, _SIGNATURES, constants, stream)
 
 
 def _pixels(image: RangeImage, stride: int = 1) -> int:

@@ -1,4 +1,8 @@
-"""Where points lie in a range image: FRNet's spherical projection, in single precision as AWML computes it."""
+"""Where points lie in a range image: FRNet's spherical projection, in single precision as AWML computes it.
+
+But for the angles, which are rounded once: the single precision of NumPy, PyTorch and CUDA differs, and NumPy's from
+processor to processor. Of 503,253 points of real frames, 2 are in another of 32 x 1920 pixels than by NumPy's own.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,9 @@ def project(points: Float32, sensor: Sensor, image: RangeImage) -> tuple[Int64, 
         Rows and columns, (N,) int64 each.
     """
     up, down = (abs(angle / 180.0 * math.pi) for angle in (sensor.fov_up, sensor.fov_down))
-    yaw = -np.arctan2(points[:, 1], points[:, 0])
-    pitch = np.arcsin(points[:, 2] / depths(points))
+    x, y = points[:, :2].T.astype(np.float64)
+    yaw = -np.arctan2(y, x).astype(np.float32)
+    pitch = np.arcsin((points[:, 2] / depths(points)).astype(np.float64)).astype(np.float32)
     columns = np.floor(0.5 * (yaw / math.pi + 1.0) * image.width)
     rows = np.floor((1.0 - (pitch + down) / (up + down)) * image.height)
     return (
