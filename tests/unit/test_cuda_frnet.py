@@ -113,6 +113,13 @@ def test_half_precision(gpu: Any) -> None:
     Pair(gpu, dtype="float16").check(cloud(500))
 
 
+def test_points_as_others_lay_them_out(gpu: Any) -> None:
+    pair, points = Pair(gpu), cloud(200)
+    wanted = pair.check(points).predictions.labels
+    np.testing.assert_array_equal(pair.device.infer(points.astype(np.float64)).predictions.labels, wanted)
+    np.testing.assert_array_equal(pair.device.infer(np.asfortranarray(points)).predictions.labels, wanted)
+
+
 def test_a_frame_larger_than_the_one_before(gpu: Any) -> None:
     pair = Pair(gpu)
     sizes = []

@@ -122,7 +122,7 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
             data: (N, 4) float32; x, y, z [m] and intensity.
             stages: take the time of every stage.
         """
-        points = checked(data)
+        points = np.ascontiguousarray(checked(data), np.float32)
         if len(points) > self._most[0]:
             raise InferenceError(f"a frame of {len(points)} points: the network takes at most {self._most[0]}")
         if stages:
