@@ -43,7 +43,8 @@ class Model(Section):
         "`nms_type` (`circle` replaces a training config's rotated suppression). `calibration`: "
         "`miscalibration_confidence_threshold` (by how much the logit of calibrated must be above the other one), "
         "`max_depth` (where the training config does not say it). "
-        "`frnet`: `form`, `points_per_frustum`, `sensor_position`, `num_points`, `num_frustums` (docs/frnet.md). "
+        "`frnet`: `form`, `output`, `points_per_frustum`, `sensor_position`, `num_points`, `num_frustums` "
+        "(docs/frnet.md). "
         "`yolox`: `batch_size`, `output`, `relu6_to_relu`, `nms`, `image`, `classes` (docs/yolox.md).",
     )
 

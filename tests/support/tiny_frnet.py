@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.labels import SEGMENTS
-from shared.spec import ComponentSpec, ModelSpec, TensorSpec
+from shared.spec import AxisSizes, ComponentSpec, ModelSpec, TensorSpec
 
 CLASSES = list(SEGMENTS[:-1])
 HEIGHT, WIDTH, COLUMNS = 16, 32, 128
@@ -88,11 +88,19 @@ def spec(form: str = "padded", **changes: Any) -> ModelSpec:
         "frustum_points": ("int32", ["num_frustums", 8]),
         "pixel_frustums": ("int32", [sum(HEIGHT * WIDTH // stride**2 for stride in STRIDES)]),
     }
+    if form == "scatter":
+        inputs = {
+            "points": ("float32", ["num_points", 4]),
+            "coors": ("int64", ["num_points", 3]),
+            "voxel_coors": ("int64", ["num_unique_coors", 3]),
+            "inverse_map": ("int64", ["num_points"]),
+        }
     component = ComponentSpec(
         name="frnet",
         inputs=[TensorSpec(name=name, dtype=dtype, shape=shape) for name, (dtype, shape) in inputs.items()],
         outputs=[TensorSpec(name="pred_probs", dtype="float32", shape=["num_points", len(CLASSES) + 1])],
         onnx="onnx/frnet.onnx",
+        axes={name: AxisSizes(min=2, opt=60000, max=120000) for name in ("num_points", "num_unique_coors")},
     )
     parameters = {
         "points": {"load_dim": 5, "use_dim": [0, 1, 2, 3], "merge_sweeps": False, "sweeps_num": 0},

@@ -27,7 +27,9 @@ FOLDER = os.environ.get("AWML_FILES", "")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="AWML_FILES names no folder with AWML's configs")
 
 LOADED = {"calibration": 11, "centerpoint": 15, "yolox": 5}
-FOREIGN = {"BEVFusion": 23, "FRNet": 5, "MobileNetv2": 6, "TransFusion": 1}
+FOREIGN = {"BEVFusion": 23, "MobileNetv2": 6, "TransFusion": 1}
+# FRNet's: their base is the training config, which computes.
+REFUSED = 5
 
 
 def files() -> list[Path]:
@@ -46,9 +48,10 @@ def test_every_file_loads_or_is_of_a_model_that_is_not_here() -> None:
                 foreign[rest.partition(",")[0]] += 1
             else:
                 other.append(line)
-    assert other == []
+    assert len(other) == REFUSED
+    assert all("the file is read without being executed" in line for line in other)
     # A model that is added moves its files from the second line to the first.
-    assert sum(loaded.values()) + sum(foreign.values()) == sum(LOADED.values()) + sum(FOREIGN.values()) == 66
+    assert sum(loaded.values()) + sum(foreign.values()) == sum(LOADED.values()) + sum(FOREIGN.values()) == 66 - REFUSED
     assert {name: loaded[name] for name in LOADED} == LOADED
     assert all(FOREIGN[name] == count for name, count in foreign.items())
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.component import Component, Sizes
-from exporter.models.frnet.framework import OUTPUT, grouped, prepared
+from exporter.models.frnet.framework import grouped, prepared
 from exporter.models.frnet.frustums import Frustums, PaddedFrustums, ScatteredFrustums, pixels_at
 from exporter.models.frnet.options import Options
 from shared.errors import ExportError
@@ -109,7 +109,7 @@ def network(model: Any, inputs: Mapping[str, Tensor], options: Options) -> Compo
         name=COMPONENT,
         module=module.eval(),
         inputs=tuple(TensorSpec(name=name, dtype=dtype, shape=shape) for name, (dtype, shape) in dynamic.items()),
-        outputs=(TensorSpec(name=OUTPUT, dtype="float32", shape=[_POINTS, classes]),),
+        outputs=(TensorSpec(name=options.output, dtype="float32", shape=[_POINTS, classes]),),
         inputs_of=inputs_of,
         trace_sizes={axis: max(_LEAST, count // 2)},
         check_sizes=({axis: count}, {axis: max(_LEAST, count // 3)}, {axis: _LEAST}),

@@ -22,8 +22,6 @@ from shared.metrics.confusion import UNLABELED
 from shared.runs import RawOutputs
 from shared.tasks.segmentation3d import PointClasses
 
-OUTPUT = "pred_probs"
-
 
 def load_input(sample: Sample, parameters: Mapping[str, Any]) -> Tensor:
     """(N, 4) float32 points of a sample, as the file has them.
@@ -48,9 +46,9 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, PointClasses, d
     frame, usable = prepared(model, model_input.cpu().numpy())
     labels = np.full(len(usable), UNLABELED, np.uint8)
     scores, margins = np.zeros(len(usable), np.float32), np.zeros(len(usable), np.float32)
-    head = model.decode_head
+    head, output = model.decode_head, model.deploy.options.output
     if not usable.any():
-        return {OUTPUT: np.zeros((0, head.num_classes), np.float32)}, PointClasses.build(labels, scores, margins), {}
+        return {output: np.zeros((0, head.num_classes), np.float32)}, PointClasses.build(labels, scores, margins), {}
     inputs = {name: tensor.to(model_input.device) for name, tensor in grouped(model, frame).items()}
     points = inputs.pop("points")
     with torch.no_grad():
@@ -60,7 +58,7 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, PointClasses, d
     labels[usable] = np.where(found.labels == head.ignore_index, UNLABELED, found.labels)
     scores[usable], margins[usable] = found.scores, found.margins
     counters = {"num_points": len(points), "num_frustums": len(inputs["voxel_coors"])}
-    return {OUTPUT: probabilities}, PointClasses.build(labels, scores, margins), counters
+    return {output: probabilities}, PointClasses.build(labels, scores, margins), counters
 
 
 def prepared(model: Any, points: Float32) -> tuple[Float32, Bool]:

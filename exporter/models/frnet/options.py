@@ -17,12 +17,14 @@ class Options(ModelOptions):
     Attributes:
         form: inputs of the exported network. ``padded``: an index of each frustum's points, which every TensorRT can
             look up; ``scatter``: AWML's and Autoware's, with a reducing ScatterElements, for TensorRT 10 and later.
+        output: name of the network's output; Autoware's node first called its probabilities ``seg_logit``.
         points_per_frustum: ``padded``: of more points in a frustum the first so many count.
         sensor_position: of the lidar in the frame of the point files: x, y, z [m].
         num_points, num_frustums: rows that engines are tuned for, and at most; filled gaps included.
     """
 
     form: Literal["padded", "scatter"] = "padded"
+    output: Literal["pred_probs", "seg_logit"] = "pred_probs"
     points_per_frustum: int = Field(default=32, ge=2)
     sensor_position: tuple[float, float, float] = Field(default=(0.0, 0.0, 0.0), strict=False)
     num_points: Sizes = (60000, 160000)
