@@ -13,6 +13,7 @@ from shared.answer import Answer
 from shared.errors import InputError, VerificationFailed
 from shared.json_reader import read_json
 from shared.junit import Case, write_junit
+from shared.metrics.confusion import of_labels
 from shared.several_tasks import of_part, parts_of, qualified
 from shared.table import Table, number
 from shared.tasks import Task, find
@@ -345,7 +346,9 @@ def _result_table(results: Mapping[str, Any], agreement: Mapping[str, float], ta
         f"{results['num_reference_unmatched']} and {results['num_test_unmatched']} unmatched, "
         f"{results['label_flips']} label flips"
     )
-    if tied := results.get("tied"):
+    if "by_label" in results:
+        title += of_labels(results)
+    elif tied := results.get("tied"):
         title += (
             f", {tied} tied (equal scores: each run kept others of the same) and {results['below_ties']} below them"
         )

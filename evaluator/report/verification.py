@@ -13,6 +13,7 @@ from evaluator.report.svg import Axis, bar_chart, linear_axis, mark
 from evaluator.report.tasks import TaskReport
 from shared import formats
 from shared.json_reader import read_json
+from shared.metrics.confusion import of_labels
 from shared.several_tasks import of_part, parts_of
 from shared.table import MISSING
 
@@ -112,7 +113,9 @@ def _result_table(title: str, results: Mapping[str, Any]) -> Grid:
     ]
     lost = results["num_reference_unmatched"] + results["num_test_unmatched"]
     caption = f"Results, {title}: {results['matched']} matched, {lost} unmatched, {results['label_flips']} label flips"
-    if tied := results.get("tied"):
+    if "by_label" in results:
+        caption += of_labels(results)
+    elif tied := results.get("tied"):
         caption += f", {tied} tied and {results['below_ties']} below them"
     return Grid(caption, ["error", "pairs", "mean", "median", "99 % below", "max", "kept: 90 % below"], rows)
 

@@ -6,7 +6,9 @@ there nor found has no score and no part in a mean; one that is found but not th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,3 +110,14 @@ def agreement(pairs: Int64) -> dict[str, float]:
     counts = Counts.of(pairs)
     overlap, accuracy = mean(counts.iou), counts.accuracy
     return {} if overlap is None or accuracy is None else {"mIoU": overlap, "accuracy": accuracy}
+
+
+def of_labels(results: Mapping[str, Any]) -> str:
+    """What a stored comparison of labels says of them (`verifier.results.ResultStatistics.summary`), in words."""
+    words = f", {results['sure_flips']} of them sure; {results['tied']} decided by a hair"
+    if not results["by_label"]:
+        return words
+    right, truths, found = np.array(list(results["by_label"].values()), np.int64).T
+    overlaps = Counts(right, truths, found).iou
+    worst = int(overlaps.argmin())
+    return f"{words}; least IoU of a class {overlaps[worst]:.4f} ({list(results['by_label'])[worst]})"

@@ -13,7 +13,7 @@ from evaluator.metrics import find_metric
 from shared.config.check_sections import Evaluation
 from shared.data.labels import labels_in
 from shared.errors import UsageError
-from shared.metrics.confusion import UNLABELED
+from shared.metrics.confusion import UNLABELED, of_labels
 from shared.tasks import available, find
 from shared.tasks.segmentation2d import ClassMask
 from shared.tasks.segmentation3d import PointClasses
@@ -180,3 +180,18 @@ def test_a_score_that_is_no_number_is_seen(tmp_path: Path) -> None:
     right = PointClasses.of_probabilities(_probabilities(0, (9,)))
     broken = PointClasses(right.labels, np.where(np.arange(9) == 4, np.nan, right.scores), right.margins)
     assert "results: 2 with NaN or Inf" in _judged(tmp_path, [right], [broken], "segmentation3d")
+
+
+def test_a_comparison_of_labels_in_words(tmp_path: Path) -> None:
+    margins = [0.001] * 5 + [0.9] * 30 + [0.1] * 10
+    answers = [
+        PointClasses.build([label] * 5 + [2] * 30 + [other] * 10, None, margins) for label, other in ((0, 1), (3, 2))
+    ]
+    runs = [run_of(tmp_path / name, "segmentation3d", [answer]) for name, answer in zip("ab", answers, strict=True)]
+    results = compare_runs(*runs, score_threshold=None)["results"]
+    assert (results["matched"], results["label_flips"]) == (30, 10)
+    assert of_labels(results) == ", 0 of them sure; 5 decided by a hair; least IoU of a class 0.0000 (car)"
+    surely = PointClasses.build([3] * 30 + [1] * 10), PointClasses.build([3] * 20 + [1] * 20)
+    runs = [run_of(tmp_path / name, "segmentation3d", [answer]) for name, answer in zip("cd", surely, strict=True)]
+    results = compare_runs(*runs, score_threshold=None)["results"]
+    assert of_labels(results) == ", 10 of them sure; 0 decided by a hair; least IoU of a class 0.5000 (car)"
