@@ -535,7 +535,7 @@ def test_a_model_without_a_node(tmp_path: Path) -> None:
         manifest.spec = ModelSpec.model_validate(json.loads(yolox().model_dump_json()) | {"model": "bevfusion"})
 
     update_manifest(work / "manifest.json", rename)
-    with pytest.raises(UsageError, match="there is one for calibration, centerpoint, yolox"):
+    with pytest.raises(UsageError, match="there is one for calibration, centerpoint, frnet, yolox"):
         package_autoware(work, tmp_path / "out", BundleOptions())
 
 
