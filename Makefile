@@ -259,11 +259,10 @@ setup-rtx: $(RTX)/.ready ## TensorRT for RTX (0.4 GB), which builds engines with
 setup-mlflow: $(TOOLS)/.mlflow-ready ## the evaluator's --mlflow (100 MB)
 setup-cluster: $(TOOLS)/.cluster-ready $(EXPORTER)/.cluster-ready $(RTX_READY:%/.ready=%/.cluster-ready) ## --cluster and CLUSTER: Ray (240 MB in either environment)
 setup-dev: setup $(TOOLS)/.dev-ready $(EXPORTER)/.dev-ready ## what tests and checks need
-# Where the tools are: an engine is built with TensorRT for RTX in an environment of its own.
-PLUGINS ?= $(wildcard packages/*/)
+PLUGINS ?=
 plugins: $(SETUP) ## install packages that add to the tools: those in packages/, or PLUGINS="folder, wheel or name ..." (docs/extending.md)
 	@for folder in $(TOOLS) $(patsubst %/bin,%,$(EXPORTER_BIN)) $(if $(RTX_READY),$(RTX)); do \
-	    $$folder/bin/pip install $(PIP_OPTIONS) $(PLUGINS); done
+	    $$folder/bin/pip install $(PIP_OPTIONS) $(or $(PLUGINS),$(wildcard packages/*/)); done
 	@$(TOOLS)/bin/manifest plugins
 clean: ## remove results and environments, but keep built wheels
 	rm -rf work .venv

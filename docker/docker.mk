@@ -77,8 +77,9 @@ demo_overrides = $(patsubst %,--set data.root=%,$(call moved,demo,$(DEMO_DATA)))
 endif
 
 .PHONY: images bundle lock audit test-docker
-images: ## the images of TARGET (docs/docker.md); then the main job runs in them
-	@VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' shared/__init__.py) \
+images: ## the images of TARGET (docs/docker.md), with PLUGINS="folder, wheel or name ..."; then the main job runs in them
+	@$(if $(PLUGINS),rm -f docker/plugins/*.whl; $(PYTHON) -m pip wheel $(PIP_OPTIONS) --no-deps -w docker/plugins $(PLUGINS))
+	@PLUGINS=$(if $(PLUGINS),yes,no) VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' shared/__init__.py) \
 	    REVISION=$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown) \
 	    TARGET=$(TARGET) docker compose build $(IMAGES)
 

@@ -13,6 +13,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && find /opt/venv \( -name tests -o -name '*.py[ix]' -o -name '*.pxd' \) -prune -exec rm -r {} + \
     && /opt/venv/bin/python3 -c 'import click, faster_coco_eval, jinja2, PIL.Image, PIL.ImageDraw, \
 pydantic, rich.progress, rich.table, sklearn.metrics, ruamel.yaml; PIL.Image.init()'
+# Packages that add to the tools: docs/docker.md.
+ARG PLUGINS=no
+COPY docker/plugins /plugins
+RUN if [ "${PLUGINS}" = yes ]; then \
+        python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --no-cache-dir \
+            --no-index --find-links /plugins /plugins/*.whl; \
+    fi
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv

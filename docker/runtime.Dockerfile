@@ -44,6 +44,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --ignore-installed \
             --require-hashes --no-deps --only-binary :all: -r /locks/cluster.txt; \
     fi
+# Packages that add to the tools: docs/docker.md.
+ARG PLUGINS=no
+COPY docker/plugins /plugins
+RUN if [ "${PLUGINS}" = yes ]; then \
+        python3 -m pip --python /opt/venv/bin/python3 install --disable-pip-version-check --no-cache-dir \
+            --no-index --find-links /plugins /plugins/*.whl; \
+    fi
 
 FROM ${BASE_IMAGE}
 COPY --from=packages /opt/venv /opt/venv

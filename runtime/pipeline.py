@@ -378,7 +378,7 @@ def build_pipeline(spec: ModelSpec, session: Session) -> Pipeline:
         raise ManifestError(
             f"there is no pipeline for models of kind '{spec.model}'",
             where="model spec",
-            hint=f"there are: {', '.join(available_pipelines())}; a package can add one (docs/extending.md)",
+            hint=plugins.known(plugins.PIPELINES),
         )
     build: Builder = module.build
     return build(spec, session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from shared.several_tasks import names_of
 
 if TYPE_CHECKING:
     from shared.data.types import DataSource
+    from shared.manifest import Manifest
 
 #: A group and a name in it.
 Member = tuple[plugins.Group, str]
+_WITH_CODE = re.compile(r"(.*), code (?:[0-9a-f]{16}|missing)")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,17 @@ def added_versions(members: Iterable[Member]) -> dict[str, str]:
             if found.name in names_of(name) and found.name not in plugins.ours(group):
                 versions[found.package] = f"{found.version}, code {code_digest(found.module)[:16]}"
     return versions
+
+
+def packages_of(manifest: Manifest) -> dict[str, str]:
+    """Name and version of the packages that stages of a workspace were made with, beside the tools."""
+    found = {}
+    for stage in manifest.stages.values():
+        versions = stage.key.get("versions", {})
+        for name, version in versions.items() if isinstance(versions, dict) else ():
+            if (match := _WITH_CODE.fullmatch(str(version))) is not None:
+                found[str(name)] = match[1]
+    return found
 
 
 def data_members(settings: DataSource) -> Iterator[Member]:

@@ -163,8 +163,9 @@ def _show_plan(plan: Plan, prefer: str | None) -> None:
 
 
 @cli.command("plugins")
+@click.option("--work", type=FOLDER, help="A workspace: also say which of the packages it was made with are not here.")
 @json_option
-def plugins_command() -> Answer:
+def plugins_command(work: Path | None) -> Answer:
     """List what other packages add to the tools: group, name, package, version.
 
     Ends with exit code 4 where something can't be used here, after a line for each that says why.
@@ -172,8 +173,9 @@ def plugins_command() -> Answer:
     Example: manifest plugins
     """
     from shared import plugins
-    from shared.added import added, code_digest
+    from shared.added import added, code_digest, packages_of
     from shared.table import Table
+    from shared.workspace import Workspace
 
     entries = [(entry, entry.problem()) for entry in added()]
     ours = {group.short_name: plugins.ours(group) for group in plugins.GROUPS if group.package is not None}
@@ -198,6 +200,15 @@ def plugins_command() -> Answer:
         click.echo(problem, err=True)
     if problems:
         raise EnvironmentLacks(f"{len(problems)} of {len(entries)} can't be used here", answer=answer)
+    here = {entry.package for entry, _ in entries}
+    used = {} if work is None else packages_of(Workspace.open(work).manifest())
+    if missing := [f"{name} {version}" for name, version in used.items() if name not in here]:
+        raise EnvironmentLacks(
+            f"was made with {', '.join(missing)}, not installed here",
+            where=str(work),
+            hint="make plugins",
+            answer=answer,
+        )
     return answer
 
 

@@ -124,6 +124,12 @@ def part(group: Group, name: str, wanted: str) -> ModuleType | None:
     return importlib.import_module(module) if name in ours(group) else _import_added(group, name, module)
 
 
+def known(group: Group) -> str:
+    """The hint where there is no member of a name: which there are, and where a removed package is named."""
+    names = ", ".join(available(group))
+    return f"there are: {names}; if a package had it, manifest plugins --work WORK names it"
+
+
 def file_of(group: Group, name: str) -> Path | None:
     """The file that a member is; None where there is no member of that name, or no file.
 

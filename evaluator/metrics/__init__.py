@@ -13,7 +13,7 @@ from evaluator.bootstrap import Copies
 from evaluator.several_metrics import SeveralMetrics
 from shared import plugins
 from shared.config.check_sections import Evaluation
-from shared.errors import UsageError
+from shared.errors import InputError
 from shared.runs import Run
 from shared.several_tasks import PLUS, names_of
 from shared.table import Table
@@ -88,13 +88,11 @@ def find_metric(task: str) -> Metric:
     """The metric module of ``task``; of several tasks, their metrics together.
 
     Raises:
-        UsageError: there is none; the message lists the known ones.
+        InputError: there is none; the message lists the known ones.
     """
     module = plugins.find(plugins.METRICS, task)
     if module is None and PLUS in task:
         return SeveralMetrics({name: find_metric(name) for name in names_of(task)})
     if module is None:
-        known = ", ".join(plugins.available(plugins.METRICS))
-        hint = f"there are: {known}; see docs/extending.md to add one"
-        raise UsageError(f"no metric for task '{task}'", where="evaluator", hint=hint)
+        raise InputError(f"no metric for task '{task}'", where="evaluator", hint=plugins.known(plugins.METRICS))
     return cast(Metric, module)

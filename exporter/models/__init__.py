@@ -71,5 +71,5 @@ def find(name: str) -> ExportableModel:
     """
     adapter = plugins.part(plugins.EXPORTER_MODELS, name, "adapter")
     if adapter is None:
-        raise ConfigError(f"no model '{name}'", where="model.type", hint=f"there are: {', '.join(available())}")
+        raise ConfigError(f"no model '{name}'", where="model.type", hint=plugins.known(plugins.EXPORTER_MODELS))
     return cast(ExportableModel, adapter)

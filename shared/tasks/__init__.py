@@ -182,7 +182,7 @@ def find(task: str) -> Task[Any]:
     if module is None and several_tasks.PLUS in task:
         return several_tasks.find(task)
     if module is None:
-        raise InputError(f"there is no task '{task}'", hint=f"there are: {', '.join(available())}")
+        raise InputError(f"there is no task '{task}'", hint=plugins.known(plugins.TASKS))
     return cast("Task[Any]", module.TASK)
 
 

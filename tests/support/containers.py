@@ -41,10 +41,10 @@ def let_in(folder: Path) -> None:
 class Compose:
     """``docker compose`` on a folder of workspaces and a folder of data."""
 
-    def __init__(self, work: Path, data: Path) -> None:
+    def __init__(self, work: Path, data: Path, tag: str = TAG) -> None:
         self.work = work
         self.variables = {
-            **os.environ, "TARGET": TARGET, "TARGET_NAME": TAG, "GPU": "none", "WORK": str(work), "DATA": str(data),
+            **os.environ, "TARGET": TARGET, "TARGET_NAME": tag, "GPU": "none", "WORK": str(work), "DATA": str(data),
             "AWML_UID": str(USER), "AWML_GID": str(USER),
         }  # fmt: skip
         give_to_user(work)

@@ -115,7 +115,10 @@ def test_a_dockerfile_keeps_to_the_rules(path: Path) -> None:
     assert "apt-get" not in text
     installs = [command for command in re.split(r"^(?=[A-Z]+ )", text, flags=re.MULTILINE) if " install " in command]
     assert installs
-    for command in installs:
+    # What an index gives is pinned by its hash; packages that add to the tools are the user's own files.
+    from_files = [command for command in installs if "--no-index" in command]
+    assert len(from_files) == 1 and "--find-links /plugins /plugins/*.whl;" in from_files[0]
+    for command in set(installs) - set(from_files):
         assert "--require-hashes" in command
         assert "--mount=type=cache" in command
     # Our code comes last, so that a change of it rebuilds nothing else.
@@ -176,6 +179,13 @@ def test_ray_is_in_images_for_a_cluster_only() -> None:
         build = service.get("build")
         if isinstance(build, dict) and name != "evaluator":
             assert build["args"]["RAY"] == "${RAY:-no}"
+
+
+def test_every_image_takes_packages_that_add_to_the_tools() -> None:
+    for path in DOCKERFILES:
+        assert "ARG PLUGINS=no\nCOPY docker/plugins /plugins\n" in path.read_text()
+    built = [service["build"] for service in _services().values() if "build" in service]
+    assert built and all(isinstance(build, dict) and build["args"]["PLUGINS"] == "${PLUGINS:-no}" for build in built)
 
 
 def test_every_tool_has_a_service() -> None:

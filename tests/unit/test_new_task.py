@@ -15,7 +15,7 @@ from evaluator.metrics import find_metric
 from shared import tasks
 from shared.config import load_config
 from shared.config.check_sections import Evaluation
-from shared.errors import ConfigError, InputError, UsageError
+from shared.errors import ConfigError, InputError
 from shared.runs import Run, RunHeader, RunWriter
 from tests.support.point_labels import NAME, install_point_labels
 from verifier.compare import compare_runs
@@ -76,7 +76,7 @@ def test_its_runs_are_compared_and_judged(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_its_runs_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=f"no metric for task '{NAME}'"):
+    with pytest.raises(InputError, match=f"no metric for task '{NAME}'"):
         find_metric(NAME)
     install_point_labels(monkeypatch, tmp_path / "site")
     metric = find_metric(NAME)
