@@ -41,7 +41,7 @@ EVENTS = {
     "sample": "a sample is answered (evaluation.verbose); numbers: read_ms, latency_ms, results",
     "message": "anything else worth knowing",
     "warning": "something to look at that does not stop the work",
-    "error": "what ended the command, with error.exit_code; or findings that it reports before it ends so",
+    "error": "what ended the command, with error.exit_code",
     "output": "a line that something else wrote to the standard error: a library, another process",
     "command_done": "the last line of a command that was not killed; numbers: exit_code, seconds",
 }
