@@ -16,6 +16,7 @@ from shared.config import DeployConfig
 from shared.config.model_sections import Data
 from shared.data import DataSettings, open_dataset, read_points
 from shared.data.labels import labels_in
+from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
 from shared.metrics.confusion import UNLABELED
 from shared.tasks import find
@@ -183,3 +184,30 @@ def test_the_config_takes_them(kitti: Path) -> None:
     data = {"format": "semantickitti", "root": str(kitti), "classes": ["car"], "label_ids": {"car": [10, 252]}}
     config = DeployConfig.model_validate({"model": {"type": "frnet"}, "task_type": "segmentation3d", "data": data})
     assert open_dataset(config.data, task="segmentation3d").sample(0).point_labels.ids == {10: 0, 252: 0}
+
+
+def test_real_scans_have_a_label_for_each_point(real_data: Path, tmp_path: Path) -> None:
+    """KITTI's scans in SemanticKITTI's folders, and mmdet3d's nuScenes frame: the labels are made up."""
+    for kind in ("velodyne", "labels"):
+        (tmp_path / "sequences/00" / kind).mkdir(parents=True)
+    scan = min((real_data / "kitti/velodyne").glob("*.bin"))
+    (tmp_path / "sequences/00/velodyne" / scan.name).symlink_to(scan)
+    np.full(scan.stat().st_size // 16, 40, "<u4").tofile(tmp_path / f"sequences/00/labels/{scan.stem}.label")
+    nuscenes = real_data / "nuscenes_demo"
+    info = load_pickle(next(nuscenes.glob("*.pkl")))
+    [points] = nuscenes.glob("*LIDAR_TOP*.bin")
+    (tmp_path / points.name).symlink_to(points)
+    np.full(points.stat().st_size // 20, 24, np.uint8).tofile(tmp_path / "lidarseg.bin")
+    entry = {key: value for key, value in info["data_list"][0].items() if key in ("token", "timestamp", "lidar_points")}
+    lidar = {**entry["lidar_points"], "lidar_path": points.name}
+    labeled = {**entry, "lidar_points": lidar, "pts_semantic_mask_path": "lidarseg.bin"}
+    (tmp_path / "info.json").write_text(json.dumps({"metainfo": {}, "data_list": [labeled]}, default=np.ndarray.tolist))
+    ids = {"road": [24]}
+    for settings in (
+        DataSettings("semantickitti", tmp_path),
+        DataSettings("info", tmp_path, Path("info.json"), classes=["road"], label_ids=ids),
+    ):
+        dataset = open_dataset(settings, task="segmentation3d")
+        labels = _labels(settings, "segmentation3d")
+        assert len(labels) == len(read_points(dataset.sample(0).lidar)) > 30_000
+        assert set(labels) == {"road"}
