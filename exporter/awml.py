@@ -54,12 +54,16 @@ def is_stood_in_for(module: str) -> bool:
 
 
 def _registration(module: str) -> Callable[[], list[str]] | None:
+    """That of the module itself, else of the innermost package around it."""
+    found: dict[str, Callable[[], list[str]]] = {}
     for model in plugins.with_part(plugins.EXPORTER_MODELS, "awml"):
         stand_ins = cast(StandIns, plugins.part(plugins.EXPORTER_MODELS, model, "awml"))
-        for package, register in stand_ins.REGISTRATIONS.items():
-            if module == package or module.startswith(package + "."):
-                return register
-    return None
+        found |= {
+            package: register
+            for package, register in stand_ins.REGISTRATIONS.items()
+            if module == package or module.startswith(package + ".")
+        }
+    return found[max(found, key=len)] if found else None
 
 
 def register_types(registry: Any, types: Mapping[str, Any]) -> list[str]:

@@ -41,7 +41,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
     """
     head = model.bbox_head
     return {
-        "image": {**letterbox_of(model.deploy.steps, config, max(STRIDES)), "resize": "mmdet"},
+        "image": letterbox_of(model.deploy.steps, config, max(STRIDES)),
         "strides": [int(stride[0] if isinstance(stride, Sequence) else stride) for stride in head.strides],
         "output": options.output,
         **suppression(options, head.test_cfg),

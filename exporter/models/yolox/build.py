@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,18 +28,23 @@ class Deployment:
     options: Options
 
 
-def build(config: TrainingConfig, options: Options) -> Any:
+def build(config: TrainingConfig, options: Options, model_type: str = "YOLOX") -> Any:
     """The YOLOX of a training config, with random weights, and its test pipeline beside it.
+
+    Args:
+        config: the training config.
+        options: see `Options`.
+        model_type: what the config calls such a model.
 
     Raises:
         ConfigError: not a YOLOX, or a variant that can't be deployed; options that are for ONNX files.
     """
     where = str(config.path)
     kind = type_name(config.model["type"]).rsplit(".", maxsplit=1)[-1]
-    if kind != "YOLOX":
+    if kind != model_type:
         if registry_of("mmdet").get(kind) is None:
             raise unknown_type(config, kind)
-        raise ConfigError(f"model is a {kind}, not a YOLOX", where=where, hint="check model.type")
+        raise ConfigError(f"model is a {kind}, not a {model_type}", where=where, hint="check model.type")
     if options.image is not None:
         raise ConfigError(
             "is for ONNX files that come without a training config", where="model.options.image", hint="leave it out"
@@ -50,23 +56,29 @@ def build(config: TrainingConfig, options: Options) -> Any:
             f"test_cfg.nms is of type {nms['type']}; the runtime has plain suppression", where=where, hint="use nms"
         )
     # What mmdet keeps outside of its models: `answer` and `components` get the model alone.
-    model.deploy = Deployment(deployed_steps(config), _class_names(config, model, options), options)
+    names = class_names(config, int(model.bbox_head.num_classes), options.classes, "classes")
+    model.deploy = Deployment(deployed_steps(config), names, options)
     return model
 
 
-def _class_names(config: TrainingConfig, model: Any, options: Options) -> list[str]:
-    """Class names: the options', else those of the test data set.
+def class_names(config: TrainingConfig, count: int, of_options: Sequence[str], option: str) -> list[str]:
+    """Class names of a head: the options', else those of the test data set.
+
+    Args:
+        config: the training config.
+        count: how many classes the head has.
+        of_options: what the options say, if anything.
+        option: where they say it.
 
     Raises:
         ConfigError: not as many as the head has, or none.
     """
-    count = int(model.bbox_head.num_classes)
-    names = list(options.classes or config.class_names(count))
+    names = list(of_options or config.class_names(count))
     if len(names) != count:
         raise ConfigError(
             f"names {len(names)} classes, the head has {count}",
             where=str(config.path),
-            hint="list them in model.options.classes (or data.classes), or in test_dataloader.dataset.metainfo",
+            hint=f"list them in model.options.{option} (or data.classes), or in test_dataloader.dataset.metainfo",
         )
     return names
 

@@ -21,14 +21,19 @@ CAMERAS = len(camera_rig())
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """One image: pixels (H, W, 3) uint8 BGR, corners (N, 4) left, top, right, bottom [px], labels (N,)."""
+    """One image: pixels (H, W, 3) uint8 BGR, corners (N, 4) left, top, right, bottom [px], labels (N,), and mask (H, W)
+    uint8 where it is wanted (`demo.labels.SEGMENTS`).
+    """
 
     pixels: NDArray[np.uint8]
     corners: NDArray[np.float32]
     labels: NDArray[np.int64]
+    mask: NDArray[np.uint8] | None = None
 
 
-def camera_image(seed: int, split: str, number: int, frames: int, index: int, camera: int) -> LabeledImage:
+def camera_image(
+    seed: int, split: str, number: int, frames: int, index: int, camera: int, *, masks: bool = False
+) -> LabeledImage:
     """What a camera sees at key frame ``index`` of scene ``number``, as `demo.recording` records it.
 
     Args:
@@ -37,20 +42,22 @@ def camera_image(seed: int, split: str, number: int, frames: int, index: int, ca
         frames: key frames that the scene is made for.
         index: number of the key frame.
         camera: position in the rig.
+        masks: label the pixels.
     """
     scene = draw_scene(seed, split, number, frames)
     snapshot = scene.at(index * KEY_FRAME_PERIOD)
-    seen = render(camera_rig()[camera], snapshot, scene.road)
+    seen = render(camera_rig()[camera], snapshot, scene.road, labels=masks)
     return LabeledImage(
         pixels=np.ascontiguousarray(seen.image[..., ::-1]),
         corners=seen.boxes.corners.astype(np.float32),
         labels=snapshot.annotations.labels[seen.boxes.objects].astype(np.int64),
+        mask=seen.mask,
     )
 
 
-def training_image(seed: int, number: int) -> LabeledImage:
+def training_image(seed: int, number: int, *, masks: bool = False) -> LabeledImage:
     """Training image ``number``: a scene of its own, one camera after another, mirrored half of the time."""
-    image = camera_image(seed, "train", number, 1, 0, number % CAMERAS)
+    image = camera_image(seed, "train", number, 1, 0, number % CAMERAS, masks=masks)
     return mirrored(image) if np.random.default_rng([seed, number]).random() < 0.5 else image
 
 
@@ -69,17 +76,19 @@ def mirrored(image: LabeledImage) -> LabeledImage:
         pixels=np.ascontiguousarray(image.pixels[:, ::-1]),
         corners=np.stack([width - right, top, width - left, bottom], axis=1).astype(np.float32),
         labels=image.labels,
+        mask=None if image.mask is None else np.ascontiguousarray(image.mask[:, ::-1]),
     )
 
 
-def held_out_image(seed: int, frames: int, number: int) -> LabeledImage:
+def held_out_image(seed: int, frames: int, number: int, *, masks: bool = False) -> LabeledImage:
     """Image ``number`` of what ``python -m demo generate --split eval`` makes of ``frames`` key frames.
 
     Args:
         seed: its seed.
         frames: its number of key frames.
         number: frames in their order, the cameras of each in theirs.
+        masks: label the pixels.
     """
     frame, camera = divmod(number, CAMERAS)
     scene, index = divmod(frame, FRAMES_PER_SCENE)
-    return camera_image(seed, "eval", scene, scene_lengths(frames)[scene], index, camera)
+    return camera_image(seed, "eval", scene, scene_lengths(frames)[scene], index, camera, masks=masks)

@@ -76,6 +76,12 @@ def answer(model: Any, model_input: ModelInput) -> tuple[RawOutputs, Boxes2D, di
     Returns:
         raw: the head's maps as rows, (1, N, 5 + C); boxes: the final boxes in pixels of the image; counters: how many.
     """
+    raw, boxes, _ = answered(model, model_input)
+    return raw, boxes, {"boxes": len(boxes)}
+
+
+def answered(model: Any, model_input: ModelInput) -> tuple[RawOutputs, Boxes2D, Any]:
+    """Raw outputs and boxes as `answer` gives them, and all that mmdet says of the image (its ``DetDataSample``)."""
     options = model.deploy.options
     settings = suppression(options, model.bbox_head.test_cfg)
     data = model_input.prepared(model)
@@ -96,7 +102,7 @@ def answer(model: Any, model_input: ModelInput) -> tuple[RawOutputs, Boxes2D, di
         boxes = Boxes2D.build(
             instances.bboxes.numpy()[:limit], instances.labels.numpy()[:limit], instances.scores.numpy()[:limit]
         )
-    return _raw_outputs(model, rows, boxes), boxes, {"boxes": len(boxes)}
+    return _raw_outputs(model, rows, boxes), boxes, result
 
 
 @contextlib.contextmanager

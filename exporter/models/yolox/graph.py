@@ -36,7 +36,7 @@ class RawRows(nn.Module):
     def __init__(self, model: Any, relu6_to_relu: bool) -> None:
         super().__init__()
         parts = nn.ModuleList([model.backbone, model.neck, model.bbox_head])
-        self.backbone, self.neck, self.head = _without_limits(parts) if relu6_to_relu else parts
+        self.backbone, self.neck, self.head = without_limits(parts) if relu6_to_relu else parts
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
@@ -54,7 +54,7 @@ def rows_of(maps: Sequence[Sequence[Tensor]]) -> Tensor:
     return torch.cat(levels, dim=2).transpose(1, 2)
 
 
-def _without_limits(parts: nn.ModuleList) -> nn.ModuleList:
+def without_limits(parts: nn.ModuleList) -> nn.ModuleList:
     """A copy with ReLU in place of ReLU6; the model itself stays as it was trained."""
     copied = copy.deepcopy(parts)
     for module in list(copied.modules()):

@@ -21,7 +21,7 @@ _RANDOM_CROP = "RandomCropWithROI"
 
 def deployed_steps(config: TrainingConfig) -> tuple[dict[str, Any], ...]:
     """The steps of the test pipeline that an image goes through when nothing is known of it."""
-    steps = tuple(step for step in config.pipeline if _short(step) != _RANDOM_CROP)
+    steps = tuple(_without_masks(step) for step in config.pipeline if _short(step) != _RANDOM_CROP)
     if len(steps) < len(config.pipeline):
         _log.info(
             "dropped, as only training needs it: test_pipeline.%s, which cuts at random around a label; "
@@ -30,12 +30,17 @@ def deployed_steps(config: TrainingConfig) -> tuple[dict[str, Any], ...]:
     return steps
 
 
+def _without_masks(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step that loads no labels of pixels: there are none where a model is deployed."""
+    return {name: value for name, value in step.items() if name != "with_seg"}
+
+
 def _short(step: Mapping[str, Any]) -> str:
     return type_name(step.get("type")).rsplit(".", 1)[-1]
 
 
 def letterbox_of(steps: Sequence[Mapping[str, Any]], config: TrainingConfig, coarsest: int) -> dict[str, Any]:
-    """A test pipeline as a letterbox: size, fill, channels, normalization.
+    """A test pipeline as a letterbox: size, fill, channels, normalization, and how images are scaled.
 
     Args:
         steps: see `deployed_steps`.
@@ -61,10 +66,8 @@ def letterbox_of(steps: Sequence[Mapping[str, Any]], config: TrainingConfig, coa
     scale = tuple(int(side) for side in resize.get("scale") or ())
     square = len(scale) == 2 and scale[0] == scale[1]
     padded = pad.get("pad_to_square", False) or tuple(pad.get("size") or ()) == scale
-    if not (square and resize.get("keep_ratio", False) and padded):
-        raise ConfigError(
-            "Resize and Pad make no square letterbox (scale of two equal sides, keep_ratio, pad_to_square)", where=where
-        )
+    if not (square and padded):
+        raise ConfigError("Resize and Pad make no square (scale of two equal sides, pad_to_square)", where=where)
     preprocessor = config.model.get("data_preprocessor") or {}
     multiple = max(int(preprocessor.get("pad_size_divisor", 1)), coarsest)
     if scale[0] % multiple:
@@ -83,4 +86,5 @@ def letterbox_of(steps: Sequence[Mapping[str, Any]], config: TrainingConfig, coa
         "color": "rgb" if preprocessor.get("bgr_to_rgb") else "bgr",
         "mean": None if mean is None else [float(value) for value in mean],
         "std": None if std is None else [float(value) for value in std],
+        "resize": "mmdet" if resize.get("keep_ratio", False) else "mmdet_stretched",
     }

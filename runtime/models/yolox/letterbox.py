@@ -46,6 +46,8 @@ def place(width: int, height: int, settings: Letterbox) -> tuple[Placement, int,
     extra = 0.5 if convention.round_size else 0.0
     # A strip of an image must not vanish.
     scaled = max(1, int(width * scale + extra)), max(1, int(height * scale + extra))
+    if convention.stretched:
+        scaled = settings.width, settings.height
     scales = (scaled[0] / width, scaled[1] / height) if convention.scale_per_axis else (scale, scale)
     return Placement(scales[0], scales[1], width, height), *scaled
 

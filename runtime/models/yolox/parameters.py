@@ -28,17 +28,20 @@ class Convention:
         cubic: cubic interpolation; otherwise linear.
         round_size: the scaled size is rounded to whole pixels; otherwise cut off.
         scale_per_axis: boxes go back by the ratio of the sizes of each axis; otherwise by the common scale.
+        stretched: the image fills the input, whatever its shape; otherwise it keeps it.
     """
 
     cubic: bool
     round_size: bool
     scale_per_axis: bool
+    stretched: bool = False
 
 
-#: mmdet 3 (mmcv's ``imrescale``); Megvii's YOLOX (``preproc``); Autoware's node where it scales on the CPU (its GPU
-#: path interpolates linearly: that is ``megvii``).
+#: mmdet 3 (mmcv's ``imrescale``), and without ``keep_ratio`` (``imresize``); Megvii's YOLOX (``preproc``); Autoware's
+#: node where it scales on the CPU (its GPU path interpolates linearly: that is ``megvii``).
 CONVENTIONS: Mapping[str, Convention] = {
     "mmdet": Convention(cubic=False, round_size=True, scale_per_axis=True),
+    "mmdet_stretched": Convention(cubic=False, round_size=True, scale_per_axis=True, stretched=True),
     "megvii": Convention(cubic=False, round_size=False, scale_per_axis=False),
     "autoware": Convention(cubic=True, round_size=False, scale_per_axis=False),
 }
@@ -105,16 +108,30 @@ def read_parameters(spec: ModelSpec) -> YoloxParameters:
         ManifestError: one is missing, unknown or impossible, or they don't fit the spec's component.
     """
     parameters = validated(YoloxParameters, spec)
+    check_component(spec, parameters, len(spec.classes))
+    return parameters
+
+
+def check_component(spec: ModelSpec, parameters: YoloxParameters, num_classes: int) -> None:
+    """Check that the parameters fit the spec's component.
+
+    Args:
+        spec: the model.
+        parameters: of the model.
+        num_classes: of the boxes.
+
+    Raises:
+        ManifestError: they don't.
+    """
     if len(spec.components) != 1 or len(spec.components[0].inputs) != 1:
         raise misfit("a YOLOX is one component with one input")
     component = spec.components[0]
     image = parameters.image
     if component.inputs[0].shape[1:] != [3, image.height, image.width]:
         raise misfit(f"the input is {component.inputs[0].shape}, parameters.image says {image.height} x {image.width}")
-    row_shape = [parameters.rows, BOX_COLUMNS + len(spec.classes)]
+    row_shape = [parameters.rows, BOX_COLUMNS + num_classes]
     if parameters.output == "detections":
         if tuple(component.output_names()) != DETECTION_OUTPUTS:
             raise misfit(f"the outputs are {component.output_names()}, expected {list(DETECTION_OUTPUTS)}")
     elif component.outputs[0].shape[1:] != row_shape:
         raise misfit(f"the output is {component.outputs[0].shape}, the strides and classes make {row_shape}")
-    return parameters

@@ -42,8 +42,8 @@ class Placed:
     placement: Placement
 
 
-def steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> list[Step]:
-    """The steps of a request of one image, with buffers that are allocated here, once."""
+def network_steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> list[Step]:
+    """The steps up to the network's outputs, with buffers that are allocated here, once."""
     (component,) = spec.components
     (tensor,) = component.inputs
     output = component.outputs[0].name
@@ -52,7 +52,6 @@ def steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> lis
     images = np.zeros(
         (batch if isinstance(batch, int) else 1, 3, parameters.image.height, parameters.image.width), np.float32
     )
-    row_cells = cells_of_raw(parameters)
 
     def boxed(image: UInt8) -> Placed:
         return Placed(images, letterbox(checked(image), parameters.image, images[0]))
@@ -60,33 +59,38 @@ def steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> lis
     def answered(state: Placed) -> Placed:
         return Placed(session.run(component.name, {tensor.name: state.value}), state.placement)
 
-    def decoded(state: Placed) -> Placed:
-        rows = rows_of(state.value, output)
-        candidates = decode(rows, row_cells, parameters.score_threshold, inclusive=parameters.inclusive)
-        return Placed(candidates, state.placement)
-
     def rows_nan(state: Placed) -> dict[str, int]:
         return {"rows_nan": int(np.isnan(rows_of(state.value, output)).any(axis=1).sum())}
 
-    suppresses_itself = parameters.output == "detections"
-    before = [
-        Step("letterbox", boxed, _placed(one_array(tensor.name))),
+    return [
+        Step("letterbox", boxed, placed(one_array(tensor.name))),
         Step(
             component.name,
             answered,
-            _placed(BY_NAME),
-            count=None if suppresses_itself else rows_nan,
+            placed(BY_NAME),
+            count=None if parameters.output == "detections" else rows_nan,
             outputs=lambda state: state.value,
         ),
     ]
-    if suppresses_itself:
+
+
+def steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> list[Step]:
+    """The steps of a request of one image."""
+    output = spec.components[0].outputs[0].name
+    row_cells = cells_of_raw(parameters)
+
+    def decoded(state: Placed) -> Placed:
+        return Placed(candidates(rows_of(state.value, output), row_cells, parameters), state.placement)
+
+    before = network_steps(spec, parameters, session)
+    if parameters.output == "detections":
         return [
             *before,
             Step(
                 "place",
                 lambda state: in_pixels_of_the_image(detections(state.value), state.placement),
                 predictions_of(spec),
-                count=_boxes,
+                count=boxes,
             ),
         ]
     return [
@@ -94,16 +98,21 @@ def steps(spec: ModelSpec, parameters: YoloxParameters, session: Session) -> lis
         Step(
             "decode",
             decoded,
-            _placed(dataclass_of_arrays(Boxes2D)),
+            placed(dataclass_of_arrays(Boxes2D)),
             count=lambda state: {"candidates": len(state.value.scores)},
         ),
         Step(
             "nms",
             lambda state: suppressed(state.value, state.placement, parameters.nms),
             predictions_of(spec),
-            count=_boxes,
+            count=boxes,
         ),
     ]
+
+
+def candidates(rows: Float32, row_cells: Float32 | None, parameters: YoloxParameters) -> Boxes2D:
+    """The boxes of the rows that score high enough, see `decode`."""
+    return decode(rows, row_cells, parameters.score_threshold, inclusive=parameters.inclusive)
 
 
 def checked(image: UInt8) -> UInt8:
@@ -168,11 +177,12 @@ def finished(kept: Boxes2D, placement: Placement, nms: Nms) -> Boxes2D:
     return replace(boxes, corners=to_whole_pixels(np.clip(boxes.corners, 0, edges)))
 
 
-def _boxes(boxes: Boxes2D) -> dict[str, int]:
-    return {"boxes": len(boxes)}
+def boxes(found: Boxes2D) -> dict[str, int]:
+    """How many boxes are left."""
+    return {"boxes": len(found)}
 
 
-def _placed(value: Packing) -> Packing:
+def placed(value: Packing) -> Packing:
     """A value kept together with its placement."""
 
     def unpack(arrays: ArraysByName) -> Placed:

@@ -1,0 +1,53 @@
+"""AWML's YOLOX-opt-ELAN with a mask head: one component of two outputs, boxes and a mask.
+
+``yolox``: ``images`` (B, 3, H, W) to ``output`` (B, N, 5 + C), as `exporter.models.yolox` has it, and ``mask``
+(B, K, H, W), the probabilities of the K classes of each pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.models.yolox import adapter as yolox
+from exporter.models.yolox.build import build as build_yolox
+from exporter.models.yolox.build import class_names
+from exporter.models.yolox.framework import load_input
+from exporter.models.yolox_seg.components import components
+from exporter.models.yolox_seg.framework import COMPARED_EVERY, answer
+from exporter.models.yolox_seg.options import SegOptions
+from exporter.options import checked_options
+from exporter.training_config import TrainingConfig
+from shared.several_tasks import qualified_classes
+
+__all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
+
+DETECTION, SEGMENTATION = "detection2d", "segmentation2d"
+TASK = f"{DETECTION}+{SEGMENTATION}"
+
+
+def read_options(options: Mapping[str, Any]) -> SegOptions:
+    """The options, checked.
+
+    Raises:
+        ConfigError: an unknown option or a wrong value.
+    """
+    return checked_options(SegOptions, options, "yolox_seg")
+
+
+def build(config: TrainingConfig, options: SegOptions) -> Any:
+    """The YOLOX of a training config, with random weights, see `exporter.models.yolox.build`."""
+    model = build_yolox(config, options, "YOLOXMultiTask")
+    model.mask_classes = class_names(config, model.mask_head.num_classes, options.mask_classes, "mask_classes")
+    return model
+
+
+def classes(model: Any) -> list[str]:
+    """Class names of both tasks."""
+    return qualified_classes({DETECTION: model.deploy.classes, SEGMENTATION: model.mask_classes})
+
+
+def parameters(model: Any, config: TrainingConfig, options: SegOptions) -> dict[str, Any]:
+    """Those of a YOLOX, and what becomes of the mask."""
+    mask = {"convention": options.mask, "compared_every": COMPARED_EVERY}
+    return {**yolox.parameters(model, config, options), "mask": mask}

@@ -1,0 +1,1 @@
+"""YOLOX with a head for a mask."""
