@@ -16,10 +16,7 @@ from runtime.models.yolox.letterbox import Placement, place
 from runtime.models.yolox.parameters import Letterbox
 from runtime.models.yolox_seg.parameters import YoloxSegParameters
 from shared.arrays import Float32, Int64, UInt8
-from shared.lazy import lazy_import
 from shared.tasks.segmentation2d import ClassMask
-
-cv2 = lazy_import("cv2", install="make setup")
 
 # Probabilities below it have no logarithm of a float32's normal numbers.
 _LEAST = np.finfo(np.float32).tiny
@@ -39,11 +36,21 @@ def mask_of(probabilities: Float32, placement: Placement, parameters: YoloxSegPa
 def interpolated(probabilities: Float32, placement: Placement, letterbox: Letterbox) -> ClassMask:
     """By ``awml``."""
     _, columns, lines = place(placement.width, placement.height, letterbox)
-    scores = np.log(np.maximum(probabilities[:, :lines, :columns], _LEAST)).transpose(1, 2, 0)
-    size = (placement.width, placement.height)
-    layers = cv2.resize(np.ascontiguousarray(scores), size, interpolation=cv2.INTER_LINEAR)
-    layers = np.exp(layers.reshape(placement.height, placement.width, -1).transpose(2, 0, 1))
+    scores = np.log(np.maximum(probabilities[:, :lines, :columns], _LEAST))
+    layers = np.exp(_resized(_resized(scores, placement.height, 1), placement.width, 2))
     return ClassMask.of_probabilities(layers / layers.sum(axis=0))
+
+
+def _resized(layers: Float32, target: int, axis: int) -> Float32:
+    """Layers of another length along an axis, linear between the centers of pixels, as PyTorch's ``interpolate``."""
+    source = layers.shape[axis]
+    position = np.maximum(
+        (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target) - np.float32(0.5), 0
+    )
+    first = position.astype(np.int64)
+    second = np.minimum(first + 1, source - 1)
+    share = (position - first.astype(np.float32)).reshape([-1 if each == axis else 1 for each in range(3)])
+    return layers.take(first, axis) * (1 - share) + layers.take(second, axis) * share
 
 
 def in_place(probabilities: Float32, placement: Placement, letterbox: Letterbox) -> ClassMask:
