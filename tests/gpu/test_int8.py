@@ -147,7 +147,7 @@ def tool(name: str, *arguments: Any) -> None:
     answer = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT
     )
-    said = " / ".join(answer.stderr.splitlines()[-LINES_TOLD:])
+    said = " / ".join((answer.stdout + answer.stderr).splitlines()[-LINES_TOLD:])
     assert answer.returncode == 0, f"{name} {' '.join(map(str, arguments))}: exit {answer.returncode}: {said}"
 
 
