@@ -1,0 +1,1 @@
+"""Image classifiers for awml-deploy: AWML's MobileNetV2 for the lights of cars and pedestrians."""

@@ -1,0 +1,1 @@
+"""The classifier, as the exporter sees it."""

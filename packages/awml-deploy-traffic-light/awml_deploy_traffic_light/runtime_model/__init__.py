@@ -1,0 +1,1 @@
+"""The classifier, as the runtime sees it."""
