@@ -160,7 +160,7 @@ def run(
     started = time.monotonic()
     steps = fit(training, recipe, options, log)
     log.line(f"trained {steps} steps of {options.batch} {training.unit} in {time.monotonic() - started:.0f} s")
-    state = rounded(model.state_dict(), recipe.significant_bits)
+    state = in_one_storage(rounded(model.state_dict(), recipe.significant_bits))
     model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in state.items()})
     result = training.held_out()
     log.line(f"held out: split eval, seed {HELD_OUT_SEED}, {HELD_OUT_FRAMES} frames, weights in half precision")
@@ -267,6 +267,17 @@ def rounded(state: Mapping[str, Tensor], significant_bits: int) -> dict[str, Ten
             kept = kept.half()
         small[name] = kept
     return small
+
+
+def in_one_storage(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors as views of one storage a type: a file has a member, with its headers, for every storage."""
+    packed: dict[str, Tensor] = {}
+    for dtype in {value.dtype for value in state.values()}:
+        names = [name for name, value in state.items() if value.dtype == dtype]
+        everything = torch.cat([state[name].reshape(-1) for name in names])
+        parts = everything.split([state[name].numel() for name in names])
+        packed |= {name: part.view(state[name].shape) for name, part in zip(names, parts, strict=True)}
+    return {name: packed[name] for name in state}
 
 
 def save_packed(content: Mapping[str, Any], path: Path) -> None:

@@ -15,6 +15,7 @@ from exporter.checkpoints import load_weights
 from exporter.component import Component, as_tuple
 from exporter.quiet import quiet
 from exporter.training_config import TrainingConfig, origin_of_types, read_training_config
+from exporter.training_only import type_name
 from shared import plugins
 from shared.config.load import build as build_config
 from shared.config.write import to_yaml
@@ -30,7 +31,8 @@ class Inspectable(Protocol):
     """What a model's ``inspect.py`` provides.
 
     Attributes:
-        MODEL_TYPES: values of ``model.type`` in training configs that are this kind of model.
+        MODEL_TYPES: values of ``model.type`` in training configs that are this kind of model; ``type/backbone`` where
+            others have the same type.
         AUTOWARE_OPTIONS: the model's options that a bundle for Autoware needs.
     """
 
@@ -216,13 +218,17 @@ def _kind_of(training: TrainingConfig) -> tuple[str, Inspectable]:
     Raises:
         ConfigError: none that is installed here.
     """
-    wanted = str(training.model["type"]).rsplit(".", maxsplit=1)[-1]
-    known = []
-    for name in plugins.with_part(plugins.EXPORTER_MODELS, "inspect"):
-        inspectable = cast(Inspectable, plugins.part(plugins.EXPORTER_MODELS, name, "inspect"))
-        if wanted in inspectable.MODEL_TYPES:
-            return name, inspectable
-        known.append(f"{name} ({', '.join(inspectable.MODEL_TYPES)})")
+    wanted = type_name(training.model["type"]).rsplit(".", maxsplit=1)[-1]
+    backbone = type_name((training.model.get("backbone") or {}).get("type", "")).rsplit(".", maxsplit=1)[-1]
+    kinds = {
+        name: cast(Inspectable, plugins.part(plugins.EXPORTER_MODELS, name, "inspect"))
+        for name in plugins.with_part(plugins.EXPORTER_MODELS, "inspect")
+    }
+    for given in (f"{wanted}/{backbone}", wanted):
+        for name, inspectable in kinds.items():
+            if given in inspectable.MODEL_TYPES:
+                return name, inspectable
+    known = [f"{name} ({', '.join(inspectable.MODEL_TYPES)})" for name, inspectable in kinds.items()]
     raise ConfigError(
         f"model is a {wanted} ({origin_of_types(training, wanted)}), which can't be exported here",
         where=str(training.path),

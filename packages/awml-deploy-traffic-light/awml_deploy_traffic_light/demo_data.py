@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from awml_deploy_traffic_light.lamps import CAR_CLASSES, PEDESTRIAN_CLASSES, painted_light
+from awml_deploy_traffic_light.demo_lamps import CAR_CLASSES, PEDESTRIAN_CLASSES, painted_light
 from shared.arrays import UInt8
 
 CLASSES = (*CAR_CLASSES, *PEDESTRIAN_CLASSES)
@@ -50,9 +50,7 @@ def write(folder: Path, split: str, frames: int, seed: int) -> None:
             {"bbox": list(box), "bbox_label": label, "mask": [], "extra_anns": [], "ignore_flag": 0}
             for box, label in zip(boxes, labels, strict=True)
         ]
-        entries.append(
-            {"img_id": number, "img_path": path, "width": WIDTH, "height": HEIGHT, "instances": instances}
-        )
+        entries.append({"img_id": number, "img_path": path, "width": WIDTH, "height": HEIGHT, "instances": instances})
     info = {
         "metainfo": {"dataset_type": "tlr", "task_name": "detection_task", "classes": list(CLASSES)},
         "data_list": entries,

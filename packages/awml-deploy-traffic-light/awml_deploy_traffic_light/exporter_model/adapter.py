@@ -189,7 +189,7 @@ def network(model: Any, images: Tensor, options: Options) -> Component:
         trace_sizes={_BATCH: 2} if is_dynamic else {},
         check_sizes=({_BATCH: 1}, {_BATCH: 4}, {_BATCH: 6}) if is_dynamic else ({},),
         deployed_sizes={_BATCH: 1} if is_dynamic else {},
-        varying_axes={},
+        varying_axes={_BATCH: AxisSizes(min=1, opt=1, max=options.most_images)} if is_dynamic else {},
     )
 
 

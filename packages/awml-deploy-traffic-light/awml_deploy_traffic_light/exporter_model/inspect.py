@@ -10,7 +10,7 @@ import torch
 from awml_deploy_traffic_light.exporter_model.adapter import Options, network
 from exporter.component import Component
 
-MODEL_TYPES = ("ImageClassifier",)
+MODEL_TYPES = ("ImageClassifier/MobileNetV2",)
 AUTOWARE_OPTIONS: Mapping[str, Any] = {"batch_size": 6}
 
 

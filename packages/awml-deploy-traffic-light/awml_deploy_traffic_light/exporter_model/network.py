@@ -1,7 +1,7 @@
 """MobileNetV2 with a linear head: the modules of an ``ImageClassifier`` of mmpretrain, under the same names.
 
-Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018. mmpretrain need not be installed: its
-checkpoints load, and what a network computes is the same.
+Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018. mmpretrain need not be installed:
+its checkpoints load, and what a network computes is the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _LEAST_SHARE = 0.9
 class ConvNorm(nn.Module):
     """Convolution, batch norm and, unless it is linear, ReLU6."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, *, linear: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, *, linear: bool
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs)

@@ -124,7 +124,13 @@ def _step(step: Mapping[str, Any], where: str) -> dict[str, Any]:
     scaling = {"library": step.get("backend", "cv2"), "interpolation": step.get("interpolation", "bilinear")}
     if step["type"] == "Resize":
         width, height = _pair(step["scale"])
-        return {"step": "resize", "width": width, "height": height, "keep_ratio": bool(step.get("keep_ratio")), **scaling}
+        return {
+            "step": "resize",
+            "width": width,
+            "height": height,
+            "keep_ratio": bool(step.get("keep_ratio")),
+            **scaling,
+        }
     if step["type"] == "ResizeEdge":
         return {"step": "resize_edge", "length": int(step["scale"]), "edge": step.get("edge", "short"), **scaling}
     if step["type"] == "CenterCrop":

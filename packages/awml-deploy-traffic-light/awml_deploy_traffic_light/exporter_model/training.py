@@ -25,7 +25,7 @@ def prepare(model: Any, config: TrainingConfig) -> None:
 def load(
     model: Any, sample: ImageCrop, parameters: Mapping[str, Any], labels: Labels, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor] | None:
-    """See `exporter.training.Trainable`: (1, 3, H, W) float32 and (1,) int64; None for a class that is not the model's."""
+    """See `exporter.training.Trainable`: (1, 3, H, W) float32 and (1,) int64; None: a class that is not the model's."""
     label = labels.get(sample.label)
     if label is None:
         return None

@@ -1,4 +1,4 @@
-"""How an image becomes the network's input: the steps of a test pipeline of mmpretrain, as the model spec keeps them."""
+"""How an image becomes the network's input: the steps of a test pipeline, as the model spec keeps them."""
 
 from __future__ import annotations
 

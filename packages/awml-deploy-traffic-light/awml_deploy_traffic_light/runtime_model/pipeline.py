@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from awml_deploy_traffic_light.runtime_model.image import ImageInput
 from awml_deploy_traffic_light.names import INPUT, OUTPUT
+from awml_deploy_traffic_light.runtime_model.image import ImageInput
 from awml_deploy_traffic_light.runtime_model.prepare import prepare
 from runtime.backends import Session
 from runtime.parameters import Parameters, misfit, validated

@@ -1,0 +1,69 @@
+"""From the demo's checkpoint to the bundle, through the tools' commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import awml_deploy_traffic_light
+import onnx
+import pytest
+
+from shared.manifest import read_manifest
+
+CONFIG = Path(awml_deploy_traffic_light.__file__).parent / "configs" / "traffic_light.yaml"
+FRAMES = 6
+pytestmark = pytest.mark.timeout(900)
+
+
+def tool(name: str, *arguments: str | Path) -> str:
+    """Run a command of a tool as its own process; what it printed."""
+    call = f"from {name}.cli import cli; cli()"
+    answer = subprocess.run([sys.executable, "-c", call, *map(str, arguments)], capture_output=True, text=True,
+                            check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of the demo's classifier, of a batch of six, on the lights of a few images."""
+    folder = tmp_path_factory.mktemp("traffic_light")
+    work = folder / "work"
+    tool("demo", "generate", "--out", folder / "demo", "--frames", str(FRAMES), "--for", "traffic_light")
+    settings = {"data.root": folder / "demo", "model.options.batch_size": "6", "verification.num_verify_samples": "4"}
+    sets = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+    tool("exporter", "export", "--config", CONFIG, "--work", work, *sets)
+    for backend in ("pytorch", "onnx"):
+        tool("runtime", "run", "--work", work, "--backend", backend)
+    tool("verifier", "verify", "--work", work)
+    tool("evaluator", "evaluate", "--work", work)
+    return work
+
+
+def test_the_lights_of_cars_are_recognized_by_every_backend(work: Path) -> None:
+    manifest = read_manifest(work / "manifest.json")
+    done = {name for name, stage in manifest.stages.items() if stage.status == "done"}
+    assert {"export", "run:pytorch-cpu", "run:onnx-cpu", "verify", "evaluate"} <= done
+    runs = [manifest.results["runs"][run]["samples"] for run in ("pytorch-cpu", "onnx-cpu")]
+    assert runs == [8 * FRAMES, 8 * FRAMES]
+    for run in ("pytorch-cpu", "onnx-cpu"):
+        assert manifest.results["metrics"][run]["accuracy"] >= 0.97
+
+
+def test_the_file_ends_in_a_softmax_under_awmls_names(work: Path) -> None:
+    graph = onnx.load(str(work / "onnx" / "classifier.onnx")).graph
+    shapes = [[axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in (*graph.input, *graph.output)]
+    assert [value.name for value in (*graph.input, *graph.output)] == ["input", "output"]
+    assert shapes == [[6, 3, 96, 96], [6, 11]]
+    assert next(node.op_type for node in graph.node if "output" in node.output) == "Softmax"
+
+
+def test_autoware_gets_its_bundle(work: Path, tmp_path: Path) -> None:
+    tool("exporter", "package", "autoware", "--work", work, "--out", tmp_path / "bundle", "--precision", "fp16")
+    names = {path.name for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
+    assert names >= {
+        "traffic_light_classifier_mobilenetv2_batch_6.onnx", "lamp_labels.txt", "car_traffic_light_classifier.param.yaml",
+    }  # fmt: skip
