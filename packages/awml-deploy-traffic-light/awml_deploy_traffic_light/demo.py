@@ -70,7 +70,7 @@ class Training:
         self.options = options
         self.device = torch.device(options.device)
         self.model = build(read_training_config(options.config), read_options({}))
-        self.classes = self.model.deploy.classes
+        self.classes: list[str] = self.model.deploy.classes
         for module in self.model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -72,9 +72,9 @@ def frame(seed: int, split: str, number: int) -> tuple[UInt8, list[Box], list[in
         left, top = place % 4 * _CELL_WIDTH, place // 4 * _CELL_HEIGHT
         boxes.append(_put(painted_light(CLASSES[label], rng), image, left, top, rng))
         labels.append(label)
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR))
+    blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR))
     gain = rng.uniform(0.5, 1.25) * rng.uniform(0.92, 1.08, 3)
-    noisy = image * gain + rng.normal(0, rng.uniform(*_NOISE), image.shape)
+    noisy = blurred * gain + rng.normal(0, rng.uniform(*_NOISE), image.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8), boxes, labels
 
 

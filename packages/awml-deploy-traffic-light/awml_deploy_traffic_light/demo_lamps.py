@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from shared.arrays import Float32, UInt8
+from shared.arrays import Float32, Float64, UInt8
 
 CAR_CLASSES = (
     "green", "left,red", "left,red,straight", "red", "red,right", "red,straight", "unknown", "yellow", "red,up_left",
@@ -38,7 +38,7 @@ def painted_light(label: str, rng: np.random.Generator) -> UInt8:
     return _car_light(set(label.split(",")), housing, rng)
 
 
-def _car_light(lit: set[str], housing: Float32, rng: np.random.Generator) -> UInt8:
+def _car_light(lit: set[str], housing: Float64, rng: np.random.Generator) -> UInt8:
     """Three lamps in a row; below them, or beside them, arrows where there are any, lit or not."""
     arrows = sorted(lit & set(_DIRECTIONS))
     lamps = [_disc(_COLORS[color], color in lit, housing, rng) for color in _COLORS]
@@ -56,19 +56,19 @@ def _car_light(lit: set[str], housing: Float32, rng: np.random.Generator) -> UIn
     return _as_bytes(np.concatenate((np.concatenate(lamps, axis=1), np.concatenate(row, axis=1)), axis=0))
 
 
-def _pedestrian_light(color: str, housing: Float32, rng: np.random.Generator) -> UInt8:
+def _pedestrian_light(color: str, housing: Float64, rng: np.random.Generator) -> UInt8:
     """A standing figure above a walking one."""
     figures = [_figure("red", color == "red", housing, rng), _figure("green", color == "green", housing, rng)]
     return _as_bytes(np.concatenate(figures, axis=0))
 
 
-def _disc(color: tuple[int, int, int], is_lit: bool, housing: Float32, rng: np.random.Generator) -> Float32:
+def _disc(color: tuple[int, int, int], is_lit: bool, housing: Float64, rng: np.random.Generator) -> Float32:
     mask = np.zeros((_CELL, _CELL), np.float32)
     cv2.circle(mask, (_CELL // 2, _CELL // 2), _RADIUS, 1.0, -1, cv2.LINE_AA)
     return _lamp(mask, color, is_lit, housing, rng)
 
 
-def _arrow(degrees: float, housing: Float32, rng: np.random.Generator) -> Float32:
+def _arrow(degrees: float, housing: Float64, rng: np.random.Generator) -> Float32:
     """A green arrow on black, its direction counter-clockwise from the right."""
     shape = np.array([[-15, -4], [2, -4], [2, -13], [16, 0], [2, 13], [2, 4], [-15, 4]], np.float64)
     angle = np.deg2rad(degrees)
@@ -78,7 +78,7 @@ def _arrow(degrees: float, housing: Float32, rng: np.random.Generator) -> Float3
     return _lamp(mask, _COLORS["green"], True, housing * 0.4, rng)
 
 
-def _figure(color: str, is_lit: bool, housing: Float32, rng: np.random.Generator) -> Float32:
+def _figure(color: str, is_lit: bool, housing: Float64, rng: np.random.Generator) -> Float32:
     """A person: red stands, green walks."""
     mask = np.zeros((_CELL, _CELL), np.float32)
     cv2.circle(mask, (24, 10), 5, 1.0, -1, cv2.LINE_AA)
@@ -90,7 +90,7 @@ def _figure(color: str, is_lit: bool, housing: Float32, rng: np.random.Generator
 
 
 def _lamp(
-    mask: Float32, color: tuple[int, int, int], is_lit: bool, housing: Float32, rng: np.random.Generator
+    mask: Float32, color: tuple[int, int, int], is_lit: bool, housing: Float64, rng: np.random.Generator
 ) -> Float32:
     """(48, 48, 3) a lamp in its housing: shining over its edge where it is lit, dark glass where it is not."""
     cell = np.tile(np.asarray(housing, np.float32), (_CELL, _CELL, 1))

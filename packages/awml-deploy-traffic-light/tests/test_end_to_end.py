@@ -64,6 +64,5 @@ def test_the_file_ends_in_a_softmax_under_awmls_names(work: Path) -> None:
 def test_autoware_gets_its_bundle(work: Path, tmp_path: Path) -> None:
     tool("exporter", "package", "autoware", "--work", work, "--out", tmp_path / "bundle", "--precision", "fp16")
     names = {path.name for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
-    assert names >= {
-        "traffic_light_classifier_mobilenetv2_batch_6.onnx", "lamp_labels.txt", "car_traffic_light_classifier.param.yaml",
-    }  # fmt: skip
+    network = "traffic_light_classifier_mobilenetv2_batch_6.onnx"
+    assert names >= {network, "lamp_labels.txt", "car_traffic_light_classifier.param.yaml"}

@@ -88,7 +88,7 @@ class Deployment:
     resize: str
 
 
-def build(config: TrainingConfig, options: Options) -> ImageClassifier:
+def build(config: TrainingConfig, options: Options) -> Any:
     """The classifier of a training config, with random weights.
 
     Raises:
@@ -107,7 +107,7 @@ def build(config: TrainingConfig, options: Options) -> ImageClassifier:
     if unknown or tuple(backbone.get("out_indices", (7,))) != (7,):
         raise ConfigError(f"backbone.{(unknown or ['out_indices'])[0]} can't be deployed", where=where)
     count = int(head["num_classes"])
-    model = ImageClassifier(float(backbone.get("widen_factor", 1.0)), count)
+    model: Any = ImageClassifier(float(backbone.get("widen_factor", 1.0)), count)
     if int(head["in_channels"]) != model.backbone.channels:
         raise ConfigError(
             f"head.in_channels is {head['in_channels']}, the backbone has {model.backbone.channels}", where=where
@@ -119,6 +119,7 @@ def build(config: TrainingConfig, options: Options) -> ImageClassifier:
             where=where,
             hint="give it classes, or the deploy config data.classes",
         )
+    # `answer` and `components` get the model alone.
     model.deploy = Deployment(names, steps_of(config), image_input(config, options.resize), options.resize)
     model.eval()
     for parameter in model.parameters():
