@@ -54,6 +54,19 @@ def test_a_compressed_archive(model, tmp_path):
     assert all(value.equal(model.state_dict()[name]) for name, value in load(path).state_dict().items())
 
 
+def test_tensors_in_one_storage_are_the_same_and_take_less(model, tmp_path):
+    from exporter.demo_training import in_one_storage, save_packed
+
+    state = model.state_dict()
+    together = in_one_storage(state)
+    assert list(together) == list(state)
+    assert all(value.equal(state[name]) and value.dtype == state[name].dtype for name, value in together.items())
+    for name, content in (("apart", state), ("together", together)):
+        save_packed({"state_dict": content}, tmp_path / f"{name}.pth")
+    assert (tmp_path / "together.pth").stat().st_size < (tmp_path / "apart.pth").stat().st_size
+    assert all(value.equal(state[name]) for name, value in load(tmp_path / "together.pth").state_dict().items())
+
+
 def test_fewer_significant_bits_are_rounded_to_nearest():
     import torch
 

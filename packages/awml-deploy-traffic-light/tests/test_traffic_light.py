@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import awml_deploy_traffic_light
 import numpy as np
 import pytest
 import torch
 from awml_deploy_traffic_light.demo_data import CLASSES, frame
+from awml_deploy_traffic_light.demo_lamps import CAR_CLASSES
 from awml_deploy_traffic_light.exporter_model import adapter
 from awml_deploy_traffic_light.exporter_model.network import ImageClassifier, divisible
 from awml_deploy_traffic_light.names import COMPONENT, INPUT, OUTPUT
@@ -16,6 +18,7 @@ from awml_deploy_traffic_light.runtime_model.image import ImageInput
 from awml_deploy_traffic_light.runtime_model.pipeline import alerts, decided, read_parameters
 from awml_deploy_traffic_light.runtime_model.prepare import prepare
 
+from exporter.inspection import inspect
 from exporter.training_config import TrainingConfig
 from shared.config import load_config
 from shared.errors import ConfigError, InferenceError, ManifestError
@@ -222,3 +225,9 @@ def test_seed_split_and_number_decide_what_a_frame_shows() -> None:
     assert np.array_equal(image, again[0]) and (boxes, labels) == (again[1], again[2])
     assert not np.array_equal(image, other[0])
     assert {label for number in range(10) for label in frame(7, "eval", number)[2]} == set(range(len(CLASSES)))
+
+
+def test_inspect_tells_it_from_the_classifier_of_calibrations_by_its_backbone() -> None:
+    said = inspect(Path(awml_deploy_traffic_light.__file__).parent / "configs" / "traffic_light_demo.py")
+    assert (said.spec.model, said.spec.classes, said.refusal) == ("traffic_light", list(CAR_CLASSES), None)
+    assert said.spec.components[0].axes["batch_size"].max == 6
