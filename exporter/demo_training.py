@@ -275,7 +275,7 @@ def in_one_storage(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for dtype in {value.dtype for value in state.values()}:
         names = [name for name, value in state.items() if value.dtype == dtype]
         everything = torch.cat([state[name].reshape(-1) for name in names])
-        parts = everything.split([state[name].numel() for name in names])
+        parts = torch.split(everything, [state[name].numel() for name in names])
         packed |= {name: part.view(state[name].shape) for name, part in zip(names, parts, strict=True)}
     return {name: packed[name] for name in state}
 
