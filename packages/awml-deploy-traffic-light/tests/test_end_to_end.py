@@ -37,7 +37,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sets = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
     tool("exporter", "export", "--config", CONFIG, "--work", work, *sets)
     for backend in ("pytorch", "onnx"):
-        tool("runtime", "run", "--work", work, "--backend", backend)
+        tool("runtime", "run", "--work", work, "--backend", backend, "--readers", "0")
     tool("verifier", "verify", "--work", work)
     tool("evaluator", "evaluate", "--work", work)
     return work
