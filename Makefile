@@ -21,7 +21,7 @@ PYTHON ?= python3.11
 MODEL ?= centerpoint
 WORK ?= work/$(subst _,-,$(MODEL))
 # A config here, or one of that name that an installed package brings (make plugins).
-CONFIG ?= $(or $(wildcard configs/$(MODEL).yaml),$(subst -,_,$(MODEL)))
+CONFIG ?= $(or $(firstword $(wildcard configs/$(MODEL).yaml configs/$(subst -,_,$(MODEL)).yaml)),$(subst -,_,$(MODEL)))
 packaged := $(if $(findstring /,$(CONFIG))$(findstring .,$(CONFIG)),,$(CONFIG))
 DEVICE ?= cpu
 # A package may have other data than the driving scenes, so they lie in a folder of their own.

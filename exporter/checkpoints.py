@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 import zipfile
@@ -16,12 +17,15 @@ from shared.lazy import lazy_import
 
 torch = lazy_import("torch")
 
+_log = logging.getLogger("exporter")
+
 # Enough to recognize what is wrong, not a screenful.
 _LISTED = 8
+# Heads beside a model's main one, which a checkpoint may have though the model has not: OpenMMLab's name of those whose
+# losses help a segmentation model's training, and AWML's of a second task's.
+_OPTIONAL_HEADS = ("auxiliary_head", "mask_head")
 # Checkpoints of one architecture share all names; below this share it is another one.
 _SAME_MODEL_SHARE = 0.5
-# OpenMMLab's name of the heads whose losses help a segmentation model's training, and that nothing else asks.
-_TRAINING_ONLY = "auxiliary_head."
 
 
 def checkpoint_digest(path: Path) -> str:
@@ -147,7 +151,8 @@ def _no_method(_owner: Any, _name: str) -> None:
 def load_weights(model: Any, path: Path) -> None:
     """Load a checkpoint into a model, strictly: every weight must be there, fit, and be a number.
 
-    Weights stored in half precision are cast to the model's own type.
+    Weights stored in half precision are cast to the model's own type. Whole heads that the model has none of are left
+    out, where models are trained with and without them (`_OPTIONAL_HEADS`).
 
     Args:
         model: a torch.nn.Module; changed in place.
@@ -157,11 +162,12 @@ def load_weights(model: Any, path: Path) -> None:
         ModelLoadError: the file can't be read, or does not fit; lists what is missing, unexpected, or of another shape.
     """
     expected = model.state_dict()
-    state = {
-        name: value
-        for name, value in read_state_dict(path).items()
-        if name in expected or not name.startswith(_TRAINING_ONLY)
-    }
+    state = read_state_dict(path)
+    for head in _OPTIONAL_HEADS:
+        own = [name for name in state if name.startswith(f"{head}.")]
+        if own and not any(name.startswith(f"{head}.") for name in expected):
+            _log.info("%s: the weights of its %s are left out, the model has none", path, head)
+            state = {name: value for name, value in state.items() if name not in own}
     # How many batches a batch norm has seen plays no part in inference, and old checkpoints don't have it.
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]

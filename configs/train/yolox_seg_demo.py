@@ -1,11 +1,11 @@
 # Training config of the demo YOLOX-ELAN with a mask head: AWML's YOLOXMultiTask, narrower, for the images of `demo/`.
 #
-# For:    the mask head in models/yolox_elan_demo.pth, and the demo of `make yolox_seg-all`
+# For:    the mask head in models/yolox_elan_demo.pth, and the demo of `make yolox-seg-all`
 # Train:  PYTHONPATH=. python -m exporter.models.yolox_seg.demo --out models/yolox_elan_demo.pth
-# Export: exporter export --config configs/yolox_seg.yaml --work work/yolox_seg
+# Export: exporter export --config configs/yolox_seg.yaml --work work/yolox-seg
 #
 # The detector is that of yolox_elan_demo.py, as it was trained there. The head is AWML's of
-# yolox-s-opt-elan-semseg_960x960_300e, with a quarter of its channels a level (`channels`, which AWML's head lacks).
+# yolox-s-opt-elan-semseg_960x960_300e, narrower yet (`channels`, which AWML's head lacks).
 
 # ruff: noqa: C408
 

@@ -323,14 +323,14 @@ def test_a_program_computes_as_the_onnx_file_does(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("keep_ratio=True", "keep_ratio=False"), "no square letterbox"),
-        (("scale=(96, 96)", "scale=(96, 64)"), "no square letterbox"),
+        (("pad_to_square=True", "pad_to_square=False"), "make no square"),
+        (("scale=(96, 96)", "scale=(96, 64)"), "make no square"),
         (("scale=(96, 96)", "scale=(100, 100)"), "no multiple of 32"),
         (('dict(type="LoadAnnotations", with_bbox=True)', 'dict(type="RandomFlip", prob=0.5)'), "RandomFlip"),
         (('dict(type="LoadImageFromFile")', 'dict(type="LoadImageFromFile", color_type="grayscale")'), "color"),
         (("pad_val=dict(img=(114.0, 114.0, 114.0))", "pad_val=dict(img=(1.0, 2.0, 3.0))"), "no gray"),
         (('type="YOLOX"', 'type="FasterRCNN"'), "not a YOLOX"),
-        (('type="YOLOX"', 'type="YOLOXMultiTask"'), "model is a YOLOXMultiTask, which is not known here"),
+        (('type="YOLOX"', 'type="YOLOXMultiTask"'), "model is a YOLOXMultiTask, "),
         (('nms=dict(type="nms"', 'nms=dict(type="soft_nms"'), "soft_nms"),
         (("num_classes=3", "num_classes=4"), "names 3 classes, the head has 4"),
     ],

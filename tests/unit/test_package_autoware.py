@@ -21,6 +21,7 @@ from exporter.package_commands import package_group
 from shared.errors import InputError, ManifestError, UsageError
 from shared.files import sha256_of_file
 from shared.manifest import Manifest, update_manifest
+from shared.several_tasks import qualified_classes
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
 from tests.support import plugin_packages
@@ -475,6 +476,35 @@ def test_yolox_bundle_has_what_the_node_reads(tmp_path: Path) -> None:
         "PEDESTRIAN": "7",
     }  # fmt: skip
     assert (tmp_path / "yolox" / "yolox_s_plus_opt.onnx").is_file()
+
+
+def test_a_yolox_with_a_mask_brings_its_colors_and_which_boxes_may_cover_it(tmp_path: Path) -> None:
+    detector = yolox()
+    masks = ["road", "car", "wall, fence", "motorbike"]
+    (component,) = detector.components
+    component = component.model_copy(update={"outputs": [*component.outputs, _tensor("mask", 1, 4, 960, 960)]})
+    classes = qualified_classes({"detection2d": detector.classes, "segmentation2d": masks})
+    changes = {
+        "model": "yolox_seg",
+        "task": "detection2d+segmentation2d",
+        "classes": classes,
+        "components": [component],
+    }
+    work = exported(tmp_path / "work", detector.model_copy(update=changes))
+    package_autoware(work, tmp_path / "yolox", BundleOptions())
+    header, *colors = (tmp_path / "yolox" / "semseg_color_map.csv").read_text().splitlines()
+    assert header == "id,name,r,g,b"
+    rows = [line.split(",") for line in colors]
+    # The node wants five columns, and takes a name as it stands.
+    assert [row[:2] for row in rows] == [["0", "road"], ["1", "car"], ["2", "wall_ fence"], ["3", "motorbike"]]
+    assert len({tuple(row[2:]) for row in rows}) == 4
+    assert all(0 <= int(share) <= 255 for row in rows for share in row[2:])
+    header, *remapped = (tmp_path / "yolox" / "roi_to_semseg_remap.csv").read_text().splitlines()
+    labels = (tmp_path / "yolox" / "label.txt").read_text().split()
+    assert [row.split(",")[0] for row in remapped] == labels  # the node stops when one is missing
+    assert {row for row in remapped if not row.endswith(",-1")} == {"CAR,1", "MOTORCYCLE,3"}
+    model = onnx.load(str(tmp_path / "yolox" / "yolox_s_plus_opt.onnx"))
+    assert [output.name for output in model.graph.output] == ["output", "mask"]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,11 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
         NodeRefuses: the node would misread the model; says why, and what to export instead.
         UsageError: an option that the node has no value for.
     """
+    return detector_bundle(spec, spec.classes, config, options)
+
+
+def detector_bundle(spec: ModelSpec, classes: list[str], config: Mapping[str, Any], options: BundleOptions) -> Bundle:
+    """The bundle of a model that detects boxes of these classes, see `bundle`."""
     refusals = Refusals()
     image: Mapping[str, Any] = spec.parameters.get("image", {})
     refusals.unless(
@@ -75,7 +80,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
         hint=f"{EXPORT_AGAIN} raw rows, or with suppression",
     )
     refusals.unless(len(spec.components) == 1, "it has one network", hint=f"{EXPORT_AGAIN} this version")
-    labels = labels_of(spec.classes, refusals)
+    labels = labels_of(classes, refusals)
     refusals.raise_any()
     network = f"{NAME}.onnx"
     parameters = NodeParameters(

@@ -108,7 +108,7 @@ class Training:
             levels, _ = features(self.model, compressed(image, self.options.jpeg), self.size)
             height, width = image.mask.shape
             scale = min(self.size / width, self.size / height)
-            meta = {"img_shape": (round(height * scale), round(width * scale)), "ori_shape": (height, width)}
+            meta = {"scale_factor": (scale, scale), "ori_shape": (height, width)}
             with torch.no_grad():
                 labels = self.model.mask_head.in_image(self.model.mask_head(levels)[0], meta).argmax(dim=0)
             pairs += confusion(image.mask.ravel(), labels.numpy().astype(np.uint8).ravel(), count)[0]

@@ -78,10 +78,15 @@ class YOLOXSegHead(BaseModule):
         return functional.cross_entropy(logits, masks, ignore_index=UNLABELED)
 
     def in_image(self, logits: Tensor, meta: Mapping[str, Any]) -> Tensor:
-        """Logits (classes, H, W) of the network's input as (classes, h, w) of the image that ``meta`` describes."""
-        height, width = meta["img_shape"][:2]
-        images = logits[None, :, :height, :width]
-        return functional.interpolate(images, tuple(meta["ori_shape"][:2]), mode="bilinear", align_corners=False)[0]
+        """Logits (classes, H, W) of the network's input as (classes, h, w) of the image that ``meta`` describes.
+
+        What was filled is cut off by the scale of the image. AWML cuts by ``img_shape``, which mmdet's Pad makes that
+        of the input: its configs stretch images, so that nothing is filled.
+        """
+        height, width = meta["ori_shape"][:2]
+        scale_x, scale_y = meta["scale_factor"]
+        images = logits[None, :, : round(height * scale_y), : round(width * scale_x)]
+        return functional.interpolate(images, (height, width), mode="bilinear", align_corners=False)[0]
 
 
 class YOLOXMultiTask(YOLOX):  # type: ignore[misc]  # mmdet has no types
