@@ -9,17 +9,19 @@ makes three steps a second with them. The checkpoint holds the detector's weight
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from demo.labels import SEGMENTS
-from exporter.checkpoints import read_state_dict
+from demo.objects import CLASSES
+from exporter.checkpoints import read_checkpoint, read_state_dict
 from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Option, Recipe, figures, run
 from exporter.models.yolox.demo import build, letterboxed
 from exporter.models.yolox.demo_images import CAMERAS, LabeledImage, compressed, held_out_image, training_image
@@ -56,12 +58,14 @@ class TrainingNumbers(Dataset[int]):
 class Training:
     """See `exporter.demo_training.DemoTraining`."""
 
-    classes = SEGMENTS
+    # Of the detector, whose checkpoint this is: `meta` keeps what it says of it.
+    classes = CLASSES
     unit = "images"
 
     def __init__(self, options: Any) -> None:
         self.options = options
         self.model, self.size = build(options.config)
+        self._detector = json.loads(read_checkpoint(options.detector)["meta"]["held_out"])
         trained = read_state_dict(options.detector)
         detector = {name: value for name, value in trained.items() if not name.startswith("mask_head.")}
         fit = self.model.load_state_dict(detector, strict=False)
@@ -114,14 +118,15 @@ class Training:
             pairs += confusion(image.mask.ravel(), labels.numpy().astype(np.uint8).ravel(), count)[0]
         counts = Counts.of(pairs)
         metrics = {
-            "mIoU": mean(counts.iou),
+            "mIoU": mean(counts.iou) or 0.0,
             **{f"IoU/{name}": float(value) for name, value in zip(SEGMENTS, counts.iou, strict=True)},
         }
-        return HeldOut([f"pixels of every {HELD_OUT_EVERY}th image: {figures(metrics)}"], metrics)
+        line = f"pixels of every {HELD_OUT_EVERY}th image: {figures(metrics)}"
+        return HeldOut([line], {**self._detector, **metrics})
 
 
 @torch.no_grad()
-def features(model: nn.Module, image: LabeledImage, size: int) -> tuple[list[Tensor], Tensor]:
+def features(model: Any, image: LabeledImage, size: int) -> tuple[list[Tensor], Tensor]:
     """The detector's levels of an image, and its mask (1, size, size), scaled to the nearest pixel, as letterboxed.
 
     The detector is left in evaluation mode, in which batch norms learn nothing.

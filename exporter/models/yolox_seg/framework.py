@@ -40,7 +40,8 @@ def answer(model: Any, model_input: ModelInput) -> tuple[RawOutputs, Answers, di
 def _margins(probabilities: Tensor) -> Tensor:
     """(K, H, W) to (H, W): by how much the likeliest class is ahead of the next."""
     best, second = probabilities.topk(2, dim=0).values
-    return best - second
+    margins: Tensor = best - second
+    return margins
 
 
 def _autoware_mask(probabilities: Tensor, meta: Any) -> ClassMask:

@@ -21,6 +21,8 @@ class RowsAndMask(RawRows):
         relu6_to_relu: see `RawRows`.
     """
 
+    mask_head: Any
+
     def __init__(self, model: Any, relu6_to_relu: bool) -> None:
         super().__init__(model, relu6_to_relu)
         heads = nn.ModuleList([model.mask_head])

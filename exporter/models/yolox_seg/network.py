@@ -89,7 +89,7 @@ class YOLOXSegHead(BaseModule):
         return functional.interpolate(images, (height, width), mode="bilinear", align_corners=False)[0]
 
 
-class YOLOXMultiTask(YOLOX):  # type: ignore[misc]  # mmdet has no types
+class YOLOXMultiTask(YOLOX):
     """mmdet's YOLOX with a mask head beside its own."""
 
     def __init__(self, *args: Any, mask_head: Mapping[str, Any], **kwargs: Any) -> None:

@@ -50,7 +50,7 @@ def _resized(layers: Float32, target: int, axis: int) -> Float32:
     first = position.astype(np.int64)
     second = np.minimum(first + 1, source - 1)
     share = (position - first.astype(np.float32)).reshape([-1 if each == axis else 1 for each in range(3)])
-    return layers.take(first, axis) * (1 - share) + layers.take(second, axis) * share
+    return np.asarray(layers.take(first, axis) * (1 - share) + layers.take(second, axis) * share)
 
 
 def in_place(probabilities: Float32, placement: Placement, letterbox: Letterbox) -> ClassMask:
