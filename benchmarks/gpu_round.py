@@ -124,6 +124,7 @@ def _tests() -> list[Sequence[str]]:
     kernels = [
         "tests/unit/test_cuda_kernels.py",
         "tests/unit/test_cuda_frnet.py",
+        "tests/unit/test_cuda_masks.py",
         "tests/unit/test_pillar_encoder.py",
         *(file for file in others if "kernels" in file),
     ]

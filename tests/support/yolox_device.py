@@ -12,13 +12,20 @@ from runtime.cuda.session import Bound, DeviceSession, Lane
 
 
 class RowsSession(DeviceSession):
-    """A component that answers with the same rows whatever it is given."""
+    """A component that answers with the same rows whatever it is given, and with what else there is, by name."""
 
-    def __init__(self, gpu: Any, rows: np.ndarray[Any, Any], dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        gpu: Any,
+        rows: np.ndarray[Any, Any],
+        dtype: str = "float32",
+        more: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    ) -> None:
         self.gpu = gpu
         self.settings: dict[str, Any] = {}
         self._dtype = np.dtype(dtype)
-        self.rows_on_device = gpu.upload(rows[None].astype(dtype))
+        given = {"output": rows[None].astype(dtype), **(more or {})}
+        self.answers = {name: gpu.upload(array) for name, array in given.items()}
 
     def run(self, component: str, inputs: Any) -> dict[str, Any]:
         raise NotImplementedError
@@ -37,15 +44,15 @@ class _Lane(Lane):
     def __init__(self, session: RowsSession) -> None:
         self.stream = session.gpu.stream()
         self.recordable = True
-        self._rows = session.rows_on_device
+        self._answers = session.answers
 
     def bind(self, component: str, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]) -> Bound:
-        return _Bound(self._rows)
+        return _Bound(self._answers)
 
 
 class _Bound(Bound):
-    def __init__(self, rows: DeviceArray) -> None:
-        self.outputs = {"output": rows}
+    def __init__(self, answers: dict[str, DeviceArray]) -> None:
+        self.outputs = dict(answers)
 
     def enqueue(self) -> None:
         """The answer is there already."""

@@ -18,6 +18,7 @@ from runtime.models.centerpoint.parameters import CenterPointParameters
 from runtime.models.frnet import device_memory as frnet
 from runtime.models.frnet.parameters import FRNetParameters
 from runtime.models.yolox import device as yolox
+from runtime.models.yolox_seg import device_mask as masks
 from shared.errors import EnvironmentLacks, ModelLoadError
 from tests.support import frnet_device, tiny_centerpoint
 
@@ -167,5 +168,6 @@ def test_the_compilers_of_this_machine_take_every_kernel(tmp_path: Path, monkeyp
             (yolox.FILES, types),
             (calibration.FILES, types),
             (frnet.FILES, frnet.kernel_constants(points, float32)),
+            (masks.FILES, masks.kernel_constants(float32)),
         ):
             assert compile_kernels(files, macros, "sm_90").startswith(b"\x7fELF")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from runtime.cuda.session import DeviceSession, recorded
 from runtime.cuda.timeline import Timeline
 from runtime.models.yolox.decode import decode
 from runtime.models.yolox.letterbox import Placement, place
-from runtime.models.yolox.parameters import BOX_COLUMNS, Letterbox, YoloxParameters
+from runtime.models.yolox.parameters import Letterbox, YoloxParameters
 from runtime.models.yolox.steps import cells_of_raw, checked, detections, finished, in_pixels_of_the_image, suppressed
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
 from shared.arrays import Float32, Int32, UInt8
@@ -99,7 +99,12 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
     """A YOLOX whose requests stay on the GPU until the rows that become boxes are known.
 
     Its parameters are such that `unsupported` says nothing.
+
+    Attributes:
+        more_stages: what a subclass does behind the boxes.
     """
+
+    more_stages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, interface: Interface, spec: ModelSpec, parameters: YoloxParameters, session: DeviceSession
@@ -119,7 +124,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         image = parameters.image
         self._input = gpu.allocate((batch if isinstance(batch, int) else 1, 3, image.height, image.width), dtype)
         self._bound = self._lane.bind(component.name, {tensor.name: self._input}, {})
-        self._rows, self._columns = parameters.rows, BOX_COLUMNS + len(spec.classes)
+        self._rows, self._columns = parameters.rows, int(component.outputs[0].shape[-1])
         self._row_cells = cells_of_raw(parameters)
         self._picks = gpu.allocate((self._rows,), np.int32)
         self._values = gpu.allocate((self._rows, self._columns), np.float32)
@@ -140,7 +145,8 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         self._host_detections = {name: gpu.pinned(array.shape, array.dtype) for name, array in detected.items()}
         self._norm = None if image.mean is None else gpu.upload(_norm(image))
         self._sizes: dict[tuple[int, int], _Size] = {}
-        self._timeline = Timeline(gpu, ("upload", "letterbox", self._component, "select", "nms", "download"))
+        stages = ("upload", "letterbox", self._component, "select", "nms", "download", *self.more_stages)
+        self._timeline = Timeline(gpu, stages)
 
     def input_shapes(self, data: UInt8, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (any image becomes an input of one size)
         """See `DevicePipeline`."""
@@ -264,6 +270,9 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         if self._selects:
             self._gpu.to_host(self._result, self._host_result, self._stream)
 
+    def _prepare(self, placement: Placement) -> None:
+        """Called before images of another size are; a subclass makes ready what it needs for them."""
+
     def _kept(self, count: int) -> Boxes2D:
         """The candidates that are left, best first, in pixels of the network's input."""
         words = HEADER_WORDS + count * DECODED_WORDS
@@ -285,6 +294,7 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
             if len(self._sizes) == SIZES_KEPT:
                 self._sizes.pop(next(iter(self._sizes)))
             placement, scaled_width, scaled_height = place(width, height, self._parameters.image)
+            self._prepare(placement)
             image = self._gpu.allocate((height, width, 3), np.uint8)
             columns = self._gpu.upload(neighbors(width, scaled_width, clamp=True))
             lines = self._gpu.upload(neighbors(height, scaled_height, clamp=False))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 
 from runtime.backends import Session
+from runtime.cuda.session import DeviceSession
+from runtime.models.yolox.device import unsupported
 from runtime.models.yolox.pipeline import interface_of
+from runtime.models.yolox_seg.device import YoloxSegOnDevice
 from runtime.models.yolox_seg.parameters import read_parameters
 from runtime.models.yolox_seg.steps import steps
-from runtime.pipeline import ArraysByName, HostPipeline, Pipeline
+from runtime.pipeline import ArraysByName, Counters, HostPipeline, Pipeline
 from shared.spec import ModelSpec
+
+_log = logging.getLogger("runtime")
 
 
 def build(spec: ModelSpec, session: Session) -> Pipeline:
@@ -25,4 +31,17 @@ def build(spec: ModelSpec, session: Session) -> Pipeline:
         """Those of a YOLOX, and some of the first image's probabilities: (1, K, H / every, W / every)."""
         return {**of_boxes.comparable(outputs), name: outputs[name][:1, :, ::every, ::every]}
 
-    return HostPipeline(replace(of_boxes, comparable=comparable), steps(spec, parameters, session))
+    def alerts(counters: Counters) -> list[str]:
+        """Those of a YOLOX, and pixels that have no class."""
+        lines = of_boxes.alerts(counters)
+        if counters.get("pixels_nan", 0):
+            lines.append(f"{counters['pixels_nan']} pixels have a probability that is NaN: look for an overflow")
+        return lines
+
+    interface = replace(of_boxes, comparable=comparable, alerts=alerts)
+    if isinstance(session, DeviceSession):
+        reason = unsupported(parameters)
+        if reason is None:
+            return YoloxSegOnDevice(interface, spec, parameters, session)
+        _log.warning("%s: the letterbox runs on the host", reason)
+    return HostPipeline(interface, steps(spec, parameters, session))

@@ -24,6 +24,7 @@ from runtime.models.yolox.steps import (
 from runtime.models.yolox_seg.mask import mask_of
 from runtime.models.yolox_seg.parameters import DETECTION, SEGMENTATION, YoloxSegParameters
 from runtime.pipeline import ArraysByName, Packing, Step, dataclass_of_arrays, one_array, predictions_of
+from shared.metrics.confusion import UNLABELED
 from shared.several_tasks import Answers, of_part, qualified
 from shared.spec import ModelSpec
 from shared.tasks import find
@@ -59,7 +60,7 @@ def steps(spec: ModelSpec, parameters: YoloxSegParameters, session: Session) -> 
 
     return [
         *network_steps(spec, parameters, session),
-        Step("mask", labeled, placed(_masked(one_array(rows_name)))),
+        Step("mask", labeled, placed(_masked(one_array(rows_name))), count=lambda state: pixels_nan(state.value.mask)),
         Step(
             "decode",
             decoded,
@@ -68,6 +69,11 @@ def steps(spec: ModelSpec, parameters: YoloxSegParameters, session: Session) -> 
         ),
         Step("nms", answered, predictions_of(spec), count=lambda answers: boxes(answers.parts[DETECTION])),
     ]
+
+
+def pixels_nan(mask: ClassMask) -> dict[str, int]:
+    """How many pixels have a probability that is NaN."""
+    return {"pixels_nan": int(np.count_nonzero(mask.labels == UNLABELED))}
 
 
 def _masked(value: Packing) -> Packing:
