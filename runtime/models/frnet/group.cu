@@ -1,8 +1,8 @@
 // Points by frustum, see group.py: the same frustums, in the same order and with the same points, whatever the order in
 // which threads run. Rows are the points of the frame and the added ones.
 //
-// The network runs with so many rows and frustums as it is called with. Where a frame has more, it is given another
-// frame's worth of answers for nothing, but every number in its inputs is one that it can look up.
+// The network runs with a given number of rows and frustums. A frame that has more will be run again; all the same,
+// every number in the network's inputs is one that it can look up.
 //
 //   count_points     how many points each pixel has
 //   count_frustums   how many pixels of each tile of TILE pixels have points
