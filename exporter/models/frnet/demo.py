@@ -41,7 +41,7 @@ RECIPE = Recipe(
 OPTIONS = Options(points_per_frustum=16, sensor_position=tuple(POSITION.tolist()))
 FRAMES_PER_TRAINING_SCENE = 2
 # In the cross-entropy, of the classes in their order: what there is little of counts more.
-WEIGHTS = (1.5, 1.5, 1.5, 4.0, 4.0, 0.7, 1.0, 0.7, 1.0)
+WEIGHTS = (1.5, 2.0, 4.0, 4.0, 5.0, 0.7, 1.0, 0.7, 1.0)
 
 
 class Frames(Dataset[tuple[Tensor, ...]]):
