@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from awml_deploy_traffic_light.exporter_model.network import ImageClassifier, Probabilities
-from awml_deploy_traffic_light.exporter_model.test_pipeline import (
+from awml_deploy_traffic_light.exporter_model.preprocessing import (
     as_the_node_does,
     carried_out,
     image_input,
