@@ -45,6 +45,7 @@ spec, data sets, recorded runs, errors. It needs NumPy and pydantic, no ML frame
                 "open_dataset Dataset DataSettings Sample Sweep Camera PointFile ImageSample ImageLabels read_points "
                 "load_points PointLoading",
             ),
+            "shared.images": _since("0.1", "read_image"),
             "shared.data.labels": _since("0.1", "labels_in"),
             "shared.data.camera_pairs": _since("0.1", "CameraPair"),
             "shared.data.crops": _since("0.1", "ImageCrop"),

@@ -44,7 +44,10 @@ class ExportableModel(Protocol):
         """What the runtime needs to know for pre- and post-processing, as JSON."""
 
     def load_input(self, sample: Any, parameters: Mapping[str, Any]) -> Any:
-        """What the framework's own data preprocessor takes, for one sample of a data set."""
+        """What the framework's own data preprocessor takes, for one sample of a data set.
+
+        `components` and `answer` are given it: a tensor, or an object with ``to(device)``, which moves its tensors.
+        """
 
     def components(self, model: Any, model_input: Any, options: Any) -> list[Component]:
         """The parts to export, in the order in which they run.
