@@ -68,9 +68,9 @@ def test_red_green_blue_and_normalization() -> None:
 def test_conventions_differ_where_they_say() -> None:
     image = noise(111, 70)
     results = {name: boxed(image, BGR.model_copy(update={"resize": name})) for name in CONVENTIONS}
-    # 70 * 96 / 111 = 60.54 lines: rounded up by mmdet, cut off by the others.
+    # 70 * 96 / 111 = 60.54 lines: rounded up by mmdet, cut off by the others, stretched to all.
     lines = {name: int((out != 114).any(axis=(0, 2)).sum()) for name, (out, _) in results.items()}
-    assert lines == {"mmdet": 61, "megvii": 60, "autoware": 60}
+    assert lines == {"mmdet": 61, "mmdet_stretched": 96, "megvii": 60, "autoware": 60}
     assert np.abs(results["megvii"][0] - results["autoware"][0]).max() > 5  # linear and cubic
     assert results["megvii"][1].scale_y == pytest.approx(96 / 111)
     assert results["mmdet"][1].scale_y == pytest.approx(61 / 70)
