@@ -43,9 +43,21 @@ def record(
                 columns[f"{policy}/{side}/{name}"] = np.concatenate([part[name] for part in parts])
                 columns[f"{policy}/{side}/{name}/lengths"] = np.array([len(part[name]) for part in parts])
     outputs = {policy: statistics for policy, (_, _, statistics) in pairs.items()}
-    text = json.dumps({**about, "task": test.header.task, "samples": samples, "outputs": outputs})
+    write(path, columns, {**about, "task": test.header.task, "samples": samples, "outputs": outputs})
+
+
+def write(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Keep columns, those that are equal once."""
+    kept: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    firsts = {
+        name: kept.setdefault((column.dtype.str, column.shape, column.tobytes()), name)
+        for name, column in columns.items()
+    }
+    same = {name: first for name, first in firsts.items() if first != name}
+    text = json.dumps({**about, "same": same})
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **columns, **{_ABOUT: np.frombuffer(text.encode(), np.uint8)})
+    alone = {name: columns[name] for name in kept.values()}
+    np.savez_compressed(path, **alone, **{_ABOUT: np.frombuffer(text.encode(), np.uint8)})
 
 
 def models() -> list[str]:
@@ -74,7 +86,8 @@ def answers(path: Path, policy: str) -> tuple[list[Any], list[Any]]:
     about = _about(path)
     task = find(about["task"])
     with np.load(path) as file:
-        columns = {name: file[name] for name in file.files if name.startswith(f"{policy}/")}
+        kept_as = {name: name for name in file.files} | about["same"]
+        columns = {name: file[kept] for name, kept in kept_as.items() if name.startswith(f"{policy}/")}
     reference, test = (
         [task.from_arrays(each) for each in _samples(columns, f"{policy}/{side}/", about["samples"])]
         for side in ("reference", "test")
