@@ -10,16 +10,15 @@ from pathlib import Path
 
 import onnx
 import pytest
-import torch
 from awml_deploy_transfusion import configs
-from awml_deploy_transfusion.exporter_model import adapter
 from awml_deploy_transfusion.names import INPUTS, OUTPUTS, VOXELS_AXIS
 
-from exporter.training_config import random_weights, read_training_config
 from shared.manifest import read_manifest
+from tests.support import trt_rtx
 
 TRAINING_CONFIG = Path(configs.__path__[0]) / "transfusion_demo.py"
 FRAMES = 3
+MIN_MAP = 0.6
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -34,14 +33,11 @@ def tool(name: str, *arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with everything in it: the demo's network with random weights on a few of the demo's frames."""
+    """A workspace with everything in it: the demo model on a few of the demo's frames."""
     folder = tmp_path_factory.mktemp("transfusion")
-    work, checkpoint = folder / "work", folder / "random.pth"
-    model = adapter.build(read_training_config(TRAINING_CONFIG), adapter.read_options({}))
-    random_weights(model, seed=0)
-    torch.save({"state_dict": model.state_dict()}, checkpoint)
+    work = folder / "work"
     tool("demo", "generate", "--out", folder / "demo", "--frames", str(FRAMES), "--no-cameras")
-    settings = {"model.checkpoint": checkpoint, "data.root": folder / "demo", "verification.num_verify_samples": FRAMES}
+    settings = {"data.root": folder / "demo", "verification.num_verify_samples": FRAMES}
     sets = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
     tool("exporter", "export", "--config", "transfusion", "--work", work, *sets)
     for backend in ("pytorch", "onnx"):
@@ -58,6 +54,7 @@ def test_every_stage_is_done_and_the_backends_agree(work: Path) -> None:
     metrics = [manifest.results["metrics"][run] for run in ("pytorch-cpu", "onnx-cpu")]
     assert {manifest.results["runs"][run]["samples"] for run in ("pytorch-cpu", "onnx-cpu")} == {FRAMES}
     assert metrics[0]["mAP"] == pytest.approx(metrics[1]["mAP"], abs=1e-3)
+    assert metrics[0]["mAP 0-50 m"] > MIN_MAP
 
 
 def test_the_file_has_the_names_that_autoware_binds(work: Path) -> None:
@@ -88,3 +85,10 @@ def test_inspect_says_what_an_export_would_be() -> None:
     said = json.loads(tool("exporter", "inspect", TRAINING_CONFIG, "--json"))
     assert said["model"] == "transfusion"
     assert said["outputs"]["transfusion"] == dict(zip(OUTPUTS, ([1, 5, 100], [1, 8, 100], [1, 2, 100]), strict=True))
+
+
+def test_tensorrt_for_rtx_builds_the_network(work: Path) -> None:
+    answer = trt_rtx.trt_builder("build", "--work", work)
+    assert answer.returncode == 0, answer.stderr
+    (engine,) = read_manifest(work / "manifest.json").results["engines"]
+    assert engine.endswith("/transfusion")

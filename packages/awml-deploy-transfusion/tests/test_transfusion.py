@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pytest
 import torch
 from awml_deploy_transfusion import configs
-from awml_deploy_transfusion.exporter_model import adapter, network
+from awml_deploy_transfusion.exporter_model import adapter, network, trace
 from awml_deploy_transfusion.exporter_model.cells import best_first, centers_of_cells, local_maxima
 from awml_deploy_transfusion.names import COMPONENT, COORS, INPUTS, NUM_POINTS, OUTPUTS, VOXELS
 from awml_deploy_transfusion.runtime_model.pipeline import build
 
 from exporter.training_config import TrainingConfig, random_weights, read_training_config
 from runtime.backends import Session
-from runtime.pipeline import Inference
+from runtime.pipeline import Inference, steps_of
 from shared.errors import ConfigError, ManifestError
 from shared.spec import ModelSpec
 from shared.tasks.detection3d import Boxes3D
@@ -121,6 +121,23 @@ def test_the_pipeline_answers_as_the_framework_does(model: Any, spec: ModelSpec,
         np.testing.assert_allclose(
             getattr(ours.predictions, name), getattr(boxes, name), atol=1e-3, rtol=1e-3, err_msg=name
         )
+
+
+def test_the_frameworks_trace_is_what_the_runtime_has_between_its_steps(
+    model: Any, spec: ModelSpec, parameters: dict[str, Any]
+) -> None:
+    frame = points(20_000)
+    theirs, _ = trace.states(model, frame, parameters)
+    assert tuple(theirs) == trace.STEPS
+    state: Any = frame.numpy()
+    read, *steps = steps_of(build(spec, InTorch(model)), "transfusion")
+    assert read.name == "read"
+    for step in steps:
+        state = step.run(state)
+        for name, values in theirs.get(step.name, {}).items():
+            np.testing.assert_allclose(
+                step.packing.pack(state)[name], values, atol=1e-3, rtol=1e-3, err_msg=f"{step.name}: {name}"
+            )
 
 
 def test_the_network_does_not_change_its_inputs(model: Any) -> None:
