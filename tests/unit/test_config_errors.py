@@ -51,7 +51,10 @@ def refusals(folder: Path, text: str, *overrides: str) -> list[str]:
         ("export:\n", "c.yaml:3: export: is null; should be a mapping (key: value)"),
         ("data: {classes: car}\n", "c.yaml:3: data.classes: is 'car'; should be a list"),
         ("data: {root: 5}\n", "c.yaml:3: data.root: is 5; should be a path"),
-        ("data: {format: concat}\n", "c.yaml:3: data: has format concat; format concat needs sources"),
+        (
+            "data: {format: concat}\n",
+            "c.yaml:3: data: has format concat; formats concat and crops need sources, and no other has them",
+        ),
         ("verification: {tolerance: 0}\n", "c.yaml:3: verification.tolerance: is 0; should be more than 0"),
         ("verification: {tolerance: .nan}\n", "c.yaml:3: verification.tolerance: is NaN; should be a finite number"),
         ("verification: {num_verify_samples: 0}\n", "c.yaml:3: verification.num_verify_samples: is 0; should be at"),
