@@ -1,6 +1,6 @@
-"""Makes ``tests/data/kuberay.json`` from KubeRay's resource definitions: which fields there are, and of which type.
+"""Makes ``tests/data/kuberay.json.gz`` from KubeRay's resource definitions: which fields there are, and of which type.
 
-    python -m tests.support.kuberay_schema rayclusters.yaml rayjobs.yaml > tests/data/kuberay.json
+    python -m tests.support.kuberay_schema rayclusters.yaml rayjobs.yaml | gzip -9n > tests/data/kuberay.json.gz
 
 The arguments are ``ray-operator/config/crd/bases/ray.io_*.yaml`` of a KubeRay release: 1.7.0 (Apache-2.0). Kept are the
 parts that ``docker/cluster`` can use; a field that is not in them is refused, as Kubernetes would.

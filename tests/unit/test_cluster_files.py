@@ -14,11 +14,12 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.support.kept import kept
 from tests.support.kuberay_schema import closed
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker" / "cluster"
-SCHEMAS = json.loads((ROOT / "tests" / "data" / "kuberay.json").read_text())
+SCHEMAS = json.loads(kept("kuberay.json"))
 MANIFESTS = sorted(FOLDER.glob("*.yaml"))
 
 

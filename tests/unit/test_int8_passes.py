@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from exporter.cli import cli
 from shared.int8_passes import WORTHLESS, find_passes
+from tests.support.kept import kept
 from tests.support.qdq_graphs import Net, residual_block
 from tests.support.trt_workspaces import FULL, head, quantize
 
-DATA = Path(__file__).parents[1] / "data" / "trt"
 _HEADS = r"/(heatmap|reg|height|dim|rot|vel)"
 # Of the head of the 121 m size: what is left out of INT8, and how much faster than FP16 the engine was on an H200 with
 # TensorRT 8.6.0 (docs/quantization.md).
@@ -85,8 +85,8 @@ def test_the_more_conversions_move_the_less_int8_was_worth() -> None:
 
 def test_the_conversions_are_those_of_a_real_engine() -> None:
     """The demo's head by its shipped list, 0.83 times as fast as FP16: what is predicted is what TensorRT 8.6.0 did."""
-    recorded = json.loads((DATA / "8.6.0-h200-demo-head-int8.json").read_text(encoding="utf-8"))
-    graph = onnx.load(str(DATA / "demo-head-int8.onnx"), load_external_data=False)
+    recorded = json.loads(kept("trt/8.6.0-h200-demo-head-int8.json"))
+    graph = onnx.load_from_string(kept("trt/demo-head-int8.onnx"))
     found = find_passes(graph, {"batch_size": 1, "height": 608, "width": 608})
     advice = found.advice()
     assert advice is not None and "12 conversions" in advice
@@ -101,7 +101,7 @@ def test_the_conversions_are_those_of_a_real_engine() -> None:
 
 
 def test_the_sizes_of_named_axes_are_not_needed_for_the_verdict() -> None:
-    graph = onnx.load(str(DATA / "demo-head-int8.onnx"), load_external_data=False)
+    graph = onnx.load_from_string(kept("trt/demo-head-int8.onnx"))
     known = find_passes(graph, {"batch_size": 1, "height": 608, "width": 608}).share
     assert find_passes(graph).share == pytest.approx(known, rel=0.02)
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from shared.errors import BuildError
+from tests.support.kept import kept
 from tests.support.trt_workspaces import FULL, encoder, head, quantize
 from trt_builder.achieved import compare, require, summary
 from trt_builder.layers import Layer, LayerTensor, from_inspector, from_log, type_in_kernel, type_of
 from trt_builder.policies import Resolved, resolve
-
-DATA = Path(__file__).resolve().parents[1] / "data" / "trt"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +198,7 @@ def test_kernels_names_tell_types() -> None:
     [("auto", "fp32"), ("fp32", "fp32"), ("fp32_tf32", "fp32"), ("fp16", "fp16"), ("strongly_typed", "fp32")],
 )
 def test_a_real_report_of_a_dynamic_engine_proves_its_policy(policy: str, precision: str) -> None:
-    reports = json.loads((DATA / "8.6.0-h200-encoder.json").read_text(encoding="utf-8"))
+    reports = json.loads(kept("trt/8.6.0-h200-encoder.json"))
     layers = from_inspector(json.dumps(reports[policy]))
     resolved = resolve(policy, encoder(norm=True), (), where="x.onnx")
     found = summary(layers, resolved)
@@ -213,7 +211,7 @@ def test_a_real_report_of_a_dynamic_engine_proves_its_policy(policy: str, precis
 
 
 def test_a_real_report_of_an_int8_engine_proves_its_policy() -> None:
-    layers = from_inspector((DATA / "8.6.0-h200-int8-head.json").read_text(encoding="utf-8"))
+    layers = from_inspector(kept("trt/8.6.0-h200-int8-head.json").decode())
     resolved = resolve("int8", quantize(head(64, FULL)), (), where="x.onnx")
     found = summary(layers, resolved)
     require(found, resolved, component="pts_backbone_neck_head")

@@ -14,11 +14,11 @@ import pytest
 from shared.arrays import write_arrays
 from shared.qdq_lint import quantized_nodes
 from tests.support.choosing import quantized_workspace
+from tests.support.kept import kept
 from tests.support.trt_workspaces import HEAD, make_workspace
 from trt_builder.choices.ranking import RANKING, blocks, edges_of, from_engines, from_rooflines
 from trt_builder.choices.source import LAYERS, WEIGHTS, Source
 
-DATA = Path(__file__).parents[1] / "data" / "trt"
 HEADER = "rank,kind,name,layers,drop,metric,lowest_snr_db,fp16_ms,int8_ms"
 
 
@@ -35,7 +35,7 @@ def source(tmp_path: Path) -> Source:
 
 def recorded_source(root: Path) -> tuple[Source, dict[str, Any]]:
     """The demo's head by its shipped list, as exported, and the record of its engine on an H200 (TensorRT 8.6.0)."""
-    model = onnx.load(str(DATA / "demo-head-int8.onnx"), load_external_data=False)
+    model = onnx.load_from_string(kept("trt/demo-head-int8.onnx"))
     layers = {
         node.strip("/").removesuffix("/Conv").split("/")[-1] if "blocks" in node else node: {
             "node": node,
@@ -48,7 +48,7 @@ def recorded_source(root: Path) -> tuple[Source, dict[str, Any]]:
         stage.json_artifact(LAYERS, "quantized-layers", {HEAD: layers})
         with stage.artifact(WEIGHTS, kind="quantized-layers") as path:
             write_arrays(path, {})
-    return Source.open(workspace.root), json.loads((DATA / "8.6.0-h200-demo-head-int8.json").read_text())
+    return Source.open(workspace.root), json.loads(kept("trt/8.6.0-h200-demo-head-int8.json"))
 
 
 def head_without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
