@@ -161,7 +161,7 @@ class HostGpu:
 
     def fill(self, array: DeviceArray, word: int, stream: Any) -> None:
         count = array.nbytes // 4
-        np.frombuffer((ctypes.c_uint32 * count).from_address(array.address), np.uint32)[:] = word
+        np.ctypeslib.as_array((ctypes.c_uint32 * count).from_address(array.address))[:] = word
 
     def stream(self) -> HostStream:
         return HostStream()

@@ -21,7 +21,7 @@ from demo.objects import CLASSES
 from demo.recording import Frame
 from exporter import demo_lidar
 from exporter.demo_lidar import augmented, build, joined, labeled_boxes, merged_points, training_frame, voxelize
-from exporter.demo_training import HeldOut, Recipe, run
+from exporter.demo_training import HELD_OUT_FRAMES, HeldOut, Recipe, run
 from exporter.models.centerpoint.demo_frames import Grid, head_targets
 from shared.tasks.detection3d import Boxes3D
 
@@ -89,9 +89,7 @@ def losses(outputs: dict[str, Tensor], batch: dict[str, Tensor], code_weights: l
 
 
 @torch.no_grad()
-def held_out(
-    model: Any, section: dict[str, Any], device: torch.device, frames: int = demo_lidar.HELD_OUT_FRAMES
-) -> HeldOut:
+def held_out(model: Any, section: dict[str, Any], device: torch.device, frames: int = HELD_OUT_FRAMES) -> HeldOut:
     """Return the metrics on the demo's evaluation frames, by range: mmdet3d's own decoding and suppression."""
     from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 

@@ -80,7 +80,7 @@ class Frames(Dataset[dict[str, Any]]):
         frame = training_frame(self.seed, index)
         points, boxes = merged_points(frame, intensity=True), labeled_boxes(frame)
         near = (np.abs(points[:, :2]) < self.reach).all(axis=1)
-        return points[near], boxes.select((np.abs(boxes.centers[:, :2]) < self.reach).all(axis=1))
+        return points[near], boxes.select(np.flatnonzero((np.abs(boxes.centers[:, :2]) < self.reach).all(axis=1)))
 
 
 def initialize(model: Any) -> None:
