@@ -42,9 +42,10 @@ from runtime.conditions import gpu_conditions
 from runtime.cuda.gpu import driver
 from runtime.cuda.session import DeviceSession
 from runtime.devices import Device
+from runtime.lidar.device_voxels import row_buckets
 from runtime.model import HostOnly
 from runtime.models.centerpoint.device import CenterPointOnDevice
-from runtime.models.centerpoint.device_encoder import buckets, kernel_form
+from runtime.models.centerpoint.device_encoder import BUCKETS, kernel_form
 from runtime.models.centerpoint.encoder import PillarEncoder
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, read_parameters
 from runtime.models.centerpoint.pipeline import build
@@ -542,7 +543,8 @@ def rows_of_the_encoder(notes: Notes, spec: ModelSpec, session: DeviceSession, p
         return np.asarray(answer, np.float32)
 
     whole = pillars(len(features))
-    sizes = [size for size in buckets(*session.rows(ENCODER), most) if size < len(whole)]
+    counts = row_buckets(ENCODER, session.rows(ENCODER), most, BUCKETS)
+    sizes = [size for size in counts if size < len(whole)]
     different = {size: float(np.abs(pillars(size) - whole[:size]).max()) for size in sizes}
     different = {str(size): value for size, value in different.items() if value > 0}
     notes.add("rows_of_the_encoder", {"sizes": len(sizes), "against": len(whole), "different": different})
