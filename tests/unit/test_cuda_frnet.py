@@ -102,6 +102,17 @@ def test_equally_near_points_and_the_first_of_all(gpu: Any) -> None:
     assert Pair(gpu).check(points).counters["num_points"] > len(points) + 20
 
 
+def test_gaps_as_autoware_fills_them(gpu: Any) -> None:
+    """Between the farthest points in half precision, in which many are equally far; the first pixel counts."""
+    pair = Pair(gpu, double.spec(gaps="autoware"))
+    for count in (2, 400, 1100):
+        pair.check(cloud(count))
+    points = cloud(900, seed=3)
+    points[::3] *= np.float32(1.0001)
+    points[5], points[6, :3] = 1e6, -1e5
+    pair.same_inputs(points)
+
+
 def test_columns_of_the_image_at_its_edges(gpu: Any) -> None:
     turns = np.arange(-64, 65) * (np.pi / 64)
     hair = np.concatenate([np.nextafter(turns, -9), turns, np.nextafter(turns, 9)])

@@ -83,9 +83,9 @@ def _reducing(path: Path) -> set[str]:
     } | {node.op_type for node in onnx.load(str(path)).graph.node if node.op_type in ("If", "ScatterND")}
 
 
-@pytest.mark.parametrize("form", ["padded", "scatter"])
-def test_the_runtimes_steps_give_what_the_frameworks_do(config: Path, form: str) -> None:
-    model, training, options = tiny.built(config, form=form, points_per_frustum=4)
+@pytest.mark.parametrize(("form", "gaps"), [("padded", "awml"), ("scatter", "awml"), ("scatter", "autoware")])
+def test_the_runtimes_steps_give_what_the_frameworks_do(config: Path, form: str, gaps: str) -> None:
+    model, training, options = tiny.built(config, form=form, gaps=gaps, points_per_frustum=4)
     for cloud in (tiny.points(4000), tiny.points(4000, seed=1), tiny.points(1), tiny.points(0)):
         _assert_same_inputs(model, training, options, cloud)
 
@@ -94,11 +94,12 @@ def test_they_do_on_real_frames(config: Path, real_data: Path) -> None:
     """nuScenes, KITTI, Argoverse 2."""
     from shared.data import DataSettings, open_dataset, read_points
 
-    model, training, options = tiny.built(config)
     dataset = open_dataset(DataSettings(format="real"), root=real_data, task="detection3d")
-    for index in range(0, len(dataset), max(1, len(dataset) // 4)):
-        cloud = read_points(dataset.sample(index).lidar)[:, :4]
-        _assert_same_inputs(model, training, options, cloud)
+    for gaps in ("awml", "autoware"):
+        model, training, options = tiny.built(config, gaps=gaps)
+        for index in range(0, len(dataset), max(1, len(dataset) // 4)):
+            cloud = read_points(dataset.sample(index).lidar)[:, :4]
+            _assert_same_inputs(model, training, options, cloud)
 
 
 def _assert_same_inputs(model: Any, training: Any, options: Any, cloud: np.ndarray) -> None:

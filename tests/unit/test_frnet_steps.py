@@ -67,6 +67,21 @@ def test_a_gap_gets_the_mean_of_the_nearest_points_beside_it() -> None:
     np.testing.assert_array_equal(interpolate(between, AT_ORIGIN, image)[3:], [(between[1] + between[2]) / 2])
 
 
+def test_autowares_gaps_are_between_the_farthest_points_in_half_precision() -> None:
+    image = RangeImage(height=1, width=8)
+    left, right = (seen(180 - 45 * (column + 0.5), 0, 10) for column in (3, 5))
+    far, near = [*left[:3], 7.0], [*np.array(left[:3]) / 2, 1.0]
+    cloud = np.array([far, near, right], np.float32)
+    (added,) = interpolate(cloud, AT_ORIGIN, image, "autoware")[3:]
+    np.testing.assert_array_equal(added, (cloud[0].astype(np.float16) + cloud[2].astype(np.float16)) / np.float32(2))
+    assert not np.array_equal(added, (cloud[0] + cloud[2]) / 2)
+    # In half precision they are equally far: the first is shown. What it can't hold counts as its largest.
+    alike = np.array([far, np.multiply(far, [1.00001, 1.00001, 1, 0]), right], np.float32)
+    np.testing.assert_array_equal(interpolate(alike, AT_ORIGIN, image, "autoware")[3:], [added])
+    beyond = np.array([np.multiply(far, 1e5), right], np.float32)
+    assert np.isfinite(interpolate(beyond, AT_ORIGIN, image, "autoware")).all()
+
+
 def test_frustums_are_the_pixels_with_points() -> None:
     cloud = tiny.points()
     image = RangeImage(height=tiny.HEIGHT, width=tiny.WIDTH)

@@ -41,6 +41,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
             "fov_down": seen.fov_down,
         },
         "interpolation": dict(zip(("height", "width"), deploy.interpolation, strict=True)),
+        "gaps": options.gaps,
         "frustums": dict(zip(("height", "width"), seen.size, strict=True)),
         "form": options.form,
         "strides": list(strides(model)),

@@ -1,7 +1,8 @@
 """The bundle of autoware_lidar_frnet: the ONNX file, the node's parameters, and those of the model.
 
 Built into the node: points of one lidar, in its own frame, with x, y, z and intensity; inputs in AWML's form. It shows
-the farthest point of a pixel where AWML shows the nearest, in half precision, so that points in gaps differ a little.
+the farthest point of a pixel where AWML shows the nearest, in half precision, so that points in gaps differ a little:
+the option ``gaps`` of the model computes them as the node does.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
             f"launch: model_path: <bundle>, model_param_path: <bundle>/frnet.param.yaml, sensor_model: {sensor}",
             f"the network's output is {component.outputs[0].name}; where the node asks for another name, export with "
             "--set model.options.output=seg_logit or pred_probs",
-            "the node takes points in the lidar's own frame; it shows the farthest point of a pixel, AWML the nearest",
+            "the node takes points in the lidar's own frame, and fills gaps between the farthest of them: "
+            "model.options.gaps=autoware evaluates the model so",
         ),
         node=NODE,
         version=options.version or "v1.0",

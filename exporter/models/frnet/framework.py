@@ -22,6 +22,9 @@ from shared.metrics.confusion import UNLABELED
 from shared.runs import RawOutputs
 from shared.tasks.segmentation3d import PointClasses
 
+# What half precision holds of two points' sum.
+MOST = 32752.0
+
 
 def load_input(sample: Sample, parameters: Mapping[str, Any]) -> Tensor:
     """(N, 4) float32 points of a sample, as the file has them.
@@ -70,7 +73,10 @@ def prepared(model: Any, points: Float32) -> tuple[Float32, Bool]:
     kept = moved[usable]
     if not len(kept):
         return kept, usable
-    added, _ = interpolated(kept, deploy.interpolation, seen.fov_up, seen.fov_down)
+    if deploy.options.gaps == "autoware":
+        added = interpolated_by_the_node(kept, deploy.interpolation, seen.fov_up, seen.fov_down)
+    else:
+        added, _ = interpolated(kept, deploy.interpolation, seen.fov_up, seen.fov_down)
     return np.concatenate([kept, added]), usable
 
 
@@ -82,13 +88,7 @@ def interpolated(
     A point between two of the same label has it; between others, and without labels, it has -1.
     """
     height, width = size
-    up, down = abs(math.radians(fov_up)), abs(math.radians(fov_down))
-    depth = np.linalg.norm(points[:, :3], 2, axis=1)
-    # In double, since single precision differs from processor to processor.
-    yaw = -np.arctan2(points[:, 1].astype(np.float64), points[:, 0].astype(np.float64)).astype(np.float32)
-    pitch = np.arcsin((points[:, 2] / depth).astype(np.float64)).astype(np.float32)
-    x = np.floor(0.5 * (yaw / np.pi + 1.0) * width).clip(0, width - 1).astype(np.int64)
-    y = np.floor((1.0 - (pitch + down) / (up + down)) * height).clip(0, height - 1).astype(np.int64)
+    depth, y, x = _in_image(points, size, fov_up, fov_down)
     index = np.full((height, width), -1)
     order = np.argsort(depth, kind="stable")[::-1]
     index[y[order], x[order]] = order
@@ -105,6 +105,37 @@ def interpolated(
         beside = (-1, -2) if labels is None else (labels[index[row, left]], labels[index[row, right]])
         found_labels.append(beside[0] if beside[0] == beside[1] else -1)
     return np.array(found, np.float32).reshape(-1, points.shape[1]), np.array(found_labels, np.int64)
+
+
+def interpolated_by_the_node(points: Float32, size: tuple[int, int], fov_up: float, fov_down: float) -> Float32:
+    """Points (I, 4) in the gaps, as the kernels of autoware_lidar_frnet make them, one point after the other."""
+    _, y, x = _in_image(points, size, fov_up, fov_down)
+    halves = torch.from_numpy(points).clamp(-MOST, MOST).half()
+    squares = halves[:, :3].float().square()
+    depths = (squares[:, 0] + squares[:, 1] + squares[:, 2]).tolist()
+    shown: dict[tuple[int, int], int] = {}
+    for number, pixel in enumerate(zip(y.tolist(), x.tolist(), strict=True)):
+        if pixel not in shown or depths[number] > depths[shown[pixel]]:
+            shown[pixel] = number
+    found = [
+        (halves[shown[row, column]] + halves[shown[row, column + 2]]).float() / 2
+        for row, column in sorted(shown)
+        if (row, column + 1) not in shown and (row, column + 2) in shown
+    ]
+    return torch.stack(found).numpy() if found else np.zeros((0, points.shape[1]), np.float32)
+
+
+def _in_image(points: Float32, size: tuple[int, int], fov_up: float, fov_down: float) -> tuple[Float32, Int64, Int64]:
+    """Depths [m], rows and columns, (N,) each."""
+    height, width = size
+    up, down = abs(math.radians(fov_up)), abs(math.radians(fov_down))
+    depth = np.linalg.norm(points[:, :3], 2, axis=1)
+    # In double, since single precision differs from processor to processor.
+    yaw = -np.arctan2(points[:, 1].astype(np.float64), points[:, 0].astype(np.float64)).astype(np.float32)
+    pitch = np.arcsin((points[:, 2] / depth).astype(np.float64)).astype(np.float32)
+    x = np.floor(0.5 * (yaw / np.pi + 1.0) * width).clip(0, width - 1).astype(np.int64)
+    y = np.floor((1.0 - (pitch + down) / (up + down)) * height).clip(0, height - 1).astype(np.int64)
+    return depth, y, x
 
 
 def grouped(model: Any, points: Float32) -> dict[str, Tensor]:

@@ -209,15 +209,13 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
         b = self._buffers
         self._gpu.fill(b.header, 0, self._stream)
         self._gpu.fill(b.header.part(FIRST, (1,)), _UNUSED, self._stream)
-        self._gpu.fill(b.nearest, _UNUSED, self._stream)
-        self._kernels.launch(
-            "project_points", self._blocks, BLOCK, b.frame, b.points, b.cell_of_row, b.nearest, b.header
-        )
+        self._gpu.fill(b.shown, _UNUSED, self._stream)
+        self._kernels.launch("project_points", self._blocks, BLOCK, b.frame, b.points, b.cell_of_row, b.shown, b.header)
         tiles = b.gaps_of_tile.shape[0]
-        self._kernels.launch("count_gaps", tiles, BLOCK, b.nearest, b.header, b.gaps_of_tile)
+        self._kernels.launch("count_gaps", tiles, BLOCK, b.shown, b.header, b.gaps_of_tile)
         self._kernels.launch(
             "fill_gaps", tiles, BLOCK,
-            b.frame, b.nearest, b.gaps_of_tile, self._most[0], b.points,
+            b.frame, b.shown, b.gaps_of_tile, self._most[0], b.points,
             b.cell_of_row, b.header,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from runtime.cuda.gpu import C_TYPES, DeviceArray, Gpu, Kernels
+from runtime.models.frnet.interpolate import MOST
 from runtime.models.frnet.parameters import FEATURES, FRNetParameters, RangeImage
 
 # In the order in which they build on each other.
@@ -41,7 +42,7 @@ class Buffers:
         self.host_count = gpu.pinned((FRAME_HEADER,), np.int32)
         self.points = gpu.allocate((rows, FEATURES), np.float32)
         self.cell_of_row = gpu.allocate((rows,), np.int32)
-        self.nearest = gpu.allocate((pixels,), np.uint64)
+        self.shown = gpu.allocate((pixels,), np.uint64)
         self.gaps_of_tile = gpu.allocate((-(-pixels // TILE),), np.int32)
         self.in_cell = gpu.allocate((cells,), np.int32)
         self.frustums_of_tile = gpu.allocate((-(-cells // TILE),), np.int32)
@@ -89,6 +90,8 @@ def kernel_constants(parameters: FRNetParameters, dtype: np.dtype[Any]) -> dict[
         "FRUSTUM_W": str(parameters.frustums.width),
         "SLOTS": str(parameters.points_per_frustum),
         "PROBABILITY_T": C_TYPES[dtype.name],
+        "AS_AUTOWARE": str(int(parameters.gaps == "autoware")),
+        "MOST": _float(MOST),
         "PI": _float(math.pi),
         "FOV_DOWN": _float(down),
         "FOV": _float(up + down),

@@ -1,7 +1,8 @@
 // Points in the range image, and those that fill its gaps, see project.py and interpolate.py. Three kernels, since each
 // needs the whole result of the one before:
 //
-//   project_points  the pixel of each point, and the nearest point of each pixel (a minimum, which has no order)
+//   project_points  the pixel of each point, and the point that each pixel shows: the nearest, or as Autoware's node has it
+//                   (AS_AUTOWARE) the farthest (a minimum, which has no order)
 //   count_gaps      how many gaps each tile of TILE pixels has
 //   fill_gaps       the means of both sides of the gaps, behind the points, in the order of the pixels
 //
@@ -9,10 +10,11 @@
 // points         (most rows, 4) float32 in the sensor's frame: those of the frame, zeros for those without a direction,
 //                then the added ones
 // cell_of_row    (most rows,) int32, the frustum's pixel of each, row * FRUSTUM_W + column; -1: it has no direction
-// nearest        (IMAGE_H * IMAGE_W,) uint64: bits of the least depth in a pixel, then the number of its point; EMPTY at
-//                the start. Positive floats are in the order of their bits
+// shown          (IMAGE_H * IMAGE_W,) uint64: the least rank in a pixel (of the nearest its depth's bits, of the farthest
+//                those of its squared depth inverted), then the number of its point; EMPTY at the start. Positive floats
+//                are in the order of their bits
 // gaps_of_tile   (tiles of the image,) int32
-// header         (HEADER_WORDS,) int32; FIRST is UNUSED at the start, all others are 0
+// header         (HEADER_WORDS,) int32; FIRST is UNUSED at the start, and stays so AS_AUTOWARE; all others are 0
 
 #define FRAME_HEADER 4
 #define FEATURES 4
@@ -40,6 +42,22 @@ __device__ inline float depth_of(const float* point) {
     return __fsqrt_rn(point[0] * point[0] + point[1] * point[1] + point[2] * point[2]);
 }
 
+// What the range image holds of a coordinate: all of it, or AS_AUTOWARE what half precision does.
+__device__ inline float kept(float value) {
+    return AS_AUTOWARE ? read_half(round_to_half(fminf(fmaxf(value, -MOST), MOST))) : value;
+}
+
+__device__ inline u32 rank_of(const float* point, float depth) {
+    if (!AS_AUTOWARE) return __float_as_uint(depth);
+    const float x = kept(point[0]), y = kept(point[1]), z = kept(point[2]);
+    return ~__float_as_uint(x * x + y * y + z * z);
+}
+
+__device__ inline float mean_of(float left, float right) {
+    const float sum = kept(left) + kept(right);
+    return (AS_AUTOWARE ? read_half(round_to_half(sum)) : sum) * 0.5f;
+}
+
 __device__ inline int within(float value, int size) { return (int)min(max(0.0f, floorf(value)), (float)(size - 1)); }
 
 __device__ inline int pixel_of(Direction direction, int height, int width) {
@@ -49,7 +67,7 @@ __device__ inline int pixel_of(Direction direction, int height, int width) {
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-project_points(const int* frame, float* points, int* cell_of_row, u64* nearest, u32* header) {
+project_points(const int* frame, float* points, int* cell_of_row, u64* shown, u32* header) {
     const int count = frame[0];
     const float* given = (const float*)(frame + FRAME_HEADER);
     const double position[3] = {POSITION_X, POSITION_Y, POSITION_Z};
@@ -67,9 +85,9 @@ project_points(const int* frame, float* points, int* cell_of_row, u64* nearest, 
         if (has_direction) {
             const Direction direction = direction_of(point, depth);
             const int pixel = pixel_of(direction, IMAGE_H, IMAGE_W);
-            atomicMin(&nearest[pixel], (u64)__float_as_uint(depth) << 32 | (u64)row);
+            atomicMin(&shown[pixel], (u64)rank_of(point, depth) << 32 | (u64)row);
             // It only ever gets smaller: a number above what is read there, however old that is, can't stay.
-            if (*(volatile u32*)&header[FIRST] > (u32)row) atomicMin(&header[FIRST], (u32)row);
+            if (!AS_AUTOWARE && *(volatile u32*)&header[FIRST] > (u32)row) atomicMin(&header[FIRST], (u32)row);
             cell_of_row[row] = pixel_of(direction, FRUSTUM_H, FRUSTUM_W);
             usable++;
         } else {
@@ -81,35 +99,35 @@ project_points(const int* frame, float* points, int* cell_of_row, u64* nearest, 
     add_to_counter((int*)&header[USABLE], usable);
 }
 
-// A pixel that shows the first of all points counts as empty, as in AWML.
-__device__ inline bool is_filled(const u64* nearest, u32 first, int pixel) {
-    return nearest[pixel] != EMPTY && (u32)nearest[pixel] != first;
+// In AWML, a pixel that shows the first of all points counts as empty.
+__device__ inline bool is_filled(const u64* shown, u32 first, int pixel) {
+    return shown[pixel] != EMPTY && (u32)shown[pixel] != first;
 }
 
 // Marks which of a thread's ITEMS consecutive pixels are gaps; returns how many.
-__device__ inline int gaps_of(const u64* nearest, u32 first, int start, bool* is_gap) {
+__device__ inline int gaps_of(const u64* shown, u32 first, int start, bool* is_gap) {
     int gaps = 0;
     for (int item = 0; item < ITEMS; item++) {
         const int pixel = start + item, column = pixel % IMAGE_W;
         is_gap[item] = pixel < IMAGE_H * IMAGE_W && column > 0 && column < IMAGE_W - 1
-                       && !is_filled(nearest, first, pixel) && is_filled(nearest, first, pixel - 1)
-                       && is_filled(nearest, first, pixel + 1);
+                       && !is_filled(shown, first, pixel) && is_filled(shown, first, pixel - 1)
+                       && is_filled(shown, first, pixel + 1);
         gaps += is_gap[item];
     }
     return gaps;
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-count_gaps(const u64* nearest, const u32* header, int* gaps_of_tile) {
+count_gaps(const u64* shown, const u32* header, int* gaps_of_tile) {
     bool is_gap[ITEMS];
     int total;
-    const int gaps = gaps_of(nearest, header[FIRST], blockIdx.x * TILE + threadIdx.x * ITEMS, is_gap);
+    const int gaps = gaps_of(shown, header[FIRST], blockIdx.x * TILE + threadIdx.x * ITEMS, is_gap);
     block_exclusive_sum<BLOCK>(gaps, &total);
     if (threadIdx.x == 0) gaps_of_tile[blockIdx.x] = total;
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-fill_gaps(const int* frame, const u64* nearest, const int* gaps_of_tile, int most, float* points, int* cell_of_row,
+fill_gaps(const int* frame, const u64* shown, const int* gaps_of_tile, int most, float* points, int* cell_of_row,
           u32* header) {
     const u32 first = header[FIRST];
     int before = 0, gaps_before, total;
@@ -118,15 +136,15 @@ fill_gaps(const int* frame, const u64* nearest, const int* gaps_of_tile, int mos
 
     bool is_gap[ITEMS];
     const int start = blockIdx.x * TILE + threadIdx.x * ITEMS;
-    const int gaps = gaps_of(nearest, first, start, is_gap);
+    const int gaps = gaps_of(shown, first, start, is_gap);
     int row = frame[0] + gaps_before + block_exclusive_sum<BLOCK>(gaps, &total);
     for (int item = 0; item < ITEMS; item++) {
         if (!is_gap[item]) continue;
         if (row < most) {
-            const float* left = points + (long long)(u32)nearest[start + item - 1] * FEATURES;
-            const float* right = points + (long long)(u32)nearest[start + item + 1] * FEATURES;
+            const float* left = points + (long long)(u32)shown[start + item - 1] * FEATURES;
+            const float* right = points + (long long)(u32)shown[start + item + 1] * FEATURES;
             float* mean = points + (long long)row * FEATURES;
-            for (int feature = 0; feature < FEATURES; feature++) mean[feature] = (left[feature] + right[feature]) * 0.5f;
+            for (int feature = 0; feature < FEATURES; feature++) mean[feature] = mean_of(left[feature], right[feature]);
             cell_of_row[row] = pixel_of(direction_of(mean, depth_of(mean)), FRUSTUM_H, FRUSTUM_W);
         }
         row++;

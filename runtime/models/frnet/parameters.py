@@ -12,6 +12,7 @@ from shared.data import PointLoading
 from shared.spec import ModelSpec
 
 FEATURES = 4
+Gaps = Literal["awml", "autoware"]
 
 
 class RangeImage(Parameters):
@@ -41,6 +42,7 @@ class FRNetParameters(Parameters):
     points: PointLoading
     sensor: Sensor
     interpolation: RangeImage = Field(description="In which gaps between points are filled")
+    gaps: Gaps = Field(default="awml", description="Between which points they are filled, see interpolate.py")
     frustums: RangeImage = Field(description="Points in one pixel are a frustum")
     form: Literal["padded", "scatter"] = Field(description="Inputs of the network, see exporter.models.frnet.frustums")
     strides: list[int] = Field(min_length=1, description="Form padded: of the network's maps, ascending")

@@ -111,7 +111,8 @@ def interpolated(points: Float32, parameters: FRNetParameters) -> Interpolated:
     """The frame's points in the sensor's frame, gaps filled."""
     moved = in_sensor_frame(checked(points), parameters.sensor)
     usable = have_direction(moved)
-    return Interpolated(interpolate(moved[usable], parameters.sensor, parameters.interpolation), usable)
+    sensor, image = parameters.sensor, parameters.interpolation
+    return Interpolated(interpolate(moved[usable], sensor, image, parameters.gaps), usable)
 
 
 def requested(frame: Interpolated, parameters: FRNetParameters) -> Request:
