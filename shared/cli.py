@@ -232,6 +232,8 @@ def _set_up_logging(tool: str, level: str, log_file: Path | None, log_format: st
     # some day is nothing that a user of ours can act on.
     if level != "DEBUG":
         warnings.simplefilter("ignore", FutureWarning)
+        # mmdet3d copies tensors in a way that PyTorch advises against, at every call.
+        warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
         for name in ("matplotlib", "numba", "torch", "onnx", "onnxscript", "mmengine", "PIL"):
             logging.getLogger(name).setLevel(logging.WARNING)
 

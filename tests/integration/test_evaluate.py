@@ -244,7 +244,7 @@ def test_moved_data_is_found_where_the_command_says(tmp_path: Path) -> None:
 
 
 def test_unknown_task_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="detection3d"):
+    with pytest.raises(InputError, match="detection3d"):
         find_metric("segmentation")
 
 
