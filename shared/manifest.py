@@ -176,7 +176,7 @@ class Manifest(BaseModel):
     spec: ModelSpec | None = Field(default=None, description="The model spec")
     artifacts: dict[str, Artifact] = Field(default_factory=dict, description="By path relative to the workspace")
     stages: dict[str, Stage] = Field(default_factory=dict, description="By name of the stage")
-    results: dict[str, dict[str, Any]] = Field(
+    results: dict[str, dict[str, dict[str, Any]]] = Field(
         default_factory=dict, description="By kind (verification, metrics, latency), then by name"
     )
     seals: dict[Name, Seals] = Field(
