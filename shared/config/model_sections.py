@@ -66,11 +66,11 @@ class Data(Section):
     format: DataFormat = Field(
         default="info",
         description="How the data set is stored. `info`: info file of mmdet3d or AWML (.pkl or .json); `t4`: a T4 "
-        "scene's own tables; `kitti`; `semantickitti`; `argoverse2`; `nuscenes_mini_val`; `coco`: COCO's annotation "
-        "file (2D detection); `folder`: point files, or images, which may have masks; `concat`: several, one after "
-        "another (`sources`); `crops`: labeled boxes of the images of `sources`, a sample each (classification); "
-        "`real`: whatever of these lies under `root`; other packages may add theirs. What a format means depends on "
-        "the task: docs/data.md.",
+        "scene's own tables; `kitti`; `semantickitti`; `argoverse2`; `nuscenes`: its own tables; `nuscenes_mini_val`; "
+        "`coco`: COCO's annotation file (2D detection); `folder`: point files, or images, which may have masks; "
+        "`concat`: several, one after another (`sources`); `crops`: labeled boxes of the images of `sources`, a sample "
+        "each (classification); `real`: whatever of these lies under `root`; other packages may add theirs. What a "
+        "format means depends on the task: docs/data.md.",
     )
     root: ConfigPath | None = Field(
         default=None,
@@ -89,7 +89,7 @@ class Data(Section):
     )
     filter_attributes: tuple[tuple[Name, Name], ...] = Field(
         default=(),
-        description="Format `t4`: pairs of category and attribute; such boxes are ignored, for example "
+        description="Format `t4`, `nuscenes`: pairs of category and attribute; such boxes are ignored, for example "
         "`[vehicle.bicycle, vehicle_state.parked]`.",
     )
     sources: tuple[Data, ...] = Field(default=(), description="Format `concat`, `crops`: the data sets, in order.")
@@ -107,7 +107,8 @@ class Data(Section):
         description="Format `info`, as in mmdet3d: folders for `pts`, `sweeps`, `img` or a camera's name. Given: only "
         "the file name of a sweep counts, as for nuScenes; empty: paths are taken whole, as AWML writes them. Format "
         "`kitti`: `pts` is the folder of the points (`velodyne`). `seg_map_path` and `pts_semantic_mask`: of masks and "
-        "labels of points. Format `semantickitti`: `pts` is one sequence of several.",
+        "labels of points. Format `semantickitti`: `pts` is one sequence of several; `nuscenes`: `tables` is one "
+        "version of several (`v1.0-mini`).",
     )
     label_ids: dict[Name, tuple[LabelId, ...]] = Field(
         default_factory=dict,
@@ -124,7 +125,9 @@ class Data(Section):
     miscalibration: Miscalibration = Field(
         default=Miscalibration(), description="Calibration status: how the miscalibrated samples are made."
     )
-    max_sweeps: Index = Field(default=10, description="Format `t4`: how many earlier frames a sample lists.")
+    max_sweeps: Index = Field(
+        default=10, description="Format `t4`, `nuscenes`: how many earlier frames a sample lists."
+    )
     allow_absolute_paths: Flag = Field(default=False, description="Let an info file name files by absolute path.")
     sample_idx: Index = Field(default=0, description="Position of the sample that the export is traced with.")
 

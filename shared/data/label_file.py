@@ -74,16 +74,21 @@ class LabelFile:
         return labels.astype(np.uint8)  # -1 becomes 255
 
 
-def class_of_ids(settings: DataSource, classes: Sequence[str], known: Iterable[tuple[int, str]]) -> dict[int, int]:
+def class_of_ids(
+    settings: DataSource, classes: Sequence[str], known: Iterable[tuple[int, str]], *, generalize: bool = False
+) -> dict[int, int]:
     """For `LabelFile`, the class of each id: as ``data.label_ids`` says, or else as the data set does.
 
     Args:
         settings: of the data set.
         classes: of the data set. Names that are none of them are not judged.
         known: ids and names of the data set's own.
+        generalize: a name that is no class stands for the next more general one, see `shared.data.labels`.
     """
     given = [(number, name) for name, numbers in settings.label_ids.items() for number in numbers]
-    return {number: class_index(name, classes, settings.label_map, generalize=False) for number, name in given or known}
+    return {
+        number: class_index(name, classes, settings.label_map, generalize=generalize) for number, name in given or known
+    }
 
 
 def read_ids(path: Path) -> Ids:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 IGNORED = -1
 
 # The next more general name of each category, followed until a class of the model is reached: a motorcycle is a
-# motorcycle for nuScenes' ten classes, and a bicycle for AWML's five. Category names: nuScenes detection task, T4
-# (nuScenes' names, or plain ones, as AWML's data set configs map them), KITTI's 3D object task, Argoverse 2.
+# motorcycle for nuScenes' ten classes, and a bicycle for AWML's five. Category names: nuScenes, T4 (nuScenes' names, or
+# plain ones, as AWML's data set configs map them), KITTI's 3D object task, Argoverse 2.
 _MORE_GENERAL: Mapping[str, tuple[str, ...]] = {
     "car": (
         *("vehicle.car", "vehicle.ambulance", "vehicle.police", "vehicle.emergency (ambulance & police)"),
@@ -39,6 +39,12 @@ _MORE_GENERAL: Mapping[str, tuple[str, ...]] = {
     "construction_vehicle": ("vehicle.construction",),
     "barrier": ("movable_object.barrier",),
     "traffic_cone": ("movable_object.trafficcone", "movable_object.traffic_cone", "CONSTRUCTION_CONE"),
+    "driveable_surface": ("flat.driveable_surface",),
+    "sidewalk": ("flat.sidewalk",),
+    "terrain": ("flat.terrain",),
+    "other_flat": ("flat.other",),
+    "manmade": ("static.manmade",),
+    "vegetation": ("static.vegetation",),
 }
 MORE_GENERAL = {name: general for general, names in _MORE_GENERAL.items() for name in names}
 

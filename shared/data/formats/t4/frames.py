@@ -1,8 +1,9 @@
 """T4 scenes, read from their annotation tables (t4-devkit 0.8 schema, and the older one without camera_distortion).
 
-A scene folder has ``annotation/*.json`` and ``data/<CHANNEL>/...``. The tables give annotations in the global frame
-with sizes (w, l, h); samples give them in the lidar frame with (l, w, h). LIDAR_CONCAT has an identity
-``calibrated_sensor``, so its lidar frame is base_link.
+A scene folder has ``annotation/*.json`` and ``data/<CHANNEL>/...``; nuScenes has tables of the same schema, one folder
+of them for all its scenes (`shared.data.formats.nuscenes`). The tables give annotations in the global frame with sizes
+(w, l, h); samples give them in the lidar frame with (l, w, h). LIDAR_CONCAT has an identity ``calibrated_sensor``, so
+its lidar frame is base_link.
 
 Labels of points are in the files that ``lidarseg.json`` lists, as in nuScenes: 8 bits a point, the ``index`` of a
 category.
@@ -11,7 +12,7 @@ category.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from shared.arrays import Float64
 from shared.data.common import explain_malformed, files_part, point_file, settings_part
 from shared.data.formats.t4.trailers import merge_trailers
-from shared.data.label_file import LabelFile
+from shared.data.label_file import LabelFile, class_of_ids
 from shared.data.labels import IGNORED, class_index
 from shared.data.paths import data_path
 from shared.data.types import Camera, Dataset, DataSource, PointFile, Sample, Sweep
@@ -32,6 +33,8 @@ from shared.tasks.detection3d import Boxes3D
 
 Record = Mapping[str, Any]
 
+#: A scene's folder of tables.
+ANNOTATION = "annotation"
 _TABLES = (
     *("sample", "sample_data", "sample_annotation", "calibrated_sensor", "sensor", "ego_pose"),
     *("instance", "category", "scene", "attribute"),
@@ -55,15 +58,30 @@ def open_t4(settings: DataSource, folder: Path) -> Dataset[Sample]:
     Raises:
         InputError: no scene there, or a table is missing or malformed.
     """
-    scenes = [_Scene(path, settings) for path in scene_folders(folder)]
+    scenes = [Scene(path, path / ANNOTATION, settings) for path in scene_folders(folder)]
     if not scenes:
         raise InputError(
             "no T4 scene here", where=str(folder), hint="a scene has annotation/sample.json; check data.root"
         )
+    names = {name for scene in scenes for name in scene.category_names}
+    return frames_of(scenes, settings, folder, tuple(settings.classes) or tuple(sorted(names)))
+
+
+def frames_of(scenes: Sequence[Scene], settings: DataSource, folder: Path, classes: tuple[str, ...]) -> Dataset[Sample]:
+    """Data set of the scenes' key frames.
+
+    Args:
+        scenes: in order.
+        settings: the config's ``data`` section.
+        folder: the data folder; all the scenes' files are in it.
+        classes: of the data set.
+
+    Raises:
+        InputError: there is no sample.
+    """
     samples = [(scene, sample) for scene in scenes for sample in scene.samples]
     if not samples:
         raise InputError("has no samples", where=str(folder), hint="the sample tables are empty")
-    classes = tuple(settings.classes) or tuple(sorted({name for scene in scenes for name in scene.category_names}))
 
     def build(index: int) -> Sample:
         scene, record = samples[index]
@@ -77,7 +95,7 @@ def open_t4(settings: DataSource, folder: Path) -> Dataset[Sample]:
         build=build,
         digest_parts=lambda: [
             settings_part(settings, classes),
-            files_part(folder, (table_path(scene.root, table) for scene in scenes for table in _TABLES)),
+            files_part(folder, (table_path(scene.folder, table) for scene in scenes for table in _TABLES)),
             *(files_part(folder, files) for scene in scenes if (files := scene.label_files())),
         ],
     )
@@ -85,12 +103,12 @@ def open_t4(settings: DataSource, folder: Path) -> Dataset[Sample]:
 
 def scene_folders(folder: Path) -> Iterator[Path]:
     """Scenes at most three levels down: data base, scene, version."""
-    if (folder / "annotation" / "sample.json").is_file():
+    if table_path(folder / ANNOTATION, "sample").is_file():
         yield folder
         return
     by_parent: dict[Path, list[Path]] = defaultdict(list)
     for depth in range(1, 4):
-        for table in folder.glob("/".join("*" * depth) + "/annotation/sample.json"):
+        for table in folder.glob("/".join("*" * depth) + f"/{ANNOTATION}/sample.json"):
             by_parent[table.parents[2]].append(table.parents[1])
     for _parent, scenes in sorted(by_parent.items()):
         versions = [scene for scene in scenes if scene.name.isdigit()]
@@ -99,20 +117,20 @@ def scene_folders(folder: Path) -> Iterator[Path]:
             yield max(versions, key=lambda scene: int(scene.name))
 
 
-def table_path(scene: Path, table: str) -> Path:
-    """The file of a table."""
-    return scene / "annotation" / f"{table}.json"
+def table_path(folder: Path, table: str) -> Path:
+    """The file of a table in a folder of them."""
+    return folder / f"{table}.json"
 
 
-def read_table(scene: Path, table: str) -> list[Record]:
-    """The records of a table.
+def read_table(folder: Path, table: str) -> list[Record]:
+    """The records of a table in a folder of them.
 
     Raises:
         InputError: missing or malformed.
     """
-    records = read_json(table_path(scene, table), most_bytes=DATA_BYTES)
+    records = read_json(table_path(folder, table), most_bytes=DATA_BYTES)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise InputError("is not a list of records", where=str(table_path(scene, table)))
+        raise InputError("is not a list of records", where=str(table_path(folder, table)))
     return records
 
 
@@ -139,17 +157,38 @@ class _LidarFrame:
         return float(self.record["timestamp"]) / _MICROSECONDS
 
 
-class _Scene:
-    """The tables of a scene, indexed by token."""
+class Scene:
+    """The tables of a scene, or of several in one folder, indexed by token.
 
-    def __init__(self, root: Path, settings: DataSource) -> None:
+    Attributes:
+        samples: key frames, by time.
+        category_names: of all categories.
+    """
+
+    def __init__(self, root: Path, folder: Path, settings: DataSource, *, trailers_merge: bool = True) -> None:
+        """Read the tables.
+
+        Args:
+            root: what the names of files in them are relative to.
+            folder: of the tables.
+            settings: the config's ``data`` section.
+            trailers_merge: with their trucks where trailers are no class (`shared.data.formats.t4.trailers`).
+
+        Raises:
+            InputError: a table is missing or malformed, or no lidar can be chosen.
+        """
         self.root = root
+        self.folder = folder
         self.settings = settings
-        self.tables = {table: read_table(root, table) for table in _TABLES}
-        self.has_labels = table_path(root, _LABELS).is_file()
-        self.tables[_LABELS] = read_table(root, _LABELS) if self.has_labels else []
-        with explain_malformed(f"{root / 'annotation'}"):
+        self.trailers_merge = trailers_merge
+        self.tables = {table: read_table(folder, table) for table in _TABLES}
+        self.has_labels = self._path(_LABELS).is_file()
+        self.tables[_LABELS] = read_table(folder, _LABELS) if self.has_labels else []
+        with explain_malformed(str(folder)):
             self._index()
+
+    def _path(self, table: str) -> Path:
+        return table_path(self.folder, table)
 
     def _index(self) -> None:
         self.by_token = {
@@ -176,22 +215,28 @@ class _Scene:
         if not self.has_labels:
             return []
         listed = [self._label_path(name) for name in self.label_names.values()]
-        return [table_path(self.root, _LABELS), *sorted(path for path in listed if path.is_file())]
+        return [self._path(_LABELS), *sorted(path for path in listed if path.is_file())]
 
     def _label_path(self, name: str) -> Path:
-        return data_path(self.root, name, where=str(table_path(self.root, _LABELS)))
+        return data_path(self.root, name, where=str(self._path(_LABELS)))
 
     def _point_labels(self, data: Record, classes: tuple[str, ...]) -> LabelFile | None:
         """The labels of a lidar frame's points; None where it has none."""
         name = self.label_names.get(data["token"])
         if name is None:
             return None
-        ids = {
-            int(record["index"]): class_index(str(record["name"]), classes, self.settings.label_map, generalize=True)
+        known = [
+            (int(record["index"]), str(record["name"]))
             for record in self.tables["category"]
             if record.get("index") is not None
-        }
-        return LabelFile(self._label_path(name), ids)
+        ]
+        if not known and not self.settings.label_ids:
+            raise InputError(
+                "no category has an index, which labels of points are",
+                where=str(self._path("category")),
+                hint="nuScenes-lidarseg has a category.json of its own; or set data.label_ids",
+            )
+        return LabelFile(self._label_path(name), class_of_ids(self.settings, classes, known, generalize=True))
 
     def _choose_lidar(self, channels: set[str]) -> str:
         for channel in (*_LIDAR_CHANNELS, *channels):
@@ -221,6 +266,7 @@ class _Scene:
         )
 
     def sample(self, index: int, record: Record, classes: tuple[str, ...]) -> Sample:
+        """The key frame that a record of ``samples`` stands for, at a position in a data set of ``classes``."""
         token = str(record["token"])
         key_data = self.key_data[token]
         if self.lidar_channel not in key_data:
@@ -248,14 +294,14 @@ class _Scene:
         )
 
     def _point_file(self, data: Record) -> PointFile:
-        path = data_path(self.root, data["filename"], where=str(table_path(self.root, "sample_data")))
+        path = data_path(self.root, data["filename"], where=str(self._path("sample_data")))
         return point_file(self.settings, self.root, path, self._num_features(data))
 
     def _num_features(self, data: Record) -> int:
         """``num_pts_feats`` of the frame's info file, where it has one that says."""
         if not data.get("info_filename"):
             return _DEFAULT_FEATURES
-        path = data_path(self.root, data["info_filename"], where=str(table_path(self.root, "sample_data")))
+        path = data_path(self.root, data["info_filename"], where=str(self._path("sample_data")))
         if not path.is_file():
             return _DEFAULT_FEATURES
         return int(read_json(path).get("num_pts_feats", _DEFAULT_FEATURES))
@@ -276,7 +322,7 @@ class _Scene:
     def _camera(self, data: Record, frame: _LidarFrame) -> Camera:
         calibrated, sensor2ego, ego2global = self._calibration(data)
         return Camera(
-            image=data_path(self.root, data["filename"], where=str(table_path(self.root, "sample_data"))),
+            image=data_path(self.root, data["filename"], where=str(self._path("sample_data"))),
             intrinsics=np.asarray(calibrated["camera_intrinsic"], np.float64),
             distortion=np.asarray(calibrated.get("camera_distortion") or (), np.float64),
             sensor2ego=sensor2ego,
@@ -296,7 +342,7 @@ class _Scene:
         return any((category, attribute["name"]) in pairs for attribute in attributes if attribute is not None)
 
     def _ground_truth(self, token: str, frame: _LidarFrame, classes: tuple[str, ...]) -> Boxes3D:
-        merges = "truck" in classes and "trailer" not in classes
+        merges = self.trailers_merge and "truck" in classes and "trailer" not in classes
         names = (*classes, "trailer") if merges else classes
         kept: list[Record] = []
         labels: list[int] = []

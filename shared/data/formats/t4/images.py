@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.common import explain_malformed, files_part, settings_part
-from shared.data.formats.t4.frames import Record, read_table, scene_folders, table_path
+from shared.data.formats.t4.frames import ANNOTATION, Record, read_table, scene_folders, table_path
 from shared.data.images import LabelCollector
 from shared.data.paths import data_path
 from shared.data.types import Dataset, DataSource, ImageLabels, ImageSample
@@ -31,7 +31,7 @@ def open_t4_images(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
         raise InputError(
             "no T4 scene here", where=str(folder), hint="a scene has annotation/sample.json; check data.root"
         )
-    tables = {scene: _tables(scene) for scene in scenes}
+    tables = {scene: _tables(scene / ANNOTATION) for scene in scenes}
     images = [(scene, image) for scene in scenes for image in _key_images(scene, tables[scene])]
     if not images:
         raise InputError("the scenes have no camera images", where=str(folder))
@@ -65,19 +65,19 @@ def open_t4_images(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
         digest_parts=lambda: [
             "images",
             settings_part(settings, classes),
-            files_part(folder, (table_path(scene, table) for scene in scenes for table in tables[scene])),
+            files_part(folder, (table_path(scene / ANNOTATION, table) for scene in scenes for table in tables[scene])),
         ],
     )
 
 
-def _tables(scene: Path) -> dict[str, list[Record]]:
-    there = [table for table in _TABLES if table != "object_ann" or table_path(scene, table).is_file()]
-    return {table: read_table(scene, table) for table in there}
+def _tables(folder: Path) -> dict[str, list[Record]]:
+    there = [table for table in _TABLES if table != "object_ann" or table_path(folder, table).is_file()]
+    return {table: read_table(folder, table) for table in there}
 
 
 def _key_images(scene: Path, tables: Mapping[str, list[Record]]) -> list[Record]:
     """Key frame records of cameras, by time and channel."""
-    with explain_malformed(f"{scene}/annotation"):
+    with explain_malformed(str(scene / ANNOTATION)):
         cameras = {sensor["token"]: sensor["channel"] for sensor in tables["sensor"] if sensor["modality"] == "camera"}
         mounts = {mount["token"]: mount["sensor_token"] for mount in tables["calibrated_sensor"]}
         images = [
