@@ -87,7 +87,7 @@ help: ## this text
 # -- the main job -----------------------------------------------------------------------------------------------------
 
 .PHONY: all-of int8-of sweep-of tune-of all-int8 centerpoint-121m yolox-nano migrate-check
-%-all: $(SETUP) ## centerpoint-all, yolox-all, calibration-all, or a package's: checkpoint to report; with REAL_DATA on real data too
+%-all: $(SETUP) ## centerpoint-all, yolox-all, yolox-seg-all, calibration-all, frnet-all, or a package's: checkpoint to report; with REAL_DATA on real data too
 	@$(MAKE) all-of MODEL=$*
 
 all-of:
@@ -97,7 +97,7 @@ all-of:
 	@$(MAKE) pipeline
 	@$(if $(REAL_DATA),$(if $(DATA),,$(if $(wildcard configs/$(MODEL)_real.yaml),$(MAKE) pipeline WORK=$(WORK)-real CONFIG=configs/$(MODEL)_real.yaml DATA_FOLDER=$(REAL_DATA))))
 
-%-int8: $(SETUP) ## centerpoint-int8, yolox-int8, calibration-int8: calibrated and run in INT8, beside the float one
+%-int8: $(SETUP) ## centerpoint-int8 and so on: calibrated and run in INT8, beside the float one
 	@$(MAKE) int8-of MODEL=$*_int8 FLOAT=$(or $(FLOAT),$(if $(CHECKPOINT)$(DATA),,$(if $(wildcard $(dir $(WORK))$*/evaluation/.),$*)))
 
 int8-of:

@@ -45,7 +45,8 @@ class Model(Section):
         "`max_depth` (where the training config does not say it). "
         "`frnet`: `form`, `output`, `points_per_frustum`, `sensor_position`, `num_points`, `num_frustums` "
         "(docs/frnet.md). "
-        "`yolox`: `batch_size`, `output`, `relu6_to_relu`, `nms`, `image`, `classes` (docs/yolox.md).",
+        "`yolox`: `batch_size`, `output`, `relu6_to_relu`, `nms`, `image`, `classes`; `yolox_seg` also: `mask`, "
+        "`mask_classes` (docs/yolox.md).",
     )
 
 

@@ -44,7 +44,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def exported(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
-    """The workspaces of all three demo models, those of images on one of their scenes."""
+    """The workspaces of three demo models, those of images on one of their scenes."""
     from click.testing import CliRunner
 
     from demo.cli import cli
