@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from exporter.training_config import TrainingConfig
 from shared.data import PointLoading
@@ -71,6 +74,44 @@ def point_loading(config: TrainingConfig) -> PointLoading:
         )
     except ValueError as error:
         raise ConfigError(f"the test pipeline can't be deployed: {error}", where=where) from error
+
+
+def point_parameters(loading: PointLoading) -> dict[str, Any]:
+    """How points are loaded, as JSON."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loading).items()}
+
+
+def voxel_parameters(model: Any, config: TrainingConfig, columns: int) -> dict[str, Any]:
+    """The points of a model of voxels and their grid, as `runtime.lidar.grid.VoxelizedPoints` has them.
+
+    Args:
+        model: with mmdet3d's ``data_preprocessor``.
+        config: its training config.
+        columns: of a point, that the voxel encoder takes.
+
+    Raises:
+        ConfigError: the config does not say how points are loaded, or loads other columns.
+    """
+    voxels, loading = model.data_preprocessor.voxel_layer, point_loading(config)
+    if len(loading.use_dim) != columns:
+        raise ConfigError(
+            f"the test pipeline loads {len(loading.use_dim)} columns {list(loading.use_dim)}, the voxel encoder takes "
+            f"{columns} (in_channels)",
+            where=str(config.path),
+        )
+    point_range = [float(value) for value in voxels.point_cloud_range]
+    voxel_size = [float(value) for value in voxels.voxel_size]
+    # As mmdet3d rounds it: in float32.
+    low, high = np.asarray(point_range, np.float32).reshape(2, 3)
+    return {
+        "point_cloud_range": point_range,
+        "voxel_size": voxel_size,
+        "grid_size": [int(cells) for cells in np.round((high - low) / np.asarray(voxel_size, np.float32))],
+        "max_points_per_voxel": int(voxels.max_num_points),
+        # mmdet3d keeps two limits: the first is for training.
+        "max_voxels": int(voxels.max_voxels[1]),
+        "points": point_parameters(loading),
+    }
 
 
 def _moves(offset: Mapping[str, Any]) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from pydantic import Field, model_validator
 
-from pydantic import Field, field_validator, model_validator
-
+from runtime.lidar.loading import LoadedPoints
 from runtime.parameters import Parameters
-from shared.data import PointLoading
 
 Range = tuple[float, float, float, float, float, float]
 
@@ -36,13 +33,4 @@ class VoxelGrid(Parameters):
 class VoxelizedPoints(VoxelGrid):
     """The points that a model takes, and their grid."""
 
-    points: PointLoading
-
-    @field_validator("points", mode="before")
-    @classmethod
-    def _points_have_no_unknown_key(cls, points: Any) -> Any:
-        # A plain dataclass ignores keys that it does not have.
-        known = {field.name for field in fields(PointLoading)}
-        if isinstance(points, dict) and not points.keys() <= known:
-            raise ValueError(f"unknown key {sorted(points.keys() - known)[0]}")
-        return points
+    points: LoadedPoints

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from exporter.lidar.points import point_loading
+from exporter.lidar.points import voxel_parameters
 from exporter.models.centerpoint.options import Options
 from exporter.models.centerpoint.outputs import answers_on_y_axis, output_names
 from exporter.training_config import TrainingConfig
@@ -36,21 +35,10 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
     Raises:
         ConfigError: parts of the training config contradict one another, or it does not say how points are loaded.
     """
-    where = str(config.path)
-    voxels, head, coder = model.data_preprocessor.voxel_layer, model.pts_bbox_head, model.pts_bbox_head.bbox_coder
-    point_range = [float(value) for value in voxels.point_cloud_range]
-    voxel_size = [float(value) for value in voxels.voxel_size]
-    # As mmdet3d rounds it: in float32.
-    low, high = np.asarray(point_range, np.float32).reshape(2, 3)
-    grid = [int(cells) for cells in np.round((high - low) / np.asarray(voxel_size, np.float32))]
-    _check_consistency(model, point_range, voxel_size, grid, where)
-    loading, decoration = point_loading(config), _decoration(model.pts_voxel_encoder, config)
-    if len(loading.use_dim) != decoration["raw_features"]:
-        raise ConfigError(
-            f"the test pipeline loads {len(loading.use_dim)} columns {list(loading.use_dim)}, the voxel encoder takes "
-            f"{decoration['raw_features']} (in_channels)",
-            where=where,
-        )
+    where, head, coder = str(config.path), model.pts_bbox_head, model.pts_bbox_head.bbox_coder
+    decoration = _decoration(model.pts_voxel_encoder, config)
+    voxels = voxel_parameters(model, config, decoration["raw_features"])
+    _check_consistency(model, voxels["point_cloud_range"], voxels["voxel_size"], voxels["grid_size"], where)
     test, factors = head.test_cfg, out_size_factors(model)
     radius = [float(value) for value in test["min_radius"]]
     if len(radius) != len(head.task_heads):
@@ -58,13 +46,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
             f"test_cfg.pts.min_radius has {len(radius)} values for {len(head.task_heads)} tasks", where=where
         )
     return {
-        "point_cloud_range": point_range,
-        "voxel_size": voxel_size,
-        "grid_size": grid,
-        "max_points_per_voxel": int(voxels.max_num_points),
-        # mmdet3d keeps two limits: the first is for training.
-        "max_voxels": int(voxels.max_voxels[1]),
-        "points": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loading).items()},
+        **voxels,
         "decoration": decoration,
         "encoder_channels": int(model.pts_middle_encoder.in_channels),
         "out_size_factor": factors[0],

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from exporter.lidar.framework import load_input
+from exporter.lidar.points import point_parameters
 from exporter.models.frnet.build import build, classes
 from exporter.models.frnet.components import components, strides
-from exporter.models.frnet.framework import answer, load_input, point_parameters
+from exporter.models.frnet.framework import answer
 from exporter.models.frnet.options import Options
 from exporter.options import checked_options
 from exporter.training_config import TrainingConfig

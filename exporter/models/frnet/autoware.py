@@ -1,17 +1,18 @@
 """The bundle of autoware_lidar_frnet: the ONNX file, the node's parameters, and those of the model.
 
-Built into the node: points of one lidar, in its own frame, with x, y, z and intensity; inputs in AWML's form. It shows
-the farthest point of a pixel where AWML shows the nearest, in half precision, so that points in gaps differ a little:
-the option ``gaps`` of the model computes them as the node does.
+Built into the node, as read in autoware_universe and autoware_launch (middle of 2026): points of one lidar, in its own
+frame, with x, y, z and intensity; inputs in AWML's form. It shows the farthest point of a pixel where AWML shows the
+nearest, in half precision, so that points in gaps differ a little: the option ``gaps`` of the model computes them as the
+node does.
 """
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exporter.autoware import Bundle, BundleOptions, precision, same_shape
+from exporter.autoware.colors import class_colors
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
 from shared.spec import ModelSpec
 
@@ -25,7 +26,6 @@ FILTER_CONFIDENCE = 0.05
 INPUTS: Mapping[str, list[int | None]] = {
     "points": [None, 4], "coors": [None, 3], "voxel_coors": [None, 3], "inverse_map": [None],
 }  # fmt: skip
-_GOLDEN_RATIO = 0.618033988749895
 
 
 def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
@@ -35,8 +35,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
         NodeRefuses: the node would misread the model; says why, and what to export instead.
         UsageError: an option that the node has no value for.
     """
-    refusals, parameters = Refusals(), spec.parameters
-    component = spec.components[0]
+    refusals, component = Refusals(), spec.components[0]
     given = {tensor.name: tensor for tensor in component.inputs}
     refusals.unless(
         list(given) == list(INPUTS) and all(same_shape(given[name], shape) for name, shape in INPUTS.items()),
@@ -50,10 +49,8 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
         hint="name the ground so in the training config",
     )
     refusals.raise_any()
-    names = [*spec.classes, *([UNKNOWN] if parameters["ignored_class"] is not None else [])]
     sensor = options.model_name or SENSOR
     network = f"frnet_{sensor}.onnx"
-    image, frustums, seen = parameters["interpolation"], parameters["frustums"], parameters["sensor"]
     node = {
         "onnx_path": f"$(var model_path)/{network}",
         "trt_precision": precision(config, options),
@@ -63,20 +60,9 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
             "ego_crop_box": {"reference_frame": "base_link", **_box(options.ego_box)},
         },
     }
-    package = {
-        "fov_up_deg": float(seen["fov_up"]),
-        "fov_down_deg": float(seen["fov_down"]),
-        "frustum_width": frustums["width"],
-        "frustum_height": frustums["height"],
-        "interpolation_width": image["width"],
-        "interpolation_height": image["height"],
-        "class_names": names,
-        "palette": palette(len(names)),
-        **{name: _sizes(spec, name) for name in ("num_points", "num_unique_coors")},
-    }
     return Bundle(
         onnx={network: component},
-        parameters={"frnet.param.yaml": node, f"ml_package_frnet_{sensor}.param.yaml": package},
+        parameters={"frnet.param.yaml": node, f"ml_package_frnet_{sensor}.param.yaml": _package(spec)},
         notes=(
             f"launch: model_path: <bundle>, model_param_path: <bundle>/frnet.param.yaml, sensor_model: {sensor}",
             f"the network's output is {component.outputs[0].name}; where the node asks for another name, export with "
@@ -89,12 +75,22 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
     )
 
 
-def palette(count: int) -> list[int]:
-    """Red, green, blue from 0 to 255 of each class: hues as far apart as can be, one after another."""
-    colors = (
-        colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1.0, 0.5 + 0.5 * (number % 2), 0.9) for number in range(count)
-    )
-    return [round(255 * value) for color in colors for value in color]
+def _package(spec: ModelSpec) -> dict[str, Any]:
+    """``ml_package_frnet_<sensor_model>.param.yaml``."""
+    parameters = spec.parameters
+    image, frustums, seen = parameters["interpolation"], parameters["frustums"], parameters["sensor"]
+    names = [*spec.classes, *([UNKNOWN] if parameters["ignored_class"] is not None else [])]
+    return {
+        "fov_up_deg": float(seen["fov_up"]),
+        "fov_down_deg": float(seen["fov_down"]),
+        "frustum_width": frustums["width"],
+        "frustum_height": frustums["height"],
+        "interpolation_width": image["width"],
+        "interpolation_height": image["height"],
+        "class_names": names,
+        "palette": [value for color in class_colors(len(names)) for value in color],
+        **{name: _sizes(spec, name) for name in ("num_points", "num_unique_coors")},
+    }
 
 
 def _box(sides: Sequence[float]) -> dict[str, float]:

@@ -7,8 +7,6 @@ runtime's (`runtime.models.frnet`), which is compared with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,23 +15,12 @@ from torch import Tensor
 
 from exporter.models.frnet.frustums import ScatteredFrustums
 from shared.arrays import Bool, Float32, Int64
-from shared.data import PointLoading, Sample, load_points
 from shared.metrics.confusion import UNLABELED
 from shared.runs import RawOutputs
 from shared.tasks.segmentation3d import PointClasses
 
 # What half precision holds of two points' sum.
 MOST = 32752.0
-
-
-def load_input(sample: Sample, parameters: Mapping[str, Any]) -> Tensor:
-    """(N, 4) float32 points of a sample, as the file has them.
-
-    Raises:
-        InputError: a point file is missing or broken.
-    """
-    loading = PointLoading(**{**parameters["points"], "use_dim": tuple(parameters["points"]["use_dim"])})
-    return torch.from_numpy(load_points(sample, loading))
 
 
 def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, PointClasses, dict[str, int]]:
@@ -156,8 +143,3 @@ def grouped(model: Any, points: Float32) -> dict[str, Tensor]:
         for rows, columns in ((y, x), (pixels // width, pixels % width))
     )
     return {"points": tensor, "coors": coors, "voxel_coors": voxel_coors, "inverse_map": inverse_map}
-
-
-def point_parameters(loading: PointLoading) -> dict[str, Any]:
-    """How points are loaded, as JSON."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loading).items()}

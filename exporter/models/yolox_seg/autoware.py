@@ -6,20 +6,18 @@ the number of the highest above zero.
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from exporter.autoware import Bundle, BundleOptions
+from exporter.autoware.colors import class_colors
 from exporter.autoware.labels import label_of
 from exporter.models.yolox import autoware as yolox
 from shared.several_tasks import classes_of
 from shared.spec import ModelSpec
 
 COLORS, REMAP = "semseg_color_map.csv", "roi_to_semseg_remap.csv"
-# Of a turn around the colors, from one class to the next: neighbors differ most, and none comes twice.
-_TURN = 0.618034
 
 
 def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
@@ -47,9 +45,8 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
 def color_map(classes: Sequence[str]) -> str:
     """A line for each class of the mask: its number, name and color."""
     lines = ["id,name,r,g,b"]
-    for number, name in enumerate(classes):
-        color = colorsys.hsv_to_rgb(number * _TURN % 1.0, 0.6, 0.9)
-        lines.append(",".join([str(number), _in_csv(name), *(str(round(255 * share)) for share in color)]))
+    for number, (name, color) in enumerate(zip(classes, class_colors(len(classes)), strict=True)):
+        lines.append(",".join([str(number), _in_csv(name), *map(str, color)]))
     return "\n".join(lines) + "\n"
 
 

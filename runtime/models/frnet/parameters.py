@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from runtime.lidar.loading import LoadedPoints
 from runtime.parameters import Parameters, misfit, validated
-from shared.data import PointLoading
 from shared.spec import ModelSpec
 
 FEATURES = 4
@@ -39,7 +38,7 @@ class Sensor(Parameters):
 class FRNetParameters(Parameters):
     """All of them."""
 
-    points: PointLoading
+    points: LoadedPoints
     sensor: Sensor
     interpolation: RangeImage = Field(description="In which gaps between points are filled")
     gaps: Gaps = Field(default="awml", description="Between which points they are filled, see interpolate.py")
@@ -48,15 +47,6 @@ class FRNetParameters(Parameters):
     strides: list[int] = Field(min_length=1, description="Form padded: of the network's maps, ascending")
     points_per_frustum: int = Field(gt=0, description="Form padded: points of a frustum that the network looks at")
     ignored_class: int | None = Field(default=None, ge=0, description="The network's answer for a point of no class")
-
-    @field_validator("points", mode="before")
-    @classmethod
-    def _points_have_no_unknown_key(cls, points: Any) -> Any:
-        # A plain dataclass ignores keys that it does not have.
-        known = {field.name for field in fields(PointLoading)}
-        if isinstance(points, dict) and not points.keys() <= known:
-            raise ValueError(f"unknown key {sorted(points.keys() - known)[0]}")
-        return points
 
     @model_validator(mode="after")
     def _fits_together(self) -> FRNetParameters:

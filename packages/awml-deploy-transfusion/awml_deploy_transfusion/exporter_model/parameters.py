@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from awml_deploy_transfusion.groups import MOST_KEPT, SUPPRESSED
-from exporter.lidar.points import point_loading
+from exporter.lidar.points import voxel_parameters
 from exporter.training_config import TrainingConfig
 from shared.errors import ConfigError
 
@@ -31,31 +30,12 @@ def parameters(model: Any, config: TrainingConfig) -> dict[str, Any]:
     Raises:
         ConfigError: parts of the training config contradict one another, or it does not say how points are loaded.
     """
-    where = str(config.path)
-    voxels, head, coder = model.data_preprocessor.voxel_layer, model.pts_bbox_head, model.pts_bbox_head.bbox_coder
-    point_range = [float(value) for value in voxels.point_cloud_range]
-    voxel_size = [float(value) for value in voxels.voxel_size]
-    # As mmdet3d rounds it: in float32.
-    low, high = np.asarray(point_range, np.float32).reshape(2, 3)
-    grid = [int(cells) for cells in np.round((high - low) / np.asarray(voxel_size, np.float32))]
-    _check(model, point_range, voxel_size, grid, where)
-    loading, columns = point_loading(config), int(config.model["pts_voxel_encoder"].get("in_channels", 4))
-    if len(loading.use_dim) != columns:
-        raise ConfigError(
-            f"the test pipeline loads {len(loading.use_dim)} columns {list(loading.use_dim)}, the voxel encoder takes "
-            f"{columns} (in_channels)",
-            where=where,
-        )
-    test = head.test_cfg
+    coder, test = model.pts_bbox_head.bbox_coder, model.pts_bbox_head.test_cfg
+    voxels = voxel_parameters(model, config, int(config.model["pts_voxel_encoder"].get("in_channels", 4)))
+    _check(model, voxels["point_cloud_range"], voxels["voxel_size"], voxels["grid_size"], str(config.path))
     groups = SUPPRESSED[test["dataset"]] if test["nms_type"] == "circle" else {}
     return {
-        "point_cloud_range": point_range,
-        "voxel_size": voxel_size,
-        "grid_size": grid,
-        "max_points_per_voxel": int(voxels.max_num_points),
-        # mmdet3d keeps two limits: the first is for training.
-        "max_voxels": int(voxels.max_voxels[1]),
-        "points": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loading).items()},
+        **voxels,
         "out_size_factor": int(coder.out_size_factor),
         "post_center_range": [float(value) for value in coder.post_center_range],
         # A threshold of 0 is none, as in AWML.
