@@ -2,8 +2,7 @@
 
 Built into the node, as read in autoware_universe and autoware_launch (middle of 2026): points of one lidar, in its own
 frame, with x, y, z and intensity; inputs in AWML's form. It shows the farthest point of a pixel where AWML shows the
-nearest, in half precision, so that points in gaps differ a little: the option ``gaps`` of the model computes them as the
-node does.
+nearest, in half precision, so that points in gaps differ a little: the option ``gaps`` computes them as the node does.
 """
 
 from __future__ import annotations
