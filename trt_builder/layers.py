@@ -91,9 +91,12 @@ class Layer:
     def precision(self) -> str:
         """What it computes in: the type of its first input, or of its output when it reads none; empty when unknown.
 
+        The type of its weights, below FP32, if any input has that: others are added to the product by what was fused.
         Where no types of tensors are reported, the type of the layer's weights counts, and else its kernel's name.
         """
         tensors = self.inputs or self.outputs
+        if self.weights != "fp32" and any(tensor.dtype == self.weights for tensor in self.inputs):
+            return self.weights
         return (tensors[0].dtype if tensors else "") or self.weights or type_in_kernel(self.tactic)
 
 

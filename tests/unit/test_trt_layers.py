@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -189,6 +190,21 @@ def test_kernels_names_tell_types() -> None:
     assert type_in_kernel("sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f16f16_f16f16_f16_nhwckrsc_nhwc") == "fp16"
     assert type_in_kernel("sm90_xmma_fprop_implicit_gemm_i8i8_i8i32_f32_nchw_vect_c_32kcrs") == "int8"
     assert type_in_kernel("__myl_Tran_0xda596f98") == ""
+
+
+def test_what_is_added_to_a_product_is_not_what_it_is_computed_in() -> None:
+    """As TensorRT for RTX reports the first product of the demo FRNet's head: the sum's other part is in FP32."""
+    added, read, written = (
+        LayerTensor("bb1_133", "fp32"),
+        LayerTensor("bb1_148", "fp16"),
+        LayerTensor("bb1_149", "fp16"),
+    )
+    name = "__myl_FcAddReluCastAddCast_myl0_122"
+    layer = Layer(name, "runtime_fusion", (added, read), (written,), "fp16", "", ("/head/Gemm", "/head/Add"))
+    assert layer.precision == "fp16"
+    assert replace(layer, inputs=(added,)).precision == "fp32"
+    assert replace(layer, weights="fp32").precision == "fp32"
+    assert replace(layer, weights="").precision == "fp32"
 
 
 # What TensorRT 8.6.0 reported on an H200 of engines that this builder made there (names and kernels are its own; of the

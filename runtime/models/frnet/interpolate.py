@@ -13,7 +13,10 @@ precision, as are the sums of two neighbors.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from runtime.models.frnet.parameters import Gaps, RangeImage, Sensor
 from runtime.models.frnet.project import depths, project
@@ -36,12 +39,13 @@ def interpolate(points: Float32, sensor: Sensor, image: RangeImage, gaps: Gaps =
         (N + I, 4) float32, the added ones row by row of the image.
     """
     rows, columns = project(points, sensor, image)
+    kept: npt.NDArray[np.floating[Any]] = points
     if gaps == "autoware":
         kept = points.clip(-MOST, MOST).astype(np.float16)
         x, y, z = kept[:, :3].T.astype(np.float32)
         order, least = np.argsort(-(x * x + y * y + z * z), kind="stable")[::-1], 0
     else:
-        kept, order, least = points, np.argsort(depths(points), kind="stable")[::-1], 1
+        order, least = np.argsort(depths(points), kind="stable")[::-1], 1
     shown = np.full((image.height, image.width), -1, np.int64)
     shown[rows[order], columns[order]] = order  # the last of a pixel stays
     filled = shown >= least
