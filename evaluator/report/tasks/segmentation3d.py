@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def picture(material: Material, position: int, key: str, title: str) -> Scene:
     """The points with the labels of ground truth and runs."""
     sample, labels = _sample(material, position), labels_at(material, position, PointClasses)
     note = f"{title}. Forward is up, rings every 30 m; in the range image forward is in the middle, left is left."
-    media = lambda detail: _media(sample, labels, detail)  # noqa: E731
+    media = functools.partial(_media, sample, labels)
     return scene(material, key, title_of(sample.scene, sample.timestamp), note, labels, media, cloud=True)
 
 
