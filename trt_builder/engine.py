@@ -119,7 +119,7 @@ def build(session: Session, job: Job, graph: Path, reproduce: tuple[Mode, bytes]
     if tensorrt.weakly_typed and (not typed or compat.lacks_strong_typing(tensorrt)):
         set_precisions(tensorrt, network, job.policy)
         if job.free_inputs:
-            free_inputs(tensorrt, network)
+            free_inputs(tensorrt, network, job.free_inputs)
     phases = Phases()
     monitor = make_monitor(tensorrt, phases)
     if monitor is not None:

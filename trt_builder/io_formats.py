@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from trt_builder.compat import TensorRT
@@ -11,8 +12,8 @@ _IMAGE_RANK, _CHANNELS = 4, 1
 _GROUP = 8
 
 
-def free_inputs(tensorrt: TensorRT, network: Any) -> None:
-    """Let inputs come in FP16, and images with their channels side by side: for networks that compute in FP16.
+def free_inputs(tensorrt: TensorRT, network: Any, names: Collection[str]) -> None:
+    """Let inputs come in FP16, and images with their channels side by side: those that a network reads in FP16.
 
     An engine that takes
     FP32 rows begins by converting them: of a bird's-eye-view image of 1020 x 1020 x 32 it reads 133 MB and writes 67.
@@ -21,11 +22,12 @@ def free_inputs(tensorrt: TensorRT, network: Any) -> None:
     Args:
         tensorrt: a weakly typed one.
         network: the parsed network; changed.
+        names: of these inputs.
     """
     trt = tensorrt.trt
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        if tensor.dtype != trt.DataType.FLOAT:
+        if tensor.name not in names or tensor.dtype != trt.DataType.FLOAT:
             continue
         tensor.dtype = trt.DataType.HALF
         layouts = [trt.TensorFormat.LINEAR]

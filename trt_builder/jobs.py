@@ -35,7 +35,7 @@ class Job:
         policy: the precision policy on this graph.
         keep_fp32: the patterns behind ``policy.keep``.
         profiles: none when every input is fixed.
-        free_inputs: TensorRT chooses how inputs are laid out, see `io_formats`.
+        free_inputs: names of the inputs of which TensorRT chooses type and layout, see `io_formats`.
     """
 
     component: str
@@ -45,7 +45,7 @@ class Job:
     policy: Resolved
     keep_fp32: tuple[str, ...]
     profiles: list[Profile]
-    free_inputs: bool = False
+    free_inputs: frozenset[str] = frozenset()
 
     def as_key(self) -> dict[str, Any]:
         """What the engine depends on besides the ONNX file."""
@@ -116,7 +116,7 @@ def make_jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                     fixed=config.tensorrt.fixed_profile,
                     where=where,
                 ),
-                free_inputs=config.tensorrt.frees_inputs and resolved.all_fp16,
+                free_inputs=resolved.fp16_inputs(graph.model) if config.tensorrt.frees_inputs else frozenset(),
             )
         )
     if without_ranges:

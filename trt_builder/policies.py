@@ -29,6 +29,7 @@ from shared import onnx_graph
 from shared.errors import ConfigError
 from shared.fp16_range import beyond_fp16
 from shared.lazy import lazy_import
+from shared.qdq_lint import QdqGraph
 
 if TYPE_CHECKING:
     import onnx
@@ -94,10 +95,13 @@ class Resolved:
     int8: bool
     expected: dict[str, Precision]
 
-    @property
-    def all_fp16(self) -> bool:
-        """Whether everything computes in FP16, so that rounding an input to it loses nothing."""
-        return not self.keep and set(self.expected.values()) == {"fp16"}
+    def fp16_inputs(self, model: onnx.ModelProto) -> frozenset[str]:
+        """Inputs of a graph in FP16 and INT8 that are read in FP16 alone, so that rounding them to it loses nothing."""
+        computed = set(self.expected.values())
+        if self.keep or "fp16" not in computed or not computed <= {"fp16", "int8"}:
+            return frozenset()
+        graph = QdqGraph(model.graph)
+        return frozenset(name for name in graph.inputs if not _is_rounded_to_int8(graph, name))
 
 
 def resolve(
@@ -145,6 +149,19 @@ def resolve(
     asked = nodes_matching(model, keep_fp32, where=where)
     keep |= dict.fromkeys(asked, "keep_fp32")
     return Resolved(policy, False if asked else policy.tf32, keep, int8, _expected(policy, model, keep))
+
+
+def _is_rounded_to_int8(graph: QdqGraph, tensor: str) -> bool:
+    """Whether a tensor is quantized before a matrix node has computed with it."""
+    left, seen = [tensor], {tensor}
+    while left:
+        for node in graph.consumers[left.pop()]:
+            if node.op_type == "QuantizeLinear":
+                return True
+            if node.op_type not in onnx_graph.MATRIX_OPERATORS:
+                left += set(node.output) - seen
+                seen.update(node.output)
+    return False
 
 
 def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str], *, where: str) -> list[str]:

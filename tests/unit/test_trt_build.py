@@ -426,6 +426,23 @@ def test_inputs_of_an_fp16_network_come_as_tensorrt_likes_them(
     assert encoders["layout"] == "LINEAR", "three axes have no channels to lie side by side"
 
 
+@pytest.mark.parametrize(
+    ("in_float", "expected"),
+    [
+        ([r"blocks\.0\.0"], {"type": "HALF", "layout": "HWC8"}),
+        ([r"deblocks"], {"type": "FLOAT", "layout": "LINEAR"}),
+    ],
+)
+def test_inputs_of_an_int8_network_do_so_where_its_first_layers_compute_in_fp16(
+    machine: Machine, tmp_path: Path, in_float: list[str], expected: dict[str, str]
+) -> None:
+    target = machine.with_tensorrt("8.6.0")
+    machine.behavior.precision_of = lambda name, asked: asked or ("INT8" if name.endswith("/Conv") else "FP16")
+    ws = make_workspace(tmp_path, {HEAD: quantize(head(), skip=in_float)})
+    build(ws, "int8")
+    assert ws.manifest().results["engines"][f"{target.name('int8')}/{HEAD}"]["formats"]["spatial_features"] == expected
+
+
 def test_another_choice_of_input_formats_is_another_build(machine: Machine, tmp_path: Path) -> None:
     machine.with_tensorrt("8.6.0")
     ws = make_workspace(tmp_path, {HEAD: head()})
