@@ -7,7 +7,8 @@
 
 The engines of the workspace must have been built. Each command has a process of its own, as a user's has, and a copy of
 the workspace. What is compared is the command from its start to its end, and, for a run, the samples a second while
-workers answer; ``overhead`` is what a cluster of one adds to a run of a few frames.
+workers answer, with the resource that bounds them; ``overhead`` is what a cluster of one adds to a run of a few frames.
+The builds are those of all components and policies: eight of a CenterPoint.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.data_set import make_frames, with_sweeps
+from runtime.pace import COMMIT, INFERENCE, READ, UPLOAD
+from shared import cuda
 from shared.files import sha256_of_file
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.provenance import gpu
@@ -35,6 +38,10 @@ from shared.workspace import Workspace
 
 FEW = 64
 POLICIES = ("fp32_tf32", "fp16", "fp32", "strongly_typed")
+PROCESSORS = len(os.sched_getaffinity(0))
+# A resource is full when so much of it is used; a run of frames in the page cache reads less than this from a disk.
+ALL = 0.9
+MB_OF_A_DISK = 500
 
 
 @contextmanager
@@ -56,11 +63,18 @@ def seconds_of(tool: str, words: list[str]) -> float:
     return time.perf_counter() - started
 
 
+def read_from_disk() -> float:
+    """MB that this machine has read from its disks: none of them where files are in the page cache."""
+    counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(counters["pgpgin"]) / 1e3
+
+
 def run_on(options: argparse.Namespace, frames: int, cluster: str | None) -> dict[str, Any]:
     """A run of so many frames."""
     words = ["--backend", options.backend, "--device", options.device, "--num-samples", str(frames)]
     with copy_of(options.folder / "source", options.folder / "work") as work:
         spread = [] if cluster is None else ["--cluster", cluster]
+        before = read_from_disk()
         seconds = seconds_of("runtime", ["run", "--work", str(work), *words, *spread, "--force"])
         (folder,) = (path.parent for path in work.glob(f"runs/{options.backend}-{options.device}*/run.json"))
         pace = Workspace.open(work).manifest().results["runs"][folder.name]["pace"]
@@ -68,16 +82,38 @@ def run_on(options: argparse.Namespace, frames: int, cluster: str | None) -> dic
             "cluster": cluster,
             "command": seconds,
             "pace": pace,
+            "from_disk": read_from_disk() - before,
             "predictions": sha256_of_file(folder / "predictions.npz"),
         }
 
 
 def measure_runs(options: argparse.Namespace) -> dict[str, Any]:
-    """A run without a cluster, and one on each number of GPUs; all of them must give the same predictions."""
-    runs = [run_on(options, options.frames, cluster) for cluster in (None, *(f"local:{n}" for n in options.gpus))]
+    """A run on each number of GPUs; all of them must give the same predictions."""
+    runs = [{"gpus": count, **run_on(options, options.frames, f"local:{count}")} for count in options.gpus]
     if len({run.pop("predictions") for run in runs}) != 1:
         sys.exit("the predictions differ")
+    gpus = 0 if options.device == "cpu" else len(cuda.find_gpus())
+    for run in runs:
+        # A worker has those of its place: on a machine of eight GPUs an eighth of all.
+        has = PROCESSORS * run["gpus"] / (gpus or run["gpus"])
+        run["processors"] = run["pace"]["per_second"] * run["pace"]["processor_seconds"] / has
+        run["full"] = full(run)
     return {"frames": options.frames, "runs": runs}
+
+
+def full(run: dict[str, Any]) -> str:
+    """The resource that keeps a run from being faster: one that all workers share, else what each waits for."""
+    pace = run["pace"]
+    if pace["taking_in"] > ALL:
+        return "the command, which takes answers in"
+    if run["processors"] > ALL:
+        return "processors"
+    if pace["at_work"] < ALL * run["gpus"]:
+        return "nothing: workers waited for a range"
+    bound: str = max(pace["parts"], key=pace["parts"].get)
+    if bound == READ:
+        return "the disk" if run["from_disk"] > MB_OF_A_DISK else "readers"
+    return {UPLOAD: "upload", INFERENCE: "GPUs", COMMIT: "commit"}[bound]
 
 
 def measure_overhead(options: argparse.Namespace) -> dict[str, Any]:
@@ -93,12 +129,14 @@ def measure_builds(options: argparse.Namespace) -> dict[str, Any]:
     """Engines of all policies on each number of GPUs."""
     policies = [word for policy in options.policies for word in ("--policy", policy)]
     settings = [word for setting in options.settings for word in ("--set", setting)]
-    builds = []
+    builds: list[dict[str, Any]] = []
     for count in options.gpus:
         with copy_of(options.work, options.folder / "work") as work:
             shutil.rmtree(work / "tensorrt", ignore_errors=True)
             words = ["build", "--work", str(work), "--force", *policies, *settings, "--cluster", f"local:{count}"]
-            builds.append({"cluster": f"local:{count}", "command": seconds_of("trt_builder", words)})
+            seconds = seconds_of("trt_builder", words)
+            engines = sum(1 for _ in (work / "tensorrt").rglob("*.engine"))
+            builds.append({"gpus": count, "command": seconds, "engines": engines})
     return {"policies": list(options.policies), "builds": builds}
 
 
@@ -111,28 +149,47 @@ def tables(measured: dict[str, Any]) -> str:
             f"a cluster of one adds {few['seconds']:.1f} s to {few['alone']['command']:.1f} s ({few['frames']} frames)"
         )
     if "run" in measured:
-        first = measured["run"]["runs"][1]
+        first, *_ = runs = measured["run"]["runs"]
         rows = [
             [
-                run["cluster"] or "no cluster",
+                str(run["gpus"]),
                 number(run["command"], 1),
                 number(first["command"] / run["command"], 2),
                 number(run["pace"]["per_second"], 1),
-                number(run["pace"]["per_second"] / first["pace"]["per_second"], 2),
+                *_times(run["pace"]["per_second"] / first["pace"]["per_second"], run["gpus"] / first["gpus"]),
+                number(run["pace"]["at_work"], 1),
+                *(_percent(run["pace"]["parts"][part]) for part in (READ, UPLOAD, INFERENCE, COMMIT)),
+                _percent(run["pace"]["taking_in"]),
+                _percent(run["processors"]),
+                number(run["from_disk"], 0),
+                run["full"],
             ]
-            for run in measured["run"]["runs"]
+            for run in runs
         ]
-        columns = ["run", "command [s]", "times", "samples a second", "times"]
+        columns = ["workers", "command [s]", "times", "samples a second", "times", "of linear", "at work",
+                   "read", "upload", "GPU", "commit", "command", "processors", "disk [MB]", "full"]  # fmt: skip
         parts.append(Table(f"{measured['run']['frames']} frames", columns, rows).text())
     if "build" in measured:
-        builds = measured["build"]["builds"]
+        first, *_ = builds = measured["build"]["builds"]
         rows = [
-            [build["cluster"], number(build["command"], 1), number(builds[0]["command"] / build["command"], 2)]
+            [
+                str(build["gpus"]),
+                number(build["command"], 1),
+                *_times(first["command"] / build["command"], build["gpus"] / first["gpus"]),
+            ]
             for build in builds
         ]
-        title = f"engines of {', '.join(measured['build']['policies'])}"
-        parts.append(Table(title, ["build", "command [s]", "times"], rows).text())
+        title = f"{first['engines']} engines: {', '.join(measured['build']['policies'])}"
+        parts.append(Table(title, ["workers", "command [s]", "times", "of linear"], rows).text())
     return "\n".join(parts)
+
+
+def _times(times: float, linear: float) -> tuple[str, str]:
+    return number(times, 2), _percent(times / linear)
+
+
+def _percent(part: float) -> str:
+    return f"{part:.0%}"
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -165,7 +222,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True)
-    results: dict[str, Any] = {"gpu": gpu(), "processors": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+    results: dict[str, Any] = {"gpu": gpu(), "processors": PROCESSORS, "load": os.getloadavg()[0]}
     try:
         prepare(given)
         for part in given.parts:

@@ -75,8 +75,17 @@ class _Spent(AbstractContextManager[None]):
         self._seconds[self._what] += time.perf_counter() - self._started
 
 
-def side_by_side(results: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any] | None:
-    """The result of processes that worked at the same time, for so long in all; None where there is none."""
+def side_by_side(results: Sequence[dict[str, Any]], seconds: float, taking_in: float) -> dict[str, Any] | None:
+    """The result of processes that worked at the same time; None where there is none.
+
+    Args:
+        results: of each, see `Pace.result`.
+        seconds: from the first sample's start to the last one's end.
+        taking_in: seconds of these that the command spent on what the processes left.
+
+    Returns:
+        A `Pace.result` of all, with ``at_work``, how many answered at a time, and ``taking_in``, a part of the time.
+    """
     samples = sum(result["samples"] for result in results)
     if not samples:
         return None
@@ -87,6 +96,8 @@ def side_by_side(results: Sequence[dict[str, Any]], seconds: float) -> dict[str,
         "per_second": samples / seconds,
         "parts": {what: sum(share * result["parts"][what] for share, result in shares) for what in results[0]["parts"]},
         "processor_seconds": sum(result["samples"] * result["processor_seconds"] for result in results) / samples,
+        "at_work": sum(worked) / seconds,
+        "taking_in": taking_in / seconds,
     }
 
 
@@ -95,7 +106,13 @@ def sentence(result: dict[str, Any]) -> str:
     parts = {what: part for what, part in result["parts"].items() if part >= 0.005}
     bound = max(parts, key=lambda what: parts[what])
     shares = ", ".join(f"{what} {part:.0%}" for what, part in parts.items())
-    return (
+    words = (
         f"{result['per_second']:.1f} samples a second, bound by {bound} ({shares}); "
         f"{result['processor_seconds'] * 1e3:.1f} ms of processors a sample"
+    )
+    if "at_work" not in result:
+        return words
+    return (
+        f"{words}; {result['at_work']:.1f} workers answered at a time, "
+        f"this command took their answers in for {result['taking_in']:.0%} of it"
     )

@@ -276,7 +276,7 @@ class Spread:
         if 0 < len(missing) < total:
             _log.info("%s: goes on at sample %d, %d of %d are done", name, missing[0], total - len(missing), total)
         paces: list[dict[str, Any]] = []
-        started = time.perf_counter()
+        started, taking_in = time.perf_counter(), 0.0
         with progress(name, total, done=total - len(missing)) as advance:
             for outcome in self._workers.outcomes(cutter.next):
                 span = outcome.task
@@ -284,12 +284,15 @@ class Spread:
                 answered = outcome.value
                 if not isinstance(answered, Answered):
                     self._again(span, outcome)
-                elif self._adopt(writer, span, outcome):
+                    continue
+                began = time.perf_counter()
+                if self._adopt(writer, span, outcome):
                     cutter.learn(len(span), answered.seconds)
                     paces += [answered.pace] if answered.pace else []
                     advance(len(span), self._workers.at_work)
+                taking_in += time.perf_counter() - began
         self._require_all(total)
-        return side_by_side(paces, time.perf_counter() - started)
+        return side_by_side(paces, time.perf_counter() - started, taking_in)
 
     def alerts(self, run: Run) -> list[str]:
         """What a user must know of the finished run."""

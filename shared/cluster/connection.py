@@ -44,6 +44,9 @@ _SETTINGS = {
     "RAY_agent_register_timeout_ms": "120000",
 }
 
+# In a cluster of our own, workers have the command's priority: Ray's give way to all else on the machine.
+_LOCAL_SETTINGS = {"RAY_worker_niceness": "0"}
+
 # A connection in HTTP/2, which a Ray head speaks, begins with this preface and empty settings; the answer is a frame of
 # settings too (RFC 9113, 3.4 and 6.5).
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -64,7 +67,8 @@ def connect(where: str) -> Iterator[Cluster]:
         EnvironmentLacks: Ray is missing, there is no such cluster, or it has another Ray or Python.
     """
     address, workers = _parse(where)
-    settings = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    wanted = {**_SETTINGS, **(_LOCAL_SETTINGS if address == _LOCAL else {})}
+    settings = {name: value for name, value in wanted.items() if name not in os.environ}
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == _LOCAL:
         # Ray listens on every network, and runs what it is sent; to one of our own nobody else has the token.

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,3 +161,21 @@ def test_the_head_is_killed_and_the_command_repeated(site: Site, expected: Path,
     assert again.returncode == 0, again.stderr
     assert kept and "goes on" in again.stderr
     assert_same(work, expected)
+
+
+def test_workers_of_a_local_cluster_have_the_priority_of_the_command(site: Site) -> None:
+    program = """
+import os
+from shared.cluster import Need, connect
+
+def make():
+    return os.nice
+
+with connect("local:1") as cluster:
+    (outcome,) = cluster.run([0], make, Need(gpu=False, module="shared", folders=[]))
+print(outcome.value - os.nice(0))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=site.environment, capture_output=True, text=True, check=False
+    )
+    assert answer.stdout == "0\n", answer.stderr

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.pace import side_by_side
+from runtime.pace import sentence, side_by_side
 from runtime.spread import Cutter, Span
 
 
@@ -52,9 +52,11 @@ def test_a_slow_model_gets_one_sample_at_a_time() -> None:
 def test_the_pace_of_several_is_that_of_all_together() -> None:
     fast = {"samples": 300, "per_second": 100.0, "parts": {"read": 0.5, "commit": 0.5}, "processor_seconds": 0.01}
     slow = {"samples": 100, "per_second": 100.0, "parts": {"read": 0.1, "commit": 0.9}, "processor_seconds": 0.03}
-    both = side_by_side([fast, slow], seconds=2.0)
+    both = side_by_side([fast, slow], seconds=2.0, taking_in=0.5)
     assert both is not None
     assert (both["samples"], both["per_second"]) == (400, 200.0)
     assert both["parts"] == pytest.approx({"read": 0.4, "commit": 0.6})
     assert both["processor_seconds"] == pytest.approx(0.015)
-    assert side_by_side([], seconds=1.0) is None
+    assert (both["at_work"], both["taking_in"]) == (2.0, 0.25)
+    assert sentence(both).endswith("2.0 workers answered at a time, this command took their answers in for 25% of it")
+    assert side_by_side([], seconds=1.0, taking_in=0.0) is None
