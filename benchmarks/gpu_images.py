@@ -6,8 +6,11 @@ chosen so that the model, whatever its weights, has about a thousand candidates.
     python benchmarks/gpu_images.py --work work/yolox --size 1080 1920 --cameras 6 --out yolox.json
     python benchmarks/gpu_images.py --work work/calibration --size 1860 2880 --out calibration.json
 
+    python benchmarks/gpu_images.py --work work/yolox-batch --size 1080 1920 --cameras 6 --batch --out yolox-batch.json
+
 ``cameras`` requests of one image each are in flight at a time: how long it takes from the first one's start to the last
-answer, which a batch of as many images in one engine is compared with (``--batch-engines``).
+answer, which a batch of as many images in one engine is compared with (``--batch-engines``). With ``--batch`` the
+images of all cameras are one request, to engines that take so many.
 """
 
 from __future__ import annotations
@@ -16,16 +19,18 @@ import argparse
 import contextlib
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu_latency import SECONDS, WARM_UP_REQUESTS, Notes, measured, request_times
 from runtime import engine_times
-from runtime.backends import tensorrt
+from runtime.backends import Tensors, tensorrt
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.bench import throughput
 from runtime.conditions import gpu_conditions
@@ -50,6 +55,7 @@ def main() -> None:
     parser.add_argument("--batch-engines", type=Path, help="the same model in a workspace whose engine takes a batch")
     parser.add_argument("--size", type=int, nargs=2, required=True, metavar=("HEIGHT", "WIDTH"), help="of the images")
     parser.add_argument("--cameras", type=int, default=1, help="requests that are in flight at a time")
+    parser.add_argument("--batch", action="store_true", help="a request has an image of each camera")
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--frames", type=int, default=10, help="inputs compared with the NumPy pipeline")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
@@ -62,11 +68,18 @@ def main() -> None:
         spec = with_candidates(spec, session, data)
     pipeline = build_pipeline(spec, session)
     assert isinstance(pipeline, DevicePipeline)
+    inputs = [random_input(spec, height, width, seed) for seed in range(options.frames)]
+    if options.batch:
+        images = [random_input(spec, height, width, seed) for seed in range(options.cameras)]
+        lane = pipeline.batch(options.cameras)
+        latency(notes, lane, images, options.requests)
+        against_engines(notes, bare_engines(notes, session, lane, images))
+        batches_against_numpy(notes, spec, lane, [images, images[::-1]])
+        notes.add("streams", throughput(lane, images, streams=2, min_seconds=SECONDS))
+        return
     latency(notes, pipeline, data, options.requests)
     engines = bare_engines(notes, session, pipeline, data)
-    for kind in ("total", "total_page_locked"):
-        notes.add(f"{kind} against the engines", notes.values[kind]["median"] / engines)
-    inputs = [random_input(spec, height, width, seed) for seed in range(options.frames)]
+    against_engines(notes, engines)
     against_numpy(notes, spec, session, pipeline, inputs)
     notes.add("streams", throughput(pipeline, data, streams=2, min_seconds=SECONDS))
     if options.cameras > 1:
@@ -108,9 +121,10 @@ def latency(notes: Notes, pipeline: DevicePipeline[Any], data: Any, requests: in
     notes.add("total", measured(total))
     notes.add("enqueue", float(np.median(enqueue)))
     with contextlib.ExitStack() as locked:
-        for array in pipeline.interface.packing.pack(data).values():
-            if array.nbytes >= 1 << 20:
-                locked.enter_context(pipeline.page_locked(array.reshape(-1).view(np.uint8)))
+        for one in data if isinstance(data, list) else [data]:
+            for array in pipeline.interface.packing.pack(one).values():
+                if array.nbytes >= 1 << 20:
+                    locked.enter_context(pipeline.page_locked(array.reshape(-1).view(np.uint8)))
         request_times(pipeline, data, WARM_UP_REQUESTS)
         notes.add("total_page_locked", measured(request_times(pipeline, data, requests)[0]))
     notes.add("conditions", gpu_conditions(0))
@@ -130,6 +144,12 @@ def bare_engines(notes: Notes, session: TensorRTSession, pipeline: DevicePipelin
     return whole
 
 
+def against_engines(notes: Notes, engines_ms: float) -> None:
+    """How many times as long as the engines alone a request takes."""
+    for kind in ("total", "total_page_locked"):
+        notes.add(f"{kind} against the engines", notes.values[kind]["median"] / engines_ms)
+
+
 def against_numpy(
     notes: Notes, spec: ModelSpec, session: TensorRTSession, pipeline: DevicePipeline[Any], inputs: list[Any]
 ) -> None:
@@ -141,6 +161,34 @@ def against_numpy(
         same += ours == packed(spec, host.infer(data).predictions)
         again += ours == packed(spec, pipeline.infer(data).predictions)
     notes.add("against_numpy", {"inputs": len(inputs), "identical": same, "identical when repeated": again})
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A network that has answered already, for the steps in NumPy around it."""
+
+    outputs: dict[str, npt.NDArray[Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, component: str, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:  # noqa: ARG002 (the answer is known)
+        """See `Session`."""
+        return self.outputs
+
+
+def batches_against_numpy(notes: Notes, spec: ModelSpec, lane: DevicePipeline[Any], batches: list[Any]) -> None:
+    """On how many images of some batches the boxes are those of the NumPy steps, given the same outputs, to the bit."""
+    count = same = again = 0
+    for images in batches:
+        answer = lane.infer(images)
+        outputs = {name: answer.outputs[name] for name in answer.outputs}
+        repeated = lane.infer(images).predictions
+        for number, image in enumerate(images):
+            own = Answered({name: array[number : number + 1] for name, array in outputs.items()})
+            ours = packed(spec, answer.predictions[number])
+            count += 1
+            same += ours == packed(spec, build_pipeline(spec, own).infer(image).predictions)
+            again += ours == packed(spec, repeated[number])
+    notes.add("against_numpy", {"inputs": count, "identical": same, "identical when repeated": again})
 
 
 def packed(spec: ModelSpec, predictions: Any) -> list[bytes]:

@@ -359,6 +359,21 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
         """
         return type(self)(self.interface, self._spec, self._parameters, self._session)
 
+    def batch(self, size: int) -> DevicePipeline[ParametersT]:
+        """A lane whose requests have several inputs, which the network takes as one batch.
+
+        A network's answers on a batch may differ from those on its parts by rounding.
+
+        Args:
+            size: how many. `submit` takes a sequence of them, and the predictions of an answer are a list.
+
+        Raises:
+            UsageError: this kind of model takes one, or the network does not take so many.
+        """
+        raise UsageError(
+            f"a batch of {size}", hint=f"a request to models of kind '{self._spec.model}' is one input on this device"
+        )
+
     @abstractmethod
     def input_shapes(self, data: Any, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:
         """Input shapes of each component, by name, for a request with this input and these counters."""

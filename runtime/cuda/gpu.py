@@ -100,10 +100,18 @@ class Kernels:
     def __init__(self, functions: Mapping[str, Any], stream: Any) -> None:
         self._functions, self._stream = functions, stream
 
-    def launch(self, name: str, blocks: int, threads: int, *arguments: Any) -> None:
-        """Enqueue a kernel; device arrays among the arguments are passed by their addresses."""
+    def launch(self, name: str, blocks: int | tuple[int, int], threads: int, *arguments: Any) -> None:
+        """Enqueue a kernel; device arrays among the arguments are passed by their addresses.
+
+        Args:
+            name: of the kernel.
+            blocks: of the grid, in a line or in several of (blocks a line, lines).
+            threads: of a block.
+            arguments: as the kernel's signature says.
+        """
         values = [item.address if isinstance(item, DeviceArray) else item for item in arguments]
-        self._functions[name].prepared_async_call((blocks, 1), (threads, 1, 1), self._stream, *values)
+        grid = blocks if isinstance(blocks, tuple) else (blocks, 1)
+        self._functions[name].prepared_async_call(grid, (threads, 1, 1), self._stream, *values)
 
 
 class Gpu:

@@ -11,10 +11,10 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,30 +31,46 @@ MOST_PIECES = 16
 _CACHE_LINE = 64
 
 
+class _Piece(NamedTuple):
+    """Bytes on their way to a device.
+
+    Attributes:
+        source: address of where they are.
+        place: where they go to in page-locked memory, counted from its start.
+        size: how many.
+        address: where they go from there, on the device.
+    """
+
+    source: int
+    place: int
+    size: int
+    address: int
+
+
 @dataclass(frozen=True)
 class _Copy:
     """Bytes to copy, of which every thread takes the next piece.
 
     Attributes:
-        target, source: as many bytes.
-        spans: start and end of the pieces.
+        memory: address of the page-locked memory.
+        pieces: all of them.
+        owners: arrays that they lie in.
         numbers: of the pieces that nobody has taken yet.
         done: numbers of the pieces that helpers have copied.
     """
 
-    target: npt.NDArray[np.uint8]
-    source: npt.NDArray[np.uint8]
-    spans: list[tuple[int, int]]
+    memory: int
+    pieces: Sequence[_Piece]
+    owners: Sequence[Any]
     numbers: Iterator[int]
     done: SimpleQueue[int] = field(default_factory=SimpleQueue)
 
     def copied(self) -> Iterator[int]:
         """Copy pieces until all are taken; the number of each, once it is copied."""
-        target, source = self.target.ctypes.data, self.source.ctypes.data
         for number in self.numbers:
-            start, end = self.spans[number]
+            piece = self.pieces[number]
             # Other threads run meanwhile: ctypes gives the interpreter's lock back for the call.
-            ctypes.memmove(target + start, source + start, end - start)
+            ctypes.memmove(self.memory + piece.place, piece.source, piece.size)
             yield number
 
 
@@ -75,28 +91,32 @@ class Staging:
 
         Arrays in page-locked memory are fetched from there, and must stay as they are until the request is answered.
         """
-        source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        threads = threads_for(source.nbytes)
-        if threads == 1 or self._gpu.is_page_locked(source):
-            self._gpu.to_device(source, address, stream)
+        self.all_to_device([(array, address)], stream)
+
+    def all_to_device(self, arrays: Sequence[tuple[npt.NDArray[Any], int]], stream: Any) -> None:
+        """`to_device` of several arrays, each with its address: the threads share the bytes of all of them."""
+        sources = [(np.ascontiguousarray(array).reshape(-1).view(np.uint8), address) for array, address in arrays]
+        threads = threads_for(sum(source.nbytes for source, _ in sources))
+        staged = []
+        for source, address in sources:
+            if threads == 1 or self._gpu.is_page_locked(source):
+                self._gpu.to_device(source, address, stream)
+            else:
+                staged.append((source, address))
+        if not staged:
             return
-        if self._used + source.nbytes > self._memory.nbytes:
-            # What is on its way comes from the old memory.
-            self._gpu.synchronize()
-            self._memory, self._used = self._gpu.pinned((2 * source.nbytes,), np.uint8), 0
-        target = self._memory[self._used : self._used + source.nbytes]
-        self._used += -(-source.nbytes // _CACHE_LINE) * _CACHE_LINE
-        spans = pieces_of(source.nbytes)
-        copy = _Copy(target, source, spans, iter(range(len(spans))))
+        self._make_room(sum(_in_whole_lines(source.nbytes) for source, _ in staged))
+        pieces = [piece for source, address in staged for piece in self._pieces(source, address)]
+        copy = _Copy(self._memory.ctypes.data, pieces, (self._memory, staged), iter(range(len(pieces))))
         helpers = _helpers(os.getpid())
         for _ in range(threads - 1):
             helpers.put(copy)
 
         def fetch(number: int) -> None:
-            start, end = spans[number]
-            self._gpu.to_device(target[start:end], address + start, stream)
+            piece = pieces[number]
+            self._gpu.to_device(self._memory[piece.place : piece.place + piece.size], piece.address, stream)
 
-        left = len(spans)
+        left = len(pieces)
         for number in copy.copied():
             fetch(number)
             left -= 1
@@ -105,6 +125,20 @@ class Staging:
                 left -= 1
         for _ in range(left):
             fetch(copy.done.get())
+
+    def _make_room(self, size: int) -> None:
+        """See that so many bytes are free."""
+        if self._used + size > self._memory.nbytes:
+            # What is on its way comes from the old memory.
+            self._gpu.synchronize()
+            self._memory, self._used = self._gpu.pinned((2 * size,), np.uint8), 0
+
+    def _pieces(self, source: npt.NDArray[np.uint8], address: int) -> Iterator[_Piece]:
+        """The pieces of an array, each with a place in the free memory."""
+        first, place = source.ctypes.data, self._used
+        self._used += _in_whole_lines(source.nbytes)
+        for start, end in pieces_of(source.nbytes):
+            yield _Piece(first + start, place + start, end - start, address + start)
 
 
 def threads_for(size: int) -> int:
@@ -116,6 +150,11 @@ def pieces_of(size: int) -> list[tuple[int, int]]:
     """Start and end of each piece."""
     step = max(PIECE_BYTES, -(-size // MOST_PIECES // _CACHE_LINE) * _CACHE_LINE)
     return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def _in_whole_lines(size: int) -> int:
+    """So many bytes, filled up to lines of the processors' caches."""
+    return -(-size // _CACHE_LINE) * _CACHE_LINE
 
 
 @functools.cache

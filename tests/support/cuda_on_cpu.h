@@ -234,17 +234,18 @@ static void call(void (*kernel)(Types...), void** arguments, std::index_sequence
 }
 
 template <class... Types>
-static void launch(void (*kernel)(Types...), unsigned blocks, unsigned threads, unsigned seed, void** arguments) {
+static void launch(void (*kernel)(Types...), unsigned blocks, unsigned lines, unsigned threads, unsigned seed,
+                   void** arguments) {
     schedule.seed(seed);
     const std::function<void()> work = [&] { call(kernel, arguments, std::index_sequence_for<Types...>()); };
     body = &work;
     blockDim = {threads, 1, 1};
-    gridDim = {blocks, 1, 1};
-    std::vector<unsigned> order(blocks);
-    for (unsigned block = 0; block < blocks; block++) order[block] = block;
-    for (unsigned place = blocks; place > 1; place--) std::swap(order[place - 1], order[schedule() % place]);
+    gridDim = {blocks, lines, 1};
+    std::vector<unsigned> order(blocks * lines);
+    for (unsigned block = 0; block < order.size(); block++) order[block] = block;
+    for (unsigned place = order.size(); place > 1; place--) std::swap(order[place - 1], order[schedule() % place]);
     for (unsigned block : order) {
-        blockIdx = {block, 0, 0};
+        blockIdx = {block % blocks, block / blocks, 0};
         run_block(threads);
     }
 }

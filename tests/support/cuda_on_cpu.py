@@ -200,7 +200,7 @@ class _Kernel:
     def prepared_async_call(self, grid: Any, block: Any, stream: Any, *arguments: Any) -> None:
         values = [kind(value) for kind, value in zip(self._types, arguments, strict=True)]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        self._function(grid[0], block[0], next(self._seeds), pointers)
+        self._function(*grid, block[0], next(self._seeds), pointers)
 
 
 def compiler() -> str | None:
@@ -227,8 +227,8 @@ def _compile(files: Sequence[Path], kernels: Iterable[str], constants: Mapping[s
         assert original in text
         text = text.replace(original, replacement)
     runners = "".join(
-        f'extern "C" void run_{name}(unsigned blocks, unsigned threads, unsigned seed, void** arguments) '
-        f"{{ launch({name}, blocks, threads, seed, arguments); }}\n"
+        f'extern "C" void run_{name}(unsigned blocks, unsigned lines, unsigned threads, unsigned seed, '
+        f"void** arguments) {{ launch({name}, blocks, lines, threads, seed, arguments); }}\n"
         for name in kernels
     )
     macros = "".join(f"#define {name} {value}\n" for name, value in sorted(constants.items()))

@@ -12,7 +12,10 @@ from runtime.cuda.session import Bound, DeviceSession, Lane
 
 
 class RowsSession(DeviceSession):
-    """A component that answers with the same rows whatever it is given, and with what else there is, by name."""
+    """A component that answers with the same rows whatever it is given, and with what else there is, by name.
+
+    The rows are those of one image, or of each image of a batch.
+    """
 
     def __init__(
         self,
@@ -24,7 +27,7 @@ class RowsSession(DeviceSession):
         self.gpu = gpu
         self.settings: dict[str, Any] = {}
         self._dtype = np.dtype(dtype)
-        given = {"output": rows[None].astype(dtype), **(more or {})}
+        given = {"output": (rows if rows.ndim == 3 else rows[None]).astype(dtype), **(more or {})}
         self.answers = {name: gpu.upload(array) for name, array in given.items()}
 
     def run(self, component: str, inputs: Any) -> dict[str, Any]:

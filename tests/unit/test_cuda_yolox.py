@@ -219,7 +219,7 @@ def test_requests_of_several_sizes_do_not_mix(monkeypatch, folder: Path) -> None
         answer = pipeline.infer(data)
         np.testing.assert_array_equal(pipeline.letterboxed(), host.images)
         assert answer.predictions.corners.tobytes() == expected.predictions.corners.tobytes()
-    assert len(pipeline._sizes) == yolox.SIZES_KEPT
+    assert len(pipeline._prepared) == yolox.SIZES_KEPT
 
 
 def test_lanes_do_not_mix(monkeypatch, folder: Path) -> None:

@@ -2,18 +2,18 @@
 
 image -> upload -> letterbox -> yolox -> select -> nms -> download
 
-The image goes to the device as the camera gave it, and what comes back are the boxes that are left, in pixels of the
-network's input.
+Images go to the device as the cameras gave them, and what comes back are the boxes that are left, in pixels of the
+network's input. A request is one image, or the images of several cameras, which the network takes as one batch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,12 @@ from runtime.models.yolox.parameters import Letterbox, YoloxParameters
 from runtime.models.yolox.steps import cells_of_raw, checked, detections, finished, in_pixels_of_the_image, suppressed
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
 from shared.arrays import Float32, Int32, UInt8
+from shared.errors import InferenceError, UsageError
 from shared.spec import ModelSpec
 from shared.tasks.detection2d import Boxes2D
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FILES = tuple(Path(__file__).with_name(name) for name in ("yolox.cu", "nms.cu"))
 
@@ -44,7 +48,7 @@ MOST = 4096
 
 # OpenCV's weights of linear interpolation add up to this.
 _WEIGHT = 2048
-# Sizes of images that are kept; a vehicle has a few.
+# Sizes of images whose memory is kept; a vehicle has a few.
 SIZES_KEPT = 8
 
 
@@ -82,35 +86,48 @@ def neighbors(source: int, target: int, *, clamp: bool) -> Int32:
 
 
 @dataclass(frozen=True)
-class _Size:
-    """Device memory for images of one size, where they go, and what a request launches once its image is there.
+class Images:
+    """Device memory for the images of a request, and where they go; for images of certain sizes.
 
-    ``launch`` goes by whether stages are timed.
+    Attributes:
+        pixels: (H, W, 3) uint8 of each.
+        placements: of each.
+        views: (images, 6) int64 what the letterbox reads of each, see ``yolox.cu``.
+        scales: (images, 2) float32 across and down.
+        tables: what ``views`` points to beside the pixels.
     """
 
-    image: DeviceArray
-    columns: DeviceArray
-    lines: DeviceArray
-    placement: Placement
-    launch: dict[bool, Callable[[], None]]
+    pixels: tuple[DeviceArray, ...]
+    placements: tuple[Placement, ...]
+    views: DeviceArray
+    scales: DeviceArray
+    tables: tuple[DeviceArray, ...]
 
 
-class YoloxOnDevice(DevicePipeline[YoloxParameters]):
+class ImagesOnDevice(DevicePipeline[YoloxParameters]):
     """A YOLOX whose requests stay on the GPU until the rows that become boxes are known.
 
     Its parameters are such that `unsupported` says nothing.
 
+    Args:
+        interface, spec, parameters, session: see `DevicePipeline`.
+        images: how many a request has.
+
     Attributes:
         more_stages: what a subclass does behind the boxes.
+
+    Raises:
+        UsageError: the network does not take so many.
     """
 
     more_stages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
-        self, interface: Interface, spec: ModelSpec, parameters: YoloxParameters, session: DeviceSession
+        self, interface: Interface, spec: ModelSpec, parameters: YoloxParameters, session: DeviceSession, images: int
     ) -> None:
         super().__init__(interface, spec, parameters, session)
         gpu = session.gpu
+        self._images = images
         (component,) = spec.components
         (tensor,) = component.inputs
         self._selects = parameters.output != "detections"
@@ -119,96 +136,100 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         output_dtype = session.dtype(component.name, self._output).name if self._selects else "float32"
         constants = {"INPUT_T": C_TYPES[dtype.name], "OUTPUT_T": C_TYPES[output_dtype], "MOST": str(MOST)}
         self._kernels = gpu.kernels(FILES, _SIGNATURES, constants, self._stream)
-        self._blocks = gpu.multiprocessors * 8
-        batch = tensor.shape[0]
-        image = parameters.image
-        self._input = gpu.allocate((batch if isinstance(batch, int) else 1, 3, image.height, image.width), dtype)
+        # As many as the GPU runs at a time, whatever the number of images.
+        self._blocks = max(1, gpu.multiprocessors * 8 // images)
+        image, batch = parameters.image, tensor.shape[0]
+        if not isinstance(batch, int):
+            batch = images
+        elif batch < images:
+            raise UsageError(
+                f"the network takes {batch} at a time, not {images}",
+                hint=f"export with --set model.options.batch_size={images} or dynamic",
+            )
+        self._input = gpu.allocate((batch, 3, image.height, image.width), dtype)
         self._bound = self._lane.bind(component.name, {tensor.name: self._input}, {})
         self._rows, self._columns = parameters.rows, int(component.outputs[0].shape[-1])
         self._row_cells = cells_of_raw(parameters)
-        self._picks = gpu.allocate((self._rows,), np.int32)
-        self._values = gpu.allocate((self._rows, self._columns), np.float32)
+        self._picks = gpu.allocate((images, self._rows), np.int32)
+        self._values = gpu.allocate((images, self._rows, self._columns), np.float32)
         self._cells = None if self._row_cells is None else gpu.upload(self._row_cells)
-        self._keys = gpu.allocate((MOST,), np.uint64)
-        self._decoded_picks = gpu.allocate((MOST, DECODED_WORDS), np.float32)
-        self._boxes = gpu.allocate((MOST, BOX_WORDS), np.float32)
-        self._order = gpu.allocate((MOST,), np.int32)
-        self._ranked = gpu.allocate((MOST, BOX_WORDS), np.float32)
-        self._overlaps = gpu.allocate((MOST, MOST // WORD), np.uint64)
+        self._keys = gpu.allocate((images, MOST), np.uint64)
+        self._decoded_picks = gpu.allocate((images, MOST, DECODED_WORDS), np.float32)
+        self._boxes = gpu.allocate((images, MOST, BOX_WORDS), np.float32)
+        self._order = gpu.allocate((images, MOST), np.int32)
+        self._ranked = gpu.allocate((images, MOST, BOX_WORDS), np.float32)
+        self._overlaps = gpu.allocate((images, MOST, MOST // WORD), np.uint64)
         most = parameters.nms.max_boxes
         self._most = MOST if most is None else min(most, MOST)
-        self._result = gpu.allocate((HEADER_WORDS + MOST * DECODED_WORDS,), np.int32)
-        # All that there can be: 98 kB are fetched faster than it could be told that there are less.
-        self._host_result = gpu.pinned((HEADER_WORDS + self._most * DECODED_WORDS,), np.int32)
+        self._result = gpu.allocate((images * (HEADER_WORDS + self._most * DECODED_WORDS),), np.int32)
+        # All that there can be: 98 kB an image are fetched faster than it could be told that there are less.
+        self._host_result = gpu.pinned(self._result.shape, np.int32)
         # Detections are few: all of a network's own are fetched.
         detected = {} if self._selects else self._bound.outputs
         self._host_detections = {name: gpu.pinned(array.shape, array.dtype) for name, array in detected.items()}
         self._norm = None if image.mean is None else gpu.upload(_norm(image))
-        self._sizes: dict[tuple[int, int], _Size] = {}
+        # By the sizes of a request's images: their memory, and what a request launches once they are there.
+        self._prepared: dict[tuple[tuple[int, int], ...], tuple[Images, dict[bool, Callable[[], None]]]] = {}
         stages = ("upload", "letterbox", self._component, "select", "nms", "download", *self.more_stages)
         self._timeline = Timeline(gpu, stages)
 
-    def input_shapes(self, data: UInt8, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (any image becomes an input of one size)
+    def input_shapes(self, data: Any, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (any image becomes an input of one size)
         """See `DevicePipeline`."""
         return {self._component: {self._spec.components[0].inputs[0].name: self._input.shape}}
 
-    def enqueue(self, data: UInt8, *, stages: bool) -> Placement:
-        """See `DevicePipeline`.
+    def enqueue_images(self, images: Sequence[UInt8], *, stages: bool) -> Images:
+        """Put a request on the lane's stream; returns what `answers` must know of it.
 
         Args:
-            data: (H, W, 3) uint8, blue, green, red.
+            images: (H, W, 3) uint8, blue, green, red, of each.
             stages: take the time of every stage.
         """
-        image = checked(data)
-        size = self._size(*image.shape[:2])
+        memory, launch = self._memory(tuple(checked(image).shape[:2] for image in images))
         mark = self._timeline.marker(self._stream, timed=stages)
         if stages:
             self._timeline.started.record(self._stream)
-        self._staging.to_device(image, size.image.address, self._stream)
+        targets = [pixels.address for pixels in memory.pixels]
+        self._staging.all_to_device(list(zip(images, targets, strict=True)), self._stream)
         mark("upload")
-        size.launch[stages]()
-        return size.placement
+        launch[stages]()
+        return memory
 
-    def answer(self, request: Placement, *, stages: bool) -> Inference:
-        """See `DevicePipeline`."""
+    def answers(self, request: Images, *, stages: bool) -> Inference:
+        """Wait for the request; the predictions are a list of each image's, the counters those of all images."""
         self._stream.synchronize()
         outputs = DeviceOutputs(self._bound.outputs)
         began = time.perf_counter()
+        counters = {}
         if self._selects:
-            boxes, counters = self._decoded(request)
+            headers = self._host_result[: self._images * HEADER_WORDS].reshape(self._images, HEADER_WORDS)
+            counters = {"candidates": int(headers[:, PICKED].sum()), "rows_nan": int(headers[:, NOT_NUMBERS].sum())}
+            found = [self._boxes_of(number, placement) for number, placement in enumerate(request.placements)]
         else:
-            boxes = in_pixels_of_the_image(detections(self._host_detections), request)
-            counters = {}
-        counters["boxes"] = len(boxes)
+            found = [
+                in_pixels_of_the_image(detections(self._host_detections, number), placement)
+                for number, placement in enumerate(request.placements)
+            ]
+        counters["boxes"] = sum(len(boxes) for boxes in found)
         latency = self._timeline.milliseconds() if stages else {}
         if stages:
             latency["place"] = (time.perf_counter() - began) * 1e3
-        return Inference(boxes, outputs, latency, counters)
+        return Inference(found, outputs, latency, counters)
 
-    def _decoded(self, placement: Placement) -> tuple[Boxes2D, dict[str, int]]:
-        """The boxes, and how many rows scored high enough."""
-        header, nms = self._host_result[:HEADER_WORDS], self._parameters.nms
-        picked = int(header[PICKED])
+    def _boxes_of(self, number: int, placement: Placement) -> Boxes2D:
+        """What is left in one of the images, in its pixels."""
+        header = self._host_result[number * HEADER_WORDS : (number + 1) * HEADER_WORDS]
+        picked, nms = int(header[PICKED]), self._parameters.nms
         if picked <= MOST:
-            boxes = finished(self._kept(int(header[KEPT])), placement, nms)
-        else:
-            boxes = suppressed(self._candidates(picked), placement, nms)
-        return boxes, {"candidates": picked, "rows_nan": int(header[NOT_NUMBERS])}
+            return finished(self._kept(number, int(header[KEPT])), placement, nms)
+        return suppressed(self._candidates(number, picked), placement, nms)
 
     def letterboxed(self) -> npt.NDArray[Any]:
         """(B, 3, H, W) what the component was given by the last request, on the host."""
         return self._input.get()
 
-    def _enqueue_body(
-        self,
-        image: DeviceArray,
-        columns: DeviceArray,
-        lines: DeviceArray,
-        placement: Placement,
-        mark: Callable[[str], None],
-    ) -> None:
-        """Everything from the image on the device to the answer on the host."""
-        self._letterbox(image, columns, lines)
+    def _enqueue_body(self, memory: Images, mark: Callable[[str], None]) -> None:
+        """Everything from the images on the device to the answer on the host."""
+        self._letterbox(memory)
         mark("letterbox")
         self._bound.enqueue()
         mark(self._component)
@@ -216,50 +237,49 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
             self._select()
         mark("select")
         if self._selects:
-            self._suppress(placement)
+            self._suppress(memory)
         mark("nms")
         self._download()
         mark("download")
 
-    def _letterbox(self, image: DeviceArray, columns: DeviceArray, lines: DeviceArray) -> None:
+    def _letterbox(self, memory: Images) -> None:
         settings = self._parameters.image
         self._kernels.launch(
-            "letterbox", self._blocks, BLOCK,
-            image, columns, lines, 0 if self._norm is None else self._norm,
-            image.shape[1], columns.shape[0], lines.shape[0], settings.width, settings.height, settings.fill,
+            "letterbox", (self._blocks, self._images), BLOCK,
+            memory.views, 0 if self._norm is None else self._norm, settings.width, settings.height, settings.fill,
             int(settings.color == "rgb"), self._input,
         )  # fmt: skip
 
     def _select(self) -> None:
         parameters = self._parameters
-        self._gpu.fill(self._result.first(HEADER_WORDS), 0, self._stream)
+        self._gpu.fill(self._result.first(self._images * HEADER_WORDS), 0, self._stream)
         self._kernels.launch(
-            "select_rows", self._blocks, BLOCK,
+            "select_rows", (self._blocks, self._images), BLOCK,
             self._bound.outputs[self._output], self._rows, self._columns,
             float(np.float32(parameters.score_threshold)), int(parameters.inclusive),
             self._picks, self._values, self._result,
         )  # fmt: skip
 
-    def _suppress(self, placement: Placement) -> None:
-        nms = self._parameters.nms
+    def _suppress(self, memory: Images) -> None:
+        nms, images = self._parameters.nms, self._images
         whole, extra = nms.convention == "autoware", 1.0 if nms.convention == "megvii" else 0.0
         blocks = -(-MOST // BLOCK)
         self._kernels.launch(
-            "decode_picks", blocks, BLOCK,
-            self._picks, self._values, 0 if self._cells is None else self._cells, self._columns,
-            float(np.float32(placement.scale_x)), float(np.float32(placement.scale_y)), int(whole),
+            "decode_picks", (blocks, images), BLOCK,
+            self._picks, self._values, 0 if self._cells is None else self._cells, self._rows, self._columns,
+            memory.scales, int(whole),
             self._result, self._keys, self._decoded_picks, self._boxes,
         )  # fmt: skip
         self._kernels.launch(
-            "rank_picks", blocks, BLOCK,
+            "rank_picks", (blocks, images), BLOCK,
             self._keys, self._boxes, int(not nms.class_agnostic), extra, self._result, self._order, self._ranked,
         )  # fmt: skip
         self._kernels.launch(
-            "compare_picks", self._blocks, WORD,
+            "compare_picks", (self._blocks, images), WORD,
             self._ranked, float(np.float32(nms.iou_threshold)), extra, self._result, self._overlaps,
         )  # fmt: skip
         self._kernels.launch(
-            "keep_picks", 1, KEEP_BLOCK,
+            "keep_picks", (1, images), KEEP_BLOCK,
             self._overlaps, self._order, self._decoded_picks,
             self._most, self._result,
         )  # fmt: skip
@@ -270,38 +290,106 @@ class YoloxOnDevice(DevicePipeline[YoloxParameters]):
         if self._selects:
             self._gpu.to_host(self._result, self._host_result, self._stream)
 
-    def _prepare(self, placement: Placement) -> None:
-        """Called before images of another size are; a subclass makes ready what it needs for them."""
+    def _prepare(self, memory: Images) -> None:
+        """Called before images of other sizes are; a subclass makes ready what it needs for them."""
 
-    def _kept(self, count: int) -> Boxes2D:
-        """The candidates that are left, best first, in pixels of the network's input."""
-        words = HEADER_WORDS + count * DECODED_WORDS
-        rows = self._host_result[HEADER_WORDS:words].view(np.float32).reshape(count, DECODED_WORDS)
+    def _kept(self, number: int, count: int) -> Boxes2D:
+        """The candidates that are left of an image's, best first, in pixels of the network's input."""
+        start = self._images * HEADER_WORDS + number * self._most * DECODED_WORDS
+        rows = self._host_result[start : start + count * DECODED_WORDS].view(np.float32).reshape(count, DECODED_WORDS)
         return Boxes2D(rows[:, :4].copy(), rows[:, 5].astype(np.int64), rows[:, 4].copy())
 
-    def _candidates(self, count: int) -> Boxes2D:
-        """All rows that score high enough, decoded here in ascending order; threads pick them in any."""
-        picks, values = self._picks.first(count).get(), self._values.first(count).get()
+    def _candidates(self, number: int, count: int) -> Boxes2D:
+        """All rows of an image that score high enough, decoded here in ascending order; threads pick them in any."""
+        first, columns = number * self._rows, self._columns
+        picks = self._picks.part(first, (count,)).get()
+        values = self._values.part(first * columns, (count, columns)).get()
         order = np.argsort(picks)
         row_cells = None if self._row_cells is None else self._row_cells[picks[order]]
         parameters = self._parameters
         return decode(values[order], row_cells, parameters.score_threshold, inclusive=parameters.inclusive)
 
-    def _size(self, height: int, width: int) -> _Size:
-        """Memory for images of a size; that of the size that came first goes when there are too many."""
-        size = self._sizes.get((height, width))
-        if size is None:
-            if len(self._sizes) == SIZES_KEPT:
-                self._sizes.pop(next(iter(self._sizes)))
+    def _memory(self, sizes: tuple[tuple[int, int], ...]) -> tuple[Images, dict[bool, Callable[[], None]]]:
+        """Memory for images of these heights and widths; what came first goes when there is too much."""
+        prepared = self._prepared.get(sizes)
+        if prepared is None:
+            if len(self._prepared) == SIZES_KEPT:
+                self._prepared.pop(next(iter(self._prepared)))
+            memory = self._allocated(sizes)
+            self._prepare(memory)
+            launch = recorded(self._gpu, self._lane, self._timeline, partial(self._enqueue_body, memory))
+            prepared = self._prepared[sizes] = memory, launch
+        return prepared
+
+    def _allocated(self, sizes: tuple[tuple[int, int], ...]) -> Images:
+        pixels, placements, views, tables = [], [], [], []
+        for height, width in sizes:
             placement, scaled_width, scaled_height = place(width, height, self._parameters.image)
-            self._prepare(placement)
             image = self._gpu.allocate((height, width, 3), np.uint8)
             columns = self._gpu.upload(neighbors(width, scaled_width, clamp=True))
             lines = self._gpu.upload(neighbors(height, scaled_height, clamp=False))
-            body = partial(self._enqueue_body, image, columns, lines, placement)
-            launch = recorded(self._gpu, self._lane, self._timeline, body)
-            size = self._sizes[height, width] = _Size(image, columns, lines, placement, launch)
-        return size
+            views.append([image.address, columns.address, lines.address, width, scaled_width, scaled_height])
+            pixels.append(image)
+            placements.append(placement)
+            tables += [columns, lines]
+        scales = np.array([(placement.scale_x, placement.scale_y) for placement in placements], np.float32)
+        return Images(
+            tuple(pixels),
+            tuple(placements),
+            self._gpu.upload(np.array(views, np.int64)),
+            self._gpu.upload(scales),
+            tuple(tables),
+        )
+
+
+class YoloxOnDevice(ImagesOnDevice):
+    """Requests of one image."""
+
+    def __init__(
+        self, interface: Interface, spec: ModelSpec, parameters: YoloxParameters, session: DeviceSession
+    ) -> None:
+        super().__init__(interface, spec, parameters, session, 1)
+
+    def batch(self, size: int) -> YoloxBatchOnDevice:
+        """See `DevicePipeline`."""
+        return YoloxBatchOnDevice(self.interface, self._spec, self._parameters, self._session, size)
+
+    def enqueue(self, data: UInt8, *, stages: bool) -> Images:
+        """See `DevicePipeline`.
+
+        Args:
+            data: (H, W, 3) uint8, blue, green, red.
+            stages: take the time of every stage.
+        """
+        return self.enqueue_images((data,), stages=stages)
+
+    def answer(self, request: Images, *, stages: bool) -> Inference:
+        """See `DevicePipeline`."""
+        inference = self.answers(request, stages=stages)
+        return replace(inference, predictions=inference.predictions[0])
+
+
+class YoloxBatchOnDevice(ImagesOnDevice):
+    """Requests of several images."""
+
+    def another(self) -> Self:
+        """See `DevicePipeline`."""
+        return type(self)(self.interface, self._spec, self._parameters, self._session, self._images)
+
+    def enqueue(self, data: Sequence[UInt8], *, stages: bool) -> Images:
+        """See `DevicePipeline`.
+
+        Args:
+            data: (H, W, 3) uint8, blue, green, red, of each image; their sizes may differ.
+            stages: take the time of every stage.
+        """
+        if len(data) != self._images:
+            raise InferenceError(f"the request has {len(data)} images, expected {self._images}")
+        return self.enqueue_images(data, stages=stages)
+
+    def answer(self, request: Images, *, stages: bool) -> Inference:
+        """See `DevicePipeline`."""
+        return self.answers(request, stages=stages)
 
 
 def _norm(letterbox: Letterbox) -> Float32:
@@ -311,9 +399,9 @@ def _norm(letterbox: Letterbox) -> Float32:
 
 # Arguments of the kernels: P an address, i an int32, f a float32.
 _SIGNATURES = {
-    "letterbox": "PPPPiiiiiiiP",
+    "letterbox": "PPiiiiP",
     "select_rows": "PiifiPPP",
-    "decode_picks": "PPPiffiPPPP",
+    "decode_picks": "PPPiiPiPPPP",
     "rank_picks": "PPifPPP",
     "compare_picks": "PffPP",
     "keep_picks": "PPPiP",

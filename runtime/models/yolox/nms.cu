@@ -1,13 +1,16 @@
-// Suppression of the rows that select_rows picked, see nms.py and steps.py: decode, rank, compare, keep.
+// Suppression of the rows that select_rows picked, see nms.py and steps.py: decode, rank, compare, keep. A grid has a line
+// of blocks for each image of the request; what follows is that of one image, and those of all lie one behind the other.
 //
-// cells      (ROWS, 3) float32: corner and stride of each row's cell [px]; null: rows are decoded
+// cells      (ROWS, 3) float32: corner and stride of each row's cell [px]; null: rows are decoded. The same for all images
+// scales     (2,) float32: pixels of the network's input per pixel of the image, across and down
 // decoded    (MOST, DECODED_WORDS) float32: left, top, right, bottom in pixels of the network's input, score, label
 // keys       (MOST,) uint64: the bits of the score, then the row's number inverted, so that a larger key is a better box
 // boxes      (MOST, BOX_WORDS) float32: left, top, right, bottom as they are compared, then the label
 // order      (MOST,) int32: the picks, best first
 // ranked     (MOST, BOX_WORDS) float32: boxes, best first, classes moved apart, with the area in the label's place
 // overlaps   (MOST, WORDS) uint64: bit j of row i says that box i suppresses box j; only for j > i
-// result     HEADER_WORDS int32, then (MOST, DECODED_WORDS) float32: what is left of decoded, best first
+// result     the headers of all images, HEADER_WORDS int32 each; then for each image (most boxes, DECODED_WORDS) float32:
+//            what is left of decoded, best first
 //
 // More picks than MOST are left to the host: KEPT stays as it was.
 
@@ -32,10 +35,16 @@ __device__ inline float lesser_of(float a, float b) { return a <= b || isnan(a) 
 
 // Corners in the pixels that boxes are compared in; whole pixels where `whole`.
 extern "C" __global__ void __launch_bounds__(NMS_BLOCK)
-decode_picks(const int* picks, const float* values, const float* cells, int columns, float scale_x, float scale_y,
-             int whole, const int* header, u64* keys, float* decoded, float* boxes) {
-    const int count = header[PICKED];
+decode_picks(const int* picks, const float* values, const float* cells, int rows, int columns, const float* scales,
+             int whole, const int* headers, u64* keys, float* decoded, float* boxes) {
+    const int image = blockIdx.y, count = headers[image * HEADER_WORDS + PICKED];
     if (count > MOST) return;
+    picks += (long long)image * rows;
+    values += (long long)image * rows * columns;
+    scales += 2 * image;
+    keys += image * MOST;
+    decoded += image * MOST * DECODED_WORDS;
+    boxes += image * MOST * BOX_WORDS;
     for (int pick = blockIdx.x * NMS_BLOCK + threadIdx.x; pick < count; pick += gridDim.x * NMS_BLOCK) {
         const float* row = values + (long long)pick * columns;
         int label = 0;
@@ -62,9 +71,8 @@ decode_picks(const int* picks, const float* values, const float* cells, int colu
                 low = truncf(low);
                 high = low + high;
             } else {
-                const float scale = axis == 0 ? scale_x : scale_y;
-                low = low / scale;
-                high = high / scale;
+                low = low / scales[axis];
+                high = high / scales[axis];
             }
             box[axis] = low;
             box[2 + axis] = high;
@@ -75,11 +83,16 @@ decode_picks(const int* picks, const float* values, const float* cells, int colu
 
 // A pick's place is the number of better ones. Every block looks for the largest corner by itself.
 extern "C" __global__ void __launch_bounds__(NMS_BLOCK)
-rank_picks(const u64* keys, const float* boxes, int by_class, float extra, const int* header, int* order, float* ranked) {
+rank_picks(const u64* keys, const float* boxes, int by_class, float extra, const int* headers, int* order,
+           float* ranked) {
     __shared__ u64 others[NMS_BLOCK];
     __shared__ float largest[NMS_BLOCK];
-    const int count = header[PICKED];
+    const int image = blockIdx.y, count = headers[image * HEADER_WORDS + PICKED];
     if (count > MOST || blockIdx.x * NMS_BLOCK >= count) return;
+    keys += image * MOST;
+    boxes += image * MOST * BOX_WORDS;
+    order += image * MOST;
+    ranked += image * MOST * BOX_WORDS;
     float own = __int_as_float(0xff800000);
     for (int index = threadIdx.x; index < count; index += NMS_BLOCK)
         for (int corner = 0; corner < 4; corner++) own = greater_of(own, boxes[index * BOX_WORDS + corner]);
@@ -109,10 +122,12 @@ rank_picks(const u64* keys, const float* boxes, int by_class, float extra, const
 
 // A thread has one box of the row's 64 and goes through the column's 64.
 extern "C" __global__ void __launch_bounds__(WORD)
-compare_picks(const float* ranked, float limit, float extra, const int* header, u64* overlaps) {
+compare_picks(const float* ranked, float limit, float extra, const int* headers, u64* overlaps) {
     __shared__ float others[WORD][BOX_WORDS];
-    const int count = header[PICKED], words = (count + WORD - 1) / WORD;
+    const int image = blockIdx.y, count = headers[image * HEADER_WORDS + PICKED], words = (count + WORD - 1) / WORD;
     if (count > MOST) return;
+    ranked += image * MOST * BOX_WORDS;
+    overlaps += (long long)image * MOST * WORDS;
     for (int tile = blockIdx.x; tile < words * words; tile += gridDim.x) {
         const int row = tile / words, column = tile % words;
         if (column < row) continue;
@@ -146,8 +161,13 @@ keep_picks(const u64* overlaps, const int* order, const float* decoded, int most
     __shared__ int before[WORDS], number;
     // What each box suppresses among those of its own word.
     __shared__ u64 among[MOST];
-    const int count = result[PICKED], words = (count + WORD - 1) / WORD;
+    const int image = blockIdx.y;
+    int* header = result + image * HEADER_WORDS;
+    const int count = header[PICKED], words = (count + WORD - 1) / WORD;
     if (count > MOST) return;
+    overlaps += (long long)image * MOST * WORDS;
+    order += image * MOST;
+    decoded += image * MOST * DECODED_WORDS;
     if (threadIdx.x < WORDS) gone[threadIdx.x] = stay[threadIdx.x] = 0;
     if (threadIdx.x == 0) number = 0;
     for (int box = threadIdx.x; box < count; box += KEEP_BLOCK)
@@ -181,8 +201,8 @@ keep_picks(const u64* overlaps, const int* order, const float* decoded, int most
         __syncthreads();
     }
     __syncthreads();
-    if (threadIdx.x == 0) result[KEPT] = number;
-    float* rows = (float*)(result + HEADER_WORDS);
+    if (threadIdx.x == 0) header[KEPT] = number;
+    float* rows = (float*)(result + gridDim.y * HEADER_WORDS) + (long long)image * most_boxes * DECODED_WORDS;
     for (int index = threadIdx.x; index < count * DECODED_WORDS; index += KEEP_BLOCK) {
         const int box = index / DECODED_WORDS, column = index % DECODED_WORDS;
         const u64 own = stay[box / WORD], bit = 1ull << box % WORD;

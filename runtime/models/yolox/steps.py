@@ -138,13 +138,13 @@ def rows_of(outputs: ArraysByName, name: str) -> Float32:
     return np.asarray(outputs[name][0], np.float32)
 
 
-def detections(outputs: ArraysByName) -> Boxes2D:
-    """What a network that suppresses itself found in the first image, in pixels of its input."""
-    count = int(outputs["num_detections"].reshape(-1)[0])
+def detections(outputs: ArraysByName, number: int = 0) -> Boxes2D:
+    """What a network that suppresses itself found in an image of its batch, in pixels of its input."""
+    count = int(outputs["num_detections"].reshape(-1)[number])
     return Boxes2D(
-        np.asarray(outputs["detection_boxes"][0, :count], np.float32),
-        np.asarray(outputs["detection_classes"][0, :count], np.int64),
-        np.asarray(outputs["detection_scores"][0, :count], np.float32),
+        np.asarray(outputs["detection_boxes"][number, :count], np.float32),
+        np.asarray(outputs["detection_classes"][number, :count], np.int64),
+        np.asarray(outputs["detection_scores"][number, :count], np.float32),
     )
 
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from runtime.cuda.gpu import DeviceArray
 from runtime.cuda.session import DeviceSession
-from runtime.models.yolox.device import YoloxOnDevice
-from runtime.models.yolox.letterbox import Placement
+from runtime.models.yolox.device import Images, ImagesOnDevice
 from runtime.models.yolox_seg.device_mask import MaskMemory, MasksOnDevice, mask_in
 from runtime.models.yolox_seg.parameters import DETECTION, SEGMENTATION, YoloxSegParameters
 from runtime.pipeline import Inference, Interface
+from shared.arrays import UInt8
 from shared.several_tasks import Answers
 from shared.spec import ModelSpec
 
 
-class YoloxSegOnDevice(YoloxOnDevice):
+class YoloxSegOnDevice(ImagesOnDevice):
     """A YOLOX with a mask head whose requests stay on the GPU until the boxes and the mask are known."""
 
     more_stages: ClassVar[tuple[str, ...]] = ("mask",)
@@ -27,33 +26,38 @@ class YoloxSegOnDevice(YoloxOnDevice):
     def __init__(
         self, interface: Interface, spec: ModelSpec, parameters: YoloxSegParameters, session: DeviceSession
     ) -> None:
-        super().__init__(interface, spec, parameters, session)
+        super().__init__(interface, spec, parameters, session, 1)
         probabilities = self._bound.outputs[spec.components[0].outputs[1].name]
         self._masks = MasksOnDevice(self._gpu, self._stream, probabilities, parameters)
         self._of_masks: dict[tuple[int, int], MaskMemory] = {}
 
-    def answer(self, request: Placement, *, stages: bool) -> Inference:
+    def enqueue(self, data: UInt8, *, stages: bool) -> Images:
+        """See `DevicePipeline`.
+
+        Args:
+            data: (H, W, 3) uint8, blue, green, red.
+            stages: take the time of every stage.
+        """
+        return self.enqueue_images((data,), stages=stages)
+
+    def answer(self, request: Images, *, stages: bool) -> Inference:
         """See `DevicePipeline`."""
-        inference = super().answer(request, stages=stages)
-        mask, pixels_nan = mask_in(self._of_masks[request.height, request.width])
-        answers = Answers({DETECTION: inference.predictions, SEGMENTATION: mask})
+        inference = self.answers(request, stages=stages)
+        (placement,) = request.placements
+        mask, pixels_nan = mask_in(self._of_masks[placement.height, placement.width])
+        answers = Answers({DETECTION: inference.predictions[0], SEGMENTATION: mask})
         counters = {**inference.counters, "pixels_nan": pixels_nan}
         return Inference(answers, inference.outputs, inference.latency_ms, counters)
 
-    def _prepare(self, placement: Placement) -> None:
-        kept = {size: memory for size, memory in self._of_masks.items() if size in self._sizes}
+    def _prepare(self, memory: Images) -> None:
+        (placement,) = memory.placements
+        kept = {size: masks for size, masks in self._of_masks.items() if (size,) in self._prepared}
         self._of_masks = {**kept, (placement.height, placement.width): self._masks.memory(placement)}
 
-    def _enqueue_body(
-        self,
-        image: DeviceArray,
-        columns: DeviceArray,
-        lines: DeviceArray,
-        placement: Placement,
-        mark: Callable[[str], None],
-    ) -> None:
-        super()._enqueue_body(image, columns, lines, placement, mark)
-        memory = self._of_masks[placement.height, placement.width]
-        self._masks.enqueue(memory)
-        self._masks.download(memory)
+    def _enqueue_body(self, memory: Images, mark: Callable[[str], None]) -> None:
+        super()._enqueue_body(memory, mark)
+        (placement,) = memory.placements
+        masks = self._of_masks[placement.height, placement.width]
+        self._masks.enqueue(masks)
+        self._masks.download(masks)
         mark("mask")
