@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +150,11 @@ def tables(measured: dict[str, Any]) -> str:
             f"a cluster of one adds {few['seconds']:.1f} s to {few['alone']['command']:.1f} s ({few['frames']} frames)"
         )
     if "run" in measured:
-        first, *_ = runs = measured["run"]["runs"]
+        runs = measured["run"]["runs"]
+        first = min(runs, key=itemgetter("gpus"))
         rows = [
             [
-                str(run["gpus"]),
+                f"local:{run['gpus']}",
                 number(run["command"], 1),
                 number(first["command"] / run["command"], 2),
                 number(run["pace"]["per_second"], 1),
@@ -166,21 +168,22 @@ def tables(measured: dict[str, Any]) -> str:
             ]
             for run in runs
         ]
-        columns = ["workers", "command [s]", "times", "samples a second", "times", "of linear", "at work",
-                   "read", "upload", "GPU", "commit", "command", "processors", "disk [MB]", "full"]  # fmt: skip
+        columns = ["run", "command [s]", "times", "samples a second", "times", "of linear", "at work",
+                   "read", "upload", "GPU", "commit", "taking in", "processors", "disk [MB]", "full"]  # fmt: skip
         parts.append(Table(f"{measured['run']['frames']} frames", columns, rows).text())
     if "build" in measured:
-        first, *_ = builds = measured["build"]["builds"]
+        builds = measured["build"]["builds"]
+        first = min(builds, key=itemgetter("gpus"))
         rows = [
             [
-                str(build["gpus"]),
+                f"local:{build['gpus']}",
                 number(build["command"], 1),
                 *_times(first["command"] / build["command"], build["gpus"] / first["gpus"]),
             ]
             for build in builds
         ]
         title = f"{first['engines']} engines: {', '.join(measured['build']['policies'])}"
-        parts.append(Table(title, ["workers", "command [s]", "times", "of linear"], rows).text())
+        parts.append(Table(title, ["build", "command [s]", "times", "of linear"], rows).text())
     return "\n".join(parts)
 
 
