@@ -106,6 +106,16 @@ def find_passes(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) 
     return Passes(len(nodes), tuple(found), _SAVED * saved)
 
 
+def elements_of(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, int]:
+    """How many elements each tensor has, by its name; those of which nothing is known are missing.
+
+    Args:
+        model: the graph.
+        sizes: of its named axes, where they are known.
+    """
+    return _elements(_with_sizes(model, sizes))
+
+
 def _quantizing(graph: QdqGraph, made: set[str], elements: Mapping[str, int]) -> Iterator[Pass]:
     """Tensors that INT8 layers read and that no INT8 layer writes as such."""
     seen = set[str]()

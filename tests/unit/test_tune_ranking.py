@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,8 +16,16 @@ from shared.arrays import write_arrays
 from shared.qdq_lint import quantized_nodes
 from tests.support.choosing import quantized_workspace
 from tests.support.kept import kept
-from tests.support.trt_workspaces import HEAD, make_workspace
-from trt_builder.choices.ranking import RANKING, blocks, edges_of, from_engines, from_rooflines
+from tests.support.trt_workspaces import HEAD, SMALL, make_workspace
+from trt_builder.choices.ranking import (
+    RANKING,
+    Tensor,
+    blocks,
+    converted,
+    from_engines,
+    from_rooflines,
+    tensors_of,
+)
 from trt_builder.choices.source import LAYERS, WEIGHTS, Source
 
 HEADER = "rank,kind,name,layers,drop,metric,lowest_snr_db,fp16_ms,int8_ms"
@@ -80,25 +89,37 @@ def test_rooflines_of_the_ranking_order_where_no_engine_tells(source: Source) ->
     assert estimate.latency_ms(["pts.head.shared"]) == pytest.approx(0.65)
 
 
-def test_layers_are_neighbors_whatever_stands_between_them(source: Source) -> None:
-    edges = edges_of(source)
+def test_a_tensor_knows_who_makes_and_reads_it_whatever_stands_between(source: Source) -> None:
+    tensors = tensors_of(source)
+    made = {tensor.made_by: tensor for tensor in tensors if tensor.made_by is not None}
     first, second = "pts.backbone.blocks.0.blocks.0.0", "pts.backbone.blocks.1.blocks.1.0"
-    assert (first, second) in edges and (first, "pts.neck.deblocks.0") in edges
-    assert ("pts.head.shared", "pts.head.reg.0") in edges
-    assert (second, "pts.head.shared") not in edges, "a transposed convolution, never in INT8, stands between them"
-    assert ("pts.neck.deblocks.0", "pts.head.shared") in edges, "a concatenation does not"
+    assert made[first].readers == {second, "pts.neck.deblocks.0"} and not made[first].read_in_float
+    assert made[second].read_in_float and not made[second].readers, "a transposed convolution is never in INT8"
+    assert made["pts.neck.deblocks.0"].readers == {"pts.head.shared"}, "behind a concatenation"
+    others = [tensor for tensor in tensors if tensor.made_by is None]
+    assert [tensor.readers for tensor in others] == [{first}, {"pts.head.shared"}], "the input, and what it makes"
+    assert others[0].elements == 16 * 16 * SMALL.channels_in
+
+
+def test_a_tensor_is_converted_for_each_side_that_reads_it_otherwise() -> None:
+    tensor = Tensor("maker", frozenset({"one", "other"}), read_in_float=False, elements=8)
+    inside = [frozenset[str](), {"one"}, {"maker", "one", "other"}, {"maker"}, {"maker", "one"}]
+    assert [tensor.passes(frozenset(each)) for each in inside] == [0, 1, 0, 1, 2]
+    read_in_float = dataclasses.replace(tensor, read_in_float=True)
+    assert [read_in_float.passes(frozenset(each)) for each in inside] == [0, 1, 2, 1, 2]
 
 
 def test_times_of_layers_are_those_of_a_real_engine(tmp_path: Path) -> None:
     source, record = recorded_source(tmp_path)
-    estimate = from_engines(source, [], [record])
+    estimate = from_engines(source, [], [record], source.layers)
     assert estimate.int8_ms["blocks.1.0"] == pytest.approx(0.0124, abs=1e-4)
     # TensorRT made one kernel of the first convolutions of all six heads.
     heads = [name for name in source.layers if "task_heads" in name]
     assert len(heads) == 6
     assert sum(estimate.int8_ms[name] for name in heads) == pytest.approx(0.0314, abs=1e-4)
     times = [record["times_ms"][layer["name"]] for layer in record["layers"] if layer["kind"] == "Reformat"]
-    assert len(times) == 15 and estimate.boundary_ms == pytest.approx(np.mean(times))
+    assert len(times) == 15
+    assert estimate.element_ms * converted(estimate.tensors, frozenset(source.layers)) == pytest.approx(sum(times))
 
 
 def test_a_ranking_that_is_none_is_refused(source: Source) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trt_builder.choices.choice import Choice
 from trt_builder.choices.measure import Failed, Score
-from trt_builder.choices.ranking import Block, Estimate, leaving_order
+from trt_builder.choices.ranking import Block, Estimate, Tensor, leaving_order
 from trt_builder.choices.search import Limit, Search, Tried
 
 COMPONENTS = ("encoder", "head")
@@ -41,6 +41,8 @@ class Known:
         self.timed: list[Choice] = []
         self.scored: list[Choice] = []
         self.unbuildable: set[str] = set()
+        self.alone: set[str] = set()
+        self.beside: set[str] = set()
 
     def components_ms(self, choice: Choice) -> Mapping[str, float]:
         if choice not in self.timed:
@@ -52,6 +54,10 @@ class Known:
         head += self.boundary * sum((x in choice.int8) != (y in choice.int8) for x, y in itertools.pairwise(NAMES))
         return {"encoder": 0.3, "head": head + len(choice.fp32)}
 
+    def refused(self, inside: frozenset[str]) -> frozenset[str]:
+        """Layers without a kernel unless one of others is in INT8, too."""
+        return inside & self.alone if inside.isdisjoint(self.beside) else frozenset()
+
     def drop(self, choice: Choice) -> float:
         half = self.fp16_drop if choice.policies["head"] == "fp16" else 0.0
         return half * (1 - len(choice.fp32) / len(NAMES)) + sum(self.drops[name] for name in choice.int8)
@@ -62,18 +68,21 @@ class Known:
         drop = self.drop(choice)
         return Score(drop, drop - self.spread, drop + self.spread, 40.0 - 10 * drop)
 
-    def search(self, limit: Limit, most: int = 30, *, ranked: bool = True) -> Search:
-        blocks = [Block(name, (name,), self.drops[name] if ranked else None) for name in NAMES]
+    def search(self, limit: Limit, most: int = 30, *, ranked: bool = True, size: int = 1) -> Search:
+        parts = [NAMES[first : first + size] for first in range(0, len(NAMES), size)]
+        blocks = [
+            Block("".join(part), part, sum(self.drops[name] for name in part) if ranked else None) for part in parts
+        ]
         estimate = Estimate(
             dict.fromkeys(NAMES, 1.0),
             {name: 1.0 - self.savings[name] for name in NAMES},
-            frozenset(itertools.pairwise(NAMES)),
+            tuple(Tensor(one, frozenset([other]), False, 1) for one, other in itertools.pairwise(NAMES)),
             self.boundary,
         )
-        return Search(self, ("fp32_tf32", "fp16"), COMPONENTS, blocks, lambda *_: estimate, limit, most)
+        return Search(self, ("fp32_tf32", "fp16"), COMPONENTS, blocks, lambda *_: estimate, self.refused, limit, most)
 
     def faster_near(self, search: Search, found: Tried, limit: float) -> list[Choice]:
-        """The choices that differ from what was found by two blocks or adjacent ones, lose no more, and are faster."""
+        """The choices that differ from what was found by two blocks or a stretch, lose no more, and are faster."""
         near = [Choice("", found.choice.policies, inside) for inside in search.around(found.choice.int8) if inside]
         return [
             choice
@@ -107,6 +116,11 @@ def test_islands_that_cost_more_than_they_save_are_left() -> None:
     model = Known([2.0, 0.0, 2.0, 0.0], savings=[0.3] * 4, boundary=0.5)
     found = model.search(Limit(max_drop=0.25)).run()
     assert not found.choice.int8
+
+
+def test_of_blocks_that_are_no_faster_the_stretch_that_is_gets_found() -> None:
+    model = Known([0.0] * 4, savings=[-0.2, 0.5, 0.5, -0.2], boundary=0.1)
+    assert model.search(Limit(max_drop=0.25), size=2).run().choice.int8 == {"b", "c"}
 
 
 @settings(max_examples=80, deadline=None)
@@ -151,10 +165,18 @@ def test_blocks_that_tensorrt_does_not_build_stay_out() -> None:
     assert found.choice.int8 == {"a", "b", "c"}
 
 
+def test_what_has_no_kernel_is_not_built() -> None:
+    model = Known([0.0, 2.0, 0.0, 0.0])
+    model.alone, model.beside = {"c"}, {"b"}
+    found = model.search(Limit(max_drop=0.25)).run()
+    assert found.choice.int8 == {"a", "d"}
+    assert not any("c" in choice.int8 and "b" not in choice.int8 for choice in model.timed)
+
+
 def test_of_two_that_are_as_fast_the_one_that_loses_less_is_taken() -> None:
     search = Known([0.0] * 4).search(Limit(max_drop=1.0))
-    slow = Tried(Choice("slow", {}), frozenset(), 1.005, Score(0.0, None, None, None), good=True)
-    lossy = Tried(Choice("lossy", {}), frozenset(), 1.0, Score(0.3, None, None, None), good=True)
+    slow = Tried(Choice("slow", {}), 1.005, Score(0.0, None, None, None), good=True)
+    lossy = Tried(Choice("lossy", {}), 1.0, Score(0.3, None, None, None), good=True)
     assert search.better(lossy, slow) is slow
     assert search.better(slow, lossy) is slow
 

@@ -16,8 +16,10 @@ from typing import Any
 
 from shared import onnx_graph
 from shared.errors import InputError
+from shared.int8_passes import elements_of
 from shared.layer_blocks import BLOCK_SIZE, blocks_of
 from shared.qdq_cut import cut_out
+from shared.qdq_lint import QdqGraph
 from trt_builder.choices.source import Source
 
 RANKING = "quantized/sensitivity/report.csv"
@@ -41,27 +43,54 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """A tensor that a layer makes, or reads of others.
+
+    Attributes:
+        made_by: the layer; None: an input, or a matrix node that never is in INT8, makes it.
+        readers: the layers that read it, whatever stands between.
+        read_in_float: whether a matrix node that never is in INT8 reads it, too.
+        elements: how many.
+    """
+
+    made_by: str | None
+    readers: frozenset[str]
+    read_in_float: bool
+    elements: int
+
+    def passes(self, int8: frozenset[str]) -> int:
+        """How often it is converted with these layers in INT8: for those that read INT8, and for those that don't."""
+        in_int8, in_float = self.readers & int8, self.read_in_float or not self.readers <= int8
+        out_of_int8 = self.made_by in int8 and in_float
+        return out_of_int8 + bool(in_int8 and (out_of_int8 or self.made_by not in int8))
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Latencies of choices [ms], to order them by.
 
     Attributes:
         float_ms, int8_ms: of each layer in FP16 and in INT8, where known.
-        edges: pairs of layers of which the second reads what the first makes.
-        boundary_ms: what it takes to convert a tensor between the two.
+        tensors: what layers hand on.
+        element_ms: what it takes to convert an element of a tensor between the two.
     """
 
     float_ms: Mapping[str, float] = field(default_factory=dict)
     int8_ms: Mapping[str, float] = field(default_factory=dict)
-    edges: frozenset[tuple[str, str]] = frozenset()
-    boundary_ms: float = 0.0
+    tensors: tuple[Tensor, ...] = ()
+    element_ms: float = 0.0
 
     def latency_ms(self, int8: Collection[str]) -> float:
         """With these layers in INT8 and the others in FP16."""
         inside = frozenset(int8)
         layers = self.float_ms.keys() & self.int8_ms.keys()
         times = sum(self.int8_ms[name] if name in inside else self.float_ms[name] for name in sorted(layers))
-        crossed = sum((before in inside) != (after in inside) for before, after in self.edges)
-        return times + crossed * self.boundary_ms
+        return times + self.element_ms * converted(self.tensors, inside)
+
+
+def converted(tensors: Iterable[Tensor], int8: frozenset[str]) -> int:
+    """Elements that are converted with these layers in INT8."""
+    return sum(tensor.elements * tensor.passes(int8) for tensor in tensors)
 
 
 def blocks(source: Source, allowed: Collection[str]) -> list[Block]:
@@ -104,17 +133,20 @@ def _number(text: str | None) -> float | None:
 
 
 def from_rooflines(source: Source) -> Estimate:
-    """Estimates from the ranking's rooflines, boundaries for nothing."""
+    """Estimates from the ranking's rooflines, conversions for nothing."""
     rows = ranking(source)
     fast, slow = (
         {name: _number(row[key]) or 0.0 for name, row in rows.items() if name in source.layers}
         for key in ("int8_ms", "fp16_ms")
     )
-    return Estimate(slow, fast, edges_of(source))
+    return Estimate(slow, fast)
 
 
 def from_engines(
-    source: Source, in_float: Iterable[Mapping[str, Any]], in_int8: Iterable[Mapping[str, Any]]
+    source: Source,
+    in_float: Iterable[Mapping[str, Any]],
+    in_int8: Iterable[Mapping[str, Any]],
+    int8: Collection[str],
 ) -> Estimate:
     """Estimates from the times of layers in the records of two sets of engines.
 
@@ -122,52 +154,62 @@ def from_engines(
         source: the model.
         in_float: records of the engines without INT8.
         in_int8: of those with INT8 wherever it can be.
+        int8: the layers that are in INT8 there.
     """
-    edges = edges_of(source)
-    slow, _ = _times(source, in_float)
-    fast, passes = _times(source, in_int8)
-    return Estimate(slow, fast, edges, passes)
+    tensors = tensors_of(source)
+    slow, before = _times(source, in_float)
+    fast, after = _times(source, in_int8)
+    elements = converted(tensors, frozenset(int8))
+    return Estimate(slow, fast, tensors, max(0.0, after - before) / elements if elements else 0.0)
 
 
 def _times(source: Source, records: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float]:
-    """Milliseconds by layer, and the mean time of a layer that only converts."""
+    """Milliseconds by layer, and of all layers together that only convert."""
     of_node = {(layer.component, layer.node): name for name, layer in source.layers.items()}
     times: dict[str, float] = defaultdict(float)
-    passes = []
+    converting = 0.0
     for record in records:
         measured = record["times_ms"] or {}
         for layer in record["layers"]:
             time = float(measured.get(layer["name"], 0.0))
             # Named for the layers beside it, whose time it is not.
             if "reformat" in str(layer["kind"]).lower():
-                passes.append(time)
+                converting += time
                 continue
             inside = [of_node[key] for node in layer["nodes"] if (key := (record["component"], node)) in of_node]
             for name in inside:
                 times[name] += time / len(inside)
-    return dict(times), sum(passes) / len(passes) if passes else 0.0
+    return dict(times), converting
 
 
-def edges_of(source: Source) -> frozenset[tuple[str, str]]:
-    """Pairs of layers of which the second reads what the first makes, whatever stands between them."""
-    found = set[tuple[str, str]]()
+def tensors_of(source: Source) -> tuple[Tensor, ...]:
+    """The tensors that layers make or read, in the order of the graphs."""
+    found: list[Tensor] = []
     for component in source.components:
         names = {layer.node: name for name, layer in source.layers.items() if layer.component == component}
         if not names:
             continue
         spec = source.workspace.spec().component(component)
         model = cut_out(onnx_graph.load(source.workspace.onnx(spec.onnx)), names, {})
-        origins: dict[str, frozenset[str]] = {}
+        elements = elements_of(model, {name: axis.opt for name, axis in spec.axes.items()})
+        made: dict[str, str | None] = dict.fromkeys(QdqGraph(model.graph).inputs)
+        origins = {name: frozenset([name]) for name in made}
+        readers: dict[str, set[str | None]] = defaultdict(set)
         for node in model.graph.node:
             before = frozenset[str]().union(*(origins.get(name, frozenset()) for name in node.input))
+            if node.op_type not in onnx_graph.MATRIX_OPERATORS:
+                origins.update(dict.fromkeys(node.output, before))
+                continue
             here = names.get(onnx_graph.node_name(node))
-            if here is not None:
-                found.update((name, here) for name in before)
-            # What a matrix node that never is in INT8 makes, none of the layers made.
-            own = node.op_type in onnx_graph.MATRIX_OPERATORS
-            after = frozenset([here]) if here is not None else frozenset() if own else before
-            origins.update(dict.fromkeys(node.output, after))
-    return frozenset(found)
+            for name in before:
+                readers[name].add(here)
+            made[node.output[0]] = here
+            origins[node.output[0]] = frozenset([node.output[0]])
+        for name, maker in made.items():
+            layers = frozenset(reader for reader in readers[name] if reader is not None)
+            if layers or maker is not None:
+                found.append(Tensor(maker, layers, None in readers[name], elements.get(name, 0)))
+    return tuple(found)
 
 
 def leaving_order(found: Sequence[Block], estimate: Estimate) -> list[Block]:

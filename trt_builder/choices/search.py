@@ -3,7 +3,8 @@
 1. FP32 is what metrics are compared with.
 2. Each component takes TF32 or FP16, whichever is faster; where FP16 loses too much, layers go back to FP32.
 3. All blocks in INT8; where that is faster, as few of them back in floating point as the metric asks for, by halving.
-4. From the best so far: what differs from it by two blocks or by adjacent ones, the fastest by estimate first.
+4. From the best so far: what differs from it by two blocks or by a stretch of layers, the fastest by estimate first. A
+   block as a whole may be no faster while most of it is: its ends lie where a conversion costs least.
 
 A choice is run over the data set only if its engines are faster than those of the best.
 """
@@ -14,7 +15,7 @@ import functools
 import itertools
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,14 +73,12 @@ class Tried:
 
     Attributes:
         choice: its precisions.
-        inside: names of the blocks in INT8.
         latency_ms: of the engines together; infinite where it can't be built.
         score: None where it was not worth running.
         good: whether it loses no more than is allowed.
     """
 
     choice: Choice
-    inside: Names
     latency_ms: float
     score: Score | None = None
     good: bool = False
@@ -94,6 +93,7 @@ class Search:
         components: names of the components.
         blocks: what may be in INT8, in the order of the model.
         estimate: of latencies, once the best choice in floating point and all of INT8 were built.
+        refused: those of some layers that can't be built with these in INT8.
         limit: what may be lost.
         most: choices that are measured in step 4 at most.
     """
@@ -105,30 +105,31 @@ class Search:
         components: Sequence[str],
         blocks: Sequence[Block],
         estimate: Callable[[Choice, Choice], Estimate],
+        refused: Callable[[Names], Names],
         limit: Limit,
         most: int,
     ) -> None:
         self.measure, self.floats, self.components = measure, floats, components
-        self.blocks = {block.name: block for block in blocks}
-        self.estimate, self.limit, self.most = estimate, limit, most
+        self.blocks, self.layers = blocks, [layer for block in blocks for layer in block.layers]
+        self.estimate, self.refused, self.limit, self.most = estimate, refused, limit, most
         self.reference = uniform(components, "fp32")
         self.tried: dict[Choice, Tried] = {}
 
     def run(self) -> Tried:
         """The best choice; FP32 itself where nothing else is good enough."""
         best = self.best_float()
-        if not self.blocks:
+        if not self.layers:
             return best
-        everything = self.int8(best, frozenset(self.blocks))
+        everything = self.int8(best, frozenset(self.layers))
         estimate = self.estimate(best.choice, everything.choice)
         if everything.latency_ms <= best.latency_ms * (1 + SAME):
-            self.fewest_in_float(best, leaving_order(list(self.blocks.values()), estimate))
+            self.fewest_in_float(best, leaving_order(self.blocks, estimate))
         start = functools.reduce(self.better, [tried for tried in self.tried.values() if tried.good], best)
         return self.neighbors_of(start, best, estimate)
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def time(self, choice: Choice, inside: Names = frozenset()) -> Tried:
+    def time(self, choice: Choice) -> Tried:
         """Build and time a choice, once."""
         if choice not in self.tried:
             try:
@@ -137,7 +138,7 @@ class Search:
             except Failed as error:
                 _log.warning("%s is left out: %s", choice.label, error)
                 latency = math.inf
-            self.tried[choice] = Tried(choice, inside, latency)
+            self.tried[choice] = Tried(choice, latency)
         return self.tried[choice]
 
     def judge(self, tried: Tried) -> Tried:
@@ -145,15 +146,15 @@ class Search:
         if tried.score is not None or math.isinf(tried.latency_ms):
             return tried
         if tried.choice == self.reference:
-            judged = Tried(tried.choice, tried.inside, tried.latency_ms, None, good=True)
+            judged = Tried(tried.choice, tried.latency_ms, None, good=True)
         else:
             try:
                 score = self.measure.score(tried.choice, self.reference)
             except Failed as error:
                 _log.warning("%s is left out: %s", tried.choice.label, error)
-                judged = Tried(tried.choice, tried.inside, math.inf)
+                judged = Tried(tried.choice, math.inf)
             else:
-                judged = Tried(tried.choice, tried.inside, tried.latency_ms, score, good=self.limit.allows(score))
+                judged = Tried(tried.choice, tried.latency_ms, score, good=self.limit.allows(score))
                 _log.info("%s: %s, %s", tried.choice.label, score, "good" if judged.good else "loses too much")
         self.tried[tried.choice] = judged
         return judged
@@ -191,7 +192,7 @@ class Search:
 
     def careful(self, mixed: Tried) -> Tried:
         """As few layers in FP32 as the metric asks for; else the fastest uniform choice that is good."""
-        order = leaving_order(list(self.blocks.values()), Estimate())
+        order = leaving_order(self.blocks, Estimate())
         kept = _fewest(
             len(order),
             lambda count: self.judge(self.time(self.in_fp32(mixed, order[:count]))).good,
@@ -208,18 +209,17 @@ class Search:
         layers = frozenset(layer for block in kept for layer in block.layers)
         return Choice(f"{mixed.choice.label}, {len(kept)} blocks in FP32", mixed.choice.policies, fp32=layers)
 
-    def int8(self, base: Tried, inside: Names) -> Tried:
-        """A choice with these blocks in INT8, and else that of ``base``, built and timed."""
-        layers = frozenset(layer for name in inside for layer in self.blocks[name].layers)
-        label = "int8" if len(inside) == len(self.blocks) else f"int8 in {len(inside)} of {len(self.blocks)} blocks"
-        return self.time(Choice(label, base.choice.policies, layers, base.choice.fp32 - layers), inside)
+    def int8(self, base: Tried, layers: Names) -> Tried:
+        """A choice with these layers in INT8, and else that of ``base``, built and timed."""
+        label = "int8" if len(layers) == len(self.layers) else f"int8 in {len(layers)} of {len(self.layers)} layers"
+        return self.time(Choice(label, base.choice.policies, layers, base.choice.fp32 - layers))
 
     def fewest_in_float(self, base: Tried, order: Sequence[Block]) -> None:
         """Try INT8 but for as few blocks as the metric asks for; it is taken that fewer in INT8 lose less."""
 
         def good(count: int) -> bool:
-            inside = frozenset(self.blocks) - {block.name for block in order[:count]}
-            return self.judge(self.int8(base, inside)).good
+            inside = frozenset(self.layers).difference(*(block.layers for block in order[:count]))
+            return not self.refused(inside) and self.judge(self.int8(base, inside)).good
 
         _fewest(len(order) - 1, good)
 
@@ -227,17 +227,16 @@ class Search:
         """What differs little from the best, until nothing is left that is estimated to be faster."""
 
         def order(inside: Names) -> tuple[bool, float, list[str]]:
-            return not self.plausible(inside), self.estimated(inside, estimate), sorted(inside)
+            return not self.plausible(inside), estimate.latency_ms(inside), sorted(inside)
 
         for _ in range(self.most):
-            seen = {tried.inside for tried in self.tried.values()}
-            left = [inside for inside in set(self.around(best.inside)) if inside and inside not in seen]
-            left = [
-                each for each in left if self.estimated(each, estimate) < _TRUST * self.estimated(best.inside, estimate)
-            ]
-            if not left:
+            seen = {tried.choice.int8 for tried in self.tried.values()}
+            most = _TRUST * estimate.latency_ms(best.choice.int8)
+            near = set(self.around(best.choice.int8)) - seen - {frozenset()}
+            left = [inside for inside in near if estimate.latency_ms(inside) < most]
+            inside = next((each for each in sorted(left, key=order) if not self.refused(each)), None)
+            if inside is None:
                 break
-            inside = min(left, key=order)
             tried = self.int8(base, inside)
             if tried.latency_ms <= best.latency_ms * (1 + SAME):
                 tried = self.judge(tried)
@@ -245,28 +244,26 @@ class Search:
         return best
 
     def around(self, inside: Names) -> Iterator[Names]:
-        """The choices in which adjacent blocks have come into INT8 or left it, or any two have changed."""
-        names = list(self.blocks)
-        for pair in itertools.combinations(names, 2):
-            yield inside.symmetric_difference(pair)
-        for first in range(len(names)):
-            for last in range(first, len(names)):
-                stretch = frozenset(names[first : last + 1])
+        """The choices in which a stretch of layers has come into INT8 or left it, or any two blocks have changed."""
+        for one, other in itertools.combinations(self.blocks, 2):
+            yield inside ^ frozenset(one.layers) ^ frozenset(other.layers)
+        for first in range(len(self.layers)):
+            for last in range(first, len(self.layers)):
+                stretch = frozenset(self.layers[first : last + 1])
                 yield inside | stretch
                 yield inside - stretch
 
-    def estimated(self, inside: Collection[str], estimate: Estimate) -> float:
-        """Latency of a choice, to order it by."""
-        return estimate.latency_ms([layer for name in inside for layer in self.blocks[name].layers])
-
     def plausible(self, inside: Names) -> bool:
-        """Whether nothing speaks against a choice: what its blocks lose alone, or a choice within it that lost more."""
+        """Whether nothing speaks against a choice: what its layers lose alone, or a choice within it that lost more."""
         if any(
-            each.score is not None and not each.good and each.inside and each.inside <= inside
+            each.score is not None and not each.good and each.choice.int8 and each.choice.int8 <= inside
             for each in self.tried.values()
         ):
             return False
-        alone = sum(max(0.0, self.blocks[name].drop or 0.0) for name in inside)
+        alone = sum(
+            max(0.0, block.drop or 0.0) * len(inside.intersection(block.layers)) / len(block.layers)
+            for block in self.blocks
+        )
         return self.limit.max_drop is None or alone <= self.limit.max_drop
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from shared import onnx_graph
 from shared.arrays import read_arrays
 from shared.config.yaml_tree import read_yaml
 from shared.errors import ConfigError, InputError
 from shared.json_reader import DATA_BYTES, read_json
+from shared.qdq_cut import cut_out
+from shared.qdq_lint import float_sums
 from shared.workspace import Workspace
 
 # What the export of a quantized model wrote (exporter/quantize/before_rounding.py).
@@ -79,6 +82,18 @@ class Source:
         """Weights of the layers before rounding, by the initializer that holds them rounded, per component."""
         exact = read_arrays(self.workspace.artifact(WEIGHTS))
         return {f"{layer.component}/{layer.weight}": exact[name] for name, layer in self.layers.items()}
+
+    def refused(self, int8: Collection[str]) -> frozenset[str]:
+        """Which of these layers TensorRT has no kernel for where these, and no others, are in INT8."""
+        found = set[str]()
+        for component in self.components:
+            inside = {name: layer.node for name, layer in self.layers.items() if layer.component == component}
+            if not inside.keys() & set(int8):
+                continue
+            model = onnx_graph.load(self.workspace.onnx(self.workspace.spec().component(component).onnx))
+            nodes = float_sums(cut_out(model, [node for name, node in inside.items() if name not in int8], {}))
+            found.update(name for name, node in inside.items() if node in nodes)
+        return frozenset(found)
 
     def without(self, patterns: Sequence[str], where: str) -> frozenset[str]:
         """The quantized layers but for those that names of layers or blocks, or regular expressions, stand for.

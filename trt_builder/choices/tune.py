@@ -46,16 +46,21 @@ def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: in
             where=str(source.workspace.root),
             hint="quantize and export the model first: exporter quantize ptq (docs/quantization.md)",
         )
-    found = blocks(source, source.without(keep_float, "--keep-float"))
+    refused = source.refused if bench.backend == "tensorrt" else _none
+    allowed = source.without(keep_float, "--keep-float")
+    while without := refused(allowed):
+        _log.info("without an INT8 kernel, in floating point: %s", ", ".join(sorted(without)))
+        allowed -= without
+    found = blocks(source, allowed)
     if all(block.drop is None for block in found):
         _log.info("no %s here: blocks leave INT8 from the outputs back (exporter quantize sensitivity)", RANKING)
 
     def estimate(in_float: Choice, in_int8: Choice) -> Estimate:
         if bench.backend == "tensorrt":
-            return from_engines(source, bench.records(in_float), bench.records(in_int8))
+            return from_engines(source, bench.records(in_float), bench.records(in_int8), in_int8.int8)
         return from_rooflines(source)
 
-    search = Search(bench, _FLOATS[bench.backend], source.components, found, estimate, limit, most)
+    search = Search(bench, _FLOATS[bench.backend], source.components, found, estimate, refused, limit, most)
     best = search.run()
     _write(bench, best, limit)
     drawn = bench.draw(search.reference)
@@ -63,6 +68,11 @@ def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: in
     lost = {} if best.score is None else asdict(best.score)
     chosen = {"label": best.choice.label, **best.choice.as_json(), "latency_ms": best.latency_ms, **lost}
     return Answer(text, {**drawn.data, "found": chosen, "config": CONFIG})
+
+
+def _none(_: frozenset[str]) -> frozenset[str]:
+    """ONNX Runtime computes whatever the graph says."""
+    return frozenset()
 
 
 def _write(bench: Bench, best: Tried, limit: Limit) -> None:
