@@ -47,7 +47,9 @@ An AWML `deploy_config.py` can be given wherever a YAML config can, and `exporte
 --out my_model.yaml` writes the YAML. Every form that AWML's framework has had is read, and mmdeploy's, which AWML's
 main branch has. The file is never executed: it may hold assignments of plain values, `dict(...)`, arithmetic such as
 `2 << 30`, names defined above (helpers begin with `_`), f-strings, `str(...)`, `strip`, `os.path.join`, and `_base_`
-with files of the same kind. Unknown keys are errors at any depth. Defaults are AWML's.
+with files of the same kind, whose values are `_base_.name`; lists may grow by `+=`, dictionaries by `update(...)`.
+Unknown keys are errors at any depth. Defaults are AWML's. Where the base is a training config, as FRNet's is, that is
+`model.config`, and what it says stays there.
 
 **Which model.** In this order: `--type` or `--set model.type=...`; a text such as `projects.CenterPoint` in the file;
 the folder `projects/<name>/` that it lies in; the names of its components; `task_type`. A config of a project that no

@@ -15,7 +15,7 @@ from exporter.adopt import adopt
 from exporter.artifacts.checks import check_onnx
 from exporter.artifacts.given_onnx import check_given, commands_to_bisect, given_digest, take_onnx
 from exporter.artifacts.onnx_export import export_onnx
-from exporter.artifacts.programs import export_program
+from exporter.artifacts.programs import check_program, export_program
 from exporter.artifacts.simplify import simplify
 from exporter.artifacts.stamp import stamp
 from exporter.checkpoints import checkpoint_digest
@@ -23,7 +23,7 @@ from exporter.component import Component
 from exporter.devices import resolved_device, torch_device
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.quantize.before_rounding import BeforeRounding
-from exporter.quantized_model import check_quantized_onnx, load_model, quantized_input
+from exporter.quantized_model import check_quantized_onnx, check_quantized_program, load_model, quantized_input
 from exporter.reference import BACKEND, FOLDER, record_reference
 from exporter.training_config import TrainingConfig, read_training_config
 from exporter.versions import stage_versions
@@ -143,7 +143,9 @@ def export(
                 against_onnx = check() if given is None else check_given(check, commands, keep=keep)
                 layers.add(path, component, model)
             with _announced(stage, _program_path(component), "program") as path:
-                against_program = export_program(component, path)
+                against_program = export_program(
+                    component, path, check_quantized_program if quantized else check_program
+                )
             agreements[component.name] = {
                 "onnx": [asdict(agreement) for agreement in against_onnx],
                 "program": [asdict(agreement) for agreement in against_program],

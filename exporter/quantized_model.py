@@ -5,14 +5,26 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from exporter.artifacts.checks import Agreement, check_onnx, compare_onnx, root_mean_square
+from exporter.artifacts.checks import (
+    PROGRAM_TOLERANCE,
+    ROUNDING_MARGIN,
+    Agreement,
+    check_onnx,
+    compare,
+    compare_onnx,
+    root_mean_square,
+)
 from exporter.artifacts.onnx_export import save
+from exporter.artifacts.programs import run_program
 from exporter.checkpoints import checkpoint_digest, load_weights
 from exporter.component import Component
 from shared.errors import ConfigError, InputError
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
     from shared.config.schema import DeployConfig
 
 onnx = lazy_import("onnx")
+torch = lazy_import("torch")
 _log = logging.getLogger("exporter")
 
 
@@ -104,7 +117,7 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
     Raises:
         ExportError: it is not what it should be.
     """
-    from exporter.quantize.frozen import quantized_layers, set_quantized
+    from exporter.quantize.frozen import quantized_layers
     from exporter.quantize.layers import quantizable
     from shared.int8_passes import find_passes
     from shared.qdq_lint import check
@@ -114,15 +127,61 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
     if (advice := find_passes(onnx.load(str(path)), component.deployed_sizes).advice()) is not None:
         _log.warning("%s: %s", component.name, advice)
     agreements = check_onnx(path, component, opset_version, measure=root_mean_square)
-    set_quantized(component.module, ())
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / path.name
-            save(_without_rounding(onnx.load(str(path))), plain)
-            compare_onnx(plain, component)
-    finally:
-        set_quantized(component.module, quantized)
+    with _in_float(component.module), tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.name
+        save(_without_rounding(onnx.load(str(path))), plain)
+        compare_onnx(plain, component)
     return agreements
+
+
+def check_quantized_program(program: Any, component: Component) -> list[Agreement]:
+    """Check a quantized component's program, as `check_quantized_onnx` does its ONNX file: with the rounding by root
+    mean square, and without it as closely as any program.
+
+    Args:
+        program: as PyTorch loaded it; it rounds nothing afterwards.
+        component: what it should be.
+
+    Raises:
+        ExportError: it is not what it should be.
+    """
+    run = partial(run_program, program)
+    agreements = compare(
+        component,
+        run,
+        PROGRAM_TOLERANCE,
+        "the program",
+        rounding_margin=ROUNDING_MARGIN,
+        measure=root_mean_square,
+    )
+    _stop_rounding(program.graph)
+    program.recompile()
+    with _in_float(component.module):
+        compare(component, run, PROGRAM_TOLERANCE, "the program without its rounding", rounding_margin=ROUNDING_MARGIN)
+    return agreements
+
+
+@contextmanager
+def _in_float(module: Any) -> Iterator[None]:
+    """Let no layer of a frozen model quantize."""
+    from exporter.quantize.frozen import quantized_layers, set_quantized
+
+    quantized = quantized_layers(module)
+    set_quantized(module, ())
+    try:
+        yield
+    finally:
+        set_quantized(module, quantized)
+
+
+def _stop_rounding(graph: Any) -> None:
+    """Let quantizers, each a division by the scale, ``round``, ``clamp`` and a product, pass values on as they are."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.round.default:
+            (clamp,) = node.users
+            clamp.replace_all_uses_with(node.args[0])
+            graph.erase_node(clamp)
+            graph.erase_node(node)
 
 
 def _without_rounding(model: Any) -> Any:

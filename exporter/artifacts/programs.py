@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,32 @@ from shared.program_file import read_program
 
 torch = lazy_import("torch")
 
+# Compares a program, as PyTorch loads it, with the component that it should be.
+ProgramCheck = Callable[[Any, Component], list[Agreement]]
 
-def export_program(component: Component, path: Path) -> list[Agreement]:
+
+def check_program(program: Any, component: Component) -> list[Agreement]:
+    """Compare a loaded program with the module, at the component's sizes.
+
+    Raises:
+        ExportError: it fails, or computes something else.
+    """
+    return compare(component, partial(run_program, program), PROGRAM_TOLERANCE, "the program")
+
+
+def run_program(program: Any, inputs: tuple[Any, ...]) -> Sequence[npt.NDArray[Any]]:
+    """What a loaded program answers to tensors."""
+    with torch.no_grad():
+        return [value.numpy() for value in as_tuple(program(*inputs))]
+
+
+def export_program(component: Component, path: Path, check: ProgramCheck = check_program) -> list[Agreement]:
     """Write a component as a ``.pt2`` program with its dynamic axes, and check what can be loaded again.
 
     Args:
         component: what to export.
         path: the file to write.
+        check: of what was loaded.
 
     Returns:
         The agreement with the module at each size.
@@ -64,13 +84,7 @@ def export_program(component: Component, path: Path) -> list[Agreement]:
             where=component.name,
             hint="it takes tensors, sizes and ATen operators; write the module with these",
         ) from error
-    module = torch.export.load(content).module()
-
-    def run(inputs: tuple[Any, ...]) -> Sequence[npt.NDArray[Any]]:
-        with torch.no_grad():
-            return [value.numpy() for value in as_tuple(module(*inputs))]
-
-    return compare(component, run, PROGRAM_TOLERANCE, "the program")
+    return check(torch.export.load(content).module(), component)
 
 
 @contextlib.contextmanager

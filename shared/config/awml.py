@@ -14,18 +14,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from shared.config.awml_components import batch_options, convert_components
-from shared.config.awml_models import deployed, model_of, model_of_task
+from shared.config.awml_components import (
+    as_written,
+    awmls_io,
+    convert_components,
+    gives_only_sizes,
+    model_options,
+    spelled_out,
+)
+from shared.config.awml_models import LOWEST_OPSET, deployed, model_of, model_of_task
 from shared.config.awml_notes import Note, Notes
 from shared.config.awml_quantization import Quantization, convert_quantization
 from shared.config.awml_schema import AwmlConfig, AwmlExport, AwmlTensorRT, Backend
 from shared.config.problems import as_error, explain, place
-from shared.config.python_literals import LinedDict, place_of, read_python_literals, read_texts
+from shared.config.python_literals import LinedDict, place_of, read_texts, read_with_bases
 from shared.config.walk import KeyPath
 from shared.errors import ConfigError
 
 NAME_THE_MODEL = "say it with --set model.type=NAME; `exporter models` lists them"
-_LOWEST_OPSET = 16
 
 
 @dataclass(frozen=True)
@@ -56,20 +62,52 @@ def read_awml(path: Path, model_type: str | None = None) -> Converted:
     """
     texts = read_texts(path)
     try:
-        raw = read_python_literals(path)
+        everything, bases = read_with_bases(path)
     except ConfigError:
         if model_type is None:
             model_of(path, texts, ())  # that it is for another model says more than what is wrong with it
         raise
+    training = next((name for name, base in bases.items() if "type" in _mapping(base.get("model"))), None)
+    raw = everything if training is None else _set_in(path, everything)
     model_type = model_type or model_of(path, texts, _component_names(raw))
-    try:
-        config = AwmlConfig.model_validate(raw)
-    except ValidationError as error:
-        raise as_error([(_where(path, raw, keys), text) for keys, text in explain(error, AwmlConfig)]) from error
     notes = Notes(path, raw)
+    if training is not None:
+        raw = _without_training_keys(raw, bases[training], notes)
+    try:
+        config = AwmlConfig.model_validate(spelled_out(raw, deployed(model_type)))
+    except ValidationError as error:
+        problems = [(as_written(keys, raw), text) for keys, text in explain(error, AwmlConfig)]
+        raise as_error([(_where(path, raw, keys), text) for keys, text in problems]) from error
     notes.moved(("task_type",), ("task_type",))
     value = _convert(config, model_type, notes)
+    if training is not None and config.model_cfg is None:
+        notes.dropped((), f"the training config that it builds upon is model.config here: {training}", changed=False)
+        value["model"] = {"config": training, **value.get("model", {})}
     return Converted(value, notes.lines(value), tuple(notes.notes))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _set_in(path: Path, values: LinedDict) -> LinedDict:
+    """Those of the values that the file itself sets."""
+    own = LinedDict()
+    for key, value in values.items():
+        if values.lines[key][0] == path:
+            own.put(key, value, values.lines[key])
+    return own
+
+
+def _without_training_keys(raw: LinedDict, training: Mapping[str, Any], notes: Notes) -> LinedDict:
+    """What is left of a config without the keys of the training config that it builds upon."""
+    own = LinedDict()
+    for key, value in raw.items():
+        if key in training and key not in AwmlConfig.model_fields:
+            notes.dropped((key,), "dropped: the training config says it", changed=value != training[key])
+        else:
+            own.put(key, value, raw.lines[key])
+    return own
 
 
 def _component_names(raw: LinedDict) -> set[str]:
@@ -145,14 +183,15 @@ def _convert(config: AwmlConfig, model_type: str | None, notes: Notes) -> dict[s
             notes.dropped(keys, text, changed=notes.value(*keys) != harmless)
     quantization = convert_quantization(config.quantization, notes)
     components = convert_components(config, model, notes)
-    options = batch_options(components, model, notes)
+    options = model_options(components, model, notes)
+    opset_version = LOWEST_OPSET if model is None or awmls_io(components, model) is None else model.opset_version
     from_mmdeploy = config.export is None
     sections = {
         "task_type": config.task_type or (model.task if model is not None else None),
         "model": _model(config, export, model_type, options, quantization, notes),
         "devices": _devices(config, export, notes),
         "data": _data(config, export, notes),
-        "export": _export(config, export, notes),
+        "export": _export(config, export, opset_version, notes),
         "components": components,
         "tensorrt": _tensorrt(config, notes),
         "verification": None if from_mmdeploy else _verification(config, export, notes),
@@ -173,6 +212,8 @@ def _export_section(config: AwmlConfig, notes: Notes) -> AwmlExport:
         if backend is not None and backend.type is not None:
             notes.dropped(("backend_config", "type"), "dropped: export.mode says what is made", changed=False)
         return config.export
+    if gives_only_sizes(notes.raw):
+        return AwmlExport()
     if backend is None or config.codebase_config is None:
         raise as_error(
             [
@@ -286,16 +327,16 @@ def _data(config: AwmlConfig, export: AwmlExport, notes: Notes) -> dict[str, Any
     return data
 
 
-def _export(config: AwmlConfig, export: AwmlExport, notes: Notes) -> dict[str, Any]:
+def _export(config: AwmlConfig, export: AwmlExport, lowest_opset: int, notes: Notes) -> dict[str, Any]:
     onnx = config.onnx_config
     notes.moved(("export",), ("export",))
     for key in ("opset_version", "do_constant_folding", "simplify"):
         notes.moved(("onnx_config", key), ("export", key))
-    if onnx.opset_version < _LOWEST_OPSET:
-        notes.changed(("onnx_config", "opset_version"), f"raised from {onnx.opset_version} to {_LOWEST_OPSET}")
+    if onnx.opset_version < lowest_opset:
+        notes.changed(("onnx_config", "opset_version"), f"raised from {onnx.opset_version} to {lowest_opset}")
     result: dict[str, Any] = {
         "mode": export.mode,
-        "opset_version": max(onnx.opset_version, _LOWEST_OPSET),
+        "opset_version": max(onnx.opset_version, lowest_opset),
         "do_constant_folding": onnx.do_constant_folding,
         "simplify": "onnxsim" if onnx.simplify else "none",
     }

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from shared.config.awml_models import Deployed
+from shared.config.awml_models import Deployed, Tensors
 from shared.config.awml_notes import Notes
 from shared.config.awml_schema import AwmlComponent, AwmlConfig, AwmlOnnx, AwmlProfile
 from shared.config.walk import KeyPath
 
 Component = dict[str, Any]
 _MODEL_INPUTS: KeyPath = ("backend_config", "model_inputs")
+_SIZES = "tensorrt_config"
 # Keys of model_io, and of onnx_config before it, and the keys of a component.
 _FORMER_IO = {
     "input_names": ("io", "inputs"),
@@ -57,13 +58,71 @@ def convert_components(config: AwmlConfig, model: Deployed | None, notes: Notes)
     return components
 
 
-def batch_options(components: Mapping[str, Component], model: Deployed | None, notes: Notes) -> dict[str, Any]:
-    """``model.options`` with the images per call, for a model that has such an option and a config that says it."""
-    if model is None or model.batch_option is None:
+def spelled_out(raw: Mapping[str, Any], model: Deployed | None) -> Mapping[str, Any]:
+    """A config whose ``tensorrt_config`` holds sizes of tensors and nothing else, in the form of AWML's framework.
+
+    So are those of the script that AWML deploys FRNet with. It takes 4 GiB, and names the file after the model.
+    """
+    if not gives_only_sizes(raw):
+        return raw
+    rest = {key: value for key, value in raw.items() if key != _SIZES}
+    settings = {"common_config": {"max_workspace_size": 4 << 30}, "model_inputs": [{"input_shapes": raw[_SIZES]}]}
+    onnx = raw.get("onnx_config", {})
+    named = {"save_file": f"{_only(model) or 'model'}.onnx", **onnx} if isinstance(onnx, Mapping) else onnx
+    return {**rest, "backend_config": settings, "onnx_config": named}
+
+
+def as_written(keys: KeyPath, raw: Mapping[str, Any]) -> KeyPath:
+    """Where the file has a key of what `spelled_out` made of it."""
+    moved = (*_MODEL_INPUTS, 0, "input_shapes")
+    return (_SIZES, *keys[len(moved) :]) if gives_only_sizes(raw) and keys[: len(moved)] == moved else keys
+
+
+def gives_only_sizes(raw: Mapping[str, Any]) -> bool:
+    """Whether a config has the form that `spelled_out` describes."""
+    sizes = raw.get(_SIZES)
+    return (
+        isinstance(sizes, Mapping)
+        and bool(sizes)
+        and all(isinstance(shapes, Mapping) for shapes in sizes.values())
+        and "backend_config" not in raw
+    )
+
+
+def model_options(components: Mapping[str, Component], model: Deployed | None, notes: Notes) -> dict[str, Any]:
+    """``model.options`` with what the config says of the network: its form, its output's name, the images per call."""
+    if model is None:
         return {}
-    (name, tensors), *_ = model.components.items()
-    component = components.get(name, {})
-    image = tensors.inputs[0]
+    options = _batch_option(components, model, notes)
+    if (io := awmls_io(components, model)) is not None:
+        for key, value in model.options.items():
+            options[key] = value
+            notes.moved_into(("onnx_config",), ("model", "options", key), str(value))
+        output = io["outputs"][0]["name"]
+        if model.output_option is not None and (output,) != _first(model).outputs:
+            options[model.output_option] = output
+            notes.moved_into(("onnx_config", "output_names"), ("model", "options", model.output_option), output)
+    return options
+
+
+def awmls_io(components: Mapping[str, Component], model: Deployed | None) -> Mapping[str, Any] | None:
+    """The tensors that a config names, if they are those of a network that is ours with `Deployed.options` only."""
+    if model is None or not model.options:
+        return None
+    io = components.get(next(iter(model.components)), {}).get("io", {})
+    named = tuple(tensor["name"] for tensor in io.get("inputs", ()))
+    return io if named == _first(model).inputs else None
+
+
+def _first(model: Deployed) -> Tensors:
+    return next(iter(model.components.values()))
+
+
+def _batch_option(components: Mapping[str, Component], model: Deployed, notes: Notes) -> dict[str, Any]:
+    if model.batch_option is None:
+        return {}
+    component = components.get(next(iter(model.components)), {})
+    image = _first(model).inputs[0]
     sizes = component.get("tensorrt_profile", {}).get(image)
     if 0 in component.get("io", {}).get("dynamic_axes", {}).get(image, {}):
         batch: int | str = "dynamic"
@@ -200,17 +259,18 @@ def _give(
     """Give sizes to the component whose input they are."""
     inputs = {name: _inputs(name, component, model) for name, component in components.items()}
     owners = [name for name, tensors in inputs.items() if tensor in tensors or (not tensors and len(components) == 1)]
+    source = (_SIZES, tensor) if gives_only_sizes(notes.raw) else _MODEL_INPUTS
     if not owners:
         there = ", ".join(name for tensors in inputs.values() for name in tensors)
         notes.changed(
-            _MODEL_INPUTS,
+            source,
             f"sizes of '{tensor}' dropped: no component has such an input{f'; there are {there}' if there else ''}",
         )
     elif profile is None:
-        notes.changed(_MODEL_INPUTS, f"sizes of '{tensor}' dropped: they are not all given; the model spec's are used")
+        notes.changed(source, f"sizes of '{tensor}' dropped: they are not all given; the model spec's are used")
     else:
         components[owners[0]].setdefault("tensorrt_profile", {})[tensor] = profile
-        notes.moved_into(_MODEL_INPUTS, ("components", owners[0], "tensorrt_profile"), tensor)
+        notes.moved_into(source, ("components", owners[0], "tensorrt_profile"), tensor)
 
 
 def _inputs(name: str, component: Component, model: Deployed | None) -> list[str]:
@@ -234,7 +294,8 @@ def _with_our_tensors(name: str, component: Component, model: Deployed | None, n
     if own is None or "io" not in component:
         return
     renamed: dict[str, str] = {}
-    for kind, names in (("inputs", own.inputs), ("outputs", own.outputs)):
+    keeps = model is not None and model.output_option is not None
+    for kind, names in (("inputs", own.inputs), ("outputs", None if keeps else own.outputs)):
         tensors = component["io"][kind]
         if names is not None and len(names) == len(tensors):
             renamed |= {tensor["name"]: own_name for tensor, own_name in zip(tensors, names, strict=True)}
@@ -242,8 +303,12 @@ def _with_our_tensors(name: str, component: Component, model: Deployed | None, n
         if old != new:
             notes.changed((), f"tensor '{old}' is '{new}' here: the model's exporter names it")
     for kind in ("inputs", "outputs"):
+        named = [{**tensor, "name": renamed.get(tensor["name"], tensor["name"])} for tensor in component["io"][kind]]
         component["io"][kind] = [
-            {**tensor, "name": renamed.get(tensor["name"], tensor["name"])} for tensor in component["io"][kind]
+            {"name": tensor["name"], "dtype": own.dtypes[tensor["name"]], **tensor}
+            if tensor["name"] in own.dtypes
+            else tensor
+            for tensor in named
         ]
     for holder, key in ((component["io"], "dynamic_axes"), (component, "tensorrt_profile")):
         if key in holder:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from shared import plugins
+from shared.config.model_sections import Dtype
 from shared.errors import ConfigError, EnvironmentLacks
 
 # Projects of AWML and its forks. Those that an installed model says it is are ours.
@@ -21,15 +22,22 @@ _PROJECTS = (
     "BEVFusion", "BEVFusion-L", "BLIP-2", "CalibrationStatusClassification", "CenterPoint", "CO-DETR", "FastVIT",
     "FRNet", "GLIP", "MobileNetv2", "PTv3", "SegmentAnything", "StreamPETR", "SwinTransformer", "TransFusion", "YOLOX",
 )  # fmt: skip
+LOWEST_OPSET = 16
 _PROJECT_IN_TEXT = re.compile(r"\bprojects[./]([\w-]+)")
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """Names of a component's tensors, in order; ``None``: the training config decides."""
+    """A component's tensors.
+
+    Attributes:
+        inputs, outputs: their names, in order; ``None``: the training config decides.
+        dtypes: of those that are not float32, where a config names tensors and no types.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] | None = None
+    dtypes: Mapping[str, Dtype] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,9 @@ class Deployed:
         batch_option: the key of ``model.options`` that holds the images per call, or ``dynamic``; None: the batch is an
             axis like any other.
         assumed: a config of AWML's framework that names no more than the task is for this model.
+        options: ``model.options`` of the network that AWML exports, where it is not what we export without a word.
+        output_option: the key of ``model.options`` that names the output; None: it has the one name.
+        opset_version: the lowest that AWML's network can be exported with.
     """
 
     projects: tuple[str, ...]
@@ -50,6 +61,9 @@ class Deployed:
     components: Mapping[str, Tensors]
     batch_option: str | None = None
     assumed: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    output_option: str | None = None
+    opset_version: int = LOWEST_OPSET
 
 
 def deployed(model_type: str | None) -> Deployed | None:

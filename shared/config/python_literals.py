@@ -3,7 +3,8 @@
 AWML's deploy configs are Python, but data: names set to dictionaries, lists, numbers and strings. They are read from
 the syntax tree, so that a config from elsewhere can't run code. Understood: assignments, ``dict(...)``, ``{...}``,
 lists, tuples, ``**`` and ``*`` unpacking, arithmetic such as ``2 << 30``, earlier names, subscripts, f-strings,
-``str(...)``, ``strip`` and similar methods of strings, ``os.path.join``, and ``_base_`` with files of the same kind.
+``str(...)``, ``strip`` and similar methods of strings, ``os.path.join``, and ``_base_`` with files of the same kind,
+whose values are ``_base_.name``. Lists grow by ``+=`` and dictionaries by ``update(...)``, in place, as Python does it.
 Anything else is an error that names the line.
 
 No library does this: ``ast.literal_eval`` knows neither names nor ``dict()``, simpleeval evaluates one expression
@@ -29,6 +30,8 @@ _MAX_BITS = 128
 # Larger and deeper than any config, and read in well under a second. Names count wherever they are used.
 _MAX_LENGTH = 100_000
 _MAX_DEPTH = 50
+# Values looked at to measure others, over the whole file.
+_MAX_MEASURED = 5 * _MAX_LENGTH
 _LONGEST_QUOTE = 60
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -92,7 +95,21 @@ def read_python_literals(path: Path) -> LinedDict:
     Raises:
         ConfigError: missing, not Python, or something in it that is more than a value.
     """
-    names = _evaluate_file(path, (), {})
+    return read_with_bases(path)[0]
+
+
+def read_with_bases(path: Path) -> tuple[LinedDict, dict[str, LinedDict]]:
+    """What `read_python_literals` gives, and what it gives for each file that this one names as its ``_base_``.
+
+    Raises:
+        ConfigError: as `read_python_literals`.
+    """
+    file = _File(path, (os.path.realpath(path),), {})
+    names = file.run(_parse(path))
+    return _public(names), {name: _public(base) for name, base in file.bases_by_name.items()}
+
+
+def _public(names: LinedDict) -> LinedDict:
     public = LinedDict()
     for name, value in names.items():
         if not name.startswith("_"):
@@ -152,9 +169,12 @@ class _File:
         self.above = above
         self.evaluated = evaluated
         self.names = LinedDict()
+        self.bases_by_name: dict[str, LinedDict] = {}
+        self.bases = LinedDict()
         self.modules: dict[str, str] = {}
         # By id; the containers are kept, so that no other one gets it.
         self.extents: dict[int, tuple[_Extent, Any]] = {}
+        self.measured = 0
 
     def run(self, tree: ast.Module) -> LinedDict:
         """The names that the file sets.
@@ -171,27 +191,55 @@ class _File:
         return names
 
     def statements(self, tree: ast.Module) -> LinedDict:
-        bases = LinedDict()
         for statement in tree.body:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                continue  # a docstring
-            if isinstance(statement, (ast.Import, ast.ImportFrom)) and self.imports(statement):
-                continue
-            if isinstance(statement, ast.Assign):
-                targets, value = statement.targets, statement.value
-            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-                targets, value = [statement.target], statement.value
+            match statement:
+                case ast.Expr(value=ast.Constant()):
+                    pass  # a docstring
+                case ast.Import() | ast.ImportFrom() if self.imports(statement):
+                    pass
+                case ast.Assign(targets=targets, value=value):
+                    self.assign(targets, value)
+                case ast.AnnAssign(target=target, value=ast.expr() as value):
+                    self.assign([target], value)
+                case ast.AugAssign(target=target, op=ast.Add(), value=value):
+                    self.extend(target, value)
+                case ast.Expr(value=ast.Call(func=ast.Attribute(value=owner, attr="update")) as call):
+                    self.update(owner, call)
+                case _:
+                    raise self.refusal(statement, "only assignments of values are read from a Python config")
+        return _merge(self.bases, self.names)
+
+    def assign(self, targets: list[ast.expr], value: ast.expr) -> None:
+        result = self.value(value)
+        for target in targets:
+            if not isinstance(target, ast.Name):
+                raise self.refusal(target, "only plain names are assigned in a Python config")
+            if target.id == "_base_":
+                # Each file changes a copy: another one may have the same base.
+                self.bases = _copied(self.base(result, target))
             else:
-                raise self.refusal(statement, "only assignments of values are read from a Python config")
-            result = self.value(value)
-            for target in targets:
-                if not isinstance(target, ast.Name):
-                    raise self.refusal(target, "only plain names are assigned in a Python config")
-                if target.id == "_base_":
-                    bases = self.base(result, target)
-                else:
-                    self.names.put(target.id, result, (self.path, target.lineno))
-        return _merge(bases, self.names)
+                self.names.put(target.id, result, (self.path, target.lineno))
+
+    def extend(self, target: ast.expr, value: ast.expr) -> None:
+        """``target += value`` of lists."""
+        changed, added = self.value(target), self.value(value)
+        if not isinstance(changed, list) or not isinstance(added, (list, tuple)):
+            raise self.refusal(target, "only a list grows by +=, by another list")
+        changed.extend(added)
+        self.measure_anew(target, changed)
+
+    def update(self, owner: ast.expr, call: ast.Call) -> None:
+        """``owner.update(...)`` of a dictionary."""
+        changed, added = self.value(owner), self.dict_call(call)
+        if not isinstance(changed, LinedDict):
+            raise self.refusal(owner, "only a dictionary is updated")
+        changed.absorb(added, (self.path, call.lineno))
+        self.measure_anew(owner, changed)
+
+    def measure_anew(self, node: ast.expr, changed: Any) -> None:
+        """Check a value that was changed, and forget the extents of all that may hold it."""
+        self.extents.clear()
+        self.check_extent(node, changed)
 
     def imports(self, statement: ast.Import | ast.ImportFrom) -> bool:
         """Note what the modules with ``join`` are called; False when the statement imports anything else."""
@@ -207,7 +255,8 @@ class _File:
         for name in names if isinstance(names, (list, tuple)) else [names]:
             if not isinstance(name, str) or "\0" in name:
                 raise self.refusal(node, "_base_ should be a file name or a list of them")
-            merged = _merge(merged, _evaluate_file(self.path.parent / name, self.above, self.evaluated))
+            self.bases_by_name[name] = _evaluate_file(self.path.parent / name, self.above, self.evaluated)
+            merged = _merge(merged, self.bases_by_name[name])
         return merged
 
     def refusal(self, node: ast.AST, reason: str) -> ConfigError:
@@ -226,10 +275,15 @@ class _File:
         if evaluate is None:
             raise self.refusal(node, f"{type(node).__name__} is not a plain value")
         value = evaluate(self, node)
+        self.check_extent(node, value)
+        return value
+
+    def check_extent(self, node: ast.expr, value: Any) -> None:
         extent = self.extent(value)
         if extent.values > _MAX_LENGTH or extent.depth > _MAX_DEPTH:
             raise self.refusal(node, f"has more than {_MAX_LENGTH} values, or nests more than {_MAX_DEPTH} levels")
-        return value
+        if self.measured > _MAX_MEASURED:
+            raise self.refusal(node, f"more than {_MAX_MEASURED} values were computed before it")
 
     def extent(self, value: Any) -> _Extent:
         """How large a value is; what it is made of has been asked for before."""
@@ -238,6 +292,7 @@ class _File:
         if not isinstance(value, (dict, list, tuple)):
             return _Extent(1, 0)
         if id(value) not in self.extents:
+            self.measured += len(value)
             inner = [self.extent(item) for item in (value.values() if isinstance(value, dict) else value)]
             depth = 1 + max((extent.depth for extent in inner), default=0)
             self.extents[id(value)] = _Extent(1 + sum(extent.values for extent in inner), depth), value
@@ -253,6 +308,19 @@ class _File:
             close = difflib.get_close_matches(node.id, list(self.names), n=1)
             raise self.refusal(node, f"no such name above{f'; did you mean {close[0]}?' if close else ''}")
         return self.names[node.id]
+
+    def attribute(self, node: ast.Attribute) -> Any:
+        """A name of the bases: ``_base_.name``, and what mmengine lets one reach behind it, ``_base_.name.key``."""
+        match node.value:
+            case ast.Name(id="_base_"):
+                owner: Any = self.bases
+            case ast.Attribute():
+                owner = self.value(node.value)
+            case _:
+                raise self.refusal(node, "Attribute is not a plain value, but of _base_")
+        if not isinstance(owner, dict) or node.attr not in owner:
+            raise self.refusal(node, f"there is no {node.attr} in its _base_")
+        return owner[node.attr]
 
     def unary(self, node: ast.UnaryOp) -> Any:
         if isinstance(node.op, ast.Not):
@@ -400,6 +468,7 @@ class _File:
 
 
 _EVALUATE: dict[type[ast.expr], Callable[[_File, Any], Any]] = {
+    ast.Attribute: _File.attribute,
     ast.BinOp: _File.binary,
     ast.Call: _File.call,
     ast.Constant: _File.constant,
@@ -411,6 +480,16 @@ _EVALUATE: dict[type[ast.expr], Callable[[_File, Any], Any]] = {
     ast.Tuple: lambda file, node: tuple(file.elements(node.elts)),
     ast.UnaryOp: _File.unary,
 }
+
+
+def _copied(value: Any) -> Any:
+    """A value that can be changed without changing the other one."""
+    if isinstance(value, LinedDict):
+        result = LinedDict()
+        for key, item in value.items():
+            result.put(key, _copied(item), value.lines[key])
+        return result
+    return type(value)(map(_copied, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _merge(base: dict[Any, Any], child: dict[Any, Any]) -> LinedDict:

@@ -133,6 +133,36 @@ NEWEST_INT8 = """
     evaluation = dict(num_samples=-1, backends=dict(onnx=dict(model_dir=_ONNX)))
     """
 
+# A script's of its own: sizes and ONNX names over the training config, which computes.
+SIZES = """
+    _base_ = ["../training.py"]
+    custom_imports = dict(imports=["projects.FRNet.frnet.models"])
+    num_classes = _base_.num_classes
+    tensorrt_config = dict(
+        points=dict(min_shape=[50, 4], opt_shape=[300, 4], max_shape=[600, 4]),
+        voxel_coors=dict(min_shape=[50, 3], opt_shape=[300, 3], max_shape=[600, 3]),
+        seg_logit=dict(min_shape=[50, num_classes], opt_shape=[300, num_classes], max_shape=[600, num_classes]),
+    )
+    onnx_config = dict(export_params=True, keep_initializers_as_inputs=False, opset_version=16,
+        input_names=["points", "coors", "voxel_coors", "inverse_map"], output_names=["seg_logit"],
+        dynamic_axes={"points": {0: "num_points"}, "seg_logit": {0: "num_points"}})
+    """
+TRAINING = """
+    _base_ = ["_data.py"]
+    custom_imports = dict(imports=["projects.FRNet.frnet.datasets"])
+    custom_imports["imports"] += _base_.custom_imports["imports"]
+    num_classes = 27
+    data_root = "data/t4/"
+    class_names = []
+    metainfo = _base_.metainfo
+    metainfo.update(dict(class_mapping=dict(car=5)))
+    model = dict(type="FRNet", decode_head=dict(num_classes=num_classes))
+    """
+TRAINING_DATA = """
+    custom_imports = dict(imports=["autoware_ml.datasets"])
+    metainfo = dict(palette=[[0, 0, 0]])
+    """
+
 
 def write(folder: Path, text: str, name: str = "deploy_config.py") -> Path:
     path = folder / name
@@ -193,6 +223,47 @@ def test_mmdeploys_form_says_what_is_built(tmp_path: Path) -> None:
     assert "export.mode is both" in told(path)
     only_onnx = write(tmp_path, MMDEPLOY.replace('"tensorrt"', '"onnxruntime"'), path.name)
     assert load_config(only_onnx, ["model.type=calibration"]).export.mode == "onnx"
+
+
+def over_training(folder: Path, text: str = SIZES) -> Path:
+    write(folder, TRAINING, "configs/training.py")
+    write(folder, TRAINING_DATA, "configs/_data.py")
+    return write(folder, text, "configs/deploy/frnet_tensorrt_dynamic.py")
+
+
+def test_sizes_over_a_training_config(tmp_path: Path) -> None:
+    path = over_training(tmp_path)
+    config = load_config(path)
+    assert (config.model.type, config.task_type, config.export.mode) == ("frnet", "segmentation3d", "both")
+    assert config.model.config is not None and config.model.config.resolve() == tmp_path / "configs" / "training.py"
+    assert config.model.options == {"form": "scatter", "output": "seg_logit"}
+    assert config.export.opset_version == 18
+    assert config.tensorrt.max_workspace_size == 4 << 30
+    component = config.components["frnet"]
+    assert [(tensor.name, tensor.dtype) for tensor in component.io.inputs] == [
+        ("points", "float32"), ("coors", "int64"), ("voxel_coors", "int64"), ("inverse_map", "int64"),
+    ]  # fmt: skip
+    assert {name: profile.max_shape for name, profile in component.tensorrt_profile.items()} == {
+        "points": (600, 4), "voxel_coors": (600, 3),
+    }  # fmt: skip
+    # The training config's own keys are no keys of a deploy config.
+    assert (config.data.root, config.data.classes) == (None, ())
+    assert "sizes of 'seg_logit' dropped" in told(path)
+    assert "num_classes: dropped: the training config says it" in told(path)
+    yaml, _ = convert_awml(path, tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text(yaml)
+    assert load_config(tmp_path / "c.yaml").model_dump(exclude={"model"}) == config.model_dump(exclude={"model"})
+    alone = write(tmp_path, SIZES.replace('_base_ = ["../training.py"]', "").replace("_base_.num_classes", "2"), "d.py")
+    with pytest.raises(ConfigError, match="num_classes: unknown key"):
+        load_config(alone)
+
+
+def test_a_wrong_size_is_named_where_the_file_has_it(tmp_path: Path) -> None:
+    path = over_training(tmp_path, SIZES.replace("points=dict(min_shape=[50, 4]", "points=dict(min_shap=[50, 0]"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    (line,) = caught.value.lines()
+    assert line.startswith(f"{path}:6: tensorrt_config.points.min_shap: unknown key; did you mean 'min_shape'?")
 
 
 def test_a_config_without_export_is_a_base_of_others(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from shared.config.python_literals import read_python_literals
+from shared.config.python_literals import read_python_literals, read_with_bases
 from shared.errors import ConfigError
 
 texts = st.text(st.sampled_from("ab/. _'\"\\{}é"), max_size=8)
@@ -98,6 +98,20 @@ HOSTILE = {
     "deep names": "\n".join(["a = [0]", *["a = [a]"] * 100]),
     "a null byte": "x = 1\0",
     "its own base": "_base_ = 'c.py'",
+    "a list that holds itself": "a = [1]\na += [a]",
+    "a dictionary that holds itself": "a = dict(b=1)\na.update(c=a)",
+    "doubled lists in place": "\n".join(["a = [0, 0]", *["a += a"] * 60]),
+    "nested lists in place": "\n".join(["a = [0]", "b = [a]", *["a += [b]", "b = [a]"] * 60]),
+    "updates of much": "\n".join([f"a = [{'0, ' * 40_000}]", "b = dict(a=a)", *["b.update(c=1)"] * 2_000]),
+    "much, over and over": "\n".join([f"a = [{'0, ' * 40_000}]", *["a = [*a]"] * 2_000]),
+    "an update of a module": "import os\nos.environ.update(A='1')",
+    "an update by code": "a = dict()\na.update(b=open('owned', 'w'))",
+    "another method": "a = [1]\na.append(2)",
+    "an attribute of a value": "a = dict(b=1)\nx = a.b",
+    "an attribute of no base": "x = _base_.a",
+    "what every object has": "x = _base_.__class__",
+    "other operators in place": "a = 1\na <<= 2",
+    "a number that grows": "a = 1\na += 1",
 }
 
 
@@ -114,3 +128,48 @@ def test_hostile_files_are_refused_soon_and_run_nothing(
     assert time.process_time() - start < 5
     assert len(caught.value.lines()) == 1
     assert not (tmp_path / "owned").exists()
+
+
+def test_lists_and_dictionaries_change_as_python_changes_them(tmp_path: Path) -> None:
+    source = """
+a = dict(names=["x"], other=dict(k=1))
+b = [a, a["names"]]
+a["names"] += ("y", "z")
+c = a["other"]
+c.update(dict(l=2), m=3)
+b[1] += b[1]
+a.update(n=b[1] + [4])
+"""
+    (tmp_path / "c.py").write_text(source, encoding="utf-8")
+    names: dict[str, object] = {}
+    exec(source, names)  # what Python itself makes of it
+    read = read_python_literals(tmp_path / "c.py")
+    assert dict(read) == {name: names[name] for name in "abc"}
+
+
+def test_what_a_base_sets_is_read_and_may_be_changed(tmp_path: Path) -> None:
+    (tmp_path / "base.py").write_text("count = 3\nimports = dict(a=['x'])\nmeta = dict(p=[[1, 2]])\n")
+    (tmp_path / "sibling.py").write_text("_base_ = 'base.py'\nmore = _base_.imports.a + ['s']\n")
+    (tmp_path / "c.py").write_text(
+        """
+_base_ = ["base.py", "sibling.py"]
+imports = dict(a=["y"])
+imports["a"] += _base_.imports["a"]
+meta = _base_.meta
+meta.update(dict(q=[_base_.count]))
+"""
+    )
+    read, bases = read_with_bases(tmp_path / "c.py")
+    assert dict(read) == {
+        "count": 3, "imports": {"a": ["y", "x"]}, "meta": {"p": [[1, 2]], "q": [3]}, "more": ["x", "s"],
+    }  # fmt: skip
+    assert read.lines["meta"] == (tmp_path / "c.py", 5)
+    assert list(bases) == ["base.py", "sibling.py"]
+    assert bases["base.py"] == {"count": 3, "imports": {"a": ["x"]}, "meta": {"p": [[1, 2]]}}
+
+
+def test_a_name_that_no_base_sets_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "base.py").write_text("count = 3\n")
+    (tmp_path / "c.py").write_text("_base_ = 'base.py'\nx = _base_.counts\n")
+    with pytest.raises(ConfigError, match=r"c.py:2: '_base_.counts': there is no counts in its _base_"):
+        read_python_literals(tmp_path / "c.py")

@@ -8,8 +8,17 @@ from shared.config.awml_models import Deployed, Tensors
 DEPLOYED = Deployed(
     projects=("FRNet",),
     task="segmentation3d",
-    components={"frnet": Tensors(("points", "coors", "voxel_coors", "inverse_map"), ("pred_probs",))},
+    components={
+        "frnet": Tensors(
+            ("points", "coors", "voxel_coors", "inverse_map"),
+            ("pred_probs",),
+            dtypes={"coors": "int64", "voxel_coors": "int64", "inverse_map": "int64"},
+        )
+    },
     assumed=True,
+    options={"form": "scatter"},
+    output_option="output",
+    opset_version=18,
 )
 
 
