@@ -70,6 +70,7 @@ def bench(
     min_seconds: float = 5.0,
     max_warm_up_seconds: float = 60.0,
     streams: int = 1,
+    batch: int | None = None,
     page_locked: bool = False,
     like: str | None = None,
     profile: bool = False,
@@ -90,6 +91,7 @@ def bench(
         min_seconds: for at least so long.
         max_warm_up_seconds: the warm-up ends here, stable or not.
         streams: requests in flight; more than one needs a pipeline on a GPU, and measures throughput besides.
+        batch: a request has so many samples, from ``sample_index`` on, which the network takes at a time.
         page_locked: the input lies in memory that the GPU fetches from by itself.
         like: measure the bare engines too, as ``trtexec-10`` or ``trtexec-11`` does.
         profile: time every layer of the engines too, in a pass of its own.
@@ -107,19 +109,15 @@ def bench(
         raise UsageError(f"sample {index} is not in the data set", hint=f"choose 0 to {len(model.dataset) - 1}")
     other = _earlier(model, against)
     stage = model.stage("bench", {"sample": index, "min_requests": min_requests, "min_seconds": min_seconds})
-    with stage, contextlib.ExitStack() as locked:
-        session, pipeline = model.load()
+    with stage, _ready(model, index, batch=batch, page_locked=page_locked) as (session, pipeline, data):
         _check_options(pipeline, session, streams=streams, bare=like is not None or profile)
-        sample = model.dataset.sample(index)
-        data = pipeline.read(sample).data
-        if page_locked:
-            locked.enter_context(_page_locked(pipeline, data))
         warmth = settle(pipeline, data, max_warm_up_seconds)
         totals, staged, answer = measure(pipeline, data, min_requests, min_seconds)
-        found = _conditions(model, index, page_locked=page_locked)
+        found = _conditions(model, index, batch=batch, page_locked=page_locked)
         rounds = [round_of(by_stage(totals, staged), found)]
         for _ in range(processes - 1):
-            again = partial(_measure_again, work, backend_name, device, index, options, page_locked=page_locked)
+            placed = partial(_measure_again, work, backend_name, device, index, options)
+            again = partial(placed, batch=batch, page_locked=page_locked)
             more, more_staged, others = _in_a_process(
                 again, min_requests=min_requests, min_seconds=min_seconds, max_warm_up_seconds=max_warm_up_seconds
             )
@@ -129,15 +127,16 @@ def bench(
         result: dict[str, Any] = {
             "stages": statistics,
             "warm_up": asdict(warmth),
-            "sample": sample.token,
+            "sample": model.dataset.sample(index).token,
             "counters": answer.counters,
             "backend": session.settings,
             "conditions": found,
+            "batch": batch,
             "page_locked": page_locked,
             "rounds": rounds,
             "memory": {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
         }
-        parts = [_stage_table(model, index, len(totals), statistics)]
+        parts = [_stage_table(model, index, batch, len(totals), statistics)]
         parts += _findings(statistics, list(model.spec.components), found)
         if streams > 1:
             result["streams"] = throughput(pipeline, data, streams, min_seconds)
@@ -167,6 +166,7 @@ def _measure_again(
     index: int,
     options: ModelOptions,
     *,
+    batch: int | None,
     page_locked: bool,
     min_requests: int,
     min_seconds: float,
@@ -174,19 +174,42 @@ def _measure_again(
 ) -> Measured:
     """What another process measures of the same sample: see `measure`, and the conditions of it."""
     model = open_model(work, backend_name, device, **options)
-    with contextlib.ExitStack() as locked:
-        _, pipeline = model.load()
-        data = pipeline.read(model.dataset.sample(index)).data
-        if page_locked:
-            locked.enter_context(_page_locked(pipeline, data))
+    with _ready(model, index, batch=batch, page_locked=page_locked) as (_, pipeline, data):
         settle(pipeline, data, max_warm_up_seconds)
         totals, staged, _ = measure(pipeline, data, min_requests, min_seconds)
-        return totals, staged, _conditions(model, index, page_locked=page_locked)
+        return totals, staged, _conditions(model, index, batch=batch, page_locked=page_locked)
 
 
-def _conditions(model: Model, index: int, *, page_locked: bool) -> dict[str, str]:
+def _conditions(model: Model, index: int, *, batch: int | None, page_locked: bool) -> dict[str, str]:
     memory = {"memory": "page-locked"} if page_locked else {}
-    return conditions(model.device, threads=str(model.threads or "default"), sample=str(index), **memory)
+    of_several = {"batch": str(batch)} if batch is not None else {}
+    return conditions(model.device, threads=str(model.threads or "default"), sample=str(index), **memory, **of_several)
+
+
+@contextlib.contextmanager
+def _ready(
+    model: Model, index: int, *, batch: int | None, page_locked: bool
+) -> Iterator[tuple[Session, Pipeline, Any]]:
+    """The model's session, the pipeline that takes requests, and the input of one.
+
+    Raises:
+        UsageError: what is asked for needs a pipeline on a GPU, or one that takes batches.
+    """
+    session, one = model.load()
+    pipeline = one if batch is None else _of_batches(one, batch)
+    dataset = model.dataset
+    inputs = [one.read(dataset.sample((index + number) % len(dataset))).data for number in range(batch or 1)]
+    with contextlib.ExitStack() as locked:
+        if page_locked:
+            for data in inputs:
+                locked.enter_context(_page_locked(one, data))
+        yield session, pipeline, inputs[0] if batch is None else inputs
+
+
+def _of_batches(pipeline: Pipeline, batch: int) -> Pipeline:
+    if not isinstance(pipeline, DevicePipeline):
+        raise UsageError(f"--batch {batch}", hint="several samples in a request need a pipeline on a GPU")
+    return pipeline.batch(batch)
 
 
 def _in_a_process(measuring: Callable[..., Measured], **arguments: float) -> Measured:
@@ -277,9 +300,12 @@ def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float
     return statistics
 
 
-def _stage_table(model: Model, index: int, count: int, statistics: Mapping[str, Mapping[str, float]]) -> str:
+def _stage_table(
+    model: Model, index: int, batch: int | None, count: int, statistics: Mapping[str, Mapping[str, float]]
+) -> str:
     per_second = statistics[TOTAL]["throughput"]
-    title = f"{model.name}, sample {index}, {count} requests, {per_second:.2f} a second"
+    samples = f"sample {index}" if batch is None else f"{batch} samples a request, from {index} on"
+    title = f"{model.name}, {samples}, {count} requests, {per_second:.2f} a second"
     disturbed = disturbance(statistics[TOTAL])
     title += "" if disturbed is None else f"; {disturbed}"
     rows = [

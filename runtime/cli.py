@@ -162,6 +162,11 @@ def run_command(**options: Any) -> Answer:
     help="Measure the throughput with so many requests in flight too (GPU).",
 )
 @click.option(
+    "--batch",
+    type=click.IntRange(1, 64),
+    help="A request has so many samples, which the network takes at a time (YOLOX on a GPU).",
+)
+@click.option(
     "--like",
     type=click.Choice(["trtexec-10", "trtexec-11"]),
     help="Measure the bare engines too, as that trtexec does (TensorRT).",

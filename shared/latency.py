@@ -31,7 +31,7 @@ CARD, PROCESSOR = "card", "processor"
 CLOCKS = ("sm_clock_mhz", "memory_clock_mhz")
 """Among the conditions on a card."""
 
-SETTINGS = ("threads", "sample", "memory")
+SETTINGS = ("threads", "sample", "memory", "batch")
 """Among the conditions of a measurement: what was asked for."""
 
 YARDSTICK = "yardstick_ms"

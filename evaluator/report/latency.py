@@ -37,7 +37,8 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
         stage = f"bench:{name}"
         if material.manifest.stages[stage].status != "done" or outdated_inputs(material.manifest, stage):
             continue
-        blocks += _stages(f"{name}, runtime bench on one sample", result["stages"], components)
+        samples = "one sample" if result.get("batch") is None else f"{result['batch']} samples a request"
+        blocks += _stages(f"{name}, runtime bench on {samples}", result["stages"], components)
     return Section("latency", "Latency", blocks)
 
 

@@ -50,3 +50,20 @@ def test_lanes_do_not_mix() -> None:
             expected = build_pipeline(tiny.spec(), host).infer(data)
             assert lane.collect().predictions.corners.tobytes() == expected.predictions.corners.tobytes()
             np.testing.assert_array_equal(lane.letterboxed(), host.images)
+
+
+@pytest.mark.parametrize("convention", ["mmdet", "autoware"])
+def test_several_images_in_a_request(convention: str) -> None:
+    rows = np.stack([tiny.random_rows(number) for number in range(6)])
+    nms = {"convention": convention, "iou_threshold": 0.6, "class_agnostic": True, "max_boxes": None}
+    one: Any = build_pipeline(tiny.spec(6, nms=nms), RowsSession(open_gpu(Device("cuda", 0)), rows))
+    lane = one.batch(6)
+    for repeat in range(5):
+        images = [image(300 + 40 * number, 200 + repeat, number) for number in range(6)]
+        answer = lane.infer(images)
+        for number, data in enumerate(images):
+            host = tiny.StandIn(rows[number])
+            expected = build_pipeline(tiny.spec(nms=nms), host).infer(data)
+            assert host.images is not None
+            np.testing.assert_array_equal(lane.letterboxed()[number], host.images[0])
+            assert answer.predictions[number].corners.tobytes() == expected.predictions.corners.tobytes()

@@ -221,6 +221,8 @@ def test_options_that_a_backend_lacks_are_refused(work: Path) -> None:
     for arguments, message in (
         (["bench", "--backend", "onnx", "--streams", "2"], "pipeline on a GPU"),
         (["bench", "--backend", "onnx", "--page-locked"], "pipeline on a GPU"),
+        (["bench", "--backend", "onnx", "--batch", "6"], "pipeline on a GPU"),
+        (["bench", "--backend", "tensorrt", "--device", "cuda", "--batch", "6"], "'centerpoint' is one input"),
         (["bench", "--backend", "onnx", "--steps", "engines"], "only on a GPU"),
         (["bench", "--backend", "onnx", "--like", "trtexec-10"], "--backend tensorrt"),
         (["bench", "--backend", "onnx", "--against", "caffe-cpu"], "no bench result"),
