@@ -13,6 +13,7 @@ from shared.cli import (
     COUNT_OR_ALL,
     EXISTING_FOLDER,
     FILE,
+    FOLDER,
     INDEX,
     SECONDS,
     THREADS,
@@ -202,6 +203,21 @@ def overlay_command(**options: Any) -> None:
     from runtime.models.calibration.overlay import overlay
 
     click.echo(overlay(**options))
+
+
+@cli.command("messages")
+@workspace_option
+@click.option("--run", "run_name", metavar="RUN", required=True, help="Whose answers, for example onnx-cpu.")
+@click.option("--out", type=FOLDER, required=True, help="The folder to write to.")
+@click.option("--num-samples", type=COUNT_OR_ALL, default=-1, show_default=True, help="How many samples; -1 for all.")
+def messages_command(**options: Any) -> None:
+    """Write what Autoware's node publishes for a run's answers: the bytes of its messages, and messages.json.
+
+    Example: runtime messages --work work/yolox-seg --run onnx-cpu --out messages
+    """
+    from runtime.messages import write_messages
+
+    click.echo(write_messages(options.pop("work"), **options))
 
 
 @cli.command("ranges")

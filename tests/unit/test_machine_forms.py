@@ -22,8 +22,9 @@ WITHOUT = {
     "exporter config init", "exporter config schema", "exporter config show", "exporter export", "exporter models",
     "exporter package autoware", "exporter quantize ptq", "exporter quantize qat", "exporter trace", "manifest check",
     "manifest merge", "manifest rollback", "manifest schema", "manifest tag", "manifest trust", "manifest untag",
-    "runtime backends", "runtime overlay", "runtime swap", "runtime trace", "trt_builder build", "trt_builder probe",
-    "trt_builder refit", "trt_builder reproduce", "trt_builder suggest-profiles", "verifier export",
+    "runtime backends", "runtime messages", "runtime overlay", "runtime swap", "runtime trace", "trt_builder build",
+    "trt_builder probe", "trt_builder refit", "trt_builder reproduce", "trt_builder suggest-profiles",
+    "verifier export",
 }  # fmt: skip
 
 #: Their module makes the table of another command.

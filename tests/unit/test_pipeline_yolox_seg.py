@@ -7,9 +7,15 @@ import pytest
 
 from runtime.models.yolox.letterbox import Placement
 from runtime.models.yolox.parameters import Letterbox
-from runtime.models.yolox_seg.mask import in_place, interpolated, run_lengths
+from runtime.models.yolox_seg.mask import RUN, in_place, interpolated, network_labels, run_lengths
+from runtime.models.yolox_seg.messages import messages
 from runtime.pipeline import HostPipeline, build_pipeline
-from shared.errors import ManifestError
+from shared.class_colors import class_colors
+from shared.errors import ManifestError, UsageError
+from shared.metrics.confusion import UNLABELED
+from shared.several_tasks import Answers
+from shared.tasks.detection2d import Boxes2D
+from shared.tasks.segmentation2d import ClassMask
 from tests.support import tiny_yolox as tiny
 from tests.support import tiny_yolox_seg as seg
 
@@ -110,7 +116,43 @@ def test_a_spec_whose_mask_has_other_classes_is_refused() -> None:
 
 
 def test_run_lengths_are_those_of_the_lines_one_after_another() -> None:
-    labels, counts = run_lengths(np.array([[3, 3, 1], [1, 1, 3]], np.uint8))
-    assert labels.tolist() == [3, 1, 3]
-    assert counts.tolist() == [2, 3, 1]
-    assert run_lengths(np.zeros((0, 4), np.uint8))[1].size == 0
+    runs = run_lengths(np.array([[3, 3, 1], [1, 1, 3]], np.uint8))
+    assert runs.tolist() == [(3, 2), (1, 3), (3, 1)]
+    # Label and count without a gap, the count as a little-endian int32: 5 bytes a run.
+    assert runs.tobytes() == bytes([3, 2, 0, 0, 0, 1, 3, 0, 0, 0, 3, 1, 0, 0, 0])
+    assert run_lengths(np.zeros((0, 4), np.uint8)).size == 0
+
+
+@pytest.mark.parametrize("size", [(640, 360), (641, 359), (96, 96), (100, 333), (97, 1)])
+def test_the_networks_labels_come_back_from_the_images(size: tuple[int, int]) -> None:
+    width, height = size
+    given = probabilities()
+    mask = in_place(given, Placement(1, 1, width, height), LETTERBOX)
+    scale = min(np.float32(96) / np.float32(width), np.float32(96) / np.float32(height))
+    lines, columns = (max(1, int(np.float32(side) * scale)) for side in (height, width))
+    np.testing.assert_array_equal(network_labels(mask.labels, LETTERBOX), given.argmax(axis=0)[:lines, :columns])
+
+
+def test_messages_are_those_of_autowares_node() -> None:
+    spec = seg.spec(mask="autoware")
+    labels = np.repeat(np.arange(3, dtype=np.uint8), 100).reshape(3, 100).repeat(100, axis=0)
+    labels[0, 0] = UNLABELED
+    answers = Answers({"detection2d": Boxes2D.empty(), "segmentation2d": ClassMask.build(labels)})
+    mask, color_mask = messages(spec, answers)
+    assert (mask.topic, mask.encoding, mask.step) == ("mask", "mono8", mask.width)
+    runs = np.frombuffer(mask.data, RUN)
+    assert runs["label"].tolist() == [0, 1, 2]
+    assert runs["count"].sum() == mask.height * mask.width
+    picture = np.frombuffer(color_mask.data, np.uint8).reshape(color_mask.height, color_mask.step // 3, 3)
+    assert (color_mask.encoding, picture.shape[1]) == ("bgr8", mask.width)
+    colors = class_colors(len(seg.MASK_CLASSES))
+    assert [tuple(picture[line, 0, ::-1].tolist()) for line in (0, -1)] == [colors[0], colors[2]]
+
+
+def test_messages_that_the_node_would_not_send_are_refused() -> None:
+    answers = Answers({"detection2d": Boxes2D.empty(), "segmentation2d": ClassMask.build(np.zeros((300, 300)))})
+    with pytest.raises(UsageError, match=r"model\.options\.mask"):
+        messages(seg.spec(mask="awml"), answers)
+    small = Answers({"detection2d": Boxes2D.empty(), "segmentation2d": ClassMask.build(np.zeros((3, 3)))})
+    with pytest.raises(UsageError, match="an image of 3 x 3 is smaller"):
+        messages(seg.spec(mask="autoware"), small)

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exporter.autoware import Bundle, BundleOptions, precision, same_shape
-from exporter.autoware.colors import class_colors
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
+from shared.class_colors import class_colors
 from shared.spec import ModelSpec
 
 NODE = "autoware_lidar_frnet"

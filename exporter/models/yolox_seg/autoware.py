@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from exporter.autoware import Bundle, BundleOptions
-from exporter.autoware.colors import class_colors
 from exporter.autoware.labels import label_of
 from exporter.models.yolox import autoware as yolox
+from shared.class_colors import class_colors
 from shared.several_tasks import classes_of
 from shared.spec import ModelSpec
 

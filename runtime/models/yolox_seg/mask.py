@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from runtime.models.yolox.letterbox import Placement, place
 from runtime.models.yolox.parameters import Letterbox
 from runtime.models.yolox_seg.parameters import YoloxSegParameters
-from shared.arrays import Float32, Int32, Int64, UInt8
+from shared.arrays import Float32, Int32, UInt8
+from shared.errors import UsageError
 from shared.metrics.confusion import UNLABELED
 from shared.tasks.segmentation2d import ClassMask
 
@@ -59,12 +61,14 @@ def _taken(placement: Placement, letterbox: Letterbox) -> tuple[Sampling, Sampli
 
 
 def _taken_in_place(placement: Placement, letterbox: Letterbox) -> tuple[Sampling, Sampling]:
-    scale = min(
-        np.float32(letterbox.width) / np.float32(placement.width),
-        np.float32(letterbox.height) / np.float32(placement.height),
-    )
+    scale = _scale_in_place(placement.width, placement.height, letterbox)
     lines, columns = (max(1, int(np.float32(side) * scale)) for side in (placement.height, placement.width))
     return _nearest(lines, placement.height), _nearest(columns, placement.width)
+
+
+def _scale_in_place(width: int, height: int, letterbox: Letterbox) -> np.float32:
+    """Network pixels per image pixel."""
+    return min(np.float32(letterbox.width) / np.float32(width), np.float32(letterbox.height) / np.float32(height))
 
 
 def _between(source: int, target: int) -> Sampling:
@@ -166,8 +170,31 @@ def _steps(margins: Float32) -> UInt8:
     return np.asarray(np.rint(np.float32(255) * within), np.uint8)
 
 
-def run_lengths(labels: UInt8) -> tuple[UInt8, Int64]:
-    """Labels (H, W), line by line, as Autoware's node publishes them: each label with how often it comes in a row."""
+#: A run as Autoware's node writes it: the label, and for how many pixels.
+RUN = np.dtype([("label", "u1"), ("count", "<i4")])
+
+
+def run_lengths(labels: UInt8) -> npt.NDArray[np.void]:
+    """Labels (H, W), line by line, as Autoware's node publishes them: runs (N,) of `RUN`, which go on across lines."""
     flat = labels.reshape(-1)
     starts = np.flatnonzero(np.diff(flat, prepend=flat[:1] + np.uint8(1)))
-    return flat[starts], np.diff(starts, append=flat.size)
+    runs = np.empty(len(starts), RUN)
+    runs["label"], runs["count"] = flat[starts], np.diff(starts, append=flat.size)
+    return runs
+
+
+def network_labels(labels: UInt8, letterbox: Letterbox) -> UInt8:
+    """The labels (h, w) of the network's pixels that `in_place` made an image's labels (H, W) of.
+
+    Raises:
+        UsageError: the image has fewer pixels than it takes up in the network's input.
+    """
+    height, width = labels.shape
+    if _scale_in_place(width, height, letterbox) > 1:
+        raise UsageError(
+            f"an image of {width} x {height} is smaller than what it takes up in the network's input",
+            hint="an answer has the labels of the image's pixels, and the node publishes those of the network's",
+        )
+    lines, columns = _taken_in_place(Placement(1, 1, width, height), letterbox)
+    first = [np.flatnonzero(np.diff(each.pixels[:, 0], prepend=-1)) for each in (lines, columns)]
+    return labels[np.ix_(*first)]
