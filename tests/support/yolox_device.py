@@ -27,14 +27,16 @@ class RowsSession(DeviceSession):
         self.gpu = gpu
         self.settings: dict[str, Any] = {}
         self._dtype = np.dtype(dtype)
-        given = {"output": (rows if rows.ndim == 3 else rows[None]).astype(dtype), **(more or {})}
+        batch = rows if rows.ndim == 3 else rows[None]
+        self._images = len(batch)
+        given = {"output": batch.astype(dtype), **(more or {})}
         self.answers = {name: gpu.upload(array) for name, array in given.items()}
 
     def run(self, component: str, inputs: Any) -> dict[str, Any]:
         raise NotImplementedError
 
     def rows(self, component: str) -> tuple[int, int | None]:
-        return 1, 1
+        return 1, self._images
 
     def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
         return self._dtype

@@ -13,6 +13,7 @@ import pytest
 from runtime.models.yolox import device as yolox
 from runtime.models.yolox_seg.device import YoloxSegOnDevice
 from runtime.pipeline import HostPipeline, build_pipeline
+from shared.errors import UsageError
 from shared.metrics.confusion import UNLABELED
 from shared.spec import ModelSpec
 from shared.tasks.segmentation2d import ClassMask
@@ -131,3 +132,10 @@ def test_nearest_pixels_are_opencvs(size: tuple[int, int]) -> None:
     width, height = (max(1, int(np.float32(side) * scale)) for side in size)
     decided = ClassMask.of_probabilities(layers[:, :height, :width])
     np.testing.assert_array_equal(mask.labels, cv2.resize(decided.labels, size, interpolation=cv2.INTER_NEAREST))
+
+
+def test_a_request_is_one_image(gpu: Any) -> None:
+    lane = on_device(gpu, probabilities(0), seg.spec())
+    with pytest.raises(UsageError, match="a batch of 6") as refused:
+        lane.batch(6)
+    assert "'yolox_seg' is one input" in str(refused.value.hint)

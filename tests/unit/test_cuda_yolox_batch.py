@@ -164,7 +164,9 @@ def test_another_number_of_images_is_refused(monkeypatch, count: int) -> None:
         lane.infer([*images(), *images()][:count])
 
 
-def test_a_network_that_takes_fewer_images(monkeypatch) -> None:
+@pytest.mark.parametrize("batch", [1, "batch_size"])
+def test_a_network_that_takes_fewer_images(monkeypatch, batch: int | str) -> None:
+    """As exported, or as its engine's profile says."""
     with pytest.raises(UsageError, match="takes 1 at a time, not 3") as refused:
-        batch_of(monkeypatch, rows_of_each(), batch=1)
-    assert "batch_size=3" in str(refused.value.hint)
+        batch_of(monkeypatch, tiny.random_rows(0), batch=batch)
+    assert "batch_size=3; dynamic needs a tensorrt_profile" in str(refused.value.hint)

@@ -2,8 +2,8 @@
 
 image -> upload -> letterbox -> yolox -> select -> nms -> download
 
-Images go to the device as the cameras gave them, and what comes back are the boxes that are left, in pixels of the
-network's input. A request is one image, or the images of several cameras, which the network takes as one batch.
+Images go to the device as the cameras gave them, and what comes back are the boxes that are left. A request is one
+image, or the images of several cameras, which the network takes as one batch.
 """
 
 from __future__ import annotations
@@ -138,14 +138,14 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         self._kernels = gpu.kernels(FILES, _SIGNATURES, constants, self._stream)
         # As many as the GPU runs at a time, whatever the number of images.
         self._blocks = max(1, gpu.multiprocessors * 8 // images)
-        image, batch = parameters.image, tensor.shape[0]
-        if not isinstance(batch, int):
-            batch = images
-        elif batch < images:
+        image, fixed = parameters.image, tensor.shape[0]
+        most = fixed if isinstance(fixed, int) else session.rows(component.name)[1]
+        if most is not None and most < images:
             raise UsageError(
-                f"the network takes {batch} at a time, not {images}",
-                hint=f"export with --set model.options.batch_size={images} or dynamic",
+                f"the network takes {most} at a time, not {images}",
+                hint=f"export with --set model.options.batch_size={images}; dynamic needs a tensorrt_profile up to it",
             )
+        batch = fixed if isinstance(fixed, int) else images
         self._input = gpu.allocate((batch, 3, image.height, image.width), dtype)
         self._bound = self._lane.bind(component.name, {tensor.name: self._input}, {})
         self._rows, self._columns = parameters.rows, int(component.outputs[0].shape[-1])
@@ -159,8 +159,8 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         self._order = gpu.allocate((images, MOST), np.int32)
         self._ranked = gpu.allocate((images, MOST, BOX_WORDS), np.float32)
         self._overlaps = gpu.allocate((images, MOST, MOST // WORD), np.uint64)
-        most = parameters.nms.max_boxes
-        self._most = MOST if most is None else min(most, MOST)
+        wanted = parameters.nms.max_boxes
+        self._most = MOST if wanted is None else min(wanted, MOST)
         self._result = gpu.allocate((images * (HEADER_WORDS + self._most * DECODED_WORDS),), np.int32)
         # All that there can be: 98 kB an image are fetched faster than it could be told that there are less.
         self._host_result = gpu.pinned(self._result.shape, np.int32)
@@ -210,18 +210,18 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
                 for number, placement in enumerate(request.placements)
             ]
         counters["boxes"] = sum(len(boxes) for boxes in found)
-        latency = self._timeline.milliseconds() if stages else {}
-        if stages:
-            latency["place"] = (time.perf_counter() - began) * 1e3
+        placed = time.perf_counter()
+        latency = {**self._timeline.milliseconds(), "place": (placed - began) * 1e3} if stages else {}
         return Inference(found, outputs, latency, counters)
 
     def _boxes_of(self, number: int, placement: Placement) -> Boxes2D:
         """What is left in one of the images, in its pixels."""
         header = self._host_result[number * HEADER_WORDS : (number + 1) * HEADER_WORDS]
         picked, nms = int(header[PICKED]), self._parameters.nms
-        if picked <= MOST:
-            return finished(self._kept(number, int(header[KEPT])), placement, nms)
-        return suppressed(self._candidates(number, picked), placement, nms)
+        if picked > MOST:
+            return suppressed(self._candidates(number, picked), placement, nms)
+        kept = self._kept(number, int(header[KEPT]))
+        return finished(kept, placement, nms) if nms.convention == "autoware" else kept
 
     def letterboxed(self) -> npt.NDArray[Any]:
         """(B, 3, H, W) what the component was given by the last request, on the host."""
@@ -294,7 +294,7 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         """Called before images of other sizes are; a subclass makes ready what it needs for them."""
 
     def _kept(self, number: int, count: int) -> Boxes2D:
-        """The candidates that are left of an image's, best first, in pixels of the network's input."""
+        """The candidates that are left of an image's, best first, see `decoded` in ``nms.cu``."""
         start = self._images * HEADER_WORDS + number * self._most * DECODED_WORDS
         rows = self._host_result[start : start + count * DECODED_WORDS].view(np.float32).reshape(count, DECODED_WORDS)
         return Boxes2D(rows[:, :4].copy(), rows[:, 5].astype(np.int64), rows[:, 4].copy())

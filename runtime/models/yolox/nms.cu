@@ -3,7 +3,8 @@
 //
 // cells      (ROWS, 3) float32: corner and stride of each row's cell [px]; null: rows are decoded. The same for all images
 // scales     (2,) float32: pixels of the network's input per pixel of the image, across and down
-// decoded    (MOST, DECODED_WORDS) float32: left, top, right, bottom in pixels of the network's input, score, label
+// decoded    (MOST, DECODED_WORDS) float32: left, top, right, bottom, score, label; in pixels of the image, where boxes are
+//            compared in whole pixels in those of the network's input
 // keys       (MOST,) uint64: the bits of the score, then the row's number inverted, so that a larger key is a better box
 // boxes      (MOST, BOX_WORDS) float32: left, top, right, bottom as they are compared, then the label
 // order      (MOST,) int32: the picks, best first
@@ -64,15 +65,16 @@ decode_picks(const int* picks, const float* values, const float* cells, int rows
             }
             const float half = size / 2.0f;
             float low = center - half, high = center + half;
+            if (!whole) {
+                low = low / scales[axis];
+                high = high / scales[axis];
+            }
             own[axis] = low;
             own[2 + axis] = high;
             if (whole) {
                 high = truncf(high - low);
                 low = truncf(low);
                 high = low + high;
-            } else {
-                low = low / scales[axis];
-                high = high / scales[axis];
             }
             box[axis] = low;
             box[2 + axis] = high;
