@@ -108,16 +108,18 @@ int8-of:
 	@$(MAKE) pipeline
 
 # Which precision to ship: choices of a copy of the model that is quantized in all layers but NEVER_INT8, those that
-# TensorRT 8.6 does not build or that keep batch norms as nodes. LAYERS: lists of layers in floating point, a choice each.
+# TensorRT 8.6 does not build or that keep batch norms as nodes. A package's config says itself which layers those are.
+# LAYERS: lists of layers in floating point, a choice each.
 POLICIES ?= fp32_tf32 fp16 int8
-LAYERS ?= $(CONFIG)
+LAYERS ?= $(if $(packaged),,$(CONFIG))
 MAX_DROP ?= 0.25
 NEVER_INT8_centerpoint_int8 := pts_voxel_encoder pts_neck.deblocks.1 pts_neck.deblocks.2
 NEVER_INT8_calibration_int8 := backbone.layer4.1.conv2
 NEVER_INT8 ?= $(NEVER_INT8_$(MODEL))
 empty :=
 comma := ,
-in_all_layers = --set quantization.sensitive_layers=[$(subst $(empty) $(empty),$(comma),$(strip $(NEVER_INT8)))]
+in_all_layers = $(if $(NEVER_INT8)$(if $(packaged),,ours),--set \
+    quantization.sensitive_layers=[$(subst $(empty) $(empty),$(comma),$(strip $(NEVER_INT8)))])
 choices_of = WORK=$(if $(filter command environment,$(origin WORK)),$(WORK),work/$(subst _,-,$*)-$(1))
 measured_choices = --work $(WORK) $(if $(filter cpu,$(DEVICE)),--backend onnx) --device $(DEVICE) $(overrides_of_keys) $(cluster)
 %-sweep: $(SETUP) ## centerpoint-sweep and so on: latency against metric of POLICIES="fp32_tf32 fp16 int8" [LAYERS="skip.yaml ..."]
@@ -129,19 +131,21 @@ sweep-of: all-int8
 	@$(TOOLS)/bin/trt_builder sweep $(measured_choices) $(POLICIES:%=--policy %) $(LAYERS:%=--skip-from %)
 
 # The frames that choose are neither those of the calibration nor those that results are reported on: SEARCH, an info file.
-SEARCH_DATA ?= work/demo-search
+# Of a package, whose demo's data have names of its own, they are what another seed gives.
+SEARCH_DATA ?= work/demo-search$(demo_suffix)
 SEARCH_centerpoint_int8 := info/t4dataset_demo_infos_val.pkl
 SEARCH_yolox_int8 := info/yolox_infos_val.json
 SEARCH_calibration_int8 := info/t4dataset_demo_calibration_infos_val.pkl
 search_frames = $(if $(SEARCH),--set data.info_file=$(SEARCH),$(if $(DATA),,--data $(SEARCH_DATA) \
-    --set data.info_file=$(abspath $(SEARCH_DATA)/$(SEARCH_$(MODEL)))))
+    $(if $(packaged),,--set data.info_file=$(abspath $(SEARCH_DATA)/$(SEARCH_$(MODEL))))))
+search_split = $(if $(packaged),--seed 8 --for $(demo_of),--split val --frames 40)
 tune-of: all-int8
-	@$(if $(DATA)$(SEARCH),,$(DEMO_TOOL) generate --out $(SEARCH_DATA) --split val --frames 40)
+	@$(if $(DATA)$(SEARCH),,$(DEMO_TOOL) generate --out $(SEARCH_DATA) $(search_split))
 	@$(EXPORTER_TOOL) quantize sensitivity --config $(CONFIG) --work $(WORK) $(overrides) $(calibration_overrides) $(search_frames) $(cluster)
 	@$(TOOLS)/bin/trt_builder tune $(measured_choices) $(search_frames) --max-drop $(MAX_DROP)
 
 all-int8:
-	@test -f $(CONFIG) || { echo "there is no $(CONFIG): it says how MODEL is quantized" >&2; exit 2; }
+	@$(with_config)
 	@$(with_checkpoint)
 	@$(if $(filter docker,$(RUN_IN)),echo "this needs all tools together: RUN=local" >&2; exit 2)
 	@$(if $(DATA),$(if $(CALIBRATION),,echo "with DATA, set CALIBRATION to an info file of other samples" >&2; exit 2),$(if $(demo_targets),$(MAKE) $(demo_targets)))

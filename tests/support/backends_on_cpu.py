@@ -31,6 +31,5 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def _host_tensor(array: DeviceArray, device: str) -> Any:
-    count = int(np.prod(array.shape))
-    memory = np.frombuffer((ctypes.c_float * count).from_address(array.address), np.float32)
-    return torch.from_numpy(memory.reshape(array.shape))
+    memory = (ctypes.c_char * array.nbytes).from_address(array.address)
+    return torch.from_numpy(np.frombuffer(memory, array.dtype).reshape(array.shape))

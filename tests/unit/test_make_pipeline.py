@@ -185,6 +185,21 @@ def test_a_config_of_a_package_is_called_by_its_name_and_has_demo_data_of_its_ow
     assert "--set quantization.calibration.data.root=work/demo-calibration-traffic-light" in ptq
 
 
+def test_choices_are_measured_for_a_config_of_a_package() -> None:
+    """Quantized where the config says so, which the Makefile can't know; searched on frames that another seed gives."""
+    swept, searched = (_dry_make(f"traffic-light-{target}", "SETUP=").stdout for target in ("sweep", "tune"))
+    assert "sensitive_layers" not in swept and "--skip-from" not in swept
+    assert "quantize ptq --config traffic_light_int8 --work work/traffic-light-sweep " in swept
+    assert "trt_builder sweep --work work/traffic-light-sweep " in swept
+    assert "demo generate --out work/demo-search-traffic-light --seed 8 --for traffic_light\n" in searched
+    assert "info_file" not in searched and "--split val" not in searched
+    for command in ("quantize sensitivity", "trt_builder tune"):
+        called = [line for line in searched.splitlines() if command in line]
+        assert called and all("--data work/demo-search-traffic-light " in line for line in called)
+    given = _dry_make("traffic-light-sweep", "SETUP=", "NEVER_INT8=backbone.a head", "LAYERS=skip.yaml").stdout
+    assert "quantization.sensitive_layers=[backbone.a,head]" in given and "--skip-from skip.yaml" in given
+
+
 def test_data_of_ones_own_take_the_place_of_a_packages(tmp_path: Path) -> None:
     commands = _dry_make("traffic-light-all", "SETUP=", f"DATA={tmp_path}").stdout
     assert "demo generate" not in commands and "work/demo-" not in commands

@@ -6,15 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import onnx
 import pytest
 from awml_deploy_transfusion import configs
+from awml_deploy_transfusion.exporter_model import adapter
 from awml_deploy_transfusion.names import INPUTS, OUTPUTS, VOXELS_AXIS
+from awml_deploy_transfusion.runtime_model.device import TransFusionOnDevice
 
+from exporter.checkpoints import load_weights
+from exporter.training_config import read_training_config
+from runtime.model import open_model
+from shared.data import DataSettings, open_dataset
 from shared.manifest import read_manifest
-from tests.support import trt_rtx
+from shared.tasks import find
+from tests.support import backends_on_cpu, cuda_on_cpu, trt_rtx
 
 TRAINING_CONFIG = Path(configs.__path__[0]) / "transfusion_demo.py"
 FRAMES = 3
@@ -92,3 +100,32 @@ def test_tensorrt_for_rtx_builds_the_network(work: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     (engine,) = read_manifest(work / "manifest.json").results["engines"]
     assert engine.endswith("/transfusion")
+
+
+@pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA names no folder of real frames (docs/data.md)")
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler")
+def test_real_frames_are_answered_as_by_the_framework(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By PyTorch and ONNX Runtime, and the first frame between kernels, too: a CPU takes 9 s for it."""
+    backends_on_cpu.use(monkeypatch, cuda_on_cpu.KEPT)
+    in_numpy = [open_model(work, name, "cpu").load()[1] for name in ("pytorch", "onnx")]
+    on_kernels = open_model(work, "onnx", "cuda").load()[1]
+    assert isinstance(on_kernels, TransFusionOnDevice)
+    options = adapter.read_options({})
+    config = read_training_config(TRAINING_CONFIG)
+    framework = adapter.build(config, options)
+    load_weights(framework, TRAINING_CONFIG.with_suffix(".pth"))
+    parameters = adapter.parameters(framework, config, options)
+    task, errors = find("detection3d"), defaultdict[str, float](float)
+    samples = open_dataset(DataSettings(format="real"), root=Path(os.environ["REAL_DATA"]))
+    for index in range(len(samples)):
+        sample = samples.sample(index)
+        _, boxes, counted = adapter.answer(framework, adapter.load_input(sample, parameters))
+        for pipeline in (*in_numpy, *([] if index else [on_kernels])):
+            answer = pipeline.infer(pipeline.read(sample).data)
+            pairs = task.pair(boxes, answer.predictions)
+            assert answer.counters["voxels"] == counted["voxels"]
+            assert len(pairs.reference_alone) == len(pairs.test_alone) == pairs.label_flips == 0, sample.token
+            for name, values in pairs.errors.items():
+                errors[name] = max(errors[name], values.max())
+    assert errors.keys() == task.errors.keys()
+    assert all(error < task.errors[name].exact for name, error in errors.items()), errors

@@ -228,6 +228,16 @@ def test_what_a_frame_leaves_behind_is_gone_in_the_next(model: Any, spec: ModelS
     assert all(np.array_equal(alone[name], again[name]) for name in alone)
 
 
+def test_scores_are_of_the_request_that_they_are_asked_of(model: Any) -> None:
+    head = model.pts_bbox_head
+    rng = torch.Generator().manual_seed(0)
+    maps = [torch.randn(1, 60, 64, 64, generator=rng) for _ in range(2)]
+    with torch.no_grad():
+        first, other = (head([features], [])[0][0] for features in maps)
+    assert not torch.equal(first["query_labels"], other["query_labels"])
+    assert torch.equal(head.scores(first).argmax(dim=1), first["query_labels"])
+
+
 def test_circle_suppression_is_that_of_the_data_set(model: Any, spec: ModelSpec) -> None:
     """nuScenes' ninth and tenth class are suppressed, each by itself; here, by hand, those of the demo."""
     suppressing = [{"label": 0, "radius": 100.0, "most": 83}, {"label": 4, "radius": 100.0, "most": 2}]

@@ -33,9 +33,8 @@ def answer(model: Any, points: Tensor) -> tuple[RawOutputs, Boxes3D, dict[str, i
         else:
             result = head.predict(empty_map(model, points), [sample.metainfo for sample in data["data_samples"]])[0]
     said = {name: values[..., -head.num_proposals :] for name, values in calls[-1].output[0][0].items()}
-    one_hot = torch.nn.functional.one_hot(head.query_labels, head.num_classes).transpose(1, 2)
     raw = {
-        SCORES: said["heatmap"].sigmoid() * said["query_heatmap_score"] * one_hot,
+        SCORES: head.scores(said),
         BOXES: torch.cat([said[name] for name in ("center", "height", "dim", "vel") if name in said], dim=1),
         ROTATIONS: said["rot"],
     }

@@ -93,7 +93,6 @@ class TransFusionHead(nn.Module):
                 module.momentum = bn_momentum
         columns, rows = (int(cells) // test_cfg["out_size_factor"] for cells in test_cfg["grid_size"][:2])
         self.bev_pos = centers_of_cells(rows, columns)
-        self.query_labels: Tensor | None = None
         self.supervision: Supervision | None = None
 
     def forward(self, feats: Sequence[Tensor], metas: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Tensor]]]:  # noqa: ARG002 (as mmdet3d calls heads)
@@ -105,7 +104,8 @@ class TransFusionHead(nn.Module):
 
         Returns:
             A list of one dict in a tuple: by name (B, channels, Q) of all decoder layers, one after the other along the
-            last axis; ``query_heatmap_score`` (B, classes, Q); ``dense_heatmap`` (B, classes, H, W) logits.
+            last axis; ``query_heatmap_score`` (B, classes, Q), and ``query_labels`` (B, Q) int64, the classes that the
+            queries were chosen for; ``dense_heatmap`` (B, classes, H, W) logits.
         """
         (features,) = feats
         features = self.shared_conv(features)
@@ -114,8 +114,8 @@ class TransFusionHead(nn.Module):
         heatmap = local_maxima(logits.detach().sigmoid(), self.nms_kernel_size).flatten(2)
         cells_per_class = heatmap.shape[-1]
         best = heatmap.flatten(1).sort(dim=-1, descending=True, stable=True).indices[:, : self.num_proposals]
-        self.query_labels, cells = best // cells_per_class, best % cells_per_class
-        one_hot = functional.one_hot(self.query_labels, self.num_classes).transpose(1, 2).float()
+        labels, cells = best // cells_per_class, best % cells_per_class
+        one_hot = functional.one_hot(labels, self.num_classes).transpose(1, 2).float()
         query = flat.gather(2, cells[:, None].expand(-1, flat.shape[1], -1)) + self.class_encoding(one_hot)
         map_positions = self.bev_pos.to(features).expand(len(features), -1, -1)
         positions = map_positions.gather(1, cells[..., None].expand(-1, -1, 2))
@@ -128,6 +128,7 @@ class TransFusionHead(nn.Module):
             layers.append(said)
         result = {name: torch.cat([said[name] for said in layers], dim=-1) for name in layers[0]}
         result["query_heatmap_score"] = heatmap.gather(2, cells[:, None].expand(-1, heatmap.shape[1], -1))
+        result["query_labels"] = labels
         result["dense_heatmap"] = logits
         return ([result],)
 
@@ -176,9 +177,7 @@ class TransFusionHead(nn.Module):
         Args:
             said: what `forward` gave, of the last decoder layer alone.
         """
-        if self.query_labels is None:
-            raise RuntimeError("forward comes first")
-        one_hot = functional.one_hot(self.query_labels, self.num_classes).transpose(1, 2)
+        one_hot = functional.one_hot(said["query_labels"], self.num_classes).transpose(1, 2)
         return said["heatmap"].sigmoid() * said["query_heatmap_score"] * one_hot
 
     def _not_suppressed(self, sample: Mapping[str, Tensor]) -> Tensor:
