@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +142,15 @@ def producers(model: onnx.ModelProto) -> Callable[[str], onnx.NodeProto | None]:
     """A function that gives the node that makes a tensor, or None for inputs and initializers."""
     table = {output: node for node in model.graph.node for output in node.output}
     return table.get
+
+
+def outputs_behind(model: onnx.ModelProto, operators: Collection[str]) -> set[str]:
+    """Names of the outputs that are computed from what a node of one of these operators makes."""
+    reached: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type in operators or not reached.isdisjoint(node.input):
+            reached.update(node.output)
+    return reached & {output.name for output in model.graph.output}
 
 
 def low_types(model: onnx.ModelProto) -> set[str]:

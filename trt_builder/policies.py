@@ -38,6 +38,8 @@ else:
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
+_IMAGE_RANK = 4
+
 # TensorRT's parser types no transposed convolution in BF16; between casts its compiler may run it in BF16 all the same,
 # so either is as asked.
 NO_BF16_FORM = "the ONNX parser takes no BF16 transposed convolution"
@@ -96,12 +98,16 @@ class Resolved:
     expected: dict[str, Precision]
 
     def fp16_inputs(self, model: onnx.ModelProto) -> frozenset[str]:
-        """Inputs of a graph in FP16 and INT8 that are read in FP16 alone, so that rounding them to it loses nothing."""
+        """Images of a graph in FP16 and INT8 that it reads in FP16 alone, so that rounding them to it loses nothing.
+
+        Rows of points stay as they are: they hold meters, which FP16 knows to some centimeters, and are small.
+        """
         computed = set(self.expected.values())
         if self.keep or "fp16" not in computed or not computed <= {"fp16", "int8"}:
             return frozenset()
         graph = QdqGraph(model.graph)
-        return frozenset(name for name in graph.inputs if not _is_rounded_to_int8(graph, name))
+        images = {one.name for one in onnx_graph.graph_inputs(model) if len(one.shape) == _IMAGE_RANK}
+        return frozenset(name for name in graph.inputs if name in images and not _is_rounded_to_int8(graph, name))
 
 
 def resolve(

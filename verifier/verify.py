@@ -14,6 +14,7 @@ from shared.errors import InputError, VerificationFailed
 from shared.json_reader import read_json
 from shared.junit import Case, write_junit
 from shared.metrics.confusion import of_labels
+from shared.onnx_graph import load, outputs_behind
 from shared.several_tasks import of_part, parts_of, qualified
 from shared.table import Table, number
 from shared.tasks import Task, find
@@ -34,10 +35,13 @@ from verifier.tolerances import (
 
 if TYPE_CHECKING:
     from shared.config import DeployConfig
+    from shared.spec import ModelSpec
 
 STAGE = "verify"
 #: Name of the one result of kind ``verification`` in the manifest.
 SUMMARY = "summary"
+# What puts rows of a graph into an order of scores, or leaves some of them out.
+_RANKING = frozenset({"TopK", "NonMaxSuppression", "EfficientNMS_TRT"})
 
 
 def verify(work: Path, overrides: Sequence[str] = (), force: bool = False, junit: Path | None = None) -> Answer:
@@ -90,7 +94,9 @@ def verify(work: Path, overrides: Sequence[str] = (), force: bool = False, junit
                     config.verification.operating_score,
                 )
                 stored["format"] = formats.VERIFICATION
-                default = default_tolerance(_coarser_policy(comparison, config), task)
+                precision = _coarser_policy(comparison, config)
+                ranked = [] if precision == "fp32" else _ranked_outputs(workspace, spec)
+                default = replace(default_tolerance(precision, task), ranked=ranked)
                 configured = configured_tolerance(default, comparison, config)
                 stored["tolerance"] = asdict(apply_overrides(configured, overrides, outputs))
                 stage.json_artifact(f"verification/{comparison.name}.json", "verification", stored)
@@ -121,6 +127,13 @@ def configured_tolerance(default: Tolerance, comparison: Comparison, config: Dep
     max_abs = settings.tolerance if own is None else own
     tensors = default.tensors if max_abs is None else replace(default.tensors, max_abs=max_abs)
     return replace(default, tensors=tensors, output_max_abs=dict(settings.output_tolerances))
+
+
+def _ranked_outputs(workspace: Workspace, spec: ModelSpec) -> list[str]:
+    """Names of the outputs whose rows a network sorts or suppresses by score, by the graphs that are there."""
+    known = workspace.manifest().artifacts
+    files = [workspace.onnx(component.onnx) for component in spec.components if component.onnx in known]
+    return sorted(set().union(*(outputs_behind(load(file, weights=False), _RANKING) for file in files)))
 
 
 def _recorded_outputs(plan: Plan) -> list[str]:

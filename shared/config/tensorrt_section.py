@@ -36,8 +36,8 @@ class TensorRT(Section):
     ) = Field(default=None, description="Libraries that kernels may come from; by default TensorRT's set.")
     input_formats: Literal["fast", "rows"] = Field(
         default="fast",
-        description="How an engine takes its inputs. `fast`: what a component reads in FP16, in FP16 and in the "
-        "layout that TensorRT finds the fastest; `rows`: as the graph has them, in rows, for engines that "
+        description="How an engine takes its inputs. `fast`: images that a component reads in FP16, in FP16 and in "
+        "the layout that TensorRT finds the fastest; `rows`: as the graph has them, in rows, for engines that "
         "another program loads, as Autoware's nodes do: with `fixed_profile` it is so in any case. The engine's record "
         "says what was chosen.",
     )

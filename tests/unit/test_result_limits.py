@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper, parser
 
+from shared.onnx_graph import outputs_behind
 from shared.tasks import classification, detection2d, detection3d
 from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.detection3d import Boxes3D
 from verifier.results import ResultStatistics
-from verifier.tolerances import apply_overrides, default_tolerance, judge
+from verifier.statistics import OutputStatistics
+from verifier.tolerances import apply_overrides, default_tolerance, judge, tolerance_from_json
 
 KEPT = detection3d.TASK.operating_score
 
@@ -145,3 +148,36 @@ def test_image_boxes_and_classes_shift_too() -> None:
     assert [line.split(":")[0] for line in failures(scores, biased, "fp16", classification.TASK)] == [
         "results shifted, first_class"
     ]
+
+
+def test_rows_that_a_network_sorts_are_judged_by_their_results() -> None:
+    statistics = OutputStatistics()
+    rows = np.random.default_rng(0).normal(0, 1, (1, 8, 200)).astype(np.float32)
+    statistics.add(0, rows, rows[..., ::-1])
+    stored = {
+        "problems": [],
+        "outputs": {"rows": statistics.summary()},
+        "results": {**ResultStatistics(detection3d.TASK).summary()},
+        "score_threshold": 0.1,
+        "agreement": {},
+    }
+    limits = default_tolerance("fp16", detection3d.TASK)
+    assert [line.split(":")[0] for line in judge(stored, limits)] == ["rows SNR [dB]", "rows cosine"]
+    ranked = replace(limits, ranked=["rows"])
+    assert judge(stored, ranked) == []
+    assert tolerance_from_json(asdict(ranked), detection3d.TASK) == ranked
+    own = apply_overrides(ranked, ["rows.cosine=0.5"], ["rows"])
+    assert [line.split(":")[0] for line in judge(stored, own)] == ["rows cosine"]
+
+
+def test_outputs_behind_a_ranking_are_found() -> None:
+    graph = parser.parse_graph("""
+        net (float[1, 9] scores, int64[1] count) => (float[1, 3] best, float[1, 3] doubled, float[1, 9] all) {
+            best, places = TopK (scores, count)
+            doubled = Add (best, best)
+            all = Relu (scores)
+        }
+    """)
+    model = helper.make_model(graph)
+    assert outputs_behind(model, {"TopK"}) == {"best", "doubled"}
+    assert outputs_behind(model, {"NonMaxSuppression"}) == set()
