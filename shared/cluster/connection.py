@@ -7,10 +7,12 @@ import functools
 import logging
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from shared.cluster.workers import Make, Need, Outcome, Result, Task, Workers
@@ -46,6 +48,8 @@ _SETTINGS = {
 
 # In a cluster of our own, workers have the command's priority: Ray's give way to all else on the machine.
 _LOCAL_SETTINGS = {"RAY_worker_niceness": "0"}
+
+_MONITOR = b"ray/autoscaler/_private/monitor.py"
 
 # A connection in HTTP/2, which a Ray head speaks, begins with this preface and empty settings; the answer is a frame of
 # settings too (RFC 9113, 3.4 and 6.5).
@@ -85,6 +89,8 @@ def connect(where: str) -> Iterator[Cluster]:
             _log.info("this cluster has no dashboard; with pip install 'ray[default]' on its head it has")
         yield Cluster(context.address_info["gcs_address"], workers, is_here=address == _LOCAL)
     finally:
+        if address == _LOCAL:
+            _end_monitor()
         _leave()
 
 
@@ -255,6 +261,15 @@ def _start_local(options: dict[str, Any]) -> Any:
                     hint="is the machine very busy, or /tmp full? Its logs are in /tmp/ray/session_latest/logs",
                 ) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _end_monitor() -> None:
+    """End the process of our cluster that would let it grow, which nothing waits for: Ray gives it a second to end."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for process in children.read_text().split():
+            with contextlib.suppress(OSError):
+                if _MONITOR in Path(f"/proc/{process}/cmdline").read_bytes():
+                    os.kill(int(process), signal.SIGKILL)
 
 
 def _leave() -> None:

@@ -23,7 +23,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         plugin_packages.install(patch, root / "site", "slow_plugin", {"slow.py": BACKEND}, points)
         patch.setenv("PYTHONPATH", f"{root / 'site'}{os.pathsep}{ROOT}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_agent_register_timeout_ms", "120000")  # on a busy machine
+        # On a busy machine.
+        patch.setenv("RAY_agent_register_timeout_ms", "120000")
+        patch.setenv("RAY_worker_niceness", "0")
         patch.delenv("RAY_ADDRESS", raising=False)
         frames = tiny.write_frames(root / "frames", [50 + number % 7 * 20 for number in range(FRAMES)])
         tiny.make_workspace(root / "work", frames)
