@@ -26,6 +26,8 @@ _log = logging.getLogger("exporter")
 
 # mmengine's words for it.
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+ registry")
+# Where packages of OpenMMLab have their metrics.
+_METRICS = re.compile(r"mm\w+\.evaluation(\.|$)")
 
 
 class Unreadable(ConfigError):
@@ -149,9 +151,20 @@ def _test_pipeline(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
     """Class names of the test data set: its own ``metainfo``, or the config's variable that AWML and others use."""
-    metainfo = _test_dataset(config).get("metainfo") or config.get("metainfo") or {}
-    names = metainfo.get("classes") or config.get("classes") or config.get("class_names") or ()
+    dataset = _test_dataset(config)
+    metainfo = dataset.get("metainfo") or config.get("metainfo") or {}
+    names = metainfo.get("classes") or config.get("classes") or config.get("class_names")
+    names = names or _mapped(metainfo.get("class_mapping") or {}, dataset.get("ignore_index"))
     return tuple(str(name) for name in names)
+
+
+def _mapped(mapping: dict[str, int], ignored: int | None) -> list[str]:
+    """The first of the names that AWML's segmentation maps to each number, in order, but for those that it ignores."""
+    names: dict[int, str] = {}
+    for name, number in mapping.items():
+        if number != ignored:
+            names.setdefault(number, name)
+    return [names[number] for number in sorted(names)]
 
 
 def _flat(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -184,6 +197,8 @@ def _import_custom_modules(config: TrainingConfig) -> None:
                     _log.info("%s can't be imported (%s): our own %s stand in", name, error, ", ".join(used))
                 else:
                     without_models.append(name)
+            elif _METRICS.match(name):
+                without_models.append(name)
             elif config.may_fail:
                 _log.warning("%s can't be imported (%s); the config allows that", name, error)
             else:

@@ -109,6 +109,28 @@ def test_other_missing_imports_that_may_fail(tmp_path):
     build(read(path))
 
 
+def test_metrics_that_are_not_installed_are_no_part_of_a_model(tmp_path):
+    build(
+        read(
+            written(tmp_path, f'_base_ = ["{SMALL}"]\ncustom_imports = dict(imports=["mmother.evaluation.metrics"])\n')
+        )
+    )
+    path = written(tmp_path, f'_base_ = ["{SMALL}"]\ncustom_imports = dict(imports=["mmother.models"])\n')
+    with pytest.raises(ConfigError, match=r"'mmother.models' can't be imported"):
+        build(read(path))
+
+
+def test_classes_that_names_are_mapped_to(tmp_path):
+    text = """
+class_names = []
+mapping = {"road": 0, "ghost": 2, "car": 1, "noise": 2, "unpainted": 3}
+test_dataloader = dict(dataset=dict(type="T4SegDataset", metainfo=dict(class_mapping=mapping), ignore_index=3))
+model = dict(type="FRNet")
+"""
+    assert read(written(tmp_path, text)).classes == ("road", "car", "ghost")
+    assert read(written(tmp_path, text.replace("class_names = []", 'class_names = ["a"]'))).classes == ("a",)
+
+
 def test_an_unknown_type_names_the_module_that_has_no_stand_in(tmp_path):
     path = written(
         tmp_path,
