@@ -120,11 +120,15 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
     from exporter.quantize.frozen import quantized_layers
     from exporter.quantize.layers import quantizable
     from shared.int8_passes import find_passes
-    from shared.qdq_lint import check
+    from shared.qdq_lint import check, float_sums, sum_advice
 
     quantized = quantized_layers(component.module)
     check(path, [f"^{re.escape(name)}$" for name in quantizable(component.module) if name not in quantized])
-    if (advice := find_passes(onnx.load(str(path)), component.deployed_sizes).advice()) is not None:
+    graph = onnx.load(str(path))
+    if sums := float_sums(graph):
+        advice = sum_advice(sums[0])
+        _log.warning("%s: TensorRT 8.6.0 has no kernel for %d sums: %s", component.name, len(sums), advice)
+    if (advice := find_passes(graph, component.deployed_sizes).advice()) is not None:
         _log.warning("%s: %s", component.name, advice)
     agreements = check_onnx(path, component, opset_version, measure=root_mean_square)
     with _in_float(component.module), tempfile.TemporaryDirectory() as folder:

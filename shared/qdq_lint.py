@@ -140,6 +140,14 @@ def float_sums(model: Any) -> list[str]:
     return found
 
 
+def sum_advice(node: str) -> str:
+    """What to do about a node of `float_sums`."""
+    return (
+        f"an INT8 kernel adds int8 to int8, and its sum is read as int8: let all that meets behind '{node}' be "
+        f"quantized, or nothing of it (quantization.sensitive_layers)"
+    )
+
+
 def _read_in_int8_alone(graph: QdqGraph, tensor: str) -> bool:
     return tensor not in graph.outputs and all(
         reader.op_type == "QuantizeLinear"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared.errors import BuildError
+from shared.qdq_lint import sum_advice
 
 _log = logging.getLogger("tensorrt")
 
@@ -139,13 +140,7 @@ def failure(component: str, problems: Sequence[str], float_sums: Sequence[str] =
         match = re.search(pattern, text)
         if match is not None:
             line = next((line for line in problems if re.search(pattern, line)), last)
-            if pattern == _NO_INT8_KERNEL and float_sums:
-                hint = (
-                    f"an INT8 kernel adds int8 to int8, and its sum is read as int8: let all that meets behind "
-                    f"'{float_sums[0]}' be quantized, or nothing of it (quantization.sensitive_layers)"
-                )
-            else:
-                hint = advice
+            hint = sum_advice(float_sums[0]) if pattern == _NO_INT8_KERNEL and float_sums else advice
             return BuildError(f"{meaning}: {_shorten(line)}", where=component, hint=hint)
     return BuildError(
         f"TensorRT could not build the engine: {last}", where=component, hint="--debug shows all its messages"

@@ -256,11 +256,12 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> Answer:
 
     One line a finding: the node, and what TensorRT would make of it. Exit code 5 when there are any. The conversions
     between INT8 and floating point are counted, too, with a line where they are likely to cost more than INT8 saves.
+    Another line is of the sums that TensorRT 8.6.0 has no INT8 kernel for.
 
     Example: exporter quantize lint work/centerpoint-int8/onnx/pts_backbone_neck_head.onnx
     """
     from shared.int8_passes import find_passes
-    from shared.qdq_lint import lint, quantized_nodes
+    from shared.qdq_lint import float_sums, lint, quantized_nodes, sum_advice
 
     # Protobuf's DecodeError lives in a package that is not ours to import; it is what is left of Exception here.
     try:
@@ -271,12 +272,14 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> Answer:
     findings = lint(model, excluded)
     if not quantized and not findings:
         raise InputError("has no quantized node", where=str(file), hint="export it with quantization.enabled: true")
-    passes = find_passes(model)
+    passes, sums = find_passes(model), float_sums(model)
     lines = [
         *map(str, findings),
         f"{len(quantized)} of {len(quantized) + len(others)} matrix nodes are quantized, {len(findings)} findings",
         f"{len(passes.passes)} conversions between INT8 and floating point, {passes.share:.0%} of the bytes saved",
     ]
+    if sums:
+        lines.append(f"TensorRT 8.6.0 has no kernel for {len(sums)} sums: {sum_advice(sums[0])}")
     if (advice := passes.advice()) is not None:
         lines.append(advice)
     data = {
@@ -286,6 +289,7 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> Answer:
         "conversions": len(passes.passes),
         "bytes_moved": passes.moved,
         "bytes_saved": passes.saved,
+        "float_sums": sums,
     }
     answer = Answer("\n".join(lines), data)
     if findings:

@@ -13,7 +13,7 @@ pytest.importorskip("modelopt")
 import onnx
 
 from exporter.cli import cli
-from shared.qdq_lint import lint, quantized_nodes
+from shared.qdq_lint import float_sums, lint, quantized_nodes
 from shared.workspace import Workspace
 from tests.support import tiny_yolox as tiny
 from tests.support.exporting import save_checkpoint
@@ -59,6 +59,7 @@ def test_all_but_the_head_s_outputs_are_quantized_and_every_pair_stands_right(ma
     assert all("multi_level_conv_" in name for name in outside)
     assert len(inside) > 50
     assert lint(model, [OUTPUTS]) == []
+    assert float_sums(model) == []
 
 
 def test_skip_connections_are_quantized_with_the_scale_of_what_they_skip(made: Path) -> None:

@@ -257,6 +257,10 @@ def test_the_command_prints_findings_and_ends_with_their_exit_code(tmp_path: Pat
     told = json.loads(run(model, "--exclude", "conv1$", "--json").stdout)
     assert [finding["node"] for finding in told["findings"]] == ["conv1"]
     assert told["not_quantized"] == ["conv2"]
+    net = Net()
+    net.conv(net.node("Add", "add", net.conv("x", "conv0"), "x"), "conv1")
+    assert "no kernel for 1 sums: an INT8 kernel adds int8 to int8" in run(net.model()).output
+    assert json.loads(run(net.model(), "--json").stdout)["float_sums"] == ["conv0"]
     in_float = run(chain(2, [False, False]).model())
     assert in_float.exit_code == 3
     assert "has no quantized node" in in_float.output

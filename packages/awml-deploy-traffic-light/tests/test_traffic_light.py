@@ -7,21 +7,24 @@ from typing import Any
 
 import awml_deploy_traffic_light
 import numpy as np
+import onnx
 import pytest
 import torch
 from awml_deploy_traffic_light.demo_data import CLASSES, frame
 from awml_deploy_traffic_light.demo_lamps import CAR_CLASSES
 from awml_deploy_traffic_light.exporter_model import adapter
-from awml_deploy_traffic_light.exporter_model.network import ImageClassifier, divisible
+from awml_deploy_traffic_light.exporter_model.network import ImageClassifier, Probabilities, divisible
 from awml_deploy_traffic_light.names import COMPONENT, INPUT, OUTPUT
 from awml_deploy_traffic_light.runtime_model.image import ImageInput
 from awml_deploy_traffic_light.runtime_model.pipeline import alerts, decided, read_parameters
 from awml_deploy_traffic_light.runtime_model.prepare import prepare
 
 from exporter.inspection import inspect
+from exporter.quantize.ptq import quantize_ptq
 from exporter.training_config import TrainingConfig
 from shared.config import load_config
 from shared.errors import ConfigError, InferenceError, ManifestError
+from shared.qdq_lint import float_sums, lint, quantized_nodes
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.tasks.classification import softmax
 
@@ -95,6 +98,16 @@ def test_the_full_width_has_the_weights_of_the_paper_under_the_names_of_mmpretra
 @pytest.mark.parametrize(("channels", "rounded"), [(3.2, 8), (9.6, 16), (32, 32), (44.8, 48), (41, 40)])
 def test_channels_are_rounded_to_eight_and_by_no_more_than_a_tenth(channels: float, rounded: int) -> None:
     assert divisible(channels) == rounded
+
+
+def test_sums_in_int8_have_int8_on_every_side(tmp_path: Path) -> None:
+    """TensorRT 8.6 has no INT8 kernel for others."""
+    model, images = built(training_config()), [torch.rand(2, 3, 48, 48)]
+    left_out = load_config(Path("traffic_light_int8")).quantization.sensitive_layers
+    quantize_ptq(model, images, 1, "max", skip_names=left_out)
+    torch.onnx.export(Probabilities(model), (images[0],), str(tmp_path / "int8.onnx"), opset_version=17, dynamo=False)
+    graph = onnx.load(str(tmp_path / "int8.onnx"))
+    assert (len(quantized_nodes(graph)[0]), lint(graph), float_sums(graph)) == (53, [], [])
 
 
 def test_an_image_is_a_thirty_second_in_the_last_layer() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from exporter.quantize.residual import ResidualBlock
+
 #: Factor of the hidden channels, channels, blocks and stride of each stage: table 2 of the paper.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _FIRST, _LAST = 32, 1280
@@ -47,11 +49,18 @@ class InvertedResidual(nn.Module):
             ConvNorm(hidden, outputs, 1, linear=True),
         )
         self.is_residual = stride == 1 and inputs == outputs
+        self.skip: nn.Module = nn.Identity()
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         result: Tensor = self.conv(values)
-        return values + result if self.is_residual else result
+        return self.skip(values) + result if self.is_residual else result
+
+    def residual_block(self) -> ResidualBlock | None:
+        """See `exporter.quantize.residual.HasResidualBlock`."""
+        if not self.is_residual:
+            return None
+        return ResidualBlock(self, "skip", self.conv[0].conv, self.conv[-1].conv)
 
 
 class MobileNetV2(nn.Module):
