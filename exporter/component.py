@@ -29,6 +29,8 @@ class Component:
             their deployed size. Both go into the model spec, from which engines get their profiles.
         before_plugin: where the ONNX file ends in a TensorRT plugin: the module up to there, whose results are the
             plugin's inputs. ONNX Runtime can't run the plugin, so this is what of the file is compared with PyTorch.
+        keep_fp32: regular expressions on names of ONNX nodes that an engine in FP16, BF16 or INT8 computes in FP32:
+            coordinates, for example.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Component:
     deployed_sizes: Sizes
     before_plugin: Any = None
     varying_axes: Mapping[str, AxisSizes] = field(default_factory=dict)
+    keep_fp32: tuple[str, ...] = ()
 
     def trace_inputs(self) -> tuple[Any, ...]:
         """Inputs to trace the module with."""
@@ -72,6 +75,7 @@ class Component:
             onnx=onnx,
             program=program,
             axes={name: size for name, size in sizes.items() if name in named},
+            keep_fp32=list(self.keep_fp32),
         )
 
     def with_dynamic_axes(self, axes: Mapping[str, Mapping[int, str]]) -> Component:

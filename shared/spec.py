@@ -85,12 +85,16 @@ class ComponentSpec(BaseModel):
     onnx: str = Field(description="Artifact: the ONNX file")
     program: str | None = Field(default=None, description="Artifact: the torch.export program")
     axes: dict[str, AxisSizes] = Field(default_factory=dict, description="Sizes of the inputs' dynamic axes, by name")
+    keep_fp32: list[str] = Field(
+        default_factory=list,
+        description="Regular expressions on ONNX node names, matched from the start: they lose too much below FP32",
+    )
 
     @model_serializer(mode="wrap")
-    def _without_empty_axes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A spec written before axes had sizes keeps its hash, and what was run with it stays up to date.
+    def _without_what_is_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A spec written before these were known keeps its hash, and what was run with it stays up to date.
         value: dict[str, Any] = serialize(self)
-        return value if self.axes else {key: item for key, item in value.items() if key != "axes"}
+        return {key: item for key, item in value.items() if item or key not in ("axes", "keep_fp32")}
 
     def output_names(self) -> list[str]:
         """Names of the outputs, in the order of the ONNX file."""

@@ -98,8 +98,9 @@ def make_jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
         ]
         if largest == {}:
             without_ranges.append(component.name)
+        keep_fp32 = (*policies.kept_by_model(policy, graph.model, component), *section.keep_fp32)
         resolved = policies.resolve(
-            policy, graph.model, section.keep_fp32, where=f"{ws.root}/{component.onnx}", largest=largest
+            policy, graph.model, keep_fp32, where=f"{ws.root}/{component.onnx}", largest=largest
         )
         jobs.append(
             Job(
@@ -108,7 +109,7 @@ def make_jobs(ws: Workspace, config: DeployConfig) -> list[Job]:
                 onnx_hash=graph.content_hash,
                 engine_file=section.engine_file,
                 policy=resolved,
-                keep_fp32=section.keep_fp32,
+                keep_fp32=keep_fp32,
                 profiles=profiles.resolve(
                     onnx_graph.graph_inputs(graph.model),
                     configured,

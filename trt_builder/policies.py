@@ -20,6 +20,7 @@ stay in FP32 by themselves, as do transposed convolutions under ``bf16``, which 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,12 @@ from shared.qdq_lint import QdqGraph
 
 if TYPE_CHECKING:
     import onnx
+
+    from shared.spec import ComponentSpec
 else:
     onnx = lazy_import("onnx")
+
+_log = logging.getLogger("build")
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -168,6 +173,25 @@ def _is_rounded_to_int8(graph: QdqGraph, tensor: str) -> bool:
                 left += set(node.output) - seen
                 seen.update(node.output)
     return False
+
+
+def kept_by_model(policy: str, model: onnx.ModelProto, component: ComponentSpec) -> list[str]:
+    """The model's own ``keep_fp32`` patterns, under a policy that lowers precision.
+
+    Those that match no node are left out, with a warning: the dynamo exporter names nodes otherwise.
+    """
+    if POLICIES[policy].low is None:
+        return []
+    names = [onnx_graph.node_name(node) for node in model.graph.node]
+    found = [pattern for pattern in component.keep_fp32 if any(re.match(pattern, name) for name in names)]
+    if missing := [pattern for pattern in component.keep_fp32 if pattern not in found]:
+        _log.warning(
+            "%s: no node has a name like %s, which should stay in FP32; name its nodes in components.%s.keep_fp32",
+            component.name,
+            " or ".join(missing),
+            component.name,
+        )
+    return found
 
 
 def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str], *, where: str) -> list[str]:

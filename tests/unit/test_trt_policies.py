@@ -8,8 +8,9 @@ from onnx import numpy_helper
 
 from shared.cast_graph import lower
 from shared.errors import ConfigError
+from shared.spec import ComponentSpec, TensorSpec
 from tests.support.trt_workspaces import encoder, head, quantize
-from trt_builder.policies import POLICIES, flags_do, resolve
+from trt_builder.policies import POLICIES, flags_do, kept_by_model, resolve
 
 CONVOLUTIONS = 17
 
@@ -51,6 +52,18 @@ def test_kept_nodes_are_expected_in_fp32_and_switch_tf32_off() -> None:
 def test_a_pattern_that_matches_nothing_is_an_error_that_shows_names() -> None:
     with pytest.raises(ConfigError, match=r"'/haed/.\*' matches no node.*/backbone/blocks.0/blocks.0.0/Conv"):
         resolve("fp16", head(), ["/haed/.*"], where="x.onnx")
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("fp16", ["/head/"]), ("bf16", ["/head/"]), ("fp32_tf32", [])])
+def test_a_model_keeps_nodes_where_a_policy_lowers_them(
+    caplog: pytest.LogCaptureFixture, policy: str, kept: list[str]
+) -> None:
+    tensor = TensorSpec(name="x", dtype="float32", shape=[1])
+    model = ComponentSpec(
+        name="head", inputs=[tensor], outputs=[tensor], onnx="onnx/head.onnx", keep_fp32=["/head/", "/boxes/"]
+    )
+    assert kept_by_model(policy, head(), model) == kept
+    assert ("no node has a name like /boxes/, which should stay in FP32" in caplog.text) is bool(kept)
 
 
 def test_patterns_under_a_policy_that_lowers_nothing_are_an_error() -> None:

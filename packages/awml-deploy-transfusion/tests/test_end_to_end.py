@@ -22,7 +22,10 @@ from runtime.model import open_model
 from shared.data import DataSettings, open_dataset
 from shared.manifest import read_manifest
 from shared.tasks import find
+from shared.workspace import Workspace
 from tests.support import backends_on_cpu, cuda_on_cpu, trt_rtx
+from trt_builder.build_plan import read_config
+from trt_builder.jobs import make_jobs
 
 TRAINING_CONFIG = Path(configs.__path__[0]) / "transfusion_demo.py"
 FRAMES = 3
@@ -87,6 +90,16 @@ def test_the_graph_has_standard_operators_and_a_fixed_k(work: Path) -> None:
     constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
     constants |= {tensor.name: tensor for tensor in model.graph.initializer}
     assert onnx.numpy_helper.to_array(constants[top.input[1]]).tolist() == [100]
+
+
+def test_engines_compute_coordinates_in_fp32(work: Path) -> None:
+    config = read_config(Workspace.open(work), ["tensorrt.precision_policy=fp16"])
+    (job,) = make_jobs(Workspace.open(work), config)
+    kept = {node.op_type for node in onnx.load(str(job.onnx)).graph.node if node.name in job.policy.keep}
+    # Centers of pillars, means of their points, what is added to points; centers of boxes.
+    assert {"Sub", "ReduceSum", "Div", "Concat", "Add"} <= kept
+    assert not kept & {"Conv", "MatMul", "ScatterND"}
+    assert job.free_inputs == frozenset()  # voxels come in FP32
 
 
 def test_inspect_says_what_an_export_would_be() -> None:

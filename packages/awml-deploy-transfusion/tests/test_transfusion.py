@@ -12,6 +12,7 @@ import torch
 from awml_deploy_transfusion import configs
 from awml_deploy_transfusion.exporter_model import adapter, network, trace
 from awml_deploy_transfusion.exporter_model.cells import best_first, centers_of_cells, local_maxima
+from awml_deploy_transfusion.exporter_model.coordinates import Decoration
 from awml_deploy_transfusion.names import COMPONENT, COORS, INPUTS, NUM_POINTS, OUTPUTS, VOXELS
 from awml_deploy_transfusion.runtime_model.pipeline import build
 
@@ -159,14 +160,15 @@ def test_points_are_decorated_as_by_mmdet3d(model: Any, legacy: bool, distance: 
 
     (component,) = adapter.components(model, points(3000), OPTIONS)
     voxels, num_points, coors = component.trace_inputs()
-    ours = network.Network(
-        model, {"cluster_center": cluster, "voxel_center": True, "distance": distance, "legacy": legacy}
+    ours = Decoration(
+        model.pts_voxel_encoder,
+        {"cluster_center": cluster, "voxel_center": True, "distance": distance, "legacy": legacy},
     )
     encoder = PillarFeatureNet(
         5, (8,), distance, cluster, True, (0.4, 0.4, 8.0), (-51.2, -51.2, -3.0, 51.2, 51.2, 5.0), legacy=legacy
     ).eval()  # fmt: skip
     with torch.no_grad(), recorded_calls(encoder.pfn_layers[0]) as calls:
-        decorated = ours._decorated(voxels, num_points, coors)
+        decorated = ours(voxels, num_points, coors)
         encoder(voxels.clone(), num_points, coors)
     torch.testing.assert_close(decorated, calls[0].inputs[0], atol=1e-4, rtol=1e-5)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awml_deploy_transfusion.exporter_model.coordinates import KEEP_FP32
 from awml_deploy_transfusion.exporter_model.network import Network
 from awml_deploy_transfusion.names import COMPONENT, INPUTS, OUTPUTS, VOXELS_AXIS
 from exporter.component import Component, Sizes
@@ -54,4 +55,5 @@ def network_component(model: Any, voxels: Tensor, num_points: Tensor, coors: Ten
         deployed_sizes={VOXELS_AXIS: largest},
         # AWML's own profile is tuned for half of the voxels that a configuration allows for.
         varying_axes={VOXELS_AXIS: AxisSizes(min=1, opt=max(1, largest // 2), max=largest, counter="voxels")},
+        keep_fp32=KEEP_FP32,
     )

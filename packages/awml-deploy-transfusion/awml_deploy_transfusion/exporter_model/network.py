@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from awml_deploy_transfusion.exporter_model.cells import best_first, local_maxima
+from awml_deploy_transfusion.exporter_model.coordinates import Boxes, Decoration
 from exporter.lidar.pillar_layers import folded
 
 
@@ -29,9 +30,7 @@ class Network(nn.Module):
     def __init__(self, model: Any, decoration: Mapping[str, Any]) -> None:
         super().__init__()
         encoder, scatter, head = model.pts_voxel_encoder, model.pts_middle_encoder, model.pts_bbox_head
-        self.decoration = dict(decoration)
-        self.voxel_size = (encoder.vx, encoder.vy, encoder.vz)
-        self.offset = (encoder.x_offset, encoder.y_offset, encoder.z_offset)
+        self.decoration, self.boxes = Decoration(encoder, decoration), Boxes()
         self.rows, self.columns = int(scatter.ny), int(scatter.nx)
         self.layers = folded(encoder.pfn_layers)
         self.backbone, self.neck = model.pts_backbone, model.pts_neck
@@ -52,32 +51,11 @@ class Network(nn.Module):
             and y in cells of the map, z of the center of gravity [m], logarithms of l, w, h [m], and the velocity
             along x and y [m/s]; rotations (1, 2, Q): sine and cosine of the yaw.
         """
-        features = self._decorated(voxels, num_points, coors)
+        features = self.decoration(voxels, num_points, coors)
         for layer in self.layers:
             features = layer(features)
         filled = (num_points > 0).to(features.dtype)[:, None]
-        said = self._head(self.neck(self.backbone(self._map(features[:, 0] * filled, coors)))[0])
-        boxes = [said[name] for name in ("center", "height", "dim", "vel") if name in said]
-        return said["scores"], torch.cat(boxes, dim=1), said["rot"]
-
-    def _decorated(self, voxels: Tensor, num_points: Tensor, coors: Tensor) -> Tensor:
-        """(N, M, F): as mmdet3d's PillarFeatureNet decorates points."""
-        places, others = voxels[..., :3], voxels[..., 3:]
-        count = num_points.to(voxels.dtype).clamp(min=1).view(-1, 1, 1)
-        cells = coors[:, [3, 2, 1]].to(voxels.dtype)
-        centers = cells * voxels.new_tensor(self.voxel_size) + voxels.new_tensor(self.offset)
-        from_center = places - centers[:, None]
-        raw = from_center if self.decoration["legacy"] and self.decoration["voxel_center"] else places
-        parts = [raw, others]
-        if self.decoration["cluster_center"]:
-            parts.append(places - places.sum(dim=1, keepdim=True) / count)
-        if self.decoration["voxel_center"]:
-            parts.append(from_center)
-        if self.decoration["distance"]:
-            parts.append(raw.norm(dim=2, keepdim=True))
-        slots = torch.arange(voxels.shape[1], device=voxels.device)
-        used = torch.lt(slots[None, :, None], num_points[:, None, None])
-        return torch.cat(parts, dim=2) * used.to(voxels.dtype)
+        return self._head(self.neck(self.backbone(self._map(features[:, 0] * filled, coors)))[0])
 
     def _map(self, features: Tensor, coors: Tensor) -> Tensor:
         """(1, C, rows, columns): the features of the pillars at their places, zero elsewhere."""
@@ -86,8 +64,8 @@ class Network(nn.Module):
         canvas = features.new_zeros(self.rows * self.columns, channels).index_put((cells,), features)
         return canvas.transpose(0, 1).reshape(1, channels, self.rows, self.columns)
 
-    def _head(self, features: Tensor) -> dict[str, Tensor]:
-        """What is said of each query, and ``scores``."""
+    def _head(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, boxes and rotations."""
         head = self.head
         features = head.shared_conv(features)
         flat = features.flatten(2)
@@ -99,11 +77,9 @@ class Network(nn.Module):
         one_hot = torch.eq(labels[None], self.labels).to(features.dtype)[None]
         query = flat.index_select(2, cells) + head.class_encoding(one_hot)
         positions = self.map_positions.index_select(1, cells)
-        said: dict[str, Tensor] = {}
         for layer, says in zip(head.decoder, head.prediction_heads, strict=True):
             query = layer(query, key=flat, query_pos=positions, key_pos=self.map_positions)
             said = says(query)
-            said["center"] = said["center"] + positions.transpose(1, 2)
-            positions = said["center"].transpose(1, 2)
-        said["scores"] = heatmap.index_select(2, cells) * said["heatmap"].sigmoid() * one_hot
-        return said
+            boxes = self.boxes(said, positions)
+            positions = boxes[:, :2].transpose(1, 2)
+        return heatmap.index_select(2, cells) * said["heatmap"].sigmoid() * one_hot, boxes, said["rot"]
