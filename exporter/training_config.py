@@ -112,6 +112,10 @@ def read_training_config(path: Path) -> TrainingConfig:
         ) from error
     values = config.to_dict()
     if not isinstance(values.get("model"), dict) or "type" not in values["model"]:
+        if "defaults" in values:
+            raise NoModel(
+                "is Hydra's, as autoware-ml's configs are", where=where, hint="mmengine's are read, as AWML has"
+            )
         raise NoModel("has no model", where=where, hint="a training config defines model = dict(type=…, …)")
     if absent:
         _log.info("%s: bases count as empty, their package is not installed: %s", where, ", ".join(absent))

@@ -191,6 +191,13 @@ def test_files_that_are_no_training_configs(tmp_path, text, message):
     assert caught.value.exit_code == 2
 
 
+def test_a_config_of_hydra_is_called_so(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text("defaults: [_self_]\nmodel: {_target_: autoware_ml.models.detection3d.transfusion.Model}\n")
+    with pytest.raises(ConfigError, match=r"base.yaml: is Hydra's, as autoware-ml's configs are\. mmengine's are read"):
+        read(path)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere.py: no such training config"):
         read(tmp_path / "nowhere.py")

@@ -66,3 +66,41 @@ def test_autoware_gets_its_bundle(work: Path, tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
     network = "traffic_light_classifier_mobilenetv2_batch_6.onnx"
     assert names >= {network, "lamp_labels.txt", "car_traffic_light_classifier.param.yaml"}
+
+
+def test_lights_of_pedestrians_get_a_bundle_of_their_own_from_awmls_deploy_config(work: Path, tmp_path: Path) -> None:
+    """AWML's form of a deploy config; random weights."""
+    training = CONFIG.with_name("traffic_light_pedestrian_demo.py")
+    weights, deploy = tmp_path / "random.pth", tmp_path / "projects" / "MobileNetv2" / "ped_batch_4.py"
+    write = ("-m", "exporter.random_checkpoint", "write", "--config", training, "--out", weights)
+    subprocess.run([sys.executable, *write], capture_output=True, check=True)
+    deploy.parent.mkdir(parents=True)
+    shape = "[4, 3, 96, 96]"
+    deploy.write_text(
+        'codebase_config = dict(type="mmpretrain", task="Classification", model_type="end2end")\n'
+        'onnx_config = dict(type="onnx", opset_version=11, save_file="ped.onnx", input_shape=[96, 96],\n'
+        '    input_names=["input"], output_names=["output"])\n'
+        'backend_config = dict(type="tensorrt", model_inputs=[dict(\n'
+        f"    input_shapes=dict(input=dict(min_shape={shape}, opt_shape={shape}, max_shape={shape})))])\n"
+    )
+    settings = {
+        "model.config": training, "model.checkpoint": weights, "export.mode": "onnx", "data.format": "crops",
+        "data.root": work.parent / "demo", "data.sources": "[{format: info, info_file: info/tlr_infos_eval.json}]",
+    }  # fmt: skip
+    sets = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+    tool("exporter", "export", "--config", deploy, "--work", tmp_path / "work", *sets)
+    tool(
+        "exporter",
+        "package",
+        "autoware",
+        "--work",
+        tmp_path / "work",
+        "--out",
+        tmp_path / "bundle",
+        "--precision",
+        "fp16",
+    )
+    assert (tmp_path / "bundle" / "lamp_labels_ped.txt").read_text().split() == ["red", "green", "unknown"]
+    file = tmp_path / "bundle" / "ped_traffic_light_classifier_mobilenetv2_batch_4.onnx"
+    (output,) = onnx.load(str(file)).graph.output
+    assert [axis.dim_value for axis in output.type.tensor_type.shape.dim] == [4, 3]

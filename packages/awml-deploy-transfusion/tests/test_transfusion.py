@@ -13,18 +13,21 @@ from awml_deploy_transfusion import configs
 from awml_deploy_transfusion.exporter_model import adapter, network, trace
 from awml_deploy_transfusion.exporter_model.cells import best_first, centers_of_cells, local_maxima
 from awml_deploy_transfusion.exporter_model.coordinates import Decoration
-from awml_deploy_transfusion.names import COMPONENT, COORS, INPUTS, NUM_POINTS, OUTPUTS, VOXELS
+from awml_deploy_transfusion.names import COMPONENT, COORS, INPUTS, NUM_POINTS, OUTPUTS, VOXELS, VOXELS_AXIS
 from awml_deploy_transfusion.runtime_model.pipeline import build
 
 from exporter.training_config import TrainingConfig, random_weights, read_training_config
 from runtime.backends import Session
 from runtime.pipeline import Inference, steps_of
+from shared.config import load_config
 from shared.errors import ConfigError, ManifestError
 from shared.spec import ModelSpec
 from shared.tasks.detection3d import Boxes3D
 
 CONFIG = Path(configs.__path__[0]) / "transfusion_demo.py"
 OPTIONS = adapter.read_options({})
+#: Voxels of AWML's engines.
+SIZES = (("min", 5000), ("opt", 30000), ("max", 60000))
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +269,7 @@ def test_circle_suppression_is_that_of_the_data_set(model: Any, spec: ModelSpec)
         ({"test_cfg": {"pts": {"grid_size": [256, 128, 1]}}}, "square"),
         ({"pts_voxel_encoder": {"type": "HardSimpleVFE"}}, "pts_voxel_encoder is HardSimpleVFE"),
         ({"pts_bbox_head": {"num_classes": 7}}, "names 5 classes"),
+        ({"type": "BEVFusion"}, "model is a BEVFusion, not a TransFusion"),
     ],
 )
 def test_what_cannot_be_deployed_is_refused(config: TrainingConfig, change: dict[str, Any], said: str) -> None:
@@ -274,6 +278,31 @@ def test_what_cannot_be_deployed_is_refused(config: TrainingConfig, change: dict
     section = _merged(config.model, change)
     with pytest.raises(ConfigError, match=said):
         adapter.build(replace(config, model=section), OPTIONS)
+
+
+def test_a_deploy_config_of_mmdeploy_names_the_tensors_that_are_exported(model: Any, tmp_path: Path) -> None:
+    """AWML's form has no types, and two of the inputs are no float32."""
+    path = tmp_path / "projects" / "TransFusion" / "configs" / "deploy" / "dynamic.py"
+    path.parent.mkdir(parents=True)
+    shapes = ", ".join(
+        f"{name}=dict(" + ", ".join(f"{kind}_shape=[{count}{rest}]" for kind, count in SIZES) + ")"
+        for name, rest in zip(INPUTS, (", 20, 5", "", ", 4"), strict=True)
+    )
+    axes = {name: {0: VOXELS_AXIS} for name in INPUTS}
+    path.write_text(
+        'codebase_config = dict(type="mmdet3d", task="VoxelDetection", model_type="end2end")\n'
+        'onnx_config = dict(type="onnx", opset_version=11, save_file="end2end.onnx", input_shape=None,\n'
+        f"    input_names={list(INPUTS)}, output_names={list(OUTPUTS)}, dynamic_axes={axes})\n"
+        f'backend_config = dict(type="tensorrt", model_inputs=[dict(input_shapes=dict({shapes}))])\n'
+    )
+    config = load_config(path)
+    assert (config.task_type, config.model.type) == ("detection3d", "transfusion")
+    settings = config.components[COMPONENT]
+    (component,) = adapter.components(model, points(3000), OPTIONS)
+    for named, own in ((settings.io.inputs, component.inputs), (settings.io.outputs, component.outputs)):
+        assert [(tensor.name, tensor.dtype) for tensor in named] == [(tensor.name, tensor.dtype) for tensor in own]
+    assert settings.io.dynamic_axes == axes
+    assert settings.tensorrt_profile[VOXELS].opt_shape == (30000, 20, 5)
 
 
 def test_a_spec_of_another_model_is_refused(model: Any, spec: ModelSpec) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from awml_deploy_transfusion.names import COMPONENT, INPUTS, OUTPUTS
+from awml_deploy_transfusion.names import COMPONENT, COORS, INPUTS, NUM_POINTS, OUTPUTS
 from exporter.awml import register_types
 from shared.config.awml_models import Deployed, Tensors
 
-DEPLOYED = Deployed(projects=("TransFusion",), task="detection3d", components={COMPONENT: Tensors(INPUTS, OUTPUTS)})
+DEPLOYED = Deployed(
+    projects=("TransFusion",),
+    task="detection3d",
+    components={COMPONENT: Tensors(INPUTS, OUTPUTS, dtypes={NUM_POINTS: "int32", COORS: "int32"})},
+)
 
 
 def _register() -> list[str]:
