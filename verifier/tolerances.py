@@ -37,8 +37,10 @@ thousandth, and ``dir_cls_pred0`` keeps 13.7 dB where all but 6 of 4,000 boxes a
 
 Labels of points and pixels are judged class by class, too, and by the flips that both runs are sure of. Two swapped
 classes have an IoU of 0, however few points they have. Of the demo's scans shifted by a row, 9 % of the labels turn,
-where objects end, and the worst class keeps an IoU of 0.58: INT8's 20 % would let that pass. Rounding turns what is
-decided narrowly.
+where objects end, and the worst class keeps an IoU of 0.58; of its masks shifted by a column, 0.6 %, and 0.80: INT8's
+20 % would let both pass. A shift turns what is sure as well, 0.19 % of those masks. Rounding turns what is decided
+narrowly. TensorRT 8.6.0 on an H200 against ONNX Runtime, demo's points and masks: in TF32 and FP16 up to 0.03 % of the
+labels, of 1.7 million none where both are sure; masks in INT8 0.15 %, 3 of 864,000, and an IoU of 0.95.
 
 A few nodes by themselves (`verifier.bisect`) lose much less than a whole network: `NODE_SNR_DB`.
 """
@@ -161,7 +163,7 @@ _TF32 = PolicyLimits(
     quantile=0.9,
     unmatched=0.01,
     class_iou=0.9,
-    sure_flips=0.002,
+    sure_flips=0.0005,
 )
 _HALF = PolicyLimits(
     TensorLimits(max_abs=None, snr_db=6.0, cosine=0.9),
@@ -169,7 +171,7 @@ _HALF = PolicyLimits(
     quantile=0.9,
     unmatched=0.02,
     class_iou=0.8,
-    sure_flips=0.002,
+    sure_flips=0.0005,
 )
 _INT8 = PolicyLimits(
     TensorLimits(max_abs=None, snr_db=12.0, cosine=0.97),
@@ -177,7 +179,7 @@ _INT8 = PolicyLimits(
     quantile=0.9,
     unmatched=0.2,
     class_iou=0.5,
-    sure_flips=0.02,
+    sure_flips=0.001,
 )
 
 #: Classes that both runs give to fewer results are not judged by themselves: a few of them turn by rounding.

@@ -61,6 +61,19 @@ def test_every_backend_answers_as_the_framework_does(config: Path) -> None:
     assert (answers[0].labels != 255).mean() > 0.5
 
 
+def test_what_a_step_loses_is_attributed(config: Path) -> None:
+    """After the test above, whose workspace it is."""
+    from runtime.swap import swap
+    from runtime.trace import trace
+    from verifier.attribute import attribute
+
+    work = config.parent / "padded"
+    trace(work, "pytorch", "cpu")
+    swap(work, "onnx", "cpu", "pytorch-cpu")
+    steps = [line.split()[0] for line in attribute(work, None, None, force=False).splitlines()[3:8]]
+    assert steps == ["read", "interpolate", "group", "frnet", "classify"]
+
+
 def test_tensorrt_for_rtx_builds_the_padded_form_and_refuses_the_other(config: Path) -> None:
     """After the test above, whose export it builds."""
     from exporter.export import export
