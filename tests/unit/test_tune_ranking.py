@@ -122,6 +122,20 @@ def test_times_of_layers_are_those_of_a_real_engine(tmp_path: Path) -> None:
     assert estimate.element_ms * converted(estimate.tensors, frozenset(source.layers)) == pytest.approx(sum(times))
 
 
+def test_what_a_quantized_network_takes_longer_elsewhere_counts_as_soon_as_anything_is_in_int8(source: Source) -> None:
+    first = "pts.backbone.blocks.0.blocks.0.0"
+
+    def record(relu: float) -> dict[str, Any]:
+        layers = [
+            {"name": "conv", "kind": "CaskConvolution", "nodes": [source.layers[first].node]},
+            {"name": "relu", "kind": "PointWiseV2", "nodes": ["/neck/deblocks.1/Relu"]},
+        ]
+        return {"component": HEAD, "layers": layers, "times_ms": {"conv": 0.5, "relu": relu}}
+
+    estimate = from_engines(source, [record(0.0)], [record(0.25)], [first])
+    assert (estimate.latency_ms([]), estimate.latency_ms([first])) == (0.5, 0.75)
+
+
 def test_a_ranking_that_is_none_is_refused(source: Source) -> None:
     from shared.errors import InputError
 

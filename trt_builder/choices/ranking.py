@@ -73,19 +73,21 @@ class Estimate:
         float_ms, int8_ms: of each layer in FP16 and in INT8, where known.
         tensors: what layers hand on.
         element_ms: what it takes to convert an element of a tensor between the two.
+        beside_ms: what everything else takes longer once anything is in INT8.
     """
 
     float_ms: Mapping[str, float] = field(default_factory=dict)
     int8_ms: Mapping[str, float] = field(default_factory=dict)
     tensors: tuple[Tensor, ...] = ()
     element_ms: float = 0.0
+    beside_ms: float = 0.0
 
     def latency_ms(self, int8: Collection[str]) -> float:
         """With these layers in INT8 and the others in FP16."""
         inside = frozenset(int8)
         layers = self.float_ms.keys() & self.int8_ms.keys()
         times = sum(self.int8_ms[name] if name in inside else self.float_ms[name] for name in sorted(layers))
-        return times + self.element_ms * converted(self.tensors, inside)
+        return times + self.element_ms * converted(self.tensors, inside) + (self.beside_ms if inside else 0.0)
 
 
 def converted(tensors: Iterable[Tensor], int8: frozenset[str]) -> int:
@@ -150,6 +152,9 @@ def from_engines(
 ) -> Estimate:
     """Estimates from the times of layers in the records of two sets of engines.
 
+    A network with Q/DQ nodes may have kernels more than one in FP16 far from any of them: TensorRT 8.6.0 takes no ReLU
+    into a transposed convolution there.
+
     Args:
         source: the model.
         in_float: records of the engines without INT8.
@@ -157,17 +162,18 @@ def from_engines(
         int8: the layers that are in INT8 there.
     """
     tensors = tensors_of(source)
-    slow, before = _times(source, in_float)
-    fast, after = _times(source, in_int8)
+    slow, before, others = _times(source, in_float)
+    fast, after, others_then = _times(source, in_int8)
     elements = converted(tensors, frozenset(int8))
-    return Estimate(slow, fast, tensors, max(0.0, after - before) / elements if elements else 0.0)
+    element_ms = max(0.0, after - before) / elements if elements else 0.0
+    return Estimate(slow, fast, tensors, element_ms, max(0.0, others_then - others))
 
 
-def _times(source: Source, records: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float]:
-    """Milliseconds by layer, and of all layers together that only convert."""
+def _times(source: Source, records: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float, float]:
+    """Milliseconds by layer, of all together that only convert, and of what is left."""
     of_node = {(layer.component, layer.node): name for name, layer in source.layers.items()}
     times: dict[str, float] = defaultdict(float)
-    converting = 0.0
+    converting = others = 0.0
     for record in records:
         measured = record["times_ms"] or {}
         for layer in record["layers"]:
@@ -179,7 +185,8 @@ def _times(source: Source, records: Iterable[Mapping[str, Any]]) -> tuple[dict[s
             inside = [of_node[key] for node in layer["nodes"] if (key := (record["component"], node)) in of_node]
             for name in inside:
                 times[name] += time / len(inside)
-    return dict(times), converting
+            others += 0.0 if inside else time
+    return dict(times), converting, others
 
 
 def tensors_of(source: Source) -> tuple[Tensor, ...]:
