@@ -126,8 +126,8 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
     check(path, [f"^{re.escape(name)}$" for name in quantizable(component.module) if name not in quantized])
     graph = onnx.load(str(path))
     if sums := float_sums(graph):
-        advice = sum_advice(sums[0])
-        _log.warning("%s: TensorRT 8.6.0 has no kernel for %d sums: %s", component.name, len(sums), advice)
+        what = f"TensorRT 8.6.0 has no kernel for {len(sums)} sums: {sum_advice(sums[0])}"
+        _log.warning("%s: %s", component.name, what)
     if (advice := find_passes(graph, component.deployed_sizes).advice()) is not None:
         _log.warning("%s: %s", component.name, advice)
     agreements = check_onnx(path, component, opset_version, measure=root_mean_square)
