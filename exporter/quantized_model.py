@@ -180,12 +180,15 @@ def _in_float(module: Any) -> Iterator[None]:
 
 def _stop_rounding(graph: Any) -> None:
     """Let quantizers, each a division by the scale, ``round``, ``clamp`` and a product, pass values on as they are."""
-    for node in list(graph.nodes):
-        if node.target is torch.ops.aten.round.default:
-            (clamp,) = node.users
-            clamp.replace_all_uses_with(node.args[0])
-            graph.erase_node(clamp)
-            graph.erase_node(node)
+    from exporter.quantize.frozen import QMAX, QMIN
+
+    operators = torch.ops.aten
+    for clamp in list(graph.nodes):
+        if clamp.target is operators.clamp.default and clamp.args[1:] == (QMIN, QMAX):
+            rounded = clamp.args[0]
+            if rounded.target is operators.round.default:
+                clamp.replace_all_uses_with(rounded.args[0])
+                graph.erase_node(clamp)
 
 
 def _without_rounding(model: Any) -> Any:
