@@ -51,7 +51,7 @@ from runtime.models.centerpoint.parameters import ENCODER, HEAD, read_parameters
 from runtime.models.centerpoint.pipeline import build
 from runtime.pipeline import DevicePipeline, Inference
 from runtime.waiting import waited_ms
-from shared.engines import tensor_names
+from shared.engines import as_taken, dtype_of, tensor_names
 from shared.errors import InferenceError
 from shared.latency import median_interval, summarize
 from shared.provenance import package_versions
@@ -94,7 +94,7 @@ class AwmlEngines:
         stream = driver.Stream()
         memory = []
         for name, array in inputs.items():
-            contiguous = tensorrt.as_taken(engine, name, array)
+            contiguous = as_taken(tensorrt.trt, engine, name, array)
             context.set_input_shape(name, array.shape)
             device = driver.mem_alloc(contiguous.nbytes)
             memory.append(device)
@@ -102,7 +102,7 @@ class AwmlEngines:
             driver.memcpy_htod_async(device, contiguous, stream)
         outputs = {}
         for name in tensor_names(tensorrt.trt, engine, inputs=False):
-            host = np.empty(tuple(context.get_tensor_shape(name)), tensorrt.dtype_of(engine, name))
+            host = np.empty(tuple(context.get_tensor_shape(name)), dtype_of(tensorrt.trt, engine, name))
             device = driver.mem_alloc(host.nbytes)
             memory.append(device)
             context.set_tensor_address(name, int(device))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared import cuda
-from shared.errors import InferenceError
+from shared.errors import InferenceError, ModelLoadError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -53,6 +53,36 @@ def profile_shapes(engine: Any, name: str) -> tuple[tuple[int, ...], tuple[int, 
         return shape, shape, shape
     low, opt, high = (tuple(shapes) for shapes in engine.get_tensor_profile_shape(name, 0))
     return low, opt, high
+
+
+def dtype_of(trt: Any, engine: Any, name: str) -> np.dtype[Any]:
+    """NumPy dtype of a tensor of an engine."""
+    dtype: np.dtype[Any] = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+    return dtype
+
+
+def lies_channels_last(trt: Any, engine: Any, name: str) -> bool:
+    """Whether the channels of a tensor (B, C, H, W) lie side by side in memory.
+
+    Raises:
+        ModelLoadError: an input or output of another layout than this or rows.
+    """
+    layout = engine.get_tensor_format(name)
+    if layout == trt.TensorFormat.LINEAR:
+        return False
+    # Whole groups of eight: no channel is added to fill one up.
+    if layout == trt.TensorFormat.HWC8 and engine.get_tensor_shape(name)[1] % 8 == 0:
+        return True
+    raise ModelLoadError(
+        f"tensor '{name}' lies in memory as {layout.name}, which the runtime does not write",
+        hint="build the engines here (trt_builder build)",
+    )
+
+
+def as_taken(trt: Any, engine: Any, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An input as the engine reads it: of its type, C-contiguous, (B, H, W, C) where it wants channels last."""
+    laid_out = np.moveaxis(array, 1, -1) if lies_channels_last(trt, engine, name) else array
+    return np.ascontiguousarray(laid_out, dtype_of(trt, engine, name))
 
 
 def activation_memory(engine: Any) -> int:
@@ -128,20 +158,19 @@ def run_once(trt: Any, engine: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> d
     Args:
         trt: the TensorRT module.
         engine: as for `bind`.
-        inputs: by name; converted to the engine's types (TensorRT before 10 has no int64).
+        inputs: by name; converted to the engine's types (TensorRT before 10 has no int64) and layouts.
 
     Raises:
         InferenceError: the engine does not run on these inputs.
     """
     bound = bind(trt, engine, {name: array.shape for name, array in inputs.items()})
     for name, array in inputs.items():
-        dtype = trt.nptype(engine.get_tensor_dtype(name))
-        cuda.upload(bound.memory[name].address, np.asarray(array, dtype, order="C"))
+        cuda.upload(bound.memory[name].address, as_taken(trt, engine, name, array))
     bound.enqueue()
     bound.stream.synchronize()
     outputs = {}
     for name in tensor_names(trt, engine, inputs=False):
-        outputs[name] = np.empty(bound.shapes[name], trt.nptype(engine.get_tensor_dtype(name)))
+        outputs[name] = np.empty(bound.shapes[name], dtype_of(trt, engine, name))
         cuda.download(outputs[name], bound.memory[name].address)
     return outputs
 

@@ -16,7 +16,15 @@ from runtime.backends import Tensors
 from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
 from runtime.cuda.session import Bound, DeviceSession, Lane, Origin
 from runtime.devices import Device
-from shared.engines import activation_memory, deserialize, profile_shapes, tensor_names
+from shared.engines import (
+    activation_memory,
+    as_taken,
+    deserialize,
+    dtype_of,
+    lies_channels_last,
+    profile_shapes,
+    tensor_names,
+)
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ManifestError, ModelLoadError
 from shared.lazy import lazy_import
 from shared.plan import read_header, version_mismatch
@@ -199,11 +207,11 @@ class TensorRTSession(DeviceSession):
 
     def dtype(self, component: str, tensor: str) -> np.dtype[Any]:
         """See `DeviceSession`."""
-        return dtype_of(self._engines[component], tensor)
+        return dtype_of(trt, self._engines[component], tensor)
 
     def channels_last(self, component: str, tensor: str) -> bool:
         """See `DeviceSession`."""
-        return lies_channels_last(self._engines[component], tensor)
+        return lies_channels_last(trt, self._engines[component], tensor)
 
     def origin(self, component: str) -> Origin | None:
         """See `DeviceSession`."""
@@ -266,7 +274,7 @@ class TensorRTBound(Bound):
         for name in tensor_names(trt, engine, inputs=False):
             shape = tuple(self.context.get_tensor_shape(name))
             given = outputs.get(name)
-            dtype = dtype_of(engine, name)
+            dtype = dtype_of(trt, engine, name)
             array = gpu.allocate(shape, dtype) if given is None else replace(given, shape=shape, dtype=dtype)
             self.outputs[name] = array
         # Everything that the context points to lives as long as it does.
@@ -297,8 +305,8 @@ class _HostBinding:
         self._device, self._host = {}, {}
         for name in (*self._inputs, *self._outputs):
             shape = tuple(self._context.get_tensor_shape(name))
-            self._device[name] = gpu.allocate(shape, dtype_of(engine, name))
-            self._host[name] = gpu.pinned((int(np.prod(shape)),), dtype_of(engine, name))
+            self._device[name] = gpu.allocate(shape, dtype_of(trt, engine, name))
+            self._host[name] = gpu.pinned((int(np.prod(shape)),), dtype_of(trt, engine, name))
             set_address(self._context, component, name, self._device[name].address)
 
     def run(self, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
@@ -310,7 +318,7 @@ class _HostBinding:
             set_shape(self._context, self._engine, self._component, name, (padded, *array.shape[1:]))
             size = int(np.prod(array.shape[1:])) * padded
             staged = self._host[name][:size]
-            staged[: array.size] = as_taken(self._engine, name, array).reshape(-1)
+            staged[: array.size] = as_taken(trt, self._engine, name, array).reshape(-1)
             staged[array.size :] = 0
             self._gpu.to_device(staged, self._device[name].address, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
@@ -325,36 +333,6 @@ class _HostBinding:
             name: (array[:rows] if padded > rows and array.shape[0] == padded else array).copy()
             for name, array in results.items()
         }
-
-
-def dtype_of(engine: Any, name: str) -> np.dtype[Any]:
-    """NumPy dtype of a tensor of an engine."""
-    dtype: np.dtype[Any] = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
-    return dtype
-
-
-def lies_channels_last(engine: Any, name: str) -> bool:
-    """Whether the channels of a tensor (B, C, H, W) lie side by side in memory.
-
-    Raises:
-        ModelLoadError: an input or output of another layout than this or rows.
-    """
-    layout = engine.get_tensor_format(name)
-    if layout == trt.TensorFormat.LINEAR:
-        return False
-    # Whole groups of eight: no channel is added to fill one up.
-    if layout == trt.TensorFormat.HWC8 and engine.get_tensor_shape(name)[1] % 8 == 0:
-        return True
-    raise ModelLoadError(
-        f"tensor '{name}' lies in memory as {layout.name}, which the runtime does not write",
-        hint="build the engines here (trt_builder build)",
-    )
-
-
-def as_taken(engine: Any, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """An input as the engine reads it: of its type, C-contiguous, (B, H, W, C) where it wants channels last."""
-    laid_out = np.moveaxis(array, 1, -1) if lies_channels_last(engine, name) else array
-    return np.ascontiguousarray(laid_out, dtype_of(engine, name))
 
 
 def new_context(engine: Any, scratch: DeviceArray, stream: Any) -> Any:
@@ -510,7 +488,7 @@ def _checked(plan: Plan, component: ComponentSpec) -> Any:
                 hint="build the engines again",
             )
         for tensor in expected:
-            lies_channels_last(engine, tensor.name)
+            lies_channels_last(trt, engine, tensor.name)
             # TensorRT gives -1 for a dynamic axis.
             shape = [None if size < 0 else size for size in engine.get_tensor_shape(tensor.name)]
             if not tensor.accepts(shape):

@@ -150,8 +150,8 @@ def test_a_second_build_is_up_to_date_and_a_forced_one_uses_the_cache(
 def test_a_corrupt_timing_cache_is_rebuilt(target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
     cache = timing_cache.cache_path(ws.place("tensorrt"), target)
-    cache.parent.mkdir(parents=True)
-    cache.write_bytes(b"awml-deploy timing cache 1 sha256 0000\nrubbish")
+    cache.parent.make_folder()
+    cache.unchecked.write_bytes(b"awml-deploy timing cache 1 sha256 0000\nrubbish")
     build_all(ws.root, target="tensorrt")
     assert "corrupt" in caplog.text
     assert len(timing_cache.read(cache)) > 1000
