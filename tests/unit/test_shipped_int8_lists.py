@@ -28,7 +28,7 @@ from tests.support import tiny_frnet  # noqa: E402
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def shipped(name: str) -> list[str]:
+def shipped(name: str) -> tuple[str, ...]:
     return load_config(CONFIGS / f"{name}_int8.yaml").quantization.sensitive_layers
 
 
@@ -49,7 +49,7 @@ def graph(adapter: Any, model: Any, sample: Any, options: Any, left_out: Sequenc
 
 
 @pytest.mark.parametrize("left_out", [shipped("frnet"), ["voxel_encoder", "decode_head"]], ids=["shipped", "less"])
-def test_frnet(left_out: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_frnet(left_out: Sequence[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """HardSwish reads the sums of its blocks in floating point."""
     caplog.set_level(logging.WARNING, "exporter")
     model, _, options = tiny_frnet.built(tiny_frnet.write_config(tmp_path))
