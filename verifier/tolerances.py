@@ -395,13 +395,14 @@ def _not_finite(name: str, statistics: Mapping[str, Any]) -> list[str]:
 
 def _tensor_checks(name: str, statistics: Mapping[str, Any], tolerance: Tolerance) -> list[Check]:
     limits, made = tolerance.tensors, []
-    max_abs = tolerance.output_max_abs.get(name, limits.max_abs)
+    ranked = name in tolerance.ranked
+    max_abs = tolerance.output_max_abs.get(name, None if ranked else limits.max_abs)
     if max_abs is not None:
         value = statistics["max_abs"]
         made.append(_check(f"{name} max |difference|", value, max_abs, value is not None and value <= max_abs))
     # No noise at all is an infinite ratio; noise without any signal is none.
     own = dict(tolerance.output_limits.get(name, {}))
-    if name not in tolerance.ranked:
+    if not ranked:
         own = {"snr_db": limits.snr_db, "cosine": limits.cosine} | own
     snr, identical = statistics["snr_db"], statistics["noise_energy"] == 0.0
     if (least := own.get("snr_db")) is not None:

@@ -163,11 +163,11 @@ def test_rows_that_a_network_sorts_are_judged_by_their_results() -> None:
     }
     limits = default_tolerance("fp16", detection3d.TASK)
     assert [line.split(":")[0] for line in judge(stored, limits)] == ["rows SNR [dB]", "rows cosine"]
-    ranked = replace(limits, ranked=["rows"])
+    ranked = replace(limits, tensors=replace(limits.tensors, max_abs=0.1), ranked=["rows"])
     assert judge(stored, ranked) == []
     assert tolerance_from_json(asdict(ranked), detection3d.TASK) == ranked
-    own = apply_overrides(ranked, ["rows.cosine=0.5"], ["rows"])
-    assert [line.split(":")[0] for line in judge(stored, own)] == ["rows cosine"]
+    own = apply_overrides(ranked, ["rows.cosine=0.5", "rows=0.2"], ["rows"])
+    assert [line.split(":")[0] for line in judge(stored, own)] == ["rows max |difference|", "rows cosine"]
 
 
 def test_outputs_behind_a_ranking_are_found() -> None:
