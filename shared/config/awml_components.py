@@ -98,10 +98,11 @@ def model_options(components: Mapping[str, Component], model: Deployed | None, n
         for key, value in model.options.items():
             options[key] = value
             notes.moved_into(("onnx_config",), ("model", "options", key), str(value))
-        output = io["outputs"][0]["name"]
-        if model.output_option is not None and (output,) != _first(model).outputs:
-            options[model.output_option] = output
-            notes.moved_into(("onnx_config", "output_names"), ("model", "options", model.output_option), output)
+        for tensor in io["outputs"]:
+            name = tensor["name"]
+            if model.output_option is not None and name in model.output_names and (name,) != _first(model).outputs:
+                options[model.output_option] = name
+                notes.moved_into(("onnx_config", "output_names"), ("model", "options", model.output_option), name)
     return options
 
 
@@ -294,7 +295,7 @@ def _with_our_tensors(name: str, component: Component, model: Deployed | None, n
     if own is None or "io" not in component:
         return
     renamed: dict[str, str] = {}
-    keeps = model is not None and model.output_option is not None
+    keeps = model is not None and any(tensor["name"] in model.output_names for tensor in component["io"]["outputs"])
     for kind, names in (("inputs", own.inputs), ("outputs", None if keeps else own.outputs)):
         tensors = component["io"][kind]
         if names is not None and len(names) == len(tensors):

@@ -53,6 +53,7 @@ class Deployed:
         assumed: a config of AWML's framework that names no more than the task is for this model.
         options: ``model.options`` of the network that AWML exports, where it is not what we export without a word.
         output_option: the key of ``model.options`` that names the output; None: it has the one name.
+        output_names: the names that it may have, where there is such an option.
         opset_version: the lowest that AWML's network can be exported with.
     """
 
@@ -63,6 +64,7 @@ class Deployed:
     assumed: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     output_option: str | None = None
+    output_names: tuple[str, ...] = ()
     opset_version: int = LOWEST_OPSET
 
 

@@ -258,6 +258,14 @@ def test_sizes_over_a_training_config(tmp_path: Path) -> None:
         load_config(alone)
 
 
+def test_an_output_that_the_model_does_not_call_so_gets_its_name(tmp_path: Path) -> None:
+    config = load_config(over_training(tmp_path, SIZES.replace("seg_logit", "scores")))
+    assert config.model.options == {"form": "scatter"}
+    assert [tensor.name for tensor in config.components["frnet"].io.outputs] == ["pred_probs"]
+    unnamed = load_config(over_training(tmp_path, SIZES.replace('output_names=["seg_logit"],', "")))
+    assert unnamed.model.options == {"form": "scatter"}
+
+
 def test_a_wrong_size_is_named_where_the_file_has_it(tmp_path: Path) -> None:
     path = over_training(tmp_path, SIZES.replace("points=dict(min_shape=[50, 4]", "points=dict(min_shap=[50, 0]"))
     with pytest.raises(ConfigError) as caught:

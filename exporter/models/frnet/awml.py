@@ -18,6 +18,7 @@ DEPLOYED = Deployed(
     assumed=True,
     options={"form": "scatter"},
     output_option="output",
+    output_names=("pred_probs", "seg_logit"),
     opset_version=18,
 )
 
