@@ -10,7 +10,9 @@ from pathlib import Path
 import awml_deploy_traffic_light
 import onnx
 import pytest
+from click.testing import CliRunner
 
+from exporter import random_checkpoint
 from shared.manifest import read_manifest
 
 CONFIG = Path(awml_deploy_traffic_light.__file__).parent / "configs" / "traffic_light.yaml"
@@ -72,8 +74,8 @@ def test_lights_of_pedestrians_get_a_bundle_of_their_own_from_awmls_deploy_confi
     """AWML's form of a deploy config; random weights."""
     training = CONFIG.with_name("traffic_light_pedestrian_demo.py")
     weights, deploy = tmp_path / "random.pth", tmp_path / "projects" / "MobileNetv2" / "ped_batch_4.py"
-    write = ("-m", "exporter.random_checkpoint", "write", "--config", training, "--out", weights)
-    subprocess.run([sys.executable, *write], capture_output=True, check=True)
+    written = CliRunner().invoke(random_checkpoint.cli, ["write", "--config", str(training), "--out", str(weights)])
+    assert written.exit_code == 0, written.output
     deploy.parent.mkdir(parents=True)
     shape = "[4, 3, 96, 96]"
     deploy.write_text(
