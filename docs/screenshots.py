@@ -48,7 +48,7 @@ def take(chromium: str, report: Path, section: str, picture: Path) -> None:
             f"--screenshot={image}", visit.as_uri(),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=120)
-        Image.open(image).convert("RGB").save(picture, quality=75, method=6)
+        Image.open(image).convert("RGB").save(picture, quality=50, method=6)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def test_every_demo_was_recorded() -> None:
     policies = {model: {policy for name, policy in RECORDED if name == model} for model, _ in RECORDED}
     assert policies["centerpoint"] >= {"fp32", "fp32_tf32", "fp16", "int8"}
     assert policies["calibration"] >= {"fp32", "fp32_tf32", "fp16", "int8"}
-    assert policies["yolox"] >= {"fp32", "fp32_tf32", "fp16"}
+    assert policies["yolox"] >= {"fp32", "fp32_tf32", "fp16", "int8"}
 
 
 @pytest.mark.parametrize(("model", "policy"), RECORDED)
