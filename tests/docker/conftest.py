@@ -21,9 +21,9 @@ def engine() -> None:
         pytest.skip("Docker has no Compose v2 here")
 
 
-def build(*services: str, target: str = TARGET, tag: str = TAG) -> None:
-    """Build images."""
-    variables = {**os.environ, "TARGET": target, "TARGET_NAME": tag, "VERSION": "0.test", "REVISION": "0123abc"}
+def build(*services: str, target: str = TARGET, tag: str = TAG, **more: str) -> None:
+    """Build images; ``more`` variables of compose.yaml."""
+    variables = {**os.environ, "TARGET": target, "TARGET_NAME": tag, "VERSION": "0.test", "REVISION": "0123abc", **more}
     answer = subprocess.run(
         ["docker", "compose", "--progress", "plain", "build", *services],
         capture_output=True, text=True, check=False, cwd=ROOT, env=variables,
@@ -38,10 +38,15 @@ def images(engine: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def pytorch_images(images: None) -> None:
-    """The images with PyTorch; skips where its CPU wheel, which is on no public index, is not there to build from."""
+def pytorch_wheel() -> None:
+    """Skips where PyTorch's CPU wheel, which is on no public index, is not there to build from."""
     if not list((ROOT / "docker" / "wheels").glob("torch-*.whl")):
         pytest.skip("exporter and runtime-pytorch: no CPU wheel of PyTorch in docker/wheels (docs/docker.md)")
+
+
+@pytest.fixture(scope="session")
+def pytorch_images(images: None, pytorch_wheel: None) -> None:
+    """The images with PyTorch."""
     build("exporter", "runtime-pytorch")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.manifest import read_manifest
+from tests.docker.conftest import build
 from tests.support.containers import ROOT, TAG, TARGET, Compose, let_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("images"), pytest.mark.timeout(600)]
@@ -75,6 +76,21 @@ def test_the_model_of_a_package_runs_in_images_that_hold_it(volume: Path) -> Non
     assert {manifest.stages[name].status for name in ("run:onnx-cpu", "verify", "evaluate")} == {"done"}
     listed = compose.run("manifest", "plugins").stdout
     assert ["pipelines", "transfusion", "awml-deploy-transfusion"] in [line.split()[:3] for line in listed.splitlines()]
+
+
+@pytest.mark.timeout(3600)
+def test_the_exporters_image_exports_the_model_of_a_package(pytorch_wheel: None, wheel: Path, volume: Path) -> None:
+    """The demo's checkpoint, which comes with the package."""
+    compose = Compose(volume / "work", volume / "demo", WITH_PACKAGE)
+    build("exporter", tag=WITH_PACKAGE, PLUGINS="yes")
+    answer = compose.run(
+        "exporter", "export", "--config", "transfusion", "--work", "/workspace/exported", "--data", "/data",
+        "--set", "verification.num_verify_samples=1",
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    manifest = read_manifest(volume / "work" / "exported" / "manifest.json")
+    assert manifest.stages["export"].image == f"awml-deploy/exporter:{WITH_PACKAGE}"
+    assert {"onnx/transfusion.onnx", "pytorch/transfusion.pt2"} <= manifest.artifacts.keys()
 
 
 def test_images_without_the_package_say_what_they_lack(volume: Path) -> None:
