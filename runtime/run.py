@@ -84,7 +84,7 @@ def run(
     if cluster is None:
         entered = _alone(model, count, raw_samples, readers)
     else:
-        order = Order.of(model, options, readers, count, raw_samples, stage.fingerprint, pieces)
+        order = Order.of(model, options, readers, count, raw_samples, pieces)
         entered = spreading(cluster, order)
     with stage, entered as hands:
         header = model.header(range(count), stage.fingerprint, hands.details, raw_samples)

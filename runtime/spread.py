@@ -27,7 +27,7 @@ from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
 from shared.logs import event
 from shared.pieces import Piece, PieceHeader, PieceWriter
 from shared.progress import progress
-from shared.runs import Run, RunWriter
+from shared.runs import Run, RunHeader, RunWriter
 from shared.work_path import WorkPath
 
 _log = logging.getLogger("runtime")
@@ -52,7 +52,6 @@ class Order:
         vouched_for: sha256 of the artifacts that may run, which the command has checked.
         samples: how many the run has.
         raw_samples: of how many of them, from the first, the raw outputs are kept.
-        fingerprint: of the stage.
         pieces: where the pieces go.
     """
 
@@ -67,7 +66,6 @@ class Order:
     vouched_for: frozenset[str]
     samples: int
     raw_samples: int
-    fingerprint: str
     pieces: str
 
     @staticmethod
@@ -77,7 +75,6 @@ class Order:
         readers: int | None,
         samples: int,
         raw_samples: range,
-        fingerprint: str,
         pieces: WorkPath,
     ) -> Order:
         """The order to run a model that this process may run.
@@ -102,7 +99,6 @@ class Order:
             frozenset(model.require_trusted().values()),
             samples,
             len(raw_samples),
-            fingerprint,
             pieces.relative,
         )
 
@@ -125,23 +121,25 @@ class Span:
     """Asks for the answers on a range of samples, as a piece.
 
     Attributes:
-        first, stop: positions in the data set.
-        details: what is in force for the run, and must be in the worker.
+        header: of the piece; what is in force for the run must be in the worker.
         attempt: how often the range was tried before; each leaves a piece of its own.
     """
 
-    first: int
-    stop: int
-    details: dict[str, Any]
+    header: PieceHeader
     attempt: int = 0
+
+    @property
+    def samples(self) -> range:
+        """Positions in the data set."""
+        return self.header.samples
 
     @property
     def folder(self) -> str:
         """Of its piece, in the run's folder of pieces."""
-        return f"cluster-{self.first:09d}-{self.stop:09d}-{self.attempt}"
+        return f"cluster-{self.samples.start:09d}-{self.samples.stop:09d}-{self.attempt}"
 
     def __len__(self) -> int:
-        return self.stop - self.first
+        return len(self.samples)
 
 
 @dataclass(frozen=True)
@@ -189,15 +187,12 @@ class RangeWorker:
         return alerts_of(self._model, self._loaded, run)
 
     def _answer(self, span: Span) -> Answered:
-        _require_same("what is in force", span.details, self._loaded.details)
+        _require_same("what is in force", span.header.run.details, self._loaded.details)
         started = time.perf_counter()
-        order, samples = self._order, range(span.first, span.stop)
-        raw_samples = range(order.raw_samples)
-        run = self._model.header(samples, order.fingerprint, span.details, raw_samples)
-        header = PieceHeader(run=run, first=span.first, count=order.samples)
-        writer = PieceWriter.open(WorkPath(order.work, f"{order.pieces}/{span.folder}"), header)
+        folder = WorkPath(self._order.work, f"{self._order.pieces}/{span.folder}")
+        writer = PieceWriter.open(folder, span.header)
         pace = Pace()
-        for answer in self._loaded.answers(writer.missing(), raw_samples, pace):
+        for answer in self._loaded.answers(writer.missing(), range(self._order.raw_samples), pace):
             writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
         result = pace.result() if pace.samples else None
         writer.finish()
@@ -271,7 +266,7 @@ class Spread:
             DeployError: samples that can't be answered, when all others are; see `shared.cluster` for the others.
         """
         missing = writer.missing()
-        cutter = Cutter(missing, self._workers, self.details)
+        cutter = Cutter(missing, self._workers, writer.header)
         total, name = self._order.samples, self._order.name
         if 0 < len(missing) < total:
             _log.info("%s: goes on at sample %d, %d of %d are done", name, missing[0], total - len(missing), total)
@@ -283,7 +278,7 @@ class Spread:
                 assert isinstance(span, Span), "only ranges are asked for here"
                 answered = outcome.value
                 if not isinstance(answered, Answered):
-                    self._again(span, outcome)
+                    self._again(writer.header, span, outcome)
                     continue
                 began = time.perf_counter()
                 if self._adopt(writer, span, outcome):
@@ -310,21 +305,21 @@ class Spread:
             return False
         return True
 
-    def _again(self, span: Span, outcome: Outcome[Task, Any]) -> None:
+    def _again(self, run: RunHeader, span: Span, outcome: Outcome[Task, Any]) -> None:
         """Give a range again whose worker died, or that has a sample which can't be answered: in halves, to find it."""
-        error = outcome.error
+        error, samples = outcome.error, span.samples
         assert error is not None
         if outcome.died:
-            _log.warning("%s; samples %d to %d are run again", error, span.first, span.stop - 1)
+            _log.warning("%s; samples %d to %d are run again", error, samples[0], samples[-1])
         if len(span) > 1:
-            middle = (span.first + span.stop) // 2
-            for first, stop in ((span.first, middle), (middle, span.stop)):
-                self._workers.give(Span(first, stop, span.details))
+            for half in (samples[: len(span) // 2], samples[len(span) // 2 :]):
+                self._workers.give(Span(PieceHeader.of(run, half)))
         elif outcome.died and span.attempt + 1 < MOST_DEATHS:
-            self._workers.give(Span(span.first, span.stop, span.details, span.attempt + 1))
+            self._workers.give(Span(span.header, span.attempt + 1))
         else:
-            self._failures[span.first] = error
-            _log.warning("sample %d: %s", span.first, error, extra=event(sample=error.sample or str(span.first)))
+            (index,) = samples
+            self._failures[index] = error
+            _log.warning("sample %d: %s", index, error, extra=event(sample=error.sample or str(index)))
             if len(self._failures) >= _MOST_FAILURES:
                 self._require_all(self._order.samples)
 
@@ -379,11 +374,11 @@ class Crew(Protocol):
 class Cutter:
     """Cuts ranges off the samples that are left: such as take some seconds, and smaller ones near the end."""
 
-    def __init__(self, missing: Sequence[int], crew: Crew, details: dict[str, Any]) -> None:
+    def __init__(self, missing: Sequence[int], crew: Crew, run: RunHeader) -> None:
         self._missing = missing
         self._cut = 0
         self._crew = crew
-        self._details = details
+        self._run = run
         self._samples_per_second: float | None = None
 
     def learn(self, samples: int, seconds: float) -> None:
@@ -399,7 +394,7 @@ class Cutter:
         while stop - first < most and self._cut < len(self._missing) and self._missing[self._cut] == stop:
             stop += 1
             self._cut += 1
-        return Span(first, stop, self._details)
+        return Span(PieceHeader.of(self._run, range(first, stop)))
 
     def _length(self) -> int:
         left = len(self._missing) - self._cut

@@ -9,6 +9,7 @@ Files of version 0.1 have one array ``offsets`` for all the others; they are rea
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -184,9 +185,10 @@ class PackedFile:
             raise InputError(f"can't be read as arrays ({error})", where=str(self.path)) from error
 
     def _slot(self, name: str, index: int) -> Slot:
-        whole, (first, last) = self._members[name], self._offsets[name][index : index + 2].tolist()
-        one_row = Slot(0, whole.dtype, (1, *whole.shape[1:]))
-        return Slot(whole.start + first * one_row.nbytes, whole.dtype, (last - first, *whole.shape[1:]))
+        whole, offsets = self._members[name], self._offsets[name]
+        first, last, axes = int(offsets[index]), int(offsets[index + 1]), whole.shape[1:]
+        row_bytes = whole.dtype.itemsize * math.prod(axes)
+        return Slot(whole.start + first * row_bytes, whole.dtype, (last - first, *axes))
 
 
 def _member(file: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, Slot]:

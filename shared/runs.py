@@ -86,11 +86,15 @@ def flat_outputs(outputs: Mapping[str, Any]) -> RawOutputs:
 
 
 class RunWriter:
-    """Writes a run, sample by sample, so that a kill costs only what was not committed yet."""
+    """Writes a run, sample by sample, so that a kill costs only what was not committed yet.
+
+    Attributes:
+        header: what is run on what.
+    """
 
     def __init__(self, folder: WorkPath, header: RunHeader, journal: SampleJournal | None) -> None:
         self._folder = folder
-        self._header = header
+        self.header = header
         self._journal = journal  # None: the run is finished
         self._task = find(header.task)
         self._pieces: list[SampleJournal] = []
@@ -128,7 +132,7 @@ class RunWriter:
     @property
     def done(self) -> AbstractSet[int]:
         """Positions of the samples that are committed already."""
-        return set(range(len(self._header.tokens))).difference(self.missing())
+        return set(range(len(self.header.tokens))).difference(self.missing())
 
     def missing(self) -> list[int]:
         """Positions of the samples that are not committed yet, in order."""
@@ -157,7 +161,7 @@ class RunWriter:
         """
         if self._journal is None or self._source[index] >= 0:
             return
-        arrays = stored_arrays(self._task, self._header.task, predictions)
+        arrays = stored_arrays(self._task, self.header.task, predictions)
         commit_sample(self._folder, self._journal, index, arrays, latency_ms, counters, raw)
         self._source[index] = 0
 
@@ -175,7 +179,7 @@ class RunWriter:
             InputError: it is of another run, or its arrays are laid out otherwise.
             EnvironmentLacks: the disk is full.
         """
-        piece.check_belongs_to(self._header)
+        piece.check_belongs_to(self.header)
         journal, layouts = piece.journal, {each.layout() for each in self._sources() if each.layout()}
         if self._journal is None or not len(journal.samples):
             return 0
@@ -183,7 +187,7 @@ class RunWriter:
             raise InputError("holds arrays of another layout than the samples before", where=str(piece.folder))
         samples = journal.committed()
         new = samples[self._source[samples] < 0]
-        for index in set(self._header.raw_samples).intersection(new.tolist()):
+        for index in set(self.header.raw_samples).intersection(new.tolist()):
             copy((piece.folder / raw_path(index)).checked(), self._folder / raw_path(index))
         self._pieces.append(journal)
         self._source[new] = len(self._pieces)
@@ -204,7 +208,7 @@ class RunWriter:
             raise InputError(
                 f"{len(missing)} samples are not finished, the first is {missing[0]}", where=str(self._folder)
             )
-        raw = [raw_path(index) for index in self._header.raw_samples]
+        raw = [raw_path(index) for index in self.header.raw_samples]
         if self._journal is not None:
             self._pack()
             self._journal = None
@@ -214,11 +218,11 @@ class RunWriter:
         return [_HEADER, _PREDICTIONS, SAMPLES, *raw]
 
     def _pack(self) -> None:
-        count, sources = len(self._header.tokens), self._sources()
+        count, sources = len(self.header.tokens), self._sources()
         starts = np.zeros(count, np.int64)
         columns: dict[str, Column] = {}
         if not count:
-            for name, array in stored_arrays(self._task, self._header.task, self._task.empty()).items():
+            for name, array in stored_arrays(self._task, self.header.task, self._task.empty()).items():
                 columns[name] = Column.for_samples(0, array.dtype, array.shape[1:])
         # Where the source changes, a stretch begins.
         bounds = [0, *(np.flatnonzero(np.diff(self._source)) + 1).tolist(), count] if count else []

@@ -166,13 +166,14 @@ class SampleJournal:
             entry = _parse(line)
             if entry is None or entry.index not in self.samples or entry.end > size:
                 break
-            if self._layout not in (None, entry.layout()):
+            layout = entry.layout()
+            if self._layout not in (None, layout):
                 break
             self._flushed = max(self._flushed, entry.flushed)
             unproven.append((line_start, entry))
             while unproven and unproven[0][1].end <= self._flushed:
                 unproven.popleft()
-            self._layout = entry.layout()
+            self._layout = layout
             self._add(entry.index, line_start, len(line), entry.end)
             line_start += len(line)
         for line_start, entry in unproven:
@@ -311,12 +312,19 @@ def _is_sound(entry: Entry) -> bool:
         and all(type(value) in (int, float) for value in entry.latency_ms.values())
         and all(type(value) is int for value in entry.counters.values())
         and all(_is_plain(dtype) and _is_shape(shape) for dtype, shape in entry.arrays.values())
-        and entry.end - entry.start == sum(slot.nbytes for slot in entry.slots().values())
+        and entry.end - entry.start
+        == sum(rows * _row_bytes(dtype, *axes) for dtype, (rows, *axes) in entry.arrays.values())
     )
 
 
 def _is_shape(shape: list[int]) -> bool:
     return bool(shape) and all(type(axis) is int and axis >= 0 for axis in shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _row_bytes(dtype: str, *axes: int) -> int:
+    """Bytes of one element of an array's first axis; ``axes`` are the others."""
+    return np.dtype(dtype).itemsize * math.prod(axes)
 
 
 @functools.lru_cache(maxsize=64)

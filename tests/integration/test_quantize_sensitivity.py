@@ -143,6 +143,23 @@ def test_on_a_cluster_it_goes_on_and_finds_the_same(
 
 
 @pytest.mark.cluster
+def test_auto_on_a_cluster_finds_the_same(
+    options: list[str], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    alone, spread = tmp_path / "alone", tmp_path / "spread"
+    for work, cluster in ((alone, []), (spread, ["--cluster", "local:2"])):
+        shutil.copytree(finished, work)
+        found = run("auto", *options, "--work", str(work), "--max-drop", "2", "--skip", "head.fc", *cluster)
+        assert found.exit_code == 0, found.output
+    for name in ("tables.txt", "skip.yaml"):
+        path = f"quantized/auto/{name}"
+        assert (spread / path).read_bytes() == (alone / path).read_bytes()
+    # On the cluster, choices are measured ahead that the search alone does not come to.
+    assert set(journal_of(finished)) < set(journal_of(alone)) <= set(journal_of(spread))
+
+
+@pytest.mark.cluster
 def test_a_cluster_that_is_not_there_is_told_before_any_work(options: list[str], tmp_path: Path) -> None:
     nowhere = run("auto", *options, "--work", str(tmp_path), "--cluster", "localhost:1", "--max-drop", "1")
     assert nowhere.exit_code == 4 and "there is no Ray cluster" in nowhere.output
