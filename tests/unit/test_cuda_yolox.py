@@ -157,6 +157,19 @@ def test_boxes_that_are_not_numbers_or_infinite(monkeypatch, folder: Path, conve
         same(monkeypatch, folder, rows, **changes)
 
 
+@pytest.mark.parametrize("most", [None, 40])
+def test_each_box_suppresses_the_next(monkeypatch, folder: Path, most: int | None) -> None:
+    """Whether a box stays is known only when it is known of the one before."""
+    rows = np.zeros((tiny.ROWS, 8), np.float32)
+    number = np.arange(tiny.ROWS, dtype=np.float32)
+    rows[:, 0], rows[:, 1], rows[:, 2:4] = 4 * number, 48, 10
+    rows[:, 4], rows[:, 5] = 1.0 - number / 1000, 0.9
+    for convention in CONVENTIONS:
+        nms = suppression(convention, iou_threshold=0.3, max_boxes=most)
+        kept = same(monkeypatch, folder, rows, output="decoded", nms=nms, score_threshold=0.05)
+        assert kept == most or kept == -(-tiny.ROWS // 2)
+
+
 def test_raw_rows_of_any_size(monkeypatch, folder: Path) -> None:
     rows = tiny.random_rows(4)
     rows[:, 2:4] = np.random.default_rng(0).uniform(-200, 200, (len(rows), 2))

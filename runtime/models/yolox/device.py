@@ -24,9 +24,9 @@ from runtime.cuda.timeline import Timeline
 from runtime.models.yolox.decode import decode
 from runtime.models.yolox.letterbox import Placement, place
 from runtime.models.yolox.parameters import Letterbox, YoloxParameters
-from runtime.models.yolox.steps import cells_of_raw, checked, detections, finished, in_pixels_of_the_image, suppressed
+from runtime.models.yolox.steps import cells_of_raw, checked, detections, in_pixels_of_the_image, suppressed
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
-from shared.arrays import Float32, Int32, UInt8
+from shared.arrays import Float32, Int32, Int64, UInt8
 from shared.errors import InferenceError, UsageError
 from shared.spec import ModelSpec
 from shared.tasks.detection2d import Boxes2D
@@ -41,7 +41,7 @@ BLOCK = 256
 KEEP_BLOCK = 1024
 HEADER_WORDS = 4
 PICKED, NOT_NUMBERS, KEPT = 0, 1, 2
-BOX_WORDS, DECODED_WORDS = 5, 6
+BOX_WORDS, DECODED_WORDS, RESULT_WORDS = 5, 6, 7
 WORD = 64
 # Rows that the kernels suppress; where more score high enough, the host does it.
 MOST = 4096
@@ -93,7 +93,7 @@ class Images:
         pixels: (H, W, 3) uint8 of each.
         placements: of each.
         views: (images, 6) int64 what the letterbox reads of each, see ``yolox.cu``.
-        scales: (images, 2) float32 across and down.
+        scales: (images, 4) float32 across and down, and the last column and line.
         tables: what ``views`` points to beside the pixels.
     """
 
@@ -161,9 +161,10 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         self._overlaps = gpu.allocate((images, MOST, MOST // WORD), np.uint64)
         wanted = parameters.nms.max_boxes
         self._most = MOST if wanted is None else min(wanted, MOST)
-        self._result = gpu.allocate((images * (HEADER_WORDS + self._most * DECODED_WORDS),), np.int32)
-        # All that there can be: 98 kB an image are fetched faster than it could be told that there are less.
+        self._result = gpu.allocate((images * (HEADER_WORDS + self._most * RESULT_WORDS),), np.int32)
+        # All that there can be: 115 kB an image are fetched faster than it could be told that there are less.
         self._host_result = gpu.pinned(self._result.shape, np.int32)
+        self._headers, self._found = _views(self._host_result, images, self._most)
         # Detections are few: all of a network's own are fetched.
         detected = {} if self._selects else self._bound.outputs
         self._host_detections = {name: gpu.pinned(array.shape, array.dtype) for name, array in detected.items()}
@@ -201,9 +202,15 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         began = time.perf_counter()
         counters = {}
         if self._selects:
-            headers = self._host_result[: self._images * HEADER_WORDS].reshape(self._images, HEADER_WORDS)
-            counters = {"candidates": int(headers[:, PICKED].sum()), "rows_nan": int(headers[:, NOT_NUMBERS].sum())}
-            found = [self._boxes_of(number, placement) for number, placement in enumerate(request.placements)]
+            headers = self._headers.tolist()
+            counters = {
+                "candidates": sum(header[PICKED] for header in headers),
+                "rows_nan": sum(header[NOT_NUMBERS] for header in headers),
+            }
+            found = [
+                self._boxes_of(number, header[PICKED], header[KEPT], placement)
+                for number, (header, placement) in enumerate(zip(headers, request.placements, strict=True))
+            ]
         else:
             found = [
                 in_pixels_of_the_image(detections(self._host_detections, number), placement)
@@ -214,14 +221,12 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         latency = {**self._timeline.milliseconds(), "place": (placed - began) * 1e3} if stages else {}
         return Inference(found, outputs, latency, counters)
 
-    def _boxes_of(self, number: int, placement: Placement) -> Boxes2D:
+    def _boxes_of(self, number: int, picked: int, kept: int, placement: Placement) -> Boxes2D:
         """What is left in one of the images, in its pixels."""
-        header = self._host_result[number * HEADER_WORDS : (number + 1) * HEADER_WORDS]
-        picked, nms = int(header[PICKED]), self._parameters.nms
         if picked > MOST:
-            return suppressed(self._candidates(number, picked), placement, nms)
-        kept = self._kept(number, int(header[KEPT]))
-        return finished(kept, placement, nms) if nms.convention == "autoware" else kept
+            return suppressed(self._candidates(number, picked), placement, self._parameters.nms)
+        corners, labels, scores = (each[number, :kept].copy() for each in self._found)
+        return Boxes2D(corners, labels, scores)
 
     def letterboxed(self) -> npt.NDArray[Any]:
         """(B, 3, H, W) what the component was given by the last request, on the host."""
@@ -271,7 +276,7 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
             self._result, self._keys, self._decoded_picks, self._boxes,
         )  # fmt: skip
         self._kernels.launch(
-            "rank_picks", (blocks, images), BLOCK,
+            "rank_picks", (self._blocks, images), BLOCK,
             self._keys, self._boxes, int(not nms.class_agnostic), extra, self._result, self._order, self._ranked,
         )  # fmt: skip
         self._kernels.launch(
@@ -292,12 +297,6 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
 
     def _prepare(self, memory: Images) -> None:
         """Called before images of other sizes are; a subclass makes ready what it needs for them."""
-
-    def _kept(self, number: int, count: int) -> Boxes2D:
-        """The candidates that are left of an image's, best first, see `decoded` in ``nms.cu``."""
-        start = self._images * HEADER_WORDS + number * self._most * DECODED_WORDS
-        rows = self._host_result[start : start + count * DECODED_WORDS].view(np.float32).reshape(count, DECODED_WORDS)
-        return Boxes2D(rows[:, :4].copy(), rows[:, 5].astype(np.int64), rows[:, 4].copy())
 
     def _candidates(self, number: int, count: int) -> Boxes2D:
         """All rows of an image that score high enough, decoded here in ascending order; threads pick them in any."""
@@ -332,7 +331,9 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
             pixels.append(image)
             placements.append(placement)
             tables += [columns, lines]
-        scales = np.array([(placement.scale_x, placement.scale_y) for placement in placements], np.float32)
+        scales = np.array(
+            [(each.scale_x, each.scale_y, each.width - 1, each.height - 1) for each in placements], np.float32
+        )
         return Images(
             tuple(pixels),
             tuple(placements),
@@ -390,6 +391,17 @@ class YoloxBatchOnDevice(ImagesOnDevice):
     def answer(self, request: Images, *, stages: bool) -> Inference:
         """See `DevicePipeline`."""
         return self.answers(request, stages=stages)
+
+
+def _views(result: Int32, images: int, most: int) -> tuple[Int32, tuple[Float32, Int64, Float32]]:
+    """The headers in a result, (images, HEADER_WORDS), and corners, labels and scores of each image, see ``nms.cu``."""
+    boxes = images * most
+    headers, labels, corners, scores = np.split(result, np.cumsum([images * HEADER_WORDS, 2 * boxes, 4 * boxes]))
+    return headers.reshape(images, HEADER_WORDS), (
+        corners.view(np.float32).reshape(images, most, 4),
+        labels.view(np.int64).reshape(images, most),
+        scores.view(np.float32).reshape(images, most),
+    )
 
 
 def _norm(letterbox: Letterbox) -> Float32:
