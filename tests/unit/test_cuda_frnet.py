@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime.models.frnet import device as frnet
 from runtime.models.frnet.device import FRNetOnDevice
 from runtime.pipeline import HostPipeline, Inference, build_pipeline
 from shared.errors import InferenceError
@@ -140,6 +141,31 @@ def test_a_frame_larger_than_the_one_before(gpu: Any) -> None:
         sizes.append(len(pair.session.host.inputs["points"]))
     assert sizes[3] < sizes[4]
     assert sizes[0] == double.ROWS, "nothing is known before the first"
+
+
+def test_the_network_runs_with_little_more_than_the_frame_has(gpu: Any) -> None:
+    pair = Pair(gpu)
+    for seed in range(3):
+        counters = pair.check(cloud(900, seed)).counters
+    given = pair.session.host.inputs
+    assert counters["num_points"] <= len(given["points"]) < 1.08 * counters["num_points"]
+    assert counters["num_frustums"] <= len(given["frustum_points"]) < 1.1 * counters["num_frustums"]
+
+
+def test_buckets_are_only_so_many(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frnet, "MOST_BUCKETS", frnet.QUARTERS + 2)
+    pair = Pair(gpu)
+    for count in (300, 300, 700, 700, 500, 500, 20, 1100):
+        pair.same_inputs(cloud(count, count))
+    assert len(pair.device._buckets) == frnet.QUARTERS + 2
+
+
+@pytest.mark.parametrize("most", [2, 7, 128, 60_000])
+def test_a_size_holds_what_it_is_for(most: int) -> None:
+    for count in range(most + 2):
+        size = frnet._next_size(count, 2, most)
+        assert min(count, most) <= size <= most
+        assert size <= max(2, 1.045 * count + 1)
 
 
 def test_lanes_do_not_mix(gpu: Any) -> None:

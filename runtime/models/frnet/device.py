@@ -2,10 +2,10 @@
 
 points -> upload -> interpolate -> group -> frnet -> classify -> download
 
-How many rows a frame has, and how many frustums, the device finds out; nobody waits for that. The network runs with a
-*bucket* of rows and frustums a little above those of the frame before, and a frame that has more, which the counters
-that come back with the answer say, is enqueued again with a bucket that fits. What is above the frame's own is zero: no
-point of a frustum and no pixel refers to it.
+How many gaps a frame has, and how many frustums, the device finds out; nobody waits for that. The network runs with a
+*bucket* of rows and frustums for the frame's points and a little more gaps and frustums than the frame before had. A
+frame that has more, which the counters that come back with the answer say, is enqueued again with a bucket that fits.
+What is above the frame's own is zero: no point of a frustum and no pixel refers to it.
 
 Points without a direction keep their rows, which NumPy's steps leave out, so that each answer stands where its point
 does.
@@ -13,6 +13,7 @@ does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ from runtime.models.frnet.device_memory import (
     GAPS,
     POINTS_OVER,
     USABLE,
+    Answer,
     Buffers,
     load_kernels,
 )
@@ -43,9 +45,12 @@ from shared.errors import InferenceError
 from shared.spec import ComponentSpec, ModelSpec
 from shared.tasks.segmentation3d import PointClasses
 
-# Sizes that the network is made ready for: steps of a quarter of the largest. In TensorRT 8.6 each has an
-# engine of its own.
-BUCKETS = 4
+# Buckets that the network is made ready for when it is loaded: quarters of the largest. In TensorRT 8.6 each has an
+# engine of its own, so further ones are made when a request first wants them, and only so many in all.
+QUARTERS = 4
+MOST_BUCKETS = 20
+# Rows and frustums of further buckets: so many sizes an octave, each within 4.5 % of the next.
+SIZES_AN_OCTAVE = 16
 
 _UNUSED = 0xFFFFFFFF
 
@@ -69,6 +74,7 @@ class _Bucket:
     rows: int
     frustums: int
     bound: Bound
+    answer: Answer
     launch: dict[bool, Callable[[], None]]
 
 
@@ -103,7 +109,11 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
         self._timeline = Timeline(
             session.gpu, ("upload", "interpolate", "group", self._component.name, "classify", "download")
         )
-        self._buckets = [self._bucket(number) for number in range(1, BUCKETS + 1)]
+        self._buckets: dict[tuple[int, int], _Bucket] = {}
+        for number in range(1, QUARTERS + 1):
+            quarter = [-(-most * number // QUARTERS) for most in self._most]
+            self._add_bucket(*map(max, quarter, self._fewest))
+        # Gaps and frustums; nothing is known before the first frame.
         self._expected = self._most
 
     def input_shapes(self, data: Float32, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the counters say how many rows the points become)
@@ -129,7 +139,8 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
             self._timeline.started.record(self._stream)
         self._upload(points)
         self._timeline.marker(self._stream, timed=stages)("upload")
-        bucket = self._bucket_for(*self._expected, len(points))
+        gaps, frustums = self._expected
+        bucket = self._bucket_for(len(points) + gaps, frustums)
         bucket.launch[stages]()
         return _Request(len(points), bucket)
 
@@ -137,7 +148,8 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
         """See `DevicePipeline`."""
         self._stream.synchronize()
         header, bucket = self._buffers.host_header, request.bucket
-        rows, frustums = request.points + int(header[GAPS]), int(header[FRUSTUMS])
+        gaps, frustums = int(header[GAPS]), int(header[FRUSTUMS])
+        rows = request.points + gaps
         if rows > self._most[0] or frustums > self._most[1]:
             raise InferenceError(
                 f"a frame of {rows} points, gaps filled, in {frustums} frustums: the network takes at most "
@@ -148,25 +160,19 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
             if stages:
                 self._timeline.started.record(self._stream)
                 self._timeline.marker(self._stream, timed=True)("upload")
-            bucket = self._bucket_for(rows, frustums, request.points)
+            bucket = self._bucket_for(rows, frustums)
             bucket.launch[stages]()
             self._stream.synchronize()
-        # A quarter of a step above this frame: the next one is much like it.
-        self._expected = (rows + self._most[0] // (4 * BUCKETS), frustums + self._most[1] // (4 * BUCKETS))
+        # The next frame is much like it.
+        self._expected = gaps + gaps // 4, frustums + frustums // 32
         counters = {
-            "num_points": int(header[USABLE]) + int(header[GAPS]),
+            "num_points": int(header[USABLE]) + gaps,
             "num_frustums": frustums,
             "points_over": int(header[POINTS_OVER]),
         }
         outputs = _AskedRows(bucket.bound.outputs, self._buffers.cell_of_row.first(rows))
         latency = self._timeline.milliseconds() if stages else {}
-        return Inference(self._classes(request.points), outputs, latency, counters)
-
-    def _classes(self, points: int) -> PointClasses:
-        buffers = self._buffers
-        return PointClasses(
-            *(host[:points].copy() for host in (buffers.host_labels, buffers.host_scores, buffers.host_margins))
-        )
+        return Inference(_classes(bucket.answer, request.points), outputs, latency, counters)
 
     def _upload(self, points: Float32) -> None:
         """Copy a frame to the device: its points, and how many they are."""
@@ -176,23 +182,30 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
         buffers.host_count[0] = len(points)
         self._gpu.to_device(buffers.host_count, buffers.frame.address, self._stream)
 
-    def _bucket(self, number: int) -> _Bucket:
-        """The ``number``-th of `BUCKETS`."""
-        rows, frustums = (
-            max(fewest, -(-most * number // BUCKETS)) for fewest, most in zip(self._fewest, self._most, strict=True)
-        )
+    def _add_bucket(self, rows: int, frustums: int) -> _Bucket:
+        """Make the network ready for so many rows and frustums."""
         inputs, probabilities = self._buffers.inputs(rows, frustums), self._buffers.probabilities.first(rows)
         bound = self._lane.bind(self._component.name, inputs, {self._output: probabilities})
-        body = partial(self._enqueue_body, rows, frustums, bound)
-        return _Bucket(rows, frustums, bound, recorded(self._gpu, self._lane, self._timeline, body))
+        answer = self._buffers.answer(rows)
+        body = partial(self._enqueue_body, rows, frustums, bound, answer)
+        launch = recorded(self._gpu, self._lane, self._timeline, body)
+        bucket = self._buckets[rows, frustums] = _Bucket(rows, frustums, bound, answer, launch)
+        return bucket
 
-    def _bucket_for(self, rows: int, frustums: int, points: int) -> _Bucket:
-        """The smallest that holds so many, and the points of the frame; the largest where none does."""
-        wanted = max(rows, points)
-        fitting = (each for each in self._buckets if each.rows >= wanted and each.frustums >= frustums)
-        return next(fitting, self._buckets[-1])
+    def _bucket_for(self, rows: int, frustums: int) -> _Bucket:
+        """One that holds so many: of the next sizes, or the smallest that there is once there are enough."""
+        wanted = tuple(map(_next_size, (rows, frustums), self._fewest, self._most))
+        bucket = self._buckets.get((wanted[0], wanted[1]))
+        if bucket is not None:
+            return bucket
+        if len(self._buckets) < MOST_BUCKETS:
+            return self._add_bucket(*wanted)
+        fitting = (each for each in self._buckets.values() if each.rows >= wanted[0] and each.frustums >= wanted[1])
+        return min(fitting, key=lambda each: each.rows + each.frustums)
 
-    def _enqueue_body(self, rows: int, frustums: int, bound: Bound, mark: Callable[[str], None]) -> None:
+    def _enqueue_body(
+        self, rows: int, frustums: int, bound: Bound, answer: Answer, mark: Callable[[str], None]
+    ) -> None:
         """Everything from the points on the device to the answer on the host."""
         self._interpolate()
         mark("interpolate")
@@ -200,9 +213,9 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
         mark("group")
         bound.enqueue()
         mark(self._component.name)
-        self._classify(bound.outputs[self._output])
+        self._classify(bound.outputs[self._output], answer)
         mark("classify")
-        self._download(rows)
+        self._gpu.to_host(self._buffers.result, answer.host, self._stream)
         mark("download")
 
     def _interpolate(self) -> None:
@@ -235,22 +248,28 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
             b.frame, b.cell_of_row, b.frustum_of_cell, b.header, rows, b.points, b.coors, b.inverse_map, b.slots,
         )  # fmt: skip
         self._kernels.launch("pad_frustums", self._blocks, BLOCK, b.header, frustums, b.slots)
-        for stride, shown in b.maps.items():
-            self._kernels.launch("show_frustums", self._blocks, BLOCK, b.frustum_of_cell, stride, shown)
+        self._kernels.launch("show_frustums", self._blocks, BLOCK, b.frustum_of_cell, b.pixel_frustums)
 
-    def _classify(self, probabilities: DeviceArray) -> None:
+    def _classify(self, probabilities: DeviceArray, answer: Answer) -> None:
         b, ignored = self._buffers, self._parameters.ignored_class
         self._kernels.launch(
             "classify_points", self._blocks, BLOCK,
             b.frame, b.cell_of_row, probabilities, probabilities.shape[1], -1 if ignored is None else ignored,
-            b.scores, b.margins, b.labels,
+            answer.scores, answer.margins, answer.labels,
         )  # fmt: skip
 
-    def _download(self, rows: int) -> None:
-        b = self._buffers
-        for source, target in ((b.scores, b.host_scores), (b.margins, b.host_margins), (b.labels, b.host_labels)):
-            self._gpu.to_host(source, target[:rows], self._stream)
-        self._gpu.to_host(b.header, b.host_header, self._stream)
+
+def _next_size(count: int, fewest: int, most: int) -> int:
+    """The smallest size of a bucket that holds so many rows or frustums, of `SIZES_AN_OCTAVE` down from the most."""
+    step = int(SIZES_AN_OCTAVE * math.log2(most / max(1, min(count, most))))
+    return max(fewest, math.ceil(most * 2 ** (-step / SIZES_AN_OCTAVE)))
+
+
+def _classes(answer: Answer, points: int) -> PointClasses:
+    """Those of the first points, copied."""
+    return PointClasses(
+        *(host[:points].copy() for host in (answer.host_labels, answer.host_scores, answer.host_margins))
+    )
 
 
 def _row_axis(component: ComponentSpec, name: str) -> str:

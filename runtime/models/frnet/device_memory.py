@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from runtime.cuda.gpu import C_TYPES, DeviceArray, Gpu, Kernels
 from runtime.models.frnet.interpolate import MOST
 from runtime.models.frnet.parameters import FEATURES, FRNetParameters, RangeImage
+from shared.arrays import Float32, UInt8
 
 # In the order in which they build on each other.
 FILES = tuple(Path(__file__).with_name(f"{step}.cu") for step in ("interpolate", "group", "classify"))
@@ -20,7 +22,29 @@ FRAME_HEADER = 4
 BLOCK = 256
 TILE = 1024
 USABLE, FIRST, GAPS, FRUSTUMS, POINTS_OVER = range(5)
-HEADER_WORDS = 8
+HEADER_WORDS, HEADER_BYTES = 8, 32
+# Of a point: score and margin in float32, label.
+ANSWER_BYTES = 9
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The classes of a number of points.
+
+    Attributes:
+        scores, margins: of the device, the bytes of (rows,) float32.
+        labels: of the device, (rows,) uint8.
+        host: where the result comes to, header and classes.
+        host_scores, host_margins, host_labels: views of it.
+    """
+
+    scores: DeviceArray
+    margins: DeviceArray
+    labels: DeviceArray
+    host: UInt8
+    host_scores: Float32
+    host_margins: Float32
+    host_labels: UInt8
 
 
 class Buffers:
@@ -50,18 +74,28 @@ class Buffers:
         self.coors = gpu.allocate((rows, 2), np.int32)
         self.inverse_map = gpu.allocate((rows,), np.int32)
         self.slots = gpu.allocate((frustums, parameters.points_per_frustum), np.int32)
-        self.maps: dict[int, DeviceArray] = {}
-        sizes = {stride: _pixels(parameters.frustums, stride) for stride in parameters.strides}
-        self.pixel_frustums = gpu.allocate((sum(sizes.values()),), np.int32)
-        start = 0
-        for stride, size in sizes.items():
-            self.maps[stride] = self.pixel_frustums.part(start, (size,))
-            start += size
+        self.pixel_frustums = gpu.allocate(
+            (sum(_pixels(parameters.frustums, stride) for stride in parameters.strides),), np.int32
+        )
         self.probabilities = gpu.allocate((rows, classes), dtype)
-        self.scores, self.host_scores = gpu.allocate((rows,), np.float32), gpu.pinned((rows,), np.float32)
-        self.margins, self.host_margins = gpu.allocate((rows,), np.float32), gpu.pinned((rows,), np.float32)
-        self.labels, self.host_labels = gpu.allocate((rows,), np.uint8), gpu.pinned((rows,), np.uint8)
-        self.header, self.host_header = gpu.allocate((HEADER_WORDS,), np.int32), gpu.pinned((HEADER_WORDS,), np.int32)
+        size = (HEADER_BYTES + rows * ANSWER_BYTES,)
+        self.result, self.host_result = gpu.allocate(size, np.uint8), gpu.pinned(size, np.uint8)
+        self.header = replace(self.result, shape=(HEADER_WORDS,), dtype=np.dtype(np.int32))
+        self.host_header = self.host_result[:HEADER_BYTES].view(np.int32)
+
+    def answer(self, rows: int) -> Answer:
+        """Where the classes of so many points go, in the result behind the header."""
+        scores, margins, labels, end = (HEADER_BYTES + width * rows for width in (0, 4, 8, ANSWER_BYTES))
+        host = self.host_result[:end]
+        return Answer(
+            scores=self.result.part(scores, (4 * rows,)),
+            margins=self.result.part(margins, (4 * rows,)),
+            labels=self.result.part(labels, (rows,)),
+            host=host,
+            host_scores=host[scores:margins].view(np.float32),
+            host_margins=host[margins:labels].view(np.float32),
+            host_labels=host[labels:],
+        )
 
     def inputs(self, rows: int, frustums: int) -> dict[str, DeviceArray]:
         """The network's inputs of so many points in so many frustums, see `runtime.models.frnet.steps`."""
@@ -88,6 +122,7 @@ def kernel_constants(parameters: FRNetParameters, dtype: np.dtype[Any]) -> dict[
         "IMAGE_W": str(parameters.interpolation.width),
         "FRUSTUM_H": str(parameters.frustums.height),
         "FRUSTUM_W": str(parameters.frustums.width),
+        "STRIDES": ",".join(map(str, parameters.strides)),
         "SLOTS": str(parameters.points_per_frustum),
         "PROBABILITY_T": C_TYPES[dtype.name],
         "AS_AUTOWARE": str(int(parameters.gaps == "autoware")),
@@ -119,6 +154,6 @@ _SIGNATURES = {
     "number_frustums": "PPiPP",
     "group_points": "PPPPiPPPP",
     "pad_frustums": "PiP",
-    "show_frustums": "PiP",
+    "show_frustums": "PP",
     "classify_points": "PPPiiPPP",
 }

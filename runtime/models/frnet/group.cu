@@ -9,7 +9,7 @@
 //   number_frustums  frustums numbered in the order of their pixels
 //   group_points     the first SLOTS points of each frustum; the frustum and the pixel of each point
 //   pad_frustums     free slots repeat the first
-//   show_frustums    the frustum that each pixel of a coarser map shows: the last of its own
+//   show_frustums    the frustum that each pixel of the network's maps shows: the last of its own
 //
 // in_cell            (FRUSTUM_H * FRUSTUM_W,) int32, points of each pixel; 0 at the start
 // frustums_of_tile   (tiles of the frustums' image,) int32
@@ -17,7 +17,7 @@
 // coors              (rows, 2) int32, row and column of each point's pixel; 0 behind the last point
 // inverse_map        (rows,) int32, frustum of each point; 0 behind the last point
 // slots              (frustums, SLOTS) uint32 rows, ascending; UNUSED at the start, 0 behind the last frustum
-// shown              (H / stride * W / stride,) int32: as frustum_of_cell
+// shown              the maps, one behind the other, each (H / stride * W / stride,) int32: as frustum_of_cell
 
 __device__ inline int rows_of(const int* frame, const u32* header, int most) {
     return min(frame[0] + (int)header[GAPS], most);
@@ -99,13 +99,17 @@ pad_frustums(const u32* header, int frustums, u32* slots) {
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-show_frustums(const int* frustum_of_cell, int stride, int* shown) {
-    const int width = FRUSTUM_W / stride, pixels = FRUSTUM_H / stride * width;
-    for (int pixel = blockIdx.x * BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * BLOCK) {
-        const int *corner = frustum_of_cell + pixel / width * stride * FRUSTUM_W + pixel % width * stride;
-        int last = 0;
-        for (int line = 0; line < stride; line++)
-            for (int column = 0; column < stride; column++) last = max(last, corner[line * FRUSTUM_W + column]);
-        shown[pixel] = last;
+show_frustums(const int* frustum_of_cell, int* shown) {
+    const int strides[] = {STRIDES};
+    for (const int stride : strides) {
+        const int width = FRUSTUM_W / stride, pixels = FRUSTUM_H / stride * width;
+        for (int pixel = blockIdx.x * BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * BLOCK) {
+            const int* corner = frustum_of_cell + pixel / width * stride * FRUSTUM_W + pixel % width * stride;
+            int last = 0;
+            for (int line = 0; line < stride; line++)
+                for (int column = 0; column < stride; column++) last = max(last, corner[line * FRUSTUM_W + column]);
+            shown[pixel] = last;
+        }
+        shown += pixels;
     }
 }
