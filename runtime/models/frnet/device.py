@@ -268,7 +268,7 @@ def _next_size(count: int, fewest: int, most: int) -> int:
 def _classes(answer: Answer, points: int) -> PointClasses:
     """Those of the first points, copied."""
     return PointClasses(
-        *(host[:points].copy() for host in (answer.host_labels, answer.host_scores, answer.host_margins))
+        answer.host_labels[:points].copy(), answer.host_scores[:points].copy(), answer.host_margins[:points].copy()
     )
 
 

@@ -26,7 +26,7 @@ from runtime.models.yolox.letterbox import Placement, place
 from runtime.models.yolox.parameters import Letterbox, YoloxParameters
 from runtime.models.yolox.steps import cells_of_raw, checked, detections, in_pixels_of_the_image, suppressed
 from runtime.pipeline import Counters, DevicePipeline, Inference, Interface
-from shared.arrays import Float32, Int32, Int64, UInt8
+from shared.arrays import Float32, Int32, UInt8
 from shared.errors import InferenceError, UsageError
 from shared.spec import ModelSpec
 from shared.tasks.detection2d import Boxes2D
@@ -225,8 +225,8 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         """What is left in one of the images, in its pixels."""
         if picked > MOST:
             return suppressed(self._candidates(number, picked), placement, self._parameters.nms)
-        corners, labels, scores = (each[number, :kept].copy() for each in self._found)
-        return Boxes2D(corners, labels, scores)
+        found = self._found[number]
+        return Boxes2D(found.corners[:kept].copy(), found.labels[:kept].copy(), found.scores[:kept].copy())
 
     def letterboxed(self) -> npt.NDArray[Any]:
         """(B, 3, H, W) what the component was given by the last request, on the host."""
@@ -393,15 +393,17 @@ class YoloxBatchOnDevice(ImagesOnDevice):
         return self.answers(request, stages=stages)
 
 
-def _views(result: Int32, images: int, most: int) -> tuple[Int32, tuple[Float32, Int64, Float32]]:
-    """The headers in a result, (images, HEADER_WORDS), and corners, labels and scores of each image, see ``nms.cu``."""
+def _views(result: Int32, images: int, most: int) -> tuple[Int32, list[Boxes2D]]:
+    """The headers in a result, (images, HEADER_WORDS), and the places of each image's boxes, see ``nms.cu``."""
     boxes = images * most
     headers, labels, corners, scores = np.split(result, np.cumsum([images * HEADER_WORDS, 2 * boxes, 4 * boxes]))
-    return headers.reshape(images, HEADER_WORDS), (
+    places = zip(
         corners.view(np.float32).reshape(images, most, 4),
         labels.view(np.int64).reshape(images, most),
         scores.view(np.float32).reshape(images, most),
+        strict=True,
     )
+    return headers.reshape(images, HEADER_WORDS), [Boxes2D(*each) for each in places]
 
 
 def _norm(letterbox: Letterbox) -> Float32:
