@@ -25,7 +25,7 @@ from shared import cuda, trust
 from shared.cluster import MOST_DEATHS, Need, Outcome, Workers, connect
 from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
 from shared.logs import event
-from shared.pieces import Piece, PieceHeader, PieceWriter
+from shared.pieces import Contents, Piece, PieceHeader, PieceWriter
 from shared.progress import progress
 from shared.runs import Run, RunHeader, RunWriter
 from shared.work_path import WorkPath
@@ -144,15 +144,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Answered:
-    """How fast a range was answered.
+    """How fast a range was answered, and with what.
 
     Attributes:
         seconds: that it took.
         pace: see `runtime.pace.Pace.result`; None where all its samples were answered before.
+        contents: of the piece.
     """
 
     seconds: float
     pace: dict[str, Any] | None
+    contents: Contents
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,8 @@ class RangeWorker:
         for answer in self._loaded.answers(writer.missing(), range(self._order.raw_samples), pace):
             writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
         result = pace.result() if pace.samples else None
-        writer.finish()
-        return Answered(time.perf_counter() - started, result)
+        contents = writer.finish()
+        return Answered(time.perf_counter() - started, result, contents)
 
 
 def open_worker(order: Order) -> Callable[[Task], Any]:
@@ -281,7 +283,7 @@ class Spread:
                     self._again(writer.header, span, outcome)
                     continue
                 began = time.perf_counter()
-                if self._adopt(writer, span, outcome):
+                if self._adopt(writer, span, answered, outcome):
                     cutter.learn(len(span), answered.seconds)
                     paces += [answered.pace] if answered.pace else []
                     advance(len(span), self._workers.at_work)
@@ -294,10 +296,11 @@ class Spread:
         folder = run.folder.absolute().relative_to(self._order.work)
         return list(self._ask(Conclude(str(folder))))
 
-    def _adopt(self, writer: RunWriter, span: Span, outcome: Outcome[Task, Any]) -> bool:
+    def _adopt(self, writer: RunWriter, span: Span, answered: Answered, outcome: Outcome[Task, Any]) -> bool:
         """Take a piece in; where it is not whole, its node has another volume, and is not used any more."""
         try:
-            writer.adopt(Piece.open(WorkPath(self._order.work, f"{self._order.pieces}/{span.folder}")))
+            folder = WorkPath(self._order.work, f"{self._order.pieces}/{span.folder}")
+            writer.adopt(Piece.open(folder, answered.contents))
         except InputError as error:
             hint = "is it on the shared volume there?"
             lack = EnvironmentLacks(f"what it wrote is not here ({error})", where=f"node {outcome.node}", hint=hint)

@@ -161,8 +161,6 @@ def _match_tied(left: Boxes, rows: Int64, right: Boxes, columns: Int64) -> tuple
     Returns:
         Positions in ``rows`` and in ``columns`` of the K pairs, (K,) each.
     """
-    if not len(rows) or not len(columns):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
     differences = np.abs(left.scores[rows, None].astype(np.float64) - right.scores[None, columns])
     same_label = left.labels[rows, None] == right.labels[None, columns]
     several = (_equals(left, rows) > 1)[:, None] | (_equals(right, columns) > 1)[None]

@@ -105,6 +105,19 @@ class Entry:
         return tuple((name, dtype, tuple(shape[1:])) for name, (dtype, shape) in self.arrays.items())
 
 
+@dataclass(frozen=True)
+class Lines:
+    """Where the samples of a journal are in it, for a process that is told and need not read it.
+
+    Attributes:
+        starts: (S,) byte at which the line of each sample begins; -1 where it is not committed.
+        layout: of the arrays of all samples.
+    """
+
+    starts: Int64
+    layout: Layout | None
+
+
 class SampleJournal:
     """Committed samples of a run, or of a piece of one. Memory is eight bytes a sample; the rest stays on disk.
 
@@ -157,6 +170,24 @@ class SampleJournal:
         with journal._index_path.open_file() as index, journal._data_path.open_file() as data:
             journal._read(index, data)
         return journal
+
+    @staticmethod
+    def told(folder: WorkPath, samples: range, lines: Lines) -> SampleJournal:
+        """The journal in ``folder`` of which the process that wrote it says where its lines are; only to be read.
+
+        Raises:
+            ValueError: it is of another number of samples.
+        """
+        if lines.starts.shape != (len(samples),):
+            raise ValueError(f"lines of {lines.starts.size} samples, not {len(samples)}")
+        journal = SampleJournal(folder, samples)
+        # A copy: what was sent may lie in memory that its sender shares.
+        journal._line_starts, journal._layout = lines.starts.copy(), lines.layout
+        return journal
+
+    def lines(self) -> Lines:
+        """Where its samples are."""
+        return Lines(self._line_starts, self._layout)
 
     def _read(self, index: IO[bytes], data: IO[bytes]) -> None:
         size = data.seek(0, os.SEEK_END)

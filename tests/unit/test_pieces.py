@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,11 +51,12 @@ def _commit(writer: RunWriter | PieceWriter, index: int) -> None:
     writer.commit(index, _boxes(index), {"total": 1.0 + index}, {"voxels": index}, raw)
 
 
-def _piece(folder: Path, samples: range, header: RunHeader | None = None) -> Piece:
+def _piece(folder: Path, samples: range, header: RunHeader | None = None, *, told: bool = False) -> Piece:
     writer = PieceWriter.open(folder, PieceHeader.of(header or _header(), samples))
     for index in samples:
         _commit(writer, index)
-    return writer.finish()
+    contents = writer.finish()
+    return Piece.open(folder, contents if told else None)
 
 
 def _single(folder: Path) -> dict[str, bytes]:
@@ -83,7 +85,9 @@ def test_any_parts_in_any_order_give_the_run_of_one_process(cuts, own, twice, ra
     ranges = _bounds(cuts)
     ranges += [ranges[index] for index in twice if index < len(ranges)]
     random.shuffle(ranges)
-    pieces = [_piece(root / f"piece-{number}", samples) for number, samples in enumerate(ranges)]
+    pieces = [
+        _piece(root / f"piece-{number}", samples, told=random.random() < 0.5) for number, samples in enumerate(ranges)
+    ]
     writer = RunWriter.open(root / "run", _header())
     mine = list(own)
     random.shuffle(mine)
@@ -165,6 +169,21 @@ def test_a_damaged_piece_is_refused(tmp_path: Path, name: str, damage: str) -> N
         Piece.open(tmp_path / "piece")
     writer = RunWriter.open(tmp_path / "run", _header())
     assert adopt_pieces(writer, WorkPath(tmp_path, "")) == 0, "its samples stay missing"
+
+
+def test_a_piece_is_that_of_which_its_writer_told(tmp_path: Path) -> None:
+    writer = PieceWriter.open(tmp_path, PieceHeader.of(_header(), range(3, 6)))
+    for index in range(3, 6):
+        _commit(writer, index)
+    contents = writer.finish()
+    _rewrite(tmp_path, 1, counters={"voxels": 7})
+    assert Piece.open(tmp_path).counters() == {"voxels": 3 + 7 + 5}
+    with pytest.raises(InputError, match=r"journal\.jsonl: differs from the hash"):
+        Piece.open(tmp_path, contents)
+    other = _piece(tmp_path / "other", range(2)).journal.lines()
+    _rewrite(tmp_path, 1, counters={"voxels": 4})
+    with pytest.raises(InputError, match="lines of 2 samples, not 3"):
+        Piece.open(tmp_path, replace(contents, lines=other))
 
 
 def _rewrite(folder: Path, number: int, **values: object) -> None:
