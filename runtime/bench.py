@@ -15,12 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from runtime import engine_times
 from runtime.backends import Session
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.conditions import conditions
+from runtime.input_buffers import InputBuffer
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import DevicePipeline, Inference, Pipeline
 from runtime.waiting import with_waiting
@@ -48,8 +47,6 @@ _log = logging.getLogger("runtime")
 _COLUMNS = ("mean", "std", "min", "median", "p90", "p95", "p99", "max")
 # Requests with an event at every stage, where those slow a request down.
 _STAGED_REQUESTS = 200
-# Smaller arrays share pages of memory with others.
-_LARGE_BYTES = 1 << 20
 # Layers beyond these are in the file alone.
 _LAYERS_SHOWN = 15
 
@@ -201,8 +198,7 @@ def _ready(
     inputs = [one.read(dataset.sample((index + number) % len(dataset))).data for number in range(batch or 1)]
     with contextlib.ExitStack() as locked:
         if page_locked:
-            for data in inputs:
-                locked.enter_context(_page_locked(one, data))
+            inputs = [locked.enter_context(_page_locked(one, data)) for data in inputs]
         yield session, pipeline, inputs[0] if batch is None else inputs
 
 
@@ -232,19 +228,19 @@ def _earlier(model: Model, name: str | None) -> Mapping[str, float] | None:
 
 
 @contextlib.contextmanager
-def _page_locked(pipeline: Pipeline, data: Any) -> Iterator[None]:
-    """Within the block, the GPU fetches the large arrays of an input by itself.
+def _page_locked(pipeline: Pipeline, data: Any) -> Iterator[Any]:
+    """An input where a run's readers leave theirs: in memory that the GPU fetches from by itself within the block.
 
     Raises:
         UsageError: the pipeline does not run on a GPU.
     """
     if not isinstance(pipeline, DevicePipeline):
         raise UsageError("--page-locked", hint="it needs a pipeline on a GPU")
-    with contextlib.ExitStack() as locked:
-        for array in pipeline.interface.packing.pack(data).values():
-            if array.nbytes >= _LARGE_BYTES:
-                locked.enter_context(pipeline.page_locked(array.reshape(-1).view(np.uint8)))
-        yield
+    packing = pipeline.interface.packing
+    with contextlib.closing(InputBuffer.make()) as buffer:
+        placed, _ = buffer.write(packing.pack(data))
+        with pipeline.page_locked(buffer.mapped()):
+            yield packing.unpack(buffer.read(placed))
 
 
 def _check_options(pipeline: Pipeline, session: Session, *, streams: int, bare: bool) -> None:

@@ -21,6 +21,7 @@ pytest.importorskip("onnxruntime")
 from click.testing import CliRunner
 
 from runtime.backends import tensorrt as backend
+from runtime.bench import bench
 from runtime.cli import cli
 from runtime.devices import Device
 from runtime.model import HostOnly
@@ -73,25 +74,40 @@ def test_the_boxes_are_those_of_the_onnx_backend(work: Path) -> None:
     assert stages[-4:] == ["download", "enqueue", "total", "waited"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="readers need Linux")
-def test_requests_in_flight_from_page_locked_memory_give_the_same_to_the_bit(
-    work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(work, "tensorrt", "cuda", in_flight=1, readers=0)
-    alone = Run.open(work / "runs/tensorrt-cuda0")
-    predictions = (work / "runs/tensorrt-cuda0/predictions.npz").read_bytes()
-    raw = [alone.raw(index) for index in alone.header.raw_samples]
+@pytest.fixture
+def fetched(work: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of what the device fetched from page-locked memory by itself, in bytes."""
     library: Any = cuda.library()
-    fetched = []
+    sizes: list[int] = []
     copy = cuda_on_cpu.HostGpu.to_device
 
     def fetch(gpu: Any, array: np.ndarray, address: int, stream: Any) -> None:
         start = array.ctypes.data
         if any(low <= start and start + array.nbytes <= low + size for low, size in library.page_locked.items()):
-            fetched.append(array.nbytes)
+            sizes.append(array.nbytes)
         copy(gpu, array, address, stream)
 
     monkeypatch.setattr(cuda_on_cpu.HostGpu, "to_device", fetch)
+    return sizes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="buffers need Linux")
+def test_bench_holds_inputs_of_any_size_where_the_device_fetches_them(
+    work: Path, fetched: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.bench._STAGED_REQUESTS", 1)
+    answer = bench(work, "tensorrt", "cuda", page_locked=True, min_requests=1, min_seconds=0.0, max_warm_up_seconds=0.0)
+    assert answer.data["counters"]["points"] * 4 * 4 in fetched
+    library: Any = cuda.library()
+    assert not library.page_locked
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="readers need Linux")
+def test_requests_in_flight_from_page_locked_memory_give_the_same_to_the_bit(work: Path, fetched: list[int]) -> None:
+    run(work, "tensorrt", "cuda", in_flight=1, readers=0)
+    alone = Run.open(work / "runs/tensorrt-cuda0")
+    predictions = (work / "runs/tensorrt-cuda0/predictions.npz").read_bytes()
+    raw = [alone.raw(index) for index in alone.header.raw_samples]
     run(work, "tensorrt", "cuda", in_flight=3, readers=2)
     together = Run.open(work / "runs/tensorrt-cuda0")
     assert (work / "runs/tensorrt-cuda0/predictions.npz").read_bytes() == predictions
@@ -102,6 +118,7 @@ def test_requests_in_flight_from_page_locked_memory_give_the_same_to_the_bit(
         }
     bytes_of_frames = {sample["points"] * 4 * 4 for sample in together.counters} - {0}
     assert bytes_of_frames <= set(fetched)
+    library: Any = cuda.library()
     assert not library.page_locked
     assert together.header.details["in_flight"] == 3
     assert together.timed().tolist() == [True] + [False] * (len(FRAMES) - 1)
