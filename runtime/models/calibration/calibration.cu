@@ -105,18 +105,19 @@ paint_points(const Request* request, const float* points, const double* depths, 
     add_to_counter(&header[PAINTED], painted);
 }
 
-// A channel of the image at a place between pixels, 0 outside: bilinear, in OpenCV's fixed point.
-__device__ inline int interpolated(const unsigned char* image, int height, int width, int column, int row, int fraction,
-                                   int channel) {
+// The image at a place between pixels, 0 outside: bilinear, in OpenCV's fixed point.
+__device__ inline void interpolate(const unsigned char* image, int height, int width, int column, int row, int fraction,
+                                   int* channels) {
     const int right = fraction % STEPS, low = fraction / STEPS;
-    int sum = 1 << (WEIGHT_BITS - 1);
+    for (int channel = 0; channel < 3; channel++) channels[channel] = 1 << (WEIGHT_BITS - 1);
     for (int corner = 0; corner < 4; corner++) {
         const int x = column + corner % 2, y = row + corner / 2;
         if (x < 0 || x >= width || y < 0 || y >= height) continue;
         const int weight = (corner % 2 ? right : STEPS - right) * (corner / 2 ? low : STEPS - low) * STEPS;
-        sum += weight * image[3 * ((long long)y * width + x) + channel];
+        const unsigned char* pixel = image + 3 * ((long long)y * width + x);
+        for (int channel = 0; channel < 3; channel++) channels[channel] += weight * pixel[channel];
     }
-    return sum >> WEIGHT_BITS;
+    for (int channel = 0; channel < 3; channel++) channels[channel] >>= WEIGHT_BITS;
 }
 
 extern "C" __global__ void __launch_bounds__(INPUT_BLOCK)
@@ -124,11 +125,13 @@ fuse_image(const Request* request, const unsigned char* image, int height, int w
     const short* source = request->source;
     const unsigned short* fraction = request->fraction;
     const long long pixels = (long long)height * width;
-    for (long long pixel = blockIdx.x * INPUT_BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * INPUT_BLOCK)
-        for (int channel = 0; channel < 3; channel++) {
-            const int value = source == nullptr ? image[3 * pixel + channel]
-                                                : interpolated(image, height, width, source[2 * pixel],
-                                                               source[2 * pixel + 1], fraction[pixel], channel);
-            write_value(fused, channel * pixels + pixel, (float)value / 255.0f);
-        }
+    for (long long pixel = blockIdx.x * INPUT_BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * INPUT_BLOCK) {
+        int channels[3];
+        if (source == nullptr)
+            for (int channel = 0; channel < 3; channel++) channels[channel] = image[3 * pixel + channel];
+        else
+            interpolate(image, height, width, source[2 * pixel], source[2 * pixel + 1], fraction[pixel], channels);
+        for (int channel = 0; channel < 3; channel++)
+            write_value(fused, channel * pixels + pixel, (float)channels[channel] / 255.0f);
+    }
 }

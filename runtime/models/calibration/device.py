@@ -158,15 +158,19 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         mark = self._timeline.marker(self._stream, timed=stages)
         if stages:
             self._timeline.started.record(self._stream)
+        # Where the device fetches the image by itself, it does so from the start, half of it before the points: their
+        # kernels are done when the other half is there. Elsewhere the device has the points to work on meanwhile.
+        fetched = self._gpu.is_page_locked(view.image)
+        half = len(view.image) // 2 if fetched else 0
+        self._upload_lines(size, view, 0, half)
         self._upload_request(view, mapping)
         mark("upload")
-        # Where the device fetches it by itself, at once; elsewhere the device has the points to work on meanwhile.
-        fetched = self._gpu.is_page_locked(view.image)
         if fetched:
-            self._upload_image(size, view)
+            self._upload_lines(size, view, half, len(view.image))
         size.points[stages]()
         if not fetched:
-            self._upload_image(size, view)
+            self._upload_lines(size, view, 0, len(view.image))
+        self._uploaded.record(self._copies)
         self._uploaded.hold(self._stream)
         mark("image")
         size.rest[stages]()
@@ -189,10 +193,11 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         """(1, 5, H, W) what the component was given by the last request of this size, on the host."""
         return self._sizes[height, width].memory.fused.get()
 
-    def _upload_image(self, size: _Size, view: CameraView) -> None:
-        """Copy the image beside what the device does for the points."""
-        self._staging.to_device(view.image, size.memory.image.address, self._copies)
-        self._uploaded.record(self._copies)
+    def _upload_lines(self, size: _Size, view: CameraView, start: int, end: int) -> None:
+        """Copy lines of the image beside what the device does for the points."""
+        if end > start:
+            target = size.memory.image.part(start * view.image.shape[1] * 3, ())
+            self._staging.to_device(view.image[start:end], target.address, self._copies)
 
     def _upload_request(self, view: CameraView, mapping: UndistortionMap) -> None:
         """Copy the points, and what else a request is made of, to the device."""
