@@ -95,10 +95,13 @@ def test_the_graph_has_standard_operators_and_a_fixed_k(work: Path) -> None:
 def test_engines_compute_coordinates_in_fp32(work: Path) -> None:
     config = read_config(Workspace.open(work), ["tensorrt.precision_policy=fp16"])
     (job,) = make_jobs(Workspace.open(work), config)
-    kept = {node.op_type for node in onnx.load(str(job.onnx)).graph.node if node.name in job.policy.keep}
+    nodes = [node for node in onnx.load(str(job.onnx)).graph.node if node.name in job.policy.keep]
+    kept = {node.op_type for node in nodes}
     # Centers of pillars, means of their points, what is added to points; centers of boxes.
     assert {"Sub", "ReduceSum", "Div", "Concat", "Add"} <= kept
-    assert not kept & {"Conv", "MatMul", "ScatterND"}
+    assert not kept & {"MatMul", "ScatterND"}
+    # TensorRT 8.6 has no kernel that multiplies in FP16 and adds the cells' centers in FP32.
+    assert {node.name.split("/center/")[0] for node in nodes if node.op_type == "Conv"} == {"/prediction_heads.0"}
     assert job.free_inputs == frozenset()  # voxels come in FP32
 
 
