@@ -168,6 +168,6 @@ def test_the_compilers_of_this_machine_take_every_kernel(tmp_path: Path, monkeyp
             (yolox.FILES, types),
             (calibration.FILES, types),
             (frnet.FILES, frnet.kernel_constants(points, float32)),
-            (masks.FILES, masks.kernel_constants(float32)),
+            (masks.FILES, masks.kernel_constants(float32, classes=4)),
         ):
             assert compile_kernels(files, macros, "sm_90").startswith(b"\x7fELF")

@@ -248,7 +248,9 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
             b.frame, b.cell_of_row, b.frustum_of_cell, b.header, rows, b.points, b.coors, b.inverse_map, b.slots,
         )  # fmt: skip
         self._kernels.launch("pad_frustums", self._blocks, BLOCK, b.header, frustums, b.slots)
-        self._kernels.launch("show_frustums", self._blocks, BLOCK, b.frustum_of_cell, b.pixel_frustums)
+        self._kernels.launch(
+            "show_frustums", self._blocks, BLOCK, b.frustum_of_cell, b.strides, b.strides.shape[0], b.pixel_frustums
+        )
 
     def _classify(self, probabilities: DeviceArray, answer: Answer) -> None:
         b, ignored = self._buffers, self._parameters.ignored_class

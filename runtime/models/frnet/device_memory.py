@@ -74,6 +74,7 @@ class Buffers:
         self.coors = gpu.allocate((rows, 2), np.int32)
         self.inverse_map = gpu.allocate((rows,), np.int32)
         self.slots = gpu.allocate((frustums, parameters.points_per_frustum), np.int32)
+        self.strides = gpu.upload(np.array(parameters.strides, np.int32))
         self.pixel_frustums = gpu.allocate(
             (sum(_pixels(parameters.frustums, stride) for stride in parameters.strides),), np.int32
         )
@@ -122,7 +123,6 @@ def kernel_constants(parameters: FRNetParameters, dtype: np.dtype[Any]) -> dict[
         "IMAGE_W": str(parameters.interpolation.width),
         "FRUSTUM_H": str(parameters.frustums.height),
         "FRUSTUM_W": str(parameters.frustums.width),
-        "STRIDES": ",".join(map(str, parameters.strides)),
         "SLOTS": str(parameters.points_per_frustum),
         "PROBABILITY_T": C_TYPES[dtype.name],
         "AS_AUTOWARE": str(int(parameters.gaps == "autoware")),
@@ -154,6 +154,6 @@ _SIGNATURES = {
     "number_frustums": "PPiPP",
     "group_points": "PPPPiPPPP",
     "pad_frustums": "PiP",
-    "show_frustums": "PP",
+    "show_frustums": "PPiP",
     "classify_points": "PPPiiPPP",
 }

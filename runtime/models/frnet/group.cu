@@ -17,6 +17,7 @@
 // coors              (rows, 2) int32, row and column of each point's pixel; 0 behind the last point
 // inverse_map        (rows,) int32, frustum of each point; 0 behind the last point
 // slots              (frustums, SLOTS) uint32 rows, ascending; UNUSED at the start, 0 behind the last frustum
+// strides            (maps,) int32, of each map
 // shown              the maps, one behind the other, each (H / stride * W / stride,) int32: as frustum_of_cell
 
 __device__ inline int rows_of(const int* frame, const u32* header, int most) {
@@ -99,9 +100,9 @@ pad_frustums(const u32* header, int frustums, u32* slots) {
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-show_frustums(const int* frustum_of_cell, int* shown) {
-    const int strides[] = {STRIDES};
-    for (const int stride : strides) {
+show_frustums(const int* frustum_of_cell, const int* strides, int maps, int* shown) {
+    for (int map = 0; map < maps; map++) {
+        const int stride = strides[map];
         const int width = FRUSTUM_W / stride, pixels = FRUSTUM_H / stride * width;
         for (int pixel = blockIdx.x * BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * BLOCK) {
             const int* corner = frustum_of_cell + pixel / width * stride * FRUSTUM_W + pixel % width * stride;

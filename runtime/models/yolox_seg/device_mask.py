@@ -54,7 +54,7 @@ class MasksOnDevice:
 
     def __init__(self, gpu: Gpu, stream: Any, probabilities: DeviceArray, parameters: YoloxSegParameters) -> None:
         self._gpu, self._stream, self._parameters = gpu, stream, parameters
-        constants = kernel_constants(probabilities.dtype)
+        constants = kernel_constants(probabilities.dtype, probabilities.shape[1])
         self._kernels, self._blocks = gpu.kernels(FILES, _SIGNATURES, constants, stream), gpu.multiprocessors * 8
         self._probabilities = probabilities
         by_logs = parameters.mask.convention == "awml"
@@ -69,9 +69,9 @@ class MasksOnDevice:
 
     def enqueue(self, memory: MaskMemory) -> None:
         """Put the decision on the lane's stream."""
-        kernel, layers, shape = "decide_in_place", self._probabilities, self._probabilities.shape[1:]
+        kernel, layers, shape = "decide_in_place", self._probabilities, self._probabilities.shape[2:]
         if self._logs is not None:
-            count = int(np.prod(shape))
+            count = int(np.prod(self._logs.shape))
             self._kernels.launch("take_logs", self._blocks, BLOCK, self._probabilities, count, self._logs)
             kernel, layers = "decide_by_logs", self._logs
         result, pixels = memory.result, memory.height * memory.width
@@ -94,10 +94,11 @@ def mask_in(memory: MaskMemory) -> tuple[ClassMask, int]:
     return ClassMask(labels, margins), int(memory.host_result[:_HEADER_BYTES].view(np.int32)[0])
 
 
-def kernel_constants(dtype: np.dtype[Any]) -> dict[str, str]:
+def kernel_constants(dtype: np.dtype[Any], classes: int) -> dict[str, str]:
     """The macros of the kernels; floats are written exactly, in hexadecimal."""
     return {
         "MASK_T": C_TYPES[dtype.name],
+        "CLASSES": str(classes),
         "LEAST": f"{float(LEAST).hex()}f",
         "NEGLIGIBLE": f"({NEGLIGIBLE.hex()}f)",
     }
@@ -110,6 +111,6 @@ def _table(sampling: Sampling) -> Int32:
 # Arguments of the kernels: P an address, i an int32.
 _SIGNATURES = {
     "take_logs": "PiP",
-    "decide_by_logs": "PiiiPPiiPPP",
-    "decide_in_place": "PiiiPPiiPPP",
+    "decide_by_logs": "PiiPPiiPPP",
+    "decide_in_place": "PiiPPiiPPP",
 }

@@ -1,7 +1,7 @@
 // The mask of a YOLOX with a mask head, see mask.py.
 //
-// probabilities  (batch, classes, height, width) MASK_T, of which the first image is read
-// logs           (classes, height, width) float32, their logarithms
+// probabilities  (batch, CLASSES, height, width) MASK_T, of which the first image is read
+// logs           (CLASSES, height, width) float32, their logarithms
 // lines          (image height, 3) int32: the two lines that a line of the image lies between, and the bits of a float,
 //                weight of the second
 // columns        (image width, 3) int32: the same of columns
@@ -50,19 +50,21 @@ __device__ inline Place place_of(const int* line, const int* column, int width) 
 
 // Of logarithms, which are interpolated, or of probabilities, whose nearest pixel counts.
 template <bool LOGS, class T>
-__device__ inline void decide(const T* layers, int classes, int height, int width, const int* lines,
-                              const int* columns, int image_height, int image_width, unsigned char* labels,
-                              unsigned char* margins, int* pixels_nan) {
+__device__ inline void decide(const T* layers, int height, int width, const int* lines, const int* columns,
+                              int image_height, int image_width, unsigned char* labels, unsigned char* margins,
+                              int* pixels_nan) {
     const long long pixels = (long long)image_height * image_width, size = (long long)height * width;
     int not_numbers = 0;
     for (long long pixel = blockIdx.x * MASK_BLOCK + threadIdx.x; pixel < pixels; pixel += gridDim.x * MASK_BLOCK) {
         const Place place = place_of(lines + 3 * (pixel / image_width), columns + 3 * (pixel % image_width), width);
         float best = __int_as_float(0xff800000), second = best;  // -inf
+        float values[CLASSES];
         int label = 0;
         bool nan = false;
-        for (int number = 0; number < classes; number++) {
+        for (int number = 0; number < CLASSES; number++) {
             const float value = LOGS ? interpolated(layers, number * size, place)
                                      : read_value(layers, number * size + place.above + place.left);
+            values[number] = value;
             nan |= isnan(value);
             if (value > best) {
                 second = best;
@@ -74,8 +76,7 @@ __device__ inline void decide(const T* layers, int classes, int height, int widt
         float margin = best - second;
         if (LOGS) {
             float total = best - best;
-            for (int number = 0; number < classes; number++)
-                total += share_of(interpolated(layers, number * size, place) - best);
+            for (int number = 0; number < CLASSES; number++) total += share_of(values[number] - best);
             margin = __fdiv_rn(1.0f - share_of(second - best), total);
         }
         labels[pixel] = nan ? UNLABELED : label;
@@ -86,14 +87,13 @@ __device__ inline void decide(const T* layers, int classes, int height, int widt
 }
 
 extern "C" __global__ void __launch_bounds__(MASK_BLOCK)
-decide_by_logs(const float* logs, int classes, int height, int width, const int* lines, const int* columns,
-               int image_height, int image_width, unsigned char* labels, unsigned char* margins, int* pixels_nan) {
-    decide<true>(logs, classes, height, width, lines, columns, image_height, image_width, labels, margins, pixels_nan);
+decide_by_logs(const float* logs, int height, int width, const int* lines, const int* columns, int image_height,
+               int image_width, unsigned char* labels, unsigned char* margins, int* pixels_nan) {
+    decide<true>(logs, height, width, lines, columns, image_height, image_width, labels, margins, pixels_nan);
 }
 
 extern "C" __global__ void __launch_bounds__(MASK_BLOCK)
-decide_in_place(const MASK_T* probabilities, int classes, int height, int width, const int* lines, const int* columns,
+decide_in_place(const MASK_T* probabilities, int height, int width, const int* lines, const int* columns,
                 int image_height, int image_width, unsigned char* labels, unsigned char* margins, int* pixels_nan) {
-    decide<false>(probabilities, classes, height, width, lines, columns, image_height, image_width, labels, margins,
-                  pixels_nan);
+    decide<false>(probabilities, height, width, lines, columns, image_height, image_width, labels, margins, pixels_nan);
 }
