@@ -132,13 +132,16 @@ sweep-of: all-int8
 
 # The frames that choose are neither those of the calibration nor those that results are reported on: SEARCH, an info file.
 # Of a package, whose demo's data have names of its own, they are what another seed gives.
-SEARCH_DATA ?= work/demo-search$(demo_suffix)
+labeled = $(if $(call reads,demo-labels),-labels)
+SEARCH_DATA ?= work/demo-search$(or $(demo_suffix),$(labeled))
 SEARCH_centerpoint_int8 := info/t4dataset_demo_infos_val.pkl
 SEARCH_yolox_int8 := info/yolox_infos_val.json
+SEARCH_yolox_seg_int8 := info/yolox_infos_val.json
 SEARCH_calibration_int8 := info/t4dataset_demo_calibration_infos_val.pkl
+search_info = $(SEARCH_$(subst -,_,$(MODEL)))
 search_frames = $(if $(SEARCH),--set data.info_file=$(SEARCH),$(if $(DATA),,--data $(SEARCH_DATA) \
-    $(if $(packaged),,--set data.info_file=$(abspath $(SEARCH_DATA)/$(SEARCH_$(MODEL))))))
-search_split = $(if $(packaged),--seed 8 --for $(demo_of),--split val --frames 40)
+    $(if $(search_info),--set data.info_file=$(abspath $(SEARCH_DATA)/$(search_info)))))
+search_split = $(if $(packaged),--seed 8 --for $(demo_of),--split val --frames 40$(labeled:-%= --%))
 tune-of: all-int8
 	@$(if $(DATA)$(SEARCH),,$(DEMO_TOOL) generate --out $(SEARCH_DATA) $(search_split))
 	@$(EXPORTER_TOOL) quantize sensitivity --config $(CONFIG) --work $(WORK) $(overrides) $(calibration_overrides) $(search_frames) $(cluster)

@@ -219,3 +219,13 @@ def test_packages_of_this_repository_are_installed_unless_others_are_named() -> 
     ours = sorted(f"packages/{path.parent.name}/" for path in (ROOT / "packages").glob("*/pyproject.toml"))
     assert f"install -q --disable-pip-version-check  {' '.join(ours)};" in _dry_make("plugins", "SETUP=").stdout
     assert "check  mine.whl;" in _dry_make("plugins", "SETUP=", "PLUGINS=mine.whl").stdout
+
+
+@pytest.mark.parametrize(("model", "info"), [("frnet", None), ("yolox-seg", "info/yolox_infos_val.json")])
+def test_a_model_of_labels_is_searched_on_labeled_frames(model: str, info: str | None) -> None:
+    lines = _dry_make(f"{model}-tune", "SETUP=").stdout.splitlines()
+    assert any("demo generate --out work/demo-search-labels --split val --frames 40 --labels" in line for line in lines)
+    for command in ("quantize sensitivity", "trt_builder tune"):
+        (called,) = (line for line in lines if command in line)
+        assert "--data work/demo-search-labels" in called
+        assert (f"work/demo-search-labels/{info}" in called) if info else "info_file" not in called
