@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from runtime.backends import Session
 from runtime.cuda.session import DeviceSession
 from runtime.models.calibration.device import CalibrationOnDevice
@@ -13,6 +11,7 @@ from runtime.pipeline import Counters, HostPipeline, Interface, Pipeline, Pipeli
 from shared.data import read_points
 from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import CameraPair
+from shared.data.sweeps import finite_rows
 from shared.data.views import CAMERA_PAIR, sample_of
 from shared.errors import InputError
 from shared.spec import ModelSpec
@@ -40,7 +39,7 @@ def read(sample: CameraPair) -> PipelineInput:
     if points.shape[1] < POINT_COLUMNS:
         raise InputError(f"points have {points.shape[1]} columns, without an intensity", where=str(sample.lidar.path))
     camera = sample.camera
-    finite = np.isfinite(points[:, :POINT_COLUMNS]).all(axis=1)
+    finite = finite_rows(points[:, :POINT_COLUMNS])
     counters = {"read": len(points), "read_nan": len(points) - int(finite.sum())}
     if counters["read_nan"]:
         points = points[finite]

@@ -12,6 +12,7 @@ import numpy as np
 
 from runtime.models.frnet.parameters import RangeImage, Sensor
 from shared.arrays import Bool, Float32, Int64
+from shared.data.sweeps import finite_rows
 
 
 def in_sensor_frame(points: Float32, sensor: Sensor) -> Float32:
@@ -23,7 +24,7 @@ def in_sensor_frame(points: Float32, sensor: Sensor) -> Float32:
 
 def have_direction(points: Float32) -> Bool:
     """(N,) which points (N, 4) in the sensor's frame the network can be asked about: finite, and not at the sensor."""
-    return np.isfinite(points).all(axis=1) & (depths(points) > 0)
+    return finite_rows(points) & (depths(points) > 0)
 
 
 def depths(points: Float32) -> Float32:
