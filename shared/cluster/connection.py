@@ -266,10 +266,12 @@ def _start_local(options: dict[str, Any]) -> Any:
 def _end_monitor() -> None:
     """End the process of our cluster that would let it grow, which nothing waits for: Ray gives it a second to end."""
     for children in Path("/proc/self/task").glob("*/children"):
-        for process in children.read_text().split():
-            with contextlib.suppress(OSError):
-                if _MONITOR in Path(f"/proc/{process}/cmdline").read_bytes():
-                    os.kill(int(process), signal.SIGKILL)
+        # Threads and processes may be gone by the time that they are looked at.
+        with contextlib.suppress(OSError):
+            for process in children.read_text().split():
+                with contextlib.suppress(OSError):
+                    if _MONITOR in Path(f"/proc/{process}/cmdline").read_bytes():
+                        os.kill(int(process), signal.SIGKILL)
 
 
 def _leave() -> None:

@@ -343,17 +343,13 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         )
 
 
-class YoloxOnDevice(ImagesOnDevice):
+class OneImageOnDevice(ImagesOnDevice):
     """Requests of one image."""
 
     def __init__(
         self, interface: Interface, spec: ModelSpec, parameters: YoloxParameters, session: DeviceSession
     ) -> None:
         super().__init__(interface, spec, parameters, session, 1)
-
-    def batch(self, size: int) -> YoloxBatchOnDevice:
-        """See `DevicePipeline`."""
-        return YoloxBatchOnDevice(self.interface, self._spec, self._parameters, self._session, size)
 
     def enqueue(self, data: UInt8, *, stages: bool) -> Images:
         """See `DevicePipeline`.
@@ -363,6 +359,14 @@ class YoloxOnDevice(ImagesOnDevice):
             stages: take the time of every stage.
         """
         return self.enqueue_images((data,), stages=stages)
+
+
+class YoloxOnDevice(OneImageOnDevice):
+    """Requests of one image, answered by its boxes."""
+
+    def batch(self, size: int) -> YoloxBatchOnDevice:
+        """See `DevicePipeline`."""
+        return YoloxBatchOnDevice(self.interface, self._spec, self._parameters, self._session, size)
 
     def answer(self, request: Images, *, stages: bool) -> Inference:
         """See `DevicePipeline`."""

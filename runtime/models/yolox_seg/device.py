@@ -9,16 +9,15 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from runtime.cuda.session import DeviceSession
-from runtime.models.yolox.device import Images, ImagesOnDevice
+from runtime.models.yolox.device import Images, OneImageOnDevice
 from runtime.models.yolox_seg.device_mask import MaskMemory, MasksOnDevice, mask_in
 from runtime.models.yolox_seg.parameters import DETECTION, SEGMENTATION, YoloxSegParameters
 from runtime.pipeline import Inference, Interface
-from shared.arrays import UInt8
 from shared.several_tasks import Answers
 from shared.spec import ModelSpec
 
 
-class YoloxSegOnDevice(ImagesOnDevice):
+class YoloxSegOnDevice(OneImageOnDevice):
     """A YOLOX with a mask head whose requests stay on the GPU until the boxes and the mask are known."""
 
     more_stages: ClassVar[tuple[str, ...]] = ("mask",)
@@ -26,19 +25,10 @@ class YoloxSegOnDevice(ImagesOnDevice):
     def __init__(
         self, interface: Interface, spec: ModelSpec, parameters: YoloxSegParameters, session: DeviceSession
     ) -> None:
-        super().__init__(interface, spec, parameters, session, 1)
+        super().__init__(interface, spec, parameters, session)
         probabilities = self._bound.outputs[spec.components[0].outputs[1].name]
         self._masks = MasksOnDevice(self._gpu, self._stream, probabilities, parameters)
         self._of_masks: dict[tuple[int, int], MaskMemory] = {}
-
-    def enqueue(self, data: UInt8, *, stages: bool) -> Images:
-        """See `DevicePipeline`.
-
-        Args:
-            data: (H, W, 3) uint8, blue, green, red.
-            stages: take the time of every stage.
-        """
-        return self.enqueue_images((data,), stages=stages)
 
     def answer(self, request: Images, *, stages: bool) -> Inference:
         """See `DevicePipeline`."""
