@@ -190,7 +190,10 @@ class TensorRTSession(DeviceSession):
         self._hosts: dict[str, _HostBinding] = {}
 
     def run(self, component: str, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
-        """Run one component on arrays in host memory. Fewer rows than the engine's profile are filled up with zeros.
+        """Run one component on arrays in host memory.
+
+        Fewer rows than the engine's profile are filled up with the first one again, which puts at most the same values
+        into the same places: a row of zeros could be taken for one at the first place of a map.
 
         Raises:
             InferenceError: a shape outside the profile, or TensorRT failed.
@@ -316,10 +319,10 @@ class _HostBinding:
             array = inputs[name]
             padded = max(len(array), profile_shapes(self._engine, name)[0][0])
             set_shape(self._context, self._engine, self._component, name, (padded, *array.shape[1:]))
-            size = int(np.prod(array.shape[1:])) * padded
-            staged = self._host[name][:size]
-            staged[: array.size] = as_taken(trt, self._engine, name, array).reshape(-1)
-            staged[array.size :] = 0
+            width = int(np.prod(array.shape[1:]))
+            staged = self._host[name][: padded * width].reshape(padded, width)
+            staged[: len(array)] = as_taken(trt, self._engine, name, array).reshape(len(array), width)
+            staged[len(array) :] = staged[0] if len(array) else 0
             self._gpu.to_device(staged, self._device[name].address, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
             raise InferenceError(f"TensorRT failed: {last_error()}", where=self._component)

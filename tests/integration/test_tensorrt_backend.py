@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 
 pytest.importorskip("torch")
@@ -33,6 +34,7 @@ from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support import cuda_on_cpu, engines_on_cpu
 from tests.support import tiny_centerpoint as tiny
+from tests.support.tensorrt_double import plans
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
 
@@ -288,6 +290,25 @@ def test_rows_are_filled_up_to_the_profile(work: Path) -> None:
     more = session.run("pts_voxel_encoder", {"input_features": np.concatenate([features] * 10)})["pillar_features"]
     assert answer.shape == (3, 1, tiny.CHANNELS)
     np.testing.assert_allclose(answer, more[:3], rtol=1e-5)
+
+
+def test_rows_that_are_filled_up_overwrite_nothing(work: Path, tmp_path: Path) -> None:
+    """A map that rows are written into, the first of them at its first cell."""
+    graph = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        scatter (float[rows, 1] cells, float[rows] features) => (float[6] canvas) <int64[1] size = {6}> {
+            empty = ConstantOfShape (size)
+            places = Cast <to = 7> (cells)
+            canvas = ScatterND (empty, places, features)
+        }"""
+    )
+    path = tmp_path / "scatter.engine"
+    profile = {"cells": [[5, 1], [5, 1], [6, 1]], "features": [[5], [5], [6]]}
+    path.write_bytes(plans.write(plans.Plan(graph.SerializeToString(), profile)))
+    plan = backend.Plan(backend.trt.Runtime(None), path, version_compatible=False)
+    session = backend.TensorRTSession(load(Workspace.open(work)).gpu, {"scatter": plan}, {}, {}, {})
+    inputs = {"cells": np.array([[0], [4]], np.float32), "features": np.array([2, 3], np.float32)}
+    assert session.run("scatter", inputs)["canvas"].tolist() == [2, 0, 0, 0, 3, 0]
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "10.0.1", "10.9.0", "11.1.0"])
