@@ -13,7 +13,7 @@ import ctypes
 import functools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -158,6 +158,28 @@ def use_gpu(index: int = 0) -> None:
     call("cuCtxSetCurrent", _primary_context(index))
 
 
+def freed_by(name: str) -> Callable[[Any], None]:
+    """What frees a thing of the current context, whichever thread collects its object: that may have another, or none.
+
+    Args:
+        name: of the driver's function.
+
+    Raises:
+        InferenceError: no context is current.
+    """
+    driver: Any = library()
+    context = ctypes.c_void_p()
+    call("cuCtxGetCurrent", ctypes.byref(context))
+
+    def free(thing: Any) -> None:
+        # At the process's end all of it goes.
+        if not sys.is_finalizing() and driver.cuCtxPushCurrent_v2(context) == 0:
+            getattr(driver, name)(thing)
+            driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+
+    return free
+
+
 class Memory:
     """Zeroed device memory in the current context, freed with the object.
 
@@ -173,19 +195,15 @@ class Memory:
         """
         address = ctypes.c_uint64()
         self.address = 0
-        self._driver: Any = library()
-        self._context = ctypes.c_void_p()
-        call("cuCtxGetCurrent", ctypes.byref(self._context))
+        self._free = freed_by("cuMemFree_v2")
         call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
         self.address = address.value
         call("cuMemsetD8_v2", address, ctypes.c_ubyte(0), ctypes.c_size_t(max(size, 1)))
         _settle()
 
     def __del__(self) -> None:
-        # The thread that collects the object may have another context, or none. At the process's end all of it goes.
-        if self.address and not sys.is_finalizing() and self._driver.cuCtxPushCurrent_v2(self._context) == 0:
-            self._driver.cuMemFree_v2(ctypes.c_uint64(self.address))
-            self._driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+        if self.address:
+            self._free(ctypes.c_uint64(self.address))
 
 
 def upload(address: int, array: npt.NDArray[Any]) -> None:

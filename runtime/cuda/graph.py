@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from shared.cuda import call, library
+from shared.cuda import call, freed_by, library
 from shared.errors import InferenceError
 
 # Value of CUDA's driver API (cuda.h): CU_STREAM_CAPTURE_MODE_RELAXED.
@@ -26,19 +26,29 @@ class Graph:
             InferenceError: something in it can't be recorded.
         """
         self._stream = ctypes.c_void_p(stream.handle)
-        self._graph, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
+        self._executable = ctypes.c_void_p()
+        self._free = freed_by("cuGraphExecDestroy")
+        graph = ctypes.c_void_p()
         call("cuStreamBeginCapture_v2", self._stream, _RELAXED)
         try:
             enqueue()
         finally:
             # Ended in any case: a stream that is left recording refuses everything else.
             driver: Any = library()
-            ended = driver.cuStreamEndCapture(self._stream, ctypes.byref(self._graph))
+            ended = driver.cuStreamEndCapture(self._stream, ctypes.byref(graph))
         if ended != 0:
             raise InferenceError(f"recording a CUDA graph failed (error {ended})")
-        call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), self._graph, ctypes.c_ulonglong(0))
+        try:
+            call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
+        finally:
+            call("cuGraphDestroy", graph)
         # Uploaded now, so that the first launch is like the others.
         call("cuGraphUpload", self._executable, self._stream)
+
+    def __del__(self) -> None:
+        # One that still runs goes when it has ended.
+        if self._executable:
+            self._free(self._executable)
 
     def launch(self) -> None:
         """Enqueue the whole sequence."""

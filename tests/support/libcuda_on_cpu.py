@@ -15,7 +15,7 @@ class HostLibrary:
     """Work is done when it is enqueued; events pass at once.
 
     Attributes:
-        calls: pushed and popped contexts and freed addresses, in order.
+        calls: pushed and popped contexts, and what was freed, in order.
         page_locked: bytes by address.
     """
 
@@ -93,6 +93,26 @@ class HostLibrary:
 
     def cuEventElapsedTime(self, milliseconds: Any, start: Any, end: Any) -> int:  # noqa: N802
         milliseconds._obj.value = end.value - start.value
+        return 0
+
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:  # noqa: N802
+        return self._new(graph)
+
+    def cuGraphInstantiateWithFlags(self, executable: Any, graph: Any, flags: Any) -> int:  # noqa: N802
+        return self._new(executable)
+
+    def cuGraphUpload(self, executable: Any, stream: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+        self.calls.append(("destroy graph", graph.value))
+        return 0
+
+    def cuGraphExecDestroy(self, executable: Any) -> int:  # noqa: N802
+        self.calls.append(("destroy executable", executable.value))
         return 0
 
     def _new(self, handle: Any) -> int:

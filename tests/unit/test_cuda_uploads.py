@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.cuda import gpu
+from runtime.cuda import gpu, graph
 from shared import cuda
 from shared.errors import InferenceError
-from tests.support.cuda_on_cpu import HostDriver
+from tests.support.cuda_on_cpu import HostDriver, HostStream
 from tests.support.libcuda_on_cpu import CONTEXT, HostLibrary
 
 VALUES = np.arange(1, 7, dtype=np.float32)
@@ -99,6 +99,17 @@ def test_memory_is_freed_with_its_object_in_its_own_context(monkeypatch: pytest.
     address = memory.address
     del memory
     assert library.calls[-3:] == [("push", CONTEXT), ("free", address), ("pop", None)]
+
+
+def test_a_recorded_graph_goes_with_its_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model keeps a few sizes of images, and records each anew that comes again later."""
+    library = HostLibrary()
+    monkeypatch.setattr(cuda, "library", lambda: library)
+    monkeypatch.setattr(graph, "library", lambda: library)
+    recorded = graph.Graph(HostStream(), lambda: None)
+    assert [name for name, _ in library.calls] == ["destroy graph"], "launches need the executable alone"
+    del recorded
+    assert [name for name, _ in library.calls[1:]] == ["push", "destroy executable", "pop"]
 
 
 def test_a_call_that_fails_names_the_function_and_cuda_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
