@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,13 @@ def package_bases() -> Iterator[list[str]]:
     def resolve(name: str, including: str) -> tuple[str, str | None]:
         if "::" not in name:
             path, scope = own(name, including)
-            return str(in_repository(Path(path), Path(including)) or path), scope
+            found = in_repository(Path(path), Path(including)) or Path(os.path.normpath(path))
+            if not found.is_file():
+                raise ConfigError(
+                    f"its base {found} is not there",
+                    hint="the copy that training wrote into its work_dirs needs none; or take AWML as it was then",
+                )
+            return str(found), scope
         found = _find_base(name)
         if found is None:
             absent.append(name)
