@@ -5,6 +5,7 @@ Seconds here; ``make fuzz SECONDS=3600`` goes on for hours. FUZZ_SECONDS sets an
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import engine
-from tests.fuzz.engine import Reader, answer_of, corpus, fuzz
+from tests.fuzz.engine import Reader, answer_of, corpus, fuzz, mutated
 from tests.fuzz.readers import READERS
 
 _SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
@@ -51,7 +52,7 @@ def _crash(file: Path) -> None:
 
 def _hang(file: Path) -> None:
     if b"!" in file.read_bytes():
-        time.sleep(60)
+        time.sleep(300)
 
 
 def _leak(file: Path) -> None:
@@ -63,7 +64,15 @@ def _leak(file: Path) -> None:
 def test_crashes_hangs_and_other_errors_are_findings(
     read: engine.Callable[[Path], object], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "SECONDS_PER_INPUT", 1.0)
-    outcome = fuzz(Reader("none", read, ".txt", lambda: [b"abc"], [b"!"]), 5, most=300)
-    assert any(finding.startswith(what) for finding in outcome.findings), outcome
-    assert all(b"!" in content for content in outcome.findings.values())
+    if read is _hang:
+        monkeypatch.setattr(engine, "SECONDS_PER_INPUT", 1.0)
+    seed = next(seed for seed in itertools.count() if b"!" in mutated(seed, [b"abc"], [b"!"]))
+    outcome = fuzz(Reader("none", read, ".txt", lambda: [b"abc"], [b"!"]), 60, first=seed, most=1)
+    ((finding, content),) = outcome.findings.items()
+    assert finding.startswith(what) and b"!" in content
+
+
+def test_what_follows_a_finding_is_tried_too() -> None:
+    seeds = [seed for seed in range(200) if b"!" in mutated(seed, [b"abc"], [b"!"])]
+    outcome = fuzz(Reader("none", _crash, ".txt", lambda: [b"abc"], [b"!"]), 60, most=seeds[2])
+    assert outcome.inputs == seeds[2] and outcome.findings

@@ -42,7 +42,7 @@ def noisy(rng: np.random.Generator, boxes: Boxes3D, clutter: int) -> Boxes3D:
     return Boxes3D(**columns)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_map_is_the_evaluators(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -67,7 +67,7 @@ LAYERS = [
 MODULES = sorted({".".join(name.split(".")[:n]) for name in LAYERS for n in range(1, name.count(".") + 2)})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(MODULES), st.data())
 def test_patterns_of_keep_fp16_choose_what_they_choose_in_awml(module: str, data: st.DataObject) -> None:
     """AWML: a pattern stands for the modules that it matches, and for all that is in them."""

@@ -21,7 +21,7 @@ def naive(centers, scores, radius, post_max_size):
     return kept[:post_max_size]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     centers=hnp.arrays(
         np.float32,

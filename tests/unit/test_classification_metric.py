@@ -173,7 +173,7 @@ def test_calibration_error_by_hand(samples) -> None:
     assert row["low"] < 0.8 <= row["high"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), skill=st.floats(-1, 4))
 def test_resampling_equals_repeating(samples, seed: int, skill: float) -> None:
     logits = some_logits(samples, seed, skill)

@@ -6,7 +6,6 @@ import http.server
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -42,13 +41,11 @@ def test_what_names_no_cluster_is_refused(where: str) -> None:
 
 
 def test_nobody_listens_there(free_port: int) -> None:
-    started = time.monotonic()
     with (
         pytest.raises(EnvironmentLacks, match=r"there is no Ray cluster \(Connection refused\)"),
         connect(f"127.0.0.1:{free_port}"),
     ):
         pass
-    assert time.monotonic() - started < 5
 
 
 def test_something_else_listens_there(web_server: int) -> None:

@@ -102,7 +102,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(value=configs())
 def test_yaml_and_back_is_the_same_config(value: dict[str, Any]) -> None:
     path = Path("/configs/c.yaml")
@@ -113,7 +113,7 @@ def test_yaml_and_back_is_the_same_config(value: dict[str, Any]) -> None:
     assert to_yaml(resolved(again)) == written
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(value=json_values)
 def test_values_survive_yaml(value: Any) -> None:
     read = parse_yaml(to_yaml({"x": value}), "x").value

@@ -269,7 +269,7 @@ def test_cubic_interpolation_stays_on_the_host(folder: Path) -> None:
     assert isinstance(build_pipeline(tiny.spec(image=image_settings(resize="autoware")), session), HostPipeline)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 260), st.integers(1, 260))
 def test_weights_are_opencvs(width: int, height: int, to_width: int, to_height: int) -> None:
     import cv2

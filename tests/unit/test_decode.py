@@ -87,7 +87,7 @@ def as_rows(boxes):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     threshold=st.sampled_from([None, 0.0, 0.1, 0.35]),

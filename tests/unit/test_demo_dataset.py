@@ -321,7 +321,7 @@ def test_a_killed_run_leaves_no_data_set(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "demo", "generate", "--out", str(out), "--frames", "24", "--no-cameras"]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     partial = tmp_path / ".d.partial"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not list(partial.rglob("*.bin")):
         assert time.monotonic() < deadline
         time.sleep(0.02)

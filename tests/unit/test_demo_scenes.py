@@ -47,7 +47,7 @@ def _one_box(center: tuple[float, float, float], size: tuple[float, float, float
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     distance=st.floats(0.5, 120),
     azimuth=st.floats(-np.pi, np.pi),
@@ -186,7 +186,7 @@ def test_parts_stay_inside_the_box(kind: str) -> None:
         assert (parts.sizes > 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     curvature=st.floats(-1 / 100, 1 / 100).filter(lambda c: c == 0.0 or abs(c) > 1e-5),
     s=st.floats(-150, 150),

@@ -27,7 +27,7 @@ def test_the_interval_holds_the_true_median_as_often_as_it_says() -> None:
     assert hits >= 180
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0.01, 1e3), min_size=1, max_size=50))
 def test_the_interval_lies_around_the_median_and_is_repeatable(values: list[float]) -> None:
     low, high = median_interval(values)

@@ -76,7 +76,7 @@ def test_conventions_differ_where_they_say() -> None:
     assert results["mmdet"][1].scale_y == pytest.approx(61 / 70)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from(sorted(CONVENTIONS)))
 def test_the_scaled_image_fits_and_fills_one_side(width: int, height: int, convention: str) -> None:
     settings_ = Letterbox(height=608, width=960, fill=114, color="bgr", resize=convention)

@@ -54,7 +54,7 @@ def assert_equal(actual, expected):
     max_points=st.integers(1, 4),
     max_voxels=st.integers(1, 12),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_same_voxels_as_the_sequential_loop(points, max_points, max_voxels):
     actual = hard_voxelize(points, SIZE, RANGE, max_points=max_points, max_voxels=max_voxels)
     assert_equal(actual, one_by_one(points, SIZE, RANGE, max_points, max_voxels))

@@ -40,7 +40,7 @@ def boxes(seed: int, count: int, classes: int = 3) -> tuple[np.ndarray, np.ndarr
     return corners, scores, rng.integers(0, classes, count)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(0, 60), st.sampled_from([0.3, 0.45, 0.65, 0.7]), st.integers(0, 1))
 def test_against_a_loop(seed: int, count: int, threshold: float, offset: int) -> None:
     corners, scores, labels = boxes(seed, count)

@@ -174,7 +174,7 @@ def test_real_predictions_give_what_the_devkit_gave(real_data: Path) -> None:
             assert np.isnan(ours) if value is None else ours == pytest.approx(value, abs=TOLERANCE)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), frames=st.integers(1, 6))
 def test_ground_truth_as_predictions_is_perfect(seed: int, frames: int) -> None:
     _, truths = random_tables(seed, frames, truths=30, reach=40.0)
@@ -185,7 +185,7 @@ def test_ground_truth_as_predictions_is_perfect(seed: int, frames: int) -> None:
             assert [value.errors[error] for error in ("ATE", "ASE", "AOE")] == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000))
 def test_metric_does_not_depend_on_the_order_of_frames(seed: int) -> None:
     predictions, truths = random_tables(seed, 5, reach=30.0)

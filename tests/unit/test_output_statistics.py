@@ -27,7 +27,7 @@ def _compare(pairs: list[tuple[np.ndarray, np.ndarray]]) -> OutputStatistics:
     return collected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         arrays.arrays(np.float32, st.tuples(st.just(2), st.integers(1, 40)), elements=_VALUES), min_size=1, max_size=5

@@ -72,7 +72,7 @@ def _bounds(cuts: Sequence[int]) -> list[range]:
     return [range(first, end) for first, end in pairwise(edges)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     cuts=st.lists(st.integers(0, COUNT), max_size=5),
     own=st.sets(st.integers(0, COUNT - 1)),

@@ -135,7 +135,7 @@ def test_every_format_gives_the_same_points(
     read[:] = 0  # the caller's own
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(WRITERS),
     st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=4),
@@ -260,7 +260,7 @@ def test_broken_pcd(tmp_path: Path, content: bytes, why: str) -> None:
         read_points(PointFile(tmp_path / "a.pcd", tmp_path, 4))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from([0.0, 1.0, -1.0, 3.5]), max_size=200))
 def test_compressed_points_survive(tmp_path_factory: pytest.TempPathFactory, values: list[float]) -> None:
     path = tmp_path_factory.mktemp("pcd") / "a.pcd"

@@ -45,7 +45,7 @@ def painted(points, lidar2cam, intrinsics, height, width, dilation=1):
     return images[0], images[1], count
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(0, 120),

@@ -42,7 +42,7 @@ def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 expressions = st.recursive(atoms, _combined, max_leaves=8)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(expression=expressions)
 def test_expressions_have_pythons_value(tmp_path: Path, expression: str) -> None:
     source = f"import os\n_x = 'x'\n_y = 7\nvalue = {expression}\n"
@@ -55,7 +55,7 @@ def test_expressions_have_pythons_value(tmp_path: Path, expression: str) -> None
     assert repr(read) == repr(names["value"])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=st.text(st.sampled_from("abx=()[]{}.,'\"\\\n *+_-#:1@"), max_size=40) | st.text(max_size=40))
 def test_whatever_is_in_a_file_is_a_value_or_one_clear_error(tmp_path: Path, source: str) -> None:
     path = tmp_path / "c.py"

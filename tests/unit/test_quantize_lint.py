@@ -39,7 +39,7 @@ def set_constant(model: onnx.ModelProto, name: str, value: Any) -> None:
     tensor.CopyFrom(numpy_helper.from_array(value, name))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
 def test_a_sound_chain_of_any_mixture_has_no_findings(quantized: list[bool]) -> None:
     model = chain(len(quantized), quantized).model()
@@ -105,7 +105,7 @@ FAULTS: dict[str, tuple[Callable[[onnx.ModelProto, str], None], str, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1, 4), st.data())
 def test_a_planted_fault_is_found_at_its_node(fault: str, layers: int, data: st.DataObject) -> None:
     plant, node, reason = FAULTS[fault]

@@ -71,7 +71,7 @@ def _read(readers: Readers, indices: list[int] | range) -> list[int]:
     return [each.index for each in readers.inputs(odd_frames.pipeline(), indices, held=1)]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     which=st.integers(0, 2),
     indices=st.lists(st.integers(0, len(FRAMES) - 1), max_size=25),
@@ -107,7 +107,7 @@ def test_memory_is_bounded_by_the_buffers_however_slow_the_model_is(
         next(inputs)
         log = tmp_path / "frames" / "log"
         most = len(readers._buffers)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(log.read_text().split()) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -267,6 +267,7 @@ def test_steps_on_the_host_may_keep_what_they_were_given(tmp_path: Path, site: P
 
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -282,7 +283,7 @@ with pytest.MonkeyPatch.context() as patch:
     inputs = readers.inputs(odd_frames.pipeline(), range(9), held=1)
     next(inputs)
     print("reading", flush=True)
-    list(inputs)
+    {then}
 """
 
 
@@ -290,10 +291,11 @@ with pytest.MonkeyPatch.context() as patch:
 def test_nothing_is_left_when_the_process_of_the_model_is_killed(
     tmp_path: Path, site: Path, readers: list[Readers], hanging: bool
 ) -> None:
-    slow = {"rows": 10, "seconds": 60.0 if hanging else 0.2}
+    slow = {"rows": 10, "seconds": 300.0 if hanging else 0.0}
     folder = odd_frames.write_frames(tmp_path / "frames", [{"rows": 10}] + [slow] * 8)
+    program = PARENT.format(then="list(inputs)" if hanging else "signal.pause()")
     process = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(folder), str(site)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(folder), str(site)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stdout.readline() == "reading\n"
     children = _descendants(process.pid)
@@ -301,7 +303,7 @@ def test_nothing_is_left_when_the_process_of_the_model_is_killed(
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _alive(children):
         assert time.monotonic() < deadline
         time.sleep(0.01)

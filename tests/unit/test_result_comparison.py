@@ -45,7 +45,7 @@ def _summary(reference: Boxes3D, test: Boxes3D) -> dict[str, Any]:
     return collected.summary()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000))
 def test_partners_are_found_in_any_order(seed: int) -> None:
     boxes = _boxes(seed)
@@ -56,7 +56,7 @@ def test_partners_are_found_in_any_order(seed: int) -> None:
     assert (order[columns] == rows).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000))
 def test_matching_is_symmetric(seed: int) -> None:
     first, second = _boxes(seed), _boxes(seed + 1)

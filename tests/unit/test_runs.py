@@ -79,7 +79,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [counters["voxels"] for counters in run.counters] == [0, 1, 2]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(values=arrays.arrays(np.float32, (4, 3), elements=st.floats(width=32)))
 def test_every_float_survives_the_journal(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
     folder = tmp_path_factory.mktemp("run")

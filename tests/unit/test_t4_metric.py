@@ -166,7 +166,7 @@ def test_envelope_makes_it_no_smaller_than_the_nuscenes_metric() -> None:
     assert ours.mean_ap > other.mean_average_precision
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000))
 def test_ground_truth_as_predictions_is_perfect(seed: int) -> None:
     _, truths = random_tables(seed, 3, truths=20, reach=30.0)
@@ -240,7 +240,7 @@ def test_near_faces_match_however_far_the_centers_are() -> None:
     assert score["center_distance_bev"].classes["truck"].ap == 0.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 10**6), far=st.booleans())
 def test_overlap_equals_clipping(seed: int, far: bool) -> None:
     rng = np.random.default_rng(seed)

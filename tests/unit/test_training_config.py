@@ -102,19 +102,15 @@ def test_other_missing_imports_end_it(tmp_path):
 
 
 def test_other_missing_imports_that_may_fail(tmp_path):
-    path = written(
-        tmp_path,
-        f'_base_ = ["{SMALL}"]\ncustom_imports = dict(imports=["no_such_package"], allow_failed_imports=True)\n',
+    imports = (
+        "custom_imports = dict(imports=['projects.CenterPoint.models', 'no_such_package'], allow_failed_imports=True)"
     )
-    build(read(path))
+    build(read(written(tmp_path, f'_base_ = ["{SMALL}"]\n{imports}\n')))
 
 
 def test_metrics_that_are_not_installed_are_no_part_of_a_model(tmp_path):
-    build(
-        read(
-            written(tmp_path, f'_base_ = ["{SMALL}"]\ncustom_imports = dict(imports=["mmother.evaluation.metrics"])\n')
-        )
-    )
+    imports = "custom_imports = dict(imports=['projects.CenterPoint.models', 'mmother.evaluation.metrics'])"
+    build(read(written(tmp_path, f'_base_ = ["{SMALL}"]\n{imports}\n')))
     path = written(tmp_path, f'_base_ = ["{SMALL}"]\ncustom_imports = dict(imports=["mmother.models"])\n')
     with pytest.raises(ConfigError, match=r"'mmother.models' can't be imported"):
         build(read(path))

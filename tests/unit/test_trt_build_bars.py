@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 BUILD = """
-import time
+import sys, time
 from trt_builder import progress
 
 phases = progress.Phases()
@@ -24,7 +24,7 @@ def build():
         phases.step("Building Engine", 0)
         phases.start("Timing Tactics", 7)
         phases.step("Timing Tactics", 4)
-    time.sleep(0.6)
+    sys.stdin.read()
     phases.finish("Timing Tactics")
     time.sleep(0.3)
     return 42
@@ -36,12 +36,17 @@ assert progress.run(build, "head", phases, can_cancel=True) == 42
 @pytest.mark.parametrize("tells", [True, False])
 def test_bars_on_a_terminal(tells: bool) -> None:
     ours, theirs = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", BUILD.format(tells=tells)], stderr=theirs, cwd=ROOT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", BUILD.format(tells=tells)], stdin=subprocess.PIPE, stderr=theirs, cwd=ROOT
+    ) as process:
         os.close(theirs)
-        shown = b""
+        assert process.stdin is not None
+        shown, last = b"", b"5/7" if tells else b"head: building"
         while True:
             try:
                 shown += os.read(ours, 1 << 16)
+                if last in shown and not process.stdin.closed:
+                    process.stdin.close()
             except OSError:  # how Linux says that the other end is closed
                 break
     os.close(ours)

@@ -167,7 +167,7 @@ UNARY = ("Relu", "Sigmoid", "Tanh", "Neg", "Abs", "Identity")
 BINARY = ("Add", "Mul", "Sub", "Max")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_graph_of_elementwise_nodes_stays_valid_and_close(data: st.DataObject) -> None:
     tensors, nodes = ["x"], []

@@ -123,7 +123,7 @@ def test_of_blocks_that_are_no_faster_the_stretch_that_is_gets_found() -> None:
     assert model.search(Limit(max_drop=0.25), size=2).run().choice.int8 == {"b", "c"}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     drops=st.lists(st.sampled_from([0.0, 0.05, 0.1, 0.3, 2.0]), min_size=4, max_size=4),
     savings=st.lists(st.sampled_from([-0.1, 0.1, 0.5]), min_size=4, max_size=4),

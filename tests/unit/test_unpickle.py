@@ -100,7 +100,7 @@ def test_names_of_numpy_1_work_too(tmp_path: Path, protocol: int) -> None:
     np.testing.assert_array_equal(back["box"], value["box"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -278,7 +278,7 @@ def test_broken_files_are_one_line(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_any_flipped_byte_gives_data_or_an_input_error(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int

@@ -62,7 +62,7 @@ def assert_same(points, grid, table=None):
 coordinate = st.one_of(st.sampled_from([float(edge) for edge in EDGES]), st.floats(-5, 5, width=32))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     points=hnp.arrays(np.float32, st.tuples(st.integers(0, 120), st.integers(3, 5)), elements=coordinate),
     max_points=st.integers(1, 5),
@@ -72,7 +72,7 @@ def test_equals_the_sequential_definition(points, max_points, max_voxels):
     assert_same(points, GRID.model_copy(update={"max_points_per_voxel": max_points, "max_voxels": max_voxels}))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     points=hnp.arrays(np.float32, (60, 4), elements=st.one_of(coordinate, st.sampled_from([np.nan, np.inf, -np.inf])))
 )
