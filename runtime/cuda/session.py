@@ -116,9 +116,22 @@ class DeviceSession(ABC):
         """A lane of its own for a pipeline; several lanes of a session run at the same time."""
 
 
-def recorded(
-    gpu: Gpu, lane: Lane, timeline: Timeline, enqueue: Callable[[Callable[[str], None]], None]
-) -> dict[bool, Callable[[], None]]:
+Enqueue = Callable[[Callable[[str], None]], None]
+
+
+def recorded(gpu: Gpu, lane: Lane, timeline: Timeline, enqueue: Enqueue) -> dict[bool, Callable[[], None]]:
+    """What puts a sequence on the lane's stream, see `launches`; it is run once before.
+
+    Raises:
+        InferenceError: the backend refuses to run.
+    """
+    # Backends finish their set-up, and CUDA loads kernels, in the first run.
+    enqueue(timeline.marker(lane.stream, timed=False))
+    lane.stream.synchronize()
+    return launches(gpu, lane, timeline, enqueue)
+
+
+def launches(gpu: Gpu, lane: Lane, timeline: Timeline, enqueue: Enqueue) -> dict[bool, Callable[[], None]]:
     """What puts a sequence on the lane's stream, with and without the times of its stages.
 
     A CUDA graph, where the backend can be recorded: a component of a hundred layers takes longer to enqueue one by one
@@ -128,32 +141,23 @@ def recorded(
     Args:
         gpu, lane: where it runs.
         timeline: of its stages.
-        enqueue: puts it there, given a function that marks the end of a stage. It is called once to run.
+        enqueue: puts it there, given a function that marks the end of a stage; everything in it has run before.
 
     Returns:
         By whether stages are timed.
-
-    Raises:
-        InferenceError: the backend refuses to run.
     """
-    plain: dict[bool, Callable[[], None]] = {
-        timed: partial(enqueue, timeline.marker(lane.stream, timed=timed)) for timed in (False, True)
-    }
-    # Backends finish their set-up, and CUDA loads kernels, in the first run.
-    plain[False]()
-    lane.stream.synchronize()
-    if not lane.recordable:
-        return plain
-    try:
-        return {
-            timed: gpu.graph(
-                lane.stream, partial(enqueue, timeline.marker(lane.stream, timed=timed, in_graph=True))
-            ).launch
-            for timed in plain
-        }
-    except InferenceError as error:
-        _log.warning("a component can't be recorded as a CUDA graph (%s): it is launched call by call", error)
-        return plain
+    if lane.recordable:
+        try:
+            return {
+                timed: gpu.graph(
+                    lane.stream, partial(enqueue, timeline.marker(lane.stream, timed=timed, in_graph=True))
+                ).launch
+                for timed in (False, True)
+            }
+        except InferenceError as error:
+            _log.warning("requests can't be recorded as CUDA graphs (%s): they are launched call by call", error)
+            lane.recordable = False
+    return {timed: partial(enqueue, timeline.marker(lane.stream, timed=timed)) for timed in (False, True)}
 
 
 def gpu_of_steps(device: Device, backend_name: str) -> Gpu | None:

@@ -63,11 +63,17 @@ class VoxelMemory:
         grid: the grid and its limits.
         columns: of a point.
         result_words: of the request's result, whose first `HEADER_WORDS` are counters.
+
+    Attributes:
+        columns: of a point.
+        max_voxels: of a frame.
+        capacity: points of a frame that there is room for.
     """
 
     def __init__(self, gpu: Gpu, grid: VoxelGrid, columns: int, result_words: int) -> None:
         cells = grid.grid_size[0] * grid.grid_size[1] * grid.grid_size[2]
-        self._gpu, self._columns, self._max_voxels = gpu, columns, grid.max_voxels
+        self.columns, self.max_voxels = columns, grid.max_voxels
+        self._gpu = gpu
         self.grow(POINT_CAPACITY)
         self.first_of_cell = gpu.allocate((cells,), np.uint32)
         self.voxel_of_cell = gpu.allocate((cells,), np.int32)
@@ -80,7 +86,7 @@ class VoxelMemory:
     def grow(self, points: int) -> None:
         """Make room for frames of so many points."""
         self.capacity = points
-        words = FRAME_HEADER + points * self._columns
+        words = FRAME_HEADER + points * self.columns
         self.frame = self._gpu.allocate((words,), np.float32)
         self.host_frame: Float32 = self._gpu.pinned((words,), np.float32)
         self.cell_of_point = self._gpu.allocate((points,), np.int32)
@@ -88,8 +94,8 @@ class VoxelMemory:
 
     def host_points(self, count: int) -> Float32:
         """(count, columns) float32 in page-locked memory, from which the device copies by itself."""
-        values = self.host_frame[FRAME_HEADER : FRAME_HEADER + count * self._columns]
-        return values.reshape(count, self._columns)
+        values = self.host_frame[FRAME_HEADER : FRAME_HEADER + count * self.columns]
+        return values.reshape(count, self.columns)
 
     def upload(self, points: Float32, staging: Staging, stream: Any) -> None:
         """Copy a frame to the device, which fetches page-locked memory by itself, beside its other work."""
@@ -133,7 +139,7 @@ class VoxelMemory:
         words = self.host_result
         values = {"points": points, **{name: int(words[index]) for index, name in enumerate(COUNTERS)}}
         found = values["voxels"]
-        values["voxels"] = min(found, self._max_voxels)
+        values["voxels"] = min(found, self.max_voxels)
         values["voxels_dropped"] = found - values["voxels"]
         return values
 

@@ -262,25 +262,7 @@ def test_what_cannot_be_recorded_is_launched_call_by_call(
     ws = Workspace.open(work)
     boxes = build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32)).predictions
     assert len(boxes) > 0
-    assert "CUDA graphs can't be recorded (not in a graph)" in caplog.text
-
-
-@pytest.mark.parametrize("slower", ["graphs", "calls"])
-def test_graphs_are_used_where_they_win(work: Path, monkeypatch: pytest.MonkeyPatch, slower: str) -> None:
-    launched = []
-
-    class CountingGraph(cuda_on_cpu.HostGraph):
-        def __init__(self, stream: Any, enqueue: Any) -> None:
-            self.launch = lambda: (launched.append(1), enqueue())[1]
-
-    def milliseconds(self: Any, launches: Any) -> float:
-        return 2.0 if (launches.reset.__name__ == "<lambda>") == (slower == "graphs") else 1.0
-
-    monkeypatch.setattr(cuda_on_cpu.HostGpu, "graph", lambda gpu, stream, enqueue: CountingGraph(stream, enqueue))
-    monkeypatch.setattr("runtime.models.centerpoint.device.CenterPointOnDevice._milliseconds", milliseconds)
-    ws = Workspace.open(work)
-    build(ws.spec(), load(ws)).infer(np.zeros((5, 4), np.float32))
-    assert bool(launched) == (slower == "calls")
+    assert caplog.text.count("can't be recorded as CUDA graphs (not in a graph)") == 1
 
 
 def test_rows_are_filled_up_to_the_profile(work: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from runtime.cuda.gpu import Gpu
 from runtime.lidar.device_voxels import HEADER_WORDS, VoxelMemory
-from runtime.models.centerpoint.device_kernels import BINS, BOX_WORDS, STATE_WORDS
+from runtime.lidar.voxel_pipeline import BOX_WORDS
+from runtime.models.centerpoint.device_kernels import BINS, STATE_WORDS
 from runtime.models.centerpoint.parameters import CenterPointParameters
 
 
