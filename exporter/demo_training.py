@@ -87,8 +87,8 @@ class DemoTraining(Protocol):
     def unit(self) -> str:
         """What samples are called in the log, in the plural."""
 
-    def samples(self) -> Dataset[Any]:
-        """As many samples as ``steps`` batches need, each made when it is asked for: workers do that."""
+    def sample(self, index: int) -> Any:
+        """Sample ``index`` of the training, made when it is asked for: workers do that."""
 
     def collate(self, samples: list[Any]) -> Any:
         """Samples as a batch: tensors in tuples, lists and dicts."""
@@ -103,6 +103,19 @@ class DemoTraining(Protocol):
 
     def held_out(self) -> HeldOut:
         """How good the model is; leaves it in evaluation mode."""
+
+
+class Samples(Dataset[Any]):
+    """Sample i is what ``make(i)`` returns."""
+
+    def __init__(self, make: Callable[[int], Any], count: int) -> None:
+        self._make, self._count = make, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        return self._make(index)
 
 
 @dataclass(frozen=True)
@@ -202,7 +215,7 @@ def fit(training: DemoTraining, recipe: Recipe, options: Any, log: Log) -> int:
     """
     device = torch.device(options.device)
     loader: DataLoader[Any] = DataLoader(
-        training.samples(),
+        Samples(training.sample, options.steps * options.batch),
         batch_size=options.batch,
         num_workers=options.workers,
         collate_fn=training.collate,
@@ -307,6 +320,11 @@ def source_digest(module: str) -> str:
         digest.update(name.encode())
         digest.update(files[name].read_bytes())
     return digest.hexdigest()
+
+
+def concatenated(samples: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Samples of several rows each as a batch: their first tensors joined, their second ones, and so on."""
+    return tuple(torch.cat(parts) for parts in zip(*samples, strict=True))
 
 
 def figures(values: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from exporter.training import MIRROR_PROBABILITY, Labels, Losses, known_labels, scalar_losses, unlabeled
 from shared.data import Sample
 from shared.lazy import lazy_import
+from shared.tasks.detection3d import Boxes3D
 
 # Import mmcv's operators: not before `build_model` has provided them.
 mmdet3d_structures = lazy_import("mmdet3d.structures")
@@ -38,6 +39,13 @@ class Frame:
     labels: Tensor
 
 
+def boxes_of_mmdet3d(boxes: Boxes3D) -> Any:
+    """Boxes as LiDARInstance3DBoxes, (M, 9); unknown velocities are 0, as mmdet3d's NuScenesDataset has them too."""
+    columns = [boxes.centers, boxes.sizes, boxes.yaws[:, None], np.nan_to_num(boxes.velocities)]
+    rows = torch.from_numpy(np.concatenate(columns, axis=1))
+    return mmdet3d_structures.LiDARInstance3DBoxes(rows, box_dim=9, origin=(0.5, 0.5, 0.5))
+
+
 def augmented_frame(
     sample: Sample, points: Tensor, point_cloud_range: Sequence[float], labels: Labels, rng: np.random.Generator
 ) -> Frame | None:
@@ -60,12 +68,7 @@ def augmented_frame(
     # Boxes without a point can't be learned, and those without a size have no logarithm.
     truth = truth.select((truth.num_points > 0) & (truth.sizes > 0).all(axis=1))
     rows, box_labels = known_labels(truth.labels, labels)
-    truth = truth.select(rows)
-    # mmdet3d's NuScenesDataset takes unknown velocities for 0 too.
-    columns = [truth.centers, truth.sizes, truth.yaws[:, None], np.nan_to_num(truth.velocities)]
-    boxes = mmdet3d_structures.LiDARInstance3DBoxes(
-        torch.from_numpy(np.concatenate(columns, axis=1)), box_dim=9, origin=(0.5, 0.5, 0.5)
-    )
+    boxes = boxes_of_mmdet3d(truth.select(rows))
     for direction in ("horizontal", "vertical"):
         if rng.random() < MIRROR_PROBABILITY:
             boxes.flip(direction, points)
@@ -80,12 +83,17 @@ def augmented_frame(
     return Frame(points, boxes, torch.from_numpy(box_labels))
 
 
+def instances(boxes: Any, labels: Tensor) -> Any:
+    """The objects of a frame as mmdet3d's heads take them."""
+    return mmengine_structures.InstanceData(bboxes_3d=boxes, labels_3d=labels)
+
+
 def losses(model: Any, items: Sequence[Frame]) -> Losses:
     """See `exporter.training.Trainable`."""
     samples = []
     for frame in items:
         sample = mmdet3d_structures.Det3DDataSample(metainfo={"box_type_3d": mmdet3d_structures.LiDARInstance3DBoxes})
-        sample.gt_instances_3d = mmengine_structures.InstanceData(bboxes_3d=frame.boxes, labels_3d=frame.labels)
+        sample.gt_instances_3d = instances(frame.boxes, frame.labels)
         samples.append(sample)
     with warnings.catch_warnings():
         # mmdet3d copies a tensor in a way that PyTorch advises against, at every call.

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from demo.camera import camera_rig
 from demo.recording import record_scene, scene_lengths
-from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Option, Recipe, figures, run
+from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Option, Recipe, concatenated, figures, run
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.models.calibration.demo_frames import (
     kept_views,
@@ -45,30 +44,6 @@ RECIPE = Recipe(
 )
 LABEL_SMOOTHING = 0.1  # AWML's
 GRAY = 0.45  # of the image that says nothing
-
-
-class Frames(Dataset[tuple[Tensor, Tensor]]):
-    """Item i is training frame i, or with a folder to keep frames in, i modulo their number.
-
-    An item has twelve inputs and their labels `draws` times, newly disturbed each time.
-    """
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
-    def __len__(self) -> int:
-        return int(self.options.steps * self.options.batch)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        options = self.options
-        if options.keep is None:
-            views = training_views(options.seed, index)
-        else:
-            views = kept_views(options.seed, index % options.frames, options.keep)
-        rng = np.random.default_rng([options.seed, index, 1])
-        parts = [training_samples(views, rng, options.preset) for _ in range(options.draws)]
-        inputs = np.concatenate([part[0] for part in parts])
-        return torch.from_numpy(inputs), torch.from_numpy(np.concatenate([part[1] for part in parts]))
 
 
 def build(config_path: Path) -> Any:
@@ -125,15 +100,23 @@ class Training:
             options.keep.mkdir(parents=True, exist_ok=True)
         self.model = build(options.config)
 
-    def samples(self) -> Frames:
-        """Inputs of all cameras in both states."""
-        return Frames(self.options)
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Of training frame ``index``, or with a folder to keep frames in, modulo their number: twelve inputs `draws`
+        times, newly disturbed each time, (B, 5, H, W) float16, and their labels (B,)."""
+        options = self.options
+        if options.keep is None:
+            views = training_views(options.seed, index)
+        else:
+            views = kept_views(options.seed, index % options.frames, options.keep)
+        rng = np.random.default_rng([options.seed, index, 1])
+        drawn = [training_samples(views, rng, options.preset) for _ in range(options.draws)]
+        return concatenated([(torch.from_numpy(inputs), torch.from_numpy(labels)) for inputs, labels in drawn])
 
-    def collate(self, samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Inputs (B, 5, H, W) float16 and labels (B,) of all frames together."""
-        return torch.cat([inputs for inputs, _ in samples]), torch.cat([labels for _, labels in samples])
+    def collate(self, samples: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Those of all frames together."""
+        return concatenated(samples)
 
-    def loss(self, batch: tuple[Tensor, Tensor], progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
+    def loss(self, batch: tuple[Tensor, ...], progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
         """Cross entropy with smoothed labels."""
         inputs, labels = batch
         images = inputs.to(torch.float32).contiguous(memory_format=torch.channels_last)

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from demo.objects import CLASSES
 from demo.recording import Frame
 from exporter import demo_lidar
 from exporter.demo_lidar import augmented, build, joined, labeled_boxes, merged_points, training_frame, voxelize
 from exporter.demo_training import HELD_OUT_FRAMES, HeldOut, Recipe, run
-from exporter.models.centerpoint.demo_frames import Grid, head_targets
+from exporter.lidar.training import boxes_of_mmdet3d, instances
 from shared.tasks.detection3d import Boxes3D
 
 RANGES = (50.0, 121.0)  # [m]
@@ -38,29 +38,6 @@ RECIPE = Recipe(
 )
 
 
-class Frames(Dataset[dict[str, Any]]):
-    """Sample i is training frame i, augmented: points (n, 4) and the head's targets."""
-
-    def __init__(self, seed: int, count: int, grid: Grid) -> None:
-        self.seed, self.count, self.grid = seed, count, grid
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        frame = training_frame(self.seed, index)
-        points, boxes = augmented(merged_points(frame), labeled_boxes(frame), np.random.default_rng([self.seed, index]))
-        return {"points": points, **head_targets(boxes, self.grid)}
-
-
-def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Stack targets; join points to one tensor (n, 5) with the sample's number in front."""
-    batch = {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in ("cells", "values", "mask")}
-    batch["heatmap"] = torch.from_numpy(np.stack([s["heatmap"] for s in samples]).astype(np.float16))
-    batch["points"] = joined([s["points"] for s in samples])
-    return batch
-
-
 def head_outputs(model: Any, points: Tensor, batch_size: int, layer: dict[str, Any], amp: bool) -> dict[str, Tensor]:
     """Run the model on joined points; returns the head's raw maps by name."""
     voxels, counts, cells = voxelize(points, layer)
@@ -71,21 +48,6 @@ def head_outputs(model: Any, points: Tensor, batch_size: int, layer: dict[str, A
         canvas = canvas.contiguous(memory_format=torch.channels_last)
         outputs: dict[str, Tensor] = model.pts_bbox_head(model.pts_neck(model.pts_backbone(canvas)))[0][0]
     return {name: value.float() for name, value in outputs.items()}
-
-
-def losses(outputs: dict[str, Tensor], batch: dict[str, Tensor], code_weights: list[float]) -> tuple[Tensor, Tensor]:
-    """Return CenterHead's two losses: Gaussian focal loss of the heat map, L1 of the boxes (weight 0.25)."""
-    target = batch["heatmap"].float()
-    score = torch.sigmoid(outputs["heatmap"]).clamp(1e-4, 1 - 1e-4)
-    center = (target == 1.0).float()
-    positive = -torch.log(score) * (1 - score) ** 2 * center
-    negative = -torch.log(1 - score) * score**2 * (1 - target) ** 4
-    heat = (positive + negative).sum() / center.sum().clamp(min=1.0)
-    maps = torch.cat([outputs[name] for name in ("reg", "height", "dim", "rot", "vel")], dim=1).flatten(2)
-    predicted = maps.gather(2, batch["cells"][:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
-    weights = batch["mask"][..., None] * maps.new_tensor(code_weights)
-    box = 0.25 * ((predicted - batch["values"]).abs() * weights).sum() / batch["mask"].sum().clamp(min=1.0)
-    return heat, box
 
 
 @torch.no_grad()
@@ -116,22 +78,31 @@ class Training:
         self.options = options
         self.device = torch.device(options.device)
         self.model, self.section = build(options.config)
+        head = self.model.pts_bbox_head
+        # A loop over all objects: the workers do it, and the head takes what they made.
+        self._targets, head.get_targets = head.get_targets, lambda targets: targets
 
-    def samples(self) -> Frames:
-        """Frames with the head's targets."""
-        return Frames(self.options.seed, self.options.steps * self.options.batch, Grid.from_config(self.section))
+    def sample(self, index: int) -> tuple[NDArray[np.float32], Boxes3D]:
+        """Training frame ``index``, augmented: points (n, 4) and boxes."""
+        frame, rng = training_frame(self.options.seed, index), np.random.default_rng([self.options.seed, index])
+        return augmented(merged_points(frame), labeled_boxes(frame), rng)
 
-    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """See `collate`."""
-        return collate(samples)
+    def collate(self, samples: list[tuple[NDArray[np.float32], Boxes3D]]) -> dict[str, Any]:
+        """Points joined, (n, 5) with the sample's number in front, and the head's targets."""
+        return {
+            "points": joined([points for points, _ in samples]),
+            "targets": self._targets(
+                [instances(boxes_of_mmdet3d(boxes), torch.from_numpy(boxes.labels)) for _, boxes in samples]
+            ),
+        }
 
-    def loss(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
+    def loss(self, batch: Mapping[str, Any], progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
         """The two losses of the head."""
         layer = self.section["data_preprocessor"]["voxel_layer"]
         amp = self.device.type == "cuda"
         outputs = head_outputs(self.model, batch["points"], self.options.batch, layer, amp)
-        heat, box = losses(outputs, batch, self.section["train_cfg"]["pts"]["code_weights"])
-        return heat + box, {"heat map": heat, "boxes": box}
+        parts = self.model.pts_bbox_head.loss_by_feat(([outputs],), batch["targets"])
+        return torch.stack(list(parts.values())).sum(), parts
 
     def held_out(self) -> HeldOut:
         """Metrics by range."""

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from demo.labels import SEGMENTS
 from demo.lidar import POSITION
@@ -42,24 +41,6 @@ OPTIONS = Options(points_per_frustum=16, sensor_position=tuple(POSITION.tolist()
 FRAMES_PER_TRAINING_SCENE = 2
 # In the cross-entropy, of the classes in their order: what there is little of counts more.
 WEIGHTS = (1.5, 2.0, 4.0, 4.0, 5.0, 0.7, 1.0, 0.7, 1.0)
-
-
-class Frames(Dataset[tuple[Tensor, ...]]):
-    """Sample i is training frame i: the network's inputs in the padded form, and the labels of their points."""
-
-    def __init__(self, seed: int, count: int, model: Any) -> None:
-        self.seed, self.count, self.model = seed, count, model
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        number, which = divmod(index, FRAMES_PER_TRAINING_SCENE)
-        scene = draw_scene(self.seed, "train", number, FRAMES_PER_TRAINING_SCENE)
-        frame = record_frame(
-            scene, self.seed, "train", number, which, cameras=False, previous=False, labels=True
-        )  # fmt: skip
-        return training_sample(self.model, frame.key)
 
 
 def training_sample(model: Any, sweep: Sweep) -> tuple[Tensor, ...]:
@@ -105,9 +86,12 @@ class Training:
         self.model.requires_grad_(True)
         self.classes = classes(self.model)
 
-    def samples(self) -> Frames:
-        """Frames with labels."""
-        return Frames(self.options.seed, self.options.steps * self.options.batch, self.model)
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Of training frame ``index``: see `training_sample`."""
+        seed, (number, which) = self.options.seed, divmod(index, FRAMES_PER_TRAINING_SCENE)
+        scene = draw_scene(seed, "train", number, FRAMES_PER_TRAINING_SCENE)
+        frame = record_frame(scene, seed, "train", number, which, cameras=False, previous=False, labels=True)
+        return training_sample(self.model, frame.key)
 
     def collate(self, samples: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
         """As they are: frames have different numbers of points, and go through the network one by one."""

@@ -17,10 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from demo.objects import CLASSES
-from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Option, Recipe, figures, one_thread, run
+from exporter.demo_training import (
+    HELD_OUT_FRAMES,
+    HELD_OUT_SEED,
+    HeldOut,
+    Option,
+    Recipe,
+    Samples,
+    figures,
+    one_thread,
+    run,
+)
 from exporter.models.yolox.demo_images import (
     CAMERAS,
     LabeledImage,
@@ -41,35 +51,6 @@ RECIPE = Recipe(
 )
 L1_FROM = 0.8  # share of the training after which the L1 loss joins
 FILL = 114.0  # what letterboxing fills with
-
-
-class TrainingImages(Dataset[LabeledImage]):
-    """Sample i is training image i; compressed, with a JPEG quality."""
-
-    def __init__(self, seed: int, count: int, jpeg: int | None) -> None:
-        self.seed, self.count, self.jpeg = seed, count, jpeg
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> LabeledImage:
-        image = training_image(self.seed, index)
-        return image if self.jpeg is None else compressed(image, self.jpeg)
-
-
-class HeldOutImages(Dataset[LabeledImage]):
-    """Sample i is image i of the demo's evaluation frames; compressed, with a JPEG quality."""
-
-    def __init__(self, frames: int, jpeg: int | None) -> None:
-        self.frames, self.jpeg = frames, jpeg
-
-    def __len__(self) -> int:
-        return self.frames * CAMERAS
-
-    def __getitem__(self, index: int) -> LabeledImage:
-        # The scenes depend on how many frames the whole data set has.
-        image = held_out_image(HELD_OUT_SEED, HELD_OUT_FRAMES, index)
-        return image if self.jpeg is None else compressed(image, self.jpeg)
 
 
 Batch = tuple[Tensor, list[Tensor], list[Tensor]]
@@ -153,7 +134,10 @@ def held_out(
 
     model.eval()
     detections, truths = [], []
-    samples = HeldOutImages(frames, jpeg)
+    # The scenes depend on how many frames the whole data set has.
+    samples = Samples(
+        lambda index: compressed(held_out_image(HELD_OUT_SEED, HELD_OUT_FRAMES, index), jpeg), frames * CAMERAS
+    )
     loader = DataLoader(samples, batch_size=8, num_workers=workers, collate_fn=collate, worker_init_fn=one_thread)
     for pixels, corners, labels in loader:
         images, scale = letterboxed(pixels.to(device), size)
@@ -184,9 +168,9 @@ class Training:
         self.options = options
         self.model, self.size = build(options.config)
 
-    def samples(self) -> TrainingImages:
-        """Images with their boxes."""
-        return TrainingImages(self.options.seed, self.options.steps * self.options.batch, self.options.jpeg)
+    def sample(self, index: int) -> LabeledImage:
+        """Training image ``index`` with its boxes."""
+        return compressed(training_image(self.options.seed, index), self.options.jpeg)
 
     def collate(self, samples: list[LabeledImage]) -> Batch:
         """See `collate`."""

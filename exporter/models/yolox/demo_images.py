@@ -61,8 +61,11 @@ def training_image(seed: int, number: int, *, masks: bool = False) -> LabeledIma
     return mirrored(image) if np.random.default_rng([seed, number]).random() < 0.5 else image
 
 
-def compressed(image: LabeledImage, quality: int) -> LabeledImage:
-    """The image after JPEG compression. It puts noise on even surfaces; a detector that never saw any invents cars."""
+def compressed(image: LabeledImage, quality: int | None) -> LabeledImage:
+    """The image after JPEG compression (None: without); it puts noise on even surfaces, and a detector that never saw
+    any invents cars."""
+    if quality is None:
+        return image
     file = io.BytesIO()
     Image.fromarray(image.pixels[..., ::-1]).save(file, "JPEG", quality=quality)
     return replace(image, pixels=np.ascontiguousarray(np.asarray(Image.open(file))[..., ::-1]))

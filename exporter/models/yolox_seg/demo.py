@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from demo.labels import SEGMENTS
 from demo.objects import CLASSES
@@ -41,20 +40,6 @@ DETECTOR = Path("models/yolox_elan_demo.pth")
 HELD_OUT_EVERY = 4
 
 
-class TrainingNumbers(Dataset[int]):
-    """Sample i is the number of a training image."""
-
-    def __init__(self, images: int, count: int) -> None:
-        self.images, self.count = images, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        turn, place = divmod(index, self.images)
-        return int(np.random.default_rng(turn).permutation(self.images)[place])
-
-
 class Training:
     """See `exporter.demo_training.DemoTraining`."""
 
@@ -74,9 +59,10 @@ class Training:
             parameter.requires_grad_(name.startswith("mask_head."))
         self._features = functools.cache(self._features_of)
 
-    def samples(self) -> TrainingNumbers:
-        """Every image in every turn."""
-        return TrainingNumbers(self.options.images, self.options.steps * self.options.batch)
+    def sample(self, index: int) -> int:
+        """The number of a training image; every image comes once in every turn."""
+        turn, place = divmod(index, self.options.images)
+        return int(np.random.default_rng(turn).permutation(self.options.images)[place])
 
     def collate(self, samples: list[int]) -> tuple[Tensor]:
         """(B,) numbers."""

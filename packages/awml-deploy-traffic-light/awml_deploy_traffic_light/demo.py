@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from awml_deploy_traffic_light import demo_data
 from awml_deploy_traffic_light.exporter_model.adapter import build, normalized, read_options
-from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Recipe, figures, run
+from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Recipe, concatenated, figures, run
 from exporter.training_config import read_training_config
 from shared.arrays import UInt8
 
@@ -46,21 +45,6 @@ def crops_of(seed: int, split: str, number: int, classes: list[str]) -> list[tup
     return crops
 
 
-class Frames(Dataset[tuple[Tensor, Tensor]]):
-    """Inputs (K, 3, H, W) and labels (K,) of the lights of one frame each."""
-
-    def __init__(self, model: Any, seed: int, length: int) -> None:
-        self.model, self.seed, self.length = model, seed, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        crops = crops_of(self.seed, "train", index, self.model.deploy.classes)
-        inputs = torch.cat([normalized(self.model, crop) for crop, _ in crops])
-        return inputs, torch.tensor([label for _, label in crops])
-
-
 class Training:
     """See `exporter.demo_training.DemoTraining`."""
 
@@ -77,15 +61,17 @@ class Training:
         for parameter in self.model.parameters():
             parameter.requires_grad_(True)
 
-    def samples(self) -> Frames:
-        """Other frames than those of every other seed."""
-        return Frames(self.model, self.options.seed, self.options.steps * self.options.batch)
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Inputs (K, 3, H, W) and labels (K,) of the lights of a frame, another one for every seed."""
+        crops = crops_of(self.options.seed, "train", index, self.classes)
+        inputs = torch.cat([normalized(self.model, crop) for crop, _ in crops])
+        return inputs, torch.tensor([label for _, label in crops])
 
-    def collate(self, samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def collate(self, samples: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """The lights of all frames together."""
-        return torch.cat([inputs for inputs, _ in samples]), torch.cat([labels for _, labels in samples])
+        return concatenated(samples)
 
-    def loss(self, batch: tuple[Tensor, Tensor], progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
+    def loss(self, batch: tuple[Tensor, ...], progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
         """Cross entropy."""
         inputs, labels = batch
         logits = self.model(inputs)

@@ -110,8 +110,7 @@ def test_a_demo_step_is_what_mmdet3d_would_compute(training: demo.Training) -> N
     """Voxels by slots and losses by name: equal to the model's own preprocessor and ``loss``."""
     from exporter.lidar.training import Frame, losses, mmdet3d_structures
 
-    samples = training.samples()
-    items = [samples[0], samples[1]]
+    items = [training.sample(0), training.sample(1)]
     batch = training.collate(items)
     training.slots = (2, 6, 20)
     training.model.eval()
@@ -119,9 +118,8 @@ def test_a_demo_step_is_what_mmdet3d_would_compute(training: demo.Training) -> N
         _, ours = training.loss(batch, 0.0)
         boxes = mmdet3d_structures.LiDARInstance3DBoxes
         frames = [
-            Frame(torch.from_numpy(item["points"]), boxes(torch.from_numpy(item["boxes"]), box_dim=9),
-                  torch.from_numpy(item["labels"])) for item in items
-        ]  # fmt: skip
+            Frame(torch.from_numpy(points), boxes(truth.boxes, box_dim=9), truth.labels) for points, truth in items
+        ]
         theirs = losses(training.model, frames)
     assert {name: float(value) for name, value in ours.items()} == pytest.approx(
         {name: float(value) for name, value in theirs.items()}, rel=1e-3

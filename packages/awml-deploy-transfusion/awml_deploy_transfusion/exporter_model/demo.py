@@ -21,7 +21,6 @@ import torch
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from awml_deploy_transfusion import configs
 from awml_deploy_transfusion.exporter_model.build import build
@@ -32,6 +31,7 @@ from demo.recording import Frame
 from exporter import demo_lidar
 from exporter.demo_lidar import augmented, joined, labeled_boxes, merged_points, training_frame, voxelize
 from exporter.demo_training import HeldOut, Option, Recipe, run
+from exporter.lidar.training import boxes_of_mmdet3d
 from exporter.training_config import read_training_config
 from shared.tasks.detection3d import Boxes3D
 
@@ -51,36 +51,6 @@ RECIPE = Recipe(
     max_gradient_norm=5.0,
     significant_bits=8,
 )
-
-
-class Frames(Dataset[dict[str, Any]]):
-    """Sample i is a training frame, augmented: points (n, 5), boxes (m, 9) and labels.
-
-    Args:
-        seed: of scenes and augmentation.
-        count: samples.
-        distinct: frames that there are.
-        reach: points and boxes farther away along x or y can't come into range [m].
-    """
-
-    def __init__(self, seed: int, count: int, distinct: int, reach: float) -> None:
-        self.seed, self.count, self.distinct, self.reach = seed, count, distinct, reach
-        self._frame = cache(self._recorded)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        points, boxes = augmented(*self._frame(index % self.distinct), np.random.default_rng([self.seed, index]))
-        bottoms = boxes.centers - boxes.sizes * np.array([0, 0, 0.5], np.float32)
-        values = np.concatenate([bottoms, boxes.sizes, boxes.yaws[:, None], boxes.velocities], axis=1)
-        return {"points": points, "boxes": values.astype(np.float32), "labels": boxes.labels.astype(np.int64)}
-
-    def _recorded(self, index: int) -> tuple[NDArray[np.float32], Boxes3D]:
-        frame = training_frame(self.seed, index)
-        points, boxes = merged_points(frame, intensity=True), labeled_boxes(frame)
-        near = (np.abs(points[:, :2]) < self.reach).all(axis=1)
-        return points[near], boxes.select(np.flatnonzero((np.abs(boxes.centers[:, :2]) < self.reach).all(axis=1)))
 
 
 def initialize(model: Any) -> None:
@@ -143,19 +113,28 @@ class Training:
         # An encoder that learns norms over all slots.
         most = int(self.layer["max_num_points"])
         self.slots = (2, 6, most) if self.stem else (most,)
+        self._frame = cache(self._recorded)
 
-    def samples(self) -> Frames:
-        """Frames with their objects."""
-        # Frames turn by 0.4 rad at most.
+    def sample(self, index: int) -> tuple[NDArray[np.float32], Truth]:
+        """A training frame, augmented: points (n, 5) and objects."""
+        rng = np.random.default_rng([self.options.seed, index])
+        points, boxes = augmented(*self._frame(index % self.options.frames), rng)
+        return points, Truth(boxes_of_mmdet3d(boxes).tensor, torch.from_numpy(boxes.labels))
+
+    def _recorded(self, index: int) -> tuple[NDArray[np.float32], Boxes3D]:
+        """Points and boxes of a frame that can come into range: frames turn by 0.4 rad at most."""
         reach = 1.4 * max(abs(value) for value in self.layer["point_cloud_range"][:2])
-        return Frames(self.options.seed, self.options.steps * self.options.batch, self.options.frames, reach)
+        frame = training_frame(self.options.seed, index)
+        points, boxes = merged_points(frame, intensity=True), labeled_boxes(frame)
+        near = (np.abs(points[:, :2]) < reach).all(axis=1)
+        return points[near], boxes.select(np.flatnonzero((np.abs(boxes.centers[:, :2]) < reach).all(axis=1)))
 
-    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    def collate(self, samples: list[tuple[NDArray[np.float32], Truth]]) -> dict[str, Any]:
         """Points joined, objects frame by frame."""
         return {
-            "points": joined([sample["points"] for sample in samples]),
-            "boxes": [torch.from_numpy(sample["boxes"]) for sample in samples],
-            "labels": [torch.from_numpy(sample["labels"]) for sample in samples],
+            "points": joined([points for points, _ in samples]),
+            "boxes": [truth.boxes for _, truth in samples],
+            "labels": [truth.labels for _, truth in samples],
         }
 
     def loss(self, batch: Mapping[str, Any], progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
