@@ -163,7 +163,7 @@ def write_run(work: Path, samples: int) -> None:
 def read(work: Path, samples: int) -> None:
     """Open a run and read every sample."""
     run = Run.open(work / "runs/onnx-cpu")
-    assert sum(len(run.boxes(index)) for index in range(samples)) == samples * BOXES
+    assert sum(map(len, run.predictions_at(range(samples), Boxes3D))) == samples * BOXES
 
 
 def compare(work: Path, samples: int) -> None:

@@ -94,6 +94,7 @@ class Boxes(Protocol):
 
 
 BoxesT = TypeVar("BoxesT", bound=Boxes)
+ValueT = TypeVar("ValueT", bound=np.generic)
 
 
 def pair_nearest(
@@ -117,20 +118,21 @@ def pair_nearest(
         shifts: signed differences (K,) per name, of the same.
     """
     whole, other_whole = finite(reference), finite(test)
-    left, right = reference.select(whole), test.select(other_whole)
+    left = reference if whole.all() else reference.select(whole)
+    right = test if other_whole.all() else test.select(other_whole)
     apart = distances(left, right)
     within = apart <= reach
     rows, columns = match_nearest(apart, within & (left.labels[:, None] == right.labels[None]))
-    within[rows] = False
-    within[:, columns] = False
-    flipped_rows, flipped_columns = match_nearest(apart, within)
-    rows_alone = np.delete(np.arange(len(left)), np.concatenate([rows, flipped_rows]))
-    columns_alone = np.delete(np.arange(len(right)), np.concatenate([columns, flipped_columns]))
+    rows_alone, columns_alone = _others(np.arange(len(left)), rows), _others(np.arange(len(right)), columns)
+    alone = np.ix_(rows_alone, columns_alone)
+    flipped = match_nearest(apart[alone], within[alone])
+    flipped_rows, flipped_columns = rows_alone[flipped[0]], columns_alone[flipped[1]]
+    rows_alone, columns_alone = _others(rows_alone, flipped[0]), _others(columns_alone, flipped[1])
     tied_rows, tied_columns = _match_tied(left, rows_alone, right, columns_alone)
     tied = left.scores[rows_alone[tied_rows]].astype(np.float64)
     tie = (tied + _tie_width(tied)).max(initial=-np.inf)
-    alone = np.delete(left.scores[rows_alone], tied_rows), np.delete(right.scores[columns_alone], tied_columns)
-    judged = [scores[scores > tie] for scores in alone]
+    lone = _others(left.scores[rows_alone], tied_rows), _others(right.scores[columns_alone], tied_columns)
+    judged = [scores[scores > tie] for scores in lone]
     flip_scores = np.maximum(left.scores[flipped_rows], right.scores[flipped_columns])
     flips = flip_scores > tie
     paired = left.select(rows), right.select(columns)
@@ -144,11 +146,18 @@ def pair_nearest(
         reference_alone=judged[0],
         test_alone=judged[1],
         tied=len(tied_rows),
-        below_ties=sum(map(len, alone)) - sum(map(len, judged)) + 2 * int((~flips).sum()),
+        below_ties=sum(map(len, lone)) - sum(map(len, judged)) + 2 * int((~flips).sum()),
         scores=np.maximum(paired[0].scores, paired[1].scores),
         flip_scores=flip_scores[flips],
         shifts=shifts(*paired),
     )
+
+
+def _others(values: npt.NDArray[ValueT], positions: Int64) -> npt.NDArray[ValueT]:
+    """The values at all other positions, in order."""
+    others = np.ones(len(values), np.bool_)
+    others[positions] = False
+    return values[others]
 
 
 def _match_tied(left: Boxes, rows: Int64, right: Boxes, columns: Int64) -> tuple[Int64, Int64]:
@@ -161,6 +170,8 @@ def _match_tied(left: Boxes, rows: Int64, right: Boxes, columns: Int64) -> tuple
     Returns:
         Positions in ``rows`` and in ``columns`` of the K pairs, (K,) each.
     """
+    if not (len(rows) and len(columns)):  # as in most samples
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     differences = np.abs(left.scores[rows, None].astype(np.float64) - right.scores[None, columns])
     same_label = left.labels[rows, None] == right.labels[None, columns]
     several = (_equals(left, rows) > 1)[:, None] | (_equals(right, columns) > 1)[None]
@@ -201,12 +212,13 @@ def match_nearest(distances: Float64, allowed: Bool) -> tuple[Int64, Int64]:
         Rows and columns of the K pairs, (K,) each.
     """
     rows, columns = np.nonzero(allowed)
-    free_rows, free_columns = np.ones(distances.shape[0], np.bool_), np.ones(distances.shape[1], np.bool_)
+    order = np.argsort(distances[rows, columns], kind="stable")
+    free_rows, free_columns = set(rows.tolist()), set(columns.tolist())
     pairs = []
-    for pair in np.argsort(distances[rows, columns], kind="stable"):
-        row, column = int(rows[pair]), int(columns[pair])
-        if free_rows[row] and free_columns[column]:
-            free_rows[row] = free_columns[column] = False
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row in free_rows and column in free_columns:
+            free_rows.remove(row)
+            free_columns.remove(column)
             pairs.append((row, column))
     matched = np.array(pairs, np.int64).reshape(-1, 2)
     return matched[:, 0], matched[:, 1]

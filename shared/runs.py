@@ -19,7 +19,7 @@ Samples may also come from pieces that other processes wrote, on other machines 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from copy import copy as shallow_copy
 from itertools import chain, pairwise
@@ -376,11 +376,23 @@ class Run:
         Raises:
             InputError: the run is of another task, or its file was changed since it was opened.
         """
+        (found,) = self.predictions_at([index], kind)
+        return found
+
+    def predictions_at(self, positions: Sequence[int], kind: type[Container]) -> Iterator[Container]:
+        """Predictions of the samples at these positions, in this order.
+
+        Several times as fast as `predictions` of each. Samples that follow one another may share memory, a megabyte at
+        most: copy what is to be kept of few of them.
+
+        Raises:
+            InputError: as for one.
+        """
         task: Task[Container] = self._task
         if task.container is not kind:
             raise InputError(f"holds results of task '{self.header.task}', not {kind.__name__}", where=str(self.folder))
-        stored = self._packed.read(index, list(self._arrays.values()))
-        return task.from_arrays({name: stored[under] for name, under in self._arrays.items()})
+        stored = self._packed.each(positions, list(self._arrays.values()))
+        return (task.from_arrays({name: arrays[under] for name, under in self._arrays.items()}) for arrays in stored)
 
     def parts(self) -> dict[str, Run]:
         """The run as one of each of its tasks, by the task's name; one of a single task itself, under an empty name."""

@@ -142,7 +142,7 @@ def attribution(workspace: Workspace, name: str, data_root: Path | None) -> dict
 
 def _answers(run: Run, task: Task[Container]) -> Iterator[Container]:
     """What the run answered, sample by sample."""
-    return (run.predictions(index, task.container) for index in range(len(run)))
+    return run.predictions_at(range(len(run)), task.container)
 
 
 def responsible(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shared.errors import InputError
@@ -35,8 +35,9 @@ def compare_runs(
     """
     _check_same_subject(reference, test)
     positions = {token: position for position, token in enumerate(test.header.tokens)}
-    common = [(i, positions[token]) for i, token in enumerate(reference.header.tokens) if token in positions]
-    if not common:
+    places = [i for i, token in enumerate(reference.header.tokens) if token in positions]
+    others = [positions[reference.header.tokens[i]] for i in places]
+    if not places:
         raise InputError(
             "the two runs have no sample in common",
             where=f"{reference.folder} and {test.folder}",
@@ -46,12 +47,14 @@ def compare_runs(
     statistics: dict[str, OutputStatistics] = {}
     raw_reference, raw_test = set(reference.header.raw_samples), set(test.header.raw_samples)
     compared = []
-    for i, j in common:
+    for i, j in zip(places, others, strict=True):
         if i in raw_reference and j in raw_test:
             compared.append(reference.header.tokens[i])
             problems += _compare_raw(i, reference.raw(i), test.raw(j), statistics)
     given = test.parts()
-    parts = {name: _results(part, given[name], common, operating_score) for name, part in reference.parts().items()}
+    parts = {
+        name: _results(part, given[name], places, others, operating_score) for name, part in reference.parts().items()
+    }
     return {
         "reference": _run_json(reference),
         "test": _run_json(test),
@@ -67,18 +70,19 @@ def compare_runs(
 
 
 def _results(
-    reference: Run, test: Run, common: Sequence[tuple[int, int]], operating_score: float | None
+    reference: Run, test: Run, places: Sequence[int], others: Sequence[int], operating_score: float | None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Statistics of the decoded results at these positions of the two runs, and the agreement."""
     task = find(reference.header.task)
     results = ResultStatistics(task, operating_score, reference.header.classes)
-    for i, j in track(common, f"{reference.folder.name} and {test.folder.name}", len(common)):
-        results.add(i, reference.predictions(i, task.container), test.predictions(j, task.container))
-    agreement = task.agreement(
-        (reference.predictions(i, task.container) for i, _ in common),
-        (test.predictions(j, task.container) for _, j in common),
-    )
-    return results.summary(), agreement
+
+    def answers() -> tuple[Iterator[Any], Iterator[Any]]:
+        return reference.predictions_at(places, task.container), test.predictions_at(others, task.container)
+
+    both = zip(places, *answers(), strict=True)
+    for sample, right, given in track(both, f"{reference.folder.name} and {test.folder.name}", len(places)):
+        results.add(sample, right, given)
+    return results.summary(), task.agreement(*answers())
 
 
 def _check_same_subject(reference: Run, test: Run) -> None:

@@ -18,34 +18,48 @@ _SHIFT = 52 - _MANTISSA_BITS_KEPT
 _BINS = 1 << (11 + _MANTISSA_BITS_KEPT)
 _BINS_PER_OCTAVE = 1 << _MANTISSA_BITS_KEPT
 _EXPONENT_OF_ONE = 1023
-_FEW = 4096
+_TOGETHER = 4096
 
 #: Quantiles that are reported.
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
 class Histogram:
-    """Counts of magnitudes; `add` feeds it.
-
-    Attributes:
-        counts: (bins,) int64.
-        largest: the largest magnitude so far, 0 before the first.
-    """
+    """Counts of magnitudes; `add` feeds it."""
 
     def __init__(self) -> None:
-        self.counts: npt.NDArray[np.int64] = np.zeros(_BINS, np.int64)
-        self.largest = 0.0
+        self._counts: npt.NDArray[np.int64] = np.zeros(_BINS, np.int64)
+        self._largest = 0.0
+        # Not counted yet: to count the few errors of each sample took most of a comparison.
+        self._waiting: list[Float64] = []
+        self._num_waiting = 0
 
     def add(self, magnitudes: Float64) -> None:
-        """Count (N,) finite numbers that are not negative."""
-        if len(magnitudes):
-            bins = np.ascontiguousarray(magnitudes).view(np.uint64) >> np.uint64(_SHIFT)
-            # The few errors of a sample touch a few bins; adding all 65,536 took most of a comparison.
-            if len(bins) < _FEW:
-                np.add.at(self.counts, bins.astype(np.int64), 1)
-            else:
-                self.counts += np.bincount(bins.astype(np.int64), minlength=_BINS)
-            self.largest = max(self.largest, float(magnitudes.max()))
+        """Count (N,) finite numbers that are not negative; they must not change afterwards."""
+        self._waiting.append(magnitudes)
+        self._num_waiting += len(magnitudes)
+        if self._num_waiting >= _TOGETHER:
+            self._count()
+
+    def _count(self) -> None:
+        if self._num_waiting:
+            magnitudes = np.concatenate(self._waiting)
+            bins = magnitudes.view(np.uint64) >> np.uint64(_SHIFT)
+            self._counts += np.bincount(bins.astype(np.int64), minlength=_BINS)
+            self._largest = max(self._largest, float(magnitudes.max()))
+        self._waiting, self._num_waiting = [], 0
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(bins,) numbers in each bin."""
+        self._count()
+        return self._counts
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude so far, 0 before the first."""
+        self._count()
+        return self._largest
 
     def __len__(self) -> int:
         return int(self.counts.sum())

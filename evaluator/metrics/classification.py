@@ -120,7 +120,7 @@ def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matc
     """
     if len(run) != len(truth.labels):
         raise InputError(f"holds {len(run)} samples, the ground truth {len(truth.labels)}", where=str(run.folder))
-    answers = [run.predictions(index, ClassScores) for index in range(len(run))]
+    answers = list(run.predictions_at(range(len(run)), ClassScores))
     for token, answer in zip(run.header.tokens, (each.logits for each in answers), strict=True):
         if answer.shape != (1, len(classes)):
             raise InputError(

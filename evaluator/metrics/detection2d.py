@@ -94,7 +94,7 @@ def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matc
     """
     if len(run) != truth.num_samples:
         raise InputError(f"holds {len(run)} samples, the ground truth {truth.num_samples}", where=str(run.folder))
-    predictions = [run.predictions(position, Boxes2D) for position in truth.positions]
+    predictions = list(run.predictions_at(truth.positions, Boxes2D))
     for token, boxes in zip(truth.tokens, predictions, strict=True):
         check_boxes(boxes, classes, f"{run.folder.name}, sample {token}")
     return Matched(truth, classes, predictions, voc.match(predictions, truth.images, len(classes)))

@@ -141,8 +141,10 @@ def match(run: Run, truth: Truth, classes: Sequence[str], evaluation: Evaluation
     for first in track(starts, f"matching {run.folder.name}", len(starts)):
         end = min(first + FRAMES_AT_A_TIME, count)
         boxes = [
-            to_ego_frame(run.boxes(position), lidar2ego)
-            for position, lidar2ego in zip(truth.positions[first:end], truth.lidar2ego[first:end], strict=True)
+            to_ego_frame(found, lidar2ego)
+            for found, lidar2ego in zip(
+                run.predictions_at(truth.positions[first:end], Boxes3D), truth.lidar2ego[first:end], strict=True
+            )
         ]
         predictions, truths = table_of(boxes, first), truth.boxes.of_frames(first, end)
         check_table(predictions, classes, f"predictions of {run.folder.name}")

@@ -14,6 +14,7 @@ from shared.arrays import Int64
 from shared.metrics.box_table import BoxTable, join_tables, table_of, to_ego_frame
 from shared.metrics.matching import descending_scores, groups_of, match_greedily, pairs_within
 from shared.metrics.nuscenes import ERROR_DISTANCE
+from shared.tasks.detection3d import Boxes3D
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,9 @@ def frames_of(material: Material, only: int | None = None) -> Frames:
     for name in material.pair:
         tables = []
         for first in range(0, len(chosen), FRAMES_AT_A_TIME):
-            boxes = [
-                to_ego_frame(material.runs[name].boxes(truth.positions[frame]), truth.lidar2ego[frame])
-                for frame in chosen[first : first + FRAMES_AT_A_TIME]
-            ]
+            some = chosen[first : first + FRAMES_AT_A_TIME]
+            found = material.runs[name].predictions_at([truth.positions[frame] for frame in some], Boxes3D)
+            boxes = [to_ego_frame(each, truth.lidar2ego[frame]) for each, frame in zip(found, some, strict=True)]
             tables.append(_within_range(table_of(boxes, first)))
         predictions[name] = join_tables(tables)
     return Frames(_within_range(truths.select(truths.num_points != 0)), predictions)

@@ -17,6 +17,7 @@ Int = npt.NDArray[np.int64]
 
 #: Attribute code of a box whose attribute (moving, parked, sitting ...) is not known.
 NO_ATTRIBUTE = -1
+_IDENTITY = np.eye(4)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def to_ego_frame(boxes: Boxes3D, lidar2ego: npt.NDArray[np.floating]) -> Boxes3D
         boxes: boxes in the lidar frame.
         lidar2ego: (4, 4) pose of the lidar on the vehicle.
     """
-    if np.array_equal(lidar2ego, np.eye(4)):
+    if np.array_equal(lidar2ego, _IDENTITY):
         return boxes
     rotation, translation = lidar2ego[:3, :3].astype(np.float64), lidar2ego[:3, 3].astype(np.float64)
     headings = np.stack([np.cos(boxes.yaws), np.sin(boxes.yaws), np.zeros_like(boxes.yaws)], axis=1) @ rotation.T

@@ -204,18 +204,15 @@ class Rows:
     WIDTHS: ClassVar[Mapping[str, int | None]] = {}
 
     def __post_init__(self) -> None:
-        count = len(self)
-        for name in self.columns():
+        count, widths = len(self), self.WIDTHS
+        for name in _columns(type(self)):
             actual = getattr(self, name).shape
-            width = self.WIDTHS.get(name)
-            if name in self.WIDTHS and width is None:
-                width = actual[-1]
-            expected = (count, width) if name in self.WIDTHS else (count,)
+            expected = (count, widths[name] or actual[-1]) if name in widths else (count,)
             if actual != expected:
                 raise ValueError(f"{type(self).__name__}.{name} has shape {actual}, expected {expected}")
 
     def __len__(self) -> int:
-        return len(getattr(self, self.columns()[0]))
+        return len(getattr(self, _columns(type(self))[0]))
 
     @classmethod
     def columns(cls) -> list[str]:
@@ -239,7 +236,7 @@ class Rows:
 
     def select(self, index: Bool | npt.NDArray[np.integer]) -> Self:
         """The rows at ``index``, a boolean mask (N,) or integer positions (K,)."""
-        return type(self)(**{name: getattr(self, name)[index] for name in self.columns()})
+        return type(self)(**{name: getattr(self, name)[index] for name in _columns(type(self))})
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from shared.tasks import KEPT_SCORE, ErrorKind, QuickMetric, Rows, RowsTask, fil
 
 if TYPE_CHECKING:
     from shared.data.types import Sample
+    from shared.metrics.box_table import BoxTable
 
 
 #: Boxes whose centers are further apart than this [m] are not the same box. AWML's circle NMS leaves no two boxes
@@ -157,11 +158,10 @@ class Detection3D(RowsTask[Boxes3D]):
         parts = []
         samples = zip(truth, results, strict=True)
         while some := list(islice(samples, _SAMPLES_AT_A_TIME)):
-            right, given = ([boxes.select(_finite(boxes)) for boxes in side] for side in zip(*some, strict=True))
-            for boxes in right:
-                num_truths.update(boxes.labels.tolist())
+            right, given = (_finite_table(side) for side in zip(*some, strict=True))
+            num_truths.update(right.labels.tolist())
             parts.append(_judged(right, given))
-        judged = _joined(parts or [_judged([], [])])
+        judged = _joined(parts or [_judged(_finite_table([]), _finite_table([]))])
         credits = {"mAP": lambda level: judged.hits[level].astype(np.float64), "mAPH": judged.credits}
         order = descending_scores(judged.scores)
         return mean_average_precisions(judged.scores, judged.labels, order, judged.hits, num_truths, credits, LEAST)
@@ -215,13 +215,18 @@ class _Judged:
         return found
 
 
-def _judged(truth: Sequence[Boxes3D], results: Sequence[Boxes3D]) -> _Judged:
+def _finite_table(samples: Sequence[Boxes3D]) -> BoxTable:
+    from shared.metrics.box_table import table_of
+
+    table = table_of(samples)
+    return table.select(_finite(table))
+
+
+def _judged(right: BoxTable, given: BoxTable) -> _Judged:
     """Judge the results of some samples."""
     from shared.metrics import nuscenes
-    from shared.metrics.box_table import table_of
     from shared.metrics.matching import descending_scores, groups_of, match_greedily, pairs_within
 
-    right, given = table_of(truth), table_of(results)
     pairs = pairs_within(given, right, max(nuscenes.DISTANCES))
     order, distances = descending_scores(given.scores), np.array(nuscenes.DISTANCES)
     matched = match_greedily(pairs, groups_of(given), len(right), order, distances)
@@ -259,7 +264,7 @@ def _joined(parts: Sequence[_Judged]) -> _Judged:
     )
 
 
-def _finite(boxes: Boxes3D) -> Bool:
+def _finite(boxes: Boxes3D | BoxTable) -> Bool:
     """(N,) boxes without NaN and infinities; the velocity may be NaN, which means unknown, but not infinite."""
     columns = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.scores])
     return np.asarray(np.isfinite(columns).all(axis=1) & ~np.isinf(boxes.velocities).any(axis=1))

@@ -79,6 +79,19 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [counters["voxels"] for counters in run.counters] == [0, 1, 2]
 
 
+def test_samples_are_read_together_in_any_order(tmp_path: Path) -> None:
+    writer = RunWriter.open(tmp_path, _header(600, raw_samples=[]))
+    for index in range(600):
+        writer.commit(index, _boxes(index % 3, index), {"total": 1.0})
+    writer.finish()
+    run, positions = Run.open(tmp_path), [7, *range(5, 600), 3, 3, 2, 599, 0]
+    found = list(run.predictions_at(positions, Boxes3D))
+    assert all(_same(boxes, _boxes(at % 3, at)) for boxes, at in zip(found, positions, strict=True))
+    assert list(run.predictions_at([], Boxes3D)) == []
+    with pytest.raises(IndexError):
+        list(run.predictions_at([599, 600], Boxes3D))
+
+
 @settings(max_examples=30)
 @given(values=arrays.arrays(np.float32, (4, 3), elements=st.floats(width=32)))
 def test_every_float_survives_the_journal(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
@@ -310,7 +323,7 @@ for index in range(1, count):
 writer = RunWriter.open(folder, RunHeader.model_validate(header))
 writer.finish()
 run = Run.open(folder)
-assert all(len(run.boxes(index)) == 40_000 for index in range(count))
+assert all(len(boxes) == 40_000 for boxes in run.predictions_at(range(count), Boxes3D))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, (folder / "predictions.npz").stat().st_size // 1024)
 """
 
