@@ -12,7 +12,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         --require-hashes --no-deps --only-binary :all: -r /locks/evaluator.txt \
     && find /opt/venv \( -name tests -o -name '*.py[ix]' -o -name '*.pxd' \) -prune -exec rm -r {} + \
     && /opt/venv/bin/python3 -c 'import click, faster_coco_eval, jinja2, PIL.Image, PIL.ImageDraw, \
-pydantic, rich.progress, rich.table, sklearn.metrics, ruamel.yaml; PIL.Image.init()'
+pydantic, rich.progress, rich.table, scipy.special, sklearn.metrics, ruamel.yaml; PIL.Image.init()'
 # Packages that add to the tools: docs/docker.md.
 ARG PLUGINS=no
 COPY docker/plugins /plugins

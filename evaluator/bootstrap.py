@@ -6,7 +6,7 @@ that of paired frames: what is hard in a frame is hard for both and drops out.
 
 Frames of one drive resemble one another. Drawing frames then gives intervals that are too narrow; drawing whole scenes
 does not, but needs a good number of scenes. Not ``scipy.stats.bootstrap``: it would match the boxes of every resampled
-set again, where counting each frame's matches so many times is enough, and would put SciPy into the evaluator's image.
+set again, where counting each frame's matches so many times is enough.
 """
 
 from __future__ import annotations

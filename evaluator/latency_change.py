@@ -34,6 +34,9 @@ import numpy as np
 
 from evaluator.measured import Round
 from shared.latency import CARD, CLOCKS, MIN_SAMPLES, PROCESSOR, SETTINGS, TOTAL, YARDSTICK
+from shared.lazy import lazy_import
+
+special = lazy_import("scipy.special", install="make setup")
 
 #: Standard deviation of what the fastest requests of processes take, relative; and of what their single stages do.
 USUAL_SPREAD, USUAL_SPREAD_OF_STAGES = 0.015, 0.05
@@ -92,7 +95,7 @@ def latency_change(stage: str, before: Sequence[Round], now: Sequence[Round], fa
     freedom = PRIOR_WEIGHT + sum(len(values) for values in fastest) - 2
     variance = (PRIOR_WEIGHT * usual**2 + squares) / freedom
     error = math.sqrt(sum(variance / len(values) + drift**2 for values in fastest))
-    reach = student_quantile(1 - false_alarms / 2, freedom) * error
+    reach = float(special.stdtrit(freedom, 1 - false_alarms / 2)) * error
     slower = _yardstick(now) - _yardstick(before)
     change = float(fastest[1].mean() - fastest[0].mean()) - slower
     medians = [
@@ -163,26 +166,3 @@ def _named(places: AbstractSet[str | None]) -> str:
 def _clock(side: Sequence[Round], clock: str) -> float:
     """Logarithm of a clock's median."""
     return float(np.median(np.log([float(each.conditions[clock]) for each in side])))
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t of a whole number of degrees of freedom, for a probability above one half."""
-    low, high = 0.0, 1.0
-    while _student_below(high, freedom) < probability:
-        low, high = high, 2 * high
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_below(middle, freedom) < probability else (low, middle)
-    return high
-
-
-def _student_below(t: float, freedom: int) -> float:
-    """Probability below ``t`` (M. Abramowitz, I. Stegun, "Handbook of mathematical functions", 26.7.3 and 26.7.4)."""
-    odd = freedom % 2
-    angle = math.atan(t / math.sqrt(freedom))
-    term, total = math.cos(angle) ** odd, 0.0
-    for step in range(1 + odd, freedom, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * step / (step + 1)
-    share = (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
-    return (1 + share) / 2

@@ -23,6 +23,7 @@ from shared.cli import (
     tool_group,
     workspace_option,
 )
+from shared.errors import UsageError
 
 cli = tool_group("verifier", "Compare recorded outputs of backends, and of the training framework. Loads no model.")
 
@@ -32,6 +33,28 @@ _TOLERANCE_HELP = (
     "class_iou, sure_flips), metric=0.99 (against the reference's results). Repeatable. "
     "[default: by precision, see docs]"
 )
+
+
+def _limit_options(command: Any) -> Any:
+    """Which signal to noise ratio outputs must have, see `_limit`."""
+    command = click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")(command)
+    return click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        metavar="POLICY",
+        help="Whose default signal to noise limit counts.",
+    )(command)
+
+
+def _limit(precision: str, snr_db: float | None, limits: Mapping[str, float]) -> float:
+    """``snr_db`` where it is given, else the limit [dB] of a precision policy."""
+    if snr_db is not None:
+        return snr_db
+    if precision not in limits:
+        known = ", ".join(limits)
+        raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {known}")
+    return limits[precision]
 
 
 @cli.command("verify")
@@ -103,14 +126,7 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
     help="What runs a window: a command with {model}, {inputs} and {outputs} in it. [default: ONNX Runtime]",
 )
 @click.option("--runner-gpu", is_flag=True, help="On a cluster, each run of the command has a GPU of its own.")
-@click.option(
-    "--precision",
-    default="fp32",
-    show_default=True,
-    metavar="POLICY",
-    help="Whose default signal to noise limit counts.",
-)
-@click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")
+@_limit_options
 @cluster_option
 @force_option
 @json_option
@@ -126,17 +142,7 @@ def bisect_command(runner_command: str | None, precision: str, snr_db: float | N
     from verifier.tolerances import NODE_SNR_DB
 
     runner = OnnxRunner(optimize=True) if runner_command is None else CommandRunner(runner_command)
-    limit = _limit_of(precision, NODE_SNR_DB) if snr_db is None else snr_db
-    return bisect(runner=runner, limit=limit, **options)
-
-
-def _limit_of(precision: str, limits: Mapping[str, float]) -> float:
-    from shared.errors import UsageError
-
-    if precision not in limits:
-        known = ", ".join(limits)
-        raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {known}")
-    return limits[precision]
+    return bisect(runner=runner, limit=_limit(precision, snr_db, NODE_SNR_DB), **options)
 
 
 @cli.command("export")
@@ -163,14 +169,7 @@ def export_command(work: Path, _format: str, **options: Any) -> None:
 @click.argument("results", type=EXISTING_FILE)
 @click.option("--component", metavar="NAME", help="Whose outputs they are. [default: the one with these outputs]")
 @click.option("--trace", "trace_name", metavar="NAME", help="What is right, as in onnx-cpu. [default: any]")
-@click.option(
-    "--precision",
-    default="fp32",
-    show_default=True,
-    metavar="POLICY",
-    help="Whose default signal to noise limit counts.",
-)
-@click.option("--snr-db", type=Number(-1000, 1000), help="The limit [dB] itself.")
+@_limit_options
 @json_option
 def compare_command(results: Path, precision: str, snr_db: float | None, **options: Any) -> Answer:
     """Compare the outputs that Polygraphy saved (RESULTS, --save-outputs) with those of a trace.
@@ -182,5 +181,5 @@ def compare_command(results: Path, precision: str, snr_db: float | None, **optio
     from verifier.polygraphy import compare
     from verifier.tolerances import POLICIES
 
-    limit = _limit_of(precision, {name: limits.tensors.snr_db for name, limits in POLICIES.items()})
-    return compare(results=results, limit=limit if snr_db is None else snr_db, **options)
+    limits = {name: limits.tensors.snr_db for name, limits in POLICIES.items()}
+    return compare(results=results, limit=_limit(precision, snr_db, limits), **options)

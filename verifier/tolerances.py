@@ -311,12 +311,8 @@ def _without(limits: Mapping[str, Mapping[str, float]], ratio: str) -> dict[str,
 
 
 def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultLimits:
-    if name == "unmatched":
-        return replace(limits, unmatched=value)
-    if name == "class_iou":
-        return replace(limits, class_iou=value)
-    if name == "sure_flips":
-        return replace(limits, sure_flips=value)
+    if name in _SHARES:
+        return replace(limits, **{name: value})
     if name in limits.shifts:
         return replace(limits, shifts={**limits.shifts, name: value})
     return replace(limits, errors={**limits.errors, name: value})

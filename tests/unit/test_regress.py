@@ -14,7 +14,7 @@ import pytest
 
 from evaluator.baseline import export, list_baselines, remove_baseline, set_baseline, show_baseline
 from evaluator.evaluate import evaluate
-from evaluator.latency_change import latency_change, student_quantile
+from evaluator.latency_change import latency_change
 from evaluator.measured import Machine, Measured, Quantity, Round, json_schema, packed, read_measured, write_measured
 from evaluator.measuring import measured
 from evaluator.regress import compare, judge, regress
@@ -204,14 +204,6 @@ def test_errors_get_worse_when_they_rise(evaluated: Workspace) -> None:
 
 
 # -- latency ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("probability", "freedom", "quantile"),
-    [(0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.995, 3, 5.8409), (0.995, 12, 3.0545), (0.975, 13, 2.1604)],
-)
-def test_quantiles_of_student_are_those_of_the_tables(probability: float, freedom: int, quantile: float) -> None:
-    assert student_quantile(probability, freedom) == pytest.approx(quantile, abs=1e-4)
 
 
 def test_five_percent_is_found_between_twenty_processes_of_a_quiet_machine() -> None:
