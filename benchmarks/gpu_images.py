@@ -28,20 +28,18 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.gpu_latency import SECONDS, WARM_UP_REQUESTS, Notes, measured, request_times
+from benchmarks.gpu_latency import SECONDS, WARM_UP_REQUESTS, Notes, loaded, measured, request_times
 from runtime import engine_times
 from runtime.backends import Tensors, tensorrt
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.bench import throughput
 from runtime.conditions import gpu_conditions
-from runtime.devices import Device
 from runtime.model import HostOnly
 from runtime.models.calibration.steps import CameraView
 from runtime.models.yolox.parameters import BOX_COLUMNS
 from runtime.pipeline import DevicePipeline, build_pipeline
 from shared import tasks
 from shared.spec import ModelSpec
-from shared.workspace import Workspace
 
 CANDIDATES = 1000
 STAGED_REQUESTS = 100
@@ -61,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     options = parser.parse_args()
     notes = Notes(options.out)
-    spec, session = loaded(options.work)
+    spec, session = engines_of(options.work)
     height, width = options.size
     data = random_input(spec, height, width, 0)
     if spec.model == "yolox":
@@ -86,11 +84,11 @@ def main() -> None:
         cameras(notes, pipeline, inputs[: options.cameras], options.batch_engines)
 
 
-def loaded(work: Path) -> tuple[ModelSpec, TensorRTSession]:
+def engines_of(work: Path) -> tuple[ModelSpec, TensorRTSession]:
     """The model of a workspace and its engines."""
-    ws = Workspace.open(work)
-    files = {name: ws.artifact(path) for name, path in tensorrt.artifacts(ws, ws.spec()).items()}
-    return ws.spec(), tensorrt.load(files, ws.spec(), Device("cuda"), None)
+    spec, session = loaded(work, tensorrt, None)
+    assert isinstance(session, TensorRTSession)
+    return spec, session
 
 
 def random_input(spec: ModelSpec, height: int, width: int, seed: int) -> Any:
@@ -209,7 +207,7 @@ def cameras(notes: Notes, pipeline: DevicePipeline[Any], images: list[Any], batc
         times.append((time.perf_counter() - started) * 1e3)
     result = {"cameras": len(images), "all_ms": measured(times[WARM_UP_REQUESTS:])}
     if batch_engines is not None:
-        spec, session = loaded(batch_engines)
+        spec, session = engines_of(batch_engines)
         (component,) = spec.components
         shapes = {component.inputs[0].name: tuple(component.inputs[0].shape)}
         alone = engine_times.measure(session, component.name, shapes, "trtexec-11", min_seconds=SECONDS)

@@ -38,6 +38,7 @@ from runtime import engine_times
 from runtime.backends import BackendModule, Compilable, Session, tensorrt
 from runtime.backends import backend as backend_called
 from runtime.backends.tensorrt import TensorRTSession
+from runtime.bench import throughput
 from runtime.conditions import gpu_conditions
 from runtime.cuda.gpu import driver
 from runtime.cuda.session import DeviceSession
@@ -185,22 +186,6 @@ def request_times(pipeline: DevicePipeline, points: Float32, count: int) -> tupl
 def measured(milliseconds: list[float]) -> dict[str, Any]:
     """Statistics with the interval of the median."""
     return {**summarize(milliseconds), "median_interval": median_interval(milliseconds[:5000])}
-
-
-def throughput(lanes: list[DevicePipeline], points: Float32, seconds: float) -> float:
-    """Requests a second, the lanes taken in turn."""
-    for lane in lanes:
-        lane.submit(points)
-    count = 0
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        for lane in lanes:
-            lane.collect()
-            lane.submit(points)
-            count += 1
-    for lane in lanes:
-        lane.collect()
-    return count / seconds
 
 
 def soak(pipeline: DevicePipeline, frames: list[Float32], count: int, used: Any) -> dict[str, Any]:
@@ -558,17 +543,14 @@ def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, str
     measure of that: kernels are launched one by one, and the GPU waits between them.
     """
     try:
-        lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
+        figures: dict[str, Any] = throughput(pipeline, points, streams, SECONDS)
     except InferenceError as refused:
         notes.add("streams_refused", str(refused))
         return
-    alone = throughput(lanes[:1], points, SECONDS)
-    together = throughput(lanes, points, SECONDS)
-    figures = {"streams": streams, "one": alone, "several": together, "gain": together / alone}
     if busy:
         assert isinstance(pipeline, CenterPointOnDevice)
         kernels = sum(notes.values["stages"][name] for name in pipeline.stages) / 1e3
-        figures |= {"busy_one": kernels * alone, "busy": kernels * together}
+        figures |= {"busy_one": kernels * figures["one_per_second"], "busy": kernels * figures["per_second"]}
     notes.add("streams", figures)
 
 

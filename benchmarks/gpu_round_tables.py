@@ -47,10 +47,10 @@ def tables(out: Path) -> str:
     for name, title in (("engines", "Engines of the 121 m network's size"), ("demo", "Engines of the demo's model")):
         figures = _read(out / f"{name}.json")
         if figures:
-            sections.append(f"## {title}\n\n{_engines(figures['rows'])}")
+            sections.append(f"## {title}\n\n{engines_table(figures['rows'])}")
     figures = _read(out / "int8.json")
     if figures:
-        sections.append(f"## INT8\n\n{_int8(figures['rows'])}")
+        sections.append(f"## INT8\n\n{int8_table(figures['rows'])}")
     return "\n\n".join(sections) + "\n"
 
 
@@ -154,7 +154,7 @@ def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
     row("streams", "streams_refused", str)
     row(
         "two streams", "streams",
-        lambda v: f"{v['several']:.1f} a second, one: {v['one']:.1f}; {v['gain']:.2f} times"
+        lambda v: f"{v['per_second']:.1f} a second, one: {v['one_per_second']:.1f}; {v['gain']:.2f} times"
         + (f"; the GPU is busy {v['busy']:.1%} of the time, with one {v['busy_one']:.1%}" if "busy" in v else ""),
     )  # fmt: skip
     row(
@@ -206,7 +206,8 @@ def _shares(row: dict[str, Any]) -> str:
     return ", ".join(f"{share:.0%} {name}" for name, share in row["achieved"]["share_of_matrix_layers"].items())
 
 
-def _engines(rows: Sequence[dict[str, Any]]) -> str:
+def engines_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What `benchmarks/trt_engines.py` measured."""
     cells = []
     for row in rows:
         if "error" in row:
@@ -224,7 +225,8 @@ def _engines(rows: Sequence[dict[str, Any]]) -> str:
     return _markdown(header, cells)
 
 
-def _int8(rows: Sequence[dict[str, Any]]) -> str:
+def int8_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What `benchmarks/int8.py` measured."""
     cells = []
     for row in rows:
         if "error" in row:

@@ -30,6 +30,7 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.gpu_round_tables import int8_table
 from benchmarks.trt_engines import Loader, records
 from shared import engines
 from shared.errors import DeployError
@@ -294,19 +295,9 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 # -- output -----------------------------------------------------------------------------------------------------------
 
 
-def show(rows: Sequence[Mapping[str, Any]], slowest: int) -> None:
+def show(rows: Sequence[dict[str, Any]], slowest: int) -> None:
     """Print the table, and the slowest layers of each engine where there are times."""
-    print(f"{'network':42} {'MB':>6} {'median':>8} {'p99':>8} {'roofline':>8} {'reformat':>8}  matrix layers")
-    for row in rows:
-        if "error" in row:
-            print(f"{row['name']:42} {row['error']}")
-            continue
-        achieved = row["achieved"]
-        print(
-            f"{row['name']:42} {row['megabytes']:6.1f} {_ms(row.get('gpu_ms_median'))} {_ms(row.get('gpu_ms_p99'))} "
-            f"{_ms(row.get('roofline_ms'))} {achieved['reformat_layers']:8}  "
-            + ", ".join(f"{share:.0%} {name}" for name, share in achieved["share_of_matrix_layers"].items())
-        )
+    print(int8_table(rows))
     for row in rows:
         timed = sorted((layer for layer in row.get("layers", ()) if layer["ms"]), key=lambda layer: -layer["ms"])
         if timed:

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.voxelization import medians_ms
 from exporter.models.calibration import transform as framework
 from runtime.models.calibration.paint import paint
 from runtime.models.calibration.project import project
@@ -46,18 +45,6 @@ def frame(count: int, height: int, width: int, seed: int = 0) -> tuple[Any, Any,
     ).astype(np.float32)
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return points, image, np.array([[FOCAL, 0, width / 2], [0, FOCAL, height / 2], [0, 0, 1]])
-
-
-def medians_ms(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median wall time [ms] of each function, called in turn so that what disturbs the machine disturbs all."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + 2):
-        for name, function in functions.items():
-            started = time.perf_counter()
-            function()
-            times[name].append((time.perf_counter() - started) * 1e3)
-    # The first two calls are warm-up.
-    return {name: round(statistics.median(values[2:]), 2) for name, values in times.items()}
 
 
 def own_steps(points: Any, image: Any, intrinsics: Any, fused: Any) -> dict[str, Callable[[], Any]]:

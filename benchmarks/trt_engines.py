@@ -24,6 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.gpu_round_tables import engines_table
 from shared import cuda, engines
 from shared.errors import BuildError, DeployError
 from shared.workspace import Workspace
@@ -60,7 +61,7 @@ def main() -> None:
             rows += _measure(workspace, policy, session, arguments, cold=cold)
             # After every policy: a run that is cut short leaves what it has.
             arguments.out.write_text(json.dumps({"runs": RUNS, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    _print(rows)
+    print(engines_table(rows))
 
 
 @contextlib.contextmanager
@@ -141,22 +142,6 @@ def records(ws: Workspace, target: str) -> dict[str, dict[str, Any]]:
     """Component to what the manifest says about its engine for a target."""
     engines = ws.manifest().results["engines"]
     return {name.split("/", 1)[1]: value for name, value in engines.items() if name.split("/", 1)[0] == target}
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    print(
-        f"{'policy':15} {'component':22} {'first s':>8} {'warm s':>7} {'MB':>7} {'median':>8} {'p99':>8} matrix layers"
-    )
-    for row in rows:
-        if "error" in row:
-            print(f"{row['policy']:15} {row['error']}")
-            continue
-        shares = row["achieved"]["share_of_matrix_layers"]
-        print(
-            f"{row['policy']:15} {row['component']:22} {row['first_build_s']:8.1f} {row['warm_build_s']:7.1f} "
-            f"{row['megabytes']:7.1f} {row['gpu_ms_median']:8.3f} {row['gpu_ms_p99']:8.3f} "
-            + ", ".join([*(f"{share:.0%} {name}" for name, share in shares.items()), *row["rejected"]])
-        )
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def medians_ms(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[st
             function()
             times[name].append((time.perf_counter() - started) * 1e3)
     # The first three calls are warm-up.
-    return {name: statistics.median(values[3:]) for name, values in times.items()}
+    return {name: round(statistics.median(values[3:]), 3) for name, values in times.items()}
 
 
 def own_steps(points: Float32) -> tuple[Callable[[], Any], Callable[[], Any]]:

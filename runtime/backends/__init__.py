@@ -8,7 +8,7 @@ what `Session` says.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from runtime.devices import Device
 from shared import plugins
-from shared.errors import UsageError
-from shared.spec import ModelSpec
+from shared.errors import ModelLoadError, UsageError
+from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
 
 Tensors = Mapping[str, npt.NDArray[np.generic]]
@@ -86,6 +86,33 @@ class BackendModule(Protocol):
             EnvironmentLacks: the package or the device is missing.
             ModelLoadError: a file can't be loaded, or is not the component of the spec.
         """
+
+
+Shapes = Mapping[str, Sequence[int | str | None]]
+
+
+def require_interface(component: ComponentSpec, inputs: Shapes, outputs: Shapes, *, where: str, hint: str) -> None:
+    """See that what was loaded is the component of a spec.
+
+    Args:
+        component: of the spec.
+        inputs, outputs: shapes of what was loaded, by name; the size of a dynamic axis is its name or None.
+        where: the file.
+        hint: what makes it anew.
+
+    Raises:
+        ModelLoadError: other names or shapes than the spec's.
+    """
+    for kind, expected, actual in (("inputs", component.inputs, inputs), ("outputs", component.outputs, outputs)):
+        wanted = [tensor.name for tensor in expected]
+        if sorted(actual) != sorted(wanted):
+            raise ModelLoadError(f"has the {kind} {list(actual)}, the model spec says {wanted}", where=where, hint=hint)
+        for tensor in expected:
+            shape = list(actual[tensor.name])
+            if not tensor.accepts(shape):
+                raise ModelLoadError(
+                    f"has '{tensor.name}' of shape {shape}, the model spec says {tensor.shape}", where=where, hint=hint
+                )
 
 
 def artifact_kind(module: BackendModule) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.backends import Tensors, no_target
+from runtime.backends import Tensors, no_target, require_interface
 from runtime.backends._messages import first_line
 from runtime.cuda.gpu import DeviceArray, Gpu
 from runtime.cuda.session import Bound, DeviceSession, Lane, gpu_of_steps
@@ -268,24 +268,10 @@ def _load_component(
         raise EnvironmentLacks(
             f"{wanted} was asked for and did not start: {reason}", where=component.name, hint=_GPU_HINT
         )
-    for kind, expected, actual in (
-        ("inputs", component.inputs, session.get_inputs()),
-        ("outputs", component.outputs, session.get_outputs()),
-    ):
-        names = [tensor.name for tensor in actual]
-        if names != [tensor.name for tensor in expected]:
-            raise ModelLoadError(
-                f"has the {kind} {names}, the model spec says {[tensor.name for tensor in expected]}",
-                where=str(path),
-                hint="export the model again",
-            )
-        for own, tensor in zip(expected, actual, strict=True):
-            if not own.accepts(tensor.shape):
-                raise ModelLoadError(
-                    f"has '{tensor.name}' of shape {tensor.shape}, the model spec says {own.shape}",
-                    where=str(path),
-                    hint="export the model again",
-                )
+    inputs, outputs = (
+        {tensor.name: tensor.shape for tensor in tensors} for tensors in (session.get_inputs(), session.get_outputs())
+    )
+    require_interface(component, inputs, outputs, where=str(path), hint="export the model again")
     return session
 
 

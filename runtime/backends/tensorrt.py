@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.backends import Tensors
+from runtime.backends import Tensors, require_interface
 from runtime.cuda.gpu import DeviceArray, Gpu, open_gpu
 from runtime.cuda.session import Bound, DeviceSession, Lane, Origin
 from runtime.devices import Device
@@ -482,22 +482,15 @@ def _three(version: str) -> str:
 def _checked(plan: Plan, component: ComponentSpec) -> Any:
     """An engine whose inputs and outputs are those of the spec, names and shapes."""
     engine = plan.engine()
-    for kind, expected, is_input in (("inputs", component.inputs, True), ("outputs", component.outputs, False)):
-        names, wanted = tensor_names(trt, engine, inputs=is_input), [tensor.name for tensor in expected]
-        if sorted(names) != sorted(wanted):
-            raise ModelLoadError(
-                f"has the {kind} {names}, the model spec says {wanted}",
-                where=str(plan.path),
-                hint="build the engines again",
-            )
-        for tensor in expected:
-            lies_channels_last(trt, engine, tensor.name)
-            # TensorRT gives -1 for a dynamic axis.
-            shape = [None if size < 0 else size for size in engine.get_tensor_shape(tensor.name)]
-            if not tensor.accepts(shape):
-                raise ModelLoadError(
-                    f"has '{tensor.name}' of shape {shape}, the model spec says {tensor.shape}",
-                    where=str(plan.path),
-                    hint="build the engines again",
-                )
+    # TensorRT gives -1 for a dynamic axis.
+    inputs, outputs = (
+        {
+            name: [None if size < 0 else size for size in engine.get_tensor_shape(name)]
+            for name in tensor_names(trt, engine, inputs=is_input)
+        }
+        for is_input in (True, False)
+    )
+    require_interface(component, inputs, outputs, where=str(plan.path), hint="build the engines again")
+    for name in (*inputs, *outputs):
+        lies_channels_last(trt, engine, name)
     return engine

@@ -160,6 +160,17 @@ def launches(gpu: Gpu, lane: Lane, timeline: Timeline, enqueue: Enqueue) -> dict
     return {timed: partial(enqueue, timeline.marker(lane.stream, timed=timed)) for timed in (False, True)}
 
 
+def kernels_serve(why_not: str | None) -> bool:
+    """Whether a pipeline's steps can be kernels.
+
+    Args:
+        why_not: why they can't; None when they can.
+    """
+    if why_not is not None:
+        _log.warning("%s: the steps around the network run in NumPy, and tensors pass through the host", why_not)
+    return why_not is None
+
+
 def gpu_of_steps(device: Device, backend_name: str) -> Gpu | None:
     """The GPU for a pipeline's own kernels; None, with a warning, where pycuda is not installed.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy.typing as npt
 
 from runtime.backends import Session
-from runtime.cuda.session import DeviceSession
+from runtime.cuda.session import DeviceSession, kernels_serve
 from runtime.lidar.frames import lost_points, reader
 from runtime.models.centerpoint.decode import undo_y_axis_reference
 from runtime.models.centerpoint.device import CenterPointOnDevice, unsupported
@@ -24,18 +23,13 @@ from runtime.pipeline import (
 )
 from shared.spec import ModelSpec
 
-_log = logging.getLogger("runtime")
-
 
 def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of a CenterPoint model, see `runtime.pipeline.build_pipeline`."""
     parameters = read_parameters(spec)
     interface = interface_of(parameters)
-    if isinstance(session, DeviceSession):
-        reason = unsupported(parameters)
-        if reason is None:
-            return CenterPointOnDevice(interface, spec, parameters, session)
-        _log.warning("%s: the steps between the components run in NumPy, and tensors pass through the host", reason)
+    if isinstance(session, DeviceSession) and kernels_serve(unsupported(parameters)):
+        return CenterPointOnDevice(interface, spec, parameters, session)
     return HostPipeline(interface, steps(spec, parameters, session))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 from runtime.backends import Session
-from runtime.cuda.session import DeviceSession
+from runtime.cuda.session import DeviceSession, kernels_serve
 from runtime.models.frnet.device import FRNetOnDevice, unsupported
 from runtime.models.frnet.parameters import FRNetParameters, read_parameters
 from runtime.models.frnet.steps import steps
@@ -14,18 +12,13 @@ from shared.data import load_points_counted
 from shared.data.types import Sample
 from shared.spec import ModelSpec
 
-_log = logging.getLogger("runtime")
-
 
 def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of an FRNet, see `runtime.pipeline.build_pipeline`."""
     parameters = read_parameters(spec)
     interface = interface_of(parameters)
-    if isinstance(session, DeviceSession):
-        reason = unsupported(spec, parameters, session)
-        if reason is None:
-            return FRNetOnDevice(interface, spec, parameters, session)
-        _log.warning("%s: the steps around the network run on the host", reason)
+    if isinstance(session, DeviceSession) and kernels_serve(unsupported(spec, parameters, session)):
+        return FRNetOnDevice(interface, spec, parameters, session)
     return HostPipeline(interface, steps(spec, parameters, session))
 
 

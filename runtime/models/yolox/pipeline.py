@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy.typing as npt
 
 from runtime.backends import Session
-from runtime.cuda.session import DeviceSession
+from runtime.cuda.session import DeviceSession, kernels_serve
 from runtime.models.yolox.device import YoloxOnDevice, unsupported
 from runtime.models.yolox.parameters import YoloxParameters, read_parameters
 from runtime.models.yolox.steps import steps
@@ -25,18 +24,13 @@ from shared.data.types import ImageSample
 from shared.images import read_image
 from shared.spec import ModelSpec
 
-_log = logging.getLogger("runtime")
-
 
 def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of a YOLOX model, see `runtime.pipeline.build_pipeline`."""
     parameters = read_parameters(spec)
     interface = interface_of(spec, parameters)
-    if isinstance(session, DeviceSession):
-        reason = unsupported(parameters)
-        if reason is None:
-            return YoloxOnDevice(interface, spec, parameters, session)
-        _log.warning("%s: the letterbox runs on the host", reason)
+    if isinstance(session, DeviceSession) and kernels_serve(unsupported(parameters)):
+        return YoloxOnDevice(interface, spec, parameters, session)
     return HostPipeline(interface, steps(spec, parameters, session))
 
 

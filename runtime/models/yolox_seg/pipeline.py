@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 
 from runtime.backends import Session
-from runtime.cuda.session import DeviceSession
+from runtime.cuda.session import DeviceSession, kernels_serve
 from runtime.models.yolox.device import unsupported
 from runtime.models.yolox.pipeline import interface_of
 from runtime.models.yolox_seg.device import YoloxSegOnDevice
@@ -17,8 +16,6 @@ from runtime.models.yolox_seg.parameters import read_parameters
 from runtime.models.yolox_seg.steps import steps
 from runtime.pipeline import ArraysByName, Counters, HostPipeline, Pipeline
 from shared.spec import ModelSpec
-
-_log = logging.getLogger("runtime")
 
 
 def build(spec: ModelSpec, session: Session) -> Pipeline:
@@ -39,9 +36,6 @@ def build(spec: ModelSpec, session: Session) -> Pipeline:
         return lines
 
     interface = replace(of_boxes, comparable=comparable, alerts=alerts)
-    if isinstance(session, DeviceSession):
-        reason = unsupported(parameters)
-        if reason is None:
-            return YoloxSegOnDevice(interface, spec, parameters, session)
-        _log.warning("%s: the letterbox runs on the host", reason)
+    if isinstance(session, DeviceSession) and kernels_serve(unsupported(parameters)):
+        return YoloxSegOnDevice(interface, spec, parameters, session)
     return HostPipeline(interface, steps(spec, parameters, session))

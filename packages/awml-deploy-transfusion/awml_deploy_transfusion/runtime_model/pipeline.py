@@ -7,7 +7,6 @@ points -> voxelize -> pack -> transfusion -> decode -> circle_nms
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from awml_deploy_transfusion.runtime_model.device import TransFusionOnDevice, un
 from awml_deploy_transfusion.runtime_model.parameters import TransFusionParameters, read_parameters
 from runtime.backends import Session
 from runtime.buffers import RowBuffer
-from runtime.cuda.session import DeviceSession
+from runtime.cuda.session import DeviceSession, kernels_serve
 from runtime.lidar.frames import checked, lost_points, reader
 from runtime.lidar.voxelize import Voxels, cell_table, voxelize
 from runtime.pipeline import (
@@ -38,8 +37,6 @@ from runtime.pipeline import (
 )
 from shared.arrays import Float32
 from shared.spec import ModelSpec
-
-_log = logging.getLogger("runtime")
 
 # torch.export takes an axis of length 1 for a constant, so that its programs want at least two voxels.
 _LEAST_VOXELS = 2
@@ -64,11 +61,8 @@ def build(spec: ModelSpec, session: Session) -> Pipeline:
     """The pipeline of a TransFusion, see `runtime.pipeline.build_pipeline`."""
     parameters = read_parameters(spec)
     interface = _interface(parameters)
-    if isinstance(session, DeviceSession):
-        reason = unsupported(spec)
-        if reason is None:
-            return TransFusionOnDevice(interface, spec, parameters, session)
-        _log.warning("%s: the steps around the network run in NumPy, and tensors pass through the host", reason)
+    if isinstance(session, DeviceSession) and kernels_serve(unsupported(spec)):
+        return TransFusionOnDevice(interface, spec, parameters, session)
     return HostPipeline(interface, _steps(spec, parameters, session))
 
 
