@@ -229,10 +229,10 @@ class RunWriter:
         stretches = [(sources[self._source[first]], range(first, end)) for first, end in pairwise(bounds)]
 
         def place(entry: Entry) -> tuple[dict[str, float], dict[str, int]]:
-            for name, slot in entry.slots().items():
+            for name, (dtype, (length, *axes)) in entry.arrays.items():
                 if name not in columns:
-                    columns[name] = Column.for_samples(count, slot.dtype, slot.shape[1:])
-                columns[name].lengths[entry.index] = slot.shape[0]
+                    columns[name] = Column.for_samples(count, np.dtype(dtype), tuple(axes))
+                columns[name].lengths[entry.index] = length
             starts[entry.index] = entry.start
             return entry.latency_ms, entry.counters
 
