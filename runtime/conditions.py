@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from runtime.devices import Device
+from shared import cuda
 from shared.latency import CARD, PROCESSOR, YARDSTICK
 from shared.provenance import processor
 
@@ -63,7 +64,7 @@ def _yardstick_ms() -> float:
 
 def gpu_conditions(index: int) -> dict[str, str]:
     """What NVML says about the GPU that CUDA calls ``index``; empty where there is no NVML (Jetson)."""
-    nvml = _load("libnvidia-ml.so.1")
+    nvml = _nvml()
     if nvml is None or nvml.nvmlInit_v2() != 0:
         return {}
     try:
@@ -73,9 +74,9 @@ def gpu_conditions(index: int) -> dict[str, str]:
         nvml.nvmlShutdown()
 
 
-def _load(name: str) -> Any | None:
+def _nvml() -> Any | None:
     try:
-        return ctypes.CDLL(name)
+        return ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return None
 
@@ -83,9 +84,9 @@ def _load(name: str) -> Any | None:
 def _device(nvml: Any, index: int) -> ctypes.c_void_p | None:
     """NVML's handle; by bus id, since CUDA_VISIBLE_DEVICES renumbers the GPUs for CUDA alone."""
     device = ctypes.c_void_p()
-    cuda = _load("libcuda.so.1")
+    driver = cuda.library()
     bus_id = ctypes.create_string_buffer(_BUS_ID_BYTES)
-    if cuda is not None and cuda.cuInit(0) == 0 and cuda.cuDeviceGetPCIBusId(bus_id, len(bus_id), index) == 0:
+    if driver is not None and driver.cuDeviceGetPCIBusId(bus_id, len(bus_id), index) == 0:
         code = nvml.nvmlDeviceGetHandleByPciBusId_v2(bus_id, ctypes.byref(device))
     else:
         code = nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device))

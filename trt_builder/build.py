@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from shared import onnx_graph
 from shared.cluster import Make, Need, connect
@@ -170,34 +169,16 @@ def _build_on(
                 orders[Order(policy, job.component, folder.relative)] = (plan, job)
         # What takes longest comes first, so that nobody waits for it in the end.
         longest_first = sorted(orders, key=lambda order: _expected(ws, *orders[order]), reverse=True)
-        stages = {name: opened.enter_context(_Stage(plan)) for name, plan in plans.items()}
+        missing = {policy: len(plan.jobs) for policy, plan in plans.items()}
+        stages = {policy: opened.enter_context(contextlib.ExitStack()) for policy in plans}
+        for policy, plan in plans.items():
+            stages[policy].enter_context(plan.stage)
         for order, files in workers.results(longest_first, "engines", lambda order: order.title):
-            stages[order.policy].add(orders[order][1], WorkPath(ws.root, order.folder), files)
-
-
-class _Stage:
-    """The stage of a policy, which ends when its last engine is added; on an error, it fails if it has not ended."""
-
-    def __init__(self, plan: BuildPlan) -> None:
-        self._plan = plan
-        self._missing = {job.component for job in plan.jobs}
-        self._open = contextlib.ExitStack()
-
-    def __enter__(self) -> _Stage:
-        self._open.enter_context(self._plan.stage)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, traceback)
-
-    def add(self, job: Job, folder: WorkPath, files: Mapping[str, str]) -> None:
-        """Take an engine in."""
-        take_in(self._plan.stage, self._plan, job, folder, files)
-        self._missing.remove(job.component)
-        if not self._missing:
-            self._open.close()
+            plan, job = orders[order]
+            take_in(plan.stage, plan, job, WorkPath(ws.root, order.folder), files)
+            missing[order.policy] -= 1
+            if not missing[order.policy]:
+                stages[order.policy].close()
 
 
 @contextlib.contextmanager

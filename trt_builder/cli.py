@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -31,6 +31,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 cli = tool_group("trt_builder", "ONNX to TensorRT: build, inspect and check engines.")
 
 TARGETS = ("auto", "tensorrt", "rtx")
+# Of commands that build as `build` does.
+_target_option = click.option(
+    "--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build."
+)
+_overrides_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for build.")
 
 
 @cli.command()
@@ -58,6 +63,7 @@ TARGETS = ("auto", "tensorrt", "rtx")
 @click.option("--explain", is_flag=True, help="Build nothing; say what would be built, and why.")
 @click.option(
     "--reproducible",
+    "reproduce",
     type=click.Choice(["record", "verify"]),
     help="record: keep the choice of kernels. verify: build with that choice and prove that it was taken. "
     "TensorRT 10.9 and newer.",
@@ -72,18 +78,7 @@ TARGETS = ("auto", "tensorrt", "rtx")
 )
 @cluster_option
 @trust_option
-def build(
-    work: Path,
-    force: bool,
-    target: str,
-    overrides: tuple[str, ...],
-    if_available: bool,
-    explain: bool,
-    reproducible: Literal["record", "verify"] | None,
-    timings: Path | None,
-    policies: tuple[str, ...],
-    cluster: str | None,
-) -> None:
+def build(**options: Any) -> None:
     """Build the engines of every component in the workspace.
 
     With --cluster, engines are built side by side, each on a GPU of its own (docs/scale.md).
@@ -94,18 +89,7 @@ def build(
     from trt_builder.progress import leave_behind_builds
 
     try:
-        build_all(
-            work,
-            target=target,
-            overrides=overrides,
-            if_available=if_available,
-            force=force,
-            explain=explain,
-            reproduce=reproducible,
-            timings=timings,
-            policies=policies,
-            cluster=cluster,
-        )
+        build_all(**options)
     except KeyboardInterrupt:
         leave_behind_builds()
         raise
@@ -113,10 +97,10 @@ def build(
 
 @cli.command()
 @workspace_option
-@click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for build.")
+@_target_option
+@_overrides_option
 @trust_option
-def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
+def refit(**options: Any) -> None:
     """Give engines that exist the weights of the ONNX files as they are now, without building them anew.
 
     The engines must have been built with tensorrt.refittable or tensorrt.strip_weights.
@@ -125,7 +109,7 @@ def refit(work: Path, target: str, overrides: tuple[str, ...]) -> None:
     """
     from trt_builder.refit import refit_all
 
-    refit_all(work, target=target, overrides=overrides)
+    refit_all(**options)
 
 
 @cli.command()
@@ -346,44 +330,20 @@ def doctor() -> Answer:
 
 
 @cli.command()
-@click.option(
-    "--onnx",
-    "model",
-    type=EXISTING_FILE,
-    required=True,
-    help="The ONNX file.",
-)
+@click.option("--onnx", "model", type=EXISTING_FILE, required=True, help="The ONNX file.")
 @click.option(
     "--inputs",
     type=EXISTING_FILE,
     required=True,
     help="An .npz of arrays by input name; the engine is built for their shapes.",
 )
-@click.option(
-    "--outputs",
-    type=FILE,
-    required=True,
-    help="The .npz to write: arrays by output name.",
-)
+@click.option("--outputs", type=FILE, required=True, help="The .npz to write: arrays by output name.")
 @click.option("--precision-policy", "policy", default="fp32", show_default=True, help="As tensorrt.precision_policy.")
 @click.option("--keep-fp32", multiple=True, metavar="PATTERN", help="Nodes that stay in FP32. Repeatable.")
-@click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build.")
-@click.option(
-    "--timings",
-    type=FOLDER,
-    help="Folder that keeps kernel timings between calls. [default: not kept]",
-)
+@_target_option
+@click.option("--timings", type=FOLDER, help="Folder that keeps kernel timings between calls. [default: not kept]")
 @click.option("--no-libraries", is_flag=True, help="No kernels of cuBLAS and cuDNN, as tensorrt.tactic_sources: [].")
-def probe(
-    model: Path,
-    inputs: Path,
-    outputs: Path,
-    policy: str,
-    keep_fp32: tuple[str, ...],
-    target: str,
-    timings: Path | None,
-    no_libraries: bool,
-) -> None:
+def probe(policy: str, no_libraries: bool, **options: Any) -> None:
     """Build any ONNX file and run it once, outside a workspace: the runner of `verifier bisect`.
 
     Example: trt_builder probe --onnx part.onnx --inputs in.npz --outputs out.npz --precision-policy fp16
@@ -394,16 +354,7 @@ def probe(
 
     if policy not in POLICIES:
         raise UsageError(f"no policy '{policy}'", where="--precision-policy", hint=f"there are: {', '.join(POLICIES)}")
-    run_probe(
-        model,
-        inputs,
-        outputs,
-        policy=policy,
-        target=target,
-        timings=timings,
-        keep_fp32=keep_fp32,
-        libraries=not no_libraries,
-    )
+    run_probe(policy=policy, libraries=not no_libraries, **options)
 
 
 @cli.command()
@@ -411,11 +362,9 @@ def probe(
 @click.option("--out", type=FOLDER, required=True, help="Folder for a folder a case.")
 @click.option("--component", metavar="NAME", help="The component. [default: each]")
 @click.option("--bisected", is_flag=True, help="The nodes that `verifier bisect` found, not a build that fails.")
-@click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="As for build.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for build.")
-def reproduce(
-    work: Path, out: Path, component: str | None, bisected: bool, target: str, overrides: tuple[str, ...]
-) -> None:
+@_target_option
+@_overrides_option
+def reproduce(**options: Any) -> None:
     """Make what an issue at NVIDIA needs: the smallest graph that fails, its inputs, expected outputs, and commands.
 
     For a component whose build fails, the fewest consecutive nodes that fail with the same message. With --bisected,
@@ -425,4 +374,4 @@ def reproduce(
     """
     from trt_builder.reproduce import reproduce as run_reproduce
 
-    click.echo(run_reproduce(work, out, component=component, bisected=bisected, target=target, overrides=overrides))
+    click.echo(run_reproduce(**options))

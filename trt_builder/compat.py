@@ -211,14 +211,10 @@ def tactic_source(installed: TensorRT, name: str) -> Any:
     Raises:
         EnvironmentLacks: this version has no such source.
     """
-    sources = installed.trt.TacticSource
-    if name == "cublas":
-        return need(installed, "TacticSource.CUBLAS", "tactic source cublas")
-    if name == "cublas_lt":
-        return need(installed, "TacticSource.CUBLAS_LT", "tactic source cublas_lt")
-    if name == "cudnn":
-        return need(installed, "TacticSource.CUDNN", "tactic source cudnn")
-    return sources.EDGE_MASK_CONVOLUTIONS if name == "edge_mask_convolutions" else sources.JIT_CONVOLUTIONS
+    full = f"TacticSource.{name.upper()}"
+    if full in OPTIONAL:
+        return need(installed, full, f"tactic source {name}")
+    return getattr(installed.trt.TacticSource, name.upper())
 
 
 def network_flags(installed: TensorRT, *, strongly_typed: bool) -> int:

@@ -103,8 +103,9 @@ def set_precisions(tensorrt: TensorRT, network: Any, resolved: Resolved) -> None
         layer = network.get_layer(index)
         if resolved.policy.typed:
             _bind_to_graph(tensorrt, layer)
-        elif (precision := wanted.get(layer.name)) in types:
-            _bind(tensorrt, layer, types[precision], outputs=layer.name in resolved.keep)
+        elif (precision := wanted.get(layer.name)) in types and (floating := _floating_outputs(tensorrt, layer)):
+            outputs = floating if layer.name in resolved.keep else []
+            compat.set_precision(tensorrt, layer, types[precision], outputs)
 
 
 def _data_types(tensorrt: TensorRT) -> dict[str, Any]:
@@ -118,13 +119,6 @@ def _data_types(tensorrt: TensorRT) -> dict[str, Any]:
 def _floating_outputs(tensorrt: TensorRT, layer: Any) -> list[int]:
     floating = tuple(_data_types(tensorrt).values())
     return [index for index in range(layer.num_outputs) if layer.get_output(index).dtype in floating]
-
-
-def _bind(tensorrt: TensorRT, layer: Any, precision: Any, *, outputs: bool) -> None:
-    floating = _floating_outputs(tensorrt, layer)
-    if not floating:
-        return
-    compat.set_precision(tensorrt, layer, precision, floating if outputs else [])
 
 
 def _bind_to_graph(tensorrt: TensorRT, layer: Any) -> None:

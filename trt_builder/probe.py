@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from shared import cast_graph, cuda, engines, onnx_graph
+from shared import cuda, engines, onnx_graph
 from shared.arrays import read_arrays
 from shared.config.tensorrt_section import TensorRT as Options
 from shared.errors import EnvironmentLacks, InputError
@@ -24,10 +24,10 @@ from shared.lazy import lazy_import
 from shared.work_path import WorkPath
 from trt_builder import policies
 from trt_builder import target as targets
-from trt_builder.engine import build
+from trt_builder.engine import build, lowered
 from trt_builder.jobs import Job
 from trt_builder.profiles import Sizes
-from trt_builder.session import Session, open_session
+from trt_builder.session import open_session
 
 onnx = lazy_import("onnx")
 
@@ -84,32 +84,17 @@ def probe(
             policy=policies.resolve(policy, graph, keep_fp32, where=str(model)),
             keep_fp32=keep_fp32,
             profiles=[{name: Sizes(array.shape, array.shape, array.shape) for name, array in arrays.items()}]
-            if _dynamic(graph)
+            if any(given.dynamic for given in onnx_graph.graph_inputs(graph))
             else [],
         )
-        plan, _ = build(session, job, _graph_to_build(session, job, graph, Path(folder)), None)
+        to_build = model
+        if (baked := lowered(session, job)) is not None:
+            to_build = Path(folder) / "lowered.onnx"
+            onnx.save(baked, str(to_build))
+        plan, _ = build(session, job, to_build, None)
     if outputs is None:
         return
     cuda.use_gpu()
     answer = engines.run_once(session.trt, session.load(plan, component=model.stem), arrays)
     with atomic_path(outputs) as temporary, temporary.open("xb") as file:
         np.savez(file, **cast("dict[str, Any]", answer))
-
-
-def _dynamic(graph: Any) -> bool:
-    return any(
-        not dimension.HasField("dim_value")
-        for value in graph.graph.input
-        for dimension in value.type.tensor_type.shape.dim
-    )
-
-
-def _graph_to_build(session: Session, job: Job, graph: Any, folder: Path) -> Path:
-    """The ONNX file to parse: the one to probe, or where precision is baked in, one made from it."""
-    low = job.policy.policy.low
-    if low is None or policies.flags_do(job.policy, weakly_typed=session.target.tensorrt.weakly_typed):
-        return job.onnx
-    lowered, _ = cast_graph.lower(graph, low, keep=job.policy.keep)
-    path = folder / "lowered.onnx"
-    onnx.save(lowered, str(path))
-    return path

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from runtime import conditions
 from runtime.conditions import gpu_conditions
+from shared import cuda
 from shared.latency import compare, median_interval
 
 
@@ -77,7 +78,6 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(void* d, unsigned long long* v) { 
 """
 CUDA = """
 #include <string.h>
-int cuInit(unsigned flags) { return 0; }
 int cuDeviceGetPCIBusId(char* id, int size, int device) {
     strcpy(id, "00000000:1B:00.0");
     return device == 1 ? 0 : 101;
@@ -96,8 +96,8 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> No
         command = [compiler, "-shared", "-fPIC", "-w", "-o", str(folder / f"{name}.so"), str(folder / f"{name}.c")]
         subprocess.run(command, check=True)
         libraries[name] = ctypes.CDLL(str(folder / f"{name}.so"))
-    by_file = {"libnvidia-ml.so.1": libraries.get("nvml"), "libcuda.so.1": libraries.get("cuda")}
-    monkeypatch.setattr(conditions, "_load", by_file.__getitem__)
+    monkeypatch.setattr(conditions, "_nvml", lambda: libraries.get("nvml"))
+    monkeypatch.setattr(cuda, "library", lambda: libraries.get("cuda"))
 
 
 def test_the_state_of_the_gpu_that_cuda_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
