@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from evaluator.bootstrap import CONFIDENCE, Interval, differences
 from evaluator.report.pareto_chart import pareto_chart
 from evaluator.report.svg import standalone
@@ -24,6 +22,7 @@ from shared.errors import InputError, UsageError
 from shared.files import sha256_of_json
 from shared.json_reader import read_json
 from shared.manifest import MANIFEST_NAME, Manifest
+from shared.metrics.signal_to_noise import snr_db
 from shared.runs import Run
 from shared.table import MISSING, Table, number
 from shared.workspace import Workspace
@@ -32,8 +31,6 @@ FOLDER, RECORD = "choices", "choice.json"
 STAGE, RESULT = "pareto", "choice"
 JSON, CSV, PICTURE = (f"{FOLDER}/pareto.{kind}" for kind in ("json", "csv", "svg"))
 _FORMAT = 1
-# Bounds of signal to noise ratios [dB]: equal outputs, and outputs that are not finite.
-_SNR_BOUNDS = (-100.0, 200.0)
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ def _described(each: Measured, reference: Measured) -> dict[str, Any]:
     name, value = _metric(each)
     _, before = _metric(reference)
     drop = None if value is None or before is None else before - value
-    ratios = {} if each is reference else snr_db(reference.run, each.run)
+    ratios = {} if each is reference else _signal_to_noise(reference.run, each.run)
     record = each.record
     return {
         "key": each.key,
@@ -253,35 +250,12 @@ def _drop_interval(each: Measured, reference: Measured, metric: str) -> Interval
     return _points(differences(reference.replicates, each.replicates).get(metric))
 
 
-def snr_db(reference: Run | None, run: Run | None) -> dict[str, float]:
-    """Signal to noise ratio per output over the samples whose raw outputs both runs kept [dB].
-
-    ``10 log10(sum(r^2) / sum((r - o)^2))``; outputs of other shapes (as many rows as boxes) are left out.
-    """
+def _signal_to_noise(reference: Run | None, run: Run | None) -> dict[str, float]:
+    """See `snr_db`; over the samples whose raw outputs both runs kept."""
     if reference is None or run is None:
         return {}
-    signal: dict[str, float] = {}
-    noise: dict[str, float] = {}
-    other = set[str]()
-    for index in sorted(set(reference.header.raw_samples) & set(run.header.raw_samples)):
-        ours, theirs = run.raw(index), reference.raw(index)
-        for name, right in theirs.items():
-            if name not in ours or ours[name].shape != right.shape:
-                other.add(name)
-                continue
-            wide = right.astype(np.float64)
-            signal[name] = signal.get(name, 0.0) + float(np.sum(wide**2))
-            noise[name] = noise.get(name, 0.0) + float(np.sum((wide - ours[name]) ** 2))
-    return {name: _decibel(signal[name], noise[name]) for name in signal if name not in other}
-
-
-def _decibel(signal: float, noise: float) -> float:
-    low, high = _SNR_BOUNDS
-    if not math.isfinite(noise):
-        return low
-    if noise == 0.0 or signal == 0.0:
-        return high if noise == 0.0 else low
-    return float(np.clip(10.0 * math.log10(signal / noise), low, high))
+    kept = sorted(set(reference.header.raw_samples) & set(run.header.raw_samples))
+    return snr_db((reference.raw(index), run.raw(index)) for index in kept)
 
 
 def pareto_front(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

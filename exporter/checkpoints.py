@@ -21,9 +21,9 @@ _log = logging.getLogger("exporter")
 
 # Enough to recognize what is wrong, not a screenful.
 _LISTED = 8
-# Heads beside a model's main one, which a checkpoint may have though the model has not: OpenMMLab's name of those whose
-# losses help a segmentation model's training, and AWML's of a second task's.
-_OPTIONAL_HEADS = ("auxiliary_head", "mask_head")
+# A head at the top of a model. A checkpoint may have one that the model has none of: its loss only helped the training,
+# or it does a second task.
+_HEAD = re.compile(r"(\w+_head)\.")
 # Checkpoints of one architecture share all names; below this share it is another one.
 _SAME_MODEL_SHARE = 0.5
 
@@ -152,7 +152,7 @@ def load_weights(model: Any, path: Path) -> None:
     """Load a checkpoint into a model, strictly: every weight must be there, fit, and be a number.
 
     Weights stored in half precision are cast to the model's own type. Whole heads that the model has none of are left
-    out, where models are trained with and without them (`_OPTIONAL_HEADS`).
+    out: models are trained with and without them.
 
     Args:
         model: a torch.nn.Module; changed in place.
@@ -163,11 +163,13 @@ def load_weights(model: Any, path: Path) -> None:
     """
     expected = model.state_dict()
     state = read_state_dict(path)
-    for head in _OPTIONAL_HEADS:
-        own = [name for name in state if name.startswith(f"{head}.")]
-        if own and not any(name.startswith(f"{head}.") for name in expected):
-            _log.info("%s: the weights of its %s are left out, the model has none", path, head)
-            state = {name: value for name, value in state.items() if name not in own}
+    heads_there, own_heads = (
+        {match[1] for name in names if (match := _HEAD.match(name))} for names in (state, expected)
+    )
+    # Where the model has no head by such a name at all, it is another model.
+    for head in sorted(heads_there - own_heads) if heads_there & own_heads else ():
+        _log.info("%s: the weights of its %s are left out, the model has none", path, head)
+        state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
     # How many batches a batch norm has seen plays no part in inference, and old checkpoints don't have it.
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]

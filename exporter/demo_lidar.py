@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 from demo.objects import CLASSES
 from demo.recording import Frame, draw_scene, record_frame, record_scene, scene_lengths
 from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, figures
-from exporter.mmcv_ops import provide_mmcv_ops
 from shared.geometry import invert_pose
 from shared.metrics import nuscenes
 from shared.tasks.detection3d import Boxes3D
@@ -126,24 +124,6 @@ def voxelize(points: Tensor, layer: dict[str, Any]) -> tuple[Tensor, Tensor, Ten
     y, rest = rest % grid[1], rest // grid[1]
     cells = torch.stack([rest // grid[2], rest % grid[2], y, x], dim=1).int()
     return voxels, counts.clamp(max=limit), cells
-
-
-def build(config_path: Path) -> tuple[Any, dict[str, Any]]:
-    """Build the model of a training config for training; returns it and the ``model`` section."""
-    provide_mmcv_ops()
-    import mmdet3d.models  # noqa: F401  registers the module types
-    from mmdet3d.registry import MODELS
-    from mmengine import Config
-    from mmengine.logging import MMLogger
-    from mmengine.registry import init_default_scope
-
-    init_default_scope("mmdet3d")
-    MMLogger.get_instance("mmengine", log_level="WARNING")  # it reports the initialization of every tensor otherwise
-    config = Config.fromfile(config_path)
-    section = config.model.to_dict()
-    model = MODELS.build(config.model)
-    model.init_weights()
-    return model, section
 
 
 def held_out(detect: Callable[[Frame], Boxes3D], ranges: Sequence[float], frames: int = HELD_OUT_FRAMES) -> HeldOut:

@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import logging
 import math
 import platform
 import sys
@@ -62,6 +63,15 @@ class Recipe:
     weight_decay: float = 0.01
     log_every: int = 50
     significant_bits: int = 11
+
+
+def initialize(model: Any) -> None:
+    """Give a model of OpenMMLab the random weights that its config asks for, and let it learn all of them."""
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance("mmengine").setLevel(logging.WARNING)  # it reports the initialization of every tensor
+    model.requires_grad_(True)
+    model.init_weights()
 
 
 @dataclass(frozen=True)

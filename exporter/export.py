@@ -25,7 +25,7 @@ from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.quantize.before_rounding import BeforeRounding
 from exporter.quantized_model import check_quantized_onnx, check_quantized_program, load_model, quantized_input
 from exporter.reference import BACKEND, FOLDER, record_reference
-from exporter.training_config import TrainingConfig, read_training_config
+from exporter.training_config import TrainingConfig, checkpoint_of, training_config_of
 from exporter.versions import stage_versions
 from shared import trust
 from shared.config import load_config, part, resolved
@@ -81,11 +81,8 @@ def export(
         _without_training(config, workspace, given, force=force)
         return
     _check_task(config, _known_task(config, workspace))
-    training = read_training_config(_required(config.model.config, "model.config")).with_data_classes(
-        config.data.classes
-    )
-    checkpoint = _required(config.model.checkpoint, "model.checkpoint")
-    weights = checkpoint_digest(checkpoint)
+    training = training_config_of(config)
+    weights = checkpoint_digest(checkpoint_of(config))
     quantized = quantized_input(config, workspace, f"--config {config_path} --work {work}")
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     reference_samples = min(config.verification.num_verify_samples, len(dataset))
@@ -327,9 +324,3 @@ def _in_range(index: int, dataset: Dataset[Any]) -> int:
             f"is {index}, the data set has {len(dataset)} samples", where="data.sample_idx", hint="0 is the first"
         )
     return index
-
-
-def _required(value: Path | None, key: str) -> Path:
-    if value is None:
-        raise ConfigError("is missing", where=key)
-    return value

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter import awml
 from exporter.dataset_classes import classes_of_dataset
@@ -18,6 +18,9 @@ from exporter.training_only import for_inference, type_name
 from shared.errors import ConfigError, ModelLoadError
 from shared.files import sha256_of_json
 from shared.lazy import lazy_import
+
+if TYPE_CHECKING:
+    from shared.config.schema import DeployConfig
 
 torch = lazy_import("torch")
 mmengine = lazy_import("mmengine")
@@ -87,6 +90,30 @@ class TrainingConfig:
                 "classes": list(self.classes or self.data_classes),
             }
         )
+
+
+def training_config_of(config: DeployConfig) -> TrainingConfig:
+    """The training config that a deploy config names, with the class names of its data set.
+
+    Raises:
+        ConfigError: it names none, or one that can't be read.
+    """
+    return read_training_config(_named(config.model.config, "config")).with_data_classes(config.data.classes)
+
+
+def checkpoint_of(config: DeployConfig) -> Path:
+    """The checkpoint that a deploy config names.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    return _named(config.model.checkpoint, "checkpoint")
+
+
+def _named(path: Path | None, key: str) -> Path:
+    if path is None:
+        raise ConfigError("is missing", where=f"model.{key}")
+    return path
 
 
 def read_training_config(path: Path) -> TrainingConfig:

@@ -29,10 +29,10 @@ import numpy.typing as npt
 
 from shared.errors import ExportError
 from shared.lazy import lazy_import
+from shared.onnx_graph import MATRIX_OPERATORS, node_name
 
 onnx = lazy_import("onnx")
 
-MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # TensorRT moves a DQ behind these and a Q before them, since they compute the same on int8 (its documentation:
 # "layers that commute with quantization").
 _COMMUTES = frozenset(
@@ -83,7 +83,7 @@ def lint(model: Any, excluded: Sequence[str] = ()) -> list[Finding]:
             findings += _quantize(graph, node)
         elif node.op_type == "DequantizeLinear":
             findings += _dequantize(graph, node)
-        elif node.op_type in MATRIX:
+        elif node.op_type in MATRIX_OPERATORS:
             findings += _matrix(graph, node, patterns)
         if node.op_type in _JOINS:
             findings += _join(graph, node)
@@ -111,9 +111,9 @@ def check(path: Path, excluded: Sequence[str] = ()) -> None:
 def quantized_nodes(model: Any) -> tuple[list[str], list[str]]:
     """Names of the matrix nodes with a DQ at their first input, and of the others."""
     graph = QdqGraph(model.graph)
-    nodes = [node for node in model.graph.node if node.op_type in MATRIX]
+    nodes = [node for node in model.graph.node if node.op_type in MATRIX_OPERATORS]
     inside = [node for node in nodes if graph.dequantized(node.input[0]) is not None]
-    return [_name(node) for node in inside], [_name(node) for node in nodes if node not in inside]
+    return [node_name(node) for node in inside], [node_name(node) for node in nodes if node not in inside]
 
 
 def float_sums(model: Any) -> list[str]:
@@ -136,7 +136,7 @@ def float_sums(model: Any) -> list[str]:
         others = [name for name in node.input if name != kernels[0]]
         int8 = all(graph.dequantized(name) is not None for name in others)
         if not (int8 and _read_in_int8_alone(graph, total)):
-            found.append(_name(graph.producer[kernels[0]]))
+            found.append(node_name(graph.producer[kernels[0]]))
     return found
 
 
@@ -202,12 +202,8 @@ class QdqGraph:
         return None if value is None else np.asarray(value, np.float32)
 
 
-def _name(node: Any) -> str:
-    return node.name or f"node_of_{node.output[0]}"
-
-
 def _finding(node: Any, rule: str, problem: str) -> Finding:
-    return Finding(_name(node), node.op_type, rule, problem)
+    return Finding(node_name(node), node.op_type, rule, problem)
 
 
 # -- Q and DQ nodes themselves ----------------------------------------------------------------------------------------
@@ -237,11 +233,11 @@ def _quantize(graph: QdqGraph, node: Any) -> Iterator[Finding]:
     consumers = graph.consumers[node.output[0]]
     others = [other for other in consumers if other.op_type != "DequantizeLinear"]
     if not consumers or others or node.output[0] in graph.outputs:
-        to = f"'{_name(others[0])}'" if others else "no DequantizeLinear"
+        to = f"'{node_name(others[0])}'" if others else "no DequantizeLinear"
         yield _finding(node, "pairs", f"feeds {to}; it should feed DequantizeLinear nodes alone")
     before = graph.producer.get(node.input[0])
     if before is not None and before.op_type == "DequantizeLinear":
-        yield _finding(node, "pairs", f"quantizes again what '{_name(before)}' dequantized; one pair is enough")
+        yield _finding(node, "pairs", f"quantizes again what '{node_name(before)}' dequantized; one pair is enough")
 
 
 def _dequantize(graph: QdqGraph, node: Any) -> Iterator[Finding]:
@@ -250,7 +246,9 @@ def _dequantize(graph: QdqGraph, node: Any) -> Iterator[Finding]:
     if before is not None and before.op_type == "QuantizeLinear":
         scales = graph.scale(before), graph.scale(node)
         if not _equal(*scales) or (scales[1] is not None and scales[1].size > 1 and _axis(before) != _axis(node)):
-            yield _finding(node, "pairs", f"has another scale or axis than '{_name(before)}', whose values it reads")
+            yield _finding(
+                node, "pairs", f"has another scale or axis than '{node_name(before)}', whose values it reads"
+            )
     elif graph.constant(node.input[0]) is None:
         yield _finding(node, "pairs", "reads neither a QuantizeLinear node nor a constant")
     if not is_used(graph, node):
@@ -262,7 +260,7 @@ def _dequantize(graph: QdqGraph, node: Any) -> Iterator[Finding]:
 def is_used(graph: QdqGraph, node: Any) -> bool:
     """Whether what a DQ node makes reaches an INT8 kernel, through nodes that int8 values pass unchanged."""
     for consumer in graph.consumers[node.output[0]]:
-        if consumer.op_type in MATRIX and node.output[0] in consumer.input[:2]:
+        if consumer.op_type in MATRIX_OPERATORS and node.output[0] in consumer.input[:2]:
             return True
         if consumer.op_type == "Add" and (_add_is_int8(graph, consumer) or _shares_its_tensor(graph, node)):
             return True
@@ -276,7 +274,7 @@ def _shares_its_tensor(graph: QdqGraph, dequantize: Any) -> bool:
     """Whether a matrix node reads the same tensor as int8, and so the kernel that makes it may write int8 alone."""
     quantize = graph.producer.get(dequantize.input[0])
     return quantize is not None and any(
-        consumer.op_type in MATRIX
+        consumer.op_type in MATRIX_OPERATORS
         for other in graph.consumers[quantize.input[0]]
         if other.op_type == "QuantizeLinear"
         for pair in graph.consumers[other.output[0]]
@@ -293,7 +291,7 @@ def _from_int8_kernel(graph: QdqGraph, name: str) -> bool:
     node = graph.producer.get(name)
     while node is not None and node.op_type in _EPILOGUE:
         node = graph.producer.get(node.input[0])
-    return node is not None and node.op_type in MATRIX and graph.dequantized(node.input[0]) is not None
+    return node is not None and node.op_type in MATRIX_OPERATORS and graph.dequantized(node.input[0]) is not None
 
 
 # -- what they stand around -------------------------------------------------------------------------------------------
@@ -303,7 +301,7 @@ def _matrix(graph: QdqGraph, node: Any, excluded: Sequence[re.Pattern[str]]) -> 
     dequantized = [graph.dequantized(name) for name in node.input[:2]]
     if not any(dequantized):
         return
-    names = (_name(node), _layer(graph, node))
+    names = (node_name(node), _layer(graph, node))
     hit = next((pattern for pattern in excluded if any(pattern.search(name) for name in names)), None)
     if hit is not None:
         yield _finding(node, "excluded", f"is quantized although '{hit.pattern}' excludes it")
@@ -369,7 +367,7 @@ def _join(graph: QdqGraph, node: Any) -> Iterator[Finding]:
             yield _finding(
                 node,
                 "scales",
-                f"'{_name(first)}' and '{_name(other)}' have different scales, so one is converted",
+                f"'{node_name(first)}' and '{node_name(other)}' have different scales, so one is converted",
             )
 
 
@@ -380,7 +378,7 @@ def _copies(graph: QdqGraph, tensor: str) -> Iterator[Finding]:
     for other in rest:
         if not _equal(graph.scale(first), graph.scale(other)):
             yield _finding(
-                other, "scales", f"'{tensor}' has another scale here than at '{_name(first)}'; it is kept twice"
+                other, "scales", f"'{tensor}' has another scale here than at '{node_name(first)}'; it is kept twice"
             )
 
 

@@ -26,9 +26,6 @@ from shared.cli import (
     workspace_option,
 )
 from shared.errors import ConfigError, ExportError, InputError
-from shared.lazy import lazy_import
-
-onnx = lazy_import("onnx")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -202,7 +199,7 @@ def _search_options(command: Command) -> Command:
 )
 @click.option("--output", type=FILE, help="Also write the ranking here, as CSV.")
 @json_option
-def sensitivity_command(config: Path, **options: Any) -> Answer:
+def sensitivity_command(threshold: float, min_snr_db: float | None, output: Path | None, **request: Any) -> Answer:
     """Rank layers and blocks by what they lose alone in INT8, and write the list of those to skip.
 
     Measures the task metric and the signal to noise ratio of every output, on labeled frames; then combined choices,
@@ -211,9 +208,9 @@ def sensitivity_command(config: Path, **options: Any) -> Answer:
 
     Example: exporter quantize sensitivity --config configs/centerpoint_int8.yaml --work work/centerpoint-int8
     """
-    from exporter.quantize.search import sensitivity
+    from exporter.quantize.search import Request, sensitivity
 
-    return sensitivity(config, **options)
+    return sensitivity(Request(**request), threshold, min_snr_db, output)
 
 
 @quantize_group.command("auto")
@@ -228,7 +225,7 @@ def sensitivity_command(config: Path, **options: Any) -> Answer:
     "--transposed", is_flag=True, help="Transposed convolutions may be INT8 too; TensorRT 8.6 can't build them so."
 )
 @json_option
-def auto_command(config: Path, **options: Any) -> Answer:
+def auto_command(max_drop: float, skip: tuple[str, ...], transposed: bool, **request: Any) -> Answer:
     """Find the INT8 blocks that lose at most --max-drop points at the least estimated latency.
 
     Takes over what `exporter quantize sensitivity` measured with the same config and frames. Exit code 6 when not one
@@ -236,9 +233,9 @@ def auto_command(config: Path, **options: Any) -> Answer:
 
     Example: exporter quantize auto --config configs/centerpoint_int8.yaml --work work/centerpoint-int8 --max-drop 0.3
     """
-    from exporter.quantize.search import auto_search
+    from exporter.quantize.search import Request, auto_search
 
-    return auto_search(config, **options)
+    return auto_search(Request(**request), max_drop, skip, transposed)
 
 
 @quantize_group.command("lint")
@@ -260,14 +257,11 @@ def lint_command(file: Path, excluded: tuple[str, ...]) -> Answer:
 
     Example: exporter quantize lint work/centerpoint-int8/onnx/pts_backbone_neck_head.onnx
     """
+    from shared import onnx_graph
     from shared.int8_passes import find_passes
     from shared.qdq_lint import float_sums, lint, quantized_nodes, sum_advice
 
-    # Protobuf's DecodeError lives in a package that is not ours to import; it is what is left of Exception here.
-    try:
-        model = onnx.load(str(file), load_external_data=True)
-    except Exception as error:
-        raise InputError(f"not a whole ONNX file ({str(error).splitlines()[0]})", where=str(file)) from error
+    model = onnx_graph.load(file)
     quantized, others = quantized_nodes(model)
     findings = lint(model, excluded)
     if not quantized and not findings:

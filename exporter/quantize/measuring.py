@@ -15,10 +15,11 @@ from exporter.quantize.calibrate import CalibrationManager
 from exporter.quantize.cost import LayerCost, trace_costs
 from exporter.quantize.frozen import freeze, set_quantized
 from exporter.quantize.layers import quantizable
-from exporter.quantize.metric import TaskMetric, snr_db
+from exporter.quantize.metric import TaskMetric
 from exporter.quantize.ptq import method_of
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session
+from shared.metrics.signal_to_noise import snr_db
 from shared.runs import RawOutputs
 from shared.work_path import WorkPath
 
@@ -54,7 +55,7 @@ class CalibratedModel:
         if int8 and not self.references:
             self.references = self._run((), SNR_FRAMES)[0]
         raw, score = self._run(int8, len(self.metric.positions))
-        return {"metric": score, "snr_db": snr_db(self.references, raw[: len(self.references)]) if int8 else {}}
+        return {"metric": score, "snr_db": snr_db(zip(self.references, raw, strict=False)) if int8 else {}}
 
     def _run(self, int8: Sequence[str], count: int) -> tuple[list[RawOutputs], float]:
         """Raw outputs on the first frames; the metric, where all frames are asked for (else 0)."""

@@ -1,4 +1,4 @@
-"""How good a PyTorch model is on some frames of a data set: its task's metric, and how far outputs are from others."""
+"""How good a PyTorch model is on some frames of a data set, by its task's metric."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import numpy as np
 
 from shared.data import Dataset
 from shared.errors import InputError
-from shared.runs import RawOutputs
 from shared.tasks import find
-
-#: Bounds of signal to noise ratios [dB]: equal outputs, and outputs that are not finite.
-SNR_BOUNDS = (-100.0, 200.0)
 
 
 @dataclass(frozen=True)
@@ -59,25 +55,3 @@ def open_metric(task: str, dataset: Dataset[Any], classes: Sequence[str], count:
         )
     metric = found.quick_metric(list(labeled.values()), to_model, classes)
     return TaskMetric(metric.name, tuple(labeled), lambda predictions: 100.0 * metric.score(predictions))
-
-
-def snr_db(references: Sequence[RawOutputs], outputs: Sequence[RawOutputs]) -> dict[str, float]:
-    """Signal to noise ratio per output over some frames, ``10 log10(sum(r^2) / sum((r - o)^2))`` [dB].
-
-    Outputs whose shape differs (as many rows as boxes) are left out. Within ``SNR_BOUNDS``.
-    """
-    ratios = {}
-    for name in references[0]:
-        pairs = [(right[name], given[name]) for right, given in zip(references, outputs, strict=True)]
-        if any(right.shape != given.shape for right, given in pairs):
-            continue
-        signal = sum(float(np.sum(np.square(right, dtype=np.float64))) for right, _ in pairs)
-        noise = sum(float(np.sum(np.square(right - given, dtype=np.float64))) for right, given in pairs)
-        low, high = SNR_BOUNDS
-        if not np.isfinite(noise):
-            ratios[name] = low
-        elif noise == 0.0 or signal == 0.0:
-            ratios[name] = high if noise == 0.0 else low
-        else:
-            ratios[name] = float(np.clip(10.0 * np.log10(signal / noise), low, high))
-    return ratios

@@ -29,8 +29,9 @@ from exporter.quantize.frozen import freeze, frozen_layers, quantized_layers, sc
 from exporter.quantize.layers import select
 from exporter.quantize.ptq import FOLDER, PACKAGES, method_of
 from exporter.quantize.residual import share_scales
-from exporter.quantize.session import Session, open_model, required, sources, training_config
+from exporter.quantize.session import Session, open_model, sources
 from exporter.training import Losses, Trainable, label_map, one_cycle, trainable
+from exporter.training_config import checkpoint_of, training_config_of
 from exporter.versions import stage_versions
 from shared.config import load_config, part
 from shared.data import Dataset
@@ -228,14 +229,14 @@ def take_over(
     """
     config = load_config(config_path, overrides)
     adapter = models.find(config.model.type)
-    training = training_config(config)
+    training = training_config_of(config)
     workspace = Workspace.create(work)
     stage = workspace.stage(
         STAGE,
         tool="exporter",
         config=part(config, "model"),
         inputs={
-            "checkpoint": checkpoint_digest(required(config.model.checkpoint, "checkpoint")),
+            "checkpoint": checkpoint_digest(checkpoint_of(config)),
             "training_config": training.digest,
             "trained": checkpoint_digest(trained),
         },

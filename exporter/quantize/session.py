@@ -13,10 +13,10 @@ import numpy as np
 from exporter import models
 from exporter.checkpoints import checkpoint_digest, load_weights
 from exporter.quantize.fusion import fuse_model_bn
-from exporter.training_config import TrainingConfig, read_training_config
+from exporter.training_config import TrainingConfig, checkpoint_of, training_config_of
 from shared.config import load_config
 from shared.data import Dataset, open_dataset
-from shared.errors import ConfigError, InputError
+from shared.errors import InputError
 
 if TYPE_CHECKING:
     from shared.config.schema import DeployConfig
@@ -91,8 +91,8 @@ def open_session(
 def open_model(config: DeployConfig, data_root: Path | None = None, fuse: bool = True) -> Session:
     """`open_session` for a config that was read already."""
     adapter = models.find(config.model.type)
-    checkpoint = required(config.model.checkpoint, "checkpoint")
-    training = training_config(config)
+    checkpoint = checkpoint_of(config)
+    training = training_config_of(config)
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     calibration = calibration_data(config, data_root)
     if calibration.digest() == dataset.digest():
@@ -137,16 +137,6 @@ def calibration_data(config: DeployConfig, data_root: Path | None = None) -> Dat
     return samples
 
 
-def training_config(config: DeployConfig) -> TrainingConfig:
-    """The training config that a deploy config names.
-
-    Raises:
-        ConfigError: it names none, or one that can't be read.
-    """
-    path = required(config.model.config, "config")
-    return read_training_config(path).with_data_classes(config.data.classes)
-
-
 def sources(config: DeployConfig, data_root: Path | None = None) -> dict[str, str]:
     """sha256 of the files that a quantized model is made of, for a stage's key.
 
@@ -154,18 +144,7 @@ def sources(config: DeployConfig, data_root: Path | None = None) -> dict[str, st
         ConfigError, InputError, ModelLoadError: one of them is missing.
     """
     return {
-        "checkpoint": checkpoint_digest(required(config.model.checkpoint, "checkpoint")),
-        "training_config": training_config(config).digest,
+        "checkpoint": checkpoint_digest(checkpoint_of(config)),
+        "training_config": training_config_of(config).digest,
         "calibration_data": calibration_data(config, data_root).digest(),
     }
-
-
-def required(path: Path | None, key: str) -> Path:
-    """A file that section ``model`` names.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if path is None:
-        raise ConfigError("is missing: quantization starts from the trained model", where=f"model.{key}")
-    return path

@@ -15,7 +15,6 @@ pytest.importorskip("mmengine")
 
 from demo.objects import CLASSES  # noqa: E402
 from exporter.checkpoints import load_weights  # noqa: E402
-from exporter.demo_lidar import build  # noqa: E402
 from exporter.models.centerpoint import demo as training  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +24,7 @@ MIN_MAP, MAX_ORIENTATION_ERROR = 0.65, 0.5  # 0-50 m
 
 
 def test_it_fits_its_config_and_is_small() -> None:
-    model, _ = build(ROOT / "configs" / "train" / "centerpoint_demo.py")
+    model, _ = training.build(ROOT / "configs" / "train" / "centerpoint_demo.py")
     load_weights(model, CHECKPOINT)
     assert CHECKPOINT.stat().st_size <= MAX_BYTES
 
@@ -45,7 +44,7 @@ def test_its_log_says_how_it_was_made_and_how_good_it_is() -> None:
 
 
 def test_a_few_held_out_frames_confirm_the_log() -> None:
-    model, section = build(ROOT / "configs" / "train" / "centerpoint_demo.py")
+    model, section = training.build(ROOT / "configs" / "train" / "centerpoint_demo.py")
     load_weights(model, CHECKPOINT)
     metrics = training.held_out(model, section, torch.device("cpu"), frames=6).metrics["0-50 m"]
     # Six frames of one scene: some classes may hardly occur, cars always do.

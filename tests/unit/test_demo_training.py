@@ -15,7 +15,6 @@ pytest.importorskip("mmengine")
 
 from exporter.demo_lidar import (  # noqa: E402
     augmented,
-    build,
     labeled_boxes,
     merged_points,
     training_frame,
@@ -33,7 +32,7 @@ def test_a_step_is_what_mmdet3d_would_compute() -> None:
     """Frames, targets made ahead, voxels and losses: equal to the model's own preprocessor and ``loss``."""
     options = argparse.Namespace(seed=3, steps=1, batch=2, device="cpu", config=CONFIG)
     torch.manual_seed(0)
-    demo, (plain, _) = training.Training(options), build(CONFIG)
+    demo, (plain, _) = training.Training(options), training.build(CONFIG)
     plain.load_state_dict(demo.model.state_dict())
     items = [demo.sample(0), demo.sample(1)]
     demo.model.eval()

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from evaluator.metrics import detection3d
-from exporter.quantize.metric import SNR_BOUNDS, open_metric, snr_db
+from exporter.quantize.metric import open_metric
 from shared.data import DataSettings, ImageLabels, ImageSample, open_dataset
 from shared.errors import InputError
 from shared.metrics import nuscenes, voc
 from shared.metrics.box_table import table_of, to_ego_frame
+from shared.metrics.signal_to_noise import SNR_BOUNDS, snr_db
 from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.detection3d import Boxes3D
@@ -128,11 +129,11 @@ def test_signal_to_noise_ratio() -> None:
         {"a": right[0]["a"] + 1, "rows": np.zeros((4, 2)), "same": np.ones(2)},
         {"a": right[0]["a"], "rows": np.zeros((3, 2)), "same": np.ones(2)},
     ]
-    ratios = snr_db(right, given)
+    ratios = snr_db(zip(right, given, strict=True))
     assert ratios["a"] == pytest.approx(10 * np.log10(800 / 4))
     assert ratios["same"] == SNR_BOUNDS[1]
     assert "rows" not in ratios  # as many rows as boxes: not comparable
-    assert snr_db(right[:1], [{**given[0], "a": np.full((1, 4), np.nan)}])["a"] == SNR_BOUNDS[0]
+    assert snr_db([(right[0], {**given[0], "a": np.full((1, 4), np.nan)})])["a"] == SNR_BOUNDS[0]
 
 
 def test_boxes_that_are_no_numbers_score_nothing() -> None:

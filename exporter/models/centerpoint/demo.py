@@ -20,9 +20,11 @@ from torch import Tensor
 from demo.objects import CLASSES
 from demo.recording import Frame
 from exporter import demo_lidar
-from exporter.demo_lidar import augmented, build, joined, labeled_boxes, merged_points, training_frame, voxelize
-from exporter.demo_training import HELD_OUT_FRAMES, HeldOut, Recipe, run
+from exporter.demo_lidar import augmented, joined, labeled_boxes, merged_points, training_frame, voxelize
+from exporter.demo_training import HELD_OUT_FRAMES, HeldOut, Recipe, initialize, run
+from exporter.lidar.framework import our_boxes
 from exporter.lidar.training import boxes_of_mmdet3d, instances
+from exporter.training_config import build_model, read_training_config
 from shared.tasks.detection3d import Boxes3D
 
 RANGES = (50.0, 121.0)  # [m]
@@ -36,6 +38,14 @@ RECIPE = Recipe(
     betas=(0.95, 0.99),
     max_gradient_norm=10.0,
 )
+
+
+def build(config_path: Path) -> tuple[Any, dict[str, Any]]:
+    """Build the model of a training config for training; returns it and the ``model`` section."""
+    config = read_training_config(config_path)
+    model = build_model(config)
+    initialize(model)
+    return model, config.model
 
 
 def head_outputs(model: Any, points: Tensor, batch_size: int, layer: dict[str, Any], amp: bool) -> dict[str, Tensor]:
@@ -61,9 +71,7 @@ def held_out(model: Any, section: dict[str, Any], device: torch.device, frames: 
         points = joined([merged_points(frame)]).to(device)
         outputs = head_outputs(model, points, 1, section["data_preprocessor"]["voxel_layer"], amp=False)
         sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
-        found = model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0].cpu().numpy()
-        boxes = found.bboxes_3d.tensor
-        return Boxes3D.build(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:9], found.labels_3d, found.scores_3d)
+        return our_boxes(model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0])
 
     return demo_lidar.held_out(detect, RANGES, frames)
 

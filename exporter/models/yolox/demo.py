@@ -28,6 +28,7 @@ from exporter.demo_training import (
     Recipe,
     Samples,
     figures,
+    initialize,
     one_thread,
     run,
 )
@@ -86,14 +87,9 @@ def letterboxed(pixels: Tensor, size: int) -> tuple[Tensor, float]:
 
 def build(config_path: Path) -> tuple[Any, int]:
     """Build the model of a training config for training; returns it and the side of its input."""
-    from mmengine.logging import MMLogger
-
-    MMLogger.get_instance("mmengine", log_level="WARNING")  # it reports the initialization of every tensor otherwise
     config = read_training_config(config_path)
     model = build_model(config, "mmdet")
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    model.init_weights()
+    initialize(model)
     resize = next(step for step in config.pipeline if step["type"] == "Resize")
     return model, int(max(resize["scale"]))
 

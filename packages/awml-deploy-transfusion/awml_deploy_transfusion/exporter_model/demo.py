@@ -10,7 +10,6 @@ convolutions are those of the demo CenterPoint, whose pillars are the same, and 
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,9 +26,10 @@ from awml_deploy_transfusion.exporter_model.supervision import Truth
 from awml_deploy_transfusion.exporter_model.training import prepare
 from demo.objects import CLASSES
 from demo.recording import Frame
-from exporter import demo_lidar
+from exporter import demo_lidar, demo_training
 from exporter.demo_lidar import augmented, joined, labeled_boxes, merged_points, training_frame, voxelize
 from exporter.demo_training import HeldOut, Option, Recipe, run
+from exporter.lidar.framework import our_boxes
 from exporter.lidar.training import boxes_of_mmdet3d
 from exporter.training_config import read_training_config
 from shared.tasks.detection3d import Boxes3D
@@ -55,10 +54,7 @@ RECIPE = Recipe(
 
 def initialize(model: Any) -> None:
     """Weights to start from, random: a transformer's by X. Glorot and Y. Bengio, and few objects at first."""
-    # It reports the initialization of every tensor otherwise.
-    MMLogger.get_instance("mmengine").setLevel(logging.WARNING)
-    model.requires_grad_(True)
-    model.init_weights()
+    demo_training.initialize(model)
     head = model.pts_bbox_head
     for weight in head.decoder.parameters():
         if weight.ndim > 1:
@@ -157,12 +153,7 @@ class Training:
             points = joined([merged_points(frame, intensity=True)]).to(self.device)
             meta = {"box_type_3d": LiDARInstance3DBoxes}
             (found,) = self.head.predict(self._features(points, 1), [meta])
-            boxes = found.bboxes_3d
-            values, centers = boxes.tensor.cpu().numpy(), boxes.gravity_center.cpu().numpy()
-            return Boxes3D.build(
-                centers, values[:, 3:6], values[:, 6], values[:, 7:9],
-                found.labels_3d.cpu().numpy(), found.scores_3d.cpu().numpy(),
-            )  # fmt: skip
+            return our_boxes(found)
 
         return demo_lidar.held_out(detect, RANGES)
 
