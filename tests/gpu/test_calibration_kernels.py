@@ -24,7 +24,7 @@ from runtime.models.calibration.steps import CameraView
 from runtime.models.calibration.undistort import UndistortionMap
 from runtime.pipeline import build_pipeline
 from tests.support.calibration_data import spec
-from tests.support.calibration_device import Answering
+from tests.support.fixed_session import LogitsSession
 
 pytestmark = pytest.mark.gpu
 
@@ -87,7 +87,7 @@ def view(monkeypatch: pytest.MonkeyPatch, image: Any, points: Any, mapping: Undi
 
 
 def on_device(dtype: str) -> CalibrationOnDevice:
-    pipeline = build_pipeline(spec(), Answering(open_gpu(parse_device("cuda:0", {})), dtype))
+    pipeline = build_pipeline(spec(), LogitsSession(open_gpu(parse_device("cuda:0", {})), dtype))
     assert isinstance(pipeline, CalibrationOnDevice)
     return pipeline
 

@@ -14,7 +14,7 @@ from runtime.cuda.gpu import open_gpu
 from runtime.devices import Device
 from runtime.pipeline import build_pipeline
 from tests.support import tiny_yolox as tiny
-from tests.support.yolox_device import RowsSession
+from tests.support.fixed_session import RowsSession
 
 pytestmark = pytest.mark.gpu
 

@@ -10,6 +10,7 @@ import pytest
 from exporter.component import Component
 from shared.spec import TensorSpec
 from tests.support import tiny_yolox as tiny
+from tests.support.image_export import component_of
 
 pytestmark = pytest.mark.exporter
 
@@ -65,12 +66,8 @@ def test_every_opset(tmp_path: Path, exporter: str, opset: int) -> None:
 
 def test_a_network(tmp_path: Path) -> None:
     from exporter.models.yolox import adapter as yolox
-    from shared.data import ImageSample
 
-    model, training, checked = tiny.built(tmp_path, {"batch_size": "dynamic"})
-    sample = ImageSample(0, "0", 0.0, "", tiny.write_images(tmp_path / "images")[0], None, None, None)
-    model_input = yolox.load_input(sample, yolox.parameters(model, training, checked))
-    (component,) = yolox.components(model, model_input, checked)
+    component = component_of(tmp_path, yolox, tiny.built(tmp_path, {"batch_size": "dynamic"}))
     exported(component, tmp_path / "yolox.onnx", "torchscript", 22)
 
 

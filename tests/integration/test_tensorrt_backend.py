@@ -69,7 +69,7 @@ def load(ws: Workspace, target: str | None = None, device: str = "cuda") -> back
 def test_the_boxes_are_those_of_the_onnx_backend(work: Path) -> None:
     run(work, "onnx", "cpu")
     run(work, "tensorrt", "cuda")
-    assert_same(Run.open(work / "runs/tensorrt-cuda0"), Run.open(work / "runs/onnx-cpu"))
+    tiny.assert_same_boxes(Run.open(work / "runs/tensorrt-cuda0"), Run.open(work / "runs/onnx-cpu"))
     assert Run.open(work / "runs/tensorrt-cuda0").header.details["gpu"] == "CPU"
     stages = list(Run.open(work / "runs/tensorrt-cuda0").latencies[0])
     assert stages[:2] == ["upload", "voxelize"]
@@ -187,19 +187,6 @@ def test_a_layout_that_the_runtime_does_not_write_is_refused(
     engines_on_cpu.add_engines(own, target="trt8.6.0-sm90-chw2", canvas=("HALF", "CHW2"))
     with pytest.raises(ModelLoadError, match=r"'spatial_features' lies in memory as CHW2"):
         load(own, "trt8.6.0-sm90-chw2")
-
-
-def assert_same(ours: Run, theirs: Run) -> None:
-    assert ours.counters == theirs.counters
-    assert sum(counters["boxes"] for counters in ours.counters) > 10
-    for index in range(len(FRAMES)):
-        got, wanted = ours.boxes(index), theirs.boxes(index)
-        np.testing.assert_array_equal(got.labels, wanted.labels)
-        for name in ("centers", "sizes", "yaws", "velocities", "scores"):
-            np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), rtol=1e-4, atol=1e-5, err_msg=name)
-    for index in theirs.header.raw_samples:
-        for name, value in theirs.raw(index).items():
-            np.testing.assert_allclose(ours.raw(index)[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_named_set_of_engines_gets_a_run_of_its_own(work: Path) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from shared.errors import ConfigError, InputError
+from tests.support import image_export
 from tests.support import tiny_yolox as tiny
+from tests.support.image_export import component_of, sample_of, samples
 
 pytestmark = pytest.mark.exporter
 
@@ -35,60 +37,15 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-class OnnxSession:
-    """A component's ONNX file in ONNX Runtime."""
-
-    settings: dict = {}  # noqa: RUF012 (never written)
-
-    def __init__(self, path: Path) -> None:
-        self.session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self.names = [output.name for output in self.session.get_outputs()]
-
-    def run(self, component: str, inputs: Any) -> dict[str, Any]:
-        return dict(zip(self.names, self.session.run(self.names, dict(inputs)), strict=True))
-
-
 def exported(
-    folder: Path,
-    options: dict[str, Any],
-    text: str = tiny.TRAINING_CONFIG,
-    seed: int | None = 0,
+    folder: Path, options: dict[str, Any], text: str = tiny.TRAINING_CONFIG, seed: int | None = 0
 ) -> tuple[Any, Any, Any, Path]:
     """Model, pipeline on the ONNX file, adapter, and the file; the export's own check has passed."""
-    from exporter.artifacts.checks import check_onnx
-    from exporter.artifacts.onnx_export import export_onnx
     from exporter.models.yolox import adapter as yolox
-    from runtime.pipeline import build_pipeline
-    from shared.data import ImageSample
-    from shared.spec import ModelSpec
 
-    model, training, checked = tiny.built(folder, options, text, seed)
-    parameters = yolox.parameters(model, training, checked)
-    image = tiny.write_images(folder / "images")[0]
-    sample = ImageSample(0, "0", 0.0, "", image, None, None, None)
-    (component,) = yolox.components(model, yolox.load_input(sample, parameters), checked)
-    path = folder / "yolox.onnx"
-    export_onnx(component, path, exporter="torchscript", opset_version=17)
-    check_onnx(path, component, 17)
-    spec = ModelSpec(
-        model="yolox",
-        task="detection2d",
-        classes=yolox.classes(model),
-        components=[component.spec("onnx/yolox.onnx", None)],
-        parameters=parameters,
-    )
-    # ONNX Runtime does not load a file with a plugin.
-    pipeline = None if component.before_plugin is not None else build_pipeline(spec, OnnxSession(path))
-    return model, pipeline, yolox, path
-
-
-def samples(folder: Path) -> list[Any]:
-    from shared.data import ImageSample
-
-    return [
-        ImageSample(i, str(i), 0.0, "", path, None, None, None)
-        for i, path in enumerate(sorted((folder / "images").glob("*.png")))
-    ]
+    built = tiny.built(folder, options, text, seed)
+    pipeline, path = image_export.exported(folder, "yolox", yolox, built)
+    return built[0], pipeline, yolox, path
 
 
 def same_boxes(ours: Any, theirs: Any) -> None:
@@ -140,14 +97,9 @@ def test_the_layout_is_autowares(tmp_path: Path) -> None:
 
 def test_full_size_has_18900_rows(tmp_path: Path) -> None:
     from exporter.models.yolox import adapter as yolox
-    from shared.data import ImageSample
 
     text = tiny.TRAINING_CONFIG.replace("(96, 96)", "(960, 960)")
-    model, _, checked = tiny.built(tmp_path, {"batch_size": 6}, text)
-    image = tiny.write_images(tmp_path / "images")[0]
-    (component,) = yolox.components(
-        model, yolox.load_input(ImageSample(0, "0", 0.0, "", image, None, None, None), {}), checked
-    )
+    component = component_of(tmp_path, yolox, tiny.built(tmp_path, {"batch_size": 6}, text))
     assert component.inputs[0].shape == [6, 3, 960, 960]
     assert component.outputs[0].shape == [6, 18900, 5 + len(tiny.CLASSES)]
 
@@ -158,7 +110,6 @@ AWML_CLASSES = ["unknown", "car", "truck", "bus", "trailer", "motorcycle", "pede
 def test_awmls_own_config_at_full_size(tmp_path: Path) -> None:
     from exporter.models.yolox import adapter as yolox
     from exporter.training_config import random_weights, read_training_config
-    from shared.data import ImageSample
 
     training = read_training_config(Path(__file__).parents[1] / "data" / "awml_configs" / "yolox_opt_elan.py")
     with pytest.raises(ConfigError, match="names 0 classes, the head has 8"):
@@ -172,9 +123,7 @@ def test_awmls_own_config_at_full_size(tmp_path: Path) -> None:
         114,
         0.01,
     )
-    image = tiny.write_images(tmp_path, ((192, 108),))[0]
-    sample = ImageSample(0, "0", 0.0, "", image, None, None, None)
-    (component,) = yolox.components(model, yolox.load_input(sample, parameters), options)
+    component = component_of(tmp_path, yolox, (model, training, options))
     assert component.outputs[0].shape == [1, 18900, 13]
     with torch.no_grad():
         rows = component.module(*component.trace_inputs())
@@ -256,13 +205,10 @@ def test_a_file_without_the_plugin_that_was_asked_for_is_refused(tmp_path: Path)
     """As the dynamo exporter writes it: that one does not know how to."""
     from exporter.artifacts.checks import check_onnx
     from exporter.models.yolox import adapter as yolox
-    from shared.data import ImageSample
     from shared.errors import ExportError
 
     _, _, _, path = exported(tmp_path, FORMS["detections"])
-    model, _, checked = tiny.built(tmp_path, PLUGIN)
-    sample = ImageSample(0, "0", 0.0, "", tmp_path / "images" / "0.png", None, None, None)
-    (component,) = yolox.components(model, yolox.load_input(sample, {}), checked)
+    component = component_of(tmp_path, yolox, tiny.built(tmp_path, PLUGIN))
     with pytest.raises(ExportError, match="does not end in the plugin"):
         check_onnx(path, component, 17)
 
@@ -309,13 +255,8 @@ def test_a_program_computes_as_the_onnx_file_does(
 ) -> None:
     from exporter.artifacts.programs import export_program
     from exporter.models.yolox import adapter as yolox
-    from shared.data import ImageSample
 
-    model, _, checked = tiny.built(tmp_path, options, text, seed)
-    image = tiny.write_images(tmp_path / "images")[0]
-    (component,) = yolox.components(
-        model, yolox.load_input(ImageSample(0, "0", 0.0, "", image, None, None, None), {}), checked
-    )
+    component = component_of(tmp_path, yolox, tiny.built(tmp_path, options, text, seed))
     agreement = export_program(component, tmp_path / "yolox.pt2")
     assert agreement[0].largest_relative < 1e-5
 
@@ -365,11 +306,9 @@ def test_options_that_are_wrong(options: dict[str, Any], message: str) -> None:
 
 def test_an_image_that_cant_be_read_is_one_line(tmp_path: Path) -> None:
     from exporter.models.yolox import adapter as yolox
-    from shared.data import ImageSample
 
     model, _, _ = tiny.built(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no image")
     for name in ("broken.png", "missing.png"):
-        sample = ImageSample(0, "0", 0.0, "", tmp_path / name, None, None, None)
         with pytest.raises(InputError, match=name):
-            yolox.answer(model, yolox.load_input(sample, {}))
+            yolox.answer(model, yolox.load_input(sample_of(tmp_path / name), {}))

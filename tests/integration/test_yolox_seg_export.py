@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from shared.errors import ConfigError
-from tests.integration.test_yolox_export import OnnxSession, same_boxes, samples
+from tests.integration.test_yolox_export import same_boxes
+from tests.support import image_export
 from tests.support import tiny_yolox as tiny
 from tests.support import tiny_yolox_seg as seg
+from tests.support.image_export import samples
 
 pytestmark = pytest.mark.exporter
 
@@ -22,29 +24,11 @@ pytest.importorskip("onnxruntime")
 
 def exported(folder: Path, options: dict[str, Any], text: str = seg.TRAINING_CONFIG) -> tuple[Any, Any, Any, Path]:
     """Model, pipeline on the ONNX file, adapter, and the file; the export's own check has passed."""
-    from exporter.artifacts.checks import check_onnx
-    from exporter.artifacts.onnx_export import export_onnx
     from exporter.models.yolox_seg import adapter
-    from runtime.pipeline import build_pipeline
-    from shared.data import ImageSample
-    from shared.spec import ModelSpec
 
-    model, training, checked = seg.built(folder, options, text)
-    parameters = adapter.parameters(model, training, checked)
-    image = tiny.write_images(folder / "images")[0]
-    sample = ImageSample(0, "0", 0.0, "", image, None, None, None)
-    (component,) = adapter.components(model, adapter.load_input(sample, parameters), checked)
-    path = folder / "yolox.onnx"
-    export_onnx(component, path, exporter="torchscript", opset_version=17)
-    check_onnx(path, component, 17)
-    spec = ModelSpec(
-        model="yolox_seg",
-        task=adapter.TASK,
-        classes=adapter.classes(model),
-        components=[component.spec("onnx/yolox.onnx", None)],
-        parameters=parameters,
-    )
-    return model, build_pipeline(spec, OnnxSession(path)), adapter, path
+    built = seg.built(folder, options, text)
+    pipeline, path = image_export.exported(folder, "yolox_seg", adapter, built)
+    return built[0], pipeline, adapter, path
 
 
 @pytest.mark.parametrize(

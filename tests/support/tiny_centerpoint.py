@@ -15,6 +15,7 @@ from runtime.lidar.voxelize import Voxels
 from runtime.models.centerpoint.parameters import Decoration
 from shared.arrays import Float32
 from shared.config import DeployConfig, resolved
+from shared.runs import Run
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.workspace import Workspace
 
@@ -192,6 +193,20 @@ def make_workspace(root: Path, frames: Path, **options: Any) -> Workspace:
         stage.spec(model)
         stage.config(resolved(config))
     return workspace
+
+
+def assert_same_boxes(ours: Run, theirs: Run) -> None:
+    """Counters, boxes and raw outputs of two runs are the same, but for rounding; there are boxes to compare."""
+    assert ours.counters == theirs.counters
+    assert sum(counters["boxes"] for counters in theirs.counters) > 10
+    for index in range(len(theirs)):
+        got, wanted = ours.boxes(index), theirs.boxes(index)
+        np.testing.assert_array_equal(got.labels, wanted.labels)
+        for name in ("centers", "sizes", "yaws", "velocities", "scores"):
+            np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), rtol=1e-4, atol=1e-5, err_msg=name)
+    for index in theirs.header.raw_samples:
+        for name, value in theirs.raw(index).items():
+            np.testing.assert_allclose(ours.raw(index)[name], value, rtol=1e-4, atol=1e-5)
 
 
 def _encoder() -> Any:

@@ -17,8 +17,8 @@ from runtime.pipeline import build_pipeline
 from shared.errors import InferenceError
 from tests.support import cuda_on_cpu
 from tests.support.calibration_data import FakeSession, spec
-from tests.support.calibration_device import Answering
 from tests.support.cuda_on_cpu import HostGpu
+from tests.support.fixed_session import LogitsSession
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
 
@@ -52,7 +52,7 @@ def folder() -> Path:
 def on_device(monkeypatch, folder: Path, seed: int = 0, **options: Any) -> CalibrationOnDevice:
     parameters = options.pop("parameters", {})
     gpu = cuda_on_cpu.use(monkeypatch, folder, seed)
-    built = build_pipeline(spec(**parameters), Answering(gpu, **options))
+    built = build_pipeline(spec(**parameters), LogitsSession(gpu, **options))
     assert isinstance(built, CalibrationOnDevice)
     return built
 

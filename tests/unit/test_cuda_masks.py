@@ -19,7 +19,7 @@ from shared.spec import ModelSpec
 from shared.tasks.segmentation2d import ClassMask
 from tests.support import tiny_yolox as tiny
 from tests.support import tiny_yolox_seg as seg
-from tests.support.yolox_device import RowsSession
+from tests.support.fixed_session import RowsSession
 
 Array = np.ndarray[Any, Any]
 

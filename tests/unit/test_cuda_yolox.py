@@ -16,7 +16,7 @@ from runtime.models.yolox.device import YoloxOnDevice
 from runtime.pipeline import HostPipeline, build_pipeline
 from tests.support import cuda_on_cpu
 from tests.support import tiny_yolox as tiny
-from tests.support.yolox_device import RowsSession
+from tests.support.fixed_session import RowsSession
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
 

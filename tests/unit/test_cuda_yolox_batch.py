@@ -17,7 +17,7 @@ from shared.errors import InferenceError, UsageError
 from shared.spec import TensorSpec
 from tests.support import cuda_on_cpu
 from tests.support import tiny_yolox as tiny
-from tests.support.yolox_device import RowsSession
+from tests.support.fixed_session import RowsSession
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import awml_deploy_traffic_light
@@ -14,19 +11,11 @@ from click.testing import CliRunner
 
 from exporter import random_checkpoint
 from shared.manifest import read_manifest
+from tests.support.jobs import tool
 
 CONFIG = Path(awml_deploy_traffic_light.__file__).parent / "configs" / "traffic_light.yaml"
 FRAMES = 6
 pytestmark = pytest.mark.timeout(900)
-
-
-def tool(name: str, *arguments: str | Path) -> str:
-    """Run a command of a tool as its own process; what it printed."""
-    call = f"from {name}.cli import cli; cli()"
-    answer = subprocess.run([sys.executable, "-c", call, *map(str, arguments)], capture_output=True, text=True,
-                            check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +80,8 @@ def test_lights_of_pedestrians_get_a_bundle_of_their_own_from_awmls_deploy_confi
     }  # fmt: skip
     sets = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
     tool("exporter", "export", "--config", deploy, "--work", tmp_path / "work", *sets)
-    tool(
-        "exporter",
-        "package",
-        "autoware",
-        "--work",
-        tmp_path / "work",
-        "--out",
-        tmp_path / "bundle",
-        "--precision",
-        "fp16",
-    )
+    bundle = ("--out", tmp_path / "bundle", "--precision", "fp16")
+    tool("exporter", "package", "autoware", "--work", tmp_path / "work", *bundle)
     assert (tmp_path / "bundle" / "lamp_labels_ped.txt").read_text().split() == ["red", "green", "unknown"]
     file = tmp_path / "bundle" / "ped_traffic_light_classifier_mobilenetv2_batch_4.onnx"
     (output,) = onnx.load(str(file)).graph.output

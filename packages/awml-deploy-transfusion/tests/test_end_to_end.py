@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from shared.manifest import read_manifest
 from shared.tasks import find
 from shared.workspace import Workspace
 from tests.support import backends_on_cpu, cuda_on_cpu, trt_rtx
+from tests.support.jobs import tool
 from trt_builder.build_plan import read_config
 from trt_builder.jobs import make_jobs
 
@@ -31,15 +30,6 @@ TRAINING_CONFIG = Path(configs.__path__[0]) / "transfusion_demo.py"
 FRAMES = 3
 MIN_MAP = 0.6
 pytestmark = pytest.mark.timeout(900)
-
-
-def tool(name: str, *arguments: str | Path) -> str:
-    """Run a command of a tool as its own process; what it printed."""
-    call = f"from {name}.cli import cli; cli()"
-    answer = subprocess.run([sys.executable, "-c", call, *map(str, arguments)], capture_output=True, text=True,
-                            check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
 
 
 @pytest.fixture(scope="module")
