@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from runtime.cuda import nvrtc
 from shared.errors import EnvironmentLacks, ModelLoadError
+from shared.files import write_bytes
+
+_log = logging.getLogger("runtime")
 
 # What every kernel file builds on.
 _COMMON = Path(__file__).with_name("common.cu")
@@ -49,31 +53,34 @@ def compile_kernels(files: Sequence[Path], constants: Mapping[str, str], archite
     if cached.is_file():
         return cached.read_bytes()
     macros = [f"-D{name}={value}" for name, value in sorted(constants.items())]
+    code = _compiled(text, macros, architecture)
+    try:
+        write_bytes(cached, code)
+    except (OSError, EnvironmentLacks) as error:
+        _log.warning("compiled kernels are not kept, and will be compiled again: %s", error)
+    return code
+
+
+def _compiled(text: str, macros: Sequence[str], architecture: str) -> bytes:
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-        result = Path(scratch) / "kernels.cubin"
-        if nvcc is not None:
-            _by_nvcc(nvcc, text, [f"-arch={architecture}", *FLAGS, *macros], result)
-        else:
-            library = nvrtc.find()
-            if library is None:
-                raise EnvironmentLacks(
-                    "the CUDA kernels are not compiled yet, and there is neither nvcc nor NVRTC",
-                    hint="pip install nvidia-cuda-nvrtc, or choose --steps numpy",
-                )
-            options = [f"--gpu-architecture={architecture}", *FLAGS, *macros]
-            result.write_bytes(nvrtc.compile_to_cubin(library, text, options))
-        # A rename: another process sees the whole file or none.
-        result.replace(cached)
-    return cached.read_bytes()
+    if nvcc is not None:
+        return _by_nvcc(nvcc, text, [f"-arch={architecture}", *FLAGS, *macros])
+    library = nvrtc.find()
+    if library is None:
+        raise EnvironmentLacks(
+            "the CUDA kernels are not compiled yet, and there is neither nvcc nor NVRTC",
+            hint="pip install nvidia-cuda-nvrtc, or choose --steps numpy",
+        )
+    return nvrtc.compile_to_cubin(library, text, [f"--gpu-architecture={architecture}", *FLAGS, *macros])
 
 
-def _by_nvcc(nvcc: str, text: str, options: Sequence[str], result: Path) -> None:
-    file = result.with_suffix(".cu")
-    file.write_text(text, encoding="utf-8")
-    command = [nvcc, "--cubin", *options, "-o", str(result), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise ModelLoadError(f"nvcc can't compile the kernels: {errors[0] if errors else 'no message'}")
+def _by_nvcc(nvcc: str, text: str, options: Sequence[str]) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="kernels-") as scratch:
+        file, result = Path(scratch) / "kernels.cu", Path(scratch) / "kernels.cubin"
+        file.write_text(text, encoding="utf-8")
+        command = [nvcc, "--cubin", *options, "-o", str(result), str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+            raise ModelLoadError(f"nvcc can't compile the kernels: {errors[0] if errors else 'no message'}")
+        return result.read_bytes()
