@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from exporter.artifacts.given_onnx import given_digest, take_onnx
 from exporter.models import ExportableModel
 from exporter.versions import stage_versions
-from shared import plugins
+from shared import onnx_graph, plugins
 from shared.config import part, resolved
 from shared.errors import ConfigError, InputError
 from shared.lazy import lazy_import
@@ -133,21 +133,19 @@ def check(path: Path, *, where: str) -> None:
 
 def tensors_of(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Inputs and outputs of an ONNX file."""
-    graph = onnx.load(str(path), load_external_data=False).graph
-    weights = {initializer.name for initializer in graph.initializer}
+    model = onnx.load(str(path), load_external_data=False)
 
     def specs(values: Sequence[Any]) -> list[TensorSpec]:
         return [
             TensorSpec(
                 name=value.name,
-                dtype=onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+                dtype=onnx_graph.dtype(value),
                 shape=[axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim],
             )
             for value in values
-            if value.name not in weights
         ]
 
-    return specs(graph.input), specs(graph.output)
+    return specs(onnx_graph.inputs(model)), specs(model.graph.output)
 
 
 def _one_file(given: Path) -> Path:

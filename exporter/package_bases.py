@@ -46,10 +46,10 @@ def package_bases() -> Iterator[list[str]]:
                     hint="the copy that training wrote into its work_dirs needs none; or take AWML as it was then",
                 )
             return str(found), scope
-        found = _find_base(name)
-        if found is None:
+        base = _find_base(name)
+        if base is None:
             absent.append(name)
-        return str(found or _EMPTY), name.partition("::")[0]
+        return str(base or _EMPTY), name.partition("::")[0]
 
     mmengine.Config._get_cfg_path = staticmethod(resolve)
     try:

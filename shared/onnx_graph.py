@@ -69,10 +69,25 @@ def node_name(node: onnx.NodeProto) -> str:
     return node.name or f"node_of_{node.output[0]}"
 
 
-def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
+def opset(model: onnx.ModelProto) -> int:
+    """Version of ONNX's own operators in a file; 0 where it names none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs that a caller must give: those that are no initializers."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    return [GraphInput(value.name, _shape(value)) for value in model.graph.input if value.name not in weights]
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
+    """Names and shapes of `inputs`."""
+    return [GraphInput(value.name, _shape(value)) for value in inputs(model)]
+
+
+def dtype(value: onnx.ValueInfoProto) -> str:
+    """NumPy's name of the type of an input or output."""
+    return str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name)
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
@@ -84,18 +99,9 @@ def tensors(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
     """Inputs and outputs as JSON: name, dtype (NumPy's name of it), and shape with the names of dynamic axes."""
 
     def described(values: Iterable[onnx.ValueInfoProto]) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": value.name,
-                "dtype": onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
-                "shape": list(_shape(value)),
-            }
-            for value in values
-        ]
+        return [{"name": value.name, "dtype": dtype(value), "shape": list(_shape(value))} for value in values]
 
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    return {"inputs": described(inputs), "outputs": described(model.graph.output)}
+    return {"inputs": described(inputs(model)), "outputs": described(model.graph.output)}
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.component import Component, Sizes, as_tuple
+from shared import onnx_graph
 from shared.errors import ExportError
 from shared.lazy import lazy_import
 from shared.spec import TensorSpec
@@ -96,12 +97,10 @@ def check_onnx(path: Path, component: Component, opset_version: int, *, measure:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"not a valid ONNX file ({str(error).splitlines()[0]})", where=component.name) from error
     model = onnx.load(str(path), load_external_data=False)
-    opset = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
+    opset = onnx_graph.opset(model)
     if opset != opset_version:
         raise ExportError(f"has opset {opset} instead of {opset_version}", where=component.name)
-    weights = {initializer.name for initializer in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    _check_tensors("input", inputs, component.inputs, component.name)
+    _check_tensors("input", onnx_graph.inputs(model), component.inputs, component.name)
     _check_tensors("output", model.graph.output, component.outputs, component.name)
 
     return compare_onnx(path, component, measure)
@@ -174,9 +173,9 @@ def _check_tensors(kind: str, actual: Sequence[Any], expected: Sequence[TensorSp
     if names != [tensor.name for tensor in expected]:
         raise ExportError(f"has the {kind}s {names} instead of {[tensor.name for tensor in expected]}", where=where)
     for value, tensor in zip(actual, expected, strict=True):
-        kind_of = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-        if kind_of != tensor.dtype:
-            raise ExportError(f"{kind} '{tensor.name}' is {kind_of} instead of {tensor.dtype}", where=where)
+        dtype = onnx_graph.dtype(value)
+        if dtype != tensor.dtype:
+            raise ExportError(f"{kind} '{tensor.name}' is {dtype} instead of {tensor.dtype}", where=where)
         shape = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         if shape != list(tensor.shape):
             raise ExportError(f"{kind} '{tensor.name}' has the shape {shape} instead of {tensor.shape}", where=where)

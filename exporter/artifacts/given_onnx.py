@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.artifacts.checks import Agreement, Disagrees
+from shared import onnx_graph
 from shared.errors import ExportError, InputError
 from shared.files import copy, sha256_of_file, sha256_of_json
 from shared.lazy import lazy_import
@@ -133,7 +134,7 @@ def take_onnx(source: Path, file_name: str, target: Path) -> int:
         raise InputError("keeps its weights in a file beside it", where=str(path), hint="save it as one file")
     _refuse_endless_loops(model, path)
     copy(path, target)
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    return onnx_graph.opset(model)
 
 
 def _refuse_endless_loops(model: Any, path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from exporter.component import Component
 from exporter.quiet import quiet
+from shared import onnx_graph
 from shared.errors import ExportError
 from shared.lazy import lazy_import
 
@@ -83,18 +84,13 @@ def export_onnx(
     if opset_version != written:
         _convert(component, path, written, opset_version, f"the {exporter} exporter")
     _name_axes(component, path)
-    actual = _opset(path)
+    actual = onnx_graph.opset(onnx.load(str(path), load_external_data=False))
     if actual != opset_version:
         raise ExportError(
             f"PyTorch's {exporter} exporter wrote opset {actual}, not {opset_version}",
             where=component.name,
             hint=f"use export.exporter torchscript for opset {opset_version}, or export.opset_version {actual}",
         )
-
-
-def _opset(path: Path) -> int:
-    model = onnx.load(str(path), load_external_data=False)
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 def _convert(component: Component, path: Path, written: int, opset_version: int, origin: str) -> None:

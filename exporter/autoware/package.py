@@ -13,7 +13,7 @@ from exporter.artifacts.stamp import PRODUCER
 from exporter.autoware import Bundle, BundleOptions, bundler
 from exporter.autoware.refusals import EXPORT_AGAIN
 from exporter.autoware.typed_onnx import TypedGraph, write_typed_onnx
-from shared import __version__
+from shared import __version__, onnx_graph
 from shared.config.write import to_yaml
 from shared.errors import InputError, UsageError
 from shared.files import copy, explain_os_errors, sha256_of_file, write_text
@@ -91,10 +91,8 @@ def check_onnx_is_component(path: Path, component: ComponentSpec) -> None:
             "keeps its weights in another file, which a bundle has no place for", where=str(path),
             hint=f"{EXPORT_AGAIN} weights inside",
         )  # fmt: skip
-    weights = {tensor.name for tensor in model.graph.initializer}
-    tensors = [*(tensor for tensor in model.graph.input if tensor.name not in weights), *model.graph.output]
-    as_numpy = onnx.helper.tensor_dtype_to_np_dtype
-    actual = [f"{tensor.name} {as_numpy(tensor.type.tensor_type.elem_type)}" for tensor in tensors]
+    tensors = [*onnx_graph.inputs(model), *model.graph.output]
+    actual = [f"{tensor.name} {onnx_graph.dtype(tensor)}" for tensor in tensors]
     wanted = [f"{tensor.name} {tensor.dtype}" for tensor in (*component.inputs, *component.outputs)]
     if actual != wanted:
         raise InputError(

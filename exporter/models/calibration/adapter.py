@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,7 @@ class Options(ModelOptions):
     max_depth: float | None = Field(default=None, gt=0)
 
 
-def read_options(options: Mapping[str, Any]) -> Options:
-    """The options, checked.
-
-    Raises:
-        ConfigError: an unknown option or a wrong value.
-    """
-    return checked_options(Options, options, "calibration")
+read_options = partial(checked_options, Options, model="calibration")
 
 
 # -- the model ------------------------------------------------------------------------------------------------------

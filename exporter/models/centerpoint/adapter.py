@@ -7,7 +7,7 @@ What lies between and around them (voxelization, decoration, scatter, decoding, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -24,15 +24,7 @@ from exporter.options import checked_options
 __all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
 
 TASK = "detection3d"
-
-
-def read_options(options: Mapping[str, Any]) -> Options:
-    """The options, checked.
-
-    Raises:
-        ConfigError: an unknown option or a wrong value.
-    """
-    return checked_options(Options, options, "centerpoint")
+read_options = partial(checked_options, Options, model="centerpoint")
 
 
 def components(model: Any, model_input: Tensor, options: Options) -> list[Component]:

@@ -6,7 +6,7 @@ by frustum and deciding are the runtime's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from exporter.lidar.framework import load_input
@@ -21,15 +21,7 @@ from exporter.training_config import TrainingConfig
 __all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
 
 TASK = "segmentation3d"
-
-
-def read_options(options: Mapping[str, Any]) -> Options:
-    """The options, checked.
-
-    Raises:
-        ConfigError: an unknown option or a wrong value.
-    """
-    return checked_options(Options, options, "frnet")
+read_options = partial(checked_options, Options, model="frnet")
 
 
 def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str, Any]:  # noqa: ARG001 (read by `build`)

@@ -7,7 +7,8 @@ as the head gives them, objectness and class scores after the sigmoid. Decoding 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from exporter.models.yolox.build import build, classes
@@ -22,15 +23,7 @@ from exporter.training_config import TrainingConfig
 __all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
 
 TASK = "detection2d"
-
-
-def read_options(options: Mapping[str, Any]) -> Options:
-    """The options, checked.
-
-    Raises:
-        ConfigError: an unknown option or a wrong value.
-    """
-    return checked_options(Options, options, "yolox")
+read_options = partial(checked_options, Options, model="yolox")
 
 
 def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from exporter.models.yolox import adapter as yolox
@@ -26,13 +26,7 @@ DETECTION, SEGMENTATION = "detection2d", "segmentation2d"
 TASK = f"{DETECTION}+{SEGMENTATION}"
 
 
-def read_options(options: Mapping[str, Any]) -> SegOptions:
-    """The options, checked.
-
-    Raises:
-        ConfigError: an unknown option or a wrong value.
-    """
-    return checked_options(SegOptions, options, "yolox_seg")
+read_options = partial(checked_options, SegOptions, model="yolox_seg")
 
 
 def build(config: TrainingConfig, options: SegOptions) -> Any:

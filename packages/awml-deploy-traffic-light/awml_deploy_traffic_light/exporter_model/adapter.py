@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -62,13 +63,7 @@ class Options(ModelOptions):
         return self
 
 
-def read_options(options: Mapping[str, Any]) -> Options:
-    """The options, checked.
-
-    Raises:
-        ConfigError: an unknown option or a wrong value.
-    """
-    return checked_options(Options, options, "traffic_light")
+read_options = partial(checked_options, Options, model="traffic_light")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Voxelization before it, and decoding and suppression after it, are the runtime's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -22,15 +22,7 @@ from exporter.training_config import TrainingConfig
 __all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
 
 TASK = "detection3d"
-
-
-def read_options(options: Mapping[str, Any]) -> ModelOptions:
-    """There are none.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    return checked_options(ModelOptions, options, "transfusion")
+read_options = partial(checked_options, ModelOptions, model="transfusion")
 
 
 def build(config: TrainingConfig, options: ModelOptions) -> Any:  # noqa: ARG001
