@@ -8,9 +8,9 @@ import logging
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import engine_times
 from runtime.backends import Session
 from runtime.backends.tensorrt import TensorRTSession
+from runtime.bench_tables import chrome_trace, engine_table, findings, layer_table, stage_table, throughput_line
 from runtime.conditions import conditions
 from runtime.input_buffers import InputBuffer
 from runtime.model import Model, ModelOptions, open_model
@@ -27,28 +28,21 @@ from runtime.warm_up import WarmUp, warm_up
 from shared.answer import Answer
 from shared.errors import UsageError
 from shared.latency import (
-    MIN_SAMPLES,
-    NOT_STAGES,
     TOTAL,
     compare,
-    disturbance,
     median_interval,
     round_of,
     summarize,
     summarize_stages,
 )
-from shared.table import MISSING, Table, number
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _log = logging.getLogger("runtime")
 
-_COLUMNS = ("mean", "std", "min", "median", "p90", "p95", "p99", "max")
 # Requests with an event at every stage, where those slow a request down.
 _STAGED_REQUESTS = 200
-# Layers beyond these are in the file alone.
-_LAYERS_SHOWN = 15
 
 Requests = list[dict[str, float]]
 # Requests, requests with stages, and the conditions that they were made under.
@@ -106,18 +100,18 @@ def bench(
         raise UsageError(f"sample {index} is not in the data set", hint=f"choose 0 to {len(model.dataset) - 1}")
     other = _earlier(model, against)
     stage = model.stage("bench", {"sample": index, "min_requests": min_requests, "min_seconds": min_seconds})
-    with stage, _ready(model, index, batch=batch, page_locked=page_locked) as (session, pipeline, data):
+    subject = _Subject(work, backend_name, device, options, index, batch, page_locked)
+    with stage, subject.ready(model) as (session, pipeline, data):
         _check_options(pipeline, session, streams=streams, bare=like is not None or profile)
         warmth = settle(pipeline, data, max_warm_up_seconds)
         totals, staged, answer = measure(pipeline, data, min_requests, min_seconds)
-        found = _conditions(model, index, batch=batch, page_locked=page_locked)
+        found = subject.conditions(model)
         rounds = [round_of(by_stage(totals, staged), found)]
         for _ in range(processes - 1):
-            placed = partial(_measure_again, work, backend_name, device, index, options)
-            again = partial(placed, batch=batch, page_locked=page_locked)
-            more, more_staged, others = _in_a_process(
-                again, min_requests=min_requests, min_seconds=min_seconds, max_warm_up_seconds=max_warm_up_seconds
-            )
+            # Started afresh, and ended behind it.
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                another = process.submit(subject.measured, min_requests, min_seconds, max_warm_up_seconds)
+                more, more_staged, others = another.result()
             rounds.append(round_of(by_stage(more, more_staged), others))
             totals, staged = totals + more, staged + more_staged
         statistics = _statistics(totals, staged)
@@ -133,85 +127,78 @@ def bench(
             "rounds": rounds,
             "memory": {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
         }
-        parts = [_stage_table(model, index, batch, len(totals), statistics)]
-        parts += _findings(statistics, list(model.spec.components), found)
+        parts = [stage_table(model, index, batch, len(totals), statistics)]
+        parts += findings(statistics, list(model.spec.components), found)
         if streams > 1:
             result["streams"] = throughput(pipeline, data, streams, min_seconds)
-            parts.append(_throughput_line(result["streams"], statistics))
+            parts.append(throughput_line(result["streams"], statistics))
         if like is not None:
             result["engines"] = _bare_engines(session, _engine_shapes(pipeline, data, answer), like)
-            parts.append(_engine_table(result["engines"], statistics, like))
+            parts.append(engine_table(result["engines"], statistics, like))
         if profile:
             result["layers"] = _layers(session, _engine_shapes(pipeline, data, answer))
-            parts += [_layer_table(name, layers) for name, layers in result["layers"].items()]
+            parts += [layer_table(name, layers) for name, layers in result["layers"].items()]
         if other is not None:
             result["against"] = {"run": against, "total": compare(statistics[TOTAL], other)}
             parts.append(f"total: {result['against']['total']} against {against}")
         requests = {**result, "requests_ms": totals, "staged_ms": staged}
         stage.text_artifact(f"bench/{model.name}.json", "latency", json.dumps(requests))
         if trace:
-            stage.text_artifact(f"bench/{model.name}.trace.json", "trace", json.dumps(_chrome_trace(staged)))
+            stage.text_artifact(f"bench/{model.name}.trace.json", "trace", json.dumps(chrome_trace(staged)))
             parts.append(f"stages for chrome://tracing or Perfetto: bench/{model.name}.trace.json")
         stage.result("bench", model.name, {key: value for key, value in result.items() if key != "layers"})
     return Answer("\n\n".join(parts), {"run": model.name, "requests": len(totals), **result})
 
 
-def _measure_again(
-    work: Path,
-    backend_name: str,
-    device: str,
-    index: int,
-    options: ModelOptions,
-    *,
-    batch: int | None,
-    page_locked: bool,
-    min_requests: int,
-    min_seconds: float,
-    max_warm_up_seconds: float,
-) -> Measured:
-    """What another process measures of the same sample: see `measure`, and the conditions of it."""
-    model = open_model(work, backend_name, device, **options)
-    with _ready(model, index, batch=batch, page_locked=page_locked) as (_, pipeline, data):
-        settle(pipeline, data, max_warm_up_seconds)
-        totals, staged, _ = measure(pipeline, data, min_requests, min_seconds)
-        return totals, staged, _conditions(model, index, batch=batch, page_locked=page_locked)
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured, so that another process can open it too; see `bench`."""
 
+    work: Path
+    backend: str
+    device: str
+    options: ModelOptions
+    index: int
+    batch: int | None
+    page_locked: bool
 
-def _conditions(model: Model, index: int, *, batch: int | None, page_locked: bool) -> dict[str, str]:
-    memory = {"memory": "page-locked"} if page_locked else {}
-    of_several = {"batch": str(batch)} if batch is not None else {}
-    return conditions(model.device, threads=str(model.threads or "default"), sample=str(index), **memory, **of_several)
+    @contextlib.contextmanager
+    def ready(self, model: Model) -> Iterator[tuple[Session, Pipeline, Any]]:
+        """The model's session, the pipeline that takes requests, and the input of one.
 
+        Raises:
+            UsageError: what is asked for needs a pipeline on a GPU, or one that takes batches.
+        """
+        session, one = model.load()
+        pipeline = one if self.batch is None else _of_batches(one, self.batch)
+        dataset = model.dataset
+        samples = [dataset.sample((self.index + number) % len(dataset)) for number in range(self.batch or 1)]
+        inputs = [one.read(sample).data for sample in samples]
+        with contextlib.ExitStack() as locked:
+            if self.page_locked:
+                inputs = [locked.enter_context(_page_locked(one, data)) for data in inputs]
+            yield session, pipeline, inputs[0] if self.batch is None else inputs
 
-@contextlib.contextmanager
-def _ready(
-    model: Model, index: int, *, batch: int | None, page_locked: bool
-) -> Iterator[tuple[Session, Pipeline, Any]]:
-    """The model's session, the pipeline that takes requests, and the input of one.
+    def conditions(self, model: Model) -> dict[str, str]:
+        """What tells whether what was measured just now can be compared with another measurement."""
+        memory = {"memory": "page-locked"} if self.page_locked else {}
+        of_several = {"batch": str(self.batch)} if self.batch is not None else {}
+        threads, sample = str(model.threads or "default"), str(self.index)
+        return conditions(model.device, threads=threads, sample=sample, **memory, **of_several)
 
-    Raises:
-        UsageError: what is asked for needs a pipeline on a GPU, or one that takes batches.
-    """
-    session, one = model.load()
-    pipeline = one if batch is None else _of_batches(one, batch)
-    dataset = model.dataset
-    inputs = [one.read(dataset.sample((index + number) % len(dataset))).data for number in range(batch or 1)]
-    with contextlib.ExitStack() as locked:
-        if page_locked:
-            inputs = [locked.enter_context(_page_locked(one, data)) for data in inputs]
-        yield session, pipeline, inputs[0] if batch is None else inputs
+    def measured(self, min_requests: int, min_seconds: float, max_warm_up_seconds: float) -> Measured:
+        """What this process measures, with a model and a warm-up of its own."""
+        model = open_model(self.work, self.backend, self.device, **self.options)
+        with self.ready(model) as (_, pipeline, data):
+            settle(pipeline, data, max_warm_up_seconds)
+            totals, staged, _ = measure(pipeline, data, min_requests, min_seconds)
+            return totals, staged, self.conditions(model)
 
 
 def _of_batches(pipeline: Pipeline, batch: int) -> Pipeline:
     if not isinstance(pipeline, DevicePipeline):
         raise UsageError(f"--batch {batch}", hint="several samples in a request need a pipeline on a GPU")
     return pipeline.batch(batch)
-
-
-def _in_a_process(measuring: Callable[..., Measured], **arguments: float) -> Measured:
-    """What ``measuring`` returns in a process that is started afresh, and ends."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(measuring, **arguments).result()
 
 
 def _earlier(model: Model, name: str | None) -> Mapping[str, float] | None:
@@ -250,9 +237,9 @@ def _check_options(pipeline: Pipeline, session: Session, *, streams: int, bare: 
         raise UsageError("--like and --profile measure engines", hint="they need --backend tensorrt, without --steps")
 
 
-def _request(pipeline: Pipeline, data: Any, *, stages: bool) -> Inference:
+def _request(pipeline: Pipeline, data: Any) -> Inference:
     """One request; without the events of the stages where they can be left out."""
-    if stages or not isinstance(pipeline, DevicePipeline):
+    if not isinstance(pipeline, DevicePipeline):
         return pipeline.infer(data)
     pipeline.submit(data)
     return pipeline.collect()
@@ -260,7 +247,7 @@ def _request(pipeline: Pipeline, data: Any, *, stages: bool) -> Inference:
 
 def settle(pipeline: Pipeline, data: Any, max_seconds: float) -> WarmUp:
     """Make requests until their median has settled, or the time is up."""
-    warmth = warm_up(lambda: _request(pipeline, data, stages=False).latency_ms[TOTAL], max_seconds)
+    warmth = warm_up(lambda: _request(pipeline, data).latency_ms[TOTAL], max_seconds)
     if not warmth.stable and max_seconds > 0:
         _log.warning(
             "the median did not settle within %.0f s of warm-up; is something else using this machine?", max_seconds
@@ -275,7 +262,7 @@ def measure(
     requests: Requests = []
     started = time.perf_counter()
     while len(requests) < min_requests or time.perf_counter() - started < min_seconds:
-        answer = with_waiting(partial(_request, pipeline, data, stages=False))
+        answer = with_waiting(partial(_request, pipeline, data))
         requests.append(answer.latency_ms)
     if not isinstance(pipeline, DevicePipeline):
         return requests, requests, answer
@@ -294,42 +281,6 @@ def _statistics(totals: Requests, staged: Requests) -> dict[str, dict[str, float
     for name, values in statistics.items():
         values["median_low"], values["median_high"] = median_interval(stages[name])
     return statistics
-
-
-def _stage_table(
-    model: Model, index: int, batch: int | None, count: int, statistics: Mapping[str, Mapping[str, float]]
-) -> str:
-    per_second = statistics[TOTAL]["throughput"]
-    samples = f"sample {index}" if batch is None else f"{batch} samples a request, from {index} on"
-    title = f"{model.name}, {samples}, {count} requests, {per_second:.2f} a second"
-    disturbed = disturbance(statistics[TOTAL])
-    title += "" if disturbed is None else f"; {disturbed}"
-    rows = [
-        [
-            name,
-            *(number(values[column], 3) if column in values else MISSING for column in _COLUMNS),
-            f"{values['median_low']:.3f}..{values['median_high']:.3f}" if values["samples"] >= MIN_SAMPLES else MISSING,
-        ]
-        for name, values in statistics.items()
-    ]
-    return Table(title, ["stage [ms]", *_COLUMNS, "median 95 %"], rows).text()
-
-
-def _findings(
-    statistics: Mapping[str, Mapping[str, float]], components: Sequence[Any], conditions: Mapping[str, str]
-) -> list[str]:
-    """The bottleneck, the components' share, and the state of the GPU."""
-    names = [component.name for component in components]
-    stages = {name: values["median"] for name, values in statistics.items() if name not in NOT_STAGES}
-    whole = sum(stages.values())
-    if whole == 0:
-        return []
-    slowest = max(stages, key=lambda name: stages[name])
-    share = sum(stages.get(name, 0.0) for name in names) / whole
-    lines = [f"bottleneck: {slowest}, {stages[slowest] / whole:.0%} of the stages; the components are {share:.0%}"]
-    if conditions:
-        lines.append(", ".join(f"{name} {value}" for name, value in conditions.items()))
-    return lines
 
 
 def throughput(pipeline: Pipeline, data: Any, streams: int, min_seconds: float) -> dict[str, float]:
@@ -361,14 +312,6 @@ def _rounds(lanes: Sequence[DevicePipeline[Any]], data: Any, min_seconds: float)
     return finished / elapsed
 
 
-def _throughput_line(streams: Mapping[str, float], statistics: Mapping[str, Mapping[str, float]]) -> str:
-    latency = statistics[TOTAL]["median"]
-    return (
-        f"{streams['streams']} streams: {streams['per_second']:.1f} requests a second, {streams['gain']:.2f} times one "
-        f"stream's {streams['one_per_second']:.1f} (one at a time takes {latency:.3f} ms)"
-    )
-
-
 def _engine_shapes(pipeline: Pipeline, data: Any, answer: Inference) -> EngineShapes:
     assert isinstance(pipeline, DevicePipeline)
     return pipeline.input_shapes(data, answer.counters)
@@ -389,54 +332,6 @@ def _bare_engines(session: Session, shapes_of: EngineShapes, like: str) -> dict[
     return results
 
 
-def _engine_table(
-    engines: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, Mapping[str, float]], like: str
-) -> str:
-    rows = [
-        [
-            name,
-            *(number(values["compute"].get(column), 3) for column in ("median", "p99")),
-            number(values["latency"]["median"], 3),
-            number(values["enqueue"]["median"], 3),
-            number(values["throughput"], 1),
-        ]
-        for name, values in engines.items()
-    ]
-    columns = ["engine [ms]", "compute", "compute p99", "latency", "enqueue", "a second"]
-    engines_alone = sum(values["compute"]["median"] for values in engines.values())
-    total = statistics[TOTAL]["median"]
-    overhead = (
-        f"the pipeline takes {total:.3f} ms, the engines alone {engines_alone:.3f}: {total / engines_alone:.3f} times, "
-        f"{total - engines_alone:.3f} ms above"
-    )
-    return f"{Table(f'bare engines as {like} measures them', columns, rows).text()}\n{overhead}"
-
-
 def _layers(session: Session, shapes_of: EngineShapes) -> dict[str, dict[str, float]]:
     assert isinstance(session, TensorRTSession)
     return {component: engine_times.layer_times(session, component, shapes) for component, shapes in shapes_of.items()}
-
-
-def _layer_table(component: str, layers: Mapping[str, float]) -> str:
-    whole = sum(layers.values())
-    slowest = sorted(layers.items(), key=lambda item: -item[1])[:_LAYERS_SHOWN]
-    rows = [[name[:100], number(value, 3), f"{value / whole:.1%}"] for name, value in slowest]
-    title = f"{component}: {len(layers)} layers, {whole:.3f} ms with the profiler on"
-    return Table(title, ["layer", "ms", "share"], rows).text()
-
-
-def _chrome_trace(staged: Requests) -> dict[str, Any]:
-    """Stages one after the other, in the format of Chrome's tracing (times in microseconds)."""
-    events: list[dict[str, Any]] = []
-    now = 0.0
-    for number_of_request, request in enumerate(staged):
-        begin = now
-        for stage, milliseconds in request.items():
-            if stage in NOT_STAGES:
-                continue
-            events.append({"name": stage, "ph": "X", "ts": now, "dur": milliseconds * 1e3, "pid": 0, "tid": 1})
-            now += milliseconds * 1e3
-        name = f"request {number_of_request}"
-        events.append({"name": name, "ph": "X", "ts": begin, "dur": request[TOTAL] * 1e3, "pid": 0, "tid": 0})
-        now = max(now, begin + request[TOTAL] * 1e3)
-    return {"traceEvents": events, "displayTimeUnit": "ms"}
