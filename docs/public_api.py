@@ -47,6 +47,7 @@ spec, data sets, recorded runs, errors. It needs NumPy and pydantic, no ML frame
             ),
             "shared.images": _since("0.1", "read_image"),
             "shared.data.labels": _since("0.1", "labels_in"),
+            "shared.data.label_file": _since("0.1", "LabelFile"),
             "shared.data.camera_pairs": _since("0.1", "CameraPair"),
             "shared.data.crops": _since("0.1", "ImageCrop"),
             "shared.data.views": _since("0.1", "FormatModule Opener"),
@@ -95,9 +96,11 @@ From a sensor's arrays to results, on any backend. `Pipeline.infer` takes what t
 | --- | --- | --- |
 | `centerpoint` | (N, 4) float32 points: x, y, z [m] in the lidar frame, age [s] | `Boxes3D` |
 | `yolox` | (H, W, 3) uint8 image of any size: blue, green, red | `Boxes2D` |
+| `yolox_seg` | the same | `Answers` of `detection2d` and `segmentation2d` |
 | `calibration` | a `CameraView` | `ClassScores` |
+| `frnet` | (N, 4) float32 points: x, y, z [m], intensity | `PointClasses` |
 
-How many columns points have is `decoration.raw_features` of the parameters in the model spec.
+How many columns a CenterPoint's points have is `decoration.raw_features` of the parameters in the model spec.
 """,
         {
             "runtime.model": _since("0.1", "open_model Model"),

@@ -232,7 +232,7 @@ def _kind_of(training: TrainingConfig) -> tuple[str, Inspectable]:
     raise ConfigError(
         f"model is a {wanted} ({origin_of_types(training, wanted)}), which can't be exported here",
         where=str(training.path),
-        hint=f"there are {', '.join(known)}; docs/extending.md adds one",
+        hint=f"there are {', '.join(known)}; docs/extending.md adds one, whose inspect.py names its types",
     )
 
 

@@ -43,7 +43,7 @@ def package_bases() -> Iterator[list[str]]:
             if not found.is_file():
                 raise ConfigError(
                     f"its base {found} is not there",
-                    hint="the copy that training wrote into its work_dirs needs none; or take AWML as it was then",
+                    hint="training wrote a copy into its work_dirs that needs none; or check out an older commit",
                 )
             return str(found), scope
         base = _find_base(name)
