@@ -15,9 +15,9 @@ from evaluator.cli import cli
 from evaluator.metrics import detection2d
 from shared.config.check_sections import Evaluation
 from shared.errors import InputError
-from shared.runs import Run, RunHeader, RunWriter
 from shared.tasks.detection2d import Boxes2D
 from shared.workspace import Workspace
+from tests.support.run_files import run_header, write_run
 from tests.support.workspaces import SAMPLES, add_run, good_boxes, make_workspace
 
 
@@ -127,24 +127,6 @@ def test_workspaces_that_are_none_or_not_evaluated(tmp_path: Path) -> None:
     _refused(["evaluat", "--work", str(workspace.root)], 2, "evaluat")
 
 
-def _run_of(folder: Path, boxes: Boxes2D) -> Run:
-    header = RunHeader(
-        backend="onnx",
-        device="cpu",
-        model="yolox",
-        task="detection2d",
-        classes=["car", "bus"],
-        dataset="d",
-        tokens=["a"],
-        raw_samples=[],
-        fingerprint="f",
-    )
-    writer = RunWriter.open(folder, header)
-    writer.commit(0, boxes, {"total": 1.0})
-    writer.finish()
-    return Run.open(folder)
-
-
 @pytest.mark.parametrize(
     ("corners", "label", "score", "words"),
     [
@@ -159,7 +141,8 @@ def test_2d_boxes_that_make_no_sense(
     tmp_path: Path, corners: list[float], label: int, score: float, words: str
 ) -> None:
     truth = detection2d.Truth(images=[], positions=[0], tokens=["a"], scenes=["s"], num_samples=1)
-    run = _run_of(tmp_path, Boxes2D.build([corners], [label], [score]))
+    header = run_header(["a"], task="detection2d", classes=["car", "bus"])
+    run = write_run(tmp_path, [Boxes2D.build([corners], [label], [score])], header)
     with pytest.raises(InputError, match=words):
         detection2d.match(run, truth, ["car", "bus"], Evaluation())
     with pytest.raises(InputError, match="holds 1 samples, the ground truth 2"):

@@ -15,10 +15,11 @@ from runtime.models.calibration.steps import CameraView, UndistortionMaps
 from runtime.pipeline import HostPipeline, build_pipeline
 from shared.data import DataSettings, open_dataset
 from shared.errors import InferenceError, InputError, ManifestError
-from shared.runs import Run, RunHeader, RunWriter
+from shared.runs import Run, RunWriter
 from shared.spec import ModelSpec, TensorSpec
 from shared.tasks.classification import ClassScores
 from tests.support.calibration_data import CLASSES, DEMO_INFO, FakeSession, entry, make_demo, spec, write_pair
+from tests.support.run_files import run_header
 
 
 def pipeline(session: Session | None = None, **parameters: object) -> HostPipeline:
@@ -274,17 +275,7 @@ def edge_agreement(channels: np.ndarray) -> float:
 
 
 def test_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    header = RunHeader(
-        backend="onnx",
-        device="cpu",
-        model="calibration",
-        task="classification",
-        classes=CLASSES,
-        dataset="d",
-        tokens=["a", "b", "c"],
-        raw_samples=[0],
-        fingerprint="f",
-    )
+    header = run_header(task="classification", classes=CLASSES, raw_samples=[0])
     logits = [np.array([[0.5, -1.25]], np.float32), np.array([[2.0, 3.0]], np.float32), np.array([[-9, 9]], np.float32)]
     first = RunWriter.open(tmp_path / "run", header)
     first.commit(0, ClassScores.build(logits[0]), {"total": 1.0}, {"calibrated": 0}, {"output": logits[0]})

@@ -12,9 +12,10 @@ from shared.arrays import UInt8
 from shared.data.label_file import LabelFile
 from shared.data.types import ImageSample, PointFile, Sample
 from shared.metrics.confusion import UNLABELED
-from shared.runs import Run, RunHeader, RunWriter
+from shared.runs import Run
 from shared.tasks.segmentation2d import ClassMask
 from shared.tasks.segmentation3d import PointClasses
+from tests.support.run_files import run_header, write_run
 
 CLASSES = ["road", "car", "person", "tree"]
 
@@ -37,15 +38,7 @@ def some_labels(rng: np.random.Generator, shape: int | tuple[int, int], num_clas
 
 def run_of(folder: Path, task: str, answers: Sequence[Any], classes: Sequence[str] = CLASSES) -> Run:
     """A finished run with these answers."""
-    header = RunHeader(
-        backend="onnx", device="cpu", model="m", task=task, classes=list(classes), dataset="d",
-        tokens=[f"s{index}" for index in range(len(answers))], raw_samples=[], fingerprint="f",
-    )  # fmt: skip
-    writer = RunWriter.open(folder, header)
-    for index, answer in enumerate(answers):
-        writer.commit(index, answer, {"total": 1.0})
-    writer.finish()
-    return Run.open(folder)
+    return write_run(folder, answers, run_header(len(answers), task=task, classes=list(classes)))
 
 
 def point_run(folder: Path, labels: Sequence[UInt8], classes: Sequence[str] = CLASSES) -> Run:

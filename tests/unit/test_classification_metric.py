@@ -18,9 +18,10 @@ from evaluator.stored import stored_evaluations
 from shared.config.check_sections import Evaluation
 from shared.data import DataSettings, open_dataset
 from shared.errors import InputError
-from shared.runs import Run, RunHeader, RunWriter
+from shared.runs import Run, RunWriter
 from shared.tasks.classification import ClassScores
 from tests.support.calibration_data import CLASSES, entry, workspace_of, write_pair
+from tests.support.run_files import run_header
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +53,7 @@ def some_logits(samples, seed: int = 0, skill: float = 1.0) -> np.ndarray:
 
 
 def write_run(folder: Path, samples, logits, counters=None, labels=None) -> Run:
-    header = RunHeader(
-        backend="onnx",
-        device="cpu",
-        model="calibration",
-        task="classification",
-        classes=CLASSES,
-        dataset="d",
-        tokens=[sample.token for sample in samples],
-        raw_samples=[],
-        fingerprint="f",
-    )
+    header = run_header([sample.token for sample in samples], task="classification", classes=CLASSES)
     writer = RunWriter.open(folder, header)
     for index, row in enumerate(logits):
         scores = ClassScores.build(row, None if labels is None else labels[index])
@@ -298,17 +289,9 @@ def test_evaluator_finds_the_task_and_stores_its_results(samples, tmp_path: Path
     workspace = workspace_of(tmp_path / "work", folder)
     settings = DataSettings(format="info", root=folder, info_file=Path("infos.json"))
     dataset = open_dataset(settings, task="classification")
-    header = RunHeader(
-        backend="onnx",
-        device="cpu",
-        model="calibration",
-        task="classification",
-        classes=CLASSES,
-        dataset=dataset.digest(),
-        tokens=[dataset.sample(index).token for index in range(len(dataset))],
-        raw_samples=[],
-        fingerprint="f",
-    )
+    tokens = [dataset.sample(index).token for index in range(len(dataset))]
+    of_classes = {"model": "calibration", "task": "classification", "classes": CLASSES}
+    header = run_header(tokens, dataset=dataset.digest(), **of_classes)
     with workspace.stage("run:onnx-cpu", tool="shared") as stage:
         writer = RunWriter.open(workspace.path("runs/onnx-cpu"), header)
         for index, row in enumerate(some_logits(samples, skill=2)):

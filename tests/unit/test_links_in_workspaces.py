@@ -16,25 +16,16 @@ from shared.journal import Journal
 from shared.locks import Lock
 from shared.manifest import update_manifest
 from shared.merge import merge
-from shared.runs import RunHeader, RunWriter
+from shared.runs import RunWriter
 from shared.tasks.detection3d import Boxes3D
 from shared.temporaries import remove_orphans
 from shared.traces import write_step
 from shared.versions import rollback, tag, untag
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
+from tests.support.run_files import run_header
 
-HEADER = RunHeader(
-    backend="onnx",
-    device="cpu",
-    model="m",
-    task="detection3d",
-    classes=["car"],
-    dataset="d",
-    tokens=["a"],
-    raw_samples=[0],
-    fingerprint="f",
-)
+HEADER = run_header(1, raw_samples=[0])
 
 
 @pytest.fixture

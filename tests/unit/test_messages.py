@@ -11,21 +11,19 @@ from click.testing import CliRunner
 
 from runtime.cli import cli
 from runtime.models.yolox_seg.mask import RUN
-from shared.runs import RunHeader, RunWriter
+from shared.runs import RunWriter
 from shared.several_tasks import Answers
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.segmentation2d import ClassMask
 from shared.workspace import Workspace
 from tests.support import tiny_yolox_seg as seg
+from tests.support.run_files import run_header
 
 
 def run_of_masks(folder: Path, model: str = "yolox_seg") -> Path:
     """A workspace with a run of two images of 192 x 96, which the network sees half as large."""
     spec = seg.spec(mask="autoware").model_copy(update={"model": model})
-    header = RunHeader(
-        backend="onnx", device="cpu", model=model, task=spec.task, classes=spec.classes, dataset="d",
-        tokens=["first", "second"], raw_samples=[], fingerprint="f",
-    )  # fmt: skip
+    header = run_header(["first", "second"], model=model, task=spec.task, classes=spec.classes)
     workspace = Workspace.create(folder / "work")
     with workspace.stage("export", tool="shared") as stage:
         stage.spec(spec)

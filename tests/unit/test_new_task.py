@@ -16,8 +16,9 @@ from shared import tasks
 from shared.config import load_config
 from shared.config.check_sections import Evaluation
 from shared.errors import ConfigError, InputError
-from shared.runs import Run, RunHeader, RunWriter
+from shared.runs import Run
 from tests.support.point_labels import NAME, install_point_labels
+from tests.support.run_files import run_header, write_run
 from verifier.compare import compare_runs
 from verifier.tolerances import default_tolerance, judge
 
@@ -32,15 +33,7 @@ def _config(tmp_path: Path) -> Path:
 
 
 def _run(folder: Path, answers: list[np.ndarray]) -> Run:
-    header = RunHeader(
-        backend="onnx", device="cpu", model="dots", task=NAME, classes=["road", "car", "tree"], dataset="d",
-        tokens=[f"s{index}" for index in range(len(answers))], raw_samples=[], fingerprint="f",
-    )  # fmt: skip
-    writer = RunWriter.open(folder, header)
-    for index, labels in enumerate(answers):
-        writer.commit(index, labels, {"total": 1.0})
-    writer.finish()
-    return Run.open(folder)
+    return write_run(folder, answers, run_header(len(answers), task=NAME, classes=["road", "car", "tree"]))
 
 
 def test_a_config_may_name_it(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,24 +20,14 @@ from shared.runs import Run, RunHeader, RunWriter
 from shared.shards import Shard
 from shared.tasks.detection3d import Boxes3D
 from shared.work_path import WorkPath
+from tests.support.run_files import run_header
 
 COUNT = 9
 RAW = [0, 4, 8]
 
 
 def _header(count: int = COUNT, **changes: object) -> RunHeader:
-    values = {
-        "backend": "onnx",
-        "device": "cpu",
-        "model": "centerpoint",
-        "task": "detection3d",
-        "classes": ["car"],
-        "dataset": "digest",
-        "tokens": [f"token{n}" for n in range(count)],
-        "raw_samples": [index for index in RAW if index < count],
-        "fingerprint": "f",
-    }
-    return RunHeader.model_validate(values | changes)
+    return run_header(count, **({"raw_samples": [index for index in RAW if index < count]} | changes))
 
 
 def _boxes(index: int) -> Boxes3D:

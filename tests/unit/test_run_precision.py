@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.precision import precision_of
-from shared.runs import RunHeader
+from tests.support.run_files import run_header
 from verifier.tolerances import POLICIES
 
 
@@ -23,10 +23,7 @@ from verifier.tolerances import POLICIES
 def test_a_quantized_model_rounds_to_int8_on_every_backend(
     backend: str, device: str, quantized: bool, precision: str
 ) -> None:
-    header = RunHeader(
-        backend=backend, device=device, model="m", task="detection3d", classes=[], dataset="d", tokens=[],
-        raw_samples=[], fingerprint="f",
-    )  # fmt: skip
+    header = run_header(0, backend=backend, device=device)
     assert precision_of(header, "fp16", quantized=quantized) == precision
     assert precision in POLICIES
     told = header.model_copy(update={"details": {"precision": "bf16"}})

@@ -25,24 +25,14 @@ from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.detection3d import Boxes3D
 from shared.work_path import WorkPath
+from tests.support.run_files import run_header
 
 # Written by commit 95f26c6.
 FORMER = Path(__file__).parents[1] / "data" / "runs-0.1"
 
 
 def _header(count: int = 3, **changes: object) -> RunHeader:
-    values = {
-        "backend": "onnx",
-        "device": "cpu",
-        "model": "centerpoint",
-        "task": "detection3d",
-        "classes": ["car"],
-        "dataset": "digest",
-        "tokens": [f"token{n}" for n in range(count)],
-        "raw_samples": [0],
-        "fingerprint": "f",
-    }
-    return RunHeader.model_validate(values | changes)
+    return run_header(count, **({"raw_samples": [0]} | changes))
 
 
 def _boxes(count: int, seed: int = 0) -> Boxes3D:

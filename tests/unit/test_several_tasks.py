@@ -19,12 +19,13 @@ from shared import tasks
 from shared.config import DeployConfig, resolved
 from shared.data import open_dataset
 from shared.errors import GateFailed, InputError, VerificationFailed
-from shared.runs import Run, RunHeader, RunWriter
+from shared.runs import Run, RunWriter
 from shared.several_tasks import Answers
 from shared.spec import ComponentSpec, ModelSpec, TensorSpec
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.segmentation2d import ClassMask
 from shared.workspace import Workspace
+from tests.support.run_files import run_header
 from verifier.results import ResultStatistics
 from verifier.verify import verify
 
@@ -102,10 +103,9 @@ def _workspace(folder: Path, change: Change) -> Workspace:
     for backend in ("framework", "pytorch", "onnx"):
         of_framework = backend == "framework"
         samples = 2 if of_framework else COUNT
-        header = RunHeader(
-            backend=backend, device="cpu", model="net", task=TASK, classes=CLASSES, dataset=dataset.digest(),
-            tokens=[dataset.sample(index).token for index in range(samples)], raw_samples=[0, 1], fingerprint="f",
-        )  # fmt: skip
+        tokens = [dataset.sample(index).token for index in range(samples)]
+        of_model = {"model": "net", "task": TASK, "classes": CLASSES}
+        header = run_header(tokens, backend=backend, dataset=dataset.digest(), raw_samples=[0, 1], **of_model)
         name = "reference" if of_framework else f"runs/{backend}-cpu"
         with workspace.stage("reference" if of_framework else f"run:{backend}-cpu", tool="runtime") as stage:
             writer = RunWriter.open(stage.folder(name), header)

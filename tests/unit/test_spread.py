@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtime.pace import sentence, side_by_side
 from runtime.spread import Cutter, Span
-from shared.runs import RunHeader
+from tests.support.run_files import run_header
 
 
 @dataclass
@@ -20,41 +20,33 @@ class Crew:
     count: int
 
 
-def run_of(samples: int) -> RunHeader:
-    """The header of a run of so many samples."""
-    return RunHeader(
-        backend="onnx", device="cpu", model="m", task="detection3d", classes=[], dataset="d",
-        tokens=[f"token{index}" for index in range(samples)], raw_samples=[], fingerprint="f",
-    )  # fmt: skip
-
-
 def spans(cutter: Cutter) -> list[Span]:
     return list(iter(cutter.next, None))
 
 
 @given(st.sets(st.integers(0, 300)), st.integers(1, 9), st.floats(0.001, 100))
 def test_every_missing_sample_is_in_one_range_and_no_other_is(missing: set[int], workers: int, seconds: float) -> None:
-    cutter = Cutter(sorted(missing), Crew(workers), run_of(301))
+    cutter = Cutter(sorted(missing), Crew(workers), run_header(301))
     found: list[int] = []
     for span in iter(cutter.next, None):
         cutter.learn(len(span), seconds)
         found += span.samples
-        assert span.header.run.tokens == [f"token{index}" for index in span.samples]
+        assert span.header.run.tokens == [f"s{index}" for index in span.samples]
     assert found == sorted(missing)
 
 
 def test_ranges_take_seconds_and_get_short_near_the_end() -> None:
-    cutter = Cutter(range(10_000), Crew(4), run_of(10_000))
+    cutter = Cutter(range(10_000), Crew(4), run_header(10_000))
     first = cutter.next()
     assert first is not None
     assert len(first) == 8
     cutter.learn(len(first), 0.02)  # 400 a second
     assert [len(span) for span in spans(cutter)][:3] == [1200, 1099, 962]
-    assert len({span.folder for span in spans(Cutter(range(10_000), Crew(4), run_of(10_000)))}) > 8
+    assert len({span.folder for span in spans(Cutter(range(10_000), Crew(4), run_header(10_000)))}) > 8
 
 
 def test_a_slow_model_gets_one_sample_at_a_time() -> None:
-    cutter = Cutter(range(100), Crew(2), run_of(100))
+    cutter = Cutter(range(100), Crew(2), run_header(100))
     cutter.learn(1, 20.0)
     assert {len(span) for span in spans(cutter)} == {1}
 

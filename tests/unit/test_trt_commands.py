@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 from shared import cuda, engines
 from shared.cuda import GpuInfo
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
-from shared.runs import RunHeader, RunWriter
+from shared.runs import RunWriter
 from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
 from tests.support import tensorrt_double
+from tests.support.run_files import run_header
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, make_workspace
 from trt_builder import target as targets
 from trt_builder.cli import cli
@@ -115,18 +116,7 @@ def test_doctor_is_content_with_tensorrt_and_a_gpu(monkeypatch: pytest.MonkeyPat
 
 
 def run_with(ws: Workspace, counts: list[int], **more: Any) -> None:
-    header = RunHeader(
-        backend="onnx",
-        device="cpu",
-        model="centerpoint",
-        task="detection3d",
-        classes=["car"],
-        dataset="d",
-        tokens=[str(index) for index in range(len(counts))],
-        raw_samples=[],
-        fingerprint="f",
-    )
-    writer = RunWriter.open(ws.path("runs/onnx-cpu"), header)
+    writer = RunWriter.open(ws.path("runs/onnx-cpu"), run_header(len(counts), model="centerpoint"))
     for index, count in enumerate(counts):
         writer.commit(index, Boxes3D.empty(), {"total": 1.0}, {"voxels": count, **more}, None)
     writer.finish()

@@ -19,13 +19,14 @@ from shared.errors import EnvironmentLacks, ManifestError, UsageError
 from shared.files import sha256_of_file
 from shared.manifest import read_manifest
 from shared.manifest_cli import cli
-from shared.runs import RunHeader, RunWriter
+from shared.runs import RunWriter
 from shared.stages import stage_lock
 from shared.tasks.detection3d import Boxes3D
 from shared.temporaries import remove_orphans
 from shared.versions import KeptWorkspace, rollback, tag, untag
 from shared.versions import versions as all_versions
 from shared.workspace import Workspace
+from tests.support.run_files import run_header
 
 MODEL = "onnx/a.onnx"
 
@@ -192,14 +193,11 @@ def test_a_version_file_that_is_broken_says_so(ws: Workspace) -> None:
 
 def test_progress_of_another_run_is_not_continued_after_a_rollback(tmp_path: Path) -> None:
     ws = Workspace.create(tmp_path)
-    header = {"backend": "onnx", "device": "cpu", "model": "m", "task": "detection3d", "classes": ["car"]}
-    header |= {"dataset": "d", "tokens": ["a"], "raw_samples": []}
 
     def run(fingerprint: str, score: float) -> None:
         stage = ws.stage("run:onnx-cpu", tool="shared", config={"fingerprint": fingerprint})
-        head = RunHeader.model_validate({**header, "fingerprint": fingerprint})
         with stage:
-            writer = RunWriter.open(ws.path("runs/onnx-cpu"), head)
+            writer = RunWriter.open(ws.path("runs/onnx-cpu"), run_header(1, fingerprint=fingerprint))
             writer.commit(0, Boxes3D.build([[0, 0, 0]], [[1, 1, 1]], [0], scores=[score]), {"total": 1.0})
             for relative in writer.finish():
                 stage.add_artifact(f"runs/onnx-cpu/{relative}", "run")
@@ -208,7 +206,7 @@ def test_progress_of_another_run_is_not_continued_after_a_rollback(tmp_path: Pat
     tag(ws.root, "v1")
     run("two", 0.2)
     rollback(ws.root, "v1")
-    resumed = RunWriter.open(ws.path("runs/onnx-cpu"), RunHeader.model_validate({**header, "fingerprint": "one"}))
+    resumed = RunWriter.open(ws.path("runs/onnx-cpu"), run_header(1, fingerprint="one"))
     assert not resumed.done
 
 

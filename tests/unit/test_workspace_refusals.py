@@ -121,9 +121,7 @@ def test_full_disk(exported: Workspace) -> None:
         "        path.write_bytes(b'x' * 10**6)\n"
         "cli.main(['go'])"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code, str(exported.root)], capture_output=True, text=True, check=False
-    )
+    answer = _python(code, exported.root)
     assert answer.returncode == 4, answer.stderr
     assert "larger than the limit" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -157,9 +155,7 @@ def test_read_only_workspace(exported: Workspace) -> None:
         "    with stage:\n        pass\n"
         "except DeployError as error:\n    print(error)\n    sys.exit(error.exit_code)\n"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code, str(exported.root)], capture_output=True, text=True, check=False
-    )
+    answer = _python(code, exported.root)
     assert answer.returncode == 4, answer.stdout + answer.stderr
     assert "no permission to write" in answer.stdout
     assert exported.manifest().stages["export"].status == "done"
