@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +25,7 @@ from shared.runs import Run
 from shared.traces import read_step
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
+from tests.support.killed_at import killed_at
 from tests.support.opened import opened_files
 from tests.support.planted import planted, scale_weights
 from verifier.attribute import attribute
@@ -192,16 +189,10 @@ def test_killed_it_goes_on_and_gives_the_same(reference: Workspace, tmp_path: Pa
     changed = {"nms": {**parameters["nms"], "radius": [9.0]}}
     whole, killed = (planted(reference, tmp_path / name, parameters=changed) for name in ("whole", "killed"))
     swap(whole.root, "onnx", "cpu", "onnx-cpu", trace_work=reference.root)
-    command = [
-        *(sys.executable, "-m", "runtime.cli", "swap", "--backend", "onnx", "--trace", "onnx-cpu"),
-        *("--trace-work", str(reference.root), "--work", str(killed.root)),
-    ]
-    journal = killed.root / "swaps" / "onnx-cpu" / "read" / "journal.jsonl"
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    words = ("swap", "--backend", "onnx", "--trace", "onnx-cpu", "--trace-work", reference.root, "--work", killed.root)
+    killed_at("shared.sample_journal:SampleJournal.add", len(STEPS) + 4, "runtime", *words)
+    (journal,) = killed.root.glob("swaps/.onnx-cpu.attempt-*/read/journal.jsonl")
+    assert journal.stat().st_size
     swap(killed.root, "onnx", "cpu", "onnx-cpu", trace_work=reference.root)
     for step in [*STEPS, "reference"]:
         one, other = (Run.open(each.root / "swaps" / "onnx-cpu" / step) for each in (whole, killed))

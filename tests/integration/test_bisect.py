@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,6 +31,7 @@ from shared.onnx_windows import Graph
 from shared.work_path import WorkPath
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
+from tests.support.killed_at import killed_at
 from tests.support.planted import planted, scale_weights
 from verifier.bisect.recipe import bisect, find_nodes
 from verifier.bisect.runners import CommandRunner, OnnxRunner
@@ -285,27 +283,20 @@ def test_killed_it_does_not_ask_again(good: Workspace, tmp_path: Path) -> None:
     workspace, node = faulty(good, tmp_path / "work")
     script = tmp_path / "runner.py"
     log = tmp_path / "log"
-    # Each run leaves a line, and takes long enough to be interrupted.
-    slow = f"import sys, time\nopen({str(log)!r}, 'a').write('run\\n')\ntime.sleep(0.3)\n"
-    script.write_text(SCRIPT.replace("import sys\n", slow))
+    count = f"import sys\nopen({str(log)!r}, 'a').write('run\\n')\n"
+    script.write_text(SCRIPT.replace("import sys\n", count))
     runner = shlex.join([sys.executable, str(script)]) + " {model} {inputs} {outputs}"
-    code = "from verifier.cli import cli; cli()"
     command = [
-        *(sys.executable, "-c", code, "bisect", "--work", str(workspace.root), "--reference-work", str(good.root)),
+        *("bisect", "--work", str(workspace.root), "--reference-work", str(good.root)),
         *("--component", "pts_backbone_neck_head", "--runner-command", runner, "--num-samples", "1"),
     ]
     journal = workspace.root / "bisect" / "pts_backbone_neck_head.journal"
-    quiet = subprocess.DEVNULL
-    # A session of its own, so that the runner dies with bisect: orphaned, it would write its line after the count.
-    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
-    while process.poll() is None and not (journal.is_file() and len(journal.read_text().splitlines()) >= 3):
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    killed_at("verifier.bisect.runners:CommandRunner.run", 4, "verifier", *command)
     answered = len(journal.read_text().splitlines()) - 1
     assert answered >= 2
     log.unlink()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    again = [sys.executable, "-c", "from verifier.cli import cli; cli()", *command]
+    done = subprocess.run(again, capture_output=True, text=True, check=True)
     assert node in done.stdout
     found = json.loads(workspace.artifact("bisect/pts_backbone_neck_head.json").read_text())
     assert len(log.read_text().splitlines()) == found["runs"] - answered

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support import plugin_packages
 from tests.support.exporting import CONFIGS, SMALL, built, save_checkpoint
+from tests.support.killed_at import killed_at
 
 pytestmark = pytest.mark.exporter
 
@@ -375,30 +376,13 @@ def test_a_failed_export_leaves_the_one_before_in_use(project, work, mistake, ca
 # -- kills and full disks: real processes ------------------------------------------------------------------------------
 
 
-def start(project: Path, work: Path, **options) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "exporter",
-        "export",
-        "--config",
-        str(project / "deploy.yaml"),
-        "--work",
-        str(work),
-    ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
-
-
-@pytest.mark.parametrize("last_words", ["onnx/pts_backbone_neck_head.onnx", "pytorch/pts_backbone_neck_head.pt2"])
-def test_a_killed_export_leaves_no_half_file_and_the_next_one_succeeds(project, work, last_words):
-    """Killed when an earlier export is there, which the new one was to replace."""
+@pytest.mark.parametrize(("before", "number"), [("_announced", 4), ("record_reference", 1)])
+def test_a_killed_export_leaves_no_half_file_and_the_next_one_succeeds(project, work, before, number):
+    """Killed before or after its last program, when an earlier export is there, which the new one was to replace."""
     (work / "onnx" / "pts_voxel_encoder.onnx").write_bytes(b"changed, so that the export runs")
-    process = start(project, work)
-    for line in process.stderr:
-        if last_words in line:
-            break
-    process.kill()
-    process.wait()
+    words = ("export", "--config", project / "deploy.yaml", "--work", work)
+    killed_at(f"exporter.export:{before}", number, "exporter", *words)
+    assert list((work / "onnx").glob(".pts_backbone_neck_head.onnx.partial-*")), "its temporaries are still there"
     workspace = Workspace.open(work)
     stage = workspace.manifest().stages["export"]
     assert stage.status == "done" and stage.attempt is not None and stage.attempt.status == "running"
@@ -417,12 +401,14 @@ def test_a_full_disk(project, tmp_path, limit):
     import resource
 
     work = tmp_path / "work"
-    process = start(
-        project, work, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    )
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 4, told
-    errors = [line for line in told.splitlines() if line.startswith("error:")]
+    words = ("exporter", "export", "--config", project / "deploy.yaml", "--work", work)
+    limits = (limit, resource.RLIM_INFINITY)
+    answer = subprocess.run(
+        [sys.executable, "-m", *words], capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
+    )  # fmt: skip
+    assert answer.returncode == 4, answer.stderr
+    errors = [line for line in answer.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and "larger than the limit" in errors[0]
     assert Workspace.open(work).manifest().stages["export"].status == "failed"
     assert not list(work.rglob("*.onnx")) and not list(work.rglob("*.pt2"))
@@ -457,13 +443,15 @@ def test_a_package_outside_adds_a_model(monkeypatch, tmp_path):
 
 def test_help_is_quick():
     command = [sys.executable, "-m", "exporter", "export", "--help"]
-    best = 9.0
-    for _ in range(3):
-        started = time.perf_counter()
+    for _ in range(5):
+        before = os.times()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
+        after = os.times()
         assert "Example: exporter export" in done.stdout
-        best = min(best, time.perf_counter() - started)
-    assert best < 0.5
+        took = after.children_user + after.children_system - before.children_user - before.children_system
+        if took < 0.5:
+            return
+    pytest.fail(f"it took {took} s of a processor")
 
 
 def test_a_trace_runs_no_training_config_but_the_one_that_was_exported(work, tmp_path):

@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +17,7 @@ from exporter.cli import cli
 from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support.exporting import SMALL, built, save_checkpoint
+from tests.support.killed_at import killed_at
 
 pytestmark = pytest.mark.exporter
 
@@ -246,14 +243,9 @@ def test_an_empty_calibration_set_is_refused_and_a_single_frame_warns(project, t
 
 def test_killed_in_mid_calibration_the_checkpoint_before_stays_and_it_runs_again(project, work):
     before = Workspace.open(work).artifact("quantized/ptq.pth").read_bytes()
-    more = [sys.executable, "-m", "exporter", *command(project, work, "--method", "mse")]
-    process = subprocess.Popen(more, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while Workspace.open(work).manifest().stages["quantize:ptq"].attempt is None:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    more = command(project, work, "--method", "mse")
+    killed_at("exporter.quantize.ptq:_Seen.forward", 2, "exporter", *more)
+    assert Workspace.open(work).manifest().stages["quantize:ptq"].attempt is not None
     assert Workspace.open(work).artifact("quantized/ptq.pth").read_bytes() == before
     assert run(project, work, "--method", "mse") == 0
     stage = Workspace.open(work).manifest().stages["quantize:ptq"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from shared.config import load_config
 from shared.json_reader import read_json
 from shared.workspace import Workspace
 from tests.support.choosing import runnable_workspace
+from tests.support.killed_at import killed_at
 from trt_builder.cli import cli
 
 FRAMES = 12
@@ -29,12 +28,13 @@ def work(tmp_path: Path) -> Path:
     return runnable_workspace(tmp_path, FRAMES).root
 
 
-def command(name: str, work: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "trt_builder", name, "--work", str(work), *COMMON, *arguments]
+def words(name: str, work: Path, *arguments: str) -> list[str]:
+    return ["trt_builder", name, "--work", str(work), *COMMON, *arguments]
 
 
 def call(name: str, work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(name, work, *arguments), capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", *words(name, work, *arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def found(work: Path) -> dict[str, Any]:
@@ -50,14 +50,9 @@ def times_of(work: Path) -> dict[str, str | None]:
 
 def test_a_sweep_that_is_killed_goes_on_and_measures_nothing_twice(work: Path) -> None:
     policies = ("--policy", "fp32", "--policy", "fp16", "--policy", "int8")
-    first = subprocess.Popen(command("sweep", work, *policies), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not times_of(work):
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    killed_at("trt_builder.choices.measure:Bench._score", 2, *words("sweep", work, *policies))
     before = times_of(work)
+    assert 0 < len(before) < 3
     answer = call("sweep", work, *policies)
     assert answer.returncode == 0, answer.stderr
     choices = found(work)

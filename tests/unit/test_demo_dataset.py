@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +24,7 @@ from shared.data.points import read_points
 from shared.data.sweeps import PointLoading, load_points
 from shared.data.unpickle import load_pickle
 from shared.errors import UsageError
+from tests.support.killed_at import killed_at
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 3
@@ -318,15 +314,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_killed_run_leaves_no_data_set(tmp_path: Path) -> None:
     out = tmp_path / "d"
-    command = [sys.executable, "-m", "demo", "generate", "--out", str(out), "--frames", "24", "--no-cameras"]
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    killed_at("demo.t4_writer:_write_bytes", 3, "demo", "generate", "--out", out, "--frames", "2", "--no-cameras")
     partial = tmp_path / ".d.partial"
-    deadline = time.monotonic() + 60
-    while not list(partial.rglob("*.bin")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert list(partial.rglob("*.bin"))
     assert not out.exists() and partial.exists()
     result = CliRunner().invoke(cli, ["generate", "--out", str(out), "--frames", "1", "--no-cameras"])
     assert result.exit_code == 0 and (out / CONTENTS).is_file() and not partial.exists()
