@@ -20,7 +20,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("cluster")
     with pytest.MonkeyPatch.context() as patch:
         points = {"awml_deploy.backends": {"slow": "slow_plugin.slow"}}
-        plugin_packages.install(patch, root / "site", "slow_plugin", {"slow.py": BACKEND}, points)
+        backend = BACKEND.format(gate=root / "gate")
+        plugin_packages.install(patch, root / "site", "slow_plugin", {"slow.py": backend}, points)
         patch.setenv("PYTHONPATH", f"{root / 'site'}{os.pathsep}{ROOT}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # On a busy machine.

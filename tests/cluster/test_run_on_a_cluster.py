@@ -65,16 +65,17 @@ def test_a_run_is_that_of_a_single_process(site: Site, expected: Path, work: Pat
 
 def test_workers_and_nodes_die_and_join(site: Site, expected: Path, work: Path, nodes: Nodes) -> None:
     doomed = nodes.add()
-    with site.running(*RUN, "--work", str(work), "--cluster", nodes.address) as running:
+    with site.held() as release, site.running(*RUN, "--work", str(work), "--cluster", nodes.address) as running:
         running.wait_until(lambda: workers_of(doomed) and finished_pieces(work) >= 2)
         nodes.kill(doomed)
         (staying,) = workers_of(nodes.first)
-        with stopped(staying):  # so that there is work left when the next node has joined
+        with stopped(staying):
             before = finished_pieces(work)
             late = nodes.add()
             running.wait_until(lambda: finished_pieces(work) > before)
             for process in workers_of(late):
                 kill(process)
+        release()
         assert running.end() == 0, running.output()
     nodes.kill(late)
     assert "died" in running.output(), running.output()
@@ -106,10 +107,12 @@ def test_a_full_disk_on_one_node_and_another_volume_on_another(
         for size in ("12k", "10m"):
             script = f'{volume.format(size)}; exec "$@"'
             started.enter_context(nodes.joined_in(["unshare", "-m", "sh", "-c", script, "-"]))
-        answer = site.run(*RUN, "--work", str(work), "--cluster", nodes.address)
-    assert answer.returncode == 0, answer.stderr
-    assert "no space left on the device" in answer.stderr
-    assert "what it wrote is not here" in answer.stderr
+        release = started.enter_context(site.held())
+        running = started.enter_context(site.running(*RUN, "--work", str(work), "--cluster", nodes.address))
+        for said in ("no space left on the device", "what it wrote is not here"):
+            running.wait_until(lambda said=said: said in running.output())
+        release()
+        assert running.end() == 0, running.output()
     assert_same(work, expected)
 
 
@@ -150,11 +153,12 @@ def test_a_cluster_of_another_version(site: Site, work: Path, nodes: Nodes) -> N
 def test_the_head_is_killed_and_the_command_repeated(site: Site, expected: Path, work: Path) -> None:
     with (
         cluster_of(nodes=2) as first,
+        site.held(),
         site.running(*RUN, "--work", str(work), "--cluster", first.address) as running,
     ):
         running.wait_until(lambda: finished_pieces(work) >= 2)
         first.kill_head()
-        assert running.end(60) == 4, running.output()
+        assert running.end() == 4, running.output()
     assert "is gone" in running.output().splitlines()[-1]
     kept = finished_pieces(work)
     again = site.run(*RUN, "--work", str(work), "--cluster", "local:2")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.containers import ROOT, TAG, TARGET, docker
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("pytorch_images"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("pytorch_images")]
 
 # Enough to show that every stage does the same, little enough for two cores.
 SETTINGS = "SET=evaluation.num_samples=3 verification.num_verify_samples=2"

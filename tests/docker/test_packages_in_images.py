@@ -13,7 +13,7 @@ from shared.manifest import read_manifest
 from tests.docker.conftest import build
 from tests.support.containers import ROOT, TAG, TARGET, Compose, let_in
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("images"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("images")]
 
 PACKAGE = ROOT / "packages" / "awml-deploy-transfusion"
 TRAINING_CONFIG = "awml_deploy_transfusion/configs/transfusion_demo.py"

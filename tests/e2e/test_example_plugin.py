@@ -18,7 +18,7 @@ from tests.support.jobs import ROOT
 from tests.support.pages import Reader
 
 EXAMPLE = ROOT / "examples" / "plugin"
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 SECTION = "## A package, from an empty folder"
 

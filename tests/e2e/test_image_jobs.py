@@ -13,7 +13,7 @@ from shared.runs import Run
 from shared.tasks.detection2d import Boxes2D
 from tests.support.jobs import ROOT, make
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 INFOS = {"yolox": "yolox_infos_eval.json", "calibration": "t4dataset_demo_calibration_infos_eval.pkl"}
 

@@ -14,7 +14,7 @@ from shared.manifest import Manifest, read_manifest, update_manifest
 from shared.runs import Run
 from tests.support.jobs import ROOT, make
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.support.jobs import ROOT
 
 PACKAGES = sorted(path.parent for path in (ROOT / "packages").glob("*/pyproject.toml"))
 PYTHON = ROOT / ".venv/exporter/bin/python"
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(params=PACKAGES, ids=lambda path: path.name)
@@ -21,7 +21,8 @@ def installed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Pat
     """A package, and the folder that its wheel was installed into."""
     package: Path = request.param
     # Setuptools builds in the folder of the sources.
-    sources = shutil.copytree(package, tmp_path / "sources")
+    made = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    sources = shutil.copytree(package, tmp_path / "sources", ignore=made)
     wheels, site = tmp_path / "wheels", tmp_path / "site"
     options = ("--quiet", "--no-index", "--no-deps")
     pip = [PYTHON, "-m", "pip"]

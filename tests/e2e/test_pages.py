@@ -11,7 +11,7 @@ from shared.manifest import read_manifest
 from tests.support.jobs import ROOT
 from tests.support.pages import THINGS, Block, File, Reader, steps
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 QUICK_START = "docs/quick_start.md"
 EXAMPLES = sorted(page.relative_to(ROOT).as_posix() for page in ROOT.glob("examples/*/README.md"))

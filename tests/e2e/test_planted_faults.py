@@ -16,7 +16,7 @@ import pytest
 from tests.support.faults import FAULTS, Answers, Fault, verdict
 from tests.support.planted import planted, scale_weights
 
-pytestmark = [pytest.mark.exporter, pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.exporter, pytest.mark.e2e]
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 4

@@ -21,6 +21,7 @@ from pathlib import Path
 from shared.errors import DeployError
 
 SECONDS_PER_INPUT = 20.0
+_FEWEST = 20
 # That an input may take, beyond what this process had before: other tests leave it more or less.
 _MEMORY = 3 << 30
 _MOST_BYTES = 1 << 16
@@ -96,18 +97,23 @@ def fuzz(reader: Reader, seconds: float, *, first: int = 0, most: int | None = N
 
     Args:
         reader: the reader.
-        seconds: for how long.
+        seconds: for how long; longer on a machine that is too slow for a few inputs.
         first: the first seed number.
         most: how many inputs at most.
     """
     seeds = [*reader.seeds(), *(file.read_bytes() for file in corpus(reader))]
     outcome, started = Outcome(), time.monotonic()
     at = first
+
+    def left() -> float:
+        over = seconds - (time.monotonic() - started)
+        return over if at - first > _FEWEST else max(over, 1.0)
+
     with tempfile.TemporaryDirectory(dir=_SCRATCH) as folder, mmap.mmap(-1, 4096) as shared:
-        while (left := seconds - (time.monotonic() - started)) > 0 and (most is None or at - first < most):
+        while left() > 0 and (most is None or at - first < most):
             shared[:8] = struct.pack("<Q", at)
             last = first + most if most is not None else 1 << 62
-            arguments = (reader, seeds, Path(folder), shared, at, last, left)
+            arguments = (reader, seeds, Path(folder), shared, at, last, left())
             child = multiprocessing.get_context("fork").Process(target=_work, args=arguments)
             child.start()
             hung = _wait(child, shared)

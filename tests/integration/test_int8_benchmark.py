@@ -84,7 +84,7 @@ def test_without_a_gpu_it_tells_precisions_and_sizes(tmp_path: Path) -> None:
         [trt_rtx.python(), "-m", "benchmarks.int8", "--out", str(out), "--onnx", str(tmp_path / "head.onnx"),
          "--size", "height=32", "width=32", "--skip", "int8 backbone=^/(head|neck)/", "--add",
          f"given={tmp_path / 'int8.onnx'}"],
-        capture_output=True, text=True, check=False, timeout=120, env=trt_rtx.environment(), cwd=trt_rtx.ROOT,
+        capture_output=True, text=True, check=False, timeout=600, env=trt_rtx.environment(), cwd=trt_rtx.ROOT,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}

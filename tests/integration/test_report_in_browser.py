@@ -149,7 +149,7 @@ def _visit(page: Path, folder: Path, *flags: str) -> _Visit:
         ],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=True,
     )
     console = [line for line in answer.stderr.splitlines() if ":CONSOLE" in line]

@@ -36,6 +36,6 @@ def test_the_search_finds_pages(tmp_path: Path) -> None:
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}", "--dump-dom",
         f"{(SITE / 'index.html').as_uri()}?q=page_locked",
     ]  # fmt: skip
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
     results = re.findall(r'<a href="([^"?]+)[^"]*" class="md-search-result__link"', page)
     assert any(link.endswith("docs/api/pipelines.html") for link in results)

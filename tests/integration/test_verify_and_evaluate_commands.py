@@ -15,7 +15,7 @@ def _call(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     module = "shared.manifest_cli" if tool == "manifest" else f"{tool}.cli"
     code = f"from {module} import cli; cli()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, a model that takes its time on it, and commands that use both.
 
-The model is a tiny CenterPoint on a backend of another package: ONNX Runtime, slowed down so that a run can be
-disturbed, in which a frame of more than 200 voxels ends the process.
+The model is a tiny CenterPoint on a backend of another package: ONNX Runtime, slowed down so that all workers get work,
+in which a frame of more than 200 voxels ends the process. So that a run can be disturbed, each worker waits before its
+25th frame while there is a file (`Site.held`).
 """
 
 from __future__ import annotations
@@ -25,23 +26,29 @@ _OBJECT_STORE = 80 << 20
 BACKEND = """
 import os
 import time
+from pathlib import Path
 
 from runtime.backends import onnx
 from runtime.backends.onnx import KIND, artifacts
 
 PACKAGES = ("numpy",)
+GATE = Path("{gate}")
 
 
 class Slow:
     def __init__(self, session):
         self.session = session
         self.settings = session.settings
+        self.frames = 0
 
     def run(self, component, inputs):
         if component == "pts_voxel_encoder":
             if len(next(iter(inputs.values()))) > 200:
                 os._exit(1)
             time.sleep(0.05)
+            self.frames += 1
+            while self.frames > 24 and GATE.exists():
+                time.sleep(0.01)
         return self.session.run(component, inputs)
 
 
@@ -63,6 +70,20 @@ class Site:
     root: Path
     work: Path
     environment: dict[str, str]
+
+    @property
+    def gate(self) -> Path:
+        """The file that workers wait for the end of."""
+        return self.root / "gate"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Callable[[], None]]:
+        """No worker does more than its first frames in the block, or until what it yields is called."""
+        self.gate.touch()
+        try:
+            yield self.gate.unlink
+        finally:
+            self.gate.unlink(missing_ok=True)
 
     def command(self, *words: str) -> list[str]:
         """`runtime` with arguments."""
@@ -95,7 +116,7 @@ class Running:
     process: subprocess.Popen[bytes]
     file: Path
 
-    def wait_until(self, what: Callable[[], object], seconds: float = 60) -> None:
+    def wait_until(self, what: Callable[[], object], seconds: float = 300) -> None:
         """Wait until ``what`` holds; the command must not end before."""
         deadline = time.monotonic() + seconds
         while not what():
@@ -103,7 +124,7 @@ class Running:
             assert time.monotonic() < deadline, f"it did not come about:\n{self.output()}"
             time.sleep(0.05)
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 600) -> int:
         """Wait for the end; returns the exit code."""
         return self.process.wait(seconds)
 
@@ -132,7 +153,7 @@ class Nodes:
     def _count(self) -> int:
         return sum(node["Alive"] for node in self._cluster.global_state.node_table())
 
-    def wait_for(self, count: int, seconds: float = 60) -> None:
+    def wait_for(self, count: int, seconds: float = 300) -> None:
         """Wait until so many nodes are alive, the head included."""
         deadline = time.monotonic() + seconds
         while self._count() != count:

@@ -101,7 +101,7 @@ def _list_names(release: Release) -> str:
         _make_doubles(module, folder)
         answer = subprocess.run(
             [python, "-c", _LIST_NAMES, str(module), module.name.split(".")[0]],
-            capture_output=True, text=True, check=False, timeout=60, env={"LD_LIBRARY_PATH": str(folder)},
+            capture_output=True, text=True, check=False, timeout=600, env={"LD_LIBRARY_PATH": str(folder)},
         )  # fmt: skip
     if answer.returncode != 0:
         raise AssertionError(f"bindings of {release.version} do not import: {answer.stderr[-500:]}")
@@ -120,7 +120,7 @@ def find_python(version: str) -> str:
     ]
     for candidate in filter(None, candidates):
         check = "import sys; print('%d.%d' % sys.version_info[:2])"
-        answer = subprocess.run([candidate, "-c", check], capture_output=True, text=True, check=False, timeout=20)
+        answer = subprocess.run([candidate, "-c", check], capture_output=True, text=True, check=False, timeout=600)
         if answer.stdout.strip() == version:
             return candidate
     raise Unavailable(f"no Python {version} on this machine")
@@ -134,7 +134,7 @@ def _fetch_extension(release: Release, folder: Path) -> Path:
     ]  # fmt: skip
     if release.python is not None:
         command += ["--python-version", release.python]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if answer.returncode != 0:
         raise Unavailable(f"pip finds no {release.requirement} ({answer.stderr.strip().splitlines()[-1:]})")
     address = json.loads(report.read_text(encoding="utf-8"))["install"][0]["download_info"]["url"]

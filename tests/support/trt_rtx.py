@@ -46,5 +46,5 @@ def trt_builder(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run trt_builder to its end."""
     return subprocess.run(
         [python(), "-c", _COMMAND, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=120, env=environment(),
+        capture_output=True, text=True, check=False, timeout=600, env=environment(),
     )  # fmt: skip

@@ -92,10 +92,10 @@ def test_a_cluster_on_kubernetes_has_the_ray_of_the_images_and_is_shut_in() -> N
 
 SRUN = """#!/bin/sh
 echo "$@" >> started
-exec sleep 60
+exec sleep 600
 """
 RAY = """#!/bin/sh
-[ -e healthy ] || { touch healthy; exit 1; }
+[ -e healthy ] && [ "$(wc -l <started)" = 2 ] || { touch healthy; exit 1; }
 """
 TOOL = """#!/bin/sh
 echo "$@" > given
@@ -122,7 +122,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
 
 def _run(script: str, folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(FOLDER / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=variables, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=variables, timeout=300)
 
 
 def test_a_job_makes_a_cluster_of_its_nodes_and_ends_as_its_command(slurm: dict[str, str], tmp_path: Path) -> None:

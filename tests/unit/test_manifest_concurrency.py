@@ -38,7 +38,7 @@ with Workspace.create(root).stage("export", tool="exporter") as stage:
 
 def _run_together(code: str, root: Path, count: int) -> list[int]:
     processes = [subprocess.Popen([sys.executable, "-c", code, str(root), f"p{n}"]) for n in range(count)]
-    return [process.wait(timeout=120) for process in processes]
+    return [process.wait(timeout=600) for process in processes]
 
 
 def test_nothing_is_lost(tmp_path: Path) -> None:

@@ -646,7 +646,7 @@ def test_ctrl_c_ends_the_command_with_130_at_once(tmp_path: Path, version: str) 
     assert process.stdout is not None
     assert process.stdout.readline() == "building\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "interrupted" in errors
     assert "Traceback" not in errors
