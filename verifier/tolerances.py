@@ -311,11 +311,12 @@ def _without(limits: Mapping[str, Mapping[str, float]], ratio: str) -> dict[str,
 
 
 def _with_result_limit(limits: ResultLimits, name: str, value: float) -> ResultLimits:
+    change: dict[str, Any] = {name: value}
     if name in _SHARES:
-        return replace(limits, **{name: value})
+        return replace(limits, **change)
     if name in limits.shifts:
-        return replace(limits, shifts={**limits.shifts, name: value})
-    return replace(limits, errors={**limits.errors, name: value})
+        return replace(limits, shifts={**limits.shifts, **change})
+    return replace(limits, errors={**limits.errors, **change})
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,7 @@ def thresholds(material: Material, run: str) -> npt.NDArray[np.float64]:
 
 def frames_of(material: Material, only: int | None = None) -> Frames:
     """The boxes of all labeled frames; or those of one, as frame 0."""
-    assert material.samples is not None
-    truth = material.samples.truth
+    truth = material.truth
     if only is None:
         chosen, truths = range(len(truth.positions)), truth.boxes
     else:

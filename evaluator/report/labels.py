@@ -108,8 +108,7 @@ def labels_at(material: Material, position: int, kind: type[Any]) -> FrameLabels
     Raises:
         InputError: the file of labels is missing or broken.
     """
-    assert material.samples is not None
-    truth = material.samples.truth
+    truth = material.truth
     runs = [material.runs[name].predictions(truth.positions[position], kind).labels for name in material.drawn]
     return FrameLabels(truth.labels[position].read(truth.to_model), runs)
 

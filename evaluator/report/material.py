@@ -95,6 +95,17 @@ class Material:
         )
 
     @property
+    def truth(self) -> Any:
+        """What is labeled, of material that has samples."""
+        assert self.samples is not None
+        return self.samples.truth
+
+    def sample(self, position: int) -> Any:
+        """The sample at ``position`` of the truth, of material that has samples."""
+        assert self.samples is not None
+        return self.samples.dataset.sample(self.samples.truth.positions[position])
+
+    @property
     def first(self) -> str:
         """The run that the others are compared with."""
         return baseline_of(list(self.runs.values())).folder.name

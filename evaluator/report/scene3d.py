@@ -26,7 +26,7 @@ def scene(material: Material, position: int, key: str, token: str) -> Scene:
     """The frame at ``position`` of the truth, whose sample is ``token``."""
     frames = _surest(frames_of(material, position))
     runs = material.drawn
-    sample = _sample(material, position)
+    sample: Sample = material.sample(position)
     shown, *others = (frames.predictions[name] for name in runs)
     classes = material.spec.classes
     tables = [
@@ -83,19 +83,13 @@ def _table(boxes: BoxTable, matched: Int64, near: Int64) -> dict[str, Any]:
     }
 
 
-def _sample(material: Material, position: int) -> Sample:
-    assert material.samples is not None
-    sample: Sample = material.samples.dataset.sample(material.samples.truth.positions[position])
-    return sample
-
-
 def points_of(material: Material, position: int) -> npt.NDArray[np.float64]:
     """(N, 3) points of the frame in the ego frame [m].
 
     Raises:
         InputError: the file is missing or broken.
     """
-    return _points(_sample(material, position))
+    return _points(material.sample(position))
 
 
 def _points(sample: Sample) -> npt.NDArray[np.float64]:

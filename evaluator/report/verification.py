@@ -15,7 +15,7 @@ from shared import formats
 from shared.json_reader import read_json
 from shared.metrics.confusion import of_labels
 from shared.several_tasks import of_part, parts_of
-from shared.table import MISSING
+from shared.table import MISSING, number
 
 _STAGE = "verify"
 _ZERO = "0 error"
@@ -39,13 +39,13 @@ def section(material: Material, _: TaskReport | None) -> Section | None:
             "training framework's own results (reference)."
         )
     ]
-    for number, relative in enumerate(stage.outputs):
+    for position, relative in enumerate(stage.outputs):
         comparison = read_json(material.workspace.artifact(relative))
         name = Path(relative).stem
         if comparison.get("format") != formats.VERIFICATION:
             blocks.append(Text(f"{name} was recorded by another version of the verifier", "muted"))
             continue
-        blocks += _comparison(name, comparison, verdicts.get(name), is_first=number == 0)
+        blocks += _comparison(name, comparison, verdicts.get(name), is_first=position == 0)
     return Section("verification", "Verification", blocks)
 
 
@@ -85,8 +85,8 @@ def _output_table(title: str, comparison: dict[str, Any]) -> Grid:
                 *(_small(values[key]) for key in ("max_abs", "mean_abs")),
                 _small(values["quantiles_abs"].get("0.99")),
                 _small(values["max_relative"]),
-                "exact" if not values["noise_energy"] else _fixed(values["snr_db"], 1),
-                _fixed(values["cosine"], 7),
+                "exact" if not values["noise_energy"] else number(values["snr_db"], 1),
+                number(values["cosine"], 7),
                 Cell(str(strange), "bad" if strange else ""),
                 _place(values["worst"]) if values["noise_energy"] else MISSING,
             ]
@@ -180,10 +180,6 @@ def _thousands(count: int) -> str:
 
 def _small(value: float | None) -> str:
     return MISSING if value is None else f"{value:.2e}" if value else "0"
-
-
-def _fixed(value: float | None, digits: int) -> str:
-    return MISSING if value is None else f"{value:.{digits}f}"
 
 
 def _place(worst: dict[str, Any] | None) -> str:

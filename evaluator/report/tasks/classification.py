@@ -113,7 +113,7 @@ def _probability(logits: list[float], label: int) -> float:
 
 def picture(material: Material, position: int, key: str, title: str) -> Scene:
     """The crop, or the image with the lidar's points where the calibration puts them, and what the runs say."""
-    sample = _sample(material, position)
+    sample: CameraPair | ImageCrop = material.truth.samples[position]
     runs = material.drawn
     names = material.spec.classes
     rows = [material.evaluations[run]["metrics"]["samples"][position] for run in runs]
@@ -144,12 +144,6 @@ def _media(sample: CameraPair | ImageCrop, detail: Detail) -> dict[str, Any]:
     height, width = image.shape[:2]
     uri = jpeg(image, 2 * detail.width, detail.quality)
     return {"photo": {"uri": uri, "width": width, "height": height, "name": sample.channel}}
-
-
-def _sample(material: Material, position: int) -> CameraPair | ImageCrop:
-    assert material.samples is not None
-    sample: CameraPair | ImageCrop = material.samples.truth.samples[position]
-    return sample
 
 
 def _image(sample: CameraPair | ImageCrop) -> UInt8:
@@ -196,5 +190,5 @@ def _project(sample: CameraPair, height: int, width: int) -> tuple[npt.NDArray[n
 
 def log(stream: Any, material: Material, position: int) -> None:
     """The crop, or the image with the points over it."""
-    sample = _sample(material, position)
+    sample: CameraPair | ImageCrop = material.truth.samples[position]
     stream.log(f"image/{sample.channel}", rr.Image(_image(sample)).compress())

@@ -118,8 +118,7 @@ def _thresholds(material: Material, run: str) -> npt.NDArray[np.float64]:
 
 def _found(material: Material, run: str, position: int) -> Boxes2D:
     """The boxes of a run on a labeled image."""
-    assert material.samples is not None
-    return material.runs[run].predictions(material.samples.truth.positions[position], Boxes2D)
+    return material.runs[run].predictions(material.truth.positions[position], Boxes2D)
 
 
 def _sure(material: Material, run: str, position: int) -> Boxes2D:
@@ -144,18 +143,16 @@ def _pairs(predictions: Boxes2D, truths: Boxes2D, *, same_class: bool) -> list[t
 
 def _labeled(material: Material, position: int) -> Boxes2D:
     """The labeled boxes of an image that count."""
-    assert material.samples is not None
-    image = material.samples.truth.images[position]
+    image = material.truth.images[position]
     boxes: Boxes2D = image.boxes.select(~image.ignored)
     return boxes
 
 
 def _confusion(material: Material) -> Block:
-    assert material.samples is not None
     pairs: list[Int64] = [np.zeros((0, 2), np.int64)]
     truths: list[Int64] = [np.zeros(0, np.int64)]
     predictions: list[Int64] = [np.zeros(0, np.int64)]
-    for position in range(len(material.samples.truth.images)):
+    for position in range(len(material.truth.images)):
         found, wanted = _sure(material, material.shown, position), _labeled(material, position)
         truths.append(wanted.labels)
         predictions.append(found.labels)
@@ -173,23 +170,17 @@ def source(sample: ImageSample) -> Path:
 
 def frame_scores(material: Material) -> list[float | None]:
     """F1 of the shown run in each image."""
-    assert material.samples is not None
     scores = []
-    for position in range(len(material.samples.truth.images)):
+    for position in range(len(material.truth.images)):
         found, wanted = _sure(material, material.shown, position), _labeled(material, position)
         scores.append(f1(len(_pairs(found, wanted, same_class=True)), len(found), len(wanted)))
     return scores
 
 
-def _sample(material: Material, position: int) -> ImageSample:
-    assert material.samples is not None
-    sample: ImageSample = material.samples.dataset.sample(material.samples.truth.positions[position])
-    return sample
-
-
 def picture(material: Material, position: int, key: str, title: str) -> Scene:
     """The image with ground truth and the pair of runs."""
-    sample, wanted = _sample(material, position), _labeled(material, position)
+    sample: ImageSample = material.sample(position)
+    wanted = _labeled(material, position)
     runs = material.drawn
     found = [_surest(_found(material, run, position)) for run in runs]
     tables = [
@@ -254,7 +245,7 @@ def _media(sample: ImageSample, detail: Detail) -> dict[str, Any]:
 
 def log(stream: Any, material: Material, position: int) -> None:
     """Image, ground truth and boxes."""
-    image = read_photo(_sample(material, position).image, upright=True)
+    image = read_photo(material.sample(position).image, upright=True)
     stream.log("image", rr.Image(image).compress())
     tables = {"ground_truth": _labeled(material, position)}
     tables |= {run: _sure(material, run, position) for run in material.pair}

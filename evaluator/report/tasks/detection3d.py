@@ -114,11 +114,10 @@ def source(sample: Sample) -> Path:
 
 def frame_scores(material: Material) -> list[float | None]:
     """F1 of the shown run in each frame."""
-    assert material.samples is not None
     frames = frames_of(material).sure(material)
     predictions, truths = frames.predictions[material.shown], frames.truths
     hit = matches(predictions, truths) >= 0
-    count = len(material.samples.truth.tokens)
+    count = len(material.truth.tokens)
     hits, predicted, wanted = (
         np.bincount(values, minlength=count) for values in (predictions.frames[hit], predictions.frames, truths.frames)
     )

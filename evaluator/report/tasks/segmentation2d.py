@@ -39,15 +39,10 @@ def source(sample: ImageSample) -> Path:
 
 def picture(material: Material, position: int, key: str, title: str) -> Scene:
     """The image under the masks of ground truth and runs."""
-    sample, labels = _sample(material, position), labels_at(material, position, ClassMask)
+    sample: ImageSample = material.sample(position)
+    labels = labels_at(material, position, ClassMask)
     named = title_of(sample.scene, sample.timestamp) if sample.timestamp > 0 else sample.image.name
     return scene(material, key, named, title, labels, lambda detail: _media(sample, labels, detail), cloud=False)
-
-
-def _sample(material: Material, position: int) -> ImageSample:
-    assert material.samples is not None
-    sample: ImageSample = material.samples.dataset.sample(material.samples.truth.positions[position])
-    return sample
 
 
 def _media(sample: ImageSample, labels: FrameLabels, detail: Detail) -> dict[str, Any]:
@@ -59,7 +54,7 @@ def _media(sample: ImageSample, labels: FrameLabels, detail: Detail) -> dict[str
 def log(stream: Any, material: Material, position: int) -> None:
     """Image and masks."""
     log_classes(stream, material.spec.classes)
-    stream.log("image", rr.Image(read_photo(_sample(material, position).image, upright=True)).compress())
+    stream.log("image", rr.Image(read_photo(material.sample(position).image, upright=True)).compress())
     labels = labels_at(material, position, ClassMask)
     for name, mask in zip(["ground_truth", *material.drawn], labels.planes(), strict=True):
         stream.log(f"image/{name}", rr.SegmentationImage(mask))

@@ -72,16 +72,11 @@ def source(sample: Sample) -> Path:
 
 def picture(material: Material, position: int, key: str, title: str) -> Scene:
     """The points with the labels of ground truth and runs."""
-    sample, labels = _sample(material, position), labels_at(material, position, PointClasses)
+    sample: Sample = material.sample(position)
+    labels = labels_at(material, position, PointClasses)
     note = f"{title}. Forward is up, rings every 30 m; in the range image forward is in the middle, left is left."
     media = functools.partial(_media, sample, labels)
     return scene(material, key, title_of(sample.scene, sample.timestamp), note, labels, media, cloud=True)
-
-
-def _sample(material: Material, position: int) -> Sample:
-    assert material.samples is not None
-    sample: Sample = material.samples.dataset.sample(material.samples.truth.positions[position])
-    return sample
 
 
 def _media(sample: Sample, labels: FrameLabels, detail: Detail) -> dict[str, Any]:
@@ -112,7 +107,8 @@ def range_image(points: Float64, planes: UInt8, width: int) -> UInt8:
 def log(stream: Any, material: Material, position: int) -> None:
     """The points with each set of labels, in the ego frame."""
     log_classes(stream, material.spec.classes)
-    sample, labels = _sample(material, position), labels_at(material, position, PointClasses)
+    sample: Sample = material.sample(position)
+    labels = labels_at(material, position, PointClasses)
     points = transform_points(sample.lidar2ego, np.asarray(read_points(sample.lidar)[:, :3], np.float64))
     for name, plane in zip(["ground_truth", *material.drawn], labels.planes(), strict=True):
         stream.log(name, rr.Points3D(points, class_ids=plane, radii=0.04))
