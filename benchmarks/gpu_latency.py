@@ -230,31 +230,20 @@ def main() -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a workspace with engines")
-    parser.add_argument("--backend", choices=("tensorrt", "onnx", "pytorch"), default="tensorrt")
-    parser.add_argument("--compile", action="store_true", help="hand PyTorch's programs to torch.compile")
+    backends = ("tensorrt", "onnx", "pytorch")
+    parser.add_argument("--backend", dest="backend_name", choices=backends, default="tensorrt")
+    parser.add_argument(
+        "--compile", dest="compiled", action="store_true", help="hand PyTorch's programs to torch.compile"
+    )
     parser.add_argument("--target", help="set of engines, where there are several")
     parser.add_argument("--rows", type=Path, help="a workspace with the engines that take rows")
     parser.add_argument("--points", type=int, default=200_000)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--frames", type=int, default=50, help="frames compared with the NumPy pipeline")
     parser.add_argument("--streams", type=int, default=2)
-    parser.add_argument("--soak", type=int, default=0, help="requests of the soak at the end")
+    parser.add_argument("--soak", dest="soak_requests", type=int, default=0, help="requests of the soak at the end")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
-    options = parser.parse_args()
-
-    measure(
-        options.work,
-        options.out,
-        backend_name=options.backend,
-        compiled=options.compile,
-        target=options.target,
-        rows=options.rows,
-        points=options.points,
-        requests=options.requests,
-        frames=options.frames,
-        streams=options.streams,
-        soak_requests=options.soak,
-    )
+    measure(**vars(parser.parse_args()))
 
 
 def measure(

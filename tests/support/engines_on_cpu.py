@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runtime import engine_times
+from runtime.backends import _engine_files
 from runtime.backends import tensorrt as backend
 from runtime.models.centerpoint import device_encoder as centerpoint
 from shared import cuda
@@ -87,7 +88,7 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, *, version: str = "8.6.0"
     monkeypatch.setattr(engine_times, "trt", module)
     monkeypatch.setattr(backend, "_LOGGERS", [])
     monkeypatch.setattr(backend, "_MESSAGES", [])
-    monkeypatch.setattr(backend, "package_versions", lambda names: {"tensorrt": version})
+    monkeypatch.setattr(_engine_files, "package_versions", lambda names: {"tensorrt": version})
     monkeypatch.setattr(backend, "open_gpu", lambda device: gpu)
     library = HostLibrary()
     monkeypatch.setattr(cuda, "library", lambda: library)
