@@ -78,7 +78,7 @@ class InputBuffer:
     def read(self, placed: list[Placed]) -> Arrays:
         """The arrays, by name, as views: they change when the next input is written."""
         whole = self.mapped()
-        return {each.name: np.ndarray(each.shape, np.dtype(each.dtype), whole.data, each.start) for each in placed}
+        return {name: np.ndarray(shape, dtype, whole, start) for name, dtype, shape, start in placed}
 
     def close(self) -> None:
         """Give up the file; arrays that were read from it stay valid."""

@@ -174,7 +174,7 @@ class Readers(Reading):
                 raise answer.error
         before, lock = self._locked[ask.buffer]
         mapped = buffer.mapped()
-        told = pickle.loads(mapped[answer.start : answer.start + answer.length].tobytes())
+        told = pickle.loads(mapped.data[answer.start : answer.start + answer.length])
         if answer.failed:
             with about(sample=self._token(ask.index)):
                 raise told

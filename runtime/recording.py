@@ -48,14 +48,16 @@ def record(
         loaded.warm_up(left[0])
     pace = Pace()
     level = logging.INFO if model.config.evaluation.verbose else logging.DEBUG
+    logged = _log.isEnabledFor(level)
     for answer in track(loaded.answers(left, raw_samples, pace), model.name, total=len(left)):
-        total = answer.latency_ms.get(TOTAL, math.nan)
-        found = len(answer.predictions)
-        numbers = event("sample", sample=answer.token, read_ms=answer.read_ms, latency_ms=total, results=found)
-        _log.log(
-            level,
-            "%s: read in %.1f ms, inferred in %.1f ms, %d results",
-            answer.token, answer.read_ms, total, found, extra=numbers,
-        )  # fmt: skip
+        if logged:
+            total = answer.latency_ms.get(TOTAL, math.nan)
+            found = len(answer.predictions)
+            numbers = event("sample", sample=answer.token, read_ms=answer.read_ms, latency_ms=total, results=found)
+            _log.log(
+                level,
+                "%s: read in %.1f ms, inferred in %.1f ms, %d results",
+                answer.token, answer.read_ms, total, found, extra=numbers,
+            )  # fmt: skip
         writer.commit(answer.index, answer.predictions, answer.latency_ms, answer.counters, answer.raw)
     return pace

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 from shared import provenance
@@ -100,16 +101,21 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def explain_os_errors(path: Path | WorkPath) -> Iterator[None]:
+class explain_os_errors(contextlib.AbstractContextManager[None]):  # noqa: N801 (read as a verb)
     """Turn a full disk or a read-only folder into a line that a user can act on.
 
     Raises:
         EnvironmentLacks: no space, read-only file system, no permission.
     """
-    try:
-        yield
-    except OSError as error:
+
+    def __init__(self, path: Path | WorkPath) -> None:
+        self._path = path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
         permission = "check the owner of the folder, or choose another --work folder"
         if provenance.image() is not None:
             permission = (
@@ -127,10 +133,9 @@ def explain_os_errors(path: Path | WorkPath) -> Iterator[None]:
             errno.EACCES: ("no permission to write", permission),
             errno.EPERM: ("no permission to write", permission),
         }
-        if error.errno not in reasons:
-            raise
-        message, hint = reasons[error.errno]
-        raise EnvironmentLacks(message, where=str(path), hint=hint) from error
+        if error.errno in reasons:
+            message, hint = reasons[error.errno]
+            raise EnvironmentLacks(message, where=str(self._path), hint=hint) from error
 
 
 @contextlib.contextmanager

@@ -221,7 +221,7 @@ class Rows:
 
     def arrays(self) -> Arrays:
         """The columns by name."""
-        return {name: getattr(self, name) for name in self.columns()}
+        return {name: getattr(self, name) for name in _columns(type(self))}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -230,7 +230,7 @@ class Rows:
         Raises:
             ValueError: other columns than its own, or columns that are not parallel.
         """
-        if set(arrays) != set(cls.columns()):
+        if arrays.keys() != set(_columns(cls)):
             raise ValueError(f"{cls.__name__} has the columns {sorted(cls.columns())}, not {sorted(arrays)}")
         return cls(**arrays)
 
