@@ -108,11 +108,12 @@ class Loaded:
             InferenceError: the backend failed.
         """
         pace = pace or Pace()
-        inputs = pace.waiting_for(self._reading.inputs(self.pipeline, indices, held=self.in_flight), READ)
+        pace.begin()
+        inputs = self._reading.inputs(self.pipeline, indices, held=self.in_flight)
         answers = self._one_by_one if self.in_flight == 1 else self._in_flight
         for answer in answers(inputs, raw_samples, pace):
-            with pace.spent_on(COMMIT):
-                yield answer
+            yield answer
+            pace.spent_on(COMMIT)
 
     def warm_up(self, index: int) -> None:
         """Answer a sample for nobody: the first request pays for page faults and the backend's own set-up."""
@@ -128,14 +129,16 @@ class Loaded:
 
     def _one_by_one(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[SampleAnswer]:
         for read in inputs:
+            pace.spent_on(READ)
             yield self._alone(read, raw_samples, pace)
 
     def _alone(self, read: Input, raw_samples: Collection[int], pace: Pace) -> SampleAnswer:
-        with pace.spent_on(INFERENCE):
-            with about(sample=read.token):
-                inference = with_waiting(partial(self.pipeline.infer, read.data))
-            pace.add(read)
-            return self._answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
+        with about(sample=read.token):
+            inference = with_waiting(partial(self.pipeline.infer, read.data))
+        answer = self._answer(read, self.pipeline, inference, inference.latency_ms, raw_samples)
+        pace.spent_on(INFERENCE)
+        pace.add(read)
+        return answer
 
     def _in_flight(self, inputs: Iterator[Input], raw_samples: Collection[int], pace: Pace) -> Iterator[SampleAnswer]:
         idle = deque(lane for lane in self._pipelines if isinstance(lane, DevicePipeline))
@@ -145,8 +148,9 @@ class Loaded:
         def collect() -> None:
             lane, read = under_way.popleft()
             idle.append(lane)
-            with pace.spent_on(INFERENCE), about(sample=read.token):
+            with about(sample=read.token):
                 answered.append(self._answer(read, lane, lane.collect(), {}, raw_samples))
+            pace.spent_on(INFERENCE)
             pace.add(read)
 
         def all_answers() -> Iterator[SampleAnswer]:
@@ -157,6 +161,7 @@ class Loaded:
 
         try:
             for read in inputs:
+                pace.spent_on(READ)
                 if read.index % TIMED_EVERY == 0:
                     while len(answered) > self.in_flight:
                         yield answered.popleft()
@@ -166,8 +171,9 @@ class Loaded:
                     continue
                 if not idle:
                     collect()
-                with pace.spent_on(UPLOAD), about(sample=read.token):
+                with about(sample=read.token):
                     idle[0].submit(read.data)
+                pace.spent_on(UPLOAD)
                 under_way.append((idle.popleft(), read))
                 # Only now, while the device works, is an answer kept by whoever asked for it.
                 while answered:

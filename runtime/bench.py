@@ -20,7 +20,7 @@ from runtime.backends import Session
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.bench_tables import chrome_trace, engine_table, findings, layer_table, stage_table, throughput_line
 from runtime.conditions import conditions
-from runtime.input_buffers import InputBuffer
+from runtime.input_buffers import InputBuffer, arrays_in
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import DevicePipeline, Inference, Pipeline
 from runtime.waiting import with_waiting
@@ -225,9 +225,10 @@ def _page_locked(pipeline: Pipeline, data: Any) -> Iterator[Any]:
         raise UsageError("--page-locked", hint="it needs a pipeline on a GPU")
     packing = pipeline.interface.packing
     with contextlib.closing(InputBuffer.make()) as buffer:
-        placed, _ = buffer.write(packing.pack(data))
-        with pipeline.page_locked(buffer.mapped()):
-            yield packing.unpack(buffer.read(placed))
+        placed, end = buffer.write(packing.pack(data))
+        mapped = buffer.mapped(end)
+        with pipeline.page_locked(mapped):
+            yield packing.unpack(arrays_in(mapped, placed))
 
 
 def _check_options(pipeline: Pipeline, session: Session, *, streams: int, bare: bool) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +21,8 @@ _ALIGNMENT = 64
 _STEP = 1 << 21
 
 
-class Placed(NamedTuple):
-    """Where an array is in a buffer: its name, NumPy's text for its dtype, its shape, its first byte."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
+#: Where an array is in a buffer: its name, NumPy's text for its dtype, its shape, its first byte.
+Placed = tuple[str, str, tuple[int, ...], int]
 
 
 class InputBuffer:
@@ -48,11 +42,10 @@ class InputBuffer:
         """An empty one."""
         return InputBuffer(os.memfd_create("awml-deploy input"))
 
-    def mapped(self) -> npt.NDArray[np.uint8]:
-        """All of it as bytes, as large as it is now; the same array until somebody has made it larger."""
-        size = os.fstat(self.descriptor).st_size
-        if size != len(self._bytes):
-            self._bytes = np.frombuffer(mmap.mmap(self.descriptor, size), np.uint8)
+    def mapped(self, end: int) -> npt.NDArray[np.uint8]:
+        """It as bytes, up to ``end`` at least; the same array until that is beyond it."""
+        if end > len(self._bytes):
+            self._bytes = np.frombuffer(mmap.mmap(self.descriptor, os.fstat(self.descriptor).st_size), np.uint8)
         return self._bytes
 
     def write(self, arrays: Arrays, start: int = 0) -> tuple[list[Placed], int]:
@@ -67,20 +60,20 @@ class InputBuffer:
         """
         placed, end = [], start
         for name, array in arrays.items():
-            placed.append(Placed(name, array.dtype.str, array.shape, end))
+            placed.append((name, array.dtype.str, array.shape, end))
             end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
         if end > os.fstat(self.descriptor).st_size:
             os.ftruncate(self.descriptor, -(-end // _STEP) * _STEP)
-        for name, target in self.read(placed).items():
+        for name, target in arrays_in(self.mapped(end), placed).items():
             target[...] = arrays[name]
         return placed, end
-
-    def read(self, placed: list[Placed]) -> Arrays:
-        """The arrays, by name, as views: they change when the next input is written."""
-        whole = self.mapped()
-        return {name: np.ndarray(shape, dtype, whole, start) for name, dtype, shape, start in placed}
 
     def close(self) -> None:
         """Give up the file; arrays that were read from it stay valid."""
         os.close(self.descriptor)
         self._bytes = np.zeros(0, np.uint8)
+
+
+def arrays_in(mapped: npt.NDArray[np.uint8], placed: list[Placed]) -> Arrays:
+    """Arrays of a buffer that is mapped, by name, as views: they change when the next input is written."""
+    return {name: np.ndarray(shape, dtype, mapped, start) for name, dtype, shape, start in placed}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from runtime.reading import Input
-
-Item = TypeVar("Item")
 
 #: Waiting for an input; putting a request on a device; waiting for an answer; the time until the next is asked for.
 READ, UPLOAD, INFERENCE, COMMIT = "read", "upload", "inference", "commit"
@@ -30,25 +27,22 @@ class Pace:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys((READ, UPLOAD, INFERENCE, COMMIT), 0.0))
     readers_seconds: float = 0.0
     _began: float = field(default_factory=time.process_time)
+    _since: float = field(default_factory=time.perf_counter)
+
+    def begin(self) -> None:
+        """What is accounted for begins now."""
+        self._since = time.perf_counter()
+
+    def spent_on(self, what: str) -> None:
+        """The time since this was last said was spent on it."""
+        now = time.perf_counter()
+        self.seconds[what] += now - self._since
+        self._since = now
 
     def add(self, read: Input) -> None:
         """One more was answered."""
         self.samples += 1
         self.readers_seconds += read.reader_seconds
-
-    def spent_on(self, what: str) -> AbstractContextManager[None]:
-        """The block's time is spent on it."""
-        return _Spent(self.seconds, what)
-
-    def waiting_for(self, items: Iterable[Item], what: str) -> Iterator[Item]:
-        """The items; the time until each comes is spent on ``what``."""
-        iterator = iter(items)
-        while True:
-            with self.spent_on(what):
-                item = next(iterator, None)
-            if item is None:
-                return
-            yield item
 
     def result(self) -> dict[str, Any]:
         """What a run records: samples a second, parts of the time, seconds of all processors a sample."""
@@ -60,19 +54,6 @@ class Pace:
             "parts": {what: seconds / whole for what, seconds in self.seconds.items()},
             "processor_seconds": processors / self.samples,
         }
-
-
-class _Spent(AbstractContextManager[None]):
-    """Adds the time of a block to an account; a sample has four of them, so that a generator would take too long."""
-
-    def __init__(self, seconds: dict[str, float], what: str) -> None:
-        self._seconds, self._what = seconds, what
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *raised: object) -> None:
-        self._seconds[self._what] += time.perf_counter() - self._started
 
 
 def side_by_side(results: Sequence[dict[str, Any]], seconds: float, taking_in: float) -> dict[str, Any] | None:

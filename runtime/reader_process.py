@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Tensors
-from runtime.input_buffers import InputBuffer
+from runtime.input_buffers import InputBuffer, Placed
 from runtime.pipeline import Interface, build_pipeline
 from shared.config.model_sections import Data
 from shared.data import open_dataset
@@ -74,14 +74,14 @@ class Told(NamedTuple):
 
     Attributes:
         token: of the sample.
-        placed: where its arrays are in the buffer, as arguments of `Placed`.
+        placed: where its arrays are in the buffer.
         counters: what reading left out.
         milliseconds: that reading took.
         processor_seconds: that went into it.
     """
 
     token: str
-    placed: list[tuple[Any, ...]]
+    placed: list[Placed]
     counters: dict[str, int]
     milliseconds: float
     processor_seconds: float
@@ -219,8 +219,7 @@ class _Reader:
         arrays = {name: np.asarray(array) for name, array in self._interface.packing.pack(read.data).items()}
         placed, end = buffer.write(arrays)
         milliseconds = (time.perf_counter() - started) * 1e3
-        plain = [tuple(each) for each in placed]
-        return tuple(Told(sample.token, plain, read.counters, milliseconds, time.process_time() - began)), end
+        return tuple(Told(sample.token, placed, read.counters, milliseconds, time.process_time() - began)), end
 
 
 def _portable(error: Exception) -> Exception:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from runtime.input_buffers import InputBuffer, Placed
+from runtime.input_buffers import InputBuffer, arrays_in
 from runtime.model import Model
 from runtime.pipeline import DevicePipeline, Pipeline
 from runtime.reader_process import ASK, ONE_THREAD, TOLD, Ended, Job, Told
@@ -27,6 +27,8 @@ from shared.logs import about
 
 # What a reader has before it: one sample that it reads, one that waits.
 _ASKED_EACH = 2
+# Where the next sample is there, readers are heard and asked again after so many: that calls the kernel each time.
+_HEAR_EVERY = 4
 # Large inputs are fewer: together they have so many bytes at most, but a few there must be.
 _MOST_BYTES = 1 << 30
 _FEWEST = 4
@@ -81,7 +83,7 @@ class Readers(Reading):
     def __init__(self, model: Model, count: int, in_flight: int) -> None:
         self._dataset = model.dataset
         self._buffers = [InputBuffer.make() for _ in range(count * _ASKED_EACH + in_flight + 1)]
-        self._locked = [(buffer.mapped(), contextlib.ExitStack()) for buffer in self._buffers]
+        self._locked = [(buffer.mapped(0), contextlib.ExitStack()) for buffer in self._buffers]
         # The one that was used last is used next: those that are not needed stay empty.
         self._free = list(range(len(self._buffers)))
         self._numbers = itertools.count()
@@ -92,6 +94,8 @@ class Readers(Reading):
         job = Job(model.spec, model.config.data, model.data_root, model.dataset.digest(), niceness)
         self._process, self._control, asks, self._tells = _started(count, self._buffers, job)
         self._readers = {position: _Reader(position, pipe) for position, pipe in enumerate(asks)}
+        # A reader is in it as often as it can be asked.
+        self._idle = deque([*self._readers.values()] * _ASKED_EACH)
         self._poll = select.poll()
         for descriptor in (self._tells, self._control.fileno()):
             self._poll.register(descriptor, select.POLLIN)
@@ -110,11 +114,12 @@ class Readers(Reading):
             return
         todo, asked, taken = deque(indices), deque[_Ask](), deque[int]()
         try:
-            for index in indices:
+            for position, index in enumerate(indices):
                 while len(taken) > held:
                     self._free.append(taken.popleft())
-                self._hear()
-                self._ask(todo, asked)
+                if position % _HEAR_EVERY == 0 or not asked:
+                    self._hear()
+                    self._ask(todo, asked)
                 while not asked or asked[0].number not in self._told:
                     if not self._readers:
                         raise EnvironmentLacks("all readers have ended", where=self._token(index), hint=_HINT)
@@ -173,7 +178,7 @@ class Readers(Reading):
             with about(sample=self._token(ask.index)):
                 raise answer.error
         before, lock = self._locked[ask.buffer]
-        mapped = buffer.mapped()
+        mapped = buffer.mapped(answer.start + answer.length)
         told = pickle.loads(mapped.data[answer.start : answer.start + answer.length])
         if answer.failed:
             with about(sample=self._token(ask.index)):
@@ -184,7 +189,7 @@ class Readers(Reading):
             self._locked[ask.buffer] = mapped, lock
             self._largest = max(self._largest, len(mapped))
         read = Told(*told)
-        arrays = buffer.read([Placed(*each) for each in read.placed])
+        arrays = arrays_in(mapped, read.placed)
         if not isinstance(pipeline, DevicePipeline):
             # A step may keep what it was given, which costs a GPU's request more than a CPU's.
             arrays = {name: array.copy() for name, array in arrays.items()}
@@ -193,10 +198,10 @@ class Readers(Reading):
 
     def _ask(self, todo: deque[int], asked: deque[_Ask]) -> None:
         """Ask readers for the next samples, as far as they and the buffers are free."""
-        while todo and self._readers and self._free and self._is_affordable():
-            reader = min(self._readers.values(), key=lambda each: len(each.asked))
-            if len(reader.asked) == _ASKED_EACH:
-                return
+        while todo and self._idle and self._free and self._is_affordable():
+            reader = self._idle.popleft()
+            if reader.position not in self._readers:
+                continue
             ask = _Ask(next(self._numbers), todo.popleft(), self._free.pop())
             asked.append(ask)
             self._wanted.add(ask.number)
@@ -218,8 +223,10 @@ class Readers(Reading):
         for position, number, failed, start, length in TOLD.iter_unpack(records):
             # One that was given up, when the process that forked it ended, may still tell.
             if position in self._readers:
-                ask = self._readers[position].asked.popleft()
+                reader = self._readers[position]
+                ask = reader.asked.popleft()
                 assert ask.number == number
+                self._idle.append(reader)
                 self._keep(_Answer(ask, bool(failed), start, length))
 
     def _wait(self) -> None:
