@@ -27,12 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from exporter.checkpoints import load_weights
 from exporter.training import one_cycle
+from shared.arrays import UInt8
 
 HELD_OUT_SEED, HELD_OUT_FRAMES = 7, 40  # what `python -m demo generate` makes by default, and the demo evaluates on
 
@@ -335,6 +338,13 @@ def source_digest(module: str) -> str:
 def concatenated(samples: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Samples of several rows each as a batch: their first tensors joined, their second ones, and so on."""
     return tuple(torch.cat(parts) for parts in zip(*samples, strict=True))
+
+
+def through_jpeg(image: UInt8, quality: int) -> UInt8:
+    """An RGB image (H, W, 3) as a JPEG file has it."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def figures(values: Mapping[str, float]) -> str:

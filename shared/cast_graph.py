@@ -16,7 +16,7 @@ import numpy as np
 
 from shared.fp16_range import FP16_MAX
 from shared.lazy import lazy_import
-from shared.onnx_graph import node_name, tensor_types
+from shared.onnx_graph import names_read, node_name, tensor_types
 
 if TYPE_CHECKING:
     import onnx
@@ -192,7 +192,7 @@ class _Rewriter:
     def copy_in_fp32(self, node: onnx.NodeProto) -> None:
         """Add the node as it is; inputs whose producer went low are cast back."""
         # Graphs inside the node (If, Loop) may use any tensor by name, so those must be there in FP32 too.
-        for name in (*node.input, *_names_used_inside(node)):
+        for name in names_read(node):
             if name in self._made_low:
                 self._cast(self._low_name(name), name, onnx.TensorProto.FLOAT)
         self._nodes.append(node)
@@ -225,7 +225,7 @@ class _Rewriter:
         for output in self._graph.output:
             if output.name in self._made_low:
                 self._cast(self._low_name(output.name), output.name, onnx.TensorProto.FLOAT)
-        used = {name for node in self._nodes for name in (*node.input, *_names_used_inside(node))}
+        used = {name for node in self._nodes for name in names_read(node)}
         used |= {output.name for output in self._graph.output}
         weights = [tensor for tensor in self._graph.initializer if tensor.name in used]
         del self._graph.node[:], self._graph.initializer[:], self._graph.value_info[:]
@@ -256,12 +256,3 @@ class _Rewriter:
 def _converted(value: np.ndarray[Any, Any], name: str, to: int) -> onnx.TensorProto:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(to)
     return onnx.numpy_helper.from_array(value.astype(dtype), name)
-
-
-def _names_used_inside(node: onnx.NodeProto) -> set[str]:
-    names: set[str] = set()
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inner in graph.node:
-                names |= {*inner.input, *_names_used_inside(inner)}
-    return names

@@ -80,6 +80,19 @@ def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in model.graph.input if value.name not in weights]
 
 
+def names_read(node: onnx.NodeProto) -> list[str]:
+    """Names that a node reads, those that the graphs in its attributes (If, Loop) take from outside included."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            made = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
+            for each in inner.node:
+                names += [name for name in names_read(each) if name not in made]
+                made |= set(each.output)
+            names += [value.name for value in inner.output if value.name not in made]
+    return names
+
+
 def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
     """Names and shapes of `inputs`."""
     return [GraphInput(value.name, _shape(value)) for value in inputs(model)]

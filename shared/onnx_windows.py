@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared import onnx_graph
 from shared.errors import InputError, ModelLoadError
 from shared.lazy import lazy_import
+from shared.onnx_graph import names_read, tensor_types
 
 onnx = lazy_import("onnx")
 
@@ -33,9 +35,9 @@ class Graph:
         self._constants = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
         # The checker demands that nodes come in such an order.
         self.nodes = [node for node in graph.node if node.op_type != "Constant"]
-        self.inputs = [value.name for value in graph.input if value.name not in self._weights]
+        self.inputs = [value.name for value in onnx_graph.inputs(model)]
         self.outputs = [value.name for value in graph.output]
-        self._types = _element_types(model)
+        self._types = tensor_types(model)
 
     @staticmethod
     def load(path: Path) -> Graph:
@@ -74,7 +76,7 @@ class Graph:
             )
         last_use: dict[str, int] = dict.fromkeys(self.outputs, len(self.nodes))
         for position, node in enumerate(self.nodes):
-            for name in _used(node):
+            for name in names_read(node):
                 last_use[name] = max(last_use.get(name, -1), position)
         found, start = [], 0
         open_until = -1
@@ -93,9 +95,9 @@ class Graph:
         inside = self.nodes[first:last]
         made = {name for node in inside for name in node.output if name}
         given = set(self._weights) | set(self._constants)
-        entering = [name for node in inside for name in _used(node) if name not in made and name not in given]
+        entering = [name for node in inside for name in names_read(node) if name not in made and name not in given]
         outside = [*self.nodes[:first], *self.nodes[last:]]
-        wanted = {name for node in outside for name in _used(node)} | set(self.outputs)
+        wanted = {name for node in outside for name in names_read(node)} | set(self.outputs)
         leaving = [name for node in inside for name in node.output if name in wanted]
         return list(dict.fromkeys(entering)), list(dict.fromkeys(leaving))
 
@@ -120,13 +122,13 @@ class Graph:
         needed = []
         for node in reversed(self.nodes):
             if wanted & set(node.output):
-                wanted |= set(_used(node))
+                wanted |= set(names_read(node))
                 needed.append(node)
         given = [{name: sample[name] for name in self.inputs if name in wanted} for sample in inputs]
         return self._model(needed[::-1], given, names)
 
     def _model(self, nodes: Sequence[Any], inputs: Sequence[Arrays], outputs: Sequence[str]) -> Any:
-        used = {name for node in nodes for name in _used(node)}
+        used = {name for node in nodes for name in names_read(node)}
         graph = onnx.helper.make_graph(
             [*(self._constants[name] for name in self._constants if name in used), *nodes],
             "window",
@@ -162,29 +164,6 @@ class Graph:
 def node_title(node: Any) -> str:
     """A node's name; of one without, its type and first output."""
     return str(node.name or f"{node.op_type}:{node.output[0]}")
-
-
-def _used(node: Any) -> list[str]:
-    """Names that a node reads, those that the graphs in its attributes (If, Loop) take from outside included."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            made = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
-            for each in inner.node:
-                names += [name for name in _used(each) if name not in made]
-                made |= set(each.output)
-            names += [value.name for value in inner.output if value.name not in made]
-    return names
-
-
-def _element_types(model: Any) -> dict[str, int]:
-    """ONNX element type of every tensor that shape inference knows."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    return {
-        value.name: value.type.tensor_type.elem_type
-        for value in [*graph.input, *graph.value_info, *graph.output]
-        if value.type.HasField("tensor_type")
-    }
 
 
 def _decode_error() -> type[Exception]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from exporter.autoware import Bundle, BundleOptions, precision, same_shape, typed_name
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
@@ -16,19 +14,6 @@ NAME = "calibration_status_classifier"
 CHANNELS, STATES = 5, ["miscalibrated", "calibrated"]
 # The node's defaults: least, best and largest size of an image.
 DEFAULT_HEIGHTS, DEFAULT_WIDTHS = [1080, 1860, 2160], [1920, 2880, 3840]
-
-Sizes = Annotated[list[int], Field(min_length=3, max_length=3)]
-
-
-class MlPackage(BaseModel):
-    """The node's model parameters, as its schema has them."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    max_depth: float = Field(gt=0)
-    dilation_size: int = Field(ge=0)
-    height: Sizes
-    width: Sizes
 
 
 def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
@@ -47,12 +32,12 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
     refusals.raise_any()
     component, network = spec.components[0], f"{NAME}.onnx"
     heights, widths = _profile(config, component.name)
-    package = MlPackage(
-        max_depth=float(spec.parameters["max_depth"]),
-        dilation_size=int(spec.parameters["dilation_size"]),
-        height=heights,
-        width=widths,
-    )
+    package = {
+        "max_depth": float(spec.parameters["max_depth"]),
+        "dilation_size": int(spec.parameters["dilation_size"]),
+        "height": heights,
+        "width": widths,
+    }
     built_in = precision(config, options)
     typed = {typed_name(network): component} if built_in == "strongly-typed" else {}
     node = {
@@ -64,7 +49,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
     return Bundle(
         onnx={network: component},
         typed_onnx=typed,
-        parameters={f"ml_package_{NAME}.param.yaml": package.model_dump()},
+        parameters={f"ml_package_{NAME}.param.yaml": package},
         notes=(
             f"{NAME}.param.yaml: {', '.join(f'{key}: {value}' for key, value in node.items())}",
             f"launch: model_path: <bundle>, model_name: {NAME}",

@@ -24,10 +24,10 @@ from exporter.demo_training import HELD_OUT_FRAMES, HELD_OUT_SEED, HeldOut, Opti
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.models.calibration.demo_frames import (
     kept_views,
-    lidar_channels,
+    painted,
+    straight_image,
     training_samples,
     training_views,
-    undistorted_image,
 )
 from exporter.models.calibration.image_classifier import build_image_classifier
 from shared.data.camera_pairs import STATES
@@ -73,11 +73,11 @@ def held_out(model: Any, device: torch.device, preset: str, frames: int = HELD_O
         recording = record_scene(HELD_OUT_SEED, "eval", number, length, cameras=True)
         for index, frame in enumerate(recording.frames):
             for camera in camera_rig():
-                image = undistorted_image(frame.pictures[camera.channel].image, camera.channel)
+                image = straight_image(frame.pictures[camera.channel].image, camera)
                 name = f"{recording.name}/{index}/{camera.channel}"
                 for label, state in enumerate(STATES):
                     wrong = disturbance_of(law, name) if label == 0 else None
-                    lidar = lidar_channels(frame.key.points, camera, wrong)
+                    lidar = painted(frame.key.points, camera, wrong)
                     channels = torch.from_numpy(np.concatenate([image, lidar]) / np.float32(255))[None]
                     right[state].append(int(model(channels.to(device))[0].argmax()) == label)
                     channels[:, :3] = GRAY

@@ -46,12 +46,9 @@ def five_channels(
         (5, H, W) float32: blue, green, red, depth, intensity, all divided by 255.
     """
     straight, matrix = undistort(image, intrinsics, distortion)
-    height, width = image.shape[:2]
-    in_camera = points[:, :3].astype(np.float64) @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]
-    ahead = in_camera[:, 2] > 0
-    in_camera, intensity = in_camera[ahead], points[ahead, 3]
-    pixels = project(in_camera, matrix)
-    lidar = paint(pixels, in_camera[:, 2], intensity, height, width, max_depth=max_depth, dilation_size=dilation_size)
+    lidar = lidar_channels(
+        points, lidar2cam, matrix, *image.shape[:2], max_depth=max_depth, dilation_size=dilation_size
+    )
     channels = np.concatenate([straight.transpose(2, 0, 1).astype(np.float32), lidar])
     return np.asarray(channels / np.float32(255), np.float32)
 
@@ -60,9 +57,31 @@ def undistort(image: UInt8, intrinsics: Float64, distortion: Float64) -> tuple[U
     """The image as a lens without distortion would see it, cut so that every pixel has content, and its intrinsics."""
     if not np.any(distortion):
         return image, intrinsics
-    size = (image.shape[1], image.shape[0])
-    matrix, _ = cv2.getOptimalNewCameraMatrix(intrinsics, distortion, size, 0.0, size)
+    matrix = straight_intrinsics(intrinsics, distortion, (image.shape[1], image.shape[0]))
     return cv2.undistort(image, intrinsics, distortion, newCameraMatrix=matrix), matrix
+
+
+def straight_intrinsics(intrinsics: Float64, distortion: Float64, size: tuple[int, int]) -> Float64:
+    """Intrinsics (3, 3) of what `undistort` makes of images of this width and height."""
+    return np.asarray(cv2.getOptimalNewCameraMatrix(intrinsics, distortion, size, 0.0, size)[0], np.float64)
+
+
+def lidar_channels(
+    points: Float32,
+    lidar2cam: Float64,
+    matrix: Float64,
+    height: int,
+    width: int,
+    *,
+    max_depth: float,
+    dilation_size: int,
+) -> Float32:
+    """Depth and intensity of points as two images, see `five_channels` and `paint`; ``matrix``: of a straight image."""
+    in_camera = points[:, :3].astype(np.float64) @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]
+    ahead = in_camera[:, 2] > 0
+    in_camera, intensity = in_camera[ahead], points[ahead, 3]
+    pixels = project(in_camera, matrix)
+    return paint(pixels, in_camera[:, 2], intensity, height, width, max_depth=max_depth, dilation_size=dilation_size)
 
 
 def project(in_camera: Float64, matrix: Float64) -> Float64:

@@ -12,15 +12,6 @@ from typing import Any
 
 from exporter.autoware import Bundle, BundleOptions, Precision, precision, threshold_row, typed_name
 from exporter.autoware.class_remapper import REMAPPER, class_remapper, unnamed
-from exporter.models.centerpoint.autoware_files import (
-    Densification,
-    MlPackage,
-    ModelParameters,
-    ModelParametersWithYaw,
-    NodeParameters,
-    PostProcessing,
-    ScoreThresholds,
-)
 from exporter.models.centerpoint.autoware_node import (
     ENCODER,
     HEAD,
@@ -70,22 +61,19 @@ def _own_folder(
     typed = _typed(spec, encoder, head, built_in)
     if typed:
         encoder, head = typed
-    package = MlPackage(
-        version=version,
-        encoder_onnx_path=encoder,
-        encoder_engine_path=f"{encoder.removesuffix('.onnx')}.engine",
-        head_onnx_path=head,
-        head_engine_path=f"{head.removesuffix('.onnx')}.engine",
-        class_remapper_param_path=REMAPPER,
-        trt_precision=built_in,
-        model_params=ModelParametersWithYaw(
-            **_model_parameters(needed, labels, options), yaw_norm_thresholds=_yaw_norms(labels)
-        ),
-    )
+    package = {
+        **_networks(encoder, head, built_in),
+        "version": version,
+        "class_remapper_param_path": REMAPPER,
+        "model_params": {
+            **_model_parameters(needed, labels, options),
+            "yaw_norm_thresholds": _yaw_norms(labels),
+        },
+    }
     return Bundle(
         onnx={f"{ENCODER}.onnx": spec.component(ENCODER), f"{HEAD}.onnx": spec.component(HEAD)},
         typed_onnx=typed,
-        parameters={"ml_package.param.yaml": package.model_dump(), REMAPPER: class_remapper()},
+        parameters={"ml_package.param.yaml": package, REMAPPER: class_remapper()},
         notes=(
             "launch: model_path: <bundle>",
             "centerpoint_common.param.yaml: densification_params.num_past_frames: "
@@ -104,22 +92,24 @@ def _shared_folder(
     name = options.model_name or DEFAULT_MODEL_NAME
     if re.fullmatch(r"\w+", name, re.ASCII) is None:
         raise UsageError(f"'{name}' is no part of a file name", where="--model-name", hint=DEFAULT_MODEL_NAME)
-    in_launch = "$(var model_path)/{}_$(var model_name).{}"
-    node = NodeParameters(
-        encoder_onnx_path=in_launch.format(ENCODER, "onnx"),
-        encoder_engine_path=in_launch.format(ENCODER, "engine"),
-        head_onnx_path=in_launch.format(HEAD, "onnx"),
-        head_engine_path=in_launch.format(HEAD, "engine"),
-        trt_precision=built_in,
-        post_process_params=PostProcessing(yaw_norm_thresholds=_yaw_norms(labels)),
-        densification_params=Densification(num_past_frames=int(needed.points["sweeps_num"])),
-    )
-    model = ModelParameters(**_model_parameters(needed, labels, options))
+    # Launch files replace $(var …).
+    encoder, head = (f"$(var model_path)/{network}_$(var model_name).onnx" for network in (ENCODER, HEAD))
+    node = {
+        **_networks(encoder, head, built_in),
+        "cloud_capacity": 2_000_000,
+        "post_process_params": {
+            "circle_nms_dist_threshold": 0.5,
+            "iou_nms_search_distance_2d": 10.0,
+            "iou_nms_threshold": 0.1,
+            "yaw_norm_thresholds": _yaw_norms(labels),
+        },
+        "densification_params": {"world_frame_id": "map", "num_past_frames": int(needed.points["sweeps_num"])},
+    }
     return Bundle(
         onnx={f"{ENCODER}_{name}.onnx": spec.component(ENCODER), f"{HEAD}_{name}.onnx": spec.component(HEAD)},
         parameters={
-            f"{name}_ml_package.param.yaml": {"model_params": model.model_dump()},
-            f"{name}.param.yaml": node.model_dump(),
+            f"{name}_ml_package.param.yaml": {"model_params": _model_parameters(needed, labels, options)},
+            f"{name}.param.yaml": node,
             REMAPPER: class_remapper(),
         },
         notes=(
@@ -131,7 +121,19 @@ def _shared_folder(
     )
 
 
+def _networks(encoder: str, head: str, built_in: Precision) -> dict[str, str]:
+    """The files of the two networks, and what they are built in."""
+    return {
+        "encoder_onnx_path": encoder,
+        "encoder_engine_path": f"{encoder.removesuffix('.onnx')}.engine",
+        "head_onnx_path": head,
+        "head_engine_path": f"{head.removesuffix('.onnx')}.engine",
+        "trt_precision": built_in,
+    }
+
+
 def _model_parameters(needed: Needed, labels: list[str], options: BundleOptions) -> dict[str, Any]:
+    """``model_params`` of the node's schema, but for what 0.53 added."""
     names = [NODE_NAMES.get(label, label) for label in labels]
     return {
         "class_names": names,
@@ -143,13 +145,13 @@ def _model_parameters(needed: Needed, labels: list[str], options: BundleOptions)
         "voxel_size": [float(value) for value in needed.voxel_size],
         "downsample_factor": needed.out_size_factor,
         "encoder_in_feature_size": encoder_features(needed),
-        "detection_score_thresholds": ScoreThresholds(
-            distance_bin_upper_limits=list(DISTANCE_BINS),
-            min_confidence_scores={
+        "detection_score_thresholds": {
+            "distance_bin_upper_limits": list(DISTANCE_BINS),
+            "min_confidence_scores": {
                 name: threshold_row(label, options, DEFAULT_SCORE, len(DISTANCE_BINS))
                 for name, label in zip(names, labels, strict=True)
             },
-        ),
+        },
     }
 
 

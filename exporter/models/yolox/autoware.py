@@ -7,11 +7,9 @@ either the head's raw rows, which the node decodes and suppresses, or the four t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from exporter.autoware import Bundle, BundleOptions, Precision, precision, threshold_row, typed_name
+from exporter.autoware import Bundle, BundleOptions, precision, threshold_row, typed_name
 from exporter.autoware.labels import LABELS, labels_of
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
 from shared.spec import ModelSpec
@@ -24,29 +22,6 @@ FILL = 114
 # The node's defaults.
 DEFAULT_SCORE, DEFAULT_NMS = 0.35, 0.7
 RELU6_CLIP = 6.0
-
-Unit = Annotated[float, Field(ge=0, le=1)]
-
-
-class NodeParameters(BaseModel):
-    """The node's parameter file. What is not given below is its default, or matters for segmentation or INT8 alone."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    score_threshold: Unit
-    nms_threshold: Unit = DEFAULT_NMS
-    precision: Precision
-    calibration_algorithm: Literal["Entropy"] = "Entropy"
-    dla_core_id: int = -1
-    quantize_first_layer: bool = False
-    quantize_last_layer: bool = False
-    profile_per_layer: bool = False
-    clip_value: float = RELU6_CLIP
-    gpu_id: int = 0
-    calibration_image_list_path: str = ""
-    is_roi_overlap_segmentation: bool = False
-    overlap_roi_score_threshold: float = 0.3
-    is_publish_color_mask: bool = False
 
 
 def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -> Bundle:
@@ -83,16 +58,29 @@ def detector_bundle(spec: ModelSpec, classes: list[str], config: Mapping[str, An
     labels = labels_of(classes, refusals)
     refusals.raise_any()
     network = f"{NAME}.onnx"
-    parameters = NodeParameters(
-        precision=precision(config, options), score_threshold=threshold_row("", options, DEFAULT_SCORE, 1)[0]
-    )
-    typed = {}
-    if parameters.precision == "strongly-typed":
-        typed = {typed_name(network): spec.components[0]}
+    built_in = precision(config, options)
+    parameters = {
+        "score_threshold": threshold_row("", options, DEFAULT_SCORE, 1)[0],
+        "nms_threshold": DEFAULT_NMS,
+        "precision": built_in,
+        # What follows is the node's default, or matters for segmentation or INT8 alone.
+        "calibration_algorithm": "Entropy",
+        "dla_core_id": -1,
+        "quantize_first_layer": False,
+        "quantize_last_layer": False,
+        "profile_per_layer": False,
+        "clip_value": RELU6_CLIP,
+        "gpu_id": 0,
+        "calibration_image_list_path": "",
+        "is_roi_overlap_segmentation": False,
+        "overlap_roi_score_threshold": 0.3,
+        "is_publish_color_mask": False,
+    }
+    typed = {typed_name(network): spec.components[0]} if built_in == "strongly-typed" else {}
     return Bundle(
         onnx={network: spec.components[0]},
         typed_onnx=typed,
-        parameters={f"{NAME}.param.yaml": parameters.model_dump()},
+        parameters={f"{NAME}.param.yaml": parameters},
         texts={
             "label.txt": "".join(f"{label}\n" for label in labels),
             "roi_remap.csv": "label_name,label_id\n" + "".join(f"{label},{LABELS.index(label)}\n" for label in labels),

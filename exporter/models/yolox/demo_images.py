@@ -5,16 +5,15 @@ Everything is NumPy, so that worker processes can make samples while the acceler
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from demo.camera import camera_rig, render
 from demo.recording import FRAMES_PER_SCENE, draw_scene, scene_lengths
 from demo.scene import KEY_FRAME_PERIOD
+from exporter.demo_training import through_jpeg
 
 CAMERAS = len(camera_rig())
 
@@ -66,9 +65,7 @@ def compressed(image: LabeledImage, quality: int | None) -> LabeledImage:
     any invents cars."""
     if quality is None:
         return image
-    file = io.BytesIO()
-    Image.fromarray(image.pixels[..., ::-1]).save(file, "JPEG", quality=quality)
-    return replace(image, pixels=np.ascontiguousarray(np.asarray(Image.open(file))[..., ::-1]))
+    return replace(image, pixels=np.ascontiguousarray(through_jpeg(image.pixels[..., ::-1], quality)[..., ::-1]))
 
 
 def mirrored(image: LabeledImage) -> LabeledImage:
