@@ -34,6 +34,7 @@ from benchmarks.gpu_round_tables import int8_table
 from benchmarks.trt_engines import Loader, records
 from shared import engines
 from shared.errors import DeployError
+from shared.int8_passes import with_sizes
 from shared.workspace import Workspace
 from tests.support.trt_workspaces import FULL, HEAD, export, head, quantize
 from trt_builder.build import build_all
@@ -64,8 +65,6 @@ PEAKS = {
     "A100": Peak({"fp32": 156e12, "fp16": 312e12, "int8": 624e12}, 2.039e12),
     "L4": Peak({"fp32": 60e12, "fp16": 121e12, "int8": 242.5e12}, 300e9),
 }
-# What a matrix kernel computes along with its own result.
-_TAKEN_IN = frozenset({"Add", "BatchNormalization", "Clip", "Concat", "Relu"})
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
@@ -74,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
     parser.add_argument("--onnx", type=Path, help="network in floating point; without it one of full size is made")
-    parser.add_argument("--size", nargs="*", default=[], metavar="AXIS=N", help="sizes of its named axes; others: 1")
+    parser.add_argument("--size", nargs="*", default=[], metavar="AXIS=N", help="sizes of its named axes")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME=REGEX", help="skip lists instead of the usual")
     parser.add_argument("--add", nargs="*", default=[], metavar="NAME=FILE", help="quantized graphs, built as they are")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], help="overrides of the config")
@@ -106,7 +105,7 @@ def compare(
 
     Args:
         model: in floating point.
-        sizes: of its named axes; those that are left out become 1.
+        sizes: of its named axes.
         skips: name of a row to regular expressions on the nodes that are not quantized in it.
         added: name of a row to a quantized graph.
         peak: for the roofline; None: of the GPU here, where it is known.
@@ -122,20 +121,6 @@ def compare(
         # One workspace: its timing cache serves all builds.
         for row in rows:
             yield _measured(loader, Path(folder), *row, peak, overrides)
-
-
-def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
-    """A copy with fixed sizes: of others 8.6 tells no types."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.graph.value_info[:]
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    for value in fixed.graph.input:
-        for axis in value.type.tensor_type.shape.dim:
-            if axis.dim_param:
-                axis.dim_value = sizes.get(axis.dim_param, 1)
-    return onnx.shape_inference.infer_shapes(fixed)  # the outputs' shapes
 
 
 def _measured(
@@ -165,7 +150,6 @@ def _measured(
         "build_seconds": record["build_seconds"],
         "achieved": record["achieved"],
         "layers": layers_beside_roofline(whole["layers"], whole["times_ms"] or {}, model, peak),
-        "roofline_ms": None if peak is None else round(whole_roofline(model, policy, peak), 4),
     }
     if gpu is not None:
         times = engines.request_times(loader.trt, loader.load(ws, record), RUNS)
@@ -220,44 +204,6 @@ def layers_beside_roofline(
                 row["bound_by"] = "arithmetic" if arithmetic > traffic else "memory"
         answer.append(row)
     return answer
-
-
-def whole_roofline(model: onnx.ModelProto, policy: str, peak: Peak) -> float:
-    """The least milliseconds of all matrix nodes of a graph, were each a kernel that takes in what follows it.
-
-    Args:
-        model: with fixed sizes; nodes after DQ run in INT8.
-        policy: ``int8`` and ``fp16`` run the others in FP16.
-        peak: of the GPU.
-    """
-    inferred = onnx.shape_inference.infer_shapes(model)
-    graph, shapes = inferred.graph, _shapes(inferred)
-    low = "fp32" if policy.startswith("fp32") else "fp16"
-    made_by = {output: node for node in graph.node for output in node.output}
-    read_by: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            read_by.setdefault(name, []).append(node)
-
-    def readers(tensor: str) -> list[str]:
-        """Operators that read a tensor, through those that kernels take in."""
-        found = []
-        for node in read_by.get(tensor, []):
-            found += readers(node.output[0]) if node.op_type in _TAKEN_IN else [node.op_type]
-        return found
-
-    total = 0.0
-    for node in graph.node:
-        work = work_of(node, shapes)
-        if work is None:
-            continue
-        source = made_by.get(node.input[0])
-        precision = "int8" if source is not None and source.op_type == "DequantizeLinear" else low
-        after = readers(node.output[0])
-        made = "int8" if after and set(after) == {"QuantizeLinear"} else low
-        traffic = (work.inputs + work.weights) * _BYTES[precision] + work.outputs * _BYTES[made]
-        total += max(work.operations / peak.operations[precision], traffic / peak.bandwidth)
-    return 1e3 * total
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def find_passes(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) 
         model: the graph.
         sizes: of its named axes, where they are known.
     """
-    fixed = _with_sizes(model, sizes or {})
+    fixed = with_sizes(model, sizes or {})
     inside = set(quantized_nodes(fixed)[0])
     elements = _elements(fixed)
     graph = QdqGraph(fixed.graph)
@@ -113,7 +113,7 @@ def elements_of(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, i
         model: the graph.
         sizes: of its named axes, where they are known.
     """
-    return _elements(_with_sizes(model, sizes))
+    return _elements(with_sizes(model, sizes))
 
 
 def _quantizing(graph: QdqGraph, made: set[str], elements: Mapping[str, int]) -> Iterator[Pass]:
@@ -177,8 +177,13 @@ def _reader(graph: QdqGraph, quantize: Any) -> str:
     return node_name(node)
 
 
-def _with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
-    """A copy with the size of every tensor, its weights left out of it where that saves memory."""
+def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
+    """A copy of a graph with the size of every tensor.
+
+    Args:
+        model: the graph.
+        sizes: of its named axes; of the others the first is 1, and more are of a usual size.
+    """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from benchmarks.int8 import PEAKS, Peak, layers_beside_roofline, show, whole_roofline, with_sizes, work_of
+from benchmarks.int8 import PEAKS, Peak, layers_beside_roofline, show, work_of
+from shared.int8_passes import with_sizes
 from tests.support import trt_rtx
 from tests.support.trt_workspaces import head, quantize
 
@@ -49,19 +50,6 @@ def test_a_layer_is_bound_by_the_slower_of_arithmetic_and_memory() -> None:
     assert conv["bound_by"] == "arithmetic"
     assert conv["roofline_ms"] == pytest.approx(1e3 * 2 * 16 * 256 * 16 * 9 / 1e3)
     assert "roofline_ms" not in layers_beside_roofline(layers, {}, model, None)[0]
-
-
-def test_the_roofline_of_a_graph_is_that_of_its_precisions() -> None:
-    model = with_sizes(head(None), {"height": 64, "width": 64})
-    memory = Peak({"fp32": 1e20, "fp16": 1e20, "int8": 1e20}, bandwidth=1e9)
-    compute = Peak({"fp32": 1e9, "fp16": 2e9, "int8": 4e9}, bandwidth=1e20)
-    fp32, fp16 = (whole_roofline(model, policy, memory) for policy in ("fp32_tf32", "fp16"))
-    assert fp32 == pytest.approx(2 * fp16)
-    assert whole_roofline(model, "fp32_tf32", compute) == pytest.approx(2 * whole_roofline(model, "fp16", compute))
-    some, every = (whole_roofline(quantize(model, skip=skip), "int8", compute) for skip in ((r"/head/",), ()))
-    fp16 = whole_roofline(model, "fp16", compute)
-    # The transposed convolution stays in FP16.
-    assert 0.5 * fp16 < every < some < fp16
 
 
 def test_the_table_of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
