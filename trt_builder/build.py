@@ -168,7 +168,8 @@ def _build_on(
                 folder = opened.enter_context(_folder(ws, plan, job))
                 orders[Order(policy, job.component, folder.relative)] = (plan, job)
         # What takes longest comes first, so that nobody waits for it in the end.
-        longest_first = sorted(orders, key=lambda order: _expected(ws, *orders[order]), reverse=True)
+        seconds = _expected_seconds(ws, orders)
+        longest_first = sorted(orders, key=lambda order: seconds[order], reverse=True)
         missing = {policy: len(plan.jobs) for policy, plan in plans.items()}
         stages = {policy: opened.enter_context(contextlib.ExitStack()) for policy in plans}
         for policy, plan in plans.items():
@@ -196,9 +197,15 @@ def _last_seconds(ws: Workspace, plan: BuildPlan, job: Job) -> float:
     return 0.0 if last.get("refitted") else float(last.get("build_seconds", 0.0))
 
 
-def _expected(ws: Workspace, plan: BuildPlan, job: Job) -> tuple[float, int]:
-    """How long a build is going to take, to compare it with others: the last time, then the size of the graph."""
-    return (_last_seconds(ws, plan, job), job.onnx.stat().st_size)
+def _expected_seconds(ws: Workspace, orders: Mapping[Order, tuple[BuildPlan, Job]]) -> dict[Order, float]:
+    """How long each build is going to take, to compare it with the others: as long as the last time.
+
+    One that was never made takes as long as those that were, for the size of its graph and its types.
+    """
+    work = {order: job.onnx.stat().st_size * job.policy.types for order, (_, job) in orders.items()}
+    known = {order: seconds for order, build in orders.items() if (seconds := _last_seconds(ws, *build))}
+    rate = sum(known.values()) / sum(work[order] for order in known) if known else 1.0
+    return {order: known.get(order, rate * size) for order, size in work.items()}
 
 
 def _forget_skip(ws: Workspace) -> None:

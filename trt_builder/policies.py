@@ -102,6 +102,13 @@ class Resolved:
     int8: bool
     expected: dict[str, Precision]
 
+    @property
+    def types(self) -> int:
+        """How many types TensorRT times the kernels of, for a layer: a build takes longer with each."""
+        if self.policy.typed:
+            return 1
+        return 1 + (self.tf32 is not False) + (self.policy.low is not None) + self.int8
+
     def fp16_inputs(self, model: onnx.ModelProto) -> frozenset[str]:
         """Images of a graph in FP16 and INT8 that it reads in FP16 alone, so that rounding them to it loses nothing.
 

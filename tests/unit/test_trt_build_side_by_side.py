@@ -11,6 +11,7 @@ import pytest
 
 from shared.cluster import Make, Need, Outcome, Workers
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InputError
+from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.workspace import Workspace
 from tests.support.trt_workspaces import ENCODER, HEAD, encoder, head, make_workspace
 from tests.unit.test_trt_build import Machine, machine
@@ -95,7 +96,26 @@ def test_what_takes_longest_is_built_first(machine: Machine, cluster: str, tmp_p
     build_all(ws.root, target="auto", policies=POLICIES, cluster=cluster)
     sizes = {name: (ws.root / "onnx" / f"{name}.onnx").stat().st_size for name in (ENCODER, HEAD)}
     largest = max(sizes, key=lambda name: sizes[name])
-    assert [order.component for order in InThisProcess.asked[:2]] == [largest, largest]
+    first = [(order.component, order.policy) for order in InThisProcess.asked[:2]]
+    assert first == [(largest, "fp16"), (largest, "fp32")], "more types are timed for FP16"
+
+
+def test_a_build_that_took_long_comes_before_one_of_which_nothing_is_known(
+    machine: Machine, cluster: str, tmp_path: Path
+) -> None:
+    machine.with_tensorrt("8.6.0")
+    ws = _workspace(tmp_path)
+    build_all(ws.root, target="auto", policies=["fp32"], cluster=cluster)
+
+    def slow(manifest: Manifest) -> None:
+        for name, seconds in ((ENCODER, 100.0), (HEAD, 1.0)):
+            manifest.results["engines"][f"trt8.6.0-sm90-fp32/{name}"]["build_seconds"] = seconds
+
+    update_manifest(ws.root / MANIFEST_NAME, slow)
+    build_all(ws.root, target="auto", policies=["fp16", "fp32"], cluster=cluster, force=True)
+    asked = [(order.component, order.policy) for order in InThisProcess.asked]
+    assert asked.index((ENCODER, "fp32")) < asked.index((HEAD, "fp32")), "as last time"
+    assert asked[-1] == (HEAD, "fp32"), "others take as long as both did for their size"
 
 
 def test_an_engine_that_fails_is_named_and_the_other_policies_are_built(
