@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from evaluator.measured import Machine, Measured, Round
-from evaluator.regress import BETTER, NOT_COMPARABLE, WORSE, compare
+from evaluator.regress_lines import BETTER, NOT_COMPARABLE, WORSE, compare
 from runtime.bench import by_stage, measure, settle
 from runtime.conditions import conditions
 from runtime.model import open_model

@@ -11,6 +11,7 @@ from typing import Any
 from evaluator import regress
 from evaluator.comparison import columns_of, side_by_side
 from evaluator.gates import gate_table
+from evaluator.regress_lines import BETTER, WORSE, Line
 from evaluator.stored import stored_evaluations
 from shared import formats
 from shared.answer import Answer
@@ -133,8 +134,8 @@ def _verification(verification: dict[str, Any]) -> _Block:
 def _changes(workspace: Workspace) -> _Block:
     """What changed against the baseline, of the last `evaluator regress`."""
     record = read_json(workspace.artifact(regress.RECORD))
-    lines = [regress.Line(**line) for line in record["lines"]]
-    changed = [line for line in lines if line.verdict in (regress.WORSE, regress.BETTER)]
+    lines = [Line(**line) for line in record["lines"]]
+    changed = [line for line in lines if line.verdict in (WORSE, BETTER)]
     title = regress.title(record["baseline"], record["created"])
     table = regress.table(title, changed) if changed else None
     return _Block(table, [f"{title}: {regress.sentence(lines)}"])

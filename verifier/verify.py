@@ -20,18 +20,9 @@ from shared.table import Table, number
 from shared.tasks import Task, find
 from shared.workspace import Workspace
 from verifier.compare import compare_runs
+from verifier.overrides import apply_overrides, check_output_tolerances
 from verifier.scenarios import Comparison, Plan, RecordedRun, plan_comparisons, precision_of, recorded_runs
-from verifier.tolerances import (
-    Check,
-    Tolerance,
-    apply_overrides,
-    check_output_tolerances,
-    checks,
-    coarser,
-    default_tolerance,
-    judge,
-    tolerance_from_json,
-)
+from verifier.tolerances import Check, Tolerance, checks, coarser, default_tolerance, judge, tolerance_from_json
 
 if TYPE_CHECKING:
     from shared.config import DeployConfig
@@ -49,7 +40,7 @@ def verify(work: Path, overrides: Sequence[str] = (), force: bool = False, junit
 
     Args:
         work: the workspace.
-        overrides: limits in place of others, see `verifier.tolerances.apply_overrides`.
+        overrides: limits in place of others, see `verifier.overrides.apply_overrides`.
         force: although nothing changed.
         junit: file for every check and its verdict, see `shared.junit`; None: none.
 

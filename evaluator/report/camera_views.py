@@ -16,8 +16,8 @@ _EDGES = np.array(
 )
 # Edges are cut this far in front of the camera [m].
 _NEAREST = 0.3
-# Beyond the image's edge lens models run wild: an edge that leaves it by more [image sizes] is not drawn.
-_MARGIN = 0.25
+#: Beyond the image's edge lens models run wild: what lies further out [image sizes] is not drawn.
+MARGIN = 0.25
 
 
 def outlines(
@@ -33,11 +33,11 @@ def outlines(
     """
     corners = box_corners(*boxes)
     seen = transform_points(camera.lidar2cam @ ego2lidar, corners.reshape(-1, 3)).reshape(-1, 8, 3)
-    rows = np.flatnonzero(_within(camera, size, seen.mean(axis=1), 0.0))
+    rows = np.flatnonzero(within(camera, size, seen.mean(axis=1), 0.0))
     starts, ends = seen[rows][:, _EDGES[:, 0]], seen[rows][:, _EDGES[:, 1]]
     ahead = (starts[..., 2] > _NEAREST) | (ends[..., 2] > _NEAREST)
     starts, ends = _cut(starts, ends), _cut(ends, starts)
-    drawn = ahead & _within(camera, size, starts, _MARGIN) & _within(camera, size, ends, _MARGIN)
+    drawn = ahead & within(camera, size, starts, MARGIN) & within(camera, size, ends, MARGIN)
     of, _ = np.nonzero(drawn)
     lines = np.concatenate([_pixels(camera, points[drawn]) for points in (starts, ends)], axis=1).tolist()
     paths: dict[int, str] = {}
@@ -59,7 +59,7 @@ def _cut(points: Float64, others: Float64) -> Float64:
     return cut
 
 
-def _within(camera: Camera, size: tuple[int, int], points: Float64, margin: float) -> Bool:
+def within(camera: Camera, size: tuple[int, int], points: Float64, margin: float) -> Bool:
     """(...) whether points (..., 3) lie in the image, or not further out than ``margin``, seen without the lens."""
     depths = points[..., 2:]
     focal = np.array([camera.intrinsics[0, 0], camera.intrinsics[1, 1]])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from evaluator.regress import BETTER, NOT_COMPARABLE, RECORD, STAGE, WORSE, Line, shown, shown_change, shown_interval
+from evaluator.regress import RECORD, STAGE, shown, shown_change, shown_interval
+from evaluator.regress_lines import BETTER, NOT_COMPARABLE, WORSE, Line
 from evaluator.report.blocks import Block, Cell, Details, Grid, Section, Text
 from evaluator.report.material import Material
 from evaluator.report.tasks import TaskReport

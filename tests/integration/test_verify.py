@@ -16,7 +16,8 @@ from shared.tasks import find
 from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
 from tests.support.workspaces import RAW_SAMPLES, SAMPLES, add_run, good_boxes, join, make_workspace, raw_outputs
-from verifier.tolerances import apply_overrides, judge, tolerance_from_json
+from verifier.overrides import apply_overrides
+from verifier.tolerances import judge, tolerance_from_json
 from verifier.verify import check, verify
 
 

@@ -17,7 +17,8 @@ from evaluator.evaluate import evaluate
 from evaluator.latency_change import latency_change
 from evaluator.measured import Machine, Measured, Quantity, Round, json_schema, packed, read_measured, write_measured
 from evaluator.measuring import measured
-from evaluator.regress import compare, judge, regress
+from evaluator.regress import judge, regress
+from evaluator.regress_lines import compare
 from evaluator.summary import summary as summarized
 from shared.answer import Answer
 from shared.config.gates_section import Gates

@@ -14,9 +14,10 @@ from shared.tasks import classification, detection2d, detection3d
 from shared.tasks.classification import ClassScores
 from shared.tasks.detection2d import Boxes2D
 from shared.tasks.detection3d import Boxes3D
+from verifier.overrides import apply_overrides
 from verifier.results import ResultStatistics
 from verifier.statistics import OutputStatistics
-from verifier.tolerances import apply_overrides, default_tolerance, judge, tolerance_from_json
+from verifier.tolerances import default_tolerance, judge, tolerance_from_json
 
 KEPT = detection3d.TASK.operating_score
 

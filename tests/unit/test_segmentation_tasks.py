@@ -19,7 +19,8 @@ from shared.tasks.segmentation2d import ClassMask
 from shared.tasks.segmentation3d import PointClasses
 from tests.support.segmentation import CLASSES, frames, images, point_run, run_of, some_labels, wrong_here_and_there
 from verifier.compare import compare_runs
-from verifier.tolerances import POLICIES, apply_overrides, default_tolerance, judge, tolerance_from_json
+from verifier.overrides import apply_overrides
+from verifier.tolerances import POLICIES, default_tolerance, judge, tolerance_from_json
 
 
 def _probabilities(seed: int, shape: tuple[int, ...]) -> np.ndarray:

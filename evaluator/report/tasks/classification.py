@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from evaluator.report import explained
 from evaluator.report.blocks import Block, Chart, Charts
+from evaluator.report.camera_views import MARGIN, within
 from evaluator.report.counts import confusion_table
 from evaluator.report.images import draw_dots, jpeg, read_photo
 from evaluator.report.lens import project_points
@@ -28,8 +29,6 @@ rr = lazy_import("rerun", install="pip install 'awml-deploy[rerun]'")
 
 # Colors run from near (red) to this distance (blue) [m].
 _COLOR_RANGE = 60.0
-# Beyond the image's edge lens models run wild: points that far out [image sizes] are not looked at.
-_MARGIN = 0.25
 
 _MEANINGS = {
     "accuracy": "share of the samples whose class is recognized",
@@ -177,14 +176,11 @@ def _project(sample: CameraPair, height: int, width: int) -> tuple[npt.NDArray[n
     camera = sample.camera
     seen = transform_points(camera.lidar2cam, points[np.isfinite(points).all(axis=1)])
     seen = seen[seen[:, 2] > 0.1]
-    straight = seen[:, :2] / seen[:, 2:] * np.diag(camera.intrinsics)[:2] + camera.intrinsics[:2, 2]
-    size = np.array([width, height])
-    near = ((straight > -_MARGIN * size) & (straight < (1 + _MARGIN) * size)).all(axis=1)
-    seen = seen[near]
+    seen = seen[within(camera, (width, height), seen, MARGIN)]
     if not len(seen):
         return np.zeros((0, 2)), np.zeros(0)
     pixels = project_points(seen, camera.intrinsics, camera.distortion)
-    inside = ((pixels >= 0) & (pixels < size)).all(axis=1)
+    inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
     return pixels[inside], seen[inside, 2]
 
 
