@@ -25,6 +25,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -353,19 +354,24 @@ def requests_alone(
     notes.add("share_of_components", (stages[ENCODER] + stages[HEAD]) / whole)
 
 
-class EncoderInNumpy:
-    """A session whose encoder is the kernel's twin in NumPy."""
+@dataclass(frozen=True)
+class Components:
+    """A session whose components are a function: from a component's name and its inputs to its outputs, by name."""
 
-    def __init__(self, session: Session, encoder: PillarEncoder, component: ComponentSpec) -> None:
-        self.settings: dict[str, Any] = {}
-        self._session, self._encoder, self._output = session, encoder, component.outputs[0].name
+    run: Callable[[str, Any], Mapping[str, npt.NDArray[Any]]]
+    settings: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, component: str, inputs: Any) -> Mapping[str, npt.NDArray[Any]]:
-        """The encoder here, the head as it is."""
-        if component != ENCODER:
-            return self._session.run(component, inputs)
+
+def encoder_in_numpy(session: Session, encoder: PillarEncoder, component: ComponentSpec) -> Components:
+    """The encoder is the kernel's twin in NumPy, the head as it is."""
+
+    def run(name: str, inputs: Any) -> Mapping[str, npt.NDArray[Any]]:
+        if name != ENCODER:
+            return session.run(name, inputs)
         (features,) = inputs.values()
-        return {self._output: self._encoder.encode(features)}
+        return {component.outputs[0].name: encoder.encode(features)}
+
+    return Components(run)
 
 
 def pillars_against_the_engine(
@@ -373,15 +379,15 @@ def pillars_against_the_engine(
 ) -> None:
     """How far the kernel's pillars are from the engine's; both round, each in its own order."""
     component = spec.component(ENCODER)
+    kernel = encoder_in_numpy(HostOnly(session), encoder, component)
     asked: list[Float32] = []
 
-    class Asked(EncoderInNumpy):
-        def run(self, name: str, inputs: Any) -> Mapping[str, npt.NDArray[Any]]:
-            if name == ENCODER:
-                asked.append(next(iter(inputs.values())).copy())
-            return super().run(name, inputs)
+    def noted(name: str, inputs: Any) -> Mapping[str, npt.NDArray[Any]]:
+        if name == ENCODER:
+            asked.append(next(iter(inputs.values())).copy())
+        return kernel.run(name, inputs)
 
-    build(spec, Asked(HostOnly(session), encoder, component)).infer(points)
+    build(spec, Components(noted)).infer(points)
     features = asked[0]
     ours = encoder.encode(features)
     theirs = np.asarray(
@@ -428,22 +434,6 @@ def against_awml(notes: Notes, spec: ModelSpec, session: Session, pipeline: Devi
     notes.add("boxes_against_awml_like", same_boxes(pipeline.collect().predictions, theirs.predictions))
 
 
-class HeadAlone:
-    """A session that has the head's outputs already."""
-
-    def __init__(self, outputs: Mapping[str, npt.NDArray[Any]], encoder: ComponentSpec, channels: int) -> None:
-        self.settings: dict[str, Any] = {}
-        self._outputs = outputs
-        self._pillars, self._channels = encoder.outputs[0].name, channels
-
-    def run(self, component: str, inputs: Any) -> Mapping[str, npt.NDArray[Any]]:
-        """What was given, whatever goes in."""
-        if component == HEAD:
-            return self._outputs
-        (features,) = inputs.values()
-        return {self._pillars: np.zeros((len(features), 1, self._channels), np.float32)}
-
-
 def against_numpy(
     notes: Notes, spec: ModelSpec, session: DeviceSession, pipeline: DevicePipeline, frames: list[Float32]
 ) -> None:
@@ -460,7 +450,7 @@ def against_numpy(
     encoder = kernel_form(parameters, session)
     on_host: Session = HostOnly(session)
     if encoder is not None:
-        on_host = EncoderInNumpy(on_host, encoder, spec.component(ENCODER))
+        on_host = encoder_in_numpy(on_host, encoder, spec.component(ENCODER))
         pillars_against_the_engine(notes, spec, session, encoder, frames[0])
     host = build(spec, on_host)
     verdicts: dict[str, int] = {}
@@ -470,8 +460,9 @@ def against_numpy(
         theirs = host.infer(points)
         verdict = same_boxes(ours.predictions, theirs.predictions)
         if verdict == "different":
-            alone = HeadAlone(dict(ours.outputs), spec.component(ENCODER), parameters.encoder_channels)
-            on_same = build(spec, alone).infer(points)
+            pillars = np.zeros((parameters.max_voxels, 1, parameters.encoder_channels), np.float32)
+            outputs = {HEAD: dict(ours.outputs), ENCODER: {spec.component(ENCODER).outputs[0].name: pillars}}
+            on_same = build(spec, Components(lambda name, _: outputs[name])).infer(points)
             same_steps = same_boxes(ours.predictions, on_same.predictions) != "different"
             verdict = "other rows" if same_steps and ours.counters == on_same.counters else verdict
             raw = max(float(np.abs(ours.outputs[name] - value).max()) for name, value in theirs.outputs.items())
