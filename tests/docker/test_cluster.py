@@ -51,7 +51,7 @@ def _compose(compose: Compose, *arguments: str) -> str:
 
 
 def _wait_for_nodes(compose: Compose, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     nodes = 0
     while nodes < count:
         assert time.monotonic() < deadline, f"{nodes} of {count} nodes are there"

@@ -16,7 +16,7 @@ from typing import Any
 from shared.cli import ToolGroup
 from shared.text import LONGEST_LINE
 
-SECONDS = 20
+SECONDS = 120
 _TOOLS = {"manifest": "shared.manifest_cli"}
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]")
 

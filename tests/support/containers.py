@@ -58,10 +58,10 @@ class Compose:
         command = self.command("run", "--rm", "-T", *options, service, *arguments)
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=self.variables)
 
-    def start(self, service: str, *arguments: str) -> tuple[str, subprocess.Popen[str]]:
+    def start(self, service: str, *arguments: str, options: tuple[str, ...] = ()) -> tuple[str, subprocess.Popen[str]]:
         """``docker compose run`` a service, without waiting; returns the container's name and the process."""
         name = f"awml-deploy-test-{uuid.uuid4().hex[:12]}"
-        command = self.command("run", "--rm", "-T", "--name", name, service, *arguments)
+        command = self.command("run", "--rm", "-T", "--name", name, *options, service, *arguments)
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=self.variables
         )
