@@ -124,11 +124,13 @@ def pair_nearest(
     within = apart <= reach
     rows, columns = match_nearest(apart, within & (left.labels[:, None] == right.labels[None]))
     rows_alone, columns_alone = _others(np.arange(len(left)), rows), _others(np.arange(len(right)), columns)
-    alone = np.ix_(rows_alone, columns_alone)
-    flipped = match_nearest(apart[alone], within[alone])
-    flipped_rows, flipped_columns = rows_alone[flipped[0]], columns_alone[flipped[1]]
-    rows_alone, columns_alone = _others(rows_alone, flipped[0]), _others(columns_alone, flipped[1])
-    tied_rows, tied_columns = _match_tied(left, rows_alone, right, columns_alone)
+    flipped_rows = flipped_columns = tied_rows = tied_columns = np.zeros(0, np.int64)
+    if len(rows_alone) and len(columns_alone):  # of most samples, one run has no more
+        alone = np.ix_(rows_alone, columns_alone)
+        flipped = match_nearest(apart[alone], within[alone])
+        flipped_rows, flipped_columns = rows_alone[flipped[0]], columns_alone[flipped[1]]
+        rows_alone, columns_alone = _others(rows_alone, flipped[0]), _others(columns_alone, flipped[1])
+        tied_rows, tied_columns = _match_tied(left, rows_alone, right, columns_alone)
     tied = left.scores[rows_alone[tied_rows]].astype(np.float64)
     tie = (tied + _tie_width(tied)).max(initial=-np.inf)
     lone = _others(left.scores[rows_alone], tied_rows), _others(right.scores[columns_alone], tied_columns)
@@ -170,8 +172,6 @@ def _match_tied(left: Boxes, rows: Int64, right: Boxes, columns: Int64) -> tuple
     Returns:
         Positions in ``rows`` and in ``columns`` of the K pairs, (K,) each.
     """
-    if not (len(rows) and len(columns)):  # as in most samples
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     differences = np.abs(left.scores[rows, None].astype(np.float64) - right.scores[None, columns])
     same_label = left.labels[rows, None] == right.labels[None, columns]
     several = (_equals(left, rows) > 1)[:, None] | (_equals(right, columns) > 1)[None]
@@ -213,9 +213,12 @@ def match_nearest(distances: Float64, allowed: Bool) -> tuple[Int64, Int64]:
     """
     rows, columns = np.nonzero(allowed)
     order = np.argsort(distances[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
     free_rows, free_columns = set(rows.tolist()), set(columns.tolist())
+    if len(free_rows) == len(free_columns) == len(order):  # as nearly always: nobody has a choice
+        return rows, columns
     pairs = []
-    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         if row in free_rows and column in free_columns:
             free_rows.remove(row)
             free_columns.remove(column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,17 @@ class _Errors:
         self._histograms = {name: Histogram() for name in names}
         self._sums = dict.fromkeys(self._histograms, 0.0)
 
-    def add(self, errors: Mapping[str, Float64]) -> None:
-        """Take the errors of one sample; NaN: nothing to compare, infinite: known on one side only."""
-        for name, values, total in _finite_values(errors):
-            self._histograms[name].add(values)
-            self._sums[name] += total
-            if len(values) < len(errors[name]):
-                self.known_once += int(np.isinf(errors[name]).sum())
+    def add(self, errors: Mapping[str, Float64], kept: Bool | None = None) -> None:
+        """Take the errors of one sample; NaN: nothing to compare, infinite: known on one side only.
+
+        Args:
+            errors: (K,) by name.
+            kept: (K,) which of the pairs count; None: all.
+        """
+        for name, finite in _finite(errors, kept):
+            self._histograms[name].add(finite.values)
+            self._sums[name] += finite.total
+            self.known_once += finite.infinite
 
     def summary(self) -> dict[str, Any]:
         """JSON, without errors of which there is none; quantiles are upper bounds, 3.2 % above at most."""
@@ -58,12 +62,12 @@ class _Shifts:
         self._counts = dict.fromkeys(names, 0)
         self._sums, self._squares = dict.fromkeys(self._counts, 0.0), dict.fromkeys(self._counts, 0.0)
 
-    def add(self, shifts: Mapping[str, Float64]) -> None:
-        """Take the differences of one sample; what is not finite has nothing to compare."""
-        for name, values, total in _finite_values(shifts):
-            self._counts[name] += len(values)
-            self._sums[name] += total
-            self._squares[name] += float(values @ values)
+    def add(self, shifts: Mapping[str, Float64], kept: Bool) -> None:
+        """Take the differences of one sample, as errors; what is not finite has nothing to compare."""
+        for name, finite in _finite(shifts, kept):
+            self._counts[name] += len(finite.values)
+            self._sums[name] += finite.total
+            self._squares[name] += float(finite.values @ finite.values)
 
     def summary(self) -> dict[str, Any]:
         """JSON: the mean, and the standard error of the mean; without those of which there is none."""
@@ -76,17 +80,30 @@ class _Shifts:
         return found
 
 
-def _finite_values(columns: Mapping[str, Float64]) -> Iterator[tuple[str, Float64, float]]:
-    """By name, the finite ones of (K,) values, and their sum."""
+class _Finite(NamedTuple):
+    """The finite ones of some values, their sum, and how many are infinite."""
+
+    values: Float64
+    total: float
+    infinite: int = 0
+
+
+def _finite(columns: Mapping[str, Float64], kept: Bool | None) -> Iterator[tuple[str, _Finite]]:
+    """By name, of (K,) values those that are kept. A step for all names takes a fraction of one for each."""
     if not columns:
         return
     rows = np.stack(list(columns.values()))
-    if np.isfinite(rows).all():  # nearly always; one step for all of them is several times as fast
-        yield from zip(columns, rows, rows.sum(axis=1).tolist(), strict=True)
-        return
-    for name, row in zip(columns, rows, strict=True):
-        values = row[np.isfinite(row)]
-        yield name, values, float(values.sum())
+    if kept is not None and not kept.all():
+        rows = rows.take(np.flatnonzero(kept), axis=1)
+    finite = np.isfinite(rows)
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        totals = rows.sum(axis=1).tolist()
+    for name, row, whole, total, own in zip(columns, rows, finite.all(axis=1).tolist(), totals, finite, strict=True):
+        if whole:
+            yield name, _Finite(row, total)
+        else:
+            values = row[own]
+            yield name, _Finite(values, float(values.sum()), int(np.isinf(row).sum()))
 
 
 class _Operating:
@@ -102,8 +119,8 @@ class _Operating:
         kept = self._kept(pairing.scores, pairing.matched)
         self.matched += int(kept.sum())
         self.label_flips += int(self._kept(pairing.flip_scores, pairing.label_flips).sum())
-        self._errors.add({name: values[kept] for name, values in pairing.errors.items()})
-        self._shifts.add({name: values[kept] for name, values in pairing.shifts.items()})
+        self._errors.add(pairing.errors, kept)
+        self._shifts.add(pairing.shifts, kept)
 
     def _kept(self, scores: Scores | None, count: int) -> Bool:
         if scores is None or self.score is None:
