@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
 import re
@@ -11,13 +10,11 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
-from shared.cli import ToolGroup
 from shared.text import LONGEST_LINE
+from tests.support.command_lines import tool
 
 SECONDS = 120
-_TOOLS = {"manifest": "shared.manifest_cli"}
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]")
 
 
@@ -66,12 +63,6 @@ def time_limit() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def tool(name: str) -> ToolGroup:
-    """The command line of a tool."""
-    group: Any = importlib.import_module(_TOOLS.get(name, f"{name}.cli")).cli
-    return group
 
 
 def run(arguments: Sequence[str]) -> Answer:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from tests.hostile.commands import run, tool
+from tests.hostile.commands import run
 from tests.hostile.values import NUMBERS
+from tests.support.command_lines import commands, tool
 
 TOOLS = ("manifest", "trt_builder", "runtime", "verifier", "evaluator", "exporter")
-
-
-def commands(group: click.Group, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """All commands of a tool, with the words that call them."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, (*above, name))
-        else:
-            yield (*above, name), command
 
 
 COMMANDS = [entry for name in TOOLS for entry in commands(tool(name), (name,))]

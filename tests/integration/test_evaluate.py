@@ -146,42 +146,9 @@ def test_boxes_of_unknown_classes_are_ignored(tmp_path: Path) -> None:
     assert workspace.manifest().results["metrics"]["onnx-cpu"] == pytest.approx(expected)
 
 
-def test_other_samples_are_refused(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path)
-    add_run(workspace, "pytorch")
-    add_run(workspace, "onnx", samples=SAMPLES - 2)
-    with pytest.raises(InputError, match="run all backends on the same samples"):
-        _evaluate(workspace)
-
-
-@pytest.mark.parametrize(
-    ("header", "words"),
-    [
-        ({"dataset": "another"}, "other data"),
-        ({"tokens": [f"token{index}" for index in (1, 0, 2, 3, 4, 5)]}, "other data"),
-        ({"classes": ["car", "bus"]}, "another model or class list"),
-        ({"model": "pointpillars"}, "another model or class list"),
-    ],
-    ids=["data set", "order", "classes", "model"],
-)
-def test_runs_of_something_else_are_refused(tmp_path: Path, header: dict[str, object], words: str) -> None:
-    workspace = make_workspace(tmp_path)
-    add_run(workspace, "onnx", **header)
-    with pytest.raises(InputError, match=words):
-        _evaluate(workspace)
-
-
-def test_half_a_run_is_refused(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path)
-    add_run(workspace, "pytorch")
-    with pytest.raises(InputError):
-        add_run(workspace, "onnx", finish=False)
-    with pytest.raises(InputError, match="run 'onnx-cpu' is 'failed', not finished"):
-        _evaluate(workspace)
-
-
 def test_a_run_that_never_began_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A backend tried on a device that is not there must not stand in the way of those that ran."""
+    caplog.set_level("WARNING")
     workspace = make_workspace(tmp_path)
     add_run(workspace, "pytorch")
     with pytest.raises(EnvironmentLacks), workspace.stage("run:onnx-cuda0", tool="runtime"):

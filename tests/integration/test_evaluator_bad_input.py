@@ -50,6 +50,7 @@ RUNS: dict[str, tuple[Callable[[Workspace], None], str]] = {
     "other samples": (lambda w: _two(w, samples=SAMPLES - 1), "6 samples are not the 5 of"),
     "another model": (lambda w: _two(w, model="pointpillars"), "of another model or class list"),
     "other classes": (lambda w: _two(w, classes=["car", "tram"]), "of another model or class list"),
+    "other order": (lambda w: _two(w, tokens=[f"token{index}" for index in (1, 0, 2, 3, 4, 5)]), "of other data than"),
     "other data": (lambda w: _two(w, dataset="another"), "of other data than"),
     "half a run": (_half, "run it again, it continues where it stopped"),
     "empty run": (lambda w: add_run(w, "onnx", samples=0), "holds no samples"),

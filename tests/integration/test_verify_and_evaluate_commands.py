@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_lines import MODULES
 from tests.support.workspaces import add_run, make_workspace
 
 
 def _call(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    module = "shared.manifest_cli" if tool == "manifest" else f"{tool}.cli"
-    code = f"from {module} import cli; cli()"
+    code = f"from {MODULES[tool]} import cli; cli()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600, check=False
     )

@@ -11,17 +11,11 @@ import pytest
 
 from shared.cli import ToolGroup, tool_group
 from shared.errors import ConfigError, DeployError, EnvironmentLacks, GateFailed, InferenceError, InputError
+from tests.support.command_lines import MODULES
 from tests.support.processor_time import fewest_seconds
 
 ROOT = Path(__file__).parents[2]
-TOOLS = {
-    "exporter": "exporter.cli",
-    "trt_builder": "trt_builder.cli",
-    "runtime": "runtime.cli",
-    "verifier": "verifier.cli",
-    "evaluator": "evaluator.cli",
-    "manifest": "shared.manifest_cli",
-}
+TOOLS = [name for name in MODULES if name != "demo"]
 
 
 def _group_that_raises(error: BaseException) -> ToolGroup:
@@ -78,7 +72,7 @@ def test_error_text() -> None:
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_help_is_quick(name: str) -> None:
-    command = [sys.executable, "-c", f"from {TOOLS[name]} import cli; cli.main(['--help'])"]
+    command = [sys.executable, "-c", f"from {MODULES[name]} import cli; cli.main(['--help'])"]
 
     def show() -> subprocess.CompletedProcess[str]:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
@@ -91,7 +85,7 @@ def test_help_is_quick(name: str) -> None:
 @pytest.mark.parametrize("name", TOOLS)
 def test_unknown_option_and_command(name: str) -> None:
     for arguments in (["--nonsense"], ["nonsense"]):
-        command = [sys.executable, "-c", f"from {TOOLS[name]} import cli; cli.main({arguments!r})"]
+        command = [sys.executable, "-c", f"from {MODULES[name]} import cli; cli.main({arguments!r})"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         assert answer.returncode == 2
         assert "Traceback" not in answer.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,15 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.support.command_lines import MODULES, tool
+
 ROOT = Path(__file__).parents[2]
-GROUPS = {
-    "exporter": "exporter.cli",
-    "trt_builder": "trt_builder.cli",
-    "runtime": "runtime.cli",
-    "verifier": "verifier.cli",
-    "evaluator": "evaluator.cli",
-    "manifest": "shared.manifest_cli",
-}
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -50,7 +43,7 @@ def _check_make(words: list[str]) -> None:
 
 
 def _check_tool(words: list[str]) -> None:
-    command: click.Command = importlib.import_module(GROUPS[Path(words[0]).name]).cli
+    command: click.Command = tool(Path(words[0]).name)
     arguments = words[1:]
     context = click.Context(command, info_name=words[0])
     while isinstance(command, click.Group):
@@ -67,7 +60,7 @@ def test_commands_exist(page: Path) -> None:
     for words in _commands(page):
         if words[0] == "make":
             _check_make(words)
-        elif Path(words[0]).name in GROUPS:
+        elif Path(words[0]).name in MODULES:
             _check_tool(words)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import jsonschema
 import pytest
 
@@ -22,6 +19,8 @@ from shared.cli import tool_group
 from shared.errors import InputError
 from shared.logs import EVENTS, VARIABLE, about, event
 from shared.workspace import Workspace
+from tests.support import command_lines
+from tests.support.command_lines import MODULES, commands
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = jsonschema.Draft202012Validator(
@@ -153,22 +152,10 @@ def test_nobody_reads_the_log(tool: Path) -> None:
 # -- in this process ---------------------------------------------------------------------------------------------------
 
 
-def commands(group: click.Group, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The words of all commands of a tool."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, (*words, name))
-        else:
-            yield (*words, name)
-
-
-TOOLS = {name: f"{name}.cli" for name in ("exporter", "trt_builder", "runtime", "verifier", "evaluator", "demo")}
-
-
-@pytest.mark.parametrize(("name", "module"), {**TOOLS, "manifest": "shared.manifest_cli"}.items())
-def test_a_slip_in_any_command_is_an_object(name: str, module: str, capsys: pytest.CaptureFixture[str]) -> None:
-    group = importlib.import_module(module).cli
-    for words in commands(group, ()):
+@pytest.mark.parametrize("name", MODULES)
+def test_a_slip_in_any_command_is_an_object(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    group = command_lines.tool(name)
+    for words, _ in commands(group, ()):
         with pytest.raises(SystemExit) as stop:
             group.main(["--log-format", "json", *words, "--nonsense"], prog_name=name)
         error, _ = found = lines(capsys.readouterr().err)

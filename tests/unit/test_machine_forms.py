@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import textwrap
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.support.command_lines import MODULES, commands, tool
+
 ROOT = Path(__file__).parents[2]
-TOOLS = {name: f"{name}.cli" for name in ("exporter", "trt_builder", "runtime", "verifier", "evaluator", "demo")}
 
 #: What says a sentence, or writes the files that are its answer.
 WITHOUT = {
@@ -33,19 +33,7 @@ TABLES_OF_OTHERS = {
 }  # fmt: skip
 
 
-def _commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
-    for word, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from _commands(command, f"{name} {word}")
-        else:
-            yield f"{name} {word}", command
-
-
-COMMANDS = dict(
-    entry
-    for tool, module in {**TOOLS, "manifest": "shared.manifest_cli"}.items()
-    for entry in _commands(importlib.import_module(module).cli, tool)
-)
+COMMANDS = {" ".join(words): command for name in MODULES for words, command in commands(tool(name), (name,))}
 
 
 def _has_json(command: click.Command) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from unittest.mock import MagicMock
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,6 +15,7 @@ from runtime.pipeline import build_pipeline
 from shared.errors import ConfigError, ManifestError
 from shared.manifest import read_manifest
 from tests.support import plugin_packages
+from tests.support.command_lines import tool
 from tests.support.workspaces import add_run, make_workspace
 
 NO_TASK = "there is no task 'lamp_state'"
@@ -37,9 +36,8 @@ def workspace(folder: Path, **of_the_spec: str) -> Path:
 
 
 def call(command: str, work: Path) -> Result:
-    tool, *arguments = command.split()
-    cli: click.Group = importlib.import_module("shared.manifest_cli" if tool == "manifest" else f"{tool}.cli").cli
-    return CliRunner().invoke(cli, ["--log-level", "error", *arguments, "--work", str(work)])
+    name, *arguments = command.split()
+    return CliRunner().invoke(tool(name), ["--log-level", "error", *arguments, "--work", str(work)])
 
 
 def test_a_model_is_lacking(tmp_path: Path) -> None:
