@@ -15,7 +15,7 @@ from exporter.checkpoints import load_weights
 from exporter.component import Component, as_tuple
 from exporter.quiet import quiet
 from exporter.training_config import TrainingConfig, origin_of_types, read_training_config
-from exporter.training_only import type_name
+from exporter.training_only import short_name
 from shared import plugins
 from shared.config.load import build as build_config
 from shared.config.write import to_yaml
@@ -218,8 +218,8 @@ def _kind_of(training: TrainingConfig) -> tuple[str, Inspectable]:
     Raises:
         ConfigError: none that is installed here.
     """
-    wanted = type_name(training.model["type"]).rsplit(".", maxsplit=1)[-1]
-    backbone = type_name((training.model.get("backbone") or {}).get("type", "")).rsplit(".", maxsplit=1)[-1]
+    wanted = short_name(training.model["type"])
+    backbone = short_name((training.model.get("backbone") or {}).get("type", ""))
     kinds = {
         name: cast(Inspectable, plugins.part(plugins.EXPORTER_MODELS, name, "inspect"))
         for name in plugins.with_part(plugins.EXPORTER_MODELS, "inspect")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from exporter.training_config import TrainingConfig
+from exporter.training_only import short_name
 from shared import plugins
 from shared.errors import ConfigError, InputError
 
@@ -128,11 +129,6 @@ def unlabeled(sample: Any) -> InputError:
     return InputError(
         "has no labels, and training needs them", where=f"sample {sample.token}", hint="use a labeled data set"
     )
-
-
-def short_name(type_name: Any) -> str:
-    """A type of a training config without its scope: ``mmdet.L1Loss`` is ``L1Loss``."""
-    return str(type_name).rsplit(".", maxsplit=1)[-1]
 
 
 def check_losses(config: TrainingConfig, registry: Any, except_for: Sequence[str] = ()) -> None:

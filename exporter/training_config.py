@@ -92,6 +92,25 @@ class TrainingConfig:
         )
 
 
+def classes_of_head(
+    config: TrainingConfig, count: int, given: Sequence[str] = (), key: str = "data.classes"
+) -> list[str]:
+    """Names of the ``count`` classes of a head: those that are ``given`` at ``key`` of the deploy config, else
+    `TrainingConfig.class_names`.
+
+    Raises:
+        ConfigError: not as many as the head has.
+    """
+    names = list(given or config.class_names(count))
+    if len(names) != count:
+        raise ConfigError(
+            f"names {len(names)} classes, the head has {count}",
+            where=str(config.path),
+            hint=f"list them in {key}, or in test_dataloader.dataset.metainfo",
+        )
+    return names
+
+
 def training_config_of(config: DeployConfig) -> TrainingConfig:
     """The training config that a deploy config names, with the class names of its data set.
 
@@ -290,10 +309,7 @@ def build_model(config: TrainingConfig, framework: str = "mmdet3d") -> Any:
             where=str(config.path),
             hint="check its arguments",
         ) from error
-    model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model
+    return model.eval().requires_grad_(False)
 
 
 def unknown_type(config: TrainingConfig, name: str) -> ConfigError:

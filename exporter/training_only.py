@@ -51,6 +51,11 @@ def _does_nothing(value: Any) -> bool:
     return value is None or value is False or value == -1
 
 
+def short_name(value: Any) -> str:
+    """The name of a type without its scope: ``mmdet.L1Loss`` is ``L1Loss``."""
+    return type_name(value).rpartition(".")[2]
+
+
 def type_name(value: Any) -> str:
     """The name of a type in a config: a text, or a class where the config imports it."""
     return value if isinstance(value, str) else getattr(value, "__name__", str(value))

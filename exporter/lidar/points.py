@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from exporter.training_config import TrainingConfig
+from exporter.training_only import short_name
 from shared.data import PointLoading
 from shared.errors import ConfigError
 
@@ -29,7 +30,7 @@ def point_loading(config: TrainingConfig) -> PointLoading:
         ConfigError: it has no such pipeline, or a step that this tool does not know.
     """
     where = str(config.path)
-    steps = {step["type"].rsplit(".", 1)[-1]: step for step in config.pipeline if isinstance(step.get("type"), str)}
+    steps = {short_name(step["type"]): step for step in config.pipeline if isinstance(step.get("type"), str)}
     if "PointOffset" in steps and not _moves(steps["PointOffset"]):
         del steps["PointOffset"]
     unknown = sorted(set(steps) - _PASSIVE_STEPS - set(_LOADING_STEPS))

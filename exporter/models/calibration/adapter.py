@@ -25,6 +25,7 @@ from exporter.models.calibration.transform import five_channels
 from exporter.options import ModelOptions, checked_options
 from exporter.package_bases import install_hint
 from exporter.training_config import TrainingConfig
+from exporter.training_only import short_name
 from shared.data import read_points
 from shared.data.camera_image import read_camera_image
 from shared.data.camera_pairs import STATES, CameraPair
@@ -78,7 +79,7 @@ def build(config: TrainingConfig, options: Options) -> Any:
     """
     where = str(config.path)
     section = config.model
-    if str(section.get("type")).rsplit(".", maxsplit=1)[-1] != "ImageClassifier":
+    if short_name(section.get("type")) != "ImageClassifier":
         raise ConfigError(
             f"model is a {section.get('type')}, not an ImageClassifier", where=where, hint="check model.type"
         )
@@ -98,9 +99,7 @@ def build(config: TrainingConfig, options: Options) -> Any:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         hint = install_hint(config.absent_bases) if config.absent_bases else None
         raise ConfigError(f"the model can't be built: {reason}", where=where, hint=hint) from error
-    model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    model.eval().requires_grad_(False)
     model.decision_threshold = options.miscalibration_confidence_threshold  # `answer` gets the model alone
     return model
 
@@ -152,7 +151,7 @@ def parameters(model: Any, config: TrainingConfig, options: Options) -> dict[str
         ConfigError: the test pipeline has a step that changes the input and is not known, or makes another input.
     """
     where = str(config.path)
-    steps = {str(step["type"]).rsplit(".", maxsplit=1)[-1]: step for step in config.pipeline if "type" in step}
+    steps = {short_name(step["type"]): step for step in config.pipeline if "type" in step}
     unknown = sorted(set(steps) - {_TRANSFORM, "PackInputs"})
     if unknown:
         raise ConfigError(

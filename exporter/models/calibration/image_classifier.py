@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exporter.training_only import short_name
+
 # Arguments of mmpretrain's ResNet that mmdet's has under the same name, with mmpretrain's defaults.
 _BACKBONE = {
     "in_channels": 3,
@@ -70,7 +72,7 @@ def build_image_classifier(section: Mapping[str, Any]) -> ImageClassifier:
 
     backbone, neck, head = section["backbone"], section.get("neck") or {}, section["head"]
     for part, allowed in ((backbone, "ResNet"), (neck, "GlobalAveragePooling"), (head, "LinearClsHead")):
-        name = str(part.get("type", "none")).rsplit(".", maxsplit=1)[-1]
+        name = short_name(part.get("type", "none"))
         if name != allowed:
             raise ValueError(f"has a {name} where {allowed} is expected")
     _refuse_unknown("backbone", backbone, {*_BACKBONE, *_WITHOUT_EFFECT})

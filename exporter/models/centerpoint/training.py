@@ -11,8 +11,9 @@ import numpy as np
 from exporter.lidar.framework import load_input
 from exporter.lidar.training import Frame, augmented_frame, losses
 from exporter.models.centerpoint.outputs import trained_on_y_axis
-from exporter.training import Labels, check_losses, short_name
+from exporter.training import Labels, check_losses
 from exporter.training_config import TrainingConfig
+from exporter.training_only import short_name
 from shared.data import Sample
 from shared.errors import ConfigError
 from shared.lazy import lazy_import

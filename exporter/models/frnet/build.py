@@ -8,7 +8,8 @@ from typing import Any
 from exporter.lidar.points import point_loading
 from exporter.models.frnet.awml import register_frnet
 from exporter.models.frnet.options import Options
-from exporter.training_config import TrainingConfig, build_model, registry_of
+from exporter.training_config import TrainingConfig, build_model, classes_of_head, registry_of
+from exporter.training_only import short_name
 from shared.data import PointLoading
 from shared.errors import ConfigError
 
@@ -90,20 +91,15 @@ def _class_names(config: TrainingConfig, model: Any) -> tuple[str, ...]:
             "ignored",
             where=where,
         )
-    count = head.num_classes - ignores
-    names = config.class_names(count)
-    if len(names) != count:
-        raise ConfigError(
-            f"names {len(names)} classes, the head has {count} that are not ignored",
-            where=where,
-            hint="list them in data.classes, or in test_dataloader.dataset.metainfo",
-        )
-    return tuple(names)
+    return tuple(classes_of_head(config, head.num_classes - ignores))
 
 
 def _loading(config: TrainingConfig) -> PointLoading:
-    steps = [step for step in config.pipeline if _name(step) not in _OTHER_STEPS]
-    known = [{**step, "type": "LoadPointsFromFile"} if _name(step) == _AWML_LOADER else step for step in steps]
+    steps = [step for step in config.pipeline if short_name(step.get("type")) not in _OTHER_STEPS]
+    known = [
+        {**step, "type": "LoadPointsFromFile"} if short_name(step.get("type")) == _AWML_LOADER else step
+        for step in steps
+    ]
     loading = point_loading(replace(config, pipeline=tuple(known)))
     if loading.merge_sweeps or loading.range_filter is not None:
         raise ConfigError(
@@ -119,7 +115,7 @@ def _interpolation(config: TrainingConfig, preprocessor: Any) -> tuple[int, int]
         ConfigError: the test pipeline has no such step, or one with another field of view than the network's.
     """
     where = str(config.path)
-    step = next((step for step in config.pipeline if _name(step) == _INTERPOLATION), None)
+    step = next((step for step in config.pipeline if short_name(step.get("type")) == _INTERPOLATION), None)
     if step is None:
         raise ConfigError(f"has no test pipeline with {_INTERPOLATION}", where=where)
     seen = (float(step.get("fov_up", 3.0)), float(step.get("fov_down", -25.0)))
@@ -130,10 +126,6 @@ def _interpolation(config: TrainingConfig, preprocessor: Any) -> tuple[int, int]
             where=where,
         )
     return int(step.get("H", 64)), int(step.get("W", 2048))
-
-
-def _name(step: dict[str, Any]) -> str:
-    return str(step.get("type")).rsplit(".", maxsplit=1)[-1]
 
 
 def classes(model: Any) -> list[str]:

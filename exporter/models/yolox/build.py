@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from exporter.models.yolox.letterbox import deployed_steps
 from exporter.models.yolox.options import Options
-from exporter.training_config import TrainingConfig, build_model, registry_of, unknown_type
-from exporter.training_only import type_name
+from exporter.training_config import TrainingConfig, build_model, classes_of_head, registry_of, unknown_type
+from exporter.training_only import short_name
 from shared.errors import ConfigError
 
 
@@ -40,7 +39,7 @@ def build(config: TrainingConfig, options: Options, model_type: str = "YOLOX") -
         ConfigError: not a YOLOX, or a variant that can't be deployed; options that are for ONNX files.
     """
     where = str(config.path)
-    kind = type_name(config.model["type"]).rsplit(".", maxsplit=1)[-1]
+    kind = short_name(config.model["type"])
     if kind != model_type:
         if registry_of("mmdet").get(kind) is None:
             raise unknown_type(config, kind)
@@ -56,31 +55,10 @@ def build(config: TrainingConfig, options: Options, model_type: str = "YOLOX") -
             f"test_cfg.nms is of type {nms['type']}; the runtime has plain suppression", where=where, hint="use nms"
         )
     # What mmdet keeps outside of its models: `answer` and `components` get the model alone.
-    names = class_names(config, int(model.bbox_head.num_classes), options.classes, "classes")
+    count = int(model.bbox_head.num_classes)
+    names = classes_of_head(config, count, options.classes, "model.options.classes (or data.classes)")
     model.deploy = Deployment(deployed_steps(config), names, options)
     return model
-
-
-def class_names(config: TrainingConfig, count: int, of_options: Sequence[str], option: str) -> list[str]:
-    """Class names of a head: the options', else those of the test data set.
-
-    Args:
-        config: the training config.
-        count: how many classes the head has.
-        of_options: what the options say, if anything.
-        option: where they say it.
-
-    Raises:
-        ConfigError: not as many as the head has, or none.
-    """
-    names = list(of_options or config.class_names(count))
-    if len(names) != count:
-        raise ConfigError(
-            f"names {len(names)} classes, the head has {count}",
-            where=str(config.path),
-            hint=f"list them in model.options.{option} (or data.classes), or in test_dataloader.dataset.metainfo",
-        )
-    return names
 
 
 def classes(model: Any) -> list[str]:

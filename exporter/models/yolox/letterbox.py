@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from exporter.training_config import TrainingConfig
-from exporter.training_only import type_name
+from exporter.training_only import short_name
 from shared.errors import ConfigError
 
 _log = logging.getLogger("exporter")
@@ -36,7 +36,7 @@ def _without_masks(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(step: Mapping[str, Any]) -> str:
-    return type_name(step.get("type")).rsplit(".", 1)[-1]
+    return short_name(step.get("type"))
 
 
 def letterbox_of(steps: Sequence[Mapping[str, Any]], config: TrainingConfig, coarsest: int) -> dict[str, Any]:

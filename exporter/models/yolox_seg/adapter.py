@@ -11,13 +11,12 @@ from typing import Any
 
 from exporter.models.yolox import adapter as yolox
 from exporter.models.yolox.build import build as build_yolox
-from exporter.models.yolox.build import class_names
 from exporter.models.yolox.framework import load_input
 from exporter.models.yolox_seg.components import components
 from exporter.models.yolox_seg.framework import COMPARED_EVERY, answer
 from exporter.models.yolox_seg.options import SegOptions
 from exporter.options import checked_options
-from exporter.training_config import TrainingConfig
+from exporter.training_config import TrainingConfig, classes_of_head
 from shared.several_tasks import qualified_classes
 
 __all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
@@ -32,7 +31,9 @@ read_options = partial(checked_options, SegOptions, model="yolox_seg")
 def build(config: TrainingConfig, options: SegOptions) -> Any:
     """The YOLOX of a training config, with random weights, see `exporter.models.yolox.build`."""
     model = build_yolox(config, options, "YOLOXMultiTask")
-    model.mask_classes = class_names(config, model.mask_head.num_classes, options.mask_classes, "mask_classes")
+    model.mask_classes = classes_of_head(
+        config, model.mask_head.num_classes, options.mask_classes, "model.options.mask_classes (or data.classes)"
+    )
     return model
 
 

@@ -25,8 +25,8 @@ from awml_deploy_traffic_light.exporter_model.preprocessing import (
 from awml_deploy_traffic_light.names import COMPONENT, INPUT, OUTPUT
 from exporter.component import Component, Sizes
 from exporter.options import ModelOptions, checked_options
-from exporter.training_config import TrainingConfig
-from exporter.training_only import type_name
+from exporter.training_config import TrainingConfig, classes_of_head
+from exporter.training_only import short_name
 from shared.arrays import UInt8
 from shared.data.crops import ImageCrop
 from shared.data.views import IMAGE_CROP, sample_of
@@ -90,11 +90,11 @@ def build(config: TrainingConfig, options: Options) -> Any:
         ConfigError: not an image classifier with a MobileNetV2, or a variant that can't be deployed.
     """
     section, where = config.model, str(config.path)
-    kind = _kind(section)
+    kind = short_name(section.get("type", "none"))
     if kind != "ImageClassifier":
         raise ConfigError(f"model is a {kind}, not an ImageClassifier", where=where, hint="check model.type")
     for part, known in _PARTS.items():
-        actual = _kind(section.get(part) or {})
+        actual = short_name((section.get(part) or {}).get("type", "none"))
         if actual != known:
             raise ConfigError(f"{part} is {actual}; a classifier that can be deployed has {known}", where=where)
     backbone, head = section["backbone"], section["head"]
@@ -107,19 +107,10 @@ def build(config: TrainingConfig, options: Options) -> Any:
         raise ConfigError(
             f"head.in_channels is {head['in_channels']}, the backbone has {model.backbone.channels}", where=where
         )
-    names = list(config.class_names(count))
-    if len(names) != count:
-        raise ConfigError(
-            f"names {len(names)} classes, head.num_classes is {count}",
-            where=where,
-            hint="give it classes, or the deploy config data.classes",
-        )
+    names = classes_of_head(config, count)
     # `answer` and `components` get the model alone.
     model.deploy = Deployment(names, steps_of(config), image_input(config, options.resize), options.resize)
-    model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model
+    return model.eval().requires_grad_(False)
 
 
 def classes(model: Any) -> list[str]:
@@ -203,7 +194,3 @@ def answer(model: Any, model_input: Tensor) -> tuple[RawOutputs, ClassScores, di
     with torch.no_grad():
         scores = torch.log_softmax(model(image), dim=1).cpu()
     return {OUTPUT: scores.exp().numpy()}, ClassScores.build(scores.numpy()), {}
-
-
-def _kind(section: Mapping[str, Any]) -> str:
-    return type_name(section.get("type", "none")).rsplit(".", maxsplit=1)[-1]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from exporter.training_config import TrainingConfig
-from exporter.training_only import type_name
+from exporter.training_only import short_name
 from shared.arrays import UInt8
 from shared.errors import ConfigError
 from shared.lazy import lazy_import
@@ -44,7 +44,7 @@ def steps_of(config: TrainingConfig) -> list[dict[str, Any]]:
     where = str(config.path)
     kept = []
     for step in config.pipeline:
-        kind = _kind(step)
+        kind = short_name(step["type"])
         if kind not in (*_KEYS, *_WITHOUT_EFFECT):
             raise ConfigError(f"the test pipeline has the step {kind}, which the runtime does not know", where=where)
         unknown = sorted(set(step) - _KEYS.get(kind, set(step)))
@@ -184,10 +184,6 @@ def as_the_node_does(image: UInt8, width: int, height: int) -> UInt8:
         scaled, 0, height - size[1], 0, width - size[0], cv2.BORDER_CONSTANT, value=(0, 0, 0)
     )
     return filled
-
-
-def _kind(step: Mapping[str, Any]) -> str:
-    return type_name(step["type"]).rsplit(".", maxsplit=1)[-1]
 
 
 def _pair(size: Any) -> tuple[int, int]:

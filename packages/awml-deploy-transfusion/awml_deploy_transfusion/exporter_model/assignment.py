@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from exporter.training_only import short_name
 from shared.errors import ConfigError
 from shared.geometry import box_footprints
 from shared.rectangles import intersection_areas
@@ -46,7 +47,7 @@ class Costs:
             name: (known, section.get(name) or {}) for name, known in _COSTS.items()
         }}  # fmt: skip
         for name, (known, part) in types.items():
-            actual = str(part.get("type")).rsplit(".", maxsplit=1)[-1]
+            actual = short_name(part.get("type"))
             if actual != known:
                 raise ConfigError(
                     f"train_cfg.pts.assigner: {name} is {actual}; {known} can be trained here", where=where

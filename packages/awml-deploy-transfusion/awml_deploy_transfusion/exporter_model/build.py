@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from awml_deploy_transfusion.groups import SUPPRESSED
-from exporter.training_config import TrainingConfig, build_model
+from exporter.training_config import TrainingConfig, build_model, classes_of_head
 from shared.errors import ConfigError
 
 _TYPES = {
@@ -33,15 +33,7 @@ def class_names(config: TrainingConfig) -> list[str]:
     Raises:
         ConfigError: the config and the data set name others than the head has.
     """
-    count = int(config.model["pts_bbox_head"].get("num_classes", 4))
-    names = config.class_names(count)
-    if len(names) != count:
-        raise ConfigError(
-            f"names {len(names)} classes, pts_bbox_head.num_classes is {count}",
-            where=str(config.path),
-            hint="give it class_names, or the deploy config data.classes",
-        )
-    return list(names)
+    return classes_of_head(config, int(config.model["pts_bbox_head"].get("num_classes", 4)))
 
 
 def _check(config: TrainingConfig) -> None:
