@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.cuda.gpu import DeviceArray, DeviceOutputs
+from runtime.cuda.gpu import DeviceArray, DeviceOutputs, Gpu
 from runtime.cuda.session import DeviceSession, launches
 from runtime.cuda.timeline import Timeline
-from runtime.lidar.device_voxels import HEADER_WORDS
+from runtime.lidar.device_voxels import HEADER_WORDS, VoxelMemory
 from runtime.lidar.voxel_pipeline import BOX_WORDS, DOWNLOAD, UPLOAD, VoxelPipeline, VoxelRequest, boxes_of
 from runtime.models.centerpoint.decode import logit_threshold
 from runtime.models.centerpoint.device_encoder import BUCKETS, DeviceEncoder, EngineEncoder, KernelEncoder, kernel_form
@@ -31,7 +32,6 @@ from runtime.models.centerpoint.device_kernels import (
     STATE_WORDS,
     load_kernels,
 )
-from runtime.models.centerpoint.device_memory import Buffers
 from runtime.models.centerpoint.parameters import ENCODER, HEAD, CenterPointParameters
 from runtime.pipeline import Counters, Inference, Interface
 from shared.arrays import Float32
@@ -64,6 +64,21 @@ class _Task:
     state: DeviceArray
     boxes: DeviceArray
     kept: DeviceArray
+
+
+class Buffers(VoxelMemory):
+    """What lies between the kernels, see the .cu files, and its page-locked counterpart."""
+
+    def __init__(self, gpu: Gpu, parameters: CenterPointParameters) -> None:
+        tasks = len(parameters.tasks)
+        result = HEADER_WORDS + tasks * parameters.nms.post_max_size * BOX_WORDS
+        super().__init__(gpu, parameters, parameters.decoration.raw_features, result)
+        self.states = gpu.allocate((tasks, STATE_WORDS + BINS), np.uint32)
+
+    def reset(self, stream: Any) -> None:
+        """See `VoxelMemory`."""
+        super().reset(stream)
+        self._gpu.fill(self.states, 0, stream)
 
 
 class CenterPointOnDevice(VoxelPipeline[CenterPointParameters]):

@@ -13,9 +13,8 @@ import numpy as np
 
 from runtime.cuda.gpu import DeviceArray, Kernels
 from runtime.cuda.session import DeviceSession, Lane
-from runtime.lidar.device_voxels import row_buckets
+from runtime.lidar.device_voxels import VoxelMemory, row_buckets
 from runtime.models.centerpoint.device_kernels import encode_blocks, encode_warps
-from runtime.models.centerpoint.device_memory import Buffers
 from runtime.models.centerpoint.encoder import PillarEncoder, read_encoder
 from runtime.models.centerpoint.parameters import ENCODER, CenterPointParameters
 from shared.spec import ModelSpec
@@ -65,7 +64,7 @@ class EngineEncoder(DeviceEncoder):
         session: DeviceSession,
         lane: Lane,
         kernels: Kernels,
-        buffers: Buffers,
+        buffers: VoxelMemory,
         canvas: DeviceArray,
     ) -> None:
         gpu, encoder = session.gpu, spec.component(ENCODER)
@@ -113,7 +112,7 @@ class KernelEncoder(DeviceEncoder):
         parameters: CenterPointParameters,
         session: DeviceSession,
         kernels: Kernels,
-        buffers: Buffers,
+        buffers: VoxelMemory,
         canvas: DeviceArray,
     ) -> None:
         self._kernels, self._buffers, self._canvas = kernels, buffers, canvas
