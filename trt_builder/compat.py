@@ -24,6 +24,7 @@ from shared.errors import EnvironmentLacks
 
 Flavor = Literal["tensorrt", "rtx"]
 
+TITLES: dict[Flavor, str] = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
 MODULES: dict[Flavor, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 INSTALL: dict[Flavor, str] = {
     "tensorrt": "pip install the tensorrt wheel that fits the driver, or use the trt_builder image",
@@ -111,7 +112,7 @@ class TensorRT:
     @property
     def title(self) -> str:
         """Name and version, for messages."""
-        return f"{'TensorRT for RTX' if self.flavor == 'rtx' else 'TensorRT'} {self.version}"
+        return f"{TITLES[self.flavor]} {self.version}"
 
     @property
     def weakly_typed(self) -> bool:

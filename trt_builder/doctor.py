@@ -14,7 +14,6 @@ from typing import NamedTuple
 from shared import cuda
 from shared.errors import EnvironmentLacks
 from trt_builder import compat
-from trt_builder.compat import Flavor
 
 _PACKAGES = ("onnx", "numpy")
 _LIBRARIES = "libnvinfer*.so*"
@@ -36,7 +35,7 @@ def examine() -> list[Finding]:
 def can_build(findings: list[Finding]) -> bool:
     """Whether engines of some kind can be built here: a TensorRT that works, and a GPU unless it is the RTX one."""
     state = {finding.what: finding.good for finding in findings}
-    return bool(state.get("TensorRT for RTX")) or bool(state.get("TensorRT") and state.get("GPU 0"))
+    return bool(state.get(compat.TITLES["rtx"])) or bool(state.get(compat.TITLES["tensorrt"]) and state.get("GPU 0"))
 
 
 def _driver() -> Iterator[Finding]:
@@ -77,8 +76,7 @@ def _tensorrt() -> Iterator[Finding]:
         if (distribution.metadata["Name"] or "").lower().startswith("tensorrt")
     )
     yield Finding("wheels", ", ".join(dict.fromkeys(wheels)) or "no tensorrt wheel", None)
-    flavors: tuple[tuple[Flavor, str], ...] = (("tensorrt", "TensorRT"), ("rtx", "TensorRT for RTX"))
-    for flavor, title in flavors:
+    for flavor, title in compat.TITLES.items():
         try:
             installed = compat.load(flavor)
         except EnvironmentLacks as missing:

@@ -18,6 +18,7 @@ from shared import cuda
 from shared.errors import InputError
 from shared.json_reader import DATA_BYTES, read_json
 from shared.plan import PlanHeader, flavor_of, read_header, version_mismatch
+from trt_builder.compat import TITLES
 from trt_builder.target import PORTABLE
 
 # Distributions that carry TensorRT, newest naming first; the first that is installed counts.
@@ -160,16 +161,12 @@ def judge_missing(record: dict[str, Any], here: Machine) -> Verdict:
     return judge(PlanHeader(flavor_of(record), (0, 0, 0, 0)), record, here)
 
 
-def _title(header: PlanHeader) -> str:
-    return "TensorRT for RTX" if header.flavor == "rtx" else "TensorRT"
-
-
 def _built_version(header: PlanHeader, record: dict[str, Any] | None) -> str:
     return str(record["tensorrt"]["version"]) if record else header.version_text
 
 
 def _built(header: PlanHeader, record: dict[str, Any] | None) -> str:
-    text = f"{_title(header)} {_built_version(header, record)}"
+    text = f"{TITLES[header.flavor]} {_built_version(header, record)}"
     if record is None:
         return f"{text} on an unknown GPU (no record beside it)"
     if record["architecture"] == PORTABLE:
@@ -180,7 +177,7 @@ def _built(header: PlanHeader, record: dict[str, Any] | None) -> str:
 
 def _describe_here(header: PlanHeader, here: Machine) -> str:
     version = here.versions.get(header.flavor)
-    text = f"{_title(header)} {version}" if version else f"no {_title(header)}"
+    text = f"{TITLES[header.flavor]} {version}" if version else f"no {TITLES[header.flavor]}"
     if here.architecture is None:
         return f"{text}, no GPU"
     return f"{text} on {here.architecture}" + (f" ({here.gpu})" if here.gpu else "")
@@ -189,7 +186,7 @@ def _describe_here(header: PlanHeader, here: Machine) -> str:
 def _version_reasons(header: PlanHeader, record: dict[str, Any] | None, here: Machine) -> list[str]:
     installed = here.versions.get(header.flavor)
     if installed is None:
-        return [f"{_title(header)} is not installed here"]
+        return [f"{TITLES[header.flavor]} is not installed here"]
     compatible = record is not None and bool(record.get("version_compatible"))
     reason = version_mismatch(_built_version(header, record), installed, version_compatible=compatible)
     return [] if reason is None else [reason]

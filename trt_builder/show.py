@@ -13,6 +13,7 @@ from typing import Any
 from shared.errors import InputError
 from shared.plan import flavor_of
 from shared.table import MISSING, Table
+from trt_builder.compat import TITLES
 from trt_builder.loadable import read_record
 from trt_builder.target import PORTABLE
 
@@ -96,9 +97,8 @@ def _short(name: str) -> str:
 
 
 def _where(record: Mapping[str, Any]) -> str:
-    title = "TensorRT for RTX" if flavor_of(record) == "rtx" else "TensorRT"
     place = "for any GPU that it runs on" if record["architecture"] == PORTABLE else f"on {record['architecture']}"
-    return f"{title} {record['tensorrt']['version']} {place}"
+    return f"{TITLES[flavor_of(record)]} {record['tensorrt']['version']} {place}"
 
 
 def comparison(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
