@@ -26,6 +26,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # On a busy machine.
         patch.setenv("RAY_agent_register_timeout_ms", "120000")
+        patch.setenv("RAY_gcs_server_port_wait_time_s", "120")
         patch.setenv("RAY_worker_niceness", "0")
         patch.delenv("RAY_ADDRESS", raising=False)
         frames = tiny.write_frames(root / "frames", [50 + number % 7 * 20 for number in range(FRAMES)])

@@ -39,7 +39,7 @@ def test_the_garbage_collector_may_end_one_while_another_begins(
 
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(300)
     assert not thread.is_alive(), "it waits for itself"
     ((name, owners),) = seen
     # Both have one owner, whose lock stays until the second is gone, too.
