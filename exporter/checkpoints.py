@@ -103,11 +103,7 @@ def read_checkpoint(path: Path) -> Any:
         ) from error
     # An unpickler that runs on damaged bytes raises whatever these happen to mean.
     except Exception as error:
-        raise ModelLoadError(
-            f"not a whole PyTorch checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-            where=where,
-            hint="copy or download it again",
-        ) from error
+        raise ModelLoadError("not a whole PyTorch checkpoint", where=where, hint="copy or download it again") from error
 
 
 def _load(path: Path) -> Any:

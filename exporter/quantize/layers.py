@@ -14,6 +14,8 @@ from shared.errors import ConfigError
 SKIP_KEY = "quantization.sensitive_layers"
 _NEAR_MATCHES = 3
 _PLAIN_NAME = re.compile(r"[\w.]+")
+# The last projection of PyTorch's attention, which reads its weights and never calls it: it can have no range.
+_NEVER_CALLED = nn.modules.linear.NonDynamicallyQuantizableLinear
 
 
 def quantizable(model: nn.Module) -> dict[str, nn.Module]:
@@ -22,7 +24,7 @@ def quantizable(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def select(model: nn.Module, skip: Sequence[str], where: str = SKIP_KEY) -> list[str]:
-    """Names of the layers that are quantized: all but the skipped ones.
+    """Names of the layers that are quantized: all but the skipped ones. Attention stays in floating point.
 
     Args:
         model: the model.
@@ -45,7 +47,7 @@ def select(model: nn.Module, skip: Sequence[str], where: str = SKIP_KEY) -> list
                 hint=f"did you mean {' or '.join(near)}?" if near else f"layers are {', '.join(list(layers)[:5])}, …",
             )
         skipped.update(matched)
-    left = [name for name in layers if name not in skipped]
+    left = [name for name, layer in layers.items() if name not in skipped and not isinstance(layer, _NEVER_CALLED)]
     if not left:
         raise ConfigError("leaves no layer to quantize", where=where, hint="skip less")
     return left

@@ -75,7 +75,8 @@ def load_info(file: Path) -> Any:
         InputError: missing, refused, or malformed.
     """
     if not file.is_file():
-        raise InputError("no such info file", where=str(file), hint="check data.root and data.info_file")
+        hint = "check data.root and data.info_file, which starts from the current folder in --set"
+        raise InputError("no such info file", where=str(file), hint=hint)
     return read_json(file, most_bytes=DATA_BYTES, allow_nan=True) if file.suffix == ".json" else load_pickle(file)
 
 

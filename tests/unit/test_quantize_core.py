@@ -113,6 +113,11 @@ def test_layers_are_chosen_by_name_block_or_regular_expression() -> None:
     assert matching(model, "out") == ["out"]
 
 
+def test_attention_stays_in_floating_point_whether_it_is_named_or_not() -> None:
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "out": nn.Linear(8, 4)})
+    assert select(model, []) == select(model, ["attention"]) == ["out"]
+
+
 def test_a_pattern_that_matches_nothing_names_near_ones() -> None:
     with pytest.raises(ConfigError, match=r"'steem' matches no layer\. did you mean stem"):
         select(net(), ["steem"])
