@@ -98,7 +98,9 @@ def _finite(columns: Mapping[str, Float64], kept: Bool | None) -> Iterator[tuple
     finite = np.isfinite(rows)
     with np.errstate(invalid="ignore"):  # infinities of both signs
         totals = rows.sum(axis=1).tolist()
-    for name, row, whole, total, own in zip(columns, rows, finite.all(axis=1).tolist(), totals, finite, strict=True):
+    for name, row, whole, total, own in zip(
+        columns, rows, np.asarray(finite.all(axis=1)).tolist(), totals, finite, strict=True
+    ):
         if whole:
             yield name, _Finite(row, total)
         else:
