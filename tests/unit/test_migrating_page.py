@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from shared.config.awml_schema import AwmlConfig
 from shared.config.schema import DeployConfig, json_schema
-from tests.unit.test_commands_in_docs import GROUPS, ROOT, _check_make
+from tests.support.command_lines import MODULES, tool
+from tests.unit.test_commands_in_docs import ROOT, _check_make
 
 PAGE = ROOT / "docs" / "migrating.md"
 PACKAGES = ("shared", "exporter", "trt_builder", "runtime", "verifier", "evaluator")
@@ -55,7 +56,7 @@ def _options() -> frozenset[str]:
         for child in command.commands.values() if isinstance(command, click.Group) else ():
             yield from walk(child)
 
-    return frozenset(option for module in GROUPS.values() for option in walk(importlib.import_module(module).cli))
+    return frozenset(option for name in MODULES for option in walk(tool(name)))
 
 
 def _is_command(token: str) -> bool:
@@ -63,9 +64,9 @@ def _is_command(token: str) -> bool:
     if words[0] == "make":
         _check_make(words)
         return True
-    if words[0] not in GROUPS or words[0] == token:
-        return words[0] in GROUPS and len(words) > 1
-    command: click.Command = importlib.import_module(GROUPS[words[0]]).cli
+    if words[0] not in MODULES or words[0] == token:
+        return words[0] in MODULES and len(words) > 1
+    command: click.Command = tool(words[0])
     for word in words[1:]:
         if word.startswith("--"):
             if word not in _options():
@@ -131,7 +132,7 @@ def _is_file(token: str) -> bool:
 def test_what_is_said_to_be_here_is_here(token: str) -> None:
     if token.startswith("--"):
         assert token in _options()
-    elif token.split(maxsplit=1)[0] in (*GROUPS, "make"):
+    elif token.split(maxsplit=1)[0] in (*MODULES, "make"):
         assert _is_command(token)
     else:
         assert _is_key(token) or _is_python_name(token) or _is_file(token)
