@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +117,7 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
     """
     from exporter.quantize.frozen import quantized_layers
     from exporter.quantize.layers import quantizable
+    from exporter.quantize.switches import disable_quantization
     from shared.int8_passes import find_passes
     from shared.qdq_lint import check, float_sums, sum_advice
 
@@ -131,7 +130,7 @@ def check_quantized_onnx(path: Path, component: Component, opset_version: int) -
     if (advice := find_passes(graph, component.deployed_sizes).advice()) is not None:
         _log.warning("%s: %s", component.name, advice)
     agreements = check_onnx(path, component, opset_version, measure=root_mean_square)
-    with _in_float(component.module), tempfile.TemporaryDirectory() as folder:
+    with disable_quantization(component.module), tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / path.name
         save(_without_rounding(onnx.load(str(path))), plain)
         compare_onnx(plain, component)
@@ -149,6 +148,8 @@ def check_quantized_program(program: Any, component: Component) -> list[Agreemen
     Raises:
         ExportError: it is not what it should be.
     """
+    from exporter.quantize.switches import disable_quantization
+
     run = partial(run_program, program)
     agreements = compare(
         component,
@@ -160,22 +161,9 @@ def check_quantized_program(program: Any, component: Component) -> list[Agreemen
     )
     _stop_rounding(program.graph)
     program.recompile()
-    with _in_float(component.module):
+    with disable_quantization(component.module):
         compare(component, run, PROGRAM_TOLERANCE, "the program without its rounding", rounding_margin=ROUNDING_MARGIN)
     return agreements
-
-
-@contextmanager
-def _in_float(module: Any) -> Iterator[None]:
-    """Let no layer of a frozen model quantize."""
-    from exporter.quantize.frozen import quantized_layers, set_quantized
-
-    quantized = quantized_layers(module)
-    set_quantized(module, ())
-    try:
-        yield
-    finally:
-        set_quantized(module, quantized)
 
 
 def _stop_rounding(graph: Any) -> None:

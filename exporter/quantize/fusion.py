@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from exporter.artifacts.checks import ROUNDING_MARGIN, TOLERANCE
+from exporter.artifacts.checks import ROUNDING_MARGIN, TOLERANCE, relative
 from exporter.quantize.frozen import FloatLayer, replace
 from shared.errors import ExportError
 
@@ -176,11 +176,7 @@ def _difference(first: list[np.ndarray[Any, Any]], second: list[np.ndarray[Any, 
     """Largest difference, relative to the largest value of each array; infinite where shapes differ."""
     if [array.shape for array in first] != [array.shape for array in second]:
         return float("inf")
-    shares = [
-        np.abs(a - b).max(initial=0.0) / max(np.abs(a).max(initial=0.0), 1e-6)
-        for a, b in zip(first, second, strict=True)
-    ]
-    return float(max(shares, default=0.0))
+    return max((relative(b, a) for a, b in zip(first, second, strict=True)), default=0.0)
 
 
 def _rounding(model: nn.Module, run: Callable[[], Any]) -> float:

@@ -217,7 +217,7 @@ class Rows:
     @classmethod
     def columns(cls) -> list[str]:
         """Names of the columns, in order."""
-        return list(_columns(cls))  # type: ignore[arg-type]  # a class has a hash, whatever its instances have
+        return list(_columns(cls))
 
     def arrays(self) -> Arrays:
         """The columns by name."""
@@ -239,9 +239,8 @@ class Rows:
         return type(self)(**{name: getattr(self, name)[index] for name in _columns(type(self))})
 
 
-@functools.cache
-def _columns(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+# Typed, as mypy takes the class for one without a hash where its instances have none.
+_columns: Callable[..., tuple[str, ...]] = functools.cache(lambda kind: tuple(field.name for field in fields(kind)))
 
 
 RowsT = TypeVar("RowsT", bound=Rows)

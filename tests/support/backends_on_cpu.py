@@ -31,5 +31,5 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def _host_tensor(array: DeviceArray, device: str) -> Any:
-    memory = (ctypes.c_char * array.nbytes).from_address(array.address)
+    memory: Any = (ctypes.c_char * array.nbytes).from_address(array.address)
     return torch.from_numpy(np.frombuffer(memory, array.dtype).reshape(array.shape))

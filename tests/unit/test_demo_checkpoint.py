@@ -25,9 +25,9 @@ def test_it_fits_its_config() -> None:
 
 
 def test_a_few_held_out_frames_confirm_the_log() -> None:
-    model, section = training.build(ROOT / "configs" / "train" / "centerpoint_demo.py")
+    model, _ = training.build(ROOT / "configs" / "train" / "centerpoint_demo.py")
     load_weights(model, CHECKPOINT)
-    metrics = training.held_out(model, section, torch.device("cpu"), frames=6).metrics["0-50 m"]
+    metrics = training.held_out(model, torch.device("cpu"), frames=6).metrics["0-50 m"]
     # Six frames of one scene: some classes may hardly occur, cars always do.
     assert metrics["AP/car"] > MIN_MAP
     assert metrics["AOE/car"] < MAX_ORIENTATION_ERROR

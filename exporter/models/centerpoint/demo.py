@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demo.objects import CLASSES
-from demo.recording import Frame
 from exporter import demo_lidar
 from exporter.demo_lidar import augmented, joined, labeled_boxes, merged_points, training_frame, voxelize
 from exporter.demo_training import HELD_OUT_FRAMES, HeldOut, Recipe, initialize, run
-from exporter.lidar.framework import our_boxes
 from exporter.lidar.training import boxes_of_mmdet3d, instances
+from exporter.models.centerpoint.framework import answer
 from exporter.training_config import build_model, read_training_config
 from shared.tasks.detection3d import Boxes3D
 
@@ -60,20 +59,12 @@ def head_outputs(model: Any, points: Tensor, batch_size: int, layer: dict[str, A
     return {name: value.float() for name, value in outputs.items()}
 
 
-@torch.no_grad()
-def held_out(model: Any, section: dict[str, Any], device: torch.device, frames: int = HELD_OUT_FRAMES) -> HeldOut:
-    """Return the metrics on the demo's evaluation frames, by range: mmdet3d's own decoding and suppression."""
-    from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
-
+def held_out(model: Any, device: torch.device, frames: int = HELD_OUT_FRAMES) -> HeldOut:
+    """Return the metrics on the demo's evaluation frames, by range: mmdet3d's own voxels, decoding and suppression."""
     model.eval()
-
-    def detect(frame: Frame) -> Boxes3D:
-        points = joined([merged_points(frame)]).to(device)
-        outputs = head_outputs(model, points, 1, section["data_preprocessor"]["voxel_layer"], amp=False)
-        sample = Det3DDataSample(metainfo={"box_type_3d": LiDARInstance3DBoxes})
-        return our_boxes(model.pts_bbox_head.predict_by_feat(([outputs],), [sample.metainfo])[0])
-
-    return demo_lidar.held_out(detect, RANGES, frames)
+    return demo_lidar.held_out(
+        lambda frame: answer(model, torch.from_numpy(merged_points(frame)).to(device))[1], RANGES, frames
+    )
 
 
 class Training:
@@ -114,7 +105,7 @@ class Training:
 
     def held_out(self) -> HeldOut:
         """Metrics by range."""
-        return held_out(self.model, self.section, self.device)
+        return held_out(self.model, self.device)
 
 
 if __name__ == "__main__":

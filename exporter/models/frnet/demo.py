@@ -26,7 +26,7 @@ from exporter.models.frnet.framework import answer, grouped, interpolated, prepa
 from exporter.models.frnet.frustums import PaddedFrustums
 from exporter.models.frnet.options import Options
 from exporter.training_config import read_training_config
-from shared.metrics.confusion import agreement, confusion
+from shared.metrics.confusion import Counts, agreement, confusion
 
 RECIPE = Recipe(
     config=Path("configs/train/frnet_demo.py"),
@@ -123,9 +123,7 @@ class Training:
                 _, found, _ = answer(self.model, points.to(self.options.device))
                 assert frame.key.labels is not None
                 pairs += confusion(frame.key.labels, found.labels, count)[0]
-        hits = np.diag(pairs)
-        union = pairs.sum(axis=1) + pairs[:, :count].sum(axis=0) - hits
-        values = {f"IoU/{name}": float(hit / of) for name, hit, of in zip(self.classes, hits, union, strict=True)}
+        values = {f"IoU/{name}": float(iou) for name, iou in zip(self.classes, Counts.of(pairs).iou, strict=True)}
         metrics = {**agreement(pairs), **values}
         return HeldOut([figures(metrics)], metrics)
 

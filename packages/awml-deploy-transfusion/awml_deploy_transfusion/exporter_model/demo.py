@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from awml_deploy_transfusion import configs
 from awml_deploy_transfusion.exporter_model.build import build
+from awml_deploy_transfusion.exporter_model.framework import answer
 from awml_deploy_transfusion.exporter_model.supervision import Truth
 from awml_deploy_transfusion.exporter_model.training import prepare
 from demo.objects import CLASSES
@@ -29,7 +30,6 @@ from demo.recording import Frame
 from exporter import demo_lidar, demo_training
 from exporter.demo_lidar import augmented, joined, labeled_boxes, merged_points, training_frame, voxelize
 from exporter.demo_training import HeldOut, Option, Recipe, run
-from exporter.lidar.framework import our_boxes
 from exporter.lidar.training import boxes_of_mmdet3d
 from exporter.training_config import read_training_config
 from shared.tasks.detection3d import Boxes3D
@@ -142,18 +142,12 @@ class Training:
         parts = self.head.supervision.losses(self.head, self.head(features, [])[0][0], truths)
         return torch.stack(list(parts.values())).sum(), parts
 
-    @torch.no_grad()
     def held_out(self) -> HeldOut:
         """Metrics within the range that the demo model has."""
-        from mmdet3d.structures import LiDARInstance3DBoxes
-
         self.model.eval()
 
         def detect(frame: Frame) -> Boxes3D:
-            points = joined([merged_points(frame, intensity=True)]).to(self.device)
-            meta = {"box_type_3d": LiDARInstance3DBoxes}
-            (found,) = self.head.predict(self._features(points, 1), [meta])
-            return our_boxes(found)
+            return answer(self.model, torch.from_numpy(merged_points(frame, intensity=True)).to(self.device))[1]
 
         return demo_lidar.held_out(detect, RANGES)
 
