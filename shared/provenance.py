@@ -57,7 +57,9 @@ def gpu() -> tuple[str | None, str | None]:
 
 def command_line() -> str:
     """The command that is running, as a user would type it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    # `python -m exporter` runs exporter/__main__.py.
+    return shlex.join([program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]])
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:

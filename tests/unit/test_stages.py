@@ -50,6 +50,16 @@ def test_up_to_date_until_something_changes(tmp_path: Path, caplog: pytest.LogCa
     ]
 
 
+def test_the_command_is_recorded_as_a_user_types_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that of ``python -m exporter``, whose program is ``exporter/__main__.py``."""
+    ws = Workspace.create(tmp_path)
+    for program in ("/venv/bin/exporter", "/checkout/exporter/__main__.py"):
+        monkeypatch.setattr("sys.argv", [program, "export", "--work", "a b"])
+        with ws.stage("export", tool="exporter"):
+            pass
+        assert ws.manifest().stages["export"].command == "exporter export --work 'a b'"
+
+
 def test_failure_keeps_what_was_there(tmp_path: Path) -> None:
     ws = Workspace.create(tmp_path)
     _export(ws)
