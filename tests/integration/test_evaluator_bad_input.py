@@ -21,6 +21,12 @@ from tests.support.run_files import run_header, write_run
 from tests.support.workspaces import SAMPLES, add_run, good_boxes, make_workspace
 
 
+@pytest.fixture(autouse=True)
+def _short_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hints name the command of a stage, here that of pytest, and an error's line is cut where that is long."""
+    monkeypatch.setattr("sys.argv", ["runtime", "run"])
+
+
 def _refused(arguments: list[str], code: int, words: str) -> None:
     answer = CliRunner().invoke(cli, arguments)
     lines = [line for line in answer.output.splitlines() if line.startswith(("error:", "Error:"))]
