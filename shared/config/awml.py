@@ -27,7 +27,7 @@ from shared.config.awml_notes import Note, Notes
 from shared.config.awml_quantization import Quantization, convert_quantization
 from shared.config.awml_schema import AwmlConfig, AwmlExport, AwmlTensorRT, Backend
 from shared.config.problems import as_error, explain, place
-from shared.config.python_literals import LinedDict, place_of, read_texts, read_with_bases
+from shared.config.python_literals import LinedDict, assigns, place_of, read_texts, read_with_bases
 from shared.config.walk import KeyPath
 from shared.errors import ConfigError
 
@@ -57,9 +57,19 @@ def read_awml(path: Path, model_type: str | None = None) -> Converted:
         model_type: which model it is for; None: as its place, its words or its task say.
 
     Raises:
-        ConfigError: it is for a model that is not installed; a value that is not plain, an unknown key at any depth, a
-            wrong type: every problem, one line each.
+        ConfigError: it is a training config; it is for a model that is not installed; a value that is not plain, an
+            unknown key at any depth, a wrong type: every problem, one line each.
     """
+    try:
+        return _read(path, model_type)
+    except ConfigError as error:
+        if assigns(path, ("model", "train_dataloader")):
+            hint = "name it as model.config of a deploy config, which `exporter config init` writes"
+            raise ConfigError("is a training config", where=str(path), hint=hint) from error
+        raise
+
+
+def _read(path: Path, model_type: str | None) -> Converted:
     texts = read_texts(path)
     try:
         everything, bases = read_with_bases(path)

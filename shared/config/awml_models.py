@@ -131,7 +131,8 @@ def _foreign(path: Path, project: str) -> ConfigError:
     return ConfigError(
         f"is a deploy config of {project}, which is not among the models here ({names})",
         where=str(path),
-        hint="if it is for one of them, say so with --set model.type=NAME; docs/extending.md adds a model",
+        hint="if it is for one of them, say so with --set model.type=NAME; `make plugins` adds those of packages/, and "
+        "docs/extending.md yours",
     )
 
 

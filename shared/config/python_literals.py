@@ -18,7 +18,7 @@ import difflib
 import operator
 import os
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +107,16 @@ def read_with_bases(path: Path) -> tuple[LinedDict, dict[str, LinedDict]]:
     file = _File(path, (os.path.realpath(path),), {})
     names = file.run(_parse(path))
     return _public(names), {name: _public(base) for name, base in file.bases_by_name.items()}
+
+
+def assigns(path: Path, names: Collection[str]) -> bool:
+    """Whether a Python file itself, and none of its bases, gives one of these names a value.
+
+    Raises:
+        ConfigError: missing, or not Python.
+    """
+    targets = [target for node in _parse(path).body if isinstance(node, ast.Assign) for target in node.targets]
+    return any(isinstance(target, ast.Name) and target.id in names for target in targets)
 
 
 def _public(names: LinedDict) -> LinedDict:

@@ -396,6 +396,12 @@ def test_a_config_of_another_model_is_one_line(tmp_path: Path, project: str) -> 
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("text", ['model = dict(type="X")', "a = [1, 2]\ntrain_dataloader = dict(a=a[:1])"])
+def test_a_training_config_is_called_so(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"is a training config\. name it as model\.config"):
+        load_config(write(tmp_path, text))
+
+
 @pytest.mark.parametrize("project", ["TransFusion", "PTv3", "bevfusion_l", "BEVFusion"])
 def test_the_place_of_a_file_says_its_model(tmp_path: Path, project: str) -> None:
     path = write(tmp_path, "onnx_config = dict(opset_version=11)\n", f"projects/{project}/configs/deploy/deploy.py")
