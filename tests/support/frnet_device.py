@@ -57,6 +57,7 @@ def spec(*, rows: int = ROWS, frustums: int = FRUSTUMS, **changes: Any) -> Model
 def answer(inputs: Mapping[str, np.ndarray[Any, Any]], classes: int) -> np.ndarray[Any, Any]:
     """(N, C) float32 that depend on every input of a point; each row is computed by itself."""
     points, index = inputs["points"], inputs["frustum_points"]
+    assert index.min() >= 0, "TensorRT doesn't say what it looks up there"
     rows, columns = inputs["coors"].T
     largest = points[index].max(axis=1)[inputs["inverse_map"]]
     values = [points.sum(axis=1), largest.sum(axis=1)]

@@ -143,6 +143,16 @@ def test_a_frame_larger_than_the_one_before(gpu: Any) -> None:
     assert sizes[0] == double.ROWS, "nothing is known before the first"
 
 
+def test_a_frame_that_is_run_again_asks_for_no_row_that_is_not_there(gpu: Any) -> None:
+    """Of this cloud one frustum has a filled gap alone, and that is no row of the bucket that it runs with first."""
+    turns = np.repeat((np.arange(double.FRUSTUMS_WIDTH) + 0.5) * (2 * np.pi / double.FRUSTUMS_WIDTH), double.HEIGHT)
+    slopes = np.tan(np.radians(7.5 - 5 * np.tile(np.arange(double.HEIGHT), double.FRUSTUMS_WIDTH)))
+    scattered = np.stack([9 * np.cos(turns) + 1, 9 * np.sin(turns), 1.75 + 9 * slopes, turns], 1).astype(np.float32)
+    pair = Pair(gpu)
+    assert pair.check(np.resize(scattered, (374, 4))).counters["num_points"] == 374, "no gaps to expect"
+    assert pair.check(cloud(374, 175)).counters["num_points"] == 434
+
+
 def test_the_network_runs_with_little_more_than_the_frame_has(gpu: Any) -> None:
     pair = Pair(gpu)
     for seed in range(3):

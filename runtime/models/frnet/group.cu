@@ -93,7 +93,7 @@ pad_frustums(const u32* header, int frustums, u32* slots) {
     const int found = header[FRUSTUMS];
     for (int frustum = blockIdx.x * BLOCK + threadIdx.x; frustum < frustums; frustum += gridDim.x * BLOCK) {
         u32* own = slots + (long long)frustum * SLOTS;
-        const u32 first = frustum < found ? own[0] : 0;
+        const u32 first = frustum < found && own[0] != UNUSED ? own[0] : 0;
         for (int slot = 0; slot < SLOTS; slot++)
             if (own[slot] == UNUSED) own[slot] = first;
     }
