@@ -101,6 +101,8 @@ def read_checkpoint(path: Path) -> Any:
             where=where,
             hint="save the weights alone: torch.save({'state_dict': model.state_dict()}, path)",
         ) from error
+    except PermissionError as error:
+        raise ModelLoadError("no permission to read it", where=where, hint="check the owner of the file") from error
     # An unpickler that runs on damaged bytes raises whatever these happen to mean.
     except Exception as error:
         raise ModelLoadError("not a whole PyTorch checkpoint", where=where, hint="copy or download it again") from error

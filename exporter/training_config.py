@@ -93,10 +93,10 @@ class TrainingConfig:
 
 
 def classes_of_head(
-    config: TrainingConfig, count: int, given: Sequence[str] = (), key: str = "data.classes"
+    config: TrainingConfig, count: int, given: Sequence[str] = (), key: str = "data.classes", which: str = ""
 ) -> list[str]:
     """Names of the ``count`` classes of a head: those that are ``given`` at ``key`` of the deploy config, else
-    `TrainingConfig.class_names`.
+    `TrainingConfig.class_names`. ``which``: of the head's classes, for the error.
 
     Raises:
         ConfigError: not as many as the head has.
@@ -104,7 +104,7 @@ def classes_of_head(
     names = list(given or config.class_names(count))
     if len(names) != count:
         raise ConfigError(
-            f"names {len(names)} classes, the head has {count}",
+            f"names {len(names)} classes, the head has {count}{which}",
             where=str(config.path),
             hint=f"list them in {key}, or in test_dataloader.dataset.metainfo",
         )

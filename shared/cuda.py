@@ -165,7 +165,7 @@ def freed_by(name: str) -> Callable[[Any], None]:
         name: of the driver's function.
 
     Raises:
-        InferenceError: no context is current.
+        EnvironmentLacks: no driver or GPU.
     """
     driver: Any = library()
     context = ctypes.c_void_p()

@@ -258,7 +258,7 @@ class SampleJournal:
         flush = now - self._last_flush >= _FLUSH_EVERY_SECONDS
         flushed = end if flush else self._flushed
         # An `Entry` by hand: to encode one takes as long as all the rest.
-        measured = _JSON.encode({"index": index, "latency_ms": latency_ms, "counters": counters})
+        measured = _JSON.encode({"index": int(index), "latency_ms": latency_ms, "counters": counters})
         line = (
             f'{measured[:-1]}, "arrays": {self._arrays_text % tuple([len(array) for array in arrays.values()])}, '
             f'"start": {start}, "end": {end}, "crc32": {zlib.crc32(content)}, "flushed": {flushed}}}\n'

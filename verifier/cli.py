@@ -49,12 +49,10 @@ def _limit_options(command: Any) -> Any:
 
 def _limit(precision: str, snr_db: float | None, limits: Mapping[str, float]) -> float:
     """``snr_db`` where it is given, else the limit [dB] of a precision policy."""
-    if snr_db is not None:
-        return snr_db
     if precision not in limits:
         known = ", ".join(limits)
         raise UsageError(f"no limits for '{precision}'", where="--precision", hint=f"there are: {known}")
-    return limits[precision]
+    return limits[precision] if snr_db is None else snr_db
 
 
 @cli.command("verify")

@@ -36,6 +36,8 @@ class Histogram:
 
     def add(self, magnitudes: Float64) -> None:
         """Count (N,) finite numbers that are not negative; they must not change afterwards."""
+        if not len(magnitudes):
+            return
         self._waiting.append(magnitudes)
         self._num_waiting += len(magnitudes)
         if self._num_waiting >= _TOGETHER:

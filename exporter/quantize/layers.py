@@ -24,7 +24,7 @@ def quantizable(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def select(model: nn.Module, skip: Sequence[str], where: str = SKIP_KEY) -> list[str]:
-    """Names of the layers that are quantized: all but the skipped ones. Attention stays in floating point.
+    """Names of the layers that are quantized: all but the skipped ones, and out of `torch.nn.MultiheadAttention`.
 
     Args:
         model: the model.

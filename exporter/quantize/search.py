@@ -79,7 +79,7 @@ class _Search:
         name: of the stage, and of its folder.
 
     Raises:
-        UsageError: a GPU whose peaks are not known.
+        UsageError: a GPU whose peaks are not known, or no such device.
         InputError: no labels, no samples, broken files.
     """
 
@@ -87,6 +87,7 @@ class _Search:
         check_gpu(request.gpu)
         self.request, self.name = request, name
         self.session = open_session(request.config, request.overrides, request.data_root)
+        self._device = resolved_device(self.session.config, request.device)
         self.metric = open_metric_of(self.session, request.num_samples)
         self.workspace = Workspace.create(request.work)
         count = self.session.config.quantization.calibration.num_batches
@@ -111,17 +112,23 @@ class _Search:
         Raises:
             EnvironmentLacks: no such cluster, or a node lacks something.
         """
-        request, device = self.request, resolved_device(self.session.config, self.request.device)
+        request = self.request
         with (
             measuring_workers(
-                request.cluster, self.session, self.workspace, self._key, request.data_root, request.num_samples, device
+                request.cluster,
+                self.session,
+                self.workspace,
+                self._key,
+                request.data_root,
+                request.num_samples,
+                self._device,
             ) as workers,
             stage,
             hold_stages(self.workspace.root, ["quantize:search"]),
         ):
             bench = open_bench(
                 self.session, self.metric, self.workspace, self._key,
-                device=device, force=request.force, workers=workers,
+                device=self._device, force=request.force, workers=workers,
             )  # fmt: skip
             yield bench, bench.estimate(request.gpu, request.profiles)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -50,14 +51,17 @@ def compile_kernels(files: Sequence[Path], constants: Mapping[str, str], archite
     text = source(files)
     key = hashlib.sha256(json.dumps([text, sorted(constants.items()), architecture, FLAGS]).encode("utf-8")).hexdigest()
     cached = cache_folder() / f"{key}.cubin"
-    if cached.is_file():
+    # Whatever the reason, what can't be read is made anew.
+    with contextlib.suppress(OSError):
         return cached.read_bytes()
     macros = [f"-D{name}={value}" for name, value in sorted(constants.items())]
     code = _compiled(text, macros, architecture)
     try:
         write_bytes(cached, code)
     except (OSError, EnvironmentLacks) as error:
-        _log.warning("compiled kernels are not kept, and will be compiled again: %s", error)
+        # Hints of such errors are about workspaces.
+        reason = error.__cause__ or error
+        _log.warning("compiled kernels are not kept (XDG_CACHE_HOME says where), and will be made anew: %s", reason)
     return code
 
 

@@ -85,12 +85,13 @@ class VoxelMemory:
 
     def grow(self, points: int) -> None:
         """Make room for frames of so many points."""
-        self.capacity = points
         words = FRAME_HEADER + points * self.columns
         self.frame = self._gpu.allocate((words,), np.float32)
         self.host_frame: Float32 = self._gpu.pinned((words,), np.float32)
         self.cell_of_point = self._gpu.allocate((points,), np.int32)
         self.firsts_of_tile = self._gpu.allocate((-(-points // TILE),), np.int32)
+        # Last: a GPU that is full has no more room than before.
+        self.capacity = points
 
     def host_points(self, count: int) -> Float32:
         """(count, columns) float32 in page-locked memory, from which the device copies by itself."""

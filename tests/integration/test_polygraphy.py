@@ -129,6 +129,7 @@ def test_as_a_command(work: Path, exported: Path, tmp_path: Path, capsys: pytest
     assert verifier("compare", tmp_path / "off.json", "--work", work, "--precision", "fp32") == 6
     assert verifier("compare", tmp_path / "off.json", "--work", work, "--snr-db", 10) == 0
     assert verifier("compare", tmp_path / "off.json", "--work", work, "--precision", "fp33") == 2
+    assert verifier("compare", tmp_path / "off.json", "--work", work, "--precision", "fp33", "--snr-db", 10) == 2
 
 
 def test_a_missing_output_and_another_shape_are_said(work: Path, exported: Path, tmp_path: Path) -> None:

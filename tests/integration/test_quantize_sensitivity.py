@@ -208,10 +208,11 @@ def test_a_model_that_scores_nothing_has_no_ranking(options: list[str], tmp_path
 
 
 def test_gpu_and_layers_that_are_not_there(options: list[str], tmp_path: Path) -> None:
-    work = ["--work", str(tmp_path)]
-    result = run("auto", *options, *work, "--max-drop", "1", "--skip", "backbone.layer9")
-    assert result.exit_code == 2 and "backbone.layer9" in result.output
+    work = ["--work", str(tmp_path / "work")]
     result = run("sensitivity", *options, *work, "--device", "nowhere")
     assert result.exit_code == 2 and "no such device" in result.output
     result = run("sensitivity", *options, *work, "--gpu", "tpu")
     assert result.exit_code == 2 and "h200" in result.output
+    assert not (tmp_path / "work").exists()  # said before anything is done
+    result = run("auto", *options, *work, "--max-drop", "1", "--skip", "backbone.layer9")
+    assert result.exit_code == 2 and "backbone.layer9" in result.output

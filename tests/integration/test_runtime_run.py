@@ -212,7 +212,7 @@ def test_an_interrupt_ends_a_run_and_its_readers_in_two_seconds(exported, tmp_pa
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not ((journal := _journal(work)) and journal.read_bytes().count(b"\n") >= 10):
         assert process.poll() is None, "the run ended before it could be interrupted"
         assert time.monotonic() < deadline
@@ -221,7 +221,7 @@ def test_an_interrupt_ends_a_run_and_its_readers_in_two_seconds(exported, tmp_pa
     assert len(readers) == 3
     # As the terminal does: to all of them.
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=600)[1]
+    said = process.communicate(timeout=60)[1]
     assert interrupts._SECONDS_TO_END < 2, "what a machine under load takes comes on top"
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted; finished work is kept, run the command again to continue"

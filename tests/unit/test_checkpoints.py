@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -116,6 +118,27 @@ def test_truncated_file(model, tmp_path, kept):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     with pytest.raises(ModelLoadError, match="not a whole PyTorch checkpoint"):
         load(path)
+
+
+def test_file_that_may_not_be_read(model, tmp_path, monkeypatch):
+    path = save_checkpoint(model, tmp_path / "model.pth")
+    refused = PermissionError(errno.EACCES, "Permission denied", str(path))
+    monkeypatch.setattr("exporter.checkpoints._load", Mock(side_effect=refused))
+    with pytest.raises(ModelLoadError, match=r"model\.pth: no permission to read it"):
+        load(path)
+
+
+def test_further_heads_are_left_out_whatever_they_are_called(model, tmp_path):
+    """Unless the model has no head of the checkpoint's at all: then it is another model's."""
+    import torch
+
+    state = model.state_dict()
+    torch.save({"state_dict": {**state, "img_aux_head.0.weight": torch.ones(1)}}, tmp_path / "more.pth")
+    assert all(value.equal(state[name]) for name, value in load(tmp_path / "more.pth").state_dict().items())
+    renamed = {name.replace("pts_bbox_head.", "dense_head."): value for name, value in state.items()}
+    torch.save({"state_dict": renamed}, tmp_path / "other.pth")
+    with pytest.raises(ModelLoadError, match=r"are unknown to the model: dense_head\."):
+        load(tmp_path / "other.pth")
 
 
 def test_file_of_another_kind(tmp_path):

@@ -144,6 +144,11 @@ def test_samples_of_no_use_to_trace_with(config: Path) -> None:
         ('type="FRNet"', 'type="FRNetX"', "not an FRNet"),
         ('type="FRHead"', 'type="MinkUNetHead"', "decode_head is MinkUNetHead"),
         ("ignore_index=ignored, dropout", "ignore_index=2, dropout", "only the last can be ignored"),
+        (
+            "num_classes=ignored + 1, ignore_index=ignored, dropout",
+            "num_classes=ignored, ignore_index=ignored - 1, dropout",
+            r"names 8 classes, the head has 7 that are not ignored",
+        ),
         ("output_shape=(16, 32)", "output_shape=(16, 64)", "backbone.output_shape"),
         ("H=16, W=32, **seen", "H=16, W=32, fov_up=3.0, fov_down=-26.0", "RangeInterpolation has fov_up"),
         ("stem_channels=8", "stem_channels=8, strides=(1, 2, 4, 4)", "strides, 32 in all, don't divide"),

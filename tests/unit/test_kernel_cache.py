@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from runtime.models.frnet.parameters import FRNetParameters
 from runtime.models.yolox import device as yolox
 from runtime.models.yolox_seg import device_mask as masks
 from shared.errors import EnvironmentLacks, ModelLoadError
+from shared.files import explain_os_errors
 from tests.support import frnet_device, tiny_centerpoint
 
 # What nvcc is to do: note its arguments, and write, or fail as the test says.
@@ -84,6 +86,28 @@ def test_kernels_are_compiled_where_nothing_can_be_kept(tools: Path, caplog: pyt
     cache_folder().parents[1].write_text("no folder")
     assert compile_kernels([SCATTER], {}, "sm_90").decode() == source([SCATTER])
     assert "are not kept" in caplog.text
+
+
+def test_kernels_are_compiled_where_nobody_may_look(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a home that is hidden from a service; root may look everywhere but where a name is too long."""
+    install(tools, WRITES)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tools / ("x" * 300)))
+    assert compile_kernels([SCATTER], {}, "sm_90").decode() == source([SCATTER])
+
+
+def test_what_is_not_kept_is_no_matter_of_the_workspace(
+    tools: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(tools, WRITES)
+
+    def refused(path: Path, content: bytes) -> None:
+        with explain_os_errors(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("runtime.cuda.compile.write_bytes", refused)
+    compile_kernels([SCATTER], {}, "sm_90")
+    assert "XDG_CACHE_HOME" in caplog.text and "Permission denied" in caplog.text
+    assert "--work" not in caplog.text
 
 
 class FakeNvrtc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,17 @@ def _summary(reference: Boxes3D, test: Boxes3D) -> dict[str, Any]:
     collected = ResultStatistics(detection3d.TASK)
     collected.add(0, reference, test)
     return collected.summary()
+
+
+def test_samples_without_pairs_take_no_memory() -> None:
+    collected, nothing = ResultStatistics(detection3d.TASK), Boxes3D.empty()
+    collected.add(0, nothing, nothing)
+    tracemalloc.start()
+    for sample in range(200):
+        collected.add(sample, nothing, nothing)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 50_000
 
 
 @settings(max_examples=30)

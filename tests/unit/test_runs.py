@@ -69,6 +69,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [counters["voxels"] for counters in run.counters] == [0, 1, 2]
 
 
+def test_a_position_may_be_numpys(tmp_path: Path) -> None:
+    writer = RunWriter.open(tmp_path, _header(2, raw_samples=[]))
+    for index in np.arange(2):
+        writer.commit(index, _boxes(1, index), {"total": 1.0})
+    writer.finish()
+    assert len(Run.open(tmp_path)) == 2
+
+
 def test_samples_are_read_together_in_any_order(tmp_path: Path) -> None:
     writer = RunWriter.open(tmp_path, _header(600, raw_samples=[]))
     for index in range(600):

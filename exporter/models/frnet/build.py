@@ -91,7 +91,7 @@ def _class_names(config: TrainingConfig, model: Any) -> tuple[str, ...]:
             "ignored",
             where=where,
         )
-    return tuple(classes_of_head(config, head.num_classes - ignores))
+    return tuple(classes_of_head(config, head.num_classes - ignores, which=" that are not ignored" if ignores else ""))
 
 
 def _loading(config: TrainingConfig) -> PointLoading:
