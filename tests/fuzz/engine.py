@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import random
 import resource
+import signal
 import struct
 import tempfile
 import time
@@ -20,7 +21,8 @@ from pathlib import Path
 
 from shared.errors import DeployError
 
-SECONDS_PER_INPUT = 60.0
+# Of a clock, for what waits for nothing; of a processor, however busy the machine is, for what computes on and on.
+SECONDS_PER_INPUT, PROCESSOR_SECONDS_PER_INPUT = 60.0, 20.0
 _FEWEST = 20
 # That an input may take, beyond what this process had before: other tests leave it more or less.
 _MEMORY = 3 << 30
@@ -116,7 +118,7 @@ def fuzz(reader: Reader, seconds: float, *, first: int = 0, most: int | None = N
             arguments = (reader, seeds, Path(folder), shared, at, last, left())
             child = multiprocessing.get_context("fork").Process(target=_work, args=arguments)
             child.start()
-            hung = _wait(child, shared)
+            hung = _wait(child, shared) or child.exitcode == -signal.SIGPROF
             at = struct.unpack("<Q", shared[:8])[0]
             if child.exitcode != 0:
                 size = struct.unpack("<I", shared[8:12])[0]
@@ -155,6 +157,7 @@ def _work(
     memory = _MEMORY + pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     file = folder / f"input{reader.suffix}"
     until = time.monotonic() + seconds
     for seed in range(first, last):
@@ -163,6 +166,7 @@ def _work(
         if time.monotonic() > until:
             break
         file.write_bytes(mutated(seed, seeds, reader.tokens))
+        signal.setitimer(signal.ITIMER_PROF, PROCESSOR_SECONDS_PER_INPUT)
         finding = answer_of(reader, file)
         if finding is not None:
             text = finding.encode()[:2000]

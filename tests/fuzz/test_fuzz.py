@@ -55,17 +55,25 @@ def _hang(file: Path) -> None:
         time.sleep(300)
 
 
+def _spin(file: Path) -> None:
+    while b"!" in file.read_bytes():
+        pass
+
+
 def _leak(file: Path) -> None:
     if b"!" in file.read_bytes():
         raise KeyError("leaked")
 
 
-@pytest.mark.parametrize(("read", "what"), [(_crash, "ended by signal 6"), (_hang, "hang"), (_leak, "KeyError at")])
+@pytest.mark.parametrize(
+    ("read", "what"), [(_crash, "ended by signal 6"), (_hang, "hang"), (_spin, "hang"), (_leak, "KeyError at")]
+)
 def test_crashes_hangs_and_other_errors_are_findings(
     read: engine.Callable[[Path], object], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if read is _hang:
         monkeypatch.setattr(engine, "SECONDS_PER_INPUT", 1.0)
+    monkeypatch.setattr(engine, "PROCESSOR_SECONDS_PER_INPUT", 1.0)
     seed = next(seed for seed in itertools.count() if b"!" in mutated(seed, [b"abc"], [b"!"]))
     outcome = fuzz(Reader("none", read, ".txt", lambda: [b"abc"], [b"!"]), 60, first=seed, most=1)
     ((finding, content),) = outcome.findings.items()

@@ -15,7 +15,7 @@ from shared.text import LONGEST_LINE
 from tests.support.command_lines import tool
 
 # Of a clock, for what waits for nothing; of a processor, however busy the machine is, for what computes on and on.
-SECONDS, PROCESSOR_SECONDS = 120, 30
+SECONDS, PROCESSOR_SECONDS = 120, 20
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -23,12 +24,13 @@ from runtime.backends import tensorrt
 from runtime.bench import bench
 from runtime.cli import cli
 from runtime.run import run
-from shared import cuda, interrupts
+from shared import cuda
 from shared.errors import EnvironmentLacks, InferenceError, InputError, ManifestError, ModelLoadError, UsageError
 from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.killed_at import killed_at
+from tests.support.processor_time import best_of
 
 COUNTS = [500, 0, 1, 900, 300]
 
@@ -191,42 +193,38 @@ def test_read_ahead_or_not_a_run_is_the_same_to_the_bit(work, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="readers need Linux")
 def test_an_interrupt_ends_a_run_and_its_readers_in_two_seconds(exported, tmp_path):
     frames = tiny.write_frames(tmp_path / "frames", [60 + index % 40 for index in range(2000)])
-    work = Path(shutil.copytree(exported / "work", tmp_path / "work"))
-    options = [
-        "--work",
-        str(work),
-        "--backend",
-        "onnx",
-        "--data",
-        str(frames),
-        "--num-samples",
-        "2000",
-        "--readers",
-        "2",
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "runtime.cli", "run", *options],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 300
-    while not ((journal := _journal(work)) and journal.read_bytes().count(b"\n") >= 10):
-        assert process.poll() is None, "the run ended before it could be interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    readers = _children(process.pid)
-    assert len(readers) == 3
-    # As the terminal does: to all of them.
-    os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert interrupts._SECONDS_TO_END < 2, "what a machine under load takes comes on top"
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; finished work is kept, run the command again to continue"
-    assert "Traceback" not in said
-    assert not any(map(_is_alive, readers))
+    tries = itertools.count()
+
+    def seconds_to_end() -> float:
+        work = Path(shutil.copytree(exported / "work", tmp_path / f"work{next(tries)}"))
+        options = ("--backend", "onnx", "--data", str(frames), "--num-samples", "2000", "--readers", "2")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "runtime.cli", "run", "--work", str(work), *options],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 300
+        while not ((journal := _journal(work)) and journal.read_bytes().count(b"\n") >= 10):
+            assert process.poll() is None, "the run ended before it could be interrupted"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        readers = _children(process.pid)
+        assert len(readers) == 3
+        # As the terminal does: to all of them.
+        started = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+        took = time.monotonic() - started
+        assert process.returncode == 130
+        assert said.splitlines()[-1] == "interrupted; finished work is kept, run the command again to continue"
+        assert "Traceback" not in said
+        assert not any(map(_is_alive, readers))
+        return took
+
+    assert best_of(seconds_to_end, enough=2.0) < 2.0
 
 
 def test_bench_records_statistics_and_every_latency(work):

@@ -1,4 +1,4 @@
-"""How long a command takes of a processor, whatever else its machine does."""
+"""How long something takes, whatever else the machine does."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ import subprocess
 from collections.abc import Callable
 
 
-def fewest_seconds(run: Callable[[], subprocess.CompletedProcess[str]], enough: float) -> float:
-    """Of up to five runs of a command, the last of which is the first that takes less than ``enough``."""
-    fewest = math.inf
+def best_of(measure: Callable[[], float], enough: float) -> float:
+    """The least of up to five measurements, the last of which is the first below ``enough``."""
+    best = math.inf
     for _ in range(5):
+        best = min(best, measure())
+        if best < enough:
+            break
+    return best
+
+
+def fewest_seconds(run: Callable[[], subprocess.CompletedProcess[str]], enough: float) -> float:
+    """Processor time of a command, see `best_of`."""
+
+    def measure() -> float:
         before = _of_children()
         run()
-        fewest = min(fewest, _of_children() - before)
-        if fewest < enough:
-            break
-    return fewest
+        return _of_children() - before
+
+    return best_of(measure, enough)
 
 
 def _of_children() -> float:

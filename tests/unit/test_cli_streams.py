@@ -8,19 +8,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import click
 import pytest
 
-from shared import interrupts
 from shared.cli import COUNT, SECONDS, SEED, THREADS, Number, tool_group
 from shared.errors import ConfigError, EnvironmentLacks, InputError
 from shared.files import explain_os_errors
 from shared.lazy import lazy_import
 from shared.terminal import OutputStream
 from shared.text import LONGEST_LINE, one_line, printable
+from tests.support.processor_time import best_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,16 +110,22 @@ def test_a_log_file_that_can_not_be_opened_is_one_line(tmp_path: Path, kind: str
 def test_an_interrupt_ends_the_tool_within_two_seconds(tmp_path: Path, command: str) -> None:
     tool = tmp_path / "tool.py"
     tool.write_text(TOOL)
-    with subprocess.Popen(
-        [sys.executable, tool, command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.lstrip() == "interrupted; finished work is kept, run the command again to continue\n"
-    assert interrupts._SECONDS_TO_END < 2, "what a machine under load takes comes on top"
+
+    def seconds_to_end() -> float:
+        with subprocess.Popen(
+            [sys.executable, tool, command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+            took = time.monotonic() - started
+        assert process.returncode == 130
+        assert errors.lstrip() == "interrupted; finished work is kept, run the command again to continue\n"
+        return took
+
+    assert best_of(seconds_to_end, enough=5.0) < 5.0, "2 s, and what a machine under load takes"
 
 
 def test_control_characters_are_escaped() -> None:
