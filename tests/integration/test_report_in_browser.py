@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -19,6 +16,7 @@ from shared.data import open_dataset
 from shared.metrics.confusion import UNLABELED
 from shared.runs import Run
 from shared.tasks.segmentation2d import ClassMask
+from tests.support.browser import CHROMIUM, MISSING, visit
 from tests.support.report_workspaces import (
     add_attribution,
     add_engine,
@@ -29,134 +27,92 @@ from tests.support.report_workspaces import (
     segmentation3d,
 )
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here; install the package chromium to run this")
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
-_FLAGS = [
-    "--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-    "--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=20000",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-]  # fmt: skip
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+
 _PHONE = 390
-
-# Loads the report in a frame as wide as a phone, and tries what a reader would.
-_READER = """<!doctype html><title>reader</title>
-<iframe id="page" src="{source}" style="width:{width}px;height:800px;border:0"></iframe><pre id="out"></pre>
-<script>
-const wait = () => new Promise(done => setTimeout(done, 150));
-addEventListener("load", async () => {{
-  const page = document.getElementById("page").contentDocument, found = {{}};
-  while (!page.querySelector(".explorer .thumbs button")) await wait();
+# Tries what a reader would. The page unpacks points and labels beside its script: it is busy until they are drawn.
+_READER = """async () => {
+  const until = async (isSo) => { for (let turns = 0; turns < 3000 && !isSo(); turns++) await new Promise((done) => setTimeout(done, 20)); };
+  const drawn = () => until(() => !document.querySelector(".stage[aria-busy=true]"));
+  const page = document, found = {};
   const all = (selector) => [...page.querySelectorAll(selector)];
   const press = (text) => all(".explorer button").find(e => e.textContent === text).click();
-  const change = (element, value) => {{ element.value = value; element.dispatchEvent(new Event("input", {{bubbles: true}})); element.dispatchEvent(new Event("change", {{bubbles: true}})); }};
-  await wait();
+  const change = (element, value) => { element.value = value; element.dispatchEvent(new Event("input", {bubbles: true})); element.dispatchEvent(new Event("change", {bubbles: true})); };
+  const type = (key) => page.querySelector(".explorer").dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
   found.overflow = page.documentElement.scrollWidth - page.documentElement.clientWidth;
   found.background = getComputedStyle(page.body).backgroundColor;
   found.unreachable = all("nav a, input, select, button, summary, .scroll, .map").filter(e => e.tabIndex < 0).length;
   found.unnamed = all("svg[role=img]").filter(e => !e.getAttribute("aria-label")).length
     + all("button, input, select").filter(e => !(e.textContent || e.closest("label") || e.getAttribute("aria-label"))).length;
   found.smallest = Math.min(...all("svg.chart text").filter(e => e.closest("details:not([open])") === null)
-    .map(e => {{ const at = e.getScreenCTM(); return parseFloat(getComputedStyle(e).fontSize) * Math.hypot(at.a, at.b); }}));
+    .map(e => { const at = e.getScreenCTM(); return parseFloat(getComputedStyle(e).fontSize) * Math.hypot(at.a, at.b); }));
   const wide = all(".scroll").filter(e => e.scrollWidth > e.clientWidth + 2 && e.querySelector("tbody th") && !e.closest("details:not([open])"));
+  await until(() => wide.every(e => e.classList.contains("more-right")));
   found.cued = wide.every(e => e.classList.contains("more-right"));
-  found.stays = wide.every(e => {{ e.scrollLeft = 50; return Math.abs(e.querySelector("tbody th").getBoundingClientRect().left - e.getBoundingClientRect().left) < 2; }});
+  found.stays = wide.every(e => { e.scrollLeft = 50; return Math.abs(e.querySelector("tbody th").getBoundingClientRect().left - e.getBoundingClientRect().left) < 2; });
   found.frames = all(".thumbs button").length;
   found.images = all(".photo image").map(e => e.getBoundingClientRect().width > 0);
   found.title = page.querySelector(".stage h3").textContent;
-  page.querySelector(".explorer").dispatchEvent(new KeyboardEvent("keydown", {{key: "j", bubbles: true}}));
-  await wait();
+  type("j");
+  await drawn();
   found.next = page.querySelector(".stage h3").textContent !== found.title || page.querySelectorAll(".thumbs [aria-current=true]").length === 1;
   found.boxes = all(".stage .box").length;
-  if (found.boxes) {{
-    page.querySelector(".stage .box.of-shown").dispatchEvent(new MouseEvent("click", {{bubbles: true}}));
-    await wait();
+  if (found.boxes) {
+    page.querySelector(".stage .box.of-shown").dispatchEvent(new MouseEvent("click", {bubbles: true}));
+    await drawn();
     found.detail = page.querySelector(".detail").textContent;
     change(page.querySelector("input[type=range]"), 1);
-    await wait();
-    page.querySelector(".explorer").dispatchEvent(new KeyboardEvent("keydown", {{key: "e", bubbles: true}}));
-    await wait();
+    await drawn();
+    type("e");
+    await drawn();
     found.error = page.querySelector(".detail").textContent;
     found.unsure = all(".stage .box.of-shown").length;
     change(page.querySelector("input[type=range]"), 0);
-  }}
+    await drawn();
+  }
   const listed = (name) => all(".tools label").find(e => e.textContent.startsWith(name)).querySelector("select");
   const kinds = listed("Frames with");
   change(kinds, "wrong");
-  await wait();
   found.wrong = all(".thumbs button").length;
   change(kinds, "");
-  if (page.querySelector(".photo canvas")) {{
-    found.views = {{}};
-    for (const option of [...listed("Show").options].map(e => e.value)) {{
+  await drawn();
+  if (page.querySelector(".photo canvas")) {
+    found.views = {};
+    for (const option of [...listed("Show").options].map(e => e.value)) {
       change(listed("Show"), option);
-      await wait(); await wait();
+      await drawn();
       const canvas = page.querySelector(".photo canvas"), pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-      const shades = {{}};
-      for (let i = 0; i < pixels.length; i += 4) {{ const key = [...pixels.slice(i, i + 4)].join(" "); shades[key] = (shades[key] || 0) + 1; }}
+      const shades = {};
+      for (let i = 0; i < pixels.length; i += 4) { const key = [...pixels.slice(i, i + 4)].join(" "); shades[key] = (shades[key] || 0) + 1; }
       found.views[option] = shades;
-    }}
-  }}
-  if (page.querySelector(".map .box")) {{
+    }
+  }
+  if (page.querySelector(".map .box")) {
     const box = () => page.querySelector(".map .box").getBoundingClientRect().width;
     const before = box();
     page.querySelector(".map-buttons button").click();
     found.zoomed = box() > before;
-  }}
-  if (page.querySelector(".map")) {{
+  }
+  if (page.querySelector(".map")) {
     press("3D");
-    await wait(); await wait();
     found.space = page.querySelector(".space canvas") !== null || page.querySelector(".holder").textContent;
     press("From above");
-  }}
+  }
   const graph = page.querySelector("details.graph");
-  if (graph) {{
+  if (graph) {
     graph.open = true;
-    while (!graph.querySelector(".graph-view")) await wait();
+    await until(() => graph.querySelector(".graph-view"));
     found.nodes = graph.querySelectorAll(".node").length;
-    graph.querySelector(".node").dispatchEvent(new KeyboardEvent("keydown", {{key: "Enter"}}));
+    graph.querySelector(".node").dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"}));
     found.node = graph.querySelector(".detail").textContent;
     change(graph.querySelector("input[type=search]"), "conv7");
     found.hits = graph.querySelectorAll(".node:not(.faint)").length;
-  }}
-  document.getElementById("out").textContent = JSON.stringify(found);
-}});</script>"""  # noqa: E501
-
-
-@dataclass(frozen=True)
-class _Visit:
-    """What a visit of a page left: its DOM, its console, and what it asked the network for."""
-
-    dom: str
-    console: list[str]
-    requests: list[str]
-
-
-def _visit(page: Path, folder: Path, *flags: str) -> _Visit:
-    assert BROWSER is not None
-    log = folder / "net.json"
-    answer = subprocess.run(
-        [
-            BROWSER,
-            *_FLAGS,
-            f"--user-data-dir={folder / 'profile'}",
-            f"--log-net-log={log}",
-            *flags,
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-    console = [line for line in answer.stderr.splitlines() if ":CONSOLE" in line]
-    parameters = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    # The browser asks on its own behalf too; what a page asks for has the page as its initiator.
-    asked = [entry["url"] for entry in parameters if entry.get("initiator", "not an origin") != "not an origin"]
-    return _Visit(answer.stdout, console, [url for url in asked if url.startswith(("http", "ws", "ftp"))])
+  }
+  return found;
+}"""  # noqa: E501
 
 
 @pytest.fixture(scope="module", params=[detection3d, detection2d, classification], ids=lambda make: make.__name__)
@@ -169,22 +125,25 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return workspace.artifact(OUTPUT)
 
 
-def _read(page: Path, folder: Path, scheme: int) -> dict[str, Any]:
+def _wait_until_drawn(page: Page) -> None:
+    """The page draws its frames once its text stands."""
+    page.locator(".thumbs button").first.wait_for(state="attached")
+    page.locator(".stage[aria-busy=false]").first.wait_for(state="attached")
+
+
+def _read(page: Path, scheme: Literal["dark", "light"]) -> dict[str, Any]:
     """What the reader found."""
-    reader = folder / "reader.html"
-    reader.write_text(_READER.format(source=page.as_uri(), width=_PHONE))
-    visit = _visit(reader, folder, f"--blink-settings=preferredColorScheme={scheme}")
-    assert visit.console == []
-    assert visit.requests == []
-    match = re.search(r'<pre id="out">(.*?)</pre>', visit.dom)
-    assert match is not None and match[1], "the page did not load"
-    found: dict[str, Any] = json.loads(match[1])
+    with visit(page.as_uri(), width=_PHONE, height=800, scheme=scheme) as seen:
+        _wait_until_drawn(seen.page)
+        found: dict[str, Any] = seen.page.evaluate(_READER)
+        assert seen.console == []
+        assert seen.requests == []
     return found
 
 
-@pytest.mark.parametrize(("scheme", "background"), [(0, "rgb(15, 19, 24)"), (1, "rgb(255, 255, 255)")])
-def test_a_reader_on_a_phone(page: Path, tmp_path: Path, scheme: int, background: str) -> None:
-    found = _read(page, tmp_path, scheme)
+@pytest.mark.parametrize(("scheme", "background"), [("dark", "rgb(15, 19, 24)"), ("light", "rgb(255, 255, 255)")])
+def test_a_reader_on_a_phone(page: Path, scheme: Literal["dark", "light"], background: str) -> None:
+    found = _read(page, scheme)
     assert found["overflow"] == 0, "wider than the phone"
     assert found["background"] == background
     assert found["unreachable"] == 0 and found["unnamed"] == 0
@@ -206,7 +165,7 @@ def test_a_reader_on_a_phone(page: Path, tmp_path: Path, scheme: int, background
 def test_labels_are_colored(tmp_path: Path) -> None:
     workspace = segmentation2d(tmp_path / "2d")
     report(workspace.root, None, False)
-    found = _read(workspace.artifact(OUTPUT), tmp_path, 1)
+    found = _read(workspace.artifact(OUTPUT), "light")
     assert found["overflow"] == 0 and found["unreachable"] == 0 and found["unnamed"] == 0
     views = found["views"]
     assert list(views) == ["shown", "truth", "wrong", "other", "differs"]
@@ -228,7 +187,7 @@ def test_labels_are_colored(tmp_path: Path) -> None:
 def test_points_are_colored_by_their_label(tmp_path: Path) -> None:
     workspace = segmentation3d(tmp_path / "3d")
     report(workspace.root, None, False)
-    found = _read(workspace.artifact(OUTPUT), tmp_path, 0)
+    found = _read(workspace.artifact(OUTPUT), "dark")
     assert found["overflow"] == 0 and found["unreachable"] == 0 and found["unnamed"] == 0
     assert found["frames"] == 4 and found["space"] is True
     assert len(found["views"]["truth"]) >= 6, "the range image has the classes' colors, and nothing where no point is"
@@ -237,9 +196,9 @@ def test_points_are_colored_by_their_label(tmp_path: Path) -> None:
 def test_errors_and_requests_would_be_seen(tmp_path: Path) -> None:
     bad = tmp_path / "bad.html"
     bad.write_text('<!doctype html><title>x</title><img src="http://example.invalid/a.png"><script>lost();</script>')
-    visit = _visit(bad, tmp_path)
-    assert any("lost is not defined" in line for line in visit.console)
-    assert visit.requests == ["http://example.invalid/a.png"]
+    with visit(bad.as_uri()) as seen:
+        assert any("lost is not defined" in line for line in seen.console)
+        assert seen.requests == ["http://example.invalid/a.png"]
 
 
 def test_the_page_can_not_ask_the_network(page: Path, tmp_path: Path) -> None:
@@ -247,9 +206,10 @@ def test_the_page_can_not_ask_the_network(page: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.html"
     text = page.read_text(encoding="utf-8")
     broken.write_text(text.replace("<main", '<img src="http://example.invalid/a.png"><main', 1), encoding="utf-8")
-    visit = _visit(broken, tmp_path)
-    assert visit.requests == []
-    assert any("Content Security Policy" in line for line in visit.console)
+    with visit(broken.as_uri()) as seen:
+        _wait_until_drawn(seen.page)
+        assert seen.requests == []
+        assert any("Content Security Policy" in line for line in seen.console)
 
 
 @pytest.mark.parametrize(
@@ -259,9 +219,10 @@ def test_no_script_runs_but_our_own(page: Path, tmp_path: Path, markup: str) -> 
     """Nor could a script that slipped through: the page names its own by its hash."""
     broken = tmp_path / "broken.html"
     broken.write_text(page.read_text(encoding="utf-8").replace("<main", f"{markup}<main", 1), encoding="utf-8")
-    visit = _visit(broken, tmp_path)
-    assert "<title>taken" not in visit.dom and 'aria-current="true"' in visit.dom
-    assert any("Content Security Policy" in line for line in visit.console)
+    with visit(broken.as_uri()) as seen:
+        _wait_until_drawn(seen.page)
+        assert seen.page.title() != "taken"
+        assert any("Content Security Policy" in line for line in seen.console)
 
 
 def test_names_in_the_frames_are_shown_as_text(page: Path, tmp_path: Path) -> None:
@@ -269,6 +230,7 @@ def test_names_in_the_frames_are_shown_as_text(page: Path, tmp_path: Path) -> No
     odd = tmp_path / "odd.html"
     text = page.read_text(encoding="utf-8")
     odd.write_text(text.replace('"title":"', '"title":"\\u003cimg src=x class=taken\\u003e'), encoding="utf-8")
-    visit = _visit(odd, tmp_path)
-    assert "&lt;img src=x class=taken&gt;" in visit.dom
-    assert "<img src=x" not in visit.dom and 'class="taken"' not in visit.dom and visit.console == []
+    with visit(odd.as_uri()) as seen:
+        _wait_until_drawn(seen.page)
+        assert seen.page.locator(".explorer", has_text="<img src=x").count() > 0
+        assert seen.page.locator("img.taken, img[src=x]").count() == 0 and seen.console == []

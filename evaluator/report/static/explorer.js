@@ -63,6 +63,7 @@ function explore(root) {
   root.replaceChildren(make("div", { class: "tools", role: "group", "aria-label": "Which frames, and how" }, ...tools), legend,
     make("div", { class: "browser" }, make("div", { class: "list" }, total, thumbs), stage));
   const views = hasCloud ? views3d(panes, (one) => choose(one)) : null;
+  let presented = 0; // times; points and labels are unpacked beside the script, so an earlier time may end later
 
   function rejudge() {
     judged.clear();
@@ -127,12 +128,16 @@ function explore(root) {
     note.textContent = frame.note;
     if (isLabels) legend.replaceChildren(...labelLegend(head, frame, settings.view));
     detail.textContent = chosen ? chosen.title : isLabels ? "The keys j and k go from frame to frame." : isBoxes ? "Tap a box to read its class, score and place; the key e goes from error to error, j and k from frame to frame." : "";
-    showPhotos(frame, items);
-    if (views) {
-      const points = await pointsOf(frame);
-      const groups = isLabels && points ? labelGroups(head, points, settings.view) : null;
-      if (frame === current) views.show(frame.title, isLabels ? [] : items, points, { chosen, labels: settings.labels, fresh, groups });
-    }
+    const time = ++presented;
+    stage.setAttribute("aria-busy", "true");
+    await Promise.all([showPhotos(frame, items), showViews(frame, items, fresh)]);
+    if (time === presented) stage.setAttribute("aria-busy", "false");
+  }
+  async function showViews(frame, items, fresh) {
+    if (!views) return;
+    const points = await pointsOf(frame);
+    const groups = isLabels && points ? labelGroups(head, points, settings.view) : null;
+    if (frame === current) views.show(frame.title, isLabels ? [] : items, points, { chosen, labels: settings.labels, fresh, groups });
   }
   function differencesIn(frame) {
     const unit = isBoxes ? "boxes" : head.unit;
