@@ -31,6 +31,9 @@ class Component:
             plugin's inputs. ONNX Runtime can't run the plugin, so this is what of the file is compared with PyTorch.
         keep_fp32: regular expressions on names of ONNX nodes that an engine in FP16, BF16 or INT8 computes in FP32:
             coordinates, for example.
+        listed_along: where the network lists what it found best first, the axis of that list, the same of every
+            output. Entries that are nearly equal may change places by rounding: the exported files may list them in
+            another order than the module.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Component:
     before_plugin: Any = None
     varying_axes: Mapping[str, AxisSizes] = field(default_factory=dict)
     keep_fp32: tuple[str, ...] = ()
+    listed_along: int | None = None
 
     def trace_inputs(self) -> tuple[Any, ...]:
         """Inputs to trace the module with."""

@@ -112,13 +112,13 @@ def run(work: Callable[[], Result], description: str, phases: Phases, *, can_can
 
     thread = threading.Thread(target=target, name=f"{_THREAD} {description}", daemon=True)
     started = time.monotonic()
-    thread.start()
     try:
+        thread.start()
         _watch(thread, description, phases, started)
     except KeyboardInterrupt:
         phases.cancel()
         _log.info("%s: stopping", description)
-        if can_cancel:
+        if can_cancel and thread.is_alive():
             thread.join()
         raise
     if errors:

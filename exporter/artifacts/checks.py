@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exporter.artifacts.listed import in_order_of
 from exporter.component import Component, Sizes, as_tuple
 from shared import onnx_graph
 from shared.errors import ExportError
@@ -215,6 +216,7 @@ def compare(
         # Whatever a runtime raises on inputs that the module takes is a mistake in the exported file.
         except Exception as error:
             raise ExportError(f"{runner_name} fails ({str(error).splitlines()[0]})", where=where) from error
+        actual = _in_order(component, expected, actual)
         allowed = [tolerance] * len(expected)
         # Float64 takes several times as long: only where the plain tolerance does not do.
         if rounding_margin and not _within(tolerance, expected, actual, measure):
@@ -222,6 +224,15 @@ def compare(
             allowed = [max(tolerance, rounding_margin * error) for error in rounding]
         agreements.append(_agreement(component, sizes, expected, actual, allowed, where, runner_name, measure))
     return agreements
+
+
+def _in_order(
+    component: Component, expected: Sequence[npt.NDArray[Any]], actual: Sequence[npt.NDArray[Any]]
+) -> Sequence[npt.NDArray[Any]]:
+    """The results, in the order of the module's where the order of a list is all that may differ."""
+    axis = component.listed_along
+    fits = all(a.shape == b.shape and np.isfinite(a).all() for a, b in zip(actual, expected, strict=True))
+    return actual if axis is None or not fits else in_order_of(expected, actual, axis)
 
 
 def _within(
@@ -240,9 +251,10 @@ def _rounding_errors(
     module = copy.deepcopy(component.module).double()
     with torch.no_grad():
         exact = as_tuple(module(*(value.double() if value.is_floating_point() else value for value in inputs)))
-    errors = [measure(rounded, value.numpy()) for rounded, value in zip(expected, exact, strict=True)]
+    listed = _in_order(component, expected, [value.numpy() for value in exact])
+    errors = [measure(rounded, value) for rounded, value in zip(expected, listed, strict=True)]
     for seed in range(_ROUNDINGS if measure is root_mean_square else 0):
-        moved = _with_other_rounding(component, inputs, seed)
+        moved = _in_order(component, expected, _with_other_rounding(component, inputs, seed))
         errors = [
             max(error, measure(*pair)) for error, pair in zip(errors, zip(moved, expected, strict=True), strict=True)
         ]

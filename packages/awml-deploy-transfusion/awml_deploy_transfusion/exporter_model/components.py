@@ -56,4 +56,5 @@ def network_component(model: Any, voxels: Tensor, num_points: Tensor, coors: Ten
         # AWML's own profile is tuned for half of the voxels that a configuration allows for.
         varying_axes={VOXELS_AXIS: AxisSizes(min=1, opt=max(1, largest // 2), max=largest, counter="voxels")},
         keep_fp32=KEEP_FP32,
+        listed_along=2,
     )
