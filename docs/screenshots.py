@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.support.browser import CHROMIUM, visit
+from tests.support.browser import chromium, visit
 
 SECTIONS = ("frames", "metrics")
 _WIDTH, _HEIGHT = 1280, 860
@@ -31,7 +31,7 @@ def main() -> None:
     report, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
     if not report.is_file():
         print(f"no pictures of the report: there is no {sys.argv[1]}; make centerpoint-all makes it")  # noqa: T201
-    elif CHROMIUM is None:
+    elif chromium() is None:
         print("no pictures of the report: there is no Chromium here; install the package chromium")  # noqa: T201
     else:
         for section in SECTIONS:

@@ -16,7 +16,7 @@ from shared.data import open_dataset
 from shared.metrics.confusion import UNLABELED
 from shared.runs import Run
 from shared.tasks.segmentation2d import ClassMask
-from tests.support.browser import CHROMIUM, MISSING, visit
+from tests.support.browser import MISSING, chromium, visit
 from tests.support.report_workspaces import (
     add_attribution,
     add_engine,
@@ -30,7 +30,7 @@ from tests.support.report_workspaces import (
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+pytestmark = pytest.mark.skipif(chromium() is None, reason=MISSING)
 
 _PHONE = 390
 # Tries what a reader would. The page unpacks points and labels beside its script: it is busy until they are drawn.

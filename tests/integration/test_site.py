@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import CHROMIUM, MISSING, visit
+from tests.support.browser import MISSING, chromium, visit
 
 SITE = Path(__file__).parents[2] / "work" / "site"
 pytestmark = pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="there is no work/site; run: make docs")
@@ -27,7 +27,7 @@ def test_pictures_and_folded_code_are_there() -> None:
     assert re.search(r"<details>\s*<summary><code>clearance/geometry.py.*?<pre", extending, re.DOTALL)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+@pytest.mark.skipif(chromium() is None, reason=MISSING)
 def test_the_search_finds_pages() -> None:
     with visit(f"{(SITE / 'index.html').as_uri()}?q=page_locked") as seen:
         seen.page.locator(".md-search-result__link").first.wait_for(state="attached")

@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Request
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = "no Chromium here; install the package chromium to run this"
 PATIENCE_MS = 300_000
 _FLAGS = (
     "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
+
+
+def chromium() -> str | None:
+    """The Chromium of this machine."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if (found := shutil.which(name)) is not None), None)
 
 
 @dataclass
@@ -54,7 +59,7 @@ def visit(
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS, timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=_FLAGS, timeout=PATIENCE_MS)
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         page.set_default_timeout(PATIENCE_MS)
         seen = Visit(page)
