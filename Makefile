@@ -352,7 +352,7 @@ $(EXPORTER)/.dev-ready: $(EXPORTER)/.ready requirements/dev.txt
 
 # -- tests and checks -------------------------------------------------------------------------------------------------
 
-.PHONY: test lint docs test-tools test-unit test-integration test-e2e test-exporter test-mmcv-ops test-mlflow test-gpu bench-gpu bench-suite fuzz kill-test
+.PHONY: test lint docs test-tools test-unit test-integration test-e2e test-exporter test-mmcv-ops test-packages test-mlflow test-gpu bench-gpu bench-suite fuzz kill-test
 # Suites share nothing, so two run at a time, the longest first; a line of each begins with its name. What fails lets the
 # others finish. ALSO: targets to follow them.
 SUITES := test-exporter test-e2e test-integration test-unit
@@ -381,6 +381,8 @@ test-exporter: setup-dev
 	@$(call suite,$(EXPORTER)/bin/pytest -m "exporter and not mmcv_ops")
 test-mmcv-ops: setup-full ## the tests that compare with mmcv's compiled ops
 	@$(EXPORTER_FULL)/bin/pytest -m "mmcv_ops" $(PYTEST)
+test-packages: setup-dev plugins ## the tests of packages/, which are installed for it
+	@for package in packages/*/; do $(EXPORTER_BIN)/pytest $${package}tests $(PYTEST) || exit; done
 test-mlflow: setup-dev setup-mlflow $(MLFLOW_SERVER)/.ready ## the tests of --mlflow, with a real server (0.9 GB)
 	@$(TOOLS)/bin/pytest tests/integration/test_mlflow.py $(PYTEST)
 fuzz: setup-dev ## mutated files for every reader of users' files, SECONDS each (READERS="info_pickle yaml" for some)
