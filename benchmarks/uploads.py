@@ -33,6 +33,7 @@ from shared.arrays import UInt8
 # 120,000 points of FRNet, 200,000 of CenterPoint, an image of 1080 x 1920, one of 1860 x 2880.
 SIZES = (2_400_000, 4_000_000, 6_220_800, 16_070_400)
 ARRAYS = 12
+# OpenCV's threads share an image by its lines.
 LINE = 4096
 
 
@@ -55,14 +56,24 @@ class CopyAlone:
 
 
 def by_opencv(source: UInt8, target: UInt8) -> None:
-    """Copy bytes by OpenCV's threads, which share lines: what is not above 0 becomes 0, and all else stays as it is."""
+    """Copy (N,) bytes by OpenCV's threads: what is not above 0 becomes 0, and all else stays as it is."""
     lines = source.size // LINE * LINE
     cv2.threshold(source[:lines].reshape(-1, LINE), 0, 255, cv2.THRESH_TOZERO, target[:lines].reshape(-1, LINE))
     target[lines:] = source[lines:]
 
 
 def measure(size: int, repeats: int, device: str = "cpu") -> dict[str, float]:
-    """Median [ms] of each way of bringing ``size`` bytes to a device, or of copying them."""
+    """Median [ms] of each way of bringing bytes to a device.
+
+    Args:
+        size: how many.
+        repeats: of each way, in turn.
+        device: ``cpu``: only the copy into memory that a device would fetch them from.
+
+    Raises:
+        UsageError: no such device.
+        EnvironmentLacks: no pycuda, no driver, or no such GPU.
+    """
     parsed = parse_device(device)
     gpu: Any = CopyAlone() if parsed.is_cpu else open_gpu(parsed)
     stream = None if parsed.is_cpu else gpu.stream()

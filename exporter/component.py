@@ -32,8 +32,8 @@ class Component:
         keep_fp32: regular expressions on names of ONNX nodes that an engine in FP16, BF16 or INT8 computes in FP32:
             coordinates, for example.
         listed_along: where the network lists what it found best first, the axis of that list, the same of every
-            output. Entries that are nearly equal may change places by rounding: the exported files may list them in
-            another order than the module.
+            output. Entries that are nearly equal may change places by rounding: the exported files may list neighbors
+            in another order than the module.
     """
 
     name: str

@@ -44,6 +44,10 @@ class Visit:
     asked: list[Request] = field(default_factory=list)
     sockets: list[str] = field(default_factory=list)
 
+    def note(self, request: Request) -> None:
+        """Take down a request."""
+        self.asked.append(request)
+
     @property
     def requests(self) -> list[str]:
         """Addresses that the network was asked for."""
@@ -65,7 +69,7 @@ def visit(
         seen = Visit(page)
         page.on("console", lambda message: seen.console.append(message.text))
         page.on("pageerror", lambda error: seen.console.append(str(error)))
-        page.on("request", lambda request: seen.asked.append(request))  # noqa: PLW0108 - it marks what it is given, and a method takes no mark
+        page.on("request", seen.note)
         page.on("websocket", lambda socket: seen.sockets.append(socket.url))
         page.goto(address)
         yield seen

@@ -17,17 +17,17 @@ from exporter.component import Component  # noqa: E402
 from shared.errors import ExportError  # noqa: E402
 from shared.spec import TensorSpec  # noqa: E402
 
-# Scores of 8 cells; those of cells 2 and 5 differ by less than the tolerance.
-SCORES = torch.tensor([[0.1, 0.9, 0.50000, 0.2, 0.8, 0.50001, 0.3, 0.0]])
-PLACES = torch.arange(8.0)
+# Scores of 12 cells; those of cells 2 and 5 differ by less than the tolerance.
+SCORES = torch.tensor([[0.1, 0.9, 0.50000, 0.2, 0.8, 0.50001, 0.3, 0.0, 0.15, 0.25, 0.05, 0.35]])
+PLACES = torch.arange(12.0)
 TIED = [2, 3]  # their places in the list
 
 
 class Best(torch.nn.Module):
-    """The best 5 of the cells: their scores (1, 1, 5), and their places (1, 2, 5)."""
+    """The best 9 of the cells: their scores (1, 1, 9), and their places (1, 2, 9)."""
 
     def forward(self, scores: Any) -> Any:
-        best = scores.topk(5, dim=1)
+        best = scores.topk(9, dim=1)
         places = PLACES[best.indices]
         return best.values[:, None], torch.stack([places, -places], dim=1)
 
@@ -36,10 +36,10 @@ def component(listed_along: int | None) -> Component:
     return Component(
         name="best",
         module=Best().eval(),
-        inputs=(TensorSpec(name="scores", dtype="float32", shape=[1, 8]),),
+        inputs=(TensorSpec(name="scores", dtype="float32", shape=[1, 12]),),
         outputs=(
-            TensorSpec(name="score", dtype="float32", shape=[1, 1, 5]),
-            TensorSpec(name="place", dtype="float32", shape=[1, 2, 5]),
+            TensorSpec(name="score", dtype="float32", shape=[1, 1, 9]),
+            TensorSpec(name="place", dtype="float32", shape=[1, 2, 9]),
         ),
         inputs_of=lambda sizes: (SCORES,),
         trace_sizes={},
@@ -74,6 +74,16 @@ def one_twice(score: Any, place: Any) -> None:
         values[..., 4] = values[..., 3]
 
 
+def other_way_round(score: Any, place: Any) -> None:
+    for values in (score, place):
+        values[...] = values[..., ::-1].copy()
+
+
+def shifted(score: Any, place: Any) -> None:
+    for values in (score, place):
+        values[...] = np.roll(values, 1, -1)
+
+
 def lost(score: Any, place: Any) -> None:
     score[..., 1] = np.nan
 
@@ -87,7 +97,7 @@ def test_tied_entries_may_change_places(measure: Any) -> None:
         compare(component(None), lambda inputs: swapped, TOLERANCE, "it", measure=measure)
 
 
-@pytest.mark.parametrize("fault", [swap_in_one_output, another_cell, one_twice, lost])
+@pytest.mark.parametrize("fault", [swap_in_one_output, another_cell, one_twice, other_way_round, shifted, lost])
 @pytest.mark.parametrize("measure", [relative, root_mean_square])
 def test_all_else_is_seen(fault: Callable[[Any, Any], None], measure: Any) -> None:
     with pytest.raises(ExportError, match="it and PyTorch differ"):
@@ -97,7 +107,7 @@ def test_all_else_is_seen(fault: Callable[[Any, Any], None], measure: Any) -> No
 def test_entries_of_all_outputs_move_together() -> None:
     rng = np.random.default_rng(0)
     reference = [rng.normal(size=(1, 3, 200)), rng.normal(size=(1, 8, 200))]
-    order = rng.permutation(200)
+    order = np.arange(200).reshape(-1, 4)[:, [2, 0, 3, 1]].reshape(-1)
     moved = [value[..., order] + rng.normal(0, 1e-6, value[..., order].shape) for value in reference]
     again = in_order_of(reference, moved, 2)
     assert all(np.abs(got - value).max() < 1e-5 for got, value in zip(again, reference, strict=True))
