@@ -6,11 +6,13 @@ what to do. A module that imports torch or mm* at its top calls ``pytest.importo
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -52,6 +54,17 @@ def key_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         path = tmp_path_factory.mktemp("state") / "key"
         environment.setenv("AWML_DEPLOY_KEY", str(path))
         yield path
+
+
+@pytest.fixture
+def tools_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tools without what is installed beside them: ``make plugins`` adds models."""
+    installed = importlib.metadata.entry_points
+
+    def of_others(**wanted: str) -> Any:
+        return () if wanted.get("group", "").startswith("awml_deploy.") else installed(**wanted)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", of_others)
 
 
 @pytest.fixture(scope="session")

@@ -386,6 +386,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.usefixtures("tools_alone")
 @pytest.mark.parametrize("project", FOREIGN)
 def test_a_config_of_another_model_is_one_line(tmp_path: Path, project: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -402,6 +403,7 @@ def test_a_training_config_is_called_so(tmp_path: Path, text: str) -> None:
         load_config(write(tmp_path, text))
 
 
+@pytest.mark.usefixtures("tools_alone")
 @pytest.mark.parametrize("project", ["TransFusion", "PTv3", "bevfusion_l", "BEVFusion"])
 def test_the_place_of_a_file_says_its_model(tmp_path: Path, project: str) -> None:
     path = write(tmp_path, "onnx_config = dict(opset_version=11)\n", f"projects/{project}/configs/deploy/deploy.py")

@@ -558,6 +558,7 @@ def test_a_calibration_model_of_fixed_size_is_refused(tmp_path: Path) -> None:
 # -- other models -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("tools_alone")
 def test_a_model_without_a_node(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", yolox())
 
