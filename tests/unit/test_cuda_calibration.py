@@ -132,7 +132,7 @@ def test_points_go_to_the_device_from_where_they_lie_with_all_their_columns(
 
 
 @pytest.mark.parametrize(
-    ("locked", "order"), [(True, ["image", "request", "image", "points"]), (False, ["request", "points", "image"])]
+    ("locked", "order"), [(True, ["request", "image", "points"]), (False, ["request", "points", "image"])]
 )
 def test_an_image_that_the_device_fetches_by_itself_is_asked_for_before_the_points_are_worked_on(
     monkeypatch, folder: Path, locked: bool, order: list[str]
@@ -142,9 +142,7 @@ def test_an_image_that_the_device_fetches_by_itself_is_asked_for_before_the_poin
     pipeline = on_device(monkeypatch, folder)
     pipeline.infer(data)
     done: list[str] = []
-    monkeypatch.setattr(
-        pipeline, "_upload_lines", lambda size, view, start, end: done.extend(["image"] * (end > start))
-    )
+    monkeypatch.setattr(pipeline, "_upload_image", lambda view, size: done.append("image"))
     monkeypatch.setattr(pipeline, "_upload_request", lambda view, mapping: done.append("request"))
     monkeypatch.setitem(pipeline._sizes[40, 61].points, False, lambda: done.append("points"))
     pipeline.submit(data)

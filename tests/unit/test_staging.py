@@ -1,20 +1,22 @@
-"""Uploads from ordinary host memory, in pieces by several threads: what was there when the call returned arrives."""
+"""Uploads from ordinary host memory, by several threads: what was there when the call returned arrives."""
 
 from __future__ import annotations
 
-import os
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from runtime.cuda import staging
-from runtime.cuda.staging import Staging, pieces_of, threads_for
+from runtime.cuda.staging import Staging, copy_by_threads, halves_of
 from tests.support.cuda_on_cpu import HostGpu
 
-SIZES = [0, 1, staging.BYTES_A_THREAD, 2 * staging.BYTES_A_THREAD, 4_000_000, 4_000_001, 16_070_400]
+LEAST, LINE = staging.LEAST_BYTES, staging.LINE
+SIZES = [0, 1, LEAST - 1, LEAST, 4_000_000, 4_000_001, 16_070_400]
 
 
 class SlowGpu(HostGpu):
@@ -45,8 +47,11 @@ class SlowGpu(HostGpu):
 
 
 @pytest.fixture(autouse=True)
-def five_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "_processors", lambda: 5)
+def five_threads() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(5)
+    yield
+    cv2.setNumThreads(before)
 
 
 @pytest.fixture
@@ -58,13 +63,19 @@ def values(size: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("size", SIZES[1:])
-def test_pieces_cover_all_bytes_once(size: int) -> None:
-    spans = pieces_of(size)
-    assert [start for start, _ in spans] == [0, *(end for _, end in spans[:-1])]
-    assert spans[-1][1] == size
-    assert len(spans) <= staging.MOST_PIECES
-    assert threads_for(size) == max(1, min(5, size // staging.BYTES_A_THREAD)) <= len(spans)
+@pytest.mark.parametrize("size", SIZES)
+def test_halves_cover_all_bytes_once(size: int) -> None:
+    spans = list(halves_of(size))
+    assert len(spans) <= 2
+    assert sum(end - start for start, end in spans) == size
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("size", [0, 1, LINE - 1, LINE, LINE + 1, 1_000_003])
+def test_a_threshold_copies_all_values(size: int) -> None:
+    source, target = np.arange(size, dtype=np.uint32).astype(np.uint8), np.full(size, 7, np.uint8)
+    copy_by_threads(source, target)
+    np.testing.assert_array_equal(target, source)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -109,22 +120,21 @@ def test_rows_that_do_not_lie_side_by_side(gpu: SlowGpu) -> None:
     np.testing.assert_array_equal(target.get(), data[:, :4])
 
 
-def test_on_one_processor_the_driver_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "_processors", lambda: 1)
-    assert threads_for(16_000_000) == 1
-
-
-def test_threads_that_get_no_processor_hold_nobody_up(gpu: SlowGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    nobody: SimpleQueue[Any] = SimpleQueue()
-    monkeypatch.setattr(staging, "_helpers", lambda process: nobody)
+def test_with_one_thread_the_driver_copies(gpu: SlowGpu) -> None:
+    cv2.setNumThreads(1)
     data = values(4_000_000)
     target = gpu.allocate(data.shape, np.uint8)
     Staging(gpu).to_device(data, target.address, None)  # type: ignore[arg-type]
-    gpu.synchronize()
+    assert not gpu.locked
     np.testing.assert_array_equal(target.get(), data)
-    assert nobody.qsize() == threads_for(data.nbytes) - 1
-    assert not list(nobody.get().copied()), "late, they find nothing left to do"
 
 
-def test_threads_are_those_of_the_process() -> None:
-    assert staging._helpers(os.getpid()) is staging._helpers(os.getpid())
+def test_room_for_the_arrays_of_a_request_is_made_once(gpu: SlowGpu) -> None:
+    lane = Staging(gpu)  # type: ignore[arg-type]
+    target = gpu.allocate((3_000_000,), np.uint8)
+    for _ in range(4):
+        lane.begin()
+        for seed in range(6):
+            lane.to_device(values(3_000_000, seed), target.address, None)
+        rooms, gpu.locked = len(gpu.locked), gpu.locked[-1:]
+    assert rooms == 1

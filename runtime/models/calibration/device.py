@@ -158,18 +158,16 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         mark = self._timeline.marker(self._stream, timed=stages)
         if stages:
             self._timeline.started.record(self._stream)
-        # Where the device fetches the image by itself, it does so from the start, half of it before the points: their
-        # kernels are done when the other half is there. Elsewhere the device has the points to work on meanwhile.
-        fetched = self._gpu.is_page_locked(view.image)
-        half = len(view.image) // 2 if fetched else 0
-        self._upload_lines(size, view, 0, half)
+        # The points first: the device works on them while the image is on its way, which takes longer than that. Where
+        # it fetches the image by itself, it is told to before it is told what to do with the points.
         self._upload_request(view, mapping)
         mark("upload")
+        fetched = self._gpu.is_page_locked(view.image)
         if fetched:
-            self._upload_lines(size, view, half, len(view.image))
+            self._upload_image(view, size)
         size.points[stages]()
         if not fetched:
-            self._upload_lines(size, view, 0, len(view.image))
+            self._upload_image(view, size)
         self._uploaded.record(self._copies)
         self._uploaded.hold(self._stream)
         mark("image")
@@ -193,11 +191,9 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
         """(1, 5, H, W) what the component was given by the last request of this size, on the host."""
         return self._sizes[height, width].memory.fused.get()
 
-    def _upload_lines(self, size: _Size, view: CameraView, start: int, end: int) -> None:
-        """Copy lines of the image beside what the device does for the points."""
-        if end > start:
-            target = size.memory.image.part(start * view.image.shape[1] * 3, ())
-            self._staging.to_device(view.image[start:end], target.address, self._copies)
+    def _upload_image(self, view: CameraView, size: _Size) -> None:
+        """Copy the image to the device, beside what it does for the points."""
+        self._staging.to_device(view.image, size.memory.image.address, self._copies)
 
     def _upload_request(self, view: CameraView, mapping: UndistortionMap) -> None:
         """Copy the points, and what else a request is made of, to the device."""

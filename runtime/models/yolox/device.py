@@ -43,6 +43,7 @@ HEADER_WORDS = 4
 PICKED, NOT_NUMBERS, KEPT = 0, 1, 2
 BOX_WORDS, DECODED_WORDS, RESULT_WORDS = 5, 6, 7
 WORD = 64
+COMPARE_BLOCK = 256
 # Rows that the kernels suppress; where more score high enough, the host does it.
 MOST = 4096
 
@@ -189,8 +190,8 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         mark = self._timeline.marker(self._stream, timed=stages)
         if stages:
             self._timeline.started.record(self._stream)
-        targets = [pixels.address for pixels in memory.pixels]
-        self._staging.all_to_device(list(zip(images, targets, strict=True)), self._stream)
+        for image, pixels in zip(images, memory.pixels, strict=True):
+            self._staging.to_device(image, pixels.address, self._stream)
         mark("upload")
         launch[stages]()
         return memory
@@ -238,6 +239,10 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
         mark("letterbox")
         self._bound.enqueue()
         mark(self._component)
+        self._enqueue_answer(memory, mark)
+
+    def _enqueue_answer(self, memory: Images, mark: Callable[[str], None]) -> None:
+        """What follows the network."""
         if self._selects:
             self._select()
         mark("select")
@@ -280,7 +285,7 @@ class ImagesOnDevice(DevicePipeline[YoloxParameters]):
             self._keys, self._boxes, int(not nms.class_agnostic), extra, self._result, self._order, self._ranked,
         )  # fmt: skip
         self._kernels.launch(
-            "compare_picks", (self._blocks, images), WORD,
+            "compare_picks", (self._blocks, images), COMPARE_BLOCK,
             self._ranked, float(np.float32(nms.iou_threshold)), extra, self._result, self._overlaps,
         )  # fmt: skip
         self._kernels.launch(

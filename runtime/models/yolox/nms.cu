@@ -20,6 +20,8 @@
 #define BOX_WORDS 5
 #define DECODED_WORDS 6
 #define WORD 64
+#define QUARTER (WORD / 4)
+#define COMPARE_BLOCK (4 * WORD)
 #define WORDS (MOST / WORD)
 #define PARTS (KEEP_BLOCK / WORDS)
 #define OF_PART ((WORD + PARTS - 1) / PARTS)
@@ -143,33 +145,37 @@ __device__ inline bool excludes(const float* better, const float* worse, float l
     return shared > limit * (better[4] + worse[4] - shared);
 }
 
-// A thread has one box of the row's 64 and goes through the column's 64.
-extern "C" __global__ void __launch_bounds__(WORD)
+// A thread has one box of the row's 64 and goes through a quarter of the column's 64.
+extern "C" __global__ void __launch_bounds__(COMPARE_BLOCK)
 compare_picks(const float* ranked, float limit, float extra, const int* headers, u64* overlaps) {
     __shared__ float others[WORD][BOX_WORDS];
     const int image = blockIdx.y, count = headers[image * HEADER_WORDS + PICKED], words = (count + WORD - 1) / WORD;
     if (count > MOST) return;
     ranked += image * MOST * BOX_WORDS;
     overlaps += (long long)image * MOST * WORDS;
+    const int quarter = threadIdx.x / WORD;
     for (int tile = blockIdx.x; tile < words * words; tile += gridDim.x) {
         const int row = tile / words, column = tile % words;
         if (column < row) continue;
-        const int other = column * WORD + threadIdx.x, box = row * WORD + threadIdx.x;
-        for (int word = 0; word < BOX_WORDS; word++)
-            others[threadIdx.x][word] = other < count ? ranked[other * BOX_WORDS + word] : 0.0f;
+        const int box = row * WORD + threadIdx.x % WORD;
+        for (int item = threadIdx.x; item < WORD * BOX_WORDS; item += COMPARE_BLOCK) {
+            const int first = column * WORD * BOX_WORDS + item;
+            others[item / BOX_WORDS][item % BOX_WORDS] = first < count * BOX_WORDS ? ranked[first] : 0.0f;
+        }
         __syncthreads();
         if (box < count) {
             float own[BOX_WORDS];
             for (int word = 0; word < BOX_WORDS; word++) own[word] = ranked[box * BOX_WORDS + word];
-            u64 bits = 0;
-            for (int index = 0; index < WORD; index++) {
-                const int other = column * WORD + index;
+            u32 bits = 0;
+            for (int step = 0; step < QUARTER; step++) {
+                const int index = quarter * QUARTER + step, other = column * WORD + index;
                 if (other == box || other >= count) continue;
                 const bool found = other < box ? excludes(others[index], own, limit, extra)
                                                : excludes(own, others[index], limit, extra);
-                if (found) bits |= 1ull << index;
+                if (found) bits |= 1u << step;
             }
-            overlaps[(long long)box * WORDS + column] = bits;
+            // The lowest bits of a word come first in memory.
+            ((unsigned short*)&overlaps[(long long)box * WORDS + column])[quarter] = (unsigned short)bits;
         }
         __syncthreads();
     }

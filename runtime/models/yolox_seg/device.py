@@ -1,6 +1,9 @@
-"""A YOLOX with a mask head on a GPU: what `runtime.models.yolox.device` does, and the mask behind the boxes.
+"""A YOLOX with a mask head on a GPU: what `runtime.models.yolox.device` does, and the mask beside the boxes.
 
-image -> upload -> letterbox -> the network -> select -> nms -> download -> mask
+image -> upload -> letterbox -> the network -> select -> nms -> download
+                                            -> mask ------------------^
+
+The stage ``mask`` is what the mask takes longer than the boxes.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ class YoloxSegOnDevice(OneImageOnDevice):
     ) -> None:
         super().__init__(interface, spec, parameters, session)
         probabilities = self._bound.outputs[spec.components[0].outputs[1].name]
-        self._masks = MasksOnDevice(self._gpu, self._stream, probabilities, parameters)
+        self._of_mask = self._gpu.stream()
+        self._masks = MasksOnDevice(self._gpu, self._of_mask, probabilities, parameters)
+        self._network_done, self._mask_done = self._gpu.event(), self._gpu.event()
         self._of_masks: dict[tuple[int, int], MaskMemory] = {}
 
     def answer(self, request: Images, *, stages: bool) -> Inference:
@@ -44,10 +49,13 @@ class YoloxSegOnDevice(OneImageOnDevice):
         kept = {size: masks for size, masks in self._of_masks.items() if (size,) in self._prepared}
         self._of_masks = {**kept, (placement.height, placement.width): self._masks.memory(placement)}
 
-    def _enqueue_body(self, memory: Images, mark: Callable[[str], None]) -> None:
-        super()._enqueue_body(memory, mark)
+    def _enqueue_answer(self, memory: Images, mark: Callable[[str], None]) -> None:
         (placement,) = memory.placements
         masks = self._of_masks[placement.height, placement.width]
+        self._network_done.record(self._stream)
+        self._network_done.hold(self._of_mask)
         self._masks.enqueue(masks)
-        self._masks.download(masks)
+        self._mask_done.record(self._of_mask)
+        super()._enqueue_answer(memory, mark)
+        self._mask_done.hold(self._stream)
         mark("mask")

@@ -47,7 +47,7 @@ class MasksOnDevice:
 
     Args:
         gpu: where.
-        stream: of the lane.
+        stream: where it does.
         probabilities: (B, K, H, W) float32 or float16, of which the first image's mask is decided.
         parameters: of the model.
     """
@@ -68,7 +68,7 @@ class MasksOnDevice:
         return MaskMemory(lines, columns, result, host_result, placement.height, placement.width)
 
     def enqueue(self, memory: MaskMemory) -> None:
-        """Put the decision on the lane's stream."""
+        """Put the decision on the stream, and the copy of the mask to the host."""
         kernel, layers, shape = "decide_in_place", self._probabilities, self._probabilities.shape[2:]
         if self._logs is not None:
             count = int(np.prod(self._logs.shape))
@@ -82,9 +82,6 @@ class MasksOnDevice:
             layers, *shape, memory.lines, memory.columns, memory.height, memory.width,
             result.part(_HEADER_BYTES, (pixels,)), result.part(_HEADER_BYTES + pixels, (pixels,)), pixels_nan,
         )  # fmt: skip
-
-    def download(self, memory: MaskMemory) -> None:
-        """Enqueue the copy of the mask to the host."""
         self._gpu.to_host(memory.result, memory.host_result, self._stream)
 
 
