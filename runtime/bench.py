@@ -19,6 +19,7 @@ from runtime import engine_times
 from runtime.backends import Session
 from runtime.backends.tensorrt import TensorRTSession
 from runtime.bench_tables import chrome_trace, engine_table, findings, layer_table, stage_table, throughput_line
+from runtime.component_inputs import IndexInputs, index_inputs
 from runtime.conditions import conditions
 from runtime.input_buffers import InputBuffer, arrays_in
 from runtime.model import Model, ModelOptions, open_model
@@ -133,7 +134,8 @@ def bench(
             result["streams"] = throughput(pipeline, data, streams, min_seconds)
             parts.append(throughput_line(result["streams"], statistics))
         if like is not None:
-            result["engines"] = _bare_engines(session, _engine_shapes(pipeline, data, answer), like)
+            given = index_inputs(model.spec, session, data)
+            result["engines"] = _bare_engines(session, _engine_shapes(pipeline, data, answer), given, like)
             parts.append(engine_table(result["engines"], statistics, like))
         if profile:
             result["layers"] = _layers(session, _engine_shapes(pipeline, data, answer))
@@ -318,11 +320,13 @@ def _engine_shapes(pipeline: Pipeline, data: Any, answer: Inference) -> EngineSh
     return pipeline.input_shapes(data, answer.counters)
 
 
-def _bare_engines(session: Session, shapes_of: EngineShapes, like: str) -> dict[str, dict[str, Any]]:
+def _bare_engines(
+    session: Session, shapes_of: EngineShapes, given: IndexInputs, like: str
+) -> dict[str, dict[str, Any]]:
     assert isinstance(session, TensorRTSession)
     results = {}
     for component, shapes in shapes_of.items():
-        times = engine_times.measure(session, component, shapes, like)
+        times = engine_times.measure(session, component, shapes, like, given=given.get(component, {}))
         results[component] = {
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "compute": summarize(times.compute_ms),

@@ -8,8 +8,12 @@ three seconds, keep two iterations in flight, and take the GPU's compute time be
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy.typing as npt
 
 from runtime.backends.tensorrt import TensorRTLane, TensorRTSession, trt
 from runtime.cuda.gpu import DeviceArray
@@ -43,11 +47,13 @@ class EngineTimes:
 class _Slot:
     """One of the two iterations in flight: buffers, a bound engine, and its events."""
 
-    def __init__(self, session: TensorRTSession, lane: TensorRTLane, component: str, shapes: Shapes, like: str) -> None:
+    def __init__(
+        self, session: TensorRTSession, lane: TensorRTLane, component: str, inputs: dict[str, DeviceArray], like: str
+    ) -> None:
         self._gpu = gpu = session.gpu
         self.copies = like == "trtexec-10"
         self._lane = lane
-        self._inputs = random_inputs(session, component, shapes)
+        self._inputs = inputs
         self._bound = lane.bind(component, self._inputs, {})
         self._host_inputs = {name: gpu.pinned(array.shape, array.dtype) for name, array in self._inputs.items()}
         self._host_outputs = {name: gpu.pinned(array.shape, array.dtype) for name, array in self._bound.outputs.items()}
@@ -93,7 +99,13 @@ class _Slot:
 
 
 def measure(
-    session: TensorRTSession, component: str, shapes: Shapes, like: str = "trtexec-11", min_seconds: float = 3.0
+    session: TensorRTSession,
+    component: str,
+    shapes: Shapes,
+    like: str = "trtexec-11",
+    min_seconds: float = 3.0,
+    *,
+    given: Mapping[str, npt.NDArray[Any]] = MappingProxyType({}),
 ) -> EngineTimes:
     """Measure one engine alone, on random numbers.
 
@@ -103,9 +115,10 @@ def measure(
         shapes: input shapes.
         like: one of `LIKE`.
         min_seconds: for at least so long.
+        given: inputs by name that are not random: indices, of which random numbers would all name a few rows.
     """
     lane = session.open_lane()
-    slots = [_Slot(session, lane, component, shapes, like) for _ in range(2)]
+    slots = [_Slot(session, lane, component, _inputs(session, component, shapes, given), like) for _ in range(2)]
     compute: list[float] = []
     latency: list[float] = []
     enqueue: list[float] = []
@@ -133,9 +146,15 @@ def layer_times(session: TensorRTSession, component: str, shapes: Shapes) -> dic
     return engines.layer_times(trt, session.new_engine(component), shapes=shapes, runs=_PROFILED_RUNS)
 
 
-def random_inputs(session: TensorRTSession, component: str, shapes: Shapes) -> dict[str, DeviceArray]:
-    """Inputs of normally distributed numbers on the device."""
+def _inputs(
+    session: TensorRTSession, component: str, shapes: Shapes, given: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, DeviceArray]:
+    """Inputs on the device: those that are given, and of the others normally distributed numbers."""
     return {
-        name: session.gpu.upload(engines.random_values(shape, session.dtype(component, name)))
+        name: session.gpu.upload(
+            given[name].astype(session.dtype(component, name))
+            if name in given
+            else engines.random_values(shape, session.dtype(component, name))
+        )
         for name, shape in shapes.items()
     }
