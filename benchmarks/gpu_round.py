@@ -99,6 +99,7 @@ _BENCH = (
 )  # fmt: skip
 _DEMO = "WORK/centerpoint"
 _DEMO_DATA = "WORKSPACES/demo"
+_LABELED_DATA = "WORKSPACES/demo-labels"
 
 _LATENCY_TESTS = "tests/gpu/test_runtime_tensorrt.py"
 _CUDA_TESTS = "tests/gpu/test_runtime_on_cuda.py"
@@ -143,13 +144,13 @@ def _data_set(work: str, out: str, *options: str) -> Sequence[str]:
 
 def _model(name: str) -> Part:
     """A demo's model in FP16: its request against its bare engines, and its data set."""
-    work = f"WORK/{name}"
+    work, data = f"WORK/{name}", _LABELED_DATA if name in _LABELED else _DEMO_DATA
     return Part(
         name, 110,
         [
-            (*_BUILD, "--work", work, *_FP16),
-            (*_BENCH, "--work", work, "--data", _DEMO_DATA),
-            _data_set(work, f"OUT/data_set_{name}.json", "--data", _DEMO_DATA, "--frames", "240"),
+            (*_BUILD, "--work", work, *_FP16, *(_FEWER_TACTICS if name in _DEEP else ())),
+            (*_BENCH, "--work", work, "--data", data),
+            _data_set(work, f"OUT/data_set_{name}.json", "--data", data, "--repeat", "20", "--frames", "800"),
         ],
         keep=[f"{name}/manifest.json"],
     )  # fmt: skip
@@ -161,7 +162,8 @@ def _sweep(name: str) -> Part:
     policies = [word for policy in ("fp32_tf32", "fp16", "int8") for word in ("--policy", policy)]
     package = _EVALUATED_WITH.get(name)
     metric = () if package is None or importlib.util.find_spec(package) else ("--no-metric",)
-    options = ("--data", _DEMO_DATA, "--seconds", "2", "--num-samples", "60", *metric, *_NO_LIBRARIES, *policies)
+    settings = (*_NO_LIBRARIES, *(_FEWER_TACTICS if name in _DEEP else ()))
+    options = ("--data", _DEMO_DATA, "--seconds", "2", "--num-samples", "60", *metric, *settings, *policies)
     command = ("-m", "trt_builder", "sweep", "--trust", "--work", work, *options)
     return Part(f"{name}-precisions", 150, [command], keep=[f"{name}-int8/choices/pareto.*"])
 
@@ -169,25 +171,37 @@ def _sweep(name: str) -> Part:
 _EVALUATED_WITH = {"yolox": "faster_coco_eval", "calibration": "sklearn"}
 _FULL = "SCRATCH/full-size"
 _MODELS = ("centerpoint", "yolox", "calibration")
+_LABELED = ("yolox-seg", "frnet")
+# Networks of a hundred layers, for which TensorRT 8.6 compares kernels for minutes at its default level.
+_DEEP = ("yolox", "yolox-seg")
+_FEWER_TACTICS = ("--set", "tensorrt.optimization_level=1")
 
 PARTS = (
-    Part("demo-data", 90, [("-m", "demo", "generate", "--out", _DEMO_DATA)]),
+    Part(
+        "demo-data", 90,
+        [
+            ("-m", "demo", "generate", "--out", _DEMO_DATA),
+            ("-m", "demo", "generate", "--out", _LABELED_DATA, "--labels"),
+        ],
+        at_once=True,
+    ),
     # More processes at once take longer: engines are built by timing kernels, one after the other, on the one GPU.
     Part("tests", 220, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}"}, at_once=True),
     Part(
-        "engine-tests", 280, [(*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS)],
+        "engine-tests", 420, [(*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS)],
         {"TIMINGS": f"OUT/{_TIMINGS}", "INT8_WORK": "WORKSPACES"}, at_once=True,
     ),
     # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
     Part("runtime", 300, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
     Part(
-        "demo-latency", 100,
+        "demo-latency", 120,
         [
             (*_BUILD, "--work", _DEMO, *_FP16),
-            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--soak", "2000", "--out", "OUT/demo_latency.json"),
+            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--frames", "10", "--soak", "2000",
+             "--out", "OUT/demo_latency.json"),
         ],
     ),
-    *map(_model, _MODELS),
+    *map(_model, (*_MODELS, *_LABELED)),
     Part(
         "full-size-data-set", 160,
         [
