@@ -16,7 +16,7 @@ import resource
 import time
 from collections.abc import Callable
 
-from evaluator.boxes3d import t4
+from evaluator.boxes3d import t4, t4_matching
 from evaluator.metrics.detection3d import RANGES
 from shared.metrics import nuscenes
 from tests.support.nuscenes_devkit import devkit_boxes, load_devkit
@@ -38,7 +38,7 @@ def time_t4(frames: int) -> float:
     """Seconds for the T4 metric: four ranges, all rules, AP and APH."""
     predictions, truths = random_tables(SEED, frames)
     started = time.perf_counter()
-    candidates = t4.find_candidates(predictions, truths)
+    candidates = t4_matching.find_candidates(predictions, truths)
     for limits in RANGES:
         t4.score_range(candidates, CLASSES, *limits)
     return time.perf_counter() - started

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.boxes3d import t4
+from evaluator.boxes3d import t4, t4_matching
 from evaluator.boxes3d.presentation import PASS_FAIL, pass_fail_json, t4_json
 from shared.config.check_sections import T4Metric
 from shared.errors import UsageError
@@ -16,8 +16,10 @@ from shared.metrics.box_table import BoxTable
 USUAL = T4Metric()
 
 
-def candidates(predictions: BoxTable, truths: BoxTable, classes: Sequence[str], settings: T4Metric) -> t4.Candidates:
-    """`t4.find_candidates` with these settings.
+def candidates(
+    predictions: BoxTable, truths: BoxTable, classes: Sequence[str], settings: T4Metric
+) -> t4_matching.Candidates:
+    """`t4_matching.find_candidates` with these settings.
 
     Raises:
         UsageError: ``min_points`` names a class that the model does not have.
@@ -27,16 +29,16 @@ def candidates(predictions: BoxTable, truths: BoxTable, classes: Sequence[str], 
         raise UsageError(
             f"'{strangers[0]}' is not among the classes", where="min_points", hint=f"there are: {', '.join(classes)}"
         )
-    return t4.find_candidates(
+    return t4_matching.find_candidates(
         predictions,
         truths,
-        compatibility=t4.AS_AWML if settings.compat == "awml" else t4.RIGHT,
+        compatibility=t4_matching.AS_AWML if settings.compat == "awml" else t4_matching.RIGHT,
         any_label=settings.label_policy == "allow_any",
         min_points=np.array([settings.min_points.get(name, 1) for name in classes], np.int64),
     )
 
 
-def range_json(matches: t4.Matches, classes: Sequence[str]) -> dict[str, Any]:
+def range_json(matches: t4_matching.Matches, classes: Sequence[str]) -> dict[str, Any]:
     """All rules of one range, and how many boxes passed."""
     return {**t4_json(t4.score(matches, classes)), PASS_FAIL: pass_fail_json(t4.pass_fail(matches))}
 

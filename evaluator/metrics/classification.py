@@ -11,7 +11,7 @@ than a threshold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
+from evaluator.classification import presentation
+from evaluator.classification.presentation import top_name
 from shared.arrays import Float64, Int64
 from shared.config.check_sections import Evaluation
 from shared.data.camera_pairs import CameraPair
@@ -26,7 +28,7 @@ from shared.data.crops import ImageCrop
 from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.runs import Run
-from shared.table import Table, number
+from shared.table import Table
 from shared.tasks.classification import ClassScores
 
 sklearn_metrics = lazy_import("sklearn.metrics", install="make setup")
@@ -179,7 +181,7 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
         "balanced accuracy": decisions["balanced_accuracy"],
         "macro F1": decisions["macro"]["f1"],
         "MCC": decisions["mcc"],
-        **{_top_name(k): value for k, value in decisions["top_k"].items()},
+        **{top_name(k): value for k, value in decisions["top_k"].items()},
         **{f"recall {name}": values["recall"] for name, values in decisions["classes"].items()},
     }
     if separation is not None:
@@ -200,19 +202,20 @@ def headline_names(classes: Sequence[str]) -> list[str]:
     first = classes[0]
     binary = ["ROC AUC", f"AP {first}", f"recall {first} at {HEADLINE_FALSE_ALARMS:.0%} false alarms"]
     recalls = [f"recall {name}" for name in classes]
-    top = [_top_name(k) for k in TOP_K if k < len(classes)]
+    top = [top_name(k) for k in TOP_K if k < len(classes)]
     decisions = ["accuracy", "balanced accuracy", "macro F1", "MCC", *top, *recalls]
     return [*decisions, *(binary if len(classes) == 2 else []), "confidence error"]
-
-
-def _top_name(k: int | str) -> str:
-    return f"top-{k} accuracy"
 
 
 def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """Precision and recall."""
     classes = result["decisions"]["classes"]
     return {name: {key: classes[name][key] for key in ("precision", "recall")} for name in result["classes"]}
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    """See `evaluator.classification.presentation`."""
+    return presentation.tables(result)
 
 
 # -- what is decided --------------------------------------------------------------------------------------------------
@@ -407,73 +410,3 @@ def _samples(matched: Matched) -> list[dict[str, Any]]:
             matched.truth.samples, matched.truth.labels, matched.decisions, matched.logits, strict=True
         )
     ]
-
-
-# -- for a terminal ---------------------------------------------------------------------------------------------------
-
-
-def tables(result: dict[str, Any]) -> list[Table]:
-    """Per class with the confusion matrix, separation, confidence, and recall by rotation."""
-    decisions, names = result["decisions"], result["classes"]
-    rows = [
-        [
-            name,
-            str(values["support"]),
-            *(number(values[key], 4) for key in ("precision", "recall", "f1")),
-            *(str(count) for count in decisions["confusion"][index]),
-        ]
-        for index, (name, values) in enumerate(decisions["classes"].items())
-    ]
-    macro = [number(decisions["macro"][key], 4) for key in ("precision", "recall", "f1")]
-    rows.append(["mean", str(result["frames"]), *macro, *("" for _ in names)])
-    shares = [f"accuracy {number(decisions['accuracy'], 4)}", f"MCC {number(decisions.get('mcc'), 4)}"]
-    shares += [f"{_top_name(k)} {number(value, 4)}" for k, value in decisions.get("top_k", {}).items()]
-    blocks = [
-        Table(
-            f"decisions, {', '.join(shares)} of {result['frames']} samples",
-            ["class", "samples", "precision", "recall", "F1", *(f"predicted {name}" for name in names)],
-            rows,
-        )
-    ]
-    if result["separation"] is not None:
-        blocks.append(_separation_table(result["separation"], names[0]))
-    if result["by_rotation"]:
-        blocks.append(
-            Table(
-                "disturbances found, by rotation",
-                ["rotation [deg]", "samples", "recall"],
-                [
-                    [f"{row['low']:g}-{row['high']:g}", str(row["count"]), number(row["recall"], 4)]
-                    for row in result["by_rotation"]
-                ],
-            )
-        )
-    confidence = result["confidence"]
-    title = ", ".join(
-        (
-            f"confidence: expected calibration error {number(confidence['expected_calibration_error'], 4)}",
-            f"multiclass Brier (0 to 2) {number(confidence['brier'], 4)}",
-            f"log loss {number(confidence['log_loss'], 4)}",
-        )
-    )
-    bins = [
-        [f"{row['low']:.2f}-{row['high']:.2f}", str(row["count"]), *(number(row[key], 3) for key in _BIN_COLUMNS)]
-        for row in confidence["bins"]
-    ]
-    blocks.append(Table(title, ["confidence", "samples", "mean", "accuracy"], bins))
-    return blocks
-
-
-_BIN_COLUMNS = ("confidence", "accuracy")
-
-
-def _separation_table(separation: Mapping[str, Any], first: str) -> Table:
-    rows = [
-        [f"{row['rate']:.1%}", number(row["recall"], 4), number(row["threshold"], 3)]
-        for row in separation["at_false_alarms"]
-    ]
-    return Table(
-        f"separation, ROC AUC {number(separation['roc_auc'], 4)}, AP {number(separation['average_precision'], 4)}",
-        ["false alarms", f"recall {first}", "margin of the logits"],
-        rows,
-    )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.bootstrap import Copies
-from evaluator.boxes3d import settings, t4
+from evaluator.boxes3d import settings, t4, t4_matching
 from evaluator.boxes3d.presentation import as_named, curves_json, nuscenes_json, nuscenes_tables, t4_json, t4_tables
 from shared.config.check_sections import Evaluation, T4Metric
 from shared.data.labels import labels_in
@@ -120,7 +120,7 @@ class Matched:
     truth: Truth
     classes: Sequence[str]
     nuscenes: dict[str, nuscenes.Matches]
-    t4: dict[str, t4.Matches]
+    t4: dict[str, t4_matching.Matches]
     t4_settings: T4Metric = settings.USUAL
 
 
@@ -135,7 +135,7 @@ def match(run: Run, truth: Truth, classes: Sequence[str], evaluation: Evaluation
     if len(run) != truth.num_samples:
         raise InputError(f"holds {len(run)} samples, the ground truth {truth.num_samples}", where=str(run.folder))
     ours: dict[str, list[nuscenes.Matches]] = {range_name(*limits): [] for limits in RANGES}
-    official: dict[str, list[t4.Matches]] = {range_name(*limits): [] for limits in RANGES}
+    official: dict[str, list[t4_matching.Matches]] = {range_name(*limits): [] for limits in RANGES}
     count = len(truth.positions)
     starts = range(0, count, FRAMES_AT_A_TIME)
     for first in track(starts, f"matching {run.folder.name}", len(starts)):
@@ -152,13 +152,13 @@ def match(run: Run, truth: Truth, classes: Sequence[str], evaluation: Evaluation
         t4_candidates = settings.candidates(predictions, truths, classes, evaluation.t4)
         for limits in RANGES:
             ours[range_name(*limits)].append(nuscenes.match_range(nuscenes_candidates, classes, *limits))
-            official[range_name(*limits)].append(t4.match_range(t4_candidates, *limits))
+            official[range_name(*limits)].append(t4_matching.match_range(t4_candidates, *limits))
     # Each is given up as it is joined: all of them twice would be too much.
     return Matched(
         truth,
         classes,
         {name: nuscenes.join(ours.pop(name)) for name in list(ours)},
-        {name: t4.join(official.pop(name)) for name in list(official)},
+        {name: t4_matching.join(official.pop(name)) for name in list(official)},
         evaluation.t4,
     )
 

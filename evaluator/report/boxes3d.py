@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d.t4 import HEADLINE_RULE, RULES
+from evaluator.boxes3d.t4 import HEADLINE_RULE
+from evaluator.boxes3d.t4_matching import RULES
 from evaluator.metrics.detection3d import FRAMES_AT_A_TIME, HEADLINE_RANGE, RANGES
 from evaluator.report.material import Material
 from shared.arrays import Int64

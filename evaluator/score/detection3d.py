@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.boxes3d import t4
+from evaluator.boxes3d import t4_matching
 from evaluator.boxes3d.presentation import nuscenes_json, nuscenes_tables, t4_tables
 from evaluator.boxes3d.settings import USUAL, candidates, chosen, range_json
 from evaluator.metrics.detection3d import RANGES, range_name
@@ -133,6 +133,6 @@ def _t4(
             (low < boxes.distances_to_ego()) & (boxes.distances_to_ego() < limit[boxes.labels])
             for boxes in (found.predictions, found.truths)
         ]
-        return range_json(t4.match_subset(found, *keep), classes)
+        return range_json(t4_matching.match_subset(found, *keep), classes)
 
     return {OVERALL: score(0.0, limits), **{range_name(*bounds): score(*bounds) for bounds in RANGES}}

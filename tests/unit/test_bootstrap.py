@@ -11,7 +11,7 @@ import pytest
 
 from evaluator import bootstrap
 from evaluator.bootstrap import CONFIDENCE, FEWEST_UNITS, Draws, differences, draw, interval, intervals, replicate
-from evaluator.boxes3d import t4
+from evaluator.boxes3d import t4, t4_matching
 from shared.metrics import nuscenes
 from shared.metrics.box_table import BoxTable
 from tests.support.scenes import CLASSES, random_tables
@@ -133,9 +133,11 @@ def test_resampled_metric_is_that_of_a_set_with_the_frames_repeated(seed: int) -
     assert resampled.errors == pytest.approx(slow.errors, abs=1e-9)
     assert resampled.mean_average_precision != nuscenes.score(quick, CLASSES).mean_average_precision
 
-    t4_resampled = t4.score(t4.match_range(t4.find_candidates(predictions, truths), 0, 50), CLASSES, copies)
-    t4_slow = t4.score_range(t4.find_candidates(*repeated), CLASSES, 0, 50)
-    for rule in t4.RULES:
+    t4_resampled = t4.score(
+        t4_matching.match_range(t4_matching.find_candidates(predictions, truths), 0, 50), CLASSES, copies
+    )
+    t4_slow = t4.score_range(t4_matching.find_candidates(*repeated), CLASSES, 0, 50)
+    for rule in t4_matching.RULES:
         assert t4_resampled[rule].mean_ap == pytest.approx(t4_slow[rule].mean_ap, abs=1e-12)
         assert t4_resampled[rule].mean_aph == pytest.approx(t4_slow[rule].mean_aph, abs=1e-12)
 
@@ -150,10 +152,10 @@ def test_frames_matched_some_at_a_time_give_what_all_at_once_give(each: int) -> 
     for first in range(0, 12, each):
         parts = [table.of_frames(first, first + each) for table in (predictions, truths)]
         ours.append(nuscenes.match_range(nuscenes.find_candidates(*parts), CLASSES, 0, 90))
-        official.append(t4.match_range(t4.find_candidates(*parts, any_label=True), 0, 90))
+        official.append(t4_matching.match_range(t4_matching.find_candidates(*parts, any_label=True), 0, 90))
     whole = nuscenes.match_range(nuscenes.find_candidates(predictions, truths), CLASSES, 0, 90)
-    t4_whole = t4.match_range(t4.find_candidates(predictions, truths, any_label=True), 0, 90)
+    t4_whole = t4_matching.match_range(t4_matching.find_candidates(predictions, truths, any_label=True), 0, 90)
     for draws in (None, copies):
         assert repr(nuscenes.score(nuscenes.join(ours), CLASSES, draws)) == repr(nuscenes.score(whole, CLASSES, draws))
-        assert repr(t4.score(t4.join(official), CLASSES, draws)) == repr(t4.score(t4_whole, CLASSES, draws))
-    assert t4.pass_fail(t4.join(official)) == t4.pass_fail(t4_whole)
+        assert repr(t4.score(t4_matching.join(official), CLASSES, draws)) == repr(t4.score(t4_whole, CLASSES, draws))
+    assert t4.pass_fail(t4_matching.join(official)) == t4.pass_fail(t4_whole)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pyquaternion import Quaternion
 
-from evaluator.boxes3d import t4
+from evaluator.boxes3d import t4, t4_matching
 from evaluator.score import Results, score_files
 from evaluator.score.detection3d import parse_class_range
 from shared.errors import DeployError, InputError, UsageError
@@ -182,7 +182,7 @@ def test_boxes_in_another_frame_take_their_range_from_ego_translation(tmp_path: 
 def test_t4_metric_of_files_is_that_of_tables(tmp_path: Path) -> None:
     truth, predicted, predictions, truths = _random_files(tmp_path)
     score = _score(truth, predicted, metric="t4")
-    expected = t4.score_range(t4.find_candidates(predictions, truths), CLASSES, 0, 121)
+    expected = t4.score_range(t4_matching.find_candidates(predictions, truths), CLASSES, 0, 121)
     for rule, values in expected.items():
         assert score["ranges"]["all"][rule]["mAP"] == pytest.approx(values.mean_ap)
         assert score["ranges"]["all"][rule]["mAPH"] == pytest.approx(values.mean_aph)
@@ -204,7 +204,9 @@ def test_t4_as_awml_computes_it_is_asked_for_and_named(tmp_path: Path) -> None:
     predictions, truths = (
         replace(table, yaws=np.arctan2(np.sin(table.yaws), np.cos(table.yaws))) for table in (predictions, truths)
     )
-    as_awml = t4.score_range(t4.find_candidates(predictions, truths, compatibility=t4.AS_AWML), CLASSES, 0, 121)
+    as_awml = t4.score_range(
+        t4_matching.find_candidates(predictions, truths, compatibility=t4_matching.AS_AWML), CLASSES, 0, 121
+    )
     found = score["ranges"]["0-121"]
     for rule, expected in as_awml.items():
         assert (found[rule]["mAP"], found[rule]["mAPH"]) == pytest.approx((expected.mean_ap, expected.mean_aph))
@@ -215,8 +217,8 @@ def test_t4_as_awml_computes_it_is_asked_for_and_named(tmp_path: Path) -> None:
     text, score = run(label_policy="allow_any", min_points="car=8,bus=0")
     assert "perception_eval, label_policy allow_any, min_points car=8 bus=0" in text
     fewest = np.array([{"car": 8, "bus": 0}.get(name, 1) for name in CLASSES])
-    candidates = t4.find_candidates(predictions, truths, any_label=True, min_points=fewest)
-    matches = t4.match_range(candidates, 0, 121)
+    candidates = t4_matching.find_candidates(predictions, truths, any_label=True, min_points=fewest)
+    matches = t4_matching.match_range(candidates, 0, 121)
     expected = t4.score(matches, CLASSES)["iou_3d_0.3"].mean_ap
     assert score["ranges"]["0-121"]["iou_3d_0.3"]["mAP"] == pytest.approx(expected)
     counts = score["ranges"]["0-121"]["pass_fail"]

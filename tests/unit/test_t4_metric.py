@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyquaternion import Quaternion
 
-from evaluator.boxes3d import t4
+from evaluator.boxes3d import t4, t4_matching
 from evaluator.boxes3d.overlap import iou_3d, iou_bev, plane_distances
-from evaluator.boxes3d.t4 import AS_AWML, RIGHT, Compatibility, RuleScore, find_candidates, score_range
+from evaluator.boxes3d.t4 import RuleScore, score_range
+from evaluator.boxes3d.t4_matching import AS_AWML, RIGHT, Compatibility, find_candidates
 from shared.geometry import box_footprints
 from shared.metrics.box_table import BoxTable
 from shared.rectangles import intersection_areas
@@ -45,7 +46,7 @@ def _assert_equal_to_definition(
     predictions: BoxTable, truths: BoxTable, compatibility: Compatibility = RIGHT, **options: Any
 ) -> None:
     ours = _scores(predictions, truths, compatibility=compatibility, **options)
-    for name, rule in t4.RULES.items():
+    for name, rule in t4_matching.RULES.items():
         for threshold in rule.thresholds:
             theirs = t4_reference.reference_score(
                 predictions,
@@ -100,14 +101,14 @@ def test_a_truck_taken_for_a_car_is_found_where_any_label_may_match() -> None:
 def test_pass_and_fail_are_counted() -> None:
     _, truths = random_tables(1, frames=5, reach=29.0)
     truths = replace(truths, num_points=np.full(len(truths), 3))
-    inside = t4.in_range(truths, *_LIMITS)
+    inside = t4_matching.in_range(truths, *_LIMITS)
     few = truths.select(np.flatnonzero(inside)[3:])
     again = few.select(np.arange(2))
-    counts = t4.pass_fail(t4.match_range(find_candidates(few, truths), *_LIMITS))
+    counts = t4.pass_fail(t4_matching.match_range(find_candidates(few, truths), *_LIMITS))
     assert (counts.found, counts.missed, counts.false) == (len(few), 3, 0)
     columns = {each.name: [getattr(few, each.name), getattr(again, each.name)] for each in fields(BoxTable)}
     twice = BoxTable(**{name: np.concatenate(parts) for name, parts in columns.items()})
-    counts = t4.pass_fail(t4.match_range(find_candidates(twice, truths), *_LIMITS))
+    counts = t4.pass_fail(t4_matching.match_range(find_candidates(twice, truths), *_LIMITS))
     assert (counts.found, counts.missed, counts.false) == (len(few), 3, 2)
 
 
@@ -179,7 +180,7 @@ def test_ground_truth_as_predictions_is_perfect(seed: int) -> None:
 def test_lost_sign_of_yaw_is_noticed_by_default_and_not_by_the_original() -> None:
     _, truths = random_tables(3, 5, truths=20, reach=30.0)
     mirrored = replace(truths, yaws=-truths.yaws)
-    rules = {"center_distance_bev": t4.RULES["center_distance_bev"]}
+    rules = {"center_distance_bev": t4_matching.RULES["center_distance_bev"]}
     right = _scores(mirrored, truths, rules=rules)["center_distance_bev"]
     original = _scores(mirrored, truths, rules=rules, compatibility=Compatibility(unsigned_yaw=True))
     assert right.mean_ap == pytest.approx(1.0) and right.mean_aph < 0.6
@@ -207,7 +208,7 @@ def test_compatibility_is_the_metric_of_boxes_as_awml_hands_them_over() -> None:
     expected = _scores(handed_over(predictions), handed_over(truths), compatibility=unsigned)
     actual = _scores(predictions, truths, compatibility=AS_AWML)
     plain = _scores(predictions, truths)
-    for name in t4.RULES:
+    for name in t4_matching.RULES:
         assert actual[name].mean_ap == pytest.approx(expected[name].mean_ap)
         assert actual[name].mean_aph == pytest.approx(expected[name].mean_aph)
     assert actual["iou_bev"].mean_ap != pytest.approx(plain["iou_bev"].mean_ap)
@@ -221,7 +222,7 @@ def test_weights_of_unsigned_yaws_are_those_of_quaternions() -> None:
         for a, b in zip(predicted, actual, strict=True)
     ]
     expected = [1 - min(difference, 2 * np.pi - difference) / np.pi for difference in differences]
-    assert t4.heading_weights(predicted, actual, unsigned=True) == pytest.approx(expected, abs=1e-9)
+    assert t4_matching.heading_weights(predicted, actual, unsigned=True) == pytest.approx(expected, abs=1e-9)
 
 
 def test_near_faces_match_however_far_the_centers_are() -> None:

@@ -1,0 +1,1 @@
+"""How metrics of classification are shown."""
