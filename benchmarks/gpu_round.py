@@ -52,6 +52,8 @@ _LATE = "out of time"
 _EXPORTED = ("onnx", "pytorch", "ranges", "quantized", "quantization", "manifest.json")
 # Kernel timings, which later parts and rounds go on with.
 _TIMINGS = "timings"
+# Those of parts that build one after the other.
+_MODELS_TIMINGS = "models"
 _TIMINGS_OF_A_WORKSPACE = "tensorrt/timing"
 # Whose sources decide whether a part is still what was measured.
 _SOURCES = ("shared", "trt_builder", "runtime", "verifier", "evaluator", "benchmarks", "tests")
@@ -66,11 +68,12 @@ class Part:
         seconds: its limit.
         commands: what Python is called with; ``OUT`` stands for the folder, ``WORK/<name>`` for a copy of the workspace
             ``<name>``, ``SCRATCH`` for the folder of those copies, ``WORKSPACES`` for that of the originals.
-        variables: of its environment, likewise.
+        variables: of its environment, likewise; ``COMMAND`` stands for the number of the command.
         at_once: run the commands side by side, not one after the other; nothing in them is timed.
         keep: files below ``SCRATCH``, as patterns, that are copied to the folder as ``<part>-<name>``.
         needs: packages without which it is not run.
         cold: its workspaces begin without the kernel timings of the parts before.
+        made: workspaces below ``SCRATCH`` that its commands make, and build engines in.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Part:
     keep: Sequence[str] = ()
     needs: Sequence[str] = ()
     cold: bool = False
+    made: Sequence[str] = ()
 
     def workspaces(self) -> set[str]:
         """Names of the workspaces that it takes."""
@@ -169,7 +173,8 @@ def _sweep(name: str) -> Part:
 
 
 _EVALUATED_WITH = {"yolox": "faster_coco_eval", "calibration": "sklearn"}
-_FULL = "SCRATCH/full-size"
+_FULL_NAME = "full-size"
+_FULL = f"SCRATCH/{_FULL_NAME}"
 _MODELS = ("centerpoint", "yolox", "calibration")
 _LABELED = ("yolox-seg", "frnet")
 # Networks of a hundred layers, for which TensorRT 8.6 compares kernels for minutes at its default level.
@@ -186,13 +191,16 @@ PARTS = (
         at_once=True,
     ),
     # More processes at once take longer: engines are built by timing kernels, one after the other, on the one GPU.
-    Part("tests", 220, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}"}, at_once=True),
+    Part("tests", 220, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}/tests-COMMAND"}, at_once=True),
     Part(
         "engine-tests", 420, [(*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS)],
-        {"TIMINGS": f"OUT/{_TIMINGS}", "INT8_WORK": "WORKSPACES"}, at_once=True,
+        {"TIMINGS": f"OUT/{_TIMINGS}/engine-tests-COMMAND", "INT8_WORK": "WORKSPACES"}, at_once=True,
     ),
     # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
-    Part("runtime", 300, [(*_PYTEST, _LATENCY_TESTS)], {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json"}),
+    Part(
+        "runtime", 300, [(*_PYTEST, _LATENCY_TESTS)],
+        {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json", "TIMINGS": f"OUT/{_TIMINGS}/{_MODELS_TIMINGS}"},
+    ),
     Part(
         "demo-latency", 120,
         [
@@ -209,6 +217,7 @@ PARTS = (
             (*_BUILD, "--work", _FULL, *_FP16),
             _data_set(_FULL, "OUT/data_set_full-size.json", "--points", "200000", "--sweeps", "10", "--frames", "240"),
         ],
+        made=[_FULL_NAME],
     ),
     *map(_sweep, _MODELS),
     Part(
@@ -314,9 +323,11 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
     # What pytest and the tools leave in temporary folders is looked through for records of rejected engines.
     scratch = Path(tempfile.mkdtemp(prefix=f"{part.name}-"))
     # The part builds in copies: the workspaces' own engines and results stay as they are.
-    timings = out / _TIMINGS / "models"
+    timings = out / _TIMINGS / _MODELS_TIMINGS
     for name in part.workspaces():
         _copy_exported(work / name, scratch / name)
+    builds_in = (*part.workspaces(), *part.made)
+    for name in builds_in:
         if timings.is_dir() and not part.cold:
             shutil.copytree(timings, scratch / name / _TIMINGS_OF_A_WORKSPACE)
 
@@ -324,27 +335,27 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
         places = {"OUT": out, "WORK": scratch, "SCRATCH": scratch, "WORKSPACES": work}
         return re.sub(r"(?<![^=])(OUT|WORK|SCRATCH|WORKSPACES)(?=/|$)", lambda match: str(places[match[1]]), text)
 
-    variables = {name: filled(value) for name, value in part.variables.items()}
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch), **variables}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    usual = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch), "PYTHONPATH": path}
     commands = [[sys.executable, *map(filled, command)] for command in part.commands]
     started = time.monotonic()
 
     # One of each command while they run, one of the part when they have.
     logs = [out / f"{part.name}.{number}.log" for number in range(len(commands))]
 
-    def run(command: Sequence[str], log: Path) -> str:
+    def run(number: int) -> str:
         left = seconds - (time.monotonic() - started)
-        return _run(command, environment, log, left) if left > 0 else _LATE
+        own = {name: filled(value).replace("COMMAND", str(number)) for name, value in part.variables.items()}
+        return _run(commands[number], {**usual, **own}, logs[number], left) if left > 0 else _LATE
 
     with ThreadPoolExecutor(len(commands) if part.at_once else 1) as lanes, _interrupts_heeded():
-        statuses = list(lanes.map(run, commands, logs))
+        statuses = list(lanes.map(run, range(len(commands))))
     took = time.monotonic() - started
     text = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file())
     (out / f"{part.name}.log").write_text(text, encoding="utf-8")
     for log in logs:
         log.unlink(missing_ok=True)
-    for name in () if part.cold else part.workspaces():
+    for name in () if part.cold else builds_in:
         if (scratch / name / _TIMINGS_OF_A_WORKSPACE).is_dir():
             shutil.copytree(scratch / name / _TIMINGS_OF_A_WORKSPACE, timings, dirs_exist_ok=True)
     _keep_rejected(scratch, out / "rejected" / part.name)

@@ -35,15 +35,15 @@ def lean_library(target: Target) -> None:
 
 
 @pytest.fixture(scope="session")
-def timings(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def timings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Kernel timings shared by the tests, as builds of one workspace share them: it saves minutes.
 
-    TIMINGS names a folder that keeps them from one session to the next, one of the same test files.
+    TIMINGS names a folder that keeps them from one session to the next; sessions that run side by side have one each.
     """
     kept = os.environ.get("TIMINGS")
     if kept is None:
         return tmp_path_factory.mktemp("timings")
-    folder = Path(kept) / Path(request.config.args[0]).stem
+    folder = Path(kept)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

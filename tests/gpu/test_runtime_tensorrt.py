@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,15 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, timings: Path) -> Iterator[Path]:
     try:
         open_gpu(Device("cuda"))
     except EnvironmentLacks as missing:
         pytest.skip(str(missing))
-    return full_size_workspace(tmp_path_factory.mktemp("full") / "work").root
+    root = full_size_workspace(tmp_path_factory.mktemp("full") / "work").root
+    shutil.copytree(timings, root / "tensorrt" / "timing", dirs_exist_ok=True)
+    yield root
+    shutil.copytree(root / "tensorrt" / "timing", timings, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")

@@ -176,11 +176,20 @@ def test_kernel_timings_go_from_part_to_part_but_not_to_one_that_begins_cold(tmp
         Part("first", 30, [("-c", write, "WORK/demo", "a")]),
         Part("cold", 30, [("-c", write, "WORK/demo", "b")], cold=True),
         Part("third", 30, [("-c", write, "WORK/demo", "c")]),
+        Part("made here", 30, [("-c", write, "SCRATCH/full", "d")], made=["full"]),
+        Part("fifth", 30, [("-c", write, "WORK/demo", "e")]),
     ]
     run(parts, tmp_path, tmp_path / "work")
     found = [(tmp_path / f"{part.name}.log").read_text().strip() for part in parts]
-    assert found == ["[]", "[]", "['a']"]
+    assert found == ["[]", "[]", "['a']", "['a', 'c']", "['a', 'c', 'd']"]
     assert not (tmp_path / "work" / "demo" / "tensorrt").exists()
+
+
+def test_commands_side_by_side_can_have_variables_of_their_own(tmp_path: Path) -> None:
+    code = "import os; print(os.environ['FOLDER'])"
+    part = Part("both", 30, [("-c", code), ("-c", code)], {"FOLDER": "OUT/timings/both-COMMAND"}, at_once=True)
+    run([part], tmp_path, tmp_path / "none")
+    assert (tmp_path / "both.log").read_text().split() == [str(tmp_path / f"timings/both-{each}") for each in (0, 1)]
 
 
 def test_files_of_the_copy_are_kept_and_what_lacks_a_package_is_not_run(tmp_path: Path) -> None:
