@@ -343,13 +343,23 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
     # One of each command while they run, one of the part when they have.
     logs = [out / f"{part.name}.{number}.log" for number in range(len(commands))]
 
+    running: list[subprocess.Popen[bytes]] = []
+
     def run(number: int) -> str:
         left = seconds - (time.monotonic() - started)
         own = {name: filled(value).replace("COMMAND", str(number)) for name, value in part.variables.items()}
-        return _run(commands[number], {**usual, **own}, logs[number], left) if left > 0 else _LATE
+        return _run(commands[number], {**usual, **own}, logs[number], left, running) if left > 0 else _LATE
 
     with ThreadPoolExecutor(len(commands) if part.at_once else 1) as lanes, _interrupts_heeded():
-        statuses = list(lanes.map(run, range(len(commands))))
+        try:
+            statuses = list(lanes.map(run, range(len(commands))))
+        except KeyboardInterrupt:
+            # Commands have sessions of their own, so that the terminal's interrupt is not theirs.
+            lanes.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                _end(process)
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
     took = time.monotonic() - started
     text = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file())
     (out / f"{part.name}.log").write_text(text, encoding="utf-8")
@@ -380,24 +390,37 @@ def _copy_exported(made: Path, copy: Path) -> None:
             shutil.copyfile(made / name, copy / name)
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, seconds: float) -> str:
-    """Run a command in a process group of its own; ``done``, or what became of it."""
+def _run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    seconds: float,
+    running: list[subprocess.Popen[bytes]],
+) -> str:
+    """Run a command in a process group of its own, which is added to ``running``; ``done``, or what became of it."""
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
+        running.append(process)
         try:
             code = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=_GRACE_SECONDS)
-            # Also when it has ended: what it started may be left.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
             return _LATE
     return "done" if code == 0 else f"exit {code}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command and what it started, by an interrupt first."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_GRACE_SECONDS)
+    # Also when it has ended: what it started may be left.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextlib.contextmanager

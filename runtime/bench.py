@@ -133,12 +133,12 @@ def bench(
         if streams > 1:
             result["streams"] = throughput(pipeline, data, streams, min_seconds)
             parts.append(throughput_line(result["streams"], statistics))
+        given = index_inputs(model.spec, session, data) if like is not None or profile else {}
         if like is not None:
-            given = index_inputs(model.spec, session, data)
             result["engines"] = _bare_engines(session, _engine_shapes(pipeline, data, answer), given, like)
             parts.append(engine_table(result["engines"], statistics, like))
         if profile:
-            result["layers"] = _layers(session, _engine_shapes(pipeline, data, answer))
+            result["layers"] = _layers(session, _engine_shapes(pipeline, data, answer), given)
             parts += [layer_table(name, layers) for name, layers in result["layers"].items()]
         if other is not None:
             result["against"] = {"run": against, "total": compare(statistics[TOTAL], other)}
@@ -337,6 +337,9 @@ def _bare_engines(
     return results
 
 
-def _layers(session: Session, shapes_of: EngineShapes) -> dict[str, dict[str, float]]:
+def _layers(session: Session, shapes_of: EngineShapes, given: IndexInputs) -> dict[str, dict[str, float]]:
     assert isinstance(session, TensorRTSession)
-    return {component: engine_times.layer_times(session, component, shapes) for component, shapes in shapes_of.items()}
+    return {
+        component: engine_times.layer_times(session, component, shapes, given.get(component, {}))
+        for component, shapes in shapes_of.items()
+    }

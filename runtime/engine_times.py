@@ -8,17 +8,13 @@ three seconds, keep two iterations in flight, and take the GPU's compute time be
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
-
-import numpy.typing as npt
 
 from runtime.backends.tensorrt import TensorRTLane, TensorRTSession, trt
 from runtime.cuda.gpu import DeviceArray
 from shared import engines
-from shared.engines import Shapes
+from shared.engines import NOTHING_GIVEN, Given, Shapes
 
 LIKE = ("trtexec-10", "trtexec-11")
 
@@ -105,7 +101,7 @@ def measure(
     like: str = "trtexec-11",
     min_seconds: float = 3.0,
     *,
-    given: Mapping[str, npt.NDArray[Any]] = MappingProxyType({}),
+    given: Given = NOTHING_GIVEN,
 ) -> EngineTimes:
     """Measure one engine alone, on random numbers.
 
@@ -141,18 +137,18 @@ def measure(
     return EngineTimes(compute, latency, enqueue, len(compute) / (ended - measured))
 
 
-def layer_times(session: TensorRTSession, component: str, shapes: Shapes) -> dict[str, float]:
+def layer_times(
+    session: TensorRTSession, component: str, shapes: Shapes, given: Given = NOTHING_GIVEN
+) -> dict[str, float]:
     """Mean milliseconds of each layer of an engine, as `shared.engines.layer_times` measures them."""
-    return engines.layer_times(trt, session.new_engine(component), shapes=shapes, runs=_PROFILED_RUNS)
+    return engines.layer_times(trt, session.new_engine(component), shapes=shapes, runs=_PROFILED_RUNS, given=given)
 
 
-def _inputs(
-    session: TensorRTSession, component: str, shapes: Shapes, given: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, DeviceArray]:
+def _inputs(session: TensorRTSession, component: str, shapes: Shapes, given: Given) -> dict[str, DeviceArray]:
     """Inputs on the device: those that are given, and of the others normally distributed numbers."""
     return {
         name: session.gpu.upload(
-            given[name].astype(session.dtype(component, name))
+            engines.filled_up(given[name], shape).astype(session.dtype(component, name))
             if name in given
             else engines.random_values(shape, session.dtype(component, name))
         )

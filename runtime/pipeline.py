@@ -306,7 +306,13 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
             raise InferenceError("this lane has a request in flight")
         started = time.perf_counter_ns()
         self._staging.begin()
-        request = self.enqueue(data, stages=stages)
+        try:
+            request = self.enqueue(data, stages=stages)
+        except BaseException:
+            # What is on its way already comes from memory that may go now.
+            with suppress(Exception):
+                self._gpu.synchronize()
+            raise
         self._in_flight = _InFlight(request, stages, started, time.perf_counter_ns())
 
     def collect(self) -> Inference:
@@ -332,7 +338,7 @@ class DevicePipeline(Pipeline, Generic[ParametersT]):
     def settle(self) -> None:
         """Wait for the request in flight, if there is one, whose answer nobody wants any more."""
         if self._in_flight is not None:
-            with suppress(InferenceError):
+            with suppress(Exception):
                 self.collect()
 
     @abstractmethod

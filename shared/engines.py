@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from shared import cuda
 from shared.errors import InferenceError, ModelLoadError
 
 Shapes = Mapping[str, tuple[int, ...]]
+#: Inputs by name.
+Given = Mapping[str, npt.NDArray[Any]]
+NOTHING_GIVEN: Given = MappingProxyType({})
 
 _WARM_UP_RUNS = 5
 
@@ -99,6 +103,15 @@ def random_values(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
     return np.random.default_rng(0).standard_normal(shape, np.float32).astype(dtype)
 
 
+def filled_up(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """An array with the rows that ``shape`` has more, each as the first; an array without rows gets zeros."""
+    missing = shape[0] - len(array)
+    if missing <= 0:
+        return array
+    row = array[:1] if len(array) else np.zeros((1, *shape[1:]), array.dtype)
+    return np.concatenate([array, np.repeat(row, missing, axis=0)])
+
+
 @dataclass(frozen=True)
 class Bound:
     """An engine with an address for every tensor, ready to run on a stream of its own.
@@ -175,7 +188,9 @@ def run_once(trt: Any, engine: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> d
     return outputs
 
 
-def layer_times(trt: Any, engine: Any, *, shapes: Shapes | None = None, runs: int = 10) -> dict[str, float]:
+def layer_times(
+    trt: Any, engine: Any, *, shapes: Shapes | None = None, runs: int = 10, given: Given = NOTHING_GIVEN
+) -> dict[str, float]:
     """Mean milliseconds of each layer; the events between layers slow the engine down, so they add up to more.
 
     Args:
@@ -183,6 +198,7 @@ def layer_times(trt: Any, engine: Any, *, shapes: Shapes | None = None, runs: in
         engine: as for `bind`.
         shapes: input shapes; the first profile's opt shapes when None.
         runs: how many runs the mean is of, after a warm-up.
+        given: inputs by name that are not random: indices, of which random numbers would all name a few rows.
     """
     sums: dict[str, float] = defaultdict(float)
 
@@ -193,7 +209,7 @@ def layer_times(trt: Any, engine: Any, *, shapes: Shapes | None = None, runs: in
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             sums[layer_name] += ms
 
-    bound = _bind_random(trt, engine, shapes)
+    bound = _bind_random(trt, engine, shapes, given)
     for _ in range(_WARM_UP_RUNS):
         bound.enqueue()
     bound.stream.synchronize()
@@ -226,12 +242,15 @@ def request_times(trt: Any, engine: Any, runs: int, shapes: Shapes | None = None
     return [start.milliseconds_until(end) for start, end in events]
 
 
-def _bind_random(trt: Any, engine: Any, shapes: Shapes | None) -> Bound:
-    """Bound, with random numbers in floating-point inputs. NumPy has no BF16: such inputs stay zero."""
+def _bind_random(trt: Any, engine: Any, shapes: Shapes | None, given: Given = NOTHING_GIVEN) -> Bound:
+    """Bound, with random numbers in floating-point inputs that are not given. NumPy has no BF16: such stay zero."""
     inputs = tensor_names(trt, engine, inputs=True)
     bound = bind(trt, engine, shapes or {name: profile_shapes(engine, name)[1] for name in inputs})
     for name in inputs:
         kind = engine.get_tensor_dtype(name)
-        if kind in (trt.DataType.FLOAT, trt.DataType.HALF):
+        if name in given:
+            array = as_taken(trt, engine, name, filled_up(given[name], bound.shapes[name]))
+            cuda.upload(bound.memory[name].address, array)
+        elif kind in (trt.DataType.FLOAT, trt.DataType.HALF):
             cuda.upload(bound.memory[name].address, random_values(bound.shapes[name], trt.nptype(kind)))
     return bound

@@ -142,8 +142,15 @@ class Gpu:
         return target
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Page-locked host memory, which the GPU copies from and to by itself."""
-        array: npt.NDArray[Any] = driver.pagelocked_zeros(shape, np.dtype(dtype))
+        """Page-locked host memory, which the GPU copies from and to by itself.
+
+        Raises:
+            InferenceError: there is no so much.
+        """
+        try:
+            array: npt.NDArray[Any] = driver.pagelocked_zeros(shape, np.dtype(dtype))
+        except driver.Error as error:
+            raise InferenceError(f"no page-locked memory for {shape} of {np.dtype(dtype)} ({error})") from error
         return array
 
     def stream(self) -> Any:

@@ -29,19 +29,20 @@ class Graph:
         self._executable = ctypes.c_void_p()
         self._free = freed_by("cuGraphExecDestroy")
         graph = ctypes.c_void_p()
+        driver: Any = library()
         call("cuStreamBeginCapture_v2", self._stream, _RELAXED)
         try:
-            enqueue()
-        finally:
-            # Ended in any case: a stream that is left recording refuses everything else.
-            driver: Any = library()
-            ended = driver.cuStreamEndCapture(self._stream, ctypes.byref(graph))
-        if ended != 0:
-            raise InferenceError(f"recording a CUDA graph failed (error {ended})")
-        try:
+            try:
+                enqueue()
+            finally:
+                # Ended in any case: a stream that is left recording refuses everything else.
+                ended = driver.cuStreamEndCapture(self._stream, ctypes.byref(graph))
+            if ended != 0:
+                raise InferenceError(f"recording a CUDA graph failed (error {ended})")
             call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
         finally:
-            call("cuGraphDestroy", graph)
+            if graph:
+                driver.cuGraphDestroy(graph)
         # Uploaded now, so that the first launch is like the others.
         call("cuGraphUpload", self._executable, self._stream)
 

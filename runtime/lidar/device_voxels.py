@@ -85,12 +85,13 @@ class VoxelMemory:
 
     def grow(self, points: int) -> None:
         """Make room for frames of so many points."""
-        words = FRAME_HEADER + points * self.columns
-        self.frame = self._gpu.allocate((words,), np.float32)
-        self.host_frame: Float32 = self._gpu.pinned((words,), np.float32)
-        self.cell_of_point = self._gpu.allocate((points,), np.int32)
-        self.firsts_of_tile = self._gpu.allocate((-(-points // TILE),), np.int32)
-        # Last: a GPU that is full has no more room than before.
+        words, gpu = FRAME_HEADER + points * self.columns, self._gpu
+        # All of it, or none: a GPU that is full leaves what was there before.
+        frame, host_frame = gpu.allocate((words,), np.float32), gpu.pinned((words,), np.float32)
+        cell_of_point = gpu.allocate((points,), np.int32)
+        firsts_of_tile = gpu.allocate((-(-points // TILE),), np.int32)
+        self.frame, self.cell_of_point, self.firsts_of_tile = frame, cell_of_point, firsts_of_tile
+        self.host_frame: Float32 = host_frame
         self.capacity = points
 
     def host_points(self, count: int) -> Float32:

@@ -71,6 +71,8 @@ class VoxelPipeline(DevicePipeline[ParametersT]):
         self._finished = session.gpu.event()
         # Nothing is known before the first frame.
         self._expected = memory.max_voxels
+        # Whether what was recorded has addresses of buffers that are gone.
+        self._is_stale = False
 
     def input_buffer(self, count: int) -> Float32:
         """(count, C) float32 in page-locked memory, from which the device copies by itself.
@@ -122,12 +124,14 @@ class VoxelPipeline(DevicePipeline[ParametersT]):
         return next((size for size in self._buckets if size >= voxels), self._buckets[-1])
 
     def _make_room(self, points: int) -> None:
-        if points <= self._memory.capacity:
-            return
-        capacity = 1 << (points - 1).bit_length()
-        _log.warning("a frame of %d points: buffers grow from %d to %d", points, self._memory.capacity, capacity)
-        self._memory.grow(capacity)
-        self._record()
+        if points > self._memory.capacity:
+            capacity = 1 << (points - 1).bit_length()
+            _log.warning("a frame of %d points: buffers grow from %d to %d", points, self._memory.capacity, capacity)
+            self._memory.grow(capacity)
+            self._is_stale = True
+        if self._is_stale:
+            self._record()
+            self._is_stale = False
 
     @abstractmethod
     def _record(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.support import tiny_centerpoint as tiny
@@ -56,18 +55,9 @@ def test_the_calibration_input_is_faster_than_its_reference_and_equal_to_it():
     assert result["speed_up"] > 1.2
 
 
-@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 1_000_001])
-def test_opencv_copies_bytes_as_they_are(size):
-    from benchmarks.uploads import by_opencv
-
-    source, target = np.random.default_rng(0).integers(0, 256, size, np.uint8), np.zeros(size, np.uint8)
-    by_opencv(source, target)
-    assert (source == target).all()
-
-
 def test_uploads_are_measured_each_way():
     from benchmarks.uploads import measure
 
     result = measure(3_000_000, repeats=3)
-    assert result.keys() == {"one thread", "our threads", "OpenCV's threads"}
+    assert result.keys() == {"one thread", "OpenCV's threads", "the same, in halves"}
     assert all(time > 0 for time in result.values())

@@ -10,6 +10,7 @@ import pytest
 
 from runtime import engine_times
 from runtime.component_inputs import index_inputs
+from shared.engines import filled_up
 from shared.spec import ModelSpec
 from tests.support import cuda_on_cpu
 from tests.support import frnet_device as double
@@ -43,18 +44,31 @@ class Never:
         raise AssertionError(component)
 
 
+def test_rows_that_a_profile_has_more_repeat_the_first() -> None:
+    array = np.arange(6, dtype=np.int32).reshape(3, 2) + 1
+    np.testing.assert_array_equal(filled_up(array, (5, 2)), [[1, 2], [3, 4], [5, 6], [1, 2], [1, 2]])
+    assert filled_up(array, (3, 2)) is array
+    np.testing.assert_array_equal(filled_up(array[:0], (2, 2)), np.zeros((2, 2), np.int32), strict=True)
+
+
+@pytest.mark.parametrize("more", [0, 200])
 def test_an_engine_is_measured_with_what_is_given_and_random_numbers_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: int
 ) -> None:
     spec: ModelSpec = double.spec()
     session: Any = double.FRNetSession(cuda_on_cpu.use(monkeypatch, tmp_path), spec, "float32")
     (component,) = spec.components
     (given,) = index_inputs(spec, double.HostSession(spec, "float32"), POINTS).values()
-    shapes = {"points": (len(given["coors"]), 4), **{name: array.shape for name, array in given.items()}}
+    rows = len(given["coors"])
+    shapes = {
+        "points": (rows + more, 4),
+        **{name: (len(array) + more, *array.shape[1:]) for name, array in given.items()},
+    }
     inputs = engine_times._inputs(session, component.name, shapes, given)
     assert set(inputs) == {"points", *INDICES}
     for name, array in given.items():
-        np.testing.assert_array_equal(inputs[name].get(), array, name)
+        assert inputs[name].shape == shapes[name]
+        np.testing.assert_array_equal(inputs[name].get()[: len(array)], array, name)
     points = inputs["points"].get()
     assert points.shape == shapes["points"]
     assert 0.9 < points.std() < 1.1

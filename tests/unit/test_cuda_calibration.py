@@ -149,6 +149,30 @@ def test_an_image_that_the_device_fetches_by_itself_is_asked_for_before_the_poin
     assert done == order
 
 
+@pytest.mark.parametrize("fitting", range(3))
+def test_a_frame_that_finds_no_memory_leaves_the_buffers_as_they_were(monkeypatch, folder: Path, fitting: int) -> None:
+    monkeypatch.setattr(calibration, "POINT_CAPACITY", 4096)
+    pipeline = on_device(monkeypatch, folder)
+    pipeline.infer(view())
+    before, left, allocate = (pipeline._points, pipeline._cells, pipeline._depths), fitting, HostGpu.allocate
+
+    def scarce(gpu: HostGpu, shape: tuple[int, ...], dtype: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise InferenceError("no memory")
+        return allocate(gpu, shape, dtype)
+
+    many = view(1, count=20_000)
+    with monkeypatch.context() as full, pytest.raises(InferenceError, match="no memory"):
+        full.setattr(HostGpu, "allocate", scarce)
+        pipeline.submit(many)
+    assert (pipeline._points, pipeline._cells, pipeline._depths) == before
+    for data in (many, view(2)):
+        pipeline.infer(data)
+        np.testing.assert_array_equal(pipeline.fused(40, 61), by_numpy(data)[0])
+
+
 def test_sizes_and_cameras_do_not_fill_the_memory(monkeypatch, folder: Path) -> None:
     pipeline = on_device(monkeypatch, folder)
     for number in range(20):

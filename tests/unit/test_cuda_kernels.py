@@ -187,6 +187,68 @@ def test_a_request_that_failed_leaves_nothing_behind(gpu: Gpu, monkeypatch: pyte
     pair.check(cloud(500, 2))
 
 
+def test_what_was_on_its_way_when_a_request_failed_is_waited_for(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, waited = Pair(gpu, make_spec(), recordable=False), 0
+
+    def refuse() -> None:
+        raise InferenceError("no")
+
+    def synchronize(gpu: Gpu) -> None:
+        nonlocal waited
+        waited += 1
+
+    monkeypatch.setattr(pair.device._head, "enqueue", refuse)
+    monkeypatch.setattr(type(gpu), "synchronize", synchronize)
+    with pytest.raises(InferenceError, match="no"):
+        pair.device.submit(cloud(300))
+    assert waited == 1
+
+
+@pytest.mark.parametrize("fitting", range(3))
+def test_a_frame_that_finds_no_memory_leaves_the_buffers_as_they_were(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, fitting: int
+) -> None:
+    monkeypatch.setattr(cuda_steps, "POINT_CAPACITY", 4096)
+    pair = Pair(gpu, make_spec())
+    buffers, left = pair.device._memory, fitting
+    before = [getattr(buffers, name) for name in ("frame", "host_frame", "cell_of_point", "firsts_of_tile", "capacity")]
+    allocate = type(gpu).allocate
+
+    def scarce(self: Gpu, shape: tuple[int, ...], dtype: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise InferenceError("no memory")
+        return allocate(self, shape, dtype)
+
+    with monkeypatch.context() as full, pytest.raises(InferenceError, match="no memory"):
+        full.setattr(type(gpu), "allocate", scarce)
+        pair.device.submit(cloud(9000))
+    after = [getattr(buffers, name) for name in ("frame", "host_frame", "cell_of_point", "firsts_of_tile", "capacity")]
+    assert all(old is new for old, new in zip(before, after, strict=True))
+    pair.check(cloud(2000, 1))
+    pair.check(cloud(9000, 2))
+
+
+def test_requests_are_recorded_again_where_that_failed_after_buffers_grew(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_steps, "POINT_CAPACITY", 4096)
+    pair = Pair(gpu, make_spec())
+    record, recorded = pair.device._record, []
+
+    def refuse() -> None:
+        raise InferenceError("no")
+
+    with monkeypatch.context() as failing, pytest.raises(InferenceError, match="no"):
+        failing.setattr(pair.device, "_record", refuse)
+        pair.device.submit(cloud(9000))
+    monkeypatch.setattr(pair.device, "_record", lambda: recorded.append(record()))
+    for seed in range(2):
+        pair.check(cloud(2000, seed))
+    assert len(recorded) == 1
+
+
 def test_points_in_page_locked_memory_are_taken_from_there(gpu: Gpu) -> None:
     pair = Pair(gpu, make_spec())
     for count in (2000, 30, cuda_steps.POINT_CAPACITY + 5):

@@ -42,3 +42,40 @@ def test_an_input_is_laid_out_as_the_engine_reads_it(
     (array,) = uploaded
     assert array.dtype == np.float16 and array.flags.c_contiguous
     np.testing.assert_array_equal(array, canvas.transpose(order))
+
+
+def test_layers_are_timed_with_the_inputs_that_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Profiler:
+        """TensorRT's, which calls back."""
+
+    trt = SimpleNamespace(
+        TensorFormat=SimpleNamespace(LINEAR="LINEAR", HWC8="HWC8"),
+        TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
+        DataType=SimpleNamespace(FLOAT=np.float32, HALF=np.float16),
+        IProfiler=Profiler,
+        nptype=lambda kind: kind,
+    )
+    names = ["points", "index", "mask"]
+    engine = SimpleNamespace(
+        num_io_tensors=3,
+        get_tensor_name=lambda index: names[index],
+        get_tensor_mode=lambda name: "in",
+        get_tensor_format=lambda name: "LINEAR",
+        get_tensor_dtype=lambda name: np.float32 if name == "points" else np.int32,
+    )
+    shapes: dict[str, tuple[int, ...]] = {"points": (4, 2), "index": (4,), "mask": (4,)}
+    bound = SimpleNamespace(
+        memory={name: SimpleNamespace(address=place) for place, name in enumerate(names)},
+        shapes=shapes,
+        context=SimpleNamespace(),
+        enqueue=lambda: bound.context.profiler.report_layer_time("gather", 0.5) if vars(bound.context) else None,
+        stream=SimpleNamespace(synchronize=lambda: None),
+    )
+    uploaded: dict[int, Any] = {}
+    monkeypatch.setattr(engines, "bind", lambda *_: bound)
+    monkeypatch.setattr(cuda, "upload", uploaded.__setitem__)
+    times = engines.layer_times(trt, engine, shapes=shapes, runs=3, given={"index": np.array([3, 1], np.int64)})
+    assert times == {"gather": 0.5}
+    assert uploaded.keys() == {0, 1}, "what is neither a number nor given stays zero"
+    assert uploaded[0].shape == (4, 2)
+    np.testing.assert_array_equal(uploaded[1], np.array([3, 1, 3, 3], np.int32), strict=True)

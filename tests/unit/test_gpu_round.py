@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,27 @@ def test_a_round_in_the_background_interrupts_its_parts_too(tmp_path: Path) -> N
     finally:
         signal.signal(signal.SIGINT, before)
     assert "one test failed" in (tmp_path / "hangs.log").read_text()
+
+
+def test_an_interrupt_ends_what_runs_and_begins_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "scratch").mkdir()
+    log = tmp_path / "hangs.0.log"
+
+    def interrupt() -> None:
+        while not (log.is_file() and log.read_text().strip().isdigit() and (tmp_path / "kept.json").exists()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    begun = ("-c", "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()", "OUT/begun")
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run([Part("hangs", 200, [("-c", HANGS, "OUT/kept.json"), begun])], tmp_path, tmp_path / "none", minutes=5)
+    child = log.read_text().splitlines()[0]
+    assert soon_ended(int(child))
+    assert not (tmp_path / "begun").exists()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_parts_come_in_their_order_until_the_time_is_up_and_later_calls_add_theirs(tmp_path: Path) -> None:

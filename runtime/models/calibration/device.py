@@ -247,10 +247,12 @@ class CalibrationOnDevice(DevicePipeline[CalibrationParameters]):
 
     def _grow(self, values: int) -> None:
         """Make room for frames of so many values; what was recorded has the addresses of the room before."""
+        rows = values // POINT_COLUMNS
+        # All of it, or none: a GPU that is full leaves what was there before.
+        points, cells = self._gpu.allocate((values,), np.float32), self._gpu.allocate((rows,), np.int32)
+        depths = self._gpu.allocate((rows,), np.float64)
         self._sizes.clear()
-        self._points = self._gpu.allocate((values,), np.float32)
-        self._cells = self._gpu.allocate((values // POINT_COLUMNS,), np.int32)
-        self._depths = self._gpu.allocate((values // POINT_COLUMNS,), np.float64)
+        self._points, self._cells, self._depths = points, cells, depths
 
     def _size(self, height: int, width: int) -> _Size:
         """Memory for images of a size; that of the size that came first goes when there are too many."""

@@ -142,9 +142,10 @@ def detections(outputs: ArraysByName, number: int = 0) -> Boxes2D:
     """What a network that suppresses itself found in an image of its batch, in pixels of its input."""
     count = int(outputs["num_detections"].reshape(-1)[number])
     return Boxes2D(
-        np.asarray(outputs["detection_boxes"][number, :count], np.float32),
-        np.asarray(outputs["detection_classes"][number, :count], np.int64),
-        np.asarray(outputs["detection_scores"][number, :count], np.float32),
+        # Copies: memory of a lane is written again by its next request.
+        np.array(outputs["detection_boxes"][number, :count], np.float32),
+        np.array(outputs["detection_classes"][number, :count], np.int64),
+        np.array(outputs["detection_scores"][number, :count], np.float32),
     )
 
 
