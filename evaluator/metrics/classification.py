@@ -44,6 +44,8 @@ CONFIDENCE_BINS = 15
 ROTATION_BOUNDS = (1.0, 2.0, 4.0, 6.0, 180.0)
 #: Numbers of best classes among which the true one is looked for, where there are more classes than that.
 TOP_K = (2, 3, 5)
+#: Logits are below this: their differences are numbers as well.
+MOST_LOGIT = 1e300
 # Corners of a ROC curve nearer to one another than this share of false alarms can't be told apart in a figure.
 _CURVE_RESOLUTION = 1e-3
 
@@ -129,8 +131,11 @@ def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matc
                 f"sample {token} has logits of shape {answer.shape}, expected (1, {len(classes)})",
                 where=str(run.folder),
             )
-        if not np.isfinite(answer).all():
-            raise InputError(f"sample {token} has a logit that is NaN or infinite", where=str(run.folder))
+        if not (np.abs(answer) < MOST_LOGIT).all():
+            raise InputError(
+                f"sample {token} has a logit that is NaN, infinite or no logit ({np.abs(answer).max():g})",
+                where=str(run.folder),
+            )
     logits = np.concatenate([answer.logits for answer in answers]).astype(np.float64)
     decisions = np.concatenate([answer.labels for answer in answers])
     for row, counters in enumerate(run.counters):

@@ -72,6 +72,19 @@ def score_files(task: str, results: Results, output: Path | None) -> Answer:
     return Answer("\n\n".join(table.text() for table in tables), data)
 
 
+def refuse_options_of_boxes(results: Results) -> None:
+    """For tasks that have one metric, and no boxes in space.
+
+    Raises:
+        UsageError: an option of those was given.
+    """
+    given = {"metric": results.metric, "class-range": results.class_range, **results.t4}
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {value}", where="score", hint=f"{option} is for 3D boxes (--task detection3d)")
+
+
 def needed_truth(results: Results) -> Path:
     """The file of ground truth.
 

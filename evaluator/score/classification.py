@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from evaluator.metrics import classification
-from evaluator.score import Results
+from evaluator.score import Results, refuse_options_of_boxes
 from shared.arrays import Float64
 from shared.errors import InputError, UsageError
 from shared.regular_files import open_regular
@@ -42,6 +42,7 @@ class _Sample:
 
 def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     """See `evaluator.score.Score`."""
+    refuse_options_of_boxes(results)
     truth_file, predictions_file, classes = results.truth, results.predictions, results.classes
     rows, columns = _read(predictions_file)
     named = [column.removeprefix(_SCORE) for column in columns if column.startswith(_SCORE)]
@@ -51,6 +52,9 @@ def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
             where=str(predictions_file),
             hint=f"it has: {', '.join(columns)}",
         )
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise InputError(f"has the column {_SCORE}{twice[0]} twice", where=str(predictions_file))
     if classes and sorted(classes) != sorted(named):
         raise UsageError(
             f"{', '.join(classes)} are not the classes of {predictions_file}",
@@ -155,6 +159,6 @@ def _scores(rows: Mapping[str, Mapping[str, str]], names: Sequence[str], path: P
             except ValueError as error:
                 where = f"{path}: sample {token}, {_SCORE}{name}"
                 raise InputError(f"'{text}' is not a number", where=where) from error
-        if not np.isfinite(scores[place]).all():
+        if not (np.abs(scores[place]) < classification.MOST_LOGIT).all():
             raise InputError("a score is NaN or infinite", where=f"{path}: sample {token}")
     return scores

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evaluator.metrics import detection2d
-from evaluator.score import Results, needed_truth
+from evaluator.score import Results, needed_truth, refuse_options_of_boxes
 from shared.arrays import Float64, Int64
 from shared.data.types import ImageLabels
 from shared.errors import InputError, UsageError
@@ -26,6 +26,7 @@ from shared.tasks.detection2d import Boxes2D
 
 def score(results: Results) -> tuple[dict[str, Any], list[Table]]:
     """See `evaluator.score.Score`."""
+    refuse_options_of_boxes(results)
     truth_file, predictions_file = needed_truth(results), results.predictions
     content = read_json(truth_file, most_bytes=DATA_BYTES, allow_nan=True)
     if not isinstance(content, Mapping) or not all(

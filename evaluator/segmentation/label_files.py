@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.score import Results, needed_truth
+from evaluator.score import Results, needed_truth, refuse_options_of_boxes
 from evaluator.segmentation.scores import Tally, evaluate, tables
 from shared.data.label_file import LabelFile
 from shared.errors import InputError, UsageError
@@ -73,9 +73,16 @@ def score_labels(results: Results, suffixes: Sequence[str], unit: str) -> tuple[
         suffixes: of the files.
         unit: ``points`` or ``pixels``.
     """
+    refuse_options_of_boxes(results)
     truth_place = needed_truth(results)
+    for place in (truth_place, results.predictions):
+        if not place.exists():
+            raise InputError("no such file or folder", where=str(place))
     ids = parse_classes(results.classes)
     truths, predictions = (_files(place, suffixes) for place in (truth_place, results.predictions))
+    if truth_place.is_dir() != results.predictions.is_dir():
+        places = sorted((truth_place, results.predictions), key=Path.is_dir)
+        raise UsageError(f"{places[0]} is a file, {places[1]} a folder", where="score", hint="give two of a kind")
     lacking = sorted(predictions.keys() - truths.keys())
     if lacking:
         raise InputError(f"has no labels of {_example(lacking)}", where=str(truth_place))

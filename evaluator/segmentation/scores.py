@@ -6,6 +6,7 @@ grow with points or pixels.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,8 @@ from shared.metrics.confusion import MOST_CLASSES, UNLABELED, Counts, confusion,
 from shared.progress import track
 from shared.runs import Run
 from shared.table import MISSING, Table, number
+
+_log = logging.getLogger("evaluate")
 
 # Of the shares that a table shows.
 _DIGITS = 4
@@ -71,7 +74,8 @@ def truth_of(
     """
     if len(classes) > MOST_CLASSES:
         raise InputError(f"the model has {len(classes)} classes, labels tell {MOST_CLASSES} apart", where="classes")
-    truth = Truth([], [], [], [], [], labels_in(classes, label_classes), 0)
+    to_model = labels_in(classes, label_classes)
+    truth = Truth([], [], [], [], [], to_model, 0)
     count = 0
     for position, sample in enumerate(samples):
         count += 1
@@ -83,7 +87,20 @@ def truth_of(
             truth.scenes.append(sample.scene)
             if point_file is not None:
                 truth.points.append(point_file(sample))
-    return replace(truth, num_samples=count) if truth.labels else None
+    if not truth.labels:
+        return None
+    lacking = [name for name in classes if name not in label_classes]
+    if len(lacking) == len(classes):
+        _log.warning(
+            "nothing is judged: the labels are of %s, the model's classes are %s (data.classes, data.label_map)",
+            ", ".join(label_classes) or "no class", ", ".join(classes),
+        )  # fmt: skip
+    elif lacking:
+        _log.warning(
+            "no label is of %s: what the model takes for that is wrong (data.classes, data.label_map)",
+            ", ".join(lacking),
+        )
+    return replace(truth, num_samples=count)
 
 
 @dataclass

@@ -33,8 +33,11 @@ def settings_part(settings: DataSource, classes: Iterable[str]) -> dict[str, Any
 
 
 def files_part(root: Path, files: Iterable[Path]) -> list[list[str]]:
-    """Name relative to ``root`` and sha256 of each file, as a JSON value."""
-    return [[file.relative_to(root).as_posix(), sha256_of_file(file)] for file in files]
+    """Name of each file, relative to ``root`` where it lies there, and its sha256, as a JSON value."""
+    return [
+        [(file.relative_to(root) if file.is_relative_to(root) else file).as_posix(), sha256_of_file(file)]
+        for file in files
+    ]
 
 
 def point_file(settings: DataSource, root: Path, path: Path, num_features: int) -> PointFile:
@@ -53,7 +56,7 @@ def data_root(settings: DataSource, root: Path | None) -> Path:
     if folder is None:
         raise ConfigError(f"data format '{settings.format}' needs a data folder", where="data.root")
     if not folder.is_dir():
-        raise InputError("no such data folder", where=str(folder), hint="check data.root")
+        raise InputError("no such data folder", where=str(folder), hint="check data.root, or --data where it was given")
     return folder
 
 
@@ -94,14 +97,14 @@ def label_path(
         where: the entry's place, for errors.
 
     Raises:
-        InputError: the path leads out of the data folder.
+        InputError: the path leads out of the data folder, and absolute ones are not allowed.
     """
     name = entry.get(key)
     if name is None:
         return None
     prefix = settings.data_prefix.get(kind, "")
     path = f"{prefix}/{name}" if prefix else str(name)
-    return data_path(root, path, where=where)
+    return data_path(root, path, where=where, allow_absolute=settings.allow_absolute_paths)
 
 
 @contextlib.contextmanager

@@ -25,8 +25,10 @@ pillow = lazy_import("PIL.Image", install="make setup")
 
 Ids = npt.NDArray[Any]
 
-#: Modes of images with one number a pixel: gray, palette (the index, not the color), 16 bits.
-_ONE_NUMBER = ("L", "P", "I;16", "I")
+#: Modes of images with one number a pixel: gray, palette (the index, not the color), one bit, 16 bits.
+_ONE_NUMBER = ("L", "P", "1", "I;16", "I")
+# Where a PNG file says how many bits a gray value has, of which Pillow makes all of 0 to 255.
+_PNG_DEPTH = 24
 # So many ids 16 bits hold.
 _MOST_IDS = 1 << 16
 _STRANGER = -2
@@ -124,12 +126,12 @@ def _read_lidarseg(path: Path) -> Ids:
 
 def _read_mask(path: Path) -> Ids:
     where = str(path)
-    content = io.BytesIO(read_bytes(path))
+    content = read_bytes(path)
     bomb = pillow.DecompressionBombWarning
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", bomb)  # more pixels than any camera has
-            with pillow.open(content, formats=["PNG"]) as image:
+            with pillow.open(io.BytesIO(content), formats=["PNG"]) as image:
                 mode = image.mode
                 mask = np.asarray(image)
     except (OSError, ValueError, SyntaxError, bomb, pillow.DecompressionBombError) as error:
@@ -137,7 +139,9 @@ def _read_mask(path: Path) -> Ids:
     if mode not in _ONE_NUMBER:
         hint = "save the ids themselves, not their colors"
         raise InputError(f"has pixels of the kind {mode}, not one number each", where=where, hint=hint)
-    return mask if mask.dtype == np.uint8 else mask.astype(np.uint16)
+    if mode == "L" and content[_PNG_DEPTH] < 8:
+        return mask // np.uint8(255 // ((1 << content[_PNG_DEPTH]) - 1))
+    return mask.astype(np.uint8 if mask.dtype.itemsize == 1 else np.uint16)
 
 
 _READERS: Mapping[str, Callable[[Path], Ids]] = {

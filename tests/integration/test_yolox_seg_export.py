@@ -57,6 +57,17 @@ def test_boxes_and_mask_are_the_framework_s(options: dict[str, Any], stretched: 
             np.testing.assert_allclose(compared[name], values, atol=1e-4, rtol=1e-3)
 
 
+def test_a_mask_as_autoware_s_node_reads_it_needs_images_that_keep_their_shape(tmp_path: Path) -> None:
+    from exporter.models.yolox_seg import adapter
+
+    model, training, options = seg.built(
+        tmp_path, {"mask": "autoware"}, seg.TRAINING_CONFIG.replace("keep_ratio=True", "keep_ratio=False")
+    )
+    with pytest.raises(ConfigError, match="stretched to a square") as caught:
+        adapter.parameters(model, training, options)
+    assert "model.options.mask" in str(caught.value.hint)
+
+
 def test_the_graph_is_one_that_autoware_s_node_reads(tmp_path: Path) -> None:
     _, pipeline, _, path = exported(tmp_path, {})
     graph = onnx.load(str(path)).graph

@@ -115,6 +115,14 @@ def test_a_spec_whose_mask_has_other_classes_is_refused() -> None:
         build_pipeline(seg.spec(mask="mmseg"), session)
 
 
+def test_a_mask_in_the_place_of_an_image_that_was_stretched_is_refused() -> None:
+    stretched = {**tiny.parameters()["image"], "resize": "mmdet_stretched"}
+    session = seg.StandIn(tiny.random_rows(3), probabilities())
+    build_pipeline(seg.spec(image=stretched), session)
+    with pytest.raises(ManifestError, match="keeps its shape"):
+        build_pipeline(seg.spec(image=stretched, mask="autoware"), session)
+
+
 def test_run_lengths_are_those_of_the_lines_one_after_another() -> None:
     runs = run_lengths(np.array([[3, 3, 1], [1, 1, 3]], np.uint8))
     assert runs.tolist() == [(3, 2), (1, 3), (3, 1)]

@@ -166,6 +166,20 @@ def test_folders_and_files_of_something_else_are_refused(tmp_path: Path, places:
     assert "can't be read (is a folder, not a file)" in line
 
 
+def test_places_that_are_not_there_or_of_two_kinds(tmp_path: Path, places: tuple[Path, Path]) -> None:
+    line = _one_line(*_score("segmentation3d", places[0], tmp_path / "nowhere", CLASSES))
+    assert "nowhere: no such file or folder" in line
+    code, text = _score("segmentation3d", places[0], next(places[1].rglob("*.label")), CLASSES)
+    assert (code, "is a file" in text, "a folder" in text) == (2, True, True)
+
+
+@pytest.mark.parametrize("task", ["segmentation3d", "segmentation2d", "detection2d", "classification"])
+@pytest.mark.parametrize("option", [("--class-range", "50"), ("--metric", "t4"), ("--min-points", "4")])
+def test_options_of_boxes_are_refused_elsewhere(places: tuple[Path, Path], task: str, option: tuple[str, str]) -> None:
+    code, text = _score(task, *places, CLASSES, *option)
+    assert (code, f"{option[0]} {option[1]}" in text) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 from shared.config import DeployConfig
 from shared.config.model_sections import Data
 from shared.data import DataSettings, open_dataset, read_points
+from shared.data.label_file import read_ids
 from shared.data.labels import labels_in
 from shared.data.unpickle import load_pickle
 from shared.errors import ConfigError, InputError
@@ -105,6 +108,57 @@ def test_labels_of_points_in_info_files(tmp_path: Path) -> None:
     assert _labels(_info(tmp_path, {}, segments), "segmentation3d") == ["none"]
 
 
+def test_labels_of_points_name_classes_where_the_config_names_none(tmp_path: Path) -> None:
+    named = {"pts_semantic_mask_path": "lidarseg/labels.bin"}
+    own = {"pts_semantic_mask_categories": {"noise": 0, "sedan": 17, "road": 24}}
+    by_entry = _info(tmp_path, {**named, **own}, {"classes": ["sedan"]}, classes=[])
+    assert open_dataset(by_entry, task="segmentation3d").classes == ("sedan", "noise", "road")
+    assert _labels(by_entry, "segmentation3d") == ["road", "sedan", "noise"]
+    segments = {"segments": ["noise", *["other"] * 16, "car", *["other"] * 6, "road"]}
+    assert _labels(_info(tmp_path, named, segments, classes=[]), "segmentation3d") == ["road", "car", "noise"]
+    by_config = _info(tmp_path, named, {}, classes=[], label_ids={"road": [24], "car": [17], "noise": [0]})
+    assert _labels(by_config, "segmentation3d") == ["road", "car", "noise"]
+    # Boxes alone are of the classes that boxes have.
+    assert open_dataset(_info(tmp_path, {}, segments, classes=[]), task="detection3d").classes == ()
+
+
+def _image_info(folder: Path, metainfo: Mapping[str, Any], mask: str = "mask.png", **settings: Any) -> DataSettings:
+    """An info file of one image with a mask of 0 and 2."""
+    Image.new("RGB", (2, 1)).save(folder / "image.jpg")
+    Image.fromarray(np.array([[0, 2]], np.uint8)).save(folder / "mask.png")
+    entry = {"img_path": "image.jpg", "img_id": "a", "width": 2, "height": 1, "seg_map_path": mask}
+    (folder / "info.json").write_text(json.dumps({"metainfo": metainfo, "data_list": [entry]}))
+    return DataSettings("info", folder, Path("info.json"), **settings)
+
+
+def test_masks_name_classes_where_the_config_names_none(tmp_path: Path) -> None:
+    settings = _image_info(tmp_path, {"classes": ["car"], "segments": ["car", "sky", "road"]})
+    assert open_dataset(settings, task="segmentation2d").classes == ("car", "sky", "road")
+    assert _labels(settings, "segmentation2d") == ["car", "road"]
+
+
+def test_masks_that_nobody_explains_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not say which label is of which class") as caught:
+        open_dataset(_image_info(tmp_path, {"classes": ["car"]}), task="segmentation2d")
+    assert "label_ids" in str(caught.value.hint)
+
+
+def test_labels_elsewhere_where_that_is_allowed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "data").mkdir()
+    elsewhere.mkdir()
+    Image.fromarray(np.array([[2, 0]], np.uint8)).save(elsewhere / "mask.png")
+    metainfo = {"segments": ["car", "sky", "road"]}
+    place = str(elsewhere / "mask.png")
+    settings = _image_info(tmp_path / "data", metainfo, place, allow_absolute_paths=True)
+    assert _labels(settings, "segmentation2d") == ["road", "car"]
+    before = open_dataset(settings, task="segmentation2d").digest()
+    Image.fromarray(np.array([[2, 1]], np.uint8)).save(elsewhere / "mask.png")
+    assert open_dataset(settings, task="segmentation2d").digest() != before
+    with pytest.raises(InputError, match="is absolute"):
+        open_dataset(_image_info(tmp_path / "data", metainfo, place), task="segmentation2d")
+
+
 def test_labels_that_nobody_explains_are_refused(tmp_path: Path) -> None:
     settings = _info(tmp_path, {"pts_semantic_mask_path": "lidarseg/labels.bin"}, {})
     with pytest.raises(ConfigError, match="does not say which label is of which class") as caught:
@@ -164,6 +218,44 @@ def test_masks_named_as_their_images(tmp_path: Path) -> None:
         label_ids={"person": [0], "car": [2], "table": [61]},
     )  # fmt: skip
     assert _labels(settings, "segmentation2d") == ["car", "person", "-", "-"]
+
+
+@pytest.mark.parametrize(("place", "image"), [("masks", "a.jpg"), (".", "a.jpg"), ("masks", "a.png")])
+def test_masks_among_the_images_are_none(tmp_path: Path, place: str, image: str) -> None:
+    (tmp_path / place).mkdir(exist_ok=True)
+    Image.new("RGB", (2, 1)).save(tmp_path / image)
+    Image.fromarray(np.array([[1, 0]], np.uint8)).save(tmp_path / place / "a.png")
+    settings = DataSettings("folder", tmp_path, classes=["road", "car"], data_prefix={"seg_map_path": place})
+    dataset = open_dataset(settings, task="segmentation2d")
+    assert [dataset.sample(index).token for index in range(len(dataset))] == [image]
+    assert _labels(settings, "segmentation2d") == ["car", "road"]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("palette", [False, True])
+def test_masks_of_few_bits(tmp_path: Path, bits: int, palette: bool) -> None:
+    ids = np.arange(1 << bits, dtype=np.uint8)[None]
+    image = Image.fromarray(ids)
+    if palette:
+        image.putpalette(list(range(3 << bits)))
+        image.save(tmp_path / "mask.png", bits=bits)
+    else:
+        (tmp_path / "mask.png").write_bytes(_gray_png(ids, bits))
+    np.testing.assert_array_equal(read_ids(tmp_path / "mask.png"), ids)
+
+
+def _gray_png(ids: np.ndarray[Any, Any], bits: int) -> bytes:
+    """A PNG file of gray values of so many bits (PNG specification, 2nd edition, 11.2.2 and 7.2)."""
+    height, width = ids.shape
+    packed = np.packbits(np.unpackbits(ids[..., None], axis=2)[..., 8 - bits :].reshape(height, -1), axis=1)
+    lines = b"".join(b"\0" + line.tobytes() for line in packed)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def test_masks_that_are_not_there_or_have_no_classes(cityscapes: Path) -> None:

@@ -147,6 +147,16 @@ def test_frames_without_points_and_without_labels_are_counted(tmp_path: Path) ->
     assert find_metric("segmentation3d").tables(found)[0].rows == [["mean", "0", "", "-", "-", "-", "-"]]
 
 
+def test_classes_of_other_names_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    metric, samples = find_metric("segmentation2d"), images(tmp_path, [np.zeros((4, 6), np.uint8)], 4)
+    metric.ground_truth(samples, CLASSES, CLASSES)
+    assert not caplog.records
+    metric.ground_truth(samples, ["automobile", *CLASSES[1:]], CLASSES)
+    assert f"no label is of {CLASSES[0]}" in caplog.text
+    metric.ground_truth(samples, [name.upper() for name in CLASSES], CLASSES)
+    assert "nothing is judged" in caplog.text
+
+
 def test_nothing_labeled_is_no_ground_truth(tmp_path: Path) -> None:
     metric = find_metric("segmentation3d")
     assert metric.ground_truth(frames(tmp_path, [None], [np.zeros((1, 4))], 4), CLASSES, CLASSES) is None

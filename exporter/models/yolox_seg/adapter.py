@@ -17,6 +17,7 @@ from exporter.models.yolox_seg.framework import COMPARED_EVERY, answer
 from exporter.models.yolox_seg.options import SegOptions
 from exporter.options import checked_options
 from exporter.training_config import TrainingConfig, classes_of_head
+from shared.errors import ConfigError
 from shared.several_tasks import qualified_classes
 
 __all__ = ["TASK", "answer", "build", "classes", "components", "load_input", "parameters", "read_options"]
@@ -43,6 +44,16 @@ def classes(model: Any) -> list[str]:
 
 
 def parameters(model: Any, config: TrainingConfig, options: SegOptions) -> dict[str, Any]:
-    """Those of a YOLOX, and what becomes of the mask."""
-    mask = {"convention": options.mask, "compared_every": COMPARED_EVERY}
-    return {**yolox.parameters(model, config, options), "mask": mask}
+    """Those of a YOLOX, and what becomes of the mask.
+
+    Raises:
+        ConfigError: Autoware's node would misread the mask, which is asked for as the node reads it.
+    """
+    of_boxes = yolox.parameters(model, config, options)
+    if options.mask == "autoware" and of_boxes["image"]["resize"] == "mmdet_stretched":
+        raise ConfigError(
+            "mask: autoware reads the mask of an image that keeps its shape; this model's are stretched to a square",
+            where=str(config.path),
+            hint="set model.options.mask to awml, or keep_ratio=True in Resize if it was trained so",
+        )
+    return {**of_boxes, "mask": {"convention": options.mask, "compared_every": COMPARED_EVERY}}

@@ -82,7 +82,7 @@ def _between(source: int, target: int) -> Sampling:
 
 
 def _nearest(source: int, target: int) -> Sampling:
-    """As OpenCV's ``INTER_NEAREST``: the pixel of ``source`` ones that each falls into."""
+    """The pixel of ``source`` ones that each falls into."""
     both = (np.arange(target) * source // target).astype(np.int32)
     return Sampling(np.stack([both, both], axis=1), np.zeros(target, np.float32))
 

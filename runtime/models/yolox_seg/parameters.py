@@ -35,6 +35,8 @@ def read_parameters(spec: ModelSpec) -> YoloxSegParameters:
         ManifestError: one is missing, unknown or impossible, or they don't fit the spec's component and classes.
     """
     parameters = validated(YoloxSegParameters, spec)
+    if parameters.mask.convention == "autoware" and parameters.image.convention.stretched:
+        raise misfit("its mask is read as of an image that keeps its shape (autoware), its images are stretched")
     check_component(spec, parameters, len(classes_of(DETECTION, spec.classes)))
     outputs = spec.components[0].outputs
     wanted = [len(classes_of(SEGMENTATION, spec.classes)), parameters.image.height, parameters.image.width]

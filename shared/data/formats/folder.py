@@ -102,15 +102,19 @@ def _open_masks(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     images = data_path(folder, settings.data_prefix.get("img", "."), where=where)
     masks = data_path(folder, settings.data_prefix[_MASKS], where=where)
     endings = (settings.img_suffix,) if settings.img_suffix else IMAGE_SUFFIXES
-    files = sorted(file for file in images.rglob("*") if file.name.lower().endswith(tuple(map(str.lower, endings))))
-    if not files:
-        raise InputError("no images here", where=str(images), hint=f"expected names that end in {', '.join(endings)}")
+    found = sorted(file for file in images.rglob("*") if file.name.lower().endswith(tuple(map(str.lower, endings))))
     ids = {UNLABELED: IGNORED, **class_of_ids(settings, settings.classes, enumerate(settings.classes))}
 
     def mask_of(file: Path) -> Path:
         stem = file.name[: -len(settings.img_suffix)] if settings.img_suffix else file.stem
         return masks / file.parent.relative_to(images) / f"{stem}{settings.seg_map_suffix}"
 
+    # Masks may lie among the images: below them in a folder of their own, or beside them.
+    apart = masks != images and masks.is_relative_to(images)
+    of_others = {mask for file in found if (mask := mask_of(file)) != file}
+    files = [file for file in found if file not in of_others and not (apart and file.is_relative_to(masks))]
+    if not files:
+        raise InputError("no images here", where=str(images), hint=f"expected names that end in {', '.join(endings)}")
     labeled = {file: mask for file in files if (mask := mask_of(file)).is_file()}
     if not labeled:
         raise InputError(f"has no mask of {files[0].name}", where=str(masks), hint=f"expected {mask_of(files[0])}")

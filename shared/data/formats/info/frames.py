@@ -16,7 +16,7 @@ Rules where the two, or the data sets behind them, differ:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,15 @@ def open_info(settings: DataSource, folder: Path) -> Dataset[Sample]:
             label_path(settings, folder, entry, "pts_semantic_mask_path", "pts_semantic_mask", where)
             for entry in entries
         ]
-    classes = tuple(settings.classes) or tuple(name for name in own_classes if name)
+    with explain_malformed(where):
+        categories = [
+            str(name)
+            for entry, path in zip(entries, labels, strict=True)
+            if path is not None
+            for name in entry.get("pts_semantic_mask_categories") or ()
+        ]
+    of_points = [*segments, *categories, *settings.label_ids] if any(path is not None for path in labels) else ()
+    classes = tuple(settings.classes) or names_in(own_classes, of_points)
     if not classes and any(entry.get("instances") for entry in entries if isinstance(entry, Mapping)):
         raise ConfigError("the info file does not name its classes", where=where, hint="list them in data.classes")
     reader = _Reader(folder, settings, classes, own_classes or classes)
@@ -83,8 +91,7 @@ def open_info(settings: DataSource, folder: Path) -> Dataset[Sample]:
             own = entry.get("pts_semantic_mask_categories") or {}
             known = [(int(number), str(name)) for name, number in own.items()] or list(enumerate(segments))
             if not known and not settings.label_ids:
-                hint = "say it in data.label_ids, for example {road: [24], car: [17]}"
-                raise ConfigError("does not say which label is of which class", where=where, hint=hint)
+                raise ConfigError("does not say which label is of which class", where=where, hint=SAY_IDS)
             return replace(sample, point_labels=LabelFile(path, class_of_ids(settings, classes, known)))
 
     return Dataset(
@@ -101,6 +108,13 @@ def open_info(settings: DataSource, folder: Path) -> Dataset[Sample]:
 
 
 _MOST_CLASSES = 100_000
+#: What to do where a file with labels of points or pixels names no classes.
+SAY_IDS = "say it in data.label_ids, for example {road: [24], car: [17]}"
+
+
+def names_in(*lists: Iterable[str]) -> tuple[str, ...]:
+    """All names, each once, in order."""
+    return tuple(dict.fromkeys(name for names in lists for name in names if name))
 
 
 def own_class_names(metainfo: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.common import explain_malformed, files_part, info_file, label_path, load_info, settings_part
-from shared.data.formats.info.frames import own_class_names
+from shared.data.formats.info.frames import SAY_IDS, names_in, own_class_names
 from shared.data.images import LabelCollector
 from shared.data.label_file import LabelFile, class_of_ids
 from shared.data.labels import IGNORED
@@ -30,7 +30,7 @@ def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
     """Data set of the images of an info file.
 
     Raises:
-        ConfigError: no info file is named, or it has labels and no class names.
+        ConfigError: no info file is named, or it has labels and does not say of which classes.
         InputError: the file is missing, refused, malformed, or has no images.
     """
     file = info_file(settings, folder)
@@ -48,13 +48,15 @@ def open_image_info(settings: DataSource, folder: Path) -> Dataset[ImageSample]:
         entries = [entry for frame in content["data_list"] for entry in _image_entries(frame)]
     if not entries:
         raise InputError("has no images", where=where, hint="was it made for another split, or without cameras?")
-    classes = tuple(settings.classes) or tuple(name for name in own if name)
     if not own and any(entry.get("instances") for entry in entries):
         raise ConfigError("the info file does not name its classes", where=where, hint="list them in its metainfo")
-
-    ids = {UNLABELED: IGNORED, **class_of_ids(settings, classes, enumerate(segments))}
     with explain_malformed(where):
         masks = [label_path(settings, folder, entry, "seg_map_path", "seg_map_path", where) for entry in entries]
+    labeled = any(path is not None for path in masks)
+    if labeled and not segments and not settings.label_ids:
+        raise ConfigError("does not say which label is of which class", where=where, hint=SAY_IDS)
+    classes = tuple(settings.classes) or names_in(own, [*segments, *settings.label_ids] if labeled else ())
+    ids = {UNLABELED: IGNORED, **class_of_ids(settings, classes, enumerate(segments))}
 
     def build(index: int) -> ImageSample:
         place = f"{where}: image {index}"
