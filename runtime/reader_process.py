@@ -134,12 +134,12 @@ def serve(parent: int, control: int, readers: Sequence[int], told: int, buffers:
         if dataset.digest() != job.digest:
             raise InputError("changed while it was opened", where=dataset.name, hint="run it again")
     except Exception as error:  # noqa: BLE001  # whatever it is, it is raised there
-        connection.send(_portable(error))
+        _tell(connection, _portable(error))
         return
     try:
         interface = build_pipeline(job.spec, NoSession()).interface
     except Exception:  # noqa: BLE001  # a pipeline of another package, which needs more than this
-        connection.send(False)
+        _tell(connection, False)
         return
     os.nice(job.niceness)
     _keep_memory()
@@ -163,11 +163,16 @@ def serve(parent: int, control: int, readers: Sequence[int], told: int, buffers:
                 os._exit(status)
         children[child] = position
         os.close(descriptor)
-    connection.send(True)
+    _tell(connection, True)
     while children:
         child, status = os.wait()
-        with contextlib.suppress(BrokenPipeError):
-            connection.send(Ended(children.pop(child), os.waitstatus_to_exitcode(status)))
+        _tell(connection, Ended(children.pop(child), os.waitstatus_to_exitcode(status)))
+
+
+def _tell(connection: Connection, message: Any) -> None:
+    """Send something to the process of the model, which may have ended with an error of its own."""
+    with contextlib.suppress(BrokenPipeError):
+        connection.send(message)
 
 
 def _end_with(parent: int) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.arrays import Bool
 from shared.errors import InputError, ManifestError, UsageError
 from shared.files import sha256_of_json
 from shared.manifest import Manifest, Stage
@@ -218,7 +219,8 @@ def _planned(work: Path, mine: Manifest, found: Found) -> MergedRun:
             left_out.append(f"{piece.folder} was run with another {stale} than is here")
         else:
             fitting.setdefault(_identity(piece), []).append(piece)
-    pieces = max(fitting.values(), key=_size, default=[])
+    # One that is whole, whatever else is there of larger ones.
+    pieces = max(fitting.values(), key=lambda pieces: (_missing(pieces) is None, _covered(pieces).sum()), default=[])
     for others in fitting.values():
         if others is not pieces:
             left_out += [f"{piece.folder} is of another run than {pieces[0].folder.name}: {_why(pieces[0], piece)}"
@@ -268,18 +270,19 @@ def _why(one: Piece, other: Piece) -> str:
     return lines[0] if len(lines[0]) <= _LONGEST_DIFFERENCE else lines[0].partition(":")[0]
 
 
-def _size(pieces: Sequence[Piece]) -> int:
-    return sum(len(piece.header.samples) for piece in pieces)
+def _covered(pieces: Sequence[Piece]) -> Bool:
+    """(N,) which samples of the run are in a piece."""
+    covered = np.zeros(pieces[0].header.count, np.bool_)
+    for piece in pieces:
+        covered[piece.header.first : piece.header.samples.stop] = True
+    return covered
 
 
 def _missing(pieces: Sequence[Piece]) -> str | None:
     """Which shards are missing, in words; None where none is."""
     if not pieces:
         return "no shard of the model that is here is finished"
-    count = pieces[0].header.count
-    covered = np.zeros(count, np.bool_)
-    for piece in pieces:
-        covered[piece.header.first : piece.header.samples.stop] = True
+    count, covered = pieces[0].header.count, _covered(pieces)
     if covered.all():
         return None
     divisions = {_origin(piece).shards for piece in pieces}

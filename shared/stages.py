@@ -186,7 +186,7 @@ class StageRun:
     # -- before -----------------------------------------------------------------------------------------------------
 
     def up_to_date(self, *, say: bool = True) -> bool:
-        """Whether the last run had the same key, finished, and all that it made is intact. Says so when it is."""
+        """Whether the last run had the same key, finished, and all that it made is there and intact; says so then."""
         manifest = read_manifest(self.root / MANIFEST_NAME)
         last = manifest.stages.get(self.name)
         if last is None or last.status != "done" or last.fingerprint != self.fingerprint:
@@ -194,6 +194,10 @@ class StageRun:
         for relative in last.outputs:
             record = manifest.artifacts.get(relative)
             if record is None or not record.describes(inside(self.root, relative)):
+                return False
+        for result in last.results:
+            kind, _, name = result.partition("/")
+            if name not in manifest.results.get(kind, {}):
                 return False
         if say:
             _log.info("%s: up to date", self.name, extra=logs.event("up_to_date", stage=self.name))
@@ -326,7 +330,7 @@ class StageRun:
     def pieces(self, relative: str) -> WorkPath:
         """The folder of the pieces of the run that is to become the folder ``relative``; it need not be there.
 
-        When the stage ends well it goes, and so do those of other fingerprints.
+        When the stage ends well it goes, and so do those of other fingerprints, but where a shard runs.
         """
         self._runs.append(relative)
         return self.pieces_folder(relative)
@@ -456,7 +460,12 @@ class StageRun:
         """From the names of this attempt to those that the manifest gives; folders first, they replace whole ones."""
         sources = {**self._folders, **{relative: path for relative, (path, _) in self._pending.items()}}
         alone = [path for path in outdated if not any(path.startswith(f"{folder}/") for folder in self._folders)]
-        pieces = [path.relative for run in self._runs for path in pieces_folders(self.root, run)]
+        pieces = [
+            path.relative
+            for run in self._runs
+            for path in pieces_folders(self.root, run)
+            if not any(stage_lock(self.root, f"{self.name}-{piece}").is_held() for piece in path.names())
+        ]
         return switch_of(self.root, sources, [*sorted(alone), *pieces])
 
     def _artifact_record(self, path: WorkPath, kind: str) -> Artifact:

@@ -309,6 +309,24 @@ def test_a_shard_whose_key_does_not_hold_is_refused(work) -> None:
     assert "the fingerprint is not that of its key" in merge(work, code=3)
 
 
+def test_a_run_that_ends_leaves_shards_alone_that_are_running(work) -> None:
+    shard(work, "1/2")
+    (running,) = pieces(work)
+    with stage_lock(work, f"run:onnx-cpu-{running.name}"):
+        run(work, "onnx", "cpu", num_samples=2)
+        assert pieces(work) == [running]
+    run(work, "onnx", "cpu", num_samples=3)
+    assert not pieces(work)
+
+
+def test_shards_that_are_whole_are_committed_beside_one_of_a_larger_run(work) -> None:
+    shard(work, "1/2")
+    for which in ("1/2", "2/2"):
+        run(work, "onnx", "cpu", num_samples=3, shard=which)
+    assert "commit    run onnx-cpu, from 2 shards" in merge(work)
+    assert len(Run.open(work / RUN)) == 3
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.2])
 def test_a_killed_shard_goes_on(exported, work, seconds) -> None:
     command = [sys.executable, "-m", "runtime.cli", "run", "--work", str(work), "--backend", "onnx"]

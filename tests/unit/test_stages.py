@@ -50,6 +50,18 @@ def test_up_to_date_until_something_changes(tmp_path: Path, caplog: pytest.LogCa
     ]
 
 
+def test_a_result_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    ws = Workspace.create(tmp_path)
+    stage = ws.stage("verify", tool="verifier")
+    with stage:
+        stage.result("verification", "summary", {"passed": True})
+    assert ws.stage("verify", tool="verifier").up_to_date()
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    del content["results"]["verification"]
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    assert not ws.stage("verify", tool="verifier").up_to_date()
+
+
 def test_the_command_is_recorded_as_a_user_types_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also that of ``python -m exporter``, whose program is ``exporter/__main__.py``."""
     ws = Workspace.create(tmp_path)
