@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.lazy import lazy_import
-from shared.onnx_graph import MATRIX_OPERATORS, node_name
+from shared.onnx_graph import MATRIX_OPERATORS, names_read, node_name
 from shared.qdq_lint import QdqGraph, is_used
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _prune(graph: onnx.GraphProto) -> None:
     kept = []
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
-            wanted.update(node.input)
+            wanted.update(names_read(node))
             kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))

@@ -43,6 +43,8 @@ _COMMUTES = frozenset(
 _EPILOGUE = frozenset({"Add", "BatchNormalization", "Clip", "LeakyRelu", "Relu"})
 # Quantized inputs of these need one scale: their int8 values are added, or lie in one tensor.
 _JOINS = frozenset({"Add", "Concat"})
+# What a Constant may hold in place of a tensor.
+_NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 Scale = npt.NDArray[np.float32]
 
@@ -174,8 +176,11 @@ class QdqGraph:
         name = self._origin(name, frozenset({"Identity"}))
         tensor = self._initializers.get(name)
         node = self.producer.get(name)
-        if tensor is None and node is not None and node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensor = node.attribute[0].t
+        if tensor is None and node is not None and node.op_type == "Constant":
+            attribute = node.attribute[0]
+            if attribute.name in _NUMBERS:
+                return np.asarray(onnx.helper.get_attribute_value(attribute), _NUMBERS[attribute.name])
+            tensor = attribute.t if attribute.name == "value" else None
         return None if tensor is None else np.asarray(onnx.numpy_helper.to_array(tensor))
 
     def _origin(self, name: str, through: frozenset[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from shared.errors import BuildError, ConfigError, EnvironmentLacks, ManifestError, UsageError
+from shared.errors import BuildError, ConfigError, DeployError, EnvironmentLacks, InputError, ManifestError, UsageError
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.workspace import Workspace
 from tests.support.choosing import quantized_workspace
@@ -19,8 +19,10 @@ from trt_builder.build_plan import read_config
 from trt_builder.choices.choice import Choice, uniform
 from trt_builder.choices.measure import PARETO, RESULT, Bench
 from trt_builder.choices.prepare import config_of, prepare
+from trt_builder.choices.search import Limit
 from trt_builder.choices.source import Source, skip_list
 from trt_builder.choices.sweep import choices, sweep
+from trt_builder.choices.tune import CONFIG, tune
 from trt_builder.jobs import make_jobs
 
 COMPONENTS = (ENCODER, HEAD)
@@ -137,13 +139,26 @@ def test_skip_lists_are_read_from_configs_and_from_sensitivity(source: Source, t
     assert len(found[1].int8) == len(source.layers) - 1
 
 
+def test_skip_lists_of_one_name_are_told_apart_by_their_folders(source: Source, tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "skip.yaml" for folder in ("a", "b", "c/b", "copy")]
+    layers = ("pts.backbone", "heatmap", "pts.neck", "pts.backbone")
+    for path, name in zip(paths, layers, strict=True):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"sensitive_layers: [{name}]\n")
+    found = choices(source, ["int8"], paths)
+    names = f"{tmp_path.name}/b/skip", "c/b/skip"
+    assert [choice.label for choice in found] == ["int8, a/skip", *(f"int8, {name}" for name in names)]
+    assert found[0].int8 == frozenset(source.layers) - in_backbone(source)
+    assert len({choice.int8 for choice in found}) == 3, "two equal files are one choice"
+
+
 # -- measured once ----------------------------------------------------------------------------------------------------
 
 
 class Tools:
     """Stands in for the commands: notes each call, and leaves what `runtime bench` and `evaluator pareto` would."""
 
-    def __init__(self, broken: Sequence[str] = (), error: type[Exception] = BuildError) -> None:
+    def __init__(self, broken: Sequence[str] = (), error: type[BaseException] = BuildError) -> None:
         self.calls: list[tuple[str, str]] = []
         self.broken, self.error = broken, error
 
@@ -153,7 +168,8 @@ class Tools:
         if command == "bench":
             policy = workspace.config()["tensorrt"]["precision_policy"]
             if policy in self.broken:
-                raise self.error("does not run", where="runtime bench")
+                named = {"where": "runtime bench"} if issubclass(self.error, DeployError) else {}
+                raise self.error("does not run", **named)
             stages = {ENCODER: {"median": 1.0}, HEAD: {"median": 2.0}, "total": {"median": 4.0}}
 
             def record(manifest: Manifest) -> None:
@@ -224,6 +240,39 @@ def test_a_choice_that_fails_is_named_and_the_others_are_measured(source: Source
 def test_a_machine_that_lacks_something_ends_the_sweep(source: Source) -> None:
     with pytest.raises(EnvironmentLacks, match="does not run"):
         sweep(bench_of(source, Tools(["fp32"], EnvironmentLacks)), ["fp32", "fp16"], [], metric=False)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EnvironmentLacks, InputError, UsageError])
+def test_what_is_not_the_fault_of_a_choice_is_tried_again(source: Source, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        sweep(bench_of(source, Tools(["fp16"], error)), ["fp32", "fp16"], [], metric=False)
+    again = Tools()
+    assert sweep(bench_of(source, again), ["fp32", "fp16"], [], metric=False).data["left_out"] == []
+    assert again.calls.count(("runtime", "bench")) == 1, "FP32 was measured before"
+
+
+def test_tune_writes_nothing_where_the_reference_can_not_be_measured(source: Source) -> None:
+    tools = Tools(["fp32"])
+    with pytest.raises(BuildError, match="the reference, FP32, can't be built or run"):
+        tune(bench_of(source, tools), Limit(max_drop=1.0), most=2)
+    assert tools.calls == [("runtime", "bench")], "nothing can be compared with it"
+    assert not (source.workspace.root / CONFIG).exists()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("pts.bakcbone", "did you mean 'pts.backbone'"),
+        ("heatmpa", "did you mean 'heatmap'"),
+        (r"^nothing\d", "there are: pts.backbone, "),
+    ],
+)
+def test_what_tune_is_to_keep_in_float_must_be_there(source: Source, pattern: str, hint: str) -> None:
+    tools = Tools()
+    with pytest.raises(UsageError, match="is no layer or block that the export quantized") as error:
+        tune(bench_of(source, tools), Limit(max_drop=1.0), keep_float=["pts.neck", pattern], most=2)
+    assert error.value.hint is not None and error.value.hint.startswith(hint)
+    assert not tools.calls
 
 
 def test_weights_come_from_before_rounding(source: Source) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from shared.onnx_graph import is_quantized
 from shared.qdq_cut import cut_out
 from shared.qdq_lint import lint, quantized_nodes
 from tests.support.choosing import quantized_workspace
-from tests.support.qdq_graphs import residual_block
+from tests.support.qdq_graphs import Net, residual_block
 from tests.support.trt_workspaces import HEAD, head, quantize
 from trt_builder.choices.source import Source
 
@@ -65,6 +65,30 @@ def test_a_pair_of_a_skip_connection_stays_as_long_as_its_tensor_is_read_in_int8
         assert set(names_of(cut)) == {"conv0", "conv1", "conv2"} - leaving
         assert any(node.name.startswith("skip") for node in cut.graph.node) == stays
         assert not lint(cut)
+
+
+def test_what_the_bodies_of_an_if_read_stays() -> None:
+    net = Net()
+    inner = net.conv("x", "conv")
+    moved, shift = net.node("Relu", "relu", inner), net.constant("shift", 2.0)
+    then, otherwise = (
+        helper.make_graph(
+            [helper.make_node(operator, [moved, shift], [f"{operator}.out"])],
+            operator,
+            [],
+            [helper.make_tensor_value_info(f"{operator}.out", TensorProto.FLOAT, None)],
+        )
+        for operator in ("Add", "Mul")
+    )
+    net.node("If", "if", net.constant("condition", True, np.bool_), then_branch=then, else_branch=otherwise)
+    model = net.model()
+    # `Net` takes for an output what no node reads directly.
+    del model.graph.output[0]
+    assert [value.name for value in model.graph.output] == ["if.out"]
+    cut = cut_out(model, {"conv"}, {})
+    assert not is_quantized(cut)
+    (before,), (after,) = run(model), run(cut)
+    np.testing.assert_allclose(after, before, atol=0.5)
 
 
 def test_the_graph_that_is_given_stays_as_it_is() -> None:

@@ -117,6 +117,17 @@ def test_a_planted_fault_is_found_at_its_node(fault: str, layers: int, data: st.
     assert all(name.startswith(layer) for name in found), "sound layers are left alone"
 
 
+@pytest.mark.parametrize("attribute", ["value", "value_float", "value_floats"])
+def test_scales_of_constant_nodes_are_constants(attribute: str) -> None:
+    model = chain(1, [True]).model()
+    name = "conv0/weight.scale" if attribute == "value_floats" else "conv0/input.scale"
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    model.graph.initializer.remove(tensor)
+    value = tensor if attribute == "value" else numpy_helper.to_array(tensor).tolist()
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [name], **{attribute: value}))
+    assert lint(model) == []
+
+
 def test_a_pair_around_nothing_or_before_what_has_no_int8_kernel() -> None:
     net = Net()
     net.node("Sigmoid", "sigmoid", net.pair("x", "before_sigmoid"))

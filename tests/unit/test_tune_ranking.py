@@ -77,6 +77,13 @@ def test_blocks_have_the_drops_of_the_ranking(source: Source) -> None:
     assert (found["pts.head.shared"].drop, found["pts.head.shared"].snr_db) == (0.25, None)
 
 
+def test_a_ranking_of_single_layers_makes_blocks_of_one(source: Source) -> None:
+    ranked(source, *(f"{rank},layer,{name},1,{rank}.5,90,3.0,1,1" for rank, name in enumerate(source.layers)))
+    found = blocks(source, source.layers)
+    drops = {block.layers: block.drop for block in found}
+    assert drops == {(name,): rank + 0.5 for rank, name in enumerate(source.layers)}
+
+
 def test_layers_that_must_stay_in_float_are_in_no_block(source: Source) -> None:
     allowed = source.without(["heatmap"], "test")
     assert not any("heatmap" in layer for block in blocks(source, allowed) for layer in block.layers)

@@ -31,6 +31,9 @@ PARETO = "choices/pareto.json"
 # Bare engines are timed as a graph of launches, without copies.
 _LIKE = "trtexec-11"
 _LONGEST_WARM_UP = 20.0
+# Begins the reason of a stage that failed over the choice itself. What else ended one (Ctrl-C, data or a GPU that was
+# missing, a full disk) may be gone by the next call.
+_OWN = "can't be built or run: "
 
 Call = Callable[..., str]
 
@@ -172,19 +175,22 @@ class Bench:
     def _once(
         self, workspace: Workspace, stage: StageRun, choice: Choice, work: Callable[[Workspace, StageRun], None]
     ) -> None:
-        """Do a stage unless it is done, or has failed in the same way before."""
+        """Do a stage unless it is done, or has failed before in the same way and over the choice itself."""
         last = workspace.manifest().stages.get(stage.name)
         if not self.force and last is not None and last.fingerprint == stage.fingerprint:
-            if last.status == "failed":
-                raise Failed(last.reason or "failed before", where=choice.label)
+            if last.status == "failed" and last.reason is not None and last.reason.startswith(_OWN):
+                raise Failed(last.reason.removeprefix(_OWN), where=choice.label)
             if stage.up_to_date(say=False):
                 return
         _log.info("%s: %s", choice.label, stage.name)
         try:
             with stage:
-                work(workspace, stage)
-        except (BuildError, InferenceError) as error:
-            raise Failed(error.message, where=f"{choice.label}: {error.where}", hint=error.hint) from error
+                try:
+                    work(workspace, stage)
+                except (BuildError, InferenceError) as error:
+                    raise Failed(f"{_OWN}{error}") from error
+        except Failed as error:
+            raise Failed(error.message.removeprefix(_OWN), where=choice.label) from error
 
     def _time(self, workspace: Workspace, stage: StageRun) -> None:
         work = str(workspace.root)

@@ -103,8 +103,10 @@ def blocks(source: Source, allowed: Collection[str]) -> list[Block]:
         InputError: it is none.
     """
     rows = ranking(source)
+    # A ranking without blocks was made of single layers (--block-size 1).
     size = max(
-        (int(_number(row["layers"]) or 1) for row in rows.values() if row["kind"] == "block"), default=BLOCK_SIZE
+        (int(_number(row["layers"]) or 1) for row in rows.values() if row["kind"] == "block"),
+        default=1 if rows else BLOCK_SIZE,
     )
     found = []
     for name, inside in blocks_of(list(source.layers), size).items():

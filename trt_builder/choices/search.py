@@ -116,9 +116,10 @@ class Search:
         self.tried: dict[Choice, Tried] = {}
 
     def run(self) -> Tried:
-        """The best choice; FP32 itself where nothing else is good enough."""
+        """The best choice; FP32 itself where nothing else is good enough, also if it can't be measured."""
         best = self.best_float()
-        if not self.layers:
+        # Without the reference, nothing can be compared with it.
+        if not self.layers or math.isinf(best.latency_ms):
             return best
         everything = self.int8(best, frozenset(self.layers))
         estimate = self.estimate(best.choice, everything.choice)

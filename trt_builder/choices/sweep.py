@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from shared.answer import Answer
@@ -83,11 +83,27 @@ def choices(source: Source, policies: Sequence[str], skip_lists: Sequence[Path])
     return wanted
 
 
-def int8_choices(source: Source, skip_lists: Iterable[Path]) -> list[Choice]:
-    """A choice in INT8 per skip list; without one, all layers."""
+def int8_choices(source: Source, skip_lists: Sequence[Path]) -> list[Choice]:
+    """A choice in INT8 per skip list, those that leave the same layers in INT8 as one; without one, all layers."""
     rest = dict.fromkeys(source.components, BESIDE_INT8)
-    lists = {f"int8, {path.stem}": source.without(skip_list(path), str(path)) for path in skip_lists}
-    return [Choice(label, rest, layers) for label, layers in (lists or {"int8": frozenset(source.layers)}).items()]
+    if not skip_lists:
+        return [Choice("int8", rest, frozenset(source.layers))]
+    files: dict[frozenset[str], Path] = {}
+    for path in skip_lists:
+        layers = source.without(skip_list(path), str(path))
+        if (first := files.setdefault(layers, path)) != path:
+            _log.info("%s leaves the same layers in INT8 as %s: one choice", path, first)
+    return [Choice(f"int8, {_short(path, files.values())}", rest, layers) for layers, path in files.items()]
+
+
+def _short(path: Path, paths: Collection[Path]) -> str:
+    """The stem of a file, with as many folders before it as tell it from the others: tools give all lists one name."""
+    names = [each.absolute().with_suffix("").parts for each in paths]
+    own = path.absolute().with_suffix("").parts
+    for depth in range(1, len(own)):
+        if [name[-depth:] for name in names].count(own[-depth:]) == 1:
+            return "/".join(own[-depth:])
+    return path.name
 
 
 def _imprecision(choice: Choice) -> tuple[int, int]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from shared.answer import Answer
 from shared.config.schema import DeployConfig
 from shared.config.write import commented_yaml
-from shared.errors import ConfigError
+from shared.errors import BuildError, ConfigError, UsageError
+from shared.layer_blocks import blocks_of
 from trt_builder.choices.choice import Choice, uniform
 from trt_builder.choices.measure import PARETO, Bench
 from trt_builder.choices.prepare import FOLDER, TOOL, config_of
 from trt_builder.choices.ranking import RANKING, Estimate, blocks, from_engines, from_rooflines
 from trt_builder.choices.search import Limit, Search, Tried
+from trt_builder.choices.source import Source
 
 _log = logging.getLogger("choices")
 
 CONFIG = f"{FOLDER}/tuned.yaml"
 # Beside INT8, TensorRT computes in FP16; ONNX Runtime on a CPU, which stands for it, in FP32.
 _FLOATS = {"tensorrt": ("fp32_tf32", "fp16"), "onnx": ("fp32",)}
+_KEEP_FLOAT = "--keep-float"
 
 
 def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: int) -> Answer:
@@ -37,7 +42,9 @@ def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: in
 
     Raises:
         ConfigError: nothing was exported with quantized layers, or nothing is left of them.
-        UsageError, InputError, EnvironmentLacks: nothing can be measured here.
+        UsageError: ``keep_float`` names what is no layer, or nothing can be measured here.
+        InputError, EnvironmentLacks: nothing can be measured here.
+        BuildError: the reference, FP32, can't be built or run.
     """
     source = bench.source
     if not source.layers:
@@ -47,7 +54,8 @@ def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: in
             hint="quantize and export the model first: exporter quantize ptq (docs/quantization.md)",
         )
     refused = source.refused if bench.backend == "tensorrt" else _none
-    allowed = source.without(keep_float, "--keep-float")
+    allowed = source.without(keep_float, _KEEP_FLOAT)
+    _check_names(source, keep_float)
     while without := refused(allowed):
         _log.info("without an INT8 kernel, in floating point: %s", ", ".join(sorted(without)))
         allowed -= without
@@ -62,12 +70,34 @@ def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: in
 
     search = Search(bench, _FLOATS[bench.backend], source.components, found, estimate, refused, limit, most)
     best = search.run()
+    if math.isinf(best.latency_ms):
+        raise BuildError(
+            "no choice could be measured: the reference, FP32, can't be built or run",
+            where=str(source.workspace.root),
+            hint="the warning above says why; --force tries again what failed",
+        )
     _write(bench, best, limit)
     drawn = bench.draw(search.reference)
     text = "\n".join([drawn, "", *_findings(bench, search, best)])
     lost = {} if best.score is None else asdict(best.score)
     chosen = {"label": best.choice.label, **best.choice.as_json(), "latency_ms": best.latency_ms, **lost}
     return Answer(text, {**drawn.data, "found": chosen, "config": CONFIG})
+
+
+def _check_names(source: Source, keep_float: Sequence[str]) -> None:
+    """Raise for what stands for no layer: it protects nothing, and is a slip of the keyboard."""
+    for pattern in keep_float:
+        if len(source.without([pattern], _KEEP_FLOAT)) < len(source.layers):
+            continue
+        parts = [name.split(".") for name in source.layers]
+        known = {".".join(part[:depth]) for part in parts for depth in range(1, len(part) + 1)}.union(*parts)
+        close = difflib.get_close_matches(pattern, sorted(known), n=1)
+        guess = f"did you mean '{close[0]}'? " if close else ""
+        raise UsageError(
+            f"'{pattern}' is no layer or block that the export quantized",
+            where=_KEEP_FLOAT,
+            hint=f"{guess}there are: {', '.join(blocks_of(list(source.layers)))}",
+        )
 
 
 def _none(_: frozenset[str]) -> frozenset[str]:
