@@ -132,7 +132,7 @@ def check(path: Path, *, where: str) -> None:
 
 
 def tensors_of(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Inputs and outputs of an ONNX file."""
+    """Inputs and outputs of an ONNX file. An axis without a size is dynamic, and gets a name where it has none."""
     model = onnx.load(str(path), load_external_data=False)
 
     def specs(values: Sequence[Any]) -> list[TensorSpec]:
@@ -140,12 +140,19 @@ def tensors_of(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
             TensorSpec(
                 name=value.name,
                 dtype=onnx_graph.dtype(value),
-                shape=[axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim],
+                shape=[_size(value.name, index, axis) for index, axis in enumerate(value.type.tensor_type.shape.dim)],
             )
             for value in values
         ]
 
     return specs(onnx_graph.inputs(model)), specs(model.graph.output)
+
+
+def _size(tensor: str, index: int, axis: Any) -> int | str:
+    """The size of an axis, or its name. Some exporters write -1 for any size."""
+    if axis.dim_param or axis.dim_value > 0:
+        return cast("int | str", axis.dim_param or axis.dim_value)
+    return "batch_size" if index == 0 else f"{tensor}_axis_{index}"
 
 
 def _one_file(given: Path) -> Path:

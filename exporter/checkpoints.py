@@ -21,6 +21,9 @@ _log = logging.getLogger("exporter")
 
 # Enough to recognize what is wrong, not a screenful.
 _LISTED = 8
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+# An archive (zip), and a pickle, as files of before PyTorch 1.6 are.
+_CHECKPOINTS_BEGIN = (b"PK", b"\x80")
 # A head at the top of a model. A checkpoint may have one that the model has none of: its loss only helped the training,
 # or it does a second task.
 _HEAD = re.compile(r"(\w+_head)\.")
@@ -85,7 +88,7 @@ def read_checkpoint(path: Path) -> Any:
     """Everything in a checkpoint, read as `read_state_dict` does.
 
     Raises:
-        ModelLoadError: missing, truncated, or refused.
+        ModelLoadError: missing, no checkpoint, truncated, or refused.
     """
     where = str(path)
     if not path.is_file():
@@ -94,6 +97,7 @@ def read_checkpoint(path: Path) -> Any:
         with torch.serialization.safe_globals(_training_log_types()):
             return _load(path)
     except pickle.UnpicklingError as error:
+        _check_begin(path, error)
         refused = re.search(r"(?:GLOBAL|class|function) (\S+)", str(error))
         what = f"it contains '{refused[1]}'" if refused else "it contains more than weights"
         raise ModelLoadError(
@@ -105,7 +109,23 @@ def read_checkpoint(path: Path) -> Any:
         raise ModelLoadError("no permission to read it", where=where, hint="check the owner of the file") from error
     # An unpickler that runs on damaged bytes raises whatever these happen to mean.
     except Exception as error:
+        _check_begin(path, error)
         raise ModelLoadError("not a whole PyTorch checkpoint", where=where, hint="copy or download it again") from error
+
+
+def _check_begin(path: Path, error: Exception) -> None:
+    """Raises ModelLoadError where a file that could not be loaded is no checkpoint at all, by how it begins."""
+    with path.open("rb") as file:
+        begin = file.read(len(_LFS_POINTER))
+    if begin == _LFS_POINTER:
+        raise ModelLoadError(
+            "is a Git LFS pointer, not the file itself", where=str(path), hint="in its repository: git lfs pull"
+        ) from error
+    # An empty file may be one that was cut off.
+    if begin and not begin.startswith(_CHECKPOINTS_BEGIN):
+        raise ModelLoadError(
+            "is not a PyTorch checkpoint", where=str(path), hint="give the file of torch.save as model.checkpoint"
+        ) from error
 
 
 def _load(path: Path) -> Any:

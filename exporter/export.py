@@ -107,9 +107,9 @@ def export(
         _log.debug("export runs because of %s", "; ".join(stage.changes()))
         reference_device = torch_device(device_name, device)
         options = adapter.read_options(config.model.options)
-        model = adapter.build(training, options)
+        model = models.build(adapter, training, options)
         layers = BeforeRounding(load_model(model, config, workspace))
-        parameters = adapter.parameters(model, training, options)
+        parameters = models.parameters(adapter, model, training, options)
         sample = dataset.sample(_in_range(config.data.sample_idx, dataset))
         components = [
             _configured(component, config)

@@ -165,7 +165,7 @@ def _built(path: Path, overrides: Sequence[str]) -> tuple[str, Inspectable, Mapp
     adapter = models.find(kind)
     config = build_config(Tree({"task_type": adapter.TASK, "model": {"type": kind}}, {}), path, overrides)
     training = training.with_data_classes(config.data.classes)
-    model = adapter.build(training, adapter.read_options(config.model.options))
+    model = models.build(adapter, training, adapter.read_options(config.model.options))
     return kind, inspectable, config.model.options, training, model
 
 
@@ -178,7 +178,7 @@ def _outlined(
     options: Any,
 ) -> tuple[ModelSpec, list[Component]]:
     """The model spec that an export with these options would write, and the components."""
-    parameters = adapter.parameters(model, training, options)
+    parameters = models.parameters(adapter, model, training, options)
     components = inspectable.components(model, parameters, options)
     spec = ModelSpec(
         model=kind,

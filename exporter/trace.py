@@ -68,7 +68,7 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
         return f"{stage.name}: up to date, {TRACES}/{NAME}"
     with stage:
         options = adapter.read_options(config.model.options)
-        model: Any = adapter.build(training, options)
+        model: Any = models.build(adapter, training, options)
         load_model(model, config, workspace)
         header = RunHeader(
             backend="framework",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,19 +170,62 @@ def read_training_config(path: Path) -> TrainingConfig:
     if values.get("data_preprocessor"):
         # As mmengine's runner does.
         values["model"].setdefault("data_preprocessor", values["data_preprocessor"])
-    wanted = values.get("custom_imports") or {}
-    names = wanted.get("imports") or []
-    names = [names] if isinstance(names, str) else names
-    return TrainingConfig(
-        path=path,
-        model=values["model"],
-        pipeline=tuple(_flat(_test_pipeline(values))),
-        imports=tuple(dict.fromkeys([*names, *_innermost(imported)])),
-        may_fail=bool(wanted.get("allow_failed_imports", False)),
-        classes=_class_names(values),
-        dataset=_test_dataset(values).get("type"),
-        absent_bases=tuple(absent),
-    )
+    with explain_config_errors(path):
+        wanted = _dict(values.get("custom_imports"), "custom_imports", where)
+        names = wanted.get("imports") or []
+        names = [names] if isinstance(names, str) else names
+        return TrainingConfig(
+            path=path,
+            model=values["model"],
+            pipeline=tuple(_flat(_test_pipeline(values, where), where)),
+            imports=tuple(dict.fromkeys([*names, *_innermost(imported)])),
+            may_fail=bool(wanted.get("allow_failed_imports", False)),
+            classes=_class_names(values, where),
+            dataset=_test_dataset(values, where).get("type"),
+            absent_bases=tuple(absent),
+        )
+
+
+@contextlib.contextmanager
+def explain_config_errors(path: Path) -> Iterator[None]:
+    """Inside, a value of a training config may be missing or another than is read: a number for a list, None.
+
+    Args:
+        path: the config.
+
+    Raises:
+        ConfigError: that was so; says where it was read.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        _log.debug("%s: the whole error", path, exc_info=True)
+        # Beside our own lines, those of a framework say little; the first is the one above.
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parent)]
+        line = (own or frames)[-1].line
+        raise ConfigError(
+            f"a value is missing or not what it should be ({type(error).__name__}: {_reason(error)})",
+            where=str(path),
+            hint=f"it is read here: {line}",
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error says; its type where that is nothing."""
+    text = str(error.args[0] if error.args else error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _dict(value: Any, key: str, where: str) -> dict[str, Any]:
+    """A section of a training config, empty where there is none.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value or {}, dict):
+        raise ConfigError(f"{key} is a {type(value).__name__}, not a dict", where=where, hint=f"{key} = dict(…)")
+    return dict(value or {})
 
 
 def _innermost(modules: Sequence[str]) -> list[str]:
@@ -188,20 +233,22 @@ def _innermost(modules: Sequence[str]) -> list[str]:
     return [name for name in modules if not any(other.startswith(f"{name}.") for other in modules)]
 
 
-def _test_dataset(config: dict[str, Any]) -> dict[str, Any]:
-    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+def _test_dataset(config: dict[str, Any], where: str) -> dict[str, Any]:
+    loader, key = _dict(config.get("test_dataloader"), "test_dataloader", where), "test_dataloader.dataset"
+    dataset = _dict(loader.get("dataset"), key, where)
     while "dataset" in dataset and "pipeline" not in dataset:
-        dataset = dataset["dataset"]
-    return dict(dataset)
+        key = f"{key}.dataset"
+        dataset = _dict(dataset["dataset"], key, where)
+    return dataset
 
 
-def _test_pipeline(config: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(_test_dataset(config).get("pipeline") or config.get("test_pipeline") or [])
+def _test_pipeline(config: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    return list(_test_dataset(config, where).get("pipeline") or config.get("test_pipeline") or [])
 
 
-def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
+def _class_names(config: dict[str, Any], where: str) -> tuple[str, ...]:
     """Class names of the test data set: its own ``metainfo``, or the config's variable that AWML and others use."""
-    dataset = _test_dataset(config)
+    dataset = _test_dataset(config, where)
     metainfo = dataset.get("metainfo") or config.get("metainfo") or {}
     names = metainfo.get("classes") or config.get("classes") or config.get("class_names")
     names = names or _mapped(metainfo.get("class_mapping") or {}, dataset.get("ignore_index"))
@@ -217,11 +264,13 @@ def _mapped(mapping: dict[str, int], ignored: int | None) -> list[str]:
     return [names[number] for number in sorted(names)]
 
 
-def _flat(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _flat(steps: list[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
     """Steps in order, those inside test-time augmentation wrappers included."""
     for step in steps:
+        if not isinstance(step, dict):
+            raise ConfigError(f"a step of the test pipeline is {step!r}", where=where, hint="steps are dict(type=…, …)")
         yield step
-        yield from _flat([inner for inner in step.get("transforms", []) if isinstance(inner, dict)])
+        yield from _flat([inner for inner in step.get("transforms", []) if isinstance(inner, dict)], where)
 
 
 def _import_custom_modules(config: TrainingConfig) -> None:
@@ -299,8 +348,8 @@ def build_model(config: TrainingConfig, framework: str = "mmdet3d") -> Any:
     try:
         with DefaultScope.overwrite_default_scope(framework):
             model = registry.build(section)
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
-        reason = str(error.args[0] if error.args else error).splitlines()[0]
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
+        reason = _reason(error)
         unknown = _UNKNOWN_TYPE.search(reason)
         if unknown:
             raise unknown_type(config, unknown[1]) from error

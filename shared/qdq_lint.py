@@ -30,6 +30,7 @@ import numpy.typing as npt
 from shared.errors import ExportError
 from shared.lazy import lazy_import
 from shared.onnx_graph import MATRIX_OPERATORS, node_name
+from shared.patterns import compiled
 
 onnx = lazy_import("onnx")
 
@@ -76,9 +77,12 @@ def lint(model: Any, excluded: Sequence[str] = ()) -> list[Finding]:
         model: onnx.ModelProto.
         excluded: regular expressions (``re.search``) on a matrix node's name and on its layer's (that of its weight in
             PyTorch, ``backbone.blocks.0.0``): layers that are to stay in floating point.
+
+    Raises:
+        UsageError: one of them is none.
     """
     graph = QdqGraph(model.graph)
-    patterns = [re.compile(pattern) for pattern in excluded]
+    patterns = [compiled(pattern, "--exclude") for pattern in excluded]
     findings: list[Finding] = []
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":

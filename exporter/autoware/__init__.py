@@ -12,7 +12,7 @@ into them (docs/autoware.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -130,6 +130,27 @@ def precision(config: Mapping[str, Any], options: BundleOptions) -> Precision:
             hint=f"choose one: --precision {allowed[-1]}",
         )
     return supported
+
+
+def refuse_unread(options: BundleOptions, node: str, read: Collection[str]) -> None:
+    """Refuse the options that the node of a bundle has no value for.
+
+    Args:
+        options: what the user chose.
+        node: ROS package of the node.
+        read: those of ``model_name``, ``score_thresholds`` and ``ego_box`` that it has a value for.
+
+    Raises:
+        UsageError: another of them was given.
+    """
+    given = {
+        "model_name": ("--model-name", options.model_name is not None),
+        "score_thresholds": ("--score-threshold", bool(options.score_thresholds)),
+        "ego_box": ("--ego-box", any(options.ego_box)),
+    }
+    unread = [option for name, (option, is_given) in given.items() if is_given and name not in read]
+    if unread:
+        raise UsageError(f"{node} has no value for it", where=unread[0], hint="leave it out")
 
 
 def typed_name(onnx_name: str) -> str:

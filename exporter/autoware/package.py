@@ -36,19 +36,19 @@ def package_autoware(work: Path, out: Path, options: BundleOptions, *, force: bo
         work: the workspace, after an export.
         out: the folder to make.
         options: what the user chose.
-        force: replace the folder when it is there.
+        force: replace the folder when it is empty or holds a bundle.
 
     Returns:
         What was written; its notes also say what became of graphs that were typed.
 
     Raises:
         InputError: nothing was exported, a file is not what the manifest says, or the node would misread the model.
-        UsageError: the folder is there already, or an option that the node has no value for.
+        UsageError: the folder is there already, or holds something else than a bundle, such as the workspace; or an
+            option that the node has no value for.
         ExportError: a graph in FP16 computes something else.
         EnvironmentLacks: the disk is full or read-only.
     """
-    if out.exists() and not force:
-        raise UsageError("is there already", where=str(out), hint="choose another folder, or --force replaces it")
+    _check_replaceable(work, out, force=force)
     workspace = Workspace.open(work)
     spec, manifest = workspace.spec(), workspace.manifest()
     bundle = bundler(spec.model)(spec, workspace.config(), options)
@@ -76,6 +76,21 @@ def package_autoware(work: Path, out: Path, options: BundleOptions, *, force: bo
             final.remove()
             scratch.take_place_of(final)
     return replace(bundle, notes=(*(f"{name}: {graph}" for name, graph in typed.items()), *bundle.notes))
+
+
+def _check_replaceable(work: Path, out: Path, *, force: bool) -> None:
+    """What is at ``out`` will be removed with all that is in it: raises UsageError unless that can be meant."""
+    if not out.exists():
+        return
+    if work.resolve().is_relative_to(out.resolve()):
+        raise UsageError("is the workspace, or holds it", where=str(out), hint="choose another folder as --out")
+    if not force:
+        raise UsageError("is there already", where=str(out), hint="choose another folder, or --force replaces it")
+    if not out.is_dir() or (any(out.iterdir()) and not (out / METADATA).is_file()):
+        raise UsageError(
+            f"holds no bundle ({METADATA}), and --force replaces nothing else", where=str(out),
+            hint="choose another folder as --out",
+        )  # fmt: skip
 
 
 def ros_parameters(values: Mapping[str, Any]) -> str:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # lost scale). What FP16 costs is for the metric to say. The demo CenterPoint's outputs keep 14 to 29 dB.
 LEAST_SNR = 6.0
 
+_RECORD = "record inputs to check the FP16 file on: runtime trace --work … --backend onnx"
+
 # So many nodes that stay in FP32 for one reason are named in a line; all are in the bundle's metadata.
 _NAMED = 5
 
@@ -173,8 +175,14 @@ def _random_inputs(component: ComponentSpec, profile: Mapping[str, Any]) -> dict
     """Standard normal inputs of typical sizes.
 
     Raises:
-        InputError: neither the profile nor the model spec says how large the dynamic axes are.
+        InputError: neither the profile nor the model spec says how large the dynamic axes are, or an input is of
+            whole numbers.
     """
+    indices = next((tensor.name for tensor in component.inputs if np.dtype(tensor.dtype).kind != "f"), None)
+    if indices is not None:
+        raise InputError(
+            f"'{indices}' says where values belong, which random numbers don't", where=component.name, hint=_RECORD
+        )
     random = np.random.default_rng(0)
     typical = {"batch_size": 1, **{name: sizes.opt for name, sizes in component.axes.items()}}  # nodes feed one sample
     inputs = {}
@@ -185,7 +193,7 @@ def _random_inputs(component: ComponentSpec, profile: Mapping[str, Any]) -> dict
         if any(isinstance(size, str) for size in shape):
             raise InputError(
                 f"how large '{tensor.name}' {shape} typically is, is not known", where=component.name,
-                hint="record inputs to check the FP16 file on: runtime trace --work … --backend onnx",
+                hint=_RECORD,
             )  # fmt: skip
         inputs[tensor.name] = random.standard_normal(shape).astype(tensor.dtype)
     return inputs

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from exporter.component import Component
-from exporter.training_config import TrainingConfig
+from exporter.training_config import TrainingConfig, explain_config_errors
 from shared import plugins
 from shared.errors import ConfigError
 from shared.runs import RawOutputs
@@ -76,3 +76,23 @@ def find(name: str) -> ExportableModel:
     if adapter is None:
         raise ConfigError(f"no model '{name}'", where="model.type", hint=plugins.known(plugins.EXPORTER_MODELS))
     return cast(ExportableModel, adapter)
+
+
+def build(adapter: ExportableModel, config: TrainingConfig, options: Any) -> Any:
+    """`ExportableModel.build`, for configs that nobody has checked.
+
+    Raises:
+        ConfigError: as it says, or a value of the config is not what the adapter or the framework takes.
+    """
+    with explain_config_errors(config.path):
+        return adapter.build(config, options)
+
+
+def parameters(adapter: ExportableModel, model: Any, config: TrainingConfig, options: Any) -> dict[str, Any]:
+    """`ExportableModel.parameters`, for configs that nobody has checked.
+
+    Raises:
+        ConfigError: as it says, or a value of the config is not what the adapter takes.
+    """
+    with explain_config_errors(config.path):
+        return adapter.parameters(model, config, options)

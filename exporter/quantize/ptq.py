@@ -151,7 +151,7 @@ def ptq(
     if force or not stage.up_to_date():
         with stage:
             session = open_model(config, data_root)
-            layers = select(session.model, left_out)
+            layers = select(session.model, config.quantization.sensitive_layers, also=skip)
             seen = _Seen(session, where)
             session.model.to(where)
             manager = CalibrationManager(session.model, layers, seen.forward)

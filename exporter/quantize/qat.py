@@ -185,7 +185,7 @@ def qat(
             started = _belongs_to(state, stage.fingerprint)
             session = open_model(config, data_root, fuse=not started)
             losses_of_model.prepare(session.model, session.training)
-            about = load_ptq_model(session.model, state.checked()) if started else _calibrated(session, left_out, where)
+            about = load_ptq_model(session.model, state.checked()) if started else _calibrated(session, skip, where)
             session.model.to(where)
             training = Training(
                 session.model, losses_of_model, session.calibration, session.parameters,
@@ -244,7 +244,7 @@ def take_over(
     )
     if force or not stage.up_to_date():
         with stage:
-            model = adapter.build(training, adapter.read_options(config.model.options))
+            model = models.build(adapter, training, adapter.read_options(config.model.options))
             record = load_ptq_model(model, trained)
             about = {name: value for name, value in record.items() if name not in record_of(model)}
             with stage.artifact(CHECKPOINT, kind="checkpoint") as path:
@@ -260,14 +260,16 @@ def _checkpoint_path(workspace: Workspace, output: Path | None) -> str:
     return str(output or workspace.path(CHECKPOINT))
 
 
-def _calibrated(session: Session, left_out: Sequence[str], device: torch.device) -> dict[str, Any]:
+def _calibrated(session: Session, skip: Sequence[str], device: torch.device) -> dict[str, Any]:
     """Calibrate and freeze a session's model; how."""
-    model, calibration = session.model.to(device), session.config.quantization.calibration
+    model, quantization = session.model.to(device), session.config.quantization
+    calibration = quantization.calibration
 
     def batches() -> Iterator[Any]:
         return (batch.to(device) for batch in session.calibration_batches(calibration.num_batches))
 
-    manager = CalibrationManager(model, select(model, left_out), session.forward)
+    layers = select(model, quantization.sensitive_layers, also=skip)
+    manager = CalibrationManager(model, layers, session.forward)
     manager.calibrate(batches(), calibration.num_batches, method_of(calibration), percentile=calibration.percentile)
     freeze(model)
     share_scales(model, session.forward, batches())

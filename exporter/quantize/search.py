@@ -14,7 +14,7 @@ from exporter.devices import resolved_device
 from exporter.quantize import auto
 from exporter.quantize.bench import Bench, fingerprint, open_bench, open_metric_of
 from exporter.quantize.cost import check_gpu
-from exporter.quantize.layers import matching, quantizable
+from exporter.quantize.layers import SKIP_OPTION, matching, quantizable
 from exporter.quantize.sensitivity import (
     Estimate,
     build_sensitivity_profile,
@@ -32,7 +32,6 @@ from exporter.quantize.session import Session, open_session
 from exporter.quantize.workers import measuring_workers
 from shared.answer import Answer
 from shared.config.write import to_yaml
-from shared.errors import UsageError
 from shared.files import copy, sha256_of_file
 from shared.json_reader import read_json
 from shared.layer_blocks import blocks_of
@@ -255,10 +254,7 @@ def _kept_float(session: Session, skip: Sequence[str], transposed: bool) -> list
     layers = quantizable(session.model)
     kept = {name for name, layer in layers.items() if isinstance(layer, nn.ConvTranspose2d) and not transposed}
     for pattern in skip:
-        found = matching(session.model, pattern)
-        if not found:
-            raise UsageError(f"'{pattern}' matches no layer", where="--skip", hint=f"layers: {', '.join(layers)}")
-        kept.update(found)
+        kept.update(matching(session.model, pattern, SKIP_OPTION))
     return [name for name in layers if name in kept]
 
 

@@ -99,7 +99,7 @@ def open_model(config: DeployConfig, data_root: Path | None = None, fuse: bool =
         _log.warning("calibrating on the samples that the model is evaluated on; others: quantization.calibration.data")
     options = adapter.read_options(config.model.options)
     weights = checkpoint_digest(checkpoint)
-    model = adapter.build(training, options)
+    model = models.build(adapter, training, options)
     load_weights(model, checkpoint)
     session = Session(
         config=config,
@@ -108,7 +108,7 @@ def open_model(config: DeployConfig, data_root: Path | None = None, fuse: bool =
         options=options,
         weights=weights,
         model=model,
-        parameters=adapter.parameters(model, training, options),
+        parameters=models.parameters(adapter, model, training, options),
         dataset=dataset,
         calibration=calibration,
         fused=[],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from shared.errors import InputError
 from tests.support import tiny_frnet as tiny
 from tests.support.trt_rtx import python, trt_builder
 
@@ -86,3 +87,22 @@ def test_tensorrt_for_rtx_builds_the_padded_form_and_refuses_the_other(config: P
     refused = trt_builder("build", "--work", config.parent / "scatter", "--target", "rtx")
     assert refused.returncode != 0
     assert "reduction" in refused.stderr
+
+
+def test_a_bundle_in_fp16_by_types_is_checked_on_a_trace(config: Path) -> None:
+    from exporter.autoware import BundleOptions
+    from exporter.autoware.package import package_autoware
+    from exporter.export import export
+    from runtime.trace import trace
+
+    work, out = config.parent / "typed", config.parent / "bundle"
+    export(config, work, ["model.options.form=scatter", "export.opset_version=18"])
+    with pytest.raises(InputError, match="runtime trace"):
+        package_autoware(work, out, BundleOptions(precision="strongly-typed"))
+    trace(work, "onnx", "cpu")
+    package_autoware(work, out, BundleOptions(precision="strongly-typed"))
+    about = yaml.safe_load((out / "deploy_metadata.yaml").read_text())
+    assert about["typed_fp16"]["frnet_ot128.fp16.onnx"]["fp16_nodes"] > 0
+    node = yaml.safe_load((out / "frnet.param.yaml").read_text())["/**"]["ros__parameters"]
+    assert (out / node["onnx_path"].removeprefix("$(var model_path)/")).name == "frnet_ot128.fp16.onnx"
+    assert (out / "frnet_ot128.fp16.onnx").is_file()

@@ -203,6 +203,7 @@ def test_an_export_before_the_quantization_names_the_command(project, tmp_path, 
 def test_a_skip_pattern_that_matches_nothing_names_near_ones(project, tmp_path, capsys):
     code, error = refused(capsys, project, tmp_path, "--skip", "pts_backbone.block.0")
     assert code == 2 and "did you mean pts_backbone.blocks.0" in error
+    assert error.startswith("error: --skip: ")
 
 
 def test_a_cache_of_another_model_is_refused(project, made, tmp_path, capsys):

@@ -143,8 +143,15 @@ def test_further_heads_are_left_out_whatever_they_are_called(model, tmp_path):
 
 def test_file_of_another_kind(tmp_path):
     (tmp_path / "notes.pth").write_text("these are notes, not weights")
-    with pytest.raises(ModelLoadError, match=r"notes.pth: (refused|not a whole)"):
+    with pytest.raises(ModelLoadError, match=r"notes.pth: is not a PyTorch checkpoint"):
         load(tmp_path / "notes.pth")
+
+
+def test_a_pointer_of_git_lfs_in_place_of_the_file(tmp_path):
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    (tmp_path / "model.pth").write_text(pointer)
+    with pytest.raises(ModelLoadError, match=r"model.pth: is a Git LFS pointer.*git lfs pull"):
+        load(tmp_path / "model.pth")
 
 
 class _Payload:

@@ -9,6 +9,7 @@ import pytest
 from exporter.autoware import BundleOptions
 from exporter.autoware.refusals import NodeRefuses
 from exporter.models.frnet.autoware import bundle
+from shared.errors import UsageError
 from shared.spec import ModelSpec
 from tests.support import tiny_frnet as tiny
 
@@ -40,6 +41,20 @@ def test_files_are_named_and_filled_as_the_node_reads_them() -> None:
         "interpolation_width": tiny.COLUMNS, "interpolation_height": tiny.HEIGHT,
         "num_points": [2, 60000, 120000], "num_unique_coors": [2, 60000, 120000],
     }  # fmt: skip
+
+
+def test_a_strongly_typed_bundle_names_the_file_in_fp16() -> None:
+    made_bundle = made(tiny.spec("scatter"), precision="strongly-typed")
+    assert list(made_bundle.onnx) == ["frnet_ot128.onnx"]
+    assert made_bundle.typed_onnx == {"frnet_ot128.fp16.onnx": tiny.spec("scatter").components[0]}
+    node = made_bundle.parameters["frnet.param.yaml"]
+    assert node["onnx_path"] == "$(var model_path)/frnet_ot128.fp16.onnx"
+    assert node["trt_precision"] == "strongly-typed"
+
+
+def test_thresholds_are_refused() -> None:
+    with pytest.raises(UsageError, match="--score-threshold: autoware_lidar_frnet has no value for it"):
+        made(tiny.spec("scatter"), score_thresholds={"": (0.5,)})
 
 
 def test_what_the_node_cant_feed_is_refused() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.errors import ConfigError, ExportError
+from shared.errors import ConfigError, ExportError, InputError
+from shared.workspace import Workspace
 from tests.support import tiny_frnet as tiny
 from tests.support.exporting import CONFIGS
 
@@ -70,6 +71,23 @@ def test_both_forms_are_the_network(config: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(component.module(*component.inputs_of({})), answers[0], atol=1e-5)
     assert operators == {"padded": set(), "scatter": {"ScatterElements add", "ScatterElements max"}}
     np.testing.assert_array_equal(*answers)
+
+
+def test_the_file_in_fp16_is_checked_on_a_trace_alone(config: Path, tmp_path: Path) -> None:
+    """Of random numbers for its indices, the network makes nothing."""
+    from exporter.artifacts.onnx_export import export_onnx
+    from exporter.autoware.typed_onnx import write_typed_onnx
+    from exporter.models.frnet import adapter
+
+    model, _, options = tiny.built(config, form="scatter")
+    (component,) = adapter.components(model, torch.from_numpy(tiny.points(1200)), options)
+    export_onnx(component, tmp_path / "it.onnx", exporter="torchscript", opset_version=18)
+    workspace, spec = Workspace.create(tmp_path / "work"), component.spec("onnx/it.onnx", None)
+    stage = workspace.stage("export", tool="exporter")
+    with stage:
+        stage.config({})
+    with pytest.raises(InputError, match=r"'coors' says where values belong.*runtime trace"):
+        write_typed_onnx(tmp_path / "it.onnx", tmp_path / "typed.onnx", workspace, spec)
 
 
 def _reducing(path: Path) -> set[str]:

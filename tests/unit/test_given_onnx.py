@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exporter.adopt import tensors_of
 from exporter.artifacts.given_onnx import take_onnx
 from shared.errors import InputError
 
 onnx = pytest.importorskip("onnx")
-helper = onnx.helper
+helper, TensorProto = onnx.helper, onnx.TensorProto
 
 
 def loop(turns: int | None, *, nested: bool = False) -> onnx.ModelProto:
@@ -46,3 +47,20 @@ def test_loops(tmp_path: Path, model: onnx.ModelProto, is_taken: bool) -> None:
     else:
         with pytest.raises(InputError, match="may go on for ever"):
             take_onnx(source, "head.onnx", tmp_path / "taken.onnx")
+
+
+@pytest.mark.parametrize("size", [None, -1, 0])
+def test_an_axis_without_a_size_and_a_name_gets_one(tmp_path: Path, size: int | None) -> None:
+    def info(name: str, shape: list[int | str | None]) -> onnx.ValueInfoProto:
+        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for axis in value.type.tensor_type.shape.dim:
+            if size is not None and not axis.WhichOneof("value"):
+                axis.dim_value = size
+        return value
+
+    node = helper.make_node("Identity", ["images"], ["rows"])
+    graph = helper.make_graph([node], "it", [info("images", [None, 3, None, "width"])], [info("rows", [None] * 4)])
+    onnx.save(helper.make_model(graph), str(tmp_path / "it.onnx"))
+    inputs, outputs = tensors_of(tmp_path / "it.onnx")
+    assert inputs[0].shape == ["batch_size", 3, "images_axis_2", "width"]
+    assert outputs[0].shape == ["batch_size", "rows_axis_1", "rows_axis_2", "rows_axis_3"]

@@ -450,12 +450,65 @@ def test_a_policy_without_a_counterpart_needs_a_decision(tmp_path: Path) -> None
 def test_an_existing_folder_is_replaced_only_by_force(tmp_path: Path) -> None:
     work = exported(tmp_path / "work", centerpoint())
     (tmp_path / "base").mkdir()
+    package_autoware(work, tmp_path / "base", BundleOptions(), force=True)
     (tmp_path / "base" / "old").write_text("old")
     with pytest.raises(UsageError, match="--force"):
         package_autoware(work, tmp_path / "base", BundleOptions())
     package_autoware(work, tmp_path / "base", BundleOptions(), force=True)
     assert not (tmp_path / "base" / "old").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_force_replaces_nothing_but_a_bundle(tmp_path: Path) -> None:
+    work = exported(tmp_path / "models" / "work", centerpoint())
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine").write_text("mine")
+    # Not even where a bundle was made beside it.
+    (tmp_path / "models" / "deploy_metadata.yaml").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "models")
+    files = {path for path in tmp_path.rglob("*") if path.name != "manifest.json"}
+    for name, says in {
+        "notes": r"holds no bundle \(deploy_metadata\.yaml\)",
+        "notes/mine": "holds no bundle",
+        "models/work/onnx": "holds no bundle",
+        "models/work": "is the workspace, or holds it",
+        "models": "is the workspace, or holds it",
+        "link": "is the workspace, or holds it",
+        "link/../notes/../models/work": "is the workspace, or holds it",
+    }.items():
+        with pytest.raises(UsageError, match=says):
+            package_autoware(work, tmp_path / name, BundleOptions(), force=True)
+    with pytest.raises(UsageError, match="is the workspace, or holds it"):
+        package_autoware(work, work, BundleOptions())
+    assert files <= set(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "says"),
+    [
+        ("centerpoint", ["--ego-box", *"000111"], "--ego-box: autoware_lidar_centerpoint has no value for it"),
+        ("centerpoint", ["--model-name", "town"], "--model-name: autoware_lidar_centerpoint has no value for it"),
+        ("yolox", ["--ego-box", *"000111"], "--ego-box: autoware_tensorrt_yolox has no value for it"),
+        ("yolox", ["--model-name", "town"], "--model-name: autoware_tensorrt_yolox has no value for it"),
+        ("yolox", ["--score-threshold", "car=0.5"], "one threshold for all classes, none for CAR"),
+        (
+            "calibration",
+            ["--score-threshold", "0.5"],
+            "--score-threshold: autoware_calibration_status_classifier has no value",
+        ),
+        ("calibration", ["--model-name", "town"], "--model-name: autoware_calibration_status_classifier has no value"),
+    ],
+)
+def test_an_option_that_the_node_has_no_value_for_is_refused(
+    tmp_path: Path, make: str, arguments: list[str], says: str
+) -> None:
+    work = exported(tmp_path / "work", {"centerpoint": centerpoint, "yolox": yolox, "calibration": calibration}[make]())
+    answer = CliRunner().invoke(
+        cli, ["package", "autoware", "--work", str(work), "--out", str(tmp_path / "base"), *arguments]
+    )
+    assert answer.exit_code == 2
+    assert says in answer.output
+    assert not (tmp_path / "base").exists()
 
 
 # -- YOLOX ------------------------------------------------------------------------------------------------------------

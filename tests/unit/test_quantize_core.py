@@ -24,7 +24,7 @@ from exporter.quantize.checkpoint import load_ptq_model, read_record, save_ptq_m
 from exporter.quantize.frozen import FixedQuantizer, freeze, frozen_layers, quantized_layers, set_quantized  # noqa: E402
 from exporter.quantize.fusion import fuse_model_bn, fused_pairs  # noqa: E402
 from exporter.quantize.layers import matching, quantizable, select  # noqa: E402
-from shared.errors import ConfigError, ExportError, InputError, ModelLoadError  # noqa: E402
+from shared.errors import ConfigError, ExportError, InputError, ModelLoadError, UsageError  # noqa: E402
 from tests.support.quantizing import images, net  # noqa: E402
 
 pytest.importorskip("modelopt")
@@ -123,6 +123,22 @@ def test_a_pattern_that_matches_nothing_names_near_ones() -> None:
         select(net(), ["steem"])
     with pytest.raises(ConfigError, match="leaves no layer"):
         select(net(), ["."])
+
+
+@pytest.mark.parametrize("pattern", ["*.conv1", "[", "a{99999999999}"])
+def test_what_is_no_regular_expression_names_where_it_comes_from(pattern: str) -> None:
+    with pytest.raises(ConfigError, match=r"^quantization\.sensitive_layers: '.*' is not a regular expression"):
+        select(net(), [pattern])
+    with pytest.raises(UsageError, match=r"^--skip: '.*' is not a regular expression"):
+        select(net(), ["stem"], also=[pattern])
+
+
+def test_a_wrong_option_is_not_blamed_on_the_config() -> None:
+    with pytest.raises(UsageError, match=r"^--skip: 'nothere' matches no layer"):
+        select(net(), ["stem"], also=["nothere"])
+    with pytest.raises(UsageError, match=r"^--skip: leaves no layer"):
+        select(net(), ["stem"], also=["."])
+    assert select(net(), ["stem"], also=["^(linear|out)$"]) == ["block.0", "up.0"]
 
 
 # -- calibrating and freezing ------------------------------------------------------------------------------------------

@@ -280,3 +280,10 @@ def test_the_command_prints_findings_and_ends_with_their_exit_code(tmp_path: Pat
     assert broken.exit_code == 3
     assert "not a whole ONNX file" in broken.output
     assert "Traceback" not in broken.output
+
+
+def test_what_is_no_regular_expression_is_one_line(tmp_path: Path) -> None:
+    onnx.save(chain(1, [True]).model(), str(tmp_path / "net.onnx"))
+    answer = CliRunner().invoke(cli, ["quantize", "lint", str(tmp_path / "net.onnx"), "--exclude", "*.conv1"])
+    assert answer.exit_code == 2
+    assert "--exclude: '*.conv1' is not a regular expression (nothing to repeat at position 0)" in answer.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ pytest.importorskip("torch")
 
 from exporter.quantize.auto import search
 from exporter.quantize.cost import LayerCost
+from exporter.quantize.search import _kept_float
 from exporter.quantize.sensitivity import (
     Estimate,
     Measured,
@@ -24,8 +26,9 @@ from exporter.quantize.sensitivity import (
     profile_table,
     write_csv,
 )
-from shared.errors import GateFailed
+from shared.errors import GateFailed, UsageError
 from shared.layer_blocks import blocks_of
+from tests.support.quantizing import net
 
 NAMES = ["encoder.0", "stage.0.a", "stage.0.b", "stage.1.a", "stage.1.b", "head.out"]
 BASELINE = 90.0
@@ -164,3 +167,9 @@ def test_when_no_block_can_be_int8_the_gate_says_what_came_closest() -> None:
     with pytest.raises(GateFailed, match=r"the least lost was 2\.00") as caught:
         search(model, {name: (name,) for name in NAMES}, estimate(), max_drop=0.3)
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(("pattern", "says"), [("[", "is not a regular expression"), ("nothere", "matches no layer")])
+def test_a_wrong_pattern_of_layers_to_keep_names_the_option(pattern: str, says: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--skip: '.*' {says}"):
+        _kept_float(SimpleNamespace(model=net()), [pattern], transposed=False)

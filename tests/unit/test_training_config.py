@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ConfigError
+from shared.errors import ConfigError, EnvironmentLacks
+from tests.support import tiny_yolox as yolox
 from tests.support.exporting import CONFIGS, SMALL
 from tests.support.plugin_packages import install
 
@@ -185,6 +186,108 @@ def test_files_that_are_no_training_configs(tmp_path, text, message):
         read(written(tmp_path, text))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('custom_imports = "a.b"', "custom_imports is a str, not a dict"),
+        ("custom_imports = dict(imports=5)", r"a value is missing or not what it should be \(TypeError"),
+        ("test_dataloader = [dict()]", "test_dataloader is a list, not a dict"),
+        ("test_dataloader = dict(dataset=[1])", r"test_dataloader\.dataset is a list, not a dict"),
+        ("test_dataloader = dict(dataset=dict(dataset=5))", r"test_dataloader\.dataset\.dataset is a int, not a dict"),
+        ("test_pipeline = ['LoadPointsFromFile']", "a step of the test pipeline is 'LoadPointsFromFile'"),
+        (
+            "metainfo = [1]",
+            r"a value is missing or not what it should be \(AttributeError: .* it is read here: names =",
+        ),
+    ],
+)
+def test_values_of_another_kind_are_told(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=f"config.py: {message}") as caught:
+        read(written(tmp_path, f'model = dict(type="FRNet")\n{text}\n'))
+    assert "\n" not in str(caught.value)
+
+
+CENTERPOINT = [
+    ("model = dict(pts_neck=dict(in_channels=[32, 32]))", "the model can't be built"),
+    ("model = dict(pts_backbone=dict(layer_nums=[]))", "the model can't be built"),
+    ("model = dict(pts_voxel_encoder=dict(feat_channels=[]))", "the model can't be built"),
+    ("model = dict(pts_bbox_head=dict(separate_head=None))", "'NoneType' .*separate_head"),
+    ("model = dict(pts_bbox_head=dict(bbox_coder=None))", "'NoneType' .*bbox_coder"),
+    ("model = dict(pts_bbox_head=dict(bbox_coder=dict(max_num=None)))", "'NoneType'.*max_num"),
+    ("model = dict(test_cfg=dict(pts=dict(min_radius=4)))", "TypeError.*min_radius"),
+    ("model = dict(test_cfg=dict(pts=dict(post_max_size=None)))", "'NoneType'.*post_max_size"),
+    ("model = dict(data_preprocessor=dict(voxel_layer=dict(max_voxels=(20000,))))", "IndexError.*max_voxels"),
+    ('test_pipeline = [dict(type="LoadPointsFromFile", use_dim="all")]\n'
+     "test_dataloader = dict(dataset=dict(pipeline=test_pipeline))", "ValueError.*use_dim"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), CENTERPOINT)
+def test_a_value_that_a_centerpoint_cant_have_is_told_with_where_it_is_read(tmp_path, text, message):
+    from exporter import models
+
+    adapter = models.find("centerpoint")
+    training = read(written(tmp_path, f'_base_ = ["{SMALL}"]\n{text}\n'))
+    options = adapter.read_options({})
+    with pytest.raises(ConfigError, match=rf"config\.py: .*{message}") as caught:
+        models.parameters(adapter, models.build(adapter, training, options), training, options)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_suppression_without_radii_says_that_these_are_missing(tmp_path):
+    from exporter import models
+
+    adapter = models.find("centerpoint")
+    text = 'model = dict(test_cfg=dict(pts=dict(_delete_=True, nms_type="rotate", post_max_size=83)))'
+    training = read(written(tmp_path, f'_base_ = ["{SMALL}"]\n{text}\n'))
+    with pytest.raises(ConfigError, match=r"add min_radius, one for each task, to test_cfg\.pts, and --set"):
+        models.build(adapter, training, adapter.read_options({}))
+    options = adapter.read_options({"nms_type": "circle"})
+    model = models.build(adapter, training, options)
+    with pytest.raises(ConfigError, match=r"KeyError: min_radius\).*it is read here: radius = "):
+        models.parameters(adapter, model, training, options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ('test_cfg=dict(score_thr=0.01, nms=dict(type="nms", iou_threshold=0.65))', "test_cfg=None"),
+            "'NoneType'.*test_cfg",
+        ),
+        ((f"scale=({yolox.SIZE}, {yolox.SIZE})", f"scale={yolox.SIZE}"), "TypeError.*scale"),
+    ],
+)
+def test_a_value_that_a_yolox_cant_have_is_told(tmp_path, change, message):
+    from exporter import models
+
+    adapter = models.find("yolox")
+    text = yolox.TRAINING_CONFIG.replace(*change)
+    assert text != yolox.TRAINING_CONFIG
+    training, options = read(written(tmp_path, text)), adapter.read_options({})
+    with pytest.raises(ConfigError, match=rf"config\.py: .*{message}"):
+        models.parameters(adapter, models.build(adapter, training, options), training, options)
+
+
+@pytest.mark.parametrize(("value", "message"), [("max_depth=None", "depth"), ("transform_config=5", "settings")])
+def test_a_value_that_a_calibration_classifier_cant_have_is_told(tmp_path, value, message, caplog):
+    from exporter import models
+
+    adapter = models.find("calibration")
+    step = f'test_pipeline = [dict(type="CalibrationClassificationTransform", {value})]'
+    training = read(written(tmp_path, f'model = dict(type="ImageClassifier")\n{step}\n'))
+    with caplog.at_level(logging.DEBUG, "exporter"), pytest.raises(ConfigError, match=f"TypeError.*{message}"):
+        models.parameters(adapter, None, training, adapter.read_options({}))
+    assert "Traceback" in caplog.text
+
+
+def test_errors_of_ours_are_told_as_they_are(tmp_path):
+    from exporter.training_config import explain_config_errors
+
+    with pytest.raises(EnvironmentLacks, match=r"^no GPU$"), explain_config_errors(tmp_path):
+        raise EnvironmentLacks("no GPU")
 
 
 def test_a_config_of_hydra_is_called_so(tmp_path):

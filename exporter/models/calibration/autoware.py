@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.autoware import Bundle, BundleOptions, precision, same_shape, typed_name
+from exporter.autoware import Bundle, BundleOptions, precision, refuse_unread, same_shape, typed_name
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
 from shared.spec import ComponentSpec, ModelSpec
 
@@ -23,6 +23,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
         NodeRefuses: the node would misread the model; says why, and what to export instead.
         UsageError: an option that the node has no value for.
     """
+    refuse_unread(options, NODE, ["ego_box"])
     refusals = Refusals()
     refusals.unless(
         spec.classes == STATES, f"outputs are {spec.classes}, the node's {STATES}", hint=f"{EXPORT_AGAIN} this version"

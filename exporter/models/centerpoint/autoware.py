@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.autoware import Bundle, BundleOptions, Precision, precision, threshold_row, typed_name
+from exporter.autoware import Bundle, BundleOptions, Precision, precision, refuse_unread, threshold_row, typed_name
 from exporter.autoware.class_remapper import REMAPPER, class_remapper, unnamed
 from exporter.models.centerpoint.autoware_node import (
     ENCODER,
@@ -41,6 +41,8 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
         ManifestError: the model spec lacks a parameter.
         UsageError: an option that the node has no value for.
     """
+    # From 0.53 on, no file has the model's name.
+    refuse_unread(options, NODE, ["score_thresholds", *(["model_name"] if options.autoware == "0.52" else [])])
     needed = read(spec)
     labels = check_model(spec, needed)
     unknown = sorted(set(options.score_thresholds) - {"", *labels})

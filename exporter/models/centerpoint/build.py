@@ -32,11 +32,16 @@ def build(config: TrainingConfig, options: Options) -> Any:
     if options.nms_type is not None:
         head.test_cfg["nms_type"] = options.nms_type
     if head.test_cfg.get("nms_type") != "circle":
+        radius = head.test_cfg.get("min_radius")
+        radii = (
+            f"to use it, with the config's own min_radius {radius}, add"
+            if radius is not None
+            else "to use it, add min_radius, one for each task, to test_cfg.pts, and"
+        )
         raise ConfigError(
             f"test_cfg.pts.nms_type is '{head.test_cfg.get('nms_type')}'; the runtime has circle suppression",
             where=str(config.path),
-            hint="to use it, with the config's own min_radius "
-            f"{head.test_cfg.get('min_radius')}, add --set model.options.nms_type=circle",
+            hint=f"{radii} --set model.options.nms_type=circle",
         )
     return model
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporter.autoware import Bundle, BundleOptions, precision, same_shape
+from exporter.autoware import Bundle, BundleOptions, precision, refuse_unread, same_shape, typed_name
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
 from shared.class_colors import class_colors
 from shared.spec import ModelSpec
@@ -34,6 +34,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
         NodeRefuses: the node would misread the model; says why, and what to export instead.
         UsageError: an option that the node has no value for.
     """
+    refuse_unread(options, NODE, ["model_name", "ego_box"])
     refusals, component = Refusals(), spec.components[0]
     given = {tensor.name: tensor for tensor in component.inputs}
     refusals.unless(
@@ -50,9 +51,11 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
     refusals.raise_any()
     sensor = options.model_name or SENSOR
     network = f"frnet_{sensor}.onnx"
+    built_in = precision(config, options)
+    typed = {typed_name(network): component} if built_in == "strongly-typed" else {}
     node = {
-        "onnx_path": f"$(var model_path)/{network}",
-        "trt_precision": precision(config, options),
+        "onnx_path": f"$(var model_path)/{next(iter(typed), network)}",
+        "trt_precision": built_in,
         "filter": {
             "class_confidence_threshold": FILTER_CONFIDENCE,
             "classes": [ground],
@@ -61,6 +64,7 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
     }
     return Bundle(
         onnx={network: component},
+        typed_onnx=typed,
         parameters={"frnet.param.yaml": node, f"ml_package_frnet_{sensor}.param.yaml": _package(spec)},
         notes=(
             f"launch: model_path: <bundle>, model_param_path: <bundle>/frnet.param.yaml, sensor_model: {sensor}",

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.autoware import Bundle, BundleOptions, precision, threshold_row, typed_name
+from exporter.autoware import Bundle, BundleOptions, precision, refuse_unread, threshold_row, typed_name
 from exporter.autoware.labels import LABELS, labels_of
 from exporter.autoware.refusals import EXPORT_AGAIN, Refusals
+from shared.errors import UsageError
 from shared.spec import ModelSpec
 
 NODE = "autoware_tensorrt_yolox"
@@ -36,6 +37,13 @@ def bundle(spec: ModelSpec, config: Mapping[str, Any], options: BundleOptions) -
 
 def detector_bundle(spec: ModelSpec, classes: list[str], config: Mapping[str, Any], options: BundleOptions) -> Bundle:
     """The bundle of a model that detects boxes of these classes, see `bundle`."""
+    refuse_unread(options, NODE, ["score_thresholds"])
+    named = sorted(set(options.score_thresholds) - {""})
+    if named:
+        raise UsageError(
+            f"{NODE} has one threshold for all classes, none for {named[0]}", where="--score-threshold",
+            hint=f"give one value: --score-threshold {DEFAULT_SCORE}",
+        )  # fmt: skip
     refusals = Refusals()
     image: Mapping[str, Any] = spec.parameters.get("image", {})
     refusals.unless(
