@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluator.bootstrap import CONFIDENCE
 from evaluator.metrics import Metric
+from evaluator.stored import computed_with
 from shared.latency import TOTAL, milliseconds
 from shared.precision import shown
 from shared.table import MISSING, Table, number
@@ -41,7 +42,7 @@ def side_by_side(columns: Mapping[str, Mapping[str, Any]]) -> Table:
     totals = [evaluation["latency"][TOTAL] for evaluation in columns.values()]
     for name in ("mean", "median", "p99"):
         rows.append([f"latency {name} [ms]", *(milliseconds(total, name, 1) for total in totals)])
-    settings = [(evaluation.get("metrics") or {}).get("computed_with", "") for evaluation in columns.values()]
+    settings = [computed_with(evaluation) for evaluation in columns.values()]
     if any(settings):
         rows.append(["computed with", *(text or MISSING for text in settings)])
     return Table(f"Runs side by side ({CONFIDENCE:.0%} intervals)", ["", *columns], rows)

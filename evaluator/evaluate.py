@@ -154,8 +154,9 @@ def _judge(workspace: Workspace, text: str, junit: Path | None) -> Answer:
 
     Raises:
         GateFailed: one did not pass.
+        ManifestError: their verdicts are not in the manifest.
     """
-    results = workspace.manifest().results["gates"]["summary"]["gates"]
+    results = workspace.result("gates", "summary", lists=("gates",))["gates"]
     lines = [None if result["passed"] else _failure(result) for result in results]
     cases = [Case(result["run"], result["gate"], line) for result, line in zip(results, lines, strict=True)]
     _write_cases(junit, workspace, cases)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluator.bootstrap import differences
-from evaluator.stored import STAGE, Replicates
+from evaluator.stored import STAGE, USUAL_SETTINGS, Replicates, computed_with
 from evaluator.subjects import Subject, subjects_of
 from shared.errors import InputError, UsageError
 from shared.manifest import Manifest
@@ -40,7 +40,7 @@ class FloatModel:
             run minus the float one).
 
         Raises:
-            InputError: it was evaluated on other frames.
+            InputError: it was evaluated on other frames, or with other settings.
         """
         run = evaluation["run"]["name"]
         subject = self.runs.get(run) or self.runs.get("pytorch-cpu") or next(iter(self.runs.values()))
@@ -51,13 +51,20 @@ class FloatModel:
                 where=str(subject.workspace),
                 hint="evaluate both on the same data, with the same --resample",
             )
+        settings, own = (computed_with(each) or USUAL_SETTINGS for each in (stored, evaluation))
+        if settings != own:
+            raise InputError(
+                f"run '{subject.run}' was evaluated with other settings ({settings}) than '{run}' here ({own})",
+                where=str(subject.workspace),
+                hint="evaluate both with the same evaluation.t4 and the same options",
+            )
         return {
             "name": f"{self.name}:{subject.run}",
             "precision": subject.precision,
             "headline": stored["headline"],
             "intervals": stored["intervals"],
             "latency": stored["latency"],
-            "metrics": {"computed_with": (stored["metrics"] or {}).get("computed_with", "")},
+            "metrics": {"computed_with": computed_with(stored)},
             "classes": subject.per_class(),
             "differences": differences(replicates, subject.replicates),
         }

@@ -4,7 +4,7 @@ A gate reads ``[RUN:] METRIC [drop|rise] [low|high] COMPARISON NUMBER[%]``::
 
     mAP < 0.6                 the value of any run
     onnx-cpu: mAP < 0.6       of this run
-    mAP drop > 0.5%           baseline minus run; 0.5% is 0.005
+    mAP drop > 0.5%           baseline minus run; 0.5% is 0.005; not for latencies
     latency p99 rise > 10     run minus baseline, in ms
     mAP low < 0.55            lower bound of the value's interval
     mAP drop high > 1%        upper bound of the drop's interval: fails unless a greater drop is ruled out
@@ -95,6 +95,8 @@ def parse_gate(text: str) -> Gate:
     run, metric = match["run"].strip() if match["run"] else None, match["metric"].strip()
     if match["bound"] and metric.startswith(_LATENCY):
         raise UsageError("latency has no interval", where=text, hint="leave out low and high")
+    if match["percent"] and metric.startswith(_LATENCY):
+        raise UsageError("a limit of latency is in ms, not in percent", where=text, hint="write for example: > 10")
     return Gate(text, run, metric, match["change"], match["bound"], match["comparison"], limit)
 
 

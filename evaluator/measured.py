@@ -61,6 +61,9 @@ class Scores(_Part):
     task: str
     frames: str = Field(description="sha256 of what was drawn from; replicates of the same are of the same draws")
     samples: int = Field(ge=0)
+    computed_with: str = Field(
+        default="", description="Which settings of the metrics are not the usual ones; others can't be compared"
+    )
     precision: str
     lower_is_better: list[str] = Field(description="The metrics that are errors")
     values: dict[str, Finite | None]

@@ -8,27 +8,33 @@ from typing import Any
 
 from evaluator.measured import Machine, Measured, Quantity, Round, Scores, packed
 from evaluator.metrics import find_metric
-from evaluator.stored import stored_evaluations, stored_replicates
+from evaluator.stored import STAGE, computed_with, stored_evaluations, stored_replicates
 from shared import formats
 from shared.errors import InputError
 from shared.latency import NOT_STAGES, PROCESSOR, TOTAL
 from shared.manifest import Manifest
+from shared.staleness import outdated_inputs, refuse_outdated, warn_of_outdated
 from shared.versions import KeptWorkspace
 from shared.workspace import Workspace
 
 #: How the latencies of `runtime bench` are told from those of a run over the data set.
 BENCH = "bench"
+#: The stage that verifications are from.
+VERIFY = "verify"
 
 
 def measured(source: Workspace | KeptWorkspace) -> Measured:
-    """Everything that is finished and can be compared.
+    """Everything that is finished and can be compared; a verification of earlier runs is left out, with a warning.
 
     Raises:
-        InputError: nothing was measured there, or by another version.
+        InputError: nothing was measured there, or by another version, or the workspace's evaluation is of earlier runs.
         ManifestError: a file was changed.
     """
     manifest = source.manifest()
     version = source.version if isinstance(source, KeptWorkspace) else None
+    if version is None:
+        refuse_outdated(manifest, STAGE, "evaluation", str(source.root))
+        warn_of_outdated(manifest, VERIFY, "verification", str(source.root))
     latencies = dict(_latencies(source))
     found = Measured(
         name="" if version is None else version.name,
@@ -85,6 +91,7 @@ def _scores(source: Workspace | KeptWorkspace) -> Iterator[tuple[str, Scores]]:
                     task=spec.task,
                     frames=evaluation["frames"],
                     samples=evaluation["run"]["samples"],
+                    computed_with=computed_with(evaluation),
                     precision=evaluation["run"]["precision"],
                     lower_is_better=[each for each in evaluation["headline"] if each in metric.LOWER_IS_BETTER],
                     values=evaluation["headline"],
@@ -142,7 +149,8 @@ def _of_benches(manifest: Manifest) -> Iterator[Quantity]:
 
 def _of_verification(manifest: Manifest) -> Iterator[Quantity]:
     summary = manifest.results.get("verification", {}).get("summary", {})
-    if summary.get("format") != formats.VERIFICATION:
+    outdated = VERIFY in manifest.stages and outdated_inputs(manifest, VERIFY)
+    if summary.get("format") != formats.VERIFICATION or outdated:
         return
     for name, comparison in summary["comparisons"].items():
         subject = name.replace("__", " -> ")

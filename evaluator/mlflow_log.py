@@ -27,6 +27,7 @@ from shared.files import write_text
 from shared.latency import TOTAL
 from shared.lazy import lazy_import
 from shared.manifest import MANIFEST_NAME, Manifest
+from shared.staleness import refuse_outdated
 from shared.versions import versions
 from shared.workspace import Workspace
 
@@ -81,10 +82,11 @@ def log_evaluation(work: Path, uri: str = "", experiment: str | None = None, mod
     """Log the last evaluation of a workspace.
 
     Raises:
-        InputError: nothing is evaluated, or an artifact was changed.
+        InputError: nothing is evaluated, the runs were made again since, or an artifact was changed.
         EnvironmentLacks: MLflow is not installed, or can't be reached or written.
     """
     workspace = Workspace.open(work)
+    refuse_outdated(workspace.manifest(), STAGE, "evaluation", str(work))
     subjects = subjects_of(work, None, None)
     spec, manifest = workspace.spec(), workspace.manifest()
     where = tracking_uri(work, uri)

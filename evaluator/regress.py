@@ -68,9 +68,9 @@ def find_baseline(work: Path | None, baseline: str | None) -> Measured:
 
     Raises:
         UsageError: there is none.
-        InputError: the file is none, or nothing was measured in the version.
+        InputError: the file is none or not there, or nothing was measured in the version.
     """
-    if baseline is not None and (work is None or Path(baseline).is_file()):
+    if baseline is not None and (work is None or _is_file(baseline, work)):
         return read_measured(Path(baseline))
     if work is None:
         raise UsageError("no baseline", where="regress", hint="give --baseline FILE")
@@ -86,8 +86,15 @@ def find_baseline(work: Path | None, baseline: str | None) -> Measured:
     return measured(KeptWorkspace(work, kept[-1]))
 
 
+def _is_file(baseline: str, work: Path) -> bool:
+    """Whether a file is meant: one that is there, or what reads like one and names no version."""
+    if Path(baseline).is_file() or "/" in baseline:
+        return True
+    return baseline.endswith(".json") and all(version.name != baseline for version in versions(work))
+
+
 def record(workspace: Workspace, before: Measured, lines: Sequence[Line], result: Mapping[str, Any]) -> None:
-    """Keep the result in the workspace, for the report and `manifest show`."""
+    """Keep the result in the workspace, for the report and `manifest show`: a verdict only where one was compared."""
     stage = workspace.stage(
         STAGE, tool="evaluator", config={"baseline": before.name, "content": sha256_of_json(before.model_dump())}
     )
@@ -99,7 +106,7 @@ def record(workspace: Workspace, before: Measured, lines: Sequence[Line], result
             "summary",
             {
                 "baseline": before.name,
-                "passed": not regressions,
+                **({"passed": not regressions} if _is_compared(lines) else {}),
                 **{verdict: sum(line.verdict == verdict for line in lines) for verdict in _VERDICTS},
                 "regressions": [f"{line.subject}: {line.name}" for line in regressions],
             },
@@ -122,9 +129,13 @@ def judge(lines: Sequence[Line], answer: Answer) -> None:
             hint="a change that is meant: evaluator baseline set NAME; what is allowed: gates of the config",
             answer=answer,
         )
-    if all(line.verdict == NOT_COMPARABLE for line in lines):
+    if not _is_compared(lines):
         reason = lines[0].why if lines else "the two have no number in common"
         raise InputError(f"nothing can be compared: {reason}", where="regress", answer=answer)
+
+
+def _is_compared(lines: Sequence[Line]) -> bool:
+    return any(line.verdict != NOT_COMPARABLE for line in lines)
 
 
 # -- for a terminal ---------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """What is measured now beside a baseline, line by line, with a verdict on each.
 
-*Metrics* as `evaluator.compare` has it: paired intervals on the same frames. *Latencies* by `evaluator.latency_change`,
-on the same machine at the same speed. *All others* are numbers without an interval; they differ where they differ by
-more than `RESOLUTION`.
+*Metrics* as `evaluator.compare` has it: paired intervals on the same frames, computed with the same settings.
+*Latencies* by `evaluator.latency_change`, on the same machine at the same speed. *All others* are numbers without an
+interval; they differ where they differ by more than `RESOLUTION`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from evaluator.compare import HIGHER, LOWER, SAME, UNKNOWN, Numbers, are_paired, metric_changes
+from evaluator.compare import HIGHER, LOWER, OTHER_SETTINGS, SAME, UNKNOWN, Numbers, are_paired, metric_changes
 from evaluator.latency_change import latency_change, quiet, why_not_comparable
 from evaluator.measured import Measured, Quantity, Round, Scores
 from evaluator.measuring import stages_of
+from evaluator.stored import USUAL_SETTINGS
 from shared.config.gates_section import Gates
 from shared.latency import TOTAL
 
@@ -99,13 +100,16 @@ def _metrics(before: Measured, now: Measured) -> Iterator[Line]:
             why = "" if are_paired(_numbers(old), _numbers(new)) else "other frames: the intervals of both side by side"
             if found["verdict"] == UNKNOWN:
                 why = "too few frames for an interval"
+            if found["verdict"] == OTHER_SETTINGS:
+                settings, earlier_ones = (each.computed_with or USUAL_SETTINGS for each in (new, old))
+                why = f"computed with other settings: {settings}, the baseline with {earlier_ones}"
             verdict = _direction(found["verdict"], name in new.lower_is_better)
             yield _with(line, change=found["difference"], **bounds, verdict=verdict, why=why)
 
 
 def _numbers(scores: Scores) -> Numbers:
     intervals = {name: None if each is None else each.model_dump() for name, each in scores.intervals.items()}
-    return Numbers(scores.frames, scores.values, intervals, scores.drawn())
+    return Numbers(scores.frames, scores.values, intervals, scores.drawn(), scores.computed_with)
 
 
 def _direction(verdict: str, lower_is_better: bool) -> Verdict:
@@ -183,6 +187,8 @@ def _either(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> list[Any]:
 
 
 def _missing(before: object | None, now: object | None) -> str:
+    if before is None and now is None:
+        return "not known on either side"
     if before is None:
         return "not in the baseline"
     return "not measured now" if now is None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from shared import formats
 from shared.arrays import read_arrays
 from shared.errors import InputError
 from shared.json_reader import read_json
+from shared.several_tasks import parts_of
 from shared.versions import KeptWorkspace
 from shared.workspace import Workspace
 
 #: The stage that evaluations are from.
 STAGE = "evaluate"
+
+#: What `computed_with` says nothing of, in words.
+USUAL_SETTINGS = "the usual settings"
 
 #: Per headline number, its value in each replicate (B,).
 Replicates = dict[str, npt.NDArray[np.float64]]
@@ -45,6 +50,12 @@ def stored_evaluations(workspace: Workspace | KeptWorkspace) -> dict[str, dict[s
                 hint=f"evaluate again: evaluator evaluate --work {workspace.root}",
             )
     return stored
+
+
+def computed_with(evaluation: Mapping[str, Any]) -> str:
+    """Which settings of the metrics of an evaluation are not the usual ones, in words; empty: none, or not recorded."""
+    metrics = evaluation.get("metrics") or {}
+    return "; ".join(part["computed_with"] for part in parts_of(metrics).values() if part.get("computed_with"))
 
 
 def stored_replicates(workspace: Workspace | KeptWorkspace, run: str) -> Replicates:

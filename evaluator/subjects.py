@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluator.metrics import find_metric
-from evaluator.stored import Replicates, stored_evaluations, stored_replicates
+from evaluator.stored import STAGE, Replicates, stored_evaluations, stored_replicates
 from shared.errors import InputError, UsageError
 from shared.manifest import Manifest
 from shared.precision import precision_in
 from shared.runs import read_header
+from shared.staleness import warn_of_outdated
 from shared.versions import KeptWorkspace, read_version
 from shared.workspace import Workspace
 
@@ -80,7 +81,7 @@ def find_subjects(texts: Sequence[str], work: Path | None) -> list[Subject]:
 
 
 def subjects_of(folder: Path, version: str | None, run: str | None, *, several: bool = False) -> list[Subject]:
-    """The evaluated runs of a workspace or of one of its versions.
+    """The evaluated runs of a workspace or of one of its versions. Warns where the runs were made again since.
 
     Args:
         folder: the workspace.
@@ -101,8 +102,9 @@ def subjects_of(folder: Path, version: str | None, run: str | None, *, several: 
         raise InputError("nothing is evaluated here", where=place, hint=f"evaluator evaluate --work {folder}")
     if run is not None and run not in evaluations:
         raise UsageError(f"no evaluated run '{run}'", where=place, hint=f"there are: {', '.join(evaluations)}")
+    warn_of_outdated(manifest, STAGE, "evaluation", place)
     prefix = (str(folder) if several else "") + (f"@{version}" if version else "")
-    stage = manifest.stages["evaluate"]
+    stage = manifest.stages[STAGE]
     return [
         Subject(
             label=f"{prefix}:{name}" if prefix else name,

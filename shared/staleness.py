@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 
+from shared.errors import InputError
 from shared.manifest import Manifest
 
 _log = logging.getLogger("stage")
@@ -19,6 +20,39 @@ def outdated_inputs(manifest: Manifest, stage: str) -> list[str]:
     record = manifest.stages[stage]
     inputs = record.key.get("inputs", {})
     return sorted(path for path, sha256 in inputs.items() if "/" in path and _hash_of(manifest, path) != sha256)
+
+
+def refuse_outdated(manifest: Manifest, stage: str, what: str, where: str) -> None:
+    """Refuse what a stage made from files that have changed since; none where it is not finished.
+
+    Args:
+        manifest: of the workspace.
+        stage: name of the stage, which is the command's too.
+        what: what the stage made.
+        where: the workspace.
+
+    Raises:
+        InputError: they have changed.
+    """
+    error = _outdated(manifest, stage, what, where)
+    if error is not None:
+        raise error
+
+
+def warn_of_outdated(manifest: Manifest, stage: str, what: str, where: str) -> None:
+    """The same line as `refuse_outdated` has, as a warning."""
+    error = _outdated(manifest, stage, what, where)
+    if error is not None:
+        _log.warning("%s", error)
+
+
+def _outdated(manifest: Manifest, stage: str, what: str, where: str) -> InputError | None:
+    record = manifest.stages.get(stage)
+    changed = outdated_inputs(manifest, stage) if record is not None and record.status == "done" else []
+    if record is None or not changed:
+        return None
+    problem = f"the {what} is of another version of {changed[0]}"
+    return InputError(problem, where=where, hint=f"{stage} again: {record.command}")
 
 
 def is_current(manifest: Manifest, stage: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -125,6 +126,26 @@ class Workspace:
                     hint="export it again: files of the exporter are whole",
                 )
         return named
+
+    def result(self, kind: str, name: str, *, lists: Sequence[str]) -> dict[str, Any]:
+        """A result that a stage recorded in the manifest.
+
+        Args:
+            kind, name: of the result.
+            lists: keys whose values are lists.
+
+        Raises:
+            ManifestError: it is not there, or lacks one of ``lists``.
+        """
+        result = self.manifest().results.get(kind, {}).get(name, {})
+        for key in lists:
+            if not isinstance(result.get(key), list):
+                raise ManifestError(
+                    f"results.{kind}.{name}.{key} is missing",
+                    where=str(self.root / MANIFEST_NAME),
+                    hint="it was edited by hand: run the stage again, with --force",
+                )
+        return result
 
     def spec(self) -> ModelSpec:
         """The model spec.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,7 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str], outputs: Col
         outputs: names of the raw outputs.
 
     Raises:
-        UsageError: not a number, or no such limit.
+        UsageError: not a finite number, or no such limit.
     """
     ratios = [f"{output}.{ratio}" for output in outputs for ratio in _RATIOS]
     limits = tolerance.results
@@ -40,6 +41,8 @@ def apply_overrides(tolerance: Tolerance, overrides: Sequence[str], outputs: Col
             raise UsageError(
                 f"'{text}' has no number", where="--tolerance", hint="write 0.05, heatmap=0.05 or results.center=0.05"
             ) from error
+        if not math.isfinite(value):
+            raise UsageError(f"'{text}' is no limit", where="--tolerance", hint="write a finite number, however large")
         if separator and name not in known:
             raise UsageError(f"there is no limit '{name}'", where="--tolerance", hint=_nearest(name, known))
         if not separator:

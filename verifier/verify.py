@@ -16,6 +16,7 @@ from shared.junit import Case, write_junit
 from shared.metrics.confusion import of_labels
 from shared.onnx_graph import load, outputs_behind
 from shared.several_tasks import of_part, parts_of, qualified
+from shared.staleness import refuse_outdated
 from shared.table import Table, number
 from shared.tasks import Task, find
 from shared.workspace import Workspace
@@ -47,6 +48,7 @@ def verify(work: Path, overrides: Sequence[str] = (), force: bool = False, junit
     Raises:
         VerificationFailed: runs disagree, a scenario can't run, or nothing could be compared.
         InputError: runs of different models or data.
+        UsageError: one of ``overrides`` is no finite number, or there is no such limit.
     """
     from shared.config import from_resolved, part
 
@@ -75,6 +77,9 @@ def verify(work: Path, overrides: Sequence[str] = (), force: bool = False, junit
         task, score_threshold = find(spec.task), find_score_threshold(spec.parameters)
         outputs = _recorded_outputs(plan)
         check_output_tolerances(config.verification.output_tolerances, outputs)
+        if plan.comparisons:
+            # A typo is found before anything is compared. Which limits there are, no precision changes.
+            apply_overrides(default_tolerance("fp32", task), overrides, outputs)
         with stage:
             results = {}
             for comparison in plan.comparisons:
@@ -101,9 +106,12 @@ def check(work: Path, overrides: Sequence[str], junit: Path | None = None) -> An
 
     Raises:
         VerificationFailed: a comparison is outside the limits.
-        InputError: nothing was verified here yet.
+        InputError: nothing was verified here yet, or the runs were made again since.
+        UsageError: one of ``overrides`` is no finite number, or there is no such limit.
     """
-    return report(Workspace.open(work), overrides, junit)
+    workspace = Workspace.open(work)
+    refuse_outdated(workspace.manifest(), STAGE, "verification", str(work))
+    return report(workspace, overrides, junit)
 
 
 def _coarser_policy(comparison: Comparison, config: DeployConfig) -> str:
@@ -184,7 +192,7 @@ def report(workspace: Workspace, overrides: Sequence[str], junit: Path | None) -
         InputError: nothing was verified here yet.
     """
     comparisons = stored_comparisons(workspace)
-    summary = workspace.manifest().results["verification"][SUMMARY]
+    summary = workspace.result("verification", SUMMARY, lists=("skipped", "unable"))
     task = find(workspace.spec().task)
     outputs = list(dict.fromkeys(name for stored in comparisons.values() for name in stored["outputs"]))
     made = {

@@ -19,7 +19,7 @@ from shared.manifest import Manifest
 from shared.runs import Run
 from shared.several_tasks import classes_of, names_of, of_part, parts_of
 from shared.spec import ModelSpec
-from shared.staleness import outdated_inputs
+from shared.staleness import refuse_outdated
 from shared.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -158,13 +158,7 @@ def evaluated_runs(workspace: Workspace, config: DeployConfig) -> tuple[dict[str
     if stage.status == "skipped":
         return {}, {}
     folders = finished_runs(workspace, config)
-    changed = outdated_inputs(manifest, EVALUATE)
-    if changed:
-        raise InputError(
-            f"the evaluation is of another version of {changed[0]}",
-            where=where,
-            hint=f"evaluate again: {stage.command}",
-        )
+    refuse_outdated(manifest, EVALUATE, "evaluation", where)
     evaluations = stored_evaluations(workspace)
     runs = {
         Path(folder).name: Run.open(workspace.path(folder)) for folder in folders if Path(folder).name in evaluations

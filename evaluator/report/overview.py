@@ -120,7 +120,8 @@ def _baseline_rows(material: Material) -> list[list[Cell]]:
     if summary is None:
         return []
     detail = "; ".join(summary["regressions"]) or f"{summary['worse']} worse, {summary['better']} better"
-    return [[Cell("baseline"), Cell(summary["baseline"]), verdict(summary["passed"]), Cell(detail)]]
+    passed = verdict(summary["passed"]) if "passed" in summary else Cell("not comparable", "muted")
+    return [[Cell("baseline"), Cell(summary["baseline"]), passed, Cell(detail)]]
 
 
 def _stage_rows(material: Material) -> list[list[Cell]]:

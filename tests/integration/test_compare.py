@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,33 @@ def test_workspaces_of_other_frames_are_compared_by_their_own_intervals(tagged: 
     intervals = [subject["intervals"]["mAP"] for subject in result["subjects"]]
     assert intervals[1]["high"] < intervals[0]["low"]
     assert {subject["workspace"] for subject in result["subjects"]} == {str(tagged.root), str(other.root)}
+
+
+def test_metrics_computed_with_other_settings_are_not_judged(tagged: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(tagged.root, tmp_path / "work")
+    evaluate(tmp_path / "work", t4={"compat": "awml", "min_points": "100"})
+    text, result = _compare("@v1:onnx-cpu", ":onnx-cpu", work=tmp_path / "work")
+    found = result["differences"]["onnx-cpu"]
+    assert found["paired"] is False
+    assert {(each["verdict"], each["interval"]) for each in found["metrics"].values()} == {("other settings", None)}
+    assert "Differences from @v1:onnx-cpu, metrics computed with other settings" in text
+    assert "(other settings)" in history(tmp_path / "work", (), None)
+
+
+def test_an_evaluation_of_earlier_runs_is_warned_of(
+    tagged: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(tagged.root, tmp_path / "work")
+    _compare("@v1:onnx-cpu", ":onnx-cpu", work=tmp_path / "work")
+    assert "another version" not in caplog.text
+    _run(Workspace.open(tmp_path / "work"), "onnx", 0.2)
+    for command in (
+        lambda: _compare("@v1:onnx-cpu", ":onnx-cpu", work=tmp_path / "work"),
+        lambda: history(tmp_path / "work", (), None),
+    ):
+        caplog.clear()
+        command()
+        assert caplog.text.count("work: the evaluation is of another version of runs/onnx-cpu") == 1
 
 
 def test_frames_too_few_for_intervals_are_not_called_others(tmp_path: Path) -> None:

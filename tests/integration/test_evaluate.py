@@ -15,6 +15,7 @@ from evaluator.metrics import detection3d, find_metric
 from evaluator.summary import summary
 from shared import formats
 from shared.errors import DeployError, EnvironmentLacks, GateFailed, InputError, ManifestError, UsageError
+from shared.manifest import update_manifest
 from shared.workspace import Workspace
 from tests.support.workspaces import CLASSES, SAMPLES, add_run, good_boxes, make_workspace
 
@@ -235,6 +236,15 @@ def test_gates_fail_and_pass_the_same_on_the_second_call(tmp_path: Path, caplog:
     ]
     with pytest.raises(UsageError, match="is not a gate"):
         evaluate(workspace.root, None, False, ("mAP",))
+
+
+def test_a_manifest_without_the_gates_is_one_line(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx")
+    evaluate(workspace.root)
+    update_manifest(workspace.root / "manifest.json", lambda manifest: manifest.results.pop("gates", None))
+    with pytest.raises(ManifestError, match=r"results\.gates\.summary\.gates is missing"):
+        evaluate(workspace.root)
 
 
 def test_enough_frames_give_intervals_of_values_and_differences(tmp_path: Path) -> None:

@@ -130,6 +130,9 @@ def test_other_models_and_frames_are_refused(pair: tuple[Workspace, Workspace], 
     evaluate(fewer.root, None, False)
     with pytest.raises(InputError, match="other frames"):
         evaluate(int8.root, None, False, float_work=fewer.root)
+    evaluate(plain.root, None, False, t4={"compat": "awml"})
+    with pytest.raises(InputError, match=r"with other settings \(compat awml\) than .* here \(the usual settings\)"):
+        evaluate(int8.root, None, False, float_work=plain.root)
     _export_from(fewer, "another checkpoint")
     with pytest.raises(InputError, match="another checkpoint"):
         evaluate(int8.root, None, False, float_work=fewer.root)

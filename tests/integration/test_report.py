@@ -222,6 +222,11 @@ def test_what_got_worse_than_the_baseline(tmp_path: Path) -> None:
     page = _report(workspace)
     assert "baseline v1 FAILED" in page.text and "REGRESSION" in page.text
 
+    write_measured(file, before.model_copy(update={"scores": {}, "latencies": {}, "quantities": []}))
+    with pytest.raises(InputError, match="nothing can be compared"):
+        regress(workspace.root, None, str(file))
+    assert "baseline v1 not comparable" in _report(workspace).text
+
 
 def test_what_failed_is_said_first(tmp_path: Path) -> None:
     with pytest.raises(GateFailed):

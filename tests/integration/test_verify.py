@@ -12,6 +12,7 @@ import pytest
 
 from shared import formats
 from shared.errors import ConfigError, InputError, ManifestError, UsageError, VerificationFailed
+from shared.manifest import Manifest, update_manifest
 from shared.tasks import find
 from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
@@ -322,6 +323,34 @@ def test_check_judges_again_without_comparing(tmp_path: Path) -> None:
     assert "passed" in check(workspace.root, ())
 
 
+def test_a_verification_of_earlier_runs_is_not_judged_again(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    verify(workspace.root)
+    assert "verification passed" in check(workspace.root, ())
+    add_run(workspace, "onnx", noise=1e-3)
+    with pytest.raises(InputError, match=r"the verification is of another version of runs/onnx-cpu") as error:
+        check(workspace.root, ())
+    assert (error.value.hint or "").startswith("verify again: ")
+
+
+@pytest.mark.parametrize("missing", ["verification", "summary", "skipped", "unable"])
+def test_a_manifest_without_the_result_is_one_line(tmp_path: Path, missing: str) -> None:
+    workspace = _workspace(tmp_path)
+    _three_runs(workspace)
+    verify(workspace.root)
+
+    def change(manifest: Manifest) -> None:
+        summary = manifest.results["verification"]["summary"]
+        for place in (manifest.results, manifest.results["verification"], summary):
+            place.pop(missing, None)
+
+    update_manifest(workspace.root / "manifest.json", change)
+    for again in (lambda: verify(workspace.root), lambda: check(workspace.root, ())):
+        with pytest.raises(ManifestError, match=r"results\.verification\.summary\.\w+ is missing"):
+            again()
+
+
 def test_an_output_has_limits_of_its_own(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path, tolerance=10.0)
     outputs = raw_outputs(1)
@@ -389,6 +418,11 @@ def test_traces_and_swapped_runs_are_not_verified(tmp_path: Path) -> None:
         ("heatmp.snr_db=9", "there is no limit 'heatmp.snr_db'.*did you mean 'heatmap.snr_db'"),
         ("boxes.center=0.05", "there is no limit 'boxes.center'.*did you mean 'results.center'"),
         ("results.corner=1", "there is no limit 'results.corner'"),  # an error of another task
+        ("inf", "'inf' is no limit"),
+        ("results.center=inf", "'results.center=inf' is no limit"),
+        ("snr_db=-inf", "'snr_db=-inf' is no limit"),
+        ("heatmap=nan", "'heatmap=nan' is no limit"),
+        ("1e400", "'1e400' is no limit"),
     ],
 )
 def test_a_tolerance_that_limits_nothing_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -396,6 +430,7 @@ def test_a_tolerance_that_limits_nothing_is_refused(tmp_path: Path, text: str, m
     _three_runs(workspace)
     with pytest.raises(UsageError, match=message):
         verify(workspace.root, (text,), False)
+    assert "verify" not in workspace.manifest().stages, "nothing was compared, no attempt is recorded"
     verify(workspace.root, (), False)
     with pytest.raises(UsageError, match=message):
         check(workspace.root, (text,))

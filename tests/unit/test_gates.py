@@ -76,6 +76,8 @@ def test_what_can_not_be_computed_fails() -> None:
         ("onxx-cpu: mAP < 0.5", "no run is called 'onxx-cpu'"),
         ("pytorch-cpu: mAP drop > 0.5", "no baseline"),
         ("latency mean low > 3", "latency has no interval"),
+        ("latency mean > 5%", "latency is in ms, not in percent"),
+        ("latency mean rise > 5 %", "latency is in ms, not in percent"),
     ],
 )
 def test_typos_are_errors(text: str, words: str) -> None:

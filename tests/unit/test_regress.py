@@ -30,6 +30,7 @@ from shared.versions import KeptWorkspace, read_version, versions
 from shared.workspace import Workspace
 from tests.support.junit_schema import checked, verdicts
 from tests.support.workspaces import add_run, good_boxes, make_workspace
+from verifier.verify import verify
 
 FRAMES = 40
 PROCESSOR = {"processor": "2 x Test CPU", "yardstick_ms": "1.000"}
@@ -117,6 +118,9 @@ def test_what_is_no_baseline_is_refused(evaluated: Workspace, tmp_path: Path) ->
         regress(workspace.root, None, None)
     with pytest.raises(UsageError, match="there is no version 'v2'"):
         regress(workspace.root, None, "v2")
+    for missing in ("nofile/foo.json", "nofile/foo", "foo.json"):
+        with pytest.raises(InputError, match=rf"{missing}: can.t be read .No such file"):
+            regress(workspace.root, None, missing)
     other = tmp_path / "other.json"
     other.write_text("{}")
     with pytest.raises(InputError, match="is no baseline"):
@@ -173,6 +177,15 @@ def test_half_a_point_lost_is_found_and_fails(lost: Workspace, tmp_path: Path) -
     assert "### Against v1 of " in page and "| onnx-cpu | mAP |" in page and "WORSE" in page
 
 
+def test_where_nothing_was_compared_no_verdict_is_recorded(evaluated: Workspace, tmp_path: Path) -> None:
+    workspace = _copy(evaluated, tmp_path)
+    write_measured(tmp_path / "other.json", _measured([], [_quantity(1.0)]))
+    with pytest.raises(InputError, match="nothing can be compared"):
+        regress(workspace.root, None, str(tmp_path / "other.json"))
+    summary = workspace.manifest().results["regress"]["summary"]
+    assert "passed" not in summary and summary["not comparable"] > 0
+
+
 def test_gates_say_how_much_may_be_lost(lost: Workspace) -> None:
     before = measured(KeptWorkspace(lost.root, read_version(lost.root, "v1")))
     for points, fails in ((0.2, True), (2.0, False), (None, False)):
@@ -188,6 +201,68 @@ def test_other_frames_are_compared_without_pairs_and_said_so(lost: Workspace) ->
     found = next(line for line in lines if line.name == "mAP")
     assert (found.low, found.high) == (None, None)
     assert found.why.startswith("other frames")
+
+
+def test_metrics_computed_with_other_settings_are_not_compared(evaluated: Workspace, tmp_path: Path) -> None:
+    workspace = _copy(evaluated, tmp_path)
+    evaluate(workspace.root, None, False, t4={"compat": "awml", "min_points": "100"})
+    before = measured(KeptWorkspace(workspace.root, read_version(workspace.root, "v1")))
+    metrics = [line for line in compare(before, measured(workspace), Gates()) if line.kind == "metric"]
+    assert {line.verdict for line in metrics} == {"not comparable"}
+    why = next(line.why for line in metrics if line.name == "mAP")
+    assert why.startswith("computed with other settings: compat awml")
+    assert why.endswith("the baseline with the usual settings")
+    with pytest.raises(InputError, match="nothing can be compared: computed with other settings"):
+        regress(workspace.root, None, None)
+    # The same settings on both sides are compared again.
+    set_baseline(workspace.root, "v2", "", move=False, file=None)
+    answer = regress(workspace.root, None, "v2")
+    assert {line["verdict"] for line in answer.data["lines"] if line["kind"] == "metric"} == {"no difference"}
+
+
+def test_a_file_of_before_settings_were_recorded_is_compared(evaluated: Workspace, tmp_path: Path) -> None:
+    content = json.loads((evaluated.root.parent / "git" / "v1.json").read_text())
+    for scores in content["scores"].values():
+        del scores["computed_with"]
+    (tmp_path / "v1.json").write_text(json.dumps(content))
+    answer = regress(_copy(evaluated, tmp_path).root, None, str(tmp_path / "v1.json"))
+    assert {line["verdict"] for line in answer.data["lines"] if line["kind"] == "metric"} == {"no difference"}
+
+
+def test_an_evaluation_of_earlier_runs_is_refused(evaluated: Workspace, tmp_path: Path) -> None:
+    workspace = _copy(evaluated, tmp_path)
+    add_run(workspace, "onnx", samples=FRAMES, boxes={0: Boxes3D.empty()})
+    for call in (
+        lambda: regress(workspace.root, None, None),
+        lambda: set_baseline(workspace.root, "v2", "", move=False, file=None),
+    ):
+        with pytest.raises(InputError, match=r"the evaluation is of another version of runs/onnx-cpu") as error:
+            call()
+        assert (error.value.hint or "").startswith("evaluate again: ")
+    assert [version.name for version in versions(workspace.root)] == ["v1"]
+    assert "v1" in list_baselines(workspace.root)
+
+
+def test_a_verification_of_earlier_runs_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = make_workspace(tmp_path)
+    for backend in ("framework", "pytorch", "onnx"):
+        add_run(workspace, backend)
+    verify(workspace.root)
+    evaluate(workspace.root)
+    assert any(each.kind == "verification" for each in measured(workspace).quantities)
+    add_run(workspace, "onnx", noise=1e-3)
+    evaluate(workspace.root)
+    assert not measured(workspace).quantities
+    assert "the verification is of another version of runs/onnx-cpu" in caplog.text
+
+
+def test_a_metric_that_neither_side_knows_is_said_to_be_unknown(evaluated: Workspace) -> None:
+    before = measured(evaluated)
+    scores = before.scores["onnx-cpu"]
+    unknown = scores.model_copy(update={"values": {**scores.values, "mAP": None}})
+    without = before.model_copy(update={"scores": {"onnx-cpu": unknown}})
+    (line,) = [line for line in compare(without, without, Gates()) if line.name == "mAP"]
+    assert (line.verdict, line.why) == ("not comparable", "not known on either side")
 
 
 def test_errors_get_worse_when_they_rise(evaluated: Workspace) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from evaluator.compare import compare_subjects
 from evaluator.evaluate import evaluate
 from evaluator.report.report import report
+from evaluator.stored import computed_with
 from evaluator.summary import summary
 from shared import tasks
 from shared.config import DeployConfig, resolved
@@ -232,3 +233,9 @@ def test_a_limit_of_one_task_can_be_set(tmp_path: Path) -> None:
     overrides = ["results.detection2d/corner=4", "results.detection2d/left=4", "results.detection2d/top=4"]
     overrides += ["results.detection2d/right=4", "results.detection2d/bottom=4"]
     assert verify(workspace.root, overrides, force=False).data["passed"]
+
+
+def test_settings_of_the_metric_of_one_of_the_tasks_are_told() -> None:
+    parts = {"detection3d": {"computed_with": "compat awml"}, "segmentation3d": {"frames": 3}}
+    assert computed_with({"metrics": {"parts": parts}}) == "compat awml"
+    assert computed_with({"metrics": {"parts": {"segmentation3d": {}}}}) == computed_with({"metrics": None}) == ""

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from evaluator.evaluate import evaluate
+from evaluator.mlflow_log import log_evaluation
 from evaluator.summary import summary
 from shared.errors import InputError, VerificationFailed
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.staleness import is_current, outdated_inputs
+from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
 from tests.support.workspaces import add_run, make_workspace
 from verifier.verify import verify
@@ -77,3 +79,13 @@ def test_an_artifact_whose_stage_is_nowhere_is_not_compared(tmp_path: Path) -> N
     update_manifest(workspace.root / MANIFEST_NAME, forget)
     with pytest.raises(VerificationFailed, match="no finished run"):
         verify(workspace.root, (), False)
+
+
+def test_an_evaluation_of_earlier_runs_is_not_logged(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    add_run(workspace, "onnx")
+    evaluate(workspace.root)
+    add_run(workspace, "onnx", boxes={0: Boxes3D.empty()})
+    # Refused before MLflow is asked for, which need not be installed.
+    with pytest.raises(InputError, match=r"the evaluation is of another version of runs/onnx-cpu.*evaluate again: "):
+        log_evaluation(workspace.root)
