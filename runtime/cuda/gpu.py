@@ -145,7 +145,7 @@ class Gpu:
         """Page-locked host memory, which the GPU copies from and to by itself.
 
         Raises:
-            InferenceError: there is no so much.
+            InferenceError: there is not that much left.
         """
         try:
             array: npt.NDArray[Any] = driver.pagelocked_zeros(shape, np.dtype(dtype))
