@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Session
+from runtime.model import HostOnly
 from runtime.pipeline import ArraysByName, build_pipeline
 from shared.spec import ModelSpec
 
@@ -16,22 +17,17 @@ from shared.spec import ModelSpec
 IndexInputs = Mapping[str, ArraysByName]
 
 
-class _Noting:
-    """A session that keeps the integers that its components are given; steps around them run in NumPy."""
+class _Noting(HostOnly):
+    """A session that keeps the integers that its components are given."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self.given: dict[str, dict[str, npt.NDArray[Any]]] = {}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """See `Session`."""
-        return self._session.settings
 
     def run(self, component: str, inputs: ArraysByName) -> dict[str, npt.NDArray[Any]]:
         """See `Session`."""
         self.given[component] = {name: array.copy() for name, array in inputs.items() if _is_integer(array.dtype)}
-        return self._session.run(component, inputs)
+        return super().run(component, inputs)
 
 
 def index_inputs(spec: ModelSpec, session: Session, data: Any) -> IndexInputs:

@@ -24,6 +24,7 @@ from runtime.cuda.compile import source
 from runtime.cuda.gpu import DeviceArray, Kernels
 from runtime.lidar import device_voxels
 from runtime.models.calibration import device as calibration
+from shared.errors import InferenceError
 
 HEADER = Path(__file__).with_suffix(".h")
 #: Compiled kernels, by the hash of their source: they take seconds each, and many tests and processes want the same.
@@ -109,6 +110,21 @@ class HostEvent:
     def milliseconds_until(self, later: HostEvent) -> float:
         """A little."""
         return 0.01
+
+
+def full_after(monkeypatch: pytest.MonkeyPatch, gpu: type[Any], fitting: int) -> None:
+    """Let a kind of GPU have memory for so many more arrays."""
+    allocate, left = gpu.allocate, fitting
+
+    def scarce(self: Any, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise InferenceError("no memory")
+        array: DeviceArray = allocate(self, shape, dtype)
+        return array
+
+    monkeypatch.setattr(gpu, "allocate", scarce)
 
 
 class HostArray(DeviceArray):

@@ -154,18 +154,10 @@ def test_a_frame_that_finds_no_memory_leaves_the_buffers_as_they_were(monkeypatc
     monkeypatch.setattr(calibration, "POINT_CAPACITY", 4096)
     pipeline = on_device(monkeypatch, folder)
     pipeline.infer(view())
-    before, left, allocate = (pipeline._points, pipeline._cells, pipeline._depths), fitting, HostGpu.allocate
-
-    def scarce(gpu: HostGpu, shape: tuple[int, ...], dtype: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise InferenceError("no memory")
-        return allocate(gpu, shape, dtype)
-
+    before = pipeline._points, pipeline._cells, pipeline._depths
     many = view(1, count=20_000)
     with monkeypatch.context() as full, pytest.raises(InferenceError, match="no memory"):
-        full.setattr(HostGpu, "allocate", scarce)
+        cuda_on_cpu.full_after(full, HostGpu, fitting)
         pipeline.submit(many)
     assert (pipeline._points, pipeline._cells, pipeline._depths) == before
     for data in (many, view(2)):

@@ -210,19 +210,10 @@ def test_a_frame_that_finds_no_memory_leaves_the_buffers_as_they_were(
 ) -> None:
     monkeypatch.setattr(cuda_steps, "POINT_CAPACITY", 4096)
     pair = Pair(gpu, make_spec())
-    buffers, left = pair.device._memory, fitting
+    buffers = pair.device._memory
     before = [getattr(buffers, name) for name in ("frame", "host_frame", "cell_of_point", "firsts_of_tile", "capacity")]
-    allocate = type(gpu).allocate
-
-    def scarce(self: Gpu, shape: tuple[int, ...], dtype: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise InferenceError("no memory")
-        return allocate(self, shape, dtype)
-
     with monkeypatch.context() as full, pytest.raises(InferenceError, match="no memory"):
-        full.setattr(type(gpu), "allocate", scarce)
+        cuda_on_cpu.full_after(full, type(gpu), fitting)
         pair.device.submit(cloud(9000))
     after = [getattr(buffers, name) for name in ("frame", "host_frame", "cell_of_point", "firsts_of_tile", "capacity")]
     assert all(old is new for old, new in zip(before, after, strict=True))
