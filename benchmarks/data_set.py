@@ -114,7 +114,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     update_manifest(work / MANIFEST_NAME, change)
     common = ["--work", str(work), "--backend", options.backend, "--device", options.device, "--data", str(data)]
+    common += [] if options.policy is None else ["--target", target(Workspace.open(work), options.policy)]
     streams = [] if options.device == "cpu" else ["--streams", str(options.streams)]
+    if options.backend == "tensorrt":
+        streams += ["--like", "trtexec-11"]
     command(["bench", *common, "--seconds", str(options.seconds), "--warm-up", "10", *streams])
     started = time.perf_counter()
     said = command(["run", *common, "--num-samples", str(options.frames), "--force"])
@@ -133,9 +136,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "run": run["pace"],
         "command seconds": wall,
         "said": said.splitlines()[-1],
-        "conditions": bench["conditions"],
+        "bench": bench,
         "load": os.getloadavg()[0],
     }
+
+
+def target(workspace: Workspace, policy: str) -> str:
+    """The set of engines that was built with a precision policy."""
+    targets = {key.split("/", 1)[0] for key in workspace.manifest().results.get("engines", {})}
+    return next(name for name in sorted(targets) if name.endswith(f"-{policy}"))
 
 
 def table(measured: dict[str, Any]) -> str:
@@ -172,6 +181,7 @@ if __name__ == "__main__":
     parser.add_argument("--sweeps", type=int, default=1)
     parser.add_argument("--backend", default="tensorrt")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--policy", help="precision policy of the engines, where there are several")
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--out", type=Path)

@@ -52,8 +52,8 @@ _LATE = "out of time"
 _EXPORTED = ("onnx", "pytorch", "ranges", "quantized", "quantization", "manifest.json")
 # Kernel timings, which later parts and rounds go on with.
 _TIMINGS = "timings"
-# Those of parts that build one after the other.
-_MODELS_TIMINGS = "models"
+# Those of the demo's models, and of the network of the 121 m model's size.
+_MODELS_TIMINGS, _FULL_TIMINGS = "models", "full-size"
 _TIMINGS_OF_A_WORKSPACE = "tensorrt/timing"
 # Whose sources decide whether a part is still what was measured.
 _SOURCES = ("shared", "trt_builder", "runtime", "verifier", "evaluator", "benchmarks", "tests")
@@ -72,8 +72,9 @@ class Part:
         at_once: run the commands side by side, not one after the other; nothing in them is timed.
         keep: files below ``SCRATCH``, as patterns, that are copied to the folder as ``<part>-<name>``.
         needs: packages without which it is not run.
-        cold: its workspaces begin without the kernel timings of the parts before.
         made: workspaces below ``SCRATCH`` that its commands make, and build engines in.
+        timings: whose kernel timings its workspaces begin with and add to.
+        cold: they begin without them.
     """
 
     name: str
@@ -83,8 +84,9 @@ class Part:
     at_once: bool = False
     keep: Sequence[str] = ()
     needs: Sequence[str] = ()
-    cold: bool = False
     made: Sequence[str] = ()
+    timings: str = _MODELS_TIMINGS
+    cold: bool = False
 
     def workspaces(self) -> set[str]:
         """Names of the workspaces that it takes."""
@@ -93,17 +95,17 @@ class Part:
 
 
 _WORK = "WORK/"
-_PYTEST = ("-m", "pytest", "-m", "gpu", "-v", "--tb=short", "--continue-on-collection-errors", "-p", "no:cacheprovider")
+_PYTEST = (
+    "-m", "pytest", "-m", "gpu", "-v", "--tb=short", "--durations=12", "--durations-min=3",
+    "--continue-on-collection-errors", "-p", "no:cacheprovider",
+)  # fmt: skip
 _NO_LIBRARIES = ("--set", "tensorrt.tactic_sources=[]")
 _BUILD = ("-c", "from trt_builder.cli import cli; cli()", "build", "--target", "tensorrt", *_NO_LIBRARIES)
 _FP16 = ("--set", "tensorrt.precision_policy=fp16")
-_BENCH = (
-    "-c", "from runtime.cli import cli; cli()", "bench", "--backend", "tensorrt", "--device", "cuda",
-    "--streams", "2", "--like", "trtexec-11",
-)  # fmt: skip
 _DEMO = "WORK/centerpoint"
 _DEMO_DATA = "WORKSPACES/demo"
 _LABELED_DATA = "WORKSPACES/demo-labels"
+_SEARCHED_DATA = "WORKSPACES/demo-search"
 
 _LATENCY_TESTS = "tests/gpu/test_runtime_tensorrt.py"
 _CUDA_TESTS = "tests/gpu/test_runtime_on_cuda.py"
@@ -111,6 +113,8 @@ _BACKENDS_TESTS = "tests/gpu/test_latency_of_backends.py"
 _OPERATORS_TESTS = "tests/gpu/test_operators.py"
 _ENGINES_TESTS = "tests/gpu/test_trt_engines.py"
 _INT8_TESTS = "tests/gpu/test_int8.py"
+# Of them, those that take a demo's workspace.
+_METRICS = "demo_s_metric"
 # Every step of a search builds an engine.
 _BISECT_TESTS = "tests/gpu/test_bisect_with_tensorrt.py"
 _IN_PROCESSES_OF_THEIR_OWN = (
@@ -136,27 +140,25 @@ def _tests() -> list[Sequence[str]]:
     builds = [file for file in others if file not in kernels]
     return [
         *((*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in _OPERATORS),
-        (*_PYTEST, _BISECT_TESTS, *builds),
-        (*_PYTEST, *kernels),
+        (*_PYTEST, _BISECT_TESTS),
+        (*_PYTEST, *kernels, *builds),
     ]
 
 
 def _data_set(work: str, out: str, *options: str) -> Sequence[str]:
-    """A data set against the requests of its engines, which were built in ``work``."""
+    """A request against the bare engines, and a data set against its requests; the engines were built in ``work``."""
     return ("benchmarks/data_set.py", "--work", work, "--folder", "SCRATCH/frames", "--out", out, *options)
 
 
 def _model(name: str) -> Part:
-    """A demo's model in FP16: its request against its bare engines, and its data set."""
+    """A demo's model in FP16."""
     work, data = f"WORK/{name}", _LABELED_DATA if name in _LABELED else _DEMO_DATA
     return Part(
         name, 110,
         [
             (*_BUILD, "--work", work, *_FP16, *(_FEWER_TACTICS if name in _DEEP else ())),
-            (*_BENCH, "--work", work, "--data", data),
             _data_set(work, f"OUT/data_set_{name}.json", "--data", data, "--repeat", "20", "--frames", "800"),
         ],
-        keep=[f"{name}/manifest.json"],
     )  # fmt: skip
 
 
@@ -187,57 +189,61 @@ PARTS = (
         [
             ("-m", "demo", "generate", "--out", _DEMO_DATA),
             ("-m", "demo", "generate", "--out", _LABELED_DATA, "--labels"),
+            ("-m", "demo", "generate", "--out", _SEARCHED_DATA, "--split", "val", "--frames", "40"),
         ],
         at_once=True,
     ),
     # More processes at once take longer: engines are built by timing kernels, one after the other, on the one GPU.
     Part("tests", 220, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}/tests-COMMAND"}, at_once=True),
     Part(
-        "engine-tests", 420, [(*_PYTEST, file) for file in (_ENGINES_TESTS, _INT8_TESTS)],
-        {"TIMINGS": f"OUT/{_TIMINGS}/engine-tests-COMMAND", "INT8_WORK": "WORKSPACES"}, at_once=True,
+        "engine-tests", 400, [(*_PYTEST, _ENGINES_TESTS), (*_PYTEST, _INT8_TESTS, "-k", f"not {_METRICS}")],
+        {"TIMINGS": f"OUT/{_TIMINGS}/engine-tests-COMMAND"}, at_once=True,
+    ),
+    # The policies' engines, and with those in FP16 a data set of 200,000 points over ten sweeps.
+    Part(
+        "full-size", 300,
+        [
+            ("benchmarks/data_set.py", "--full-size", "--work", _FULL),
+            ("benchmarks/trt_engines.py", "--work", _FULL, *_NO_LIBRARIES,
+             "--out", "OUT/engines.json", "--dump", "OUT/reports"),
+            _data_set(_FULL, "OUT/data_set_full-size.json", "--policy", "fp16",
+                      "--points", "200000", "--sweeps", "10", "--frames", "240"),
+        ],
+        made=[_FULL_NAME], timings=_FULL_TIMINGS, cold=True,
     ),
     # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
     Part(
         "runtime", 300, [(*_PYTEST, _LATENCY_TESTS)],
-        {"SOAK": "20000", "FIGURES": "OUT/gpu_latency.json", "TIMINGS": f"OUT/{_TIMINGS}/{_MODELS_TIMINGS}"},
+        {"SOAK": "10000", "FIGURES": "OUT/gpu_latency.json", "TIMINGS": f"OUT/{_TIMINGS}/{_FULL_TIMINGS}"},
     ),
     Part(
         "demo-latency", 120,
         [
             (*_BUILD, "--work", _DEMO, *_FP16),
-            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--frames", "10", "--soak", "2000",
+            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--frames", "5", "--soak", "2000",
              "--out", "OUT/demo_latency.json"),
         ],
     ),
     *map(_model, (*_MODELS, *_LABELED)),
-    Part(
-        "full-size-data-set", 160,
-        [
-            ("benchmarks/data_set.py", "--full-size", "--work", _FULL),
-            (*_BUILD, "--work", _FULL, *_FP16),
-            _data_set(_FULL, "OUT/data_set_full-size.json", "--points", "200000", "--sweeps", "10", "--frames", "240"),
-        ],
-        made=[_FULL_NAME],
-    ),
     *map(_sweep, _MODELS),
+    # Behind the searches, whose kernel timings they take.
     Part(
-        "engines", 280,
-        [("benchmarks/trt_engines.py", *_NO_LIBRARIES, "--out", "OUT/engines.json", "--dump", "OUT/reports")],
+        "int8-metrics", 150, [(*_PYTEST, _INT8_TESTS, "-k", _METRICS)],
+        {"INT8_WORK": "WORKSPACES", "TIMINGS": f"OUT/{_TIMINGS}/{_MODELS_TIMINGS}"},
     ),
-    Part("int8", 200, [("benchmarks/int8.py", *_NO_LIBRARIES, "--out", "OUT/int8.json")]),
     Part(
-        "demo", 120, [("benchmarks/trt_engines.py", "--work", _DEMO, *_NO_LIBRARIES, "--out", "OUT/demo.json")],
-        cold=True,
+        "int8", 200,
+        [("benchmarks/int8.py", *_NO_LIBRARIES, "--work", "SCRATCH/int8", "--out", "OUT/int8.json")],
+        made=["int8"], timings=_FULL_TIMINGS,
     ),
-    # The fastest precisions within a quarter of a point, by as many tries as there is time for.
+    # The fastest precisions within a quarter of a point, in few tries.
     Part(
-        "centerpoint-tune", 300,
+        "centerpoint-tune", 240,
         [
-            ("-m", "demo", "generate", "--out", "SCRATCH/search", "--split", "val", "--frames", "40"),
             (
-                "-m", "trt_builder", "tune", "--trust", "--work", "WORK/centerpoint-tune", "--data", "SCRATCH/search",
-                "--set", "data.info_file=SCRATCH/search/info/t4dataset_demo_infos_val.pkl", *_NO_LIBRARIES,
-                "--max-drop", "0.25",
+                "-m", "trt_builder", "tune", "--trust", "--work", "WORK/centerpoint-tune", "--data", _SEARCHED_DATA,
+                "--set", f"data.info_file={_SEARCHED_DATA}/info/t4dataset_demo_infos_val.pkl", *_NO_LIBRARIES,
+                "--max-drop", "0.25", "--tries", "2", "--seconds", "2",
             ),
         ],
         keep=["centerpoint-tune/choices/pareto.*", "centerpoint-tune/choices/tuned.yaml"],
@@ -323,7 +329,7 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
     # What pytest and the tools leave in temporary folders is looked through for records of rejected engines.
     scratch = Path(tempfile.mkdtemp(prefix=f"{part.name}-"))
     # The part builds in copies: the workspaces' own engines and results stay as they are.
-    timings = out / _TIMINGS / _MODELS_TIMINGS
+    timings = out / _TIMINGS / part.timings
     for name in part.workspaces():
         _copy_exported(work / name, scratch / name)
     builds_in = (*part.workspaces(), *part.made)
@@ -365,7 +371,7 @@ def run_part(part: Part, out: Path, work: Path, seconds: float) -> dict[str, Any
     (out / f"{part.name}.log").write_text(text, encoding="utf-8")
     for log in logs:
         log.unlink(missing_ok=True)
-    for name in () if part.cold else builds_in:
+    for name in builds_in:
         if (scratch / name / _TIMINGS_OF_A_WORKSPACE).is_dir():
             shutil.copytree(scratch / name / _TIMINGS_OF_A_WORKSPACE, timings, dirs_exist_ok=True)
     _keep_rejected(scratch, out / "rejected" / part.name)

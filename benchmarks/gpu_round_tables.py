@@ -35,19 +35,16 @@ def tables(out: Path) -> str:
         columns = {column: figures for column, name in files.items() if (figures := _read(out / f"{name}.json"))}
         if columns:
             sections.append(f"## {title}: from points on the host to boxes on the host\n\n{_latency(columns)}")
-    models = {path.name.removesuffix("-manifest.json"): _read(path) for path in sorted(out.glob("*-manifest.json"))}
-    if models:
-        sections.append(f"## A request of the demo's models against their bare engines, FP16\n\n{_models(models)}")
     sets = {path.stem.removeprefix("data_set_"): _read(path) for path in sorted(out.glob("data_set_*.json"))}
     if sets:
+        sections.append(f"## A request against the bare engines, FP16\n\n{_models(sets)}")
         sections.append(f"## A data set against the requests of its engines\n\n{_data_sets(sets)}")
     for path in sorted(out.glob("*-pareto.csv")):
         name = path.name.removesuffix("-pareto.csv")
         sections.append(f"## Latency and metric by precision: {name}\n\n{_from_csv(path)}")
-    for name, title in (("engines", "Engines of the 121 m network's size"), ("demo", "Engines of the demo's model")):
-        figures = _read(out / f"{name}.json")
-        if figures:
-            sections.append(f"## {title}\n\n{engines_table(figures['rows'])}")
+    figures = _read(out / "engines.json")
+    if figures:
+        sections.append(f"## Engines of the 121 m network's size\n\n{engines_table(figures['rows'])}")
     figures = _read(out / "int8.json")
     if figures:
         sections.append(f"## INT8\n\n{int8_table(figures['rows'])}")
@@ -166,20 +163,18 @@ def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
     return _markdown(["what", *columns], rows)
 
 
-def _models(manifests: Mapping[str, dict[str, Any]]) -> str:
+def _models(measured: Mapping[str, dict[str, Any]]) -> str:
     rows = []
-    for name, manifest in manifests.items():
-        for bench in manifest["results"].get("bench", {}).values():
-            total = bench["stages"]["total"]
-            engines = sum(values["compute"]["median"] for values in bench["engines"].values())
-            streams = bench["streams"]
-            rows.append(
-                [
-                    name, number(total["median"], 3), number(total.get("p99"), 3), number(engines, 3),
-                    number(total["median"] / engines, 2), number(streams["per_second"], 1), number(streams["gain"], 2),
-                    bench["conditions"].get("throttled_by", MISSING),
-                ]
-            )  # fmt: skip
+    for name, bench in ((name, values["bench"]) for name, values in measured.items()):
+        total, streams = bench["stages"]["total"], bench["streams"]
+        engines = sum(values["compute"]["median"] for values in bench["engines"].values())
+        rows.append(
+            [
+                name, number(total["median"], 3), number(total.get("p99"), 3), number(engines, 3),
+                number(total["median"] / engines, 2), number(streams["per_second"], 1), number(streams["gain"], 2),
+                bench["conditions"].get("throttled_by", MISSING),
+            ]
+        )  # fmt: skip
     header = ["model", "median ms", "p99 ms", "engines ms", "times", "two in flight a second", "gain", "throttled by"]
     return _markdown(header, rows)
 

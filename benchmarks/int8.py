@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME=REGEX", help="skip lists instead of the usual")
     parser.add_argument("--add", nargs="*", default=[], metavar="NAME=FILE", help="quantized graphs, built as they are")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], help="overrides of the config")
+    parser.add_argument("--work", type=Path, help="folder of the workspace that engines are built in, which is kept")
     parser.add_argument("--gpu", choices=sorted(PEAKS), help="whose roofline to show; without it this machine's GPU's")
     parser.add_argument("--layers", type=int, default=12, help="print so many of the slowest layers of each engine")
     arguments = parser.parse_args()
@@ -86,7 +87,8 @@ def main() -> None:
     skips = {name: (regex,) for name, regex in (item.split("=", 1) for item in arguments.skip)} or SKIPS
     added = {name: onnx.load(file) for name, file in (item.split("=", 1) for item in arguments.add)}
     rows = []
-    for row in compare(model, sizes, skips, added, PEAKS.get(arguments.gpu), arguments.overrides):
+    peak = PEAKS.get(arguments.gpu)
+    for row in compare(model, sizes, skips, added, peak, arguments.overrides, work=arguments.work):
         rows.append(row)
         # After every row: a run that is cut short leaves what it has.
         arguments.out.write_text(json.dumps({"runs": RUNS, "rows": rows}, indent=1) + "\n", encoding="utf-8")
@@ -100,6 +102,7 @@ def compare(
     added: Mapping[str, onnx.ModelProto],
     peak: Peak | None = None,
     overrides: Sequence[str] = (),
+    work: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Build and measure a network in FP32, FP16 and INT8; yields a row each.
 
@@ -110,6 +113,7 @@ def compare(
         added: name of a row to a quantized graph.
         peak: for the roofline; None: of the GPU here, where it is known.
         overrides: ``key=value`` for the config, ``tensorrt.tactic_sources=[]`` where cuBLAS or cuDNN are missing.
+        work: folder of the workspace that is built in; None: one that is removed at the end.
     """
     fixed = with_sizes(model, sizes)
     rows = [("fp32", "fp32_tf32", fixed), ("fp16", "fp16", fixed)]
@@ -120,7 +124,7 @@ def compare(
     with tempfile.TemporaryDirectory() as folder:
         # One workspace: its timing cache serves all builds.
         for row in rows:
-            yield _measured(loader, Path(folder), *row, peak, overrides)
+            yield _measured(loader, work or Path(folder), *row, peak, overrides)
 
 
 def _measured(

@@ -109,14 +109,16 @@ def test_a_residual_block_computes_what_its_graph_says(target: Target, work: Pat
 
 
 @pytest.mark.parametrize("model", ["centerpoint", "yolox", "calibration"])
-def test_the_demo_s_metric_is_that_of_onnx_runtime(target: Target, tmp_path: Path, model: str) -> None:
+def test_the_demo_s_metric_is_that_of_onnx_runtime(target: Target, tmp_path: Path, timings: Path, model: str) -> None:
     folder = Path(os.environ.get("INT8_WORK", ROOT / "work"))
     made = folder / f"{model}-int8"
     if not (made / "manifest.json").is_file():
         pytest.skip(f"{made} is not there; run: make {model}-int8")
     work = tmp_path / made.name
     shutil.copytree(made, work)
+    shutil.copytree(timings, work / "tensorrt" / "timing", dirs_exist_ok=True)
     tool("trt_builder", "build", "--work", work, "--target", "tensorrt", "--set", "tensorrt.tactic_sources=[]")
+    shutil.copytree(work / "tensorrt" / "timing", timings, dirs_exist_ok=True)
     tool("runtime", "run", "--work", work, "--backend", "tensorrt", "--device", "cuda", "--data", folder / "demo")
     if "run:onnx-cpu" not in Workspace.open(work).manifest().stages:
         tool("runtime", "run", "--work", work, "--backend", "onnx", "--device", "cpu", "--data", folder / "demo")

@@ -71,7 +71,8 @@ def verdict(work: Path) -> list[str]:
 def figures(work: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     kept = os.environ.get("FIGURES")
     out = Path(kept) if kept else tmp_path_factory.mktemp("figures") / "gpu_latency.json"
-    return gpu_latency.measure(work, out, rows=rows, requests=1000, soak_requests=int(os.environ.get("SOAK", "2000")))
+    soak = int(os.environ.get("SOAK", "2000"))
+    return gpu_latency.measure(work, out, rows=rows, requests=1000, frames=12, soak_requests=soak)
 
 
 def test_the_engines_are_proven(verdict: list[str]) -> None:

@@ -196,14 +196,15 @@ def test_kernel_timings_go_from_part_to_part_but_not_to_one_that_begins_cold(tmp
     (tmp_path / "work" / "demo").mkdir(parents=True)
     parts = [
         Part("first", 30, [("-c", write, "WORK/demo", "a")]),
-        Part("cold", 30, [("-c", write, "WORK/demo", "b")], cold=True),
+        Part("cold", 30, [("-c", write, "WORK/demo", "b")], timings="others", cold=True),
         Part("third", 30, [("-c", write, "WORK/demo", "c")]),
         Part("made here", 30, [("-c", write, "SCRATCH/full", "d")], made=["full"]),
         Part("fifth", 30, [("-c", write, "WORK/demo", "e")]),
+        Part("of others", 30, [("-c", write, "WORK/demo", "f")], timings="others"),
     ]
     run(parts, tmp_path, tmp_path / "work")
     found = [(tmp_path / f"{part.name}.log").read_text().strip() for part in parts]
-    assert found == ["[]", "[]", "['a']", "['a', 'c']", "['a', 'c', 'd']"]
+    assert found == ["[]", "[]", "['a']", "['a', 'c']", "['a', 'c', 'd']", "['b']"]
     assert not (tmp_path / "work" / "demo" / "tensorrt").exists()
 
 
@@ -302,8 +303,8 @@ def test_figures_as_tables(tmp_path: Path) -> None:
         "stages": {"total": total}, "engines": {"yolox": {"compute": {"median": 0.64}}}, "conditions": {},
         "streams": {"per_second": 900.0, "gain": 1.7},
     }  # fmt: skip
-    (tmp_path / "yolox-manifest.json").write_text(json.dumps({"results": {"bench": {"tensorrt-cuda0": bench}}}))
     measured = {
+        "bench": bench,
         "samples": 240, "bench per second": 500.0, "run per second": 450.0, "ratio": 0.9,
         "run": {"processor_seconds": 0.03}, "said": "bound by reading",
     }  # fmt: skip
