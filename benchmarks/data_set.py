@@ -114,7 +114,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     update_manifest(work / MANIFEST_NAME, change)
     common = ["--work", str(work), "--backend", options.backend, "--device", options.device, "--data", str(data)]
-    common += [] if options.policy is None else ["--target", target(Workspace.open(work), options.policy)]
+    engines = None if options.policy is None else target(Workspace.open(work), options.policy)
+    common += [] if engines is None else ["--target", engines]
     streams = [] if options.device == "cpu" else ["--streams", str(options.streams)]
     if options.backend == "tensorrt":
         streams += ["--like", "trtexec-11"]
@@ -123,7 +124,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     said = command(["run", *common, "--num-samples", str(options.frames), "--force"])
     wall = time.perf_counter() - started
     results = Workspace.open(work).manifest().results
-    name = f"{options.backend}-{str(parse_device(options.device, {})).replace(':', '')}"
+    name = "-".join(filter(None, [options.backend, str(parse_device(options.device, {})).replace(":", ""), engines]))
     bench, run = results["bench"][name], results["runs"][name]
     requests = bench["streams"]["per_second"] if streams else bench["stages"]["total"]["throughput"]
     return {
@@ -144,7 +145,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def target(workspace: Workspace, policy: str) -> str:
     """The set of engines that was built with a precision policy."""
     targets = {key.split("/", 1)[0] for key in workspace.manifest().results.get("engines", {})}
-    return next(name for name in sorted(targets) if name.endswith(f"-{policy}"))
+    found = [name for name in sorted(targets) if name.endswith(f"-{policy}")]
+    if not found:
+        sys.exit(f"{workspace.root}: no engines of the policy {policy}, but {', '.join(sorted(targets)) or 'none'}")
+    return found[0]
 
 
 def table(measured: dict[str, Any]) -> str:

@@ -23,11 +23,12 @@ import argparse
 import gc
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,9 @@ from shared.provenance import package_versions
 from shared.spec import ComponentSpec, ModelSpec
 from shared.workspace import Workspace
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Float32 = npt.NDArray[np.float32]
 
 CELLS_ABOVE = 1000
@@ -69,6 +73,7 @@ AWML_REQUESTS = 20
 # For the bare engines and for each throughput.
 SECONDS = 2.0
 SAME_SET = 1e-4
+CLOCK_SECONDS = 0.05
 COLUMNS = ("centers", "sizes", "yaws", "velocities", "labels", "scores")
 
 
@@ -182,6 +187,39 @@ def request_times(pipeline: DevicePipeline, points: Float32, count: int) -> tupl
         total.append(latency["total"])
         enqueue.append(latency["enqueue"])
     return total, enqueue
+
+
+class Clocks:
+    """The GPU's clock while a block runs, looked at now and then by a thread [MHz]."""
+
+    def __init__(self) -> None:
+        self._seen: list[float] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def median(self) -> float:
+        """Of all that was seen; 1 where the card tells no clock."""
+        return float(np.median(self._seen)) if self._seen else 1.0
+
+    def halves(self) -> tuple[float, float]:
+        """Of the first half and of the second."""
+        middle = (len(self._seen) + 1) // 2
+        first, second = self._seen[:middle], self._seen[middle:]
+        return (float(np.median(first)), float(np.median(second))) if second else (self.median(), self.median())
+
+    def _look(self) -> None:
+        while True:
+            self._seen += [float(mhz) for name, mhz in gpu_conditions(0).items() if name == "sm_clock_mhz"]
+            if self._ended.wait(CLOCK_SECONDS):
+                return
 
 
 def measured(milliseconds: list[float]) -> dict[str, Any]:
@@ -346,7 +384,10 @@ def requests_alone(
         notes.add("total_page_locked", measured(total))
         notes.add("enqueue_page_locked", summarize(enqueue))
     notes.add("conditions", gpu_conditions(0))
-    staged = [pipeline.infer(points).latency_ms for _ in range(STAGED_REQUESTS)]
+    clocks = Clocks()
+    with clocks:
+        staged = [pipeline.infer(points).latency_ms for _ in range(STAGED_REQUESTS)]
+    notes.add("clock_of_stages_mhz", clocks.median())
     notes.add("counters", pipeline.infer(points).counters)
     stages = {name: round(float(np.median([one[name] for one in staged])), 4) for name in staged[0]}
     notes.add("stages", stages)
@@ -519,18 +560,24 @@ def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, str
     """Throughput with several requests in flight, where the backend can.
 
     ``busy``, for TensorRT, is the share of the time that the GPU is at work: what the stages of one request take,
-    alone, times the requests a second. What clears the buffers behind a request is not in it. Elsewhere a stage is no
-    measure of that: kernels are launched one by one, and the GPU waits between them.
+    alone, times the requests a second; longer where a power cap lowers the clock meanwhile. What clears the buffers
+    behind a request is not in it. Elsewhere a stage is no measure of that: kernels are launched one by one, and the GPU
+    waits between them.
     """
+    clocks = Clocks()
     try:
-        figures: dict[str, Any] = throughput(pipeline, points, streams, SECONDS)
+        with clocks:
+            figures: dict[str, Any] = throughput(pipeline, points, streams, SECONDS)
     except InferenceError as refused:
         notes.add("streams_refused", str(refused))
         return
     if busy:
         assert isinstance(pipeline, CenterPointOnDevice)
         kernels = sum(notes.values["stages"][name] for name in pipeline.stages) / 1e3
-        figures |= {"busy_one": kernels * figures["one_per_second"], "busy": kernels * figures["per_second"]}
+        # One request at a time comes first, all of them at a time then.
+        alone, together = (notes.values["clock_of_stages_mhz"] / mhz for mhz in clocks.halves())
+        busy_one, all_busy = kernels * figures["one_per_second"] * alone, kernels * figures["per_second"] * together
+        figures |= {"busy_one": busy_one, "busy": all_busy, "clock_mhz": clocks.halves()[1]}
     notes.add("streams", figures)
 
 

@@ -115,34 +115,41 @@ _ENGINES_TESTS = "tests/gpu/test_trt_engines.py"
 _INT8_TESTS = "tests/gpu/test_int8.py"
 # Of them, those that take a demo's workspace.
 _METRICS = "demo_s_metric"
-# Every step of a search builds an engine.
 _BISECT_TESTS = "tests/gpu/test_bisect_with_tensorrt.py"
-_IN_PROCESSES_OF_THEIR_OWN = (
-    _LATENCY_TESTS, _CUDA_TESTS, _BACKENDS_TESTS, _OPERATORS_TESTS, _ENGINES_TESTS, _INT8_TESTS, _BISECT_TESTS,
-)  # fmt: skip
-# Some 90 engines of one operator each.
-_OPERATORS = ("Resize or Reduce", "not (Resize or Reduce)")
+_REPRODUCE_TESTS = "tests/gpu/test_reproduce_with_tensorrt.py"
+_SUPPRESSION_TESTS = "tests/gpu/test_suppression_in_engines.py"
+# What builds engines, cut into parts of equal time: TensorRT's builder keeps one processor busy, and the GPU seldom.
+_BUILDING = (
+    (_OPERATORS_TESTS, "Resize or Reduce"),
+    (_OPERATORS_TESTS, "not (Resize or Reduce)"),
+    (_ENGINES_TESTS, "every_policy and (fp16 or bf16)"),
+    (_ENGINES_TESTS, "every_policy and not (fp16 or bf16)"),
+    (_ENGINES_TESTS, "int8"),
+    (_ENGINES_TESTS, "not (every_policy or int8)"),
+    (_INT8_TESTS, "what_is_quantized"),
+    (_INT8_TESTS, f"not (what_is_quantized or {_METRICS})"),
+    (_BISECT_TESTS, ""),
+    (_REPRODUCE_TESTS, ""),
+    (_SUPPRESSION_TESTS, ""),
+)
+# Kept for what is timed, or has a part of its own.
+_ALONE = (_LATENCY_TESTS, _CUDA_TESTS, _BACKENDS_TESTS)
 # Each backend in a process of its own: one that crashes takes no other along.
 _BACKENDS = {"onnx": ("onnx",), "pytorch": ("pytorch",), "compiled": ("pytorch", "--compile")}
 
 
 def _tests() -> list[Sequence[str]]:
-    """The tests that build few engines or small ones, as processes that run side by side."""
+    """The tests, as processes that run side by side."""
     files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
-    others = [file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN]
+    apart = {*_ALONE, *(file for file, _ in _BUILDING)}
     kernels = [
         "tests/unit/test_cuda_kernels.py",
         "tests/unit/test_cuda_frnet.py",
         "tests/unit/test_cuda_masks.py",
         "tests/unit/test_pillar_encoder.py",
-        *(file for file in others if "kernels" in file),
+        *(file for file in files if file not in apart),
     ]
-    builds = [file for file in others if file not in kernels]
-    return [
-        *((*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in _OPERATORS),
-        (*_PYTEST, _BISECT_TESTS),
-        (*_PYTEST, *kernels, *builds),
-    ]
+    return [*((*_PYTEST, file, "-k", names) for file, names in _BUILDING), (*_PYTEST, *kernels)]
 
 
 def _data_set(work: str, out: str, *options: str) -> Sequence[str]:
@@ -193,12 +200,7 @@ PARTS = (
         ],
         at_once=True,
     ),
-    # More processes at once take longer: engines are built by timing kernels, one after the other, on the one GPU.
-    Part("tests", 220, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}/tests-COMMAND"}, at_once=True),
-    Part(
-        "engine-tests", 400, [(*_PYTEST, _ENGINES_TESTS), (*_PYTEST, _INT8_TESTS, "-k", f"not {_METRICS}")],
-        {"TIMINGS": f"OUT/{_TIMINGS}/engine-tests-COMMAND"}, at_once=True,
-    ),
+    Part("tests", 330, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}/tests-COMMAND"}, at_once=True),
     # The policies' engines, and with those in FP16 a data set of 200,000 points over ten sweeps.
     Part(
         "full-size", 300,
@@ -217,10 +219,10 @@ PARTS = (
         {"SOAK": "10000", "FIGURES": "OUT/gpu_latency.json", "TIMINGS": f"OUT/{_TIMINGS}/{_FULL_TIMINGS}"},
     ),
     Part(
-        "demo-latency", 120,
+        "demo-latency", 180,
         [
             (*_BUILD, "--work", _DEMO, *_FP16),
-            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--frames", "5", "--soak", "2000",
+            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--frames", "5",
              "--out", "OUT/demo_latency.json"),
         ],
     ),
