@@ -33,6 +33,7 @@ from benchmarks.gpu_latency import frame
 from runtime.devices import parse_device
 from shared.config.model_sections import Data
 from shared.geometry import invert_pose, pose, rotation_z
+from shared.json_reader import read_json
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.spec import ModelSpec
 from shared.table import Table, number
@@ -98,7 +99,7 @@ def command(tool_arguments: list[str]) -> str:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Both commands on a copy of the workspace."""
     work = options.folder / "work"
-    shutil.copytree(options.work, work)
+    shutil.copytree(options.work if options.choice is None else choice(options.work, options.choice), work)
     data = options.data or (options.folder / "frames").resolve()
     made = make_frames(data, options.frames, options.points, options.sweeps) if options.data is None else None
 
@@ -140,6 +141,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "bench": bench,
         "load": os.getloadavg()[0],
     }
+
+
+def choice(work: Path, label: str) -> Path:
+    """The workspace of a choice of precisions in a model's."""
+    labels = {read_json(path)["label"]: path.parent for path in sorted(work.glob("choices/*/choice.json"))}
+    if label not in labels:
+        sys.exit(f"{work}: no choice '{label}', but {', '.join(sorted(labels)) or 'none'}")
+    return labels[label]
 
 
 def target(workspace: Workspace, policy: str) -> str:
@@ -185,6 +194,7 @@ if __name__ == "__main__":
     parser.add_argument("--sweeps", type=int, default=1)
     parser.add_argument("--backend", default="tensorrt")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--choice", help="name of one of the choices that `trt_builder sweep` or `tune` measured there")
     parser.add_argument("--policy", help="precision policy of the engines, where there are several")
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0)

@@ -75,6 +75,7 @@ class Part:
         made: workspaces below ``SCRATCH`` that its commands make, and build engines in.
         timings: whose kernel timings its workspaces begin with and add to.
         cold: they begin without them.
+        when_named: it is no part of a whole round, only run where it is asked for by name.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Part:
     made: Sequence[str] = ()
     timings: str = _MODELS_TIMINGS
     cold: bool = False
+    when_named: bool = False
 
     def workspaces(self) -> set[str]:
         """Names of the workspaces that it takes."""
@@ -116,79 +118,76 @@ _INT8_TESTS = "tests/gpu/test_int8.py"
 # Of them, those that take a demo's workspace.
 _METRICS = "demo_s_metric"
 _BISECT_TESTS = "tests/gpu/test_bisect_with_tensorrt.py"
-_REPRODUCE_TESTS = "tests/gpu/test_reproduce_with_tensorrt.py"
-_SUPPRESSION_TESTS = "tests/gpu/test_suppression_in_engines.py"
-# What builds engines, cut into parts of equal time: TensorRT's builder keeps one processor busy, and the GPU seldom.
-_BUILDING = (
-    (_OPERATORS_TESTS, "Resize or Reduce"),
-    (_OPERATORS_TESTS, "not (Resize or Reduce)"),
-    (_ENGINES_TESTS, "every_policy and (fp16 or bf16)"),
-    (_ENGINES_TESTS, "every_policy and not (fp16 or bf16)"),
-    (_ENGINES_TESTS, "int8"),
-    (_ENGINES_TESTS, "not (every_policy or int8)"),
-    (_INT8_TESTS, "what_is_quantized"),
-    (_INT8_TESTS, f"not (what_is_quantized or {_METRICS})"),
-    (_BISECT_TESTS, ""),
-    (_REPRODUCE_TESTS, ""),
-    (_SUPPRESSION_TESTS, ""),
-)
-# Kept for what is timed, or has a part of its own.
-_ALONE = (_LATENCY_TESTS, _CUDA_TESTS, _BACKENDS_TESTS)
+_IN_PROCESSES_OF_THEIR_OWN = (
+    _LATENCY_TESTS, _CUDA_TESTS, _BACKENDS_TESTS, _OPERATORS_TESTS, _ENGINES_TESTS, _INT8_TESTS, _BISECT_TESTS,
+)  # fmt: skip
+# Some 90 engines of one operator each.
+_OPERATORS = ("Resize or Reduce", "not (Resize or Reduce)")
 # Each backend in a process of its own: one that crashes takes no other along.
 _BACKENDS = {"onnx": ("onnx",), "pytorch": ("pytorch",), "compiled": ("pytorch", "--compile")}
 
 
 def _tests() -> list[Sequence[str]]:
-    """The tests, as processes that run side by side."""
+    """The tests that build few engines or small ones, as processes that run side by side."""
     files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
-    apart = {*_ALONE, *(file for file, _ in _BUILDING)}
+    others = [file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN]
     kernels = [
         "tests/unit/test_cuda_kernels.py",
         "tests/unit/test_cuda_frnet.py",
         "tests/unit/test_cuda_masks.py",
         "tests/unit/test_pillar_encoder.py",
-        *(file for file in files if file not in apart),
     ]
-    return [*((*_PYTEST, file, "-k", names) for file, names in _BUILDING), (*_PYTEST, *kernels)]
+    return [
+        *((*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in _OPERATORS),
+        (*_PYTEST, _BISECT_TESTS),
+        (*_PYTEST, *kernels, *others),
+    ]
 
 
-def _data_set(work: str, out: str, *options: str) -> Sequence[str]:
-    """A request against the bare engines, and a data set against its requests; the engines were built in ``work``."""
-    return ("benchmarks/data_set.py", "--work", work, "--folder", "SCRATCH/frames", "--out", out, *options)
-
-
-def _model(name: str) -> Part:
+def _model(name: str, data: str) -> Part:
     """A demo's model in FP16."""
-    work, data = f"WORK/{name}", _LABELED_DATA if name in _LABELED else _DEMO_DATA
-    return Part(
-        name, 110,
-        [
-            (*_BUILD, "--work", work, *_FP16, *(_FEWER_TACTICS if name in _DEEP else ())),
-            _data_set(work, f"OUT/data_set_{name}.json", "--data", data, "--repeat", "20", "--frames", "800"),
-        ],
-    )  # fmt: skip
+    work = f"WORK/{name}"
+    commands = [(*_BUILD, "--work", work, *_FP16, *_tactics(name)), _data_set(work, name, *_repeated(data))]
+    return Part(name, 130, commands)
 
 
-def _sweep(name: str) -> Part:
-    """Latency of a demo's model in each precision, and its metric where the evaluator's packages are."""
+def _model_in_precisions(name: str) -> Part:
+    """A demo's model in FP16 and INT8; the engines in FP16 serve the data set too."""
     work = f"WORK/{name}-int8"
-    policies = [word for policy in ("fp32_tf32", "fp16", "int8") for word in ("--policy", policy)]
+    of_choice = (*_repeated(_DEMO_DATA), "--choice", "fp16")
+    return Part(name, 250, [_sweep(name), _data_set(work, name, *of_choice)], keep=[f"{name}-int8/choices/pareto.*"])
+
+
+def _sweep(name: str) -> Sequence[str]:
+    """Latency in FP16 and INT8, and the metric where the evaluator's packages are."""
+    policies = [word for policy in ("fp16", "int8") for word in ("--policy", policy)]
     package = _EVALUATED_WITH.get(name)
     metric = () if package is None or importlib.util.find_spec(package) else ("--no-metric",)
-    settings = (*_NO_LIBRARIES, *(_FEWER_TACTICS if name in _DEEP else ()))
-    options = ("--data", _DEMO_DATA, "--seconds", "2", "--num-samples", "60", *metric, *settings, *policies)
-    command = ("-m", "trt_builder", "sweep", "--trust", "--work", work, *options)
-    return Part(f"{name}-precisions", 150, [command], keep=[f"{name}-int8/choices/pareto.*"])
+    options = ("--data", _DEMO_DATA, "--seconds", "2", "--num-samples", "60", *metric)
+    settings = (*_NO_LIBRARIES, *_tactics(name))
+    return ("-m", "trt_builder", "sweep", "--trust", "--work", f"WORK/{name}-int8", *options, *settings, *policies)
+
+
+def _data_set(work: str, name: str, *options: str) -> Sequence[str]:
+    """A request against the bare engines, and a data set against its requests; the engines were built in ``work``."""
+    places = ("--work", work, "--folder", "SCRATCH/frames", "--out", f"OUT/data_set_{name}.json")
+    return ("benchmarks/data_set.py", *places, *options)
+
+
+def _repeated(data: str) -> Sequence[str]:
+    return ("--data", data, "--repeat", "20", "--frames", "800")
+
+
+def _tactics(name: str) -> Sequence[str]:
+    return ("--set", "tensorrt.optimization_level=1") if name in _DEEP else ()
 
 
 _EVALUATED_WITH = {"yolox": "faster_coco_eval", "calibration": "sklearn"}
 _FULL_NAME = "full-size"
 _FULL = f"SCRATCH/{_FULL_NAME}"
 _MODELS = ("centerpoint", "yolox", "calibration")
-_LABELED = ("yolox-seg", "frnet")
 # Networks of a hundred layers, for which TensorRT 8.6 compares kernels for minutes at its default level.
 _DEEP = ("yolox", "yolox-seg")
-_FEWER_TACTICS = ("--set", "tensorrt.optimization_level=1")
 
 PARTS = (
     Part(
@@ -200,7 +199,13 @@ PARTS = (
         ],
         at_once=True,
     ),
-    Part("tests", 330, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}/tests-COMMAND"}, at_once=True),
+    # More processes at once take longer: engines are built by timing kernels, one after the other, on the one GPU. Of
+    # seventeen that built at a time nearly none was done after four minutes.
+    Part("tests", 220, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}/tests-COMMAND"}, at_once=True),
+    Part(
+        "engine-tests", 300, [(*_PYTEST, _ENGINES_TESTS), (*_PYTEST, _INT8_TESTS, "-k", f"not {_METRICS}")],
+        {"TIMINGS": f"OUT/{_TIMINGS}/engine-tests-COMMAND"}, at_once=True,
+    ),
     # The policies' engines, and with those in FP16 a data set of 200,000 points over ten sweeps.
     Part(
         "full-size", 300,
@@ -208,8 +213,7 @@ PARTS = (
             ("benchmarks/data_set.py", "--full-size", "--work", _FULL),
             ("benchmarks/trt_engines.py", "--work", _FULL, *_NO_LIBRARIES,
              "--out", "OUT/engines.json", "--dump", "OUT/reports"),
-            _data_set(_FULL, "OUT/data_set_full-size.json", "--policy", "fp16",
-                      "--points", "200000", "--sweeps", "10", "--frames", "240"),
+            _data_set(_FULL, _FULL_NAME, "--policy", "fp16", "--points", "200000", "--sweeps", "10", "--frames", "240"),
         ],
         made=[_FULL_NAME], timings=_FULL_TIMINGS, cold=True,
     ),
@@ -219,16 +223,18 @@ PARTS = (
         {"SOAK": "10000", "FIGURES": "OUT/gpu_latency.json", "TIMINGS": f"OUT/{_TIMINGS}/{_FULL_TIMINGS}"},
     ),
     Part(
-        "demo-latency", 180,
+        "centerpoint", 250,
         [
             (*_BUILD, "--work", _DEMO, *_FP16),
-            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--frames", "5",
-             "--out", "OUT/demo_latency.json"),
+            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--frames", "5", "--out", "OUT/demo_latency.json"),
+            _data_set(_DEMO, "centerpoint", *_repeated(_DEMO_DATA)),
         ],
     ),
-    *map(_model, (*_MODELS, *_LABELED)),
-    *map(_sweep, _MODELS),
-    # Behind the searches, whose kernel timings they take.
+    *map(_model_in_precisions, ("yolox", "calibration")),
+    _model("yolox-seg", _LABELED_DATA),
+    _model("frnet", _LABELED_DATA),
+    Part("centerpoint-precisions", 180, [_sweep("centerpoint")], keep=["centerpoint-int8/choices/pareto.*"]),
+    # Behind the sweeps, whose kernel timings they take.
     Part(
         "int8-metrics", 200, [(*_PYTEST, _INT8_TESTS, "-k", f"{_METRICS} and {name}") for name in _MODELS],
         {"INT8_WORK": "WORKSPACES", "TIMINGS": f"OUT/{_TIMINGS}/{_MODELS_TIMINGS}"}, at_once=True,
@@ -238,17 +244,17 @@ PARTS = (
         [("benchmarks/int8.py", *_NO_LIBRARIES, "--work", "SCRATCH/int8", "--out", "OUT/int8.json")],
         made=["int8"], timings=_FULL_TIMINGS,
     ),
-    # The fastest precisions within a quarter of a point, in few tries.
+    # The fastest precisions within a quarter of a point. A search has no end that could be told before.
     Part(
-        "centerpoint-tune", 240,
+        "centerpoint-tune", 600,
         [
             (
                 "-m", "trt_builder", "tune", "--trust", "--work", "WORK/centerpoint-tune", "--data", _SEARCHED_DATA,
                 "--set", f"data.info_file={_SEARCHED_DATA}/info/t4dataset_demo_infos_val.pkl", *_NO_LIBRARIES,
-                "--max-drop", "0.25", "--tries", "2", "--seconds", "2",
+                "--max-drop", "0.25",
             ),
         ],
-        keep=["centerpoint-tune/choices/pareto.*", "centerpoint-tune/choices/tuned.yaml"],
+        keep=["centerpoint-tune/choices/pareto.*", "centerpoint-tune/choices/tuned.yaml"], when_named=True,
     ),
     # The same on ONNX Runtime and PyTorch, where their GPU builds are installed.
     Part("backends-tests", 150, [(*_PYTEST, _CUDA_TESTS)], needs=["torch"]),
@@ -286,12 +292,18 @@ def main() -> None:
         write_into(options.write, tables(out))
         return
     if not options.table:
-        done = () if options.parts else went_well(out)
-        chosen = [part for part in PARTS if part.name in (options.parts or part.name) and part.name not in done]
+        chosen = chosen_parts(options.parts or (), done=() if options.parts else went_well(out))
         run_parts(chosen, out, options.work.resolve(), time.monotonic() + 60 * options.minutes)
     text = tables(out)
     (out / "round.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def chosen_parts(named: Sequence[str], done: Sequence[str]) -> list[Part]:
+    """Those that are named; without names a whole round, but for what is done."""
+    if named:
+        return [part for part in PARTS if part.name in named]
+    return [part for part in PARTS if not part.when_named and part.name not in done]
 
 
 def went_well(out: Path) -> list[str]:

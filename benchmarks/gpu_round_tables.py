@@ -211,7 +211,7 @@ def engines_table(rows: Sequence[dict[str, Any]]) -> str:
         first = f"{row['first_build_s']:.1f}" + (" (cold)" if row["first_build_cold"] else "")
         cells.append(
             [
-                row["policy"], row["component"], first, f"{row['warm_build_s']:.1f}", f"{row['megabytes']:.1f}",
+                row["policy"], row["component"], first, number(row["warm_build_s"], 1), f"{row['megabytes']:.1f}",
                 f"{row['gpu_ms_median']:.3f}", f"{row['gpu_ms_p99']:.3f}",
                 "; ".join([_shares(row), *row["rejected"]]),
             ]

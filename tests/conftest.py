@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shared.user_key import KEY_VARIABLE, key_path
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -49,10 +51,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def key_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The key that seals what tests make; tools that they start find it too."""
+    """The key that seals what tests make; tools that they start find it too.
+
+    Where TIMINGS names a folder in which kernel timings outlast the tests, it is the user's own: timings that another
+    key has sealed are dropped.
+    """
+    if "TIMINGS" in os.environ:
+        yield key_path()
+        return
     with pytest.MonkeyPatch.context() as environment:
         path = tmp_path_factory.mktemp("state") / "key"
-        environment.setenv("AWML_DEPLOY_KEY", str(path))
+        environment.setenv(KEY_VARIABLE, str(path))
         yield path
 
 

@@ -29,7 +29,6 @@ from tests.support.trt_workspaces import (
     export,
     head,
     make_workspace,
-    quantize,
     with_other_weights,
 )
 from trt_builder import timing_cache
@@ -40,10 +39,10 @@ from trt_builder.target import Target
 
 pytestmark = pytest.mark.gpu
 
-# cuBLAS and cuDNN are no part of what these tests are about, and not everywhere installed.
-CONFIG: dict[str, Any] = {"tensorrt": {"tactic_sources": []}}
-# For what does not depend on which kernels are chosen, so that they are chosen soon.
-QUICK: dict[str, Any] = {"tensorrt": {"tactic_sources": [], "optimization_level": 1}}
+# cuBLAS and cuDNN are no part of what these tests are about, and not everywhere installed; nor are the fastest kernels,
+# which are looked for by level 3, the usual one, in five to ten times the time. The 121 m size is built with that, in all
+# policies (`benchmarks/trt_engines.py`), and the demos' models are.
+CONFIG: dict[str, Any] = {"tensorrt": {"tactic_sources": [], "optimization_level": 1}}
 
 # Largest error relative to the largest output, per precision: a few units in the last place of its mantissa
 # (FP32 2^-24, TF32 and FP16 2^-11, BF16 2^-8), for a dozen layers.
@@ -126,18 +125,10 @@ def test_keep_fp32_keeps_the_head(target: Target, work: Path) -> None:
     assert {value for node, value in precisions.items() if node.startswith("/backbone/") and "Conv" in node} == {"fp16"}
 
 
-def test_int8_runs_the_quantized_convolutions_in_int8(target: Target, work: Path) -> None:
-    ws = make_workspace(work, {HEAD: quantize(head())}, CONFIG)
-    build_all(ws.root, target="tensorrt", overrides=["tensorrt.precision_policy=int8"])
-    achieved = record_of(ws, target, "int8", HEAD)["achieved"]
-    assert achieved["share_of_matrix_layers"]["int8"] > 0.9
-    assert relative_errors(ws, target, "int8", HEAD) < 0.2
-
-
 def test_a_second_build_is_up_to_date_and_a_forced_one_uses_the_cache(
     target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ws = make_workspace(tmp_path, config=QUICK)
+    ws = make_workspace(tmp_path, config=CONFIG)
     build_all(ws.root, target="tensorrt")
     cache = timing_cache.cache_path(ws.place("tensorrt"), target)
     assert len(timing_cache.read(cache)) > 200
@@ -150,7 +141,7 @@ def test_a_second_build_is_up_to_date_and_a_forced_one_uses_the_cache(
 
 
 def test_a_corrupt_timing_cache_is_rebuilt(target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ws = make_workspace(tmp_path, {HEAD: head()}, QUICK)
+    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
     cache = timing_cache.cache_path(ws.place("tensorrt"), target)
     cache.parent.make_folder()
     cache.unchecked.write_bytes(b"awml-deploy timing cache 1 sha256 0000\nrubbish")
@@ -171,7 +162,7 @@ def test_an_unknown_operator_is_named(target: Target, work: Path) -> None:
 
 
 def test_strip_weights_is_refused_where_this_tensorrt_lacks_it_and_small_where_not(target: Target, work: Path) -> None:
-    ws = make_workspace(work, {HEAD: head()}, QUICK)
+    ws = make_workspace(work, {HEAD: head()}, CONFIG)
     build_all(ws.root, target="tensorrt")
     whole = record_of(ws, target, "auto", HEAD)["bytes"]
     try:
@@ -185,11 +176,11 @@ def test_strip_weights_is_refused_where_this_tensorrt_lacks_it_and_small_where_n
 @pytest.mark.parametrize("policy", ["fp32", "fp16"])
 def test_refit_gives_the_engine_new_weights(target: Target, work: Path, policy: str) -> None:
     models = {ENCODER: encoder(), HEAD: head()}
-    ws = make_workspace(work, models, QUICK)
+    ws = make_workspace(work, models, CONFIG)
     overrides = [f"tensorrt.precision_policy={policy}", "tensorrt.refittable=true"]
     build_all(ws.root, target="tensorrt", overrides=overrides)
     built = record_of(ws, target, policy, HEAD)["build_seconds"]
-    export(ws, {name: with_other_weights(model) for name, model in models.items()}, QUICK)
+    export(ws, {name: with_other_weights(model) for name, model in models.items()}, CONFIG)
     assert relative_errors(ws, target, policy, HEAD) > 0.05
     refit_all(ws.root, target="tensorrt", overrides=overrides)
     for component in models:
@@ -199,15 +190,15 @@ def test_refit_gives_the_engine_new_weights(target: Target, work: Path, policy: 
 
 
 def test_refit_refuses_another_graph_and_an_engine_that_is_not_refittable(target: Target, work: Path) -> None:
-    ws = make_workspace(work, {HEAD: head()}, QUICK)
+    ws = make_workspace(work, {HEAD: head()}, CONFIG)
     build_all(ws.root, target="tensorrt")
-    export(ws, {HEAD: with_other_weights(head())}, QUICK)
+    export(ws, {HEAD: with_other_weights(head())}, CONFIG)
     with pytest.raises(BuildError, match="not built refittable"):
         refit_all(ws.root, target="tensorrt")
     build_all(ws.root, target="tensorrt", overrides=["tensorrt.refittable=true"])
     other = head()
     other.graph.node[1].op_type = "Sigmoid"
-    export(ws, {HEAD: other}, QUICK)
+    export(ws, {HEAD: other}, CONFIG)
     with pytest.raises(BuildError, match="the graph is not the one"):
         refit_all(ws.root, target="tensorrt", overrides=["tensorrt.refittable=true"])
 
@@ -226,7 +217,7 @@ def test_the_command_line_checks_and_shows_what_was_built(target: Target, work: 
 
 
 def test_killed_in_mid_build_the_old_engines_stay(target: Target, work: Path) -> None:
-    ws = make_workspace(work, {HEAD: head()}, QUICK)
+    ws = make_workspace(work, {HEAD: head()}, CONFIG)
     build_all(ws.root, target="tensorrt")
     command = [
         sys.executable,

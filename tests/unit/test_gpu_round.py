@@ -238,6 +238,13 @@ def test_what_went_well_with_these_sources_is_not_run_again(tmp_path: Path, monk
     assert gpu_round.went_well(tmp_path) == []
 
 
+def test_a_whole_round_leaves_out_what_has_no_end_that_could_be_told_before() -> None:
+    assert {part.name for part in gpu_round.chosen_parts((), done=["tests"])} == {
+        part.name for part in gpu_round.PARTS if part.name not in ("tests", "centerpoint-tune")
+    }
+    assert [part.name for part in gpu_round.chosen_parts(["centerpoint-tune"], done=())] == ["centerpoint-tune"]
+
+
 def test_tables_of_a_page_are_replaced_and_say_when_and_with_which_clocks(tmp_path: Path) -> None:
     result = {
         "status": "done", "seconds": 3, "date": "2026-11-29T07:00:00+00:00", "machine": {"gpu": "NVIDIA H200"},

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +18,8 @@ from hypothesis import strategies as st
 from shared.work_path import WorkPath
 from tests.support.tensorrt_double.building import TimingCache
 from trt_builder import timing_cache
+
+ROOT = Path(__file__).parents[2]
 
 
 def config_after_a_build_that_measured(*entries: str) -> SimpleNamespace:
@@ -75,3 +80,18 @@ def test_a_cache_of_another_user_is_dropped(tmp_path: Path, monkeypatch: pytest.
     assert timing_cache.read(path) == b""
     timing_cache.write(path, b"kernels")
     assert timing_cache.read(path) == b"kernels"
+
+
+def test_tests_that_keep_timings_seal_with_the_users_own_key(tmp_path: Path) -> None:
+    """Every other session of tests has a key of its own, which is gone with it: its timings would be dropped."""
+    shutil.copyfile(ROOT / "tests" / "conftest.py", tmp_path / "conftest.py")
+    (tmp_path / "test_key.py").write_text("import os\n\ndef test_key():\n    print(os.environ['AWML_DEPLOY_KEY'])\n")
+
+    def key(**environment: str) -> str:
+        command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(tmp_path)]
+        own = {name: value for name, value in os.environ.items() if name not in ("TIMINGS", "PYTEST_ADDOPTS")}
+        variables = {**own, "PYTHONPATH": str(ROOT), "AWML_DEPLOY_KEY": "of the user", **environment}
+        return subprocess.run(command, env=variables, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    assert "of the user" in key(TIMINGS=str(tmp_path))
+    assert "of the user" not in key()
