@@ -40,7 +40,7 @@ from trt_builder.target import Target
 pytestmark = pytest.mark.gpu
 
 # cuBLAS and cuDNN are no part of what these tests are about, and not everywhere installed; nor are the fastest kernels,
-# which are looked for by level 3, the usual one, in five to ten times the time. The 121 m size is built with that, in all
+# which level 3, the usual one, looks for in five to ten times the time. The 121 m size is built with that, in all
 # policies (`benchmarks/trt_engines.py`), and the demos' models are.
 CONFIG: dict[str, Any] = {"tensorrt": {"tactic_sources": [], "optimization_level": 1}}
 
