@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,31 @@ def test_an_encoder_that_depends_on_the_number_of_rows_is_told_from_steps_that_a
     monkeypatch.setattr(pipeline, "collect", wrong_steps)
     gpu_latency.against_numpy(notes, spec, session, pipeline, frames)
     assert notes.values["against_numpy"]["different"] == len(frames)
+
+
+def test_the_clock_of_the_first_half_and_of_the_second_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter(["1980", "1980", "1965", "1650", "1650"])
+    ended = threading.Event()
+
+    def conditions(_: int) -> dict[str, str]:
+        mhz = next(told, None)
+        if mhz is None:
+            ended.set()
+            return {}
+        return {"sm_clock_mhz": mhz}
+
+    monkeypatch.setattr(gpu_latency, "gpu_conditions", conditions)
+    monkeypatch.setattr(gpu_latency, "CLOCK_SECONDS", 0.001)
+    clocks = gpu_latency.Clocks()
+    with clocks:
+        assert ended.wait(60)
+    assert clocks.halves() == (1980.0, 1650.0)
+    assert clocks.median() == 1965.0
+
+
+def test_a_card_that_tells_no_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_latency, "gpu_conditions", lambda _: {})
+    with gpu_latency.Clocks() as clocks:
+        pass
+    assert clocks.median() == 1.0
+    assert clocks.halves() == (1.0, 1.0)
