@@ -2,8 +2,8 @@
 
 A difference is *paired* where both were evaluated on the same frames: their replicates are of the same draws, so that
 what is hard in a frame is hard for both and drops out of the interval. Otherwise there is no interval of the
-difference, and two values differ if their own intervals don't overlap. Metrics that were computed with other settings
-are not judged. Latencies differ if the intervals of their medians don't overlap.
+difference, and two values differ if their own intervals don't overlap. Numbers that depend on settings of their metric
+which are not the same are not judged. Latencies differ if the intervals of their medians don't overlap.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from evaluator.bootstrap import CONFIDENCE, Interval, differences
 from evaluator.comparison import class_table, side_by_side
-from evaluator.stored import Replicates, computed_with
+from evaluator.stored import Replicates, settings_by_number
 from evaluator.subjects import Subject, find_subjects
 from shared.answer import Answer
 from shared.errors import InputError, UsageError
@@ -27,7 +27,7 @@ from shared.table import MISSING, Table
 
 SAME = "no difference"
 HIGHER, LOWER, UNKNOWN = "higher", "lower", "unknown"
-#: The verdict on metrics that were computed otherwise: their difference says nothing of the models.
+#: The verdict on numbers that were computed otherwise: their difference says nothing of the models.
 OTHER_SETTINGS = "other settings"
 #: Changes too small for four digits count as rounding, however certain they are.
 _RESOLUTION = 5e-5
@@ -102,7 +102,7 @@ def change(before: Subject, after: Subject) -> dict[str, Any]:
             each.evaluation["headline"],
             each.evaluation["intervals"],
             each.replicates,
-            computed_with(each.evaluation),
+            settings_by_number(each.evaluation),
         )
         for each in (before, after)
     ]
@@ -123,24 +123,24 @@ class Numbers:
         headline: the numbers by name.
         intervals: of those.
         replicates: behind the intervals.
-        computed_with: see `evaluator.stored.computed_with`.
+        computed_with: see `evaluator.stored.settings_by_number`.
     """
 
     frames: str
     headline: Mapping[str, float | None]
     intervals: Mapping[str, Interval | None]
     replicates: Replicates
-    computed_with: str
+    computed_with: Mapping[str, str]
 
 
 def are_paired(before: Numbers, after: Numbers) -> bool:
-    """Whether both are of the same frames, computed alike, so that their differences are frame by frame."""
+    """Whether both are of the same frames, so that their differences are frame by frame."""
     draws = {len(values) for each in (before, after) for values in each.replicates.values()}
-    return before.frames == after.frames and before.computed_with == after.computed_with and len(draws) == 1
+    return before.frames == after.frames and len(draws) == 1
 
 
 def metric_changes(before: Numbers, after: Numbers) -> dict[str, dict[str, Any]]:
-    """By name ``difference`` (after minus before), ``interval`` of it (paired ones), and ``verdict``."""
+    """By name ``difference`` (after minus before), ``interval`` of it (paired ones that are judged), ``verdict``."""
     paired = are_paired(before, after)
     intervals = differences(after.replicates, before.replicates) if paired else {}
     metrics: dict[str, Any] = {}
@@ -149,8 +149,8 @@ def metric_changes(before: Numbers, after: Numbers) -> dict[str, dict[str, Any]]
         if earlier is None or value is None:
             continue
         bounds = intervals.get(name)
-        if before.computed_with != after.computed_with:
-            verdict = OTHER_SETTINGS
+        if before.computed_with.get(name) != after.computed_with.get(name):
+            bounds, verdict = None, OTHER_SETTINGS
         elif paired:
             verdict = _paired_verdict(bounds)
         else:
@@ -204,10 +204,9 @@ def _change_table(subjects: Sequence[Subject], changes: Mapping[str, Mapping[str
         rows.append([label, "latency (median)", "", "", "", found["latency"]])
     paired = {found["paired"] for found in changes.values()}
     frames = {(True,): "same frames", (False,): "other frames"}.get(tuple(paired), "paired where frames are the same")
-    settings = {computed_with(subject.evaluation) for subject in subjects}
-    if len(settings) > 1:
-        frames = "metrics computed with other settings" if len(subjects) == 2 else "some computed with other settings"
-    elif paired == {False} and len({subject.evaluation["frames"] for subject in subjects}) == 1:
+    if paired == {False} and len({subject.evaluation["frames"] for subject in subjects}) == 1:
         frames = "same frames, too few for intervals"
+    if any(values["verdict"] == OTHER_SETTINGS for found in changes.values() for values in found["metrics"].values()):
+        frames = f"metrics computed with other settings not judged, {frames}"
     title = f"Differences from {first.label}, {frames} ({CONFIDENCE:.0%} intervals)"
     return Table(title, ["", "metric", "difference", "low", "high", "verdict"], rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from evaluator.comparison import columns_of, difference_table, float_class_table
 from evaluator.float_model import find_float_model
 from evaluator.gates import check_gates, gate_table, latency_names, parse_gate, refuse_unanswerable
 from evaluator.latency import latency_csv, latency_table, run_latency
+from evaluator.left_out import left_out
 from evaluator.metrics import Metric, Truth, find_metric
 from evaluator.selection import check_runs, finished_runs, run_hashes
 from evaluator.stored import STAGE, Replicates, stored_evaluations
@@ -29,6 +30,7 @@ from shared.junit import Case, write_junit
 from shared.latency import TOTAL, round_of
 from shared.precision import precision_in
 from shared.runs import Run
+from shared.stages import StageRun
 from shared.table import Table, number
 from shared.workspace import Workspace
 
@@ -92,10 +94,10 @@ def evaluate(
     if float_work is not None:
         quantized = config.quantization.enabled
         float_model = find_float_model(float_work, workspace.manifest(), workspace.spec(), quantized=quantized)
-    stage = workspace.stage(
+    stage_of = partial(
+        workspace.stage,
         STAGE,
         tool="evaluator",
-        config={**stage_config, "precision": precisions},
         inputs={
             "data": dataset.digest(),
             **run_hashes(workspace, folders),
@@ -109,17 +111,18 @@ def evaluate(
             ]
         ),
     )
-    if force or not stage.up_to_date():
-        spec = workspace.spec()
-        metric = find_metric(spec.task)
+    spec = workspace.spec()
+    metric = find_metric(spec.task)
+    samples = partial(map, dataset.sample, range(len(runs[0])))
+    stage = _due(stage_of, {**stage_config, "precision": precisions}, metric, samples, force=force)
+    if stage is not None:
         if parsed_gates:
             known = [*metric.headline_names(spec.classes), *latency_names(run_latency(runs[0])[TOTAL])]
             names = [run.folder.name for run in runs]
             timed = min(int(run.timed().sum()) for run in runs)
             refuse_unanswerable(parsed_gates, names, baseline_of(runs).folder.name, known, timed)
         with stage:
-            samples = (dataset.sample(index) for index in range(len(runs[0])))
-            truth = metric.ground_truth(samples, dataset.classes, spec.classes)
+            truth = metric.ground_truth(samples(), dataset.classes, spec.classes)
             if truth is None:
                 _log.warning("the data set has no labels: latency only, no metrics")
             evaluations, replicates = evaluate_runs(runs, truth, metric, spec.classes, resample, evaluation)
@@ -136,10 +139,30 @@ def evaluate(
                 if truth is not None:
                     stage.result("metrics", name, stored["headline"])
                 stage.result("latency", name, stored["latency"])
-            judged = [asdict(result) for result in check_gates(parsed_gates, evaluations)]
-            stage.result("gates", "summary", {"gates": judged})
+            stage.result("gates", "summary", {"gates": [*map(asdict, check_gates(parsed_gates, evaluations))]})
     text = "\n\n".join(table.text() for table in evaluation_tables(workspace))
     return _judge(workspace, text, junit)
+
+
+def _due(
+    stage_of: Callable[..., StageRun],
+    settings: dict[str, Any],
+    metric: Metric,
+    samples: Callable[[], Iterator[Any]],
+    *,
+    force: bool,
+) -> StageRun | None:
+    """The stage, which depends on what the metric leaves out; None where it is up to date."""
+    stage = stage_of(config=settings)
+    # Before looking for files: what was evaluated whole stays so where they have gone since.
+    if not force and stage.up_to_date():
+        return None
+    parts = left_out(metric, samples())
+    if parts:
+        stage = stage_of(config={**settings, "left_out": parts})
+        if not force and stage.up_to_date():
+            return None
+    return stage
 
 
 def _conditions(workspace: Workspace, run: Run) -> dict[str, str]:

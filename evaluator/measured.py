@@ -61,8 +61,10 @@ class Scores(_Part):
     task: str
     frames: str = Field(description="sha256 of what was drawn from; replicates of the same are of the same draws")
     samples: int = Field(ge=0)
-    computed_with: str = Field(
-        default="", description="Which settings of the metrics are not the usual ones; others can't be compared"
+    computed_with: dict[str, str] | str = Field(
+        default={},
+        description="By metric, which settings that it depends on are not the usual ones: with others it can't be "
+        "compared. One text, as earlier files have it: of all metrics",
     )
     precision: str
     lower_is_better: list[str] = Field(description="The metrics that are errors")
@@ -71,6 +73,12 @@ class Scores(_Part):
     replicates: dict[str, Annotated[str, AfterValidator(_as_replicates)]] = Field(
         description="Per metric, its value in each draw: base64 of little-endian float32"
     )
+
+    def settings(self) -> dict[str, str]:
+        """``computed_with`` by metric, see `evaluator.stored.settings_by_number`."""
+        if isinstance(self.computed_with, dict):
+            return self.computed_with
+        return dict.fromkeys(self.values, self.computed_with) if self.computed_with else {}
 
     def drawn(self) -> Replicates:
         """The replicates (B,) by metric."""

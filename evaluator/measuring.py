@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluator.measured import Machine, Measured, Quantity, Round, Scores, packed
 from evaluator.metrics import find_metric
-from evaluator.stored import STAGE, computed_with, stored_evaluations, stored_replicates
+from evaluator.stored import STAGE, settings_by_number, stored_evaluations, stored_replicates
 from shared import formats
 from shared.errors import InputError
 from shared.latency import NOT_STAGES, PROCESSOR, TOTAL
@@ -91,7 +91,7 @@ def _scores(source: Workspace | KeptWorkspace) -> Iterator[tuple[str, Scores]]:
                     task=spec.task,
                     frames=evaluation["frames"],
                     samples=evaluation["run"]["samples"],
-                    computed_with=computed_with(evaluation),
+                    computed_with=settings_by_number(evaluation),
                     precision=evaluation["run"]["precision"],
                     lower_is_better=[each for each in evaluation["headline"] if each in metric.LOWER_IS_BETTER],
                     values=evaluation["headline"],

@@ -1,6 +1,7 @@
 """What is measured now beside a baseline, line by line, with a verdict on each.
 
-*Metrics* as `evaluator.compare` has it: paired intervals on the same frames, computed with the same settings.
+*Metrics* as `evaluator.compare` has it: paired intervals on the same frames, of numbers that were computed with the
+same settings.
 *Latencies* by `evaluator.latency_change`, on the same machine at the same speed. *All others* are numbers without an
 interval; they differ where they differ by more than `RESOLUTION`.
 """
@@ -101,7 +102,7 @@ def _metrics(before: Measured, now: Measured) -> Iterator[Line]:
             if found["verdict"] == UNKNOWN:
                 why = "too few frames for an interval"
             if found["verdict"] == OTHER_SETTINGS:
-                settings, earlier_ones = (each.computed_with or USUAL_SETTINGS for each in (new, old))
+                settings, earlier_ones = (each.settings().get(name, USUAL_SETTINGS) for each in (new, old))
                 why = f"computed with other settings: {settings}, the baseline with {earlier_ones}"
             verdict = _direction(found["verdict"], name in new.lower_is_better)
             yield _with(line, change=found["difference"], **bounds, verdict=verdict, why=why)
@@ -109,7 +110,7 @@ def _metrics(before: Measured, now: Measured) -> Iterator[Line]:
 
 def _numbers(scores: Scores) -> Numbers:
     intervals = {name: None if each is None else each.model_dump() for name, each in scores.intervals.items()}
-    return Numbers(scores.frames, scores.values, intervals, scores.drawn(), scores.computed_with)
+    return Numbers(scores.frames, scores.values, intervals, scores.drawn(), scores.settings())
 
 
 def _direction(verdict: str, lower_is_better: bool) -> Verdict:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluator.bootstrap import Copies
+from evaluator.left_out import left_out
 from shared.arrays import Int64
 from shared.config.check_sections import Evaluation
 from shared.runs import Run
@@ -87,6 +88,11 @@ class SeveralMetrics:
             tokens=[sample.token for sample in kept],
             scenes=[sample.scene for sample in kept],
         )
+
+    def left_out(self, samples: Iterable[Any]) -> list[str]:
+        """What each task leaves out, see `evaluator.left_out`."""
+        known = list(samples)
+        return [f"{name}/{part}" for name, metric in self._parts.items() for part in left_out(metric, known)]
 
     def match(self, run: Run, truth: SeveralTruths, classes: Sequence[str], evaluation: Evaluation) -> SeveralMatched:
         """Each task's results beside its truth."""

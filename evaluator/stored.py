@@ -13,7 +13,7 @@ from shared import formats
 from shared.arrays import read_arrays
 from shared.errors import InputError
 from shared.json_reader import read_json
-from shared.several_tasks import parts_of
+from shared.several_tasks import of_part, parts_of, qualified
 from shared.versions import KeptWorkspace
 from shared.workspace import Workspace
 
@@ -56,6 +56,19 @@ def computed_with(evaluation: Mapping[str, Any]) -> str:
     """Which settings of the metrics of an evaluation are not the usual ones, in words; empty: none, or not recorded."""
     metrics = evaluation.get("metrics") or {}
     return "; ".join(part["computed_with"] for part in parts_of(metrics).values() if part.get("computed_with"))
+
+
+def settings_by_number(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """`computed_with` of each headline number; those that were computed as usual, or don't depend on it, are left out.
+
+    Where a metric does not tell which of its numbers depend on its settings, all of them do.
+    """
+    found: dict[str, str] = {}
+    for name, part in parts_of(evaluation.get("metrics") or {}).items():
+        if settings := part.get("computed_with"):
+            numbers = part.get("depends_on_settings", of_part(name, evaluation["headline"]))
+            found |= qualified(name, dict.fromkeys(numbers, settings))
+    return found
 
 
 def stored_replicates(workspace: Workspace | KeptWorkspace, run: str) -> Replicates:

@@ -22,6 +22,7 @@ from shared.latency import TOTAL, disturbance, summarize_stages
 from shared.pieces import adopt_pieces
 from shared.runs import Run, RunWriter, kind_of
 from shared.shards import RUNS, Shard
+from shared.stages import StageRun
 from shared.table import Table, number
 
 if TYPE_CHECKING:
@@ -78,40 +79,47 @@ def run(
         return run_shard(model, part, settings, force=force, readers=readers)
     stage, folder = model.stage("run", settings), f"{RUNS}/{model.name}"
     if not force and stage.up_to_date():
-        recorded = model.workspace.manifest().results["runs"][model.name]
-        return _answer(model.name, Run.open(model.workspace.path(folder)), f"{stage.name}: up to date", recorded)
-    pieces = stage.pieces(folder)
-    if cluster is None:
-        entered = _alone(model, count, raw_samples, readers)
-    else:
-        order = Order.of(model, options, readers, count, raw_samples, pieces)
-        entered = spreading(cluster, order)
-    with stage, entered as hands:
-        header = model.header(range(count), stage.fingerprint, hands.details, raw_samples)
-        attempt = stage.folder(folder)
-        writer = RunWriter.open(attempt, header, resume=not force)
-        if force:
-            pieces.remove()
+        return _recorded(model, stage, folder)
+    with stage.alone():
+        # Another process may have run the same meanwhile.
+        if not force and stage.up_to_date():
+            return _recorded(model, stage, folder)
+        pieces = stage.pieces(folder)
+        if cluster is None:
+            entered = _alone(model, count, raw_samples, readers)
         else:
-            adopt_pieces(writer, pieces)
-        pace = hands.commit(writer)
-        for name in writer.finish():
-            stage.add_artifact(f"{folder}/{name}", kind_of(name))
-        finished = Run.open(attempt.checked())
-        alerts = hands.alerts(finished)
-        result: dict[str, Any] = {
-            "samples": count,
-            "counters": finished.counters.sums(),
-            "alerts": alerts,
-            "conditions": conditions(model.device, threads=str(model.threads or "default")),
-        }
-        if pace is not None:
-            result["pace"] = pace
-        stage.result("runs", model.name, result)
+            entered = spreading(cluster, Order.of(model, options, readers, count, raw_samples, pieces))
+        with stage, entered as hands:
+            header = model.header(range(count), stage.fingerprint, hands.details, raw_samples)
+            attempt = stage.folder(folder)
+            writer = RunWriter.open(attempt, header, resume=not force)
+            if force:
+                pieces.remove()
+            else:
+                adopt_pieces(writer, pieces)
+            pace = hands.commit(writer)
+            for name in writer.finish():
+                stage.add_artifact(f"{folder}/{name}", kind_of(name))
+            finished = Run.open(attempt.checked())
+            alerts = hands.alerts(finished)
+            result: dict[str, Any] = {
+                "samples": count,
+                "counters": finished.counters.sums(),
+                "alerts": alerts,
+                "conditions": conditions(model.device, threads=str(model.threads or "default")),
+            }
+            if pace is not None:
+                result["pace"] = pace
+            stage.result("runs", model.name, result)
     for alert in alerts:
         _log.warning("%s: %s", stage.name, alert)
     answer = _answer(model.name, finished, f"{stage.name}: done", result)
     return Answer(f"{answer}\n{sentence(result['pace'])}", answer.data) if "pace" in result else answer
+
+
+def _recorded(model: Model, stage: StageRun, folder: str) -> Answer:
+    recorded = model.workspace.manifest().results["runs"][model.name]
+    return _answer(model.name, Run.open(model.workspace.path(folder)), f"{stage.name}: up to date", recorded)
 
 
 class _Hands(Protocol):

@@ -52,6 +52,11 @@ class Lock:
             self._file.close()
             self._file = None
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether it was taken by this object, and not let go of."""
+        return self._file is not None
+
     def is_held(self) -> bool:
         """Whether anybody holds it; makes and changes nothing."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,7 +119,8 @@ def merge_command(
     Where the two differ, the conflicts are shown and nothing is changed, unless --prefer says whose stages to keep.
 
     A run whose shards (`runtime run --shard`) are all in --work and the copies named is committed as one. Where shards
-    wrote to --work itself, no copy need be named.
+    wrote to --work itself, no copy need be named. A run that shards are missing of is left out and named; where there
+    is nothing else, that is an error.
 
     Example: manifest merge --work work/centerpoint back-from-the-vehicle/centerpoint
     """
@@ -128,8 +130,16 @@ def merge_command(
     from shared.workspace import Workspace
 
     runs = plan_shards(work, others)
-    superseded = [run.stage for run in runs]
-    plans = [merge(work, other, prefer=prefer, superseded=superseded, dry_run=dry_run) for other in others]
+    incomplete = [run for run in runs if run.missing is not None]
+    superseded = [run.stage for run in runs if run.missing is None or run.done]
+    take = partial(merge, work, prefer=prefer, superseded=superseded)
+    if incomplete and not superseded and all(take(other, dry_run=True).changes_nothing for other in others):
+        raise ManifestError(
+            incomplete[0].problem,
+            where=str(work),
+            hint="run them, and name every copy of the workspace that has one in one command; nothing was changed",
+        )
+    plans = [take(other, dry_run=dry_run) for other in others]
     for plan in plans:
         _show_plan(plan, prefer)
     committed = [run for run in runs if run.pieces]
@@ -140,12 +150,14 @@ def merge_command(
             click.echo(f"alert     {alert}")
         for line in run.left_out:
             click.echo(f"leave out {line}")
+    for run in incomplete:
+        click.echo(f"leave out {run.problem}")
     if not committed and all(plan.changes_nothing for plan in plans):
         if not others and not was_merged(Workspace.open(work).manifest()):
             raise InputError(
                 "no shard is here, and no copy is named", where=str(work), hint="runtime run --shard I/N makes one"
             )
-        click.echo("nothing to take: everything is here already")
+        click.echo(f"nothing to take: everything {'else ' if incomplete else ''}is here already")
 
 
 def _show_plan(plan: Plan, prefer: str | None) -> None:

@@ -7,7 +7,7 @@ that sweeps which frames share are read once.
 
 Pieces that don't fit (of another model, data set or engine, half finished, damaged) are left out. The run is committed
 where the rest has every sample; otherwise the shards that are missing are named, with the reasons of those left out,
-and nothing is changed.
+and the run stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.arrays import Bool
-from shared.errors import InputError, ManifestError, UsageError
+from shared.errors import InputError, UsageError
 from shared.files import sha256_of_json
 from shared.manifest import Manifest, Stage
 from shared.pieces import Origin, Piece, is_finished
@@ -101,39 +101,44 @@ class Found:
 
 @dataclass(frozen=True)
 class MergedRun:
-    """A run that can be committed, or was.
+    """A run that can be committed, or was, or can't be for want of shards.
 
     Attributes:
         name: ``onnx-cpu``.
-        pieces: what it is made of; together they have every sample. Empty: it is done already.
+        pieces: what it is made of; together they have every sample. Empty: it is done already, or shards are missing.
         left_out: what is there and is not used, a line each.
+        missing: which shards are, in words; None: none is.
+        done: where some are missing: whether other shards of it were committed already.
     """
 
     name: str
     pieces: Sequence[Piece]
     left_out: Sequence[str] = ()
+    missing: str | None = None
+    done: bool = False
 
     @property
     def stage(self) -> str:
         """Name of the run's stage."""
         return f"run:{self.name}"
 
+    @property
+    def problem(self) -> str:
+        """What is missing of it, and why what is there is of no use."""
+        return f"run {self.name}: " + "; ".join([str(self.missing), *self.left_out[:_MOST_NAMED]])
+
 
 def plan_shards(work: Path, others: Sequence[Path]) -> list[MergedRun]:
-    """The runs of ``work`` whose shards are in it or in its copies ``others``.
-
-    Raises:
-        ManifestError: shards of a run are missing.
-    """
+    """The runs of ``work`` that shards in it or in its copies ``others`` are of."""
     mine = Workspace.open(work).manifest()
     found: dict[str, Found] = {}
     for root in (work, *others):
         _find(root, mine, found)
-    return [_planned(work, mine, each) for each in found.values()]
+    return [_planned(mine, each) for each in found.values()]
 
 
 def commit_shards(work: Path, run: MergedRun) -> list[str]:
-    """Commit a run from its pieces; killed at any moment, the next call does.
+    """Commit a run from its pieces, which it has; killed at any moment, the next call does.
 
     Returns:
         What a user must know of it, as its shards recorded it.
@@ -210,7 +215,7 @@ def _with_origin(piece: Piece) -> Piece:
     return piece
 
 
-def _planned(work: Path, mine: Manifest, found: Found) -> MergedRun:
+def _planned(mine: Manifest, found: Found) -> MergedRun:
     left_out = list(found.unusable)
     fitting: dict[str, list[Piece]] = {}
     for piece in found.pieces:
@@ -228,11 +233,7 @@ def _planned(work: Path, mine: Manifest, found: Found) -> MergedRun:
     missing = _missing(pieces)
     if missing is None or (found.done and not pieces):
         return MergedRun(found.run, sorted(pieces, key=lambda piece: piece.header.first), left_out)
-    raise ManifestError(
-        f"run {found.run}: {missing}" + "".join(f"; {line}" for line in left_out[:_MOST_NAMED]),
-        where=str(work),
-        hint="run them, and name every copy of the workspace that has one in one command; nothing was changed",
-    )
+    return MergedRun(found.run, (), left_out, missing, found.done)
 
 
 def _origin(piece: Piece) -> Origin:

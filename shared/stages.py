@@ -218,8 +218,23 @@ class StageRun:
 
     # -- during -----------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> StageRun:
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the stage's lock, once no other process runs it: what that one made may be what is wanted, so ask
+        `up_to_date` inside, before the stage begins.
+
+        Raises:
+            ManifestError: the lock's file is a link or no file.
+            EnvironmentLacks: the disk is full or read-only.
+        """
         self._refuse_while_asking()
+        self._take_lock()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _take_lock(self) -> None:
         with explain_os_errors(self.root):
             if not self._lock.acquire(wait=False):
                 _log.info(
@@ -228,6 +243,11 @@ class StageRun:
                     extra=logs.event("stage_waiting", stage=self.name),
                 )
                 self._lock.acquire()
+
+    def __enter__(self) -> StageRun:
+        self._refuse_while_asking()
+        if not self._lock.is_mine:
+            self._take_lock()
         clean_up(self.root / MANIFEST_NAME)
         self._record("running", None)
         self._about.enter_context(logs.about(stage=self.name))

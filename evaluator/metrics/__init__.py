@@ -32,7 +32,8 @@ class Truth(Protocol):
 
 
 class Metric(Protocol):
-    """What the module of a task has."""
+    """What the module of a task has; where it reads files of points or images, ``left_out`` as well
+    (`evaluator.left_out`)."""
 
     @property
     def LOWER_IS_BETTER(self) -> frozenset[str]:  # noqa: N802 (a constant of the module)

@@ -168,7 +168,8 @@ def evaluate(matched: Matched) -> dict[str, Any]:
 
     Returns:
         JSON: ``nuscenes`` and ``t4``, each per range and class; precision curves for the headline range;
-        ``computed_with``, which settings of the T4 metric are not the usual ones.
+        ``computed_with``, which settings of the T4 metric are not the usual ones, and ``depends_on_settings``, the
+        numbers of `headline` that change with them.
     """
     truth, classes = matched.truth, matched.classes
     scores = {name: nuscenes.score(matches, classes) for name, matches in matched.nuscenes.items()}
@@ -178,6 +179,7 @@ def evaluate(matched: Matched) -> dict[str, Any]:
         "classes": list(classes),
         "headline_range": HEADLINE_RANGE,
         "computed_with": as_named(matched.t4_settings.model_dump()).removeprefix(", "),
+        "depends_on_settings": list(_T4_NUMBERS),
         "nuscenes": {
             "ranges": {name: nuscenes_json(score) for name, score in scores.items()},
             "curves": curves_json(scores[HEADLINE_RANGE]),
@@ -199,6 +201,8 @@ def resample(matched: Matched, copies: Copies) -> dict[str, float | None]:
     return headline({"nuscenes": {"ranges": ranges}, "t4": {"ranges": {HEADLINE_RANGE: t4_json(official)}}})
 
 
+# Of `headline`, the numbers of the T4 metric.
+_T4_NUMBERS = ("T4 mAP", "T4 mAPH")
 #: Of `headline`, the numbers that are errors.
 LOWER_IS_BETTER = frozenset(nuscenes.ERRORS)
 
@@ -215,15 +219,14 @@ def headline(result: dict[str, Any]) -> dict[str, float | None]:
         "NDS without AAE": overall["NDS_without_AAE"],
         **{f"mAP {name} m": values["mAP"] for name, values in parts.items()},
         **overall["errors"],
-        "T4 mAP": official["mAP"],
-        "T4 mAPH": official["mAPH"],
+        **dict(zip(_T4_NUMBERS, (official["mAP"], official["mAPH"]), strict=True)),
     }
 
 
 def headline_names(_: Sequence[str]) -> list[str]:
     """Of `headline`."""
     parts = [f"mAP {range_name(*limits)} m" for limits in RANGES[:-1]]
-    return ["mAP", "NDS", "NDS without AAE", *parts, *nuscenes.ERRORS, "T4 mAP", "T4 mAPH"]
+    return ["mAP", "NDS", "NDS without AAE", *parts, *nuscenes.ERRORS, *_T4_NUMBERS]
 
 
 def per_class(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:

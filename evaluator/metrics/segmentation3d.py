@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -38,6 +39,7 @@ __all__ = [
     "ground_truth",
     "headline",
     "headline_names",
+    "left_out",
     "match",
     "per_class",
     "resample",
@@ -58,13 +60,23 @@ def ground_truth(samples: Iterable[Sample], label_classes: Sequence[str], classe
     )
 
 
+def left_out(samples: Iterable[Sample]) -> list[str]:
+    """The scores by distance, where points of a labeled frame are not here."""
+    labeled = (sample.lidar for sample in samples if sample.point_labels is not None)
+    return [] if _missing(labeled) is None else ["scores by distance"]
+
+
+def _missing(points: Iterable[PointFile]) -> Path | None:
+    return next((file.path for file in points if not file.path.is_file()), None)
+
+
 def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matched:
     """Count the run's labels against those of ``truth``, by distance where the points are at hand.
 
     Raises:
         InputError: another number of samples or points, labels outside the list, a file that is not one of labels.
     """
-    missing = next((file.path for file in truth.points if not file.path.is_file()), None)
+    missing = _missing(truth.points)
     if missing is not None:
         _log.warning("no scores by distance: %s is not here", missing)
         return count_run(run, truth, PointClasses, Tally(classes, "points"))

@@ -101,15 +101,22 @@ def test_workspaces_of_other_frames_are_compared_by_their_own_intervals(tagged: 
     assert {subject["workspace"] for subject in result["subjects"]} == {str(tagged.root), str(other.root)}
 
 
-def test_metrics_computed_with_other_settings_are_not_judged(tagged: Workspace, tmp_path: Path) -> None:
+def test_numbers_that_depend_on_other_settings_are_not_judged(tagged: Workspace, tmp_path: Path) -> None:
     shutil.copytree(tagged.root, tmp_path / "work")
     evaluate(tmp_path / "work", t4={"compat": "awml", "min_points": "100"})
     text, result = _compare("@v1:onnx-cpu", ":onnx-cpu", work=tmp_path / "work")
     found = result["differences"]["onnx-cpu"]
-    assert found["paired"] is False
-    assert {(each["verdict"], each["interval"]) for each in found["metrics"].values()} == {("other settings", None)}
-    assert "Differences from @v1:onnx-cpu, metrics computed with other settings" in text
-    assert "(other settings)" in history(tmp_path / "work", (), None)
+    verdicts = {name: (each["verdict"], each["interval"]) for name, each in found["metrics"].items()}
+    t4 = [verdicts.pop(name) for name in ("T4 mAP", "T4 mAPH")]
+    assert t4 == [("other settings", None)] * 2
+    # nuScenes' numbers have no part in it.
+    assert found["paired"] is True
+    assert set(verdicts) >= {"mAP", "NDS", "mAP 0-50 m"}
+    assert {verdict for verdict, _ in verdicts.values()} == {"no difference"}
+    assert verdicts["mAP"][1] == {"low": 0.0, "high": 0.0}
+    assert "Differences from @v1:onnx-cpu, metrics computed with other settings not judged, same frames" in text
+    assert "(other settings)" in history(tmp_path / "work", ("T4 mAP",), None)
+    assert "(no difference)" in history(tmp_path / "work", ("mAP",), None)
 
 
 def test_an_evaluation_of_earlier_runs_is_warned_of(

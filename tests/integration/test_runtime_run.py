@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from runtime import run as runtime_run
 from runtime.backends import tensorrt
 from runtime.bench import bench
 from runtime.cli import cli
@@ -109,6 +112,35 @@ def test_the_second_call_does_nothing_and_a_change_does_it_again(work):
     assert "done, 3 samples" in run(work, "onnx", "cpu", num_samples=3)
     assert "done, 3 samples" in run(work, "onnx", "cpu", num_samples=3, threads=1)
     assert Run.open(work / "runs/onnx-cpu").header.details["threads"] == 1
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_run_that_waited_for_the_same_one_has_nothing_to_do(work, monkeypatch, caplog, force):
+    caplog.set_level(logging.INFO)
+    recorded, begun, go_on = [], threading.Event(), threading.Event()
+    original = runtime_run.record
+
+    def held(model, loaded, writer, *rest):
+        recorded.extend(writer.missing())
+        begun.set()
+        assert go_on.wait(60)
+        return original(model, loaded, writer, *rest)
+
+    monkeypatch.setattr(runtime_run, "record", held)
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            first = threads.submit(run, work, "onnx", "cpu", num_samples=2, readers=0)
+            assert begun.wait(60)
+            second = threads.submit(run, work, "onnx", "cpu", num_samples=2, readers=0, force=force)
+            deadline = time.monotonic() + 60
+            while "another process is running it" not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.005)
+        finally:
+            go_on.set()
+    assert "waiting for it to end" in caplog.text
+    assert "run:onnx-cpu: done, 2 samples" in first.result()
+    assert f"run:onnx-cpu: {'done' if force else 'up to date'}, 2 samples" in second.result()
+    assert recorded == ([0, 1, 0, 1] if force else [0, 1])
 
 
 def test_more_samples_than_there_are_is_all_of_them_and_said(work, caplog):

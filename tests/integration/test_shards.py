@@ -174,6 +174,47 @@ def test_a_half_finished_shard_is_missing_until_it_is_run_again(exported, work, 
     check_is_the_single_run(work, exported)
 
 
+def test_what_is_whole_is_merged_beside_an_abandoned_shard_of_another_run(exported, work) -> None:
+    one, two = copies(work, 2)
+    shard(one, "1/2")
+    shard(two, "2/2")
+    run(two, "pytorch", "cpu", num_samples=2, shard="1/2")
+    (abandoned,) = (two / "runs").glob(".pytorch-cpu.pieces-*/*")
+    (abandoned / "finished.json").unlink()
+    said = merge(work, one, two)
+    assert "commit    run onnx-cpu, from 2 shards" in said
+    assert "leave out run pytorch-cpu: no shard of the model that is here is finished; " in said
+    assert f"{abandoned} is not finished; run it again, it goes on" in said
+    check_is_the_single_run(work, exported)
+    said = merge(work, one, two)
+    assert "leave out run pytorch-cpu: " in said and "everything else is here already" in said
+    assert "pytorch-cpu" not in " ".join(Workspace.open(work).manifest().stages)
+
+
+def test_stages_of_a_copy_are_taken_beside_a_run_without_all_its_shards(work) -> None:
+    (one,) = copies(work, 1)
+    shard(one, "1/2")
+    run(one, "pytorch", "cpu", num_samples=2)
+    said = merge(work, one, dry_run=True)
+    assert merge(work, one) == said
+    assert "take      stage run:pytorch-cpu" in said
+    assert "leave out run onnx-cpu: 1 of 2 shards is missing: 2/2" in said
+    assert Workspace.open(work).manifest().stages.keys() == {"export", "run:pytorch-cpu"}
+    assert "run onnx-cpu: 1 of 2 shards is missing: 2/2" in merge(work, one, code=3)
+
+
+def test_an_abandoned_shard_of_a_run_that_was_merged_is_no_conflict(exported, work) -> None:
+    one, two = copies(work, 2)
+    run(two, "onnx", "cpu", num_samples=3)
+    for which in ("1/2", "2/2"):
+        shard(one, which)
+    merge(work, one)
+    run(two, "onnx", "cpu", num_samples=4, shard="1/2")
+    said = merge(work, one, two)
+    assert "leave out run onnx-cpu: 1 of 2 shards is missing: 2/2" in said
+    check_is_the_single_run(work, exported)
+
+
 def test_shards_given_twice_and_overlapping_ones_count_once(exported, work) -> None:
     one, two = copies(work, 2)
     for where, which in ((one, "1/2"), (two, "1/2"), (one, "2/3"), (two, "3/3"), (work, "2/3")):

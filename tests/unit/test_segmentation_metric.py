@@ -13,6 +13,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score, precision_recall_fscore_support
 
 from evaluator.bootstrap import draw, replicate
+from evaluator.left_out import left_out
 from evaluator.metrics import find_metric
 from evaluator.metrics.segmentation3d import RINGS
 from shared.arrays import Float32, UInt8
@@ -255,6 +256,18 @@ def test_without_points_there_are_no_rings(tmp_path: Path, caplog: pytest.LogCap
     found = metric.evaluate(metric.match(point_run(tmp_path / "run", [labels]), truth, CLASSES, Evaluation()))
     assert (found["rings"], found["overall"]["mIoU"]) == ({}, 1.0)
     assert "no scores by distance" in caplog.text
+
+
+def test_what_is_left_out_without_points_is_told_beforehand(tmp_path: Path) -> None:
+    labels = np.zeros(3, np.uint8)
+    samples = frames(tmp_path, [labels, None], [np.zeros((3, 4))] * 2, 4)
+    alone, beside = (find_metric(task) for task in ("segmentation3d", "detection3d+segmentation3d"))
+    (tmp_path / "1.points.bin").unlink()
+    assert left_out(alone, samples) == left_out(beside, samples) == [], "the frame without labels counts nowhere"
+    (tmp_path / "0.points.bin").unlink()
+    assert left_out(alone, samples) == ["scores by distance"]
+    assert left_out(beside, samples) == ["segmentation3d/scores by distance"]
+    assert left_out(find_metric("detection3d"), samples) == []
 
 
 def test_memory_does_not_grow_with_the_frames(tmp_path: Path) -> None:

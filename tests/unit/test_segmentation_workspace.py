@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from demo.lidar import points_inside
 from demo.recording import record_scene
 from demo.t4_writer import write_dataset
 from evaluator.cli import cli
+from evaluator.evaluate import evaluate
 from shared.config import DeployConfig
 from shared.data import Dataset, DataSettings, open_dataset, read_points
 from shared.data.labels import labels_in
@@ -138,6 +140,32 @@ def test_it_is_evaluated_and_gated(work: Path) -> None:
     compared = CliRunner().invoke(cli, ["compare", "--work", str(work)])
     assert compared.exit_code == 0, compared.output
     assert "IoU car" in compared.output
+
+
+def test_scores_by_distance_that_were_left_out_are_made_once_the_points_are_there(
+    work: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shutil.copytree(work, tmp_path / "work")
+    shutil.copytree(data, tmp_path / "data")
+
+    def rings(*, up_to_date: bool, force: bool = False) -> dict[str, object]:
+        caplog.clear()
+        evaluate(tmp_path / "work", tmp_path / "data", force)
+        assert ("evaluate: up to date" in caplog.text) is up_to_date
+        metrics = json.loads((tmp_path / "work/evaluation/onnx-cpu.json").read_text())["metrics"]
+        return dict(metrics["rings"])
+
+    evaluate(tmp_path / "work", tmp_path / "data", False)
+    whole = rings(up_to_date=True)
+    points = next((tmp_path / "data").rglob("*.pcd.bin"))
+    points.rename(tmp_path / "elsewhere")
+    assert rings(up_to_date=True) == whole, "what is whole stays so"
+    assert rings(up_to_date=False, force=True) == {}
+    assert rings(up_to_date=True) == {}
+    (tmp_path / "elsewhere").rename(points)
+    assert rings(up_to_date=False) == whole
+    assert len(whole) > 0
 
 
 def test_the_demo_labels_its_pixels(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from evaluator.compare import compare_subjects
 from evaluator.evaluate import evaluate
 from evaluator.report.report import report
-from evaluator.stored import computed_with
+from evaluator.stored import computed_with, settings_by_number
 from evaluator.summary import summary
 from shared import tasks
 from shared.config import DeployConfig, resolved
@@ -238,4 +238,10 @@ def test_a_limit_of_one_task_can_be_set(tmp_path: Path) -> None:
 def test_settings_of_the_metric_of_one_of_the_tasks_are_told() -> None:
     parts = {"detection3d": {"computed_with": "compat awml"}, "segmentation3d": {"frames": 3}}
     assert computed_with({"metrics": {"parts": parts}}) == "compat awml"
+    headline = dict.fromkeys(["detection3d/mAP", "detection3d/T4 mAP", "segmentation3d/mIoU"], 0.5)
+    evaluation = {"metrics": {"parts": parts}, "headline": headline}
+    assert settings_by_number(evaluation) == dict.fromkeys(list(headline)[:2], "compat awml")
+    parts["detection3d"]["depends_on_settings"] = ["T4 mAP"]
+    assert settings_by_number(evaluation) == {"detection3d/T4 mAP": "compat awml"}
+    assert settings_by_number({"metrics": None, "headline": {}}) == {}
     assert computed_with({"metrics": {"parts": {"segmentation3d": {}}}}) == computed_with({"metrics": None}) == ""
