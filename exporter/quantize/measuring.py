@@ -98,7 +98,10 @@ def calibrate(session: Session, metric: TaskMetric, cache: WorkPath, device: str
     if cache.is_file() and not afresh:
         manager.load_calib_cache(cache.checked())
     else:
-        manager.calibrate(batches(), count, method_of(calibration), percentile=calibration.percentile)
+        manager.calibrate(
+            batches(), count, method_of(calibration), percentile=calibration.percentile,
+            available=len(session.calibration),
+        )  # fmt: skip
         manager.save_calib_cache(cache)
     freeze(model)
     share_scales(model, session.forward, batches())

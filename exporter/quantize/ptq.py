@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +81,15 @@ def quantize_ptq(
         ExportError: folding changes the outputs.
     """
     run = forward or model
+    there = length_hint(dataloader, num_calibration_batches)
     batches = iter(dataloader)
     first = list(islice(batches, 1))
     if fuse_bn and first:
         fuse_model_bn(model, lambda: run(first[0]))
     manager = CalibrationManager(model, select(model, tuple(skip_names), "skip_names"), run)
-    manager.calibrate(chain(first, batches), num_calibration_batches, amax_method, percentile=percentile)
+    manager.calibrate(
+        chain(first, batches), num_calibration_batches, amax_method, percentile=percentile, available=there
+    )
     freeze(model)
     share_scales(model, run, first)
     return model
@@ -156,7 +160,10 @@ def ptq(
             session.model.to(where)
             manager = CalibrationManager(session.model, layers, seen.forward)
             if load_cache is None:
-                manager.calibrate(seen.batches(count), count, chosen, percentile=calibration.percentile)
+                manager.calibrate(
+                    seen.batches(count), count, chosen, percentile=calibration.percentile,
+                    available=len(session.calibration),
+                )  # fmt: skip
             else:
                 manager.load_calib_cache(load_cache)
             session.model.to("cpu")

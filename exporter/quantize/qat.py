@@ -270,7 +270,10 @@ def _calibrated(session: Session, skip: Sequence[str], device: torch.device) -> 
 
     layers = select(model, quantization.sensitive_layers, also=skip)
     manager = CalibrationManager(model, layers, session.forward)
-    manager.calibrate(batches(), calibration.num_batches, method_of(calibration), percentile=calibration.percentile)
+    manager.calibrate(
+        batches(), calibration.num_batches, method_of(calibration), percentile=calibration.percentile,
+        available=len(session.calibration),
+    )  # fmt: skip
     freeze(model)
     share_scales(model, session.forward, batches())
     return {"mode": "qat", **manager.about}

@@ -242,6 +242,13 @@ def test_an_empty_calibration_set_is_refused_and_a_single_frame_warns(project, t
     assert "calibration on 1 samples only: give at least 16" in capsys.readouterr().err
 
 
+def test_progress_is_of_the_frames_that_there_are(project, tmp_path, monkeypatch):
+    totals = []
+    monkeypatch.setattr("exporter.quantize.calibrate.track", lambda items, _, total: totals.append(total) or items)
+    assert run(project, tmp_path, "--method", "max", "--num-samples", "100") == 0
+    assert totals == [CALIBRATION_FRAMES]
+
+
 def test_killed_in_mid_calibration_the_checkpoint_before_stays_and_it_runs_again(project, work):
     before = Workspace.open(work).artifact("quantized/ptq.pth").read_bytes()
     more = command(project, work, "--method", "mse")
