@@ -110,17 +110,18 @@ def export(
         model = models.build(adapter, training, options)
         layers = BeforeRounding(load_model(model, config, workspace))
         parameters = models.parameters(adapter, model, training, options)
+        load = partial(models.load_input, adapter, training, parameters=parameters)
         sample = dataset.sample(_in_range(config.data.sample_idx, dataset))
         components = [
             _configured(component, config)
-            for component in adapter.components(model, adapter.load_input(sample, parameters), options)
+            for component in models.components(adapter, model, load(sample), training, options)
         ]
         _check_component_names(config, components)
 
         spec = ModelSpec(
             model=config.model.type,
             task=adapter.TASK,
-            classes=adapter.classes(model),
+            classes=models.classes(adapter, model, training),
             components=[
                 component.spec(f"onnx/{_onnx_file(component, config)}", _program_path(component))
                 for component in components
@@ -151,7 +152,7 @@ def export(
         layers.keep(stage)
         header = _reference_header(spec, dataset, reference_samples, device_name, stage.fingerprint)
         for name in record_reference(
-            adapter, model.to(reference_device), dataset, parameters, stage.folder(FOLDER), header, resume=not force
+            adapter, model.to(reference_device), dataset, load, stage.folder(FOLDER), header, resume=not force
         ):
             stage.add_artifact(f"{FOLDER}/{name}", "reference")
         stage.spec(spec)

@@ -189,7 +189,9 @@ def qat(
             session.model.to(where)
             training = Training(
                 session.model, losses_of_model, session.calibration, session.parameters,
-                label_map(session.calibration.classes, session.adapter.classes(session.model)),
+                label_map(
+                    session.calibration.classes, models.classes(session.adapter, session.model, session.training)
+                ),
             )  # fmt: skip
             plan = Plan(
                 steps or epochs * math.ceil(len(session.calibration) / batch_size), batch_size, learning_rate, seed
