@@ -149,7 +149,7 @@ def export(
                 "program": [asdict(agreement) for agreement in against_program],
             }
 
-        layers.keep(stage)
+        layers.keep(stage, model)
         header = _reference_header(spec, dataset, reference_samples, device_name, stage.fingerprint)
         for name in record_reference(
             adapter, model.to(reference_device), dataset, load, stage.folder(FOLDER), header, resume=not force

@@ -172,6 +172,9 @@ def test_what_the_export_keeps_is_enough_to_put_layers_back_into_float(project, 
         == set(weights.files)
         == set(json.loads((made / "quantized" / "provenance.json").read_text())["layers"])
     )
+    in_float = json.loads((made / "quantized" / "float_layers.json").read_text())
+    assert any(name.startswith("pts_voxel_encoder.") for name in in_float) and layers.keys().isdisjoint(in_float)
+    assert len(layers) + len(in_float) == Workspace.open(made).manifest().results["quantize"]["ptq"]["layers"]
     leaving = [layer for layer in layers if layer.startswith(f"{block}.")]
     assert leaving
     cut = cut_out(
