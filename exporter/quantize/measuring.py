@@ -16,9 +16,9 @@ from exporter.quantize.cost import LayerCost, trace_costs
 from exporter.quantize.frozen import freeze, set_quantized
 from exporter.quantize.layers import quantizable
 from exporter.quantize.metric import TaskMetric
-from exporter.quantize.ptq import method_of
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session
+from exporter.quantize.settings import method_of
 from shared.metrics.signal_to_noise import snr_db
 from shared.runs import RawOutputs
 from shared.work_path import WorkPath

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 from pathlib import Path
 
@@ -225,6 +226,51 @@ def test_a_quantized_checkpoint_of_another_training_is_refused(project, work, tm
     other = save_checkpoint(model, tmp_path / "other.pth")
     code, error = refused(capsys, project, work, "export", "--set", f"model.checkpoint={other}")
     assert code == 3 and "was made of another checkpoint than model.checkpoint" in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("quantization.calibration.amax_method=entropy", "quantization.calibration.method (max, not entropy)"),
+        ("quantization.calibration.num_batches=3", "quantization.calibration.num_batches (4, not 3)"),
+        ("quantization.calibration.percentile=99", "quantization.calibration.percentile (99.99, not 99.0)"),
+        ("quantization.fusion.fuse_bn=false", "quantization.fusion.fuse_bn (True, not False)"),
+        ("quantization.sensitive_layers=[pts_voxel_encoder]", "quantization.sensitive_layers. quantize again"),
+    ],
+)
+def test_a_quantized_checkpoint_of_other_settings_is_refused(project, work, capsys, setting, told):
+    before = Workspace.open(work).config()
+    code, error = refused(capsys, project, work, "export", "--set", setting)
+    assert code == 3 and f"quantized/ptq.pth: was made with other settings: {told}" in error
+    again = shlex.join(["--config", str(project / "deploy.yaml"), "--work", str(work), "--set", setting])
+    assert error.endswith(f"quantize again: exporter quantize ptq {again}")
+    assert Workspace.open(work).config() == before
+
+
+def test_options_of_the_quantization_stand_above_the_config(project, made, tmp_path):
+    """An export takes the config that was quantized with, and one that says what the options did."""
+    work, skip = tmp_path / "work", tmp_path / "skip.yaml"
+    skipped = ["pts_backbone", "pts_voxel_encoder"]
+    skip.write_text(yaml.safe_dump({"sensitive_layers": skipped}))
+    options = ["--method", "max", "--num-samples", "2", "--skip-from", str(skip)]
+    assert run(project, work, *options) == 0
+    assert json.loads((work / "quantized" / "provenance.json").read_text())["skipped"] == skipped
+    assert run(project, work, "export") == 0
+    done = [
+        "quantization.calibration.method=max", "quantization.calibration.num_batches=2",
+        f"quantization.sensitive_layers={json.dumps(skipped)}",
+    ]  # fmt: skip
+    assert run(project, work, "export", *(part for each in done for part in ("--set", each))) == 0
+    # Of the samples the content counts, and not where they lie.
+    moved = shutil.copytree(project / "more", tmp_path / "more")
+    assert run(project, made, "export", "--set", f"quantization.calibration.data.root={moved}") == 0
+
+
+def test_after_quantizing_again_the_settings_are_those_of_the_config(project, work):
+    setting = ["--set", "quantization.calibration.percentile=99"]
+    assert run(project, work, "--method", "max", *setting) == 0
+    assert run(project, work, "export", *setting) == 0
+    assert Workspace.open(work).config()["quantization"]["calibration"]["percentile"] == 99
 
 
 def test_a_quantized_checkpoint_in_place_of_the_float_one_is_told(project, made, tmp_path, capsys):
