@@ -21,8 +21,10 @@ from exporter.artifacts.stamp import stamp
 from exporter.checkpoints import checkpoint_digest
 from exporter.component import Component
 from exporter.devices import resolved_device, torch_device
+from exporter.follow_up import arguments_of
 from exporter.mmcv_ops import provide_mmcv_ops
 from exporter.quantize.before_rounding import BeforeRounding
+from exporter.quantize.settings import check_settings
 from exporter.quantized_model import check_quantized_onnx, check_quantized_program, load_model, quantized_input
 from exporter.reference import BACKEND, FOLDER, record_reference
 from exporter.training_config import TrainingConfig, checkpoint_of, training_config_of
@@ -83,7 +85,7 @@ def export(
     _check_task(config, _known_task(config, workspace))
     training = training_config_of(config)
     weights = checkpoint_digest(checkpoint_of(config))
-    quantized = quantized_input(config, workspace, f"--config {config_path} --work {work}")
+    quantized = _quantized(config, workspace, arguments_of(config_path, work, overrides, data_root))
     dataset = open_dataset(config.data, root=data_root, task=config.task_type)
     reference_samples = min(config.verification.num_verify_samples, len(dataset))
     stage = workspace.stage(
@@ -110,17 +112,18 @@ def export(
         model = models.build(adapter, training, options)
         layers = BeforeRounding(load_model(model, config, workspace))
         parameters = models.parameters(adapter, model, training, options)
+        load = partial(models.load_input, adapter, training, parameters=parameters)
         sample = dataset.sample(_in_range(config.data.sample_idx, dataset))
         components = [
             _configured(component, config)
-            for component in adapter.components(model, adapter.load_input(sample, parameters), options)
+            for component in models.components(adapter, model, load(sample), training, options)
         ]
         _check_component_names(config, components)
 
         spec = ModelSpec(
             model=config.model.type,
             task=adapter.TASK,
-            classes=adapter.classes(model),
+            classes=models.classes(adapter, model, training),
             components=[
                 component.spec(f"onnx/{_onnx_file(component, config)}", _program_path(component))
                 for component in components
@@ -148,10 +151,10 @@ def export(
                 "program": [asdict(agreement) for agreement in against_program],
             }
 
-        layers.keep(stage)
+        layers.keep(stage, model)
         header = _reference_header(spec, dataset, reference_samples, device_name, stage.fingerprint)
         for name in record_reference(
-            adapter, model.to(reference_device), dataset, parameters, stage.folder(FOLDER), header, resume=not force
+            adapter, model.to(reference_device), dataset, load, stage.folder(FOLDER), header, resume=not force
         ):
             stage.add_artifact(f"{FOLDER}/{name}", "reference")
         stage.spec(spec)
@@ -169,6 +172,17 @@ def _known_task(config: DeployConfig, workspace: Workspace) -> str:
 
 
 # -- what the export depends on ---------------------------------------------------------------------------------------
+
+
+def _quantized(config: DeployConfig, workspace: Workspace, arguments: str) -> dict[str, str]:
+    """`quantized_input`, made as the config says: what is recorded of an export is what it is of.
+
+    Raises:
+        InputError: it is not there, or was made with other settings.
+    """
+    inputs = quantized_input(config, workspace, arguments)
+    check_settings(config, workspace, arguments)
+    return inputs
 
 
 def _relevant(config: DeployConfig) -> dict[str, Any]:

@@ -179,11 +179,12 @@ def _outlined(
 ) -> tuple[ModelSpec, list[Component]]:
     """The model spec that an export with these options would write, and the components."""
     parameters = models.parameters(adapter, model, training, options)
-    components = inspectable.components(model, parameters, options)
+    with models.explained(inspectable, training):
+        components = inspectable.components(model, parameters, options)
     spec = ModelSpec(
         model=kind,
         task=adapter.TASK,
-        classes=adapter.classes(model),
+        classes=models.classes(adapter, model, training),
         components=[component.spec(f"onnx/{component.name}.onnx", None) for component in components],
         parameters=parameters,
     )

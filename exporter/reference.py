@@ -7,7 +7,7 @@ our pipelines share can't hide.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from exporter.models import ExportableModel
@@ -25,7 +25,7 @@ def record_reference(
     adapter: ExportableModel,
     model: Any,
     dataset: Dataset[Any],
-    parameters: Mapping[str, Any],
+    load: Callable[[Any], Any],
     folder: WorkPath,
     header: RunHeader,
     *,
@@ -37,7 +37,7 @@ def record_reference(
         adapter: the kind of model.
         model: with its weights.
         dataset: the samples; the header's tokens are its first.
-        parameters: those of the model spec.
+        load: makes of a sample what ``adapter.answer`` takes.
         folder: where the run is kept.
         header: what is run; a run with the same header continues where it stopped.
         resume: False begins afresh in any case.
@@ -46,6 +46,7 @@ def record_reference(
         The files of the run, relative to ``folder``.
 
     Raises:
+        ConfigError: ``load`` can't read a sample as the training config says.
         InputError: a sample's files are missing or broken.
         EnvironmentLacks: the framework needs a compiled operator that is not there; the disk is full.
     """
@@ -54,7 +55,7 @@ def record_reference(
     for index in track(left, "framework reference", total=len(left)):
         sample = dataset.sample(index)
         with about(sample=sample.token):
-            model_input = adapter.load_input(sample, parameters).to(header.device)
+            model_input = load(sample).to(header.device)
             started = time.perf_counter()
             raw, predictions, counters = adapter.answer(model, model_input)
             elapsed = (time.perf_counter() - started) * 1e3

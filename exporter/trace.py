@@ -86,7 +86,7 @@ def trace(work: Path, *, num_samples: int | None = None, data_root: Path | None 
         writer = RunWriter.open(folder, header, resume=not force)
         left = writer.missing()
         for index in track(left, stage.name, total=len(left)):
-            model_input = adapter.load_input(dataset.sample(index), spec.parameters)
+            model_input = models.load_input(adapter, training, dataset.sample(index), spec.parameters)
             states, predictions = tracer.states(model, model_input, spec.parameters)
             for step in tracer.STEPS:
                 write_step(folder, index, step, states[step])

@@ -187,11 +187,12 @@ def read_training_config(path: Path) -> TrainingConfig:
 
 
 @contextlib.contextmanager
-def explain_config_errors(path: Path) -> Iterator[None]:
+def explain_config_errors(path: Path, *folders: Path) -> Iterator[None]:
     """Inside, a value of a training config may be missing or another than is read: a number for a list, None.
 
     Args:
         path: the config.
+        folders: of code that reads it, beside the exporter's own: another package's model.
 
     Raises:
         ConfigError: that was so; says where it was read.
@@ -202,7 +203,8 @@ def explain_config_errors(path: Path) -> Iterator[None]:
         _log.debug("%s: the whole error", path, exc_info=True)
         # Beside our own lines, those of a framework say little; the first is the one above.
         frames = traceback.extract_tb(error.__traceback__)[1:]
-        own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parent)]
+        readers = (Path(__file__).parent, *folders)
+        own = [frame for frame in frames if any(Path(frame.filename).is_relative_to(folder) for folder in readers)]
         line = (own or frames)[-1].line
         raise ConfigError(
             f"a value is missing or not what it should be ({type(error).__name__}: {_reason(error)})",

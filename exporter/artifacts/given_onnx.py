@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.artifacts.checks import Agreement, Disagrees
+from exporter.follow_up import arguments_of
 from shared import onnx_graph
 from shared.errors import ExportError, InputError
 from shared.files import copy, sha256_of_file, sha256_of_json
@@ -82,8 +83,7 @@ def commands_to_bisect(config_path: Path, work: Path, overrides: Sequence[str], 
     def export(target: Path, *changes: str) -> str:
         changed = {change.partition("=")[0] for change in changes}
         kept = [override for override in overrides if override.partition("=")[0] not in changed]
-        sets = [part for override in (*kept, *changes) for part in ("--set", override)]
-        return shlex.join(["exporter", "export", "--config", str(config_path), "--work", str(target), *data, *sets])
+        return f"exporter export {arguments_of(config_path, target, (*kept, *changes), data_root)}"
 
     return [
         export(work, "export.mode=none"),

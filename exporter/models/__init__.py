@@ -8,6 +8,8 @@ such a folder (`shared.plugins`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from exporter.component import Component
@@ -84,8 +86,18 @@ def build(adapter: ExportableModel, config: TrainingConfig, options: Any) -> Any
     Raises:
         ConfigError: as it says, or a value of the config is not what the adapter or the framework takes.
     """
-    with explain_config_errors(config.path):
+    with explained(adapter, config):
         return adapter.build(config, options)
+
+
+def classes(adapter: ExportableModel, model: Any, config: TrainingConfig) -> list[str]:
+    """`ExportableModel.classes`, for configs that nobody has checked.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    with explained(adapter, config):
+        return adapter.classes(model)
 
 
 def parameters(adapter: ExportableModel, model: Any, config: TrainingConfig, options: Any) -> dict[str, Any]:
@@ -94,5 +106,42 @@ def parameters(adapter: ExportableModel, model: Any, config: TrainingConfig, opt
     Raises:
         ConfigError: as it says, or a value of the config is not what the adapter takes.
     """
-    with explain_config_errors(config.path):
+    with explained(adapter, config):
         return adapter.parameters(model, config, options)
+
+
+def load_input(adapter: ExportableModel, config: TrainingConfig, sample: Any, parameters: Mapping[str, Any]) -> Any:
+    """`ExportableModel.load_input`, for configs that nobody has checked.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    with explained(adapter, config):
+        return adapter.load_input(sample, parameters)
+
+
+def components(
+    adapter: ExportableModel, model: Any, model_input: Any, config: TrainingConfig, options: Any
+) -> list[Component]:
+    """`ExportableModel.components`, for configs that nobody has checked.
+
+    Raises:
+        ConfigError: as `build`.
+        ExportError: as it says.
+    """
+    with explained(adapter, config):
+        return adapter.components(model, model_input, options)
+
+
+def explained(part: object, config: TrainingConfig) -> AbstractContextManager[None]:
+    """Inside, a file of a model's folder reads a config that nobody has checked.
+
+    Args:
+        part: the file, as a module.
+        config: what it reads.
+
+    Raises:
+        ConfigError: a value is missing or not what it should be; says where in the folder it was read.
+    """
+    file = getattr(part, "__file__", None)
+    return explain_config_errors(config.path, *([] if file is None else [Path(file).parent]))

@@ -3,6 +3,7 @@
 ``quantized/layers.json`` has, per component and layer of the model, the ONNX node that computes it and the initializer
 that holds its weight; ``quantized/weights.npz`` the weights before they were rounded to int8's steps, by layer. With
 both, `trt_builder sweep` and `tune` put layers back into floating point on machines without PyTorch.
+``quantized/float_layers.json`` names the layers that could have been quantized and were not.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # What needs PyTorch is imported where it is used: that an export is up to date is said without.
 onnx = lazy_import("onnx")
 
-LAYERS, WEIGHTS = "quantized/layers.json", "quantized/weights.npz"
+LAYERS, WEIGHTS, IN_FLOAT = "quantized/layers.json", "quantized/weights.npz", "quantized/float_layers.json"
 
 
 class BeforeRounding:
@@ -45,10 +46,14 @@ class BeforeRounding:
         if self._weights:
             self._layers[component.name] = layers_in(path, component, model)
 
-    def keep(self, stage: StageRun) -> None:
-        """Add both files to the export."""
+    def keep(self, stage: StageRun, model: nn.Module) -> None:
+        """Add the files to the export of ``model``."""
         if self._weights:
+            from exporter.quantize.layers import quantizable
+
             stage.json_artifact(LAYERS, "quantized-layers", self._layers)
+            in_float = [name for name in quantizable(model) if name not in self._weights]
+            stage.json_artifact(IN_FLOAT, "quantized-layers", in_float)
             with stage.artifact(WEIGHTS, kind="quantized-layers") as path:
                 write_arrays(path, self._weights)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter import models
 from exporter.quantize.cost import read_profiles
 from exporter.quantize.layers import quantizable
 from exporter.quantize.measuring import CACHE, CalibratedModel, Measurement, calibrate
@@ -88,7 +89,7 @@ class Bench:
         session = self.calibrated.session
         if profiles:
             batch = session.load(session.dataset.sample(self.calibrated.metric.positions[0]))
-            components = session.adapter.components(session.model, batch, session.options)
+            components = models.components(session.adapter, session.model, batch, session.training, session.options)
             times = read_profiles(profiles, components, quantizable(session.model))
         return Estimate(self.calibrated.costs, gpu, times)
 
@@ -120,7 +121,7 @@ def open_metric_of(session: Session, num_samples: int) -> TaskMetric:
     Raises:
         InputError: no frame has labels.
     """
-    classes = session.adapter.classes(session.model)
+    classes = models.classes(session.adapter, session.model, session.training)
     return open_metric(session.config.task_type, session.dataset, classes, num_samples)
 
 

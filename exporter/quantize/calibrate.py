@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -270,8 +271,16 @@ class CalibrationManager:
         method: Method = "mse",
         *,
         percentile: float = DEFAULT_PERCENTILE,
+        available: int | None = None,
     ) -> int:
         """Find the ranges on the first ``num_batches`` batches; with fewer there, warns and takes these.
+
+        Args:
+            batches: what ``forward`` takes.
+            num_batches: how many are wanted.
+            method: see the module.
+            percentile: for the method ``percentile``.
+            available: how many there are, for the progress; None: what they say of their length, if anything.
 
         Returns:
             How many there were.
@@ -279,7 +288,8 @@ class CalibrationManager:
         Raises:
             InputError: as `calibrate`.
         """
-        some = track(islice(batches, num_batches), "calibration", num_batches)
+        there = length_hint(batches, num_batches) if available is None else available
+        some = track(islice(batches, num_batches), "calibration", min(there, num_batches))
         count = calibrate(self.model, self._forward, some, method=method, percentile=percentile)
         if count < FEWEST_SAMPLES:
             _log.warning("calibration on %d samples only: %s", count, _WANTED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -87,9 +86,8 @@ def ptq_command(config: Path, overrides: tuple[str, ...], work: Path, skip_from:
     """
     from exporter.quantize.ptq import ptq
 
-    if skip_from is not None:
-        overrides = (*overrides, f"quantization.sensitive_layers={json.dumps(_layers_in(skip_from))}")
-    click.echo(ptq(config, work, overrides, **options))
+    sensitive_layers = None if skip_from is None else _layers_in(skip_from)
+    click.echo(ptq(config, work, overrides, sensitive_layers=sensitive_layers, **options))
 
 
 def _layers_in(path: Path) -> list[str]:

@@ -16,9 +16,9 @@ from exporter.quantize.cost import LayerCost, trace_costs
 from exporter.quantize.frozen import freeze, set_quantized
 from exporter.quantize.layers import quantizable
 from exporter.quantize.metric import TaskMetric
-from exporter.quantize.ptq import method_of
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session
+from exporter.quantize.settings import method_of
 from shared.metrics.signal_to_noise import snr_db
 from shared.runs import RawOutputs
 from shared.work_path import WorkPath
@@ -98,7 +98,10 @@ def calibrate(session: Session, metric: TaskMetric, cache: WorkPath, device: str
     if cache.is_file() and not afresh:
         manager.load_calib_cache(cache.checked())
     else:
-        manager.calibrate(batches(), count, method_of(calibration), percentile=calibration.percentile)
+        manager.calibrate(
+            batches(), count, method_of(calibration), percentile=calibration.percentile,
+            available=len(session.calibration),
+        )  # fmt: skip
         manager.save_calib_cache(cache)
     freeze(model)
     share_scales(model, session.forward, batches())

@@ -6,8 +6,9 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
+from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,16 +22,14 @@ from exporter.quantize.fusion import fuse_model_bn
 from exporter.quantize.layers import quantizable, select
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session, open_model, open_session, sources
+from exporter.quantize.settings import method_of, settings_key
 from exporter.versions import stage_versions
 from shared.config import load_config, part
 from shared.errors import InputError
 from shared.files import copy, sha256_of_file
 from shared.workspace import Workspace
 
-if TYPE_CHECKING:
-    from shared.config.quantization_section import Calibration
-
-__all__ = ["Session", "method_of", "open_session", "ptq", "quantize_ptq"]
+__all__ = ["Session", "open_session", "ptq", "quantize_ptq"]
 
 STAGE = "quantize:ptq"
 FOLDER = "quantized"
@@ -41,11 +40,6 @@ PACKAGES = ("torch", "nvidia-modelopt", "mmengine", "mmdet", "mmdet3d", "mmcv", 
 _PERCENTILES = (5, 50, 95)
 
 _log = logging.getLogger("exporter")
-
-
-def method_of(calibration: Calibration) -> Method:
-    """The calibration method that a config asks for."""
-    return "max" if calibration.method == "max" else calibration.amax_method
 
 
 def quantize_ptq(
@@ -80,12 +74,15 @@ def quantize_ptq(
         ExportError: folding changes the outputs.
     """
     run = forward or model
+    there = length_hint(dataloader, num_calibration_batches)
     batches = iter(dataloader)
     first = list(islice(batches, 1))
     if fuse_bn and first:
         fuse_model_bn(model, lambda: run(first[0]))
     manager = CalibrationManager(model, select(model, tuple(skip_names), "skip_names"), run)
-    manager.calibrate(chain(first, batches), num_calibration_batches, amax_method, percentile=percentile)
+    manager.calibrate(
+        chain(first, batches), num_calibration_batches, amax_method, percentile=percentile, available=there
+    )
     freeze(model)
     share_scales(model, run, first)
     return model
@@ -99,6 +96,7 @@ def ptq(
     data_root: Path | None = None,
     num_samples: int | None = None,
     method: Method | None = None,
+    sensitive_layers: Sequence[str] | None = None,
     skip: Sequence[str] = (),
     load_cache: Path | None = None,
     output: Path | None = None,
@@ -114,7 +112,8 @@ def ptq(
         data_root: where the section ``data`` lies, when not where the config says.
         num_samples: how many samples to calibrate on; None: ``quantization.calibration.num_batches``.
         method: how ranges are chosen; None: as the config says.
-        skip: layers to leave in float, beside the config's.
+        sensitive_layers: layers to leave in float; None: ``quantization.sensitive_layers``.
+        skip: more of them.
         load_cache: take the ranges of this cache instead of calibrating.
         output: copy the checkpoint there.
         device: where to run the model on the samples: cpu, cuda, or an alias of the config.
@@ -133,14 +132,14 @@ def ptq(
     calibration = config.quantization.calibration
     count = calibration.num_batches if num_samples is None else num_samples
     chosen = method or method_of(calibration)
-    left_out = (*config.quantization.sensitive_layers, *skip)
+    sensitive = config.quantization.sensitive_layers if sensitive_layers is None else sensitive_layers
+    left_out = (*sensitive, *skip)
     workspace = Workspace.create(work)
     stage = workspace.stage(
         STAGE,
         tool="exporter",
         config={
-            **part(config, "model"), "samples": count, "method": chosen, "percentile": calibration.percentile,
-            "device": str(where), "fuse_bn": config.quantization.fusion.fuse_bn, "skip": list(left_out),
+            **part(config, "model"), "device": str(where), **settings_key(config, count, chosen, left_out),
         },
         inputs={
             **sources(config, data_root),
@@ -151,12 +150,15 @@ def ptq(
     if force or not stage.up_to_date():
         with stage:
             session = open_model(config, data_root)
-            layers = select(session.model, config.quantization.sensitive_layers, also=skip)
+            layers = select(session.model, sensitive, also=skip)
             seen = _Seen(session, where)
             session.model.to(where)
             manager = CalibrationManager(session.model, layers, seen.forward)
             if load_cache is None:
-                manager.calibrate(seen.batches(count), count, chosen, percentile=calibration.percentile)
+                manager.calibrate(
+                    seen.batches(count), count, chosen, percentile=calibration.percentile,
+                    available=len(session.calibration),
+                )  # fmt: skip
             else:
                 manager.load_calib_cache(load_cache)
             session.model.to("cpu")

@@ -27,9 +27,10 @@ from exporter.quantize.calibrate import CalibrationManager
 from exporter.quantize.checkpoint import RECORD, load_ptq_model, record_of, save_ptq_model
 from exporter.quantize.frozen import freeze, frozen_layers, quantized_layers, scale_of
 from exporter.quantize.layers import select
-from exporter.quantize.ptq import FOLDER, PACKAGES, method_of
+from exporter.quantize.ptq import FOLDER, PACKAGES
 from exporter.quantize.residual import share_scales
 from exporter.quantize.session import Session, open_model, sources
+from exporter.quantize.settings import method_of, settings_key
 from exporter.training import Losses, Trainable, label_map, one_cycle, trainable
 from exporter.training_config import checkpoint_of, training_config_of
 from exporter.versions import stage_versions
@@ -170,9 +171,8 @@ def qat(
         STAGE,
         tool="exporter",
         config={
-            **part(config, "model"), **settings, "samples": calibration.num_batches, "method": method_of(calibration),
-            "percentile": calibration.percentile, "fuse_bn": config.quantization.fusion.fuse_bn,
-            "skip": list(left_out), "device": str(where),
+            **part(config, "model"), **settings, "device": str(where),
+            **settings_key(config, calibration.num_batches, method_of(calibration), left_out),
         },
         inputs=sources(config, data_root),
         versions=stage_versions(PACKAGES, config),
@@ -189,7 +189,9 @@ def qat(
             session.model.to(where)
             training = Training(
                 session.model, losses_of_model, session.calibration, session.parameters,
-                label_map(session.calibration.classes, session.adapter.classes(session.model)),
+                label_map(
+                    session.calibration.classes, models.classes(session.adapter, session.model, session.training)
+                ),
             )  # fmt: skip
             plan = Plan(
                 steps or epochs * math.ceil(len(session.calibration) / batch_size), batch_size, learning_rate, seed
@@ -270,7 +272,10 @@ def _calibrated(session: Session, skip: Sequence[str], device: torch.device) -> 
 
     layers = select(model, quantization.sensitive_layers, also=skip)
     manager = CalibrationManager(model, layers, session.forward)
-    manager.calibrate(batches(), calibration.num_batches, method_of(calibration), percentile=calibration.percentile)
+    manager.calibrate(
+        batches(), calibration.num_batches, method_of(calibration), percentile=calibration.percentile,
+        available=len(session.calibration),
+    )  # fmt: skip
     freeze(model)
     share_scales(model, session.forward, batches())
     return {"mode": "qat", **manager.about}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from exporter.devices import resolved_device
+from exporter.follow_up import arguments_of
 from exporter.quantize import auto
 from exporter.quantize.bench import Bench, fingerprint, open_bench, open_metric_of
 from exporter.quantize.cost import check_gpu
@@ -146,9 +148,9 @@ class _Search:
         """The tables, and the next step."""
         path = self.workspace.artifact(self.file("skip.yaml"))
         text = self.workspace.artifact(self.file("tables.txt")).read_text(encoding="utf-8")
-        following = (
-            f"exporter quantize ptq --config {self.request.config} --work {self.workspace.root} --skip-from {path}"
-        )
+        request = self.request
+        arguments = arguments_of(request.config, self.workspace.root, request.overrides, request.data_root)
+        following = f"exporter quantize ptq {arguments} {shlex.join(['--skip-from', str(path)])}"
         return Answer(f"{text}\nNext: {following}", read_json(self.workspace.artifact(self.file("tables.json"))))
 
 

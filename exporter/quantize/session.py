@@ -54,7 +54,7 @@ class Session:
 
     def load(self, sample: Any) -> Any:
         """What `forward` takes, for a sample of a data set."""
-        return self.adapter.load_input(sample, self.parameters)
+        return models.load_input(self.adapter, self.training, sample, self.parameters)
 
     def forward(self, batch: Any) -> Any:
         """Run the framework's model on one sample: raw outputs by name, predictions, counters."""

@@ -441,6 +441,31 @@ def test_a_package_outside_adds_a_model(monkeypatch, tmp_path):
         models.find("broken")
 
 
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        ("classes(model)", "return model.pts_bbox_head.train_cfg['names']"),
+        ("load_input(sample, parameters)", "return torch.tensor(sample.load()[:, parameters['columns']])"),
+        ("components(model, model_input, options)", "limits = int(str(model.pts_bbox_head.loss_cls))"),
+    ],
+)
+def test_a_value_that_a_package_cant_read_is_told_with_where_it_is_read(
+    project, monkeypatch, tmp_path, capsys, head, line
+):
+    own = f"import torch\nfrom exporter.models.centerpoint.adapter import *\ndef {head}:\n    {line}\n"
+    plugin_packages.install(
+        monkeypatch,
+        tmp_path / "site",
+        "yoloz_package",
+        {"yoloz/adapter.py": own},
+        {"awml_deploy.exporter_models": {"yoloz": "yoloz_package.yoloz"}},
+    )
+    assert run(project, tmp_path / "work", "--set", "model.type=yoloz") == 2
+    (error,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("error: ")]
+    assert f"{SMALL}: a value is missing or not what it should be (" in error
+    assert error.endswith(f"it is read here: {line}")
+
+
 def test_help_is_quick():
     command = [sys.executable, "-m", "exporter", "export", "--help"]
 

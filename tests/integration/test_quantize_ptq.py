@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 from pathlib import Path
 
@@ -172,6 +173,9 @@ def test_what_the_export_keeps_is_enough_to_put_layers_back_into_float(project, 
         == set(weights.files)
         == set(json.loads((made / "quantized" / "provenance.json").read_text())["layers"])
     )
+    in_float = json.loads((made / "quantized" / "float_layers.json").read_text())
+    assert any(name.startswith("pts_voxel_encoder.") for name in in_float) and layers.keys().isdisjoint(in_float)
+    assert len(layers) + len(in_float) == Workspace.open(made).manifest().results["quantize"]["ptq"]["layers"]
     leaving = [layer for layer in layers if layer.startswith(f"{block}.")]
     assert leaving
     cut = cut_out(
@@ -224,6 +228,51 @@ def test_a_quantized_checkpoint_of_another_training_is_refused(project, work, tm
     assert code == 3 and "was made of another checkpoint than model.checkpoint" in error
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("quantization.calibration.amax_method=entropy", "quantization.calibration.method (max, not entropy)"),
+        ("quantization.calibration.num_batches=3", "quantization.calibration.num_batches (4, not 3)"),
+        ("quantization.calibration.percentile=99", "quantization.calibration.percentile (99.99, not 99.0)"),
+        ("quantization.fusion.fuse_bn=false", "quantization.fusion.fuse_bn (True, not False)"),
+        ("quantization.sensitive_layers=[pts_voxel_encoder]", "quantization.sensitive_layers. quantize again"),
+    ],
+)
+def test_a_quantized_checkpoint_of_other_settings_is_refused(project, work, capsys, setting, told):
+    before = Workspace.open(work).config()
+    code, error = refused(capsys, project, work, "export", "--set", setting)
+    assert code == 3 and f"quantized/ptq.pth: was made with other settings: {told}" in error
+    again = shlex.join(["--config", str(project / "deploy.yaml"), "--work", str(work), "--set", setting])
+    assert error.endswith(f"quantize again: exporter quantize ptq {again}")
+    assert Workspace.open(work).config() == before
+
+
+def test_options_of_the_quantization_stand_above_the_config(project, made, tmp_path):
+    """An export takes the config that was quantized with, and one that says what the options did."""
+    work, skip = tmp_path / "work", tmp_path / "skip.yaml"
+    skipped = ["pts_backbone", "pts_voxel_encoder"]
+    skip.write_text(yaml.safe_dump({"sensitive_layers": skipped}))
+    options = ["--method", "max", "--num-samples", "2", "--skip-from", str(skip)]
+    assert run(project, work, *options) == 0
+    assert json.loads((work / "quantized" / "provenance.json").read_text())["skipped"] == skipped
+    assert run(project, work, "export") == 0
+    done = [
+        "quantization.calibration.method=max", "quantization.calibration.num_batches=2",
+        f"quantization.sensitive_layers={json.dumps(skipped)}",
+    ]  # fmt: skip
+    assert run(project, work, "export", *(part for each in done for part in ("--set", each))) == 0
+    # Of the samples the content counts, and not where they lie.
+    moved = shutil.copytree(project / "more", tmp_path / "more")
+    assert run(project, made, "export", "--set", f"quantization.calibration.data.root={moved}") == 0
+
+
+def test_after_quantizing_again_the_settings_are_those_of_the_config(project, work):
+    setting = ["--set", "quantization.calibration.percentile=99"]
+    assert run(project, work, "--method", "max", *setting) == 0
+    assert run(project, work, "export", *setting) == 0
+    assert Workspace.open(work).config()["quantization"]["calibration"]["percentile"] == 99
+
+
 def test_a_quantized_checkpoint_in_place_of_the_float_one_is_told(project, made, tmp_path, capsys):
     checkpoint = made / "quantized" / "ptq.pth"
     code, error = refused(
@@ -240,6 +289,13 @@ def test_an_empty_calibration_set_is_refused_and_a_single_frame_warns(project, t
     assert code == 3 and str(tmp_path / "empty") in error
     assert run(project, tmp_path / "work", "--num-samples", "1") == 0
     assert "calibration on 1 samples only: give at least 16" in capsys.readouterr().err
+
+
+def test_progress_is_of_the_frames_that_there_are(project, tmp_path, monkeypatch):
+    totals = []
+    monkeypatch.setattr("exporter.quantize.calibrate.track", lambda items, _, total: totals.append(total) or items)
+    assert run(project, tmp_path, "--method", "max", "--num-samples", "100") == 0
+    assert totals == [CALIBRATION_FRAMES]
 
 
 def test_killed_in_mid_calibration_the_checkpoint_before_stays_and_it_runs_again(project, work):

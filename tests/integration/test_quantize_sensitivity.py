@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,11 @@ def test_stopped_it_goes_on_and_both_commands_share_what_was_measured(
     again = run("sensitivity", *options, *work)
     assert "alone in int8" in again.output.lower()
     assert counter.asked <= 3  # folding batch norms looks at a sample
+    following = shlex.split(again.output.splitlines()[-1])
+    assert following[:4] == ["Next:", "exporter", "quantize", "ptq"]
+    assert following[4:] == [
+        *options[:2], *work, *options[2:-2], "--skip-from", f"{tmp_path}/work/quantized/sensitivity/skip.yaml"
+    ]  # fmt: skip
     told = json.loads(run("sensitivity", *options, *work, "--json").stdout)
     assert [(entry["name"], entry["kind"]) for entry in told["ranking"]] == [(row["name"], row["kind"]) for row in rows]
     assert told["skip"] == skip["sensitive_layers"]

@@ -23,7 +23,7 @@ from tests.support.trt_workspaces import (
     quantize,
 )
 from tests.support.workspaces import make_labels
-from trt_builder.choices.source import LAYERS, WEIGHTS
+from trt_builder.choices.source import IN_FLOAT, LAYERS, WEIGHTS
 
 NETWORK = Network(8, ((16, 0, 1), (32, 0, 2)), ((16, 0.5), (16, 1)), 16)
 
@@ -52,6 +52,7 @@ def quantized_workspace(
     ws = make_workspace(root, {ENCODER: encoder(network.channels_in), HEAD: rounded}, config)
     with ws.stage("kept", tool="exporter") as stage:
         stage.json_artifact(LAYERS, "quantized-layers", {ENCODER: {}, HEAD: layers})
+        stage.json_artifact(IN_FLOAT, "quantized-layers", ["pts.encoder.0.linear"])
         with stage.artifact(WEIGHTS, kind="quantized-layers") as path:
             write_arrays(path, exact)
     return ws

@@ -275,6 +275,15 @@ def test_what_tune_is_to_keep_in_float_must_be_there(source: Source, pattern: st
     assert not tools.calls
 
 
+@pytest.mark.parametrize("pattern", ["pts.encoder", "pts.encoder.0.linear", r"linear$"])
+def test_what_is_in_float_already_may_be_kept_there(
+    source: Source, pattern: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "choices"), pytest.raises(UsageError, match="'nothing' is no layer or block"):
+        tune(bench_of(source, Tools()), Limit(max_drop=1.0), keep_float=[pattern, "nothing"], most=2)
+    assert f"--keep-float {pattern}: in floating point already" in caplog.text
+
+
 def test_weights_come_from_before_rounding(source: Source) -> None:
     name = next(iter(source.layers))
     cut = prepare(source, uniform(COMPONENTS, "fp32"), backend="onnx")

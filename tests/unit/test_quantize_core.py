@@ -271,6 +271,26 @@ def test_few_samples_warn_with_the_number_wanted(caplog: pytest.LogCaptureFixtur
     assert "calibration on 1 samples only" in caplog.text and "at least 16" in caplog.text
 
 
+def test_progress_is_of_the_samples_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from exporter.quantize import calibrate as module
+    from exporter.quantize.ptq import quantize_ptq
+
+    totals: list[int] = []
+
+    def track(items: Any, _: str, total: int) -> Any:
+        totals.append(total)
+        return items
+
+    monkeypatch.setattr(module, "track", track)
+    manager = CalibrationManager(net(), ["out"])
+    manager.calibrate(images(3), 100, "max")
+    manager.calibrate(images(3), 2, "max")
+    manager.calibrate(iter(images(3)), 100, "max", available=3)
+    manager.calibrate((image for image in images(3)), 100, "max")  # nobody knows
+    quantize_ptq(net(), images(3), 100, "max")
+    assert totals == [3, 2, 3, 100, 3]
+
+
 # -- cache and checkpoint ----------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from shared.qdq_lint import float_sums
 from shared.workspace import Workspace
 
 # What the export of a quantized model wrote (exporter/quantize/before_rounding.py).
-LAYERS, WEIGHTS = "quantized/layers.json", "quantized/weights.npz"
+LAYERS, WEIGHTS, IN_FLOAT = "quantized/layers.json", "quantized/weights.npz", "quantized/float_layers.json"
 _PLAIN_NAME = re.compile(r"[\w.]+")
 
 
@@ -44,11 +44,13 @@ class Source:
         workspace: where it lies.
         components: names of the components, in order.
         layers: those that the export quantized, by name, in the order of the graph; none of a float model.
+        in_float: names of those that it left in floating point; none where an older export did not say.
     """
 
     workspace: Workspace
     components: tuple[str, ...]
     layers: Mapping[str, Layer]
+    in_float: tuple[str, ...] = ()
 
     @staticmethod
     def open(work: Path) -> Source:
@@ -60,15 +62,21 @@ class Source:
         """
         workspace = Workspace.open(work)
         layers: dict[str, Layer] = {}
-        if LAYERS in workspace.manifest().artifacts:
+        in_float: tuple[str, ...] = ()
+        artifacts = workspace.manifest().artifacts
+        if LAYERS in artifacts:
             path = workspace.artifact(LAYERS)
             try:
                 for component, named in read_json(path, most_bytes=DATA_BYTES).items():
                     for name, place in named.items():
                         layers[name] = Layer(component, str(place["node"]), str(place["weight"]))
+                if IN_FLOAT in artifacts:
+                    path = workspace.artifact(IN_FLOAT)
+                    in_float = tuple(map(str, read_json(path, most_bytes=DATA_BYTES)))
             except (AttributeError, KeyError, TypeError) as error:
                 raise InputError(f"is no record of layers ({error})", where=str(path), hint="export again") from error
-        return Source(workspace, tuple(component.name for component in workspace.spec().components), layers)
+        components = tuple(component.name for component in workspace.spec().components)
+        return Source(workspace, components, layers, in_float)
 
     def inputs(self) -> dict[str, str]:
         """Sha256 of the files that choices are made from, by path."""
@@ -105,16 +113,25 @@ class Source:
         """
         left = set(self.layers)
         for pattern in patterns:
-            try:
-                expression = re.compile(pattern)
-            except re.error as error:
-                raise ConfigError(f"'{pattern}' is no regular expression ({error})", where=where) from error
-            plain = _PLAIN_NAME.fullmatch(pattern) is not None
-            block = {name for name in left if plain and (name == pattern or name.startswith(f"{pattern}."))}
-            left -= block or {name for name in left if expression.search(name)}
+            left -= matching(left, pattern, where)
         if not left:
             raise ConfigError("leaves no layer in INT8", where=where, hint="skip less")
         return frozenset(left)
+
+
+def matching(names: Collection[str], pattern: str, where: str) -> set[str]:
+    """Which layers a name of a layer or block, or a regular expression, stands for.
+
+    Raises:
+        ConfigError: it is no regular expression.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"'{pattern}' is no regular expression ({error})", where=where) from error
+    plain = _PLAIN_NAME.fullmatch(pattern) is not None
+    block = {name for name in names if plain and (name == pattern or name.startswith(f"{pattern}."))}
+    return block or {name for name in names if expression.search(name)}
 
 
 def skip_list(path: Path) -> list[str]:

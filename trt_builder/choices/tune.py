@@ -18,7 +18,7 @@ from trt_builder.choices.measure import PARETO, Bench
 from trt_builder.choices.prepare import FOLDER, TOOL, config_of
 from trt_builder.choices.ranking import RANKING, Estimate, blocks, from_engines, from_rooflines
 from trt_builder.choices.search import Limit, Search, Tried
-from trt_builder.choices.source import Source
+from trt_builder.choices.source import Source, matching
 
 _log = logging.getLogger("choices")
 
@@ -87,9 +87,12 @@ def tune(bench: Bench, limit: Limit, *, keep_float: Sequence[str] = (), most: in
 def _check_names(source: Source, keep_float: Sequence[str]) -> None:
     """Raise for what stands for no layer: it protects nothing, and is a slip of the keyboard."""
     for pattern in keep_float:
-        if len(source.without([pattern], _KEEP_FLOAT)) < len(source.layers):
+        if matching(source.layers, pattern, _KEEP_FLOAT):
             continue
-        parts = [name.split(".") for name in source.layers]
+        if matching(source.in_float, pattern, _KEEP_FLOAT):
+            _log.info("%s %s: in floating point already", _KEEP_FLOAT, pattern)
+            continue
+        parts = [name.split(".") for name in (*source.layers, *source.in_float)]
         known = {".".join(part[:depth]) for part in parts for depth in range(1, len(part) + 1)}.union(*parts)
         close = difflib.get_close_matches(pattern, sorted(known), n=1)
         guess = f"did you mean '{close[0]}'? " if close else ""
