@@ -132,7 +132,7 @@ def open_trace(work: Path, name: str) -> Reference:
     manifest = workspace.manifest()
     folder = f"{TRACES}/{name}"
     stage = f"trace:{name}"
-    if f"{folder}/run.json" not in manifest.artifacts or not is_current(manifest, stage):
+    if f"{folder}/run.json" not in manifest.artifacts or not is_current(manifest, stage, work):
         there = sorted(other.removeprefix("trace:") for other in manifest.stages if other.startswith("trace:"))
         raise InputError(
             f"no current trace '{name}'; there are: {', '.join(there) or 'none'}",
