@@ -311,7 +311,7 @@ def went_well(out: Path) -> list[str]:
     return [
         name
         for name, result in read_parts(out).items()
-        if result["status"] == "done" and result["machine"]["sources"] == _sources()
+        if result.get("status") == "done" and result.get("machine", {}).get("sources") == _sources()
     ]
 
 

@@ -36,8 +36,11 @@ def tables(out: Path) -> str:
         if columns:
             sections.append(f"## {title}: from points on the host to boxes on the host\n\n{_latency(columns)}")
     sets = {path.stem.removeprefix("data_set_"): _read(path) for path in sorted(out.glob("data_set_*.json"))}
+    # Older rounds kept nothing of the requests but how many a second there were.
+    benches = {name: values["bench"] for name, values in sets.items() if "bench" in values}
+    if benches:
+        sections.append(f"## A request against the bare engines, FP16\n\n{_models(benches)}")
     if sets:
-        sections.append(f"## A request against the bare engines, FP16\n\n{_models(sets)}")
         sections.append(f"## A data set against the requests of its engines\n\n{_data_sets(sets)}")
     for path in sorted(out.glob("*-pareto.csv")):
         name = path.name.removesuffix("-pareto.csv")
@@ -82,7 +85,7 @@ def _table_of_parts(parts: Mapping[str, dict[str, Any]]) -> str:
         words = [f"{tests[key]} {key}" for key in ("passed", "failed", "error", "skipped") if key in tests]
         words += [f"`{failed}`" for failed in tests.get("not_passed", [])] + result.get("last_lines", [])[-1:]
         what = ", ".join(words).replace("|", "/")
-        rows.append([name, result["status"], number(result.get("seconds"), 0), _when(result), what])
+        rows.append([name, result.get("status", MISSING), number(result.get("seconds"), 0), _when(result), what])
     machines = list(dict.fromkeys(_machine(result["machine"]) for result in parts.values() if "machine" in result))
     return "\n".join([*machines, "", _markdown(["part", "how it went", "seconds", "when, clocks", "what"], rows)])
 
@@ -107,8 +110,15 @@ def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
     rows = []
 
     def row(what: str, key: str, write: Any) -> None:
+        def cell(figures: dict[str, Any]) -> str:
+            # Older rounds knew less of some of them.
+            try:
+                return str(write(figures[key]))
+            except KeyError:
+                return MISSING
+
         if any(key in figures for figures in columns.values()):
-            rows.append([what, *(write(each[key]) if key in each else MISSING for each in columns.values())])
+            rows.append([what, *map(cell, columns.values())])
 
     def times(values: dict[str, Any]) -> str:
         percentiles = ", ".join(f"{name} {number(values.get(name), 3)}" for name in ("median", "p90", "p99"))
@@ -163,16 +173,25 @@ def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
     return _markdown(["what", *columns], rows)
 
 
-def _models(measured: Mapping[str, dict[str, Any]]) -> str:
+def _at(values: Any, *keys: str) -> Any:
+    """What is found in objects within objects by these keys; None where one of them is not there."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def _models(benches: Mapping[str, dict[str, Any]]) -> str:
     rows = []
-    for name, bench in ((name, values["bench"]) for name, values in measured.items()):
-        total, streams = bench["stages"]["total"], bench["streams"]
-        engines = sum(values["compute"]["median"] for values in bench["engines"].values())
+    for name, bench in benches.items():
+        median = _at(bench, "stages", "total", "median")
+        engines = [_at(values, "compute", "median") for values in bench.get("engines", {}).values()]
+        bare = sum(engines) if engines and None not in engines else None
         rows.append(
             [
-                name, number(total["median"], 3), number(total.get("p99"), 3), number(engines, 3),
-                number(total["median"] / engines, 2), number(streams["per_second"], 1), number(streams["gain"], 2),
-                bench["conditions"].get("throttled_by", MISSING),
+                name, number(median, 3), number(_at(bench, "stages", "total", "p99"), 3), number(bare, 3),
+                number(median / bare if median and bare else None, 2),
+                number(_at(bench, "streams", "per_second"), 1), number(_at(bench, "streams", "gain"), 2),
+                _at(bench, "conditions", "throttled_by") or MISSING,
             ]
         )  # fmt: skip
     header = ["model", "median ms", "p99 ms", "engines ms", "times", "two in flight a second", "gain", "throttled by"]
@@ -180,13 +199,16 @@ def _models(measured: Mapping[str, dict[str, Any]]) -> str:
 
 
 def _data_sets(measured: Mapping[str, dict[str, Any]]) -> str:
-    rows = [
-        [
-            name, str(values["samples"]), number(values["bench per second"], 1), number(values["run per second"], 1),
-            number(values["ratio"], 2), number(1e3 * values["run"]["processor_seconds"], 1), values["said"],
-        ]
-        for name, values in measured.items()
-    ]  # fmt: skip
+    rows = []
+    for name, values in measured.items():
+        seconds = _at(values, "run", "processor_seconds")
+        rows.append(
+            [
+                name, str(values.get("samples", MISSING)), number(values.get("bench per second"), 1),
+                number(values.get("run per second"), 1), number(values.get("ratio"), 2),
+                number(None if seconds is None else 1e3 * seconds, 1), values.get("said", MISSING),
+            ]
+        )  # fmt: skip
     header = ["model", "samples", "bench a second", "run a second", "ratio", "processors a sample ms", "the run says"]
     return _markdown(header, [[cell.replace("|", "/") for cell in row] for row in rows])
 

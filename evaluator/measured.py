@@ -161,7 +161,7 @@ def read_measured(path: Path) -> Measured:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"is no baseline ({where}: {first['msg']})" if where else f"is no baseline ({first['msg']})",
+            f"is no baseline ({where}: {first['msg']})" if where else "is no baseline, which is an object",
             where=str(path),
             hint="write one with: evaluator baseline export NAME FILE",
         ) from error

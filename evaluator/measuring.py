@@ -33,8 +33,8 @@ def measured(source: Workspace | KeptWorkspace) -> Measured:
     manifest = source.manifest()
     version = source.version if isinstance(source, KeptWorkspace) else None
     if version is None:
-        refuse_outdated(manifest, STAGE, "evaluation", str(source.root))
-        warn_of_outdated(manifest, VERIFY, "verification", str(source.root))
+        refuse_outdated(manifest, STAGE, "evaluation", source.root)
+        warn_of_outdated(manifest, VERIFY, "verification", source.root)
     latencies = dict(_latencies(source))
     found = Measured(
         name="" if version is None else version.name,

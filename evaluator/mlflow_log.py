@@ -86,7 +86,7 @@ def log_evaluation(work: Path, uri: str = "", experiment: str | None = None, mod
         EnvironmentLacks: MLflow is not installed, or can't be reached or written.
     """
     workspace = Workspace.open(work)
-    refuse_outdated(workspace.manifest(), STAGE, "evaluation", str(work))
+    refuse_outdated(workspace.manifest(), STAGE, "evaluation", work)
     subjects = subjects_of(work, None, None)
     spec, manifest = workspace.spec(), workspace.manifest()
     where = tracking_uri(work, uri)

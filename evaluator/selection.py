@@ -41,7 +41,7 @@ def finished_runs(workspace: Workspace, config: DeployConfig) -> list[str]:
         parts = Path(path).parts
         if len(parts) != 3 or parts[0] != RUNS or parts[2] != "run.json" or parts[1].split("-")[0] not in enabled:
             continue
-        if is_current(manifest, record.stage):
+        if is_current(manifest, record.stage, workspace.root):
             folders.append(f"{RUNS}/{parts[1]}")
             for relative in run_files(manifest, folders[-1]):
                 workspace.artifact(relative)

@@ -102,7 +102,7 @@ def subjects_of(folder: Path, version: str | None, run: str | None, *, several: 
         raise InputError("nothing is evaluated here", where=place, hint=f"evaluator evaluate --work {folder}")
     if run is not None and run not in evaluations:
         raise UsageError(f"no evaluated run '{run}'", where=place, hint=f"there are: {', '.join(evaluations)}")
-    warn_of_outdated(manifest, STAGE, "evaluation", place)
+    warn_of_outdated(manifest, STAGE, "evaluation", folder, version)
     prefix = (str(folder) if several else "") + (f"@{version}" if version else "")
     stage = manifest.stages[STAGE]
     return [

@@ -25,7 +25,8 @@ from exporter.artifacts.onnx_export import save
 from exporter.artifacts.programs import run_program
 from exporter.checkpoints import checkpoint_digest, load_weights
 from exporter.component import Component
-from shared.errors import ConfigError, InputError
+from exporter.training_config import checkpoint_of
+from shared.errors import InputError
 from shared.lazy import lazy_import
 from shared.workspace import Workspace
 
@@ -80,9 +81,7 @@ def load_model(model: Any, config: DeployConfig, workspace: Workspace) -> dict[s
         InputError: the quantized checkpoint is missing, or was made of other weights than ``model.checkpoint``.
         ModelLoadError: a checkpoint does not fit.
     """
-    checkpoint = config.model.checkpoint
-    if checkpoint is None:
-        raise ConfigError("is missing", where="model.checkpoint")
+    checkpoint = checkpoint_of(config)
     quantized = quantized_checkpoint(config, workspace, f"--config … --work {workspace.root}")
     if quantized is None:
         load_weights(model, checkpoint)

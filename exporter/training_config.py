@@ -133,7 +133,8 @@ def checkpoint_of(config: DeployConfig) -> Path:
 
 def _named(path: Path | None, key: str) -> Path:
     if path is None:
-        raise ConfigError("is missing", where=f"model.{key}")
+        # AWML's deploy configs don't name it: there it is an argument of the command.
+        raise ConfigError("is missing", where=f"model.{key}", hint=f"give it: --set model.{key}=FILE")
     return path
 
 

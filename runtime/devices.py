@@ -43,6 +43,6 @@ def parse_device(text: str, aliases: Mapping[str, str] | None = None) -> Device:
     name = (aliases or {}).get(text, text)
     match = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", name)
     if match is None:
-        known = ", ".join(["cpu", "cuda", "cuda:N", *sorted(aliases or {})])
+        known = ", ".join(dict.fromkeys(["cpu", "cuda", "cuda:N", *sorted(aliases or {})]))
         raise UsageError(f"no device is called '{text}'", hint=f"choose one of: {known}")
     return Device("cpu") if match[1] else Device("cuda", int(match[2] or 0))

@@ -10,11 +10,12 @@ which raises a `UsageError` where the node would answer otherwise than the run d
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from shared import plugins, tasks
-from shared.errors import UsageError
+from shared.errors import InputError, UsageError
 from shared.files import write_bytes, write_json
 from shared.runs import Run
 from shared.workspace import Workspace
@@ -57,7 +58,8 @@ def write_messages(work: Path, run_name: str, out: Path, *, num_samples: int) ->
 
     Raises:
         UsageError: no node's messages are known for the model, or the node would answer otherwise.
-        ManifestError: there is no such run, or it is not finished.
+        InputError: there is no such run.
+        ManifestError: it is not finished, or was changed.
     """
     workspace = Workspace.open(work)
     spec = workspace.spec()
@@ -65,7 +67,11 @@ def write_messages(work: Path, run_name: str, out: Path, *, num_samples: int) ->
     if module is None:
         known = ", ".join(plugins.with_part(plugins.PIPELINES, _PART))
         raise UsageError(f"no messages are known for models of kind '{spec.model}'", hint=f"known: {known}")
-    workspace.artifact(f"runs/{run_name}/run.json")
+    header, artifacts = f"runs/{run_name}/run.json", workspace.manifest().artifacts
+    if header not in artifacts:
+        runs = [path.split("/")[1] for path in sorted(artifacts) if fnmatch(path, "runs/*/run.json")]
+        raise InputError(f"no such run; there are: {', '.join(runs) or 'none'}", where=f"{workspace.root}/{header}")
+    workspace.artifact(header)
     run = Run.open(workspace.path(f"runs/{run_name}"))
     container = tasks.find(spec.task).container
     tokens = run.header.tokens if num_samples == -1 else run.header.tokens[:num_samples]

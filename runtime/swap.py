@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from runtime.model import Model, ModelOptions, open_model
 from runtime.pipeline import Step, run_steps, steps_of
+from shared import plugins
 from shared.arrays import Arrays
 from shared.errors import InputError
 from shared.progress import track
@@ -132,7 +133,7 @@ def open_trace(work: Path, name: str) -> Reference:
     manifest = workspace.manifest()
     folder = f"{TRACES}/{name}"
     stage = f"trace:{name}"
-    if f"{folder}/run.json" not in manifest.artifacts or not is_current(manifest, stage):
+    if f"{folder}/run.json" not in manifest.artifacts or not is_current(manifest, stage, work):
         there = sorted(other.removeprefix("trace:") for other in manifest.stages if other.startswith("trace:"))
         raise InputError(
             f"no current trace '{name}'; there are: {', '.join(there) or 'none'}",
@@ -147,7 +148,9 @@ def open_trace(work: Path, name: str) -> Reference:
 
 def _command_for(name: str) -> str:
     backend = name.partition("-")[0]
-    return "exporter trace" if backend == "framework" else f"runtime trace --backend {backend}"
+    if backend == "framework":
+        return "exporter trace"
+    return f"runtime trace --backend {backend if backend in plugins.available(plugins.BACKENDS) else 'NAME'}"
 
 
 def split(steps: Sequence[Step], kept: Sequence[str], trace_name: str) -> list[Segment]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,9 @@ Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]
 
+# What a zip archive begins with.
+_ARCHIVE = b"PK"
+
 
 def write_arrays(path: Path | WorkPath, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
     """Write a file.
@@ -42,7 +46,12 @@ def read_arrays(path: Path) -> Arrays:
         InputError: the file is missing, or is not a .npz of plain arrays.
     """
     try:
-        with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with open_regular(path) as file:
+            # NumPy takes what is no archive for an .npy file, or for a pickle, which it then says how to load.
+            if file.read(len(_ARCHIVE)) != _ARCHIVE:
+                raise zipfile.BadZipFile("it is no .npz file")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
     except (OSError, *BROKEN_ARRAY, *BROKEN_ARCHIVE) as error:
         raise InputError(f"can't be read as arrays ({error})", where=str(path)) from error

@@ -51,7 +51,7 @@ def find_trace(workspace: Workspace, name: str | None) -> Run:
     """
     manifest = workspace.manifest()
     there = sorted(stage.removeprefix("trace:") for stage in manifest.stages if stage.startswith("trace:"))
-    current = [each for each in there if name in (None, each) and is_current(manifest, f"trace:{each}")]
+    current = [each for each in there if name in (None, each) and is_current(manifest, f"trace:{each}", workspace.root)]
     if not current:
         raise InputError(
             f"no current trace{f' {name!r}' if name else ''} with the components' inputs",

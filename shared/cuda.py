@@ -268,7 +268,7 @@ class AnyStream(Protocol):
 
 
 class Stream:
-    """A stream that does not wait for the default one.
+    """A stream that does not wait for the default one; it goes with the object, when what is on it has run.
 
     Attributes:
         handle: the driver's handle of it.
@@ -276,9 +276,15 @@ class Stream:
 
     def __init__(self) -> None:
         handle = ctypes.c_void_p()
+        self.handle = 0
+        self._free = freed_by("cuStreamDestroy_v2")
         call("cuStreamCreate", ctypes.byref(handle), ctypes.c_uint(_NON_BLOCKING))
         assert handle.value is not None
         self.handle = handle.value
+
+    def __del__(self) -> None:
+        if self.handle:
+            self._free(ctypes.c_void_p(self.handle))
 
     def synchronize(self) -> None:
         """Wait for everything on it."""
@@ -286,15 +292,23 @@ class Stream:
 
 
 class Event:
-    """A point in a stream, with the time at which the device reached it."""
+    """A point in a stream, with the time at which the device reached it; it goes with the object."""
 
     def __init__(self, *, blocking: bool = False) -> None:
         """``blocking``: waiting for it frees the processor, and takes longer to wake up."""
         self._handle = ctypes.c_void_p()
+        self._free = freed_by("cuEventDestroy_v2")
+        self._is_in_graph = False
         call("cuEventCreate", ctypes.byref(self._handle), ctypes.c_uint(_BLOCKING_SYNC if blocking else 0))
+
+    def __del__(self) -> None:
+        # A graph refers to the events that it sets, and may outlive their objects: those stay till the process ends.
+        if self._handle and not self._is_in_graph:
+            self._free(self._handle)
 
     def record(self, stream: AnyStream, *, in_graph: bool = False) -> None:
         """Set it when the stream comes here; ``in_graph``: on every launch of the graph that is being recorded."""
+        self._is_in_graph = self._is_in_graph or in_graph
         flags = _EXTERNAL if in_graph else 0
         call("cuEventRecordWithFlags", self._handle, ctypes.c_void_p(stream.handle), ctypes.c_uint(flags))
 

@@ -14,7 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from shared.lazy import lazy_import
-from shared.onnx_graph import MATRIX_OPERATORS, node_name
+from shared.onnx_graph import MATRIX_OPERATORS, has_size, node_name
 from shared.qdq_lint import QdqGraph, quantized_nodes
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPr
         value.type.tensor_type.ClearField("shape")
     for value in fixed.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if not dim.HasField("dim_value"):
+            if not has_size(dim):
                 dim.dim_value = sizes.get(dim.dim_param, 1 if axis == 0 else _UNKNOWN)
     return onnx.shape_inference.infer_shapes(fixed)
 

@@ -247,7 +247,9 @@ def _read_as_it_is(path: Path) -> Manifest:
 
 def _parse(path: Path, content: bytes) -> Manifest:
     value = parse_json(content, str(path), error=ManifestError)
-    version = value.get("schema_version", SCHEMA_VERSION) if isinstance(value, dict) else SCHEMA_VERSION
+    if not isinstance(value, dict):
+        raise ManifestError("not a manifest, which is an object", where=str(path))
+    version = value.get("schema_version", SCHEMA_VERSION)
     if type(version) is not int or version < 1:
         raise ManifestError(f"schema version {version!r:.40} is none of ours (1 to {SCHEMA_VERSION})", where=str(path))
     if version > SCHEMA_VERSION:

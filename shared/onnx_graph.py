@@ -104,8 +104,12 @@ def dtype(value: onnx.ValueInfoProto) -> str:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
-    sizes = value.type.tensor_type.shape.dim
-    return tuple(size.dim_value if size.HasField("dim_value") else size.dim_param for size in sizes)
+    return tuple(axis.dim_value if has_size(axis) else axis.dim_param for axis in value.type.tensor_type.shape.dim)
+
+
+def has_size(axis: onnx.TensorShapeProto.Dimension) -> bool:
+    """Whether an axis is of one size. Some exporters write -1 for any."""
+    return bool(axis.HasField("dim_value") and axis.dim_value >= 0)
 
 
 def tensors(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:

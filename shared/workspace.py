@@ -15,6 +15,7 @@ from shared.manifest import MANIFEST_NAME, Artifact, Manifest, read_manifest, up
 from shared.onnx_external import external_files
 from shared.spec import ModelSpec
 from shared.stages import StageRun
+from shared.staleness import command_here
 from shared.work_path import WorkPath
 
 
@@ -222,8 +223,6 @@ class Workspace:
 
 
 def _forced(command: str, root: Path) -> str:
-    """The command with ``--force``, once, and for the workspace where it is now: it may have been copied here."""
-    words = shlex.split(command)
-    if "--work" in words[:-1]:
-        words[words.index("--work") + 1] = str(root)
-    return shlex.join(words if "--force" in words else [*words, "--force"])
+    """The command with ``--force``, once, for the workspace where it is now."""
+    here = command_here(command, root)
+    return here if "--force" in shlex.split(here) else f"{here} --force"

@@ -119,7 +119,7 @@ def _failing(job: Job, out: Path, target: Target, options: Section) -> list[tupl
 
 def _bisected(ws: Workspace, job: Job, out: Path, target: Target, options: Section) -> list[tuple[Path, str]]:
     manifest, stage, made = ws.manifest(), f"bisect:{job.component}", []
-    if stage not in manifest.stages or not is_current(manifest, stage):
+    if stage not in manifest.stages or not is_current(manifest, stage, ws.root):
         return []
     prefix = f"bisect/{job.component}."
     for relative in sorted(manifest.stages[stage].outputs):

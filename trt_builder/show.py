@@ -34,6 +34,8 @@ def record_of(engine: Path) -> dict[str, Any]:
         InputError: there is none, or it is of another engine than the one there.
     """
     record = read_record(engine)
+    if record is None and not engine.is_file():
+        raise InputError("there is no such file", where=str(engine), hint="give an .engine file of trt_builder build")
     if record is None:
         raise InputError(
             "no record beside it", where=str(engine), hint="engines of trt_builder build have one: <engine>.json"

@@ -91,7 +91,7 @@ def _swapped_runs(workspace: Workspace, test: str | None) -> list[str]:
         raise InputError(f"no run {test or ''} was swapped here{known}".replace("  ", " "), where=where, hint=make)
     names = swapped if test is None else [test]
     for name in names:
-        if not is_current(manifest, f"swap:{name}"):
+        if not is_current(manifest, f"swap:{name}", workspace.root):
             raise InputError(f"swapped run '{name}' is not finished, or of an earlier export", where=where, hint=make)
     return names
 

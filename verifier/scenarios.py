@@ -94,7 +94,7 @@ def recorded_runs(workspace: Workspace) -> list[RecordedRun]:
         folder = str(Path(path).parent)
         # Traces and swapped runs lie in other folders: they are not compared.
         ordinary = folder == REFERENCE or Path(folder).parent == Path(RUNS)
-        if Path(path).name != "run.json" or not ordinary or not is_current(manifest, record.stage):
+        if Path(path).name != "run.json" or not ordinary or not is_current(manifest, record.stage, workspace.root):
             continue
         for relative in manifest.stages[record.stage].outputs:
             if relative.startswith(f"{folder}/"):

@@ -110,7 +110,7 @@ def check(work: Path, overrides: Sequence[str], junit: Path | None = None) -> An
         UsageError: one of ``overrides`` is no finite number, or there is no such limit.
     """
     workspace = Workspace.open(work)
-    refuse_outdated(workspace.manifest(), STAGE, "verification", str(work))
+    refuse_outdated(workspace.manifest(), STAGE, "verification", work)
     return report(workspace, overrides, junit)
 
 

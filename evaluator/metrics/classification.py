@@ -131,7 +131,7 @@ def match(run: Run, truth: Truth, classes: Sequence[str], _: Evaluation) -> Matc
                 f"sample {token} has logits of shape {answer.shape}, expected (1, {len(classes)})",
                 where=str(run.folder),
             )
-        if not (np.abs(answer) < MOST_LOGIT).all():
+        if not (np.abs(answer, dtype=np.float64) < MOST_LOGIT).all():
             raise InputError(
                 f"sample {token} has a logit that is NaN, infinite or no logit ({np.abs(answer).max():g})",
                 where=str(run.folder),

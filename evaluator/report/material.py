@@ -158,7 +158,7 @@ def evaluated_runs(workspace: Workspace, config: DeployConfig) -> tuple[dict[str
     if stage.status == "skipped":
         return {}, {}
     folders = finished_runs(workspace, config)
-    refuse_outdated(manifest, EVALUATE, "evaluation", where)
+    refuse_outdated(manifest, EVALUATE, "evaluation", workspace.root)
     evaluations = stored_evaluations(workspace)
     runs = {
         Path(folder).name: Run.open(workspace.path(folder)) for folder in folders if Path(folder).name in evaluations

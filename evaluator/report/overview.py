@@ -13,7 +13,7 @@ from evaluator.report.tasks import TaskReport
 from shared import formats
 from shared.latency import TOTAL, disturbance
 from shared.several_tasks import of_part, qualified
-from shared.staleness import outdated_inputs
+from shared.staleness import command_here, outdated_inputs
 from shared.table import MISSING, number
 
 # Headline numbers that get a card; the others are in the table.
@@ -81,7 +81,8 @@ def _verification_rows(material: Material) -> list[list[Cell]]:
         return [[Cell("verification"), Cell("all"), Cell("unknown", "muted"), old]]
     outdated = _VERIFY in material.manifest.stages and outdated_inputs(material.manifest, _VERIFY)
     if outdated:
-        detail = Cell(f"of another version of {outdated[0]}; {material.manifest.stages[_VERIFY].command}")
+        command = command_here(material.manifest.stages[_VERIFY].command, material.workspace.root)
+        detail = Cell(f"of another version of {outdated[0]}; {command}")
         return [[Cell("verification"), Cell("all"), Cell("outdated", "bad"), detail]]
     rows = []
     for name, result in summary["comparisons"].items():

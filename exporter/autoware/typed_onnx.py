@@ -154,7 +154,8 @@ def _inputs(workspace: Workspace, component: ComponentSpec) -> tuple[Arrays, str
     """Inputs of a component, and where they come from: the first sample of a trace, or else random numbers."""
     manifest = workspace.manifest()
     names = [tensor.name for tensor in component.inputs]
-    for stage in sorted(name for name in manifest.stages if name.startswith("trace:") and is_current(manifest, name)):
+    traces = sorted(name for name in manifest.stages if name.startswith("trace:"))
+    for stage in (name for name in traces if is_current(manifest, name, workspace.root)):
         trace = Run.open(workspace.path(f"{TRACES}/{stage.removeprefix('trace:')}"))
         for step in traced_steps(trace):
             workspace.artifact(f"{TRACES}/{trace.folder.name}/{step_path(0, step)}")

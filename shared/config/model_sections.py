@@ -95,7 +95,7 @@ class Data(Section):
     )
     sources: tuple[Data, ...] = Field(default=(), description="Format `concat`, `crops`: the data sets, in order.")
     num_features: Count | None = Field(
-        default=None, description="Columns of .bin point files where the format does not fix them."
+        default=None, description="Columns of .bin and .npy point files where the format does not fix them."
     )
     pad_to: Count | None = Field(
         default=None, description="Present this many columns, the missing ones 0. Left out: as in the file."

@@ -215,6 +215,8 @@ def test_what_can_not_be_attributed_is_said(reference: Workspace, tmp_path: Path
         attribute(workspace.root, None, None, False)
     with pytest.raises(InputError, match="no current trace 'pytorch-cpu'; there are: onnx-cpu"):
         swap(workspace.root, "onnx", "cpu", "pytorch-cpu", trace_work=reference.root)
+    with pytest.raises(InputError, match=r"'nonsense'.* make it: runtime trace --backend NAME --work"):
+        swap(workspace.root, "onnx", "cpu", "nonsense", trace_work=reference.root)
     with pytest.raises(UsageError, match="--num-samples 0"):
         trace(workspace.root, "onnx", "cpu", num_samples=0)
     swap(workspace.root, "onnx", "cpu", "onnx-cpu", trace_work=reference.root)

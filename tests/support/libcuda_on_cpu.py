@@ -82,11 +82,19 @@ class HostLibrary:
     def cuStreamCreate(self, handle: Any, flags: Any) -> int:  # noqa: N802
         return self._new(handle)
 
+    def cuStreamDestroy_v2(self, stream: Any) -> int:  # noqa: N802
+        self.calls.append(("destroy stream", stream.value))
+        return 0
+
     def cuStreamSynchronize(self, stream: Any) -> int:  # noqa: N802
         return 0
 
     def cuEventCreate(self, handle: Any, flags: Any) -> int:  # noqa: N802
         return self._new(handle)
+
+    def cuEventDestroy_v2(self, event: Any) -> int:  # noqa: N802
+        self.calls.append(("destroy event", event.value))
+        return 0
 
     def cuEventRecordWithFlags(self, event: Any, stream: Any, flags: Any) -> int:  # noqa: N802
         return 0

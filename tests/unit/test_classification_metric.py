@@ -263,6 +263,15 @@ def test_the_runs_own_decision_counts(samples, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_bound_of_logits_is_told_without_a_warning(samples, tmp_path: Path) -> None:
+    """Stored logits are float32, in which the bound is infinite; NumPy 2 warns of that on the terminal."""
+    logits = some_logits(samples)
+    logits[0, 0] = 3e38
+    run = write_run(tmp_path / "run", samples, logits)
+    assert len(metric.match(run, truth_of(samples), CLASSES, Evaluation()).logits) == len(samples)
+
+
 def test_answers_that_no_metric_can_be_computed_from(samples, tmp_path: Path) -> None:
     truth = truth_of(samples)
     short = write_run(tmp_path / "short", samples[:4], some_logits(samples[:4]))

@@ -101,6 +101,21 @@ def test_memory_is_freed_with_its_object_in_its_own_context(monkeypatch: pytest.
     assert library.calls[-3:] == [("push", CONTEXT), ("free", address), ("pop", None)]
 
 
+def test_streams_and_events_go_with_their_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines are measured one after the other, each with its own."""
+    library = HostLibrary()
+    monkeypatch.setattr(cuda, "library", lambda: library)
+    stream, event, set_by_a_graph = cuda.Stream(), cuda.Event(), cuda.Event(blocking=True)
+    event.record(stream)
+    set_by_a_graph.record(stream, in_graph=True)
+    del event
+    assert library.calls == [("push", CONTEXT), ("destroy event", 2), ("pop", None)]
+    del set_by_a_graph
+    assert len(library.calls) == 3, "the graph may still be launched"
+    del stream
+    assert library.calls[3:] == [("push", CONTEXT), ("destroy stream", 1), ("pop", None)]
+
+
 def test_a_recorded_graph_goes_with_its_object(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model keeps a few sizes of images, and records each anew that comes again later."""
     library = HostLibrary()

@@ -43,6 +43,12 @@ def test_folder_needs_the_number_of_columns(tmp_path: Path) -> None:
         open_dataset(DataSettings("folder", tmp_path))
 
 
+def test_folder_of_arrays_does_not_say_that_they_lack_columns(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 5), np.float32))
+    with pytest.raises(ConfigError, match=r"data\.num_features: how many columns of a\.npy to read is not known"):
+        open_dataset(DataSettings("folder", tmp_path))
+
+
 def test_folder_without_points(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing")
     with pytest.raises(InputError, match="no point files"):

@@ -30,6 +30,12 @@ def test_anything_else_is_refused_with_what_there_is(text):
         parse_device(text, {"second": "cuda:1"})
 
 
+def test_what_there_is_is_named_once():
+    with pytest.raises(UsageError) as refusal:
+        parse_device("gpu", {"cpu": "cpu", "cuda": "cuda:0", "second": "cuda:1"})
+    assert refusal.value.hint == "choose one of: cpu, cuda, cuda:N, second"
+
+
 @pytest.mark.parametrize("error", ["ImportError('undefined symbol')", "OSError('libnvinfer.so.10: not found')"])
 def test_a_package_whose_libraries_do_not_load_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str

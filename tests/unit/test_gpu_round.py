@@ -321,3 +321,25 @@ def test_figures_as_tables(tmp_path: Path) -> None:
     assert "| yolox | 1.920 | 2.000 | 0.640 | 3.00 | 900.0 | 1.70 |" in text
     assert "| yolox | 240 | 500.0 | 450.0 | 0.90 | 30.0 | bound by reading |" in text
     assert sys.version.split()[0] not in text  # nothing ran, so no machine is told
+
+
+def test_what_older_rounds_did_not_write_down_is_left_out(tmp_path: Path) -> None:
+    counted = {
+        "samples": 240, "bench per second": 500.0, "run per second": 450.0, "ratio": 0.9,
+        "run": {"processor_seconds": 0.03}, "said": "bound by reading",
+    }  # fmt: skip
+    (tmp_path / "data_set_yolox.json").write_text(json.dumps(counted))
+    text = tables(tmp_path)
+    assert "bare engines" not in text
+    assert "| yolox | 240 | 500.0 | 450.0 | 0.90 | 30.0 | bound by reading |" in text
+    on_the_host = {"bench": {"stages": {"total": {"median": 1.92}}}, "samples": 8}
+    (tmp_path / "data_set_frnet.json").write_text(json.dumps(on_the_host))
+    (tmp_path / "gpu_latency.json").write_text(json.dumps({"total": {"median": 2}, "soak": {"requests": 9}}))
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "frnet.json").write_text('{"status": "done"}')
+    text = tables(tmp_path)
+    assert "| frnet | 1.920 | - | - | - | - | - | - |" in text
+    assert "| frnet | 8 | - | - | - | - | - |" in text
+    assert "| a request | median 2.000, p90 -, p99 - ms |" in text and "| soak | - |" in text
+    assert "| frnet | done | - | - |  |" in text
+    assert gpu_round.went_well(tmp_path) == []

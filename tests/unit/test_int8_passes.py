@@ -46,6 +46,12 @@ def test_an_island_is_converted_on_both_sides() -> None:
     assert all(each.elements == 4 * 16 * 16 for each in found.passes)
 
 
+def test_of_an_axis_of_any_size_one_is_counted() -> None:
+    model = chain(False, True, False)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert [each.elements for each in find_passes(model).passes] == [4 * 16 * 16] * 2
+
+
 def test_what_both_kinds_read_is_converted_back_and_quantized_again() -> None:
     net = Net()
     both = net.node("Relu", "relu0", net.conv("x", "conv0"))

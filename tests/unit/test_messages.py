@@ -62,7 +62,7 @@ def test_the_messages_of_a_run(tmp_path: Path) -> None:
     ("model", "run", "said"),
     [
         ("yolox", "onnx-cpu", "no messages are known for models of kind 'yolox'. known: yolox_seg"),
-        ("yolox_seg", "onnx-cuda", "runs/onnx-cuda/run.json"),
+        ("yolox_seg", "onnx-cuda", "runs/onnx-cuda/run.json: no such run; there are: onnx-cpu\n"),
         ("yolox_seg", "../work/runs/onnx-cpu", "runs/../work/runs/onnx-cpu/run.json"),
     ],
 )

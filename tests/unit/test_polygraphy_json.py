@@ -114,6 +114,14 @@ def test_what_is_no_results_file_is_a_line(tmp_path: Path, change: Callable[[Any
         read_results(path)
 
 
+@pytest.mark.parametrize("content", [b"no archive", npy(np.zeros(2, np.float32)), b""], ids=["text", "npy", "empty"])
+def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "arrays.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"can't be read as arrays \(it is no \.npz file\)$"):
+        read_arrays(path)
+
+
 def test_an_archive_whose_header_does_not_end_is_a_line_too(tmp_path: Path) -> None:
     """NumPy makes Python's tokens of a header, whose own error is no ValueError."""
     path = tmp_path / "arrays.npz"

@@ -125,6 +125,9 @@ def test_what_is_no_baseline_is_refused(evaluated: Workspace, tmp_path: Path) ->
     other.write_text("{}")
     with pytest.raises(InputError, match="is no baseline"):
         regress(workspace.root, None, str(other))
+    other.write_text("[]")
+    with pytest.raises(InputError, match=r"is no baseline, which is an object\."):
+        regress(workspace.root, None, str(other))
     content = json.loads((evaluated.root.parent / "git" / "v1.json").read_text())
     for part, value in (
         ("replicates", {"mAP": "no base64"}),

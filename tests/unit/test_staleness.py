@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from evaluator.mlflow_log import log_evaluation
 from evaluator.summary import summary
 from shared.errors import InputError, VerificationFailed
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
-from shared.staleness import is_current, outdated_inputs
+from shared.staleness import is_current, outdated_inputs, refuse_outdated, warn_of_outdated
 from shared.tasks.detection3d import Boxes3D
 from shared.workspace import Workspace
 from tests.support.workspaces import add_run, make_workspace
@@ -34,13 +35,34 @@ def test_inputs_that_changed_are_named(tmp_path: Path, caplog: pytest.LogCapture
     _export(workspace, b"first")
     _run(workspace)
     assert outdated_inputs(workspace.manifest(), "run:onnx-cpu") == []
-    assert is_current(workspace.manifest(), "run:onnx-cpu")
+    assert is_current(workspace.manifest(), "run:onnx-cpu", workspace.root)
     _export(workspace, b"second")
     assert outdated_inputs(workspace.manifest(), "run:onnx-cpu") == ["onnx/head.onnx"]
-    assert not is_current(workspace.manifest(), "run:onnx-cpu")
+    assert not is_current(workspace.manifest(), "run:onnx-cpu", workspace.root)
     assert "made from another version of onnx/head.onnx" in caplog.text
     _export(workspace, b"first")
-    assert is_current(workspace.manifest(), "run:onnx-cpu")
+    assert is_current(workspace.manifest(), "run:onnx-cpu", workspace.root)
+
+
+def test_a_copied_workspace_is_told_commands_for_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = make_workspace(tmp_path / "first")
+    _export(workspace, b"first")
+    _run(workspace)
+    _export(workspace, b"second")
+
+    def record(manifest: Manifest) -> None:
+        run = manifest.stages["run:onnx-cpu"]
+        manifest.stages["run:onnx-cpu"] = run.model_copy(update={"command": f"runtime run --work {workspace.root}"})
+
+    update_manifest(workspace.root / MANIFEST_NAME, record)
+    copy = tmp_path / "a copy"
+    shutil.copytree(workspace.root, copy)
+    assert not is_current(Workspace.open(copy).manifest(), "run:onnx-cpu", copy)
+    assert f"To make it again: runtime run --work '{copy}'" in caplog.text
+    with pytest.raises(InputError, match=f"run:onnx-cpu again: runtime run --work '{copy}'$"):
+        refuse_outdated(Workspace.open(copy).manifest(), "run:onnx-cpu", "run", copy)
+    warn_of_outdated(Workspace.open(copy).manifest(), "run:onnx-cpu", "run", copy, "v1")
+    assert f"{copy}@v1: the run is of another version of onnx/head.onnx" in caplog.text
 
 
 def test_run_of_an_earlier_export_is_neither_verified_nor_evaluated(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.config import DeployConfig
 from shared.errors import ConfigError, EnvironmentLacks
 from tests.support import tiny_yolox as yolox
 from tests.support.exporting import CONFIGS, SMALL
@@ -295,6 +296,18 @@ def test_a_config_of_hydra_is_called_so(tmp_path):
     path.write_text("defaults: [_self_]\nmodel: {_target_: autoware_ml.models.detection3d.transfusion.Model}\n")
     with pytest.raises(ConfigError, match=r"base.yaml: is Hydra's, as autoware-ml's configs are\. mmengine's are read"):
         read(path)
+
+
+@pytest.mark.parametrize("key", ["config", "checkpoint"])
+def test_what_a_deploy_config_does_not_name_can_be_given(key):
+    """Those of AWML name no training config."""
+    from exporter.training_config import checkpoint_of, training_config_of
+
+    config = DeployConfig.model_validate(
+        {"task_type": "detection3d", "model": {"type": "centerpoint"}, "data": {"format": "t4"}, "export": {}}
+    )
+    with pytest.raises(ConfigError, match=rf"^model\.{key}: is missing\. give it: --set model\.{key}=FILE$"):
+        {"config": training_config_of, "checkpoint": checkpoint_of}[key](config)
 
 
 def test_missing_file(tmp_path):

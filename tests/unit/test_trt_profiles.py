@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConfigError
-from shared.onnx_graph import GraphInput
+from shared.onnx_graph import GraphInput, graph_inputs
 from shared.spec import AxisSizes, ModelSpec
 from trt_builder.profiles import Sizes, as_json, axes_of, check, resolve
 
@@ -110,6 +110,16 @@ def test_an_axis_that_the_spec_does_not_know_must_be_configured() -> None:
 
 def shapes() -> st.SearchStrategy[Any]:
     return st.lists(st.tuples(*[st.integers(-2, 40)] * 3), min_size=1, max_size=4)
+
+
+def test_an_axis_that_a_file_gives_the_size_minus_one_is_dynamic() -> None:
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [-1, 3, 8, 8])
+    graph = onnx.helper.make_graph([], "g", [value], [])
+    inputs = graph_inputs(onnx.helper.make_model(graph))
+    assert inputs == [GraphInput("image", ("", 3, 8, 8))]
+    configured = Sizes((1, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))
+    assert resolve(inputs, [{"image": configured}], {}, fixed=False, where="c") == [{"image": configured}]
 
 
 @given(shapes(), st.data())

@@ -118,6 +118,11 @@ def test_an_engine_without_a_record_is_an_input_error(tmp_path: Path) -> None:
         record_of(tmp_path / "x.engine")
 
 
+def test_an_engine_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.engine: there is no such file"):
+        record_of(tmp_path / "x.engine")
+
+
 def test_an_engine_that_is_not_the_one_of_its_record_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "x.engine.json").write_text(json.dumps(record()), encoding="utf-8")
     assert record_of(tmp_path / "x.engine")["component"] == "pts_voxel_encoder"  # the record alone is enough

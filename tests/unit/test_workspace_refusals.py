@@ -50,6 +50,12 @@ def test_broken_manifest(exported: Workspace, content: str) -> None:
     assert path.read_text() == content
 
 
+def test_what_is_no_object_is_told_in_words(exported: Workspace) -> None:
+    (exported.root / "manifest.json").write_text("[]")
+    with pytest.raises(ManifestError, match=r"manifest\.json: not a manifest, which is an object$"):
+        exported.manifest()
+
+
 def test_no_workspace(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no manifest here") as error:
         Workspace.open(tmp_path)

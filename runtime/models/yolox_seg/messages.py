@@ -29,7 +29,7 @@ def messages(spec: ModelSpec, predictions: Answers) -> list[ImageMessage]:
         raise UsageError(
             f"masks are by '{parameters.mask.convention}', and the node's are by 'autoware'",
             where="model.options.mask",
-            hint="export and run with --set model.options.mask=autoware",
+            hint="export with --set model.options.mask=autoware, and run that",
         )
     labels = network_labels(predictions.parts[SEGMENTATION].labels, parameters.image)
     # The node's search for the best class starts at the first one, and none is above a probability that is NaN.

@@ -33,7 +33,7 @@ def open_folder(settings: DataSource, folder: Path) -> Dataset[Sample]:
 
     Raises:
         InputError: no point files there.
-        ConfigError: ``num_features`` is not given, and a file (.bin, .npy) does not say how many columns it has.
+        ConfigError: ``num_features`` is not given, and a file (.bin, .npy) does not name its columns.
     """
     files = sorted((file for file in folder.iterdir() if file.suffix.lower() in POINT_SUFFIXES), key=by_number)
     if not files:
@@ -43,7 +43,7 @@ def open_folder(settings: DataSource, folder: Path) -> Dataset[Sample]:
         known = settings.num_features or _FEATURES.get(file.suffix.lower())
         if known is None:
             raise ConfigError(
-                f"how many columns {file.name} has is not in the file",
+                f"how many columns of {file.name} to read is not known",
                 where="data.num_features",
                 hint="set it: 4 for KITTI, 5 for nuScenes and T4",
             )
