@@ -18,7 +18,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def template(name: str) -> str:
-    """Text of the template ``centerpoint``, ``yolox`` or ``calibration``."""
+    """Text of the template of a model type, ``centerpoint``."""
     return (_TEMPLATES / f"{name}.yaml").read_text(encoding="utf-8")
 
 

@@ -103,7 +103,7 @@ def test_weights_have_awml_s_names_and_the_detector_loads_without_the_mask(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"mask_classes": ["road"]}, "names 1 classes, the head has 4"),
+        ({"mask_classes": ["road"]}, "names 1 classes, the head has 4 of masks"),
         ({"mask_classes": []}, "names 3 classes, the head has 4"),
         ({"output": "detections"}, "output of a model with a mask is raw"),
         ({"mask": "mmseg"}, "mask"),

@@ -89,6 +89,13 @@ def test_init_and_convert_do_not_overwrite_unless_told_to(tmp_path: Path) -> Non
         path.write_text("mine", encoding="utf-8")
 
 
+@pytest.mark.parametrize("model", sorted(path.name for path in (ROOT / "runtime/models").glob("[a-z]*")))
+def test_init_has_a_config_to_start_from_for_every_model_of_ours(tmp_path: Path, model: str) -> None:
+    answer = exporter("config", "init", model, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert load_config(tmp_path / f"{model}.yaml").model.type == model
+
+
 def test_init_with_ci_leaves_what_is_there_and_says_so(tmp_path: Path) -> None:
     def init(*options: str) -> list[str]:
         answer = exporter("config", "init", "yolox", "--out", "mine.yaml", *options, cwd=tmp_path)

@@ -32,9 +32,8 @@ read_options = partial(checked_options, SegOptions, model="yolox_seg")
 def build(config: TrainingConfig, options: SegOptions) -> Any:
     """The YOLOX of a training config, with random weights, see `exporter.models.yolox.build`."""
     model = build_yolox(config, options, "YOLOXMultiTask")
-    model.mask_classes = classes_of_head(
-        config, model.mask_head.num_classes, options.mask_classes, "model.options.mask_classes (or data.classes)"
-    )
+    key, count = "model.options.mask_classes (or data.classes)", model.mask_head.num_classes
+    model.mask_classes = classes_of_head(config, count, options.mask_classes, key, " of masks")
     return model
 
 
