@@ -148,14 +148,14 @@ def _model(name: str, data: str) -> Part:
     """A demo's model in FP16."""
     work = f"WORK/{name}"
     commands = [(*_BUILD, "--work", work, *_FP16, *_tactics(name)), _data_set(work, name, *_repeated(data))]
-    return Part(name, 130, commands)
+    return Part(name, 200, commands)
 
 
 def _model_in_precisions(name: str) -> Part:
     """A demo's model in FP16 and INT8; the engines in FP16 serve the data set too."""
     work = f"WORK/{name}-int8"
     of_choice = (*_repeated(_DEMO_DATA), "--choice", "fp16")
-    return Part(name, 250, [_sweep(name), _data_set(work, name, *of_choice)], keep=[f"{name}-int8/choices/pareto.*"])
+    return Part(name, 300, [_sweep(name), _data_set(work, name, *of_choice)], keep=[f"{name}-int8/choices/pareto.*"])
 
 
 def _sweep(name: str) -> Sequence[str]:
