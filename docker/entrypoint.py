@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
-from types import FrameType
 
 from shared.errors import EnvironmentLacks
+from shared.interrupts import prompt_interrupts
 
 MODULES = {"manifest": "shared.manifest_cli"}
 
@@ -35,22 +34,18 @@ def check_tensorrt(pinned: str) -> None:
         raise EnvironmentLacks(f"this image is pinned to {pinned}, and finds {package} {found}", hint=hint)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    # As process 1 of a container, Python would ignore the signal by which `docker stop` asks it to end.
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the tool with the arguments of the container."""
     tool = os.environ["AWML_DEPLOY_TOOL"]
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        check_tensorrt(os.environ.get("AWML_DEPLOY_TENSORRT", ""))
-    except EnvironmentLacks as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    sys.argv[0] = tool
-    importlib.import_module(MODULES.get(tool, f"{tool}.cli")).cli(prog_name=tool)
+    # As process 1 of a container, Python would ignore the signal by which `docker stop` asks it to end.
+    with prompt_interrupts():
+        try:
+            check_tensorrt(os.environ.get("AWML_DEPLOY_TENSORRT", ""))
+        except EnvironmentLacks as error:
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(error.exit_code)
+        sys.argv[0] = tool
+        importlib.import_module(MODULES.get(tool, f"{tool}.cli")).cli(prog_name=tool)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from exporter.artifacts.given_onnx import given_digest, take_onnx
 from exporter.models import ExportableModel
+from exporter.replaced import warn_of_another_model
 from exporter.versions import stage_versions
 from shared import onnx_graph, plugins
 from shared.config import part, resolved
@@ -91,6 +92,7 @@ def adopt(config: DeployConfig, workspace: Workspace, given: Path, adapter: Expo
     )
     if not force and stage.up_to_date():
         return
+    warn_of_another_model(workspace, config.model.type)
     with stage:
         source = _one_file(given)
         adopted = adopter.adopt(source, adapter.read_options(config.model.options))

@@ -9,6 +9,7 @@ import click
 
 import shared
 from exporter.pipelines import SERVICES, write_pipeline
+from shared import plugins
 from shared.cli import FILE, config_option, force_option
 from shared.errors import UsageError
 from shared.files import write_text
@@ -22,10 +23,19 @@ def config_group() -> None:
     """Show, convert and start deploy configs."""
 
 
+def _known_type(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    """``--type`` as it is, where there is such a model. Raises UsageError: there is none."""
+    if name is not None and name not in (known := plugins.available(plugins.EXPORTER_MODELS)):
+        hint = f"there are: {', '.join(known)}; `make plugins` adds those of packages/"
+        raise UsageError(f"--type {name}: there is no such model", hint=hint)
+    return name
+
+
 _type_option = click.option(
     "--type",
     "model_type",
     metavar="NAME",
+    callback=_known_type,
     help="The model that AWML's file is for, where the file does not say. `exporter models` lists them.",
 )
 

@@ -27,6 +27,7 @@ from exporter.quantize.before_rounding import BeforeRounding
 from exporter.quantize.settings import check_settings
 from exporter.quantized_model import check_quantized_onnx, check_quantized_program, load_model, quantized_input
 from exporter.reference import BACKEND, FOLDER, record_reference
+from exporter.replaced import warn_of_another_model
 from exporter.training_config import TrainingConfig, checkpoint_of, training_config_of
 from exporter.versions import stage_versions
 from shared import trust
@@ -105,6 +106,7 @@ def export(
         _record_config(workspace, config)
         return
     adapter = models.find(config.model.type)
+    warn_of_another_model(workspace, config.model.type)
     with stage:
         _log.debug("export runs because of %s", "; ".join(stage.changes()))
         reference_device = torch_device(device_name, device)
@@ -113,10 +115,11 @@ def export(
         layers = BeforeRounding(load_model(model, config, workspace))
         parameters = models.parameters(adapter, model, training, options)
         load = partial(models.load_input, adapter, training, parameters=parameters)
-        sample = dataset.sample(_in_range(config.data.sample_idx, dataset))
         components = [
             _configured(component, config)
-            for component in models.components(adapter, model, load(sample), training, options)
+            for component in models.components(
+                adapter, model, load(_sample(config.data.sample_idx, dataset)), training, options
+            )
         ]
         _check_component_names(config, components)
 
@@ -332,9 +335,9 @@ def _reference_header(spec: ModelSpec, dataset: Dataset[Any], count: int, device
     )
 
 
-def _in_range(index: int, dataset: Dataset[Any]) -> int:
+def _sample(index: int, dataset: Dataset[Any]) -> Any:
     if index >= len(dataset):
         raise ConfigError(
             f"is {index}, the data set has {len(dataset)} samples", where="data.sample_idx", hint="0 is the first"
         )
-    return index
+    return dataset.sample(index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from shared.errors import InputError
 from shared.files import atomic_path
-from shared.npy import BROKEN_ARCHIVE, BROKEN_ARRAY
+from shared.npy import ARCHIVE, BROKEN_ARCHIVE, BROKEN_ARRAY, check_kind
 from shared.regular_files import open_regular
 from shared.work_path import WorkPath
 
@@ -23,9 +22,6 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]
-
-# What a zip archive begins with.
-_ARCHIVE = b"PK"
 
 
 def write_arrays(path: Path | WorkPath, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
@@ -47,10 +43,7 @@ def read_arrays(path: Path) -> Arrays:
     """
     try:
         with open_regular(path) as file:
-            # NumPy takes what is no archive for an .npy file, or for a pickle, which it then says how to load.
-            if file.read(len(_ARCHIVE)) != _ARCHIVE:
-                raise zipfile.BadZipFile("it is no .npz file")
-            file.seek(0)
+            check_kind(file, ARCHIVE, ".npz")
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
     except (OSError, *BROKEN_ARRAY, *BROKEN_ARCHIVE) as error:

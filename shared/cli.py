@@ -25,7 +25,7 @@ import click
 from shared import __version__, log_pipe, logs, terminal
 from shared.answer import Answer
 from shared.errors import DeployError, EnvironmentLacks, InputError, UsageError
-from shared.interrupts import EXIT_INTERRUPTED, INTERRUPTED, prompt_interrupts
+from shared.interrupts import ending, prompt_interrupts
 from shared.text import LONGEST_LINE, one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -106,8 +106,9 @@ class ToolGroup(click.Group):
             say.usage(error)
             return UsageError.exit_code
         except (KeyboardInterrupt, click.Abort) as error:
-            say.error(error, [INTERRUPTED], EXIT_INTERRUPTED, prefix="")
-            return EXIT_INTERRUPTED
+            words, code = ending(error)
+            say.error(error, [words], code, prefix="")
+            return code
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the last resort of a program
             lines, code = _explained(error)
             say.error(error, lines, code)
@@ -136,7 +137,8 @@ class _Errors:
     def error(self, error: BaseException, lines: Sequence[str], code: int, *, prefix: str = "error: ") -> None:
         """An error as ``lines``, and the traceback in debugging."""
         text = "\n".join(lines)
-        debug = self._debug and error.__traceback__ is not None and code != EXIT_INTERRUPTED
+        stopped = isinstance(error, KeyboardInterrupt | click.Abort)
+        debug = self._debug and error.__traceback__ is not None and not stopped
         if self.as_json:
             self._object(error, text, logs.error_object(error, text, code, debug=debug))
             return

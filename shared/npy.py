@@ -15,6 +15,21 @@ BROKEN_ARRAY = (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenErro
 #: And for an .npz archive of such files.
 BROKEN_ARCHIVE = (KeyError, IndexError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
+#: What an array begins with, and an archive, which may hold nothing.
+ARRAY, ARCHIVE = (np.lib.format.MAGIC_PREFIX,), (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def check_kind(file: IO[bytes], beginnings: tuple[bytes, ...], suffix: str) -> None:
+    """Check how a file begins. What begins otherwise, NumPy takes for a pickle, which it says how to load unsafely.
+
+    Raises:
+        ValueError: it is no file of this suffix.
+    """
+    begins = file.read(max(map(len, beginnings))).startswith(beginnings)
+    file.seek(0)
+    if not begins:
+        raise ValueError(f"it is no {suffix} file")
+
 
 class NpyHeader(NamedTuple):
     """What a .npy file says it holds.

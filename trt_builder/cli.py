@@ -90,8 +90,8 @@ def build(**options: Any) -> None:
 
     try:
         build_all(**options)
-    except KeyboardInterrupt:
-        leave_behind_builds()
+    except KeyboardInterrupt as error:
+        leave_behind_builds(error)
         raise
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from shared.interrupts import EXIT_INTERRUPTED, INTERRUPTED
+from shared.interrupts import ending
 from shared.logs import event
 from trt_builder import compat
 from trt_builder.compat import TensorRT
@@ -126,15 +126,19 @@ def run(work: Callable[[], Result], description: str, phases: Phases, *, can_can
     return outcome[0]
 
 
-def leave_behind_builds() -> None:
-    """After Ctrl-C: end the process at once when TensorRT still builds and can't be stopped (8.6).
+def leave_behind_builds(error: KeyboardInterrupt) -> None:
+    """After Ctrl-C or SIGTERM: end the process at once when TensorRT still builds and can't be stopped (8.6).
 
     An orderly end would take TensorRT's libraries down while it uses them.
+
+    Args:
+        error: which of the two.
     """
     if any(thread.name.startswith(_THREAD) for thread in threading.enumerate()):
-        sys.stderr.write(f"{INTERRUPTED}\n")
+        words, code = ending(error)
+        sys.stderr.write(f"{words}\n")
         sys.stderr.flush()
-        os._exit(EXIT_INTERRUPTED)
+        os._exit(code)
 
 
 def _watch(thread: threading.Thread, description: str, phases: Phases, started: float) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from shared.cluster.workers import Make, Need, Outcome, Result, Task, Workers
 from shared.errors import EnvironmentLacks, UsageError
+from shared.interrupts import terminating
 from shared.lazy import lazy_import
 
 ray = lazy_import("ray", install="make setup-cluster (pip install 'ray>=2.60,<3')")
@@ -80,7 +81,7 @@ def connect(where: str) -> Iterator[Cluster]:
         options.update(include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, num_cpus=workers)
     elif address != _AUTO:
         require_head(address)
-    with _environment(settings):
+    with _environment(settings), terminating():
         context = _start(where, options)
     try:
         if context.dashboard_url:

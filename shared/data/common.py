@@ -65,21 +65,25 @@ def info_file(settings: DataSource, folder: Path) -> Path:
 
     Raises:
         ConfigError: they name none.
+        InputError: there is none.
     """
     if settings.info_file is None:
         raise ConfigError(f"data format '{settings.format}' needs an info file", where="data.info_file")
-    return folder / settings.info_file
+    file = folder / settings.info_file
+    if not file.is_file():
+        hint = "check data.root, or --data where it was given, and data.info_file"
+        if settings.info_file.is_absolute():
+            hint = "check data.info_file, which starts from the current folder in --set"
+        raise InputError("no such info file", where=str(file), hint=hint)
+    return file
 
 
 def load_info(file: Path) -> Any:
     """Content of an info file, ``.json`` or pickle.
 
     Raises:
-        InputError: missing, refused, or malformed.
+        InputError: refused or malformed.
     """
-    if not file.is_file():
-        hint = "check data.root and data.info_file, which starts from the current folder in --set"
-        raise InputError("no such info file", where=str(file), hint=hint)
     return read_json(file, most_bytes=DATA_BYTES, allow_nan=True) if file.suffix == ".json" else load_pickle(file)
 
 

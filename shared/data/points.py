@@ -15,7 +15,7 @@ from shared.arrays import Float32
 from shared.data.pcd import read_pcd
 from shared.data.types import PointFile
 from shared.errors import InputError
-from shared.npy import BROKEN_ARCHIVE, BROKEN_ARRAY
+from shared.npy import ARCHIVE, ARRAY, BROKEN_ARCHIVE, BROKEN_ARRAY, check_kind
 
 _INTENSITY = 3
 ARGOVERSE_COLUMNS = ("x", "y", "z", "intensity", "laser_number")
@@ -69,9 +69,11 @@ def _read_bin(path: Path, num_features: int) -> Float32:
 def _read_npz(path: Path, num_features: int) -> Float32:
     """Argoverse 2 sweep: xyz (N, 3) float16, intensity (N,) 0-255, laser_number (N,)."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            columns = [arrays["xyz"], arrays["intensity"][:, None], arrays["laser_number"][:, None]]
-            points = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
+        with path.open("rb") as file:
+            check_kind(file, ARCHIVE, ".npz")
+            with np.load(file, allow_pickle=False) as arrays:
+                columns = [arrays["xyz"], arrays["intensity"][:, None], arrays["laser_number"][:, None]]
+                points = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
     except (*BROKEN_ARRAY, *BROKEN_ARCHIVE) as error:
         raise InputError(
             f"can't be read as an Argoverse 2 sweep ({error})",
@@ -84,7 +86,9 @@ def _read_npz(path: Path, num_features: int) -> Float32:
 def _read_npy(path: Path, num_features: int) -> Float32:
     """A plain (N, F) array of numbers."""
     try:
-        array: Any = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            check_kind(file, (*ARRAY, *ARCHIVE), ".npy")
+            array: Any = np.load(file, allow_pickle=False)
     except (*BROKEN_ARRAY, *BROKEN_ARCHIVE) as error:
         raise InputError(f"can't be read as a NumPy array ({error})", where=str(path)) from error
     if not isinstance(array, np.ndarray):

@@ -259,7 +259,7 @@ def test_a_container_killed_in_mid_write_loses_nothing(compose: Compose, signal:
     _wait_for_samples(work, 4, process)
     assert docker("kill", "--signal", signal, name).returncode == 0
     process.communicate(timeout=600)
-    assert process.returncode == {"KILL": 137, "TERM": 130}[signal]
+    assert process.returncode == {"KILL": 137, "TERM": 143}[signal]
     workspace = Workspace.open(work)
     assert workspace.manifest().stages["run:onnx-cpu"].status == {"KILL": "running", "TERM": "failed"}[signal]
     assert not (work / "runs" / "onnx-cpu" / "predictions.npz").exists()

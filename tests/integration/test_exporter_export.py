@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from shared.errors import ConfigError
+from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.runs import Run
 from shared.workspace import Workspace
 from tests.support import plugin_packages
@@ -196,9 +197,22 @@ def test_what_was_changed_is_made_again(project, work):
     assert Workspace.open(work).artifact("onnx/pts_voxel_encoder.onnx").stat().st_size > 1000
 
 
-def test_options_of_the_model_are_a_reason_to_export_again(project, work):
+def test_options_of_the_model_are_a_reason_to_export_again(project, work, capsys):
     assert run(project, work, "--set", "model.options.rot_y_axis_reference=true") == 0
     assert Workspace.open(work).spec().parameters["rot_y_axis_reference"] is True
+    assert "replaces" not in capsys.readouterr().err
+
+
+def test_that_another_model_is_replaced_is_said_before(project, work, capsys):
+    def other(manifest: Manifest) -> None:
+        manifest.spec = manifest.spec.model_copy(update={"model": "yolox"})
+        del manifest.stages["export"]
+
+    update_manifest(work / MANIFEST_NAME, other)
+    assert run(project, work, "--set", "model.options.nope=1") == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "replaces" in line]
+    assert "holds a model of type yolox, which one of type centerpoint replaces" in said
+    assert "(engines, runs) is out of date" in said
 
 
 def test_files_axes_and_exporter_as_configured(project, work):
@@ -480,7 +494,6 @@ def test_help_is_quick():
 def test_a_trace_runs_no_training_config_but_the_one_that_was_exported(work, tmp_path):
     from exporter.trace import trace
     from shared.errors import ManifestError
-    from shared.manifest import Manifest, update_manifest
 
     ran = tmp_path / "ran"
     theirs = tmp_path / "theirs.py"

@@ -223,7 +223,10 @@ def test_read_ahead_or_not_a_run_is_the_same_to_the_bit(work, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="readers need Linux")
-def test_an_interrupt_ends_a_run_and_its_readers_in_two_seconds(exported, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "word", "code"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+def test_an_interrupt_ends_a_run_and_its_readers_in_two_seconds(exported, tmp_path, number, word, code):
     frames = tiny.write_frames(tmp_path / "frames", [60 + index % 40 for index in range(2000)])
     tries = itertools.count()
 
@@ -245,13 +248,13 @@ def test_an_interrupt_ends_a_run_and_its_readers_in_two_seconds(exported, tmp_pa
             time.sleep(0.005)
         readers = _children(process.pid)
         assert len(readers) == 3
-        # As the terminal does: to all of them.
+        # As the terminal and Slurm do: to all of them.
         started = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         said = process.communicate(timeout=60)[1]
         took = time.monotonic() - started
-        assert process.returncode == 130
-        assert said.splitlines()[-1] == "interrupted; finished work is kept, run the command again to continue"
+        assert process.returncode == code
+        assert said.splitlines()[-1] == f"{word}; finished work is kept, run the command again to continue"
         assert "Traceback" not in said
         assert not any(map(_is_alive, readers))
         return took

@@ -54,6 +54,13 @@ def sleep():
     print("begun", flush=True)
     time.sleep(300)
 
+@cli.command()
+def cluster():
+    from shared.cluster.connection import connect
+    with connect("local:1"):
+        print("begun", flush=True)
+        time.sleep(300)
+
 cli()
 """
 
@@ -106,8 +113,15 @@ def test_a_log_file_that_can_not_be_opened_is_one_line(tmp_path: Path, kind: str
     assert not (tmp_path / "made").exists(), "noticed before any work"
 
 
-@pytest.mark.parametrize("command", ["native", "sleep"])
-def test_an_interrupt_ends_the_tool_within_two_seconds(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "word", "code"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+@pytest.mark.parametrize("command", ["native", "sleep", "cluster"])
+def test_an_interrupt_ends_the_tool_within_two_seconds(
+    tmp_path: Path, command: str, number: signal.Signals, word: str, code: int
+) -> None:
+    if command == "cluster":
+        pytest.importorskip("ray")
     tool = tmp_path / "tool.py"
     tool.write_text(TOOL)
 
@@ -118,11 +132,11 @@ def test_an_interrupt_ends_the_tool_within_two_seconds(tmp_path: Path, command: 
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
             started = time.monotonic()
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, errors = process.communicate(timeout=60)
             took = time.monotonic() - started
-        assert process.returncode == 130
-        assert errors.lstrip() == "interrupted; finished work is kept, run the command again to continue\n"
+        assert process.returncode == code
+        assert errors.lstrip() == f"{word}; finished work is kept, run the command again to continue\n"
         return took
 
     assert best_of(seconds_to_end, enough=5.0) < 5.0, "2 s, and what a machine under load takes"

@@ -55,6 +55,8 @@ def test_shown_config_can_be_loaded_again(tmp_path: Path) -> None:
         (["show", "--config", "nothing.yaml"], "nothing.yaml: no such config file"),
         (["convert", "nothing.py", "--out", "x.yaml"], "nothing.py: no such config file"),
         (["init", "yolov5"], "yolov5"),
+        (["show", "--config", str(REFERENCE), "--type", "nonsense"], "no such model. there are: calib"),
+        (["convert", str(REFERENCE), "--out", "x.yaml", "--type", "nonsense"], "calibration, centerpoint, "),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:

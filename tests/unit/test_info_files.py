@@ -245,8 +245,10 @@ def test_other_pickles(tmp_path: Path, content: Any) -> None:
 
 
 def test_missing_file_and_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.pkl: no such info file"):
+    with pytest.raises(InputError, match=r"none\.pkl: no such info file.*--data where it was given"):
         open_dataset(DataSettings("info", tmp_path, Path("none.pkl")))
+    with pytest.raises(InputError, match=r"none\.pkl: no such info file.*current folder in --set"):
+        open_dataset(DataSettings("info", tmp_path, tmp_path.parent / "none.pkl"))
     with pytest.raises(InputError, match="no such data folder"):
         open_dataset(DataSettings("info", tmp_path / "none", Path("infos.pkl")))
     with pytest.raises(ConfigError, match=r"data\.info_file"):

@@ -311,6 +311,15 @@ def test_npz_of_another_kind(tmp_path: Path) -> None:
             read_points(PointFile(tmp_path / name, tmp_path, 5))
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("content", [b"x,y,z\n1,2,3\n", b"PK no zip", b""])
+def test_what_is_no_numpy_file_is_not_called_a_pickle(tmp_path: Path, suffix: str, content: bytes) -> None:
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=rf"it is no {suffix} file"):
+        read_points(PointFile(file, tmp_path, 5))
+
+
 def test_arrays_of_objects_are_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "a.npz", xyz=np.array([{"a": 1}], dtype=object))

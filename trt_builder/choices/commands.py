@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from shared.errors import BuildError, DeployError, EnvironmentLacks, InferenceError, InputError, UsageError
-from shared.interrupts import EXIT_INTERRUPTED
+from shared.interrupts import INTERRUPTED, TERMINATED, Terminated
 from shared.logs import TEXT
 
 _TOGETHER = "it needs runtime and evaluator beside trt_builder, as `make setup` installs them; an image has one tool"
@@ -31,8 +31,10 @@ def call(tool: str, *arguments: str) -> str:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode == 0:
         return ended.stdout.rstrip()
-    if ended.returncode == EXIT_INTERRUPTED:
+    if ended.returncode == INTERRUPTED.code:
         raise KeyboardInterrupt
+    if ended.returncode == TERMINATED.code:
+        raise Terminated
     raise _error(tool, arguments, ended.returncode, ended.stderr)
 
 
