@@ -82,6 +82,8 @@ def build_all(
         BuildError: TensorRT failed, or built something else than was asked for.
     """
     ws = Workspace.open(work)
+    # What is wrong with an override is wrong on every machine.
+    config = read_config(ws, overrides)
     try:
         this_target = targets.find(target)
     except EnvironmentLacks as missing:
@@ -94,7 +96,6 @@ def build_all(
             f"{this_target.tensorrt.title} chooses kernels where it loads an engine; there is nothing to {reproduce}",
             hint="leave --reproducible out",
         )
-    config = read_config(ws, overrides)
     if if_available and config.export.mode == "onnx":
         ws.stage(SKIPPED, tool=TOOL).skip("export.mode is onnx: no engines are asked for")
         return

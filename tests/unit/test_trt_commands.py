@@ -51,6 +51,15 @@ def test_without_tensorrt_build_ends_with_4_and_one_line(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("nothing")
+@pytest.mark.parametrize("more", [(), ("--if-available",)])
+def test_a_wrong_override_is_told_where_there_is_no_tensorrt_too(tmp_path: Path, more: tuple[str, ...]) -> None:
+    ws = make_workspace(tmp_path)
+    answer = invoke("build", "--work", ws.root, "--set", "tensorrt.optimization_level=9", *more)
+    assert answer.exit_code == 2
+    assert "optimization_level" in answer.stderr
+
+
+@pytest.mark.usefixtures("nothing")
 def test_if_available_records_the_skip_and_its_reason(tmp_path: Path) -> None:
     ws = make_workspace(tmp_path, {ENCODER: encoder()})
     assert invoke("build", "--work", ws.root, "--if-available").exit_code == 0
