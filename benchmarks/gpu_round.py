@@ -128,7 +128,7 @@ _BACKENDS = {"onnx": ("onnx",), "pytorch": ("pytorch",), "compiled": ("pytorch",
 
 
 def _tests() -> list[Sequence[str]]:
-    """The tests that build few engines or small ones, as processes that run side by side."""
+    """The tests but for those that are timed or take a demo's workspace, as processes that run side by side."""
     files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
     others = [file for file in files if file not in _IN_PROCESSES_OF_THEIR_OWN]
     kernels = [
@@ -140,6 +140,8 @@ def _tests() -> list[Sequence[str]]:
     return [
         *((*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in _OPERATORS),
         (*_PYTEST, _BISECT_TESTS),
+        (*_PYTEST, _ENGINES_TESTS),
+        (*_PYTEST, _INT8_TESTS, "-k", f"not {_METRICS}"),
         (*_PYTEST, *kernels, *others),
     ]
 
@@ -201,11 +203,7 @@ PARTS = (
     ),
     # More processes at once take longer: engines are built by timing kernels, one after the other, on the one GPU. Of
     # seventeen that built at a time nearly none was done after four minutes.
-    Part("tests", 220, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}/tests-COMMAND"}, at_once=True),
-    Part(
-        "engine-tests", 300, [(*_PYTEST, _ENGINES_TESTS), (*_PYTEST, _INT8_TESTS, "-k", f"not {_METRICS}")],
-        {"TIMINGS": f"OUT/{_TIMINGS}/engine-tests-COMMAND"}, at_once=True,
-    ),
+    Part("tests", 400, _tests(), {"TIMINGS": f"OUT/{_TIMINGS}/tests-COMMAND"}, at_once=True),
     # The policies' engines, and with those in FP16 a data set of 200,000 points over ten sweeps.
     Part(
         "full-size", 300,
