@@ -197,7 +197,6 @@ PARTS = (
         [
             ("-m", "demo", "generate", "--out", _DEMO_DATA),
             ("-m", "demo", "generate", "--out", _LABELED_DATA, "--labels"),
-            ("-m", "demo", "generate", "--out", _SEARCHED_DATA, "--split", "val", "--frames", "40"),
         ],
         at_once=True,
     ),
@@ -246,6 +245,7 @@ PARTS = (
     Part(
         "centerpoint-tune", 600,
         [
+            ("-m", "demo", "generate", "--out", _SEARCHED_DATA, "--split", "val", "--frames", "40"),
             (
                 "-m", "trt_builder", "tune", "--trust", "--work", "WORK/centerpoint-tune", "--data", _SEARCHED_DATA,
                 "--set", f"data.info_file={_SEARCHED_DATA}/info/t4dataset_demo_infos_val.pkl", *_NO_LIBRARIES,
