@@ -560,9 +560,9 @@ def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, str
     """Throughput with several requests in flight, where the backend can.
 
     ``busy``, for TensorRT, is the share of the time that the GPU is at work: what the stages of one request take,
-    alone, times the requests a second; longer where a power cap lowers the clock meanwhile. What clears the buffers
-    behind a request is not in it. Elsewhere a stage is no measure of that: kernels are launched one by one, and the GPU
-    waits between them.
+    alone, times the requests a second. Where a power cap lowers the clock meanwhile it is more than that; both clocks
+    are told. What clears the buffers behind a request is not in it. Elsewhere a stage is no measure of that: kernels
+    are launched one by one, and the GPU waits between them.
     """
     clocks = Clocks()
     try:
@@ -575,9 +575,9 @@ def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, str
         assert isinstance(pipeline, CenterPointOnDevice)
         kernels = sum(notes.values["stages"][name] for name in pipeline.stages) / 1e3
         # One request at a time comes first, all of them at a time then.
-        alone, together = (notes.values["clock_of_stages_mhz"] / mhz for mhz in clocks.halves())
-        busy_one, all_busy = kernels * figures["one_per_second"] * alone, kernels * figures["per_second"] * together
-        figures |= {"busy_one": busy_one, "busy": all_busy, "clock_mhz": clocks.halves()[1]}
+        one_mhz, mhz = clocks.halves()
+        figures |= {"busy_one": kernels * figures["one_per_second"], "busy": kernels * figures["per_second"]}
+        figures |= {"clock_one_mhz": one_mhz, "clock_mhz": mhz}
     notes.add("streams", figures)
 
 

@@ -81,9 +81,9 @@ def test_the_engines_are_proven(verdict: list[str]) -> None:
 
 def test_the_pipeline_is_as_fast_as_the_bare_engines(figures: dict[str, Any]) -> None:
     # The engines of the graph as trtexec 11 measures them: FP32 rows, without copies, a CUDA graph. From ordinary
-    # memory a request takes 0.93 to 1.00 times as long, by how fast the host copies 4 MB (0.28 to 0.37 ms).
+    # memory a request took 0.932 to 1.001 times as long, by how fast the host copies 4 MB (0.28 to 0.37 ms).
     against = figures["against trtexec-11"]
-    assert against["times"] <= 1.03, json.dumps(figures["stages"])
+    assert against["times"] <= 1.0, json.dumps(figures["stages"])
     assert against["times_page_locked"] <= 0.93, json.dumps(figures["stages"])
 
 

@@ -43,6 +43,8 @@ pytestmark = pytest.mark.gpu
 # which level 3, the usual one, looks for in five to ten times the time. The 121 m size is built with that, in all
 # policies (`benchmarks/trt_engines.py`), and the demos' models are.
 CONFIG: dict[str, Any] = {"tensorrt": {"tactic_sources": [], "optimization_level": 1}}
+# With many kernels to time, for what is kept of their times.
+SEARCHING: dict[str, Any] = {"tensorrt": {"tactic_sources": []}}
 
 # Largest error relative to the largest output, per precision: a few units in the last place of its mantissa
 # (FP32 2^-24, TF32 and FP16 2^-11, BF16 2^-8), for a dozen layers.
@@ -128,10 +130,10 @@ def test_keep_fp32_keeps_the_head(target: Target, work: Path) -> None:
 def test_a_second_build_is_up_to_date_and_a_forced_one_uses_the_cache(
     target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ws = make_workspace(tmp_path, config=CONFIG)
+    ws = make_workspace(tmp_path, config=SEARCHING)
     build_all(ws.root, target="tensorrt")
     cache = timing_cache.cache_path(ws.place("tensorrt"), target)
-    assert len(timing_cache.read(cache)) > 200
+    assert len(timing_cache.read(cache)) > 1000
     cold = record_of(ws, target, "auto", HEAD)["build_seconds"]
     caplog.set_level("INFO")
     build_all(ws.root, target="tensorrt")
@@ -141,13 +143,13 @@ def test_a_second_build_is_up_to_date_and_a_forced_one_uses_the_cache(
 
 
 def test_a_corrupt_timing_cache_is_rebuilt(target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ws = make_workspace(tmp_path, {HEAD: head()}, CONFIG)
+    ws = make_workspace(tmp_path, {HEAD: head()}, SEARCHING)
     cache = timing_cache.cache_path(ws.place("tensorrt"), target)
     cache.parent.make_folder()
     cache.unchecked.write_bytes(b"awml-deploy timing cache 1 sha256 0000\nrubbish")
     build_all(ws.root, target="tensorrt")
     assert "corrupt" in caplog.text
-    assert len(timing_cache.read(cache)) > 200
+    assert len(timing_cache.read(cache)) > 1000
 
 
 def test_an_unknown_operator_is_named(target: Target, work: Path) -> None:
