@@ -205,21 +205,24 @@ class Clocks:
         self._ended.set()
         self._thread.join()
 
-    def median(self) -> float:
-        """Of all that was seen; 1 where the card tells no clock."""
-        return float(np.median(self._seen)) if self._seen else 1.0
+    def median(self) -> float | None:
+        """Of all that was seen; None where the card tells no clock."""
+        return _median(self._seen)
 
-    def halves(self) -> tuple[float, float]:
+    def halves(self) -> tuple[float | None, float | None]:
         """Of the first half and of the second."""
         middle = (len(self._seen) + 1) // 2
-        first, second = self._seen[:middle], self._seen[middle:]
-        return (float(np.median(first)), float(np.median(second))) if second else (self.median(), self.median())
+        return _median(self._seen[:middle]), _median(self._seen[middle:])
 
     def _look(self) -> None:
         while True:
             self._seen += [float(mhz) for name, mhz in gpu_conditions(0).items() if name == "sm_clock_mhz"]
             if self._ended.wait(CLOCK_SECONDS):
                 return
+
+
+def _median(values: list[float]) -> float | None:
+    return float(np.median(values)) if values else None
 
 
 def measured(milliseconds: list[float]) -> dict[str, Any]:
