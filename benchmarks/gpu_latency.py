@@ -25,7 +25,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -351,7 +351,7 @@ def measure(
     different = [frame(size, features, number) for number, size in enumerate(sizes)]
     against_numpy(notes, spec, session, pipeline, different)
     rows_of_the_encoder(notes, spec, session, pipeline)
-    several_streams(notes, pipeline, one, streams, busy=isinstance(session, TensorRTSession))
+    several_streams(notes, session, pipeline, one, streams)
     if soak_requests:
         changing = [frame(points - points // 200 * number, features, number) for number in range(8)]
         request_times(pipeline, changing[0], WARM_UP_REQUESTS)
@@ -559,13 +559,14 @@ def rows_of_the_encoder(notes: Notes, spec: ModelSpec, session: DeviceSession, p
     notes.add("rows_of_the_encoder", {"sizes": len(sizes), "against": len(whole), "different": different})
 
 
-def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, streams: int, *, busy: bool) -> None:
+def several_streams(
+    notes: Notes, session: DeviceSession, pipeline: DevicePipeline, points: Float32, streams: int
+) -> None:
     """Throughput with several requests in flight, where the backend can.
 
-    ``busy``, for TensorRT, is the share of the time that the GPU is at work: what the stages of one request take,
-    alone, times the requests a second. Where a power cap lowers the clock meanwhile it is more than that; both clocks
-    are told. What clears the buffers behind a request is not in it. Elsewhere a stage is no measure of that: kernels
-    are launched one by one, and the GPU waits between them.
+    ``busy``, for TensorRT, is how full the GPU is: requests a second, as part of what it does a second when the same
+    lanes are launched back to back on frames that are there already, with the same number of lanes and under the same
+    power cap. Elsewhere that is no measure: kernels are launched one by one, and the GPU waits between them.
     """
     clocks = Clocks()
     try:
@@ -574,14 +575,38 @@ def several_streams(notes: Notes, pipeline: DevicePipeline, points: Float32, str
     except InferenceError as refused:
         notes.add("streams_refused", str(refused))
         return
-    if busy:
+    # One request at a time comes first, all of them at a time then.
+    figures["clock_one_mhz"], figures["clock_mhz"] = clocks.halves()
+    if isinstance(session, TensorRTSession):
         assert isinstance(pipeline, CenterPointOnDevice)
-        kernels = sum(notes.values["stages"][name] for name in pipeline.stages) / 1e3
-        # One request at a time comes first, all of them at a time then.
-        one_mhz, mhz = clocks.halves()
-        figures |= {"busy_one": kernels * figures["one_per_second"], "busy": kernels * figures["per_second"]}
-        figures |= {"clock_one_mhz": one_mhz, "clock_mhz": mhz}
+        lanes = [pipeline, *(pipeline.another() for _ in range(streams - 1))]
+        for lane in lanes:
+            lane.infer(points)
+        for which, some in (("one_", lanes[:1]), ("", lanes)):
+            clocks = Clocks()
+            with clocks:
+                most = back_to_back(some, int(SECONDS * figures[f"{which}per_second"]), session.gpu.synchronize)
+            figures |= {f"device_{which}per_second": most, f"device_{which}clock_mhz": clocks.median()}
+        figures["busy_one"] = figures["one_per_second"] / figures["device_one_per_second"]
+        figures["busy"] = figures["per_second"] / figures["device_per_second"]
     notes.add("streams", figures)
+
+
+def back_to_back(lanes: Sequence[CenterPointOnDevice], requests: int, wait: Callable[[], None]) -> float:
+    """Requests a second of the device alone: the lanes in turn, on frames that are there, without the host between."""
+    rounds = -(-requests // len(lanes))
+
+    def seconds(rounds: int) -> float:
+        started = time.perf_counter()
+        for _ in range(rounds):
+            for lane in lanes:
+                lane.launch_again()
+        wait()
+        return time.perf_counter() - started
+
+    # The first ones are not counted: clocks settle.
+    seconds(-(-rounds // 10))
+    return rounds * len(lanes) / seconds(rounds)
 
 
 if __name__ == "__main__":

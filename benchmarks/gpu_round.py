@@ -217,7 +217,7 @@ PARTS = (
     # Latency, memory, streams and soak with engines of the 121 m network's size, and what is asked of them.
     Part(
         "runtime", 300, [(*_PYTEST, _LATENCY_TESTS)],
-        {"SOAK": "10000", "FIGURES": "OUT/gpu_latency.json", "TIMINGS": f"OUT/{_TIMINGS}/{_FULL_TIMINGS}"},
+        {"SOAK": "5000", "FIGURES": "OUT/gpu_latency.json", "TIMINGS": f"OUT/{_TIMINGS}/{_FULL_TIMINGS}"},
     ),
     Part(
         "centerpoint", 250,

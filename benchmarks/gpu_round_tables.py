@@ -162,7 +162,11 @@ def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
     row(
         "two streams", "streams",
         lambda v: f"{v['per_second']:.1f} a second, one: {v['one_per_second']:.1f}; {v['gain']:.2f} times"
-        + (f"; the GPU is busy {v['busy']:.1%} of the time, with one {v['busy_one']:.1%}" if "busy" in v else ""),
+        + (
+            f"; {v['busy']:.1%} of what the GPU does without the host, with one {v['busy_one']:.1%}"
+            if "busy" in v
+            else ""
+        ),
     )  # fmt: skip
     row(
         "soak", "soak",

@@ -110,6 +110,7 @@ def test_a_second_pass_over_the_frames_gives_the_same_to_the_bit(figures: dict[s
 
 
 def test_two_streams_give_half_as_much_again_or_the_gpu_is_full(figures: dict[str, Any]) -> None:
+    # Full: what it does when the same lanes are launched back to back, without the host between.
     assert figures["streams"]["gain"] >= 1.5 or figures["streams"]["busy"] >= 0.95
 
 

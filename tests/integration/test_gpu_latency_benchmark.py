@@ -44,6 +44,9 @@ def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert values["against_itself"] == {"identical": 3}
     assert values["soak"]["requests"] == 10
     assert {"against trtexec-10", "against trtexec-11", "times_faster_than_awml_like", "streams"} <= values.keys()
+    streams = values["streams"]
+    assert streams["busy"] == streams["per_second"] / streams["device_per_second"] > 0
+    assert streams["busy_one"] == streams["one_per_second"] / streams["device_one_per_second"] > 0
     table = tables(tmp_path)
     for what in ("a request", "stages [ms]", "against the engines as trtexec-11", "boxes of a second pass", "soak"):
         assert f"| {what} | " in table

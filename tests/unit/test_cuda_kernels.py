@@ -251,6 +251,19 @@ def test_points_in_page_locked_memory_are_taken_from_there(gpu: Gpu) -> None:
         pair.check(cloud(500))
 
 
+def test_launching_again_answers_the_same_and_leaves_nothing_behind(gpu: Gpu) -> None:
+    pair = Pair(gpu, make_spec())
+    pair.check(cloud(3000))
+    answer = pair.device._buffers.host_result
+    before = answer.copy()
+    for _ in range(3):
+        answer[:] = -1
+        pair.device.launch_again()
+        gpu.synchronize()
+        assert_equal(answer, before)
+    pair.check(cloud(500, 1))
+
+
 def test_float16_tensors(gpu: Gpu) -> None:
     pair = Pair(gpu, make_spec(), dtype=np.float16)
     for seed in range(3):
