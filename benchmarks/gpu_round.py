@@ -121,8 +121,9 @@ _BISECT_TESTS = "tests/gpu/test_bisect_with_tensorrt.py"
 _IN_PROCESSES_OF_THEIR_OWN = (
     _LATENCY_TESTS, _CUDA_TESTS, _BACKENDS_TESTS, _OPERATORS_TESTS, _ENGINES_TESTS, _INT8_TESTS, _BISECT_TESTS,
 )  # fmt: skip
-# Some 90 engines of one operator each.
-_OPERATORS = ("Resize or Reduce", "not (Resize or Reduce)")
+# Some 90 engines of one operator each. The first half takes the less time, and so has these tests of engines too.
+_FIRST_OPERATORS = "Resize or Reduce"
+_TIMED_AT_LENGTH = "second_build or timing_cache"
 # Each backend in a process of its own: one that crashes takes no other along.
 _BACKENDS = {"onnx": ("onnx",), "pytorch": ("pytorch",), "compiled": ("pytorch", "--compile")}
 
@@ -138,9 +139,10 @@ def _tests() -> list[Sequence[str]]:
         "tests/unit/test_pillar_encoder.py",
     ]
     return [
-        *((*_PYTEST, _OPERATORS_TESTS, "-k", names) for names in _OPERATORS),
+        (*_PYTEST, _OPERATORS_TESTS, _ENGINES_TESTS, "-k", f"{_FIRST_OPERATORS} or {_TIMED_AT_LENGTH}"),
+        (*_PYTEST, _OPERATORS_TESTS, "-k", f"not ({_FIRST_OPERATORS})"),
         (*_PYTEST, _BISECT_TESTS),
-        (*_PYTEST, _ENGINES_TESTS),
+        (*_PYTEST, _ENGINES_TESTS, "-k", f"not ({_TIMED_AT_LENGTH})"),
         (*_PYTEST, _INT8_TESTS, "-k", f"not {_METRICS}"),
         (*_PYTEST, *kernels, *others),
     ]
@@ -189,7 +191,7 @@ _FULL_NAME = "full-size"
 _FULL = f"SCRATCH/{_FULL_NAME}"
 _MODELS = ("centerpoint", "yolox", "calibration")
 # Networks of a hundred layers, for which TensorRT 8.6 compares kernels for minutes at its default level.
-_DEEP = ("yolox", "yolox-seg")
+_DEEP = ("yolox", "yolox-seg", "frnet")
 
 PARTS = (
     Part(
