@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,9 +41,9 @@ def tables(out: Path) -> str:
         sections.append(f"## A request against the bare engines, FP16\n\n{_models(benches)}")
     if sets:
         sections.append(f"## A data set against the requests of its engines\n\n{_data_sets(sets)}")
-    for path in sorted(out.glob("*-pareto.csv")):
-        name = path.name.removesuffix("-pareto.csv")
-        sections.append(f"## Latency and metric by precision: {name}\n\n{_from_csv(path)}")
+    searched = {path.name.removesuffix("-pareto.json"): _read(path) for path in sorted(out.glob("*-pareto.json"))}
+    if searched:
+        sections.append(f"## Latency and metric by precision\n\n{_precisions(searched)}")
     figures = _read(out / "engines.json")
     if figures:
         sections.append(f"## Engines of the 121 m network's size\n\n{engines_table(figures['rows'])}")
@@ -106,7 +105,7 @@ def _when(result: Mapping[str, Any]) -> str:
 
 
 def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
-    """What issue 5 asks for, one line a figure, one column a backend; a run that was cut short gives what it has."""
+    """One line a figure, one column a backend; a run that was cut short gives what it has."""
     rows = []
 
     def row(what: str, key: str, write: Any) -> None:
@@ -127,7 +126,9 @@ def _latency(columns: Mapping[str, dict[str, Any]]) -> str:
     def counts(values: dict[str, Any]) -> str:
         return ", ".join(f"{count} {name}" for name, count in values.items())
 
-    row("TF32 in", "settings", lambda settings: ", ".join(settings.get("tf32", [])) or MISSING)
+    # Where TensorRT builds, its policy says so.
+    if any(figures.get("settings", {}).get("tf32") for figures in columns.values()):
+        row("TF32 in", "settings", lambda settings: ", ".join(settings.get("tf32", [])) or MISSING)
     row("a request", "total", times)
     row("the same, later", "total_again", times)
     row("enqueueing it", "enqueue", times)
@@ -217,9 +218,23 @@ def _data_sets(measured: Mapping[str, dict[str, Any]]) -> str:
     return _markdown(header, [[cell.replace("|", "/") for cell in row] for row in rows])
 
 
-def _from_csv(path: Path) -> str:
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
+def _precisions(searched: Mapping[str, dict[str, Any]]) -> str:
+    """What `evaluator pareto` wrote for each model."""
+    rows = []
+    for name, content in searched.items():
+        for entry in (entry for entries in content["runs"].values() for entry in entries):
+            interval = entry["drop_interval"]
+            metric = "" if entry["metric_name"] is None else f"{entry['metric_name']} "
+            rows.append(
+                [
+                    name, entry["label"].replace("|", "/"), str(len(entry["int8"])),
+                    number(entry["latency_ms"], 3), number(entry["total_ms"], 3),
+                    f"{metric}{number(entry['metric'], 2)}", number(entry["drop"], 2),
+                    MISSING if interval is None else f"{interval['low']:+.2f} to {interval['high']:+.2f}",
+                    number(entry["lowest_snr_db"], 1),
+                ]
+            )  # fmt: skip
+    header = ["part", "choice", "in INT8", "engines ms", "request ms", "metric", "drop", "its interval", "SNR dB"]
     return _markdown(header, rows)
 
 

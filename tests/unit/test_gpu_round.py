@@ -304,7 +304,14 @@ def test_figures_as_tables(tmp_path: Path) -> None:
     assert "| int8 | head | 41.9 (cold) | 4.1 | 6.2 | 1.737 | 1.750 | 4% fp16, 96% int8; head: not met |" in text
     assert "no precision bf16 / 10.x" in text
     assert "| int8 | 1.737 | 1.750 | 0.750 | 6.2 | 4% fp16, 96% int8 |" in text
-    (tmp_path / "demo-precisions-pareto.csv").write_text('choice,ms,mAP\nfp16,0.4,92.7\n"int8, all",0.3,92.5\n')
+    entry = {
+        "label": "int8, all", "int8": ["a", "b"], "latency_ms": 0.3, "total_ms": 0.51,
+        "metric_name": "mAP", "metric": 92.5, "drop": 0.2,
+        "drop_interval": {"low": -0.1, "high": 0.7}, "lowest_snr_db": 22.09,
+    }  # fmt: skip
+    unknown = ("metric_name", "metric", "drop", "drop_interval", "lowest_snr_db")
+    entries = [entry, {**entry, "label": "fp16", "int8": [], **dict.fromkeys(unknown)}]
+    (tmp_path / "demo-pareto.json").write_text(json.dumps({"runs": {"tensorrt-cuda0": entries}}))
     total = {"median": 1.92, "p99": 2.0}
     bench = {
         "stages": {"total": total}, "engines": {"yolox": {"compute": {"median": 0.64}}}, "conditions": {},
@@ -317,7 +324,8 @@ def test_figures_as_tables(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "data_set_yolox.json").write_text(json.dumps(measured))
     text = tables(tmp_path)
-    assert "## Latency and metric by precision: demo-precisions" in text and "| int8, all | 0.3 | 92.5 |" in text
+    assert "| demo | int8, all | 2 | 0.300 | 0.510 | mAP 92.50 | 0.20 | -0.10 to +0.70 | 22.1 |" in text
+    assert "| demo | fp16 | 0 | 0.300 | 0.510 | - | - | - | - |" in text
     assert "| yolox | 1.920 | 2.000 | 0.640 | 3.00 | 900.0 | 1.70 |" in text
     assert "| yolox | 240 | 500.0 | 450.0 | 0.90 | 30.0 | bound by reading |" in text
     assert sys.version.split()[0] not in text  # nothing ran, so no machine is told
