@@ -24,7 +24,7 @@ import time
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO
 
@@ -252,8 +252,11 @@ class SampleJournal:
             if self._layout not in (None, layout):
                 raise ValueError(f"arrays of sample {index} are {layout}, those of the ones before {self._layout}")
             self._kinds, self._layout, self._arrays_text = kinds, layout, _arrays_text(layout)
-        content = b"".join([array.tobytes() for array in arrays.values()])
-        start, end = self._data_end, self._data_end + len(content)
+        # Nothing is copied on the way to the file: a mask is half a megabyte, and memory for that costs as much again.
+        blocks: list[Any] = [np.ascontiguousarray(array) for array in arrays.values()]
+        crc32, start, end = 0, self._data_end, self._data_end
+        for block in blocks:
+            crc32, end = zlib.crc32(block, crc32), end + block.nbytes
         now = time.monotonic()
         flush = now - self._last_flush >= _FLUSH_EVERY_SECONDS
         flushed = end if flush else self._flushed
@@ -261,12 +264,12 @@ class SampleJournal:
         measured = _JSON.encode({"index": int(index), "latency_ms": latency_ms, "counters": counters})
         line = (
             f'{measured[:-1]}, "arrays": {self._arrays_text % tuple([len(array) for array in arrays.values()])}, '
-            f'"start": {start}, "end": {end}, "crc32": {zlib.crc32(content)}, "flushed": {flushed}}}\n'
+            f'"start": {start}, "end": {end}, "crc32": {crc32}, "flushed": {flushed}}}\n'
         ).encode()
         with explain_os_errors(self._data_path):
             data_file, index_file = self._opened()
-            _append(data_file, start, content, flush)
-            _append(index_file, self._index_end, line, flush)
+            _append(data_file, start, blocks, end, flush)
+            _append(index_file, self._index_end, [line], self._index_end + len(line), flush)
         if flush:
             self._flushed, self._last_flush = end, now
         self._add(index, self._index_end, len(line), end)
@@ -302,14 +305,16 @@ class SampleJournal:
         return self._data_path.open_file()
 
 
-def _append(file: BinaryIO, end: int, content: bytes, flush: bool) -> None:
-    """Write at ``end`` all of it, or nothing."""
-    descriptor, written = file.fileno(), 0
+def _append(file: BinaryIO, start: int, blocks: Sequence[Any], end: int, flush: bool) -> None:
+    """Write blocks one behind the other, from ``start`` to ``end``; all of them, or nothing."""
+    descriptor = file.fileno()
     try:
-        while written < len(content):
-            written += os.pwrite(descriptor, content[written:] if written else content, end + written)
+        written = start + os.pwritev(descriptor, blocks, start)
+        # A disk that is nearly full takes a part, and says what is the matter when it is asked to take the rest.
+        while written < end:
+            written += os.pwrite(descriptor, b"".join(blocks)[written - start :], written)
     except OSError:
-        file.truncate(end)
+        file.truncate(start)
         raise
     if flush:
         os.fsync(descriptor)

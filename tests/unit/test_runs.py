@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from shared import sample_journal
-from shared.errors import InputError
+from shared.errors import EnvironmentLacks, InputError
 from shared.runs import Run, RunHeader, RunWriter
 from shared.sample_journal import SampleJournal, read_slot
 from shared.tasks import find
@@ -192,6 +195,35 @@ def test_lines_of_a_journal_hold_what_was_added(tmp_path: Path) -> None:
         journal.add(1, {}, {}, {"mask": np.ones(4, np.bool_)})
 
 
+@pytest.mark.parametrize("part", [0, 1, 47, 79])
+def test_a_disk_that_takes_a_part_gets_the_rest_or_nothing_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    flipped = np.arange(12, dtype=np.float32).reshape(3, 4)[::-1, ::2]
+    sample = {"boxes": flipped, "none": np.zeros((0, 2)), "labels": np.arange(20)[::3]}
+    journal = SampleJournal.open(WorkPath.of(tmp_path), range(2))
+    whole = os.pwritev
+
+    def short(file: int, blocks: list[Any], at: int) -> int:
+        return whole(file, [b"".join(blocks)[:part]], at)
+
+    def full(file: int, content: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwritev", short)
+    journal.add(0, {}, {}, sample)
+    with monkeypatch.context() as nearly, pytest.raises(EnvironmentLacks):
+        nearly.setattr(os, "pwrite", full)
+        journal.add(1, {}, {}, sample)
+    assert journal.missing() == [1]
+    read = SampleJournal.read(WorkPath.of(tmp_path), range(2))
+    assert (tmp_path / "journal.bin").stat().st_size == sum(array.nbytes for array in sample.values())
+    (entry,) = read.entries()
+    with read.open_data() as file:
+        for name, slot in entry.slots().items():
+            np.testing.assert_array_equal(read_slot(file, slot), sample[name])
+
+
 def test_a_write_that_failed_half_way_is_written_over(tmp_path: Path) -> None:
     writer = RunWriter.open(tmp_path, _header())
     writer.commit(0, _boxes(5), {"total": 1.0}, raw={})
@@ -271,6 +303,7 @@ def test_a_stage_that_was_renamed_has_its_new_name(tmp_path: Path) -> None:
 COMMIT = """
 import sys
 from pathlib import Path
+from typing import Any
 import numpy as np
 from shared.sample_journal import SampleJournal
 from shared.work_path import WorkPath
@@ -305,6 +338,7 @@ def test_samples_of_many_points_survive_a_kill_at_any_moment(tmp_path: Path) -> 
 MEMORY = """
 import resource, sys
 from pathlib import Path
+from typing import Any
 import numpy as np
 from shared.packed import PackedFile
 from shared.runs import Run, RunHeader, RunWriter
