@@ -67,11 +67,11 @@ def pages() -> dict[str, str]:
     """Content of every generated page, by file name."""
     return {
         "cli.md": cli_page(),
-        "log.schema.json": json.dumps(logs.json_schema(), indent=1) + "\n",
-        "manifest.schema.json": json.dumps(manifest.json_schema(), indent=1) + "\n",
-        "measured.schema.json": json.dumps(measured.json_schema(), indent=1) + "\n",
+        "log.schema.json": json.dumps(logs.json_schema(), indent=0) + "\n",
+        "manifest.schema.json": json.dumps(manifest.json_schema(), indent=0) + "\n",
+        "measured.schema.json": json.dumps(measured.json_schema(), indent=0) + "\n",
         "configuration.md": configuration_page(),
-        "config.schema.json": json.dumps(schema.json_schema(), indent=1) + "\n",
+        "config.schema.json": json.dumps(schema.json_schema(), indent=0) + "\n",
         "extending.md": extending_page(),
         **api_pages(),
     }

@@ -330,31 +330,58 @@ def doctor() -> Answer:
 
 
 @cli.command()
-@click.option("--onnx", "model", type=EXISTING_FILE, required=True, help="The ONNX file.")
+@click.option("--onnx", "model", type=EXISTING_FILE, help="The ONNX file.")
 @click.option(
-    "--inputs",
-    type=EXISTING_FILE,
-    required=True,
-    help="An .npz of arrays by input name; the engine is built for their shapes.",
+    "--inputs", type=EXISTING_FILE, help="An .npz of arrays by input name; the engine is built for their shapes."
 )
-@click.option("--outputs", type=FILE, required=True, help="The .npz to write: arrays by output name.")
+@click.option("--outputs", type=FILE, help="The .npz to write: arrays by output name.")
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="Stay, and take the three files from lines of JSON instead, until the standard input ends: starting TensorRT "
+    "takes longer than most graphs.",
+)
 @click.option("--precision-policy", "policy", default="fp32", show_default=True, help="As tensorrt.precision_policy.")
 @click.option("--keep-fp32", multiple=True, metavar="PATTERN", help="Nodes that stay in FP32. Repeatable.")
 @_target_option
 @click.option("--timings", type=FOLDER, help="Folder that keeps kernel timings between calls. [default: not kept]")
 @click.option("--no-libraries", is_flag=True, help="No kernels of cuBLAS and cuDNN, as tensorrt.tactic_sources: [].")
-def probe(policy: str, no_libraries: bool, **options: Any) -> None:
+def probe(
+    model: Path | None,
+    inputs: Path | None,
+    outputs: Path | None,
+    serve: bool,
+    policy: str,
+    no_libraries: bool,
+    **options: Any,
+) -> None:
     """Build any ONNX file and run it once, outside a workspace: the runner of `verifier bisect`.
+
+    With --serve a line is {"model": ..., "inputs": ..., "outputs": ...}, and is answered with {"exit_code": ...,
+    "message": ...}.
 
     Example: trt_builder probe --onnx part.onnx --inputs in.npz --outputs out.npz --precision-policy fp16
     """
+    from functools import partial
+
     from shared.errors import UsageError
     from trt_builder.policies import POLICIES
     from trt_builder.probe import probe as run_probe
+    from trt_builder.probe_server import serve_standard_streams
 
     if policy not in POLICIES:
         raise UsageError(f"no policy '{policy}'", where="--precision-policy", hint=f"there are: {', '.join(POLICIES)}")
-    run_probe(policy=policy, libraries=not no_libraries, **options)
+    run: Callable[..., None] = partial(run_probe, policy=policy, libraries=not no_libraries, **options)
+    files = {"--onnx": model, "--inputs": inputs, "--outputs": outputs}
+    missing = [name for name, path in files.items() if path is None]
+    if serve and len(missing) < len(files):
+        raise UsageError("--serve takes the files line by line", where="probe", hint=f"leave {', '.join(files)} out")
+    if serve:
+        serve_standard_streams(run)
+    elif model is None or inputs is None:
+        raise UsageError(f"{missing[0]} is missing", where="probe", hint="give it, or --serve")
+    else:
+        run(model, inputs, outputs)
 
 
 @cli.command()

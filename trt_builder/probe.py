@@ -2,7 +2,7 @@
 
 It is how `verifier bisect` asks TensorRT about windows of a graph, whatever version is installed here::
 
-    verifier bisect … --runner-command "trt_builder probe --onnx {model} --inputs {inputs} --outputs {outputs}"
+    verifier bisect … --runner-command "trt_builder probe --serve"
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def attribute_command(work: Path, run_name: str | None, data_root: Path | None, 
 @click.option(
     "--runner-command",
     metavar="COMMAND",
-    help="What runs a window: a command with {model}, {inputs} and {outputs} in it. [default: ONNX Runtime]",
+    help="What runs a window: a command with {model}, {inputs} and {outputs} in it, or one that stays and is asked "
+    "line by line, as trt_builder probe --serve. [default: ONNX Runtime]",
 )
 @click.option("--runner-gpu", is_flag=True, help="On a cluster, each run of the command has a GPU of its own.")
 @_limit_options
@@ -136,10 +137,10 @@ def bisect_command(runner_command: str | None, precision: str, snr_db: float | N
     Example: verifier bisect --work work/new --reference-work work/centerpoint --component pts_backbone_neck_head
     """
     from verifier.bisect.recipe import bisect
-    from verifier.bisect.runners import CommandRunner, OnnxRunner
+    from verifier.bisect.runners import OnnxRunner, runner_of
     from verifier.tolerances import NODE_SNR_DB
 
-    runner = OnnxRunner(optimize=True) if runner_command is None else CommandRunner(runner_command)
+    runner = OnnxRunner(optimize=True) if runner_command is None else runner_of(runner_command)
     return bisect(runner=runner, limit=_limit(precision, snr_db, NODE_SNR_DB), **options)
 
 

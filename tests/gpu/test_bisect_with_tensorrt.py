@@ -51,14 +51,15 @@ def test_bisection_finds_the_node(tmp_path: Path) -> None:
     from shared.journal import Journal
     from shared.onnx_windows import Graph
     from verifier.bisect.recipe import find_nodes
-    from verifier.bisect.runners import CommandRunner
+    from verifier.bisect.runners import ServerRunner
     from verifier.bisect.windows import Case
 
     wrong = deep_graph()
     scale_weights(wrong, LAYERS[7], 1.1)
     code = "from trt_builder.cli import cli; cli()"
-    call = shlex.join([sys.executable, "-c", code, "probe", *BUILD, "--timings", str(tmp_path)])
-    runner = CommandRunner(call + " --onnx {model} --inputs {inputs} --outputs {outputs}")
+    runner = ServerRunner(
+        shlex.join([sys.executable, "-c", code, "probe", "--serve", *BUILD, "--timings", str(tmp_path)])
+    )
     case = Case(Graph(wrong), Graph(deep_graph()), [inputs()], runner, 35.0)
     found = find_nodes(case, Journal.open(WorkPath(tmp_path, "journal"), "f", False), "deep")
     assert [window["nodes"] for window in found["responsible"]] == [[LAYERS[7]]]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import pickle
 import shlex
 import shutil
 import subprocess
@@ -25,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtime.trace import trace
 from shared.arrays import read_arrays
-from shared.errors import EnvironmentLacks, InputError, ModelLoadError, UsageError
+from shared.errors import EnvironmentLacks, InferenceError, InputError, ModelLoadError, UsageError
 from shared.journal import Journal
 from shared.onnx_windows import Graph
 from shared.work_path import WorkPath
@@ -33,8 +35,9 @@ from shared.workspace import Workspace
 from tests.support import tiny_centerpoint as tiny
 from tests.support.killed_at import killed_at
 from tests.support.planted import planted, scale_weights
+from verifier.bisect import runners
 from verifier.bisect.recipe import bisect, find_nodes
-from verifier.bisect.runners import CommandRunner, OnnxRunner
+from verifier.bisect.runners import CommandRunner, OnnxRunner, ServerRunner, runner_of
 from verifier.bisect.windows import Case
 
 LIMIT = 50.0
@@ -52,6 +55,36 @@ session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
 names = [output.name for output in session.get_outputs()]
 np.savez(outputs, **dict(zip(names, session.run(names, dict(np.load(inputs))))))
 """
+
+
+SERVER = """
+import json, os, sys, time
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+def answer(code, message):
+    print(json.dumps({"exit_code": code, "message": message}), flush=True)
+
+open(STARTS, "a").write("start\\n")
+for line in sys.stdin:
+    files = json.loads(line)
+    if any(node.op_type == "ArgMax" for node in onnx.load(files["model"]).graph.node):
+        OVER_ARGMAX
+    session = ort.InferenceSession(files["model"], providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    np.savez(files["outputs"], **dict(zip(names, session.run(names, dict(np.load(files["inputs"]))))))
+    answer(0, "")
+AT_END
+"""
+
+
+def server(folder: Path, over_argmax: str = "pass", at_end: str = "") -> str:
+    """A command that stays, and writes into ``starts`` of the folder when it is started."""
+    script = folder / "server.py"
+    text = SERVER.replace("STARTS", repr(str(folder / "starts")))
+    script.write_text(text.replace("OVER_ARGMAX", over_argmax).replace("AT_END", at_end))
+    return shlex.join([sys.executable, str(script)])
 
 
 def deep_model() -> Any:
@@ -190,9 +223,60 @@ def test_a_node_that_the_backend_can_not_run_is_named(tmp_path: Path) -> None:
     assert "no ArgMax" in found["responsible"][0]["reason"]
 
 
+def test_a_command_that_stays_is_started_once(tmp_path: Path) -> None:
+    model = deep_model()
+    scale_weights(model, "/layer13/MatMul", 1.05)
+    runner = runner_of(server(tmp_path))
+    assert isinstance(runner, ServerRunner)
+    assert names_of(found_in(model, tmp_path, runner)) == [["/layer13/MatMul"]]
+    assert (tmp_path / "starts").read_text() == "start\n"
+    # Another process has its own.
+    assert len(pickle.loads(pickle.dumps(runner)).run(deep_model(), samples(1))) == 1
+    assert (tmp_path / "starts").read_text() == 2 * "start\n"
+
+
+@pytest.mark.parametrize("ending", ["sys.exit('no ArgMax')", "os.kill(os.getpid(), 11)", "sys.exit(0)"])
+def test_a_command_that_stays_and_ends_over_a_node_is_started_again(tmp_path: Path, ending: str) -> None:
+    found = found_in(deep_model(), tmp_path, ServerRunner(server(tmp_path, over_argmax=ending)))
+    assert names_of(found) == [["/ArgMax"]]
+    assert "ended with" in found["responsible"][0]["reason"]
+    assert ("no ArgMax" in found["responsible"][0]["reason"]) is ("no ArgMax" in ending)
+    assert 2 <= (tmp_path / "starts").read_text().count("start") <= found["runs"] + 1
+
+
+@pytest.mark.parametrize(("code", "raised"), [(2, EnvironmentLacks), (4, EnvironmentLacks), (5, InferenceError)])
+def test_what_a_command_that_stays_says_counts_as_how_others_end(tmp_path: Path, code: int, raised: type) -> None:
+    runner = ServerRunner(server(tmp_path, over_argmax=f"answer({code}, 'no such thing'); continue"))
+    with pytest.raises(raised, match="no such thing"):
+        runner.run(deep_model(), samples(1))
+    assert (tmp_path / "starts").read_text() == "start\n"
+
+
+def test_a_command_that_does_not_answer_in_lines_of_json_is_refused(tmp_path: Path) -> None:
+    for line in ("hello", "[]", '{"exit_code": null, "message": ""}'):
+        with pytest.raises(EnvironmentLacks, match=r"answered '.*lines of JSON"):
+            ServerRunner(shlex.join(["echo", line])).run(deep_model(), samples(1))
+    with pytest.raises(EnvironmentLacks, match="can't be started"):
+        ServerRunner("/no/such/command").run(deep_model(), samples(1))
+
+
+def test_a_command_that_stays_ends_when_nobody_asks_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "_PATIENCE_SECONDS", 0.2)
+    for more in ("", "time.sleep(60)"):
+        runner = ServerRunner(server(tmp_path, at_end=more))
+        runner.run(deep_model(), samples(1))
+        process = runner._process
+        assert process is not None
+        ended = process._process
+        del runner, process
+        gc.collect()
+        assert ended.returncode == (-9 if more else 0)
+
+
 def test_bad_commands_and_graphs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no \{outputs\}"):
-        CommandRunner("run {model} {inputs}")
+        runner_of("run {model} {inputs}")
+    assert isinstance(runner_of("run {model} {inputs} {outputs}"), CommandRunner)
     with pytest.raises(EnvironmentLacks, match="can't be started"):
         CommandRunner("/no/such/command {model} {inputs} {outputs}").run(deep_model(), samples(1))
     # What the machine lacks is no fault of a node.
