@@ -1,7 +1,8 @@
 """YOLOX and the calibration status classifier on a GPU against their bare engines, in one run.
 
 The engines are those of the workspace; images, and the points of the classifier, are random. YOLOX's score threshold is
-chosen so that the model, whatever its weights, has about a thousand candidates.
+chosen so that the model, whatever its weights, has a thousand candidates, which is a lot: the demo's has 115 an image,
+for which there is ``--candidates``.
 
     python benchmarks/gpu_images.py --work work/yolox --size 1080 1920 --cameras 6 --out yolox.json
     python benchmarks/gpu_images.py --work work/calibration --size 1860 2880 --out calibration.json
@@ -39,7 +40,6 @@ from runtime.pipeline import DevicePipeline, build_pipeline
 from shared import tasks
 from shared.spec import ModelSpec
 
-CANDIDATES = 1000
 STAGED_REQUESTS = 100
 POINTS = 200_000
 
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, required=True, metavar=("HEIGHT", "WIDTH"), help="of the images")
     parser.add_argument("--cameras", type=int, default=1, help="requests that are in flight at a time")
     parser.add_argument("--batch", action="store_true", help="a request has an image of each camera")
+    parser.add_argument("--candidates", type=int, default=1000, help="rows of YOLOX that score high enough")
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--frames", type=int, default=10, help="inputs compared with the NumPy pipeline")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
@@ -61,7 +62,7 @@ def main() -> None:
     height, width = options.size
     data = random_input(spec, height, width, 0)
     if spec.model == "yolox":
-        spec = with_candidates(spec, session, data)
+        spec = with_candidates(spec, session, data, options.candidates)
     pipeline = build_pipeline(spec, session)
     assert isinstance(pipeline, DevicePipeline)
     inputs = [random_input(spec, height, width, seed) for seed in range(options.frames)]
@@ -102,12 +103,12 @@ def random_input(spec: ModelSpec, height: int, width: int, seed: int) -> Any:
     return CameraView(image, points, intrinsics, np.array([-0.1, 0.02, 0.0, 0.0, 0.0]), np.eye(4))
 
 
-def with_candidates(spec: ModelSpec, session: TensorRTSession, image: Any) -> ModelSpec:
-    """The model with the score threshold that about a thousand rows of an image pass."""
+def with_candidates(spec: ModelSpec, session: TensorRTSession, image: Any, count: int) -> ModelSpec:
+    """The model with the score threshold that so many rows of an image pass."""
     (output,) = build_pipeline(spec, HostOnly(session)).infer(image).outputs.values()
     rows = np.asarray(output[0], np.float32)
     scores = np.sort(rows[:, BOX_COLUMNS:].max(axis=1) * rows[:, BOX_COLUMNS - 1])
-    return spec.model_copy(update={"parameters": {**spec.parameters, "score_threshold": float(scores[-CANDIDATES])}})
+    return spec.model_copy(update={"parameters": {**spec.parameters, "score_threshold": float(scores[-count])}})
 
 
 def latency(notes: Notes, pipeline: DevicePipeline[Any], data: Any, requests: int) -> None:

@@ -26,15 +26,14 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_images, "SECONDS", 0.1)
     monkeypatch.setattr(gpu_images, "WARM_UP_REQUESTS", 1)
     monkeypatch.setattr(gpu_images, "STAGED_REQUESTS", 2)
-    monkeypatch.setattr(gpu_images, "CANDIDATES", 50)
     monkeypatch.setattr(gpu_images, "POINTS", 500)
 
 
 def figures(monkeypatch: pytest.MonkeyPatch, work: Path, *more: str) -> dict[str, Any]:
     """What the benchmark measures of a workspace."""
     out = work.with_name("figures.json")
-    arguments = ["--work", str(work), "--size", "60", "80", "--requests", "3", "--frames", "2", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["gpu_images.py", *arguments, *more])
+    arguments = ["--work", str(work), "--size", "60", "80", "--requests", "3", "--frames", "2", "--candidates", "50"]
+    monkeypatch.setattr(sys, "argv", ["gpu_images.py", *arguments, "--out", str(out), *more])
     gpu_images.main()
     values: dict[str, Any] = json.loads(out.read_text())
     return values
