@@ -4,8 +4,8 @@
     python benchmarks/uploads.py --device cuda       until the bytes are on the device
 
 One thread is `ctypes.memmove`; OpenCV's copy all bytes before the device fetches them; `runtime.cuda.staging`, which
-requests use, has OpenCV's threads copy the second half while the device fetches the first. The driver, where there is a
-GPU, stages by itself. Arrays take turns, so that none is in a cache.
+requests use, has OpenCV's threads copy the second part while the device fetches the first, of which there are several
+shares. The driver, where there is a GPU, stages by itself. Arrays take turns, so that none is in a cache.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.voxelization import medians_ms
 from runtime.cuda.gpu import open_gpu
-from runtime.cuda.staging import Staging, copy_by_threads
+from runtime.cuda.staging import FIRST_SHARE, Staging, copy_by_threads
 from runtime.devices import parse_device
 from shared.arrays import UInt8
 
 # 120,000 points of FRNet, 200,000 of CenterPoint, an image of 1080 x 1920, one of 1860 x 2880.
 SIZES = (2_400_000, 4_000_000, 6_220_800, 16_070_400)
+# Of the part that is fetched first.
+SHARES = (1 / 2, FIRST_SHARE, 3 / 4)
 ARRAYS = 12
 
 
@@ -72,7 +74,7 @@ def measure(size: int, repeats: int, device: str = "cpu") -> dict[str, float]:
     address = 0 if memory is None else memory.address
     rng = np.random.default_rng(0)
     arrays = itertools.cycle([rng.integers(0, 256, size, np.uint8) for _ in range(ARRAYS)])
-    locked, staging = gpu.pinned((size,), np.uint8), Staging(gpu)
+    locked = gpu.pinned((size,), np.uint8)
 
     def through(copy: Callable[[UInt8, UInt8], Any]) -> Callable[[], None]:
         def upload() -> None:
@@ -82,10 +84,15 @@ def measure(size: int, repeats: int, device: str = "cpu") -> dict[str, float]:
 
         return upload
 
-    def staged() -> None:
-        staging.begin()
-        staging.to_device(next(arrays), address, stream)
-        gpu.synchronize()
+    def staged(share: float) -> Callable[[], None]:
+        staging = Staging(gpu, share)
+
+        def upload() -> None:
+            staging.begin()
+            staging.to_device(next(arrays), address, stream)
+            gpu.synchronize()
+
+        return upload
 
     def driver() -> None:
         gpu.to_device(next(arrays), address, stream)
@@ -94,7 +101,7 @@ def measure(size: int, repeats: int, device: str = "cpu") -> dict[str, float]:
     ways = {
         "one thread": through(lambda source, target: ctypes.memmove(target.ctypes.data, source.ctypes.data, size)),
         "OpenCV's threads": through(copy_by_threads),
-        "the same, in halves": staged,
+        **{f"the same, {share:.2f} of it first": staged(share) for share in SHARES},
     }
     if not parsed.is_cpu:
         ways |= {"the driver": driver, "page-locked": through(lambda source, target: None)}

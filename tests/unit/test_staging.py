@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from runtime.cuda import staging
-from runtime.cuda.staging import Staging, copy_by_threads, halves_of
+from runtime.cuda.staging import FIRST_SHARE, Staging, copy_by_threads, parts_of
 from tests.support.cuda_on_cpu import HostGpu
 
 LEAST, LINE = staging.LEAST_BYTES, staging.LINE
@@ -63,12 +63,14 @@ def values(size: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
+@pytest.mark.parametrize("share", [0.01, 1 / 2, FIRST_SHARE, 1])
 @pytest.mark.parametrize("size", SIZES)
-def test_halves_cover_all_bytes_once(size: int) -> None:
-    spans = list(halves_of(size))
-    assert len(spans) <= 2
-    assert sum(end - start for start, end in spans) == size
-    assert all(end == start for (_, end), (start, _) in itertools.pairwise(spans))
+def test_two_parts_cover_all_bytes_once_the_first_in_whole_lines(size: int, share: float) -> None:
+    parts = parts_of(size, share)
+    assert len(parts) <= 2
+    assert sum(end - start for start, end in parts) == size
+    assert all(end == start and start % LINE == 0 for (_, end), (start, _) in itertools.pairwise(parts))
+    assert parts == [] if size == 0 else share * size <= parts[0][1] < share * size + LINE
 
 
 @pytest.mark.parametrize("size", [0, 1, LINE - 1, LINE, LINE + 1, 1_000_003])

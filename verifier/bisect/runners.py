@@ -30,7 +30,7 @@ _NEEDED = ("{model}", "{inputs}", "{outputs}")
 # Lines of a failed command that are shown.
 _LINES_SHOWN = 3
 # For a command that stays, to end when nobody asks any more.
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 1.0
 # How our tools end when not the graph is at fault but the command line, or what the machine lacks.
 _NOT_THE_GRAPH = (UsageError.exit_code, EnvironmentLacks.exit_code)
 
