@@ -596,9 +596,9 @@ def back_to_back(lanes: Sequence[CenterPointOnDevice], requests: int, wait: Call
     """Requests a second of the device alone: the lanes in turn, on frames that are there, without the host between."""
     rounds = -(-requests // len(lanes))
 
-    def seconds(rounds: int) -> float:
+    def seconds(count: int) -> float:
         started = time.perf_counter()
-        for _ in range(rounds):
+        for _ in range(count):
             for lane in lanes:
                 lane.launch_again()
         wait()

@@ -338,8 +338,8 @@ def doctor() -> Answer:
 @click.option(
     "--serve",
     is_flag=True,
-    help="Stay, and take the three files from lines of JSON instead, until the standard input ends: starting TensorRT "
-    "takes longer than most graphs.",
+    help="Stay, and take the three files from lines of JSON instead, until the standard input ends. TensorRT starts "
+    "once then.",
 )
 @click.option("--precision-policy", "policy", default="fp32", show_default=True, help="As tensorrt.precision_policy.")
 @click.option("--keep-fp32", multiple=True, metavar="PATTERN", help="Nodes that stay in FP32. Repeatable.")
@@ -378,10 +378,10 @@ def probe(
         raise UsageError("--serve takes the files line by line", where="probe", hint=f"leave {', '.join(files)} out")
     if serve:
         serve_standard_streams(run)
-    elif model is None or inputs is None:
+        return
+    if missing:
         raise UsageError(f"{missing[0]} is missing", where="probe", hint="give it, or --serve")
-    else:
-        run(model, inputs, outputs)
+    run(*files.values())
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""`trt_builder probe --serve`: one process for many graphs, since starting TensorRT takes longer than most of them.
+"""`trt_builder probe --serve`: one process for many graphs, so that TensorRT starts once.
 
 A question is a line of JSON, ``{"model": ..., "inputs": ..., "outputs": ...}``, paths of files as `probe` takes them;
 the answer is a line ``{"exit_code": ..., "message": ...}`` with what `probe` would have ended with. What TensorRT can't

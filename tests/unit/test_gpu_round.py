@@ -342,12 +342,15 @@ def test_what_older_rounds_did_not_write_down_is_left_out(tmp_path: Path) -> Non
     assert "| yolox | 240 | 500.0 | 450.0 | 0.90 | 30.0 | bound by reading |" in text
     on_the_host = {"bench": {"stages": {"total": {"median": 1.92}}}, "samples": 8}
     (tmp_path / "data_set_frnet.json").write_text(json.dumps(on_the_host))
-    (tmp_path / "gpu_latency.json").write_text(json.dumps({"total": {"median": 2}, "soak": {"requests": 9}}))
+    streams = {"per_second": 343.0, "one_per_second": 320.0, "gain": 1.07, "busy": 0.94, "busy_one": 0.87}
+    older = {"total": {"median": 2}, "soak": {"requests": 9}, "streams": streams}
+    (tmp_path / "gpu_latency.json").write_text(json.dumps(older))
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "frnet.json").write_text('{"status": "done"}')
     text = tables(tmp_path)
     assert "| frnet | 1.920 | - | - | - | - | - | - |" in text
     assert "| frnet | 8 | - | - | - | - | - |" in text
     assert "| a request | median 2.000, p90 -, p99 - ms |" in text and "| soak | - |" in text
+    assert "| two streams | 343.0 a second, one: 320.0; 1.07 times |" in text
     assert "| frnet | done | - | - |  |" in text
     assert gpu_round.went_well(tmp_path) == []

@@ -54,7 +54,7 @@ def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     files = _files(tmp_path, x=np.ones((2, 4), np.float32))
-    for leave_out in ("--onnx", "--inputs"):
+    for leave_out in ("--onnx", "--inputs", "--outputs"):
         at = files.index(leave_out)
         code, said = _refused(*files[:at], *files[at + 2 :])
         assert code == UsageError.exit_code and f"{leave_out} is missing" in said

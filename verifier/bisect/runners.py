@@ -170,7 +170,7 @@ class CommandRunner(_FileRunner):
 
 
 class ServerRunner(_FileRunner):
-    """A command that stays, and is asked once a sample: TensorRT takes ten seconds to start, a window less than one.
+    """A command that stays, and is asked once a sample: TensorRT 8.6 takes ten seconds to start.
 
     It reads lines of JSON, ``{"model": ..., "inputs": ..., "outputs": ...}``, paths as `CommandRunner` has them, and
     answers each with a line ``{"exit_code": ..., "message": ...}``; what the exit code means, see there. When its input
