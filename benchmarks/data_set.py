@@ -29,11 +29,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.gpu_latency import frame
+from benchmarks.gpu_latency import choice, frame
 from runtime.devices import parse_device
 from shared.config.model_sections import Data
 from shared.geometry import invert_pose, pose, rotation_z
-from shared.json_reader import read_json
 from shared.manifest import MANIFEST_NAME, Manifest, update_manifest
 from shared.spec import ModelSpec
 from shared.table import Table, number
@@ -141,14 +140,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "bench": bench,
         "load": os.getloadavg()[0],
     }
-
-
-def choice(work: Path, label: str) -> Path:
-    """The workspace of a choice of precisions in a model's."""
-    labels = {read_json(path)["label"]: path.parent for path in sorted(work.glob("choices/*/choice.json"))}
-    if label not in labels:
-        sys.exit(f"{work}: no choice '{label}', but {', '.join(sorted(labels)) or 'none'}")
-    return labels[label]
 
 
 def target(workspace: Workspace, policy: str) -> str:

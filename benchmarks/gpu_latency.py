@@ -56,6 +56,7 @@ from runtime.pipeline import DevicePipeline, Inference
 from runtime.waiting import waited_ms
 from shared.engines import as_taken, dtype_of, tensor_names
 from shared.errors import InferenceError
+from shared.json_reader import read_json
 from shared.latency import median_interval, summarize
 from shared.provenance import package_versions
 from shared.spec import ComponentSpec, ModelSpec
@@ -278,6 +279,7 @@ def main() -> None:
         "--compile", dest="compiled", action="store_true", help="hand PyTorch's programs to torch.compile"
     )
     parser.add_argument("--target", help="set of engines, where there are several")
+    parser.add_argument("--choice", help="name of one of the choices that `trt_builder sweep` or `tune` measured there")
     parser.add_argument("--rows", type=Path, help="a workspace with the engines that take rows")
     parser.add_argument("--points", type=int, default=200_000)
     parser.add_argument("--requests", type=int, default=2000)
@@ -285,7 +287,9 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--soak", dest="soak_requests", type=int, default=0, help="requests of the soak at the end")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
-    measure(**vars(parser.parse_args()))
+    options = vars(parser.parse_args())
+    label = options.pop("choice")
+    measure(**options if label is None else {**options, "work": choice(options["work"], label)})
 
 
 def measure(
@@ -357,6 +361,14 @@ def measure(
         request_times(pipeline, changing[0], WARM_UP_REQUESTS)
         notes.add("soak", soak(pipeline, changing, soak_requests, session.gpu.used_memory))
     return notes.values
+
+
+def choice(work: Path, label: str) -> Path:
+    """The workspace of a choice of precisions in a model's."""
+    labels = {read_json(path)["label"]: path.parent for path in sorted(work.glob("choices/*/choice.json"))}
+    if label not in labels:
+        sys.exit(f"{work}: no choice '{label}', but {', '.join(sorted(labels)) or 'none'}")
+    return labels[label]
 
 
 def loaded(work: Path, module: BackendModule, target: str | None) -> tuple[ModelSpec, DeviceSession]:

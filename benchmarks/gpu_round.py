@@ -104,6 +104,7 @@ _PYTEST = (
 _NO_LIBRARIES = ("--set", "tensorrt.tactic_sources=[]")
 _BUILD = ("-c", "from trt_builder.cli import cli; cli()", "build", "--target", "tensorrt", *_NO_LIBRARIES)
 _FP16 = ("--set", "tensorrt.precision_policy=fp16")
+_IN_FP16 = ("--choice", "fp16")
 _DEMO = "WORK/centerpoint"
 _DEMO_DATA = "WORKSPACES/demo"
 _LABELED_DATA = "WORKSPACES/demo-labels"
@@ -155,11 +156,10 @@ def _model(name: str, data: str) -> Part:
     return Part(name, 200, commands)
 
 
-def _model_in_precisions(name: str) -> Part:
-    """A demo's model in FP16 and INT8; the engines in FP16 serve the data set too."""
-    work = f"WORK/{name}-int8"
-    of_choice = (*_repeated(_DEMO_DATA), "--choice", "fp16")
-    return Part(name, 300, [_sweep(name), _data_set(work, name, *of_choice)], keep=[f"{name}-int8/choices/pareto.*"])
+def _model_in_precisions(name: str, *more: Sequence[str]) -> Part:
+    """A demo's model in FP16 and INT8; the engines in FP16 serve the data set too, and ``more`` commands."""
+    data_set = _data_set(f"WORK/{name}-int8", name, *_repeated(_DEMO_DATA), *_IN_FP16)
+    return Part(name, 300, [_sweep(name), *more, data_set], keep=[f"{name}-int8/choices/pareto.*"])
 
 
 def _sweep(name: str) -> Sequence[str]:
@@ -221,18 +221,14 @@ PARTS = (
         "runtime", 300, [(*_PYTEST, _LATENCY_TESTS)],
         {"SOAK": "5000", "FIGURES": "OUT/gpu_latency.json", "TIMINGS": f"OUT/{_TIMINGS}/{_FULL_TIMINGS}"},
     ),
-    Part(
-        "centerpoint", 250,
-        [
-            (*_BUILD, "--work", _DEMO, *_FP16),
-            ("benchmarks/gpu_latency.py", "--work", _DEMO, "--frames", "5", "--out", "OUT/demo_latency.json"),
-            _data_set(_DEMO, "centerpoint", *_repeated(_DEMO_DATA)),
-        ],
+    _model_in_precisions(
+        "centerpoint",
+        ("benchmarks/gpu_latency.py", "--work", "WORK/centerpoint-int8", *_IN_FP16, "--frames", "5",
+         "--out", "OUT/demo_latency.json"),
     ),
     *map(_model_in_precisions, ("yolox", "calibration")),
     _model("yolox-seg", _LABELED_DATA),
     _model("frnet", _LABELED_DATA),
-    Part("centerpoint-precisions", 180, [_sweep("centerpoint")], keep=["centerpoint-int8/choices/pareto.*"]),
     # Behind the sweeps, whose kernel timings they take.
     Part(
         "int8-metrics", 200, [(*_PYTEST, _INT8_TESTS, "-k", f"{_METRICS} and {name}") for name in _MODELS],
