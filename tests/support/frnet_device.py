@@ -77,6 +77,7 @@ class HostSession:
 
     Attributes:
         inputs: those of the last call.
+        calls: how many there were.
     """
 
     settings: dict = {}  # noqa: RUF012 (never written)
@@ -85,9 +86,11 @@ class HostSession:
         self._output = model.components[0].outputs[0]
         self._dtype = dtype
         self.inputs: dict[str, np.ndarray[Any, Any]] = {}
+        self.calls = 0
 
     def run(self, component: str, inputs: Any) -> dict[str, Any]:
         """The answer to these inputs."""
+        self.calls += 1
         self.inputs = {name: array.copy() for name, array in inputs.items()}
         return {self._output.name: answer(inputs, int(self._output.shape[-1])).astype(self._dtype)}
 

@@ -143,6 +143,19 @@ def test_a_frame_larger_than_the_one_before(gpu: Any) -> None:
     assert sizes[0] == double.ROWS, "nothing is known before the first"
 
 
+def test_of_frames_that_take_turns_none_is_run_twice(gpu: Any) -> None:
+    """Of as many points, one has gaps in all directions and the other is a wall that has none."""
+    pair = Pair(gpu)
+    wall = np.stack([np.full(400, 9.0), np.linspace(-1, 1, 400), np.full(400, 1.5), np.ones(400)], axis=1)
+    frames = [cloud(400), wall.astype(np.float32)]
+    gaps = [pair.check(points).counters["num_points"] - 400 for points in frames * 2]
+    assert gaps[0] > 50 > gaps[1]
+    before = pair.session.host.calls
+    for points in frames * 2:
+        pair.device.infer(points)
+    assert pair.session.host.calls == before + 4
+
+
 def test_a_frame_that_is_run_again_asks_for_no_row_that_is_not_there(gpu: Any) -> None:
     """Of this cloud one frustum has a filled gap alone, and that is no row of the bucket that it runs with first."""
     turns = np.repeat((np.arange(double.FRUSTUMS_WIDTH) + 0.5) * (2 * np.pi / double.FRUSTUMS_WIDTH), double.HEIGHT)

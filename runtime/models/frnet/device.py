@@ -3,7 +3,7 @@
 points -> upload -> interpolate -> group -> frnet -> classify -> download
 
 How many gaps a frame has, and how many frustums, the device finds out; nobody waits for that. The network runs with a
-*bucket* of rows and frustums for the frame's points and a little more gaps and frustums than the frame before had. A
+*bucket* of rows and frustums for the frame's points and a little more gaps and frustums than the last frames had. A
 frame that has more, which the counters that come back with the answer say, is enqueued again with a bucket that fits.
 What is above the frame's own is zero: no point of a frustum and no pixel refers to it.
 
@@ -14,6 +14,7 @@ does.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +52,8 @@ QUARTERS = 4
 MOST_BUCKETS = 20
 # Rows and frustums of further buckets: so many sizes an octave, each within 4.5 % of the next.
 SIZES_AN_OCTAVE = 16
+# Frames whose gaps and frustums tell what the next one has: after one alone, a tenth of a data set's frames had more.
+FRAMES_REMEMBERED = 8
 
 _UNUSED = 0xFFFFFFFF
 
@@ -113,8 +116,8 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
         for number in range(1, QUARTERS + 1):
             quarter = [-(-most * number // QUARTERS) for most in self._most]
             self._add_bucket(*map(max, quarter, self._fewest))
-        # Gaps and frustums; nothing is known before the first frame.
-        self._expected = self._most
+        # Gaps and frustums of the last frames.
+        self._seen: deque[tuple[int, int]] = deque(maxlen=FRAMES_REMEMBERED)
 
     def input_shapes(self, data: Float32, counters: Counters) -> dict[str, dict[str, tuple[int, ...]]]:  # noqa: ARG002 (the counters say how many rows the points become)
         """See `DevicePipeline`."""
@@ -139,7 +142,7 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
             self._timeline.started.record(self._stream)
         self._upload(points)
         self._timeline.marker(self._stream, timed=stages)("upload")
-        gaps, frustums = self._expected
+        gaps, frustums = self._expected()
         bucket = self._bucket_for(len(points) + gaps, frustums)
         bucket.launch[stages]()
         return _Request(len(points), bucket)
@@ -163,8 +166,7 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
             bucket = self._bucket_for(rows, frustums)
             bucket.launch[stages]()
             self._stream.synchronize()
-        # The next frame is much like it.
-        self._expected = gaps + gaps // 4, frustums + frustums // 32
+        self._seen.append((gaps, frustums))
         counters = {
             "num_points": int(header[USABLE]) + gaps,
             "num_frustums": frustums,
@@ -173,6 +175,13 @@ class FRNetOnDevice(DevicePipeline[FRNetParameters]):
         outputs = _AskedRows(bucket.bound.outputs, self._buffers.cell_of_row.first(rows))
         latency = self._timeline.milliseconds() if stages else {}
         return Inference(_classes(bucket.answer, request.points), outputs, latency, counters)
+
+    def _expected(self) -> tuple[int, int]:
+        """Gaps and frustums of the next frame, which is much like the last ones; before the first, nothing is known."""
+        if not self._seen:
+            return self._most
+        gaps, frustums = (max(counts) for counts in zip(*self._seen, strict=True))
+        return gaps + gaps // 4, frustums + frustums // 32
 
     def _upload(self, points: Float32) -> None:
         """Copy a frame to the device: its points, and how many they are."""
