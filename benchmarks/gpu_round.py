@@ -157,10 +157,10 @@ def _model(name: str, data: str) -> Part:
     return Part(name, 200, commands)
 
 
-def _model_in_precisions(name: str, *more: Sequence[str]) -> Part:
+def _model_in_precisions(name: str, *more: Sequence[str], seconds: float = 300) -> Part:
     """A demo's model in FP16 and INT8; the engines in FP16 serve the data set too, and ``more`` commands."""
     data_set = _data_set(f"WORK/{name}-int8", name, *_repeated(_DEMO_DATA), *_IN_FP16)
-    return Part(name, 300, [_sweep(name), *more, data_set], keep=[f"{name}-int8/choices/pareto.*"])
+    return Part(name, seconds, [_sweep(name), *more, data_set], keep=[f"{name}-int8/choices/pareto.*"])
 
 
 def _sweep(name: str) -> Sequence[str]:
@@ -226,6 +226,7 @@ PARTS = (
         "centerpoint",
         ("benchmarks/gpu_latency.py", "--work", "WORK/centerpoint-int8", *_IN_FP16, "--frames", "5",
          "--out", "OUT/demo_latency.json"),
+        seconds=400,
     ),
     *map(_model_in_precisions, ("yolox", "calibration")),
     _model("yolox-seg", _LABELED_DATA),

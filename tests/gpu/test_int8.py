@@ -43,7 +43,7 @@ INT8 = ["tensorrt.precision_policy=int8", *QUICKLY]
 # Points: two implementations round a few values to other steps, and a mean over 11 recalls jumps.
 METRIC_TOLERANCE = 1.0
 # A round on a GPU has the three models' tests side by side: ONNX Runtime takes all cores for itself otherwise.
-THREADS = max(1, (os.cpu_count() or 1) // 3)
+THREADS = max(1, len(os.sched_getaffinity(0)) // 3)
 # Of what a tool that failed said last.
 LINES_TOLD = 5
 

@@ -52,7 +52,7 @@ QUARTERS = 4
 MOST_BUCKETS = 20
 # Rows and frustums of further buckets: so many sizes an octave, each within 4.5 % of the next.
 SIZES_AN_OCTAVE = 16
-# Frames whose gaps and frustums tell what the next one has: after one alone, a tenth of a data set's frames had more.
+# Frames whose gaps and frustums tell what the next one has: after one alone, a tenth of the demo's had more.
 FRAMES_REMEMBERED = 8
 
 _UNUSED = 0xFFFFFFFF
